@@ -1,1 +1,14 @@
-//! Placeholder.
+//! What a user may hand a machine on its first boot: read, checked and planned.
+//!
+//! Knows formats and what they mean. Refuses to act: nothing here touches a disk, a network, a clock
+//! or another program. Invariants: bytes are bounded before they are parsed; every finding has a
+//! place; no value of a content, password or key is ever printed.
+
+pub mod caret;
+pub mod diagnostic;
+pub mod payload;
+pub mod secret;
+pub mod source;
+mod spelling;
+pub mod tokens;
+pub mod yaml;

@@ -1,0 +1,182 @@
+//! `$public_ipv4` and its three sisters: addresses that are known only on the machine.
+//!
+//! Knows the four tokens and their escape. Refuses to guess: a token without a value stays in the
+//! text and is reported, it never becomes an empty string. Substitution happens in values after the
+//! document was parsed, so an address can't break its syntax.
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::source::Mark;
+use crate::yaml::{Node, Style, Value};
+
+/// The addresses of this machine, as far as its platform knows them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Addresses {
+    /// `$public_ipv4`.
+    pub public_ipv4: Option<String>,
+    /// `$private_ipv4`.
+    pub private_ipv4: Option<String>,
+    /// `$public_ipv6`.
+    pub public_ipv6: Option<String>,
+    /// `$private_ipv6`.
+    pub private_ipv6: Option<String>,
+}
+
+const TOKENS: [&str; 4] = ["public_ipv4", "private_ipv4", "public_ipv6", "private_ipv6"];
+
+impl Addresses {
+    /// Stands for addresses where none can be known, so that documents can be checked anywhere.
+    #[must_use]
+    pub fn placeholders() -> Self {
+        let keep = |name: &str| Some(format!("${name}"));
+        Self {
+            public_ipv4: keep("public_ipv4"),
+            private_ipv4: keep("private_ipv4"),
+            public_ipv6: keep("public_ipv6"),
+            private_ipv6: keep("private_ipv6"),
+        }
+    }
+
+    /// The known ones as the lines CoreOS keeps in /etc/environment.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let named = TOKENS.iter().filter_map(|token| Some((*token, self.of(token)?)));
+        let mut lines: Vec<_> = named
+            .filter(|(token, value)| *value != format!("${token}"))
+            .map(|(token, value)| (format!("COREOS_{}", token.to_ascii_uppercase()), value.to_owned()))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    fn of(&self, token: &str) -> Option<&str> {
+        match token {
+            "public_ipv4" => self.public_ipv4.as_deref(),
+            "private_ipv4" => self.private_ipv4.as_deref(),
+            "public_ipv6" => self.public_ipv6.as_deref(),
+            _ => self.private_ipv6.as_deref(),
+        }
+    }
+}
+
+/// A token that stayed in the text, by its offset there.
+#[derive(Debug, Eq, PartialEq)]
+struct Left {
+    token: &'static str,
+    offset: usize,
+}
+
+/// Puts the addresses into every value of a tree.
+pub fn substitute(node: &mut Node, addresses: &Addresses, found: &mut Diagnostics) {
+    match &mut node.value {
+        Value::Mapping(entries) => {
+            entries.iter_mut().for_each(|entry| substitute(&mut entry.value, addresses, found));
+        }
+        Value::Sequence(items) => items.iter_mut().for_each(|item| substitute(item, addresses, found)),
+        Value::Scalar(scalar) if !scalar.binary && scalar.text.contains('$') => {
+            let (text, left) = replace(&scalar.text, addresses);
+            let literal = scalar.style == Style::Literal;
+            left.iter().for_each(|one| found.push(report(one, &scalar.text, node.at, literal)));
+            scalar.text = text;
+        }
+        Value::Scalar(_) | Value::Unreadable => {}
+    }
+}
+
+/// Puts the addresses into a script.
+#[must_use]
+pub fn substitute_text(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> String {
+    let (replaced, left) = replace(text, addresses);
+    left.iter()
+        .for_each(|one| found.push(report(one, text, Mark { width: 1, ..Mark::start_of(part) }, true)));
+    replaced
+}
+
+fn replace(text: &str, addresses: &Addresses) -> (String, Vec<Left>) {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut left) = (text, Vec::new());
+    while let Some(dollar) = rest.find('$') {
+        let (before, from) = rest.split_at(dollar);
+        let Some(token) = TOKENS.into_iter().find(|token| from[1..].starts_with(token)) else {
+            out.push_str(&rest[..=dollar]);
+            rest = &from[1..];
+            continue;
+        };
+        match (before.strip_suffix('\\'), addresses.of(token)) {
+            (Some(before), _) => out.extend([before, "$", token]),
+            (None, Some(value)) => out.extend([before, value]),
+            (None, None) => {
+                left.push(Left { token, offset: text.len() - from.len() });
+                out.extend([before, "$", token]);
+            }
+        }
+        rest = &from[1 + token.len()..];
+    }
+    out.push_str(rest);
+    (out, left)
+}
+
+fn report(left: &Left, text: &str, at: Mark, literal: bool) -> Diagnostic {
+    let width = u32::try_from(left.token.len() + 1).unwrap_or(1);
+    let at = if literal { place_in(text, left.offset, at, width) } else { at };
+    Diagnostic::error(
+        Code::UnknownToken,
+        at,
+        format!("this machine's platform does not say its `${}`; the text stays as it is", left.token),
+    )
+    .help("write the address, or escape the token as `\\$…` if the text is meant")
+}
+
+fn place_in(text: &str, offset: usize, start: Mark, width: u32) -> Mark {
+    let before = &text[..offset];
+    let lines = u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX);
+    let last = before.rsplit('\n').next().unwrap_or_default().chars().count();
+    let column = start.column.saturating_add(u32::try_from(last).unwrap_or(u32::MAX));
+    Mark { line: start.line.saturating_add(lines), column, width, ..start }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Addresses {
+        let value = |text: &str| Some(text.to_owned());
+        Addresses { public_ipv4: value("192.0.2.1"), private_ipv4: value("10.0.0.1"), ..Addresses::default() }
+    }
+
+    #[test]
+    fn adjacent_tokens_are_both_replaced() {
+        assert_eq!(replace("$public_ipv4$private_ipv4", &known()).0, "192.0.2.110.0.0.1");
+        assert_eq!(replace("http://$private_ipv4:2380", &known()).0, "http://10.0.0.1:2380");
+    }
+
+    #[test]
+    fn a_backslash_keeps_the_token() {
+        assert_eq!(replace(r"echo \$private_ipv4", &known()), ("echo $private_ipv4".to_owned(), vec![]));
+    }
+
+    #[test]
+    fn a_token_without_value_stays_and_is_told() {
+        let (text, left) = replace("a $public_ipv6 b", &known());
+
+        assert_eq!(text, "a $public_ipv6 b");
+        assert_eq!(left, [Left { token: "public_ipv6", offset: 2 }]);
+    }
+
+    #[test]
+    fn other_dollars_are_left_alone() {
+        for text in ["$HOME", "$", "$$", "${private_ipv4}", "\\$", "$publ"] {
+            assert_eq!(replace(text, &known()), (text.to_owned(), vec![]));
+        }
+    }
+
+    #[test]
+    fn a_token_inside_a_literal_block_is_marked_on_its_own_line() {
+        let mut found = Diagnostics::default();
+        let mut node = crate::yaml::parse("a: |\n  one\n  x $public_ipv6\n", 0, &mut found).unwrap();
+
+        substitute(&mut node, &known(), &mut found);
+
+        let at = found.list()[0].at;
+        assert_eq!((at.line, at.column, at.width), (3, 5, 12));
+    }
+}
