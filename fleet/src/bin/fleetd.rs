@@ -1,0 +1,2 @@
+//! The daemon of a machine of the cluster.
+fn main() {}

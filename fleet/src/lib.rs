@@ -1,0 +1,9 @@
+//! Schedules systemd units over a cluster, on etcd v3.
+//!
+//! Values flow one way: [`model`] gives the words, [`store`] keeps them and tells of changes, [`plan`]
+//! decides without acting, [`engine`] and [`agent`] act on decisions, [`lock`] counts reboot slots.
+//! Files that plan import nothing that acts.
+
+pub mod lock;
+pub mod model;
+pub mod store;

@@ -1,0 +1,127 @@
+//! Shell patterns on unit names, as `Conflicts=` and `Replaces=` use them.
+//!
+//! Knows `*` (not across `/`), `?`, `[a-z]`, `[^a]` and `\`; a pattern must match the whole name and a
+//! malformed one matches nothing. Invariant: matching takes at most pattern length times name length
+//! steps, whatever the pattern.
+
+/// Whether the pattern has no special character, so that it matches exactly itself.
+#[must_use]
+pub fn is_literal(pattern: &str) -> bool {
+    !pattern.contains(['*', '?', '[', '\\'])
+}
+
+/// Whether `pattern` matches the whole of `name`.
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
+    if is_literal(pattern) {
+        return pattern == name;
+    }
+    let Some(tokens) = tokens(pattern) else { return false };
+    let name: Vec<char> = name.chars().collect();
+    let (mut token, mut at, mut retry) = (0, 0, None);
+    while at < name.len() || token < tokens.len() {
+        match tokens.get(token) {
+            Some(Token::Star) => {
+                retry = Some((token, at + 1));
+                token += 1;
+            }
+            Some(one) if at < name.len() && one.accepts(name[at]) => {
+                token += 1;
+                at += 1;
+            }
+            _ => match retry {
+                Some((star, next)) if next <= name.len() && name[next - 1] != '/' => {
+                    retry = Some((star, next + 1));
+                    token = star + 1;
+                    at = next;
+                }
+                _ => return false,
+            },
+        }
+    }
+    true
+}
+
+enum Token {
+    Star,
+    Any,
+    One(char),
+    Class { negated: bool, ranges: Vec<(char, char)> },
+}
+
+impl Token {
+    fn accepts(&self, c: char) -> bool {
+        match self {
+            Self::Star => false,
+            Self::Any => c != '/',
+            Self::One(expected) => *expected == c,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
+            }
+        }
+    }
+}
+
+fn tokens(pattern: &str) -> Option<Vec<Token>> {
+    let mut chars = pattern.chars().peekable();
+    let mut tokens = Vec::new();
+    while let Some(c) = chars.next() {
+        tokens.push(match c {
+            '*' => Token::Star,
+            '?' => Token::Any,
+            '\\' => Token::One(chars.next()?),
+            '[' => class(&mut chars)?,
+            c => Token::One(c),
+        });
+    }
+    Some(tokens)
+}
+
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Token> {
+    let negated = chars.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    loop {
+        if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
+            return Some(Token::Class { negated, ranges });
+        }
+        let low = bound(chars)?;
+        let high = if chars.next_if_eq(&'-').is_some() { bound(chars)? } else { low };
+        ranges.push((low, high));
+    }
+}
+
+fn bound(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
+    match chars.next()? {
+        '\\' => chars.next(),
+        '-' | ']' => None,
+        c => Some(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("mongo@*.service", "mongo@1.service", true),
+            ("mongo@*.service", "mongo.service", false),
+            ("*", "a.service", true),
+            ("*.service", "a.service.x", false),
+            ("a?c", "abc", true),
+            ("a[b-d]e", "ace", true),
+            ("a[^b-d]e", "ace", false),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("a[", "a[", false),
+            ("a[]b]", "a]b", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", false),
+            ("**", "", true),
+            ("a*", "a/b", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the cluster remembers, and the few ways to change it.
+//!
+//! Knows records, their keys and versions, and the picture of the cluster that changes build up; refuses
+//! to decide anything about it. Invariant: a [`cluster::Cluster`] shows the store at exactly one revision.
+
+pub mod cluster;
+pub mod memory;
+pub mod registry;

@@ -1,0 +1,119 @@
+//! The whole cluster as one value: what the store held at one revision.
+//!
+//! Knows what belongs to what; refuses to know keys, encodings and the network. Everything that decides
+//! or shows reads this. Invariant: every unit's requirements are those of its file.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::model::{
+    machine::{Machine, MachineId},
+    requirements::Requirements,
+    state::{CurrentState, DesiredState, JobState, UnitState},
+    unit_file::{UnitFile, UnitHash},
+    unit_name::UnitName,
+};
+
+/// A unit as it was submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name.
+    pub name: UnitName,
+    /// Its content.
+    pub file: UnitFile,
+    /// What the content asks of machines.
+    pub requirements: Arc<Requirements>,
+    /// What is wanted of it.
+    pub desired: DesiredState,
+    /// How often a restart was ordered.
+    pub restarts: u64,
+    /// The content before the last change, to go back to.
+    pub previous: Option<UnitHash>,
+    /// What the engine wants a person to know: why a change was taken back.
+    pub note: String,
+    /// The store revision of its last change.
+    pub revision: i64,
+}
+
+impl Unit {
+    /// A unit that nobody stored yet.
+    #[must_use]
+    pub fn new(name: UnitName, file: UnitFile, desired: DesiredState) -> Self {
+        let requirements = Arc::new(Requirements::of(&name, &file));
+        Self {
+            name,
+            file,
+            requirements,
+            desired,
+            restarts: 0,
+            previous: None,
+            note: String::new(),
+            revision: 0,
+        }
+    }
+
+    /// Whether every able machine runs it.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.requirements.global
+    }
+}
+
+/// A decision of the engine: this machine holds the unit, in this content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The machine.
+    pub machine: MachineId,
+    /// The content it should run: differs from the unit's while a change is being rolled out.
+    pub hash: UnitHash,
+    /// The store revision of its last change.
+    pub revision: i64,
+}
+
+/// What the store held at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct Cluster {
+    /// The revision.
+    pub revision: i64,
+    /// Every submitted unit, templates and global ones included.
+    pub units: BTreeMap<UnitName, Unit>,
+    /// The machines that are present.
+    pub machines: BTreeMap<MachineId, Machine>,
+    /// Where units are scheduled. A machine named here may be absent.
+    pub assignments: BTreeMap<UnitName, Assignment>,
+    /// What machines say of units.
+    pub states: BTreeMap<UnitName, BTreeMap<MachineId, UnitState>>,
+    /// The machine whose engine leads, if any does.
+    pub leader: Option<MachineId>,
+    /// Why the engine moves nothing at the moment; empty when it does its work.
+    pub brake: String,
+}
+
+impl Cluster {
+    /// The machine a unit is scheduled on.
+    #[must_use]
+    pub fn target(&self, unit: &str) -> Option<&MachineId> {
+        self.assignments.get(unit).map(|assignment| &assignment.machine)
+    }
+
+    /// What one machine says of a unit.
+    #[must_use]
+    pub fn state(&self, unit: &str, machine: &str) -> Option<&UnitState> {
+        self.states.get(unit)?.get(machine)
+    }
+
+    /// How far a unit got: by the word of the machine it is scheduled on. `None` for global and unknown
+    /// units, which have no single state.
+    #[must_use]
+    pub fn current_state(&self, unit: &str) -> Option<CurrentState> {
+        if self.units.get(unit)?.is_global() {
+            return None;
+        }
+        let said = self.target(unit).and_then(|machine| self.state(unit, machine.as_str()));
+        Some(said.map_or(JobState::Inactive, |state| state.job))
+    }
+
+    /// Every state that is known, sorted by unit, then machine.
+    pub fn all_states(&self) -> impl Iterator<Item = &UnitState> {
+        self.states.values().flat_map(BTreeMap::values)
+    }
+}
