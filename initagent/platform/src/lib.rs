@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Finds where this machine runs and collects what that place knows of it.
+//!
+//! Knows one module per platform, all of one shape: `detect` looks only at this machine (firmware
+//! strings, disks, kernel command line) and never waits for a network; `fetch` asks that one
+//! platform; a pure `facts` function turns its answer into a [`Provision`]. Refuses to know what
+//! the facts are for: nothing here sets a host name or parses user-data.
+//! Invariant: only the detected platform is asked, and every byte it answers is bounded before it
+//! is parsed.
+
+mod command_line;
+pub mod disk;
+mod host;
+mod iso9660;
+mod json;
+mod keys;
+mod metadata_file;
+mod nocloud;
+mod provision;
+mod qemu;
+mod registry;
+mod web;
+
+pub use host::Host;
+pub use provision::{Addresses, Payload, Problem, Provision};
+pub use registry::{Detected, FetchError, Platform, detect};
+pub use web::{Timing, Web, WebError};

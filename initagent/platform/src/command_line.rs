@@ -1,0 +1,37 @@
+//! User-data from the address in `cloud-config-url=` on the kernel command line.
+//!
+//! Knows both spellings of the parameter. Refuses to know what kind of user-data it is.
+//! Invariant: the address is shown without user, password and query.
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web,
+    registry::Evidence,
+    web::{MAX_USER_DATA, without_secrets},
+};
+
+const PARAMETERS: [&str; 2] = ["cloud-config-url", "cloud_config_url"];
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    let url = url(host)?;
+    Some(Evidence::network(format!("kernel command line: cloud-config-url={}", without_secrets(&url))))
+}
+
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::CloudConfigUrl;
+    let url = url(host).ok_or_else(|| FetchError::Gone { place: "cloud-config-url=".to_owned() })?;
+    let body = web
+        .page(&url, MAX_USER_DATA)
+        .map_err(|source| FetchError::Web { platform: platform.name(), source })?;
+    let user_data = body.and_then(Payload::from_bytes);
+    Ok(Provision { user_data, ..Provision::new(platform) })
+}
+
+/// The last one wins, as it does for the kernel's own parameters.
+fn url(host: &Host) -> Option<String> {
+    let words = host.command_line();
+    let value = |word: &String| {
+        let (key, value) = word.split_once('=')?;
+        (PARAMETERS.contains(&key) && !value.is_empty()).then(|| value.to_owned())
+    };
+    words.iter().filter_map(value).next_back()
+}

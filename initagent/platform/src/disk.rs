@@ -1,0 +1,155 @@
+//! Reads configuration files from the small disks that platforms attach.
+//!
+//! Knows FAT and ISO 9660, and reads them itself: nothing is mounted, so nothing has to be
+//! unmounted, no kernel module is needed and udev need not have settled. Refuses to write.
+//! Invariant: a crafted disk costs a bounded number of bytes read, whatever loops it contains.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+};
+
+use crate::{
+    host::{BlockDevice, Host, read_all},
+    iso9660::Iso9660,
+};
+
+/// How much may be read of one disk, directories and tables included.
+const READ_BUDGET: u64 = 96 << 20;
+
+/// A file system on a disk that was attached to configure this machine.
+#[derive(Debug)]
+pub struct Volume<R: Read + Seek> {
+    label: String,
+    files: Files<R>,
+}
+
+/// What reads the files.
+enum Files<R: Read + Seek> {
+    Fat(Box<fatfs::FileSystem<ReadOnly<R>>>),
+    Iso(Box<Iso9660<ReadOnly<R>>>),
+}
+
+impl<R: Read + Seek> Volume<R> {
+    /// Recognises the file system on `source`; `None` when it is neither FAT nor ISO 9660.
+    #[must_use]
+    pub fn open(source: R) -> Option<Self> {
+        let mut source = ReadOnly { source, budget: READ_BUDGET };
+        if let Some(iso) = is_iso9660(&mut source).then(|| Iso9660::open(&mut source)).flatten() {
+            return Some(Self { label: iso.label(), files: Files::Iso(Box::new(iso.over(source))) });
+        }
+        if !is_fat(&mut source) {
+            return None;
+        }
+        source.seek(SeekFrom::Start(0)).ok()?;
+        let fat = fatfs::FileSystem::new(source, fatfs::FsOptions::new()).ok()?;
+        let in_root = fat.read_volume_label_from_root_dir().ok().flatten();
+        let label = in_root.unwrap_or_else(|| fat.volume_label());
+        Some(Self { label: label.trim().to_owned(), files: Files::Fat(Box::new(fat)) })
+    }
+
+    /// The volume's name.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The file at `path`, or `None` when there is none; more than `limit` bytes are refused.
+    pub fn read(&mut self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        match &mut self.files {
+            Files::Fat(fat) => match fat.root_dir().open_file(path) {
+                Ok(file) => read_all(file, limit).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            Files::Iso(iso) => iso.read(path, limit),
+        }
+    }
+}
+
+impl<R: Read + Seek> std::fmt::Debug for Files<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fat(_) => "Fat",
+            Self::Iso(_) => "Iso",
+        })
+    }
+}
+
+/// The first volume whose label is one of `labels`, whatever the letter case.
+pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Option<(BlockDevice, Volume<File>)> {
+    let wanted = |label: &str| labels.iter().any(|one| one.eq_ignore_ascii_case(label));
+    host.block_devices().into_iter().find_map(|device| {
+        let volume = open(&device).filter(|volume| wanted(volume.label()))?;
+        Some((device, volume))
+    })
+}
+
+/// The volume on the partition named `label` in its partition table.
+pub(crate) fn on_partition(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
+    let named = |device: &BlockDevice| device.partition_label.as_deref() == Some(label);
+    host.block_devices().into_iter().filter(named).find_map(|device| {
+        let volume = open(&device)?;
+        Some((device, volume))
+    })
+}
+
+fn open(device: &BlockDevice) -> Option<Volume<File>> {
+    Volume::open(File::open(&device.path).ok()?)
+}
+
+fn is_iso9660(source: &mut (impl Read + Seek)) -> bool {
+    read_at(source, 0x8001, 5).is_ok_and(|magic| magic == *b"CD001")
+}
+
+/// A boot signature, a plausible geometry and the word FAT where the file system's type stands.
+fn is_fat(source: &mut (impl Read + Seek)) -> bool {
+    let Ok(sector) = read_at(source, 0, 512) else { return false };
+    let plausible = sector[510..] == [0x55, 0xaa] && sector[13].is_power_of_two() && sector[16] > 0;
+    plausible && (sector[54..57] == *b"FAT" || sector[82..85] == *b"FAT")
+}
+
+/// Exactly `length` bytes at `offset`.
+pub(crate) fn read_at(source: &mut (impl Read + Seek), offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    source.seek(SeekFrom::Start(offset))?;
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A source that cannot be written and stops giving when its budget is used up.
+pub(crate) struct ReadOnly<R> {
+    source: R,
+    budget: u64,
+}
+
+impl<R: Read> Read for ReadOnly<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        // A read costs at least 32 bytes, so that endless one-byte reads end too.
+        self.budget = self
+            .budget
+            .checked_sub(count.max(32) as u64)
+            .ok_or_else(|| io::Error::other("the file system makes us read more than it can hold"))?;
+        Ok(count)
+    }
+}
+
+impl<R: Seek> Seek for ReadOnly<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.source.seek(to)
+    }
+}
+
+impl<R> Write for ReadOnly<R> {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,234 @@
+//! This machine as detection sees it: firmware strings, kernel command line, disks.
+//!
+//! Knows the paths. Refuses to interpret what stands in them: that is each platform's own
+//! business. Invariant: everything is looked up below one root, so that a test is a directory.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Firmware strings and command lines are short; more than this is not one.
+const MAX_TEXT: u64 = 64 << 10;
+
+/// Block devices that never carry a configuration.
+const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
+
+/// Where to look; [`Host::real`] for this machine, [`Host::at`] for a twin in a directory.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+    programs: Programs,
+}
+
+/// Whether programs such as modprobe may be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Programs {
+    Leave,
+    Run,
+}
+
+/// A disk or partition the kernel knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockDevice {
+    pub(crate) path: PathBuf,
+    /// The name in the partition table, such as `ESP`.
+    pub(crate) partition_label: Option<String>,
+}
+
+impl Host {
+    /// This machine.
+    #[must_use]
+    pub fn real() -> Self {
+        Self { root: PathBuf::from("/"), programs: Programs::Run }
+    }
+
+    /// A machine whose /sys, /proc, /dev and so on are directories below `root`.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), programs: Programs::Leave }
+    }
+
+    /// The absolute `path` as it lies on this host.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    /// At most `limit` bytes of a file; `None` when there is no such file.
+    pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        match File::open(self.path(path)) {
+            Ok(file) => read_all(file, limit).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A file of known size, in reads as large as the kernel allows; what is larger than `limit`
+    /// is refused.
+    pub(crate) fn read_at_once(&self, path: &str, size: u64, limit: u64) -> io::Result<Vec<u8>> {
+        if size > limit {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("it is larger than {limit} bytes"),
+            ));
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        let mut file = File::open(self.path(path))?;
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read(&mut bytes[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// A short text file without surrounding white space; empty when it cannot be read.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let bytes = self.read(path, MAX_TEXT).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+
+    /// An SMBIOS string, such as `sys_vendor`.
+    pub(crate) fn dmi(&self, field: &str) -> String {
+        self.text(&format!("/sys/class/dmi/id/{field}"))
+    }
+
+    /// The words of the kernel command line, quotes removed.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        words(&self.text("/proc/cmdline"))
+    }
+
+    /// The last value given to `key=` on the kernel command line.
+    pub(crate) fn parameter(&self, key: &str) -> Option<String> {
+        let value_of = |word: String| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
+        self.command_line().into_iter().filter_map(value_of).next_back()
+    }
+
+    /// Disks and partitions that have a size, by name.
+    pub(crate) fn block_devices(&self) -> Vec<BlockDevice> {
+        let Ok(entries) = self.path("/sys/class/block").read_dir() else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names.retain(|name| !INTERNAL_DEVICES.iter().any(|prefix| name.starts_with(prefix)));
+        names.iter().filter_map(|name| self.block_device(name)).collect()
+    }
+
+    fn block_device(&self, name: &str) -> Option<BlockDevice> {
+        let directory = format!("/sys/class/block/{name}");
+        let sectors: u64 = self.text(&format!("{directory}/size")).parse().ok()?;
+        let uevent = self.text(&format!("{directory}/uevent"));
+        let property = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let node = property("DEVNAME=").unwrap_or_else(|| name.to_owned());
+        (sectors > 0).then(|| BlockDevice {
+            path: self.path(&format!("/dev/{node}")),
+            partition_label: property("PARTNAME="),
+        })
+    }
+
+    /// Asks the kernel for a module; that it may not exist is for the caller to see.
+    pub(crate) fn load_module(&self, name: &str) {
+        if self.programs == Programs::Run {
+            drop(Command::new("modprobe").args(["--quiet", name]).stdin(Stdio::null()).status());
+        }
+    }
+
+    /// What a program of the image prints; `None` when it is missing or fails.
+    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+        if self.programs == Programs::Leave || !self.exists(program) {
+            return None;
+        }
+        let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+        output.status.success().then_some(output.stdout)
+    }
+}
+
+/// Reads to the end, or fails when there is more than `limit`.
+pub(crate) fn read_all(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Splits as the kernel does: at white space outside double quotes. A backslash before `;` is what
+/// boot loaders need to keep the `;`, so it goes too.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => quoted = !quoted,
+            '\\' if letters.peek() == Some(&';') => {}
+            white if white.is_whitespace() && !quoted => words.push(String::new()),
+            other => words.last_mut().into_iter().for_each(|word| word.push(other)),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// A machine that is a directory.
+#[cfg(test)]
+pub(crate) struct Twin {
+    pub(crate) host: Host,
+    directory: tempfile::TempDir,
+}
+
+/// A machine with these files, whose paths have no leading slash.
+#[cfg(test)]
+pub(crate) fn twin(files: &[(&str, &str)]) -> Twin {
+    let directory = tempfile::tempdir().unwrap();
+    let twin = Twin { host: Host::at(directory.path()), directory };
+    for (path, content) in files {
+        twin.write(path, content.as_bytes());
+    }
+    twin
+}
+
+#[cfg(test)]
+impl Twin {
+    pub(crate) fn write(&self, path: &str, content: &[u8]) {
+        let path = self.directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Attaches a disk that holds `image`.
+    pub(crate) fn attach(&self, name: &str, image: &[u8], uevent: &str) {
+        self.write(&format!("sys/class/block/{name}/size"), format!("{}\n", image.len() / 512).as_bytes());
+        self.write(&format!("sys/class/block/{name}/uevent"), format!("DEVNAME={name}\n{uevent}").as_bytes());
+        self.write(&format!("dev/{name}"), image);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_on_the_command_line_keep_a_word_together() {
+        let words = words("ro  a=b ds=\"nocloud;s=http://h/\" ds=nocloud\\;i=7 \"x=1 2\"\n");
+
+        assert_eq!(words, ["ro", "a=b", "ds=nocloud;s=http://h/", "ds=nocloud;i=7", "x=1 2"]);
+    }
+
+    #[test]
+    fn a_file_larger_than_its_limit_is_refused() {
+        assert_eq!(read_all(&b"12345"[..], 5).unwrap(), b"12345");
+        assert_eq!(read_all(&b"123456"[..], 5).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+}

@@ -1,0 +1,159 @@
+//! A metadata document as a tree that is asked for one fact at a time.
+//!
+//! Knows JSON and YAML. Refuses to insist on a type: a field that is missing or of another kind
+//! reads as absent, so that one odd field costs that fact and no other.
+//! Invariant: a document is bounded in size before it gets here, and in depth and nodes here.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A parsed document, or a part of one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree(Value);
+
+impl Tree {
+    /// A JSON document; a message says where it breaks, and never shows a value.
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| json_error(&error)).and_then(Self::from_value)
+    }
+
+    /// A YAML document.
+    pub(crate) fn from_yaml(bytes: &[u8]) -> Result<Self, String> {
+        yaml(bytes).and_then(Self::from_value)
+    }
+
+    fn from_value(value: Value) -> Result<Self, String> {
+        if value.is_object() || value.is_array() {
+            return Ok(Self(value));
+        }
+        Err(format!("it is {} where a map was expected", kind(&value)))
+    }
+
+    /// The text or number at a JSON pointer such as `/network/interfaces/0/mac`.
+    pub(crate) fn text(&self, pointer: &str) -> Option<String> {
+        self.0.pointer(pointer).and_then(scalar)
+    }
+
+    /// What `text` reads, as some other type.
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, pointer: &str) -> Option<T> {
+        self.text(pointer)?.parse().ok()
+    }
+
+    /// Whether the value at `pointer` is `true`, in whatever way it is written.
+    pub(crate) fn is_true(&self, pointer: &str) -> bool {
+        match self.0.pointer(pointer) {
+            Some(Value::Bool(value)) => *value,
+            Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+            _ => false,
+        }
+    }
+
+    /// The elements of the list at `pointer`; none when there is no list.
+    pub(crate) fn list(&self, pointer: &str) -> Vec<Self> {
+        let list = self.0.pointer(pointer).and_then(Value::as_array);
+        list.into_iter().flatten().cloned().map(Self).collect()
+    }
+
+    /// The values of the map at `pointer`; none when there is no map.
+    pub(crate) fn values(&self, pointer: &str) -> Vec<Self> {
+        let map = self.0.pointer(pointer).and_then(Value::as_object);
+        map.into_iter().flat_map(serde_json::Map::values).cloned().map(Self).collect()
+    }
+
+    /// Every text at or below `pointer`, whether alone, in a list or in a map.
+    pub(crate) fn texts(&self, pointer: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        if let Some(value) = self.0.pointer(pointer) {
+            collect(value, &mut texts);
+        }
+        texts
+    }
+
+    /// The part at `pointer`.
+    pub(crate) fn part(&self, pointer: &str) -> Option<Self> {
+        self.0.pointer(pointer).filter(|part| !part.is_null()).cloned().map(Self)
+    }
+
+    /// The document as JSON.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        self.0.to_string().into_bytes()
+    }
+}
+
+/// A YAML document as `T`, in bounds that no honest metadata reaches.
+pub(crate) fn yaml<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_depth: 32,
+            max_nodes: 50_000,
+            max_aliases: 0,
+            max_anchors: 0,
+            max_documents: 1,
+            max_total_scalar_bytes: 1 << 20,
+        },
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("it is no UTF-8 text: {error}"))?;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
+        Some(at) => format!("line {}, column {}: it is no valid YAML", at.line(), at.column()),
+        None => "it is no valid YAML".to_owned(),
+    })
+}
+
+fn json_error(error: &serde_json::Error) -> String {
+    let what = if error.is_eof() { "it ends too early" } else { "it is no valid JSON" };
+    format!("line {}, column {}: {what}", error.line(), error.column())
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn collect(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|part| collect(part, texts)),
+        Value::Object(map) => map.values().for_each(|part| collect(part, texts)),
+        other => texts.extend(scalar(other)),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_another_kind_is_absent_and_the_rest_is_there() {
+        let tree = Tree::from_json(br#"{"id": 7, "name": ["x"], "keys": {"a": "k1", "b": ["k2"]}}"#).unwrap();
+
+        assert_eq!(tree.text("/id").as_deref(), Some("7"));
+        assert_eq!(tree.text("/name"), None);
+        assert_eq!(tree.texts("/keys"), ["k1", "k2"]);
+    }
+
+    #[test]
+    fn errors_say_where_and_show_no_value() {
+        assert_eq!(
+            Tree::from_json(b"{\"password\": \"hunter2\"").unwrap_err(),
+            "line 1, column 22: it ends too early"
+        );
+        assert_eq!(Tree::from_json(b"7").unwrap_err(), "it is a number where a map was expected");
+        let error = Tree::from_yaml(b"a: 1\npassword: [hunter2").unwrap_err();
+        assert!(error.starts_with("line 2") && !error.contains("hunter2"), "{error}");
+    }
+}

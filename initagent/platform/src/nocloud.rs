@@ -1,0 +1,274 @@
+//! `NoCloud`: the files `meta-data`, `user-data`, `vendor-data` and `network-config`.
+//!
+//! Knows where they may lie: a web server or directory named by `ds=nocloud;s=...` on the kernel
+//! command line or in the SMBIOS serial number, a disk labelled `cidata`, the folder `seed` of the
+//! EFI system partition, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
+//! Invariant: a disk that somebody attached to this machine goes before what the image brought along.
+
+use serde::Deserialize;
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
+    json::{Tree, yaml},
+    registry::Evidence,
+    web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
+};
+
+const LABEL: &str = "cidata";
+const ESP: &str = "ESP";
+const ESP_FOLDER: &str = "seed/";
+const SEED_FOLDERS: [&str; 2] = ["/var/lib/cloud/seed/nocloud/", "/var/lib/cloud/seed/nocloud-net/"];
+const PARAMETERS: [&str; 3] = ["ds", "ci.ds", "ci.datasource"];
+
+/// The four files, as far as they are there.
+#[derive(Clone, Debug, Default)]
+struct Seed {
+    place: String,
+    meta_data: Option<Vec<u8>>,
+    user_data: Option<Vec<u8>>,
+    vendor_data: Option<Vec<u8>>,
+    network_config: Option<Vec<u8>>,
+    unreadable: Vec<(&'static str, String)>,
+}
+
+/// What `ds=nocloud;...` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parameters {
+    told_by: &'static str,
+    seed_from: Option<String>,
+    hostname: Option<String>,
+    instance_id: Option<String>,
+}
+
+/// Fields whose exact text matters: a number such as `1e5` is a fine identifier.
+#[derive(Debug, Default, Deserialize)]
+struct Identity {
+    #[serde(rename = "instance-id", alias = "instance_id", alias = "instanceid")]
+    instance_id: Option<String>,
+    #[serde(rename = "local-hostname", alias = "local_hostname")]
+    local_hostname: Option<String>,
+    hostname: Option<String>,
+}
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    let parameters = parameters(host);
+    if let Some(told) = &parameters
+        && let Some(url) = told.seed_from.as_deref().filter(|url| is_web(url))
+    {
+        return Some(Evidence::network(format!(
+            "{}: ds=nocloud, seed from {}",
+            told.told_by,
+            without_secrets(url)
+        )));
+    }
+    let Some(seed) = local_seed(host, parameters.as_ref()) else {
+        return parameters.map(|told| Evidence::local(format!("{}: ds=nocloud", told.told_by)));
+    };
+    match seed.seed_from() {
+        Some(url) if is_web(&url) => {
+            Some(Evidence::network(format!("{}, seed from {}", seed.place, without_secrets(&url))))
+        }
+        _ => Some(Evidence::local(seed.place)),
+    }
+}
+
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let parameters = parameters(host).unwrap_or_default();
+    let mut seed = local_seed(host, Some(&parameters)).unwrap_or_default();
+    let from = parameters.seed_from.clone().or_else(|| seed.seed_from());
+    if let Some(url) = from.filter(|url| is_web(url)) {
+        let fetched = web_seed(web, &expand(host, &url))
+            .map_err(|source| FetchError::Web { platform: Platform::NoCloud.name(), source })?;
+        seed = fetched.over(seed);
+    }
+    Ok(facts(seed, &parameters))
+}
+
+/// Turns the files into facts; what the parameters say goes first.
+fn facts(seed: Seed, parameters: &Parameters) -> Provision {
+    let mut provision = Provision::new(Platform::NoCloud);
+    for (file, cause) in &seed.unreadable {
+        provision.report(file, cause);
+    }
+    if let Some(bytes) = &seed.meta_data {
+        add_meta_data(&mut provision, bytes);
+    }
+    provision.user_data = seed.user_data.and_then(Payload::from_bytes);
+    provision.vendor_data = seed.vendor_data.and_then(Payload::from_bytes);
+    provision.network_config = seed.network_config.and_then(Payload::from_bytes);
+    provision.set_hostname(parameters.hostname.clone());
+    if parameters.instance_id.is_some() {
+        provision.instance_id.clone_from(&parameters.instance_id);
+    }
+    provision
+}
+
+/// Reads instance-id, host name and keys.
+fn add_meta_data(provision: &mut Provision, bytes: &[u8]) {
+    let tree = match Tree::from_yaml(bytes) {
+        Ok(tree) => tree,
+        Err(_) if bytes.iter().all(u8::is_ascii_whitespace) => return,
+        Err(cause) => return provision.report("meta-data", &cause),
+    };
+    let exact: Identity = yaml(bytes).unwrap_or_default();
+    let either = |one: &str, other: &str| tree.text(one).or_else(|| tree.text(other));
+    provision.instance_id = exact.instance_id.or_else(|| either("/instance-id", "/instance_id"));
+    let local = exact.local_hostname.or_else(|| either("/local-hostname", "/local_hostname"));
+    provision.set_hostname(local.or(exact.hostname).or_else(|| tree.text("/hostname")));
+    for key in tree.texts("/public-keys").iter().chain(&tree.texts("/public_keys")) {
+        provision.add_keys(key);
+    }
+    provision.region = tree.text("/region");
+    provision.zone = either("/availability-zone", "/availability_zone");
+    provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
+}
+
+/// `ds=nocloud` with what follows it, from the SMBIOS serial number or the kernel command line.
+fn parameters(host: &Host) -> Option<Parameters> {
+    let serial = host.dmi("product_serial");
+    let from_serial =
+        serial.find("ds=nocloud").and_then(|at| parse(&serial[at + 3..], "SMBIOS serial number"));
+    from_serial.or_else(|| {
+        let value = PARAMETERS.iter().find_map(|parameter| host.parameter(parameter))?;
+        parse(&value, "kernel command line")
+    })
+}
+
+fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
+    let mut words = text.split(';').map(str::trim);
+    let name = words.next()?;
+    if !name.eq_ignore_ascii_case("nocloud") && !name.eq_ignore_ascii_case("nocloud-net") {
+        return None;
+    }
+    let mut found = Parameters { told_by, ..Parameters::default() };
+    for (key, value) in words.filter_map(|word| word.split_once('=')) {
+        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+        match key {
+            "s" | "seedfrom" => found.seed_from = value,
+            "h" | "local-hostname" => found.hostname = value,
+            "i" | "instance-id" => found.instance_id = value,
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// The first place on this machine that has any of the files.
+fn local_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
+    let named = parameters.and_then(|told| told.seed_from.as_deref()).and_then(local_folder);
+    let folders = named.as_deref().into_iter().chain(SEED_FOLDERS);
+    if let Some(seed) = disk_seed(disk::labelled(host, &[LABEL]), "") {
+        return Some(seed);
+    }
+    if let Some(seed) = disk_seed(disk::on_partition(host, ESP), ESP_FOLDER) {
+        return Some(seed);
+    }
+    let mut seeds = folders.map(|folder| {
+        Seed::gather(folder.to_owned(), |file, limit| host.read(&format!("{folder}{file}"), limit))
+    });
+    seeds.find(Seed::has_any)
+}
+
+fn disk_seed(
+    found: Option<(crate::host::BlockDevice, disk::Volume<std::fs::File>)>,
+    folder: &str,
+) -> Option<Seed> {
+    let (device, mut volume) = found?;
+    let place = format!("{folder} on {} labelled {}", device.path.display(), volume.label());
+    let place = place.trim_start().to_owned();
+    Some(Seed::gather(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
+        .filter(Seed::has_any)
+}
+
+fn web_seed(web: &Web, url: &str) -> Result<Seed, WebError> {
+    let address = |file: &str| format!("{}/{file}", url.trim_end_matches('/'));
+    let meta_data = web.page(&address("meta-data"), MAX_METADATA)?;
+    let mut seed = Seed::gather(without_secrets(url), |file, limit| match file {
+        "meta-data" => Ok(None),
+        file => web.page(&address(file), limit),
+    });
+    seed.meta_data = meta_data;
+    Ok(seed)
+}
+
+/// `file:///folder/` or a bare path, with a slash at its end.
+fn local_folder(url: &str) -> Option<String> {
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    path.starts_with('/').then(|| format!("{}/", path.trim_end_matches('/')))
+}
+
+fn is_web(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+/// Replaces `__dmi.chassis-serial-number__` and its like by the firmware's strings.
+fn expand(host: &Host, url: &str) -> String {
+    let mut url = url.to_owned();
+    for (name, field) in DMI_NAMES {
+        let token = format!("__dmi.{name}__");
+        if url.contains(&token) {
+            url = url.replace(&token, &host.dmi(field));
+        }
+    }
+    url
+}
+
+/// dmidecode's names, which people write in addresses, and the kernel's.
+const DMI_NAMES: [(&str, &str); 13] = [
+    ("baseboard-asset-tag", "board_asset_tag"),
+    ("baseboard-manufacturer", "board_vendor"),
+    ("baseboard-product-name", "board_name"),
+    ("baseboard-serial-number", "board_serial"),
+    ("bios-vendor", "bios_vendor"),
+    ("bios-version", "bios_version"),
+    ("chassis-asset-tag", "chassis_asset_tag"),
+    ("chassis-manufacturer", "chassis_vendor"),
+    ("chassis-serial-number", "chassis_serial"),
+    ("system-manufacturer", "sys_vendor"),
+    ("system-product-name", "product_name"),
+    ("system-serial-number", "product_serial"),
+    ("system-uuid", "product_uuid"),
+];
+
+impl Seed {
+    fn gather<E: std::fmt::Display>(
+        place: String,
+        mut read: impl FnMut(&str, u64) -> Result<Option<Vec<u8>>, E>,
+    ) -> Self {
+        let mut unreadable = Vec::new();
+        let mut file = |name: &'static str, limit| {
+            read(name, limit).unwrap_or_else(|cause| {
+                unreadable.push((name, cause.to_string()));
+                None
+            })
+        };
+        let meta_data = file("meta-data", MAX_METADATA);
+        let user_data = file("user-data", MAX_USER_DATA);
+        let vendor_data = file("vendor-data", MAX_USER_DATA);
+        let network_config = file("network-config", MAX_METADATA);
+        Self { place, meta_data, user_data, vendor_data, network_config, unreadable }
+    }
+
+    fn has_any(&self) -> bool {
+        let files = [&self.meta_data, &self.user_data, &self.vendor_data, &self.network_config];
+        files.iter().any(|file| file.is_some()) || !self.unreadable.is_empty()
+    }
+
+    /// The address that `meta-data` refers to.
+    fn seed_from(&self) -> Option<String> {
+        Tree::from_yaml(self.meta_data.as_deref()?).ok()?.text("/seedfrom")
+    }
+
+    /// These files, and those of `below` where there are none.
+    fn over(mut self, below: Self) -> Self {
+        self.meta_data = self.meta_data.or(below.meta_data);
+        self.user_data = self.user_data.or(below.user_data);
+        self.vendor_data = self.vendor_data.or(below.vendor_data);
+        self.network_config = self.network_config.or(below.network_config);
+        self.unreadable.extend(below.unreadable);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

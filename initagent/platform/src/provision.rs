@@ -1,0 +1,190 @@
+//! What a platform knows of a machine, as one value.
+//!
+//! Knows the facts every platform is asked for. Refuses to know how they were got or what is made
+//! of them. Invariant: printing a [`Provision`] never shows user-data, which may hold secrets.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use crate::{keys, registry::Platform};
+
+/// Everything a platform said about this machine.
+///
+/// Any of it may be missing: an empty field means the platform does not say, a [`Problem`] means
+/// it could not be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provision {
+    /// The platform that answered.
+    pub platform: Platform,
+    /// Changes when the machine is a new one, such as a clone of a disk image.
+    pub instance_id: Option<String>,
+    /// As the platform says it: maybe short, maybe fully qualified.
+    pub hostname: Option<String>,
+    /// Lines for `authorized_keys` of the image's own user.
+    pub ssh_keys: Vec<String>,
+    /// What the owner of this machine handed over.
+    pub user_data: Option<Payload>,
+    /// What the platform's operator wants done; user-data overrides it.
+    pub vendor_data: Option<Payload>,
+    /// cloud-init network configuration (version 1 or 2) or OpenStack's `network_data.json`.
+    pub network_config: Option<Payload>,
+    /// The addresses that `$public_ipv4` and its siblings stand for.
+    pub addresses: Addresses,
+    /// Such as `eu-central-1`.
+    pub region: Option<String>,
+    /// Such as `eu-central-1a`.
+    pub zone: Option<String>,
+    /// Such as `m5.large`.
+    pub instance_type: Option<String>,
+    /// afterburn's attributes without their `AFTERBURN_` prefix, such as `AWS_IPV4_LOCAL`.
+    pub attributes: BTreeMap<String, String>,
+    /// What could not be had, and why; never with values.
+    pub problems: Vec<Problem>,
+}
+
+/// The four addresses that templates and units ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Reachable from the Internet.
+    pub public_ipv4: Option<Ipv4Addr>,
+    /// Reachable from the machine's own network.
+    pub private_ipv4: Option<Ipv4Addr>,
+    /// Reachable from the Internet.
+    pub public_ipv6: Option<Ipv6Addr>,
+    /// Reachable from the machine's own network.
+    pub private_ipv6: Option<Ipv6Addr>,
+}
+
+/// Bytes from outside, not yet looked at; printed as their length only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Payload(Vec<u8>);
+
+/// One item that the platform has, or should have, but that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `user-data`.
+    pub item: String,
+    /// What was done, to what, and why it failed.
+    pub cause: String,
+}
+
+impl Provision {
+    /// Nothing known yet of a machine on `platform`.
+    #[must_use]
+    pub fn new(platform: Platform) -> Self {
+        Self { platform, ..Self::default() }
+    }
+
+    /// Whether something that the platform has could not be had, so that a later try may do better.
+    #[must_use]
+    pub fn lacks(&self, item: &str) -> bool {
+        self.problems.iter().any(|problem| problem.item == item)
+    }
+
+    /// Notes that `item` could not be had.
+    pub(crate) fn report(&mut self, item: &str, cause: &dyn fmt::Display) {
+        self.problems.push(Problem { item: item.to_owned(), cause: cause.to_string() });
+    }
+
+    /// Takes what was fetched, or notes why it could not be.
+    pub(crate) fn take<T>(&mut self, item: &str, fetched: Result<Option<T>, impl fmt::Display>) -> Option<T> {
+        fetched.unwrap_or_else(|cause| {
+            self.report(item, &cause);
+            None
+        })
+    }
+
+    /// Adds the keys in `text`, one a line; a line that is no key is reported, the others stay.
+    pub(crate) fn add_keys(&mut self, text: &str) {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if !keys::is_public_key(line) {
+                self.report("ssh keys", &"one of the lines is not an SSH public key; it was left out");
+            } else if !self.ssh_keys.iter().any(|known| known == line) {
+                self.ssh_keys.push(line.to_owned());
+            }
+        }
+    }
+
+    /// Takes the first word of `name`, because some platforms list several names.
+    pub(crate) fn set_hostname(&mut self, name: Option<String>) {
+        let first = name.as_deref().and_then(|name| name.split_whitespace().next()).map(str::to_owned);
+        if first.is_some() {
+            self.hostname = first;
+        }
+    }
+
+    /// Sets an attribute when it has a value.
+    pub(crate) fn attribute(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        let Some(value) = value.map(|value| value.to_string()).filter(|value| !value.is_empty()) else {
+            return;
+        };
+        self.attributes.insert(name.to_owned(), value);
+    }
+}
+
+impl Payload {
+    /// Bytes that the platform handed over; `None` when there are none.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        (!bytes.is_empty()).then_some(Self(bytes))
+    }
+
+    /// The bytes, to be parsed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.item, self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printing_a_provision_shows_no_user_data() {
+        let provision = Provision {
+            user_data: Payload::from_bytes(b"password: hunter2".to_vec()),
+            ..Provision::default()
+        };
+
+        let printed = format!("{provision:?}");
+
+        assert!(printed.contains("Payload(17 bytes)"), "{printed}");
+        assert!(!printed.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_line_that_is_no_key_is_reported_and_its_neighbours_stay() {
+        let mut provision = Provision::default();
+
+        provision
+            .add_keys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a\n# note\nrubbish\r\nssh-rsa AAAAB3Nza b\r\n");
+
+        assert_eq!(provision.ssh_keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a", "ssh-rsa AAAAB3Nza b"]);
+        assert!(provision.lacks("ssh keys"));
+    }
+
+    #[test]
+    fn of_several_host_names_the_first_is_taken() {
+        let mut provision = Provision::default();
+
+        provision.set_hostname(Some("a.example.com b.example.com\n".to_owned()));
+
+        assert_eq!(provision.hostname.as_deref(), Some("a.example.com"));
+    }
+}

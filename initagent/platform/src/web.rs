@@ -1,0 +1,429 @@
+//! Asks a metadata service over HTTP, again and again until it answers or the time is up.
+//!
+//! Knows deadlines, pauses, tokens and what each status means: 404 is "nothing there", 401 wants a
+//! new token, 429 and 5xx want patience. Refuses to know what is asked for.
+//! Invariant: no call outlives the total deadline, and no body larger than its limit is kept.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::{
+    cell::{Cell, RefCell},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ureq::{
+    Agent,
+    http::{Request, StatusCode},
+};
+
+/// The largest metadata document read; real ones are a few KiB.
+pub(crate) const MAX_METADATA: u64 = 1 << 20;
+/// The largest user-data read; no cloud takes more than a few MiB.
+pub(crate) const MAX_USER_DATA: u64 = 16 << 20;
+
+/// A token that is refused this often in one fetch is not going to be accepted.
+const MAX_REFUSED_TOKENS: u32 = 3;
+const MAX_REDIRECTS: u32 = 5;
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For a connection to one address.
+    pub connect: Duration,
+    /// For one request with its whole answer.
+    pub request: Duration,
+    /// For everything one platform is asked.
+    pub total: Duration,
+    /// Before the first retry; each later pause is twice as long.
+    pub first_pause: Duration,
+    /// No pause is longer.
+    pub longest_pause: Duration,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum WebError {
+    #[error("cannot fetch {url}: {why}")]
+    Address { url: String, why: String },
+    #[error("cannot fetch {url}: the server answered with status {status}")]
+    Status { url: String, status: u16 },
+    #[error("cannot fetch {url}: the answer is larger than {limit} bytes")]
+    TooLarge { url: String, limit: u64 },
+    #[error("gave up fetching {url} after {attempts} attempts in {waited:.1?}: {cause}")]
+    GaveUp { url: String, attempts: u32, waited: Duration, cause: String },
+}
+
+/// The way to metadata services, with one total deadline that starts when it is made.
+#[derive(Debug)]
+pub struct Web {
+    agent: Agent,
+    timing: Timing,
+    started: Instant,
+    seed: Cell<u64>,
+    instead: Option<Vec<String>>,
+}
+
+/// One metadata service, at one of several addresses.
+#[derive(Debug)]
+pub(crate) struct Service<'w> {
+    web: &'w Web,
+    bases: Vec<String>,
+    redirects: u32,
+    headers: Vec<(&'static str, String)>,
+    /// The address that answered; from then on the only one asked.
+    answering: Cell<Option<usize>>,
+    token: Option<(TokenScheme, RefCell<Token>)>,
+}
+
+/// How a service hands out the token that every other request must carry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenScheme {
+    /// Where to PUT the request for one.
+    pub(crate) path: &'static str,
+    /// The header to ask with.
+    pub(crate) ask: (&'static str, &'static str),
+    /// The header that carries the token.
+    pub(crate) send: &'static str,
+}
+
+#[derive(Debug)]
+enum Token {
+    Unasked,
+    Held(String),
+    /// The service has none to give: an older or lookalike one.
+    Unsupported,
+}
+
+/// One request, below the service's address.
+struct Call<'a> {
+    method: &'static str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a [u8],
+    limit: u64,
+}
+
+/// What became of one attempt.
+enum Outcome {
+    Done(Option<Vec<u8>>),
+    Failed(WebError),
+    NewToken,
+    Retry {
+        cause: String,
+        after: Option<Duration>,
+    },
+    /// Nobody is listening at this address, so another one may be tried at once.
+    Silent(String),
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            request: Duration::from_secs(10),
+            total: Duration::from_secs(120),
+            first_pause: Duration::from_millis(200),
+            longest_pause: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Web {
+    /// Ready to ask; `seed` decides the jitter of the pauses, so that a rack of machines that
+    /// start together does not ask together.
+    #[must_use]
+    pub fn new(timing: Timing, seed: u64) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_idle_connections_per_host(1)
+            .user_agent("initagent")
+            .accept("*/*")
+            .build();
+        Self {
+            agent: config.new_agent(),
+            timing,
+            started: Instant::now(),
+            seed: Cell::new(seed | 1),
+            instead: None,
+        }
+    }
+
+    /// Asks these addresses whatever platform is detected: a local server in a test, or a proxy
+    /// that an operator runs.
+    #[must_use]
+    pub fn redirected_to(mut self, bases: Vec<String>) -> Self {
+        self.instead = Some(bases);
+        self
+    }
+
+    /// The metadata service at any of `bases`, which end without a slash.
+    pub(crate) fn service(&self, bases: &[&str]) -> Service<'_> {
+        let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
+        Service { web: self, bases, redirects: 0, headers: vec![], answering: Cell::new(None), token: None }
+    }
+
+    /// The file at an address that a person wrote, where redirects are normal.
+    pub(crate) fn page(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
+        let mut service = self.service(&[]);
+        service.bases = vec![url.to_owned()];
+        service.redirects = MAX_REDIRECTS;
+        service.get_bounded("", limit)
+    }
+
+    fn left(&self) -> Duration {
+        self.timing.total.saturating_sub(self.started.elapsed())
+    }
+
+    /// Twice as long each time, and somewhere between half and all of that.
+    fn pause(&self, attempt: u32) -> Duration {
+        let longest =
+            self.timing.first_pause.saturating_mul(1 << attempt.min(16)).min(self.timing.longest_pause);
+        longest / 2 + (longest / 2).mul_f64(self.fraction())
+    }
+
+    /// Between 0 and 1, by xorshift.
+    fn fraction(&self) -> f64 {
+        let mut state = self.seed.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.seed.set(state);
+        f64::from(u32::try_from(state >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+impl Service<'_> {
+    /// Sends this header with every request.
+    pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// Gets a token first and sends it with every request.
+    pub(crate) fn with_token(mut self, scheme: TokenScheme) -> Self {
+        self.token = Some((scheme, RefCell::new(Token::Unasked)));
+        self
+    }
+
+    /// A metadata item; `None` when the service has none.
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
+        self.get_bounded(path, MAX_METADATA)
+    }
+
+    /// User-data or vendor-data; `None` when the service has none.
+    pub(crate) fn get_data(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
+        self.get_bounded(path, MAX_USER_DATA)
+    }
+
+    /// A metadata item that is one line of text; `None` when the service has none.
+    pub(crate) fn text(&self, path: &str) -> Result<Option<String>, WebError> {
+        let text = self.get(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    /// Tells the service something.
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Option<Vec<u8>>, WebError> {
+        self.fetch(&Call { method: "POST", path, headers, body, limit: MAX_METADATA })
+    }
+
+    fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
+        self.fetch(&Call { method: "GET", path, headers: &[], body: &[], limit })
+    }
+
+    fn fetch(&self, call: &Call<'_>) -> Result<Option<Vec<u8>>, WebError> {
+        let mut refused_tokens = 0;
+        let mut attempt = 0;
+        loop {
+            let (cause, pause) = match self.ask_any(call) {
+                Outcome::Done(body) => return Ok(body),
+                Outcome::Failed(error) => return Err(error),
+                Outcome::NewToken if refused_tokens < MAX_REFUSED_TOKENS => {
+                    refused_tokens += 1;
+                    continue;
+                }
+                Outcome::NewToken => return Err(self.status_error(call, StatusCode::UNAUTHORIZED)),
+                Outcome::Retry { cause, after } => (cause, after.unwrap_or_default()),
+                Outcome::Silent(cause) => (cause, Duration::ZERO),
+            };
+            let pause = pause.max(self.web.pause(attempt));
+            attempt += 1;
+            if pause >= self.web.left() {
+                let waited = self.web.started.elapsed();
+                return Err(WebError::GaveUp { url: self.shown(call), attempts: attempt, waited, cause });
+            }
+            thread::sleep(pause);
+        }
+    }
+
+    /// Asks the address that answered before, or each in turn until one does.
+    fn ask_any(&self, call: &Call<'_>) -> Outcome {
+        let candidates = match self.answering.get() {
+            Some(index) => index..index + 1,
+            None => 0..self.bases.len(),
+        };
+        let mut last = Outcome::Silent("there is no address to ask".to_owned());
+        for index in candidates {
+            last = self.ask_with_token(index, call);
+            if !matches!(last, Outcome::Silent(_)) {
+                self.answering.set(Some(index));
+                break;
+            }
+        }
+        last
+    }
+
+    fn ask_with_token(&self, base: usize, call: &Call<'_>) -> Outcome {
+        let Some((scheme, token)) = &self.token else { return self.ask(base, call, None) };
+        if matches!(*token.borrow(), Token::Unasked) {
+            match self.new_token(base, *scheme) {
+                Ok(new) => *token.borrow_mut() = new,
+                Err(outcome) => return outcome,
+            }
+        }
+        let outcome = match &*token.borrow() {
+            Token::Held(value) => self.ask(base, call, Some((scheme.send, value))),
+            Token::Unasked | Token::Unsupported => self.ask(base, call, None),
+        };
+        if matches!(outcome, Outcome::NewToken) {
+            *token.borrow_mut() = Token::Unasked;
+        }
+        outcome
+    }
+
+    fn new_token(&self, base: usize, scheme: TokenScheme) -> Result<Token, Outcome> {
+        let call = Call { method: "PUT", path: scheme.path, headers: &[scheme.ask], body: &[], limit: 4096 };
+        match self.ask(base, &call, None) {
+            Outcome::Done(Some(body)) => Ok(Token::Held(
+                String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),
+            )),
+            Outcome::Done(None) | Outcome::NewToken => Ok(Token::Unsupported),
+            Outcome::Failed(WebError::Status { status: 400..=499, .. }) => Ok(Token::Unsupported),
+            other => Err(other),
+        }
+    }
+
+    fn ask(&self, base: usize, call: &Call<'_>, token: Option<(&str, &str)>) -> Outcome {
+        let url = format!("{}{}", self.bases[base], call.path);
+        let left = self.web.left();
+        if left.is_zero() {
+            return Outcome::Retry { cause: "the time is up".to_owned(), after: None };
+        }
+        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let mut request = Request::builder().method(call.method).uri(&url);
+        for (name, value) in own.chain(call.headers.iter().copied()).chain(token) {
+            request = request.header(name, value);
+        }
+        match request.body(call.body) {
+            Ok(request) => self.send(request, call, left),
+            Err(error) => {
+                Outcome::Failed(WebError::Address { url: self.shown(call), why: error.to_string() })
+            }
+        }
+    }
+
+    fn send(&self, request: Request<&[u8]>, call: &Call<'_>, left: Duration) -> Outcome {
+        let timing = self.web.timing;
+        let request = self
+            .web
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(timing.request.min(left)))
+            .timeout_connect(Some(timing.connect.min(left)))
+            .max_redirects(self.redirects)
+            .build();
+        let mut response = match self.web.agent.run(request) {
+            Ok(response) => response,
+            Err(error) => return self.failed(call, &error),
+        };
+        let status = response.status();
+        if !status.is_success() {
+            let after =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            return self.unsuccessful(call, status, after.map(Duration::from_secs));
+        }
+        match response.body_mut().with_config().limit(call.limit).read_to_vec() {
+            Ok(body) => Outcome::Done((status != StatusCode::NO_CONTENT && !body.is_empty()).then_some(body)),
+            Err(ureq::Error::BodyExceedsLimit(_)) => {
+                Outcome::Failed(WebError::TooLarge { url: self.shown(call), limit: call.limit })
+            }
+            Err(error) => Outcome::Retry { cause: format!("the answer broke off: {error}"), after: None },
+        }
+    }
+
+    fn unsuccessful(&self, call: &Call<'_>, status: StatusCode, after: Option<Duration>) -> Outcome {
+        let retry = || Outcome::Retry {
+            cause: format!("the server answered with status {}", status.as_u16()),
+            after,
+        };
+        match status.as_u16() {
+            404 => Outcome::Done(None),
+            401 => Outcome::NewToken,
+            // Azure says 410 while it moves the machine; 408 and 425 ask for a retry by name.
+            408 | 410 | 425 | 429 | 500.. => retry(),
+            _ => Outcome::Failed(self.status_error(call, status)),
+        }
+    }
+
+    fn failed(&self, call: &Call<'_>, error: &ureq::Error) -> Outcome {
+        match error {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => {
+                Outcome::Failed(WebError::Address { url: self.shown(call), why: error.to_string() })
+            }
+            ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed => Outcome::Silent(error.to_string()),
+            other => Outcome::Retry { cause: other.to_string(), after: None },
+        }
+    }
+
+    fn status_error(&self, call: &Call<'_>, status: StatusCode) -> WebError {
+        WebError::Status { url: self.shown(call), status: status.as_u16() }
+    }
+
+    /// The address for a message: without user, password or query, which may be secrets.
+    fn shown(&self, call: &Call<'_>) -> String {
+        let base = self.bases.get(self.answering.get().unwrap_or(0)).map_or("", String::as_str);
+        without_secrets(&format!("{base}{}", call.path))
+    }
+}
+
+/// `url` without user, password and query.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_messages_hold_no_secrets() {
+        assert_eq!(without_secrets("https://u:p@host:8080/a/b?token=x#y"), "https://host:8080/a/b");
+        assert_eq!(without_secrets("http://host?x"), "http://host");
+        assert_eq!(without_secrets("not a url"), "not a url");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_never_alike() {
+        let web = Web::new(Timing::default(), 7);
+
+        let pauses: Vec<Duration> = (0..8).map(|attempt| web.pause(attempt)).collect();
+
+        assert!(pauses[0] >= Duration::from_millis(100) && pauses[0] <= Duration::from_millis(200));
+        assert!(pauses[7] >= Duration::from_millis(2500) && pauses[7] <= Duration::from_secs(5));
+        assert_ne!(web.pause(7), web.pause(7));
+    }
+}
