@@ -1,0 +1,398 @@
+//! The slot table: which half of the disk boots next, and how often it may still be tried.
+//!
+//! Knows the table, its transitions, its text in a GRUB environment block, and, in
+//! [`boot_decision`], what the boot selector does with two copies of it. Refuses to know devices:
+//! a transition returns a new table, and someone else writes it.
+//! Invariant: everything a copy says stands in the first 512 bytes of its block, so a change is
+//! one sector, which a disk writes or does not write.
+
+use std::fmt;
+use std::ops::Not;
+use std::str::FromStr;
+
+/// Bytes of a GRUB environment block.
+pub const BLOCK_BYTES: usize = 1024;
+/// Bytes of the part of the block that carries everything: one sector.
+pub const SECTOR_BYTES: usize = 512;
+/// How often a slot is tried before the other one is.
+pub const FULL_TRIES: u8 = 3;
+
+const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
+const NAMES: [&str; 5] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries"];
+
+/// One of the two halves that can hold a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slot {
+    /// The half whose root is ROOT-A.
+    A,
+    /// The half whose root is ROOT-B.
+    B,
+}
+
+impl Slot {
+    /// Both, in order.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+}
+
+impl Not for Slot {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+        })
+    }
+}
+
+/// The text names no slot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not a slot, which are A and B")]
+pub struct ParseSlotError {
+    given: String,
+}
+
+impl FromStr for Slot {
+    type Err = ParseSlotError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSlotError> {
+        match text {
+            "A" | "a" => Ok(Self::A),
+            "B" | "b" => Ok(Self::B),
+            _ => Err(ParseSlotError { given: text.chars().take(32).collect() }),
+        }
+    }
+}
+
+/// How often a slot may still be tried: 0 to [`FULL_TRIES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tries(u8);
+
+impl Tries {
+    /// None left.
+    pub const NONE: Self = Self(0);
+    /// As many as a slot can have.
+    pub const FULL: Self = Self(FULL_TRIES);
+
+    /// That many, unless it is more than a slot can have.
+    #[must_use]
+    pub const fn new(count: u8) -> Option<Self> {
+        if count <= FULL_TRIES { Some(Self(count)) } else { None }
+    }
+
+    /// The plain number.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// One less, unless none is left.
+    #[must_use]
+    pub const fn spend(self) -> Option<Self> {
+        match self.0.checked_sub(1) {
+            Some(left) => Some(Self(left)),
+            None => None,
+        }
+    }
+}
+
+/// What the table says about one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotState {
+    /// Whether a boot of what it holds has proven itself.
+    pub good: bool,
+    /// The boots it still has before the other slot is tried.
+    pub tries: Tries,
+}
+
+impl SlotState {
+    /// Holds nothing that may boot.
+    pub const EMPTY: Self = Self { good: false, tries: Tries::NONE };
+    /// Has proven itself.
+    pub const GOOD: Self = Self { good: true, tries: Tries::FULL };
+}
+
+/// Which slot goes first, and what is known of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotTable {
+    /// The slot that is tried first.
+    pub priority: Slot,
+    /// Slot A.
+    pub a: SlotState,
+    /// Slot B.
+    pub b: SlotState,
+}
+
+impl SlotTable {
+    /// The table of a fresh image: slot A was just written, slot B is empty.
+    pub const FRESH: Self = Self { priority: Slot::A, a: SlotState::GOOD, b: SlotState::EMPTY };
+
+    /// What the table says about a slot.
+    #[must_use]
+    pub const fn state(&self, slot: Slot) -> SlotState {
+        match slot {
+            Slot::A => self.a,
+            Slot::B => self.b,
+        }
+    }
+
+    /// The slot has booted and proven itself. **Does not write to the disk**, like all of these.
+    #[must_use]
+    pub const fn mark_good(self, slot: Slot) -> Self {
+        self.with(slot, SlotState::GOOD)
+    }
+
+    /// The slot goes first, with all its tries. Whether it is proven stays as it is.
+    #[must_use]
+    pub const fn activate(self, slot: Slot) -> Self {
+        let armed = SlotState { good: self.state(slot).good, tries: Tries::FULL };
+        Self { priority: slot, ..self.with(slot, armed) }
+    }
+
+    /// The slot is about to be overwritten and may not boot. Refused when nothing good would remain.
+    pub fn disarm(self, slot: Slot) -> Result<Self, LastGoodSlotError> {
+        if self.state(!slot).good { Ok(self.mark_bad(slot)) } else { Err(LastGoodSlotError { slot }) }
+    }
+
+    /// The slot can not boot, whatever the table said.
+    #[must_use]
+    pub fn mark_bad(self, slot: Slot) -> Self {
+        Self { priority: !slot, ..self.with(slot, SlotState::EMPTY) }
+    }
+
+    /// Reads a block, accepting exactly what [`SlotTable::to_block`] and GRUB's `save_env` leave there.
+    pub fn from_block(block: &[u8]) -> Result<Self, ParseSlotTableError> {
+        if block.len() != BLOCK_BYTES {
+            return Err(ParseSlotTableError::Size { given: block.len() });
+        }
+        let body = block.strip_prefix(SIGNATURE).ok_or(ParseSlotTableError::Signature)?;
+        let end = body.iter().rposition(|byte| *byte != b'#').map_or(0, |last| last + 1);
+        if SIGNATURE.len() + end > SECTOR_BYTES {
+            return Err(ParseSlotTableError::SecondSector);
+        }
+        let text = str::from_utf8(&body[..end]).map_err(|_| ParseSlotTableError::Text)?;
+        let lines = text.strip_suffix('\n').ok_or(ParseSlotTableError::Text)?;
+        let mut values = Values::default();
+        for line in lines.split('\n') {
+            let (name, value) =
+                line.split_once('=').ok_or_else(|| ParseSlotTableError::Line { line: line.to_owned() })?;
+            values.set_once(name, value)?;
+        }
+        values.table()
+    }
+
+    /// The block to store. Everything stands in its first [`SECTOR_BYTES`]; the rest is padding.
+    #[must_use]
+    pub fn to_block(&self) -> [u8; BLOCK_BYTES] {
+        let text = self.to_string();
+        let mut block = [b'#'; BLOCK_BYTES];
+        block[..SIGNATURE.len()].copy_from_slice(SIGNATURE);
+        block[SIGNATURE.len()..SIGNATURE.len() + text.len()].copy_from_slice(text.as_bytes());
+        block
+    }
+
+    const fn with(self, slot: Slot, state: SlotState) -> Self {
+        match slot {
+            Slot::A => Self { a: state, ..self },
+            Slot::B => Self { b: state, ..self },
+        }
+    }
+}
+
+impl fmt::Display for SlotTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (a, b) = (self.a, self.b);
+        writeln!(f, "prio={}", self.priority)?;
+        writeln!(f, "a_ok={}\na_tries={}", u8::from(a.good), a.tries.get())?;
+        writeln!(f, "b_ok={}\nb_tries={}", u8::from(b.good), b.tries.get())
+    }
+}
+
+/// A slot may not be given up, because the other one has not proven itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("slot {slot} can not be disarmed: slot {other} is not marked good, so nothing good would remain", other = !*slot)]
+pub struct LastGoodSlotError {
+    slot: Slot,
+}
+
+/// Why a block is not a slot table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum ParseSlotTableError {
+    #[error("variable {name} is set twice")]
+    Duplicate { name: String },
+    #[error("line {line:?} is not NAME=VALUE")]
+    Line { line: String },
+    #[error("variable {name} is missing")]
+    Missing { name: &'static str },
+    #[error("there is text after the first 512 bytes, which alone may carry any")]
+    SecondSector,
+    #[error("the block does not begin with GRUB's signature line")]
+    Signature,
+    #[error("the block has {given} bytes, not {BLOCK_BYTES}")]
+    Size { given: usize },
+    #[error("the lines are not UTF-8 text that ends in a line break before the padding")]
+    Text,
+    #[error("variable {name:?} is unknown")]
+    Unknown { name: String },
+    #[error("variable {name} has the value {value:?}, which it can not have")]
+    Value { name: &'static str, value: String },
+}
+
+/// The variables of one block, in the order of [`NAMES`].
+#[derive(Debug, Default, Clone)]
+struct Values([Option<String>; 5]);
+
+impl Values {
+    fn index(name: &str) -> Option<usize> {
+        NAMES.iter().position(|known| *known == name)
+    }
+
+    fn set_once(&mut self, name: &str, value: &str) -> Result<(), ParseSlotTableError> {
+        let index =
+            Self::index(name).ok_or_else(|| ParseSlotTableError::Unknown { name: name.to_owned() })?;
+        if self.0[index].replace(value.to_owned()).is_some() {
+            return Err(ParseSlotTableError::Duplicate { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Result<SlotTable, ParseSlotTableError> {
+        let slot = |text: &str| match text {
+            "A" => Some(Slot::A),
+            "B" => Some(Slot::B),
+            _ => None,
+        };
+        let flag = |text: &str| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        let tries = |text: &str| match text.as_bytes() {
+            [digit @ b'0'..=b'9'] => Tries::new(digit - b'0'),
+            _ => None,
+        };
+        Ok(SlotTable {
+            priority: self.value(0, slot)?,
+            a: SlotState { good: self.value(1, flag)?, tries: self.value(2, tries)? },
+            b: SlotState { good: self.value(3, flag)?, tries: self.value(4, tries)? },
+        })
+    }
+
+    fn value<T>(&self, index: usize, read: impl Fn(&str) -> Option<T>) -> Result<T, ParseSlotTableError> {
+        let name = NAMES[index];
+        let text = self.0[index].as_deref().ok_or(ParseSlotTableError::Missing { name })?;
+        read(text).ok_or_else(|| ParseSlotTableError::Value { name, value: text.to_owned() })
+    }
+}
+
+/// Which copy of the table the selector goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The first copy.
+    Env0,
+    /// The second, because the first can not be read.
+    Env1,
+    /// Neither can be read: slot A and then slot B, uncounted.
+    Nothing,
+}
+
+/// One kernel that the selector tries to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The slot it is loaded from.
+    pub slot: Slot,
+    /// What must be done before.
+    pub condition: Condition,
+}
+
+/// What the selector does before it loads a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Saves this table first, and boots even if that fails: the slot is good.
+    Saves(SlotTable),
+    /// Saves this table first, and passes over the slot if that fails: the slot is unproven.
+    MustSave(SlotTable),
+    /// Saves nothing: the last resort.
+    LastResort,
+}
+
+/// What the selector does in one boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The copy it goes by.
+    pub source: Source,
+    /// The kernels it tries to load, in order, until one can be read.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What the boot selector does with these two copies: the executable twin of the GRUB script.
+///
+/// A copy counts if GRUB can read it and all five variables have a value they can have. The slots
+/// are walked in order of priority; one that has tries left spends one, saved to env1 and then to
+/// env0, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
+/// resort loads the good slots and then the others, uncounted.
+#[must_use]
+pub fn boot_decision(env0: &[u8], env1: &[u8]) -> Decision {
+    let (source, table) = match (selector_reads(env0), selector_reads(env1)) {
+        (Some(table), _) => (Source::Env0, table),
+        (None, Some(table)) => (Source::Env1, table),
+        (None, None) => (Source::Nothing, UNREADABLE),
+    };
+    Decision { source, attempts: counted(table).into_iter().chain(last_resort(table)).collect() }
+}
+
+/// What the selector assumes when neither copy can be read.
+const UNREADABLE: SlotTable = {
+    let unknown = SlotState { good: true, tries: Tries::NONE };
+    SlotTable { priority: Slot::A, a: unknown, b: unknown }
+};
+
+fn counted(table: SlotTable) -> Vec<Attempt> {
+    let mut table = table;
+    let mut attempts = Vec::new();
+    for slot in [table.priority, !table.priority] {
+        let SlotState { good, tries } = table.state(slot);
+        let Some(left) = tries.spend() else { continue };
+        table = table.with(slot, SlotState { good, tries: left });
+        let condition = if good { Condition::Saves(table) } else { Condition::MustSave(table) };
+        attempts.push(Attempt { slot, condition });
+    }
+    attempts
+}
+
+fn last_resort(table: SlotTable) -> impl Iterator<Item = Attempt> {
+    let order = [table.priority, !table.priority];
+    let good = order.into_iter().filter(move |slot| table.state(*slot).good);
+    let rest = order.into_iter().filter(move |slot| !table.state(*slot).good);
+    good.chain(rest).map(|slot| Attempt { slot, condition: Condition::LastResort })
+}
+
+/// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning.
+fn selector_reads(block: &[u8]) -> Option<SlotTable> {
+    let mut rest = block.strip_prefix(SIGNATURE)?;
+    let mut values = Values::default();
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = &rest[end + 1..];
+        let assignment = line.split_once('=').filter(|_| !line.starts_with('#'));
+        if let Some((name, value)) = assignment
+            && let Some(index) = Values::index(name)
+        {
+            values.0[index] = Some(value.to_owned());
+        }
+    }
+    values.table().ok()
+}
+
+#[cfg(test)]
+mod tests;
