@@ -211,6 +211,12 @@ impl Layout {
         &self.placed[Partition::of(role).number as usize - 1]
     }
 
+    /// The GUID of the partition with that role on this disk.
+    #[must_use]
+    pub fn guid(&self, role: Role) -> Uuid {
+        Partition::of(role).guid(self.disk_guid)
+    }
+
     /// The smallest disk that holds it all: one more [`ALIGNMENT`] for the backup table.
     #[must_use]
     pub fn disk_size(&self) -> Bytes {
@@ -224,7 +230,7 @@ impl Layout {
         let entries = self.placed.iter().map(|placed| gpt::Entry {
             number: placed.partition.number,
             type_guid: placed.partition.type_guid,
-            guid: placed.partition.guid(self.disk_guid),
+            guid: self.guid(placed.partition.role),
             first_lba: placed.first_lba,
             last_lba: placed.first_lba + placed.sectors - 1,
             attributes: placed.partition.attributes,

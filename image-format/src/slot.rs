@@ -169,6 +169,16 @@ impl SlotTable {
         Self { priority: !slot, ..self.with(slot, SlotState::EMPTY) }
     }
 
+    /// The slot that runs was started as a last resort. A last resort starts the first good slot, so
+    /// a good slot that fails without reaching its tries would be started for ever: the other good
+    /// one goes first next time. Any other boot changes nothing.
+    #[must_use]
+    pub fn take_turns(self, running: Slot) -> Self {
+        let last_resort = self.a.tries == Tries::NONE && self.b.tries == Tries::NONE;
+        let takes_turns = last_resort && self.state(!running).good;
+        if takes_turns { Self { priority: !running, ..self } } else { self }
+    }
+
     /// Reads a block, accepting exactly what [`SlotTable::to_block`] and GRUB's `save_env` leave there.
     pub fn from_block(block: &[u8]) -> Result<Self, ParseSlotTableError> {
         if block.len() != BLOCK_BYTES {

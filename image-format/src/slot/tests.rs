@@ -295,6 +295,16 @@ fn a_slot_that_panics_for_ever_gets_three_boots() {
     assert_eq!(booted, [false, false, false, true, true]);
 }
 
+#[test]
+fn in_a_last_resort_the_good_slots_take_turns() {
+    let demoted = SlotState { good: true, tries: Tries::NONE };
+    let table = SlotTable { priority: Slot::A, a: demoted, b: demoted };
+
+    assert_eq!(table.take_turns(Slot::A).priority, Slot::B);
+    assert_eq!(SlotTable { b: SlotState::EMPTY, ..table }.take_turns(Slot::A).priority, Slot::A);
+    assert_eq!(SlotTable { b: SlotState::GOOD, ..table }.take_turns(Slot::A).priority, Slot::A);
+}
+
 proptest! {
     #[test]
     fn the_parser_takes_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..1100)) {
