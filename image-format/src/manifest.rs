@@ -77,6 +77,17 @@ impl Root {
         self.tree_offset / BLOCK_BYTES as u64
     }
 
+    /// The same, as what checks single blocks takes it.
+    #[must_use]
+    pub fn place(&self) -> verity::Place<'_> {
+        verity::Place {
+            data_blocks: self.data_blocks(),
+            tree_block: self.tree_block(),
+            salt: self.salt.as_bytes(),
+            root_hash: self.root_hash,
+        }
+    }
+
     /// The smallest slot that holds it, with its manifest.
     #[must_use]
     pub const fn slot_bytes(&self) -> Bytes {

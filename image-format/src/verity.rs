@@ -103,6 +103,56 @@ pub fn verify(
     }
 }
 
+/// Where a root lies in a slot, and by what it is checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Blocks of data, from the beginning of the slot.
+    pub data_blocks: u64,
+    /// The block at which the hash tree begins.
+    pub tree_block: u64,
+    /// What is hashed before each block.
+    pub salt: &'a [u8],
+    /// The hash of the tree's topmost block.
+    pub root_hash: Sha256,
+}
+
+/// Checks one block of data and its path up the tree, reading nothing else.
+pub fn verify_block(slot: &dyn ReadAt, place: Place<'_>, block: u64) -> Result<(), VerifyBlockError> {
+    let hasher = Hasher::new(place.salt);
+    let mut hash = hasher.hash(&read_block(slot, block)?);
+    let levels = level_blocks(place.data_blocks);
+    let mut index = block;
+    for (level, _) in levels.iter().enumerate() {
+        // The levels above this one lie before it.
+        let above: u64 = levels[level + 1..].iter().sum();
+        let node = place.tree_block + above + index / DIGESTS_PER_BLOCK;
+        let digests = read_block(slot, node)?;
+        let at = usize::try_from(index % DIGESTS_PER_BLOCK).map_or(0, |slot| slot * DIGEST_BYTES);
+        if digests[at..at + DIGEST_BYTES] != hash {
+            return Err(VerifyBlockError::Mismatch { block });
+        }
+        hash = hasher.hash(&digests);
+        index /= DIGESTS_PER_BLOCK;
+    }
+    if hash == *place.root_hash.as_bytes() { Ok(()) } else { Err(VerifyBlockError::Mismatch { block }) }
+}
+
+fn read_block(slot: &dyn ReadAt, block: u64) -> Result<Vec<u8>, VerifyBlockError> {
+    let mut bytes = vec![0; BLOCK_BYTES];
+    let read = slot.read_exact_at(&mut bytes, block.saturating_mul(BLOCK_BYTES as u64));
+    read.map(|()| bytes).map_err(|source| VerifyBlockError::Read { block, source })
+}
+
+/// Why a block is not believed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum VerifyBlockError {
+    #[error("block {block} of the root is not what its root hash says")]
+    Mismatch { block: u64 },
+    #[error("cannot read block {block} of the slot")]
+    Read { block: u64, source: io::Error },
+}
+
 /// Why no tree could be built.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]

@@ -61,6 +61,34 @@ fn a_flipped_bit_is_found_in_its_block() {
 }
 
 #[test]
+fn one_block_can_be_checked_alone() {
+    for blocks in [1, 2, 128, 129, 128 * 128 + 3] {
+        let data = data(blocks);
+        let tree = tree(&data, 2);
+        let slot = [data.as_slice(), &tree.bytes].concat();
+        let place = Place {
+            data_blocks: blocks as u64,
+            tree_block: blocks as u64,
+            salt: &[0x5a; 32],
+            root_hash: tree.root_hash,
+        };
+        for block in [0, blocks / 2, blocks - 1] {
+            let check = |slot: &[u8]| verify_block(&slot, place, block as u64);
+            assert!(check(&slot).is_ok(), "{block} of {blocks}");
+            let flipped = |at: usize| {
+                let mut slot = slot.clone();
+                slot[at] ^= 1;
+                check(&slot)
+            };
+            assert!(matches!(flipped(block * BLOCK_BYTES + 77), Err(VerifyBlockError::Mismatch { .. })));
+            if blocks > 1 {
+                assert!(flipped(blocks * BLOCK_BYTES).is_err(), "the top of the tree");
+            }
+        }
+    }
+}
+
+#[test]
 fn data_that_ends_early_or_is_no_number_of_blocks_is_refused() {
     let data = data(600);
 
