@@ -1,2 +1,14 @@
-//! Placeholder.
-fn main() {}
+//! The program `vm`: arguments in, one verb done, an exit code out.
+
+mod app;
+mod cli;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = app::run(cli::Arguments::parse());
+    report::finish(outcome)
+}

@@ -1,0 +1,471 @@
+//! Does what the arguments ask for.
+//!
+//! Each verb is a short story told with the library's words; what is said to the person goes through
+//! [`crate::report`]. Invariant: a machine this process runs is off, or its supervisor's, when it returns.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory;
+use serde_json::json;
+use vm::acceleration::Acceleration;
+use vm::arguments::CONSOLE_LOG;
+use vm::bench::{self, Contender, Course, Race};
+use vm::disk;
+use vm::qmp::Qmp;
+use vm::registry::{Claim, Entry, On, Registry, State};
+use vm::running::GuestError;
+use vm::terminal::{self, Ending, Line, Signals};
+use vm::{Machine, Running};
+
+use crate::cli::{Arguments, BenchBoot, How, List, Named, Run, Ssh, Start, Stop, Verb};
+use crate::report::{note, print};
+
+/// How a verb ended badly.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Box<dyn Error>);
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// A file of the user's that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}")]
+struct ReadError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A background process that ended before its machine was up.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine {name} did not come up: {message}")]
+struct DetachError {
+    name: String,
+    message: String,
+}
+
+/// How long a guest gets after a polite request, when a person or a signal made it.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Runs one verb.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let root = arguments.state.unwrap_or_else(default_root);
+    let registry = || Registry::open(&root);
+    match arguments.verb {
+        Verb::Run(run) => boot(&registry()?, &root, &run),
+        Verb::Start(start) => start_again(&registry()?, &root, &start),
+        Verb::Ssh(ssh) => shell(&registry()?, &ssh),
+        Verb::Console(named) => console(&registry()?, &named),
+        Verb::Stop(stop) => switch_off(&registry()?, &stop),
+        Verb::List(list) => show_list(&registry()?, &list),
+        Verb::Remove(named) => remove(&registry()?, &named),
+        Verb::BenchBoot(bench) => race(&bench),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "vm", &mut script);
+            print(String::from_utf8_lossy(&script));
+            Ok(())
+        }
+    }
+}
+
+fn default_root() -> PathBuf {
+    let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    base.join(format!("vm-{}", nix::unistd::geteuid()))
+}
+
+fn boot(registry: &Registry, root: &Path, run: &Run) -> Result<(), Failure> {
+    let stem = run.image.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let (name, claim) = registry.create(run.name.as_deref(), &stem)?;
+    match build(&claim, &name, run) {
+        Ok(machine) => switch_on(root, machine, claim, &run.how),
+        Err(failure) => {
+            claim.remove()?;
+            Err(failure)
+        }
+    }
+}
+
+fn build(claim: &Claim, name: &str, run: &Run) -> Result<Machine, Failure> {
+    let disk = disk::overlay(&run.image, &claim.folder().join("disk.qcow2"), run.disk_size)?;
+    let mut builder = Machine::builder(disk)
+        .name(name)
+        .folder(claim.folder())
+        .firmware(run.hardware.firmware)
+        .acceleration(run.hardware.accel)
+        .cpus(run.hardware.cpus)
+        .memory(run.hardware.memory)
+        .seed_by(run.seed_by)
+        .extra(run.extra.iter().cloned());
+    if let Some(path) = &run.user_data {
+        builder = builder.user_data(read(path)?);
+    }
+    if let Some(user) = &run.user {
+        builder = builder.user(user);
+    }
+    if run.watchdog {
+        builder = builder.watchdog();
+    }
+    if run.keep {
+        claim.keep()?;
+    }
+    Ok(builder.build()?)
+}
+
+fn start_again(registry: &Registry, root: &Path, start: &Start) -> Result<(), Failure> {
+    let entry = registry.find(start.name.as_deref())?;
+    let claim = registry.claim(&entry.name)?;
+    let machine = Machine::open(claim.folder())?;
+    switch_on(root, machine, claim, &start.how)
+}
+
+fn switch_on(root: &Path, machine: Machine, claim: Claim, how: &How) -> Result<(), Failure> {
+    if how.detach {
+        // The lock goes to the background process.
+        drop(claim);
+        return detach(root, &machine, Duration::from_secs(how.timeout));
+    }
+    let signals = Signals::take()?;
+    if how.supervise {
+        // A session of its own, so that the terminal's end is not ours. It fails only if we have one already.
+        let _ = nix::unistd::setsid();
+    }
+    let outcome =
+        if how.supervise { supervise(machine, &claim, &signals) } else { attend(machine, &claim, &signals) };
+    claim.release()?;
+    outcome
+}
+
+/// Runs the machine with this terminal as its console.
+fn attend(machine: Machine, claim: &Claim, signals: &Signals) -> Result<(), Failure> {
+    note(introduction(&machine));
+    let running = power_on(machine, claim)?;
+    let name = running.machine().name();
+    note(format!("in another terminal: vm ssh {name} --wait 120; here, Ctrl-] shuts the machine down"));
+    let Some(line) = Line::take(running.machine().folder())? else { return Ok(()) };
+    if line.talk(signals, None)? == Ending::Closed {
+        return finished(running);
+    }
+    note("shutting down; Ctrl-] pulls the plug");
+    running.press_power_button()?;
+    match line.talk(signals, Some(PATIENCE))? {
+        Ending::Closed => finished(running),
+        Ending::Escape | Ending::Signal | Ending::Timeout => {
+            running.power_cut()?;
+            note("the plug is pulled");
+            Ok(())
+        }
+    }
+}
+
+/// Runs the machine for others to talk to.
+fn supervise(machine: Machine, claim: &Claim, signals: &Signals) -> Result<(), Failure> {
+    let mut running = power_on(machine, claim)?;
+    loop {
+        if running.ended()?.is_some() {
+            return finished(running);
+        }
+        if signals.wait(Duration::from_millis(200))? {
+            let asked = running.power_off(PATIENCE);
+            return asked.map(drop).map_err(Failure::from);
+        }
+    }
+}
+
+fn power_on(machine: Machine, claim: &Claim) -> Result<Running, Failure> {
+    let running = machine.start()?;
+    let on = On { pid: std::process::id(), qemu: running.id(), ssh_port: running.ssh().port };
+    claim.announce(&on)?;
+    Ok(running)
+}
+
+fn finished(running: Running) -> Result<(), Failure> {
+    running.wait_until_off("its console closed", Duration::from_secs(10))?;
+    Ok(())
+}
+
+fn introduction(machine: &Machine) -> String {
+    let acceleration = match machine.acceleration() {
+        Acceleration::Kvm => "KVM",
+        Acceleration::Tcg => "TCG",
+    };
+    format!("{}: {} on {acceleration} ({})", machine.name(), machine.firmware(), machine.because())
+}
+
+/// Starts a process in the background that runs the machine, and waits until ssh answers.
+fn detach(root: &Path, machine: &Machine, within: Duration) -> Result<(), Failure> {
+    note(introduction(machine));
+    let name = machine.name();
+    let log_path = machine.folder().join("supervisor.log");
+    let log = fs::File::create(&log_path)?;
+    // The log may be gone with the machine's folder when it is wanted.
+    let log_again = fs::File::open(&log_path)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("--state")
+        .arg(root)
+        .args(["start", "--supervise", name])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    let registry = Registry::open(root)?;
+    let deadline = Instant::now() + within;
+    let failed = |message: String| DetachError { name: name.to_owned(), message };
+    loop {
+        if let State::On(on) = registry.find(Some(name))?.state {
+            return wait_and_tell(machine, on.ssh_port, deadline, &mut child);
+        }
+        if child.try_wait()?.is_some() {
+            return Err(failed(io::read_to_string(log_again)?.trim().to_owned()).into());
+        }
+        if Instant::now() >= deadline {
+            return Err(failed("it is still being prepared".to_owned()).into());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn wait_and_tell(
+    machine: &Machine,
+    port: u16,
+    deadline: Instant,
+    supervisor: &mut std::process::Child,
+) -> Result<(), Failure> {
+    let since = Instant::now();
+    let ssh = machine.ssh(port);
+    while !(ssh.greets(Duration::from_secs(5)) && ssh.must("true", Duration::from_mins(1)).is_ok()) {
+        let name = machine.name().to_owned();
+        if supervisor.try_wait()?.is_some() {
+            let message = "it went off before ssh answered".to_owned();
+            return Err(DetachError { name, message }.into());
+        }
+        if Instant::now() >= deadline {
+            note(format!("{name} stays on; look at it with: vm console {name}"));
+            let tail = console_tail(machine.folder());
+            return Err(GuestError::NoSsh { name, within: since.elapsed(), tail }.into());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    let name = machine.name();
+    note(format!("{name} answers after {:.1} s: vm ssh {name}", since.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn console_tail(folder: &Path) -> String {
+    let log = fs::read(folder.join(CONSOLE_LOG)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn shell(registry: &Registry, arguments: &Ssh) -> Result<(), Failure> {
+    let entry = registry.find(arguments.name.as_deref())?;
+    let ssh = Machine::open(&entry.folder)?.ssh(entry.on()?.ssh_port);
+    let deadline = Instant::now() + Duration::from_secs(arguments.wait);
+    while Instant::now() < deadline && !ssh.greets(Duration::from_secs(2)) && entry.is_claimed() {
+        thread::sleep(Duration::from_millis(200));
+    }
+    let mut command = ssh.command();
+    if !arguments.command.is_empty() {
+        command.arg("--").args(&arguments.command);
+    }
+    // Returns only if it fails.
+    let error = command.exec();
+    Err(vm::ssh::SshError::NoProgram { program: "ssh", source: error }.into())
+}
+
+fn console(registry: &Registry, named: &Named) -> Result<(), Failure> {
+    let entry = registry.find(named.name.as_deref())?;
+    entry.on()?;
+    let signals = Signals::take()?;
+    let log = entry.folder.join(CONSOLE_LOG);
+    let Some(line) = Line::take(&entry.folder)? else {
+        note("another terminal has the console; showing what it shows, Ctrl-C leaves");
+        terminal::follow(&log, &signals, || !entry.is_claimed())?;
+        return Ok(());
+    };
+    note("Ctrl-] leaves");
+    terminal::show(&fs::read(&log)?)?;
+    if line.talk(&signals, None)? == Ending::Closed {
+        note(format!("{} is off", entry.name));
+    }
+    Ok(())
+}
+
+fn switch_off(registry: &Registry, stop: &Stop) -> Result<(), Failure> {
+    let entry = registry.find(stop.name.as_deref())?;
+    let on = entry.on()?;
+    let deadline = Instant::now() + Duration::from_secs(stop.timeout);
+    if stop.timeout > 0 {
+        Qmp::connect(&entry.folder, Duration::from_secs(10))?.press_power_button()?;
+        let half = Instant::now() + Duration::from_secs(stop.timeout / 2);
+        if is_off_by(&entry, half) || ask_by_ssh(&entry, on) && is_off_by(&entry, deadline) {
+            note(format!("{} has shut down", entry.name));
+            return Ok(());
+        }
+    }
+    pull_the_plug(&entry, on)?;
+    note(format!("{}: the plug is pulled", entry.name));
+    Ok(())
+}
+
+/// A guest without a button handler may still listen to its own account.
+fn ask_by_ssh(entry: &Entry, on: &On) -> bool {
+    let Ok(machine) = Machine::open(&entry.folder) else { return false };
+    let ssh = machine.ssh(on.ssh_port);
+    // The connection may well end before the answer: only the machine's end counts.
+    let _ = ssh.run("sudo -n systemctl poweroff || systemctl poweroff", Duration::from_secs(20));
+    true
+}
+
+fn pull_the_plug(entry: &Entry, on: &On) -> Result<(), Failure> {
+    let quit = Qmp::connect(&entry.folder, Duration::from_secs(5)).and_then(|mut qmp| qmp.quit());
+    if quit.is_ok() && is_off_by(entry, Instant::now() + Duration::from_secs(10)) {
+        return Ok(());
+    }
+    if entry.is_claimed() {
+        // The lock is held, so the process id still means the process it meant.
+        let qemu = nix::unistd::Pid::from_raw(i32::try_from(on.qemu)?);
+        nix::sys::signal::kill(qemu, nix::sys::signal::Signal::SIGKILL)?;
+    }
+    is_off_by(entry, Instant::now() + Duration::from_secs(10));
+    Ok(())
+}
+
+fn is_off_by(entry: &Entry, deadline: Instant) -> bool {
+    while entry.is_claimed() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+fn show_list(registry: &Registry, list: &List) -> Result<(), Failure> {
+    let entries = registry.list()?;
+    let rows: Vec<_> = entries.iter().map(row).collect();
+    if list.json {
+        let all: Vec<_> = rows.iter().map(Row::json).collect();
+        print(format!("{:#}\n", json!(all)));
+        return Ok(());
+    }
+    let mut text = format!("{:<20} {:<8} {:>5} {:<22} {}\n", "NAME", "STATE", "SSH", "FIRMWARE", "DISK");
+    for row in &rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{row}");
+    }
+    print(text);
+    Ok(())
+}
+
+struct Row {
+    name: String,
+    state: &'static str,
+    on: Option<On>,
+    machine: Option<Machine>,
+    kept: bool,
+}
+
+fn row(entry: &Entry) -> Row {
+    let (state, on) = match &entry.state {
+        State::Off => ("off", None),
+        State::Changing => ("changing", None),
+        State::On(on) => ("on", Some(on.clone())),
+    };
+    // One that is just being made has no description yet.
+    Row { name: entry.name.clone(), state, on, machine: Machine::open(&entry.folder).ok(), kept: entry.kept }
+}
+
+impl Row {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "name": self.name,
+            "state": self.state,
+            "kept": self.kept,
+            "pid": self.on.as_ref().map(|on| on.pid),
+            "qemu_pid": self.on.as_ref().map(|on| on.qemu),
+            "ssh_port": self.on.as_ref().map(|on| on.ssh_port),
+            "firmware": self.machine.as_ref().map(Machine::firmware),
+            "acceleration": self.machine.as_ref().map(Machine::acceleration),
+            "folder": self.machine.as_ref().map(|machine| machine.folder().display().to_string()),
+        })
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let port = self.on.as_ref().map_or_else(|| "-".to_owned(), |on| on.ssh_port.to_string());
+        let firmware =
+            self.machine.as_ref().map_or_else(String::new, |machine| machine.firmware().to_string());
+        let disk = if self.kept { "kept" } else { "removed when off" };
+        write!(f, "{:<20} {:<8} {port:>5} {firmware:<22} {disk}", self.name, self.state)
+    }
+}
+
+fn remove(registry: &Registry, named: &Named) -> Result<(), Failure> {
+    let entry = registry.find(named.name.as_deref())?;
+    registry.claim(&entry.name)?.remove()?;
+    note(format!("{} is removed", entry.name));
+    Ok(())
+}
+
+fn race(arguments: &BenchBoot) -> Result<(), Failure> {
+    let contender = |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<Contender, ReadError> {
+        let user_data = user_data.as_deref().map(read).transpose()?;
+        Ok(Contender { image: image.into(), user_data, user: user.to_owned() })
+    };
+    let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;
+    let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
+    let course = Course {
+        rounds: arguments.rounds,
+        firmware: arguments.hardware.firmware,
+        acceleration: arguments.hardware.accel,
+        cpus: arguments.hardware.cpus,
+        memory: arguments.hardware.memory,
+        within: Duration::from_secs(arguments.timeout),
+    };
+    let race = bench::race(&course, &ours, &theirs, |image, lap| {
+        note(format!("{}: first boot {:.1} s, second {:.1} s", image.display(), lap.first, lap.second));
+    })?;
+    print(if arguments.json { race_json(&race) } else { race_table(&race) });
+    Ok(())
+}
+
+fn race_json(race: &Race) -> String {
+    let value = json!({
+        "ours": race.ours, "theirs": race.theirs,
+        "first_ratio": race.first_ratio(), "second_ratio": race.second_ratio(),
+    });
+    format!("{value:#}\n")
+}
+
+fn race_table(race: &Race) -> String {
+    let mut text = format!("{:<12} {:>8} {:>8} {:>6}\n", "to ssh", "ours", "theirs", "ratio");
+    let mut row = |name: &str, of: fn(&bench::Lap) -> f64, ratio: f64| {
+        let ours = bench::median(race.ours.iter().map(of));
+        let theirs = bench::median(race.theirs.iter().map(of));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<12} {ours:>6.1} s {theirs:>6.1} s {ratio:>6.2}");
+    };
+    row("first boot", |lap| lap.first, race.first_ratio());
+    row("second boot", |lap| lap.second, race.second_ratio());
+    text
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    fs::read(path).map_err(|source| ReadError { path: path.into(), source })
+}

@@ -1,0 +1,350 @@
+//! Turns a description of a machine into QEMU's command line.
+//!
+//! Pure: values in, words out, compared as golden text. Knows the options of QEMU 7.2 and later; touches no
+//! file. Invariant: a path is only ever handed over inside JSON or as a word of its own, never spliced into
+//! QEMU's comma syntax, so no file name can turn into an option.
+
+use std::ffi::OsString;
+
+use serde_json::{Value, json};
+
+use crate::acceleration::Acceleration;
+
+/// Everything QEMU needs to know of one start of a machine. Paths are absolute, or relative to the directory
+/// QEMU runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// Shown in the process list
+    pub name: String,
+    /// What runs the guest
+    pub acceleration: Acceleration,
+    /// Number of virtual processors
+    pub cpus: u32,
+    /// Memory in MiB
+    pub memory: u32,
+    /// What runs before the disk
+    pub boot: Boot,
+    /// The disk to boot from
+    pub disk: Drive,
+    /// How configuration goes in
+    pub seed: Seed,
+    /// Ethernet address
+    pub mac: String,
+    /// Whether an i6300esb watchdog is there, resetting the machine when it fires
+    pub watchdog: bool,
+    /// Words of the user's, after all of ours
+    pub extra: Vec<OsString>,
+}
+
+/// What runs before the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// The firmware inside QEMU
+    Bios,
+    /// OVMF: its code, and this machine's own copy of the variables
+    Flash {
+        /// Read-only program
+        code: String,
+        /// Writable variable store
+        variables: String,
+        /// Whether only the firmware, in system management mode, may write the variables
+        locked: bool,
+    },
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// The file
+    pub path: String,
+    /// How the file is to be read
+    pub format: Format,
+    /// Where to record each write and flush, in dm-log-writes' format
+    pub log: Option<String>,
+}
+
+/// How configuration goes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seed {
+    /// Not at all
+    None,
+    /// By a read-only NoCloud disk, in this file
+    Disk(String),
+    /// By QEMU's `fw_cfg`; the keys of root's account by a systemd credential
+    FwCfg {
+        /// File with the user-data, its name without commas
+        user_data: Option<String>,
+        /// Line for `authorized_keys`, in base64
+        root_key: String,
+    },
+}
+
+/// What a disk's file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The disk's bytes
+    Raw,
+    /// An overlay over a base
+    Qcow2,
+}
+
+/// The name under which machine images look for user-data in `fw_cfg`.
+pub const FW_CFG_USER_DATA: &str = "opt/com.coreos/config";
+/// The control socket, in the directory QEMU runs in.
+pub const QMP_SOCKET: &str = "qmp.sock";
+/// The serial console's socket, in the directory QEMU runs in.
+pub const CONSOLE_SOCKET: &str = "console.sock";
+/// The serial console's output since the machine was made, in the directory QEMU runs in.
+pub const CONSOLE_LOG: &str = "console.log";
+
+/// QEMU's arguments. Sockets are named relative to QEMU's working directory: a socket's path has room for
+/// 107 bytes only, and a user's directory may be deeper than that.
+#[must_use]
+pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
+    let mut words = Words::default();
+    words.pair("-name", &hardware.name.replace(',', ",,"));
+    machine(&mut words, hardware);
+    words.pair("-smp", &hardware.cpus.to_string());
+    words.pair("-m", &format!("{}M", hardware.memory));
+    words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
+    words.all("-rtc base=utc -device virtio-rng-pci");
+    disk(&mut words, &hardware.disk);
+    network(&mut words, &hardware.mac);
+    console(&mut words);
+    seed(&mut words, &hardware.seed);
+    if hardware.watchdog {
+        words.all("-device i6300esb -action watchdog=reset");
+    }
+    words.0.extend(hardware.extra.iter().cloned());
+    words.0
+}
+
+fn machine(words: &mut Words, hardware: &Hardware) {
+    let mut machine = "q35,usb=off".to_owned();
+    if let Boot::Flash { code, variables, locked } = &hardware.boot {
+        words.blockdev(&read_only("code", code));
+        words.blockdev(&json!({"driver": "raw", "file": file(variables), "node-name": "variables"}));
+        machine.push_str(",pflash0=code,pflash1=variables");
+        if *locked {
+            machine.push_str(",smm=on");
+            words.all("-global driver=cfi.pflash01,property=secure,value=on");
+        }
+    }
+    words.pair("-machine", &machine);
+    match hardware.acceleration {
+        Acceleration::Kvm => words.all("-accel kvm -cpu host"),
+        // Linux 6.12 panics on QEMU 7.2's emulation of cmpxchg16b when there are two processors.
+        Acceleration::Tcg if hardware.cpus > 1 => words.all("-accel tcg,thread=multi -cpu max,-cx16"),
+        Acceleration::Tcg => words.all("-accel tcg,thread=single -cpu max,-cx16"),
+    }
+}
+
+fn disk(words: &mut Words, drive: &Drive) {
+    words.blockdev(&disk_node(drive));
+    words.all("-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk");
+}
+
+fn disk_node(drive: &Drive) -> Value {
+    // The host's page cache survives QEMU's death, so the guest's flushes need not reach the host's disk.
+    let file = json!({
+        "cache": {"no-flush": true}, "discard": "unmap", "driver": "file", "filename": drive.path,
+    });
+    let driver = match drive.format {
+        Format::Raw => "raw",
+        Format::Qcow2 => "qcow2",
+    };
+    match &drive.log {
+        None => json!({"discard": "unmap", "driver": driver, "file": file, "node-name": "disk"}),
+        Some(log) => json!({
+            "discard": "unmap",
+            "driver": "blklogwrites",
+            "file": {"discard": "unmap", "driver": driver, "file": file},
+            "log": self::file(log),
+            "log-sector-size": 512,
+            "node-name": "disk",
+        }),
+    }
+}
+
+fn network(words: &mut Words, mac: &str) {
+    // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
+    words.all("-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22");
+    // No boot ROM: this machine never boots from the network, and the ROM costs a second.
+    words.pair("-device", &format!("virtio-net-pci,netdev=net,romfile=,mac={mac}"));
+}
+
+fn console(words: &mut Words) {
+    let socket = format!("path={CONSOLE_SOCKET},server=on,wait=off");
+    words.pair("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
+    words.pair("-serial", "chardev:console");
+    words.pair("-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off"));
+}
+
+fn seed(words: &mut Words, seed: &Seed) {
+    match seed {
+        Seed::None => {}
+        Seed::Disk(path) => {
+            words.blockdev(&read_only("seed", path));
+            words.all("-device virtio-blk-pci,drive=seed,serial=seed");
+        }
+        Seed::FwCfg { user_data, root_key } => {
+            if let Some(path) = user_data {
+                words.pair("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
+            }
+            let credential = format!("io.systemd.credential.binary:ssh.authorized_keys.root={root_key}");
+            words.pair("-smbios", &format!("type=11,value={credential}"));
+        }
+    }
+}
+
+fn read_only(node: &str, path: &str) -> Value {
+    json!({"driver": "raw", "file": file(path), "node-name": node, "read-only": true})
+}
+
+fn file(path: &str) -> Value {
+    json!({"driver": "file", "filename": path})
+}
+
+#[derive(Default)]
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn all(&mut self, words: &str) {
+        self.0.extend(words.split_whitespace().map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, value: &str) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+
+    fn blockdev(&mut self, node: &Value) {
+        self.pair("-blockdev", &node.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hardware() -> Hardware {
+        Hardware {
+            name: "web".into(),
+            acceleration: Acceleration::Tcg,
+            cpus: 2,
+            memory: 2048,
+            boot: Boot::Bios,
+            disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
+            seed: Seed::Disk("seed.img".into()),
+            mac: "52:54:00:12:34:56".into(),
+            watchdog: false,
+            extra: vec![],
+        }
+    }
+
+    fn lines(hardware: &Hardware) -> String {
+        let words = arguments(hardware);
+        let mut text = String::new();
+        for word in words {
+            let word = word.into_string().unwrap();
+            text.push_str(if text.is_empty() { "" } else { if_option(&word) });
+            text.push_str(&word);
+        }
+        text
+    }
+
+    fn if_option(word: &str) -> &'static str {
+        if word.starts_with('-') { "\n" } else { " " }
+    }
+
+    #[test]
+    fn a_bios_machine_with_a_seed_disk() {
+        let text = lines(&hardware());
+
+        assert_eq!(
+            text,
+            r#"-name web
+-machine q35,usb=off
+-accel tcg,thread=multi
+-cpu max,-cx16
+-smp 2
+-m 2048M
+-nodefaults
+-no-user-config
+-display none
+-vga none
+-boot strict=on
+-rtc base=utc
+-device virtio-rng-pci
+-blockdev {"discard":"unmap","driver":"qcow2","file":{"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"disk.qcow2"},"node-name":"disk"}
+-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk
+-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22
+-device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
+-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on
+-serial chardev:console
+-qmp unix:qmp.sock,server=on,wait=off
+-blockdev {"driver":"raw","file":{"driver":"file","filename":"seed.img"},"node-name":"seed","read-only":true}
+-device virtio-blk-pci,drive=seed,serial=seed"#
+        );
+    }
+
+    #[test]
+    fn secure_boot_locks_the_variables() {
+        let boot = Boot::Flash { code: "/f/code.fd".into(), variables: "variables.fd".into(), locked: true };
+
+        let text = lines(&Hardware { boot, ..hardware() });
+
+        assert!(
+            text.contains(
+                r#"
+-blockdev {"driver":"raw","file":{"driver":"file","filename":"/f/code.fd"},"node-name":"code","read-only":true}
+-blockdev {"driver":"raw","file":{"driver":"file","filename":"variables.fd"},"node-name":"variables"}
+-global driver=cfi.pflash01,property=secure,value=on
+-machine q35,usb=off,pflash0=code,pflash1=variables,smm=on
+"#
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_log_goes_around_the_disk() {
+        let disk = Drive { path: "d,x.raw".into(), format: Format::Raw, log: Some("writes.log".into()) };
+
+        let text = lines(&Hardware { disk, ..hardware() });
+
+        assert!(
+            text.contains(
+                r#"-blockdev {"discard":"unmap","driver":"blklogwrites","file":{"discard":"unmap","driver":"raw","file":{"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"d,x.raw"}},"log":{"driver":"file","filename":"writes.log"},"log-sector-size":512,"node-name":"disk"}"#
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn fw_cfg_carries_user_data_and_a_credential_the_key() {
+        let seed = Seed::FwCfg { user_data: Some("user-data".into()), root_key: "a2V5".into() };
+
+        let text = lines(&Hardware { seed, watchdog: true, extra: vec!["-s".into()], ..hardware() });
+
+        assert!(
+            text.ends_with(
+                "-fw_cfg name=opt/com.coreos/config,file=user-data
+-smbios type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root=a2V5
+-device i6300esb
+-action watchdog=reset
+-s"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_emulated_processor_needs_one_thread_and_kvm_the_host_s_processor() {
+        let single = lines(&Hardware { cpus: 1, ..hardware() });
+        let kvm = lines(&Hardware { acceleration: Acceleration::Kvm, ..hardware() });
+
+        assert!(single.contains("-accel tcg,thread=single\n"));
+        assert!(kvm.contains("-accel kvm\n-cpu host\n"));
+    }
+}

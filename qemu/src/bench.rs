@@ -1,0 +1,161 @@
+//! Measures how long images take from power-on until ssh answers, two against each other.
+//!
+//! The images take turns, so that a machine that gets slower or busier slows both. Knows times; refuses to
+//! judge them. Invariant: each first boot starts from the untouched image.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::acceleration::Wish;
+use crate::builder::BuildError;
+use crate::disk::{self, DiskError};
+use crate::firmware::Firmware;
+use crate::machine::{Machine, StartError};
+use crate::running::GuestError;
+
+/// One of the two.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    /// A raw disk image
+    pub image: PathBuf,
+    /// Its user-data
+    pub user_data: Option<Vec<u8>>,
+    /// The account ssh logs in to
+    pub user: String,
+}
+
+/// What both run on, and how often.
+#[derive(Debug, Clone)]
+pub struct Course {
+    /// Times each image starts fresh
+    pub rounds: u32,
+    /// Firmware of the machines
+    pub firmware: Firmware,
+    /// KVM or TCG
+    pub acceleration: Wish,
+    /// Virtual processors
+    pub cpus: u32,
+    /// Memory in MiB
+    pub memory: u32,
+    /// How long an image may take
+    pub within: Duration,
+}
+
+/// Seconds from power-on to ssh, of a fresh image and of its next boot.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Lap {
+    /// The first boot
+    pub first: f64,
+    /// The boot after it
+    pub second: f64,
+}
+
+/// All laps of both.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Race {
+    /// The first image's
+    pub ours: Vec<Lap>,
+    /// The second image's
+    pub theirs: Vec<Lap>,
+}
+
+/// Why a race was not finished.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum RaceError {
+    #[error("cannot make a temporary folder")]
+    Folder(#[source] std::io::Error),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+}
+
+impl Race {
+    /// The middle first-boot time of ours, divided by theirs.
+    #[must_use]
+    pub fn first_ratio(&self) -> f64 {
+        median(self.ours.iter().map(|lap| lap.first)) / median(self.theirs.iter().map(|lap| lap.first))
+    }
+
+    /// The same of the second boots.
+    #[must_use]
+    pub fn second_ratio(&self) -> f64 {
+        median(self.ours.iter().map(|lap| lap.second)) / median(self.theirs.iter().map(|lap| lap.second))
+    }
+}
+
+/// The middle one, or the mean of the two middle ones; 0 of none.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+    }
+}
+
+/// Lets both run, in turns; `lap` hears of each lap as it ends.
+pub fn race(
+    course: &Course,
+    ours: &Contender,
+    theirs: &Contender,
+    mut lap: impl FnMut(&Path, Lap),
+) -> Result<Race, RaceError> {
+    let mut race = Race { ours: Vec::new(), theirs: Vec::new() };
+    for _ in 0..course.rounds {
+        for (contender, laps) in [(ours, &mut race.ours), (theirs, &mut race.theirs)] {
+            let one = run(course, contender)?;
+            lap(&contender.image, one);
+            laps.push(one);
+        }
+    }
+    Ok(race)
+}
+
+fn run(course: &Course, contender: &Contender) -> Result<Lap, RaceError> {
+    let folder = tempfile::Builder::new().prefix("vm-race-").tempdir().map_err(RaceError::Folder)?;
+    let disk = disk::overlay(&contender.image, &folder.path().join("disk.qcow2"), None)?;
+    let mut builder = Machine::builder(disk)
+        .name("racer")
+        .folder(&folder.path().join("machine"))
+        .firmware(course.firmware)
+        .acceleration(course.acceleration)
+        .cpus(course.cpus)
+        .memory(course.memory)
+        .user(&contender.user);
+    if let Some(document) = &contender.user_data {
+        builder = builder.user_data(document.clone());
+    }
+    let machine = builder.build()?;
+    let (machine, first) = lap_of(machine, course.within)?;
+    let (_, second) = lap_of(machine, course.within)?;
+    Ok(Lap { first, second })
+}
+
+fn lap_of(machine: Machine, within: Duration) -> Result<(Machine, f64), RaceError> {
+    let mut running = machine.start()?;
+    let time = running.wait_for_ssh(within)?;
+    Ok((running.power_off(within)?, time.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_of_the_middle_laps() {
+        let lap = |first| Lap { first, second: first / 2.0 };
+        let race = Race { ours: vec![lap(9.0), lap(2.0), lap(3.0)], theirs: vec![lap(5.0), lap(7.0)] };
+
+        assert!((race.first_ratio() - 0.5).abs() < 1e-9);
+        assert!((race.second_ratio() - 0.5).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,300 @@
+//! Makes machines: chooses, copies and writes what a machine needs before it can be switched on.
+//!
+//! Knows the defaults and what goes into a machine's folder; refuses to start anything but the acceleration's
+//! trial. Invariant: a machine that was built has everything it needs, so only QEMU itself can fail its start.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::acceleration::{self, Wish};
+use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
+use crate::disk::Disk;
+use crate::firmware::{FindFirmwareError, Firmware};
+use crate::machine::{Folder, Machine};
+use crate::running::Running;
+use crate::seed::{self, Seed};
+use crate::ssh::{Key, SshError};
+
+/// How user-data and the ssh key go in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SeedBy {
+    /// By a read-only FAT disk labelled CIDATA (`NoCloud`)
+    #[default]
+    Disk,
+    /// By QEMU's `fw_cfg`; the key goes to root's account, by a systemd credential
+    FwCfg,
+    /// Not at all
+    Nothing,
+}
+
+/// A machine to be made.
+#[derive(Debug)]
+pub struct Builder {
+    name: String,
+    folder: Option<PathBuf>,
+    disk: Disk,
+    firmware: Firmware,
+    acceleration: Wish,
+    cpus: u32,
+    memory: u32,
+    user_data: Option<Vec<u8>>,
+    seed_by: SeedBy,
+    instance_id: Option<String>,
+    key: Option<Key>,
+    user: Option<String>,
+    watchdog: bool,
+    log_writes: bool,
+    extra: Vec<OsString>,
+}
+
+/// Why a machine could not be made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum BuildError {
+    #[error("cannot make the machine's folder {path}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read the machine's description {path}")]
+    Description { path: PathBuf, source: io::Error },
+    #[error("the path {0:?} is not UTF-8, which QEMU's options need")]
+    Path(PathBuf),
+    #[error(transparent)]
+    Firmware(#[from] FindFirmwareError),
+    #[error(transparent)]
+    Key(#[from] SshError),
+}
+
+impl Builder {
+    /// The defaults: BIOS, one processor, 1 GiB, a seed disk.
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self {
+            name: "machine".to_owned(),
+            folder: None,
+            disk,
+            firmware: Firmware::Bios,
+            acceleration: Wish::Auto,
+            cpus: 1,
+            memory: 1024,
+            user_data: None,
+            seed_by: SeedBy::Disk,
+            instance_id: None,
+            key: None,
+            user: None,
+            watchdog: false,
+            log_writes: false,
+            extra: Vec::new(),
+        }
+    }
+
+    /// The name in messages, and the guest's host name unless user-data says another.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Keeps everything of the machine in `folder`, which is made if need be and stays; else it goes to a
+    /// temporary one that is deleted with the machine.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// What runs before the disk; BIOS unless said.
+    #[must_use]
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = firmware;
+        self
+    }
+
+    /// KVM or TCG.
+    #[must_use]
+    pub fn acceleration(mut self, wish: Wish) -> Self {
+        self.acceleration = wish;
+        self
+    }
+
+    /// Virtual processors; 1 unless said.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Memory in MiB; 1024 unless said.
+    #[must_use]
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// The user's document.
+    #[must_use]
+    pub fn user_data(mut self, document: impl Into<Vec<u8>>) -> Self {
+        self.user_data = Some(document.into());
+        self
+    }
+
+    /// How the document and the key go in.
+    #[must_use]
+    pub fn seed_by(mut self, way: SeedBy) -> Self {
+        self.seed_by = way;
+        self
+    }
+
+    /// What `NoCloud` tells one machine from the next by; random unless said.
+    #[must_use]
+    pub fn instance_id(mut self, id: &str) -> Self {
+        self.instance_id = Some(id.to_owned());
+        self
+    }
+
+    /// A key pair that may already be on the disk; a new one unless said.
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// The account ssh logs in to; `core`, or `root` with [`SeedBy::FwCfg`], unless said.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// Puts in a hardware watchdog (i6300esb) that resets the machine.
+    #[must_use]
+    pub fn watchdog(mut self) -> Self {
+        self.watchdog = true;
+        self
+    }
+
+    /// Records each write and flush of the guest, to be read by [`crate::write_log`].
+    #[must_use]
+    pub fn log_writes(mut self) -> Self {
+        self.log_writes = true;
+        self
+    }
+
+    /// More words for QEMU's command line.
+    #[must_use]
+    pub fn extra(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
+        self.extra.extend(words);
+        self
+    }
+
+    /// Makes the machine's folder and what belongs into it.
+    pub fn build(self) -> Result<Machine, BuildError> {
+        let flash = self.firmware.find(Path::new("/"))?;
+        let folder = self.make_folder()?;
+        let at = |name: &str| folder.path().join(name);
+        if let Some(flash) = &flash {
+            let path = at(VARIABLES);
+            fs::copy(&flash.variables, &path).map_err(|source| BuildError::Write { path, source })?;
+        }
+        let key = match &self.key {
+            Some(key) => key.clone(),
+            None => Key::make(&at("key"))?,
+        };
+        self.write_seed(folder.path(), &key)?;
+        let choice = acceleration::choose(self.acceleration);
+        let description = Description {
+            disk: absolute(self.disk)?,
+            flash_code: flash.map(|flash| utf8(&flash.code)).transpose()?,
+            acceleration: choice.acceleration,
+            because: choice.because,
+            user: self.user.unwrap_or_else(|| default_user(self.seed_by).to_owned()),
+            mac: random_mac(),
+            name: self.name,
+            firmware: self.firmware,
+            cpus: self.cpus,
+            memory: self.memory,
+            seed_by: self.seed_by,
+            user_data: self.user_data.is_some(),
+            key,
+            watchdog: self.watchdog,
+            log_writes: self.log_writes,
+            extra: self.extra,
+        };
+        let path = folder.path().join(DESCRIPTION);
+        description.write(&path).map_err(|source| BuildError::Write { path, source })?;
+        Ok(Machine { folder, description })
+    }
+
+    /// Makes the machine and switches it on.
+    pub fn start(self) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.build()?.start()?)
+    }
+
+    fn make_folder(&self) -> Result<Folder, BuildError> {
+        let Some(path) = &self.folder else {
+            let source_path = std::env::temp_dir();
+            let made = tempfile::Builder::new().prefix("vm-").tempdir();
+            return made
+                .map(Folder::Temporary)
+                .map_err(|source| BuildError::Folder { path: source_path, source });
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| BuildError::Folder { path: path.clone(), source })?;
+        Ok(Folder::Kept(path.clone()))
+    }
+
+    fn write_seed(&self, folder: &Path, key: &Key) -> Result<(), BuildError> {
+        let (name, bytes) = match (self.seed_by, &self.user_data) {
+            (SeedBy::Nothing, _) | (SeedBy::FwCfg, None) => return Ok(()),
+            (SeedBy::FwCfg, Some(document)) => (USER_DATA, Ok(document.clone())),
+            (SeedBy::Disk, _) => (SEED_DISK, self.seed(key).to_disk()),
+        };
+        let path = folder.join(name);
+        bytes.and_then(|bytes| fs::write(&path, bytes)).map_err(|source| BuildError::Write { path, source })
+    }
+
+    fn seed(&self, key: &Key) -> Seed {
+        Seed {
+            instance_id: self.instance_id.clone().unwrap_or_else(|| format!("i-{}", seed::random_hex())),
+            host_name: self.name.clone(),
+            public_keys: vec![key.public().to_owned()],
+            user_data: self.user_data.clone(),
+        }
+    }
+}
+
+fn default_user(seed_by: SeedBy) -> &'static str {
+    match seed_by {
+        SeedBy::FwCfg => "root",
+        SeedBy::Disk | SeedBy::Nothing => "core",
+    }
+}
+
+/// An address of QEMU's range, its last half random.
+fn random_mac() -> String {
+    let random = seed::random_hex();
+    format!("52:54:00:{}:{}:{}", &random[0..2], &random[2..4], &random[4..6])
+}
+
+fn absolute(disk: Disk) -> Result<Disk, BuildError> {
+    let absolute = |path: PathBuf| {
+        let full = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
+        utf8(&full).map(PathBuf::from)
+    };
+    Ok(match disk {
+        Disk::Overlay(path) => Disk::Overlay(absolute(path)?),
+        Disk::Raw(path) => Disk::Raw(absolute(path)?),
+    })
+}
+
+fn utf8(path: &Path) -> Result<String, BuildError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| BuildError::Path(path.into()))
+}

@@ -1,0 +1,128 @@
+//! What of a machine is written down, so that another process can switch it on again.
+//!
+//! Knows how a description becomes hardware, and the names of the files in a machine's folder. Invariant: the
+//! same description is always the same hardware.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::acceleration::Acceleration;
+use crate::arguments::{self, Boot, Drive, Format, Hardware};
+use crate::builder::SeedBy;
+use crate::disk::Disk;
+use crate::firmware::Firmware;
+use crate::ssh::Key;
+
+pub(crate) const DESCRIPTION: &str = "machine.json";
+pub(crate) const SEED_DISK: &str = "seed.img";
+pub(crate) const USER_DATA: &str = "user-data";
+pub(crate) const VARIABLES: &str = "variables.fd";
+pub(crate) const WRITE_LOG: &str = "writes.log";
+
+/// What of a machine is written down, to switch it on again from another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Description {
+    pub(crate) name: String,
+    pub(crate) disk: Disk,
+    pub(crate) firmware: Firmware,
+    pub(crate) flash_code: Option<String>,
+    pub(crate) acceleration: Acceleration,
+    pub(crate) because: String,
+    pub(crate) cpus: u32,
+    pub(crate) memory: u32,
+    pub(crate) seed_by: SeedBy,
+    pub(crate) user_data: bool,
+    pub(crate) key: Key,
+    pub(crate) user: String,
+    pub(crate) mac: String,
+    pub(crate) watchdog: bool,
+    pub(crate) log_writes: bool,
+    pub(crate) extra: Vec<OsString>,
+}
+
+impl Description {
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec_pretty(self)?)
+    }
+
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+
+    /// The machine as QEMU sees it.
+    pub(crate) fn hardware(&self) -> Hardware {
+        Hardware {
+            name: self.name.clone(),
+            acceleration: self.acceleration,
+            cpus: self.cpus,
+            memory: self.memory,
+            boot: self.boot(),
+            disk: Drive {
+                // The builder refused what is not UTF-8.
+                path: self.disk.path().to_string_lossy().into_owned(),
+                format: match self.disk {
+                    Disk::Overlay(_) => Format::Qcow2,
+                    Disk::Raw(_) => Format::Raw,
+                },
+                log: self.log_writes.then(|| WRITE_LOG.to_owned()),
+            },
+            seed: self.seed(),
+            mac: self.mac.clone(),
+            watchdog: self.watchdog,
+            extra: self.extra.clone(),
+        }
+    }
+
+    fn boot(&self) -> Boot {
+        match &self.flash_code {
+            None => Boot::Bios,
+            Some(code) => Boot::Flash {
+                code: code.clone(),
+                variables: VARIABLES.to_owned(),
+                locked: self.firmware == Firmware::Secure,
+            },
+        }
+    }
+
+    fn seed(&self) -> arguments::Seed {
+        match self.seed_by {
+            SeedBy::Nothing => arguments::Seed::None,
+            SeedBy::Disk => arguments::Seed::Disk(SEED_DISK.to_owned()),
+            SeedBy::FwCfg => arguments::Seed::FwCfg {
+                user_data: self.user_data.then(|| USER_DATA.to_owned()),
+                root_key: base64(format!("{}\n", self.key.public()).as_bytes()),
+            },
+        }
+    }
+}
+
+/// RFC 4648, with padding: what systemd wants a credential in.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            let index = (bits >> (18 - 6 * digit)) as usize & 63;
+            text.push(if digit <= chunk.len() { DIGITS[index] as char } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads() {
+        let encoded: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
+
+        assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+    }
+}

@@ -1,0 +1,302 @@
+//! Makes the disks machines run on, and edits them while nobody does.
+//!
+//! Two kinds: an overlay (qcow2, instant, for a person's machine) and a sparse copy (raw, for tests that edit
+//! it by offset). Knows files, holes and qemu-img; refuses to know what is on the disk. Invariant: the base
+//! image is opened for reading only.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::unistd::Whence;
+use serde::{Deserialize, Serialize};
+
+/// A disk a machine can start from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disk {
+    /// A qcow2 overlay
+    Overlay(PathBuf),
+    /// The disk's bytes
+    Raw(PathBuf),
+}
+
+impl Disk {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Overlay(path) | Self::Raw(path) => path,
+        }
+    }
+}
+
+/// Why a disk could not be made or edited.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum DiskError {
+    #[error("cannot open the image {path}")]
+    OpenImage { path: PathBuf, source: io::Error },
+    #[error("cannot create the disk {path}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot copy {from} to {to}")]
+    Copy { from: PathBuf, to: PathBuf, source: io::Error },
+    #[error("cannot run qemu-img; install it with: apt-get install qemu-utils")]
+    NoQemuImg(#[source] io::Error),
+    #[error("qemu-img cannot make an overlay of {image}: {message}")]
+    QemuImg { image: PathBuf, message: String },
+    #[error("a disk of {asked} bytes is smaller than the image {image}, which has {has}")]
+    TooSmall { image: PathBuf, asked: u64, has: u64 },
+    #[error("cannot edit {path} at byte {offset}")]
+    Edit { path: PathBuf, offset: u64, source: io::Error },
+}
+
+/// Makes a copy-on-write overlay of the raw `image` at `overlay`, its virtual size grown to `size` if given.
+pub fn overlay(image: &Path, overlay: &Path, size: Option<u64>) -> Result<Disk, DiskError> {
+    let image =
+        &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
+    let has = open_image(image)?.1;
+    let size = at_least(image, has, size)?;
+    let output = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([image, overlay])
+        .arg(OsString::from(size.to_string()))
+        .output()
+        .map_err(DiskError::NoQemuImg)?;
+    if output.status.success() {
+        return Ok(Disk::Overlay(overlay.into()));
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(DiskError::QemuImg { image: image.clone(), message })
+}
+
+/// Makes a sparse copy of `image` at `copy`, sharing the blocks where the file system can, grown to `size` if
+/// given.
+pub fn copy(image: &Path, copy: &Path, size: Option<u64>) -> Result<Disk, DiskError> {
+    let (from, has) = open_image(image)?;
+    let size = at_least(image, has, size)?;
+    let create = |source| DiskError::Create { path: copy.into(), source };
+    let to = OpenOptions::new().write(true).create_new(true).open(copy).map_err(create)?;
+    let copied = if share_blocks(&from, &to) { Ok(()) } else { copy_data(&from, &to, has) };
+    copied.and_then(|()| to.set_len(size)).map_err(|source| DiskError::Copy {
+        from: image.into(),
+        to: copy.into(),
+        source,
+    })?;
+    Ok(Disk::Raw(copy.into()))
+}
+
+fn open_image(path: &Path) -> Result<(File, u64), DiskError> {
+    let open = || {
+        let mut file = File::open(path)?;
+        // A directory opens too; seeking tells the size of files and block devices alike.
+        if file.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        let size = file.seek(SeekFrom::End(0))?;
+        Ok((file, size))
+    };
+    open().map_err(|source| DiskError::OpenImage { path: path.into(), source })
+}
+
+fn at_least(image: &Path, has: u64, asked: Option<u64>) -> Result<u64, DiskError> {
+    match asked {
+        Some(asked) if asked < has => Err(DiskError::TooSmall { image: image.into(), asked, has }),
+        asked => Ok(asked.unwrap_or(has)),
+    }
+}
+
+mod clone {
+    nix::ioctl_write_int!(
+        /// Makes the file the same as the one whose descriptor is given, sharing its blocks.
+        ficlone,
+        0x94,
+        9
+    );
+}
+
+fn share_blocks(from: &File, to: &File) -> bool {
+    let Ok(descriptor) = u64::try_from(from.as_raw_fd()) else { return false };
+    #[expect(unsafe_code, reason = "nix has no safe binding of FICLONE")]
+    // SAFETY: both descriptors are open files of ours, and the call changes nothing but the second file.
+    let outcome = unsafe { clone::ficlone(to.as_raw_fd(), descriptor) };
+    outcome.is_ok()
+}
+
+fn copy_data(from: &File, to: &File, size: u64) -> io::Result<()> {
+    let mut at = 0;
+    while let Some((start, end)) = next_data(from, at, size)? {
+        copy_range(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// The next range with data at or after `at`; all of the rest where holes cannot be asked for.
+fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+    if at >= size {
+        return Ok(None);
+    }
+    let offset = |position: u64| i64::try_from(position).map_err(io::Error::other);
+    let start = match nix::unistd::lseek(file, offset(at)?, Whence::SeekData) {
+        Ok(start) => start.unsigned_abs(),
+        Err(Errno::ENXIO) => return Ok(None),
+        Err(_) => return Ok(Some((at, size))),
+    };
+    let end = nix::unistd::lseek(file, offset(start)?, Whence::SeekHole)?.unsigned_abs();
+    Ok(Some((start, end)))
+}
+
+fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    let mut from = from;
+    let mut to = to;
+    from.seek(SeekFrom::Start(start))?;
+    to.seek(SeekFrom::Start(start))?;
+    let copied = io::copy(&mut from.take(end - start), &mut to)?;
+    to.flush()?;
+    if copied == end - start { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// A raw disk nobody runs on, open for edits.
+#[derive(Debug)]
+pub struct Edit {
+    path: PathBuf,
+    file: File,
+}
+
+impl Edit {
+    /// Opens the raw disk at `path`.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|source| DiskError::OpenImage { path: path.into(), source })?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// The file, for parsers that want `Read` and `Seek`.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Reads `length` bytes at `offset`.
+    pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|source| self.error(offset, source))?;
+        Ok(bytes)
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.file.write_all_at(bytes, offset).map_err(|source| self.error(offset, source))
+    }
+
+    /// Overwrites `length` bytes at `offset` with zeros.
+    pub fn zero(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        let zeros = vec![0; 1 << 20];
+        let mut done = 0;
+        while done < length {
+            let step = (length - done).min(1 << 20);
+            let step_bytes = usize::try_from(step).unwrap_or(zeros.len());
+            self.write(offset + done, &zeros[..step_bytes])?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// Turns around the lowest bit of the byte at `offset`.
+    pub fn flip_bit(&self, offset: u64) -> Result<(), DiskError> {
+        let byte = self.read(offset, 1)?[0];
+        self.write(offset, &[byte ^ 1])
+    }
+
+    /// Copies `length` bytes within the disk, from `from` to `to`; the ranges must not overlap.
+    pub fn copy_within(&self, from: u64, to: u64, length: u64) -> Result<(), DiskError> {
+        let mut done = 0;
+        while done < length {
+            let step = (length - done).min(1 << 20);
+            let bytes = self.read(from + done, usize::try_from(step).unwrap_or(1 << 20))?;
+            self.write(to + done, &bytes)?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    fn error(&self, offset: u64, source: io::Error) -> DiskError {
+        DiskError::Edit { path: self.path.clone(), offset, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn sparse_image(folder: &Path) -> PathBuf {
+        let path = folder.join("image.raw");
+        let file = File::create(&path).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"head", 0).unwrap();
+        file.write_all_at(b"tail", (40 << 20) + 5).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_stays_sparse() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = sparse_image(folder.path());
+        let target = folder.path().join("copy.raw");
+
+        copy(&image, &target, None).unwrap();
+
+        assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
+        assert!(fs::metadata(&target).unwrap().blocks() * 512 < 4 << 20);
+    }
+
+    #[test]
+    fn a_copy_can_be_bigger_but_not_smaller_than_its_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = sparse_image(folder.path());
+        let bigger = folder.path().join("bigger.raw");
+
+        copy(&image, &bigger, Some(100 << 20)).unwrap();
+        let error = copy(&image, &folder.path().join("smaller.raw"), Some(1)).unwrap_err();
+
+        assert_eq!(fs::metadata(&bigger).unwrap().len(), 100 << 20);
+        assert!(matches!(error, DiskError::TooSmall { asked: 1, has: 67_108_864, .. }));
+    }
+
+    #[test]
+    fn edits_land_where_they_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = sparse_image(folder.path());
+        let edit = Edit::open(&image).unwrap();
+
+        edit.copy_within(0, 1 << 20, 4).unwrap();
+        edit.flip_bit(1 << 20).unwrap();
+        edit.zero(0, 2).unwrap();
+
+        assert_eq!(edit.read(0, 4).unwrap(), b"\0\0ad");
+        assert_eq!(edit.read(1 << 20, 4).unwrap(), b"iead");
+    }
+
+    #[test]
+    fn a_folder_is_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+
+        let error = copy(folder.path(), &folder.path().join("copy"), None).unwrap_err();
+
+        assert!(matches!(error, DiskError::OpenImage { .. }));
+    }
+}

@@ -1,0 +1,28 @@
+//! Runs disk images as virtual machines: QEMU without root, a console to expect words on, ssh into the guest,
+//! a mains switch that can be pulled.
+//!
+//! A machine is off ([`Machine`]) or on ([`Running`]); switching consumes the one and returns the other, so a
+//! disk can only be edited while nothing runs on it. The library knows QEMU, firmware files, NoCloud seeds and
+//! OpenSSH; it knows nothing of the image it runs. Invariant: the base image is never written, and no QEMU
+//! outlives the process that started it.
+
+pub mod acceleration;
+pub mod arguments;
+pub mod bench;
+pub mod builder;
+pub mod console;
+mod description;
+pub mod disk;
+pub mod firmware;
+pub mod machine;
+pub mod process;
+pub mod qmp;
+pub mod registry;
+pub mod running;
+pub mod seed;
+pub mod ssh;
+pub mod terminal;
+pub mod write_log;
+
+pub use machine::Machine;
+pub use running::Running;

@@ -1,0 +1,224 @@
+//! A machine that is off: it owns its folder (keys, firmware variables, logs) and can be switched on.
+//!
+//! Switching on consumes the [`Machine`] and gives a [`Running`]; switching off gives it back. Knows how
+//! QEMU is started and how a start fails. Invariant: while a [`Machine`] exists nothing writes to its disk.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::acceleration::Acceleration;
+use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET};
+use crate::builder::{BuildError, Builder};
+use crate::console::Console;
+use crate::description::{DESCRIPTION, Description, WRITE_LOG};
+use crate::disk::{Disk, DiskError, Edit};
+use crate::firmware::Firmware;
+use crate::process::Child;
+use crate::qmp::{self, QmpError};
+use crate::running::Running;
+use crate::ssh::Ssh;
+
+const QEMU_LOG: &str = "qemu.log";
+
+/// A machine that is off.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) folder: Folder,
+    pub(crate) description: Description,
+}
+
+/// Why a machine could not be switched on.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum StartError {
+    #[error("cannot prepare {path}")]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("cannot run qemu-system-x86_64; install it with: apt-get install qemu-system-x86")]
+    NoQemu(#[source] io::Error),
+    #[error("QEMU ended at once ({status}): {message}")]
+    Ended { status: ExitStatus, message: String },
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+}
+
+/// Where a machine's things are, and for how long.
+#[derive(Debug)]
+pub(crate) enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+impl Machine {
+    /// Begins a machine that boots from `disk`.
+    #[must_use]
+    pub fn builder(disk: Disk) -> Builder {
+        Builder::new(disk)
+    }
+
+    /// The machine that an earlier process made in `folder`. The caller knows that it is off.
+    pub fn open(folder: &Path) -> Result<Self, BuildError> {
+        let path = folder.join(DESCRIPTION);
+        let description =
+            Description::read(&path).map_err(|source| BuildError::Description { path, source })?;
+        Ok(Self { description, folder: Folder::Kept(folder.into()) })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.description.name
+    }
+
+    /// Its firmware.
+    #[must_use]
+    pub fn firmware(&self) -> Firmware {
+        self.description.firmware
+    }
+
+    /// What runs its instructions.
+    #[must_use]
+    pub fn acceleration(&self) -> Acceleration {
+        self.description.acceleration
+    }
+
+    /// Why it is that.
+    #[must_use]
+    pub fn because(&self) -> &str {
+        &self.description.because
+    }
+
+    /// Where all of it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its disk's file.
+    #[must_use]
+    pub fn disk(&self) -> &Path {
+        self.description.disk.path()
+    }
+
+    /// Its raw disk, for edits.
+    pub fn edit(&self) -> Result<Edit, DiskError> {
+        Edit::open(self.disk())
+    }
+
+    /// The record of its writes, if one was asked for.
+    #[must_use]
+    pub fn write_log(&self) -> Option<PathBuf> {
+        self.description.log_writes.then(|| self.folder().join(WRITE_LOG))
+    }
+
+    /// QEMU's arguments, to show them.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        arguments::arguments(&self.description.hardware())
+    }
+
+    /// The way in, when the guest's port 22 is at `port` of this host.
+    #[must_use]
+    pub fn ssh(&self, port: u16) -> Ssh {
+        Ssh {
+            user: self.description.user.clone(),
+            port,
+            key: self.description.key.clone(),
+            known_hosts: self.folder().join("known_hosts"),
+        }
+    }
+
+    /// Switches it on.
+    pub fn start(self) -> Result<Running, StartError> {
+        self.prepare()?;
+        let console = Console::begin(&self.folder().join(CONSOLE_LOG));
+        let since = Instant::now();
+        let mut child = Child::start(self.command()?).map_err(StartError::NoQemu)?;
+        let connected = qmp::connect_soon(self.folder(), Duration::from_mins(1), || {
+            child.ended().is_ok_and(|status| status.is_some())
+        });
+        let port = match connected.and_then(|mut qmp| qmp.ssh_port()) {
+            Ok(port) => port,
+            Err(error) => return Err(self.failed_start(&mut child, error)),
+        };
+        Ok(Running::new(self, child, console, port, since))
+    }
+
+    /// QEMU opens its control socket before it has read all its arguments, so a broken conversation often
+    /// means that it is about to end.
+    fn failed_start(&self, child: &mut Child, error: QmpError) -> StartError {
+        match child.wait(Duration::from_secs(2)) {
+            Ok(Some(status)) => StartError::Ended { status, message: self.qemu_log() },
+            _ => error.into(),
+        }
+    }
+
+    fn prepare(&self) -> Result<(), StartError> {
+        for socket in [QMP_SOCKET, CONSOLE_SOCKET] {
+            let path = self.folder().join(socket);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StartError::Prepare { path, source });
+                }
+                _ => {}
+            }
+        }
+        // QEMU opens the record but does not create it.
+        if let Some(path) = self.write_log() {
+            File::create(&path).map_err(|source| StartError::Prepare { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> Result<Command, StartError> {
+        let path = self.folder().join(QEMU_LOG);
+        let log = || {
+            let log = File::create(&path)?;
+            Ok((log.try_clone()?, log))
+        };
+        let (stdout, stderr) = log().map_err(|source| StartError::Prepare { path: path.clone(), source })?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(self.arguments()).current_dir(self.folder());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        Ok(command)
+    }
+
+    /// What QEMU itself had to say.
+    pub(crate) fn qemu_log(&self) -> String {
+        let log = fs::read(self.folder().join(QEMU_LOG)).unwrap_or_default();
+        String::from_utf8_lossy(&log).trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acceleration::Wish;
+
+    #[test]
+    fn a_machine_can_be_opened_again_from_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web");
+        let disk = Disk::Raw(folder.path().join("disk.raw"));
+        let built = Machine::builder(disk).name("web").folder(&path).acceleration(Wish::Tcg).build().unwrap();
+
+        let opened = Machine::open(&path).unwrap();
+
+        assert_eq!(built.arguments(), opened.arguments());
+        assert_eq!(opened.name(), "web");
+    }
+}

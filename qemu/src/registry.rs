@@ -1,0 +1,385 @@
+//! Knows the machines of one user: a folder each, found by name.
+//!
+//! Whoever runs a machine holds the lock on its folder; a held lock is what "on" means, so a process that dies
+//! in any way leaves no machine that only seems to run. Refuses to know what is in a machine. Invariant: the
+//! root folder belongs to this user and is open to no other.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+const LOCK: &str = "lock";
+const ON: &str = "on.json";
+const KEPT: &str = "kept";
+
+/// All machines of a user.
+#[derive(Debug)]
+pub struct Registry {
+    root: PathBuf,
+}
+
+/// The right to run, change or remove one machine, until dropped.
+#[derive(Debug)]
+pub struct Claim {
+    folder: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// What others may know of a machine that is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct On {
+    /// The process that runs it
+    pub pid: u32,
+    /// QEMU's process
+    pub qemu: u32,
+    /// The port of this host that leads to its ssh server
+    pub ssh_port: u16,
+}
+
+/// A machine as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name
+    pub name: String,
+    /// Where its things are
+    pub folder: PathBuf,
+    /// Whether it stays when it goes off
+    pub kept: bool,
+    /// Whether somebody holds its lock
+    pub state: State,
+}
+
+/// Whether a machine is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nobody runs it
+    Off,
+    /// Somebody is about to run it, or has just stopped
+    Changing,
+    /// Somebody runs it
+    On(On),
+}
+
+/// Why a machine cannot be found or had.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum RegistryError {
+    #[error("cannot use the folder of machines {path}")]
+    Root { path: PathBuf, source: io::Error },
+    #[error("the folder of machines {path} belongs to another user or is open to others; remove it")]
+    Unsafe { path: PathBuf },
+    #[error("{0:?} cannot name a machine: a name has 1 to 40 of a-z, 0-9 and -, and starts with a letter")]
+    Name(String),
+    #[error("there is no machine called {name}; there {}", known(names))]
+    Unknown { name: String, names: Vec<String> },
+    #[error("say which machine: there {}", known(names))]
+    Which { names: Vec<String> },
+    #[error("the machine {0} is on; stop it first: vm stop {0}")]
+    Busy(String),
+    #[error("the machine {0} is off; switch it on: vm start {0}")]
+    Off(String),
+    #[error("the machine {0} is there already; boot it again with: vm start {0}, or: vm remove {0}")]
+    Taken(String),
+    #[error("cannot change {path}")]
+    Change { path: PathBuf, source: io::Error },
+}
+
+fn known(names: &[String]) -> String {
+    if names.is_empty() { "is none".to_owned() } else { format!("are: {}", names.join(", ")) }
+}
+
+impl Registry {
+    /// The machines under `root`, which is made if need be.
+    pub fn open(root: &Path) -> Result<Self, RegistryError> {
+        let failed = |source| RegistryError::Root { path: root.into(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
+        let metadata = fs::symlink_metadata(root).map_err(failed)?;
+        let ours = metadata.uid() == nix::unistd::geteuid().as_raw();
+        let others = metadata.mode() & 0o077;
+        if !metadata.is_dir() || !ours || others != 0 {
+            return Err(RegistryError::Unsafe { path: root.into() });
+        }
+        Ok(Self { root: root.into() })
+    }
+
+    /// All machines, by name.
+    pub fn list(&self) -> Result<Vec<Entry>, RegistryError> {
+        let mut entries = Vec::new();
+        for name in self.names()? {
+            entries.extend(self.look(&name)?);
+        }
+        Ok(entries)
+    }
+
+    /// The machine called `name`; without a name the only one there is, of those that are on if any is.
+    pub fn find(&self, name: Option<&str>) -> Result<Entry, RegistryError> {
+        let names = self.names()?;
+        if let Some(name) = name {
+            let unknown = RegistryError::Unknown { name: name.to_owned(), names };
+            return self.look(name)?.ok_or(unknown);
+        }
+        let mut all = self.list()?;
+        if all.iter().any(|entry| entry.state != State::Off) {
+            all.retain(|entry| entry.state != State::Off);
+        }
+        match <[Entry; 1]>::try_from(all) {
+            Ok([only]) => Ok(only),
+            Err(all) => {
+                Err(RegistryError::Which { names: all.into_iter().map(|entry| entry.name).collect() })
+            }
+        }
+    }
+
+    /// Makes a folder for a new machine, and claims it. Without a name, one is made from `stem`. What is
+    /// left of an unkept machine whose process was killed gives way.
+    pub fn create(&self, name: Option<&str>, stem: &str) -> Result<(String, Claim), RegistryError> {
+        let name = match name {
+            Some(name) => checked(name)?.to_owned(),
+            None => self.free_name(&name_from(stem))?,
+        };
+        if let Some(entry) = self.look(&name)? {
+            if entry.kept || entry.state != State::Off {
+                return Err(RegistryError::Taken(name));
+            }
+            self.claim(&name)?.remove()?;
+        }
+        let folder = self.root.join(&name);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| RegistryError::Change { path: folder, source })?;
+        let claim = self.claim(&name)?;
+        Ok((name, claim))
+    }
+
+    /// Claims a machine that is off.
+    pub fn claim(&self, name: &str) -> Result<Claim, RegistryError> {
+        let folder = self.root.join(checked(name)?);
+        let change = |source| RegistryError::Change { path: folder.join(LOCK), source };
+        let lock = open_lock(&folder).map_err(change)?;
+        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Claim { folder, _lock: lock }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RegistryError::Busy(name.to_owned())),
+            Err((_, errno)) => Err(change(errno.into())),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, RegistryError> {
+        let failed = |source| RegistryError::Root { path: self.root.clone(), source };
+        let mut names = Vec::new();
+        for item in fs::read_dir(&self.root).map_err(failed)? {
+            let name = item.map_err(failed)?.file_name();
+            names.extend(name.to_str().filter(|name| checked(name).is_ok()).map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn look(&self, name: &str) -> Result<Option<Entry>, RegistryError> {
+        let folder = self.root.join(checked(name)?);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let state = if is_locked(&folder) { state_of(&folder) } else { State::Off };
+        let kept = folder.join(KEPT).exists();
+        Ok(Some(Entry { name: name.to_owned(), folder, kept, state }))
+    }
+
+    fn free_name(&self, stem: &str) -> Result<String, RegistryError> {
+        let names = self.names()?;
+        let mut name = stem.to_owned();
+        let mut number = 2;
+        while names.contains(&name) {
+            name = format!("{stem}-{number}");
+            number += 1;
+        }
+        Ok(name)
+    }
+}
+
+impl Entry {
+    /// What is known of it if it is on.
+    pub fn on(&self) -> Result<&On, RegistryError> {
+        match &self.state {
+            State::On(on) => Ok(on),
+            State::Off | State::Changing => Err(RegistryError::Off(self.name.clone())),
+        }
+    }
+
+    /// Whether somebody still holds its lock.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        is_locked(&self.folder)
+    }
+}
+
+impl Claim {
+    /// Where the machine's things are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Tells others that the machine is on.
+    pub fn announce(&self, on: &On) -> Result<(), RegistryError> {
+        let path = self.folder.join(ON);
+        let new = self.folder.join("on.json.new");
+        serde_json::to_vec(on)
+            .map_err(io::Error::from)
+            .and_then(|bytes| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|source| RegistryError::Change { path, source })
+    }
+
+    /// Makes the machine stay when it goes off.
+    pub fn keep(&self) -> Result<(), RegistryError> {
+        let path = self.folder.join(KEPT);
+        fs::write(&path, "").map_err(|source| RegistryError::Change { path, source })
+    }
+
+    /// Gives the machine back: kept ones stay, the others are removed.
+    pub fn release(self) -> Result<(), RegistryError> {
+        if !self.folder.join(KEPT).exists() {
+            return self.remove();
+        }
+        let path = self.folder.join(ON);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RegistryError::Change { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the machine.
+    pub fn remove(self) -> Result<(), RegistryError> {
+        fs::remove_dir_all(&self.folder)
+            .map_err(|source| RegistryError::Change { path: self.folder.clone(), source })
+    }
+}
+
+fn open_lock(folder: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(LOCK))
+}
+
+fn is_locked(folder: &Path) -> bool {
+    let Ok(lock) = OpenOptions::new().write(true).open(folder.join(LOCK)) else { return false };
+    Flock::lock(lock, FlockArg::LockSharedNonblock).is_err()
+}
+
+fn state_of(folder: &Path) -> State {
+    let read = || serde_json::from_slice(&fs::read(folder.join(ON)).ok()?).ok();
+    read().map_or(State::Changing, State::On)
+}
+
+fn checked(name: &str) -> Result<&str, RegistryError> {
+    let fits = name.len() <= 40
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if fits { Ok(name) } else { Err(RegistryError::Name(name.to_owned())) }
+}
+
+fn name_from(stem: &str) -> String {
+    let lower = stem.to_ascii_lowercase();
+    let name: String =
+        lower.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_lowercase()).trim_end_matches('-');
+    if name.is_empty() { "machine".to_owned() } else { name.chars().take(30).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&folder.path().join("vm")).unwrap();
+        (folder, registry)
+    }
+
+    const SOMEONE: On = On { pid: 1, qemu: 2, ssh_port: 3 };
+
+    #[test]
+    fn a_machine_is_on_while_its_claim_lives() {
+        let (_folder, registry) = registry();
+        let (name, claim) = registry.create(None, "Disk 01.raw").unwrap();
+        claim.announce(&SOMEONE).unwrap();
+        let seen = registry.find(None).unwrap();
+
+        drop(claim);
+
+        assert_eq!(name, "disk-01-raw");
+        assert_eq!(seen.state, State::On(SOMEONE));
+        assert_eq!(registry.find(Some(&name)).unwrap().state, State::Off);
+    }
+
+    #[test]
+    fn a_kept_machine_stays_and_another_goes() {
+        let (_folder, registry) = registry();
+        let (_, kept) = registry.create(Some("kept"), "").unwrap();
+        kept.keep().unwrap();
+        let (_, gone) = registry.create(Some("gone"), "").unwrap();
+
+        kept.release().unwrap();
+        gone.release().unwrap();
+
+        let names: Vec<String> = registry.list().unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["kept"]);
+    }
+
+    #[test]
+    fn a_machine_that_is_on_cannot_be_claimed_or_replaced() {
+        let (_folder, registry) = registry();
+        let (_, _claim) = registry.create(Some("web"), "").unwrap();
+
+        assert!(matches!(registry.claim("web"), Err(RegistryError::Busy(_))));
+        assert!(matches!(registry.create(Some("web"), ""), Err(RegistryError::Taken(_))));
+        assert_eq!(registry.create(None, "web").unwrap().0, "web-2");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_gives_way() {
+        let (_folder, registry) = registry();
+        let (_, claim) = registry.create(Some("web"), "").unwrap();
+        fs::write(claim.folder().join("rest"), "").unwrap();
+        drop(claim);
+
+        let (_, claim) = registry.create(Some("web"), "").unwrap();
+
+        assert!(!claim.folder().join("rest").exists());
+    }
+
+    #[test]
+    fn names_cannot_leave_the_root() {
+        let (_folder, registry) = registry();
+
+        for name in ["../x", "", "-x", "A", "x/y", "."] {
+            assert!(matches!(registry.find(Some(name)), Err(RegistryError::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_name_lists_those_there_are() {
+        let (_folder, registry) = registry();
+        let _claims = ["a", "b"].map(|name| registry.create(Some(name), "").unwrap());
+
+        assert_eq!(registry.find(None).unwrap_err().to_string(), "say which machine: there are: a, b");
+        assert_eq!(
+            registry.find(Some("c")).unwrap_err().to_string(),
+            "there is no machine called c; there are: a, b"
+        );
+    }
+
+    #[test]
+    fn a_root_open_to_others_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("vm");
+        fs::DirBuilder::new().mode(0o755).create(&open).unwrap();
+
+        assert!(matches!(Registry::open(&open), Err(RegistryError::Unsafe { .. })));
+    }
+}

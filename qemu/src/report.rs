@@ -1,0 +1,59 @@
+//! Says to the person what happened. The only module that writes to standard error.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use vm::registry::RegistryError;
+use vm::running::GuestError;
+
+use crate::app::Failure;
+
+/// A line on standard error: progress, not results.
+pub(crate) fn note(text: impl Display) {
+    // Nobody listens any more: the work goes on all the same.
+    let _ = writeln!(io::stderr(), "vm: {text}");
+}
+
+/// Results, on standard output.
+pub(crate) fn print(text: impl Display) {
+    // A reader that has seen enough (`| head`) is no failure.
+    let _ = write!(io::stdout(), "{text}");
+}
+
+/// Turns the outcome into an exit code, and a failure into one message with its causes.
+pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let error = failure.0;
+            note(chain(error.as_ref()));
+            ExitCode::from(exit_code(error.as_ref()))
+        }
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return match error {
+            RegistryError::Name(_) => 2,
+            RegistryError::Root { .. } | RegistryError::Unsafe { .. } | RegistryError::Change { .. } => 1,
+            _ => 3,
+        };
+    }
+    match error.downcast_ref::<GuestError>() {
+        Some(GuestError::NoSsh { .. } | GuestError::Silent { .. } | GuestError::StillOn { .. }) => 4,
+        _ => 1,
+    }
+}

@@ -1,0 +1,216 @@
+//! A machine that is on: waited for, talked to, switched off one way or another.
+//!
+//! Knows QEMU's end from the guest's silence, and puts the end of the console into every failure. Refuses to
+//! know what a guest should say. Invariant: every wait has a deadline, and ends early if the machine does.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::arguments::CONSOLE_SOCKET;
+use crate::console::Console;
+use crate::machine::Machine;
+use crate::process::Child;
+use crate::qmp::{self, Qmp, QmpError};
+use crate::ssh::{Ssh, SshError};
+
+/// How much of a console goes into an error message.
+const TAIL: usize = 40;
+
+/// A machine that is on. Dropping it pulls the plug.
+#[derive(Debug)]
+pub struct Running {
+    machine: Machine,
+    child: Child,
+    console: Console,
+    ssh: Ssh,
+    since: Instant,
+    keyboard: Option<Keyboard>,
+}
+
+/// A connection to the serial console that stays, since QEMU drops what a guest has not yet read when it ends.
+#[derive(Debug)]
+struct Keyboard(UnixStream);
+
+impl Keyboard {
+    fn plug_in(machine: &Machine) -> io::Result<Self> {
+        let stream = qmp::connect_in(machine.folder(), CONSOLE_SOCKET)?;
+        let mut output = stream.try_clone()?;
+        // What the guest says is in the log; unread here it would make the guest wait.
+        thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+        Ok(Self(stream))
+    }
+}
+
+/// Why a running machine did not do what was expected of it.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum GuestError {
+    #[error("{name}: the console did not say {words:?} within {within:?}; it ends with:\n{tail}")]
+    Silent { name: String, words: Vec<String>, within: Duration, tail: String },
+    #[error("{name}: ssh did not answer within {within:?}; the console ends with:\n{tail}")]
+    NoSsh { name: String, within: Duration, tail: String },
+    #[error("{name}: the machine went off ({status}) while {waiting}; the console ends with:\n{tail}")]
+    Off { name: String, status: ExitStatus, waiting: &'static str, tail: String },
+    #[error("{name}: the machine was still on {within:?} after {asked}; the console ends with:\n{tail}")]
+    StillOn { name: String, asked: &'static str, within: Duration, tail: String },
+    #[error("cannot read the console")]
+    Console(#[source] io::Error),
+    #[error("cannot watch QEMU")]
+    Watch(#[source] io::Error),
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+}
+
+impl Running {
+    pub(crate) fn new(machine: Machine, child: Child, console: Console, port: u16, since: Instant) -> Self {
+        Self { ssh: machine.ssh(port), machine, child, console, since, keyboard: None }
+    }
+
+    /// The machine behind it.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// QEMU's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How long it has been on.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// The way in.
+    #[must_use]
+    pub fn ssh(&self) -> &Ssh {
+        &self.ssh
+    }
+
+    /// Waits until the console says `words`, after what was expected before, and returns the line.
+    pub fn expect(&mut self, words: &str, within: Duration) -> Result<String, GuestError> {
+        self.expect_any(&[words], within).map(|(_, line)| line)
+    }
+
+    /// Waits until the console says one of `words`, and returns which, and the line.
+    pub fn expect_any(&mut self, words: &[&str], within: Duration) -> Result<(usize, String), GuestError> {
+        let deadline = Instant::now() + within;
+        loop {
+            // The order matters: what was said before the end must be found.
+            let ended = self.child.ended().map_err(GuestError::Watch)?;
+            if let Some(found) = self.console.find(words).map_err(GuestError::Console)? {
+                return Ok(found);
+            }
+            if let Some(status) = ended {
+                return Err(self.off(status, "it was to speak"));
+            }
+            if Instant::now() >= deadline {
+                let words = words.iter().map(|&word| word.to_owned()).collect();
+                return Err(GuestError::Silent { name: self.name(), words, within, tail: self.tail() });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until a command can be run in the guest, and returns how long after power-on that was.
+    pub fn wait_for_ssh(&mut self, within: Duration) -> Result<Duration, GuestError> {
+        let deadline = Instant::now() + within;
+        loop {
+            if self.ssh.greets(Duration::from_secs(5)) {
+                let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(5));
+                if self.ssh.run("true", left).is_ok_and(|output| output.code == Some(0)) {
+                    return Ok(self.uptime());
+                }
+            }
+            if let Some(status) = self.child.ended().map_err(GuestError::Watch)? {
+                return Err(self.off(status, "ssh was to answer"));
+            }
+            if Instant::now() >= deadline {
+                return Err(GuestError::NoSsh { name: self.name(), within, tail: self.tail() });
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Sends bytes to the serial console, as a person would type them.
+    pub fn type_in(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.keyboard.is_none() {
+            self.keyboard = Some(Keyboard::plug_in(&self.machine)?);
+        }
+        self.keyboard.as_mut().map_or(Ok(()), |keyboard| keyboard.0.write_all(bytes))
+    }
+
+    /// Presses the reset button.
+    pub fn reset(&self) -> Result<(), GuestError> {
+        Ok(self.qmp()?.reset()?)
+    }
+
+    /// Pulls the plug.
+    pub fn power_cut(mut self) -> Result<Machine, GuestError> {
+        self.child.kill().map_err(GuestError::Watch)?;
+        Ok(self.machine)
+    }
+
+    /// Presses the power button, which asks the guest to shut down.
+    pub fn press_power_button(&self) -> Result<(), GuestError> {
+        Ok(self.qmp()?.press_power_button()?)
+    }
+
+    /// Presses the power button, and waits for the guest to shut down.
+    pub fn power_off(self, within: Duration) -> Result<Machine, GuestError> {
+        self.press_power_button()?;
+        self.wait_until_off("the power button was pressed", within)
+    }
+
+    /// Waits until the guest has switched itself off.
+    pub fn wait_until_off(mut self, asked: &'static str, within: Duration) -> Result<Machine, GuestError> {
+        match self.child.wait(within).map_err(GuestError::Watch)? {
+            Some(status) if status.success() => Ok(self.machine),
+            Some(status) => Err(self.off(status, "it was to shut down")),
+            None => Err(GuestError::StillOn { name: self.name(), asked, within, tail: self.tail() }),
+        }
+    }
+
+    /// Whether it went off by itself.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.ended()
+    }
+
+    fn qmp(&self) -> Result<Qmp, QmpError> {
+        Qmp::connect(self.machine.folder(), Duration::from_secs(20))
+    }
+
+    fn off(&self, status: ExitStatus, waiting: &'static str) -> GuestError {
+        let mut tail = self.tail();
+        let message = self.machine.qemu_log();
+        if !message.is_empty() {
+            tail.push_str("\n--- QEMU\n");
+            tail.push_str(&message);
+        }
+        GuestError::Off { name: self.name(), status, waiting, tail }
+    }
+
+    fn name(&self) -> String {
+        self.machine.name().to_owned()
+    }
+
+    fn tail(&self) -> String {
+        self.console.tail(TAIL)
+    }
+}

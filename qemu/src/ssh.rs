@@ -1,0 +1,206 @@
+//! Reaches into a guest by OpenSSH's client.
+//!
+//! Knows the client's options and ssh-keygen; the user's own ssh configuration and agent stay out of it.
+//! Invariant: each machine has its own key pair and its own list of host keys, so a guest whose host key
+//! changed between two starts is refused.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{fs, str};
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Child;
+
+/// A key pair on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    private: PathBuf,
+    public: String,
+}
+
+/// Why a guest could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum SshError {
+    #[error("cannot run {program}; install it with: apt-get install openssh-client")]
+    NoProgram { program: &'static str, source: io::Error },
+    #[error("ssh-keygen cannot make a key: {0}")]
+    MakeKey(String),
+    #[error("cannot read the public key {path}")]
+    ReadKey { path: PathBuf, source: io::Error },
+    #[error("cannot run {script:?} in the guest")]
+    Run { script: String, source: io::Error },
+    #[error("{script:?} did not end within {within:?}")]
+    Late { script: String, within: Duration },
+    #[error("{script:?} failed in the guest: {output}")]
+    Failed { script: String, output: Output },
+}
+
+impl Key {
+    /// Makes a new ed25519 key pair at `private` and `private`.pub.
+    pub fn make(private: &Path) -> Result<Self, SshError> {
+        let output = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f"])
+            .arg(private)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| SshError::NoProgram { program: "ssh-keygen", source })?;
+        if !output.status.success() {
+            return Err(SshError::MakeKey(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        let path = private.with_extension("pub");
+        let public = fs::read_to_string(&path).map_err(|source| SshError::ReadKey { path, source })?;
+        Ok(Self { private: private.into(), public: public.trim().to_owned() })
+    }
+
+    /// The line for `authorized_keys`.
+    #[must_use]
+    pub fn public(&self) -> &str {
+        &self.public
+    }
+}
+
+/// What a command in the guest left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit code; 255 is ssh's own failure, none a signal
+    pub code: Option<i32>,
+    /// What it wrote to standard output
+    pub stdout: String,
+    /// What it wrote to standard error
+    pub stderr: String,
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "exit code {code}")?,
+            None => f.write_str("killed by a signal")?,
+        }
+        for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !text.is_empty() {
+                write!(f, "\n--- {name}\n{}", text.trim_end())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The way into one running guest.
+#[derive(Debug, Clone)]
+pub struct Ssh {
+    /// The account
+    pub user: String,
+    /// The port of this host that leads to the guest
+    pub port: u16,
+    /// Proves who we are
+    pub key: Key,
+    /// Remembers who the guest is
+    pub known_hosts: PathBuf,
+}
+
+impl Ssh {
+    /// The client's command line; the caller adds options, or the words to run.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("ssh");
+        command.args(["-F", "none", "-p", &self.port.to_string(), "-l", &self.user, "-i"]);
+        command.arg(&self.key.private);
+        for option in [
+            "BatchMode=yes",
+            "ConnectTimeout=20",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "LogLevel=ERROR",
+            "ServerAliveInterval=15",
+            "StrictHostKeyChecking=accept-new",
+            "UpdateHostKeys=no",
+        ] {
+            command.args(["-o", option]);
+        }
+        command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", self.known_hosts.display()));
+        command.arg("127.0.0.1");
+        command
+    }
+
+    /// Runs a shell script in the guest, whatever its exit code.
+    pub fn run(&self, script: &str, within: Duration) -> Result<Output, SshError> {
+        let failed = |source| SshError::Run { script: script.to_owned(), source };
+        let (stdout, stderr) = (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
+        let mut command = self.command();
+        command.arg("--").arg(script).stdin(Stdio::null());
+        command.stdout(stdout.try_clone().map_err(failed)?);
+        command.stderr(stderr.try_clone().map_err(failed)?);
+        let mut child =
+            Child::start(command).map_err(|source| SshError::NoProgram { program: "ssh", source })?;
+        match child.wait(within).map_err(failed)? {
+            None => Err(SshError::Late { script: script.to_owned(), within }),
+            Some(status) => Ok(Output {
+                code: status.code(),
+                stdout: text_of(stdout).map_err(failed)?,
+                stderr: text_of(stderr).map_err(failed)?,
+            }),
+        }
+    }
+
+    /// Runs a shell script that must succeed, and returns what it printed.
+    pub fn must(&self, script: &str, within: Duration) -> Result<String, SshError> {
+        let output = self.run(script, within)?;
+        if output.code == Some(0) {
+            return Ok(output.stdout);
+        }
+        Err(SshError::Failed { script: script.to_owned(), output })
+    }
+
+    /// Whether an ssh server says its first word on the port. QEMU accepts the connection long before the
+    /// guest does, so only the word counts.
+    #[must_use]
+    pub fn greets(&self, within: Duration) -> bool {
+        let greeting = || -> io::Result<[u8; 4]> {
+            let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+            let mut stream = TcpStream::connect_timeout(&address, within)?;
+            stream.set_read_timeout(Some(within))?;
+            let mut word = [0; 4];
+            stream.read_exact(&mut word)?;
+            Ok(word)
+        };
+        greeting().is_ok_and(|word| &word == b"SSH-")
+    }
+}
+
+fn text_of(mut file: File) -> io::Result<String> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+
+        let key = Key::make(&path).unwrap();
+
+        assert!(key.public().starts_with("ssh-ed25519 "));
+        assert!(matches!(Key::make(&path), Err(SshError::MakeKey(_))));
+    }
+
+    #[test]
+    fn output_shows_what_there_is() {
+        let output = Output { code: Some(3), stdout: String::new(), stderr: "no such unit\n".into() };
+
+        assert_eq!(output.to_string(), "exit code 3\n--- stderr\nno such unit");
+    }
+}

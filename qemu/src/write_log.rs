@@ -1,0 +1,296 @@
+//! Reads QEMU's record of a guest's writes, and makes the disks a power cut could have left behind.
+//!
+//! A drive promises only what was flushed. So the disk after a cut holds every write before the last finished
+//! flush, and of the later ones any subset; the write under way may be torn between two sectors. Knows the
+//! format of dm-log-writes as `blklogwrites` writes it; what survives is a pure function of the entries, the
+//! moment and a seed. Invariant: a flushed write survives every cut after it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{DiskError, Edit};
+
+const MAGIC: u64 = 0x6a73_6677_7368_7272;
+const VERSION: u64 = 1;
+const FLUSH: u64 = 1;
+const FUA: u64 = 2;
+const DISCARD: u64 = 4;
+const SECTOR: u64 = 512;
+
+/// What happened at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Everything before is safe
+    Flush,
+    /// Sectors were written
+    Write {
+        /// First sector on the disk
+        sector: u64,
+        /// How many
+        count: u64,
+        /// Where the bytes are in the log
+        data: u64,
+        /// Whether the write was safe by itself
+        forced: bool,
+    },
+    /// Sectors were given back
+    Discard {
+        /// First sector on the disk
+        sector: u64,
+        /// How many
+        count: u64,
+    },
+}
+
+/// A record of writes.
+#[derive(Debug)]
+pub struct WriteLog {
+    path: PathBuf,
+    file: File,
+    events: Vec<Event>,
+}
+
+/// Why a record is of no use.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum WriteLogError {
+    #[error("cannot read the record of writes {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not a record of writes in sectors of 512 bytes")]
+    Format { path: PathBuf },
+    #[error("cannot apply the record of writes")]
+    Apply(#[from] DiskError),
+}
+
+impl WriteLog {
+    /// Reads the record at `path`. One whose machine was cut off ends at its last whole entry.
+    pub fn open(path: &Path) -> Result<Self, WriteLogError> {
+        let read = |source| WriteLogError::Read { path: path.into(), source };
+        let file = File::open(path).map_err(read)?;
+        let mut head = [0; 28];
+        file.read_exact_at(&mut head, 0).map_err(read)?;
+        let right = word(&head, 0) == MAGIC && word(&head, 8) == VERSION && head[24..28] == [0, 2, 0, 0];
+        // QEMU writes the head with the guest's first flush; a guest that was cut off before has none.
+        let unfinished = head == [0; 28];
+        if !right && !unfinished {
+            return Err(WriteLogError::Format { path: path.into() });
+        }
+        let events = events_of(&file).map_err(read)?;
+        Ok(Self { path: path.into(), file, events })
+    }
+
+    /// All that happened, in order.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Brings `disk`, a copy of the disk as it was before the record, into a state that a power cut before
+    /// event number `cut` could have left.
+    pub fn cut_power(&self, disk: &Edit, cut: usize, chance: &mut Chance) -> Result<(), WriteLogError> {
+        for survivor in survivors(&self.events, cut, chance) {
+            self.apply(disk, &survivor)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, disk: &Edit, event: &Event) -> Result<(), WriteLogError> {
+        match *event {
+            Event::Flush => Ok(()),
+            Event::Discard { sector, count } => Ok(disk.zero(sector * SECTOR, count * SECTOR)?),
+            Event::Write { sector, count, data, .. } => {
+                for index in 0..count {
+                    let mut bytes = [0; 512];
+                    self.file
+                        .read_exact_at(&mut bytes, data + index * SECTOR)
+                        .map_err(|source| WriteLogError::Read { path: self.path.clone(), source })?;
+                    disk.write((sector + index) * SECTOR, &bytes)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The events that reach the platter when the power goes before event number `cut`: all up to the last flush,
+/// each later one by chance, and of the one under way some first sectors.
+#[must_use]
+pub fn survivors(events: &[Event], cut: usize, chance: &mut Chance) -> Vec<Event> {
+    let before = &events[..cut.min(events.len())];
+    let safe = before.iter().rposition(|event| *event == Event::Flush).unwrap_or(0);
+    let mut survivors = before[..safe].to_vec();
+    for event in &before[safe..] {
+        let forced = matches!(event, Event::Write { forced: true, .. });
+        if forced || chance.coin() {
+            survivors.push(*event);
+        }
+    }
+    if let Some(Event::Write { sector, count, data, forced }) = events.get(cut).copied() {
+        let count = chance.below(count + 1);
+        survivors.push(Event::Write { sector, count, data, forced });
+    }
+    survivors.retain(|event| *event != Event::Flush);
+    survivors
+}
+
+fn events_of(file: &File) -> io::Result<Vec<Event>> {
+    let end = file.metadata()?.len();
+    let mut events = Vec::new();
+    let mut at = SECTOR;
+    while at + SECTOR <= end {
+        let mut entry = [0; 32];
+        file.read_exact_at(&mut entry, at)?;
+        let (sector, count, flags, length) =
+            (word(&entry, 0), word(&entry, 8), word(&entry, 16), word(&entry, 24));
+        let data = at + SECTOR;
+        let Some(next) = next_entry(data, count, flags, length, end) else { break };
+        push(&mut events, flags, sector, count, data);
+        at = next;
+    }
+    Ok(events)
+}
+
+/// Where the entry after this one starts; none if this one is no whole entry.
+fn next_entry(data: u64, count: u64, flags: u64, length: u64, end: u64) -> Option<u64> {
+    // Marks carry a string, discards nothing, writes their sectors.
+    let bytes = if flags & DISCARD != 0 {
+        0
+    } else {
+        count.checked_mul(SECTOR)?.max(length.next_multiple_of(SECTOR))
+    };
+    let next = data.checked_add(bytes)?;
+    let empty = count == 0 && flags == 0 && length == 0;
+    (next <= end && !empty).then_some(next)
+}
+
+fn push(events: &mut Vec<Event>, flags: u64, sector: u64, count: u64, data: u64) {
+    // A write that carries a flush flag flushes what came before it.
+    if flags & FLUSH != 0 {
+        events.push(Event::Flush);
+    }
+    if flags & DISCARD != 0 {
+        events.push(Event::Discard { sector, count });
+    } else if count > 0 {
+        events.push(Event::Write { sector, count, data, forced: flags & FUA != 0 });
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Numbers that look random and are the same for the same seed (`SplitMix64`).
+#[derive(Debug, Clone)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// The numbers of `seed`.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 up to, not including, `limit`; 0 if there is none.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.draw().checked_rem(limit).unwrap_or(0)
+    }
+
+    fn coin(&mut self) -> bool {
+        self.draw() & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn write(sector: u64) -> Event {
+        Event::Write { sector, count: 4, data: 0, forced: false }
+    }
+
+    #[test]
+    fn flushed_writes_survive_every_later_cut() {
+        let events = [write(1), write(2), Event::Flush, write(3), write(4)];
+
+        for seed in 0..100 {
+            let left = survivors(&events, 5, &mut Chance::of(seed));
+            assert!(left.starts_with(&[write(1), write(2)]), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn unflushed_writes_are_lost_in_every_combination() {
+        let events = [Event::Flush, write(1), write(2)];
+
+        let mut seen: Vec<Vec<Event>> =
+            (0..100).map(|seed| survivors(&events, 3, &mut Chance::of(seed))).collect();
+        seen.sort_by_key(|left| format!("{left:?}"));
+        seen.dedup();
+
+        assert_eq!(seen.len(), 4, "{seen:?}");
+    }
+
+    #[test]
+    fn a_forced_write_survives_without_a_flush() {
+        let forced = Event::Write { sector: 9, count: 1, data: 0, forced: true };
+
+        for seed in 0..20 {
+            assert_eq!(survivors(&[forced, Event::Flush], 1, &mut Chance::of(seed))[0], forced);
+        }
+    }
+
+    #[test]
+    fn the_write_under_way_is_torn_between_sectors() {
+        let counts: std::collections::BTreeSet<u64> = (0..100)
+            .map(|seed| match survivors(&[write(1)], 0, &mut Chance::of(seed))[..] {
+                [Event::Write { count, .. }] => count,
+                ref other => panic!("{other:?}"),
+            })
+            .collect();
+
+        assert_eq!(counts, [0, 1, 2, 3, 4].into());
+    }
+
+    #[test]
+    fn a_log_cut_off_in_an_entry_ends_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("writes.log");
+        let mut log = vec![0; 512 * 4];
+        log[0..8].copy_from_slice(&MAGIC.to_le_bytes());
+        log[8..16].copy_from_slice(&VERSION.to_le_bytes());
+        log[24..28].copy_from_slice(&[0, 2, 0, 0]);
+        log[512..520].copy_from_slice(&7_u64.to_le_bytes());
+        log[520..528].copy_from_slice(&1_u64.to_le_bytes());
+        log[1536..1544].copy_from_slice(&8_u64.to_le_bytes());
+        log[1544..1552].copy_from_slice(&1_u64.to_le_bytes());
+        fs::write(&path, log).unwrap();
+
+        let log = WriteLog::open(&path).unwrap();
+
+        assert_eq!(log.events(), [Event::Write { sector: 7, count: 1, data: 1024, forced: false }]);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("writes.log");
+        fs::write(&path, [1; 2048]).unwrap();
+
+        assert!(matches!(WriteLog::open(&path), Err(WriteLogError::Format { .. })));
+    }
+}
