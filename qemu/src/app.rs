@@ -225,7 +225,8 @@ fn detach(root: &Path, machine: &Machine, within: Duration) -> Result<(), Failur
     let deadline = Instant::now() + within;
     let failed = |message: String| DetachError { name: name.to_owned(), message };
     loop {
-        if let State::On(on) = registry.find(Some(name))?.state {
+        // A machine that could not start is gone again.
+        if let Ok(State::On(on)) = registry.find(Some(name)).map(|entry| entry.state) {
             return wait_and_tell(machine, on.ssh_port, deadline, &mut child);
         }
         if child.try_wait()?.is_some() {

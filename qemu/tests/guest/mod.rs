@@ -1,9 +1,6 @@
 //! A guest of two hundred bytes: a boot sector that counts its boots in the second sector, says
 //! `this is boot N` on the serial port, and then echoes what is typed; `q` switches the machine off, `r` resets.
 
-/// Where the number of boots is on the disk.
-pub(crate) const COUNTER: u64 = 512;
-
 /// A disk of one mebibyte with the guest on it.
 pub(crate) fn disk() -> Vec<u8> {
     let mut disk = vec![0; 1 << 20];

@@ -1,0 +1,175 @@
+//! The program `vm` as a person uses it: words, help, exit codes, and a machine from start to removal.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail them too")]
+
+mod guest;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("guest.raw"), guest::disk()).unwrap();
+        Self { folder }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("guest.raw")
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vm"));
+        command.arg("--state").arg(self.folder.path().join("state"));
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &str) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    fn boot(&self, words: &str) -> std::process::Child {
+        let mut command = self.command("run --accel tcg --memory 64");
+        command.args(words.split_whitespace()).arg(self.image());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn wait_until(&self, name: &str, state: &str) {
+        for _ in 0..900 {
+            let list = self.run("list --json");
+            let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+            let machines = list.as_array().unwrap();
+            if machines.iter().any(|machine| machine["name"] == name && machine["state"] == state) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{name} is not {state} after 90 seconds");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn each_verb_has_help_and_examples_are_in_it() {
+    let desk = Desk::new();
+
+    for verb in ["run", "start", "ssh", "console", "stop", "list", "remove", "bench-boot", "completions"] {
+        let output = desk.run(&format!("{verb} --help"));
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        assert!(text(&output.stdout).contains("Usage: vm"), "{verb}");
+    }
+    let help = text(&desk.run("--help").stdout);
+    assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+}
+
+#[test]
+fn wrong_words_exit_with_2_and_missing_machines_with_3() {
+    let desk = Desk::new();
+
+    for (words, code, message) in [
+        ("run", 2, "<IMAGE>"),
+        ("run x.raw --firmware coreboot", 2, "possible values: bios, uefi, secure"),
+        ("run x.raw --disk-size 20", 2, "a size needs a unit"),
+        ("stop Web", 2, "cannot name a machine"),
+        ("stop web", 3, "there is no machine called web; there is none"),
+        ("ssh", 3, "say which machine: there is none"),
+        ("run /nowhere/x.raw", 1, "cannot open the image /nowhere/x.raw: No such file or directory"),
+    ] {
+        let output = desk.run(words);
+        assert_eq!(output.status.code(), Some(code), "{words}");
+        assert!(text(&output.stderr).contains(message), "{words}: {}", text(&output.stderr));
+    }
+    assert!(text(&desk.run("list").stdout).lines().count() == 1, "a failed run must leave no machine");
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    let output = Desk::new().run("completions bash");
+
+    assert!(text(&output.stdout).contains("bench-boot"));
+}
+
+#[test]
+fn a_machine_runs_is_kept_starts_again_and_is_removed() {
+    let desk = Desk::new();
+    let before = fs::read(desk.image()).unwrap();
+
+    let first = desk.boot("--name web --keep --disk-size 8M");
+    desk.wait_until("web", "on");
+    assert_eq!(desk.run("remove web").status.code(), Some(3), "it is on");
+    assert_eq!(desk.run("start web").status.code(), Some(3), "it is on");
+    assert_eq!(desk.run("stop --timeout 0").status.code(), Some(0));
+    let first = first.wait_with_output().unwrap();
+    desk.wait_until("web", "off");
+    let mut second = desk.command("start web").stdout(Stdio::piped()).spawn().unwrap();
+    desk.wait_until("web", "on");
+    thread::sleep(Duration::from_secs(3));
+    desk.run("stop --timeout 0");
+    let status = second.wait().unwrap();
+    let second = std::io::read_to_string(second.stdout.take().unwrap()).unwrap();
+
+    assert!(text(&first.stderr).contains("web: BIOS on TCG (asked for)"), "{}", text(&first.stderr));
+    assert_eq!(status.code(), Some(0));
+    assert!(second.contains("this is boot"), "{second}");
+    assert_eq!(desk.run("ssh web").status.code(), Some(3), "it is off");
+    assert_eq!(desk.run("remove web").status.code(), Some(0));
+    assert_eq!(desk.run("remove web").status.code(), Some(3));
+    assert!(fs::read(desk.image()).unwrap() == before, "the image was written");
+}
+
+#[test]
+fn an_unkept_machine_goes_with_its_process() {
+    let desk = Desk::new();
+    let process = desk.boot("--name brief");
+    desk.wait_until("brief", "on");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).unwrap());
+
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    desk.wait_until("brief", "on");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = process.wait_with_output().unwrap();
+
+    // The guest ignores the power button, so the second signal pulls the plug.
+    assert!(text(&output.stderr).contains("the plug is pulled"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&desk.run("list --json").stdout), "[]\n");
+}
+
+#[test]
+fn a_detached_machine_without_ssh_stays_on_and_says_so() {
+    let desk = Desk::new();
+    let mut command = desk.command("run --accel tcg --memory 64 --name quiet --detach --timeout 3");
+
+    let output = command.arg(desk.image()).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(4));
+    let said = text(&output.stderr);
+    assert!(said.contains("quiet stays on") && said.contains("this is boot 1"), "{said}");
+    desk.wait_until("quiet", "on");
+    assert_eq!(desk.run("stop quiet --timeout 0").status.code(), Some(0));
+    assert_eq!(text(&desk.run("list --json").stdout), "[]\n");
+}
+
+#[test]
+fn a_detached_machine_that_cannot_start_says_why() {
+    let desk = Desk::new();
+    let mut command = desk.command("run --accel tcg --memory 64 --name bad --detach");
+
+    let output = command.arg(desk.image()).args(["--", "-device", "nonsense"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nonsense"), "{}", text(&output.stderr));
+    assert_eq!(text(&desk.run("list --json").stdout), "[]\n");
+}
