@@ -19,9 +19,7 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
 pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
     let platform = Platform::CloudConfigUrl;
     let url = url(host).ok_or_else(|| FetchError::Gone { place: "cloud-config-url=".to_owned() })?;
-    let body = web
-        .page(&url, MAX_USER_DATA)
-        .map_err(|source| FetchError::Web { platform: platform.name(), source })?;
+    let body = web.page(&url, MAX_USER_DATA).map_err(platform.silent())?;
     let user_data = body.and_then(Payload::from_bytes);
     Ok(Provision { user_data, ..Provision::new(platform) })
 }

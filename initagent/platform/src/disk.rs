@@ -94,6 +94,24 @@ pub(crate) fn on_partition(host: &Host, label: &str) -> Option<(BlockDevice, Vol
     })
 }
 
+/// The file at `path` on the first disk that has it; discs that only the kernel can read, in the
+/// UDF format, are mounted for it.
+pub(crate) fn holding(host: &Host, path: &str, limit: u64) -> Option<Vec<u8>> {
+    host.block_devices().iter().find_map(|device| {
+        let read = match open(device) {
+            Some(mut volume) => volume.read(path, limit).ok().flatten(),
+            None => None,
+        };
+        read.or_else(|| is_udf(device).then(|| host.read_from_udf(&device.path, path, limit)).flatten())
+    })
+}
+
+/// UDF's volume recognition sequence stands behind that of ISO 9660.
+fn is_udf(device: &BlockDevice) -> bool {
+    let Ok(mut file) = File::open(&device.path) else { return false };
+    (16..32).any(|sector| read_at(&mut file, sector * 2048 + 1, 4).is_ok_and(|magic| magic == *b"NSR0"))
+}
+
 fn open(device: &BlockDevice) -> Option<Volume<File>> {
     Volume::open(File::open(&device.path).ok()?)
 }

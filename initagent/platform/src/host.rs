@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -143,6 +143,20 @@ impl Host {
         }
     }
 
+    /// A file of a disc in the UDF format, which is mounted read-only while it is read.
+    pub(crate) fn read_from_udf(&self, device: &Path, path: &str, limit: u64) -> Option<Vec<u8>> {
+        let mount_point = "/run/catamaran/udf";
+        if self.programs == Programs::Leave {
+            return None;
+        }
+        fs::create_dir_all(mount_point).ok()?;
+        let arguments = ["-t", "udf", "-o", "ro,nosuid,nodev,noexec", device.to_str()?, mount_point];
+        self.output("/usr/bin/mount", &arguments)?;
+        let read = self.read(&format!("{mount_point}/{path}"), limit);
+        self.output("/usr/bin/umount", &[mount_point]);
+        read.ok().flatten()
+    }
+
     /// What a program of the image prints; `None` when it is missing or fails.
     pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
         if self.programs == Programs::Leave || !self.exists(program) {
@@ -203,8 +217,8 @@ pub(crate) fn twin(files: &[(&str, &str)]) -> Twin {
 impl Twin {
     pub(crate) fn write(&self, path: &str, content: &[u8]) {
         let path = self.directory.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
     }
 
     /// Attaches a disk that holds `image`.

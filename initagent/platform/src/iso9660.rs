@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek};
 use crate::disk::read_at;
 
 const SECTOR: u64 = 2048;
+const SECTOR_LENGTH: usize = 2048;
 const FIRST_DESCRIPTOR: u64 = 16;
 const MAX_DESCRIPTORS: u64 = 32;
 const MAX_DIRECTORY: u32 = 1 << 20;
@@ -50,7 +51,7 @@ impl<R: Read + Seek> Iso9660<R> {
     pub(crate) fn open(source: &mut R) -> Option<Iso9660<()>> {
         let mut found = None;
         for index in 0..MAX_DESCRIPTORS {
-            let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, 2048).ok()?;
+            let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, SECTOR_LENGTH).ok()?;
             match descriptor[0] {
                 PRIMARY if found.is_none() => found = Some(volume(&descriptor, Names::Primary)),
                 SUPPLEMENTARY if is_joliet(&descriptor) => {
@@ -90,7 +91,7 @@ impl<R: Read + Seek> Iso9660<R> {
             return Ok(None);
         }
         let bytes = self.bytes(Extent { length: directory.length.min(MAX_DIRECTORY), ..directory })?;
-        let mut entries = bytes.chunks(SECTOR as usize).flat_map(Records);
+        let mut entries = bytes.chunks(SECTOR_LENGTH).flat_map(Records);
         Ok(entries.find(|record| self.names.of(record).eq_ignore_ascii_case(name)).and_then(extent))
     }
 

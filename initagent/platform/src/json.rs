@@ -34,6 +34,11 @@ impl Tree {
         self.0.pointer(pointer).and_then(scalar)
     }
 
+    /// The text at `pointer` as it is, white space at its ends included.
+    pub(crate) fn content(&self, pointer: &str) -> Option<Vec<u8>> {
+        self.0.pointer(pointer).and_then(Value::as_str).map(|text| text.as_bytes().to_vec())
+    }
+
     /// What `text` reads, as some other type.
     pub(crate) fn parsed<T: std::str::FromStr>(&self, pointer: &str) -> Option<T> {
         self.text(pointer)?.parse().ok()
@@ -52,12 +57,6 @@ impl Tree {
     pub(crate) fn list(&self, pointer: &str) -> Vec<Self> {
         let list = self.0.pointer(pointer).and_then(Value::as_array);
         list.into_iter().flatten().cloned().map(Self).collect()
-    }
-
-    /// The values of the map at `pointer`; none when there is no map.
-    pub(crate) fn values(&self, pointer: &str) -> Vec<Self> {
-        let map = self.0.pointer(pointer).and_then(Value::as_object);
-        map.into_iter().flat_map(serde_json::Map::values).cloned().map(Self).collect()
     }
 
     /// Every text at or below `pointer`, whether alone, in a list or in a map.

@@ -7,17 +7,35 @@
 //! Invariant: only the detected platform is asked, and every byte it answers is bounded before it
 //! is parsed.
 
+mod akamai;
+mod azure;
 mod command_line;
+mod config_drive;
+mod digitalocean;
 pub mod disk;
+mod ec2;
+mod equinix;
+mod exoscale;
+mod gce;
+mod hetzner;
 mod host;
 mod iso9660;
 mod json;
 mod keys;
+mod meta_data;
 mod metadata_file;
+mod netplan;
 mod nocloud;
+mod openstack;
+mod oracle;
+mod ovf;
 mod provision;
 mod qemu;
 mod registry;
+mod scaleway;
+mod upcloud;
+mod vmware;
+mod vultr;
 mod web;
 
 pub use host::Host;

@@ -5,11 +5,10 @@
 //! EFI system partition, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
 //! Invariant: a disk that somebody attached to this machine goes before what the image brought along.
 
-use serde::Deserialize;
-
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
-    json::{Tree, yaml},
+    json::Tree,
+    meta_data::add_meta_data,
     registry::Evidence,
     web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
 };
@@ -40,16 +39,6 @@ struct Parameters {
     instance_id: Option<String>,
 }
 
-/// Fields whose exact text matters: a number such as `1e5` is a fine identifier.
-#[derive(Debug, Default, Deserialize)]
-struct Identity {
-    #[serde(rename = "instance-id", alias = "instance_id", alias = "instanceid")]
-    instance_id: Option<String>,
-    #[serde(rename = "local-hostname", alias = "local_hostname")]
-    local_hostname: Option<String>,
-    hostname: Option<String>,
-}
-
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     let parameters = parameters(host);
     if let Some(told) = &parameters
@@ -77,8 +66,7 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
     let mut seed = local_seed(host, Some(&parameters)).unwrap_or_default();
     let from = parameters.seed_from.clone().or_else(|| seed.seed_from());
     if let Some(url) = from.filter(|url| is_web(url)) {
-        let fetched = web_seed(web, &expand(host, &url))
-            .map_err(|source| FetchError::Web { platform: Platform::NoCloud.name(), source })?;
+        let fetched = web_seed(web, &expand(host, &url)).map_err(Platform::NoCloud.silent())?;
         seed = fetched.over(seed);
     }
     Ok(facts(seed, &parameters))
@@ -92,35 +80,16 @@ fn facts(seed: Seed, parameters: &Parameters) -> Provision {
     }
     if let Some(bytes) = &seed.meta_data {
         add_meta_data(&mut provision, bytes);
+        provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
     }
     provision.user_data = seed.user_data.and_then(Payload::from_bytes);
     provision.vendor_data = seed.vendor_data.and_then(Payload::from_bytes);
     provision.network_config = seed.network_config.and_then(Payload::from_bytes);
-    provision.set_hostname(parameters.hostname.clone());
+    provision.set_hostname(parameters.hostname.as_ref());
     if parameters.instance_id.is_some() {
         provision.instance_id.clone_from(&parameters.instance_id);
     }
     provision
-}
-
-/// Reads instance-id, host name and keys.
-fn add_meta_data(provision: &mut Provision, bytes: &[u8]) {
-    let tree = match Tree::from_yaml(bytes) {
-        Ok(tree) => tree,
-        Err(_) if bytes.iter().all(u8::is_ascii_whitespace) => return,
-        Err(cause) => return provision.report("meta-data", &cause),
-    };
-    let exact: Identity = yaml(bytes).unwrap_or_default();
-    let either = |one: &str, other: &str| tree.text(one).or_else(|| tree.text(other));
-    provision.instance_id = exact.instance_id.or_else(|| either("/instance-id", "/instance_id"));
-    let local = exact.local_hostname.or_else(|| either("/local-hostname", "/local_hostname"));
-    provision.set_hostname(local.or(exact.hostname).or_else(|| tree.text("/hostname")));
-    for key in tree.texts("/public-keys").iter().chain(&tree.texts("/public_keys")) {
-        provision.add_keys(key);
-    }
-    provision.region = tree.text("/region");
-    provision.zone = either("/availability-zone", "/availability_zone");
-    provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
 }
 
 /// `ds=nocloud` with what follows it, from the SMBIOS serial number or the kernel command line.

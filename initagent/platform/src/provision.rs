@@ -109,8 +109,8 @@ impl Provision {
     }
 
     /// Takes the first word of `name`, because some platforms list several names.
-    pub(crate) fn set_hostname(&mut self, name: Option<String>) {
-        let first = name.as_deref().and_then(|name| name.split_whitespace().next()).map(str::to_owned);
+    pub(crate) fn set_hostname(&mut self, name: Option<impl AsRef<str>>) {
+        let first = name.and_then(|name| name.as_ref().split_whitespace().next().map(str::to_owned));
         if first.is_some() {
             self.hostname = first;
         }

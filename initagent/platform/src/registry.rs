@@ -5,7 +5,10 @@
 
 use std::io;
 
-use crate::{Host, Provision, Web, WebError};
+use crate::{
+    Host, Provision, Web, WebError, akamai, azure, command_line, config_drive, digitalocean, ec2, equinix,
+    exoscale, gce, hetzner, nocloud, openstack, oracle, qemu, scaleway, upcloud, vmware, vultr,
+};
 
 /// A place that machines run in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub enum Platform {
     Azure,
     /// The address in `cloud-config-url=` on the kernel command line.
     CloudConfigUrl,
-    /// OpenStack's disk labelled `config-2`; KubeVirt, Nutanix and others have it too.
+    /// OpenStack's disk labelled `config-2`; `KubeVirt`, Nutanix and others have it too.
     ConfigDrive,
     /// `DigitalOcean`.
     DigitalOcean,
@@ -66,14 +69,14 @@ pub struct Detected {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum FetchError {
-    #[error("{platform} does not say what this machine is")]
+    #[error("{platform} does not say anything about this machine")]
     Web { platform: &'static str, source: WebError },
     #[error("cannot read {file} of {place}")]
     Disk { file: String, place: String, source: io::Error },
     #[error("{place} is gone since it was detected")]
     Gone { place: String },
-    #[error("{what} is of no use: {why}")]
-    Malformed { what: String, why: String },
+    #[error("{platform} answered, but knows nothing of this machine")]
+    Unknown { platform: &'static str },
 }
 
 /// What the table knows of a platform.
@@ -91,14 +94,26 @@ pub(crate) struct Evidence {
 }
 
 /// First what a person asked for by name, then disks that somebody attached, then the clouds.
-const TABLE: [Entry; 3] = [
-    Entry {
-        platform: Platform::CloudConfigUrl,
-        detect: crate::command_line::detect,
-        fetch: crate::command_line::fetch,
-    },
-    Entry { platform: Platform::NoCloud, detect: crate::nocloud::detect, fetch: crate::nocloud::fetch },
-    Entry { platform: Platform::Qemu, detect: crate::qemu::detect, fetch: crate::qemu::fetch },
+/// `DigitalOcean` goes before the config drive, which it attaches too but tells less on.
+const TABLE: [Entry; 18] = [
+    Entry { platform: Platform::CloudConfigUrl, detect: command_line::detect, fetch: command_line::fetch },
+    Entry { platform: Platform::NoCloud, detect: nocloud::detect, fetch: nocloud::fetch },
+    Entry { platform: Platform::DigitalOcean, detect: digitalocean::detect, fetch: digitalocean::fetch },
+    Entry { platform: Platform::ConfigDrive, detect: config_drive::detect, fetch: config_drive::fetch },
+    Entry { platform: Platform::Qemu, detect: qemu::detect, fetch: qemu::fetch },
+    Entry { platform: Platform::Akamai, detect: akamai::detect, fetch: akamai::fetch },
+    Entry { platform: Platform::Azure, detect: azure::detect, fetch: azure::fetch },
+    Entry { platform: Platform::Ec2, detect: ec2::detect, fetch: ec2::fetch },
+    Entry { platform: Platform::Equinix, detect: equinix::detect, fetch: equinix::fetch },
+    Entry { platform: Platform::Exoscale, detect: exoscale::detect, fetch: exoscale::fetch },
+    Entry { platform: Platform::Gce, detect: gce::detect, fetch: gce::fetch },
+    Entry { platform: Platform::Hetzner, detect: hetzner::detect, fetch: hetzner::fetch },
+    Entry { platform: Platform::OpenStack, detect: openstack::detect, fetch: openstack::fetch },
+    Entry { platform: Platform::Oracle, detect: oracle::detect, fetch: oracle::fetch },
+    Entry { platform: Platform::Scaleway, detect: scaleway::detect, fetch: scaleway::fetch },
+    Entry { platform: Platform::UpCloud, detect: upcloud::detect, fetch: upcloud::fetch },
+    Entry { platform: Platform::Vmware, detect: vmware::detect, fetch: vmware::fetch },
+    Entry { platform: Platform::Vultr, detect: vultr::detect, fetch: vultr::fetch },
 ];
 
 /// Finds out where this machine runs, without asking any network; `None` when nothing says so.
@@ -128,9 +143,26 @@ impl Entry {
 }
 
 impl Evidence {
+    /// Found in the firmware's strings: each field may be a whole text, or a start with `*` behind.
+    pub(crate) fn firmware(host: &Host, signs: &[(&str, &str)]) -> Option<Self> {
+        signs.iter().find_map(|(field, sign)| {
+            let value = host.dmi(field);
+            let found = match sign.strip_suffix('*') {
+                Some(start) => value.to_ascii_lowercase().starts_with(&start.to_ascii_lowercase()),
+                None => value.eq_ignore_ascii_case(sign),
+            };
+            found.then(|| Self::network(format!("SMBIOS {}: {value}", field.replace('_', " "))))
+        })
+    }
+
     /// Found on this machine, where everything else is too.
     pub(crate) fn local(text: impl Into<String>) -> Self {
         Self { text: text.into(), needs_network: false }
+    }
+
+    /// The same, but whatever is to be read is on this machine.
+    pub(crate) fn without_network(self) -> Self {
+        Self { needs_network: false, ..self }
     }
 
     /// Found on this machine, but the rest must be asked for.
@@ -150,7 +182,30 @@ impl Detected {
     }
 }
 
+impl Detected {
+    /// Tells the platform that this machine is up, where a platform wants to know.
+    pub fn check_in(&self, web: &Web) -> Result<(), FetchError> {
+        let told = match self.platform {
+            Platform::Azure => azure::check_in(web),
+            Platform::Equinix => equinix::check_in(web),
+            Platform::Scaleway => scaleway::check_in(web),
+            _ => Ok(()),
+        };
+        told.map_err(self.platform.silent())
+    }
+}
+
 impl Platform {
+    /// Says that this platform's web service was no help.
+    pub(crate) fn silent(self) -> impl Fn(WebError) -> FetchError {
+        move |source| FetchError::Web { platform: self.name(), source }
+    }
+
+    /// Says that this platform has no document on this machine.
+    pub(crate) fn unknown(self) -> FetchError {
+        FetchError::Unknown { platform: self.name() }
+    }
+
     /// The name in reports and in `catamaran.platform=`.
     #[must_use]
     pub fn name(self) -> &'static str {

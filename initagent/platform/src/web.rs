@@ -5,16 +5,25 @@
 //! Invariant: no call outlives the total deadline, and no body larger than its limit is kept.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+mod link_local;
+mod privileged_port;
+
 use std::{
     cell::{Cell, RefCell},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ureq::{
     Agent,
+    config::Config,
     http::{Request, StatusCode},
+    unversioned::transport::DefaultConnector,
 };
+
+use self::{link_local::LinkLocalResolver, privileged_port::PrivilegedPort};
+
+pub(crate) use self::link_local::link_local_bases;
 
 /// The largest metadata document read; real ones are a few KiB.
 pub(crate) const MAX_METADATA: u64 = 1 << 20;
@@ -68,6 +77,7 @@ pub struct Web {
 #[derive(Debug)]
 pub(crate) struct Service<'w> {
     web: &'w Web,
+    agent: Agent,
     bases: Vec<String>,
     redirects: u32,
     headers: Vec<(&'static str, String)>,
@@ -122,7 +132,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(3),
             request: Duration::from_secs(10),
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(5),
         }
@@ -134,16 +144,8 @@ impl Web {
     /// start together does not ask together.
     #[must_use]
     pub fn new(timing: Timing, seed: u64) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_idle_connections_per_host(1)
-            .user_agent("initagent")
-            .accept("*/*")
-            .build();
         Self {
-            agent: config.new_agent(),
+            agent: Agent::with_parts(config(), DefaultConnector::new(), LinkLocalResolver::default()),
             timing,
             started: Instant::now(),
             seed: Cell::new(seed | 1),
@@ -162,15 +164,32 @@ impl Web {
     /// The metadata service at any of `bases`, which end without a slash.
     pub(crate) fn service(&self, bases: &[&str]) -> Service<'_> {
         let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
-        Service { web: self, bases, redirects: 0, headers: vec![], answering: Cell::new(None), token: None }
+        Service {
+            web: self,
+            agent: self.agent.clone(),
+            bases,
+            redirects: 0,
+            headers: Vec::new(),
+            answering: Cell::new(None),
+            token: None,
+        }
     }
 
     /// The file at an address that a person wrote, where redirects are normal.
     pub(crate) fn page(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
+        self.at(url).get_bounded("", limit)
+    }
+
+    /// Posts to an address that a platform named.
+    pub(crate) fn post_page(&self, url: &str, body: &[u8]) -> Result<(), WebError> {
+        self.at(url).send("POST", "", &[("Content-Type", "application/json")], body).map(drop)
+    }
+
+    fn at(&self, url: &str) -> Service<'_> {
         let mut service = self.service(&[]);
         service.bases = vec![url.to_owned()];
         service.redirects = MAX_REDIRECTS;
-        service.get_bounded("", limit)
+        service
     }
 
     fn left(&self) -> Duration {
@@ -202,6 +221,20 @@ impl Service<'_> {
         self
     }
 
+    /// Tries these addresses too, unless the service was redirected.
+    pub(crate) fn or_at(mut self, bases: Vec<String>) -> Self {
+        if self.web.instead.is_none() {
+            self.bases.extend(bases);
+        }
+        self
+    }
+
+    /// Asks from a source port that only root may use.
+    pub(crate) fn with_privileged_port(mut self) -> Self {
+        self.agent = Agent::with_parts(config(), PrivilegedPort, LinkLocalResolver::default());
+        self
+    }
+
     /// Gets a token first and sends it with every request.
     pub(crate) fn with_token(mut self, scheme: TokenScheme) -> Self {
         self.token = Some((scheme, RefCell::new(Token::Unasked)));
@@ -225,13 +258,14 @@ impl Service<'_> {
     }
 
     /// Tells the service something.
-    pub(crate) fn post(
+    pub(crate) fn send(
         &self,
+        method: &'static str,
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, WebError> {
-        self.fetch(&Call { method: "POST", path, headers, body, limit: MAX_METADATA })
+        self.fetch(&Call { method, path, headers, body, limit: MAX_METADATA })
     }
 
     fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
@@ -304,8 +338,9 @@ impl Service<'_> {
             Outcome::Done(Some(body)) => Ok(Token::Held(
                 String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),
             )),
-            Outcome::Done(None) | Outcome::NewToken => Ok(Token::Unsupported),
-            Outcome::Failed(WebError::Status { status: 400..=499, .. }) => Ok(Token::Unsupported),
+            Outcome::Done(None)
+            | Outcome::NewToken
+            | Outcome::Failed(WebError::Status { status: 400..=499, .. }) => Ok(Token::Unsupported),
             other => Err(other),
         }
     }
@@ -322,24 +357,23 @@ impl Service<'_> {
             request = request.header(name, value);
         }
         match request.body(call.body) {
-            Ok(request) => self.send(request, call, left),
+            Ok(request) => self.run(request, call, left),
             Err(error) => {
                 Outcome::Failed(WebError::Address { url: self.shown(call), why: error.to_string() })
             }
         }
     }
 
-    fn send(&self, request: Request<&[u8]>, call: &Call<'_>, left: Duration) -> Outcome {
+    fn run(&self, request: Request<&[u8]>, call: &Call<'_>, left: Duration) -> Outcome {
         let timing = self.web.timing;
         let request = self
-            .web
             .agent
             .configure_request(request)
             .timeout_global(Some(timing.request.min(left)))
             .timeout_connect(Some(timing.connect.min(left)))
             .max_redirects(self.redirects)
             .build();
-        let mut response = match self.web.agent.run(request) {
+        let mut response = match self.agent.run(request) {
             Ok(response) => response,
             Err(error) => return self.failed(call, &error),
         };
@@ -394,6 +428,24 @@ impl Service<'_> {
         let base = self.bases.get(self.answering.get().unwrap_or(0)).map_or("", String::as_str);
         without_secrets(&format!("{base}{}", call.path))
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// No proxy and no redirects: a metadata service is at its own address or nowhere.
+fn config() -> Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_idle_connections_per_host(1)
+        .user_agent("initagent")
+        .accept("*/*")
+        .build()
 }
 
 /// `url` without user, password and query.

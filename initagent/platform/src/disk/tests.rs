@@ -11,8 +11,8 @@ pub(crate) fn fat_image(label: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
     fatfs::format_volume(&mut image, fatfs::FormatVolumeOptions::new().volume_label(name)).unwrap();
     let fat = fatfs::FileSystem::new(&mut image, fatfs::FsOptions::new()).unwrap();
     for (path, content) in files {
-        if let Some((folder, _)) = path.split_once('/') {
-            fat.root_dir().create_dir(folder).unwrap();
+        for (at, _) in path.match_indices('/') {
+            fat.root_dir().create_dir(&path[..at]).unwrap();
         }
         fat.root_dir().create_file(path).unwrap().write_all(content).unwrap();
     }
@@ -55,11 +55,11 @@ fn record(sector: u32, length: u32, flags: u8, name: &[u8], system_use: &[u8]) -
     record[25] = flags;
     record[32] = u8::try_from(name.len()).unwrap();
     record.extend_from_slice(name);
-    if name.len() % 2 == 0 {
+    if name.len().is_multiple_of(2) {
         record.push(0);
     }
     record.extend_from_slice(system_use);
-    if record.len() % 2 == 1 {
+    if !record.len().is_multiple_of(2) {
         record.push(0);
     }
     record[0] = u8::try_from(record.len()).unwrap();

@@ -1,0 +1,86 @@
+//! Akamai, formerly Linode: four documents, read with a short-lived token.
+//!
+//! Knows the token and the documents. Refuses to set addresses: DHCP and router advertisements do.
+//! Invariant: user-data is base64 on the wire and plain in the [`Provision`].
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web, json::Tree, registry::Evidence, web::TokenScheme,
+};
+
+const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:a9fe:a9fe::1]"];
+const TOKEN: TokenScheme =
+    TokenScheme { path: "/v1/token", ask: ("Metadata-Token-Expiry-Seconds", "300"), send: "Metadata-Token" };
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    Evidence::firmware(host, &[("sys_vendor", "Linode"), ("sys_vendor", "Akamai")])
+}
+
+pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::Akamai;
+    let service = web.service(&BASES).with_token(TOKEN).with_header("Accept", "application/json");
+    let document =
+        service.get("/v1/instance").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let mut provision = facts(&document);
+    let keys = service.get("/v1/ssh-keys");
+    if let Some(document) = provision.take("ssh keys", keys) {
+        add_keys(&mut provision, &document);
+    }
+    let network = service.get("/v1/network");
+    if let Some(document) = provision.take("network", network) {
+        add_addresses(&mut provision, &document);
+    }
+    let user_data = service.get_data("/v1/user-data");
+    if let Some(bytes) = provision.take("user-data", user_data) {
+        let packed: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let decoded = BASE64_STANDARD.decode(packed).map(Some).map_err(|_| "it is not base64");
+        provision.user_data = provision.take("user-data", decoded).and_then(Payload::from_bytes);
+    }
+    Ok(provision)
+}
+
+/// Reads the instance's document; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::Akamai);
+    let parsed = Tree::from_json(document).map(Some);
+    let Some(tree) = provision.take("metadata", parsed) else { return provision };
+    provision.instance_id = tree.text("/id");
+    provision.set_hostname(tree.text("/label"));
+    provision.region = tree.text("/region");
+    provision.instance_type = tree.text("/type");
+    provision.attribute("AKAMAI_INSTANCE_ID", provision.instance_id.clone());
+    provision.attribute("AKAMAI_INSTANCE_HOST_UUID", tree.text("/host_uuid"));
+    provision.attribute("AKAMAI_INSTANCE_LABEL", tree.text("/label"));
+    provision.attribute("AKAMAI_INSTANCE_REGION", provision.region.clone());
+    provision.attribute("AKAMAI_INSTANCE_TYPE", provision.instance_type.clone());
+    provision
+}
+
+/// Keys come by user: `{"users": {"root": ["ssh-..."]}}`.
+fn add_keys(provision: &mut Provision, document: &[u8]) {
+    let parsed = Tree::from_json(document).map(Some);
+    for key in provision.take("ssh keys", parsed).unwrap_or_default().texts("/users") {
+        provision.add_keys(&key);
+    }
+}
+
+fn add_addresses(provision: &mut Provision, document: &[u8]) {
+    let parsed = Tree::from_json(document).map(Some);
+    let Some(tree) = provision.take("network", parsed) else { return };
+    let first = |pointer: &str| {
+        let address = tree.texts(pointer).into_iter().next()?;
+        address.split('/').next().map(str::to_owned)
+    };
+    let parse_v4 = |text: Option<String>| text.and_then(|text| text.parse().ok());
+    provision.addresses.public_ipv4 = parse_v4(first("/ipv4/public"));
+    provision.addresses.private_ipv4 = parse_v4(first("/ipv4/private"));
+    provision.addresses.public_ipv6 = first("/ipv6/slaac").and_then(|text| text.parse().ok());
+    for (name, pointer) in [("PUBLIC_IPV4", "/ipv4/public"), ("PRIVATE_IPV4", "/ipv4/private")] {
+        for (index, address) in tree.texts(pointer).iter().enumerate() {
+            provision.attribute(&format!("AKAMAI_{name}_{index}"), Some(address));
+        }
+    }
+    provision.attribute("AKAMAI_IPV6_SLAAC", tree.text("/ipv6/slaac"));
+    provision.attribute("AKAMAI_IPV6_LINK_LOCAL", tree.text("/ipv6/link_local"));
+}

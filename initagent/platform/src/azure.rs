@@ -1,0 +1,164 @@
+//! Microsoft Azure: the instance metadata service, the provisioning CD and the wire server.
+//!
+//! Knows that most users hand over "custom data", which is only on the CD, and that Azure wants to
+//! be told when a machine is ready. Refuses the password on the CD: this image logs in by key.
+//! Invariant: what one source has counts even when the other is silent.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk, json::Tree, ovf::Environment,
+    registry::Evidence, web::MAX_METADATA,
+};
+
+const BASES: [&str; 1] = ["http://169.254.169.254"];
+const WIRE_SERVER: [&str; 1] = ["http://168.63.129.16"];
+const WIRE_VERSION: &str = "2012-11-30";
+const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
+const INSTANCE: &str = "/metadata/instance?api-version=2021-08-01&format=json";
+const CD_FILE: &str = "ovf-env.xml";
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    Evidence::firmware(host, &[("chassis_asset_tag", ASSET_TAG)])
+}
+
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::Azure;
+    let cd = disk::holding(host, CD_FILE, MAX_METADATA);
+    let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
+    let mut provision = match (document, &cd) {
+        (Ok(Some(document)), _) => facts(&document),
+        (Ok(None), None) => return Err(platform.unknown()),
+        (Err(source), None) => return Err(platform.silent()(source)),
+        (Ok(None), Some(_)) => Provision::new(platform),
+        (Err(source), Some(_)) => {
+            let mut provision = Provision::new(platform);
+            provision.report("metadata", &source);
+            provision
+        }
+    };
+    if let Some(xml) = cd {
+        add_cd(&mut provision, &xml);
+    }
+    Ok(provision)
+}
+
+/// Tells the wire server that the machine is ready, or Azure calls the deployment failed.
+pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
+    let service = web
+        .service(&WIRE_SERVER)
+        .with_header("x-ms-agent-name", "initagent")
+        .with_header("x-ms-version", WIRE_VERSION);
+    let goal = service.get("/machine/?comp=goalstate")?.unwrap_or_default();
+    match health_report(&goal) {
+        Some(report) => {
+            let headers = [("Content-Type", "text/xml; charset=utf-8")];
+            service.send("POST", "/machine/?comp=health", &headers, report.as_bytes()).map(drop)
+        }
+        None => Err(WebError::Address {
+            url: "the Azure wire server's goal state".to_owned(),
+            why: "it names no container, instance and incarnation".to_owned(),
+        }),
+    }
+}
+
+/// The answer to a goal state; `None` when that lacks one of the three identifiers.
+fn health_report(goal_state: &[u8]) -> Option<String> {
+    let environment = Environment::parse(goal_state).ok()?;
+    // An identifier goes back into XML, so it may hold nothing that XML gives a meaning.
+    let plain =
+        |text: &&str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
+    let element = |name: &str| environment.element(name).filter(plain);
+    let (incarnation, container, instance) =
+        (element("Incarnation")?, element("ContainerId")?, element("InstanceId")?);
+    Some(format!(
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?><Health><GoalStateIncarnation>{incarnation}\
+         </GoalStateIncarnation><Container><ContainerId>{container}</ContainerId><RoleInstanceList><Role>\
+         <InstanceId>{instance}</InstanceId><Health><State>Ready</State></Health></Role></RoleInstanceList>\
+         </Container></Health>"
+    ))
+}
+
+/// Reads the metadata service's document; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::Azure);
+    let parsed = Tree::from_json(document).map(Some);
+    let Some(tree) = provision.take("metadata", parsed) else { return provision };
+    provision.instance_id = tree.text("/compute/vmId");
+    provision
+        .set_hostname(tree.text("/compute/osProfile/computerName").or_else(|| tree.text("/compute/name")));
+    provision.region = tree.text("/compute/location");
+    provision.zone = tree.text("/compute/zone");
+    provision.instance_type = tree.text("/compute/vmSize");
+    for key in tree.list("/compute/publicKeys").iter().filter_map(|entry| entry.text("/keyData")) {
+        provision.add_keys(&key);
+    }
+    let interface = "/network/interface/0";
+    provision.addresses.private_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/privateIpAddress"));
+    provision.addresses.public_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
+    provision.addresses.private_ipv6 = tree.parsed(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
+    provision.attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
+    provision.attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
+    provision.attribute("AZURE_VMSIZE", provision.instance_type.clone());
+    if let Some(text) = tree.text("/compute/userData") {
+        set_user_data(&mut provision, &text);
+    }
+    provision
+}
+
+/// Adds what only the CD has; pure.
+fn add_cd(provision: &mut Provision, xml: &[u8]) {
+    let parsed = Environment::parse(xml).map(Some);
+    let Some(environment) = provision.take(CD_FILE, parsed) else { return };
+    if provision.hostname.is_none() {
+        provision.set_hostname(environment.element("HostName").map(str::to_owned));
+    }
+    // A key's element is called Value; so are others, which are no keys.
+    for key in environment.all("Value").filter(|text| crate::keys::is_public_key(text)) {
+        provision.add_keys(key);
+    }
+    for name in ["CustomData", "UserData"] {
+        if let Some(text) = environment.element(name)
+            && provision.user_data.is_none()
+        {
+            set_user_data(provision, text);
+        }
+    }
+}
+
+fn set_user_data(provision: &mut Provision, text: &str) {
+    let packed: String = text.split_whitespace().collect();
+    let decoded = BASE64_STANDARD.decode(packed).map(Some).map_err(|_| "it is not base64");
+    provision.user_data = provision.take("user-data", decoded).and_then(Payload::from_bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CD: &[u8] = include_bytes!("../tests/data/azure/ovf-env.xml");
+
+    #[test]
+    fn the_cd_alone_gives_name_keys_and_custom_data() {
+        let mut provision = Provision::new(Platform::Azure);
+
+        add_cd(&mut provision, CD);
+
+        assert_eq!(provision.hostname.as_deref(), Some("node7"));
+        assert_eq!(provision.ssh_keys.len(), 1);
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\nhostname: from-cd\n");
+    }
+
+    #[test]
+    fn the_health_report_answers_the_goal_state() {
+        let goal = b"<GoalState><Incarnation>2</Incarnation><Container><ContainerId>c-1</ContainerId>\
+            <RoleInstanceList><RoleInstance><InstanceId>i_1.vm</InstanceId></RoleInstance></RoleInstanceList>\
+            </Container></GoalState>";
+
+        let report = health_report(goal).unwrap();
+
+        assert!(report.contains("<GoalStateIncarnation>2<") && report.contains("<ContainerId>c-1<"));
+        assert!(report.contains("<InstanceId>i_1.vm<") && report.contains("<State>Ready<"));
+        assert_eq!(health_report(b"<GoalState><Incarnation>&lt;x&gt;</Incarnation></GoalState>"), None);
+    }
+}

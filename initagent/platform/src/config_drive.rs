@@ -1,0 +1,95 @@
+//! OpenStack's configuration drive: a disk labelled `config-2`.
+//!
+//! Knows where the documents lie on it; `KubeVirt`, Nutanix and IBM have the same drive. Refuses to
+//! know what the documents mean: that is [`crate::openstack`]. Invariant: needs no network.
+
+use std::{fs::File, io};
+
+use crate::{
+    FetchError, Host, Platform, Provision, Web,
+    disk::{self, Volume},
+    openstack::{Documents, add_facts, gather},
+    registry::Evidence,
+    web::MAX_METADATA,
+};
+
+const LABEL: &str = "config-2";
+const FOLDER: &str = "openstack/latest";
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    let (device, mut volume) = disk::labelled(host, &[LABEL])?;
+    let present = matches!(meta_data(&mut volume), Ok(Some(_)) | Err(_));
+    present.then(|| Evidence::local(format!("{} labelled {}", device.path.display(), volume.label())))
+}
+
+pub(crate) fn fetch(host: &Host, _: &Web) -> Result<Provision, FetchError> {
+    let gone = || FetchError::Gone { place: format!("the disk labelled {LABEL}") };
+    let (_, mut volume) = disk::labelled(host, &[LABEL]).ok_or_else(gone)?;
+    let mut provision = Provision::new(Platform::ConfigDrive);
+    let documents = gather(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
+    let meta_data = provision.take("meta-data", meta_data(&mut volume));
+    let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
+    add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents });
+    Ok(provision)
+}
+
+fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
+    volume.read(&format!("{FOLDER}/meta_data.json"), MAX_METADATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Timing, detect,
+        disk::tests::fat_image,
+        host::{Twin, twin},
+    };
+
+    fn drive(files: &[(&str, &[u8])]) -> Twin {
+        let machine = twin(&[]);
+        machine.attach("sr0", &fat_image("CONFIG-2", files), "");
+        machine
+    }
+
+    #[test]
+    fn the_drive_tells_what_the_service_would() {
+        let machine = drive(&[
+            ("openstack/latest/meta_data.json", include_bytes!("../tests/data/openstack/meta_data.json")),
+            ("openstack/latest/user_data", b"#!/bin/sh\n"),
+            ("openstack/latest/network_data.json", b"{\"links\": []}"),
+            ("openstack/latest/vendor_data.json", b"\"#cloud-config\\n\""),
+            ("ec2/latest/meta-data.json", b"{\"local-ipv4\": \"10.0.0.9\", \"instance-type\": \"m1\"}"),
+        ]);
+
+        let detected = detect(&machine.host).unwrap();
+        let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+
+        assert_eq!((detected.platform, detected.needs_network), (Platform::ConfigDrive, false));
+        assert_eq!(provision.instance_id.as_deref(), Some("83679162-1378-4288-a2d4-70e13ec132aa"));
+        assert_eq!(provision.ssh_keys.len(), 2);
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#!/bin/sh\n");
+        assert_eq!(provision.vendor_data.unwrap().as_bytes(), b"#cloud-config\n");
+        assert_eq!(provision.addresses.private_ipv4, Some([10, 0, 0, 9].into()));
+        assert_eq!(provision.problems, []);
+    }
+
+    #[test]
+    fn broken_metadata_on_the_drive_costs_no_user_data() {
+        let machine = drive(&[
+            ("openstack/latest/meta_data.json", b"{\"uuid\": "),
+            ("openstack/latest/user_data", b"kept"),
+        ]);
+
+        let provision =
+            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+
+        assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
+        assert!(provision.lacks("meta-data"));
+    }
+
+    #[test]
+    fn a_drive_without_openstacks_folder_is_none() {
+        assert_eq!(detect(&drive(&[("cloudstack/x", b"")]).host), None);
+    }
+}

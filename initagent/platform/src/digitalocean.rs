@@ -1,0 +1,89 @@
+//! `DigitalOcean`: one JSON document at the link-local address.
+//!
+//! Knows the droplet's document. Refuses to use the config drive that may be attached as well,
+//! because it tells less. Invariant: the document is asked for once.
+
+use std::net::IpAddr;
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web,
+    json::Tree,
+    netplan::{Link, ethernets},
+    registry::Evidence,
+};
+
+const BASES: [&str; 1] = ["http://169.254.169.254"];
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    Evidence::firmware(host, &[("sys_vendor", "DigitalOcean")])
+}
+
+pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::DigitalOcean;
+    let service = web.service(&BASES);
+    let document =
+        service.get("/metadata/v1.json").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let mut provision = facts(&document);
+    if provision.lacks("metadata") {
+        let user_data = service.get_data("/metadata/v1/user-data");
+        provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    }
+    Ok(provision)
+}
+
+/// Reads the document; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::DigitalOcean);
+    let parsed = Tree::from_json(document).map(Some);
+    let Some(tree) = provision.take("metadata", parsed) else { return provision };
+    provision.instance_id = tree.text("/droplet_id");
+    provision.set_hostname(tree.text("/hostname"));
+    provision.region = tree.text("/region");
+    for key in tree.texts("/public_keys") {
+        provision.add_keys(&key);
+    }
+    provision.user_data = tree.content("/user_data").and_then(Payload::from_bytes);
+    provision.vendor_data = tree.content("/vendor_data").and_then(Payload::from_bytes);
+    add_addresses(&mut provision, &tree);
+    provision.attribute("DIGITALOCEAN_HOSTNAME", provision.hostname.clone());
+    provision.attribute("DIGITALOCEAN_REGION", provision.region.clone());
+    provision.network_config = ethernets(&links(&tree));
+    provision
+}
+
+fn add_addresses(provision: &mut Provision, tree: &Tree) {
+    let public = "/interfaces/public/0";
+    let private = "/interfaces/private/0";
+    provision.addresses.public_ipv4 = tree.parsed(&format!("{public}/ipv4/ip_address"));
+    provision.addresses.public_ipv6 = tree.parsed(&format!("{public}/ipv6/ip_address"));
+    provision.addresses.private_ipv4 = tree.parsed(&format!("{private}/ipv4/ip_address"));
+    provision.addresses.private_ipv6 = tree.parsed(&format!("{private}/ipv6/ip_address"));
+    for (kind, name) in [("public", "PUBLIC"), ("private", "PRIVATE")] {
+        for (index, interface) in tree.list(&format!("/interfaces/{kind}")).iter().enumerate() {
+            let mut set =
+                |what: String, pointer: &str| provision.attribute(&what, interface.parsed::<IpAddr>(pointer));
+            set(format!("DIGITALOCEAN_IPV4_{name}_{index}"), "/ipv4/ip_address");
+            set(format!("DIGITALOCEAN_IPV6_{name}_{index}"), "/ipv6/ip_address");
+            set(format!("DIGITALOCEAN_IPV4_ANCHOR_{index}"), "/anchor_ipv4/ip_address");
+        }
+    }
+}
+
+fn links(tree: &Tree) -> Vec<Link> {
+    let dns: Vec<_> = tree.texts("/dns/nameservers").iter().filter_map(|text| text.parse().ok()).collect();
+    let interfaces = [tree.list("/interfaces/public"), tree.list("/interfaces/private")].concat();
+    let link = |interface: &Tree| {
+        let mut link = Link::with_mac(&interface.text("/mac")?)?;
+        let text = |pointer: &str| interface.text(pointer);
+        let v4 = link.add_address(text("/ipv4/ip_address").as_deref(), text("/ipv4/netmask").as_deref());
+        let v6 = link.add_address(text("/ipv6/ip_address").as_deref(), text("/ipv6/cidr").as_deref());
+        link.add_address(text("/anchor_ipv4/ip_address").as_deref(), text("/anchor_ipv4/netmask").as_deref());
+        if text("/type").as_deref() == Some("public") {
+            link.add_gateway(text("/ipv4/gateway").as_deref());
+            link.add_gateway(text("/ipv6/gateway").as_deref());
+        }
+        link.dns.clone_from(&dns);
+        (v4 || v6).then_some(link)
+    };
+    interfaces.iter().filter_map(link).collect()
+}

@@ -1,0 +1,96 @@
+//! Amazon EC2: a tree of small texts, read with a session token.
+//!
+//! Knows `IMDSv2`, and that lookalikes have no tokens. Refuses to walk the tree: only the items
+//! wanted are asked for. Invariant: where the service hands out tokens, no request goes without.
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web,
+    json::Tree,
+    registry::Evidence,
+    web::{Service, TokenScheme},
+};
+
+const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
+const TOKEN: TokenScheme = TokenScheme {
+    path: "/latest/api/token",
+    ask: ("X-aws-ec2-metadata-token-ttl-seconds", "21600"),
+    send: "X-aws-ec2-metadata-token",
+};
+/// Attribute names of afterburn and where their values are.
+const ITEMS: [(&str, &str); 9] = [
+    ("AWS_AVAILABILITY_ZONE", "placement/availability-zone"),
+    ("AWS_AVAILABILITY_ZONE_ID", "placement/availability-zone-id"),
+    ("AWS_HOSTNAME", "hostname"),
+    ("AWS_INSTANCE_TYPE", "instance-type"),
+    ("AWS_IPV4_LOCAL", "local-ipv4"),
+    ("AWS_IPV4_PUBLIC", "public-ipv4"),
+    ("AWS_IPV6", "ipv6"),
+    ("AWS_PUBLIC_HOSTNAME", "public-hostname"),
+    ("AWS_REGION", "placement/region"),
+];
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    let by_name = Evidence::firmware(host, &[("sys_vendor", "Amazon EC2"), ("product_serial", "ec2*")]);
+    by_name.or_else(|| {
+        let uuid = host.dmi("product_uuid").to_ascii_lowercase();
+        let hypervisor = host.text("/sys/hypervisor/uuid").to_ascii_lowercase();
+        let found = uuid.starts_with("ec2") || is_swapped(&uuid) || hypervisor.starts_with("ec2");
+        found.then(|| Evidence::network("SMBIOS product uuid begins with ec2"))
+    })
+}
+
+/// Some firmware writes the first field's bytes in the other order: `45e12aec-...`.
+fn is_swapped(uuid: &str) -> bool {
+    uuid.get(4..8).is_some_and(|end| end.starts_with('2') && end.ends_with("ec"))
+        && uuid.as_bytes().get(8) == Some(&b'-')
+}
+
+pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::Ec2;
+    let service = web.service(&BASES).with_token(TOKEN);
+    let mut provision = Provision::new(platform);
+    provision.instance_id = service.text("/latest/meta-data/instance-id").map_err(platform.silent())?;
+    add_keys(&mut provision, &service);
+    let user_data = service.get_data("/latest/user-data");
+    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    for (name, path) in ITEMS {
+        let value = service.text(&format!("/latest/meta-data/{path}"));
+        let value = provision.take(path, value);
+        provision.attribute(name, value);
+    }
+    if !provision.attributes.contains_key("AWS_REGION") {
+        let document = service.get("/latest/dynamic/instance-identity/document");
+        let document = provision.take("identity document", document).unwrap_or_default();
+        let region = Tree::from_json(&document).ok().and_then(|tree| tree.text("/region"));
+        provision.attribute("AWS_REGION", region);
+    }
+    Ok(facts(provision))
+}
+
+/// The list has lines such as `0=my-key`; the key itself lies below the number.
+fn add_keys(provision: &mut Provision, service: &Service<'_>) {
+    let list = service.text("/latest/meta-data/public-keys");
+    let list = provision.take("ssh keys", list).unwrap_or_default();
+    let number = |line: &str| line.split_once('=')?.0.trim().parse::<u16>().ok();
+    for number in list.lines().filter_map(number) {
+        let key = service.text(&format!("/latest/meta-data/public-keys/{number}/openssh-key"));
+        if let Some(key) = provision.take("ssh keys", key) {
+            provision.add_keys(&key);
+        }
+    }
+}
+
+/// Derives the general facts from the attributes; pure.
+fn facts(mut provision: Provision) -> Provision {
+    let value = |name: &str| provision.attributes.get(name).cloned();
+    let (zone, region, kind) =
+        (value("AWS_AVAILABILITY_ZONE"), value("AWS_REGION"), value("AWS_INSTANCE_TYPE"));
+    let hostname = value("AWS_HOSTNAME");
+    let address = |name: &str| value(name).and_then(|text| text.parse().ok());
+    provision.addresses.private_ipv4 = address("AWS_IPV4_LOCAL");
+    provision.addresses.public_ipv4 = address("AWS_IPV4_PUBLIC");
+    provision.addresses.public_ipv6 = value("AWS_IPV6").and_then(|text| text.parse().ok());
+    provision.set_hostname(hostname);
+    provision.attribute("AWS_INSTANCE_ID", provision.instance_id.clone());
+    Provision { region, zone, instance_type: kind, ..provision }
+}

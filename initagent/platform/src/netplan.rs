@@ -1,0 +1,160 @@
+//! Builds the version 2 network configuration that stands for a cloud's own description.
+//!
+//! Knows the few keys that static addresses need. Refuses to know what units come of it.
+//! Invariant: an address, gateway or MAC from outside is parsed before it is written down, so that
+//! nothing but addresses gets through.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use crate::Payload;
+
+/// One network interface.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    mac: String,
+    pub(crate) dhcp4: bool,
+    pub(crate) dhcp6: bool,
+    addresses: Vec<String>,
+    routes: Vec<Value>,
+    pub(crate) dns: Vec<IpAddr>,
+}
+
+impl Link {
+    /// The interface with this hardware address; `None` when it is not one.
+    pub(crate) fn with_mac(mac: &str) -> Option<Self> {
+        let octets: Vec<&str> = mac.split(':').collect();
+        let octet = |text: &&str| text.len() == 2 && u8::from_str_radix(text, 16).is_ok();
+        let valid = octets.len() == 6 && octets.iter().all(octet);
+        valid.then(|| Self { mac: mac.to_ascii_lowercase(), ..Self::default() })
+    }
+
+    /// Adds an address, whose prefix may be a number or a mask; says whether there was one.
+    pub(crate) fn add_address(&mut self, address: Option<&str>, prefix: Option<&str>) -> bool {
+        let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) else { return false };
+        let Some(prefix) = prefix.and_then(|text| prefix_length(address, text)) else { return false };
+        self.addresses.push(format!("{address}/{prefix}"));
+        true
+    }
+
+    /// Adds a default route; the zero address means that there is no gateway.
+    pub(crate) fn add_gateway(&mut self, gateway: Option<&str>) {
+        let Some(gateway) = gateway.and_then(|text| text.parse::<IpAddr>().ok()) else { return };
+        if !gateway.is_unspecified() {
+            let to = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            self.routes.push(json!({"to": to, "via": gateway.to_string(), "on-link": true}));
+        }
+    }
+
+    /// Adds a route to a network, or the default route when `to` is everything.
+    pub(crate) fn add_route(&mut self, to: Option<&str>, via: Option<&str>) {
+        let Some((network, prefix)) = to.and_then(|to| to.split_once('/')) else {
+            return self.add_gateway(via);
+        };
+        let (Ok(network), Some(via)) =
+            (network.parse::<IpAddr>(), via.and_then(|via| via.parse::<IpAddr>().ok()))
+        else {
+            return;
+        };
+        if let Some(prefix) = prefix_length(network, prefix) {
+            self.routes
+                .push(json!({"to": format!("{network}/{prefix}"), "via": via.to_string(), "on-link": true}));
+        }
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        let mut settings = Map::new();
+        settings.insert("dhcp4".to_owned(), json!(self.dhcp4));
+        settings.insert("dhcp6".to_owned(), json!(self.dhcp6));
+        if !self.addresses.is_empty() {
+            settings.insert("addresses".to_owned(), json!(self.addresses));
+        }
+        if !self.routes.is_empty() {
+            settings.insert("routes".to_owned(), json!(self.routes));
+        }
+        if !self.dns.is_empty() {
+            settings.insert("nameservers".to_owned(), json!({"addresses": self.dns}));
+        }
+        settings
+    }
+}
+
+/// A configuration of separate interfaces; `None` when there are none.
+pub(crate) fn ethernets(links: &[Link]) -> Option<Payload> {
+    let ethernets = links.iter().enumerate().map(|(index, link)| {
+        let mut settings = link.settings();
+        settings.insert("match".to_owned(), json!({"macaddress": link.mac}));
+        (format!("nic{index}"), Value::Object(settings))
+    });
+    let ethernets: Map<String, Value> = ethernets.collect();
+    (!ethernets.is_empty()).then(|| document(&json!({"version": 2, "ethernets": ethernets}))).flatten()
+}
+
+/// A configuration of one LACP bond over the interfaces in `members`, with the settings of `link`.
+pub(crate) fn bond(members: &[Link], link: &Link) -> Option<Payload> {
+    if members.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = (0..members.len()).map(|index| format!("nic{index}")).collect();
+    let member = |(name, link): (&String, &Link)| (name.clone(), json!({"match": {"macaddress": link.mac}}));
+    let ethernets: Map<String, Value> = names.iter().zip(members).map(member).collect();
+    let mut settings = link.settings();
+    settings.insert("interfaces".to_owned(), json!(names));
+    settings.insert("macaddress".to_owned(), json!(link.mac));
+    let parameters = json!({"mode": "802.3ad", "lacp-rate": "fast", "mii-monitor-interval": 200});
+    settings.insert("parameters".to_owned(), parameters);
+    document(&json!({"version": 2, "ethernets": ethernets, "bonds": {"bond0": settings}}))
+}
+
+fn document(value: &Value) -> Option<Payload> {
+    Payload::from_bytes(value.to_string().into_bytes())
+}
+
+/// From `24` or `255.255.255.0`.
+fn prefix_length(address: IpAddr, text: &str) -> Option<u32> {
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let length = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(mask)) => {
+            let bits = u32::from(mask);
+            (bits.leading_ones() == bits.count_ones()).then(|| bits.leading_ones())
+        }
+        Ok(IpAddr::V6(mask)) => Some(u128::from(mask).leading_ones()),
+        Err(_) => text.parse().ok(),
+    };
+    length.filter(|length| *length <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_and_numbers_are_prefixes() {
+        let v4 = IpAddr::from([10, 0, 0, 1]);
+
+        assert_eq!(prefix_length(v4, "255.255.240.0"), Some(20));
+        assert_eq!(prefix_length(v4, "24"), Some(24));
+        assert_eq!(prefix_length(v4, "255.0.255.0"), None);
+        assert_eq!(prefix_length(v4, "33"), None);
+        assert_eq!(prefix_length("fe80::1".parse().unwrap(), "ffff:ffff::"), Some(32));
+    }
+
+    #[test]
+    fn only_addresses_get_through() {
+        let mut link = Link::with_mac("0A:00:00:00:00:01").unwrap();
+        assert!(!link.add_address(Some("10.0.0.1\n[Match]"), Some("24")));
+        assert!(link.add_address(Some("10.0.0.1"), Some("255.255.255.0")));
+        link.add_gateway(Some("0.0.0.0"));
+        link.add_gateway(Some("x"));
+
+        let text = String::from_utf8(ethernets(&[link]).unwrap().as_bytes().to_vec()).unwrap();
+
+        assert_eq!(
+            text,
+            "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.0.1/24\"],\"dhcp4\":false,\"dhcp6\":false,\
+             \"match\":{\"macaddress\":\"0a:00:00:00:00:01\"}}},\"version\":2}"
+        );
+        assert!(Link::with_mac("0a:00:00:00:00").is_none());
+    }
+}

@@ -1,0 +1,125 @@
+//! OpenStack: a folder of JSON documents, over HTTP here and on a disk in [`crate::config_drive`].
+//!
+//! Knows the documents and that user-data lies beside them unchanged. Refuses the formats before
+//! `openstack/latest`. Invariant: both ways of reading make the same facts of the same documents.
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web,
+    json::Tree,
+    registry::Evidence,
+    web::{MAX_METADATA, MAX_USER_DATA, link_local_bases},
+};
+
+const BASES: [&str; 1] = ["http://169.254.169.254"];
+/// The items of the EC2-like tree beside OpenStack's own, by afterburn's attribute names.
+const ITEMS: [(&str, &str); 5] = [
+    ("OPENSTACK_HOSTNAME", "hostname"),
+    ("OPENSTACK_INSTANCE_ID", "instance-id"),
+    ("OPENSTACK_INSTANCE_TYPE", "instance-type"),
+    ("OPENSTACK_IPV4_LOCAL", "local-ipv4"),
+    ("OPENSTACK_IPV4_PUBLIC", "public-ipv4"),
+];
+
+/// The documents, as far as they are there.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "these are the names of the files")]
+pub(crate) struct Documents {
+    pub(crate) meta_data: Option<Vec<u8>>,
+    pub(crate) user_data: Option<Vec<u8>>,
+    pub(crate) vendor_data: Option<Vec<u8>>,
+    pub(crate) network_data: Option<Vec<u8>>,
+    pub(crate) ec2_meta_data: Option<Vec<u8>>,
+}
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    let signs = [
+        ("product_name", "OpenStack Nova"),
+        ("product_name", "OpenStack Compute"),
+        ("chassis_asset_tag", "OpenTelekomCloud"),
+        ("chassis_asset_tag", "SAP CCloud VM"),
+        ("chassis_asset_tag", "HUAWEICLOUD"),
+        ("chassis_asset_tag", "Samsung Cloud Platform"),
+    ];
+    Evidence::firmware(host, &signs)
+}
+
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let platform = Platform::OpenStack;
+    let service = web.service(&BASES).or_at(link_local_bases(host));
+    let meta_data = service.get("/openstack/latest/meta_data.json").map_err(platform.silent())?;
+    let meta_data = meta_data.ok_or_else(|| platform.unknown())?;
+    let mut provision = Provision::new(platform);
+    let read = |file: &str, limit| match limit {
+        MAX_USER_DATA => service.get_data(&format!("/openstack/latest/{file}")),
+        _ => service.get(&format!("/openstack/latest/{file}")),
+    };
+    let documents = Documents { meta_data: Some(meta_data), ..gather(&mut provision, read) };
+    add_facts(&mut provision, documents);
+    for (name, path) in ITEMS {
+        let value = service.text(&format!("/latest/meta-data/{path}"));
+        // Not every OpenStack has the EC2-like tree.
+        provision.attribute(name, value.ok().flatten());
+    }
+    let address = |name: &str| provision.attributes.get(name)?.split_whitespace().next()?.parse().ok();
+    let (local, public) = (address("OPENSTACK_IPV4_LOCAL"), address("OPENSTACK_IPV4_PUBLIC"));
+    provision.addresses.private_ipv4 = local.or(provision.addresses.private_ipv4);
+    provision.addresses.public_ipv4 = public.or(provision.addresses.public_ipv4);
+    provision.instance_type = provision.attributes.get("OPENSTACK_INSTANCE_TYPE").cloned();
+    Ok(provision)
+}
+
+/// Reads every document but `meta_data.json`; one that cannot be read is a problem of its own.
+pub(crate) fn gather<E: std::fmt::Display>(
+    provision: &mut Provision,
+    mut read: impl FnMut(&str, u64) -> Result<Option<Vec<u8>>, E>,
+) -> Documents {
+    let mut file = |item: &str, name: &str, limit| provision.take(item, read(name, limit));
+    Documents {
+        user_data: file("user-data", "user_data", MAX_USER_DATA),
+        vendor_data: file("vendor-data", "vendor_data.json", MAX_METADATA),
+        network_data: file("network-config", "network_data.json", MAX_METADATA),
+        ..Documents::default()
+    }
+}
+
+/// Turns the documents into facts; pure.
+pub(crate) fn add_facts(provision: &mut Provision, documents: Documents) {
+    provision.user_data = documents.user_data.and_then(Payload::from_bytes);
+    provision.network_config = documents.network_data.and_then(Payload::from_bytes);
+    provision.vendor_data = documents.vendor_data.as_deref().and_then(vendor_data);
+    if let Some(document) = documents.meta_data {
+        add_meta_data(provision, &document);
+    }
+    let tree =
+        documents.ec2_meta_data.and_then(|document| Tree::from_json(&document).ok()).unwrap_or_default();
+    for (name, path) in ITEMS {
+        provision.attribute(name, tree.text(&format!("/{path}")));
+    }
+    provision.addresses.private_ipv4 = tree.parsed("/local-ipv4");
+    provision.addresses.public_ipv4 = tree.parsed("/public-ipv4");
+    provision.instance_type = tree.text("/instance-type");
+    provision.attribute("OPENSTACK_INSTANCE_UUID", provision.instance_id.clone());
+}
+
+fn add_meta_data(provision: &mut Provision, document: &[u8]) {
+    let parsed = Tree::from_json(document).map(Some);
+    let Some(tree) = provision.take("meta-data", parsed) else { return };
+    provision.instance_id = tree.text("/uuid");
+    provision.set_hostname(tree.text("/hostname").or_else(|| tree.text("/name")));
+    provision.zone = tree.text("/availability_zone");
+    let listed = tree.list("/keys").into_iter().filter(|key| key.text("/type").as_deref() == Some("ssh"));
+    let listed: Vec<String> = listed.filter_map(|key| key.text("/data")).collect();
+    for key in tree.texts("/public_keys").iter().chain(&listed) {
+        provision.add_keys(key);
+    }
+    provision.attribute("OPENSTACK_HOSTNAME", provision.hostname.clone());
+}
+
+/// The operator's part for cloud-init: a text, or the text under the key `cloud-init`.
+fn vendor_data(document: &[u8]) -> Option<Payload> {
+    let text = match serde_json::from_slice::<String>(document) {
+        Ok(text) => text.into_bytes(),
+        Err(_) => Tree::from_json(document).ok()?.content("/cloud-init")?,
+    };
+    Payload::from_bytes(text)
+}

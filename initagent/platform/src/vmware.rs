@@ -1,0 +1,263 @@
+//! VMware: variables of the virtual machine called guestinfo, and the OVF environment.
+//!
+//! Knows cloud-init's, Ignition's and CoreOS's names of the variables. Refuses to speak to the
+//! hypervisor itself: open-vm-tools' program does. Invariant: a value is decoded in bounds.
+
+use std::io::Read;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web, disk,
+    host::read_all,
+    json::Tree,
+    meta_data::add_meta_data,
+    netplan::{Link, ethernets},
+    ovf::Environment,
+    registry::Evidence,
+    web::{MAX_METADATA, MAX_USER_DATA},
+};
+
+const TOOL: &str = "/usr/bin/vmware-rpctool";
+const OVF_LABELS: [&str; 2] = ["OVF ENV", "OVFENV"];
+const OVF_FILE: &str = "ovf-env.xml";
+const MAX_INTERFACES: usize = 16;
+const MAX_ADDRESSES: usize = 16;
+
+/// Gives the value of a guestinfo variable, without the `guestinfo.` prefix.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+    if let Some((device, volume)) = disk::labelled(host, &OVF_LABELS) {
+        return Some(Evidence::local(format!("{} labelled {}", device.path.display(), volume.label())));
+    }
+    let evidence = Evidence::firmware(host, &[("sys_vendor", "VMware*")])?;
+    let lookup = |key: &str| guestinfo(host, key);
+    Some(if address(&lookup).is_some() { evidence } else { evidence.without_network() })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "fetch has one shape on every platform")]
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    let mut provision = Provision::new(Platform::Vmware);
+    let environment = environment(host, &mut provision);
+    let lookup = |key: &str| {
+        let properties = &environment.properties;
+        let property =
+            || properties.get(&format!("guestinfo.{key}")).or_else(|| properties.get(key)).cloned();
+        guestinfo(host, key).or_else(property).filter(|value| !value.is_empty())
+    };
+    add_facts(&mut provision, &lookup);
+    if provision.user_data.is_none()
+        && let Some(url) = address(&lookup)
+    {
+        let body = web.page(&url, MAX_USER_DATA);
+        provision.user_data = provision.take("user-data", body).and_then(Payload::from_bytes);
+    }
+    Ok(provision)
+}
+
+fn guestinfo(host: &Host, key: &str) -> Option<String> {
+    let output = host.output(TOOL, &[&format!("info-get guestinfo.{key}")])?;
+    let text = String::from_utf8(output).ok()?;
+    Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty())
+}
+
+fn environment(host: &Host, provision: &mut Provision) -> Environment {
+    let on_disk = disk::labelled(host, &OVF_LABELS).and_then(|(_, mut volume)| {
+        let read = volume.read(OVF_FILE, MAX_METADATA);
+        provision.take(OVF_FILE, read)
+    });
+    let xml = on_disk.or_else(|| guestinfo(host, "ovfEnv").map(String::into_bytes));
+    let parsed = xml.map(|xml| Environment::parse(&xml)).transpose();
+    provision.take(OVF_FILE, parsed).unwrap_or_default()
+}
+
+/// Where Ignition's and CoreOS's users say their configuration is.
+fn address(lookup: Lookup<'_>) -> Option<String> {
+    lookup("ignition.config.url").or_else(|| lookup("coreos.config.url"))
+}
+
+/// Turns the variables into facts; pure.
+fn add_facts(provision: &mut Provision, lookup: Lookup<'_>) {
+    let mut data = |key: &str| {
+        let decoded = lookup(key).map(|text| decode(&text, lookup(&format!("{key}.encoding")).as_deref()));
+        provision.take(key, decoded.transpose())
+    };
+    let meta_data = data("metadata");
+    let vendor_data = data("vendordata");
+    let user_data =
+        ["userdata", "user-data", "ignition.config.data", "coreos.config.data"].into_iter().find_map(data);
+    provision.vendor_data = vendor_data.and_then(Payload::from_bytes);
+    provision.user_data = user_data.map(|bytes| plain(bytes, lookup)).and_then(Payload::from_bytes);
+    if let Some(document) = meta_data {
+        let tree = add_meta_data(provision, &document);
+        provision.network_config = network_of(provision, &tree).and_then(Payload::from_bytes);
+    }
+    let or = |known: &Option<String>, key: &str| known.clone().or_else(|| lookup(key));
+    provision.instance_id = or(&provision.instance_id, "instance-id");
+    let hostname = or(&provision.hostname, "hostname").or_else(|| lookup("local-hostname"));
+    provision.set_hostname(hostname);
+    if let Some(keys) = lookup("public-keys") {
+        provision.add_keys(&keys);
+    }
+    add_interfaces(provision, lookup);
+    provision.attribute("VMWARE_HOSTNAME", provision.hostname.clone());
+}
+
+/// The OVF property `user-data` is always base64 and has no `.encoding` beside it.
+fn plain(bytes: Vec<u8>, lookup: Lookup<'_>) -> Vec<u8> {
+    if lookup("user-data").is_none() {
+        return bytes;
+    }
+    BASE64_STANDARD.decode(bytes.trim_ascii()).unwrap_or(bytes)
+}
+
+/// `network` in the metadata is a map, or text that is encoded as `network.encoding` says.
+fn network_of(provision: &mut Provision, tree: &Tree) -> Option<Vec<u8>> {
+    match tree.text("/network") {
+        Some(text) => {
+            let decoded = decode(&text, tree.text("/network.encoding").as_deref()).map(Some);
+            provision.take("network-config", decoded)
+        }
+        None => tree.part("/network").map(|part| part.to_json()),
+    }
+}
+
+/// Undoes the encodings that VMware's users know.
+fn decode(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
+    let base64 = || {
+        let packed: String = text.split_whitespace().collect();
+        BASE64_STANDARD.decode(packed).map_err(|_| "it is not base64, but says so".to_owned())
+    };
+    match encoding.map(|name| name.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("") => Ok(text.as_bytes().to_vec()),
+        Some("base64" | "b64") => base64(),
+        Some("gzip" | "gz") => unzip(text.as_bytes()),
+        Some("gzip+base64" | "gzip+b64" | "gz+base64" | "gz+b64") => unzip(&base64()?),
+        Some(_) => Err("its encoding is none of base64, gzip and gzip+base64".to_owned()),
+    }
+}
+
+fn unzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let source = flate2::read::GzDecoder::new(bytes);
+    read_all(source.take(MAX_USER_DATA + 1), MAX_USER_DATA)
+        .map_err(|error| format!("it cannot be unzipped: {error}"))
+}
+
+/// CoreOS's own description of the network: `interface.N.mac`, `.dhcp`, `.ip.M.address` and so on.
+fn add_interfaces(provision: &mut Provision, lookup: Lookup<'_>) {
+    let dns: Vec<_> = numbered(MAX_ADDRESSES, |index| lookup(&format!("dns.server.{index}"))?.parse().ok());
+    let links: Vec<Link> = numbered(MAX_INTERFACES, |index| {
+        let value = |key: &str| lookup(&format!("interface.{index}.{key}"));
+        let mut link = Link::with_mac(&value("mac")?)?;
+        link.dhcp4 = value("dhcp").as_deref() == Some("yes");
+        link.dns.clone_from(&dns);
+        let addresses = numbered(MAX_ADDRESSES, |number| value(&format!("ip.{number}.address")));
+        for address in &addresses {
+            if let Some((address, prefix)) = address.split_once('/') {
+                link.add_address(Some(address), Some(prefix));
+                note_address(provision, address, value("role").as_deref());
+            }
+        }
+        for number in 0..MAX_ADDRESSES {
+            let gateway = value(&format!("route.{number}.gateway"));
+            let destination = value(&format!("route.{number}.destination"));
+            link.add_route(destination.as_deref(), gateway.as_deref());
+        }
+        Some(link)
+    });
+    if provision.network_config.is_none() {
+        provision.network_config = ethernets(&links);
+    }
+}
+
+/// The values from number 0 to the first that is missing.
+fn numbered<T>(most: usize, value: impl FnMut(usize) -> Option<T>) -> Vec<T> {
+    (0..most).map_while(value).collect()
+}
+
+fn note_address(provision: &mut Provision, address: &str, role: Option<&str>) {
+    let known = &mut provision.addresses;
+    let (v4, v6) = match role {
+        Some("public") => (&mut known.public_ipv4, &mut known.public_ipv6),
+        _ => (&mut known.private_ipv4, &mut known.private_ipv6),
+    };
+    *v4 = v4.or_else(|| address.parse().ok());
+    *v6 = v6.or_else(|| address.parse().ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{Timing, detect, disk::tests::iso_image, host::twin};
+
+    fn told(variables: &[(&str, &str)]) -> Provision {
+        let variables: BTreeMap<String, String> =
+            variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut provision = Provision::new(Platform::Vmware);
+        add_facts(&mut provision, &|key| variables.get(key).cloned());
+        provision
+    }
+
+    #[test]
+    fn cloud_inits_variables_are_decoded() {
+        let provision = told(&[
+            ("metadata", "instance-id: vm-7\nlocal-hostname: n7\nnetwork: {version: 2}\n"),
+            ("userdata", "H4sIAAAAAAAAA1NOzskvTdFNzs9Ly0znAgAFVrO4DgAAAA=="),
+            ("userdata.encoding", "gzip+base64"),
+        ]);
+
+        assert_eq!(provision.problems, []);
+        assert_eq!(provision.instance_id.as_deref(), Some("vm-7"));
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n");
+        assert_eq!(provision.network_config.unwrap().as_bytes(), b"{\"version\":2}");
+    }
+
+    #[test]
+    fn coreos_variables_describe_name_network_and_configuration() {
+        let provision = told(&[
+            ("hostname", "n8"),
+            ("coreos.config.data", "eyB9"),
+            ("coreos.config.data.encoding", "base64"),
+            ("interface.0.mac", "00:50:56:00:00:01"),
+            ("interface.0.dhcp", "no"),
+            ("interface.0.role", "private"),
+            ("interface.0.ip.0.address", "10.0.0.8/24"),
+            ("interface.0.route.0.gateway", "10.0.0.1"),
+            ("interface.0.route.0.destination", "0.0.0.0/0"),
+            ("dns.server.0", "9.9.9.9"),
+        ]);
+
+        assert_eq!(provision.hostname.as_deref(), Some("n8"));
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"{ }");
+        assert_eq!(provision.addresses.private_ipv4, Some([10, 0, 0, 8].into()));
+        let network = String::from_utf8(provision.network_config.unwrap().as_bytes().to_vec()).unwrap();
+        assert!(network.contains("\"via\":\"10.0.0.1\"") && network.contains("9.9.9.9"), "{network}");
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_reported_by_its_name() {
+        let provision = told(&[("userdata", "***"), ("userdata.encoding", "b64"), ("hostname", "kept")]);
+
+        assert!(provision.lacks("userdata"));
+        assert_eq!(provision.hostname.as_deref(), Some("kept"));
+    }
+
+    #[test]
+    fn the_ovf_disk_is_read_without_any_tool() {
+        let xml: &[u8] = br#"<Environment xmlns:oe="urn:oe"><PropertySection>
+            <Property oe:key="hostname" oe:value="n9"/><Property oe:key="user-data" oe:value="I2Nsb3VkLWNvbmZpZwo="/>
+            </PropertySection></Environment>"#;
+        let machine = twin(&[]);
+        machine.attach("sr0", &iso_image("OVF ENV", &[("ovf-env.xml", xml)]), "");
+
+        let detected = detect(&machine.host).unwrap();
+        let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+
+        assert_eq!(detected.platform, Platform::Vmware);
+        assert_eq!(provision.hostname.as_deref(), Some("n9"));
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n");
+    }
+}
