@@ -3,6 +3,8 @@
 //! Knows texts and marks. Refuses to know what is right or wrong. Invariant: a shown line never
 //! shows the value of a key that may hold a secret, and JSON shows no line at all.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
@@ -44,7 +46,7 @@ pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Str
         out.push('\n');
     }
     if found.left_out() > 0 {
-        out += &format!("… and {} more\n\n", found.left_out());
+        let _ = write!(out, "… and {} more\n\n", found.left_out());
     }
     out + &summary(found)
 }
@@ -54,14 +56,14 @@ pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Str
 pub fn render_one(diagnostic: &Diagnostic, sources: &Sources, excerpts: Excerpts) -> String {
     let mut out = format!("{diagnostic}\n");
     let gutter = " ".repeat(digits(sources.place(diagnostic.at).line));
-    out += &format!("{gutter}--> {}\n", sources.place(diagnostic.at));
+    let _ = writeln!(out, "{gutter}--> {}", sources.place(diagnostic.at));
     let excerpt = match excerpts {
         Excerpts::Hidden => None,
         Excerpts::Shown => excerpt(diagnostic, sources, &gutter),
     };
     out += &excerpt.unwrap_or_default();
     if let Some(help) = &diagnostic.help {
-        out += &format!("{gutter} = help: {help}\n");
+        let _ = writeln!(out, "{gutter} = help: {help}");
     }
     out
 }

@@ -176,6 +176,12 @@ impl Diagnostics {
         &self.kept
     }
 
+    /// Whether further findings are only counted, so that no thought need go into them.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= KEPT
+    }
+
     /// How many were only counted.
     #[must_use]
     pub fn left_out(&self) -> usize {

@@ -4,11 +4,19 @@
 //! or another program. Invariants: bytes are bounded before they are parsed; every finding has a
 //! place; no value of a content, password or key is ever printed.
 
+pub mod address;
 pub mod caret;
+pub mod cloudconfig;
 pub mod diagnostic;
+pub mod part;
 pub mod payload;
+pub mod plan;
+pub mod protected;
+pub mod reading;
 pub mod secret;
 pub mod source;
-mod spelling;
+pub mod spelling;
+pub mod ssh_key;
+pub mod systemd;
 pub mod tokens;
 pub mod yaml;

@@ -69,13 +69,15 @@ struct Left {
 pub fn substitute(node: &mut Node, addresses: &Addresses, found: &mut Diagnostics) {
     match &mut node.value {
         Value::Mapping(entries) => {
-            entries.iter_mut().for_each(|entry| substitute(&mut entry.value, addresses, found));
+            for entry in entries {
+                substitute(&mut entry.value, addresses, found);
+            }
         }
         Value::Sequence(items) => items.iter_mut().for_each(|item| substitute(item, addresses, found)),
         Value::Scalar(scalar) if !scalar.binary && scalar.text.contains('$') => {
             let (text, left) = replace(&scalar.text, addresses);
             let literal = scalar.style == Style::Literal;
-            left.iter().for_each(|one| found.push(report(one, &scalar.text, node.at, literal)));
+            report(&left, &scalar.text, node.at, literal, found);
             scalar.text = text;
         }
         Value::Scalar(_) | Value::Unreadable => {}
@@ -86,8 +88,7 @@ pub fn substitute(node: &mut Node, addresses: &Addresses, found: &mut Diagnostic
 #[must_use]
 pub fn substitute_text(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> String {
     let (replaced, left) = replace(text, addresses);
-    left.iter()
-        .for_each(|one| found.push(report(one, text, Mark { width: 1, ..Mark::start_of(part) }, true)));
+    report(&left, text, Mark { width: 1, ..Mark::start_of(part) }, true, found);
     replaced
 }
 
@@ -115,15 +116,18 @@ fn replace(text: &str, addresses: &Addresses) -> (String, Vec<Left>) {
     (out, left)
 }
 
-fn report(left: &Left, text: &str, at: Mark, literal: bool) -> Diagnostic {
-    let width = u32::try_from(left.token.len() + 1).unwrap_or(1);
-    let at = if literal { place_in(text, left.offset, at, width) } else { at };
-    Diagnostic::error(
-        Code::UnknownToken,
-        at,
-        format!("this machine's platform does not say its `${}`; the text stays as it is", left.token),
-    )
-    .help("write the address, or escape the token as `\\$…` if the text is meant")
+fn report(left: &[Left], text: &str, at: Mark, literal: bool, found: &mut Diagnostics) {
+    for one in left {
+        let width = u32::try_from(one.token.len() + 1).unwrap_or(1);
+        // Finding the line takes time, which nobody spends on the ten-thousandth token.
+        let at = if literal && !found.is_full() { place_in(text, one.offset, at, width) } else { at };
+        let message =
+            format!("this machine's platform does not say its `${}`; the text stays as it is", one.token);
+        found.push(
+            Diagnostic::error(Code::UnknownToken, at, message)
+                .help("write the address, or escape the token as `\\$…` if the text is meant"),
+        );
+    }
 }
 
 fn place_in(text: &str, offset: usize, start: Mark, width: u32) -> Mark {

@@ -170,7 +170,7 @@ pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostic
     for event in Parser::new_from_str_with_options(text, options) {
         let step = match event {
             Ok((event, span)) => builder.take(event, &span),
-            Err(error) => Err(builder.syntax(&error)),
+            Err(error) => Err(Box::new(builder.syntax(&error))),
         };
         match step {
             Ok(Flow::GoOn) => {}
@@ -186,6 +186,7 @@ pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostic
 
 /// The top-level entries with one of these keys that can be read on their own, out of a document
 /// that as a whole can't: what a user needs to get into the machine and mend it.
+#[must_use]
 pub fn salvage(text: &str, part: u16, keys: &[&str]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for (first_line, block) in top_level_blocks(text) {
@@ -217,6 +218,9 @@ fn top_level_blocks(text: &str) -> Vec<(u32, &str)> {
     blocks.push((start_line, &text[start..]));
     blocks
 }
+
+/// What ends the reading of a document.
+type Stopped = Box<Diagnostic>;
 
 enum Flow {
     GoOn,
@@ -288,7 +292,7 @@ impl<'a> Builder<'a> {
         self.found.push(diagnostic);
     }
 
-    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Flow, Box<Diagnostic>> {
+    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Flow, Stopped> {
         let at = self.mark(span);
         match event {
             Event::DocumentStart(..) => return Ok(self.start_document(at)),
@@ -335,15 +339,16 @@ impl<'a> Builder<'a> {
     fn mark(&self, span: &Span) -> Mark {
         let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
         let column = u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1);
-        let width = match span.end.line() == span.start.line() {
-            true => u32::try_from(span.end.col().saturating_sub(span.start.col())).unwrap_or(u32::MAX),
-            false => 1,
+        let width = if span.end.line() == span.start.line() {
+            u32::try_from(span.end.col().saturating_sub(span.start.col())).unwrap_or(u32::MAX)
+        } else {
+            1
         };
         Mark { part: self.part, line: line(span.start.line()), column, width }
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Mark) -> Node {
-        let known = tag.is_none_or(|tag| tag.is_yaml_core_schema());
+        let known = tag.is_none_or(Tag::is_yaml_core_schema);
         let binary =
             tag.is_some_and(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary"));
         let text_tag = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
@@ -366,15 +371,15 @@ impl<'a> Builder<'a> {
         Node { at, value: Value::Scalar(Scalar { text: text.to_owned(), style, binary }) }
     }
 
-    fn open(&mut self, at: Mark, anchor: usize, content: Content) -> Result<(), Box<Diagnostic>> {
+    fn open(&mut self, at: Mark, anchor: usize, content: Content) -> Result<(), Stopped> {
         if self.open.len() >= DEEPEST {
-            return Err(too_deep(at));
+            return Err(Box::new(too_deep(at)));
         }
         self.open.push(Frame { at, anchor, content, deepest: 0 });
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Box<Diagnostic>> {
+    fn close(&mut self) -> Result<(), Stopped> {
         let Some(frame) = self.open.pop() else { return Ok(()) };
         let value = match frame.content {
             Content::Sequence(items) => Value::Sequence(items),
@@ -383,7 +388,7 @@ impl<'a> Builder<'a> {
         self.finish(Node { at: frame.at, value }, frame.anchor, frame.deepest + 1)
     }
 
-    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Box<Diagnostic>> {
+    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Stopped> {
         let Some(target) = self.anchors.get(&anchor) else {
             self.report(Diagnostic::error(Code::BadValue, at, "this alias stands inside what it stands for"));
             return self.finish(Node { at, value: Value::Unreadable }, 0, 0);
@@ -391,13 +396,13 @@ impl<'a> Builder<'a> {
         let (cost, depth) = (target.cost, target.depth);
         self.spend(cost, at)?;
         if self.open.len() + depth > DEEPEST {
-            return Err(too_deep(at));
+            return Err(Box::new(too_deep(at)));
         }
         let node = self.anchors.get(&anchor).map(|target| target.node.clone());
         self.finish(node.unwrap_or(Node { at, value: Value::Unreadable }), 0, depth)
     }
 
-    fn spend(&mut self, cost: Cost, at: Mark) -> Result<(), Box<Diagnostic>> {
+    fn spend(&mut self, cost: Cost, at: Mark) -> Result<(), Stopped> {
         self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
         self.spent.text = self.spent.text.saturating_add(cost.text);
         if self.spent.nodes <= MOST_NODES && self.spent.text <= MOST_TEXT {
@@ -414,7 +419,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A node is complete: it becomes the root, or a part of the innermost open collection.
-    fn finish(&mut self, node: Node, anchor: usize, depth: usize) -> Result<(), Box<Diagnostic>> {
+    fn finish(&mut self, node: Node, anchor: usize, depth: usize) -> Result<(), Stopped> {
         if let Value::Scalar(scalar) = &node.value {
             self.spend(Cost { nodes: 1, text: scalar.text.len() }, node.at)?;
         } else {
@@ -442,17 +447,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn syntax(&self, error: &ScanError) -> Box<Diagnostic> {
+    fn syntax(&self, error: &ScanError) -> Diagnostic {
         let marker = error.marker();
         let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
         let column = u32::try_from(marker.col()).unwrap_or(u32::MAX).saturating_add(1);
         let at = Mark { part: self.part, line: line.max(1), column, width: 1 };
         let message = format!("this is not YAML: {}", error.kind());
         let diagnostic = Diagnostic::error(Code::Syntax, at, message);
-        Box::new(match advice(error.kind()) {
+        match advice(error.kind()) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
-        })
+        }
     }
 }
 
@@ -474,9 +479,9 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
     }
 }
 
-fn too_deep(at: Mark) -> Box<Diagnostic> {
+fn too_deep(at: Mark) -> Diagnostic {
     let message = format!("the document nests deeper than {DEEPEST} levels here");
-    Box::new(Diagnostic::error(Code::LimitExceeded, at, message))
+    Diagnostic::error(Code::LimitExceeded, at, message)
 }
 
 fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> (Key, Mark) {
@@ -511,13 +516,10 @@ fn with_merged(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
             _ => sources.push(node),
         }
     }
+    let mut seen: HashSet<String> = entries.iter().map(|own| own.key.clone()).collect();
     for source in sources {
         let Value::Mapping(more) = source.value else { continue };
-        for entry in more {
-            if !entries.iter().any(|own| own.key == entry.key) {
-                entries.push(entry);
-            }
-        }
+        entries.extend(more.into_iter().filter(|entry| seen.insert(entry.key.clone())));
     }
     entries
 }

@@ -65,7 +65,7 @@ fn an_alias_bomb_is_refused_at_once() {
     let mut bomb = "a0: &a0 [lol,lol,lol,lol,lol,lol,lol,lol,lol,lol]\n".to_owned();
     for level in 1..10 {
         let refs = vec![format!("*a{}", level - 1); 10].join(",");
-        bomb += &format!("a{level}: &a{level} [{refs}]\n");
+        bomb.extend([format!("a{level}: &a{level} [{refs}]\n")]);
     }
 
     let (node, found) = read(&bomb);
@@ -78,7 +78,7 @@ fn an_alias_bomb_is_refused_at_once() {
 fn a_chain_of_aliases_is_not_deeper_than_the_limit() {
     let mut chain = "a0: &a0 [x]\n".to_owned();
     for level in 1..500 {
-        chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        chain.extend([format!("a{level}: &a{level} [*a{}]\n", level - 1)]);
     }
 
     assert!(codes(&read(&chain).1)[0].0 == "limit-exceeded");

@@ -1,0 +1,281 @@
+//! Who gets in by ssh, and with what.
+//!
+//! Knows keys, host keys and passwords of the top level. Refuses a key sshd could not read, alone:
+//! its neighbours stay. Invariant: nothing here takes an existing way in away.
+
+use std::collections::HashSet;
+
+use super::document::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::{KeySource, Password};
+use crate::secret::Secret;
+use crate::source::{At, Mark};
+use crate::ssh_key;
+use crate::yaml::{Node, Value};
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] = &[
+    key("ssh_authorized_keys"),
+    key("ssh_import_id"),
+    key("ssh_keys"),
+    key("ssh_deletekeys"),
+    key("ssh_genkeytypes"),
+    translated("ssh_pwauth", "PasswordAuthentication in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
+    translated("disable_root", "PermitRootLogin in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
+    refused("disable_root_opts", "root's keys are not changed; `disable_root: true` closes root's login"),
+    key("allow_public_ssh_keys"),
+    key("password"),
+    key("chpasswd"),
+    no_effect("ssh_quiet_keygen", "keys are always made quietly"),
+    no_effect("ssh_publish_hostkeys", "no platform is told the host keys"),
+    no_effect("no_ssh_fingerprints", "no fingerprints are printed"),
+    no_effect("ssh_fp_console_blacklist", "no fingerprints are printed"),
+    no_effect("ssh_key_console_blacklist", "no keys are printed"),
+    no_effect("ssh", "no keys are printed to the console"),
+];
+
+/// The keys of `chpasswd`.
+pub const CHPASSWD_KEYS: &[Key] = &[key("expire"), key("users"), key("list")];
+/// The keys of an item of `chpasswd.users`.
+pub const CHPASSWD_USER_KEYS: &[Key] = &[key("name"), key("password"), key("type")];
+/// The keys of `ssh_keys`.
+pub const HOST_KEY_KEYS: &[Key] = &[
+    key("rsa_private"),
+    key("rsa_public"),
+    key("rsa_certificate"),
+    key("ecdsa_private"),
+    key("ecdsa_public"),
+    key("ecdsa_certificate"),
+    key("ed25519_private"),
+    key("ed25519_public"),
+    key("ed25519_certificate"),
+    refused("dsa_private", "sshd no longer knows DSA; give an ed25519 key"),
+    refused("dsa_public", "sshd no longer knows DSA; give an ed25519 key"),
+    refused("dsa_certificate", "sshd no longer knows DSA; give an ed25519 key"),
+];
+
+const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
+
+/// What a document says about getting in.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Access {
+    /// Keys for the image's own user.
+    pub keys: Vec<At<String>>,
+    /// Accounts elsewhere whose keys are imported.
+    pub imports: Vec<At<KeySource>>,
+    /// Given host keys: file name below /etc/ssh and content.
+    pub host_keys: Vec<(String, Secret<String>)>,
+    /// Where they stand.
+    pub host_keys_at: Option<Mark>,
+    /// Whether host keys that came with the disk are removed; yes unless said otherwise.
+    pub keep_host_keys: bool,
+    /// Which types of host keys are made.
+    pub key_types: Vec<String>,
+    /// Password logins.
+    pub password_login: Option<At<bool>>,
+    /// Whether root's login is closed.
+    pub close_root: Option<At<bool>>,
+    /// Whether the platform's keys are left out.
+    pub without_platform_keys: bool,
+    /// The default user's password.
+    pub password: Option<At<Password>>,
+    /// Passwords by name.
+    pub passwords: Vec<At<(String, Password)>>,
+    /// Whether these passwords must be changed at the first login.
+    pub expire: bool,
+}
+
+impl Access {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        let (passwords, expire) = chpasswd(fields, found);
+        Self {
+            keys: authorized_keys(fields, "ssh_authorized_keys", found),
+            imports: imports(fields, "ssh_import_id", found),
+            host_keys: host_keys(fields, found),
+            host_keys_at: fields.key_at("ssh_keys"),
+            keep_host_keys: fields.flag("ssh_deletekeys", found).is_some_and(|flag| !flag.value),
+            key_types: key_types(fields, found),
+            password_login: password_login(fields, found),
+            close_root: fields.flag("disable_root", found),
+            without_platform_keys: fields
+                .flag("allow_public_ssh_keys", found)
+                .is_some_and(|flag| !flag.value),
+            password: fields.text("password", found).map(|text| text.map(password)),
+            passwords,
+            expire,
+        }
+    }
+}
+
+/// The keys of a list, or of a text that holds one a line.
+pub(crate) fn authorized_keys(
+    fields: &mut Fields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Vec<At<String>> {
+    let (mut good, mut seen) = (Vec::new(), HashSet::new());
+    for text in fields.texts(name, found) {
+        for line in ssh_key::lines(&text.value) {
+            match ssh_key::check(line) {
+                Ok(()) if !seen.insert(line.to_owned()) => {}
+                Ok(()) => good.push(At { value: line.to_owned(), at: text.at }),
+                Err(flaw) => found.push(
+                    Diagnostic::error(
+                        Code::BadValue,
+                        text.at,
+                        format!("this key {}; it is left out", flaw.words()),
+                    )
+                    .key(fields.child(name)),
+                ),
+            }
+        }
+    }
+    good
+}
+
+/// `gh:name` and `lp:name`; without a prefix Launchpad is meant, as ssh-import-id has it.
+pub(crate) fn imports(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<At<KeySource>> {
+    let mut sources = Vec::new();
+    for text in fields.texts(name, found) {
+        let source = match text.value.split_once(':') {
+            Some(("gh", account)) if is_account(account) => KeySource::GitHub(account.to_owned()),
+            Some(("lp", account)) if is_account(account) => KeySource::Launchpad(account.to_owned()),
+            None if is_account(&text.value) => KeySource::Launchpad(text.value.clone()),
+            _ => {
+                found.push(
+                    Diagnostic::error(Code::BadValue, text.at, "this is no account to import keys from")
+                        .key(fields.child(name))
+                        .help("write `gh:NAME` for GitHub or `lp:NAME` for Launchpad"),
+                );
+                continue;
+            }
+        };
+        sources.push(At { value: source, at: text.at });
+    }
+    sources
+}
+
+/// Whether a name can stand in the address of a key server.
+pub(crate) fn is_account(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c))
+}
+
+fn host_keys(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+    let Some(node) = fields.node("ssh_keys") else { return Vec::new() };
+    let Some(mut keys) = Fields::open(node, HOST_KEY_KEYS, fields.child("ssh_keys"), found) else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for kind in KEY_TYPES {
+        for (part, ending) in [("private", ""), ("public", ".pub"), ("certificate", "-cert.pub")] {
+            if let Some(text) = keys.text(&format!("{kind}_{part}"), found) {
+                let content = text.value.trim_end().to_owned() + "\n";
+                files.push((format!("ssh_host_{kind}_key{ending}"), Secret::new(content)));
+            }
+        }
+    }
+    files
+}
+
+fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let mut types = Vec::new();
+    for text in fields.texts("ssh_genkeytypes", found) {
+        if KEY_TYPES.contains(&text.value.as_str()) {
+            types.push(text.value);
+        } else {
+            let diagnostic = super::document::bad_choice("ssh_genkeytypes", &text.value, text.at, KEY_TYPES);
+            fields.refuse("ssh_genkeytypes", diagnostic, found);
+        }
+    }
+    types
+}
+
+fn password_login(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<bool>> {
+    let unchanged = fields.node("ssh_pwauth").and_then(text_of).is_some_and(|text| text.value == "unchanged");
+    if unchanged { None } else { fields.flag("ssh_pwauth", found) }
+}
+
+fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<At<(String, Password)>>, bool) {
+    let Some(node) = fields.node("chpasswd") else { return (Vec::new(), true) };
+    let Some(mut inner) = Fields::open(node, CHPASSWD_KEYS, fields.child("chpasswd"), found) else {
+        return (Vec::new(), true);
+    };
+    let expire = inner.flag("expire", found).is_none_or(|flag| flag.value);
+    let mut passwords = old_list(&mut inner, found);
+    for (index, item) in inner.list("users", found).iter().enumerate() {
+        let path = inner.child(&format!("users[{index}]"));
+        passwords.extend(chpasswd_user(item, path, found));
+    }
+    (passwords, expire)
+}
+
+fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<(String, Password)>> {
+    let mut fields = Fields::open(item, CHPASSWD_USER_KEYS, path, found)?;
+    let name = fields.text("name", found);
+    let kind = fields.choice("type", &["hash", "text", "RANDOM"], found).map_or("hash", |kind| kind.value);
+    let value = fields.text("password", found);
+    if fields.broken() {
+        return None;
+    }
+    let password = match (kind, value) {
+        ("RANDOM", _) => Password::Random,
+        ("hash", Some(value)) => Password::Hash(Secret::new(value.value)),
+        (_, Some(value)) => Password::Plain(Secret::new(value.value)),
+        (_, None) => {
+            fields.refuse(
+                "password",
+                Diagnostic::error(Code::MissingKey, item.at, "`password` is missing"),
+                found,
+            );
+            return None;
+        }
+    };
+    let Some(name) = name else {
+        fields.refuse("name", Diagnostic::error(Code::MissingKey, item.at, "`name` is missing"), found);
+        return None;
+    };
+    Some(At { value: (name.value, password), at: item.at })
+}
+
+/// `list`: `name:password` a line, where `R` and `RANDOM` ask for a made-up one.
+fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String, Password)>> {
+    let Some(node) = fields.node("list") else { return Vec::new() };
+    let at = node.at;
+    let texts: Vec<At<String>> = match &node.value {
+        Value::Mapping(_) => {
+            let diagnostic = wrong_type("lines of `name:password`", node);
+            fields.refuse("list", diagnostic, found);
+            return Vec::new();
+        }
+        _ => fields.texts("list", found),
+    };
+    let mut passwords = Vec::new();
+    for line in
+        texts.iter().flat_map(|text| text.value.lines()).map(str::trim).filter(|line| !line.is_empty())
+    {
+        if let Some((name, value)) = line.split_once(':') {
+            passwords.push(At { value: (name.to_owned(), password(value.to_owned())), at });
+        } else {
+            let diagnostic = Diagnostic::error(Code::BadValue, at, "a line here is not `name:password`");
+            fields.refuse("list", diagnostic, found);
+        }
+    }
+    passwords
+}
+
+/// A password as people write it: a hash, `RANDOM`, or plain text.
+pub(crate) fn password(text: String) -> Password {
+    match text.as_str() {
+        "R" | "RANDOM" => Password::Random,
+        _ if is_hash(&text) => Password::Hash(Secret::new(text)),
+        _ => Password::Plain(Secret::new(text)),
+    }
+}
+
+/// Whether a text has the shape that crypt(3) gives to hashes.
+pub(crate) fn is_hash(text: &str) -> bool {
+    let known = ["$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "$7$", "$y$", "$gy$"];
+    known.iter().any(|prefix| text.starts_with(prefix)) && !text.contains([':', '\n', ' '])
+}

@@ -1,0 +1,423 @@
+//! Users and groups.
+//!
+//! Knows CoreOS's and cloud-init's options of a user. Refuses what useradd would refuse, field by
+//! field: a user with a bad shell is still made, since people may depend on getting in as that user.
+//! Invariant: a name that reaches a plan is one that useradd accepts.
+
+use std::collections::HashSet;
+
+use super::access::{authorized_keys, imports, is_account, is_hash};
+use super::document::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::{Group, KeySource, Password, User};
+use crate::secret::Secret;
+use crate::source::{At, Mark};
+use crate::yaml::{Entry, Node, Value};
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] = &[key("users"), key("user"), key("groups")];
+
+/// The keys of a user.
+pub const USER_KEYS: &[Key] = &[
+    key("name"),
+    key("gecos"),
+    key("homedir"),
+    key("groups"),
+    key("primary_group"),
+    key("no_user_group"),
+    key("no_create_home"),
+    key("no_log_init"),
+    key("system"),
+    key("shell"),
+    key("uid"),
+    key("create_groups"),
+    key("passwd"),
+    translated("hashed_passwd", "the same as `passwd`"),
+    key("plain_text_passwd"),
+    key("lock_passwd"),
+    key("expiredate"),
+    key("inactive"),
+    translated("sudo", "/etc/sudoers.d/90-cloud-init-users"),
+    key("ssh_authorized_keys"),
+    key("ssh_import_id"),
+    translated("coreos_ssh_import_github", "the same as `ssh_import_id: [gh:NAME]`"),
+    translated("coreos_ssh_import_github_users", "the same as `ssh_import_id: [gh:NAME]`"),
+    key("coreos_ssh_import_url"),
+    refused("doas", "there is no doas on this system; use `sudo`"),
+    refused("ssh_redirect_user", "give the user keys of its own"),
+    refused("selinux_user", "there is no SELinux on this system"),
+    refused("snapuser", "there is no snapd on this system"),
+    no_effect("lock_password", "it is spelled `lock_passwd`"),
+];
+
+/// useradd's bound.
+const LONGEST_NAME: usize = 32;
+
+/// A user as a document describes it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Person {
+    /// What useradd and its sisters need.
+    pub user: User,
+    /// Keys.
+    pub keys: Vec<At<String>>,
+    /// Accounts whose keys are imported.
+    pub imports: Vec<At<KeySource>>,
+    /// Groups that are made if they are missing.
+    pub make_groups: bool,
+    /// Whether this is the platform's default user under another name.
+    pub is_default: bool,
+}
+
+/// Users and groups of a document.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Accounts {
+    /// Groups, in their order.
+    pub groups: Vec<At<Group>>,
+    /// Users, in their order.
+    pub people: Vec<At<Person>>,
+}
+
+impl Accounts {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        let mut people: Vec<At<Person>> = default_user(fields, found).into_iter().collect();
+        people.extend(users(fields, found));
+        Self { groups: groups(fields, found), people }
+    }
+}
+
+/// `user`: another name or other options for the default user.
+fn default_user(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Person>> {
+    let node = fields.node("user")?;
+    let mut person = user(node, fields.child("user"), found)?;
+    if person.value.user.name == super::DEFAULT_USER {
+        return Some(person);
+    }
+    let user = &mut person.value.user;
+    if user.sudo.is_empty() {
+        user.sudo = vec!["ALL=(ALL) NOPASSWD:ALL".to_owned()];
+    }
+    if user.groups.is_empty() {
+        user.groups = vec!["sudo".to_owned()];
+    }
+    user.shell.get_or_insert_with(|| "/bin/bash".to_owned());
+    person.value.is_default = true;
+    Some(person)
+}
+
+fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
+    let Some(node) = fields.node("users") else { return Vec::new() };
+    let path = fields.child("users");
+    match &node.value {
+        Value::Sequence(items) => items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| user(item, format!("{path}[{index}]"), found))
+            .collect(),
+        Value::Mapping(entries) => entries
+            .iter()
+            .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
+            .collect(),
+        Value::Scalar(_) => node_names(node)
+            .into_iter()
+            .filter_map(|name| person_of(name.value, name.at, &path, found))
+            .collect(),
+        Value::Unreadable => Vec::new(),
+    }
+}
+
+/// A comma-separated text as a list of names.
+fn node_names(node: &Node) -> Vec<At<String>> {
+    let Some(text) = text_of(node) else { return Vec::new() };
+    let names = text.value.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| At { value: name.to_owned(), at: text.at }).collect()
+}
+
+/// `users: {name: {…}}`.
+fn named_user(entry: &Entry, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
+    if entry.value.is_null() {
+        return person_of(entry.key.clone(), entry.key_at, &path, found);
+    }
+    let fields = Fields::open(&entry.value, USER_KEYS, path, found)?;
+    person(fields, Some(At { value: entry.key.clone(), at: entry.key_at }), found)
+}
+
+/// An item of `users`: a name, `default`, or a mapping.
+fn user(node: &Node, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
+    if let Some(name) = text_of(node).filter(|_| !node.is_null()) {
+        return person_of(name.value, name.at, &path, found);
+    }
+    let fields = Fields::open(node, USER_KEYS, path, found)?;
+    person(fields, None, found)
+}
+
+/// A user of whom only the name is said; `default` is the image's own, which is there.
+fn person_of(name: String, at: Mark, path: &str, found: &mut Diagnostics) -> Option<At<Person>> {
+    if name == "default" {
+        return None;
+    }
+    if let Err(flaw) = check_name(&name) {
+        found.push(Diagnostic::error(Code::BadValue, at, format!("this user name {flaw}")).key(path));
+        return None;
+    }
+    Some(At { value: Person { user: User { name, ..User::default() }, ..Person::default() }, at })
+}
+
+fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnostics) -> Option<At<Person>> {
+    let Some(name) = fields.text("name", found).or(key) else {
+        let at = fields.at();
+        fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this user has no `name`"), found);
+        return None;
+    };
+    if let Err(flaw) = check_name(&name.value) {
+        let diagnostic = Diagnostic::error(Code::BadValue, name.at, format!("this user name {flaw}"));
+        fields.refuse("name", diagnostic, found);
+        return None;
+    }
+    let user = User {
+        uid: fields.number("uid", found).map(|number| number.value),
+        gecos: single_line(&mut fields, "gecos", found),
+        home: absolute(&mut fields, "homedir", found),
+        no_create_home: on(&mut fields, "no_create_home", found),
+        primary_group: primary_group(&mut fields, found),
+        groups: user_groups(&mut fields, found),
+        no_user_group: on(&mut fields, "no_user_group", found),
+        no_log_init: on(&mut fields, "no_log_init", found),
+        system: on(&mut fields, "system", found),
+        shell: absolute(&mut fields, "shell", found),
+        password: user_password(&mut fields, found),
+        lock: fields.flag("lock_passwd", found).map(|flag| flag.value),
+        expires: expiry(&mut fields, found),
+        inactive: fields.number("inactive", found).map(|number| number.value),
+        sudo: sudo(&mut fields, found),
+        name: name.value,
+    };
+    let make_groups = fields.flag("create_groups", found).is_none_or(|flag| flag.value);
+    let keys = authorized_keys(&mut fields, "ssh_authorized_keys", found);
+    let imports = all_imports(&mut fields, found);
+    Some(At { value: Person { user, keys, imports, make_groups, is_default: false }, at: name.at })
+}
+
+fn on(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> bool {
+    fields.flag(name, found).is_some_and(|flag| flag.value)
+}
+
+/// What useradd accepts on Debian, without the characters that passwd's format forbids.
+pub fn check_name(name: &str) -> Result<(), &'static str> {
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_uppercase() || c == '_');
+    let body = name.trim_end_matches('$');
+    let rest = body.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match name.len() {
+        0 => Err("is empty"),
+        length if length > LONGEST_NAME => Err("has more than 32 characters"),
+        _ if !first => Err("does not begin with a letter or an underscore"),
+        _ if !rest => Err("has characters other than letters, digits, `-`, `_` and `.`"),
+        _ => Ok(()),
+    }
+}
+
+fn single_line(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
+    let text = fields.text(name, found)?;
+    if text.value.contains([':', '\n']) {
+        let diagnostic =
+            Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be one line without colons"));
+        fields.refuse(name, diagnostic, found);
+        return None;
+    }
+    Some(text.value)
+}
+
+fn absolute(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
+    let text = fields.text(name, found)?;
+    let good = text.value.starts_with('/') && !text.value.contains([':', '\n', '\0']);
+    if !good {
+        let diagnostic =
+            Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be an absolute path"));
+        fields.refuse(name, diagnostic, found);
+        return None;
+    }
+    Some(text.value)
+}
+
+fn primary_group(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let text = fields.text("primary_group", found)?;
+    if check_name(&text.value).is_err() && text.value.parse::<u32>().is_err() {
+        let diagnostic =
+            Diagnostic::error(Code::BadValue, text.at, "`primary_group` is not the name of a group");
+        fields.refuse("primary_group", diagnostic, found);
+        return None;
+    }
+    Some(text.value)
+}
+
+/// A list, a text with commas, or the keys of a mapping.
+fn user_groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let Some(node) = fields.node("groups") else { return Vec::new() };
+    let names: Vec<At<String>> = match &node.value {
+        Value::Mapping(entries) => {
+            entries.iter().map(|entry| At { value: entry.key.clone(), at: entry.key_at }).collect()
+        }
+        Value::Scalar(_) => node_names(node),
+        _ => fields.texts("groups", found),
+    };
+    let (mut good, mut seen) = (Vec::new(), HashSet::new());
+    for name in names {
+        match check_name(&name.value) {
+            Ok(()) if !seen.insert(name.value.clone()) => {}
+            Ok(()) => good.push(name.value),
+            Err(flaw) => {
+                let diagnostic =
+                    Diagnostic::error(Code::BadValue, name.at, format!("this group name {flaw}"));
+                fields.refuse("groups", diagnostic, found);
+            }
+        }
+    }
+    good
+}
+
+fn user_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Password> {
+    let hash = fields.text("hashed_passwd", found).or_else(|| fields.text("passwd", found));
+    if let Some(hash) = hash {
+        if !is_hash(&hash.value) && !matches!(hash.value.as_str(), "*" | "!" | "!!" | "x") {
+            found.push(
+                Diagnostic::error(
+                    Code::BadValue,
+                    hash.at,
+                    "this is not a password hash, so no password is set",
+                )
+                .key(fields.child("passwd"))
+                .help("make one with `openssl passwd -6`, or use `plain_text_passwd`"),
+            );
+            return None;
+        }
+        return is_hash(&hash.value).then(|| Password::Hash(Secret::new(hash.value)));
+    }
+    let plain = fields.text("plain_text_passwd", found)?;
+    if plain.value.contains(['\n', '\0']) {
+        let diagnostic = Diagnostic::error(Code::BadValue, plain.at, "`plain_text_passwd` must be one line");
+        fields.refuse("plain_text_passwd", diagnostic, found);
+        return None;
+    }
+    Some(Password::Plain(Secret::new(plain.value)))
+}
+
+fn expiry(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let text = fields.text("expiredate", found)?;
+    let digits =
+        |part: &str, count: usize| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = text.value.split('-').collect();
+    if let [year, month, day] = parts[..]
+        && digits(year, 4)
+        && digits(month, 2)
+        && digits(day, 2)
+    {
+        return Some(text.value);
+    }
+    let diagnostic =
+        Diagnostic::error(Code::BadValue, text.at, "`expiredate` must be a date like 2030-12-31");
+    fields.refuse("expiredate", diagnostic, found);
+    None
+}
+
+/// Text, a list of texts, or false.
+fn sudo(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let off =
+        fields.node("sudo").and_then(text_of).is_some_and(|text| text.value.eq_ignore_ascii_case("false"));
+    if off {
+        return Vec::new();
+    }
+    let mut rules = Vec::new();
+    for text in fields.texts("sudo", found) {
+        if text.value.contains('\n') || !text.value.contains('=') {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, text.at, "this is not a sudo rule, so it is left out");
+            fields.refuse("sudo", diagnostic.help("write one like `ALL=(ALL) NOPASSWD:ALL`"), found);
+        } else {
+            rules.push(text.value);
+        }
+    }
+    rules
+}
+
+fn all_imports(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<KeySource>> {
+    let mut sources = imports(fields, "ssh_import_id", found);
+    let mut accounts = fields.texts("coreos_ssh_import_github", found);
+    accounts.extend(fields.texts("coreos_ssh_import_github_users", found));
+    for account in accounts {
+        if is_account(&account.value) {
+            sources.push(account.map(KeySource::GitHub));
+        } else {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, account.at, "this is not the name of a GitHub account");
+            fields.refuse("coreos_ssh_import_github", diagnostic, found);
+        }
+    }
+    if let Some(url) = fields.text("coreos_ssh_import_url", found) {
+        if crate::address::is_web(&url.value) {
+            sources.push(url.map(KeySource::Url));
+        } else {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, url.at, "this is not an http or https address");
+            fields.refuse("coreos_ssh_import_url", diagnostic, found);
+        }
+    }
+    sources
+}
+
+/// A list of names or of `{name: [members]}`, or such a mapping.
+fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
+    let Some(node) = fields.node("groups") else { return Vec::new() };
+    let path = fields.child("groups");
+    let mut made = Vec::new();
+    match &node.value {
+        Value::Mapping(entries) => {
+            made.extend(entries.iter().filter_map(|entry| group_entry(entry, &path, found)));
+        }
+        Value::Scalar(_) => {
+            made.extend(
+                node_names(node).into_iter().filter_map(|name| group(name, Vec::new(), &path, found)),
+            );
+        }
+        Value::Sequence(items) => items.iter().for_each(|item| group_item(item, &path, &mut made, found)),
+        Value::Unreadable => {}
+    }
+    made
+}
+
+fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Diagnostics) {
+    match &item.value {
+        Value::Scalar(_) => {
+            made.extend(node_names(item).into_iter().filter_map(|name| group(name, Vec::new(), path, found)));
+        }
+        Value::Mapping(entries) => {
+            made.extend(entries.iter().filter_map(|entry| group_entry(entry, path, found)));
+        }
+        _ => found.push(wrong_type("the name of a group or `name: [members]`", item).key(path)),
+    }
+}
+
+fn group_entry(entry: &Entry, path: &str, found: &mut Diagnostics) -> Option<At<Group>> {
+    let members = match &entry.value.value {
+        Value::Sequence(items) => items.iter().filter_map(text_of).collect(),
+        Value::Scalar(_) if !entry.value.is_null() => node_names(&entry.value),
+        _ => Vec::new(),
+    };
+    let mut good = Vec::new();
+    for member in members {
+        match check_name(&member.value) {
+            Ok(()) => good.push(member.value),
+            Err(flaw) => {
+                let message = format!("this member's name {flaw}; it is left out");
+                found.push(Diagnostic::error(Code::BadValue, member.at, message).key(path));
+            }
+        }
+    }
+    group(At { value: entry.key.clone(), at: entry.key_at }, good, path, found)
+}
+
+fn group(name: At<String>, members: Vec<String>, path: &str, found: &mut Diagnostics) -> Option<At<Group>> {
+    if let Err(flaw) = check_name(&name.value) {
+        found.push(Diagnostic::error(Code::BadValue, name.at, format!("this group name {flaw}")).key(path));
+        return None;
+    }
+    Some(name.map(|name| Group { name, members, ..Group::default() }))
+}

@@ -1,0 +1,197 @@
+//! Commands, and how the first boot ends.
+//!
+//! Knows `runcmd`, `bootcmd`, `final_message`, `phone_home` and `power_state`. Refuses to run
+//! anything. Invariant: an argument that stands in a list reaches its program as it was written.
+
+use super::document::{Fields, Key, key, no_effect, text_of, wrong_type};
+use crate::address;
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::{PhoneHome, Power};
+use crate::secret::Secret;
+use crate::source::At;
+use crate::yaml::{Node, Value};
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] =
+    &[key("runcmd"), key("bootcmd"), key("final_message"), key("phone_home"), key("power_state")];
+/// The keys of `phone_home`.
+pub const PHONE_HOME_KEYS: &[Key] = &[key("url"), key("post"), key("tries")];
+/// The keys of `power_state`.
+pub const POWER_KEYS: &[Key] = &[
+    key("mode"),
+    key("delay"),
+    key("message"),
+    key("condition"),
+    no_effect("timeout", "nothing is waited for: scripts run as units of their own"),
+];
+
+/// What can be told to `phone_home`'s address.
+const POSTS: [&str; 6] =
+    ["pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn"];
+const DEFAULT_TRIES: u32 = 10;
+const MOST_TRIES: u32 = 100;
+
+/// Commands and endings of a document.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Commands {
+    /// `runcmd` as a script.
+    pub run: Option<At<Secret<String>>>,
+    /// `bootcmd` as a script.
+    pub boot: Option<At<Secret<String>>>,
+    /// `final_message`.
+    pub message: Option<At<String>>,
+    /// `phone_home`.
+    pub phone_home: Option<At<PhoneHome>>,
+    /// `power_state`.
+    pub power: Option<At<Power>>,
+}
+
+impl Commands {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        Self {
+            run: script(fields, "runcmd", found),
+            boot: script(fields, "bootcmd", found),
+            message: fields.text("final_message", found),
+            phone_home: phone_home(fields, found),
+            power: power(fields, found),
+        }
+    }
+}
+
+/// One line a command. A broken one is left out, the others stay.
+fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<At<Secret<String>>> {
+    let node = fields.node(name)?;
+    let items = match &node.value {
+        Value::Scalar(_) => std::slice::from_ref(node),
+        _ => fields.list(name, found),
+    };
+    let mut body = String::new();
+    for (index, item) in items.iter().enumerate() {
+        if item.is_null() {
+            continue;
+        }
+        match command(item) {
+            Some(line) => body += &(line + "\n"),
+            None => found.push(
+                wrong_type("a command line or a list of its words", item)
+                    .key(fields.child(&format!("{name}[{index}]"))),
+            ),
+        }
+    }
+    let at = fields.key_at(name)?;
+    (!body.is_empty()).then(|| At { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
+}
+
+fn command(item: &Node) -> Option<String> {
+    match &item.value {
+        Value::Scalar(_) => text_of(item).map(|text| text.value),
+        Value::Sequence(words) => {
+            let words: Option<Vec<String>> =
+                words.iter().map(|word| Some(quote(&text_of(word)?.value))).collect();
+            words.map(|words| words.join(" "))
+        }
+        _ => None,
+    }
+}
+
+/// Quotes a word for the shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<PhoneHome>> {
+    let node = fields.node("phone_home")?;
+    let mut inner = Fields::open(node, PHONE_HOME_KEYS, fields.child("phone_home"), found)?;
+    let url = inner.text("url", found);
+    let post = post(&mut inner, found);
+    let tries =
+        inner.number::<u32>("tries", found).map_or(DEFAULT_TRIES, |tries| tries.value.clamp(1, MOST_TRIES));
+    match url {
+        Some(url) if address::is_web(&url.value) => {
+            Some(At { value: PhoneHome { url: url.value, post, tries }, at: node.at })
+        }
+        other => {
+            let at = other.map_or(node.at, |url| url.at);
+            inner.refuse(
+                "url",
+                Diagnostic::error(Code::BadValue, at, "`url` must be an http or https address"),
+                found,
+            );
+            None
+        }
+    }
+}
+
+fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let texts = fields.texts("post", found);
+    if texts.is_empty() || texts.iter().any(|text| text.value == "all") {
+        return POSTS.map(str::to_owned).to_vec();
+    }
+    let mut good = Vec::new();
+    for text in texts {
+        if POSTS.contains(&text.value.as_str()) {
+            good.push(text.value);
+        } else {
+            let diagnostic = super::document::bad_choice("post", &text.value, text.at, &POSTS);
+            fields.refuse("post", diagnostic, found);
+        }
+    }
+    good
+}
+
+fn power(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Power>> {
+    let node = fields.node("power_state")?;
+    let mut inner = Fields::open(node, POWER_KEYS, fields.child("power_state"), found)?;
+    let mode = inner.choice("mode", &["poweroff", "reboot", "halt"], found);
+    let delay_minutes = delay(&mut inner, found);
+    let message = inner.text("message", found).map(|text| text.value);
+    let (wanted, condition) = condition(&mut inner, found);
+    if inner.broken() || !wanted {
+        return None;
+    }
+    let Some(mode) = mode else {
+        let diagnostic = Diagnostic::error(Code::MissingKey, node.at, "`mode` is missing");
+        inner.refuse("mode", diagnostic.help("write `poweroff`, `reboot` or `halt`"), found);
+        return None;
+    };
+    Some(At { value: Power { mode: mode.value, delay_minutes, message, condition }, at: node.at })
+}
+
+/// `now`, a number of minutes, or `+` and such a number.
+fn delay(fields: &mut Fields<'_>, found: &mut Diagnostics) -> u32 {
+    let Some(text) = fields.text("delay", found) else { return 0 };
+    if text.value == "now" {
+        return 0;
+    }
+    let minutes = text.value.trim_start_matches('+').parse();
+    minutes.unwrap_or_else(|_| {
+        let diagnostic =
+            Diagnostic::error(Code::BadValue, text.at, "`delay` must be `now` or minutes like `+5`");
+        fields.refuse("delay", diagnostic, found);
+        0
+    })
+}
+
+/// Whether it may happen at all, and the command that decides.
+fn condition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (bool, Option<Vec<String>>) {
+    let Some(node) = fields.node("condition") else { return (true, None) };
+    if let Value::Scalar(scalar) = &node.value {
+        match scalar.as_bool() {
+            Some(wanted) => (wanted, None),
+            None => (true, Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), scalar.text.clone()])),
+        }
+    } else {
+        let words = fields.texts("condition", found).into_iter().map(|text| text.value).collect();
+        (true, Some(words))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote;
+
+    #[test]
+    fn words_are_quoted_whole() {
+        assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
+    }
+}

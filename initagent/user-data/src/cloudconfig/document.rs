@@ -1,0 +1,316 @@
+//! The fields of a mapping, read by name and type.
+//!
+//! Knows that hyphens equal underscores, that a wrong field costs itself only, and which names a
+//! mapping may have. Refuses to know what a field means. Invariant: each entry of a mapping is either
+//! read or reported.
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::source::{At, Mark};
+use crate::spelling;
+use crate::yaml::{Entry, Node, Style, Value};
+
+/// A name that a mapping may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Key {
+    /// The name, with underscores.
+    pub name: &'static str,
+    /// What becomes of it.
+    pub support: Support,
+}
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Support {
+    /// Accepted; it has nothing to do here, for this reason.
+    NoEffect(&'static str),
+    /// Refused by name; what to do instead.
+    Refused(&'static str),
+    /// It does what it is documented to do.
+    Supported,
+    /// It does what its author wants by other means, these.
+    Translated(&'static str),
+}
+
+/// A supported key.
+pub(crate) const fn key(name: &'static str) -> Key {
+    Key { name, support: Support::Supported }
+}
+
+/// A key that is turned into something else.
+pub(crate) const fn translated(name: &'static str, into: &'static str) -> Key {
+    Key { name, support: Support::Translated(into) }
+}
+
+/// A key that has nothing to do here.
+pub(crate) const fn no_effect(name: &'static str, because: &'static str) -> Key {
+    Key { name, support: Support::NoEffect(because) }
+}
+
+/// A key that can't be honoured.
+pub(crate) const fn refused(name: &'static str, instead: &'static str) -> Key {
+    Key { name, support: Support::Refused(instead) }
+}
+
+/// The entries of one mapping, by name.
+#[derive(Debug)]
+pub(crate) struct Fields<'n> {
+    entries: Vec<(&'static str, &'n Entry)>,
+    path: String,
+    at: Mark,
+    broken: bool,
+}
+
+impl<'n> Fields<'n> {
+    /// Reads the names of a mapping and reports those that are unknown, given twice or refused.
+    pub(crate) fn open(
+        node: &'n Node,
+        table: &'static [Key],
+        path: impl Into<String>,
+        found: &mut Diagnostics,
+    ) -> Option<Self> {
+        let path = path.into();
+        let Value::Mapping(entries) = &node.value else {
+            if !node.is_null() {
+                found.push(wrong_type("a mapping", node).key(path));
+            }
+            return None;
+        };
+        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false };
+        for entry in entries {
+            fields.accept(entry, table, found);
+        }
+        Some(fields)
+    }
+
+    fn accept(&mut self, entry: &'n Entry, table: &'static [Key], found: &mut Diagnostics) {
+        let name = entry.key.replace('-', "_");
+        let Some(key) = table.iter().find(|key| key.name == name) else {
+            let near = (!found.is_full()).then(|| near(&name, table)).flatten();
+            return found.push(self.unknown(entry, &name, near));
+        };
+        if self.entries.iter().any(|(known, _)| *known == key.name) {
+            return found.push(self.finding(
+                Diagnostic::error(
+                    Code::DuplicateKey,
+                    entry.key_at,
+                    format!(
+                        "`{}` is given twice, since hyphens equal underscores; this second one is not used",
+                        entry.key
+                    ),
+                ),
+                key.name,
+            ));
+        }
+        match key.support {
+            Support::Refused(_) | Support::NoEffect(_) if says_nothing(&entry.value) => {}
+            Support::Refused(instead) => found.push(
+                self.finding(
+                    Diagnostic::error(
+                        Code::Refused,
+                        entry.key_at,
+                        format!("`{}` can't be done on this system", entry.key),
+                    ),
+                    key.name,
+                )
+                .help(instead),
+            ),
+            Support::NoEffect(because) => found.push(self.finding(
+                Diagnostic::note(
+                    Code::NoEffect,
+                    entry.key_at,
+                    format!("`{}` has nothing to do here: {because}", entry.key),
+                ),
+                key.name,
+            )),
+            Support::Supported | Support::Translated(_) => self.entries.push((key.name, entry)),
+        }
+    }
+
+    fn unknown(&self, entry: &Entry, name: &str, near: Option<&str>) -> Diagnostic {
+        let place = if self.path.is_empty() { "a cloud-config" } else { self.path.as_str() };
+        let message = format!("`{}` is not a key of {place}", entry.key);
+        let diagnostic = Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
+        match near {
+            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+            None => diagnostic,
+        }
+    }
+
+    /// The path of keys to a field.
+    pub(crate) fn child(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Where the mapping starts.
+    pub(crate) fn at(&self) -> Mark {
+        self.at
+    }
+
+    /// Whether some field was given and could not be read.
+    pub(crate) fn broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Notes that a field could not be used, and reports why.
+    pub(crate) fn refuse(&mut self, name: &str, diagnostic: Diagnostic, found: &mut Diagnostics) {
+        self.broken = true;
+        found.push(self.finding(diagnostic, name));
+    }
+
+    fn finding(&self, diagnostic: Diagnostic, name: &str) -> Diagnostic {
+        diagnostic.key(self.child(name))
+    }
+
+    /// The value of a field, unless it is empty.
+    pub(crate) fn node(&self, name: &str) -> Option<&'n Node> {
+        debug_assert!(!name.contains('-'), "tables use underscores");
+        self.entry(name).map(|entry| &entry.value).filter(|node| !node.is_null())
+    }
+
+    /// Where the name of a field stands.
+    pub(crate) fn key_at(&self, name: &str) -> Option<Mark> {
+        self.entry(name).map(|entry| entry.key_at)
+    }
+
+    fn entry(&self, name: &str) -> Option<&'n Entry> {
+        self.entries.iter().find(|(known, _)| *known == name).map(|(_, entry)| *entry)
+    }
+
+    /// A text; numbers and booleans are taken as they are written.
+    pub(crate) fn text(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<String>> {
+        let node = self.node(name)?;
+        match text_of(node) {
+            Some(text) => Some(text),
+            None => self.mistyped(name, "text", node, found),
+        }
+    }
+
+    /// A boolean, quoted or not.
+    pub(crate) fn flag(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<bool>> {
+        let node = self.node(name)?;
+        match &node.value {
+            Value::Scalar(scalar) if scalar.as_bool().is_some() => {
+                scalar.as_bool().map(|value| At { value, at: node.at })
+            }
+            _ => self.mistyped(name, "true or false", node, found),
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<T>> {
+        let node = self.node(name)?;
+        let number = text_of(node).and_then(|text| text.value.trim().parse::<u64>().ok());
+        match number.and_then(|number| T::try_from(number).ok()) {
+            Some(value) => Some(At { value, at: node.at }),
+            None => self.mistyped(name, "a whole number in its range", node, found),
+        }
+    }
+
+    /// One of a set of words.
+    pub(crate) fn choice(
+        &mut self,
+        name: &str,
+        words: &'static [&'static str],
+        found: &mut Diagnostics,
+    ) -> Option<At<&'static str>> {
+        let text = self.text(name, found)?;
+        if let Some(word) = words.iter().find(|word| **word == text.value) {
+            return Some(At { value: word, at: text.at });
+        }
+        let diagnostic = bad_choice(name, &text.value, text.at, words);
+        self.refuse(name, diagnostic, found);
+        None
+    }
+
+    /// The items of a list.
+    pub(crate) fn list(&mut self, name: &str, found: &mut Diagnostics) -> &'n [Node] {
+        let Some(node) = self.node(name) else { return &[] };
+        if let Value::Sequence(items) = &node.value {
+            items
+        } else {
+            self.mistyped::<()>(name, "a list", node, found);
+            &[]
+        }
+    }
+
+    /// A list of texts; a single text counts as a list of one. Items of another type are reported.
+    pub(crate) fn texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<At<String>> {
+        let Some(node) = self.node(name) else { return Vec::new() };
+        match &node.value {
+            Value::Scalar(_) => text_of(node).into_iter().collect(),
+            Value::Sequence(items) => {
+                items.iter().filter_map(|item| self.text_item(name, item, found)).collect()
+            }
+            _ => {
+                self.mistyped::<()>(name, "a list of texts", node, found);
+                Vec::new()
+            }
+        }
+    }
+
+    fn text_item(&mut self, name: &str, item: &Node, found: &mut Diagnostics) -> Option<At<String>> {
+        if item.is_null() {
+            return None;
+        }
+        match text_of(item) {
+            Some(text) => Some(text),
+            None => self.mistyped(name, "text", item, found),
+        }
+    }
+
+    fn mistyped<T>(&mut self, name: &str, wanted: &str, node: &Node, found: &mut Diagnostics) -> Option<T> {
+        if node.value == Value::Unreadable {
+            self.broken = true;
+        } else {
+            let mut diagnostic = wrong_type(wanted, node);
+            diagnostic.message =
+                format!("`{name}` must be {}", diagnostic.message.trim_start_matches("this must be "));
+            self.refuse(name, diagnostic, found);
+        }
+        None
+    }
+}
+
+/// The key that was meant, if one is near.
+fn near(name: &str, table: &[Key]) -> Option<&'static str> {
+    let known = table.iter().filter(|key| !matches!(key.support, Support::Refused(_))).map(|key| key.name);
+    spelling::nearest(&name.to_ascii_lowercase(), known)
+}
+
+/// The text of a scalar; a `!!binary` one is not text.
+pub(crate) fn text_of(node: &Node) -> Option<At<String>> {
+    match &node.value {
+        Value::Scalar(scalar) if !scalar.binary => Some(At { value: scalar.text.clone(), at: node.at }),
+        _ => None,
+    }
+}
+
+/// Whether a scalar is written as a number without quotes.
+pub(crate) fn is_bare(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar(scalar) if scalar.style == Style::Plain)
+}
+
+/// Says what a value must be and what it is, without the value.
+pub(crate) fn wrong_type(wanted: &str, node: &Node) -> Diagnostic {
+    Diagnostic::error(Code::WrongType, node.at, format!("this must be {wanted}, but it is {}", node.shape()))
+}
+
+/// Says which words a field may have. The word that was written is no secret where this is used.
+pub(crate) fn bad_choice(name: &str, written: &str, at: Mark, words: &[&'static str]) -> Diagnostic {
+    let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`{name}` must be one of {list}"));
+    match spelling::nearest(written, words.iter().copied()) {
+        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+        None => diagnostic,
+    }
+}
+
+/// Empty, false and empty collections ask for nothing.
+fn says_nothing(node: &Node) -> bool {
+    match &node.value {
+        Value::Mapping(entries) => entries.is_empty(),
+        Value::Sequence(items) => items.is_empty(),
+        Value::Scalar(scalar) => node.is_null() || scalar.as_bool() == Some(false),
+        Value::Unreadable => true,
+    }
+}

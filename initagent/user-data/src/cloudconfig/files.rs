@@ -1,0 +1,334 @@
+//! `write_files`.
+//!
+//! Knows paths, encodings, owners and permissions. Refuses what could close the machine, and a file
+//! whose content or rights can't be understood: a secret must not land in a file that all may read.
+//! Invariant: a bad file costs itself only.
+
+use std::io::Read;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::document::{Fields, Key, bad_choice, is_bare, key};
+use crate::address;
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner};
+use crate::protected;
+use crate::secret::Secret;
+use crate::source::At;
+use crate::spelling;
+use crate::yaml::{Node, Value};
+
+/// The key of the top level that this module reads.
+pub const KEYS: &[Key] = &[key("write_files")];
+/// The keys of a file.
+pub const FILE_KEYS: &[Key] = &[
+    key("path"),
+    key("content"),
+    key("encoding"),
+    key("owner"),
+    key("permissions"),
+    key("append"),
+    key("defer"),
+    key("source"),
+];
+/// The keys of `source`.
+pub const SOURCE_KEYS: &[Key] = &[key("uri"), key("headers")];
+
+/// What a file may grow to when it is unpacked.
+const MOST_UNPACKED: u64 = 16 << 20;
+const DEFAULT_MODE: u32 = 0o644;
+const LONGEST_PATH: usize = 4095;
+
+/// A file and whether it waits for everything else.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Written {
+    /// The file.
+    pub file: File,
+    /// Whether it is written after users' own settings, as `defer` asks.
+    pub defer: bool,
+}
+
+/// The encodings people write; each is some of gzip and base64.
+const ENCODINGS: [(&str, bool, bool); 11] = [
+    ("", false, false),
+    ("text/plain", false, false),
+    ("text", false, false),
+    ("b64", false, true),
+    ("base64", false, true),
+    ("gz", true, false),
+    ("gzip", true, false),
+    ("gz+base64", true, true),
+    ("gzip+base64", true, true),
+    ("gz+b64", true, true),
+    ("gzip+b64", true, true),
+];
+
+pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Written>> {
+    let path = fields.child("write_files");
+    let items = fields.list("write_files", found).iter().enumerate();
+    items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), found)).collect()
+}
+
+fn file(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Written>> {
+    let mut fields = Fields::open(item, FILE_KEYS, path, found)?;
+    let path = file_path(&mut fields, found);
+    let content = content(&mut fields, found);
+    let mode = permissions(&mut fields, found);
+    let owner = owner(&mut fields, found);
+    let append = fields.flag("append", found).is_some_and(|flag| flag.value);
+    let defer = fields.flag("defer", found).is_some_and(|flag| flag.value);
+    if fields.broken() {
+        return None;
+    }
+    let existing = if append { Existing::Append } else { Existing::Replace };
+    let file = File { path: path?, content: content?, mode: mode.unwrap_or(DEFAULT_MODE), owner, existing };
+    Some(At { value: Written { file, defer }, at: item.at })
+}
+
+fn file_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let Some(text) = fields.text("path", found) else {
+        if !fields.broken() {
+            let at = fields.at();
+            fields.refuse("path", Diagnostic::error(Code::MissingKey, at, "this file has no `path`"), found);
+        }
+        return None;
+    };
+    match clean_path(&text.value) {
+        Err(flaw) => {
+            fields.refuse(
+                "path",
+                Diagnostic::error(Code::BadValue, text.at, format!("`path` {flaw}")),
+                found,
+            );
+            None
+        }
+        Ok(path) => match protected::path(&path) {
+            Some(instead) => {
+                let diagnostic =
+                    Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written"));
+                fields.refuse("path", diagnostic.help(instead), found);
+                None
+            }
+            None => Some(path),
+        },
+    }
+}
+
+/// The path as it is meant: relative ones start at the root, doubled slashes and dots vanish.
+pub fn clean_path(path: &str) -> Result<String, &'static str> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    match parts.last() {
+        _ if path.len() > LONGEST_PATH => Err("is too long"),
+        _ if path.contains(['\0', '\n']) => Err("has a line break or a zero in it"),
+        _ if parts.contains(&"..") => Err("has `..` in it; write where the file really goes"),
+        _ if path.ends_with('/') => Err("ends with a slash, but a file is to be written"),
+        None => Err("is empty"),
+        Some(_) => Ok(format!("/{}", parts.join("/"))),
+    }
+}
+
+fn content(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Content> {
+    let inline = inline(fields, found);
+    let Some(node) = fields.node("source") else { return inline.map(Secret::new).map(Content::Inline) };
+    let fallback = fields.node("content").and(inline).map(Secret::new);
+    let mut source = Fields::open(node, SOURCE_KEYS, fields.child("source"), found)?;
+    let url = source.text("uri", found);
+    let headers = headers(&source, found);
+    match url {
+        Some(url) if address::is_web(&url.value) => {
+            let (gzip, _) = encoding(fields, found)?;
+            Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback }))
+        }
+        _ => {
+            let at = url.map_or(node.at, |url| url.at);
+            let message = "`source.uri` must be an http or https address";
+            fields.refuse("source", Diagnostic::error(Code::BadValue, at, message), found);
+            None
+        }
+    }
+}
+
+fn headers(source: &Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+    let Some(node) = source.node("headers") else { return Vec::new() };
+    let Value::Mapping(entries) = &node.value else {
+        found.push(super::document::wrong_type("a mapping", node).key(source.child("headers")));
+        return Vec::new();
+    };
+    let value = |entry: &crate::yaml::Entry| super::document::text_of(&entry.value).map(|text| text.value);
+    entries.iter().filter_map(|entry| Some((entry.key.clone(), Secret::new(value(entry)?)))).collect()
+}
+
+/// The bytes of `content`, decoded; empty if there is none.
+fn inline(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<u8>> {
+    let (gzip, base64) = encoding(fields, found)?;
+    let Some(node) = fields.node("content") else { return Some(Vec::new()) };
+    let (mut bytes, base64) = match &node.value {
+        Value::Scalar(scalar) if scalar.binary => (scalar.text.as_bytes().to_vec(), true),
+        _ => (fields.text("content", found)?.value.into_bytes(), base64),
+    };
+    let at = node.at;
+    if base64 {
+        if let Some(decoded) = decode(&bytes) {
+            bytes = decoded;
+        } else {
+            fields.refuse("content", Diagnostic::error(Code::Encoding, at, "`content` is not base64"), found);
+            return None;
+        }
+    }
+    if gzip {
+        match unpack(&bytes) {
+            Ok(unpacked) => bytes = unpacked,
+            Err(flaw) => {
+                fields.refuse(
+                    "content",
+                    Diagnostic::error(Code::Encoding, at, format!("`content` {flaw}")),
+                    found,
+                );
+                return None;
+            }
+        }
+    }
+    Some(bytes)
+}
+
+/// Which of gzip and base64 `encoding` asks for.
+fn encoding(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(bool, bool)> {
+    let Some(text) = fields.text("encoding", found) else {
+        return (!fields.broken()).then_some((false, false));
+    };
+    let written = text.value.to_ascii_lowercase();
+    if let Some((_, gzip, base64)) = ENCODINGS.iter().find(|(name, ..)| *name == written) {
+        return Some((*gzip, *base64));
+    }
+    let near =
+        spelling::nearest(&written, ENCODINGS.iter().map(|(name, ..)| *name).filter(|name| !name.is_empty()));
+    let diagnostic =
+        bad_choice("encoding", near.unwrap_or_default(), text.at, &["b64", "gz", "gz+b64", "text/plain"]);
+    fields.refuse("encoding", diagnostic, found);
+    None
+}
+
+/// Base64 as people write it: broken into lines, with or without padding.
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let digits: Vec<u8> =
+        text.iter().copied().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
+    let padding = (4 - digits.len() % 4) % 4;
+    STANDARD.decode([digits.as_slice(), &b"=="[..padding.min(2)]].concat()).ok()
+}
+
+/// Unpacks gzip, up to a bound.
+pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut unpacked = Vec::new();
+    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(MOST_UNPACKED + 1);
+    if reader.read_to_end(&mut unpacked).is_err() {
+        return Err("is not gzip, or is cut off");
+    }
+    if unpacked.len() as u64 > MOST_UNPACKED { Err("unpacks to more than 16 MiB") } else { Ok(unpacked) }
+}
+
+/// Octal digits, read from what was typed: `0644`, `'644'`, `0o644` and `420` mean what they look like.
+fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> {
+    let text = fields.text("permissions", found)?;
+    if let Some(mode) = mode(text.value.trim()) {
+        return Some(mode);
+    }
+    let decimal =
+        text.value.trim().parse::<u32>().ok().filter(|_| fields.node("permissions").is_some_and(is_bare));
+    let diagnostic = Diagnostic::error(
+        Code::BadValue,
+        text.at,
+        "`permissions` must be 3 or 4 octal digits, like \"0644\"",
+    );
+    let diagnostic = match decimal.filter(|mode| *mode <= 0o7777) {
+        Some(decimal) => {
+            diagnostic.help(format!("if it was meant as a decimal number, write \"{decimal:04o}\""))
+        }
+        None => diagnostic,
+    };
+    fields.refuse("permissions", diagnostic, found);
+    None
+}
+
+/// Reads a mode.
+pub(crate) fn mode(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix("0O")).unwrap_or(text);
+    let digits = match digits.len() {
+        5 => digits.strip_prefix('0')?,
+        _ => digits,
+    };
+    if !(3..=4).contains(&digits.len()) || !digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit)) {
+        return None;
+    }
+    u32::from_str_radix(digits, 8).ok()
+}
+
+/// `user`, `user:group`, `:group`, by name or number.
+fn owner(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Owner {
+    let Some(text) = fields.text("owner", found) else { return Owner::default() };
+    if let Some(owner) = parse_owner(&text.value) {
+        owner
+    } else {
+        let diagnostic = Diagnostic::error(Code::BadValue, text.at, "`owner` must be `user` or `user:group`");
+        fields.refuse("owner", diagnostic, found);
+        Owner::default()
+    }
+}
+
+fn parse_owner(text: &str) -> Option<Owner> {
+    let (user, group) = text.trim().split_once(':').unwrap_or_else(|| (text.trim(), ""));
+    let half = |name: &str| match name {
+        "" => Ok(None),
+        name => account(name).map(Some).ok_or(()),
+    };
+    Some(Owner { user: half(user).ok()?, group: half(group).ok()? })
+}
+
+fn account(name: &str) -> Option<Account> {
+    let id = name.parse().ok().map(Account::Id);
+    id.or_else(|| super::accounts::check_name(name).is_ok().then(|| Account::Name(name.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_octal_however_they_are_written() {
+        for (text, expected) in
+            [("644", 0o644), ("0644", 0o644), ("0o755", 0o755), ("4755", 0o4755), ("04755", 0o4755)]
+        {
+            assert_eq!(mode(text), Some(expected), "{text}");
+        }
+        for bad in ["", "9", "888", "rw-", "77777", "-644", "12"] {
+            assert_eq!(mode(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_as_people_write_it() {
+        for text in ["aGVsbG8=", "aGVs\nbG8=\n", "aGVsbG8"] {
+            assert_eq!(decode(text.as_bytes()).as_deref(), Some(b"hello".as_slice()), "{text}");
+        }
+        assert_eq!(decode(b"a"), None);
+        assert_eq!(decode(b"\xff\xff"), None);
+    }
+
+    #[test]
+    fn paths_are_made_clean_and_may_not_climb() {
+        assert_eq!(clean_path("etc//x/./y").as_deref(), Ok("/etc/x/y"));
+        for bad in ["", "/", "/etc/../etc/shadow", "/a/", "/a\nb", "/a\0"] {
+            assert!(clean_path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_gzip_bomb_is_refused() {
+        use std::io::Write;
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let zeros = vec![0_u8; 1 << 20];
+        (0..64).for_each(|_| packer.write_all(&zeros).unwrap());
+
+        assert_eq!(unpack(&packer.finish().unwrap()), Err("unpacks to more than 16 MiB"));
+    }
+}

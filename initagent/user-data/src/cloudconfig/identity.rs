@@ -1,0 +1,158 @@
+//! Host name and the hosts file.
+//!
+//! Knows `hostname`, `fqdn` and their relatives. Refuses to cut a name short in silence. Invariant: a
+//! name that the kernel would refuse never becomes part of a plan.
+
+use super::document::{Fields, Key, key, no_effect};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::HostsStyle;
+use crate::source::At;
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] = &[
+    key("hostname"),
+    key("fqdn"),
+    key("prefer_fqdn_over_hostname"),
+    key("preserve_hostname"),
+    key("manage_etc_hosts"),
+    no_effect("create_hostname_file", "/etc/hostname is what makes the name last, so it is always written"),
+];
+
+/// The kernel's bound.
+const LONGEST: usize = 64;
+const LONGEST_LABEL: usize = 63;
+
+/// What a document says of the machine's name.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// `hostname`.
+    pub hostname: Option<At<String>>,
+    /// `fqdn`.
+    pub fqdn: Option<At<String>>,
+    /// Whether the kernel gets the long name.
+    pub prefer_fqdn: bool,
+    /// Whether the name stays what it is.
+    pub preserve: bool,
+    /// What becomes of /etc/hosts.
+    pub hosts: Option<At<HostsStyle>>,
+}
+
+/// The names a machine goes by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Names {
+    /// What the kernel gets.
+    pub hostname: String,
+    /// The long name, if there is one.
+    pub fqdn: Option<String>,
+}
+
+impl Identity {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        Self {
+            hostname: name(fields, "hostname", found),
+            fqdn: name(fields, "fqdn", found),
+            prefer_fqdn: fields.flag("prefer_fqdn_over_hostname", found).is_some_and(|flag| flag.value),
+            preserve: fields.flag("preserve_hostname", found).is_some_and(|flag| flag.value),
+            hosts: hosts(fields, found),
+        }
+    }
+
+    /// The names that result, with what the platform says below what the document says.
+    #[must_use]
+    pub fn names(&self, platform: Option<&str>) -> Option<Names> {
+        let platform = platform.filter(|name| check(name).is_ok() && *name != "localhost");
+        let written = self.hostname.as_ref().map(|name| name.value.as_str());
+        let long = self.fqdn.as_ref().map(|name| name.value.as_str());
+        let short = written.or(long).or(platform)?;
+        let fqdn = long.or_else(|| short.contains('.').then_some(short));
+        let hostname = match (self.prefer_fqdn, fqdn, written) {
+            (true, Some(fqdn), _) => fqdn,
+            (false, _, Some(written)) => written,
+            (_, _, None) if self.fqdn.is_some() => short.split('.').next().unwrap_or(short),
+            _ => short,
+        };
+        Some(Names { hostname: hostname.to_owned(), fqdn: fqdn.map(str::to_owned) })
+    }
+}
+
+fn name(fields: &mut Fields<'_>, key: &str, found: &mut Diagnostics) -> Option<At<String>> {
+    let text = fields.text(key, found)?.map(|text| text.trim().trim_end_matches('.').to_owned());
+    match check(&text.value) {
+        Ok(()) => Some(text),
+        Err(flaw) => {
+            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`{key}` {flaw}"));
+            fields.refuse(
+                key,
+                diagnostic.help("letters, digits and hyphens, with dots between the labels"),
+                found,
+            );
+            None
+        }
+    }
+}
+
+/// Whether a name can be given to a machine.
+pub fn check(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > LONGEST {
+        return Err(format!("must have 1 to {LONGEST} characters, but has {}", name.len()));
+    }
+    let good = |label: &str| {
+        !label.is_empty()
+            && label.len() <= LONGEST_LABEL
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
+    if name.split('.').all(good) { Ok(()) } else { Err("is not a host name".to_owned()) }
+}
+
+fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsStyle>> {
+    let text = fields.text("manage_etc_hosts", found)?;
+    let style = match text.value.to_ascii_lowercase().as_str() {
+        "localhost" => HostsStyle::Localhost,
+        "true" | "yes" | "on" | "template" => HostsStyle::Full,
+        "false" | "no" | "off" => return None,
+        _ => {
+            let diagnostic = super::document::bad_choice(
+                "manage_etc_hosts",
+                &text.value,
+                text.at,
+                &["true", "false", "localhost"],
+            );
+            fields.refuse("manage_etc_hosts", diagnostic, found);
+            return None;
+        }
+    };
+    Some(At { value: style, at: text.at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(hostname: Option<&str>, fqdn: Option<&str>, prefer_fqdn: bool) -> Identity {
+        let at = |name: &str| At { value: name.to_owned(), at: crate::source::Mark::default() };
+        Identity { hostname: hostname.map(at), fqdn: fqdn.map(at), prefer_fqdn, ..Identity::default() }
+    }
+
+    #[test]
+    fn the_document_wins_over_the_platform() {
+        let names = |identity: Identity| {
+            identity.names(Some("cloud.example.org")).map(|names| (names.hostname, names.fqdn))
+        };
+        let pair = |a: &str, b: &str| Some((a.to_owned(), Some(b.to_owned())));
+
+        assert_eq!(names(identity(None, None, false)), pair("cloud.example.org", "cloud.example.org"));
+        assert_eq!(names(identity(Some("web"), None, false)), Some(("web".to_owned(), None)));
+        assert_eq!(names(identity(None, Some("a.b.c"), false)), pair("a", "a.b.c"));
+        assert_eq!(names(identity(Some("web"), Some("a.b.c"), false)), pair("web", "a.b.c"));
+        assert_eq!(names(identity(Some("web"), Some("a.b.c"), true)), pair("a.b.c", "a.b.c"));
+    }
+
+    #[test]
+    fn names_that_the_kernel_refuses_are_refused() {
+        for bad in ["", "a b", "-a", "a..b", "ä", &"x".repeat(65)] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `#cloud-config`: CoreOS's keys and cloud-init's, from a tree to a checked configuration.
+//!
+//! Knows every key by name, in one table per mapping. Refuses to act, and to know the machine.
+//! Invariants: each key is honoured, translated, or named with the reason why not; one bad field
+//! drops one item.
+
+pub mod access;
+pub mod accounts;
+pub mod commands;
+pub mod document;
+pub mod files;
+pub mod identity;
+pub mod merge;
+pub mod refused;
+pub mod services;
+pub mod storage;
+pub mod system;
+pub mod units;
+
+use std::sync::OnceLock;
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::source::At;
+use crate::tokens::{self, Addresses};
+use crate::yaml::{self, Entry, Node, Value};
+use document::{Fields, Key, key, translated};
+
+/// The image's own user.
+pub const DEFAULT_USER: &str = "core";
+
+/// What a user needs to get in and mend a broken document.
+const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
+
+const OWN_KEYS: &[Key] = &[
+    key("coreos"),
+    translated("flatcar", "`coreos`"),
+    key("merge_how"),
+    key("merge_type"),
+    key("vendor_data"),
+];
+
+/// Every mapping whose keys are known, by the path it has in a document.
+#[must_use]
+pub fn tables() -> Vec<(&'static str, &'static [Key])> {
+    vec![
+        ("", top_level()),
+        ("users[]", accounts::USER_KEYS),
+        ("write_files[]", files::FILE_KEYS),
+        ("write_files[].source", files::SOURCE_KEYS),
+        ("chpasswd", access::CHPASSWD_KEYS),
+        ("chpasswd.users[]", access::CHPASSWD_USER_KEYS),
+        ("ssh_keys", access::HOST_KEY_KEYS),
+        ("coreos", services::COREOS_KEYS),
+        ("coreos.units[]", units::UNIT_KEYS),
+        ("coreos.units[].drop_ins[]", units::DROP_IN_KEYS),
+        ("coreos.update", services::UPDATE_KEYS),
+        ("coreos.oem", services::OEM_KEYS),
+        ("coreos.etcd2", services::keys_of(services::ETCD2)),
+        ("coreos.etcd", services::keys_of(services::ETCD)),
+        ("coreos.fleet", services::keys_of(services::FLEET)),
+        ("coreos.flannel", services::keys_of(services::FLANNEL)),
+        ("coreos.locksmith", services::keys_of(services::LOCKSMITH)),
+        ("phone_home", commands::PHONE_HOME_KEYS),
+        ("power_state", commands::POWER_KEYS),
+        ("ntp", system::NTP_KEYS),
+        ("ca_certs", system::CA_KEYS),
+        ("resolv_conf", system::RESOLV_KEYS),
+        ("swap", storage::SWAP_KEYS),
+        ("disk_setup.*", storage::DISK_KEYS),
+        ("fs_setup[]", storage::FS_KEYS),
+    ]
+}
+
+/// The keys of the top level.
+#[must_use]
+pub fn top_level() -> &'static [Key] {
+    static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let tables = [
+            identity::KEYS,
+            access::KEYS,
+            accounts::KEYS,
+            files::KEYS,
+            commands::KEYS,
+            system::KEYS,
+            storage::KEYS,
+            OWN_KEYS,
+            refused::KEYS,
+        ];
+        tables.concat()
+    })
+}
+
+/// Everything that a document asks for, checked.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Config {
+    /// Host name and hosts.
+    pub identity: identity::Identity,
+    /// Keys and passwords of the top level.
+    pub access: access::Access,
+    /// Users and groups.
+    pub accounts: accounts::Accounts,
+    /// Files.
+    pub files: Vec<At<files::Written>>,
+    /// Units.
+    pub units: Vec<At<units::Unit>>,
+    /// CoreOS's services.
+    pub services: services::Services,
+    /// Disks and mounts.
+    pub storage: storage::Storage,
+    /// Time, language, trust, name servers.
+    pub system: system::System,
+    /// Commands and endings.
+    pub commands: commands::Commands,
+}
+
+impl Config {
+    /// Checks a tree. What can't be used is reported and left out.
+    #[must_use]
+    pub fn check(document: &Node, found: &mut Diagnostics) -> Self {
+        let Some(mut fields) = Fields::open(document, top_level(), "", found) else { return Self::default() };
+        let mut config = Self {
+            identity: identity::Identity::read(&mut fields, found),
+            access: access::Access::read(&mut fields, found),
+            accounts: accounts::Accounts::read(&mut fields, found),
+            files: files::read(&mut fields, found),
+            storage: storage::Storage::read(&mut fields, found),
+            system: system::System::read(&mut fields, found),
+            commands: commands::Commands::read(&mut fields, found),
+            ..Self::default()
+        };
+        let name = if fields.node("coreos").is_some() { "coreos" } else { "flatcar" };
+        let coreos =
+            fields.node(name).and_then(|node| Fields::open(node, services::COREOS_KEYS, name, found));
+        if let Some(mut coreos) = coreos {
+            config.units = units::read(&mut coreos, found);
+            config.services = services::Services::read(&coreos, found);
+        }
+        config
+    }
+}
+
+/// Reads the text of one document into a tree with this machine's addresses in it.
+///
+/// Of a text that is no YAML, what lets people in is kept where it can be read on its own.
+#[must_use]
+pub fn read(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> Option<Node> {
+    let mut node = yaml::parse(text, part, found).or_else(|| salvaged(text, part, found))?;
+    if node.is_null() {
+        return None;
+    }
+    tokens::substitute(&mut node, addresses, found);
+    Some(node)
+}
+
+/// The entries that let people in, out of a text that as a whole can't be read.
+pub(crate) fn salvaged(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
+    let entries: Vec<Entry> =
+        if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage(text, part, &ACCESS) };
+    let first = entries.first()?;
+    let names: Vec<String> = entries.iter().map(|entry| format!("`{}`", entry.key)).collect();
+    found.push(
+        Diagnostic::warning(
+            Code::Salvaged,
+            first.key_at,
+            format!("of the broken document only {} could be read; nothing else is done", names.join(", ")),
+        )
+        .help("mend the document: these are used so that you can get in and do so"),
+    );
+    Some(Node { at: first.key_at, value: Value::Mapping(entries) })
+}

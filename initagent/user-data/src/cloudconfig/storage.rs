@@ -1,0 +1,421 @@
+//! Disks, file systems, mounts and swap.
+//!
+//! Knows cloud-init's notations. Refuses a mount over the system itself. Invariant: no mount can keep
+//! the machine from booting: each gets `nofail`.
+
+use super::document::{Fields, Key, key, no_effect, text_of, wrong_type};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
+use crate::source::{At, Mark};
+use crate::yaml::{Node, Value};
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] = &[
+    key("mounts"),
+    key("mount_default_fields"),
+    key("swap"),
+    key("disk_setup"),
+    key("fs_setup"),
+    key("device_aliases"),
+    no_effect("growpart", "the last partition always grows to the end of its disk"),
+    no_effect(
+        "resize_rootfs",
+        "the root is verified and read-only; what can be written always grows with its disk",
+    ),
+];
+/// The keys of `swap`.
+pub const SWAP_KEYS: &[Key] = &[key("filename"), key("size"), key("maxsize")];
+/// The keys of a disk in `disk_setup`.
+pub const DISK_KEYS: &[Key] = &[key("table_type"), key("layout"), key("overwrite")];
+/// The keys of an item of `fs_setup`.
+pub const FS_KEYS: &[Key] = &[
+    key("label"),
+    key("filesystem"),
+    key("device"),
+    key("partition"),
+    key("overwrite"),
+    key("replace_fs"),
+    key("extra_opts"),
+    super::document::refused("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
+];
+
+const DEFAULT_FIELDS: [&str; 6] = ["", "", "auto", "defaults,nofail", "0", "2"];
+const DEFAULT_SWAP: &str = "/var/swap.img";
+const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
+const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
+/// The places a mount may not cover.
+const KEPT_FREE: [&str; 12] =
+    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/usr", "/var", "/var/lib"];
+
+/// Storage of a document.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Storage {
+    /// Disks to divide.
+    pub disks: Vec<At<Partitioning>>,
+    /// File systems to make.
+    pub filesystems: Vec<At<Filesystem>>,
+    /// Lines of fstab.
+    pub mounts: Vec<At<Mount>>,
+    /// Path and size of a swap file.
+    pub swap: Option<At<(String, SwapSize)>>,
+}
+
+impl Storage {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        let aliases = aliases(fields, found);
+        Self {
+            disks: disks(fields, &aliases, found),
+            filesystems: filesystems(fields, &aliases, found),
+            mounts: mounts(fields, &aliases, found),
+            swap: swap(fields, found),
+        }
+    }
+}
+
+type Aliases = Vec<(String, String)>;
+
+fn aliases(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Aliases {
+    let Some(node) = fields.node("device_aliases") else { return Vec::new() };
+    let Value::Mapping(entries) = &node.value else {
+        fields.refuse("device_aliases", wrong_type("a mapping", node), found);
+        return Vec::new();
+    };
+    entries.iter().filter_map(|entry| Some((entry.key.clone(), text_of(&entry.value)?.value))).collect()
+}
+
+/// The device that a short name means.
+fn device(name: &str, aliases: &Aliases) -> String {
+    match aliases.iter().find(|(alias, _)| alias == name) {
+        Some((_, device)) => device.clone(),
+        None if name.contains(['/', '=', ':']) => name.to_owned(),
+        None => match name.split_once('.') {
+            Some((disk, partition)) => partition_of(&device(disk, aliases), partition),
+            None => format!("/dev/{name}"),
+        },
+    }
+}
+
+/// `sda` and `1` make `sda1`; `nvme0n1` and `1` make `nvme0n1p1`.
+fn partition_of(disk: &str, number: &str) -> String {
+    match disk {
+        disk if disk.starts_with("/dev/disk/") => format!("{disk}-part{number}"),
+        disk if disk.ends_with(|c: char| c.is_ascii_digit()) => format!("{disk}p{number}"),
+        disk => format!("{disk}{number}"),
+    }
+}
+
+fn mounts(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Mount>> {
+    let mut defaults = DEFAULT_FIELDS.map(str::to_owned);
+    for (slot, item) in defaults.iter_mut().zip(fields.list("mount_default_fields", found)) {
+        if let Some(text) = text_of(item).filter(|_| !item.is_null()) {
+            *slot = text.value;
+        }
+    }
+    let path = fields.child("mounts");
+    let items = fields.list("mounts", found).iter().enumerate();
+    items
+        .filter_map(|(index, item)| mount(item, &defaults, aliases, format!("{path}[{index}]"), found))
+        .collect()
+}
+
+fn mount(
+    item: &Node,
+    defaults: &[String; 6],
+    aliases: &Aliases,
+    path: String,
+    found: &mut Diagnostics,
+) -> Option<At<Mount>> {
+    let Value::Sequence(written) = &item.value else {
+        found.push(wrong_type("a list like [ /dev/vdb1, /data ]", item).key(path));
+        return None;
+    };
+    let mut fields = defaults.clone();
+    for (slot, value) in fields.iter_mut().zip(written) {
+        match text_of(value) {
+            Some(text) if !value.is_null() => *slot = text.value,
+            Some(_) => {}
+            None => {
+                found.push(wrong_type("text", value).key(path));
+                return None;
+            }
+        }
+    }
+    // `[ephemeral0]` and `[ephemeral0, null]` say that a default mount is not wanted: there is none.
+    if written.len() < 2 || written[1].is_null() {
+        return None;
+    }
+    fields[0] = device(&fields[0], aliases);
+    if let Some(flaw) = place_flaw(&fields[1]) {
+        found.push(Diagnostic::error(Code::Protected, written[1].at, flaw).key(path));
+        return None;
+    }
+    if fields.iter().any(|field| field.contains(['\n', '\0'])) {
+        found.push(
+            Diagnostic::error(Code::BadValue, item.at, "a field of this mount has a line break in it")
+                .key(path),
+        );
+        return None;
+    }
+    if !fields[3].split(',').any(|option| option == "nofail") {
+        fields[3] += ",nofail";
+        let message = "`nofail` is added: the machine must boot without this mount too";
+        found.push(Diagnostic::note(Code::Translated, item.at, message).key(path));
+    }
+    Some(At { value: Mount { fields }, at: item.at })
+}
+
+fn place_flaw(place: &str) -> Option<String> {
+    let clean = if place == "/" { place } else { place.trim_end_matches('/') };
+    match clean {
+        "none" | "swap" => None,
+        _ if !clean.starts_with('/') || clean.contains("..") => {
+            Some("a mount needs an absolute path".to_owned())
+        }
+        _ if KEPT_FREE.contains(&clean) || crate::protected::path(clean).is_some() => {
+            Some(format!("nothing can be mounted over {clean}: the machine itself is there"))
+        }
+        _ => None,
+    }
+}
+
+fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, SwapSize)>> {
+    let node = fields.node("swap")?;
+    let mut inner = Fields::open(node, SWAP_KEYS, fields.child("swap"), found)?;
+    let path = inner.text("filename", found);
+    let most = size(&mut inner, "maxsize", found);
+    let automatic = SwapSize::Automatic { most };
+    let wanted = match inner.node("size").and_then(text_of) {
+        Some(text) if text.value == "auto" => automatic,
+        Some(_) => SwapSize::Bytes(size(&mut inner, "size", found)?),
+        None => return None,
+    };
+    if inner.broken() || wanted == SwapSize::Bytes(0) {
+        return None;
+    }
+    let path = path.map_or_else(|| Ok(DEFAULT_SWAP.to_owned()), |text| swap_path(&text, &inner, found));
+    Some(At { value: (path.ok()?, wanted), at: node.at })
+}
+
+/// The root of this system can't be written, so a file directly below it goes to /var.
+fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) -> Result<String, ()> {
+    let report = |diagnostic: Diagnostic, found: &mut Diagnostics| {
+        found.push(diagnostic.key(fields.child("filename")));
+    };
+    let path = super::files::clean_path(&text.value).map_err(|flaw| {
+        report(Diagnostic::error(Code::BadValue, text.at, format!("`filename` {flaw}")), found);
+    })?;
+    if let Some(instead) = crate::protected::path(&path) {
+        report(
+            Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written")).help(instead),
+            found,
+        );
+        return Err(());
+    }
+    if path.rfind('/') == Some(0) {
+        let moved = format!("/var{path}");
+        report(
+            Diagnostic::note(Code::Translated, text.at, format!("the root is read-only; {moved} is used")),
+            found,
+        );
+        return Ok(moved);
+    }
+    Ok(path)
+}
+
+fn size(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<u64> {
+    let text = fields.text(name, found)?;
+    let bytes = parse_size(&text.value);
+    if bytes.is_none() {
+        let message = format!("`{name}` must be a size like 512M or 4G");
+        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+    }
+    bytes
+}
+
+/// Bytes, with K, M, G or T for powers of 1024.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" | "k" => 1 << 10,
+        "M" | "m" => 1 << 20,
+        "G" | "g" => 1 << 30,
+        "T" | "t" => 1_u64 << 40,
+        _ => return None,
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Partitioning>> {
+    let Some(node) = fields.node("disk_setup") else { return Vec::new() };
+    let Value::Mapping(entries) = &node.value else {
+        fields.refuse("disk_setup", wrong_type("a mapping from devices to their layout", node), found);
+        return Vec::new();
+    };
+    let path = fields.child("disk_setup");
+    let one = |entry: &crate::yaml::Entry, found: &mut Diagnostics| {
+        let disk = device(&entry.key, aliases);
+        disk_setup(&entry.value, disk, entry.key_at, format!("{path}.{}", entry.key), found)
+    };
+    entries.iter().filter_map(|entry| one(entry, found)).collect()
+}
+
+fn disk_setup(
+    node: &Node,
+    device: String,
+    at: Mark,
+    path: String,
+    found: &mut Diagnostics,
+) -> Option<At<Partitioning>> {
+    let mut fields = Fields::open(node, DISK_KEYS, path, found)?;
+    if let Some(kind) = fields.choice("table_type", &["gpt", "mbr"], found)
+        && kind.value == "mbr"
+    {
+        let message = "a GPT is written: it does all an MBR does";
+        found.push(Diagnostic::note(Code::Translated, kind.at, message).key(fields.child("table_type")));
+    }
+    let overwrite = fields.flag("overwrite", found).is_some_and(|flag| flag.value);
+    let partitions = layout(&mut fields, found)?;
+    if fields.broken() || partitions.is_empty() {
+        return None;
+    }
+    Some(At { value: Partitioning { device, overwrite, partitions }, at })
+}
+
+/// `true`: one partition; a list: shares of the disk, or `[share, type]`.
+fn layout(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<Partition>> {
+    let node = fields.node("layout")?;
+    let whole = Partition { size: PartitionSize::Rest, type_guid: LINUX.to_owned(), label: None };
+    match &node.value {
+        Value::Scalar(scalar) if scalar.as_bool() == Some(true) => Some(vec![whole]),
+        Value::Scalar(scalar) if scalar.as_bool() == Some(false) => None,
+        Value::Sequence(items) => {
+            let mut partitions: Vec<Partition> =
+                items.iter().map(|item| partition(item, fields, found)).collect::<Option<_>>()?;
+            let sum: u32 = partitions.iter().map(percent).sum();
+            if sum > 100 {
+                let message = format!("the partitions want {sum} % of the disk");
+                fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+                return None;
+            }
+            if let Some(last) = partitions.last_mut().filter(|_| sum == 100) {
+                last.size = PartitionSize::Rest;
+            }
+            Some(partitions)
+        }
+        _ => {
+            let message = "`layout` must be true or a list of shares of the disk, like [50, 50]";
+            fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+            None
+        }
+    }
+}
+
+fn percent(partition: &Partition) -> u32 {
+    match partition.size {
+        PartitionSize::Percent(percent) => u32::from(percent),
+        _ => 0,
+    }
+}
+
+fn partition(item: &Node, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Partition> {
+    let (share, kind) = match &item.value {
+        Value::Sequence(pair) => (pair.first().and_then(text_of), pair.get(1).and_then(text_of)),
+        _ => (text_of(item), None),
+    };
+    let percent =
+        share.and_then(|share| share.value.parse::<u8>().ok()).filter(|share| (1..=100).contains(share));
+    let type_guid = kind.map_or_else(|| Some(LINUX.to_owned()), |kind| partition_type(&kind.value));
+    if let (Some(percent), Some(type_guid)) = (percent, type_guid) {
+        return Some(Partition { size: PartitionSize::Percent(percent), type_guid, label: None });
+    }
+    let message = "a partition is a share of 1 to 100 %, or `[share, type]`";
+    fields.refuse("layout", Diagnostic::error(Code::BadValue, item.at, message), found);
+    None
+}
+
+/// MBR's and sgdisk's codes, or a GUID.
+fn partition_type(text: &str) -> Option<String> {
+    let is_guid = text.len() == 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    match text.to_ascii_lowercase().as_str() {
+        "82" | "8200" | "swap" => Some(SWAP.to_owned()),
+        "83" | "8300" | "linux" => Some(LINUX.to_owned()),
+        "ef" | "ef00" | "esp" => Some(ESP.to_owned()),
+        _ if is_guid => Some(text.to_ascii_uppercase()),
+        _ => None,
+    }
+}
+
+fn filesystems(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Filesystem>> {
+    let path = fields.child("fs_setup");
+    let items = fields.list("fs_setup", found).iter().enumerate();
+    items.filter_map(|(index, item)| filesystem(item, aliases, format!("{path}[{index}]"), found)).collect()
+}
+
+fn filesystem(
+    item: &Node,
+    aliases: &Aliases,
+    path: String,
+    found: &mut Diagnostics,
+) -> Option<At<Filesystem>> {
+    const FORMATS: &[&str] = &["ext4", "ext3", "ext2", "vfat", "swap", "xfs", "btrfs"];
+    let mut fields = Fields::open(item, FS_KEYS, path, found)?;
+    let format = fields.choice("filesystem", FORMATS, found);
+    let disk = fields.text("device", found);
+    let partition = fields.text("partition", found).map(|text| text.value);
+    let overwrite = fields.flag("overwrite", found).is_some_and(|flag| flag.value);
+    let label = fields
+        .text("label", found)
+        .map(|text| text.value)
+        .filter(|label| !label.is_empty() && label != "None");
+    let options = fields.texts("extra_opts", found).into_iter().map(|text| text.value).collect();
+    if fields.broken() {
+        return None;
+    }
+    let (Some(format), Some(disk)) = (format, disk) else {
+        let diagnostic =
+            Diagnostic::error(Code::MissingKey, item.at, "a file system needs `filesystem` and `device`");
+        fields.refuse("device", diagnostic, found);
+        return None;
+    };
+    let disk = device(&disk.value, aliases);
+    let device = match partition.as_deref() {
+        None | Some("none" | "any") => disk,
+        Some("auto") => partition_of(&disk, "1"),
+        Some(number) => partition_of(&disk, number),
+    };
+    let format = format.value.to_owned();
+    Some(At { value: Filesystem { device, format, label, uuid: None, overwrite, options }, at: item.at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_as_the_kernel_does() {
+        assert_eq!(partition_of("/dev/vdb", "1"), "/dev/vdb1");
+        assert_eq!(partition_of("/dev/nvme0n1", "2"), "/dev/nvme0n1p2");
+        assert_eq!(partition_of("/dev/disk/by-id/x", "2"), "/dev/disk/by-id/x-part2");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("4G"), Some(4 << 30));
+        assert_eq!(parse_size("512MiB"), Some(512 << 20));
+        assert_eq!(parse_size("1024"), Some(1024));
+        assert_eq!(parse_size("four"), None);
+        assert_eq!(parse_size("99999999999T"), None);
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_the_system() {
+        for bad in ["/", "/usr/", "/etc", "/usr/lib", "data", "/a/../etc"] {
+            assert!(place_flaw(bad).is_some(), "{bad}");
+        }
+        assert_eq!(place_flaw("/data"), None);
+        assert_eq!(place_flaw("/var/lib/docker"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Settings of the system that are files in the end: time, language, trust, name servers.
+//!
+//! Knows which file takes each. Refuses what this image can't honour. Invariant: what is written here
+//! lies beside the image's own settings, in a drop-in where there is one.
+
+use super::document::{Fields, Key, key, no_effect, translated};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::source::{At, Mark};
+use crate::yaml::Value;
+
+/// The keys of the top level that this module reads.
+pub const KEYS: &[Key] = &[
+    key("timezone"),
+    translated("locale", "LANG in /etc/locale.conf; the image has the C.UTF-8 locale only"),
+    no_effect("locale_configfile", "the language is set in /etc/locale.conf"),
+    translated("ntp", "/etc/systemd/timesyncd.conf.d/cloud-init.conf"),
+    key("ca_certs"),
+    translated("resolv_conf", "/etc/systemd/resolved.conf.d/50-cloud-init.conf"),
+    key("manage_resolv_conf"),
+    no_effect("keyboard", "the console keeps the kernel's keymap"),
+    no_effect("random_seed", "systemd seeds the kernel from the firmware and from the last boot"),
+    no_effect("seed_random", "systemd seeds the kernel from the firmware and from the last boot"),
+];
+/// The keys of `ntp`.
+pub const NTP_KEYS: &[Key] = &[
+    key("enabled"),
+    key("pools"),
+    key("servers"),
+    translated("peers", "servers, since timesyncd is a client only"),
+    no_effect("allow", "timesyncd serves no clients"),
+    no_effect("ntp_client", "systemd-timesyncd keeps the time"),
+    no_effect("config", "systemd-timesyncd keeps the time; its file has one place"),
+];
+/// The keys of `ca_certs`.
+pub const CA_KEYS: &[Key] = &[key("trusted"), key("remove_defaults")];
+/// The keys of `resolv_conf`.
+pub const RESOLV_KEYS: &[Key] = &[
+    key("nameservers"),
+    key("searchdomains"),
+    key("domain"),
+    no_effect("options", "systemd-resolved has its own way of asking"),
+    no_effect("sortlist", "systemd-resolved has its own way of asking"),
+];
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Settings of a document.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct System {
+    /// `timezone`.
+    pub timezone: Option<At<String>>,
+    /// `locale`.
+    pub locale: Option<At<String>>,
+    /// Time servers.
+    pub ntp: Option<At<Vec<String>>>,
+    /// Certificates in PEM, and whether the image's own are distrusted.
+    pub authorities: Option<At<(Vec<String>, bool)>>,
+    /// Name servers and search domains.
+    pub resolver: Option<At<(Vec<String>, Vec<String>)>>,
+}
+
+impl System {
+    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        Self {
+            timezone: word(fields, "timezone", "/_+-", found),
+            locale: word(fields, "locale", "_.@-", found),
+            ntp: ntp(fields, found),
+            authorities: authorities(fields, found),
+            resolver: resolver(fields, found),
+        }
+    }
+}
+
+/// Letters, digits and these; no dots that climb.
+fn word(fields: &mut Fields<'_>, name: &str, others: &str, found: &mut Diagnostics) -> Option<At<String>> {
+    if fields
+        .node(name)
+        .is_some_and(|node| matches!(&node.value, Value::Scalar(scalar) if scalar.as_bool() == Some(false)))
+    {
+        return None;
+    }
+    let text = fields.text(name, found)?;
+    let good = text.value.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        && text.value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.value.len() <= 64;
+    if good {
+        return Some(text);
+    }
+    let example = if name == "timezone" { "Europe/Berlin" } else { "C.UTF-8" };
+    let diagnostic =
+        Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be a name like {example}"));
+    fields.refuse(name, diagnostic, found);
+    None
+}
+
+fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Vec<String>>> {
+    let node = fields.node("ntp")?;
+    let mut inner = Fields::open(node, NTP_KEYS, fields.child("ntp"), found)?;
+    let enabled = inner.flag("enabled", found).is_none_or(|flag| flag.value);
+    let mut servers = Vec::new();
+    for name in ["servers", "pools", "peers"] {
+        servers.extend(hosts(&mut inner, name, found));
+    }
+    (enabled && !servers.is_empty()).then_some(At { value: servers, at: node.at })
+}
+
+/// Names or addresses; a bad one is left out.
+fn hosts(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<String> {
+    let mut good = Vec::new();
+    for text in fields.texts(name, found) {
+        let legal = !text.value.is_empty()
+            && text.value.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%#".contains(c));
+        if legal {
+            good.push(text.value);
+        } else {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, text.at, "this is neither a host name nor an address");
+            fields.refuse(name, diagnostic, found);
+        }
+    }
+    good
+}
+
+fn authorities(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<String>, bool)>> {
+    let node = fields.node("ca_certs")?;
+    let mut inner = Fields::open(node, CA_KEYS, fields.child("ca_certs"), found)?;
+    let remove = inner.flag("remove_defaults", found).is_some_and(|flag| flag.value);
+    let mut trusted = Vec::new();
+    for text in inner.texts("trusted", found) {
+        if let Some(pem) = certificates(&text.value) {
+            trusted.push(pem);
+        } else {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, text.at, "this is not a certificate in PEM form");
+            inner.refuse("trusted", diagnostic.help(format!("it must begin with {BEGIN}")), found);
+        }
+    }
+    let nothing_left = remove && trusted.is_empty();
+    if nothing_left && inner.broken() {
+        return None;
+    }
+    (remove || !trusted.is_empty()).then_some(At { value: (trusted, remove), at: node.at })
+}
+
+/// The PEM blocks of a text, one after the other, if each of them is closed.
+fn certificates(text: &str) -> Option<String> {
+    let mut rest = text;
+    let mut blocks = String::new();
+    while let Some(start) = rest.find(BEGIN) {
+        let end = rest[start..].find(END)? + start + END.len();
+        let lines = rest[start..end].lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.for_each(|line| blocks.extend([line, "\n"]));
+        rest = &rest[end..];
+    }
+    (!blocks.is_empty()).then_some(blocks)
+}
+
+fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<String>, Vec<String>)>> {
+    let managed = fields.flag("manage_resolv_conf", found);
+    let node = fields.node("resolv_conf")?;
+    let mut inner = Fields::open(node, RESOLV_KEYS, fields.child("resolv_conf"), found)?;
+    let servers = hosts(&mut inner, "nameservers", found);
+    let mut domains = hosts(&mut inner, "searchdomains", found);
+    domains.extend(hosts(&mut inner, "domain", found));
+    if managed.is_some_and(|managed| !managed.value) {
+        return None;
+    }
+    let at: Mark = node.at;
+    (!servers.is_empty() || !domains.is_empty()).then_some(At { value: (servers, domains), at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pem_blocks_are_taken_out_of_their_indentation() {
+        let text = format!("# a comment\n  {BEGIN}\n  AAAA\n\n  {END}\n{BEGIN}\nBBBB\n{END}");
+
+        assert_eq!(certificates(&text).unwrap(), format!("{BEGIN}\nAAAA\n{END}\n{BEGIN}\nBBBB\n{END}\n"));
+        assert_eq!(certificates(BEGIN), None);
+        assert_eq!(certificates("hello"), None);
+    }
+}

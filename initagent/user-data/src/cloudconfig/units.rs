@@ -1,0 +1,162 @@
+//! `coreos.units`.
+//!
+//! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to stop or hide what people
+//! get in by. Invariant: a bad unit costs itself only.
+
+use super::document::{Fields, Key, key};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::plan::step::Verb;
+use crate::protected;
+use crate::secret::Secret;
+use crate::source::At;
+use crate::systemd::{self, UnitClass};
+use crate::yaml::Node;
+
+/// The keys of a unit.
+pub const UNIT_KEYS: &[Key] = &[
+    key("name"),
+    key("content"),
+    key("drop_ins"),
+    key("enable"),
+    key("mask"),
+    key("runtime"),
+    key("command"),
+];
+/// The keys of a drop-in.
+pub const DROP_IN_KEYS: &[Key] = &[key("name"), key("content")];
+
+const COMMANDS: &[&str] =
+    &["start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reload-or-try-restart"];
+
+/// A unit as a document describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unit {
+    /// Its name, with its ending.
+    pub name: String,
+    /// To whom it belongs.
+    pub class: UnitClass,
+    /// Its content, if it is written.
+    pub content: Option<Secret<String>>,
+    /// Names and contents of drop-ins.
+    pub drop_ins: Vec<(String, Secret<String>)>,
+    /// Whether it is enabled or disabled; left as it is if `None`.
+    pub enable: Option<bool>,
+    /// Whether it is masked.
+    pub mask: bool,
+    /// Whether all this is for /run.
+    pub runtime: bool,
+    /// What is done with it at each boot.
+    pub command: Option<Verb>,
+}
+
+pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Unit>> {
+    let path = fields.child("units");
+    let items = fields.list("units", found).iter().enumerate();
+    items.filter_map(|(index, item)| unit(item, format!("{path}[{index}]"), found)).collect()
+}
+
+fn unit(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Unit>> {
+    let mut fields = Fields::open(item, UNIT_KEYS, path, found)?;
+    let (name, class) = name(&mut fields, found)?;
+    let content = fields.text("content", found).map(|text| Secret::new(text.value));
+    let drop_ins = drop_ins(&mut fields, found);
+    let enable = fields.flag("enable", found).map(|flag| flag.value);
+    let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
+    let runtime = fields.flag("runtime", found).is_some_and(|flag| flag.value);
+    let command = command(&mut fields, found);
+    let unit = Unit {
+        name,
+        class,
+        content,
+        drop_ins,
+        enable: enable.filter(|enable| *enable),
+        mask,
+        runtime,
+        command,
+    };
+    let shuts_out = unit.mask || unit.command == Some(Verb::Stop);
+    if shuts_out && protected::unit(&unit.name) {
+        let message = format!("{} can't be masked or stopped: nobody could get in any more", unit.name);
+        let at = fields.key_at(if unit.mask { "mask" } else { "command" }).unwrap_or(item.at);
+        fields.refuse("name", Diagnostic::error(Code::Protected, at, message), found);
+    }
+    if fields.broken() {
+        return None;
+    }
+    check(&unit, &fields, found);
+    Some(At { value: unit, at: item.at })
+}
+
+fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, UnitClass)> {
+    let Some(text) = fields.text("name", found) else {
+        if !fields.broken() {
+            let at = fields.at();
+            fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this unit has no `name`"), found);
+        }
+        return None;
+    };
+    match systemd::classify(&text.value) {
+        Ok(class) => Some((text.value, class)),
+        Err(flaw) => {
+            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("this unit name {flaw}"));
+            fields.refuse("name", diagnostic, found);
+            None
+        }
+    }
+}
+
+fn drop_ins(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+    let path = fields.child("drop_ins");
+    let items = fields.list("drop_ins", found).iter().enumerate();
+    items.filter_map(|(index, item)| drop_in(item, format!("{path}[{index}]"), found)).collect()
+}
+
+fn drop_in(item: &Node, path: String, found: &mut Diagnostics) -> Option<(String, Secret<String>)> {
+    let mut fields = Fields::open(item, DROP_IN_KEYS, path, found)?;
+    let (name, content) = (fields.text("name", found), fields.text("content", found));
+    if fields.broken() {
+        return None;
+    }
+    let (Some(name), Some(content)) = (name, content) else {
+        let diagnostic = Diagnostic::error(Code::MissingKey, item.at, "a drop-in needs `name` and `content`");
+        fields.refuse("name", diagnostic, found);
+        return None;
+    };
+    if !systemd::is_drop_in(&name.value) {
+        let diagnostic =
+            Diagnostic::error(Code::BadValue, name.at, "the name of a drop-in must end in `.conf`");
+        fields.refuse("name", diagnostic.help("systemd does not read other files there"), found);
+        return None;
+    }
+    Some((name.value, Secret::new(content.value)))
+}
+
+fn command(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Verb> {
+    let word = fields.choice("command", COMMANDS, found)?;
+    Verb::ALL.into_iter().find(|verb| verb.word() == word.value)
+}
+
+/// What can be carried out, but not as its author may think.
+fn check(unit: &Unit, fields: &Fields<'_>, found: &mut Diagnostics) {
+    let at = |name: &str| fields.key_at(name).unwrap_or_else(|| fields.at());
+    let mut warn = |name: &str, message: &str| {
+        found.push(Diagnostic::warning(Code::NoEffect, at(name), message).key(fields.child(name)));
+    };
+    if unit.class == UnitClass::Network && unit.command.is_some() {
+        warn("command", "network configuration is always applied at once; `command` has no effect on it");
+    }
+    if unit.class == UnitClass::Network && unit.enable.is_some() {
+        warn("enable", "network configuration can't be enabled; it is used because it is there");
+    }
+    if unit.mask && unit.content.is_some() {
+        warn("content", "the unit is masked, so its content is never used");
+    }
+    if unit.mask && matches!(unit.command, Some(verb) if verb != Verb::Stop) {
+        warn("command", "the unit is masked, so it can't be started");
+    }
+    if unit.enable.is_some()
+        && unit.content.as_ref().is_some_and(|content| !content.reveal().contains("[Install]"))
+    {
+        warn("enable", "the unit has no [Install] section, so there is nothing to enable");
+    }
+}

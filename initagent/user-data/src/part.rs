@@ -1,0 +1,41 @@
+//! One part of what was handed over, unpacked.
+
+use crate::payload::{self, Kind};
+
+/// Bytes of one format, as a container held them or as they came.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Part {
+    /// What people call it: `user-data`, `user-data part 2 (web.yaml)`.
+    pub name: String,
+    /// The bytes.
+    pub content: Vec<u8>,
+    /// The line of the file that people edit on which it begins.
+    pub first_line: u32,
+    /// What its container says it is, where that can't be seen from the bytes.
+    pub kind: Option<Kind>,
+    /// How its container says it is merged.
+    pub merge_how: Option<String>,
+}
+
+impl Part {
+    /// A payload that came without a container.
+    pub fn whole(name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), content: content.into(), first_line: 1, kind: None, merge_how: None }
+    }
+
+    /// What it is: by its bytes, else by what its container says.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match (payload::detect(&self.content), self.kind) {
+            (Kind::Unknown, Some(told)) => told,
+            (seen, _) => seen,
+        }
+    }
+}
+
+/// Says only name and size: the content may hold secrets.
+impl std::fmt::Debug for Part {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Part({}, {} bytes)", self.name, self.content.len())
+    }
+}

@@ -1,0 +1,129 @@
+//! What will be done to the machine, in order.
+//!
+//! Knows steps, stages and origins. Refuses to act. Invariants: the order of a plan depends on what
+//! was written only, never on the order of a map; every step can be carried out whatever became of
+//! the others.
+
+pub mod order;
+pub mod step;
+pub mod text;
+
+use crate::source::Mark;
+use step::Step;
+
+/// The stages of a first boot, in their order.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Stage {
+    /// Network configuration.
+    Network,
+    /// Host name, host keys and the keys of the image's own user.
+    Identity,
+    /// Commands that the user wants before everything else.
+    Early,
+    /// Partitions, file systems, mounts and swap.
+    Storage,
+    /// Groups, users and passwords.
+    Accounts,
+    /// Files, directories, links and settings that are files.
+    Files,
+    /// Files that asked to be written last.
+    DeferredFiles,
+    /// Units: contents, then one reload, then enable, then start.
+    Units,
+    /// Scripts that run beside the rest of the boot.
+    Scripts,
+    /// Messages, calls home and power.
+    Closing,
+}
+
+impl Stage {
+    /// The word that heads the stage in a printed plan and in the result.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Accounts => "accounts",
+            Self::Closing => "closing",
+            Self::DeferredFiles => "deferred-files",
+            Self::Early => "early",
+            Self::Files => "files",
+            Self::Identity => "identity",
+            Self::Network => "network",
+            Self::Scripts => "scripts",
+            Self::Storage => "storage",
+            Self::Units => "units",
+        }
+    }
+}
+
+/// How often a step is carried out.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum When {
+    /// Each boot: it concerns /run, or what runs.
+    EveryBoot,
+    /// Once in the life of an instance.
+    FirstBoot,
+}
+
+/// Where a step was asked for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Origin {
+    /// The place; `None` for what the platform or the agent itself asks for.
+    pub at: Option<Mark>,
+    /// The path of keys, like `users[2]`; or who asks, like `platform`.
+    pub key: String,
+}
+
+impl Origin {
+    /// Asked for by a value of a document.
+    pub fn written(at: Mark, key: impl Into<String>) -> Self {
+        Self { at: Some(at), key: key.into() }
+    }
+
+    /// Asked for by something that is no document.
+    pub fn from(who: impl Into<String>) -> Self {
+        Self { at: None, key: who.into() }
+    }
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Planned {
+    /// The stage it belongs to.
+    pub stage: Stage,
+    /// How often it is carried out.
+    pub when: When,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// What is done.
+    pub step: Step,
+}
+
+/// Steps in the order in which they are carried out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Planned>,
+}
+
+impl Plan {
+    /// Adds a step that is done once.
+    pub fn once(&mut self, stage: Stage, origin: Origin, step: Step) {
+        self.steps.push(Planned { stage, when: When::FirstBoot, origin, step });
+    }
+
+    /// Adds a step that is done at each boot.
+    pub fn every_boot(&mut self, stage: Stage, origin: Origin, step: Step) {
+        self.steps.push(Planned { stage, when: When::EveryBoot, origin, step });
+    }
+
+    /// Adds the steps of another plan behind the own ones of the same stage.
+    pub fn append(&mut self, other: Self) {
+        self.steps.extend(other.steps);
+        self.sort();
+    }
+
+    /// Brings the steps into the order of their stages, without changing it inside a stage.
+    pub fn sort(&mut self) {
+        self.steps.sort_by_key(|planned| planned.stage);
+    }
+}

@@ -1,0 +1,441 @@
+//! From what was asked for to steps in their order.
+//!
+//! Knows the order of a first boot and which file takes which setting. Refuses to look at the
+//! machine: everything it must know of it comes as [`Facts`]. Invariants: access comes first and
+//! depends on nothing else; the same configuration and facts make the same plan.
+
+use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
+use super::{Origin, Plan, Stage};
+use crate::cloudconfig::accounts::Person;
+use crate::cloudconfig::services::Settings;
+use crate::cloudconfig::units::Unit;
+use crate::cloudconfig::{Config, DEFAULT_USER};
+use crate::secret::Secret;
+use crate::source::{At, Mark};
+use crate::systemd::UnitClass;
+use crate::tokens::Addresses;
+
+/// What the machine's platform and history say.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    /// Its addresses.
+    pub addresses: Addresses,
+    /// The name the platform gives it.
+    pub hostname: Option<String>,
+    /// The keys the platform gives it, checked.
+    pub keys: Vec<String>,
+    /// Whether this disk was another instance before, so that its host keys are not its own.
+    pub is_clone: bool,
+}
+
+/// A script among the parts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PartScript {
+    /// Its text.
+    pub body: Secret<Vec<u8>>,
+    /// Where it came from.
+    pub at: Mark,
+    /// Whether it is a boothook: early, at each boot.
+    pub every_boot: bool,
+}
+
+/// How long `bootcmd` may hold up the boot.
+const BOOTCMD_SECONDS: u32 = 60;
+/// RSA is left out: it takes seconds to make, and every client of today knows the others.
+const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
+const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
+
+/// The whole plan.
+#[must_use]
+pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
+    let mut plan = Plan::default();
+    identity(&mut plan, config, facts);
+    access(&mut plan, config, facts);
+    early(&mut plan, config);
+    storage(&mut plan, config);
+    accounts(&mut plan, config, facts);
+    settings(&mut plan, config, facts);
+    files(&mut plan, config);
+    units(&mut plan, config);
+    scripts_of(&mut plan, config, scripts);
+    closing(&mut plan, config);
+    plan.sort();
+    plan
+}
+
+fn identity(plan: &mut Plan, config: &Config, facts: &Facts) {
+    let identity = &config.identity;
+    let Some(names) = identity.names(facts.hostname.as_deref()) else { return };
+    let origin = match identity.hostname.as_ref().or(identity.fqdn.as_ref()) {
+        Some(name) => Origin::written(name.at, if identity.hostname.is_some() { "hostname" } else { "fqdn" }),
+        None => Origin::from("platform"),
+    };
+    if !identity.preserve {
+        plan.once(Stage::Identity, origin, Step::SetHostname(names.hostname.clone()));
+    }
+    if let Some(style) = &identity.hosts {
+        let short = names.hostname.split('.').next().unwrap_or_default().to_owned();
+        let step = Step::SetHosts { fqdn: names.fqdn, hostname: short, style: style.value };
+        plan.every_boot(Stage::Identity, Origin::written(style.at, "manage_etc_hosts"), step);
+    }
+}
+
+fn access(plan: &mut Plan, config: &Config, facts: &Facts) {
+    let access = &config.access;
+    let user = || DEFAULT_USER.to_owned();
+    let types = if access.key_types.is_empty() {
+        KEY_TYPES.map(str::to_owned).to_vec()
+    } else {
+        access.key_types.clone()
+    };
+    let host_keys =
+        HostKeys { renew: facts.is_clone && !access.keep_host_keys, types, given: access.host_keys.clone() };
+    let origin =
+        access.host_keys_at.map_or_else(|| Origin::from("agent"), |at| Origin::written(at, "ssh_keys"));
+    plan.once(Stage::Identity, origin, Step::PrepareHostKeys(host_keys));
+    if !facts.keys.is_empty() && !access.without_platform_keys {
+        let step = Step::AuthorizeKeys { user: user(), keys: facts.keys.clone() };
+        plan.once(Stage::Identity, Origin::from("platform"), step);
+    }
+    if let Some(first) = access.keys.first() {
+        let keys = access.keys.iter().map(|key| key.value.clone()).collect();
+        let origin = Origin::written(first.at, "ssh_authorized_keys");
+        plan.once(Stage::Identity, origin, Step::AuthorizeKeys { user: user(), keys });
+    }
+}
+
+fn early(plan: &mut Plan, config: &Config) {
+    if let Some(script) = &config.commands.boot {
+        let body = Secret::new(script.value.reveal().clone().into_bytes());
+        let step = Step::RunScript(Script { name: "bootcmd".to_owned(), body, wait: Some(BOOTCMD_SECONDS) });
+        plan.every_boot(Stage::Early, Origin::written(script.at, "bootcmd"), step);
+    }
+}
+
+fn storage(plan: &mut Plan, config: &Config) {
+    let storage = &config.storage;
+    for disk in &storage.disks {
+        let step = Step::PartitionDisk(disk.value.clone());
+        plan.once(Stage::Storage, Origin::written(disk.at, "disk_setup"), step);
+    }
+    for fs in &storage.filesystems {
+        plan.once(Stage::Storage, Origin::written(fs.at, "fs_setup"), Step::MakeFilesystem(fs.value.clone()));
+    }
+    if let Some(first) = storage.mounts.first() {
+        let mounts = storage.mounts.iter().map(|mount| mount.value.clone()).collect();
+        plan.once(Stage::Storage, Origin::written(first.at, "mounts"), Step::AddMounts(mounts));
+    }
+    if let Some(swap) = &storage.swap {
+        let (path, size) = swap.value.clone();
+        plan.once(Stage::Storage, Origin::written(swap.at, "swap"), Step::MakeSwap { path, size });
+    }
+}
+
+fn accounts(plan: &mut Plan, config: &Config, facts: &Facts) {
+    for group in bare_groups(config) {
+        plan.once(Stage::Accounts, Origin::written(group.at, "groups"), Step::CreateGroup(group.value));
+    }
+    let mut rules = Vec::new();
+    for (index, person) in config.accounts.people.iter().enumerate() {
+        one_person(plan, config, facts, person, index);
+        let user = &person.value.user;
+        rules.extend(user.sudo.iter().map(|rule| format!("{} {rule}\n", user.name)));
+    }
+    // Members can be added only once they exist.
+    for group in config.accounts.groups.iter().filter(|group| !group.value.members.is_empty()) {
+        plan.once(
+            Stage::Accounts,
+            Origin::written(group.at, "groups"),
+            Step::CreateGroup(group.value.clone()),
+        );
+    }
+    if let Some(first) = config.accounts.people.iter().find(|person| !person.value.user.sudo.is_empty()) {
+        let step = Step::WriteFile(file(SUDOERS, rules.concat(), 0o440));
+        plan.once(Stage::Accounts, Origin::written(first.at, "users"), step);
+    }
+    passwords(plan, config);
+}
+
+/// Groups before their members: those asked for, then those that users need and that may be made.
+fn bare_groups(config: &Config) -> Vec<At<Group>> {
+    let bare = |name: &str, gid| Group { name: name.to_owned(), gid, ..Group::default() };
+    let mut groups: Vec<At<Group>> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for group in &config.accounts.groups {
+        if seen.insert(group.value.name.clone()) {
+            groups.push(At { value: Group { members: Vec::new(), ..group.value.clone() }, at: group.at });
+        }
+    }
+    for person in config.accounts.people.iter().filter(|person| person.value.make_groups) {
+        for name in person.value.user.groups.iter().chain(&person.value.user.primary_group) {
+            if name.parse::<u32>().is_err() && *name != person.value.user.name && seen.insert(name.clone()) {
+                groups.push(At { value: bare(name, None), at: person.at });
+            }
+        }
+    }
+    groups
+}
+
+fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Person>, index: usize) {
+    let Person { user, keys, imports, is_default, .. } = &person.value;
+    let origin = |at: Mark| Origin::written(at, format!("users[{index}]"));
+    plan.once(Stage::Accounts, origin(person.at), Step::CreateUser(user.clone()));
+    let mut lines: Vec<String> = keys.iter().map(|key| key.value.clone()).collect();
+    if *is_default {
+        lines.extend(config.access.keys.iter().map(|key| key.value.clone()));
+        lines.extend(facts.keys.iter().filter(|_| !config.access.without_platform_keys).cloned());
+    }
+    if !lines.is_empty() {
+        let at = keys.first().map_or(person.at, |key| key.at);
+        let step = Step::AuthorizeKeys { user: user.name.clone(), keys: lines };
+        plan.once(Stage::Accounts, origin(at), step);
+    }
+    for source in imports {
+        let step = Step::ImportKeys { user: user.name.clone(), from: source.value.clone() };
+        plan.once(Stage::Accounts, origin(source.at), step);
+    }
+}
+
+fn passwords(plan: &mut Plan, config: &Config) {
+    let access = &config.access;
+    let default = config.accounts.people.iter().find(|person| person.value.is_default);
+    let default = default.map_or(DEFAULT_USER, |person| &person.value.user.name);
+    for source in &access.imports {
+        let step = Step::ImportKeys { user: DEFAULT_USER.to_owned(), from: source.value.clone() };
+        plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+    }
+    if let Some(password) = &access.password {
+        let step = Step::SetPassword {
+            user: default.to_owned(),
+            password: password.value.clone(),
+            expire: access.expire,
+        };
+        plan.once(Stage::Accounts, Origin::written(password.at, "password"), step);
+    }
+    for entry in &access.passwords {
+        let (user, password) = entry.value.clone();
+        let step = Step::SetPassword { user, password, expire: access.expire };
+        plan.once(Stage::Accounts, Origin::written(entry.at, "chpasswd"), step);
+    }
+}
+
+/// Settings that are files.
+fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
+    let mut write = |at: Mark, key: &str, path: &str, text: String| {
+        plan.once(Stage::Files, Origin::written(at, key), Step::WriteFile(file(path, text, 0o644)));
+    };
+    let system = &config.system;
+    if let Some(locale) = &system.locale {
+        write(locale.at, "locale", "/etc/locale.conf", format!("LANG={}\n", locale.value));
+    }
+    if let Some(ntp) = &system.ntp {
+        let text = format!("[Time]\nNTP={}\n", ntp.value.join(" "));
+        write(ntp.at, "ntp", "/etc/systemd/timesyncd.conf.d/cloud-init.conf", text);
+    }
+    if let Some(resolver) = &system.resolver {
+        let (servers, domains) = &resolver.value;
+        let text = format!("[Resolve]\nDNS={}\nDomains={}\n", servers.join(" "), domains.join(" "));
+        write(resolver.at, "resolv_conf", "/etc/systemd/resolved.conf.d/50-cloud-init.conf", text);
+    }
+    if let Some((at, key, text)) = sshd(config) {
+        write(at, key, "/etc/ssh/sshd_config.d/50-cloud-init.conf", text);
+    }
+    if let Some(oem) = &config.services.oem {
+        write(oem.at, "coreos.oem", "/etc/oem-release", oem.value.clone());
+    }
+    if let Some(zone) = &system.timezone {
+        plan.once(Stage::Files, Origin::written(zone.at, "timezone"), Step::SetTimezone(zone.value.clone()));
+    }
+    if let Some(authorities) = &system.authorities {
+        let (trusted, remove_defaults) = authorities.value.clone();
+        let step = Step::TrustCertificates { trusted, remove_defaults };
+        plan.once(Stage::Files, Origin::written(authorities.at, "ca_certs"), step);
+    }
+    environment_files(plan, config, facts);
+}
+
+fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
+    let word = |flag: bool| if flag { "yes" } else { "no" };
+    let (login, root) = (config.access.password_login, config.access.close_root);
+    let mut text = String::new();
+    if let Some(login) = login {
+        text.extend(["PasswordAuthentication ", word(login.value), "\n"]);
+    }
+    if let Some(root) = root {
+        text.extend(["PermitRootLogin ", if root.value { "no" } else { "prohibit-password" }, "\n"]);
+    }
+    let (at, key) =
+        login.map(|flag| (flag.at, "ssh_pwauth")).or_else(|| root.map(|flag| (flag.at, "disable_root")))?;
+    Some((at, key, text))
+}
+
+fn environment_files(plan: &mut Plan, config: &Config, facts: &Facts) {
+    if let Some(update) = &config.services.update {
+        let step = Step::MergeEnvironment {
+            path: "/etc/coreos/update.conf".to_owned(),
+            template: Some("/usr/share/coreos/update.conf".to_owned()),
+            variables: update.variables.clone(),
+        };
+        plan.once(Stage::Files, Origin::written(update.at, "coreos.update"), step);
+    }
+    let written = config.files.iter().any(|file| file.value.file.path == "/etc/environment");
+    let lines = facts.addresses.environment();
+    if !lines.is_empty() && !written {
+        let variables = lines.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+        let step = Step::MergeEnvironment { path: "/etc/environment".to_owned(), template: None, variables };
+        plan.every_boot(Stage::Files, Origin::from("platform"), step);
+    }
+}
+
+/// Files by number, so that their origin can be found in the document.
+fn files(plan: &mut Plan, config: &Config) {
+    for (index, written) in config.files.iter().enumerate() {
+        let stage = if written.value.defer { Stage::DeferredFiles } else { Stage::Files };
+        let origin = Origin::written(written.at, format!("write_files[{index}]"));
+        let step = Step::WriteFile(written.value.file.clone());
+        // What lies in /run is gone after a boot.
+        if written.value.file.path.starts_with("/run/") {
+            plan.every_boot(stage, origin, step);
+        } else {
+            plan.once(stage, origin, step);
+        }
+    }
+}
+
+/// Contents first, then one reload, then masks and enables, then commands: none waits for another.
+fn units(plan: &mut Plan, config: &Config) {
+    let units: Vec<(usize, &At<Unit>)> = config.units.iter().enumerate().collect();
+    for (index, unit) in &units {
+        unit_files(plan, unit, *index);
+    }
+    service_files(plan, config);
+    let wrote = plan.steps.iter().any(|one| one.stage == Stage::Units);
+    for (index, unit) in &units {
+        unit_links(plan, unit, *index);
+    }
+    if wrote || units.iter().any(|(_, unit)| unit.value.mask) {
+        plan.every_boot(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
+    }
+    if units.iter().any(|(_, unit)| unit.value.class == UnitClass::Network && unit.value.content.is_some()) {
+        plan.every_boot(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
+    }
+    if config.system.ntp.is_some() {
+        restart(plan, "systemd-timesyncd.service");
+    }
+    if config.system.resolver.is_some() {
+        restart(plan, "systemd-resolved.service");
+    }
+    for (index, unit) in &units {
+        let command = unit.value.command.filter(|_| unit.value.class == UnitClass::System);
+        if let Some(verb) = command {
+            let step = Step::CommandUnit { name: unit.value.name.clone(), verb };
+            plan.every_boot(Stage::Units, Origin::written(unit.at, format!("coreos.units[{index}]")), step);
+        }
+    }
+}
+
+fn restart(plan: &mut Plan, unit: &str) {
+    let step = Step::CommandUnit { name: unit.to_owned(), verb: Verb::TryRestart };
+    plan.once(Stage::Units, Origin::from("agent"), step);
+}
+
+fn unit_files(plan: &mut Plan, unit: &At<Unit>, index: usize) {
+    let Unit { name, content, drop_ins, runtime, .. } = &unit.value;
+    let origin = || Origin::written(unit.at, format!("coreos.units[{index}]"));
+    let mut add = |step| match runtime {
+        true => plan.every_boot(Stage::Units, origin(), step),
+        false => plan.once(Stage::Units, origin(), step),
+    };
+    if let Some(content) = content.as_ref().filter(|_| !unit.value.mask) {
+        add(Step::WriteUnit { name: name.clone(), content: content.clone(), runtime: *runtime });
+    }
+    for (drop_in, content) in drop_ins {
+        add(Step::WriteDropIn {
+            unit: name.clone(),
+            name: drop_in.clone(),
+            content: content.clone(),
+            runtime: *runtime,
+        });
+    }
+}
+
+fn unit_links(plan: &mut Plan, unit: &At<Unit>, index: usize) {
+    let Unit { name, class, enable, mask, runtime, .. } = &unit.value;
+    let origin = || Origin::written(unit.at, format!("coreos.units[{index}]"));
+    let mut add = |step| match runtime {
+        true => plan.every_boot(Stage::Units, origin(), step),
+        false => plan.once(Stage::Units, origin(), step),
+    };
+    if *mask {
+        add(Step::MaskUnit { name: name.clone(), mask: true, runtime: *runtime });
+    } else if let Some(enable) = enable.filter(|_| *class == UnitClass::System) {
+        add(Step::EnableUnit { name: name.clone(), enable, runtime: *runtime });
+    }
+}
+
+/// The services' own configuration: in /run, so it is made at each boot with that boot's addresses.
+fn service_files(plan: &mut Plan, config: &Config) {
+    for settings in &config.services.environments {
+        let origin = Origin::written(settings.at, format!("coreos.{}", settings.service));
+        plan.every_boot(Stage::Units, origin, service_file(settings));
+    }
+}
+
+fn service_file(settings: &Settings) -> Step {
+    let unit = match settings.service {
+        "flannel" => return Step::WriteFile(file("/run/flannel/options.env", settings.lines(), 0o644)),
+        "locksmith" => "locksmithd.service".to_owned(),
+        service => format!("{service}.service"),
+    };
+    Step::WriteDropIn {
+        unit,
+        name: "20-cloudinit.conf".to_owned(),
+        content: Secret::new(settings.drop_in()),
+        runtime: true,
+    }
+}
+
+fn scripts_of(plan: &mut Plan, config: &Config, scripts: &[PartScript]) {
+    for (index, script) in scripts.iter().enumerate() {
+        let script_step =
+            |name: String, wait| Step::RunScript(Script { name, body: script.body.clone(), wait });
+        let origin = Origin::written(script.at, "script");
+        if script.every_boot {
+            let step = script_step(format!("boothook-{index}"), Some(BOOTCMD_SECONDS));
+            plan.every_boot(Stage::Early, origin, step);
+        } else {
+            plan.once(Stage::Scripts, origin, script_step(format!("script-{index}"), None));
+        }
+    }
+    if let Some(script) = &config.commands.run {
+        let body = Secret::new(script.value.reveal().clone().into_bytes());
+        let step = Step::RunScript(Script { name: "runcmd".to_owned(), body, wait: None });
+        plan.once(Stage::Scripts, Origin::written(script.at, "runcmd"), step);
+    }
+}
+
+fn closing(plan: &mut Plan, config: &Config) {
+    let commands = &config.commands;
+    if let Some(home) = &commands.phone_home {
+        let step = Step::PhoneHome(home.value.clone());
+        plan.once(Stage::Closing, Origin::written(home.at, "phone_home"), step);
+    }
+    if let Some(message) = &commands.message {
+        let step = Step::ShowMessage(message.value.clone());
+        plan.every_boot(Stage::Closing, Origin::written(message.at, "final_message"), step);
+    }
+    if let Some(power) = &commands.power {
+        let step = Step::ChangePower(power.value.clone());
+        plan.once(Stage::Closing, Origin::written(power.at, "power_state"), step);
+    }
+}
+
+fn file(path: &str, text: String, mode: u32) -> File {
+    File {
+        path: path.to_owned(),
+        content: Content::Inline(Secret::new(text.into_bytes())),
+        mode,
+        owner: Owner { user: Some(Account::Id(0)), group: Some(Account::Id(0)) },
+        existing: Existing::Replace,
+    }
+}

@@ -1,0 +1,484 @@
+//! The things that can be done to a machine.
+//!
+//! Knows values only. Refuses to know how they are done, or from which format they came. Invariant:
+//! a step leaves no meaningful choice to whoever carries it out.
+
+use crate::secret::Secret;
+
+/// One effect.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Adds lines to `/etc/fstab` and starts what they mount.
+    AddMounts(Vec<Mount>),
+    /// Adds keys to a user's `authorized_keys`; those already there stay.
+    AuthorizeKeys {
+        /// Whose.
+        user: String,
+        /// The lines.
+        keys: Vec<String>,
+    },
+    /// Halts, powers off or reboots once the rest is done.
+    ChangePower(Power),
+    /// Makes a group, or adds members to one that exists.
+    CreateGroup(Group),
+    /// Makes a user, or changes what may be changed of one that exists.
+    CreateUser(User),
+    /// Fetches public keys and adds them to a user's `authorized_keys`.
+    ImportKeys {
+        /// Whose.
+        user: String,
+        /// Where they are.
+        from: KeySource,
+    },
+    /// Starts, stops or restarts a unit without waiting for it.
+    CommandUnit {
+        /// The unit.
+        name: String,
+        /// What is done.
+        verb: Verb,
+    },
+    /// Enables or disables a unit.
+    EnableUnit {
+        /// The unit.
+        name: String,
+        /// `false` to disable.
+        enable: bool,
+        /// Until the next boot only.
+        runtime: bool,
+    },
+    /// Makes a directory and its parents.
+    MakeDirectory(Directory),
+    /// Makes a file system on a device that has none, or on any if `overwrite`.
+    MakeFilesystem(Filesystem),
+    /// Makes a symbolic or hard link.
+    MakeLink(Link),
+    /// Makes and uses a swap file.
+    MakeSwap {
+        /// Its path.
+        path: String,
+        /// Its size.
+        size: SwapSize,
+    },
+    /// Makes sure that a unit can't be started, or that it can.
+    MaskUnit {
+        /// The unit.
+        name: String,
+        /// `false` to lift a mask.
+        mask: bool,
+        /// Until the next boot only.
+        runtime: bool,
+    },
+    /// Sets variables in a file of `NAME=value` lines and leaves its other lines as they are.
+    MergeEnvironment {
+        /// The file.
+        path: String,
+        /// Read instead when the file is not there.
+        template: Option<String>,
+        /// Names and values.
+        variables: Vec<(String, Secret<String>)>,
+    },
+    /// Divides a disk.
+    PartitionDisk(Partitioning),
+    /// Sends facts of this machine to an address.
+    PhoneHome(PhoneHome),
+    /// Makes the host keys that are missing; puts given ones in place.
+    PrepareHostKeys(HostKeys),
+    /// Reads changed units anew.
+    ReloadUnits,
+    /// Applies changed network configuration.
+    RestartNetwork,
+    /// Runs a script.
+    RunScript(Script),
+    /// Makes the names in `/etc/hosts` follow the host name.
+    SetHosts {
+        /// The fully qualified name, if any.
+        fqdn: Option<String>,
+        /// The short name.
+        hostname: String,
+        /// What else the file says.
+        style: HostsStyle,
+    },
+    /// Names the machine.
+    SetHostname(String),
+    /// Sets a password.
+    SetPassword {
+        /// Whose.
+        user: String,
+        /// The password.
+        password: Password,
+        /// Whether it must be changed at the next login.
+        expire: bool,
+    },
+    /// Links `/etc/localtime`.
+    SetTimezone(String),
+    /// Shows a line on the console.
+    ShowMessage(String),
+    /// Changes which certificate authorities are trusted.
+    TrustCertificates {
+        /// PEM blocks.
+        trusted: Vec<String>,
+        /// Whether the image's own ones are distrusted.
+        remove_defaults: bool,
+    },
+    /// Writes a drop-in of a unit.
+    WriteDropIn {
+        /// The unit.
+        unit: String,
+        /// The drop-in's file name.
+        name: String,
+        /// Its content.
+        content: Secret<String>,
+        /// Under /run instead of /etc.
+        runtime: bool,
+    },
+    /// Writes a file.
+    WriteFile(File),
+    /// Writes a unit.
+    WriteUnit {
+        /// The unit.
+        name: String,
+        /// Its content.
+        content: Secret<String>,
+        /// Under /run instead of /etc.
+        runtime: bool,
+    },
+}
+
+/// A user or group, by name or number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Account {
+    /// By number.
+    Id(u32),
+    /// By name.
+    Name(String),
+}
+
+/// Who owns a file; what is `None` is root.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owner {
+    /// The user.
+    pub user: Option<Account>,
+    /// The group.
+    pub group: Option<Account>,
+}
+
+/// What happens to a file that is there already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Existing {
+    /// The content is added to its end, unless it ends so already.
+    Append,
+    /// It is left, and the step fails.
+    Refuse,
+    /// It is replaced.
+    Replace,
+}
+
+/// A file to write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct File {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// What it holds.
+    pub content: Content,
+    /// Permission bits, setuid, setgid and sticky included.
+    pub mode: u32,
+    /// Who owns it and the parents that must be made for it.
+    pub owner: Owner,
+    /// What happens to one that is there.
+    pub existing: Existing,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// They are fetched.
+    Fetched(Fetch),
+    /// They are here.
+    Inline(Secret<Vec<u8>>),
+}
+
+/// Bytes to fetch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fetch {
+    /// http or https.
+    pub url: String,
+    /// Request headers.
+    pub headers: Vec<(String, Secret<String>)>,
+    /// `sha256-…` or `sha512-…` in hexadecimal digits, checked before anything is written.
+    pub hash: Option<String>,
+    /// Whether the bytes are gzip.
+    pub gzip: bool,
+    /// Written when they can't be fetched.
+    pub fallback: Option<Secret<Vec<u8>>>,
+}
+
+/// A directory to make.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Directory {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Who owns it.
+    pub owner: Owner,
+    /// Whether what is there in its place is removed first.
+    pub overwrite: bool,
+}
+
+/// A link to make.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// Where.
+    pub path: String,
+    /// To what.
+    pub target: String,
+    /// A hard link instead of a symbolic one.
+    pub hard: bool,
+    /// Who owns it.
+    pub owner: Owner,
+    /// Whether what is there in its place is removed first.
+    pub overwrite: bool,
+}
+
+/// A group.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its number, if it matters.
+    pub gid: Option<u32>,
+    /// Of the system's range.
+    pub system: bool,
+    /// Who is added.
+    pub members: Vec<String>,
+}
+
+/// A user.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of useradd, all independent")]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Number, if it matters.
+    pub uid: Option<u32>,
+    /// Full name.
+    pub gecos: Option<String>,
+    /// Home directory; useradd's default if `None`.
+    pub home: Option<String>,
+    /// Whether no home directory is made.
+    pub no_create_home: bool,
+    /// Name or number of the primary group.
+    pub primary_group: Option<String>,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// Whether no group of the user's own name is made.
+    pub no_user_group: bool,
+    /// Whether lastlog and faillog are left alone.
+    pub no_log_init: bool,
+    /// Of the system's range.
+    pub system: bool,
+    /// Login shell; useradd's default if `None`.
+    pub shell: Option<String>,
+    /// Password to set.
+    pub password: Option<Password>,
+    /// Whether the password is locked (`Some(true)`) or unlocked.
+    pub lock: Option<bool>,
+    /// Date of expiry, YYYY-MM-DD.
+    pub expires: Option<String>,
+    /// Days after which an expired password disables the account.
+    pub inactive: Option<u32>,
+    /// Lines for sudoers, without the user's name.
+    pub sudo: Vec<String>,
+}
+
+/// A password.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Password {
+    /// As crypt(3) made it.
+    Hash(Secret<String>),
+    /// In plain text.
+    Plain(Secret<String>),
+    /// One is made up and shown on the console.
+    Random,
+}
+
+/// Where public keys are fetched from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeySource {
+    /// The keys of a GitHub account.
+    GitHub(String),
+    /// The keys of a Launchpad account.
+    Launchpad(String),
+    /// JSON in GitHub's shape at an address.
+    Url(String),
+}
+
+/// The host keys of sshd.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HostKeys {
+    /// Removes those that are there, which a clone got with its disk.
+    pub renew: bool,
+    /// `ed25519`, `ecdsa`, `rsa`: made if missing.
+    pub types: Vec<String>,
+    /// File names below /etc/ssh and what they hold.
+    pub given: Vec<(String, Secret<String>)>,
+}
+
+/// What a unit is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verb {
+    /// Reload, or restart if it can't.
+    ReloadOrRestart,
+    /// Reload, or restart if it can't and runs.
+    ReloadOrTryRestart,
+    /// Reload.
+    Reload,
+    /// Restart.
+    Restart,
+    /// Start.
+    Start,
+    /// Stop.
+    Stop,
+    /// Restart if it runs.
+    TryRestart,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Reload,
+        Self::TryRestart,
+        Self::ReloadOrRestart,
+        Self::ReloadOrTryRestart,
+    ];
+
+    /// systemctl's word, which is CoreOS's too.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+            Self::ReloadOrRestart => "reload-or-restart",
+            Self::ReloadOrTryRestart => "reload-or-try-restart",
+            Self::Restart => "restart",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::TryRestart => "try-restart",
+        }
+    }
+}
+
+/// A script to run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Script {
+    /// Names the file and the unit.
+    pub name: String,
+    /// The script; its first line says what runs it.
+    pub body: Secret<Vec<u8>>,
+    /// Whether the rest of the boot waits for it, and how many seconds at most.
+    pub wait: Option<u32>,
+}
+
+/// What `/etc/hosts` holds besides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HostsStyle {
+    /// The usual names of this machine and of IPv6.
+    Full,
+    /// What is there stays; only this machine's line is set.
+    Localhost,
+}
+
+/// A line of fstab.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mount {
+    /// The six fields, not yet escaped.
+    pub fields: [String; 6],
+}
+
+/// How large a swap file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SwapSize {
+    /// As large as the memory suggests, at most so many bytes.
+    Automatic {
+        /// The bound.
+        most: Option<u64>,
+    },
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// A file system to make.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Filesystem {
+    /// The device or partition.
+    pub device: String,
+    /// `ext4`, `vfat`, `swap`, …
+    pub format: String,
+    /// Its label.
+    pub label: Option<String>,
+    /// Its UUID.
+    pub uuid: Option<String>,
+    /// Whether one that is there is replaced.
+    pub overwrite: bool,
+    /// Further arguments of mkfs.
+    pub options: Vec<String>,
+}
+
+/// How a disk is divided.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Partitioning {
+    /// The disk.
+    pub device: String,
+    /// Whether a table that is there is replaced.
+    pub overwrite: bool,
+    /// The partitions, in order.
+    pub partitions: Vec<Partition>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Partition {
+    /// Its share of the disk or its size.
+    pub size: PartitionSize,
+    /// Its type, a GUID.
+    pub type_guid: String,
+    /// Its label.
+    pub label: Option<String>,
+}
+
+/// How large a partition is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PartitionSize {
+    /// So many MiB.
+    MiB(u64),
+    /// So many hundredths of the disk.
+    Percent(u8),
+    /// What is left.
+    Rest,
+}
+
+/// What a machine tells an address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PhoneHome {
+    /// The address; `$INSTANCE_ID` stands for the instance's.
+    pub url: String,
+    /// `instance_id`, `hostname`, `fqdn`, `pub_key_ed25519`, …
+    pub post: Vec<String>,
+    /// How often it is tried.
+    pub tries: u32,
+}
+
+/// How the machine ends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Power {
+    /// `poweroff`, `reboot` or `halt`.
+    pub mode: &'static str,
+    /// In so many minutes; at once if 0.
+    pub delay_minutes: u32,
+    /// Said to who is logged in.
+    pub message: Option<String>,
+    /// A command; only if it succeeds.
+    pub condition: Option<Vec<String>>,
+}

@@ -1,0 +1,307 @@
+//! Prints a plan, one effect a line.
+//!
+//! Knows every step. Refuses to print passwords, private keys and scripts' secrets; contents of
+//! files and units only for who asks for them.
+
+use std::fmt::Write;
+
+use super::step::{
+    Account, Content, Existing, File, HostsStyle, KeySource, Owner, PartitionSize, Password, Step, SwapSize,
+    User,
+};
+use super::{Plan, Planned, When};
+use crate::source::Sources;
+
+/// Whether contents of files, units and scripts are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Contents {
+    /// Their size only.
+    Hidden,
+    /// As they are.
+    Shown,
+}
+
+/// The plan as text: a line per stage, a line per step, its place at the end.
+#[must_use]
+pub fn render(plan: &Plan, sources: &Sources, contents: Contents) -> String {
+    let mut out = String::new();
+    let mut stage = None;
+    for planned in &plan.steps {
+        if stage != Some(planned.stage) {
+            stage = Some(planned.stage);
+            let _ = writeln!(out, "{}", planned.stage.word());
+        }
+        let _ = writeln!(out, "  {}{}", describe(&planned.step), suffix(planned, sources));
+        if let Contents::Shown = contents {
+            for text in shown(&planned.step) {
+                indent(&mut out, &text);
+            }
+        }
+    }
+    out
+}
+
+/// One step as a sentence without its origin.
+#[must_use]
+pub fn describe(step: &Step) -> String {
+    match step {
+        Step::AddMounts(mounts) => mounts_line(mounts),
+        Step::AuthorizeKeys { user, keys } => format!("authorize {} for {user}", count(keys.len(), "key")),
+        Step::ChangePower(power) => power_line(power),
+        Step::CreateGroup(group) => group_line(group),
+        Step::CreateUser(user) => user_line(user),
+        Step::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
+        Step::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
+        Step::EnableUnit { name, enable, runtime } => {
+            format!("{} {name}{}", if *enable { "enable" } else { "disable" }, until(*runtime))
+        }
+        Step::MakeDirectory(directory) => {
+            format!("make directory {} {}", directory.path, rights(directory.mode, &directory.owner))
+        }
+        Step::MakeFilesystem(fs) => filesystem_line(fs),
+        Step::MakeLink(link) => {
+            format!("{} {} -> {}", if link.hard { "hard-link" } else { "link" }, link.path, link.target)
+        }
+        Step::MakeSwap { path, size } => format!("make swap file {path} of {}", swap_size(*size)),
+        Step::MaskUnit { name, mask, runtime } => {
+            format!("{} {name}{}", if *mask { "mask" } else { "unmask" }, until(*runtime))
+        }
+        Step::MergeEnvironment { path, variables, .. } => {
+            let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+            format!("set {} in {path}", names.join(" "))
+        }
+        Step::PartitionDisk(disk) => partition_line(disk),
+        Step::PhoneHome(home) => {
+            format!("send {} to {}, {}", home.post.join(" "), home.url, count(home.tries as usize, "try"))
+        }
+        Step::PrepareHostKeys(keys) => host_keys_line(keys),
+        Step::ReloadUnits => "reload units".to_owned(),
+        Step::RestartNetwork => "restart systemd-networkd.service".to_owned(),
+        Step::RunScript(script) => match script.wait {
+            Some(seconds) => format!("run script {} and wait up to {seconds} s", script.name),
+            None => format!("run script {} in the background", script.name),
+        },
+        Step::SetHosts { fqdn, hostname, style } => hosts_line(fqdn.as_deref(), hostname, *style),
+        Step::SetHostname(name) => format!("set host name {name}"),
+        Step::SetPassword { user, password, expire } => {
+            let ending = if *expire { ", to be changed at the next login" } else { "" };
+            format!("set {} of {user}{ending}", password_kind(password))
+        }
+        Step::SetTimezone(zone) => format!("set time zone {zone}"),
+        Step::ShowMessage(_) => "show the final message".to_owned(),
+        Step::TrustCertificates { trusted, remove_defaults } => {
+            let only = if *remove_defaults { " and no others" } else { "" };
+            format!("trust {}{only}", count(trusted.len(), "certificate"))
+        }
+        Step::WriteDropIn { unit, name, content, runtime } => {
+            format!("write drop-in {name} of {unit}, {}{}", bytes(content.reveal().len()), until(*runtime))
+        }
+        Step::WriteFile(file) => file_line(file),
+        Step::WriteUnit { name, content, runtime } => {
+            format!("write unit {name}, {}{}", bytes(content.reveal().len()), until(*runtime))
+        }
+    }
+}
+
+fn suffix(planned: &Planned, sources: &Sources) -> String {
+    let when = if planned.when == When::EveryBoot { ", every boot" } else { "" };
+    match planned.origin.at {
+        Some(at) => format!("  [{} {}{when}]", sources.place(at), planned.origin.key),
+        None => format!("  [{}{when}]", planned.origin.key),
+    }
+}
+
+/// The texts of a step that are worth reading.
+fn shown(step: &Step) -> Vec<String> {
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match step {
+        Step::WriteDropIn { content, .. } | Step::WriteUnit { content, .. } => vec![content.reveal().clone()],
+        Step::WriteFile(File { content: Content::Inline(bytes), .. }) => vec![lossy(bytes.reveal())],
+        Step::RunScript(script) => vec![lossy(script.body.reveal())],
+        Step::MergeEnvironment { variables, .. } => {
+            variables.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
+        }
+        Step::AuthorizeKeys { keys, .. } => keys.clone(),
+        Step::ShowMessage(text) => vec![text.clone()],
+        Step::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields.join(" ")).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn indent(out: &mut String, text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(out, "    | {line}");
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    match (number, noun) {
+        (1, noun) => format!("1 {noun}"),
+        (_, "try") => format!("{number} tries"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+fn bytes(number: usize) -> String {
+    count(number, "byte")
+}
+
+fn until(runtime: bool) -> &'static str {
+    if runtime { ", until the next boot" } else { "" }
+}
+
+fn rights(mode: u32, owner: &Owner) -> String {
+    format!("{mode:04o} {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref()))
+}
+
+fn account(account: Option<&Account>) -> String {
+    match account {
+        Some(Account::Id(id)) => id.to_string(),
+        Some(Account::Name(name)) => name.clone(),
+        None => "-".to_owned(),
+    }
+}
+
+fn file_line(file: &File) -> String {
+    let verb = match file.existing {
+        Existing::Append => "append to",
+        Existing::Refuse => "write new",
+        Existing::Replace => "write",
+    };
+    let what = match &file.content {
+        Content::Fetched(fetch) => format!("from {}", fetch.url),
+        Content::Inline(content) => bytes(content.reveal().len()),
+    };
+    format!("{verb} {} {}, {what}", file.path, rights(file.mode, &file.owner))
+}
+
+fn group_line(group: &super::step::Group) -> String {
+    let mut line = format!("make group {}", group.name);
+    if let Some(gid) = group.gid {
+        let _ = write!(line, " gid={gid}");
+    }
+    if group.system {
+        line += " system";
+    }
+    if !group.members.is_empty() {
+        let _ = write!(line, " members={}", group.members.join(","));
+    }
+    line
+}
+
+fn user_line(user: &User) -> String {
+    let mut line = format!("make user {}", user.name);
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = write!(line, " {name}={value}");
+        }
+    };
+    add("uid", user.uid.map(|uid| uid.to_string()));
+    add("gecos", user.gecos.as_ref().map(|text| format!("{text:?}")));
+    add("home", user.home.clone());
+    add("group", user.primary_group.clone());
+    add("groups", (!user.groups.is_empty()).then(|| user.groups.join(",")));
+    add("shell", user.shell.clone());
+    add("password", user.password.as_ref().map(|password| password_kind(password).to_owned()));
+    add("lock", user.lock.map(|lock| lock.to_string()));
+    add("expires", user.expires.clone());
+    add("inactive", user.inactive.map(|days| days.to_string()));
+    add("sudo", (!user.sudo.is_empty()).then(|| format!("{:?}", user.sudo.join("; "))));
+    for (set, word) in [
+        (user.no_create_home, " no-home"),
+        (user.no_user_group, " no-user-group"),
+        (user.no_log_init, " no-log-init"),
+        (user.system, " system"),
+    ] {
+        line += if set { word } else { "" };
+    }
+    line
+}
+
+fn password_kind(password: &Password) -> &'static str {
+    match password {
+        Password::Hash(_) => "password-hash",
+        Password::Plain(_) => "plain-password",
+        Password::Random => "random-password",
+    }
+}
+
+fn key_source(source: &KeySource) -> String {
+    match source {
+        KeySource::GitHub(account) => format!("github account {account}"),
+        KeySource::Launchpad(account) => format!("launchpad account {account}"),
+        KeySource::Url(url) => url.clone(),
+    }
+}
+
+fn host_keys_line(keys: &super::step::HostKeys) -> String {
+    let mut line = if keys.renew { "renew host keys".to_owned() } else { "keep host keys".to_owned() };
+    let _ = write!(line, ", make missing {}", keys.types.join(" "));
+    for (name, _) in &keys.given {
+        let _ = write!(line, ", put {name}");
+    }
+    line
+}
+
+fn hosts_line(fqdn: Option<&str>, hostname: &str, style: HostsStyle) -> String {
+    let style = match style {
+        HostsStyle::Full => "write /etc/hosts for",
+        HostsStyle::Localhost => "set the line of 127.0.1.1 in /etc/hosts to",
+    };
+    match fqdn {
+        Some(fqdn) => format!("{style} {fqdn} {hostname}"),
+        None => format!("{style} {hostname}"),
+    }
+}
+
+fn mounts_line(mounts: &[super::step::Mount]) -> String {
+    let places: Vec<&str> = mounts.iter().map(|mount| mount.fields[1].as_str()).collect();
+    format!("mount {}", places.join(" "))
+}
+
+fn swap_size(size: SwapSize) -> String {
+    match size {
+        SwapSize::Automatic { most: None } => "a size that fits the memory".to_owned(),
+        SwapSize::Automatic { most: Some(most) } => {
+            format!("a size that fits the memory, at most {most} bytes")
+        }
+        SwapSize::Bytes(size) => format!("{size} bytes"),
+    }
+}
+
+fn filesystem_line(fs: &super::step::Filesystem) -> String {
+    let mut line = format!("make {} on {}", fs.format, fs.device);
+    if let Some(label) = &fs.label {
+        let _ = write!(line, " label={label}");
+    }
+    if let Some(uuid) = &fs.uuid {
+        let _ = write!(line, " uuid={uuid}");
+    }
+    line += if fs.overwrite { ", even over another" } else { ", unless it has one" };
+    line
+}
+
+fn partition_line(disk: &super::step::Partitioning) -> String {
+    let sizes: Vec<String> = disk
+        .partitions
+        .iter()
+        .map(|partition| match partition.size {
+            PartitionSize::MiB(size) => format!("{size} MiB"),
+            PartitionSize::Percent(percent) => format!("{percent} %"),
+            PartitionSize::Rest => "the rest".to_owned(),
+        })
+        .collect();
+    let over = if disk.overwrite { ", even over a table" } else { ", unless it has a table" };
+    format!("divide {} into {}{over}", disk.device, sizes.join(", "))
+}
+
+fn power_line(power: &super::step::Power) -> String {
+    let mut line = match power.delay_minutes {
+        0 => format!("{} at the end", power.mode),
+        minutes => format!("{} {minutes} min after the end", power.mode),
+    };
+    if power.condition.is_some() {
+        line += ", if its condition holds";
+    }
+    line
+}

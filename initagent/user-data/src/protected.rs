@@ -1,0 +1,109 @@
+//! What a document may not replace, because the machine is reached through it.
+//!
+//! Knows paths and units. Refuses to know who asks. Invariant: user-data can't cost the machine its
+//! SSH access; what these tables can't see (a broken `sshd_config`, say) the one who acts checks after
+//! the fact and takes back.
+
+/// A path that no document may write, and which key does what its author wants.
+const PATHS: [(&str, &str); 14] = [
+    ("/etc/passwd", "use `users`"),
+    ("/etc/shadow", "use `users` or `chpasswd`"),
+    ("/etc/group", "use `groups`"),
+    ("/etc/gshadow", "use `groups`"),
+    ("/etc/subuid", "use `users`"),
+    ("/etc/subgid", "use `users`"),
+    ("/etc/fstab", "use `mounts`, or a `.mount` unit"),
+    ("/etc/nsswitch.conf", "name servers belong into `resolv_conf`, users into `users`"),
+    ("/etc/ld.so.preload", "set LD_PRELOAD in a unit's drop-in"),
+    ("/etc/machine-id", "it is made on the machine"),
+    ("/etc/pam.conf", "password rules belong into `users` and `chpasswd`"),
+    ("/etc/login.defs", "set what differs in `users`"),
+    ("/etc/profile", "put a file into /etc/profile.d"),
+    ("/etc/ssl/certs/ca-certificates.crt", "use `ca_certs`"),
+];
+
+/// Trees that no document may write.
+const TREES: [(&str, &str); 13] = [
+    ("/bin", READ_ONLY),
+    ("/boot", READ_ONLY),
+    ("/dev", "devices belong into `disk_setup`, `fs_setup` and `mounts`"),
+    ("/efi", READ_ONLY),
+    ("/etc/pam.d", "password rules belong into `users` and `chpasswd`"),
+    ("/etc/security", "limits belong into a unit's drop-in"),
+    ("/lib", READ_ONLY),
+    ("/lib64", READ_ONLY),
+    ("/proc", "use a file in /etc/sysctl.d"),
+    ("/run/catamaran", "it is the agent's own"),
+    ("/sbin", READ_ONLY),
+    ("/usr", READ_ONLY),
+    ("/var/lib/catamaran", "it is the agent's own"),
+];
+
+const READ_ONLY: &str = "it is part of the verified, read-only image; use /etc, /opt or /var";
+
+/// Units without which nobody gets in.
+const UNITS: [&str; 12] = [
+    "basic.target",
+    "dbus.service",
+    "dbus.socket",
+    "getty.target",
+    "multi-user.target",
+    "ssh.service",
+    "ssh.socket",
+    "sshd.service",
+    "sysinit.target",
+    "systemd-logind.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+];
+
+/// Why a document may not write this path, and what to do instead.
+#[must_use]
+pub fn path(path: &str) -> Option<&'static str> {
+    let path = path.trim_end_matches('/');
+    let file = PATHS.iter().find(|(protected, _)| *protected == path);
+    let tree = TREES.iter().find(|(tree, _)| {
+        path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    file.or(tree).map(|(_, instead)| *instead)
+}
+
+/// Whether a unit may not be masked, stopped or disabled.
+#[must_use]
+pub fn unit(name: &str) -> bool {
+    UNITS.contains(&name)
+}
+
+/// Whether a file takes part in letting people in, so that it is checked after it was written.
+#[must_use]
+pub fn concerns_access(path: &str) -> bool {
+    path.starts_with("/etc/ssh/") || path.contains("/.ssh/") || path.ends_with("/.ssh")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accounts_and_the_image_are_protected() {
+        for protected in
+            ["/etc/shadow", "/usr/bin/ls", "/usr", "/etc/pam.d/sshd", "/lib/systemd/system/x.service"]
+        {
+            assert!(path(protected).is_some(), "{protected}");
+        }
+    }
+
+    #[test]
+    fn what_users_configure_is_not() {
+        for free in [
+            "/etc/ssh/sshd_config",
+            "/etc/passwd.bak",
+            "/usrx/a",
+            "/opt/bin/a",
+            "/etc/libvirt",
+            "/home/core/.ssh/authorized_keys",
+        ] {
+            assert_eq!(path(free), None, "{free}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! From the parts of user-data and vendor-data to one plan.
+//!
+//! Knows which format is read by whom, and that the user's word stands above the vendor's. Refuses to
+//! unpack: containers were opened before. Invariant: a part that can't be read never costs another
+//! part anything.
+
+use crate::cloudconfig::merge::{self, How};
+use crate::cloudconfig::{self, Config};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::part::Part;
+use crate::payload::{self, Kind};
+use crate::plan::Plan;
+use crate::plan::order::{self, Facts, PartScript};
+use crate::secret::Secret;
+use crate::source::{At, Mark, Sources};
+use crate::tokens;
+use crate::yaml::{Node, Value};
+
+/// What was handed over.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Handed {
+    /// By the owner of the machine.
+    pub user: Vec<Part>,
+    /// By the operator of its platform.
+    pub vendor: Vec<Part>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reading {
+    /// What will be done.
+    pub plan: Plan,
+    /// What is wrong with it.
+    pub found: Diagnostics,
+    /// The texts that the findings point into.
+    pub sources: Sources,
+}
+
+/// Everything of one side, before the sides are merged.
+#[derive(Default)]
+struct Side {
+    document: Option<Node>,
+    scripts: Vec<PartScript>,
+    plan: Plan,
+}
+
+/// Reads everything and plans it.
+#[must_use]
+pub fn read(handed: &Handed, facts: &Facts) -> Reading {
+    let mut reading = Reading::default();
+    let user = read_side(&handed.user, facts, &mut reading);
+    let vendor = if user.document.as_ref().is_some_and(refuses_vendor) {
+        Side::default()
+    } else {
+        read_side(&handed.vendor, facts, &mut reading)
+    };
+    let document = match (user.document, vendor.document) {
+        (Some(user), Some(vendor)) => Some(merge::merge(user, vendor, How::BELOW)),
+        (user, vendor) => user.or(vendor),
+    };
+    let config = document.map(|document| Config::check(&document, &mut reading.found)).unwrap_or_default();
+    let scripts = [vendor.scripts, user.scripts].concat();
+    reading.plan = order::plan(&config, &scripts, facts);
+    reading.plan.append(vendor.plan);
+    reading.plan.append(user.plan);
+    reading.found.sort();
+    reading
+}
+
+/// `vendor_data: {enabled: false}`.
+fn refuses_vendor(document: &Node) -> bool {
+    let entry = |node: &Node, name: &str| match &node.value {
+        Value::Mapping(entries) => {
+            entries.iter().find(|entry| entry.key.replace('-', "_") == name).map(|entry| entry.value.clone())
+        }
+        _ => None,
+    };
+    let enabled = entry(document, "vendor_data").and_then(|inner| entry(&inner, "enabled"));
+    matches!(enabled.map(|node| node.value), Some(Value::Scalar(scalar)) if scalar.as_bool() == Some(false))
+}
+
+fn read_side(parts: &[Part], facts: &Facts, reading: &mut Reading) -> Side {
+    let mut side = Side::default();
+    for part in parts {
+        let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
+        let number = reading.sources.add_at(&part.name, text, part.first_line);
+        let text = reading.sources.part(number).map(|source| source.text.clone()).unwrap_or_default();
+        read_part(part, &text, number, facts, &mut side, &mut reading.found);
+    }
+    side
+}
+
+fn read_part(part: &Part, text: &str, number: u16, facts: &Facts, side: &mut Side, found: &mut Diagnostics) {
+    let whole = Mark::start_of(number);
+    match part.kind() {
+        Kind::Empty => {}
+        Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
+            found.push(Diagnostic::error(
+                Code::Encoding,
+                whole,
+                "the document is not UTF-8; broken characters are replaced",
+            ));
+            add_document(part, text, number, facts, side, found);
+        }
+        Kind::CloudConfig => add_document(part, text, number, facts, side, found),
+        Kind::Script => side.scripts.push(script(text, number, facts, false, found)),
+        Kind::Boothook => {
+            let body = text.trim_start().split_once('\n').map_or("", |(_, body)| body);
+            side.scripts.push(script(body, number, facts, true, found));
+        }
+        kind => {
+            found.push(unreadable(kind, text, whole));
+            add_access(text, number, side, found);
+        }
+    }
+}
+
+fn add_document(
+    part: &Part,
+    text: &str,
+    number: u16,
+    facts: &Facts,
+    side: &mut Side,
+    found: &mut Diagnostics,
+) {
+    let Some(node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
+    let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
+    let how = merge::how(&node, found)
+        .or_else(|| merge::how_from_header(&header?, found))
+        .unwrap_or(How::USER_DATA);
+    side.document = Some(match side.document.take() {
+        Some(earlier) => merge::merge(earlier, node, how),
+        None => node,
+    });
+}
+
+/// Of a part that is no document, what lets people in is kept where it can be read.
+fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics) {
+    let Some(node) = cloudconfig::salvaged(text, number, found) else { return };
+    side.document = Some(match side.document.take() {
+        Some(earlier) => merge::merge(earlier, node, How::USER_DATA),
+        None => node,
+    });
+}
+
+fn script(text: &str, number: u16, facts: &Facts, every_boot: bool, found: &mut Diagnostics) -> PartScript {
+    let body = tokens::substitute_text(text, number, &facts.addresses, found);
+    PartScript { body: Secret::new(body.into_bytes()), at: Mark::start_of(number), every_boot }
+}
+
+fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
+    let refused = |message: &str, help: &str| Diagnostic::error(Code::Refused, at, message).help(help);
+    match kind {
+        Kind::Jinja => refused(
+            "jinja templates are not expanded here",
+            "write the values, or `$public_ipv4` and `$private_ipv4` where an address is meant",
+        ),
+        Kind::PartHandler => {
+            refused("part handlers are Python, which this system does not have", "use a `#!` script")
+        }
+        Kind::CloudConfigJsonPatch => {
+            refused("JSON patches are not applied here", "use several parts and `merge_how`")
+        }
+        _ if looks_like_config(text) => Diagnostic::error(
+            Code::UnknownFormat,
+            at,
+            "this looks like a cloud-config without its first line",
+        )
+        .help("write `#cloud-config` as the first line"),
+        _ => Diagnostic::error(Code::UnknownFormat, at, "this is no kind of user-data that is known here")
+            .help("begin with `#cloud-config` or `#!`, or hand over Ignition JSON or MIME multipart"),
+    }
+}
+
+fn looks_like_config(text: &str) -> bool {
+    let keys = cloudconfig::top_level();
+    text.lines().take(1000).any(|line| {
+        let name = line.split(':').next().unwrap_or_default().replace('-', "_");
+        line.contains(':') && keys.iter().any(|key| key.name == name)
+    })
+}

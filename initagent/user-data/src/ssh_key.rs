@@ -1,0 +1,85 @@
+//! Public keys as `authorized_keys` holds them.
+//!
+//! Knows the shape of a line: options, type, base64, comment. Refuses to judge strength. Invariant:
+//! what passes is one line that sshd can read, so a broken neighbour never costs a good key.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+const TYPES: [&str; 11] = [
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "ssh-dss",
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ssh-rsa-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+];
+
+/// What is wrong with a line, in words that follow "the key".
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flaw {
+    /// Its base64 is broken or cut.
+    Encoding,
+    /// A private key where a public one belongs.
+    Private,
+    /// No known key type in it.
+    Type,
+}
+
+impl Flaw {
+    /// The words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Encoding => "is cut off or damaged: its base64 does not hold a key of its type",
+            Self::Private => "is a private key; only the public one (the .pub file) belongs here",
+            Self::Type => "names no key type, like `ssh-ed25519` or `ssh-rsa`",
+        }
+    }
+}
+
+/// The lines of a text that may hold several keys, trimmed, without comments.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Checks one line.
+pub fn check(line: &str) -> Result<(), Flaw> {
+    if line.contains("PRIVATE KEY") {
+        return Err(Flaw::Private);
+    }
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let kind = words.iter().position(|word| TYPES.contains(word)).ok_or(Flaw::Type)?;
+    let blob = words.get(kind + 1).and_then(|word| STANDARD.decode(word).ok()).ok_or(Flaw::Encoding)?;
+    let inner = blob.split_at_checked(4).ok_or(Flaw::Encoding)?;
+    let length = inner.0.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+    let name = inner.1.get(..length).ok_or(Flaw::Encoding)?;
+    if name == words[kind].as_bytes() && inner.1.len() > length + 16 { Ok(()) } else { Err(Flaw::Encoding) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
+
+    #[test]
+    fn options_and_comments_are_fine() {
+        assert_eq!(check(&format!("{KEY} me@home")), Ok(()));
+        assert_eq!(check(&format!("no-pty,command=\"echo hi\" {KEY}")), Ok(()));
+    }
+
+    #[test]
+    fn garbage_is_named() {
+        assert_eq!(check("hello world"), Err(Flaw::Type));
+        assert_eq!(check(&KEY[..40]), Err(Flaw::Encoding));
+        assert_eq!(check(&KEY.replacen("ssh-ed25519", "ssh-rsa", 1)), Err(Flaw::Encoding));
+        assert_eq!(check("-----BEGIN OPENSSH PRIVATE KEY-----"), Err(Flaw::Private));
+        assert_eq!(check("ssh-rsa"), Err(Flaw::Encoding));
+    }
+}

@@ -1,0 +1,119 @@
+//! What systemd accepts as names, and how it wants values quoted.
+
+use std::fmt::Write;
+
+/// The endings of units that systemd loads, and those of networkd's files.
+const UNIT_TYPES: [&str; 11] = [
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
+];
+const NETWORK_TYPES: [&str; 3] = ["network", "netdev", "link"];
+const LONGEST_NAME: usize = 255;
+
+/// Where a unit belongs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UnitClass {
+    /// To networkd or udev: a file in systemd/network.
+    Network,
+    /// To the manager: a file in systemd/system.
+    System,
+}
+
+/// Where a unit of this name belongs, or what is wrong with the name.
+pub fn classify(name: &str) -> Result<UnitClass, &'static str> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let (stem, ending) = name.rsplit_once('.').ok_or("has no ending like `.service`")?;
+    match ending {
+        _ if name.len() > LONGEST_NAME => Err("is too long"),
+        _ if stem.is_empty() => Err("is only an ending"),
+        _ if !name.chars().all(legal) => Err("has characters that systemd does not allow in names"),
+        _ if UNIT_TYPES.contains(&ending) => Ok(UnitClass::System),
+        _ if NETWORK_TYPES.contains(&ending) => Ok(UnitClass::Network),
+        _ => Err("does not end in a type that systemd knows, like `.service`"),
+    }
+}
+
+/// Whether a name can be that of a drop-in file.
+#[must_use]
+pub fn is_drop_in(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.strip_suffix(".conf").is_some_and(|stem| !stem.is_empty())
+        && !name.contains(['/', '\0', '\n'])
+}
+
+/// A line that sets a variable for a service, whatever its value holds.
+#[must_use]
+pub fn environment(name: &str, value: &str) -> String {
+    let mut line = format!("Environment=\"{name}=");
+    for character in value.chars() {
+        match character {
+            '"' => line += "\\\"",
+            '\\' => line += "\\\\",
+            '%' => line += "%%",
+            '\n' => line += "\\n",
+            '\r' => line += "\\r",
+            '\t' => line += "\\t",
+            other => line.push(other),
+        }
+    }
+    line + "\""
+}
+
+/// The unit that mounts a path.
+#[must_use]
+pub fn mount_unit(path: &str) -> String {
+    let path = path.trim_matches('/');
+    if path.is_empty() {
+        return "-.mount".to_owned();
+    }
+    let mut name = String::new();
+    for (index, byte) in path.bytes().enumerate() {
+        match byte {
+            b'/' if name.ends_with('-') => {}
+            b'/' => name.push('-'),
+            b'.' if index == 0 => name += "\\x2e",
+            byte if byte.is_ascii_alphanumeric() || b":_.".contains(&byte) => name.push(char::from(byte)),
+            byte => {
+                let _ = write!(name, "\\x{byte:02x}");
+            }
+        }
+    }
+    name + ".mount"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_systemd_quoting() {
+        assert_eq!(environment("A", r#"50% "of" \n"#), r#"Environment="A=50%% \"of\" \\n""#);
+        assert_eq!(environment("A", "a\nb"), "Environment=\"A=a\\nb\"");
+    }
+
+    #[test]
+    fn names_belong_somewhere_or_nowhere() {
+        assert_eq!(classify("etcd2.service"), Ok(UnitClass::System));
+        assert_eq!(classify("getty@tty1.service"), Ok(UnitClass::System));
+        assert_eq!(classify("50-static.network"), Ok(UnitClass::Network));
+        for bad in ["etcd2", ".service", "a b.service", "../x.service", "x.conf"] {
+            assert!(classify(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mount_units_are_named_as_systemd_escape_does() {
+        assert_eq!(mount_unit("/"), "-.mount");
+        assert_eq!(mount_unit("/var/lib/docker/"), "var-lib-docker.mount");
+        assert_eq!(mount_unit("/mnt/a-b"), "mnt-a\\x2db.mount");
+    }
+}

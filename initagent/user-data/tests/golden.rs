@@ -1,0 +1,85 @@
+//! Each folder of `tests/data` is a document: what it plans and what is said about it are compared
+//! as text. `BLESS=1` writes what is missing or changed.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "this file is a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use user_data::caret::{self, Excerpts};
+use user_data::part::Part;
+use user_data::plan::order::Facts;
+use user_data::plan::text::{self, Contents};
+use user_data::reading::{self, Handed, Reading};
+use user_data::tokens::Addresses;
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = fs::read_dir(data()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+/// `facts`: `name=value` lines; nothing is known without it.
+fn facts(case: &Path) -> Facts {
+    let text = fs::read_to_string(case.join("facts")).unwrap_or_default();
+    let mut facts = Facts { addresses: Addresses::default(), ..Facts::default() };
+    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let value = value.to_owned();
+        match name {
+            "public_ipv4" => facts.addresses.public_ipv4 = Some(value),
+            "private_ipv4" => facts.addresses.private_ipv4 = Some(value),
+            "public_ipv6" => facts.addresses.public_ipv6 = Some(value),
+            "private_ipv6" => facts.addresses.private_ipv6 = Some(value),
+            "hostname" => facts.hostname = Some(value),
+            "key" => facts.keys.push(value),
+            "clone" => facts.is_clone = value == "yes",
+            other => panic!("{}: unknown fact {other}", case.display()),
+        }
+    }
+    facts
+}
+
+/// `user-data`, `user-data.2`, …, `vendor-data`.
+fn read(case: &Path) -> Reading {
+    let part = |name: &str| fs::read(case.join(name)).ok().map(|content| Part::whole(name, content));
+    let later = (2..10).map_while(|number| part(&format!("user-data.{number}")));
+    let user = part("user-data").into_iter().chain(later).collect();
+    reading::read(&Handed { user, vendor: part("vendor-data").into_iter().collect() }, &facts(case))
+}
+
+/// Compares, or writes when asked to; says whether it was equal.
+fn agrees(path: &Path, actual: &str) -> bool {
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    if expected == actual {
+        return true;
+    }
+    if std::env::var_os("BLESS").is_some() {
+        if actual.is_empty() {
+            fs::remove_file(path).unwrap();
+        } else {
+            fs::write(path, actual).unwrap();
+        }
+        return true;
+    }
+    eprintln!("--- {} expected\n{expected}\n+++ actual\n{actual}", path.display());
+    false
+}
+
+#[test]
+fn every_document_plans_and_is_judged_as_written() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let reading = read(&case);
+        let plan = text::render(&reading.plan, &reading.sources, Contents::Shown);
+        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        if !agrees(&case.join("plan.txt"), &plan) | !agrees(&case.join("diagnostics.txt"), &found) {
+            wrong.push(case.file_name().unwrap().to_owned());
+        }
+    }
+
+    assert!(wrong.is_empty(), "changed: {wrong:?}; read the difference, then BLESS=1 if it is right");
+}
