@@ -175,8 +175,9 @@ impl Web {
         }
     }
 
-    /// The file at an address that a person wrote, where redirects are normal.
-    pub(crate) fn page(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
+    /// The file at an address that a person wrote, where redirects are normal; `None` when the
+    /// server has none.
+    pub fn page(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
         self.at(url).get_bounded("", limit)
     }
 

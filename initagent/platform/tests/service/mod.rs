@@ -113,7 +113,7 @@ impl State {
             route.and_then(|route| route.wants).is_some_and(|(name, value)| !request.has(name, value));
         match (self.manner, body) {
             (Manner::Hangs, _) => loop {
-                thread::sleep(Duration::from_secs(3600));
+                thread::sleep(Duration::from_hours(1));
             },
             (Manner::Empty, _) => reply(stream, "404 Not Found", b"no such thing"),
             (Manner::Portal, _) => reply(stream, "200 OK", b"<html><body>Please log in</body></html>"),
