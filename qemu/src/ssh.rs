@@ -6,13 +6,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{fs, str};
 
 use serde::{Deserialize, Serialize};
 
@@ -132,10 +131,22 @@ impl Ssh {
 
     /// Runs a shell script in the guest, whatever its exit code.
     pub fn run(&self, script: &str, within: Duration) -> Result<Output, SshError> {
+        self.run_on(script, Stdio::null(), within)
+    }
+
+    /// The same, with `input` as the script's standard input.
+    pub fn run_with(&self, script: &str, input: &[u8], within: Duration) -> Result<Output, SshError> {
+        let failed = |source| SshError::Run { script: script.to_owned(), source };
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        file.write_all(input).and_then(|()| file.rewind()).map_err(failed)?;
+        self.run_on(script, file.into(), within)
+    }
+
+    fn run_on(&self, script: &str, input: Stdio, within: Duration) -> Result<Output, SshError> {
         let failed = |source| SshError::Run { script: script.to_owned(), source };
         let (stdout, stderr) = (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
         let mut command = self.command();
-        command.arg("--").arg(script).stdin(Stdio::null());
+        command.arg("--").arg(script).stdin(input);
         command.stdout(stdout.try_clone().map_err(failed)?);
         command.stderr(stderr.try_clone().map_err(failed)?);
         let mut child =
@@ -176,7 +187,7 @@ impl Ssh {
 }
 
 fn text_of(mut file: File) -> io::Result<String> {
-    file.seek(SeekFrom::Start(0))?;
+    file.rewind()?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! The boot stories: what a machine does, told in real virtual machines started from one disk image.
+//!
+//!   CATAMARAN_IMAGE=out/disk.raw cargo test -p vm --test stories [-- PART-OF-A-NAME...] [--list]
+//!
+//! A runner of its own, because machines are dear: two at a time, shared beginnings (`scene`), the time of each
+//! story said. Without an image the stories are skipped, or fail where `CI=true`.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+#![expect(clippy::print_stdout, reason = "a test runner reports to standard output")]
+#![expect(clippy::unwrap_used, reason = "a story fails by panicking")]
+
+mod bigger_disk;
+mod broken_kernel;
+mod damaged_root;
+mod disk_map;
+mod first_boot;
+mod forged_manifest;
+mod lost_partition_table;
+mod lost_slot_table;
+mod power_cut;
+mod runner;
+mod scene;
+mod second_boot;
+mod three_panics;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use runner::Story;
+use scene::Scene;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let stories = runner::chosen(all(), &arguments);
+    if arguments.iter().any(|argument| argument == "--list") {
+        for story in &stories {
+            println!("{}: test", story.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let Some(image) = std::env::var_os("CATAMARAN_IMAGE") else {
+        println!("the boot stories need a disk image: set CATAMARAN_IMAGE to the disk.raw that a build made");
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        return if ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    };
+    runner::run(&Scene::new(PathBuf::from(image)), &stories)
+}
+
+/// The dear ones first, so that no long one is left alone at the end.
+fn all() -> Vec<Story> {
+    let mut stories = vec![
+        Story::new("second_boot_changes_nothing", second_boot::changes_nothing),
+        Story::new("first_boot_bios", first_boot::bios),
+        Story::new("first_boot_uefi", first_boot::uefi),
+        Story::new("first_boot_secure", first_boot::secure),
+        Story::new("three_panics_change_the_slot", three_panics::change_the_slot),
+        Story::new("flipped_bit_in_a_program_changes_the_slot", damaged_root::program),
+        Story::new("flipped_bit_in_the_superblock_changes_the_slot", damaged_root::superblock),
+        Story::new("unsigned_manifest_is_refused", forged_manifest::unsigned),
+        Story::new("tampered_manifest_is_refused", forged_manifest::tampered),
+        Story::new("stranger_s_manifest_is_refused", forged_manifest::by_a_stranger),
+        Story::new("zeroed_kernel_falls_through_bios", broken_kernel::bios),
+        Story::new("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
+        Story::new("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),
+        Story::new("garbage_in_both_copies_boots", lost_slot_table::both_copies),
+        Story::new("zeroed_primary_gpt_boots_bios", lost_partition_table::bios),
+        Story::new("zeroed_primary_gpt_boots_uefi", lost_partition_table::uefi),
+        Story::new("bigger_disk_is_filled", bigger_disk::is_filled),
+    ];
+    stories.extend(power_cut::MOMENTS.map(|moment| {
+        Story::new(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
+    }));
+    stories
+}

@@ -1,0 +1,25 @@
+//! The disk is bigger than the image: STATE takes the rest.
+
+use image_format::bytes::Bytes;
+use image_format::gpt;
+
+use crate::scene::{Scene, discard, run, switch_off, wait_until_up};
+
+const MORE: u64 = 3 << 30;
+
+pub(crate) fn is_filled(scene: &Scene) {
+    let size = scene.image_size() + MORE;
+    let mut running = scene.fresh("bigger", Some(size)).build().unwrap().start().unwrap();
+    wait_until_up(&mut running);
+
+    let room: u64 = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
+
+    assert!(room > MORE / 10 * 9, "/var has {room} bytes only");
+    let (machine, map) = switch_off(running);
+    assert!(size - map.partition("STATE").end < 2 << 20, "STATE ends before the disk does");
+    let disk = Bytes::new(size);
+    let copy = |offset: Bytes| map.edit().read(offset.get(), gpt::COPY_BYTES).unwrap();
+    gpt::read_primary(&copy(gpt::PRIMARY_OFFSET), disk).unwrap();
+    gpt::read_backup(&copy(gpt::backup_offset(disk).unwrap()), disk).unwrap();
+    discard(&machine);
+}

@@ -1,0 +1,28 @@
+//! The active slot's kernel is gone: the selector takes the other slot in the same boot.
+
+use image_format::slot::Slot;
+use vm::firmware::Firmware;
+
+use crate::scene::{Scene, discard, slot, switch_off, wait_until_up};
+
+pub(crate) fn bios(scene: &Scene) {
+    falls_through(scene, Firmware::Bios);
+}
+
+pub(crate) fn uefi(scene: &Scene) {
+    falls_through(scene, Firmware::Uefi);
+}
+
+fn falls_through(scene: &Scene, firmware: Firmware) {
+    let name = format!("no-kernel-{firmware:?}").to_lowercase();
+    let mut running = scene.damaged(&name, firmware, |map| {
+        map.edit().zero(map.kernel(Slot::A), 1 << 20).unwrap();
+    });
+    wait_until_up(&mut running);
+
+    assert_eq!(slot(&running), Slot::B);
+    let kernels = running.console().text().unwrap().matches("Linux version ").count();
+    assert!(kernels <= 1, "{kernels} kernels started, so it took more than one boot");
+
+    discard(&switch_off(running).0);
+}

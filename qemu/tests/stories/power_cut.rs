@@ -1,0 +1,26 @@
+//! The power goes at a random moment of the first boot: the next boot is well.
+//!
+//! One first boot is recorded; each story takes a moment of it and makes the disk that a power cut then could
+//! have left: flushed writes are there, later ones by chance, the last one torn.
+
+use vm::write_log::{Chance, WriteLog};
+
+use crate::scene::{Scene, discard, run, switch_off, wait_until_up};
+
+/// Each is a seed; the same seeds in each run.
+pub(crate) const MOMENTS: std::ops::RangeInclusive<u64> = 1..=20;
+
+pub(crate) fn at(scene: &Scene, moment: u64) {
+    let log = WriteLog::open(&scene.settling().writes).unwrap();
+    let machine = scene.fresh(&format!("cut-{moment}"), None).build().unwrap();
+    let mut chance = Chance::of(moment);
+    let cut = usize::try_from(chance.below(log.events().len() as u64)).unwrap();
+    log.cut_power(&machine.edit().unwrap(), cut, &mut chance).unwrap();
+
+    let mut running = machine.start().unwrap();
+    wait_until_up(&mut running);
+    let said = run(&running, "hostname; cat /etc/story /home/core/story; stat -c %U /home/core/story");
+
+    assert_eq!(said, "settled\nonce upon a time\nby the fire\ncore\n", "cut before event {cut}");
+    discard(&switch_off(running).0);
+}

@@ -1,0 +1,96 @@
+//! Runs stories, two at a time, and reports each with its time.
+//!
+//! Knows order, panics and totals; refuses to know what a story is about. Invariant: every chosen story is run
+//! and reported, whatever the others did.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::scene::Scene;
+
+/// Emulated machines want a processor each, and the smallest machine this runs on has two.
+const AT_ONCE: usize = 2;
+
+/// A named piece of behaviour; it fails by panicking.
+pub(crate) struct Story {
+    pub(crate) name: String,
+    act: Box<dyn Fn(&Scene) + Send + Sync>,
+}
+
+impl Story {
+    pub(crate) fn new(name: impl Into<String>, act: impl Fn(&Scene) + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), act: Box::new(act) }
+    }
+}
+
+struct Report {
+    name: String,
+    time: Duration,
+    failure: Option<String>,
+}
+
+/// The stories whose names contain one of the words; all of them without words.
+pub(crate) fn chosen(stories: Vec<Story>, arguments: &[String]) -> Vec<Story> {
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |story: &Story| words.is_empty() || words.iter().any(|word| story.name.contains(*word));
+    stories.into_iter().filter(wanted).collect()
+}
+
+/// Runs them all.
+pub(crate) fn run(scene: &Scene, stories: &[Story]) -> ExitCode {
+    let begin = Instant::now();
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(Vec::new());
+    println!("running {} stories, {AT_ONCE} at a time", stories.len());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(stories.len()) {
+            scope.spawn(|| {
+                while let Some(story) = stories.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = tell(scene, story);
+                    print(&report);
+                    reports.lock().unwrap().push(report);
+                }
+            });
+        }
+    });
+    summary(&reports.into_inner().unwrap(), begin.elapsed())
+}
+
+fn tell(scene: &Scene, story: &Story) -> Report {
+    let begin = Instant::now();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| (story.act)(scene)));
+    Report {
+        name: story.name.clone(),
+        time: begin.elapsed(),
+        failure: outcome.err().map(|panic| message(panic.as_ref())),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked without words").to_owned()
+}
+
+fn print(report: &Report) {
+    let verdict = if report.failure.is_none() { "ok" } else { "FAILED" };
+    println!("story {:<50} {:>6.1} s  {verdict}", report.name, report.time.as_secs_f64());
+}
+
+fn summary(reports: &[Report], time: Duration) -> ExitCode {
+    let failed: Vec<&Report> = reports.iter().filter(|report| report.failure.is_some()).collect();
+    for report in &failed {
+        println!("\n---- {}\n{}", report.name, report.failure.as_deref().unwrap_or_default());
+    }
+    println!(
+        "\nstories: {} passed, {} failed, in {:.0} s",
+        reports.len() - failed.len(),
+        failed.len(),
+        time.as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

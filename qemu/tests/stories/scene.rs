@@ -1,0 +1,198 @@
+//! What the stories share: the image, one key pair, and beginnings that are made once.
+//!
+//! A beginning is a disk in a known state; each story that starts from it gets a copy. Invariant: neither the
+//! image nor a beginning is ever booted itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use image_format::slot::{Slot, SlotState, SlotTable};
+use vm::builder::Builder;
+use vm::disk::{self, Disk, Edit};
+use vm::firmware::Firmware;
+use vm::ssh::Key;
+use vm::{Machine, Running};
+
+use crate::disk_map::DiskMap;
+
+/// How long anything may take. Nothing takes that long when all is well, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The instance all copies of a beginning stay.
+const INSTANCE: &str = "i-story";
+
+/// What a machine that has been booted once was told.
+pub(crate) const SETTLED_USER_DATA: &str = "#cloud-config
+hostname: settled
+write_files:
+  - path: /etc/story
+    content: |
+      once upon a time
+  - path: /home/core/story
+    owner: core:core
+    content: |
+      by the fire
+";
+
+/// The shared things.
+pub(crate) struct Scene {
+    image: PathBuf,
+    folder: tempfile::TempDir,
+    key: Key,
+    settled: OnceLock<Settled>,
+    two_slots: OnceLock<PathBuf>,
+    number: AtomicU32,
+}
+
+/// A machine after its first boot with [`SETTLED_USER_DATA`] and an orderly shutdown.
+pub(crate) struct Settled {
+    /// Its disk
+    pub(crate) disk: PathBuf,
+    /// The record of all its writes
+    pub(crate) writes: PathBuf,
+    /// What a later boot must not change
+    pub(crate) facts: String,
+}
+
+impl Scene {
+    pub(crate) fn new(image: PathBuf) -> Self {
+        let folder = tempfile::Builder::new().prefix("stories-").tempdir().unwrap();
+        let key = Key::make(&folder.path().join("key")).unwrap();
+        Self {
+            image,
+            folder,
+            key,
+            settled: OnceLock::new(),
+            two_slots: OnceLock::new(),
+            number: AtomicU32::new(0),
+        }
+    }
+
+    /// A builder on a new copy of `disk`, bigger if asked for.
+    fn builder(&self, disk: &Path, size: Option<u64>) -> Builder {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let folder = self.folder.path().join(format!("{number}"));
+        std::fs::create_dir(&folder).unwrap();
+        let disk = disk::copy(disk, &folder.join("disk.raw"), size).unwrap();
+        self.builder_on(disk)
+    }
+
+    pub(crate) fn builder_on(&self, disk: Disk) -> Builder {
+        Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
+    }
+
+    /// A machine that starts from the untouched image.
+    pub(crate) fn fresh(&self, name: &str, size: Option<u64>) -> Builder {
+        self.builder(&self.image, size).name(name)
+    }
+
+    /// The untouched image's size.
+    pub(crate) fn image_size(&self) -> u64 {
+        crate::disk_map::size_of(&self.image)
+    }
+
+    /// The line for `authorized_keys`.
+    pub(crate) fn public_key(&self) -> &str {
+        self.key.public()
+    }
+
+    /// A machine that was booted once, in slot A, and holds nothing in slot B.
+    pub(crate) fn settled(&self, name: &str) -> Builder {
+        self.builder(&self.settling().disk, None).name(name)
+    }
+
+    /// A machine that was booted once, and holds the same good system in both slots.
+    pub(crate) fn two_slots(&self, name: &str) -> Builder {
+        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b()), None).name(name)
+    }
+
+    /// A machine of [`Self::two_slots`], damaged.
+    pub(crate) fn damaged(&self, name: &str, firmware: Firmware, damage: impl Fn(&DiskMap)) -> Running {
+        let machine = self.two_slots(name).firmware(firmware).build().unwrap();
+        damage(&DiskMap::of(machine.edit().unwrap()));
+        machine.start().unwrap()
+    }
+
+    /// The first boot that all settled machines share; made when first asked for.
+    pub(crate) fn settling(&self) -> &Settled {
+        self.settled.get_or_init(|| self.settle())
+    }
+
+    fn settle(&self) -> Settled {
+        let mut running = self.fresh("settling", None).log_writes().build().unwrap().start().unwrap();
+        wait_until_up(&mut running);
+        let facts = facts(&running);
+        let machine = running.power_off(PATIENCE).unwrap();
+        let disk = self.folder.path().join("settled.raw");
+        disk::copy(machine.disk(), &disk, None).unwrap();
+        let writes = self.folder.path().join("writes.log");
+        std::fs::rename(machine.write_log().unwrap(), &writes)
+            .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
+            .unwrap();
+        discard(&machine);
+        Settled { disk, writes, facts }
+    }
+
+    fn fill_slot_b(&self) -> PathBuf {
+        let path = self.folder.path().join("two-slots.raw");
+        disk::copy(&self.settling().disk, &path, None).unwrap();
+        let map = DiskMap::of(Edit::open(&path).unwrap());
+        let (a, b) = (map.root(Slot::A), map.root(Slot::B));
+        assert_eq!(a.end - a.start, b.end - b.start);
+        map.edit().copy_within(a.start, b.start, a.end - a.start).unwrap();
+        map.write_slot_table(SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD });
+        path
+    }
+}
+
+/// Waits until ssh answers and the boot has ended, and sees that it ended well.
+pub(crate) fn wait_until_up(running: &mut Running) {
+    running.wait_for_ssh(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let state = run(running, "systemctl is-system-running --wait || systemctl --failed --no-legend");
+    let name = running.machine().name();
+    assert_eq!(state.trim(), "running", "{name} is not well");
+}
+
+/// Runs a script that must succeed.
+pub(crate) fn run(running: &Running, script: &str) -> String {
+    running.ssh().must(script, PATIENCE).unwrap_or_else(|error| {
+        panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().tail(15))
+    })
+}
+
+/// The slot that a running machine was booted from.
+pub(crate) fn slot(running: &Running) -> Slot {
+    let words = run(running, "cat /proc/cmdline");
+    let slot = words.split_whitespace().find_map(|word| word.strip_prefix("catamaran.slot="));
+    slot.unwrap_or_else(|| panic!("no slot in {words:?}")).parse().unwrap()
+}
+
+/// Fails if the console holds lines that no healthy machine says.
+pub(crate) fn assert_calm(running: &Running) {
+    let complaints = running.console().complaints().unwrap();
+    assert!(complaints.is_empty(), "{} complains: {complaints:#?}", running.machine().name());
+}
+
+/// Everything that is decided on the first boot and must stay as it is.
+pub(crate) fn facts(running: &Running) -> String {
+    run(
+        running,
+        "set -e; hostname; cat /etc/machine-id; id core; cat /etc/story /home/core/story
+         sudo sh -c 'cat /etc/ssh/ssh_host_*_key.pub; sha256sum /etc/passwd /etc/group /etc/shadow'
+         stat -c '%a %U %G %n' /etc/story /home/core/story",
+    )
+}
+
+/// Switches a machine off in an orderly way and opens its disk.
+pub(crate) fn switch_off(running: Running) -> (Machine, DiskMap) {
+    let machine = running.power_off(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let map = DiskMap::of(machine.edit().unwrap());
+    (machine, map)
+}
+
+/// Gives back the room of a machine's disk.
+pub(crate) fn discard(machine: &Machine) {
+    std::fs::remove_file(machine.disk()).unwrap();
+}
