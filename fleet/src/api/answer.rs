@@ -1,0 +1,122 @@
+//! Answers: values as JSON, refusals as the error body that every client knows.
+
+use super::schema::{ErrorBody, ErrorEntity, to_json};
+use crate::store::registry::CommandError;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::error::Error as _;
+use std::fmt::Display;
+
+/// The largest body that is read: the largest unit file, every byte of it escaped, and room to spare.
+pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// A request that is not answered as asked.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Display) -> Self {
+        Self { status, message: message.to_string() }
+    }
+
+    pub(super) fn bad_request(message: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn not_found(message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn method(message: &str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = ErrorBody { error: ErrorEntity { code: self.status.as_u16(), message: self.message } };
+        json(self.status, &body)
+    }
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Self {
+        let status = match &error {
+            CommandError::Exists(_) => StatusCode::CONFLICT,
+            CommandError::NotFound(_) => return Self::not_found("unit does not exist"),
+            CommandError::Contended { .. } | CommandError::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        // What the store says goes to the log: a client could not act on it, and may not be meant to see it.
+        if let Some(cause) = error.source() {
+            tracing::error!(%error, %cause, "a command failed");
+        }
+        Self::new(status, error)
+    }
+}
+
+/// A value.
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let mut response = Response::new(Body::from(to_json(value)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A success that has nothing to say.
+pub(super) fn empty(status: StatusCode) -> Response {
+    status.into_response()
+}
+
+/// Reads the whole body, within bounds.
+pub(super) async fn body(request: Request) -> Result<Bytes, Refusal> {
+    axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+        let too_large = error.source().is_some_and(|cause| cause.to_string().contains("length limit"));
+        if too_large {
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {MAX_BODY} bytes"));
+        }
+        Refusal::bad_request(format!("unable to read body: {error}"))
+    })
+}
+
+/// Reads the first JSON value of a body; what follows it is not looked at, as it never was.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::Deserializer::from_slice(bytes)
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| serde_json::from_slice(b""))
+}
+
+/// Refuses a body that does not say it is JSON.
+pub(super) fn check_content_type(request: &Request) -> Result<(), Refusal> {
+    let unsupported = |message: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    let values = request.headers().get_all(CONTENT_TYPE);
+    let count = values.iter().count();
+    let Some(value) = values.iter().next().filter(|_| count == 1) else {
+        return Err(unsupported(format!("expected 1 Content-Type, got {count}")));
+    };
+    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if kind == "application/json" {
+        return Ok(());
+    }
+    Err(unsupported("only acceptable Content-Type is application/json".to_owned()))
+}
+
+/// Refuses every method but this one.
+pub(super) fn only(method: &Method, allowed: &Method) -> Result<(), Refusal> {
+    if method == allowed {
+        return Ok(());
+    }
+    Err(Refusal::method(&format!("only {allowed} supported against this resource")))
+}

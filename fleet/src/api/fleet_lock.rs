@@ -1,0 +1,201 @@
+//! The FleetLock protocol: a machine asks before it reboots, and says when it is well again.
+//!
+//! Both calls may be repeated without harm. If the cluster is set up so, a machine that takes a slot is
+//! emptied first: it is told to ask again until it is. Failures are `{"kind","value"}`, as the protocol
+//! wants, with few kinds, since clients make metrics of them.
+
+use super::answer::{Refusal, body, decode};
+use super::router::Api;
+use crate::lock::semaphore::GroupName;
+use crate::lock::{LockError, RebootLocks};
+use crate::model::machine::MachineId;
+use crate::model::state::JobState;
+use crate::store::cluster::Cluster;
+use crate::store::registry::{Command, CommandError, Registry};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use std::fmt::Display;
+use std::time::Duration;
+
+/// How long a call may wait for its machine to be empty.
+const DRAIN_WAIT: Duration = Duration::from_secs(20);
+/// The longest id of a client.
+const MAX_ID: usize = 256;
+
+#[derive(Deserialize)]
+struct Message {
+    client_params: ClientParams,
+}
+
+#[derive(Deserialize)]
+struct ClientParams {
+    id: String,
+    group: String,
+}
+
+/// A client: who, in which group.
+struct Caller {
+    id: String,
+    group: GroupName,
+}
+
+struct Failure {
+    status: StatusCode,
+    kind: &'static str,
+    value: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, kind: &'static str, value: impl Display) -> Self {
+        Self { status, kind, value: value.to_string() }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response =
+            Response::new(Body::from(json!({ "kind": self.kind, "value": self.value }).to_string()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::Full { .. } => Self::new(StatusCode::LOCKED, "failed_lock", error),
+            LockError::Contended { .. } => Self::new(StatusCode::CONFLICT, "failed_lock", error),
+            LockError::Store { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a reboot lock failed");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error)
+            }
+        }
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error)
+    }
+}
+
+/// `POST /v1/pre-reboot`
+pub(super) async fn pre_reboot<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    request: Request,
+) -> Response {
+    let outcome = async {
+        let caller = read_caller(request).await?;
+        api.locks.acquire(&caller.group, &caller.id, "reboot").await?;
+        if api.drain_on_lock {
+            empty_machine(&*api.registry, &caller.id).await?;
+        }
+        Ok::<(), Failure>(())
+    };
+    answer(outcome.await)
+}
+
+/// `POST /v1/steady-state`
+pub(super) async fn steady_state<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    request: Request,
+) -> Response {
+    let outcome = async {
+        let caller = read_caller(request).await?;
+        // Undrained before the slot is free: if this fails, the caller comes again and still holds it.
+        let held = api.locks.group(&caller.group).await?.holder(&caller.id).is_some();
+        if held && api.drain_on_lock {
+            fill_machine(&*api.registry, &caller.id).await?;
+        }
+        api.locks.release(&caller.group, &caller.id).await?;
+        Ok::<(), Failure>(())
+    };
+    answer(outcome.await)
+}
+
+fn answer(outcome: Result<(), Failure>) -> Response {
+    match outcome {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn read_caller(request: Request) -> Result<Caller, Failure> {
+    if request.method() != Method::POST {
+        return Err(Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "only POST is allowed",
+        ));
+    }
+    let header = request.headers().get("fleet-lock-protocol");
+    if header.is_none_or(|value| value != "true") {
+        let text = "header \"fleet-lock-protocol: true\" is missing";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "missing_header", text));
+    }
+    let bytes = body(request).await.map_err(|refusal: Refusal| {
+        Failure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
+    })?;
+    let message: Message =
+        decode(&bytes).map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "decode_error", error))?;
+    let identity = |text: String| Failure::new(StatusCode::BAD_REQUEST, "invalid_client_identity", text);
+    let ClientParams { id, group } = message.client_params;
+    if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
+        return Err(identity(format!("the client's id must have 1 to {MAX_ID} printable bytes")));
+    }
+    let group = GroupName::parse(&group).map_err(|error| identity(error.to_string()))?;
+    Ok(Caller { id, group })
+}
+
+/// Drains the caller's machine and waits a while for it to be empty.
+async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), Failure> {
+    let Some(machine) = member(registry, id) else { return Ok(()) };
+    let mut changes = registry.changes();
+    if !registry.read(|cluster| cluster.machines.get(&machine).is_some_and(|each| each.draining)) {
+        registry.execute(Command::Drain { machine: machine.clone(), draining: true }).await?;
+    }
+    let emptied = async {
+        while registry.read(|cluster| units_on(cluster, &machine)) > 0 {
+            // Whatever changed, or how much of it was missed: look again.
+            let _ = changes.recv().await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_WAIT, emptied).await.is_ok() {
+        return Ok(());
+    }
+    let left = registry.read(|cluster| units_on(cluster, &machine));
+    let text =
+        format!("the slot is yours, but {left} units are still on machine {}; ask again", machine.short());
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "drain_pending", text))
+}
+
+async fn fill_machine<R: Registry>(registry: &R, id: &str) -> Result<(), Failure> {
+    let Ok(machine) = MachineId::parse(id) else { return Ok(()) };
+    if registry.read(|cluster| cluster.machines.get(&machine).is_none_or(|each| each.draining)) {
+        registry.execute(Command::Drain { machine, draining: false }).await?;
+    }
+    Ok(())
+}
+
+/// The machine that the caller is, if it is one of ours.
+fn member<R: Registry>(registry: &R, id: &str) -> Option<MachineId> {
+    let machine = MachineId::parse(id).ok()?;
+    registry.read(|cluster| cluster.machines.contains_key(&machine)).then_some(machine)
+}
+
+fn units_on(cluster: &Cluster, machine: &MachineId) -> usize {
+    let assigned =
+        cluster.assignments.iter().filter(|(_, assignment)| assignment.machine == *machine).count();
+    let lingering = cluster.all_states().filter(|state| {
+        state.machine == *machine
+            && state.job == JobState::Launched
+            && cluster.units.get(&state.name).is_none_or(|unit| !unit.is_global())
+    });
+    assigned.max(lingering.count())
+}

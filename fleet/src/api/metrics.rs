@@ -1,0 +1,132 @@
+//! `/metrics` and `/health`: the cluster for those who watch it from outside.
+
+use super::answer::{Refusal, json, only};
+use super::router::Api;
+use crate::lock::RebootLocks;
+use crate::model::state::JobState;
+use crate::store::cluster::Cluster;
+use crate::store::registry::{Health, Registry};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many requests were answered, by the first digit of their status.
+#[derive(Debug, Default)]
+pub struct Requests([AtomicU64; 6]);
+
+/// Counts a request.
+pub(super) async fn count(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let class = usize::from(response.status().as_u16() / 100).min(5);
+    requests.0[class].fetch_add(1, Ordering::Relaxed);
+    response
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    method: Method,
+) -> Result<Response, Refusal> {
+    only(&method, &Method::GET)?;
+    let mut text = api.registry.read(picture);
+    gauge(
+        &mut text,
+        "fleet_api_available",
+        "Whether the API answers.",
+        u64::from(api.registry.health() == Health::Serving),
+    );
+    head(&mut text, "fleet_api_requests_total", "counter", "Requests answered, by class of status.");
+    for (class, count) in api.requests.0.iter().enumerate().skip(1) {
+        let _ = writeln!(
+            text,
+            "fleet_api_requests_total{{code=\"{class}xx\"}} {}",
+            count.load(Ordering::Relaxed)
+        );
+    }
+    if let Some(more) = &api.more_metrics {
+        more(&mut text);
+    }
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// `GET /health`: 200 while the API answers, 503 while it does not, and why.
+pub(super) async fn health<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    method: Method,
+) -> Result<Response, Refusal> {
+    only(&method, &Method::GET)?;
+    let (status, reason) = match api.registry.health() {
+        Health::Serving => (StatusCode::OK, String::new()),
+        Health::Registering => {
+            (StatusCode::SERVICE_UNAVAILABLE, "this machine is not registered yet".to_owned())
+        }
+        Health::StoreLost(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    };
+    let body = api.registry.read(|cluster| {
+        json!({
+            "brake": cluster.brake,
+            "healthy": status == StatusCode::OK,
+            "leader": cluster.leader.as_ref().map(ToString::to_string).unwrap_or_default(),
+            "reason": reason,
+            "revision": cluster.revision,
+        })
+    });
+    Ok(json(status, &body))
+}
+
+fn picture(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    gauge(&mut text, "fleet_machines", "Machines that are present.", cluster.machines.len() as u64);
+    let draining = cluster.machines.values().filter(|machine| machine.draining).count();
+    gauge(&mut text, "fleet_machines_draining", "Machines that are being emptied.", draining as u64);
+    head(&mut text, "fleet_units", "gauge", "Submitted units, by wanted state.");
+    for state in [JobState::Inactive, JobState::Loaded, JobState::Launched] {
+        let count = cluster.units.values().filter(|unit| unit.desired == state).count();
+        let _ = writeln!(text, "fleet_units{{desired=\"{state}\"}} {count}");
+    }
+    let waiting = cluster.units.values().filter(|unit| {
+        unit.desired != JobState::Inactive
+            && !unit.is_global()
+            && !unit.name.is_template()
+            && cluster.target(unit.name.as_str()).is_none()
+    });
+    gauge(&mut text, "fleet_units_waiting", "Units that no machine has taken.", waiting.count() as u64);
+    let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    for state in cluster.all_states() {
+        *states.entry(state.active.as_str()).or_default() += 1;
+    }
+    head(&mut text, "fleet_unit_states", "gauge", "Units on machines, by what systemd says.");
+    for (active, count) in states {
+        let _ = writeln!(text, "fleet_unit_states{{active={active:?}}} {count}");
+    }
+    gauge(
+        &mut text,
+        "fleet_engine_leader_known",
+        "Whether an engine leads.",
+        u64::from(cluster.leader.is_some()),
+    );
+    gauge(
+        &mut text,
+        "fleet_engine_brake",
+        "Whether the engine holds still.",
+        u64::from(!cluster.brake.is_empty()),
+    );
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
+    head(text, name, "gauge", help);
+    let _ = writeln!(text, "{name} {value}");
+}

@@ -1,0 +1,140 @@
+//! Which path is answered by what.
+
+use super::access;
+use super::answer::Refusal;
+use super::{commands, discovery, explain, fleet_lock, locks, machines, metrics, page, state, units, watch};
+use crate::lock::RebootLocks;
+use crate::store::registry::{Health, Registry};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{HeaderValue, SERVER};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use std::sync::Arc;
+
+/// The name under which the server makes itself known.
+const SERVER_NAME: &str = concat!("fleetd/", env!("CARGO_PKG_VERSION"));
+
+/// Writes more metrics, in Prometheus' text format.
+pub type MoreMetrics = Arc<dyn Fn(&mut String) + Send + Sync>;
+
+/// What the API serves.
+pub struct Api<R, L> {
+    /// The cluster.
+    pub registry: Arc<R>,
+    /// The reboot slots.
+    pub locks: Arc<L>,
+    /// Entries on a page.
+    pub token_limit: u16,
+    /// Whether a machine that takes a reboot slot is emptied before it is told that it has it.
+    pub drain_on_lock: bool,
+    /// Metrics of the engine and the agent, if somebody keeps them.
+    pub more_metrics: Option<MoreMetrics>,
+    /// Requests so far, for the metrics.
+    pub requests: Arc<metrics::Requests>,
+}
+
+impl<R, L> Api<R, L> {
+    /// An API with the usual page size.
+    pub fn new(registry: Arc<R>, locks: Arc<L>) -> Self {
+        Self {
+            registry,
+            locks,
+            token_limit: page::DEFAULT_LIMIT,
+            drain_on_lock: false,
+            more_metrics: None,
+            requests: Arc::default(),
+        }
+    }
+}
+
+impl<R, L> Clone for Api<R, L> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            locks: self.locks.clone(),
+            token_limit: self.token_limit,
+            drain_on_lock: self.drain_on_lock,
+            more_metrics: self.more_metrics.clone(),
+            requests: self.requests.clone(),
+        }
+    }
+}
+
+impl<R, L> std::fmt::Debug for Api<R, L> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Api").field("token_limit", &self.token_limit).finish_non_exhaustive()
+    }
+}
+
+/// The whole API as one service. Serve it with [`super::listen`], which tells it who is asking.
+pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
+    let version_one = version_one::<R, L>();
+    Router::new()
+        .nest("/fleet/v1", version_one.clone().merge(additions::<R, L>()))
+        .nest("/v1-alpha", version_one)
+        .route("/v1/pre-reboot", any(fleet_lock::pre_reboot))
+        .route("/v1/steady-state", any(fleet_lock::steady_state))
+        .route("/fleet/v1/health", any(metrics::health))
+        .route("/health", any(metrics::health))
+        .route("/metrics", any(metrics::metrics))
+        .fallback(fallback)
+        .layer(from_fn_with_state(api.clone(), available))
+        .layer(from_fn(access::guard))
+        .layer(from_fn_with_state(api.requests.clone(), metrics::count))
+        .layer(from_fn(name_server))
+        .with_state(api)
+}
+
+fn version_one<R: Registry, L: RebootLocks>() -> Router<Api<R, L>> {
+    Router::new()
+        .route("/discovery", any(discovery::discovery))
+        .route("/machines", any(machines::machines))
+        .route("/state", any(state::collection))
+        .route("/state/{name}", any(state::item))
+        .route("/units", any(units::collection))
+        .route("/units/{name}", any(units::item))
+}
+
+fn additions<R: Registry, L: RebootLocks>() -> Router<Api<R, L>> {
+    Router::new()
+        .route("/brake", any(commands::brake))
+        .route("/explain/{name}", any(explain::explain))
+        .route("/locks", any(locks::groups))
+        .route("/locks/{group}", any(locks::group))
+        .route("/locks/{group}/holders/{id}", any(locks::holder))
+        .route("/machines/{id}/drain", any(commands::drain))
+        .route("/rebalance", any(commands::rebalance))
+        .route("/units/{name}/restart", any(commands::restart))
+        .route("/watch", any(watch::watch))
+}
+
+/// The roots exist but take no method; nothing else exists.
+async fn fallback(uri: Uri) -> Refusal {
+    match uri.path() {
+        "/" | "/fleet/v1" | "/v1-alpha" => Refusal::method(""),
+        _ => Refusal::not_found(""),
+    }
+}
+
+/// While the picture can't be trusted, the API is silent, but for what tells of that.
+async fn available<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let always = matches!(request.uri().path(), "/health" | "/fleet/v1/health" | "/metrics");
+    if always || api.registry.health() == Health::Serving {
+        return next.run(request).await;
+    }
+    let message = "fleet server unable to communicate with etcd";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}
+
+async fn name_server(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(SERVER_NAME));
+    response
+}

@@ -1,0 +1,114 @@
+//! `/watch`: what changes, as it changes, as server-sent events.
+//!
+//! Events `unit`, `state` and `machine` carry the thing as the API shows it (a unit without its text);
+//! `unit-removed`, `state-removed` and `machine-removed` carry its name; `reset` says that everything may
+//! have changed; `ready` comes first. An event's id is the store's revision. A client that reads too
+//! slowly gets a `reset` instead of what it missed: nobody's slowness costs memory here.
+
+use super::answer::{Refusal, only};
+use super::router::Api;
+use super::schema::to_json;
+use super::state::pairs;
+use super::{machines, state, units};
+use crate::lock::RebootLocks;
+use crate::store::cluster::Cluster;
+use crate::store::registry::{Change, Registry};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, Uri};
+use axum::response::Response;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// How often a silent stream says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events that wait for a client to read them; the rest waits in the registry's channel.
+const PENDING: usize = 16;
+
+/// `GET /watch?unit=NAME`
+pub(super) async fn watch<R: Registry, L: RebootLocks>(
+    State(api): State<Api<R, L>>,
+    method: Method,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    only(&method, &Method::GET)?;
+    let units = pairs(&uri).into_iter().filter(|(name, _)| name == "unit").map(|(_, value)| value).collect();
+    let (sender, receiver) = mpsc::channel(PENDING);
+    // Subscribed before the first byte of the answer: what happens after it is not missed.
+    let changes = api.registry.changes();
+    tokio::spawn(follow(api.registry, changes, units, sender));
+    let mut response = Response::new(Body::from_stream(ReceiverStream::new(receiver)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+type Chunk = Result<String, Infallible>;
+
+/// Ends when the client has gone, or the registry.
+async fn follow<R: Registry>(
+    registry: Arc<R>,
+    mut changes: Receiver<Change>,
+    units: Vec<String>,
+    sender: mpsc::Sender<Chunk>,
+) {
+    let revision = registry.read(|cluster| cluster.revision);
+    let mut next = Some(format!("id: {revision}\nevent: ready\ndata: {{}}\n\n"));
+    loop {
+        if let Some(text) = next.take()
+            && sender.send(Ok(text)).await.is_err()
+        {
+            return;
+        }
+        next = tokio::select! {
+            () = sender.closed() => return,
+            () = tokio::time::sleep(HEARTBEAT) => Some(": still here\n\n".to_owned()),
+            change = changes.recv() => match change {
+                Ok(change) => registry.read(|cluster| event(cluster, &change, &units)),
+                Err(RecvError::Lagged(_)) => registry.read(|cluster| event(cluster, &Change::Everything, &units)),
+                Err(RecvError::Closed) => return,
+            },
+        };
+    }
+}
+
+/// The event that tells of a change; none if it is about a unit that nobody asked for.
+fn event(cluster: &Cluster, change: &Change, units: &[String]) -> Option<String> {
+    let wanted = |name: &str| units.is_empty() || units.iter().any(|unit| unit == name);
+    let (kind, data) = match change {
+        Change::Everything => ("reset", "{}".to_owned()),
+        Change::Machine(id) => match cluster.machines.get(id) {
+            Some(machine) => ("machine", to_json(&machines::to_wire(machine))),
+            None => ("machine-removed", to_json(&json!({ "id": id.as_str() }))),
+        },
+        Change::State(name, machine) => {
+            if !wanted(name.as_str()) {
+                return None;
+            }
+            match cluster.state(name.as_str(), machine.as_str()) {
+                Some(state) => ("state", to_json(&state::to_wire(state))),
+                None => (
+                    "state-removed",
+                    to_json(&json!({ "machineID": machine.as_str(), "name": name.as_str() })),
+                ),
+            }
+        }
+        Change::Unit(name) => {
+            if !wanted(name.as_str()) {
+                return None;
+            }
+            match cluster.units.get(name) {
+                Some(unit) => ("unit", to_json(&units::summary(cluster, unit))),
+                None => ("unit-removed", to_json(&json!({ "name": name.as_str() }))),
+            }
+        }
+    };
+    Some(format!("id: {}\nevent: {kind}\ndata: {data}\n\n", cluster.revision))
+}

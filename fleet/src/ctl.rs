@@ -1,0 +1,174 @@
+//! `fleetctl`: what a person types, carried to a fleet API, and its answer in the words people know.
+//!
+//! A file per verb. Knows the wire ([`crate::api::schema`]) and the words of units ([`crate::model`]);
+//! refuses to know how units are stored, placed or run, and has no runtime of its own: every call blocks.
+//! Invariant: for what the original could do, streams, words and exit statuses are the original's, but for
+//! the repairs that the documentation lists.
+
+pub mod arguments;
+pub mod cat;
+pub mod client;
+pub mod columns;
+pub mod creation;
+pub mod destroy;
+pub mod dial;
+pub mod drain;
+pub mod endpoint;
+pub mod explain;
+pub mod fd_forward;
+pub mod import;
+pub mod journal;
+pub mod launch;
+pub mod list_machines;
+pub mod list_unit_files;
+pub mod list_units;
+pub mod manual;
+pub mod rebalance;
+pub mod remote;
+pub mod remote_unit;
+pub mod restart;
+pub mod session;
+pub mod settings;
+pub mod ssh;
+pub mod status;
+pub mod stop;
+pub mod submit;
+pub mod table;
+pub mod top;
+pub mod waiting;
+
+use arguments::{Arguments, Verb};
+use clap::{CommandFactory, Parser};
+use client::Client;
+use session::{Complaint, Outcome, Session, chain};
+use settings::Settings;
+use std::ffi::OsString;
+use std::io::Write;
+
+/// The world as a run of `fleetctl` sees it.
+pub struct World<'a> {
+    /// Variables, by name.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Standard output.
+    pub out: &'a mut dyn Write,
+    /// Standard error.
+    pub err: &'a mut dyn Write,
+    /// Whether standard output is a terminal.
+    pub is_terminal: bool,
+}
+
+impl std::fmt::Debug for World<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("World").field("is_terminal", &self.is_terminal).finish_non_exhaustive()
+    }
+}
+
+/// Runs `fleetctl` with these words, the program's name first; the exit status.
+pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
+    if words.len() <= 1 {
+        return finish(help(world.out), world.err);
+    }
+    if words[1] == "--version" || words[1] == "-v" {
+        return finish(version(world.out), world.err);
+    }
+    let arguments = match Arguments::try_parse_from(arguments::without_switch_values(words)) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            // The words of a usage error come with their own line end.
+            let _ = write!(world.err, "fleetctl: {error}");
+            return 2;
+        }
+        Err(shown) => {
+            return finish(write!(world.out, "{shown}").map(|()| 0).map_err(Complaint::from), world.err);
+        }
+    };
+    let outcome = dispatch(&arguments, world);
+    finish(outcome, world.err)
+}
+
+fn finish(outcome: Outcome, err: &mut dyn Write) -> u8 {
+    outcome.unwrap_or_else(|complaint| {
+        if !complaint.text.is_empty() {
+            // Without a stderr there is nobody to tell.
+            let _ = writeln!(err, "{}", complaint.text);
+        }
+        complaint.exit
+    })
+}
+
+fn dispatch(arguments: &Arguments, world: &mut World<'_>) -> Outcome {
+    if arguments.global.version {
+        return version(world.out);
+    }
+    let Some(verb) = &arguments.verb else { return help(world.out) };
+    match verb {
+        Verb::Completions(arguments) => manual::completions(arguments.shell, world.out),
+        Verb::FdForward(arguments) => fd_forward::run(arguments),
+        Verb::Man => manual::man(world.out),
+        Verb::Verify(_) => signed_units(),
+        Verb::Version => version(world.out),
+        Verb::Load(arguments) | Verb::Start(arguments) if arguments.sign => signed_units(),
+        Verb::Submit(arguments) if arguments.sign => signed_units(),
+        _ => {
+            let is_terminal = world.is_terminal;
+            let mut session = open(arguments, world)
+                .map_err(|words| Complaint::new(format_args!("Unable to initialize client: {words}")))?;
+            command(&mut session, verb, is_terminal)
+        }
+    }
+}
+
+fn open<'a>(arguments: &Arguments, world: &'a mut World<'_>) -> Result<Session<'a>, String> {
+    let settings = Settings::gather(&arguments.global, world.environment).map_err(|error| chain(&error))?;
+    let agent = dial::agent(&settings.endpoint, &settings).map_err(|error| chain(&error))?;
+    let client = Client::new(agent, &settings.endpoint);
+    let endpoint = settings.endpoint.to_string();
+    let spare = settings.spare_endpoints;
+    let mut session = Session::new(client, settings, world.out, world.err);
+    if spare > 0 {
+        session.warn(format_args!("multiple endpoints provided but only the first ({endpoint}) is used"));
+    }
+    Ok(session)
+}
+
+fn command(session: &mut Session<'_>, verb: &Verb, is_terminal: bool) -> Outcome {
+    match verb {
+        Verb::Cat(arguments) => cat::run(session, arguments),
+        Verb::Destroy(arguments) => destroy::run(session, arguments),
+        Verb::Drain(arguments) => drain::drain(session, arguments),
+        Verb::Explain(arguments) => explain::run(session, arguments),
+        Verb::Import(arguments) => import::run(session, arguments),
+        Verb::Journal(arguments) => journal::run(session, arguments),
+        Verb::ListMachines(arguments) => list_machines::run(session, arguments),
+        Verb::ListUnitFiles(arguments) => list_unit_files::run(session, arguments),
+        Verb::ListUnits(arguments) => list_units::run(session, arguments),
+        Verb::Load(arguments) => launch::run(session, launch::Launch::Load, arguments),
+        Verb::Rebalance(arguments) => rebalance::rebalance(session, arguments),
+        Verb::ReleaseBrake => rebalance::release_brake(session),
+        Verb::Restart(arguments) => restart::run(session, arguments),
+        Verb::Ssh(arguments) => ssh::run(session, arguments),
+        Verb::Start(arguments) => launch::run(session, launch::Launch::Start, arguments),
+        Verb::Status(arguments) => status::run(session, arguments),
+        Verb::Stop(arguments) => stop::run(session, stop::Stop::Stop, arguments),
+        Verb::Submit(arguments) => submit::run(session, arguments),
+        Verb::Top(arguments) => top::run(session, arguments, is_terminal),
+        Verb::Undrain(arguments) => drain::undrain(session, arguments),
+        Verb::Unload(arguments) => stop::run(session, stop::Stop::Unload, arguments),
+        Verb::Completions(_) | Verb::FdForward(_) | Verb::Man | Verb::Verify(_) | Verb::Version => Ok(0),
+    }
+}
+
+fn help(out: &mut dyn Write) -> Outcome {
+    write!(out, "{}", Arguments::command().render_long_help())?;
+    Ok(0)
+}
+
+fn version(out: &mut dyn Write) -> Outcome {
+    writeln!(out, "fleetctl version {}", env!("CARGO_PKG_VERSION"))?;
+    Ok(0)
+}
+
+fn signed_units() -> Outcome {
+    let text = "WARNING: The signed/verified units feature is DEPRECATED and cannot be used.".to_owned();
+    Err(Complaint { text, exit: 2 })
+}

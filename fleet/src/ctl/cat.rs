@@ -1,0 +1,23 @@
+//! `cat`: the text of a submitted unit, to the byte.
+
+use super::arguments::UnitNames;
+use super::session::{Complaint, Outcome, Session, chain, unit_file, unit_name};
+
+/// Runs the verb.
+pub fn run(session: &mut Session<'_>, arguments: &UnitNames) -> Outcome {
+    let [argument] = arguments.units.as_slice() else {
+        return Err(Complaint::new("One unit file must be provided"));
+    };
+    let name = unit_name(argument);
+    let unit = session
+        .client
+        .unit(&name)
+        .map_err(|error| Complaint::new(format_args!("Error retrieving Unit {name}: {}", chain(&error))))?
+        .ok_or_else(|| Complaint::new(format_args!("Unit {name} not found")))?;
+    if session.is_json() {
+        session.json(&unit)?;
+    } else {
+        session.print(&unit_file(&unit)?.text())?;
+    }
+    Ok(0)
+}

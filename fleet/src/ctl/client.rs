@@ -1,0 +1,303 @@
+//! The fleet API as calls: pages joined, errors told, "not there" a value.
+//!
+//! Works against this fleet and against any older one; what only this one has (watch, explain, drain,
+//! rebalance) answers [`ApiError::Status`] with 404 elsewhere. Bodies are bounded before they are parsed.
+
+use super::endpoint::Endpoint;
+use crate::api::schema::{
+    ErrorBody, Explanation, Machine, MachinePage, RebalanceRequest, Rebalanced, Unit, UnitPage, UnitState,
+    UnitStatePage, to_json,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{BufRead, BufReader};
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+/// The largest answer that is read: a page of a hundred units of the largest size, twice over.
+const MAX_BODY: u64 = 128 * 1024 * 1024;
+/// The longest line of a watch that is read.
+const MAX_EVENT: u64 = 4 * 1024 * 1024;
+/// The most pages a list may have; more means that the server sends us in circles.
+const MAX_PAGES: usize = 65_535;
+
+/// Why a call of the API failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum ApiError {
+    #[error("{endpoint} did not answer in JSON")]
+    Body { endpoint: String, source: ureq::Error },
+    #[error("{endpoint} sends page after page without an end")]
+    Endless { endpoint: String },
+    #[error("{endpoint} answered {code}: {message}")]
+    Status { endpoint: String, code: u16, message: String },
+    #[error("cannot reach the fleet API at {endpoint}")]
+    Unreachable { endpoint: String, source: ureq::Error },
+}
+
+impl ApiError {
+    /// Whether the server does not know what was asked for.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { code: 404, .. })
+    }
+}
+
+/// A fleet API.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    shown: String,
+}
+
+/// A method that carries no body, or one that does.
+enum Request<'a> {
+    Delete,
+    Get,
+    Post(&'a str),
+    Put(&'a str),
+}
+
+impl Client {
+    /// The API at `endpoint`, spoken to by `agent`.
+    #[must_use]
+    pub fn new(agent: Agent, endpoint: &Endpoint) -> Self {
+        Self { agent, base: format!("{}/fleet/v1", endpoint.base_url()), shown: endpoint.to_string() }
+    }
+
+    /// Every submitted unit, sorted by name.
+    pub fn units(&self) -> Result<Vec<Unit>, ApiError> {
+        let mut units = self.pages("/units", |page: UnitPage| (page.units, page.next_page_token))?;
+        units.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(units)
+    }
+
+    /// One unit.
+    pub fn unit(&self, name: &str) -> Result<Option<Unit>, ApiError> {
+        found(self.fetch(&format!("/units/{}", escaped(name))))
+    }
+
+    /// What systemd says everywhere, sorted by unit, then by machine.
+    pub fn unit_states(&self) -> Result<Vec<UnitState>, ApiError> {
+        let mut states = self.pages("/state", |page: UnitStatePage| (page.states, page.next_page_token))?;
+        states.sort_by(|left, right| (&left.name, &left.machine_id).cmp(&(&right.name, &right.machine_id)));
+        Ok(states)
+    }
+
+    /// What systemd says of one unit, on every machine that has it.
+    pub fn states_of(&self, name: &str) -> Result<Vec<UnitState>, ApiError> {
+        let path = format!("/state?unitName={}", escaped(name));
+        self.pages(&path, |page: UnitStatePage| (page.states, page.next_page_token))
+    }
+
+    /// The machines, sorted by id.
+    pub fn machines(&self) -> Result<Vec<Machine>, ApiError> {
+        let mut machines =
+            self.pages("/machines", |page: MachinePage| (page.machines, page.next_page_token))?;
+        machines.sort_by(|left, right| left.id.cmp(&right.id));
+        Ok(machines)
+    }
+
+    /// Creates the unit, or replaces its options.
+    pub fn put(&self, unit: &Unit) -> Result<(), ApiError> {
+        let path = format!("/units/{}", escaped(&unit.name));
+        self.send(&path, &Request::Put(&to_json(unit))).map(drop)
+    }
+
+    /// Says what is wanted of a unit.
+    pub fn set_desired_state(&self, name: &str, state: &str) -> Result<(), ApiError> {
+        self.put(&Unit { name: name.to_owned(), desired_state: state.to_owned(), ..Unit::default() })
+    }
+
+    /// Removes a unit; whether it was there.
+    pub fn destroy(&self, name: &str) -> Result<bool, ApiError> {
+        let answer = self.send(&format!("/units/{}", escaped(name)), &Request::Delete).map(drop);
+        Ok(found(answer)?.is_some())
+    }
+
+    /// Why a unit is where it is.
+    pub fn explain(&self, name: &str) -> Result<Explanation, ApiError> {
+        self.fetch(&format!("/explain/{}", escaped(name)))
+    }
+
+    /// Empties a machine.
+    pub fn drain(&self, machine: &str) -> Result<(), ApiError> {
+        self.send(&format!("/machines/{}/drain", escaped(machine)), &Request::Put("{}")).map(drop)
+    }
+
+    /// Lets a machine take units again.
+    pub fn undrain(&self, machine: &str) -> Result<(), ApiError> {
+        self.send(&format!("/machines/{}/drain", escaped(machine)), &Request::Delete).map(drop)
+    }
+
+    /// Spreads units again.
+    pub fn rebalance(&self, request: &RebalanceRequest) -> Result<Rebalanced, ApiError> {
+        let answer = self.send("/rebalance", &Request::Post(&to_json(request)))?;
+        self.read(answer)
+    }
+
+    /// Lets the engine move units although many machines vanished.
+    pub fn release_brake(&self) -> Result<(), ApiError> {
+        self.send("/brake", &Request::Delete).map(drop)
+    }
+
+    /// Restarts a unit where it runs.
+    pub fn restart(&self, name: &str) -> Result<(), ApiError> {
+        self.send(&format!("/units/{}/restart", escaped(name)), &Request::Post("{}")).map(drop)
+    }
+
+    /// What changes from now on, event by event, until the server goes away.
+    pub fn watch(&self) -> Result<Events, ApiError> {
+        let answer = self.send("/watch", &Request::Get)?;
+        let reader = answer.into_body().into_with_config().limit(u64::MAX).reader();
+        Ok(Events { lines: BufReader::new(Box::new(reader)) })
+    }
+
+    fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.read(self.send(path, &Request::Get)?)
+    }
+
+    fn pages<P: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        take: impl Fn(P) -> (Vec<T>, String),
+    ) -> Result<Vec<T>, ApiError> {
+        let (mut all, mut token) = (Vec::new(), String::new());
+        for _ in 0..MAX_PAGES {
+            let (items, next) = take(self.fetch(&with_token(path, &token))?);
+            all.extend(items);
+            if next.is_empty() {
+                return Ok(all);
+            }
+            token = next;
+        }
+        Err(ApiError::Endless { endpoint: self.shown.clone() })
+    }
+
+    fn send(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let json = "application/json";
+        let outcome = match request {
+            Request::Delete => self.agent.delete(&url).call(),
+            Request::Get => self.agent.get(&url).call(),
+            Request::Post(body) => self.agent.post(&url).content_type(json).send(*body),
+            Request::Put(body) => self.agent.put(&url).content_type(json).send(*body),
+        };
+        let mut answer =
+            outcome.map_err(|source| ApiError::Unreachable { endpoint: self.shown.clone(), source })?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let code = answer.status().as_u16();
+        let reason = answer.status().canonical_reason().unwrap_or_default().to_owned();
+        let body = answer.body_mut().with_config().limit(64 * 1024).read_json::<ErrorBody>();
+        let message =
+            body.map(|body| body.error.message).ok().filter(|text| !text.is_empty()).unwrap_or(reason);
+        Err(ApiError::Status { endpoint: self.shown.clone(), code, message })
+    }
+
+    fn read<T: DeserializeOwned>(&self, mut answer: Response<Body>) -> Result<T, ApiError> {
+        let body = answer.body_mut().with_config().limit(MAX_BODY).read_json();
+        body.map_err(|source| ApiError::Body { endpoint: self.shown.clone(), source })
+    }
+}
+
+/// A watch's events, as they come.
+pub struct Events {
+    lines: BufReader<Box<dyn std::io::Read + Send>>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// One event of a watch.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Event {
+    /// What kind of thing changed: `unit`, `state`, `machine`, `ready` or `reset`.
+    pub kind: String,
+    /// The thing, as JSON.
+    pub data: String,
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let mut line = String::new();
+            let length = std::io::Read::take(&mut self.lines, MAX_EVENT).read_line(&mut line).ok()?;
+            if length == 0 || !line.ends_with('\n') {
+                return None;
+            }
+            match line.trim_end_matches(['\n', '\r']).split_once(": ") {
+                Some(("event", kind)) => kind.clone_into(&mut event.kind),
+                Some(("data", data)) => data.clone_into(&mut event.data),
+                None if line.trim().is_empty() && !event.kind.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn found<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_token(path: &str, token: &str) -> String {
+    if token.is_empty() {
+        return path.to_owned();
+    }
+    let separator = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{separator}nextPageToken={}", escaped(token))
+}
+
+/// Escapes everything that has a meaning in a URL.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut safe = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte) {
+            safe.push(char::from(byte));
+        } else {
+            let _ = write!(safe, "%{byte:02X}");
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_for_a_path() {
+        assert_eq!(escaped(r"a\x2d@b c/..?.service"), r"a%5Cx2d@b%20c%2F..%3F.service");
+    }
+
+    #[test]
+    fn tokens_join_a_query_that_is_there_already() {
+        assert_eq!(with_token("/units", ""), "/units");
+        assert_eq!(with_token("/units", "ZAACAA=="), "/units?nextPageToken=ZAACAA%3D%3D");
+        assert_eq!(with_token("/state?unitName=a", "ZA=="), "/state?unitName=a&nextPageToken=ZA%3D%3D");
+    }
+
+    #[test]
+    fn events_are_cut_out_of_the_stream() {
+        let text =
+            ": hello\n\nid: 7\nevent: unit\ndata: {\"name\":\"a\"}\n\nevent: ready\ndata: {}\n\nevent: cut";
+        let events = Events { lines: BufReader::new(Box::new(text.as_bytes())) };
+
+        let event = |kind: &str, data: &str| Event { kind: kind.into(), data: data.into() };
+        assert_eq!(events.collect::<Vec<_>>(), [event("unit", "{\"name\":\"a\"}"), event("ready", "{}")]);
+    }
+}

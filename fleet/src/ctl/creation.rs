@@ -1,0 +1,221 @@
+//! Sees to it that units exist before something is done with them.
+//!
+//! For each name, in order: the unit is in the registry; a unit file lies at the given path; the name is
+//! an instance and its template is in the registry; the template lies beside the given path. With
+//! `--replace`, a submitted unit that differs from its file is replaced where it runs, if the verb may.
+
+use super::session::{Complaint, Session, chain, unit_file, unit_name};
+use super::waiting::{self, Alarm, Patience};
+use crate::api::schema::{self, Unit};
+use crate::model::requirements::{Requirements, unknown_keys};
+use crate::model::unit_file::{MAX_SIZE, UnitFile};
+use crate::model::unit_name::UnitName;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// The verbs that create units.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Creator {
+    /// `load`
+    Load,
+    /// `restart`, which never replaces.
+    Restart,
+    /// `start`
+    Start,
+    /// `submit`
+    Submit,
+}
+
+impl Creator {
+    /// The wanted states in which this verb may replace a unit.
+    const fn replaceable(self) -> &'static [&'static str] {
+        match self {
+            Self::Load => &["", "inactive", "loaded"],
+            Self::Restart => &[],
+            Self::Start => &["", "inactive", "loaded", "launched"],
+            Self::Submit => &["", "inactive"],
+        }
+    }
+
+    /// What is wanted of a unit that this verb replaces.
+    const fn desired(self) -> &'static str {
+        match self {
+            Self::Load => "loaded",
+            Self::Restart | Self::Start => "launched",
+            Self::Submit => "inactive",
+        }
+    }
+}
+
+/// Creates what is missing, and replaces what differs if that is asked for; the names of the replaced.
+pub fn ensure(
+    session: &mut Session<'_>,
+    creator: Creator,
+    arguments: &[String],
+    replace: bool,
+    patience: Patience,
+) -> Result<Vec<String>, Complaint> {
+    let (mut created, mut replaced) = (Vec::new(), Vec::new());
+    for argument in arguments {
+        let path = with_suffix(argument);
+        let name = unit_name(argument);
+        let known = session.client.unit(&name).map_err(|error| {
+            Complaint::new(format_args!("error retrieving Unit({name}) from Registry: {}", chain(&error)))
+        })?;
+        match known {
+            None => {
+                let file = find(session, &name, &path)?;
+                put(session, &name, &file, "")?;
+                created.push(name);
+            }
+            Some(unit) if replace => {
+                if let Some(file) = replacement(session, creator, &unit, &path)? {
+                    put(session, &name, &file, creator.desired())?;
+                    replaced.push(name);
+                }
+            }
+            Some(unit) => warn_if_different(session, &unit, &path),
+        }
+    }
+    let patience = if patience == Patience::None { Patience::Endless } else { patience };
+    waiting::for_state(session, &created, "inactive", patience, &mut Alarm::silent()).map_err(
+        |complaint| Complaint::new(format_args!("Error waiting on unit creation: {}", complaint.text)),
+    )?;
+    Ok(replaced)
+}
+
+/// The path as typed, with the suffix that the name gets.
+fn with_suffix(argument: &str) -> PathBuf {
+    let name = unit_name(argument);
+    Path::new(argument).with_file_name(name)
+}
+
+fn put(session: &mut Session<'_>, name: &str, file: &UnitFile, desired: &str) -> Result<(), Complaint> {
+    let parsed = UnitName::parse(name).map_err(Complaint::new)?;
+    Requirements::of(&parsed, file).check().map_err(Complaint::new)?;
+    for key in unknown_keys(file) {
+        session.warn(format_args!("Unit {name}: unrecognized requirement in [X-Fleet] section: {key:?}"));
+    }
+    let unit = Unit {
+        name: name.to_owned(),
+        desired_state: desired.to_owned(),
+        options: file.options().iter().map(schema::UnitOption::from).collect(),
+        ..Unit::default()
+    };
+    session
+        .client
+        .put(&unit)
+        .map_err(|error| Complaint::new(format_args!("failed creating unit {name}: {}", chain(&error))))
+}
+
+/// The file a new unit gets.
+fn find(session: &mut Session<'_>, name: &str, path: &Path) -> Result<UnitFile, Complaint> {
+    let shown = path.display();
+    if let Some(file) = local(path)
+        .map_err(|error| Complaint::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
+    {
+        return Ok(file);
+    }
+    let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
+    let Some(template) = template else {
+        return Err(Complaint::new(format_args!("unable to find Unit({name}) in Registry or on filesystem")));
+    };
+    let from_template =
+        |cause: String| Complaint::new(format_args!("failed getting Unit({shown}) from template: {cause}"));
+    let submitted = session.client.unit(template.as_str()).map_err(|error| {
+        from_template(format!("error retrieving template Unit({template}) from Registry: {}", chain(&error)))
+    })?;
+    if let Some(unit) = submitted {
+        warn_if_different(session, &unit, path);
+        return unit_file(&unit);
+    }
+    let beside = path.with_file_name(template.as_str());
+    match local(&beside) {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(from_template(format!(
+            "unable to find template Unit({template}) in Registry or on filesystem"
+        ))),
+        Err(error) => {
+            Err(from_template(format!("unable to load template Unit({template}) from file: {error}")))
+        }
+    }
+}
+
+/// What a submitted unit is to be replaced by, if it differs and the verb may.
+fn replacement(
+    session: &mut Session<'_>,
+    creator: Creator,
+    unit: &Unit,
+    path: &Path,
+) -> Result<Option<UnitFile>, Complaint> {
+    let missing = || format!("open {}: no such file or directory", path.display());
+    let (_, file) =
+        candidate(unit, path).map_err(Complaint::new)?.ok_or_else(|| Complaint::new(missing()))?;
+    let name = &unit.name;
+    if file.text() == unit_file(unit)?.text() {
+        session.say(format_args!("Found same Unit({name}) in Registry, nothing to do"))?;
+        return Ok(None);
+    }
+    if !creator.replaceable().contains(&unit.desired_state.as_str()) {
+        let state = &unit.desired_state;
+        session.warn(format_args!(
+            "Warning: can not replace Unit({name}) in state '{state}', use the appropriate command"
+        ));
+        return Ok(None);
+    }
+    Ok(Some(file))
+}
+
+fn warn_if_different(session: &mut Session<'_>, unit: &Unit, path: &Path) {
+    let (Ok(Some((kind, file))), Ok(submitted)) = (candidate(unit, path), unit_file(unit)) else { return };
+    if file.text() != submitted.text() {
+        session.warn(format_args!(
+            "WARNING: Unit {} in registry differs from local {} {}. Add --replace to override.",
+            unit.name,
+            kind.word(),
+            path.display()
+        ));
+    }
+}
+
+/// Where a unit's text was found on this machine.
+#[derive(Clone, Copy)]
+enum Found {
+    File,
+    Template,
+}
+
+impl Found {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::File => "unit file",
+            Self::Template => "template unit file",
+        }
+    }
+}
+
+/// The local text that belongs to a submitted unit: at the path, or the template beside it.
+fn candidate(unit: &Unit, path: &Path) -> io::Result<Option<(Found, UnitFile)>> {
+    if let Some(file) = local(path)? {
+        return Ok(Some((Found::File, file)));
+    }
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(&unit.name);
+    let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
+    let Some(template) = template else { return Ok(None) };
+    let beside = path.with_file_name(template.as_str());
+    Ok(local(&beside)?.map(|file| (Found::Template, file)))
+}
+
+/// Reads a unit file, if there is one. Its size is bounded before it is parsed.
+pub fn local(path: &Path) -> io::Result<Option<UnitFile>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = String::new();
+    let limit = u64::try_from(MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_string(&mut text)?;
+    UnitFile::parse(&text).map(Some).map_err(io::Error::other)
+}

@@ -1,0 +1,233 @@
+//! Opens the byte stream to a fleet API: TCP, a unix socket, or the system's ssh.
+//!
+//! Through a tunnel, an API on TCP is reached by `ssh -W`, one on a unix socket by running
+//! `fleetctl fd-forward` over there; either way ssh's stdin and stdout are one socket pair, so that every
+//! way but plain TCP is a [`UnixStream`] with real timeouts. TLS is laid over whichever stream it is.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use super::endpoint::{Endpoint, Scheme};
+use super::remote::{self, SshProgram};
+use super::settings::{Settings, TlsFiles};
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, TcpConnector, Transport,
+};
+use ureq::{Agent, Timeout};
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum DialError {
+    #[error("{path} holds no {what}")]
+    Pem { path: PathBuf, what: &'static str },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read {path} as PEM")]
+    Syntax { path: PathBuf, source: ureq::Error },
+}
+
+/// Makes the HTTP client that reaches `endpoint` as the settings say.
+pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialError> {
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .timeout_connect(Some(settings.request_timeout))
+        .timeout_recv_response(Some(settings.request_timeout))
+        .tls_config(tls(&settings.tls)?)
+        .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(match (&settings.ssh.tunnel, endpoint) {
+        (None, Endpoint::Tcp { .. }) => {
+            let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
+            Agent::with_parts(config, connector, DefaultResolver::default())
+        }
+        (None, Endpoint::Unix(path)) => Agent::with_parts(config, Socket(path.clone()), Nowhere),
+        (Some(tunnel), Endpoint::Tcp { scheme: _, host, port, .. }) => {
+            let target = format!("{host}:{port}");
+            let argv = remote::ssh(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Forward(&target));
+            Agent::with_parts(config, Ssh(argv).chain(RustlsConnector::default()), Nowhere)
+        }
+        (Some(tunnel), Endpoint::Unix(path)) => {
+            let command = ["fleetctl".to_owned(), "fd-forward".to_owned(), path.display().to_string()];
+            let argv = remote::ssh(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Command(&command));
+            Agent::with_parts(config, Ssh(argv), Nowhere)
+        }
+    })
+}
+
+/// Whether the endpoint wants TLS.
+#[must_use]
+pub const fn is_secure(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Tcp { scheme: Scheme::Https, .. })
+}
+
+/// The server must show a certificate that our authority signed (without one: the public authorities).
+fn tls(files: &TlsFiles) -> Result<TlsConfig, DialError> {
+    let mut config = TlsConfig::builder();
+    if let Some(path) = &files.authority {
+        config = config.root_certs(RootCerts::new_with_certs(&certificates(path)?));
+    }
+    if let Some((certificate, key)) = &files.identity {
+        let key = PrivateKey::from_pem(&read(key)?).map_err(|source| syntax(key, source))?;
+        config = config.client_cert(Some(ClientCert::new_with_certs(&certificates(certificate)?, key)));
+    }
+    Ok(config.build())
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, DialError> {
+    let mut found = Vec::new();
+    for item in parse_pem(&read(path)?) {
+        if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|source| syntax(path, source))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() {
+        return Err(DialError::Pem { path: path.to_owned(), what: "certificate" });
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DialError> {
+    std::fs::read(path).map_err(|source| DialError::Read { path: path.to_owned(), source })
+}
+
+fn syntax(path: &Path, source: ureq::Error) -> DialError {
+    DialError::Syntax { path: path.to_owned(), source }
+}
+
+/// Connects to a unix socket, whatever the URL says.
+#[derive(Debug)]
+struct Socket(PathBuf);
+
+impl Connector for Socket {
+    type Out = StreamTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let stream = UnixStream::connect(&self.0)?;
+        Ok(Some(StreamTransport::new(stream, None, details)))
+    }
+}
+
+/// Runs ssh and speaks through its standard input and output.
+#[derive(Debug)]
+struct Ssh(Vec<OsString>);
+
+impl Connector for Ssh {
+    type Out = StreamTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (program, arguments) = self.0.split_first().ok_or(ureq::Error::ConnectionFailed)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(OwnedFd::from(theirs.try_clone()?))
+            .stdout(OwnedFd::from(theirs))
+            .spawn()?;
+        Ok(Some(StreamTransport::new(ours, Some(child), details)))
+    }
+}
+
+/// Resolves every name to an address nobody dials: the connector knows where to go.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Resolver for Nowhere {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+        Ok(addresses)
+    }
+}
+
+/// An open stream, and the program behind it if there is one.
+#[derive(Debug)]
+struct StreamTransport {
+    stream: UnixStream,
+    child: Option<Child>,
+    buffers: LazyBuffers,
+}
+
+impl StreamTransport {
+    fn new(stream: UnixStream, child: Option<Child>, details: &ConnectionDetails<'_>) -> Self {
+        let buffers =
+            LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Self { stream, child, buffers }
+    }
+}
+
+impl Transport for StreamTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.set_write_timeout(limit(timeout))?;
+        let output = &self.buffers.output()[..amount];
+        self.stream.write_all(output).map_err(|error| timed(error, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.stream.set_read_timeout(limit(timeout))?;
+        let input = self.buffers.input_append_buf();
+        let amount = loop {
+            match self.stream.read(input) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome.map_err(|error| timed(error, timeout))?,
+            }
+        };
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        if self.stream.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let idle =
+            matches!(self.stream.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        idle && self.stream.set_nonblocking(false).is_ok()
+    }
+}
+
+impl Drop for StreamTransport {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself, which is just as well.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn limit(timeout: NextTimeout) -> Option<Duration> {
+    timeout.not_zero().map(|each| *each)
+}
+
+fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ureq::Error::Timeout(timeout.reason),
+        _ => ureq::Error::Io(error),
+    }
+}
+
+const _: fn(Timeout) = drop;

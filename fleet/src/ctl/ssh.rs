@@ -1,0 +1,78 @@
+//! `ssh`: a shell, or a command, on a machine, or on the machine that has a unit.
+
+use super::arguments::SshArguments;
+use super::remote::SshProgram;
+use super::remote_unit::{by_prefix, is_host, over_ssh};
+use super::session::{Complaint, Outcome, Session, chain, is_global, unit_name};
+
+/// Runs the verb.
+pub fn run(session: &mut Session<'_>, arguments: &SshArguments) -> Outcome {
+    let mut words = arguments.words.as_slice();
+    let address = match (&arguments.machine, &arguments.unit) {
+        (Some(_), Some(_)) => {
+            return Err(Complaint::new("Both machine and unit flags provided, please specify only one."));
+        }
+        (Some(machine), None) => of_machine(session, machine),
+        (None, Some(unit)) => of_unit(session, unit),
+        (None, None) => {
+            let (lookup, rest) =
+                words.split_first().map_or((None, words), |(first, rest)| (Some(first), rest));
+            words = rest;
+            of_either(session, lookup)
+        }
+    };
+    let address =
+        address.map_err(|complaint| Complaint::new(format_args!("Unable to proceed: {}", complaint.text)))?;
+    if !is_host(&address) {
+        return Err(Complaint::new("Could not determine address of machine."));
+    }
+    let line = after_dashes(words).join(" ");
+    let program = if line.is_empty() { SshProgram::Shell } else { SshProgram::Line(&line) };
+    over_ssh(session, &address, arguments.ssh_port, arguments.forward_agent, program)
+}
+
+/// What follows the first `--`, or everything if there is none.
+fn after_dashes(words: &[String]) -> &[String] {
+    words.iter().position(|word| word == "--").map_or(words, |at| &words[at + 1..])
+}
+
+fn of_machine(session: &Session<'_>, prefix: &str) -> Result<String, Complaint> {
+    Ok(by_prefix(&session.client.machines()?, prefix)?.primary_ip)
+}
+
+fn of_unit(session: &Session<'_>, argument: &str) -> Result<String, Complaint> {
+    let unit = session.client.unit(&unit_name(argument)).map_err(|error| Complaint::new(chain(&error)))?;
+    let unit = unit.ok_or_else(|| Complaint::new("unit does not exist"))?;
+    if is_global(&unit) {
+        return Err(Complaint::new("global units unsupported"));
+    }
+    let machines = session.client.machines()?;
+    let machine = machines.into_iter().find(|machine| machine.id == unit.machine_id);
+    Ok(machine.map(|machine| machine.primary_ip).unwrap_or_default())
+}
+
+fn of_either(session: &Session<'_>, lookup: Option<&String>) -> Result<String, Complaint> {
+    let lookup = lookup.ok_or_else(|| Complaint::new("one machine or unit must be provided"))?;
+    let found = |answer: Result<String, Complaint>| answer.ok().filter(|address| !address.is_empty());
+    match (found(of_machine(session, lookup)), found(of_unit(session, lookup))) {
+        (Some(_), Some(_)) => Err(Complaint::new(format_args!(
+            "ambiguous argument, both machine and unit found for `{lookup}`.\nPlease use flag `-m` or `-u` to refine \
+             the search"
+        ))),
+        (Some(address), None) | (None, Some(address)) => Ok(address),
+        (None, None) => Err(Complaint::new("could not find matching unit or machine")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_up_to_the_first_dashes_are_dropped() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+
+        assert_eq!(after_dashes(&words("ls -l")), words("ls -l"));
+        assert_eq!(after_dashes(&words("x -- ls -- -l")), words("ls -- -l"));
+    }
+}

@@ -1,0 +1,105 @@
+//! `stop` and `unload`: units out of systemd's running set, and off their machines.
+
+use super::arguments::StopArguments;
+use super::session::{Complaint, Outcome, Session, go_list, is_global, unit_name};
+use super::waiting::{self, Alarm, Patience};
+use crate::api::schema::Unit;
+use std::collections::BTreeMap;
+
+/// Which of the two verbs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// `stop`
+    Stop,
+    /// `unload`
+    Unload,
+}
+
+impl Stop {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Unload => "unload",
+        }
+    }
+
+    const fn participle(self) -> &'static str {
+        match self {
+            Self::Stop => "stopped",
+            Self::Unload => "unloaded",
+        }
+    }
+
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Stop => "loaded",
+            Self::Unload => "inactive",
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(session: &mut Session<'_>, stop: Stop, arguments: &StopArguments) -> Outcome {
+    let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
+    let patience = Patience::from(arguments.wait);
+    let mut alarm = if patience == Patience::None { Alarm::silent() } else { Alarm::open(&session.client) };
+    let mut waiting = Vec::new();
+    for unit in &units {
+        let name = &unit.name;
+        if !is_global(unit) {
+            if stop == Stop::Stop && matches!(unit.current_state.as_str(), "" | "inactive") {
+                return Err(Complaint::new(format_args!("Unable to stop unit {name} in state inactive")));
+            }
+            if reached(unit, stop) {
+                session.trace(format_args!("Unit({name}) already {}, skipping.", stop.state()));
+                continue;
+            }
+        }
+        session.trace(format_args!("Setting target state of Unit({name}) to {}", stop.state()));
+        session.client.set_desired_state(name, stop.state())?;
+        if is_global(unit) {
+            session.say(format_args!("Triggered global unit {name} {}", stop.verb()))?;
+        } else {
+            waiting.push(name.clone());
+        }
+    }
+    if patience == Patience::None {
+        for name in &waiting {
+            session.say(format_args!("Triggered unit {name} {}", stop.verb()))?;
+        }
+    } else {
+        waiting::for_state(session, &waiting, stop.state(), patience, &mut alarm).map_err(|complaint| {
+            Complaint::new(format_args!(
+                "Failed to {} units {}. err: {}",
+                stop.verb(),
+                go_list(&waiting),
+                complaint.text
+            ))
+        })?;
+    }
+    session.warn(format_args!("Successfully {} units {}.", stop.participle(), go_list(&waiting)));
+    Ok(0)
+}
+
+/// Whether the unit is there already and nobody wants it elsewhere: a start in flight can be called off.
+fn reached(unit: &Unit, stop: Stop) -> bool {
+    let current = if unit.current_state.is_empty() { "inactive" } else { &unit.current_state };
+    current == stop.state() && matches!(unit.desired_state.as_str(), "" | "inactive" | "loaded")
+}
+
+/// The named units that are in the registry; `None`, and a line on stderr, if there is nothing to do.
+pub fn known_units(session: &mut Session<'_>, arguments: &[String]) -> Result<Option<Vec<Unit>>, Complaint> {
+    if arguments.is_empty() {
+        session.warn("No units given");
+        return Ok(None);
+    }
+    let all = session.client.units()?;
+    let mut by_name: BTreeMap<String, Unit> = all.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+    let units: Vec<Unit> =
+        arguments.iter().filter_map(|argument| by_name.remove(&unit_name(argument))).collect();
+    if units.is_empty() {
+        session.warn("Units not found in registry");
+        return Ok(None);
+    }
+    Ok(Some(units))
+}

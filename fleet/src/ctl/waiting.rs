@@ -1,0 +1,427 @@
+//! Waits until units are where they should be.
+//!
+//! The server's watch wakes us, so that a unit which is up in milliseconds is reported in milliseconds;
+//! what we believe is always read anew, so that a watch which says too much, too little or nothing (an old
+//! fleet has none) costs time, not truth. Without a watch we look every 250 ms, as the original does.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use super::arguments::WaitArguments;
+use super::client::{ApiError, Client};
+use super::session::{Complaint, Session, chain, is_global, unit_file};
+use crate::api::schema::{Unit, UnitState};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// One "attempt" of `--block-attempts`, and how long a unit may be launched without becoming active.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// How often to look where there is no watch.
+const POLL: Duration = Duration::from_millis(250);
+/// How long events are gathered before looking again.
+const GATHER: Duration = Duration::from_millis(5);
+/// Up to this many units are asked for one by one; beyond, whole lists are read.
+const FEW: usize = 8;
+
+/// How long a verb waits for its effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Patience {
+    /// Until it happens.
+    Endless,
+    /// Not at all.
+    None,
+    /// This many times two seconds.
+    Attempts(u32),
+}
+
+impl From<WaitArguments> for Patience {
+    fn from(arguments: WaitArguments) -> Self {
+        if arguments.no_block { Self::None } else { Self::of_attempts(arguments.block_attempts) }
+    }
+}
+
+impl Patience {
+    /// The meaning of `--block-attempts=N`.
+    #[must_use]
+    pub fn of_attempts(attempts: i64) -> Self {
+        match u32::try_from(attempts) {
+            Ok(attempts @ 1..) => Self::Attempts(attempts),
+            Ok(0) => Self::Endless,
+            Err(_) => {
+                if attempts > 0 {
+                    Self::Endless
+                } else {
+                    Self::None
+                }
+            }
+        }
+    }
+
+    fn deadline(self, from: Instant) -> Option<Instant> {
+        match self {
+            Self::Attempts(attempts) => from.checked_add(ATTEMPT.saturating_mul(attempts)),
+            Self::Endless => None,
+            Self::None => Some(from),
+        }
+    }
+}
+
+/// Wakes us when something in the cluster changed.
+#[derive(Debug)]
+pub struct Alarm {
+    changes: Option<Receiver<()>>,
+}
+
+impl Alarm {
+    /// Starts to listen. Open it before the change is asked for, and no wake-up is missed.
+    #[must_use]
+    pub fn open(client: &Client) -> Self {
+        let Ok(events) = client.watch() else { return Self { changes: None } };
+        let (sender, receiver) = channel();
+        // The thread ends with the stream, with the receiver, or with the process.
+        std::thread::spawn(move || events.map(|_| sender.send(())).find(Result::is_err));
+        Self { changes: Some(receiver) }
+    }
+
+    /// Never rings: looks every 250 ms.
+    #[must_use]
+    pub const fn silent() -> Self {
+        Self { changes: None }
+    }
+
+    /// Sleeps until something changed, at most until `deadline`.
+    pub fn wait(&mut self, deadline: Option<Instant>) {
+        let longest = if self.changes.is_some() { ATTEMPT } else { POLL };
+        let left = deadline.map_or(longest, |at| at.saturating_duration_since(Instant::now()).min(longest));
+        let outcome = self.changes.as_ref().map(|changes| changes.recv_timeout(left));
+        match outcome {
+            None => std::thread::sleep(left),
+            Some(Err(RecvTimeoutError::Disconnected)) => self.changes = None,
+            Some(Err(RecvTimeoutError::Timeout)) => {}
+            Some(Ok(())) => {
+                std::thread::sleep(GATHER);
+                self.changes.iter().flat_map(Receiver::try_iter).for_each(drop);
+            }
+        }
+    }
+}
+
+/// Waits until every unit has got as far as `state`, and says so unit by unit. Global units have no state
+/// of their own: it is enough that they are wanted there.
+pub fn for_state(
+    session: &mut Session<'_>,
+    names: &[String],
+    state: &str,
+    patience: Patience,
+    alarm: &mut Alarm,
+) -> Result<(), Complaint> {
+    let started = Instant::now();
+    let deadline = patience.deadline(started);
+    let mut hint_at = Some(started + ATTEMPT);
+    let mut pending: Vec<String> = unique(names);
+    loop {
+        let units = current_units(&session.client, &pending);
+        let units = later(session, units).unwrap_or_default();
+        for unit in units.iter().filter(|unit| reached(unit) == state) {
+            announce(session, unit)?;
+        }
+        pending.retain(|name| !units.iter().any(|unit| &unit.name == name && reached(unit) == state));
+        let Some(first) = pending.first() else { return Ok(()) };
+        let now = Instant::now();
+        if deadline.is_some_and(|at| at <= now) {
+            return Err(Complaint::new(format_args!(
+                "timed out waiting for unit {first} to report state {state}"
+            )));
+        }
+        if hint_at.is_some_and(|at| at <= now) {
+            hint_at = None;
+            hint(session, &pending, &units);
+        }
+        let next = [deadline, hint_at].into_iter().flatten().min();
+        alarm.wait(next);
+    }
+}
+
+/// Waits until systemd calls every unit active, or has run a oneshot to its end. A unit that is being
+/// activated is waited for; one that failed, or is launched and stays inactive for two seconds, is not.
+pub fn for_active(
+    session: &mut Session<'_>,
+    units: &[Unit],
+    patience: Patience,
+    alarm: &mut Alarm,
+) -> Result<(), Complaint> {
+    let mut pending: Vec<&Unit> = units.iter().collect();
+    let mut inactive_since = Instant::now();
+    let deadline = patience.deadline(inactive_since);
+    loop {
+        let names: Vec<String> = pending.iter().map(|unit| unit.name.clone()).collect();
+        let states = current_states(&session.client, &names);
+        let states = later(session, states).unwrap_or_default();
+        let mut activating = false;
+        let mut failed = None;
+        pending.retain(|unit| {
+            let verdict = activity(unit, &states);
+            activating |= verdict == Activity::Activating;
+            if let Activity::Failed(words) = &verdict {
+                failed.get_or_insert_with(|| (unit.name.clone(), words.clone()));
+            }
+            verdict != Activity::Done
+        });
+        if let Some((name, words)) = failed {
+            return Err(Complaint::new(format_args!("Failed to find an active unit {name}: {words}")));
+        }
+        let Some(first) = pending.first() else { return Ok(()) };
+        let now = Instant::now();
+        if activating {
+            inactive_since = now;
+        }
+        if deadline.is_some_and(|at| at <= now) {
+            let name = &first.name;
+            return Err(Complaint::new(format_args!(
+                "timed out waiting for unit {name} to report active state"
+            )));
+        }
+        let limit = inactive_since + ATTEMPT;
+        if limit <= now {
+            let name = &first.name;
+            return Err(Complaint::new(format_args!(
+                "Failed to find an active unit {name} within {ATTEMPT:?}"
+            )));
+        }
+        alarm.wait(Some(deadline.map_or(limit, |at| at.min(limit))));
+    }
+}
+
+/// Waits until every machine that has a unit runs the wanted text of it. A change that the engine takes
+/// back, because the new text did not come up, is a failure.
+pub fn for_content(
+    session: &mut Session<'_>,
+    units: &[Unit],
+    patience: Patience,
+    alarm: &mut Alarm,
+) -> Result<(), Complaint> {
+    let deadline = patience.deadline(Instant::now());
+    let mut pending: Vec<&Unit> = units.iter().collect();
+    loop {
+        let names: Vec<String> = pending.iter().map(|unit| unit.name.clone()).collect();
+        let states = current_states(&session.client, &names);
+        let states = later(session, states).unwrap_or_default();
+        pending.retain(|unit| !runs(unit, &states));
+        let current = current_units(&session.client, &names);
+        for unit in later(session, current).unwrap_or_default() {
+            if !unit.note.is_empty() && pending.iter().any(|each| each.name == unit.name) {
+                return Err(Complaint::new(format_args!("Unit {}: {}", unit.name, unit.note)));
+            }
+        }
+        let Some(first) = pending.first() else { return Ok(()) };
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            let name = &first.name;
+            return Err(Complaint::new(format_args!(
+                "timed out waiting for unit {name} to run its new text"
+            )));
+        }
+        alarm.wait(deadline);
+    }
+}
+
+/// Sleeps this long.
+pub fn pause(alarm: &mut Alarm, length: Duration) {
+    let until = Instant::now() + length;
+    while Instant::now() < until {
+        alarm.wait(Some(until));
+    }
+}
+
+/// Waits until the units are gone from the registry, and no machine reports them any more.
+pub fn for_disappearance(
+    session: &mut Session<'_>,
+    names: &[String],
+    patience: Patience,
+    alarm: &mut Alarm,
+) -> Result<(), Complaint> {
+    let deadline = patience.deadline(Instant::now());
+    let mut pending = unique(names);
+    loop {
+        let units = current_units(&session.client, &pending);
+        let states = current_states(&session.client, &pending);
+        if let (Some(units), Some(states)) = (later(session, units), later(session, states)) {
+            let here: BTreeSet<String> = units
+                .into_iter()
+                .map(|unit| unit.name)
+                .chain(states.into_iter().map(|state| state.name))
+                .collect();
+            pending.retain(|name| here.contains(name));
+        }
+        let Some(first) = pending.first() else { return Ok(()) };
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(Complaint::new(format_args!("timed out waiting for unit {first} to disappear")));
+        }
+        alarm.wait(deadline);
+    }
+}
+
+/// Waits until no unit is assigned to the machine.
+pub fn for_empty_machine(
+    session: &mut Session<'_>,
+    machine: &str,
+    limit: Option<Duration>,
+    alarm: &mut Alarm,
+) -> Result<(), Complaint> {
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    loop {
+        let left = session.client.units()?.into_iter().filter(|unit| unit.machine_id == machine).count();
+        let running =
+            session.client.unit_states()?.into_iter().filter(|state| state.machine_id == machine).count();
+        if left == 0 && running == 0 {
+            return Ok(());
+        }
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            let legend = session.machine_legend(machine, false);
+            return Err(Complaint::new(format_args!(
+                "timed out: {} units are still on {legend}; `fleetctl explain UNIT` says why",
+                left.max(running)
+            )));
+        }
+        alarm.wait(deadline);
+    }
+}
+
+/// How far a unit got, as far as anybody can tell.
+fn reached(unit: &Unit) -> &str {
+    let state = if is_global(unit) { &unit.desired_state } else { &unit.current_state };
+    if state.is_empty() { "inactive" } else { state }
+}
+
+fn announce(session: &mut Session<'_>, unit: &Unit) -> Result<(), Complaint> {
+    if session.is_json() {
+        return session.json(&json!({
+            "unit": unit.name, "state": reached(unit), "machineID": unit.machine_id,
+        }));
+    }
+    let mut line = format!("Unit {} {}", unit.name, unit.current_state);
+    if !unit.machine_id.is_empty() {
+        line = format!("{line} on {}", session.machine_legend(&unit.machine_id, false));
+    }
+    session.say(line)
+}
+
+/// Says why units are not placed, once: the original let people wait in silence.
+fn hint(session: &mut Session<'_>, pending: &[String], units: &[Unit]) {
+    let unplaced =
+        |name: &&String| units.iter().any(|unit| &unit.name == *name && unit.machine_id.is_empty());
+    for name in pending.iter().filter(unplaced).take(FEW) {
+        if let Ok(explanation) = session.client.explain(name)
+            && explanation.machine_id.is_empty()
+        {
+            session.warn(format_args!("Unit {name} still waits: {}", explanation.summary));
+        }
+    }
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Activity {
+    Activating,
+    Done,
+    Failed(String),
+    Inactive,
+}
+
+fn activity(unit: &Unit, states: &[UnitState]) -> Activity {
+    let Some(state) = states.iter().find(|state| state.name == unit.name) else { return Activity::Inactive };
+    let words = format!("systemd says {} ({})", state.systemd_active_state, state.systemd_sub_state);
+    match (state.systemd_load_state.as_str(), state.systemd_active_state.as_str()) {
+        ("loaded", "active") => Activity::Done,
+        ("loaded", "inactive") if is_oneshot(unit) => Activity::Done,
+        (_, "failed") => Activity::Failed(words),
+        (_, "activating" | "reloading" | "deactivating") => Activity::Activating,
+        _ => Activity::Inactive,
+    }
+}
+
+/// Whether the unit is somewhere, and everywhere in the text it should have.
+fn runs(unit: &Unit, states: &[UnitState]) -> bool {
+    let Ok(file) = unit_file(unit) else { return false };
+    let hash = file.hash().to_string();
+    let mut of_unit = states.iter().filter(|state| state.name == unit.name).peekable();
+    of_unit.peek().is_some() && of_unit.all(|state| state.hash == hash)
+}
+
+fn is_oneshot(unit: &Unit) -> bool {
+    let kind = unit.options.iter().rfind(|option| option.section == "Service" && option.name == "Type");
+    kind.is_some_and(|option| option.value == "oneshot")
+}
+
+fn current_units(client: &Client, names: &[String]) -> Result<Vec<Unit>, ApiError> {
+    if names.len() <= FEW {
+        return names.iter().filter_map(|name| client.unit(name).transpose()).collect();
+    }
+    let wanted: BTreeSet<&String> = names.iter().collect();
+    Ok(client.units()?.into_iter().filter(|unit| wanted.contains(&unit.name)).collect())
+}
+
+fn current_states(client: &Client, names: &[String]) -> Result<Vec<UnitState>, ApiError> {
+    if names.len() <= FEW {
+        let states: Result<Vec<_>, _> = names.iter().map(|name| client.states_of(name)).collect();
+        return Ok(states?.into_iter().flatten().collect());
+    }
+    let wanted: BTreeSet<&String> = names.iter().collect();
+    Ok(client.unit_states()?.into_iter().filter(|state| wanted.contains(&state.name)).collect())
+}
+
+/// A server that can't answer now is asked again later: waiting outlives a change of leader.
+fn later<T>(session: &mut Session<'_>, outcome: Result<T, ApiError>) -> Option<T> {
+    outcome.map_err(|error| session.trace(chain(&error))).ok()
+}
+
+fn unique(names: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    names.iter().filter(|name| seen.insert(*name)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::schema::UnitOption;
+
+    fn unit(kind: &str) -> Unit {
+        let option = UnitOption { name: "Type".into(), section: "Service".into(), value: kind.into() };
+        Unit { name: "a.service".into(), options: vec![option], ..Unit::default() }
+    }
+
+    fn state(load: &str, active: &str) -> UnitState {
+        UnitState {
+            name: "a.service".into(),
+            systemd_load_state: load.into(),
+            systemd_active_state: active.into(),
+            systemd_sub_state: "x".into(),
+            ..UnitState::default()
+        }
+    }
+
+    #[test]
+    fn what_systemd_says_is_judged() {
+        let verdicts = [
+            (unit("simple"), state("loaded", "active"), Activity::Done),
+            (unit("simple"), state("loaded", "inactive"), Activity::Inactive),
+            (unit("oneshot"), state("loaded", "inactive"), Activity::Done),
+            (unit("oneshot"), state("loaded", "activating"), Activity::Activating),
+            (unit("simple"), state("loaded", "failed"), Activity::Failed("systemd says failed (x)".into())),
+            (unit("simple"), state("not-found", "active"), Activity::Inactive),
+        ];
+
+        for (unit, state, verdict) in verdicts {
+            assert_eq!(activity(&unit, &[state]), verdict);
+        }
+        assert_eq!(activity(&unit("simple"), &[]), Activity::Inactive);
+    }
+
+    #[test]
+    fn attempts_are_counted_in_twos() {
+        let now = Instant::now();
+
+        assert_eq!(Patience::of_attempts(0), Patience::Endless);
+        assert_eq!(Patience::of_attempts(-1), Patience::None);
+        assert_eq!(Patience::Attempts(3).deadline(now), Some(now + Duration::from_secs(6)));
+        assert_eq!(Patience::Endless.deadline(now), None);
+    }
+}
