@@ -132,6 +132,9 @@ mod tests {
 
     #[test]
     fn the_trial_guest_runs_to_its_end_under_emulation() {
+        if !crate::process::tests::can_run("qemu-system-x86_64") {
+            return;
+        }
         assert!(run_trial(Acceleration::Tcg, Duration::from_mins(1)).unwrap());
     }
 

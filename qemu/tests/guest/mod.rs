@@ -1,6 +1,21 @@
 //! A guest of two hundred bytes: a boot sector that counts its boots in the second sector, says
 //! `this is boot N` on the serial port, and then echoes what is typed; `q` switches the machine off, `r` resets.
 
+/// Whether the programs these tests need are here. If not, says so, or fails where `CI=true`.
+#[expect(clippy::print_stderr, reason = "a skipped test must say why")]
+pub(crate) fn can_run() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_here = |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let needed = ["qemu-system-x86_64", "qemu-img", "ssh", "ssh-keygen"];
+    let missing: Vec<&str> = needed.into_iter().filter(|program| !is_here(program)).collect();
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(missing.is_empty() || !ci, "missing: {missing:?}; ci/setup installs them");
+    if !missing.is_empty() {
+        eprintln!("skipped: missing: {missing:?}; ci/setup installs them");
+    }
+    missing.is_empty()
+}
+
 /// A disk of one mebibyte with the guest on it.
 pub(crate) fn disk() -> Vec<u8> {
     let mut disk = vec![0; 1 << 20];
