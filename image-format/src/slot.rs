@@ -10,6 +10,8 @@ use std::fmt;
 use std::ops::Not;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a GRUB environment block.
 pub const BLOCK_BYTES: usize = 1024;
 /// Bytes of the part of the block that carries everything: one sector.
@@ -21,7 +23,8 @@ const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 const NAMES: [&str; 5] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries"];
 
 /// One of the two halves that can hold a system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Slot {
     /// The half whose root is ROOT-A.
     A,
@@ -70,6 +73,20 @@ impl FromStr for Slot {
             "B" | "b" => Ok(Self::B),
             _ => Err(ParseSlotError { given: text.chars().take(32).collect() }),
         }
+    }
+}
+
+impl TryFrom<String> for Slot {
+    type Error = ParseSlotError;
+
+    fn try_from(text: String) -> Result<Self, ParseSlotError> {
+        text.parse()
+    }
+}
+
+impl From<Slot> for String {
+    fn from(slot: Slot) -> Self {
+        slot.to_string()
     }
 }
 

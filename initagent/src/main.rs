@@ -1,2 +1,34 @@
-//! Placeholder.
-fn main() {}
+//! `initagent`: opens the verified root, configures the machine on first boot, and keeps its slots.
+//!
+//! One static binary with two lives: as `/init` of the initramfs it finds, verifies and mounts what
+//! boots ([`initramfs`]); afterwards it is a program with verbs ([`cli`], [`app`]).
+
+use std::process::ExitCode;
+
+/// Carries a verb out.
+mod app;
+/// Reads and writes a disk past the page cache.
+mod block_device;
+/// Marks the running slot good once the boot is complete.
+mod boot_complete;
+/// What the initramfs leaves behind for the rest of the boot.
+mod boot_record;
+/// What was typed.
+mod cli;
+/// Makes the SSH host keys that are missing.
+mod host_keys;
+/// The life as `/init`.
+mod initramfs;
+/// The kernel calls that have no safe binding.
+mod ioctl;
+/// Says what came of it, once.
+mod report;
+/// Shows and changes the slot table.
+mod slots;
+
+fn main() -> ExitCode {
+    if initramfs::is_init() {
+        initramfs::run();
+    }
+    report::finish(cli::parse(lexopt::Parser::from_env()).and_then(app::run))
+}

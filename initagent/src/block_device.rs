@@ -1,0 +1,122 @@
+//! Reads and writes a disk or an image of one past the page cache, sector by sector.
+//!
+//! Knows alignment and that a regular file may refuse to be read directly. Refuses to know what the
+//! bytes mean. Invariant: when a write returns, the device has said that the bytes are stored.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use image_format::bytes::Bytes;
+use image_format::verity::ReadAt;
+use nix::libc;
+
+/// Bytes moved at a time, and the alignment of the buffer that holds them.
+const CHUNK: usize = 4096;
+
+#[repr(C, align(4096))]
+struct Aligned([u8; CHUNK]);
+
+/// What a device is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To be looked at.
+    Read,
+    /// To be changed.
+    Write,
+}
+
+/// A disk, a partition, or an image of one.
+#[derive(Debug)]
+pub(crate) struct BlockDevice {
+    file: File,
+    path: PathBuf,
+}
+
+impl BlockDevice {
+    /// Opens it past the page cache; an image in a regular file through it, but synchronously.
+    pub(crate) fn open(path: &Path, access: Access) -> io::Result<Self> {
+        let direct = std::fs::metadata(path)?.file_type().is_block_device();
+        let flags = libc::O_DSYNC | libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(access == Access::Write).custom_flags(flags).open(path)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file, for calls that take one.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How large it is.
+    pub(crate) fn size(&self) -> io::Result<Bytes> {
+        (&self.file).seek(SeekFrom::End(0)).map(Bytes::new)
+    }
+
+    /// Reads whole sectors.
+    pub(crate) fn read(&self, offset: Bytes, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.read_exact_at(&mut bytes, offset.get())?;
+        Ok(bytes)
+    }
+
+    /// Writes whole sectors.
+    pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
+        let mut aligned = Box::new(Aligned([0; CHUNK]));
+        for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
+            let buffer = &mut aligned.0[..chunk.len()];
+            buffer.copy_from_slice(chunk);
+            self.file.write_all_at(buffer, offset.get() + (index * CHUNK) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Returns when everything written before is stored for good.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+impl ReadAt for BlockDevice {
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut aligned = Box::new(Aligned([0; CHUNK]));
+        for (index, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
+            let buffer = &mut aligned.0[..chunk.len()];
+            FileExt::read_exact_at(&self.file, buffer, offset + (index * CHUNK) as u64)?;
+            chunk.copy_from_slice(buffer);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back_across_chunks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let bytes: Vec<u8> = (0..3 * CHUNK + 512).map(|n| u8::try_from(n % 251).unwrap()).collect();
+
+        device.write(Bytes::new(1536), &bytes).unwrap();
+
+        assert_eq!(device.read(Bytes::new(1536), bytes.len()).unwrap(), bytes);
+        assert_eq!(device.size().unwrap(), Bytes::MIB);
+    }
+
+    #[test]
+    fn reading_past_the_end_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let device = BlockDevice::open(file.path(), Access::Read).unwrap();
+
+        assert!(device.read(Bytes::new(0), 512).is_err());
+    }
+}

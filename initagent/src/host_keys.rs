@@ -1,0 +1,141 @@
+//! Makes the SSH host keys that are missing or broken, before sshd starts.
+//!
+//! Knows which kinds there are and what a usable key file looks like. Refuses to know sshd's
+//! settings. Invariant: a key file is whole or not there, whenever the power goes.
+#![expect(clippy::disallowed_methods, reason = "runs ssh-keygen; effects live here")]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Where sshd looks for its keys.
+pub(crate) const FOLDER: &str = "/etc/ssh";
+
+/// Ed25519 for everyone, ECDSA for old clients. RSA takes seconds to make and is not needed.
+const KINDS: [&str; 2] = ["ed25519", "ecdsa"];
+/// Where keys are made before they are moved into place, in the same file system.
+const WORKSHOP: &str = ".catamaran-new-host-keys";
+
+/// Why the host keys could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeHostKeysError {
+    #[error("ssh-keygen ended with {status} while making the {kind} host key: {said}")]
+    Failed { kind: &'static str, status: ExitStatus, said: String },
+    #[error("cannot run ssh-keygen for the {kind} host key")]
+    Run { kind: &'static str, source: io::Error },
+    #[error("cannot put {path} in its place")]
+    Store { path: PathBuf, source: io::Error },
+}
+
+/// Makes what is missing, and says what that was.
+pub(crate) fn run(folder: &Path) -> Result<String, MakeHostKeysError> {
+    let missing: Vec<&'static str> = KINDS.into_iter().filter(|kind| !is_usable(folder, kind)).collect();
+    for kind in &missing {
+        make(folder, kind)?;
+    }
+    Ok(match missing[..] {
+        [] => "all host keys are there".to_owned(),
+        _ => format!("made the host keys {}", missing.join(", ")),
+    })
+}
+
+/// Whether both halves of a key are there and begin as such files do.
+fn is_usable(folder: &Path, kind: &str) -> bool {
+    let begins = |path: PathBuf, with: &str| {
+        fs::read_to_string(path).is_ok_and(|text| text.starts_with(with) && text.ends_with('\n'))
+    };
+    let secret = private_path(folder, kind);
+    let public_kind = if kind == "ecdsa" { "ecdsa-sha2-" } else { "ssh-" };
+    begins(public_path(&secret), public_kind) && begins(secret, "-----BEGIN OPENSSH PRIVATE KEY-----\n")
+}
+
+fn make(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
+    let workshop = folder.join(WORKSHOP);
+    let stored = |path: &Path, result: io::Result<()>| {
+        result.map_err(|source| MakeHostKeysError::Store { path: path.to_owned(), source })
+    };
+    if workshop.exists() {
+        stored(&workshop, fs::remove_dir_all(&workshop))?;
+    }
+    stored(&workshop, fs::create_dir(&workshop))?;
+    let made = private_path(&workshop, kind);
+    keygen(&made, kind)?;
+    let place = private_path(folder, kind);
+    // The public half last: a key without it counts as missing.
+    for (from, to) in [(made.clone(), place.clone()), (public_path(&made), public_path(&place))] {
+        let moved = File::open(&from).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&from, &to));
+        stored(&to, moved)?;
+    }
+    stored(&workshop, fs::remove_dir_all(&workshop))?;
+    stored(folder, File::open(folder).and_then(|folder| folder.sync_all()))
+}
+
+fn keygen(path: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-C", "", "-t", kind, "-f"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| MakeHostKeysError::Run { kind, source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(MakeHostKeysError::Failed { kind, status: output.status, said })
+}
+
+fn private_path(folder: &Path, kind: &str) -> PathBuf {
+    folder.join(format!("ssh_host_{kind}_key"))
+}
+
+fn public_path(private: &Path) -> PathBuf {
+    private.with_extension("pub")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn has_keygen() -> bool {
+        let found = Command::new("ssh-keygen").arg("-?").output().is_ok();
+        let ci = std::env::var("CI").as_deref() == Ok("true");
+        assert!(found || !ci, "ssh-keygen (Debian package openssh-client) is not installed");
+        if !found {
+            eprintln!("skipped: ssh-keygen (Debian package openssh-client) is not installed");
+        }
+        found
+    }
+
+    #[test]
+    fn missing_keys_are_made_once_and_only_root_reads_the_secrets() {
+        if !has_keygen() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+
+        assert_eq!(run(folder.path()).unwrap(), "made the host keys ed25519, ecdsa");
+
+        let secret = folder.path().join("ssh_host_ed25519_key");
+        let before = fs::read(&secret).unwrap();
+        assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(run(folder.path()).unwrap(), "all host keys are there");
+        assert_eq!(fs::read(&secret).unwrap(), before);
+        assert!(!folder.path().join(WORKSHOP).exists());
+    }
+
+    #[test]
+    fn a_key_that_a_power_cut_left_empty_is_made_anew() {
+        if !has_keygen() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path()).unwrap();
+        fs::write(folder.path().join("ssh_host_ecdsa_key"), "").unwrap();
+        fs::create_dir(folder.path().join(WORKSHOP)).unwrap();
+
+        assert_eq!(run(folder.path()).unwrap(), "made the host keys ecdsa");
+    }
+}

@@ -1,0 +1,216 @@
+//! The life as `/init`: from a bare kernel to systemd on a verified root.
+//!
+//! Knows the order: devices, disk, signature, dm-verity, STATE, the overlay of /etc, handover. Each
+//! step is a module; what it finds is the argument of the next. Refuses to repair anything but the
+//! partition table and the slot table.
+//! Invariant: systemd starts only on a root whose manifest a trusted key signed and whose blocks
+//! the kernel checks; whatever fails ends in one sentence on the console and a restart.
+#![expect(clippy::disallowed_methods, reason = "the clock of PID 1; effects live here")]
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use image_format::layout::Role;
+use image_format::manifest::Manifest;
+use image_format::signed::Verified;
+use image_format::slot::{Slot, SlotState, SlotTable, boot_decision};
+
+use crate::block_device::Access;
+use crate::boot_record::{BootRecord, Devices};
+use crate::report::chain;
+use crate::slots::store::{Store, StoreError};
+
+/// The parameters of the kernel command line.
+mod command_line;
+/// What people at the machine read.
+mod console;
+/// dm-verity by way of the device-mapper.
+mod device_mapper;
+/// Finds the disk that holds the slot.
+mod disk;
+/// Makes the partition table cover the whole disk.
+mod growth;
+/// Moves to the new root.
+mod handover;
+/// Loads drivers until the disk is there.
+mod kernel_modules;
+/// What the machine is known by.
+mod machine_id;
+/// Mounts, with errors that say which.
+mod mounts;
+/// Brings folders of the image onto STATE.
+mod populate;
+/// The file system that is kept.
+mod state;
+/// Reads and believes the manifest of the slot.
+mod verified_root;
+
+use command_line::Parameters;
+use disk::BootDisk;
+
+/// Where the new root is put together.
+const NEW_ROOT: &str = "/sysroot";
+/// How long to wait for the disk.
+const DISK_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a person has to read why the machine restarts.
+const READING_TIME: Duration = Duration::from_secs(5);
+
+/// Whether this process is the first one, started under the name that kernels give it.
+pub(crate) fn is_init() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    std::process::id() == 1 && name.is_some_and(|path| path.ends_with("init"))
+}
+
+/// Starts the machine, or restarts it.
+pub(crate) fn run() -> ! {
+    let Err(failure) = start();
+    console::say(&failure.sentence());
+    std::thread::sleep(READING_TIME);
+    handover::restart()
+}
+
+/// Why the machine could not be started, and what was done about it.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    then: String,
+}
+
+impl Failure {
+    fn sentence(&self) -> String {
+        format!("{}; {}", self.what, self.then)
+    }
+
+    /// Nothing is known to be wrong with the slot: its try is spent, and the count decides.
+    fn passing(doing: &str, error: &dyn std::error::Error) -> Self {
+        let then = "the machine restarts, and this try of the slot is spent".to_owned();
+        Self { what: format!("{doing}: {}", chain(error)), then }
+    }
+
+    /// What is in the slot can not boot, ever.
+    fn of_slot(disk: &BootDisk, slot: Slot, error: &dyn std::error::Error) -> Self {
+        let what = format!("slot {slot} can not be trusted: {}", chain(error));
+        let then = match mark_bad(disk, slot) {
+            Ok(table) if table.state(!slot).good => {
+                format!("it is marked bad, and the machine restarts with slot {}", !slot)
+            }
+            Ok(_) => format!("it is marked bad, but slot {} is not good either; the machine restarts", !slot),
+            Err(error) => format!("it could not be marked bad ({}); the machine restarts", chain(&error)),
+        };
+        Self { what, then }
+    }
+}
+
+fn start() -> Result<Infallible, Failure> {
+    let began = Instant::now();
+    mounts::kernel_file_systems().map_err(|error| Failure::passing("cannot begin", &error))?;
+    let parameters = command_line::read()
+        .map_err(|error| Failure::passing("the boot loader did not say what to start", &error))?;
+    let disk = find_disk(&parameters, began)?;
+    take_turns(&disk, parameters.slot);
+    let manifest = verified_root::read(&disk, parameters.slot)
+        .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
+    let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
+        .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
+    let new_root = Path::new(NEW_ROOT);
+    mounts::root(&verity, new_root)
+        .map_err(|error| Failure::passing("cannot mount the verified root", &error))?;
+    let state = state::open(&disk, new_root)
+        .map_err(|error| Failure::passing("the machine's own data on STATE can not be used", &error))?;
+    let record = record(&disk, parameters.slot, &manifest, verity, state);
+    let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
+    handover::leave(&record).map_err(|error| Failure::passing("cannot prepare the handover", &error))?;
+    console::log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
+    handover::switch(new_root).map_err(|error| Failure::passing("cannot hand over to the root", &error))
+}
+
+fn slot_failure(disk: &BootDisk, slot: Slot, about_slot: bool, error: &dyn std::error::Error) -> Failure {
+    if about_slot {
+        Failure::of_slot(disk, slot, error)
+    } else {
+        Failure::passing("cannot open the root", error)
+    }
+}
+
+/// Loads drivers until the disk of the slot appears.
+fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failure> {
+    let mut loader = kernel_modules::Loader::open()
+        .map_err(|error| Failure::passing("cannot load kernel modules", &error))?;
+    loader.load_always();
+    let mut search = disk::Search::default();
+    loop {
+        let fresh = loader.load_drivers();
+        if let Some(disk) = search.look(parameters) {
+            return Ok(disk);
+        }
+        if began.elapsed() > DISK_DEADLINE {
+            let error = search.diagnosis(parameters, DISK_DEADLINE);
+            return Err(Failure::passing("cannot find the disk to start from", &error));
+        }
+        // A driver that was just loaded may have made devices that need another one.
+        if !fresh {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Lets the good slots take turns in a last resort. Not being able to is no reason to stop.
+fn take_turns(disk: &BootDisk, slot: Slot) {
+    let turned = change_table(disk, |table| table.take_turns(slot), SlotTable::FRESH);
+    if let Err(error) = turned {
+        console::log(&format!("cannot update the slot table: {}", chain(&error)));
+    }
+}
+
+fn mark_bad(disk: &BootDisk, slot: Slot) -> Result<SlotTable, StoreError> {
+    let lost = SlotTable { priority: slot, a: SlotState::EMPTY, b: SlotState::EMPTY };
+    change_table(disk, |table| table.mark_bad(slot), lost)
+}
+
+/// Changes the table, which is `otherwise` if it was lost; then nothing but a change is written.
+fn change_table(
+    disk: &BootDisk,
+    change: impl Fn(SlotTable) -> SlotTable,
+    otherwise: SlotTable,
+) -> Result<SlotTable, StoreError> {
+    let store = Store::open(&disk.abstate, Access::Write)?;
+    let copies = store.read()?;
+    let before = copies.table().unwrap_or(otherwise);
+    let after = change(before);
+    if after != before {
+        store.write(&copies, after)?;
+    }
+    let next = boot_decision(&after.to_block(), &after.to_block()).attempts;
+    console::log(&format!(
+        "the slots to start next are {:?}",
+        next.iter().map(|one| one.slot).collect::<Vec<_>>()
+    ));
+    Ok(after)
+}
+
+fn record(
+    disk: &BootDisk,
+    slot: Slot,
+    manifest: &Verified<Manifest>,
+    verity: PathBuf,
+    state: PathBuf,
+) -> BootRecord {
+    BootRecord {
+        slot,
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        channel: manifest.channel.clone(),
+        root_hash: manifest.root.root_hash,
+        development: manifest.development,
+        devices: Devices {
+            disk: disk.device.clone(),
+            esp: disk.partition_path(Role::Esp),
+            abstate: disk.abstate.clone(),
+            root: disk.root.clone(),
+            other_root: disk.partition_path(Role::Root(!slot)),
+            state,
+            verity,
+        },
+    }
+}

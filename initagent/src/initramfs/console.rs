@@ -1,0 +1,25 @@
+//! What people at the machine read, and what the kernel's log keeps for later.
+//!
+//! Knows both places. Refuses to fail: a machine without a console still boots.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+
+/// Says something on the console, whatever the kernel's log level, and keeps it.
+pub(super) fn say(sentence: &str) {
+    append("/dev/console", &format!("\r\ncatamaran: {sentence}\r\n"));
+    // 7: kept, but not printed a second time.
+    append("/dev/kmsg", &format!("<7>catamaran: {sentence}"));
+}
+
+/// Keeps something in the kernel's log, where the journal finds it.
+pub(super) fn log(sentence: &str) {
+    append("/dev/kmsg", &format!("<6>catamaran: {sentence}"));
+}
+
+/// A message that can not be written has nobody to be told about.
+fn append(path: &str, text: &str) {
+    let written =
+        OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    drop(written);
+}

@@ -1,0 +1,96 @@
+//! Makes the partition table cover the whole disk, mends a broken copy, and tells the kernel.
+//!
+//! Knows how to carry out the plan of [`image_format::gpt::plan_growth`], step by step, past the
+//! page cache. Refuses to plan. Invariant: a step begins only when the device has stored the one
+//! before it.
+
+use std::io;
+
+use image_format::gpt::{
+    COPY_BYTES, PRIMARY_OFFSET, PlanGrowthError, ReadTableError, Step, Table, backup_offset, plan_growth,
+    read,
+};
+use image_format::layout::{Partition, Role};
+
+use crate::block_device::BlockDevice;
+
+/// Why the table does not cover the disk.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GrowError {
+    #[error("cannot plan it")]
+    Plan(#[from] PlanGrowthError),
+    #[error("cannot read the partition table")]
+    Read { source: io::Error },
+    #[error("the partition table is not whole after writing it")]
+    Reread(#[from] ReadTableError),
+    #[error("cannot write the partition table")]
+    Write { source: io::Error },
+}
+
+/// Grows STATE to the end of the disk, if it does not reach there, and says what the table is now.
+pub(super) fn grow(disk: &BlockDevice) -> Result<(Table, Outcome), GrowError> {
+    let size = disk.size().map_err(|source| GrowError::Read { source })?;
+    let copies = || {
+        let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok((disk.read(PRIMARY_OFFSET, COPY_BYTES)?, disk.read(backup, COPY_BYTES)?))
+    };
+    let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
+    let steps = plan_growth(size, &primary, &backup, Partition::of(Role::State).label)?;
+    carry_out(disk, &steps).map_err(|source| GrowError::Write { source })?;
+    let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
+    let outcome = if steps.is_empty() { Outcome::Unchanged } else { Outcome::Written };
+    Ok((read(&primary, &backup, size)?, outcome))
+}
+
+/// What growing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The table covered the disk, in both copies.
+    Unchanged,
+    /// It does now.
+    Written,
+}
+
+fn carry_out(disk: &BlockDevice, steps: &[Step]) -> io::Result<()> {
+    steps.iter().try_for_each(|step| match step {
+        Step::Sync => disk.sync(),
+        Step::Write { offset, bytes } => disk.write(*offset, bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use image_format::bytes::Bytes;
+    use image_format::gpt::{encode, read_backup, read_primary};
+    use image_format::layout::{Layout, Sizes};
+    use uuid::uuid;
+
+    use super::*;
+    use crate::block_device::Access;
+
+    #[test]
+    fn an_image_on_a_larger_disk_is_grown_once() {
+        let guid = uuid!("a2f3c1d0-0000-4000-8000-000000000001");
+        let layout = Layout::plan(guid, Sizes { root: Bytes::mib(64), state: Bytes::mib(8) }).unwrap();
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let copies = encode(&layout.table(), layout.disk_size()).unwrap();
+        image.as_file().set_len(3 * layout.disk_size().get()).unwrap();
+        image.as_file().write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
+        let backup = backup_offset(layout.disk_size()).unwrap();
+        image.as_file().write_all_at(&copies.backup, backup.get()).unwrap();
+        let disk = BlockDevice::open(image.path(), Access::Write).unwrap();
+
+        let (table, outcome) = grow(&disk).unwrap();
+
+        assert_eq!(outcome, Outcome::Written);
+        let size = disk.size().unwrap();
+        let state = table.labelled("STATE").unwrap();
+        assert_eq!(state.offset().get() + state.size().get(), size.get() - Bytes::MIB.get());
+        let primary = read_primary(&disk.read(PRIMARY_OFFSET, COPY_BYTES).unwrap(), size).unwrap();
+        let backup = disk.read(backup_offset(size).unwrap(), COPY_BYTES).unwrap();
+        assert_eq!(read_backup(&backup, size).unwrap().table, primary.table);
+        assert_eq!(grow(&disk).unwrap(), (table, Outcome::Unchanged));
+    }
+}

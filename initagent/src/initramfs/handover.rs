@@ -1,0 +1,106 @@
+//! Leaves word for the rest of the boot, moves to the new root, and starts systemd there.
+//!
+//! Knows what is left in /run and how a root is switched. Refuses to come back: after the switch
+//! there is nothing left of the initramfs. Invariant: only the initramfs itself is deleted, never
+//! anything mounted.
+#![expect(clippy::disallowed_methods, reason = "becomes systemd; effects live here")]
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+
+use super::mounts::{self, MountError};
+use crate::boot_record::{self, BootRecord};
+
+const SYSTEMD: &str = "/sbin/init";
+const KERNEL_FILE_SYSTEMS: [&str; 4] = ["dev", "proc", "run", "sys"];
+/// What an initramfs is made of.
+const IN_MEMORY: [FsType; 2] = [FsType(0x8584_58f6), TMPFS_MAGIC];
+/// Where getty and sshd look for words of greeting.
+const BANNERS: [&str; 2] = ["/run/issue.d/50-catamaran.issue", "/run/motd.d/50-catamaran"];
+
+/// Why the machine is still in the initramfs.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandoverError {
+    #[error("cannot enter {root}")]
+    Enter { root: PathBuf, source: io::Error },
+    #[error("cannot start {SYSTEMD}")]
+    Exec { source: io::Error },
+    #[error("cannot write {path}")]
+    Leave { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+}
+
+/// Leaves the boot record, and a warning to whoever logs in to a development build.
+pub(super) fn leave(record: &BootRecord) -> Result<(), HandoverError> {
+    // Strings, paths and flags only: there is nothing that JSON could not hold.
+    let text = serde_json::to_string_pretty(record).unwrap_or_default();
+    write(Path::new(boot_record::PATH), &format!("{text}\n"))?;
+    if record.development {
+        BANNERS.iter().try_for_each(|path| write(Path::new(path), &banner(record)))?;
+    }
+    Ok(())
+}
+
+fn banner(record: &BootRecord) -> String {
+    let BootRecord { name, version, .. } = record;
+    format!(
+        "DEVELOPMENT BUILD: {name} {version} was signed by a key that was made for this build alone.\n\
+         It gets no updates. Build with --key for machines that matter.\n\n"
+    )
+}
+
+fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = folder.and_then(|()| fs::write(path, text));
+    written.map_err(|source| HandoverError::Leave { path: path.to_owned(), source })
+}
+
+/// Makes `new_root` the root and becomes systemd.
+pub(super) fn switch(new_root: &Path) -> Result<Infallible, HandoverError> {
+    for name in KERNEL_FILE_SYSTEMS {
+        mounts::shift(&Path::new("/").join(name), &new_root.join(name))?;
+    }
+    delete_initramfs(new_root);
+    let entered = |source| HandoverError::Enter { root: new_root.to_owned(), source };
+    std::env::set_current_dir(new_root).map_err(entered)?;
+    mounts::shift(Path::new("."), Path::new("/"))?;
+    std::os::unix::fs::chroot(".").map_err(entered)?;
+    std::env::set_current_dir("/").map_err(entered)?;
+    Err(HandoverError::Exec { source: Command::new(SYSTEMD).exec() })
+}
+
+/// Gives the memory of the initramfs back. What is mounted has another device number and stays;
+/// what can not be deleted costs a little memory, which is no reason to stop.
+fn delete_initramfs(new_root: &Path) {
+    let Ok(own) = fs::metadata("/").map(|root| root.dev()) else { return };
+    let in_memory = statfs("/").is_ok_and(|root| IN_MEMORY.contains(&root.filesystem_type()));
+    if !in_memory {
+        return;
+    }
+    for entry in fs::read_dir("/").into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_own = path.symlink_metadata().is_ok_and(|metadata| metadata.dev() == own);
+        if is_own && path != new_root {
+            let folder = path.is_dir() && !path.is_symlink();
+            drop(if folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) });
+        }
+    }
+}
+
+/// Restarts the machine at once. Everything that matters was written synchronously.
+pub(super) fn restart() -> ! {
+    nix::unistd::sync();
+    loop {
+        // It returns only if it is not allowed to, which PID 1 always is.
+        let Err(_not_allowed) = reboot(RebootMode::RB_AUTOBOOT);
+    }
+}

@@ -1,0 +1,78 @@
+//! Mounts, with errors that say what was mounted where.
+//!
+//! Knows the mount call. Refuses to decide what is needed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+/// Why something could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MountError {
+    #[error("cannot make the folder {folder}")]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error("cannot mount {what} at {at}")]
+    Mount { what: String, at: PathBuf, source: nix::Error },
+}
+
+/// What to mount.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mount<'a> {
+    pub(super) what: &'a str,
+    pub(super) at: &'a Path,
+    pub(super) kind: &'a str,
+    pub(super) flags: MsFlags,
+    pub(super) options: &'a str,
+}
+
+impl Mount<'_> {
+    /// Mounts it, making the folder if it is missing.
+    pub(super) fn now(&self) -> Result<(), MountError> {
+        let Self { what, at, kind, flags, options } = *self;
+        if !at.exists() {
+            let made = fs::create_dir_all(at);
+            made.map_err(|source| MountError::Folder { folder: at.to_owned(), source })?;
+        }
+        mount(Some(what), at, Some(kind), flags, Some(options)).map_err(|source| failed(what, at, source))
+    }
+}
+
+/// What every program expects: /dev, /proc, /run and /sys.
+pub(super) fn kernel_file_systems() -> Result<(), MountError> {
+    let none = MsFlags::MS_NOSUID;
+    let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let runtime = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let all = [
+        ("devtmpfs", "/dev", none, "mode=0755"),
+        ("proc", "/proc", strict, ""),
+        ("sysfs", "/sys", strict, ""),
+        ("tmpfs", "/run", runtime, "mode=0755,size=20%"),
+    ];
+    all.into_iter().try_for_each(|(kind, at, flags, options)| {
+        Mount { what: kind, at: Path::new(at), kind, flags, options }.now()
+    })
+}
+
+/// The verified root.
+pub(super) fn root(verity: &Path, at: &Path) -> Result<(), MountError> {
+    let what = verity.to_string_lossy();
+    Mount { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.now()
+}
+
+/// Shows a folder at another place too.
+pub(super) fn bind(what: &Path, at: &Path) -> Result<(), MountError> {
+    let bound = mount(Some(what), at, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    bound.map_err(|source| failed(&what.to_string_lossy(), at, source))
+}
+
+/// Moves a mount elsewhere.
+pub(super) fn shift(from: &Path, to: &Path) -> Result<(), MountError> {
+    let moved = mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
+    moved.map_err(|source| failed(&from.to_string_lossy(), to, source))
+}
+
+fn failed(what: &str, at: &Path, source: nix::Error) -> MountError {
+    MountError::Mount { what: what.to_owned(), at: at.to_owned(), source }
+}

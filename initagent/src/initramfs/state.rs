@@ -1,0 +1,177 @@
+//! The file system that is kept: grown to the end of the disk, mounted, and put under the root.
+//!
+//! Knows which folders of the root live on STATE and how /etc is laid over the image's. Refuses to
+//! repair or to make a file system: what is on STATE is the machine's, and a person decides.
+//! Invariant: systemd finds /var, /home, /root, /opt, /srv writable and /etc as the machine left it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use image_format::bytes::Bytes;
+use image_format::layout::Role;
+use nix::mount::MsFlags;
+
+use super::console;
+use super::disk::BootDisk;
+use super::growth::{self, Outcome};
+use super::machine_id::{self, KeepMachineIdError};
+use super::mounts::{self, Mount, MountError};
+use super::populate::{Existing, PopulateError, populate};
+use crate::block_device::{Access, BlockDevice};
+use crate::ioctl;
+use crate::report::chain;
+
+/// Where STATE is mounted, in the initramfs and afterwards.
+const MOUNT_POINT: &str = "/run/catamaran/state";
+
+/// What lives on STATE, and what a newer image may add to it.
+const FOLDERS: [(&str, Existing); 5] = [
+    ("home", Existing::Keep),
+    ("opt", Existing::Keep),
+    ("root", Existing::Keep),
+    ("srv", Existing::Keep),
+    ("var", Existing::Extend),
+];
+
+/// Why STATE can not be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenStateError {
+    #[error("cannot make the folder {path} on STATE")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    MachineId(#[from] KeepMachineIdError),
+    #[error("the disk has no partition STATE")]
+    Missing,
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("the partition STATE of {disk} has no node")]
+    Node { disk: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Populate(#[from] PopulateError),
+}
+
+/// Mounts STATE and lays it under the new root. Says which node it is.
+pub(super) fn open(disk: &BootDisk, new_root: &Path) -> Result<PathBuf, OpenStateError> {
+    let node = grown_partition(disk)?;
+    let state = Path::new(MOUNT_POINT);
+    let what = node.to_string_lossy();
+    Mount { what: &what, at: state, kind: "ext4", flags: MsFlags::empty(), options: "" }.now()?;
+    if let Err(error) = grow_file_system(&node, state) {
+        console::log(&format!("the file system on STATE stays as small as it is: {error}"));
+    }
+    for (name, existing) in FOLDERS {
+        populate(&new_root.join(name), &state.join(name), existing)?;
+        mounts::bind(&state.join(name), &new_root.join(name))?;
+    }
+    lay_over_etc(state, &new_root.join("etc"))?;
+    Ok(node)
+}
+
+/// The node of STATE, after growing it. A disk that can not be grown still has what it had.
+fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
+    let grown = BlockDevice::open(&disk.device, Access::Write)
+        .map_err(|error| error.to_string())
+        .and_then(|device| growth::grow(&device).map_err(|error| chain(&error)));
+    let entry = match &grown {
+        Ok((table, outcome)) => {
+            if *outcome == Outcome::Written {
+                console::log("the partition table is mended or grown to the end of the disk");
+            }
+            table
+                .entries
+                .iter()
+                .find(|entry| Some(entry.number) == disk.entry(Role::State).map(|now| now.number))
+        }
+        Err(said) => {
+            console::log(&format!("the partition table stays as it is: {said}"));
+            disk.entry(Role::State)
+        }
+    };
+    let entry = entry.ok_or(OpenStateError::Missing)?;
+    disk.node(entry).map_err(|source| OpenStateError::Node { disk: disk.device.clone(), source })
+}
+
+/// Grows the mounted file system to the end of its partition.
+fn grow_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
+    let device = BlockDevice::open(node, Access::Read)?;
+    let now = Ext4Size::read(&device.read(Bytes::new(1024), 1024)?).ok_or(io::ErrorKind::InvalidData)?;
+    let blocks = device.size()?.get() / now.block_bytes;
+    if blocks <= now.blocks {
+        return Ok(());
+    }
+    ioctl::grow_ext4(&File::open(mounted)?, blocks)?;
+    let size = Bytes::new(blocks * now.block_bytes);
+    console::log(&format!("the file system on STATE is grown to {size}"));
+    Ok(())
+}
+
+/// How large an ext4 file system says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ext4Size {
+    block_bytes: u64,
+    blocks: u64,
+}
+
+impl Ext4Size {
+    /// Reads it from a superblock, if it is one.
+    fn read(superblock: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_le_bytes(*superblock.get(at..)?.first_chunk()?));
+        if superblock.get(0x38..0x3a)? != [0x53, 0xef] {
+            return None;
+        }
+        let wide = u32_at(0x60)? & 0x80 != 0;
+        let high = if wide { u32_at(0x150)? } else { 0 };
+        let shift = u32_at(0x18)?.checked_add(10).filter(|shift| *shift <= 16)?;
+        Some(Self { block_bytes: 1 << shift, blocks: u64::from(high) << 32 | u64::from(u32_at(0x4)?) })
+    }
+}
+
+/// Lays what the machine changed in /etc over the image's, with an id of the machine's own.
+fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
+    let (upper, work) = (state.join("etc/upper"), state.join("etc/work"));
+    for (path, mode) in [(&upper, 0o755), (&work, 0o700)] {
+        let made = fs::create_dir_all(path)
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+        made.map_err(|source| OpenStateError::Folder { path: path.clone(), source })?;
+    }
+    machine_id::keep(&upper)?;
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());
+    let overlay =
+        Mount { what: "overlay", at: etc, kind: "overlay", flags: MsFlags::empty(), options: &options };
+    Ok(overlay.now()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblock() -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        bytes[0x4..0x8].copy_from_slice(&4096_u32.to_le_bytes());
+        bytes[0x18..0x1c].copy_from_slice(&2_u32.to_le_bytes());
+        bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
+        bytes[0x150..0x154].copy_from_slice(&1_u32.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_superblock_says_how_large_its_file_system_is() {
+        let mut bytes = superblock();
+        assert_eq!(Ext4Size::read(&bytes), Some(Ext4Size { block_bytes: 4096, blocks: 4096 }));
+
+        bytes[0x60] = 0x80;
+        assert_eq!(Ext4Size::read(&bytes).unwrap().blocks, (1 << 32) + 4096);
+    }
+
+    #[test]
+    fn what_is_no_superblock_says_nothing() {
+        let mut bytes = superblock();
+        bytes[0x18] = 99;
+        assert_eq!(Ext4Size::read(&bytes), None);
+        assert_eq!(Ext4Size::read(&[0; 1024]), None);
+        assert_eq!(Ext4Size::read(&[0; 10]), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads the manifest at the end of the slot and believes it only if trusted keys signed it.
+//!
+//! Knows where the manifest and the keys are, and that the first block of the root must match.
+//! Refuses to know how the root is opened afterwards.
+//! Invariant: [`Verified`] comes from here alone, and only for a slot that it fits into.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image_format::bytes::Bytes;
+use image_format::manifest::{Manifest, ManifestError};
+use image_format::signed::{
+    Keyring, MakeKeyringError, ParseEnvelopeError, ParseKeyError, PublicKey, Signed, Verified, VerifyError,
+};
+use image_format::slot::Slot;
+use image_format::trailer::{self, TRAILER_BYTES, TrailerError};
+use image_format::verity::{VerifyBlockError, verify_block};
+
+use super::disk::BootDisk;
+use crate::block_device::{Access, BlockDevice};
+
+/// The public keys that image-builder put into the initramfs, one a file, `*.pub`.
+const KEYS: &str = "/etc/catamaran/release-keys";
+/// How many of them must have signed; one, if the file is missing.
+const THRESHOLD: &str = "threshold";
+
+/// Why a slot is not believed, or could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadRootError {
+    #[error("its image is for {given}, but this machine is {machine}")]
+    Architecture { given: String, machine: String },
+    #[error("its manifest is not in its envelope")]
+    Envelope(#[from] ParseEnvelopeError),
+    #[error("{path} is not a release key")]
+    Key { path: PathBuf, source: ParseKeyError },
+    #[error("the release keys in {KEYS} can not be used")]
+    Keyring(#[from] MakeKeyringError),
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("its root needs a partition of {needed}, but {path} has {given}")]
+    Size { path: PathBuf, needed: Bytes, given: Bytes },
+    #[error("{path} is not a number")]
+    Threshold { path: PathBuf },
+    #[error("its last 64 KiB carry no manifest")]
+    Trailer(#[from] TrailerError),
+    #[error("its manifest is not trusted")]
+    Verify(#[from] VerifyError<ManifestError>),
+    #[error("its root is not the signed one")]
+    Verity(#[source] VerifyBlockError),
+}
+
+impl ReadRootError {
+    /// Whether it is the content of the slot that is wrong, so that trying again is in vain.
+    pub(super) const fn is_about_slot(&self) -> bool {
+        match self {
+            Self::Key { .. } | Self::Keyring(_) | Self::Read { .. } | Self::Threshold { .. } => false,
+            Self::Verity(error) => matches!(error, VerifyBlockError::Mismatch { .. }),
+            Self::Architecture { .. }
+            | Self::Envelope(_)
+            | Self::Size { .. }
+            | Self::Trailer(_)
+            | Self::Verify(_) => true,
+        }
+    }
+}
+
+/// Reads the manifest of a slot and checks it, and the block that a mount reads first.
+pub(super) fn read(disk: &BootDisk, slot: Slot) -> Result<Verified<Manifest>, ReadRootError> {
+    let keyring = keyring(Path::new(KEYS))?;
+    let device = BlockDevice::open(&disk.root, Access::Read)
+        .map_err(|source| ReadRootError::Read { path: disk.root.clone(), source })?;
+    let machine = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned());
+    let manifest = verify(&device, &keyring, &machine)?;
+    super::console::log(&format!("slot {slot} holds {} {}", manifest.name, manifest.version));
+    Ok(manifest)
+}
+
+fn verify(
+    device: &BlockDevice,
+    keyring: &Keyring,
+    machine: &str,
+) -> Result<Verified<Manifest>, ReadRootError> {
+    let unread = |source| ReadRootError::Read { path: device.path().to_owned(), source };
+    let given = device.size().map_err(unread)?;
+    let offset = trailer::offset(given).ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?;
+    let trailer = device.read(offset, TRAILER_BYTES).map_err(unread)?;
+    let signed = Signed::<Manifest>::from_envelope(trailer::decode(&trailer)?)?;
+    let manifest = keyring.verify(&signed)?;
+    if manifest.architecture != machine {
+        let given = manifest.architecture.clone();
+        return Err(ReadRootError::Architecture { given, machine: machine.to_owned() });
+    }
+    let needed = manifest.root.slot_bytes();
+    if needed > given {
+        return Err(ReadRootError::Size { path: device.path().to_owned(), needed, given });
+    }
+    verify_block(device, manifest.root.place(), 0).map_err(ReadRootError::Verity)?;
+    Ok(manifest)
+}
+
+fn keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
+    let unread = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ReadRootError::Read { path, source }
+    };
+    let mut keys = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unread(folder))? {
+        let path = entry.map_err(unread(folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "pub") {
+            let text = fs::read_to_string(&path).map_err(unread(&path))?;
+            keys.push(text.parse::<PublicKey>().map_err(|source| ReadRootError::Key { path, source })?);
+        }
+    }
+    Ok(Keyring::new(keys, threshold(&folder.join(THRESHOLD))?)?)
+}
+
+fn threshold(path: &Path) -> Result<usize, ReadRootError> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| ReadRootError::Threshold { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(source) => Err(ReadRootError::Read { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

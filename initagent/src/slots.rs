@@ -1,0 +1,206 @@
+//! Shows the slot table to people and programs, and changes it on their word.
+//!
+//! Knows which changes a word may make. Refuses to know sectors ([`store`]).
+//! Invariant: no change leaves the machine without a slot that has proven itself.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use image_format::slot::{LastGoodSlotError, Slot, SlotState, SlotTable, Tries};
+use serde::Serialize;
+
+use crate::block_device::Access;
+use crate::boot_record::{self, BootRecord, ReadBootRecordError};
+
+pub(crate) mod store;
+
+use store::{Copies, Store, StoreError};
+
+/// What to do with the slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Another place than the one this machine booted with: a partition or an image of it.
+    pub(crate) abstate: Option<PathBuf>,
+    /// What to change, or nothing.
+    pub(crate) change: Option<Change>,
+    /// How to say what came of it.
+    pub(crate) format: Format,
+}
+
+/// How to print a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For programs.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A change that a person may order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Boot this slot next.
+    Activate(Slot),
+    /// This slot is about to be overwritten.
+    Disarm(Slot),
+    /// This slot must not boot again.
+    MarkBad(Slot),
+    /// The named slot, or else the running one, has proven itself.
+    MarkGood(Option<Slot>),
+}
+
+/// Why the slots could not be shown or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SlotsError {
+    #[error("cannot tell which partition holds the slot table; name it with --abstate")]
+    Abstate { source: ReadBootRecordError },
+    #[error("the slot to mark must be named: no slot of {abstate} runs here")]
+    Nameless { abstate: PathBuf },
+    #[error("slot {slot} does not run here, so nothing has proven it")]
+    NotRunning { slot: Slot },
+    #[error(transparent)]
+    LastGood(#[from] LastGoodSlotError),
+    #[error("slot {slot} runs; only the other one can be disarmed")]
+    Running { slot: Slot },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("neither copy of the slot table on {abstate} can be read (env0: {env0}; env1: {env1})")]
+    Unreadable { abstate: PathBuf, env0: String, env1: String },
+}
+
+/// Shows the table, after changing it if that is asked for.
+pub(crate) fn run(request: &Request) -> Result<String, SlotsError> {
+    let place = Place::find(request.abstate.as_deref())?;
+    let access = if request.change.is_some() { Access::Write } else { Access::Read };
+    let store = Store::open(&place.abstate, access)?;
+    let mut copies = store.read()?;
+    if let Some(change) = request.change {
+        let table = changed(place.table(&copies)?, change, &place)?;
+        store.write(&copies, table)?;
+        copies = store.read()?;
+    }
+    let shown = Shown::of(place.table(&copies)?, place.running, &copies);
+    Ok(match request.format {
+        Format::Json => shown.to_json(),
+        Format::Text => shown.to_text(),
+    })
+}
+
+/// Where the table is, and which of its slots runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    abstate: PathBuf,
+    running: Option<Slot>,
+}
+
+impl Place {
+    /// The slots of a named partition run only if it is the one this machine booted with.
+    fn find(named: Option<&Path>) -> Result<Self, SlotsError> {
+        let record = BootRecord::read(Path::new(boot_record::PATH));
+        match (named, record) {
+            (Some(path), Ok(record)) => {
+                let running = (record.devices.abstate == path).then_some(record.slot);
+                Ok(Self { abstate: path.to_owned(), running })
+            }
+            (Some(path), Err(_)) => Ok(Self { abstate: path.to_owned(), running: None }),
+            (None, Ok(record)) => Ok(Self { abstate: record.devices.abstate, running: Some(record.slot) }),
+            (None, Err(source)) => Err(SlotsError::Abstate { source }),
+        }
+    }
+
+    fn table(&self, copies: &Copies) -> Result<SlotTable, SlotsError> {
+        let [env0, env1] = copies.tables();
+        match (env0, env1) {
+            (Ok(table), _) | (_, Ok(table)) => Ok(table),
+            (Err(env0), Err(env1)) => Err(SlotsError::Unreadable {
+                abstate: self.abstate.clone(),
+                env0: env0.to_string(),
+                env1: env1.to_string(),
+            }),
+        }
+    }
+}
+
+/// The table after a change, if the change is allowed.
+fn changed(table: SlotTable, change: Change, place: &Place) -> Result<SlotTable, SlotsError> {
+    match (change, place.running) {
+        (Change::Activate(slot), _) => Ok(table.activate(slot)),
+        (Change::Disarm(slot), Some(running)) if slot == running => Err(SlotsError::Running { slot }),
+        (Change::Disarm(slot) | Change::MarkBad(slot), _) => Ok(table.disarm(slot)?),
+        (Change::MarkGood(Some(slot)), Some(running)) if slot != running => {
+            Err(SlotsError::NotRunning { slot })
+        }
+        (Change::MarkGood(Some(slot)), _) | (Change::MarkGood(None), Some(slot)) => Ok(table.mark_good(slot)),
+        (Change::MarkGood(None), None) => Err(SlotsError::Nameless { abstate: place.abstate.clone() }),
+    }
+}
+
+/// A table, ready to be printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Shown {
+    running: Option<String>,
+    priority: String,
+    slots: Vec<ShownSlot>,
+    copies: ShownCopies,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ShownSlot {
+    slot: String,
+    good: bool,
+    tries: u8,
+}
+
+/// What is wrong with each copy, if anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ShownCopies {
+    env0: Option<String>,
+    env1: Option<String>,
+}
+
+impl Shown {
+    fn of(table: SlotTable, running: Option<Slot>, copies: &Copies) -> Self {
+        let slots = Slot::BOTH.map(|slot| {
+            let SlotState { good, tries } = table.state(slot);
+            ShownSlot { slot: slot.to_string(), good, tries: tries.get() }
+        });
+        let [env0, env1] = copies.tables().map(|copy| copy.err().map(|error| error.to_string()));
+        Self {
+            running: running.map(|slot| slot.to_string()),
+            priority: table.priority.to_string(),
+            slots: slots.to_vec(),
+            copies: ShownCopies { env0, env1 },
+        }
+    }
+
+    fn to_json(&self) -> String {
+        // Strings, numbers and lists only: there is nothing that JSON could not hold.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::from("SLOT  BOOTS   RUNS  STATE     TRIES\n");
+        for ShownSlot { slot, good, tries } in &self.slots {
+            let boots = if *slot == self.priority { "first" } else { "second" };
+            let runs = if Some(slot) == self.running.as_ref() { "yes" } else { "-" };
+            let state = match (good, *tries) {
+                (true, 0) => "demoted",
+                (true, _) => "good",
+                (false, 0) => "empty",
+                (false, _) => "unproven",
+            };
+            let full = Tries::FULL.get();
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{slot:<4}  {boots:<6}  {runs:<4}  {state:<8}  {tries} of {full}");
+        }
+        for (copy, fault) in [("env0", &self.copies.env0), ("env1", &self.copies.env1)] {
+            if let Some(fault) = fault {
+                let _ = writeln!(text, "copy {copy} can not be read: {fault}");
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

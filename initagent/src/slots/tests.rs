@@ -1,0 +1,90 @@
+//! Facts about changing and showing the table.
+
+use super::*;
+use store::tests::{abstate, open};
+
+const DEMOTED: SlotState = SlotState { good: true, tries: Tries::NONE };
+
+fn place(running: Option<Slot>) -> Place {
+    Place { abstate: "/dev/vda3".into(), running }
+}
+
+fn refused(change: Change, running: Option<Slot>) -> String {
+    changed(SlotTable::FRESH, change, &place(running)).unwrap_err().to_string()
+}
+
+#[test]
+fn changes_follow_the_word() {
+    let table = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH };
+    let to = |change| changed(table, change, &place(Some(Slot::A))).unwrap();
+
+    assert_eq!(to(Change::Activate(Slot::B)), table.activate(Slot::B));
+    assert_eq!(to(Change::Disarm(Slot::B)).b, SlotState::EMPTY);
+    assert_eq!(to(Change::MarkBad(Slot::A)).priority, Slot::B);
+    assert_eq!(to(Change::MarkGood(None)).a, SlotState::GOOD);
+}
+
+#[test]
+fn changes_that_could_lose_the_machine_are_refused() {
+    assert_eq!(
+        refused(Change::Disarm(Slot::A), Some(Slot::A)),
+        "slot A runs; only the other one can be disarmed"
+    );
+    assert_eq!(
+        refused(Change::MarkBad(Slot::A), Some(Slot::A)),
+        "slot A can not be disarmed: slot B is not marked good, so nothing good would remain"
+    );
+    assert_eq!(
+        refused(Change::MarkGood(Some(Slot::B)), Some(Slot::A)),
+        "slot B does not run here, so nothing has proven it"
+    );
+    assert_eq!(
+        refused(Change::MarkGood(None), None),
+        "the slot to mark must be named: no slot of /dev/vda3 runs here"
+    );
+}
+
+#[test]
+fn a_table_is_shown_to_people_like_this() {
+    let table = SlotTable { priority: Slot::B, a: DEMOTED, b: SlotState { good: false, tries: Tries::FULL } };
+    let image = abstate(table);
+    let shown = Shown::of(table, Some(Slot::A), &open(&image).read().unwrap());
+
+    assert_eq!(
+        shown.to_text(),
+        "SLOT  BOOTS   RUNS  STATE     TRIES\n\
+         A     second  yes   demoted   0 of 3\n\
+         B     first   -     unproven  3 of 3\n"
+    );
+}
+
+#[test]
+fn a_table_is_shown_to_programs_like_this() {
+    let image = abstate(SlotTable::FRESH);
+    let request = Request { abstate: Some(image.path().to_owned()), change: None, format: Format::Json };
+
+    let json: serde_json::Value = serde_json::from_str(&run(&request).unwrap()).unwrap();
+
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "running": null,
+            "priority": "A",
+            "slots": [{"slot": "A", "good": true, "tries": 3}, {"slot": "B", "good": false, "tries": 0}],
+            "copies": {"env0": null, "env1": null},
+        })
+    );
+}
+
+#[test]
+fn a_change_reaches_both_copies() {
+    let image = abstate(SlotTable::FRESH);
+    let change = Some(Change::Activate(Slot::B));
+
+    let text =
+        run(&Request { abstate: Some(image.path().to_owned()), change, format: Format::Text }).unwrap();
+
+    assert!(text.contains("B     first   -     unproven  3 of 3"), "{text}");
+    let expected = SlotTable::FRESH.activate(Slot::B);
+    assert_eq!(open(&image).read().unwrap().tables(), [Ok(expected), Ok(expected)]);
+}
