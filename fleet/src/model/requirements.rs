@@ -112,7 +112,12 @@ impl Requirements {
         Self {
             machine_id: keys.machine_id(),
             metadata: keys.metadata(),
-            peers: keys.all(&["X-ConditionMachineOf", "MachineOf"]).into_iter().collect(),
+            // A unit is always where it is.
+            peers: keys
+                .all(&["X-ConditionMachineOf", "MachineOf"])
+                .into_iter()
+                .filter(|peer| peer != name.as_str())
+                .collect(),
             conflicts: keys.words(&["X-Conflicts", "Conflicts"]),
             replaces: keys.words(&["Replaces"]),
             global: keys.flag("Global").unwrap_or(false),

@@ -82,6 +82,8 @@ pub struct Cluster {
     pub assignments: BTreeMap<UnitName, Assignment>,
     /// What machines say of units.
     pub states: BTreeMap<UnitName, BTreeMap<MachineId, UnitState>>,
+    /// Every unit content that is stored, by its hash.
+    pub files: BTreeMap<UnitHash, UnitFile>,
     /// The machine whose engine leads, if any does.
     pub leader: Option<MachineId>,
     /// Why the engine moves nothing at the moment; empty when it does its work.

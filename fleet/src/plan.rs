@@ -1,0 +1,13 @@
+//! Decisions, and only decisions: which machine, when, and what an agent does next.
+//!
+//! Knows the rules; refuses to know clocks, networks and stores: time is an argument, a decision is a
+//! value. Invariant: the same cluster and the same time give the same decisions.
+
+pub mod converge;
+pub mod explain;
+pub mod globals;
+pub mod patterns;
+pub mod place;
+pub mod pool;
+pub mod reconcile;
+pub mod rollout;

@@ -1,0 +1,350 @@
+//! The mind of the engine: what the cluster is told to change, and when it is better to wait.
+//!
+//! Fed with the picture of the cluster and with what changed in it, answers with steps. Knows when a
+//! machine that fell silent may be given up: after the store has been heard without a break for a full
+//! TTL, not if too many fell silent together, and a fenced unit not before its machine must have stopped
+//! it. Refuses to know clocks, stores and who leads. Invariant: whatever the picture shows, no step moves
+//! a unit off a machine that is present and able.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Add,
+    time::Duration,
+};
+
+use crate::{
+    model::{machine::MachineId, state::JobState, unit_name::UnitName},
+    plan::{
+        place::{Decision, Placement},
+        rollout::{Rollouts, Step},
+    },
+    store::{cluster::Cluster, registry::Change},
+};
+
+/// A point in time on a clock that never goes back, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The start of the clock.
+    pub const START: Self = Self(0);
+
+    /// So many milliseconds after the start.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// The time from `earlier` to here; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// How careful the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caution {
+    /// How long a machine may be silent before the store forgets it.
+    pub ttl: Duration,
+    /// The most percent of the machines that may be given up within one TTL.
+    pub brake_percent: u8,
+    /// How long to wait for further losses before the first is acted upon.
+    pub settle: Duration,
+}
+
+impl Default for Caution {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(30), brake_percent: 50, settle: Duration::from_millis(250) }
+    }
+}
+
+impl Caution {
+    /// How long after the store forgot a machine its fenced units may start elsewhere. The machine stops
+    /// them one TTL after the last time it was heard at the latest; this is room for clocks that drift.
+    #[must_use]
+    pub fn fence_grace(&self) -> Duration {
+        self.ttl / 5
+    }
+}
+
+/// What the engine does now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Changes of the schedule.
+    pub decisions: Vec<Decision>,
+    /// Steps of rollouts.
+    pub rollout: Vec<Step>,
+    /// Why lost machines are not given up, if they are not.
+    pub brake: Option<String>,
+    /// When to ask again although nothing changed.
+    pub wake: Option<Moment>,
+}
+
+/// The engine's mind.
+#[derive(Debug, Default)]
+pub struct Converger {
+    caution: Caution,
+    placement: Placement,
+    rollouts: Rollouts,
+    /// Since when the store has been heard without a break.
+    steady_since: Moment,
+    /// Since when machines that still hold units have been silent.
+    silent: BTreeMap<MachineId, Moment>,
+    /// The losses of the last TTL.
+    losses: VecDeque<(Moment, MachineId)>,
+    /// Lost machines that a person told the engine to give up.
+    released: BTreeSet<MachineId>,
+    /// Fenced units that wait until they are down where they ran.
+    fenced: BTreeMap<UnitName, Waiting>,
+    touched: BTreeSet<UnitName>,
+}
+
+/// A fenced unit between two machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    /// The machine it must have left.
+    from: MachineId,
+    /// When that machine must have stopped it, if it is silent.
+    free: Option<Moment>,
+}
+
+impl Converger {
+    /// A mind that knows an empty cluster.
+    #[must_use]
+    pub fn new(caution: Caution, now: Moment) -> Self {
+        Self { caution, steady_since: now, ..Self::default() }
+    }
+
+    /// The store was away, or its leader changed: silence means nothing until a full TTL has passed.
+    pub fn interrupted(&mut self, now: Moment) {
+        self.steady_since = now;
+        self.losses.clear();
+    }
+
+    /// A person wants the machines that are lost now to be given up whatever their number.
+    pub fn release_brake(&mut self) {
+        self.released.extend(self.silent.keys().cloned());
+    }
+
+    /// Moves units from crowded to idle machines.
+    pub fn rebalance(&mut self, budget: u32) -> Vec<Decision> {
+        self.placement.rebalance(budget)
+    }
+
+    /// Takes in a change of the picture.
+    pub fn observe(&mut self, cluster: &Cluster, change: &Change, now: Moment) {
+        match change {
+            Change::Machine(id) => self.observe_machine(cluster, id, now),
+            Change::Unit(name) | Change::State(name, _) => {
+                self.touched.insert(name.clone());
+            }
+            Change::Everything => self.observe_everything(cluster, now),
+        }
+    }
+
+    fn observe_everything(&mut self, cluster: &Cluster, now: Moment) {
+        // The placement is built anew: what changed while nobody looked is not known.
+        let known: Vec<MachineId> = self.silent.keys().cloned().collect();
+        self.placement = Placement::default();
+        self.rollouts = Rollouts::default();
+        for machine in cluster.machines.values() {
+            self.placement.set_machine(machine);
+        }
+        for unit in cluster.units.values() {
+            self.placement.set_unit(unit);
+        }
+        for (name, place) in &cluster.assignments {
+            self.placement.observe(name, Some(&place.machine));
+        }
+        self.touched.extend(cluster.units.keys().cloned());
+        let lost: Vec<MachineId> = self.placement.lost().map(|(id, _)| id.clone()).collect();
+        for id in lost.iter().filter(|id| !known.contains(id)) {
+            self.mark_silent(id, now);
+        }
+        self.silent.retain(|id, _| lost.contains(id));
+    }
+
+    fn observe_machine(&mut self, cluster: &Cluster, id: &MachineId, now: Moment) {
+        if let Some(machine) = cluster.machines.get(id) {
+            self.placement.set_machine(machine);
+            self.silent.remove(id);
+            self.released.remove(id);
+            self.losses.retain(|(_, lost)| lost != id);
+            return;
+        }
+        self.placement.lose_machine(id);
+        if self.placement.lost().any(|(lost, _)| lost == id) {
+            self.mark_silent(id, now);
+        }
+        let waiting = self.fenced.iter().filter(|(_, waiting)| waiting.from == *id);
+        self.touched.extend(waiting.map(|(name, _)| name.clone()));
+    }
+
+    fn mark_silent(&mut self, id: &MachineId, now: Moment) {
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.silent.entry(id.clone()) {
+            entry.insert(now);
+            self.losses.push_back((now, id.clone()));
+        }
+    }
+
+    /// What is to be done now.
+    pub fn plan(&mut self, cluster: &Cluster, now: Moment) -> Plan {
+        let due = self.fenced.iter().filter(|(_, waiting)| waiting.free.is_some_and(|free| free <= now));
+        self.touched.extend(due.map(|(name, _)| name.clone()));
+        self.digest(cluster, now);
+        let (brake, wake) = self.give_up_lost(cluster, now);
+        let mut decisions = self.placement.decide();
+        self.part_fenced_moves(cluster, &mut decisions);
+        let rollout = self.rollouts.steps(cluster, now);
+        let free = self.fenced.values().filter_map(|waiting| waiting.free).min();
+        let wakes = [wake, free, self.rollouts.wake(cluster)];
+        Plan { decisions, rollout, brake, wake: wakes.into_iter().flatten().min() }
+    }
+
+    /// Brings the books in line with what changed in the picture.
+    fn digest(&mut self, cluster: &Cluster, now: Moment) {
+        for name in std::mem::take(&mut self.touched) {
+            match cluster.units.get(&name) {
+                Some(unit) => self.placement.set_unit(unit),
+                None => self.placement.remove_unit(&name),
+            }
+            self.placement.observe(&name, cluster.target(name.as_str()));
+            self.rollouts.look_at(cluster, &name, now);
+            self.look_at_fence(cluster, &name, now);
+            if let Some(id) = cluster.target(name.as_str()).filter(|id| !cluster.machines.contains_key(*id)) {
+                self.mark_silent(&id.clone(), now);
+            }
+        }
+    }
+
+    /// Takes units off silent machines once that is safe.
+    fn give_up_lost(&mut self, cluster: &Cluster, now: Moment) -> (Option<String>, Option<Moment>) {
+        let lost: BTreeMap<MachineId, usize> =
+            self.placement.lost().map(|(id, count)| (id.clone(), count)).collect();
+        self.silent.retain(|id, _| lost.contains_key(id));
+        if lost.is_empty() {
+            return (None, None);
+        }
+        let steady = self.steady_since + self.caution.ttl;
+        if now < steady {
+            return (None, Some(steady));
+        }
+        if let Some(brake) = self.brake(&lost, now) {
+            return (Some(brake), Some(now + self.caution.ttl));
+        }
+        let mut wake = None;
+        for (id, since) in self.silent.clone() {
+            let settled = since + self.caution.settle;
+            if now < settled {
+                wake = wake.into_iter().chain([settled]).min();
+                continue;
+            }
+            wake = wake.into_iter().chain(self.give_up(cluster, &id, since, now)).min();
+        }
+        (None, wake)
+    }
+
+    /// Takes the units off one lost machine; returns when the fenced ones may follow.
+    fn give_up(&mut self, cluster: &Cluster, id: &MachineId, since: Moment, now: Moment) -> Option<Moment> {
+        let free = since + self.caution.fence_grace();
+        let mut held_back = false;
+        for name in self.placement.units_on(id) {
+            let fenced = cluster.units.get(&name).is_some_and(|unit| unit.requirements.fence);
+            if fenced && now < free {
+                held_back = true;
+            } else {
+                self.placement.give_up(&name, id);
+            }
+        }
+        held_back.then_some(free)
+    }
+
+    /// Why the losses are too many to be believed.
+    fn brake(&mut self, lost: &BTreeMap<MachineId, usize>, now: Moment) -> Option<String> {
+        while self.losses.front().is_some_and(|(at, _)| *at + self.caution.ttl < now && !self.silent_of(*at))
+        {
+            self.losses.pop_front();
+        }
+        let counted: BTreeSet<&MachineId> = self
+            .losses
+            .iter()
+            .map(|(_, id)| id)
+            .chain(lost.keys())
+            .filter(|id| !self.released.contains(*id))
+            .collect();
+        let all = self.placement.present() + lost.len();
+        let share = counted.len() * 100;
+        if counted.len() < 2 || share <= all * usize::from(self.caution.brake_percent) {
+            return None;
+        }
+        let units: usize = lost.values().sum();
+        Some(format!(
+            "{} of {all} machines fell silent within {} s, more than {} %: their {units} units stay scheduled there \
+             until machines return or the brake is released",
+            counted.len(),
+            self.caution.ttl.as_secs(),
+            self.caution.brake_percent
+        ))
+    }
+
+    fn silent_of(&self, at: Moment) -> bool {
+        self.silent.values().any(|since| *since == at)
+    }
+
+    /// A fenced unit leaves a machine that is present first, and starts elsewhere only when it is down.
+    fn part_fenced_moves(&mut self, cluster: &Cluster, decisions: &mut [Decision]) {
+        for decision in decisions {
+            let Some(from) = decision.from.clone().filter(|from| cluster.machines.contains_key(from)) else {
+                continue;
+            };
+            let fenced = cluster.units.get(&decision.unit).is_some_and(|unit| unit.requirements.fence);
+            if fenced && decision.to.is_some() && still_runs(cluster, &decision.unit, &from) {
+                decision.to = None;
+                self.placement.hold(&decision.unit, true);
+                self.placement.observe(&decision.unit, None);
+                self.fenced.insert(decision.unit.clone(), Waiting { from, free: None });
+            }
+        }
+    }
+
+    /// Holds a fenced unit that has no machine but still runs on one, and lets it go when it is down.
+    fn look_at_fence(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+        let fenced = cluster.units.get(name).is_some_and(|unit| unit.requirements.fence);
+        if let Some(waiting) = self.fenced.get_mut(name) {
+            let present = cluster.machines.contains_key(&waiting.from);
+            let down = !fenced
+                || present && !still_runs(cluster, name, &waiting.from)
+                || waiting.free.is_some_and(|free| free <= now);
+            if down {
+                self.fenced.remove(name);
+                self.placement.hold(name, false);
+            } else if !present {
+                let grace = self.caution.fence_grace();
+                waiting.free.get_or_insert_with(|| now + grace);
+            }
+        } else if fenced && cluster.target(name.as_str()).is_none() {
+            let runs_on = cluster.states.get(name).into_iter().flatten();
+            let mut runs_on = runs_on.filter(|(_, state)| state.job == JobState::Launched);
+            if let Some((from, _)) = runs_on.next() {
+                self.fenced.insert(name.clone(), Waiting { from: from.clone(), free: None });
+                self.placement.hold(name, true);
+            }
+        }
+    }
+}
+
+fn still_runs(cluster: &Cluster, name: &UnitName, machine: &MachineId) -> bool {
+    cluster.state(name.as_str(), machine.as_str()).is_some_and(|state| state.job == JobState::Launched)
+}
+
+#[cfg(test)]
+mod tests;

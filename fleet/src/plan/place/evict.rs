@@ -1,0 +1,228 @@
+//! The questions a decision asks: which machine, may it stay, who has to leave.
+//!
+//! Knows the rules in the form the index answers fast. Invariant: agrees with
+//! [`crate::plan::explain::check`], which a property test holds it to.
+
+use crate::{
+    model::{machine::Resources, unit_name::UnitName},
+    plan::{
+        explain::Refusal,
+        place::{Decision, Placement, Reason, UnitSlot},
+        pool::MachineSlot,
+    },
+};
+
+impl Placement {
+    /// The machine for a unit that has none.
+    pub(super) fn choose(&mut self, slot: UnitSlot) -> Option<MachineSlot> {
+        if self.shapes.take_stale_spread() {
+            self.recount_spread();
+        }
+        let unit = &self.units[slot];
+        if unit.requirements.machine_id.is_none() && unit.requirements.peers.is_empty() {
+            return self.shapes.best(&self.machines, unit);
+        }
+        let candidates = self.bound_to(slot);
+        candidates
+            .into_iter()
+            .filter(|&machine| self.refusal_of_guest(slot, machine).is_none())
+            .min_by_key(|&machine| (self.machines.load(machine), self.machines.rank(machine)))
+    }
+
+    /// The machines that `MachineID=` or `MachineOf=` leave over.
+    fn bound_to(&self, slot: UnitSlot) -> Vec<MachineSlot> {
+        let wanted = &self.units[slot].requirements;
+        if let Some(required) = &wanted.machine_id {
+            return self.machines.named(required);
+        }
+        let placed = wanted.peers.iter().find_map(|peer| {
+            let peer = self.units.find(peer)?;
+            (!self.units[peer].is_global()).then_some(self.units[peer].at)
+        });
+        match placed {
+            Some(machine) => machine.into_iter().collect(),
+            None => self.machines.all_present().collect(),
+        }
+    }
+
+    /// Why a machine cannot have a unit, or keep it; the unit itself does not count.
+    pub(super) fn refusal(&mut self, slot: UnitSlot, machine: MachineSlot) -> Option<Refusal> {
+        let lives_here = self.units[slot].at == Some(machine);
+        if lives_here {
+            self.machines.let_go(machine, slot, &self.units[slot]);
+        }
+        let refusal = self.refusal_of_guest(slot, machine);
+        if lives_here {
+            self.machines.take_in(machine, slot, &self.units[slot]);
+        }
+        refusal
+    }
+
+    fn refusal_of_guest(&self, slot: UnitSlot, machine: MachineSlot) -> Option<Refusal> {
+        let unit = &self.units[slot];
+        let wanted = &unit.requirements;
+        let host = self.machines.machine(machine);
+        if let Some(required) = wanted.machine_id.as_ref().filter(|required| !host.id.is_named_by(required)) {
+            return Some(Refusal::OtherMachine { machine: host.id.clone(), required: required.clone() });
+        }
+        if !wanted.accepts_metadata(&host.metadata) {
+            return Some(Refusal::Metadata);
+        }
+        if let Some(peer) = wanted.peers.iter().find(|peer| !self.is_on(peer, machine)) {
+            return Some(Refusal::PeerElsewhere(peer.clone()));
+        }
+        if self.machines.is_barred(machine, unit) {
+            return Some(self.clash(slot, machine));
+        }
+        if host.draining || !self.machines.is_present(machine) {
+            return Some(Refusal::Draining);
+        }
+        (!self.machines.has_room(machine, unit)).then(|| self.crowding(slot, machine))
+    }
+
+    fn is_on(&self, peer: &str, machine: MachineSlot) -> bool {
+        let Some(peer) = self.units.find(peer) else { return false };
+        self.units[peer].at == Some(machine) || self.machines.globals(machine).contains(&peer)
+    }
+
+    pub(super) fn runs_global(&self, name: &UnitName, machine: MachineSlot) -> bool {
+        self.units.slot(name).is_some_and(|slot| self.machines.globals(machine).contains(&slot))
+    }
+
+    /// The guest, first by name, that a unit cannot live with.
+    fn clash(&self, slot: UnitSlot, machine: MachineSlot) -> Refusal {
+        let unit = &self.units[slot];
+        let guests = self.machines.guests(machine).chain(self.machines.globals(machine).iter().copied());
+        let meets = |ours: &[u32], theirs: &[u32]| ours.iter().any(|pattern| theirs.contains(pattern));
+        let clashing =
+            guests.filter(|&guest| guest != slot).map(|guest| &self.units[guest]).filter(|guest| {
+                meets(&unit.avoids, &guest.hits)
+                    || meets(&guest.avoids, &unit.hits)
+                    || meets(&guest.evicts, &unit.hits)
+            });
+        let first = clashing.min_by(|a, b| a.name.cmp(&b.name));
+        match first {
+            Some(guest) if meets(&unit.avoids, &guest.hits) || meets(&guest.avoids, &unit.hits) => {
+                Refusal::Conflict(guest.name.clone())
+            }
+            Some(guest) => Refusal::Replaced(guest.name.clone()),
+            None => Refusal::Metadata,
+        }
+    }
+
+    fn crowding(&self, slot: UnitSlot, machine: MachineSlot) -> Refusal {
+        let host = self.machines.machine(machine);
+        if let Some(most) = host.max_units.filter(|&most| self.machines.load(machine) >= most) {
+            return Refusal::Full(most);
+        }
+        let (capacity, used) = (host.capacity.unwrap_or_default(), self.machines.used(machine));
+        let left = Resources {
+            memory_mib: capacity.memory_mib.saturating_sub(used.memory_mib),
+            cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
+        };
+        Refusal::Resources { left, asked: self.units[slot].requirements.reserve }
+    }
+
+    /// The guests that leave a machine when a unit comes.
+    pub(super) fn evictions(&self, slot: UnitSlot, machine: MachineSlot) -> Vec<UnitSlot> {
+        let evicts = &self.units[slot].evicts;
+        if evicts.is_empty() {
+            return Vec::new();
+        }
+        let mut guests: Vec<UnitSlot> = self
+            .machines
+            .guests(machine)
+            .filter(|&guest| guest != slot)
+            .filter(|&guest| evicts.iter().any(|pattern| self.units[guest].hits.contains(pattern)))
+            .collect();
+        guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
+        guests
+    }
+
+    pub(super) fn would_evict(&self, slot: UnitSlot, machine: MachineSlot) -> bool {
+        !self.evictions(slot, machine).is_empty()
+    }
+
+    /// Works out anew which global units a machine runs.
+    pub(super) fn refresh_globals(&mut self, machine: MachineSlot) {
+        let wanted: Vec<UnitSlot> = self
+            .units
+            .globals()
+            .filter(|&unit| {
+                let wanted = &self.units[unit].requirements;
+                wanted.accepts_metadata(&self.machines.machine(machine).metadata)
+            })
+            .collect();
+        if wanted.is_empty() && self.machines.globals(machine).is_empty() {
+            return;
+        }
+        let before = self.machines.globals(machine).to_vec();
+        self.machines.set_globals(machine, &self.units, &wanted);
+        self.shapes.requeue(machine, &self.machines);
+        self.freed = true;
+        let after = self.machines.globals(machine);
+        let changed = before.iter().filter(|unit| !after.contains(unit));
+        let changed = changed.chain(after.iter().filter(|unit| !before.contains(unit)));
+        let names: Vec<UnitName> = changed.map(|&unit| self.units.name(unit).clone()).collect();
+        for name in names {
+            self.wake_followers(&name);
+        }
+    }
+
+    pub(super) fn refresh_all_globals(&mut self) {
+        let present: Vec<MachineSlot> = self.machines.all_present().collect();
+        for machine in present {
+            self.refresh_globals(machine);
+        }
+    }
+
+    fn recount_spread(&mut self) {
+        for slot in self.units.placed() {
+            let unit = &self.units[slot];
+            if let Some(machine) = unit.at {
+                self.shapes.count_spread(unit, self.machines.machine(machine), 1);
+            }
+        }
+    }
+
+    /// Moves units from the fullest machines to the emptiest able ones, at most `budget`.
+    pub fn rebalance(&mut self, budget: u32) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        let mut stuck = Vec::new();
+        while decisions.len() < budget as usize {
+            let crowded =
+                self.machines.all_present().filter(|slot| !stuck.contains(slot)).max_by_key(|&slot| {
+                    (self.machines.load(slot), std::cmp::Reverse(self.machines.rank(slot)))
+                });
+            let Some(crowded) = crowded else { break };
+            match self.relieve(crowded) {
+                Some(decision) => decisions.push(decision),
+                None => stuck.push(crowded),
+            }
+        }
+        decisions
+    }
+
+    fn relieve(&mut self, crowded: MachineSlot) -> Option<Decision> {
+        let mut guests: Vec<UnitSlot> = self.machines.guests(crowded).collect();
+        guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
+        guests.retain(|&unit| self.units[unit].requirements.peers.is_empty());
+        for unit in guests {
+            self.lift(unit);
+            let target = self.choose(unit).filter(|&machine| {
+                // `crowded` has lost one already: only a real difference is worth a move.
+                self.machines.load(machine) < self.machines.load(crowded) && !self.would_evict(unit, machine)
+            });
+            self.settle(unit, target.unwrap_or(crowded));
+            if let Some(target) = target {
+                let from = self.machines.id(crowded).clone();
+                let name = self.units.name(unit).clone();
+                self.wake_followers(&name);
+                let reason = Reason::Rebalanced(from.clone());
+                let to = Some(self.machines.id(target).clone());
+                return Some(Decision { unit: name, from: Some(from), to, reason });
+            }
+        }
+        None
+    }
+}

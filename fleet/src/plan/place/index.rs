@@ -1,0 +1,530 @@
+//! Machines and units by number, with what each holds and hits counted as it changes.
+//!
+//! Knows no rule of its own. Invariant: the counts of a machine are those of its guests and of the
+//! global units it runs.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::{Bound, Index, IndexMut},
+    sync::Arc,
+};
+
+use crate::{
+    model::{
+        glob,
+        machine::{Machine, MachineId, Resources},
+        requirements::Requirements,
+        unit_name::UnitName,
+    },
+    plan::{
+        explain::is_wanted,
+        patterns::{PatternId, Patterns, literal_start},
+        place::{
+            UnitSlot,
+            shape::{ShapeId, ShapeKey, Shapes},
+        },
+        pool::MachineSlot,
+    },
+    store::cluster::Unit,
+};
+
+/// Room between the ranks of neighbours, for machines that join between them.
+const RANK_STEP: u64 = 1 << 32;
+
+/// How many guests of a machine have to do with a pattern.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    pattern: PatternId,
+    /// Guests whose name it matches.
+    hit: u32,
+    /// Guests that bar the names it matches.
+    bar: u32,
+}
+
+#[derive(Debug)]
+struct MachineEntry {
+    machine: Machine,
+    rank: u64,
+    present: bool,
+    load: u32,
+    used: Resources,
+    guests: Vec<UnitSlot>,
+    globals: Vec<UnitSlot>,
+    lacks_globals: bool,
+    counts: Vec<Count>,
+}
+
+impl MachineEntry {
+    fn count(&mut self, unit: &UnitEntry, by: i32) {
+        self.load = self.load.saturating_add_signed(by);
+        let reserve = unit.requirements.reserve;
+        let sign = i64::from(by);
+        let scale = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(sign);
+        self.used.memory_mib = self.used.memory_mib.saturating_add_signed(scale(reserve.memory_mib));
+        self.used.cpu_percent = self.used.cpu_percent.saturating_add_signed(scale(reserve.cpu_percent));
+        for &pattern in &unit.hits {
+            let count = self.entry(pattern);
+            count.hit = count.hit.saturating_add_signed(by);
+        }
+        for &pattern in unit.avoids.iter().chain(&unit.evicts) {
+            let count = self.entry(pattern);
+            count.bar = count.bar.saturating_add_signed(by);
+        }
+        if by < 0 {
+            self.counts.retain(|count| count.hit > 0 || count.bar > 0);
+        }
+    }
+
+    fn entry(&mut self, pattern: PatternId) -> &mut Count {
+        let at = match self.counts.binary_search_by_key(&pattern, |count| count.pattern) {
+            Ok(at) => at,
+            Err(at) => {
+                self.counts.insert(at, Count { pattern, hit: 0, bar: 0 });
+                at
+            }
+        };
+        &mut self.counts[at]
+    }
+
+    fn find(&self, pattern: PatternId) -> Option<Count> {
+        self.counts.binary_search_by_key(&pattern, |count| count.pattern).ok().map(|at| self.counts[at])
+    }
+
+    fn bars(&self, unit: &UnitEntry) -> bool {
+        !self.counts.is_empty()
+            && (unit.avoids.iter().any(|&pattern| self.find(pattern).is_some_and(|count| count.hit > 0))
+                || unit.hits.iter().any(|&pattern| self.find(pattern).is_some_and(|count| count.bar > 0)))
+    }
+
+    fn has_room(&self, unit: &UnitEntry) -> bool {
+        if self.machine.max_units.is_some_and(|most| self.load >= most) {
+            return false;
+        }
+        let Some(capacity) = self.machine.capacity else { return true };
+        let asked = unit.requirements.reserve;
+        let fits = |asked: u64, used: u64, all: u64| asked == 0 || used.saturating_add(asked) <= all;
+        fits(asked.memory_mib, self.used.memory_mib, capacity.memory_mib)
+            && fits(asked.cpu_percent, self.used.cpu_percent, capacity.cpu_percent)
+    }
+}
+
+/// Every machine that ever held or could hold a unit.
+#[derive(Debug, Default)]
+pub(super) struct Machines {
+    entries: Vec<MachineEntry>,
+    slots: BTreeMap<MachineId, MachineSlot>,
+    present: usize,
+}
+
+impl Machines {
+    pub(super) fn slot(&self, id: &MachineId) -> Option<MachineSlot> {
+        self.slots.get(id).copied()
+    }
+
+    /// The slot of a machine; one that is not known stands in the books as lost.
+    pub(super) fn slot_or_lost(&mut self, id: &MachineId, shapes: &mut Shapes) -> MachineSlot {
+        if let Some(slot) = self.slot(id) {
+            return slot;
+        }
+        let slot = MachineSlot::try_from(self.entries.len()).unwrap_or(MachineSlot::MAX);
+        self.entries.push(MachineEntry {
+            machine: Machine::new(id.clone()),
+            rank: 0,
+            present: false,
+            load: 0,
+            used: Resources::default(),
+            guests: Vec::new(),
+            globals: Vec::new(),
+            lacks_globals: false,
+            counts: Vec::new(),
+        });
+        self.slots.insert(id.clone(), slot);
+        self.rank_in(slot, shapes);
+        slot
+    }
+
+    pub(super) fn set(&mut self, machine: &Machine, shapes: &mut Shapes) -> MachineSlot {
+        let slot = self.slot_or_lost(&machine.id, shapes);
+        let entry = &mut self.entries[slot as usize];
+        if entry.present {
+            shapes.count_values(&entry.machine, -1);
+        } else {
+            self.present += 1;
+        }
+        entry.present = true;
+        shapes.count_values(machine, 1);
+        if !entry.guests.is_empty() && entry.machine.metadata != machine.metadata {
+            shapes.forget_spread();
+        }
+        entry.machine = machine.clone();
+        slot
+    }
+
+    pub(super) fn lose(&mut self, id: &MachineId) -> Option<(MachineSlot, Machine)> {
+        let slot = self.slot(id)?;
+        let entry = &mut self.entries[slot as usize];
+        if !entry.present {
+            return None;
+        }
+        entry.present = false;
+        self.present -= 1;
+        Some((slot, entry.machine.clone()))
+    }
+
+    /// Ranks keep the order of IDs; where there is no room left between two, all are dealt anew.
+    fn rank_in(&mut self, slot: MachineSlot, shapes: &mut Shapes) {
+        let id = self.entries[slot as usize].machine.id.clone();
+        let rank_of = |found: Option<(&MachineId, &MachineSlot)>| {
+            found.map(|(_, &slot)| self.entries[slot as usize].rank)
+        };
+        let below = rank_of(self.slots.range(..id.clone()).next_back());
+        let above = rank_of(self.slots.range((Bound::Excluded(id), Bound::Unbounded)).next());
+        let rank = match (below, above) {
+            (None, None) => 1 << 62,
+            (Some(below), None) => below.saturating_add(RANK_STEP),
+            (None, Some(above)) => above.saturating_sub(RANK_STEP),
+            (Some(below), Some(above)) => below.midpoint(above),
+        };
+        if rank == 0 || Some(rank) == below || Some(rank) == above {
+            self.deal_ranks();
+            shapes.forget_pools();
+        } else {
+            self.entries[slot as usize].rank = rank;
+        }
+    }
+
+    fn deal_ranks(&mut self) {
+        let mut rank = 1_u64 << 48;
+        for &slot in self.slots.values() {
+            self.entries[slot as usize].rank = rank;
+            rank += RANK_STEP;
+        }
+    }
+
+    pub(super) fn id(&self, slot: MachineSlot) -> &MachineId {
+        &self.entries[slot as usize].machine.id
+    }
+
+    pub(super) fn machine(&self, slot: MachineSlot) -> &Machine {
+        &self.entries[slot as usize].machine
+    }
+
+    pub(super) fn is_present(&self, slot: MachineSlot) -> bool {
+        self.entries[slot as usize].present
+    }
+
+    pub(super) fn present(&self) -> usize {
+        self.present
+    }
+
+    pub(super) fn all_present(&self) -> impl Iterator<Item = MachineSlot> {
+        self.slots.values().copied().filter(|&slot| self.is_present(slot))
+    }
+
+    pub(super) fn lost(&self) -> impl Iterator<Item = (&MachineId, usize)> {
+        self.slots.iter().filter_map(|(id, &slot)| {
+            let entry = &self.entries[slot as usize];
+            (!entry.present && !entry.guests.is_empty()).then_some((id, entry.guests.len()))
+        })
+    }
+
+    /// The machines a `MachineID=` names: one by its full ID, any number by the short one.
+    pub(super) fn named(&self, required: &str) -> Vec<MachineSlot> {
+        self.slots
+            .range::<str, _>((Bound::Included(required), Bound::Unbounded))
+            .take_while(|(id, _)| id.as_str().starts_with(required))
+            .filter(|(id, _)| id.is_named_by(required))
+            .map(|(_, &slot)| slot)
+            .collect()
+    }
+
+    pub(super) fn load(&self, slot: MachineSlot) -> u32 {
+        self.entries[slot as usize].load
+    }
+
+    pub(super) fn rank(&self, slot: MachineSlot) -> u64 {
+        self.entries[slot as usize].rank
+    }
+
+    pub(super) fn used(&self, slot: MachineSlot) -> Resources {
+        self.entries[slot as usize].used
+    }
+
+    /// Whether the guests of a machine and a unit cannot live together.
+    pub(super) fn is_barred(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
+        self.entries[slot as usize].bars(unit)
+    }
+
+    /// Whether a machine can take a unit, metadata apart.
+    pub(super) fn is_able(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
+        let entry = &self.entries[slot as usize];
+        entry.present && entry.has_room(unit) && !entry.bars(unit)
+    }
+
+    pub(super) fn has_room(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
+        self.entries[slot as usize].has_room(unit)
+    }
+
+    pub(super) fn guests(&self, slot: MachineSlot) -> impl Iterator<Item = UnitSlot> {
+        self.entries[slot as usize].guests.iter().copied()
+    }
+
+    pub(super) fn globals(&self, slot: MachineSlot) -> &[UnitSlot] {
+        &self.entries[slot as usize].globals
+    }
+
+    pub(super) fn take_in(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
+        let machine = &mut self.entries[slot as usize];
+        machine.guests.push(unit);
+        machine.count(entry, 1);
+    }
+
+    pub(super) fn let_go(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
+        let machine = &mut self.entries[slot as usize];
+        machine.guests.retain(|&guest| guest != unit);
+        machine.count(entry, -1);
+    }
+
+    /// Has a machine run these global units instead of those it ran.
+    pub(super) fn set_globals(&mut self, slot: MachineSlot, units: &Units, wanted: &[UnitSlot]) {
+        let machine = &mut self.entries[slot as usize];
+        for unit in std::mem::take(&mut machine.globals) {
+            machine.count(&units[unit], -1);
+        }
+        let mut lacks = false;
+        for &unit in wanted {
+            let entry = &units[unit];
+            if machine.bars(entry) {
+                lacks = true;
+            } else {
+                machine.count(entry, 1);
+                machine.globals.push(unit);
+            }
+        }
+        machine.lacks_globals = lacks;
+    }
+
+    pub(super) fn lacks_globals(&self, slot: MachineSlot) -> bool {
+        self.entries[slot as usize].lacks_globals
+    }
+
+    /// A name turned out to be matched by a pattern that came later.
+    fn add_hit(&mut self, slot: MachineSlot, pattern: PatternId) {
+        self.entries[slot as usize].entry(pattern).hit += 1;
+    }
+
+    fn add_global_hits(&mut self, unit: UnitSlot, pattern: PatternId) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.globals.contains(&unit)) {
+            entry.entry(pattern).hit += 1;
+        }
+    }
+}
+
+/// A unit in the books.
+#[derive(Debug)]
+pub(super) struct UnitEntry {
+    pub(super) name: UnitName,
+    pub(super) requirements: Arc<Requirements>,
+    wanted: bool,
+    /// Patterns its name matches, sorted.
+    pub(super) hits: Vec<PatternId>,
+    /// Its own `Conflicts=`.
+    pub(super) avoids: Vec<PatternId>,
+    /// Its own `Replaces=`.
+    pub(super) evicts: Vec<PatternId>,
+    pub(super) shape: ShapeId,
+    /// The shape under which it waits.
+    pub(super) waits_as: Option<ShapeId>,
+    pub(super) at: Option<MachineSlot>,
+}
+
+impl UnitEntry {
+    /// Whether the engine looks for a machine for it.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.wanted && !self.requirements.global
+    }
+
+    pub(super) fn is_global(&self) -> bool {
+        self.requirements.global
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether nothing that matters here differs.
+    pub(super) fn is_like(&self, unit: &Unit) -> bool {
+        self.wanted == is_wanted(unit)
+            && (Arc::ptr_eq(&self.requirements, &unit.requirements) || self.requirements == unit.requirements)
+    }
+
+    fn shape_key(&self) -> ShapeKey {
+        ShapeKey::new(&self.name, &self.requirements, &self.avoids, &self.hits)
+    }
+}
+
+/// Every unit that was submitted.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    entries: Vec<Option<UnitEntry>>,
+    free: Vec<UnitSlot>,
+    slots: HashMap<UnitName, UnitSlot>,
+    /// Names in order, for the ranges of patterns; only kept once a glob was seen.
+    names: Option<BTreeMap<UnitName, UnitSlot>>,
+    globals: BTreeMap<UnitName, UnitSlot>,
+    patterns: Patterns,
+    /// Units whose shape changed since the last look.
+    reshaped: Vec<UnitSlot>,
+}
+
+impl Units {
+    pub(super) fn slot(&self, name: &UnitName) -> Option<UnitSlot> {
+        self.slots.get(name).copied()
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<UnitSlot> {
+        self.slots.get(name).copied()
+    }
+
+    /// The units that are on a machine.
+    pub(super) fn placed(&self) -> Vec<UnitSlot> {
+        self.slots.values().copied().filter(|&slot| self[slot].at.is_some()).collect()
+    }
+
+    pub(super) fn name(&self, slot: UnitSlot) -> &UnitName {
+        &self[slot].name
+    }
+
+    /// The wanted global units, by name.
+    pub(super) fn globals(&self) -> impl Iterator<Item = UnitSlot> {
+        self.globals.values().copied().filter(|&slot| self[slot].is_wanted())
+    }
+
+    pub(super) fn add(&mut self, unit: &Unit, shapes: &mut Shapes, machines: &mut Machines) -> UnitSlot {
+        let avoids = self.intern(&unit.requirements.conflicts, shapes, machines);
+        let evicts = self.intern(&unit.requirements.replaces, shapes, machines);
+        let mut entry = UnitEntry {
+            name: unit.name.clone(),
+            requirements: Arc::clone(&unit.requirements),
+            wanted: is_wanted(unit),
+            hits: self.patterns.hits(unit.name.as_str()),
+            avoids,
+            evicts,
+            shape: ShapeId::default(),
+            waits_as: None,
+            at: None,
+        };
+        entry.shape = shapes.hold(entry.shape_key());
+        let slot = self.insert(entry);
+        self.slots.insert(unit.name.clone(), slot);
+        if let Some(names) = &mut self.names {
+            names.insert(unit.name.clone(), slot);
+        }
+        if unit.is_global() {
+            self.globals.insert(unit.name.clone(), slot);
+        }
+        slot
+    }
+
+    fn insert(&mut self, entry: UnitEntry) -> UnitSlot {
+        if let Some(slot) = self.free.pop() {
+            self.entries[slot as usize] = Some(entry);
+            return slot;
+        }
+        self.entries.push(Some(entry));
+        UnitSlot::try_from(self.entries.len() - 1).unwrap_or(UnitSlot::MAX)
+    }
+
+    pub(super) fn take_reshaped(&mut self) -> Vec<UnitSlot> {
+        std::mem::take(&mut self.reshaped)
+    }
+
+    /// A global unit is run nowhere from now on.
+    pub(super) fn retire_global(&mut self, name: &UnitName) {
+        self.globals.remove(name);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Forgets a unit that is nowhere.
+    pub(super) fn remove(&mut self, name: &UnitName, shapes: &mut Shapes) {
+        let Some(slot) = self.slots.remove(name) else { return };
+        if let Some(names) = &mut self.names {
+            names.remove(name);
+        }
+        self.globals.remove(name);
+        if let Some(entry) = self.entries[slot as usize].take() {
+            shapes.release(entry.shape);
+        }
+        self.free.push(slot);
+    }
+
+    fn intern<'a>(
+        &mut self,
+        patterns: impl IntoIterator<Item = &'a String>,
+        shapes: &mut Shapes,
+        machines: &mut Machines,
+    ) -> Vec<PatternId> {
+        let mut ids = Vec::new();
+        for pattern in patterns {
+            let (id, is_new) = self.patterns.intern(pattern);
+            if is_new {
+                self.hit_known(pattern, id, shapes, machines);
+            }
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// Tells the units that are here already of a new pattern that matches their names.
+    fn hit_known(&mut self, pattern: &str, id: PatternId, shapes: &mut Shapes, machines: &mut Machines) {
+        for slot in self.matching(pattern) {
+            let Some(entry) = self.entries[slot as usize].as_mut() else { continue };
+            self.reshaped.push(slot);
+            entry.hits.push(id);
+            shapes.release(entry.shape);
+            entry.shape = shapes.hold(entry.shape_key());
+            if let Some(machine) = entry.at {
+                machines.add_hit(machine, id);
+            }
+            if entry.is_global() {
+                machines.add_global_hits(slot, id);
+            }
+        }
+    }
+
+    fn matching(&mut self, pattern: &str) -> Vec<UnitSlot> {
+        if glob::is_literal(pattern) {
+            return self.slots.get(pattern).copied().into_iter().collect();
+        }
+        let slots = &self.slots;
+        let names = self
+            .names
+            .get_or_insert_with(|| slots.iter().map(|(name, &slot)| (name.clone(), slot)).collect());
+        let start = literal_start(pattern);
+        names
+            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
+            .take_while(|(name, _)| name.as_str().starts_with(start))
+            .filter(|(name, _)| glob::matches(pattern, name.as_str()))
+            .map(|(_, &slot)| slot)
+            .collect()
+    }
+}
+
+impl Index<UnitSlot> for Units {
+    type Output = UnitEntry;
+
+    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
+    fn index(&self, slot: UnitSlot) -> &UnitEntry {
+        self.entries[slot as usize].as_ref().expect("a slot in use")
+    }
+}
+
+impl IndexMut<UnitSlot> for Units {
+    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
+    fn index_mut(&mut self, slot: UnitSlot) -> &mut UnitEntry {
+        self.entries[slot as usize].as_mut().expect("a slot in use")
+    }
+}

@@ -1,0 +1,337 @@
+//! What an agent does next: from the units a machine should hold and those it holds to one batch.
+//!
+//! Knows the order in which systemd has to be told; refuses to know systemd and files. Invariant: a
+//! batch carried out leaves nothing to do, and a unit that is as it should be is in no batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    model::{
+        machine::{Machine, MachineId},
+        state::JobState,
+        unit_file::{UnitFile, UnitHash},
+        unit_name::UnitName,
+    },
+    plan::{
+        explain::{Guests, is_wanted},
+        globals,
+    },
+    store::{
+        cluster::{Cluster, Unit},
+        registry::Change,
+    },
+};
+
+/// A unit this machine should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its content.
+    pub file: UnitFile,
+    /// How far to take it.
+    pub job: JobState,
+    /// Which restart order is the last one.
+    pub restarts: u64,
+    /// Whether it must not run when the cluster is out of reach.
+    pub fence: bool,
+}
+
+/// A unit this machine holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its content.
+    pub hash: UnitHash,
+    /// How far it was taken.
+    pub job: JobState,
+    /// Which restart order was the last one obeyed.
+    pub restarts: u64,
+}
+
+/// Tasks, to be carried out in the order of the fields; then nothing is left to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Stop if running, then forget.
+    pub unload: Vec<UnitName>,
+    /// Write and make known to systemd; those in `unload` too are replaced.
+    pub load: Vec<UnitName>,
+    /// Stop and keep.
+    pub stop: Vec<UnitName>,
+    /// Restart in place.
+    pub restart: Vec<UnitName>,
+    /// Start, in this order.
+    pub start: Vec<UnitName>,
+}
+
+impl Batch {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Compares what should be with what is.
+#[must_use]
+pub fn batch(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> Batch {
+    let mut batch = Batch { unload: gone(wanted, held), ..Batch::default() };
+    let mut start = BTreeSet::new();
+    for (name, wish) in wanted {
+        let launched = wish.job == JobState::Launched;
+        match held.get(name) {
+            Some(held) if held.hash != wish.file.hash() => {
+                batch.unload.push(name.clone());
+                batch.load.push(name.clone());
+                if launched {
+                    start.insert(name.clone());
+                }
+            }
+            Some(held) if held.job == JobState::Launched && !launched => batch.stop.push(name.clone()),
+            Some(held) if held.job != JobState::Launched && launched => {
+                start.insert(name.clone());
+            }
+            Some(held) if launched && held.restarts < wish.restarts => batch.restart.push(name.clone()),
+            Some(_) => {}
+            None => {
+                batch.load.push(name.clone());
+                if launched {
+                    start.insert(name.clone());
+                }
+            }
+        }
+    }
+    batch.start = in_dependency_order(&start, wanted);
+    batch
+}
+
+fn gone(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> Vec<UnitName> {
+    held.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect()
+}
+
+/// Units after those they name in `After=`, and after those that name them in `Before=`; otherwise, and
+/// in circles, by name. systemd orders jobs itself, but only those it knows when it starts the first.
+fn in_dependency_order(units: &BTreeSet<UnitName>, wanted: &BTreeMap<UnitName, Wanted>) -> Vec<UnitName> {
+    let listed = |name: &UnitName, key: &str| -> Vec<UnitName> {
+        let values = wanted.get(name).into_iter().flat_map(|wish| wish.file.values("Unit", key));
+        values
+            .flat_map(str::split_whitespace)
+            .map(|word| name.expand(word))
+            .filter_map(|word| UnitName::parse(&word).ok())
+            .filter(|other| units.contains(other))
+            .collect()
+    };
+    let mut first: BTreeMap<&UnitName, BTreeSet<UnitName>> = BTreeMap::new();
+    for name in units {
+        first.entry(name).or_default().extend(listed(name, "After"));
+        for later in listed(name, "Before") {
+            if let Some(later) = units.get(&later) {
+                first.entry(later).or_default().insert(name.clone());
+            }
+        }
+    }
+    let mut order: Vec<UnitName> = Vec::with_capacity(units.len());
+    let mut done = BTreeSet::new();
+    for name in units {
+        visit(name, &first, &mut done, &mut order);
+    }
+    order
+}
+
+fn visit(
+    name: &UnitName,
+    first: &BTreeMap<&UnitName, BTreeSet<UnitName>>,
+    done: &mut BTreeSet<UnitName>,
+    order: &mut Vec<UnitName>,
+) {
+    if !done.insert(name.clone()) {
+        return;
+    }
+    for earlier in first.get(name).into_iter().flatten() {
+        visit(earlier, first, done, order);
+    }
+    order.push(name.clone());
+}
+
+/// What concerns one machine, kept up to date change by change, so that no change costs a look at the
+/// whole cluster.
+#[derive(Debug)]
+pub struct Duties {
+    me: MachineId,
+    assigned: BTreeSet<UnitName>,
+    globals: BTreeSet<UnitName>,
+}
+
+impl Duties {
+    /// Of a machine about whose duties nothing is known.
+    #[must_use]
+    pub fn of(me: MachineId) -> Self {
+        Self { me, assigned: BTreeSet::new(), globals: BTreeSet::new() }
+    }
+
+    /// Takes in a change; returns whether it concerns this machine.
+    pub fn observe(&mut self, cluster: &Cluster, change: &Change) -> bool {
+        match change {
+            Change::Machine(id) => *id == self.me && !self.globals.is_empty(),
+            Change::State(..) => false,
+            Change::Unit(name) => self.observe_unit(cluster, name),
+            Change::Everything => {
+                let mine = cluster.assignments.iter().filter(|(_, place)| place.machine == self.me);
+                self.assigned = mine.map(|(name, _)| name.clone()).collect();
+                let globals = cluster.units.values().filter(|unit| unit.is_global());
+                self.globals = globals.map(|unit| unit.name.clone()).collect();
+                true
+            }
+        }
+    }
+
+    fn observe_unit(&mut self, cluster: &Cluster, name: &UnitName) -> bool {
+        let mine = cluster.target(name.as_str()) == Some(&self.me);
+        let was_mine = if mine { !self.assigned.insert(name.clone()) } else { self.assigned.remove(name) };
+        let global = cluster.units.get(name).is_some_and(Unit::is_global);
+        let was_global = if global { !self.globals.insert(name.clone()) } else { self.globals.remove(name) };
+        mine || was_mine || global || was_global
+    }
+
+    /// The units this machine should hold. `machine` is what it says of itself.
+    #[must_use]
+    pub fn wanted(&self, cluster: &Cluster, machine: &Machine) -> BTreeMap<UnitName, Wanted> {
+        let mut guests = Guests::default();
+        let mut wanted = BTreeMap::new();
+        for name in &self.assigned {
+            let Some(unit) = cluster.units.get(name) else { continue };
+            if !is_wanted(unit) || unit.is_global() || !name.is_runnable() {
+                continue;
+            }
+            guests.units.push((&unit.name, &unit.requirements));
+            let ordered = cluster.assignments.get(name).map(|place| place.hash);
+            let file = ordered.and_then(|hash| cluster.files.get(&hash)).unwrap_or(&unit.file);
+            wanted.insert(name.clone(), wish(unit, file));
+        }
+        let candidates: Vec<&Unit> = self
+            .globals
+            .iter()
+            .filter_map(|name| cluster.units.get(name))
+            .filter(|unit| is_wanted(unit) && unit.name.is_runnable())
+            .collect();
+        for unit in globals::on(machine, &candidates, &guests) {
+            wanted.insert(unit.name.clone(), wish(unit, &unit.file));
+        }
+        wanted
+    }
+}
+
+fn wish(unit: &Unit, file: &UnitFile) -> Wanted {
+    Wanted { file: file.clone(), job: unit.desired, restarts: unit.restarts, fence: unit.requirements.fence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::cluster::Assignment;
+
+    fn name(text: &str) -> UnitName {
+        UnitName::parse(&format!("{text}.service")).unwrap()
+    }
+
+    fn wanted(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, Wanted> {
+        let wish = |text: &str, job| Wanted {
+            file: UnitFile::parse(&text.replace("; ", "\n")).unwrap(),
+            job,
+            restarts: 0,
+            fence: false,
+        };
+        units.iter().map(|(unit, text, job)| (name(unit), wish(text, *job))).collect()
+    }
+
+    fn held(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, Held> {
+        let hold = |text: &str, job| Held { hash: UnitFile::parse(text).unwrap().hash(), job, restarts: 0 };
+        units.iter().map(|(unit, text, job)| (name(unit), hold(text, *job))).collect()
+    }
+
+    fn show(batch: &Batch) -> String {
+        let part = |label: &str, names: &[UnitName]| {
+            let names: Vec<&str> = names.iter().map(UnitName::stem).collect();
+            if names.is_empty() { String::new() } else { format!("{label} {}; ", names.join(" ")) }
+        };
+        [
+            part("unload", &batch.unload),
+            part("load", &batch.load),
+            part("stop", &batch.stop),
+            part("restart", &batch.restart),
+            part("start", &batch.start),
+        ]
+        .concat()
+    }
+
+    use JobState::{Launched, Loaded};
+
+    #[test]
+    fn each_difference_has_its_task() {
+        let (one, two) = ("[Service]\nExecStart=1\n", "[Service]\nExecStart=2\n");
+        for (should, is, tasks) in [
+            (vec![("a", one, Launched)], vec![], "load a; start a; "),
+            (vec![("a", one, Loaded)], vec![], "load a; "),
+            (vec![("a", one, Launched)], vec![("a", one, Launched)], ""),
+            (vec![("a", one, Launched)], vec![("a", one, Loaded)], "start a; "),
+            (vec![("a", one, Loaded)], vec![("a", one, Launched)], "stop a; "),
+            (vec![("a", one, Launched)], vec![("a", two, Launched)], "unload a; load a; start a; "),
+            (vec![], vec![("a", one, Launched)], "unload a; "),
+            (
+                vec![("a", one, Launched), ("b", two, Launched)],
+                vec![("c", one, Loaded)],
+                "unload c; load a b; start a b; ",
+            ),
+        ] {
+            assert_eq!(show(&batch(&wanted(&should), &held(&is))), tasks);
+        }
+    }
+
+    #[test]
+    fn a_restart_is_obeyed_once() {
+        let one = "[Service]\nExecStart=1\n";
+        let mut should = wanted(&[("a", one, Launched)]);
+        should.get_mut(&name("a")).unwrap().restarts = 2;
+        let mut is = held(&[("a", one, Launched)]);
+
+        assert_eq!(show(&batch(&should, &is)), "restart a; ");
+        is.get_mut(&name("a")).unwrap().restarts = 2;
+        assert!(batch(&should, &is).is_empty());
+    }
+
+    #[test]
+    fn units_start_after_those_they_come_after() {
+        let should = wanted(&[
+            ("a", "[Unit]; After=c.service z.service; [Service]; ExecStart=1", Launched),
+            ("b", "[Service]; ExecStart=1", Launched),
+            ("c", "[Unit]; After=b.service; [Service]; ExecStart=1", Launched),
+            ("d", "[Unit]; Before=b.service; After=a.service; [Service]; ExecStart=1", Launched),
+        ]);
+
+        assert_eq!(show(&batch(&should, &BTreeMap::new())), "load a b c d; start d b c a; ");
+    }
+
+    #[test]
+    fn duties_are_the_assigned_units_and_the_global_ones() {
+        let me = MachineId::parse("m1").unwrap();
+        let mut cluster = Cluster::default();
+        let submit = |cluster: &mut Cluster, unit: &str, text: &str, to: Option<&str>| {
+            let file = UnitFile::parse(text).unwrap();
+            let hash = file.hash();
+            cluster.units.insert(name(unit), Unit::new(name(unit), file, Launched));
+            if let Some(to) = to {
+                let machine = MachineId::parse(to).unwrap();
+                cluster.assignments.insert(name(unit), Assignment { machine, hash, revision: 0 });
+            }
+        };
+        submit(&mut cluster, "mine", "[Service]\nExecStart=1\n", Some("m1"));
+        submit(&mut cluster, "other", "[Service]\nExecStart=1\n", Some("m2"));
+        submit(&mut cluster, "g", "[X-Fleet]\nGlobal=true\n", None);
+        submit(&mut cluster, "h", "[X-Fleet]\nGlobal=true\nConflicts=mine.service\n", None);
+        let mut duties = Duties::of(me.clone());
+        duties.observe(&cluster, &Change::Everything);
+
+        let units: Vec<_> = duties.wanted(&cluster, &Machine::new(me)).into_keys().collect();
+        assert_eq!(units, [name("g"), name("mine")]);
+        cluster.assignments.remove(&name("mine"));
+        assert!(duties.observe(&cluster, &Change::Unit(name("mine"))));
+        assert!(!duties.observe(&cluster, &Change::Unit(name("other"))));
+    }
+}

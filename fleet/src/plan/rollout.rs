@@ -1,0 +1,371 @@
+//! Brings a changed unit to the machine that runs it: a few of a family at a time, each proven before
+//! the next, and all taken back when one fails.
+//!
+//! Knows which content each machine was told to run, and for how long it has been well. Refuses to know
+//! how a content is stored. Invariant: of a family, no more launched units than `MaxParallel=` are on
+//! their way to another content at once.
+//!
+//! ```text
+//!  due --(a place is free)--> changing --(healthy for HealthyAfter)--> done
+//!                                |
+//!                                +--(failed, or HealthDeadline passed)--> the family goes back
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    model::{machine::MachineId, state::JobState, unit_file::UnitHash, unit_name::UnitName},
+    plan::converge::Moment,
+    store::cluster::{Cluster, Unit},
+};
+
+/// One step of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The machine is to run this content of the unit.
+    Change {
+        /// The unit.
+        unit: UnitName,
+        /// The machine that runs it.
+        machine: MachineId,
+        /// The content.
+        hash: UnitHash,
+    },
+    /// The unit gets its former content back.
+    Revert {
+        /// The unit.
+        unit: UnitName,
+        /// The content that failed.
+        from: UnitHash,
+        /// The former content.
+        to: UnitHash,
+        /// What went wrong, for people.
+        note: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    hash: UnitHash,
+    since: Moment,
+    healthy: Option<Moment>,
+}
+
+/// The rollouts of a cluster.
+#[derive(Debug, Default)]
+pub struct Rollouts {
+    /// Units on their way to another content.
+    changing: BTreeMap<UnitName, Change>,
+    /// Units whose machine should be told of another content, by family.
+    due: BTreeMap<UnitName, BTreeSet<UnitName>>,
+}
+
+/// The instances of a template belong together; any other unit is alone.
+fn family(unit: &UnitName) -> UnitName {
+    unit.template().unwrap_or_else(|| unit.clone())
+}
+
+impl Rollouts {
+    /// Looks at a unit whose content, place or state may have changed.
+    pub fn look_at(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+        let lagging = cluster
+            .units
+            .get(name)
+            .zip(cluster.assignments.get(name))
+            .filter(|(unit, place)| place.hash != unit.file.hash());
+        let family = family(name);
+        if lagging.is_some() {
+            self.changing.remove(name);
+            self.due.entry(family).or_default().insert(name.clone());
+            return;
+        }
+        if let Some(due) = self.due.get_mut(&family) {
+            due.remove(name);
+            if due.is_empty() {
+                self.due.remove(&family);
+            }
+        }
+        self.look_at_change(cluster, name, now);
+    }
+
+    fn look_at_change(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+        let Some(unit) = cluster.units.get(name).filter(|unit| is_gated(unit)) else {
+            self.changing.remove(name);
+            return;
+        };
+        let hash = unit.file.hash();
+        let state =
+            cluster.target(name.as_str()).and_then(|machine| cluster.state(name.as_str(), machine.as_str()));
+        let is_new = state.is_none_or(|state| state.hash != hash);
+        let change = match self.changing.get_mut(name) {
+            Some(change) if change.hash == hash => change,
+            // An engine that takes over meets changes that are under way: it watches them anew.
+            _ if unit.previous.is_some() && is_new => {
+                self.changing.insert(name.clone(), Change { hash, since: now, healthy: None });
+                return;
+            }
+            _ => {
+                self.changing.remove(name);
+                return;
+            }
+        };
+        match state.filter(|state| state.hash == hash && state.is_healthy()) {
+            Some(_) => change.healthy = change.healthy.or(Some(now)),
+            None => change.healthy = None,
+        }
+    }
+
+    /// The steps to take now.
+    pub fn steps(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
+        let mut steps = self.judge(cluster, now);
+        for (family_name, due) in &self.due {
+            let in_change = self.changing.keys().filter(|unit| family(unit) == *family_name).count();
+            let mut room = None;
+            for name in due {
+                let Some((unit, place)) = cluster.units.get(name).zip(cluster.assignments.get(name)) else {
+                    continue;
+                };
+                let most = unit.requirements.rollout.max_parallel as usize;
+                let room = room.get_or_insert_with(|| most.saturating_sub(in_change));
+                if is_gated(unit) {
+                    if *room == 0 {
+                        continue;
+                    }
+                    *room -= 1;
+                }
+                let hash = unit.file.hash();
+                steps.push(Step::Change { unit: name.clone(), machine: place.machine.clone(), hash });
+            }
+        }
+        for step in &steps {
+            if let Step::Change { unit, hash, .. } = step
+                && cluster.units.get(unit).is_some_and(is_gated)
+            {
+                self.changing.insert(unit.clone(), Change { hash: *hash, since: now, healthy: None });
+            }
+            if let Step::Change { unit, .. } = step
+                && let Some(due) = self.due.get_mut(&family(unit))
+            {
+                due.remove(unit);
+            }
+        }
+        self.due.retain(|_, due| !due.is_empty());
+        steps
+    }
+
+    /// When to look again although nothing happens.
+    #[must_use]
+    pub fn wake(&self, cluster: &Cluster) -> Option<Moment> {
+        self.changing
+            .iter()
+            .filter_map(|(name, change)| {
+                let rollout = cluster.units.get(name)?.requirements.rollout;
+                Some(match change.healthy {
+                    Some(since) => since + rollout.healthy_after,
+                    None => change.since + rollout.deadline,
+                })
+            })
+            .min()
+    }
+
+    /// Ends the changes that proved well and takes back those that did not.
+    fn judge(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
+        let mut failed = Vec::new();
+        self.changing.retain(|name, change| {
+            let Some(unit) = cluster.units.get(name) else { return false };
+            let rollout = unit.requirements.rollout;
+            let state = cluster
+                .target(name.as_str())
+                .and_then(|machine| cluster.state(name.as_str(), machine.as_str()));
+            let said = state.filter(|state| state.hash == change.hash);
+            if said.is_some_and(crate::model::state::UnitState::is_failed) {
+                failed.push((name.clone(), "failed".to_owned()));
+                return false;
+            }
+            match change.healthy {
+                Some(since) => now < since + rollout.healthy_after,
+                None if now >= change.since + rollout.deadline => {
+                    failed
+                        .push((name.clone(), format!("was not up within {} s", rollout.deadline.as_secs())));
+                    false
+                }
+                None => true,
+            }
+        });
+        let mut steps = Vec::new();
+        for (name, what) in failed {
+            self.take_back(cluster, &name, &what, &mut steps);
+        }
+        steps
+    }
+
+    fn take_back(&mut self, cluster: &Cluster, culprit: &UnitName, what: &str, steps: &mut Vec<Step>) {
+        let Some(unit) = cluster.units.get(culprit) else { return };
+        let (Some(to), true) = (unit.previous, unit.requirements.rollout.auto_revert) else { return };
+        let from = unit.file.hash();
+        let family = family(culprit);
+        let note = format!("change to {} taken back: {culprit} {what}", from.short());
+        for kin in cluster.units.values().filter(|kin| self::family(&kin.name) == family) {
+            if kin.file.hash() == from && kin.previous == Some(to) {
+                self.changing.remove(&kin.name);
+                if let Some(due) = self.due.get_mut(&family) {
+                    due.remove(&kin.name);
+                }
+                let step = Step::Revert { unit: kin.name.clone(), from, to, note: note.clone() };
+                if !steps.contains(&step) {
+                    steps.push(step);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a change of this unit can hurt somebody.
+fn is_gated(unit: &Unit) -> bool {
+    unit.desired == JobState::Launched && !unit.is_global()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        model::{machine::MachineId, state::UnitState, unit_file::UnitFile},
+        store::cluster::Assignment,
+    };
+
+    fn file(text: &str) -> UnitFile {
+        UnitFile::parse(&format!("[Service]\nExecStart={text}\n")).unwrap()
+    }
+
+    fn name(number: u8) -> UnitName {
+        UnitName::parse(&format!("w@{number}.service")).unwrap()
+    }
+
+    fn running(count: u8) -> Cluster {
+        let machine = MachineId::parse("m1").unwrap();
+        let mut cluster = Cluster::default();
+        for number in 1..=count {
+            let (name, old) = (name(number), file("old"));
+            let hash = old.hash();
+            cluster.units.insert(name.clone(), Unit::new(name.clone(), old, JobState::Launched));
+            cluster
+                .assignments
+                .insert(name.clone(), Assignment { machine: machine.clone(), hash, revision: 1 });
+            say(&mut cluster, &name, hash, "active");
+        }
+        cluster
+    }
+
+    fn say(cluster: &mut Cluster, name: &UnitName, hash: UnitHash, active: &str) {
+        let machine = MachineId::parse("m1").unwrap();
+        let state = UnitState {
+            name: name.clone(),
+            machine: machine.clone(),
+            hash,
+            job: JobState::Launched,
+            load: "loaded".to_owned(),
+            active: active.to_owned(),
+            sub: "running".to_owned(),
+            restarts: 0,
+            error: String::new(),
+        };
+        cluster.states.entry(name.clone()).or_default().insert(machine, state);
+    }
+
+    fn submit(cluster: &mut Cluster, name: &UnitName, new: &UnitFile) {
+        let unit = cluster.units.get_mut(name).unwrap();
+        let previous = Some(unit.file.hash());
+        *unit = Unit { previous, ..Unit::new(name.clone(), new.clone(), JobState::Launched) };
+    }
+
+    fn obey(cluster: &mut Cluster, steps: &[Step]) -> Vec<String> {
+        let mut done = Vec::new();
+        for step in steps {
+            match step {
+                Step::Change { unit, hash, .. } => {
+                    cluster.assignments.get_mut(unit).unwrap().hash = *hash;
+                    done.push(format!("change {unit}"));
+                }
+                Step::Revert { unit, .. } => {
+                    let old =
+                        Unit { previous: None, ..Unit::new(unit.clone(), file("old"), JobState::Launched) };
+                    cluster.units.insert(unit.clone(), old);
+                    done.push(format!("revert {unit}"));
+                }
+            }
+        }
+        done
+    }
+
+    fn look(rollouts: &mut Rollouts, cluster: &mut Cluster, now: Moment) -> Vec<String> {
+        for number in 1..=3 {
+            rollouts.look_at(cluster, &name(number), now);
+        }
+        let steps = rollouts.steps(cluster, now);
+        obey(cluster, &steps)
+    }
+
+    #[test]
+    fn a_change_goes_on_only_after_the_last_one_is_proven() {
+        let (mut cluster, mut rollouts, new) = (running(3), Rollouts::default(), file("new"));
+        let mut now = Moment::START;
+        for number in 1..=3 {
+            submit(&mut cluster, &name(number), &new);
+        }
+
+        assert_eq!(look(&mut rollouts, &mut cluster, now), ["change w@1.service"]);
+        assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
+        say(&mut cluster, &name(1), new.hash(), "active");
+        assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0], "not proven yet");
+        assert_eq!(rollouts.wake(&cluster), Some(now + Duration::from_secs(10)));
+        now = now + Duration::from_secs(10);
+        assert_eq!(look(&mut rollouts, &mut cluster, now), ["change w@2.service"]);
+    }
+
+    #[test]
+    fn one_failure_takes_the_family_back() {
+        let (mut cluster, mut rollouts, new) = (running(3), Rollouts::default(), file("new"));
+        let mut now = Moment::START;
+        for number in 1..=3 {
+            submit(&mut cluster, &name(number), &new);
+        }
+        look(&mut rollouts, &mut cluster, now);
+        say(&mut cluster, &name(1), new.hash(), "active");
+        look(&mut rollouts, &mut cluster, now);
+        now = now + Duration::from_secs(10);
+        look(&mut rollouts, &mut cluster, now);
+
+        say(&mut cluster, &name(2), new.hash(), "failed");
+        let reverted = look(&mut rollouts, &mut cluster, now);
+        assert_eq!(reverted, ["revert w@1.service", "revert w@2.service", "revert w@3.service"]);
+        assert_eq!(
+            look(&mut rollouts, &mut cluster, now),
+            ["change w@1.service"],
+            "the way back is rolled out too"
+        );
+    }
+
+    #[test]
+    fn a_change_that_never_comes_up_is_taken_back_after_the_deadline() {
+        let (mut cluster, mut rollouts) = (running(1), Rollouts::default());
+        submit(&mut cluster, &name(1), &file("new"));
+        look(&mut rollouts, &mut cluster, Moment::START);
+        let deadline = rollouts.wake(&cluster).unwrap();
+
+        assert_eq!(deadline, Moment::START + Duration::from_mins(5));
+        assert_eq!(look(&mut rollouts, &mut cluster, deadline), ["revert w@1.service"]);
+    }
+
+    #[test]
+    fn a_unit_that_is_not_launched_changes_at_once() {
+        let (mut cluster, mut rollouts) = (running(3), Rollouts::default());
+        for number in 1..=3 {
+            submit(&mut cluster, &name(number), &file("new"));
+            cluster.units.get_mut(&name(number)).unwrap().desired = JobState::Loaded;
+        }
+
+        assert_eq!(look(&mut rollouts, &mut cluster, Moment::START).len(), 3);
+    }
+}
