@@ -7,7 +7,10 @@
 pub mod address;
 pub mod caret;
 pub mod cloudconfig;
+pub mod container;
 pub mod diagnostic;
+pub mod ignition;
+pub mod json;
 pub mod part;
 pub mod payload;
 pub mod plan;

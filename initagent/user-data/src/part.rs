@@ -1,5 +1,6 @@
 //! One part of what was handed over, unpacked.
 
+use crate::diagnostic::Diagnostic;
 use crate::payload::{self, Kind};
 
 /// Bytes of one format, as a container held them or as they came.
@@ -15,12 +16,21 @@ pub struct Part {
     pub kind: Option<Kind>,
     /// How its container says it is merged.
     pub merge_how: Option<String>,
+    /// What went wrong when it was unpacked; the places are those of the whole part.
+    pub flaws: Vec<Diagnostic>,
 }
 
 impl Part {
     /// A payload that came without a container.
     pub fn whole(name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
-        Self { name: name.into(), content: content.into(), first_line: 1, kind: None, merge_how: None }
+        Self {
+            name: name.into(),
+            content: content.into(),
+            first_line: 1,
+            kind: None,
+            merge_how: None,
+            flaws: Vec::new(),
+        }
     }
 
     /// What it is: by its bytes, else by what its container says.

@@ -7,6 +7,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::json;
+
 /// How far base64 is looked into to see what it wraps.
 const PEEK: usize = 4096;
 
@@ -89,7 +91,8 @@ fn by_first_line(line: &[u8]) -> Kind {
 }
 
 fn is_ignition(text: &[u8]) -> bool {
-    let Ok(document) = serde_json::from_slice::<serde_json::Value>(text) else {
+    let parsed = (text.len() <= json::MOST_BYTES).then(|| serde_json::from_slice::<serde_json::Value>(text));
+    let Some(Ok(document)) = parsed else {
         return contains(&text[..text.len().min(PEEK)], b"\"ignition\"");
     };
     document.get("ignition").is_some() || document.get("ignitionVersion").is_some()

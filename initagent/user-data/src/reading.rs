@@ -7,6 +7,7 @@
 use crate::cloudconfig::merge::{self, How};
 use crate::cloudconfig::{self, Config};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::ignition;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::Plan;
@@ -92,8 +93,12 @@ fn read_side(parts: &[Part], facts: &Facts, reading: &mut Reading) -> Side {
 
 fn read_part(part: &Part, text: &str, number: u16, facts: &Facts, side: &mut Side, found: &mut Diagnostics) {
     let whole = Mark::start_of(number);
+    for flaw in &part.flaws {
+        found.push(Diagnostic { at: whole, ..flaw.clone() });
+    }
     match part.kind() {
         Kind::Empty => {}
+        Kind::Ignition => side.plan.append(ignition::read(text, number, found)),
         Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
                 Code::Encoding,

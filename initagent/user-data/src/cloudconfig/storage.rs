@@ -165,7 +165,7 @@ fn mount(
     Some(At { value: Mount { fields }, at: item.at })
 }
 
-fn place_flaw(place: &str) -> Option<String> {
+pub(crate) fn place_flaw(place: &str) -> Option<String> {
     let clean = if place == "/" { place } else { place.trim_end_matches('/') };
     match clean {
         "none" | "swap" => None,

@@ -1,0 +1,77 @@
+//! `#cloud-config-archive`: a YAML list of parts.
+//!
+//! Knows an entry's `type`, `content`, `filename` and encoding. Refuses launch indices: a machine
+//! does not know its number. Invariant: an entry that can't be read costs itself only.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::mime;
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::part::Part;
+use crate::source::Mark;
+use crate::yaml::{self, Node, Scalar, Value};
+
+/// The entries of an archive.
+pub(super) fn parts(whole: &Part) -> Result<Vec<Part>, Diagnostic> {
+    let text = String::from_utf8_lossy(&whole.content);
+    let mut found = Diagnostics::default();
+    let document = yaml::parse(&text, 0, &mut found);
+    match document.map(|node| node.value) {
+        Some(Value::Sequence(entries)) => {
+            Ok(entries.iter().enumerate().map(|(index, entry)| part(whole, index + 1, entry)).collect())
+        }
+        _ => Err(Diagnostic::error(Code::Syntax, Mark::default(), "an archive must be a YAML list of parts")),
+    }
+}
+
+fn part(whole: &Part, number: usize, entry: &Node) -> Part {
+    let name = match entry_text(entry, "filename") {
+        Some(file) => format!("{} part {number} ({file})", whole.name),
+        None => format!("{} part {number}", whole.name),
+    };
+    let content = match &entry.value {
+        Value::Scalar(scalar) => Some((scalar, entry.at)),
+        _ => field(entry, "content").and_then(|node| match &node.value {
+            Value::Scalar(scalar) => Some((scalar, node.at)),
+            _ => None,
+        }),
+    };
+    let mut part = Part::whole(name, Vec::new());
+    match content.map(|(scalar, at)| (bytes(scalar), at)) {
+        Some((Some(content), at)) => {
+            part.content = content;
+            part.first_line = whole.first_line.saturating_add(at.line.saturating_sub(1));
+        }
+        _ => part.flaws.push(Diagnostic::error(
+            Code::MissingKey,
+            Mark::default(),
+            "this entry of the archive has no `content` that can be read",
+        )),
+    }
+    mime::classify(&mut part, &entry_text(entry, "type").unwrap_or_default());
+    part.merge_how = entry_text(entry, "merge_how").or_else(|| entry_text(entry, "Merge-Type"));
+    part
+}
+
+fn bytes(scalar: &Scalar) -> Option<Vec<u8>> {
+    if !scalar.binary {
+        return Some(scalar.text.clone().into_bytes());
+    }
+    let digits: Vec<u8> = scalar.text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    STANDARD.decode(digits).ok()
+}
+
+fn field<'n>(entry: &'n Node, name: &str) -> Option<&'n Node> {
+    match &entry.value {
+        Value::Mapping(entries) => entries.iter().find(|one| one.key == name).map(|one| &one.value),
+        _ => None,
+    }
+}
+
+fn entry_text(entry: &Node, name: &str) -> Option<String> {
+    match &field(entry, name)?.value {
+        Value::Scalar(scalar) => Some(scalar.text.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,294 @@
+//! MIME multipart, of any subtype, nested.
+//!
+//! Knows headers, boundaries and transfer encodings. Refuses character sets other than UTF-8: bytes
+//! are passed on as they are. Invariant: a part that isn't closed is used and reported, because a
+//! cloud may have cut the payload at its limit.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::part::Part;
+use crate::payload::{self, Kind};
+use crate::source::Mark;
+
+/// Levels of multipart in multipart.
+const DEEPEST: usize = 8;
+/// More header lines than this make no header.
+const MOST_HEADERS: usize = 64;
+
+/// A message or a part of one: headers, then bytes.
+struct Entity<'a> {
+    headers: Vec<(String, String)>,
+    body: &'a [u8],
+    /// The line of the payload on which the body begins.
+    line: u32,
+}
+
+/// The parts of a multipart message, in their order, those of nested ones included.
+pub(super) fn parts(whole: &Part, most: usize) -> Result<Vec<Part>, Diagnostic> {
+    let content = payload::without_bom(&whole.content);
+    let start = content.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+    let line = whole.first_line.saturating_add(lines(&content[..start]));
+    let entity = Entity::read(&content[start..], line);
+    let mut splitter = Splitter { name: &whole.name, parts: Vec::new(), most };
+    splitter.split(&entity, 0)?;
+    Ok(splitter.parts)
+}
+
+struct Splitter<'a> {
+    name: &'a str,
+    parts: Vec<Part>,
+    most: usize,
+}
+
+impl Splitter<'_> {
+    fn split(&mut self, entity: &Entity<'_>, depth: usize) -> Result<(), Diagnostic> {
+        let error = |message: &str| Err(Diagnostic::error(Code::Encoding, Mark::default(), message));
+        let Some(boundary) = entity.parameter("content-type", "boundary") else {
+            return error("this is MIME multipart, but its header names no boundary");
+        };
+        let (bodies, closed) = sections(entity.body, entity.line, &boundary);
+        if bodies.is_empty() {
+            return error("this is MIME multipart, but its boundary never occurs");
+        }
+        for (body, line) in bodies {
+            if self.parts.len() > self.most {
+                return Ok(());
+            }
+            let inner = Entity::read(body, line);
+            if inner.content_type().starts_with("multipart/") && depth < DEEPEST {
+                self.split(&inner, depth + 1)?;
+            } else {
+                self.add(&inner);
+            }
+        }
+        if let Some(last) = self.parts.last_mut().filter(|_| !closed) {
+            last.flaws.push(Diagnostic::warning(
+                Code::Encoding,
+                Mark::default(),
+                "the multipart message ends without its closing line; it may have been cut off here",
+            ));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, entity: &Entity<'_>) {
+        let number = self.parts.len() + 1;
+        let file = entity
+            .parameter("content-disposition", "filename")
+            .or_else(|| entity.parameter("content-type", "name"));
+        let name = match file {
+            Some(file) => format!("{} part {number} ({file})", self.name),
+            None => format!("{} part {number}", self.name),
+        };
+        let mut part = Part { first_line: entity.line, ..Part::whole(name, Vec::new()) };
+        match transferred(entity.body, &entity.header("content-transfer-encoding").unwrap_or_default()) {
+            Some((content, plain)) => {
+                part.content = content;
+                part.first_line = if plain { entity.line } else { 1 };
+            }
+            None => part.flaws.push(Diagnostic::error(
+                Code::Encoding,
+                Mark::default(),
+                "the header says that this part is base64, but it is not",
+            )),
+        }
+        classify(&mut part, &entity.content_type());
+        part.merge_how = entity.header("merge-type").or_else(|| entity.header("x-merge-type"));
+        self.parts.push(part);
+    }
+}
+
+/// Takes over what the header says about the part's kind.
+pub(super) fn classify(part: &mut Part, content_type: &str) {
+    part.kind = match content_type {
+        "text/cloud-boothook" => {
+            if !part.content.starts_with(b"#cloud-boothook") {
+                part.content.splice(..0, *b"#cloud-boothook\n");
+            }
+            Some(Kind::Boothook)
+        }
+        "text/cloud-config" => Some(Kind::CloudConfig),
+        "text/cloud-config-archive" => Some(Kind::CloudConfigArchive),
+        "text/cloud-config-jsonp" => Some(Kind::CloudConfigJsonPatch),
+        "text/jinja2" => Some(Kind::Jinja),
+        "text/part-handler" => Some(Kind::PartHandler),
+        "text/x-include-url" | "text/x-include-once-url" => Some(Kind::Include),
+        "text/x-shellscript" | "text/x-shellscript-per-instance" | "text/x-shellscript-per-once" => {
+            Some(Kind::Script)
+        }
+        "text/x-shellscript-per-boot" => {
+            part.flaws.push(
+                Diagnostic::warning(
+                    Code::Translated,
+                    Mark::default(),
+                    "this script is run once, not at each boot",
+                )
+                .help("for each boot, write a unit, or use `bootcmd` or `text/cloud-boothook`"),
+            );
+            Some(Kind::Script)
+        }
+        _ => None,
+    };
+}
+
+impl<'a> Entity<'a> {
+    /// A message or part: headers, if any, then an empty line, then the body.
+    fn read(content: &'a [u8], line: u32) -> Self {
+        let mut entity = Self { headers: Vec::new(), body: content, line };
+        while let Some((text, rest)) = next_line(entity.body) {
+            entity.body = rest;
+            entity.line = entity.line.saturating_add(1);
+            if text.is_empty() || entity.headers.len() >= MOST_HEADERS {
+                break;
+            }
+            entity.add_header(&String::from_utf8_lossy(text));
+        }
+        entity
+    }
+
+    fn add_header(&mut self, text: &str) {
+        match (text.starts_with([' ', '\t']), self.headers.last_mut(), text.split_once(':')) {
+            (true, Some((_, value)), _) => {
+                value.push(' ');
+                value.push_str(text.trim());
+            }
+            (_, _, Some((name, value))) => {
+                self.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+            }
+            // The "From " line of a mailbox, or rubbish.
+            _ => {}
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
+    fn content_type(&self) -> String {
+        let value = self.header("content-type").unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// A parameter such as `boundary="x y"`.
+    fn parameter(&self, header: &str, name: &str) -> Option<String> {
+        let value = self.header(header)?;
+        let mut rest = value.split_once(';')?.1.trim_start();
+        while !rest.is_empty() {
+            let (key, after) = rest.split_once('=')?;
+            let (value, after) = parameter_value(after.trim_start());
+            if key.trim().eq_ignore_ascii_case(name) {
+                return Some(value).filter(|value| !value.is_empty());
+            }
+            rest = after.split_once(';').map_or("", |(_, after)| after.trim_start());
+        }
+        None
+    }
+}
+
+/// The value at the start of a text, quoted or not, and what follows it.
+fn parameter_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim().to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(letters.next().map(|(_, escaped)| escaped)),
+            other => value.push(other),
+        }
+    }
+    (value, "")
+}
+
+/// What lies between the boundary's lines, each with the number of its first line, and whether the
+/// closing line is there.
+fn sections<'a>(body: &'a [u8], first_line: u32, boundary: &str) -> (Vec<(&'a [u8], u32)>, bool) {
+    let opening = format!("--{boundary}").into_bytes();
+    let closing = format!("--{boundary}--").into_bytes();
+    let mut sections = Vec::new();
+    let mut start: Option<(usize, u32)> = None;
+    let (mut rest, mut line) = (body, first_line);
+    while let Some((text, after)) = next_line(rest) {
+        let at = body.len() - rest.len();
+        let delimiter = text.trim_ascii_end();
+        line = line.saturating_add(1);
+        if delimiter == opening || delimiter == closing {
+            if let Some((from, number)) = start.take() {
+                sections.push((without_line_end(&body[from..at]), number));
+            }
+            if delimiter == closing {
+                return (sections, true);
+            }
+            start = Some((body.len() - after.len(), line));
+        }
+        rest = after;
+    }
+    sections.extend(start.map(|(from, number)| (&body[from..], number)));
+    (sections, false)
+}
+
+/// The line end before a boundary belongs to the boundary.
+fn without_line_end(section: &[u8]) -> &[u8] {
+    let section = section.strip_suffix(b"\n").unwrap_or(section);
+    section.strip_suffix(b"\r").unwrap_or(section)
+}
+
+/// The first line without its end, and what follows; `None` at the end.
+fn next_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    if text.is_empty() {
+        return None;
+    }
+    let (line, rest) = match text.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&text[..end], &text[end + 1..]),
+        None => (text, &text[text.len()..]),
+    };
+    Some((line.strip_suffix(b"\r").unwrap_or(line), rest))
+}
+
+/// The bytes that were meant, and whether they are those of the payload; `None` if they are damaged.
+fn transferred(body: &[u8], encoding: &str) -> Option<(Vec<u8>, bool)> {
+    match encoding.trim().to_ascii_lowercase().as_str() {
+        "base64" => {
+            let digits: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            STANDARD.decode(digits).ok().map(|content| (content, false))
+        }
+        "quoted-printable" => Some((quoted_printable(body), true)),
+        _ => Some((body.to_vec(), true)),
+    }
+}
+
+fn quoted_printable(body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'=' {
+            content.push(byte);
+            continue;
+        }
+        let hex =
+            rest.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match hex {
+            Some(value) => {
+                content.push(value);
+                rest = &rest[2..];
+            }
+            // A soft line break.
+            None => match next_line(rest) {
+                Some((line, after)) if line.trim_ascii().is_empty() => rest = after,
+                None => {}
+                _ => content.push(byte),
+            },
+        }
+    }
+    content
+}
+
+fn lines(text: &[u8]) -> u32 {
+    u32::try_from(text.split(|byte| *byte == b'\n').count() - 1).unwrap_or(u32::MAX)
+}

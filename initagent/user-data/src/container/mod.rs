@@ -1,0 +1,267 @@
+//! Opens what user-data may be wrapped in, until only documents and scripts are left.
+//!
+//! Knows gzip, base64, MIME multipart, archives, includes and Ignition's references, nested in one
+//! another in any order. Refuses to fetch: that is done by a function it is given, if at all.
+//! Invariants: depth, number and size of parts are bounded over the whole payload; a part that can't
+//! be opened is reported in its own place and costs no other part anything.
+
+mod archive;
+mod mime;
+
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::address;
+use crate::cloudconfig::files;
+use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::ignition;
+use crate::part::Part;
+use crate::payload::{self, Kind};
+use crate::plan::step::Fetch;
+use crate::source::Mark;
+
+/// How many containers may lie in one another.
+pub const DEEPEST: usize = 8;
+/// How many parts a payload may have.
+pub const MOST_PARTS: usize = 256;
+/// How many bytes all unpacking together may make.
+pub const MOST_BYTES: usize = 16 << 20;
+/// How many addresses a payload may refer to.
+const MOST_ADDRESSES: usize = 64;
+
+/// Gets the bytes at an address, or says why not.
+pub type Fetcher<'a> = &'a mut dyn FnMut(&Fetch) -> Result<Vec<u8>, String>;
+
+/// What may be fetched while a payload is opened.
+pub struct References<'a> {
+    /// What `#include` names. Off unless the platform's operator turned it on, because it lets
+    /// whoever serves the address decide what is done to the machine.
+    pub include: bool,
+    /// How it is fetched; `None` where there is no network, as in `validate`.
+    pub fetch: Option<Fetcher<'a>>,
+}
+
+impl References<'_> {
+    /// Nothing is fetched.
+    #[must_use]
+    pub fn none() -> Self {
+        References { include: false, fetch: None }
+    }
+}
+
+impl std::fmt::Debug for References<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "References {{ include: {}, fetch: {} }}", self.include, self.fetch.is_some())
+    }
+}
+
+/// Opens a payload. What comes back are its parts in their order; those that could not be opened are
+/// empty and carry the reason.
+#[must_use]
+pub fn open(name: &str, content: &[u8], references: References<'_>) -> Vec<Part> {
+    let mut opener = Opener { references, parts: Vec::new(), bytes: 0, addresses: 0, full: false };
+    opener.open(Part::whole(name, content), 0);
+    opener.parts
+}
+
+/// Opens one payload and keeps its accounts.
+struct Opener<'a> {
+    references: References<'a>,
+    parts: Vec<Part>,
+    /// How many bytes were unpacked so far.
+    bytes: usize,
+    /// How many addresses were fetched so far.
+    addresses: usize,
+    full: bool,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, part: Part, depth: usize) {
+        if depth > DEEPEST {
+            return self
+                .give_up(part, too_much(format!("containers lie more than {DEEPEST} deep in one another")));
+        }
+        match part.kind() {
+            Kind::Base64 => self.unwrap(part, depth, |content, _| decode(content)),
+            Kind::CloudConfigArchive => self.open_archive(part, depth),
+            Kind::Gzip => self.unwrap(part, depth, gunzip),
+            Kind::Ignition => self.resolve(part),
+            Kind::Include => self.include(part, depth),
+            Kind::Multipart => self.open_multipart(part, depth),
+            _ => self.keep(part),
+        }
+    }
+
+    /// Replaces a part by what it wraps.
+    fn unwrap(
+        &mut self,
+        part: Part,
+        depth: usize,
+        open: impl FnOnce(&[u8], usize) -> Result<Vec<u8>, Diagnostic>,
+    ) {
+        let left = MOST_BYTES.saturating_sub(self.bytes);
+        match open(&part.content, left).and_then(|content| self.count(content)) {
+            Ok(content) => self.open(Part { content, first_line: 1, ..part }, depth + 1),
+            Err(flaw) => self.give_up(part, flaw),
+        }
+    }
+
+    fn open_multipart(&mut self, part: Part, depth: usize) {
+        match mime::parts(&part, MOST_PARTS) {
+            Ok(parts) => self.open_each(parts, depth),
+            Err(flaw) => self.give_up(part, flaw),
+        }
+    }
+
+    fn open_archive(&mut self, part: Part, depth: usize) {
+        match archive::parts(&part) {
+            Ok(parts) => self.open_each(parts, depth),
+            Err(flaw) => self.give_up(part, flaw),
+        }
+    }
+
+    fn open_each(&mut self, parts: Vec<Part>, depth: usize) {
+        for part in parts {
+            match self.count(Vec::new()) {
+                Ok(_) if self.bytes + part.content.len() <= MOST_BYTES => {
+                    self.bytes += part.content.len();
+                    self.open(part, depth + 1);
+                }
+                _ => self.give_up(part, too_large()),
+            }
+        }
+    }
+
+    /// Fetches each address of an include and opens what is there.
+    fn include(&mut self, part: Part, depth: usize) {
+        if !self.references.include {
+            let flaw = Diagnostic::error(
+                Code::Refused,
+                Mark::default(),
+                "`#include` is switched off on this machine",
+            )
+            .help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
+            return self.give_up(part, flaw);
+        }
+        let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
+        let addresses = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for (index, url) in addresses.enumerate() {
+            let name = format!("{} include {}", part.name, index + 1);
+            let empty = Part::whole(name, Vec::new());
+            match self.fetch(&page(url)).and_then(|content| self.count(content)) {
+                Ok(content) => self.open(Part { content, ..empty }, depth + 1),
+                Err(flaw) => self.give_up(empty, flaw),
+            }
+        }
+    }
+
+    /// Puts what an Ignition configuration refers to into it.
+    fn resolve(&mut self, part: Part) {
+        let merged = ignition::reference::resolve(&part.content, &mut |fetch| self.fetch(fetch));
+        match merged {
+            Ok(None) => self.keep(part),
+            Ok(Some(content)) => match self.count(content) {
+                Ok(content) => self.keep(Part { content, first_line: 1, ..part }),
+                Err(flaw) => self.give_up(part, flaw),
+            },
+            // Where nothing is fetched, the rest can still be checked.
+            Err(flaw) if flaw.severity < Severity::Error => {
+                self.keep(Part { flaws: vec![flaw], ..part });
+            }
+            Err(flaw) => self.give_up(part, flaw),
+        }
+    }
+
+    fn fetch(&mut self, what: &Fetch) -> Result<Vec<u8>, Diagnostic> {
+        let failed = |why: &str| {
+            Diagnostic::error(
+                Code::BadValue,
+                Mark::default(),
+                format!("a configuration this refers to is missing: {why}"),
+            )
+        };
+        if !address::is_web(&what.url) {
+            return Err(failed("its address is not http or https"));
+        }
+        self.addresses += 1;
+        if self.addresses > MOST_ADDRESSES {
+            return Err(too_much(format!("more than {MOST_ADDRESSES} addresses are referred to")));
+        }
+        match &mut self.references.fetch {
+            Some(fetch) => fetch(what).map_err(|why| failed(&why)),
+            None => Err(Diagnostic::note(
+                Code::NoEffect,
+                Mark::default(),
+                "this refers to addresses, which are not asked here",
+            )),
+        }
+    }
+
+    /// Counts unpacked bytes, and refuses those beyond the limit.
+    fn count(&mut self, content: Vec<u8>) -> Result<Vec<u8>, Diagnostic> {
+        self.bytes = self.bytes.saturating_add(content.len());
+        if self.bytes > MOST_BYTES { Err(too_large()) } else { Ok(content) }
+    }
+
+    fn keep(&mut self, part: Part) {
+        if self.parts.len() < MOST_PARTS {
+            self.parts.push(part);
+        } else if !self.full {
+            self.full = true;
+            let flaw = too_much(format!("there are more than {MOST_PARTS} parts; the rest is not used"));
+            self.parts.push(Part { flaws: vec![flaw], ..Part::whole(part.name, Vec::new()) });
+        }
+    }
+
+    /// Keeps the place of a part that can't be opened, without its bytes.
+    fn give_up(&mut self, part: Part, flaw: Diagnostic) {
+        self.keep(Part {
+            content: Vec::new(),
+            kind: Some(Kind::Empty),
+            flaws: [part.flaws, vec![flaw]].concat(),
+            ..part
+        });
+    }
+}
+
+/// A page as it is.
+fn page(url: &str) -> Fetch {
+    Fetch { url: url.to_owned(), headers: Vec::new(), hash: None, gzip: false, fallback: None }
+}
+
+/// Base64 as people paste it: with line ends, spaces and perhaps without padding.
+fn decode(content: &[u8]) -> Result<Vec<u8>, Diagnostic> {
+    files::decode(payload::without_bom(content)).ok_or_else(|| {
+        Diagnostic::error(
+            Code::Encoding,
+            Mark::default(),
+            "this is base64, but its end is damaged or missing",
+        )
+    })
+}
+
+fn gunzip(content: &[u8], most: usize) -> Result<Vec<u8>, Diagnostic> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    match MultiGzDecoder::new(content).take(limit).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() > most => Err(too_large()),
+        Ok(_) => Ok(bytes),
+        Err(_) => Err(Diagnostic::error(
+            Code::Encoding,
+            Mark::default(),
+            "this is gzip, but it is damaged or cut off",
+        )),
+    }
+}
+
+fn too_large() -> Diagnostic {
+    too_much(format!("unpacked, this is larger than {} MiB", MOST_BYTES >> 20))
+}
+
+fn too_much(message: String) -> Diagnostic {
+    Diagnostic::error(Code::LimitExceeded, Mark::default(), message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use super::*;
+use crate::plan::text::{Contents, render};
+use crate::source::Sources;
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";
+
+fn planned(text: &str) -> (String, Vec<String>) {
+    let mut sources = Sources::default();
+    let part = sources.add("config.ign", text);
+    let mut found = Diagnostics::default();
+    let plan = read(text, part, &mut found);
+    let messages = found.list().iter().map(|one| format!("{}: {} {}", one.at.line, one.key, one.message));
+    (render(&plan, &sources, Contents::Hidden), messages.collect())
+}
+
+#[test]
+fn a_whole_configuration_becomes_steps_in_order() {
+    let text = format!(
+        r#"{{
+  "ignition": {{"version": "3.4.0"}},
+  "storage": {{
+    "disks": [{{"device": "/dev/vdb", "wipeTable": true, "partitions": [{{"label": "data", "sizeMiB": 100}}, {{"number": 2}}]}}],
+    "filesystems": [{{"device": "/dev/vdb1", "format": "ext4", "path": "/srv/data", "label": "data", "mountOptions": ["noatime"]}}],
+    "directories": [{{"path": "/srv/www", "mode": 493, "user": {{"name": "core"}}}}],
+    "files": [
+      {{"path": "/etc/motd", "overwrite": true, "contents": {{"source": "data:,hello%0A"}}}},
+      {{"path": "/opt/tool", "mode": 493, "contents": {{"source": "https://example.com/tool.gz", "compression": "gzip"}}}},
+      {{"path": "/etc/hosts", "append": [{{"source": "data:,10.0.0.1%20db%0A"}}]}}
+    ],
+    "links": [{{"path": "/opt/bin/t", "target": "/opt/tool", "hard": false}}]
+  }},
+  "passwd": {{
+    "groups": [{{"name": "web", "gid": 1500}}],
+    "users": [
+      {{"name": "core", "sshAuthorizedKeys": ["{KEY}"]}},
+      {{"name": "ann", "uid": 1600, "groups": ["web"], "passwordHash": "$6$x$y", "shell": "/bin/bash"}}
+    ]
+  }},
+  "systemd": {{"units": [
+    {{"name": "hello.service", "enabled": true, "contents": "[Service]\nExecStart=/bin/true\n"}},
+    {{"name": "docker.service", "dropins": [{{"name": "10-x.conf", "contents": "[Service]\n"}}]}},
+    {{"name": "echo@.service", "enabled": true}},
+    {{"name": "apt.service", "mask": true}}
+  ]}}
+}}"#
+    );
+
+    let (plan, messages) = planned(&text);
+
+    assert_eq!(messages, Vec::<String>::new());
+    assert_eq!(plan, include_str!("plan.txt"));
+}
+
+#[test]
+fn a_configuration_with_one_refused_thing_does_nothing_but_let_its_author_in() {
+    let text = format!(
+        r#"{{"ignition": {{"version": "3.4.0"}},
+ "kernelArguments": {{"shouldExist": ["a"]}},
+ "storage": {{"luks": [{{"name": "x"}}], "files": [{{"path": "/a", "contents": {{"source": "data:,x"}}}}]}},
+ "passwd": {{"users": [{{"name": "core", "sshAuthorizedKeys": ["{KEY}"]}}]}}}}"#
+    );
+
+    let (plan, messages) = planned(&text);
+
+    assert_eq!(plan, "identity\n  authorize 1 key for core  [config.ign:4:23 passwd.users[0]]\n");
+    assert_eq!(
+        messages,
+        [
+            "2: $.kernelArguments `kernelArguments` can't be done on this system",
+            "3: $.storage.luks `luks` can't be done on this system",
+            "1:  nothing of this configuration is done, because it can't be done wholly; only the keys of the \
+             image's own user are used",
+        ]
+    );
+}
+
+#[test]
+fn everything_that_is_not_supported_is_refused_by_name() {
+    for (section, message) in [
+        (r#""storage": {"raid": [{"name": "md"}]}"#, "`raid`"),
+        (r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"startMiB": 5}]}]}"#, "`startMiB`"),
+        (r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"number": 5}]}]}"#, "numbers"),
+        (
+            r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"shouldExist": false}]}]}"#,
+            "wipeTable",
+        ),
+        (r#""storage": {"disks": [{"device": "vdb"}]}"#, "below /dev"),
+        (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "may be written"),
+        (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "may be written"),
+        (r#""storage": {"files": [{"path": "etc/x"}]}"#, "slash"),
+        (r#""storage": {"files": [{"path": "/a/../b"}]}"#, ".."),
+        (r#""storage": {"files": [{"path": "/a", "overwrite": true}]}"#, "`contents`"),
+        (r#""storage": {"files": [{"path": "/a", "mode": 5000}]}"#, "4095"),
+        (r#""storage": {"files": [{"path": "/a", "contents": {"source": "s3://b/x"}}]}"#, "data, http"),
+        (
+            r#""storage": {"files": [{"path": "/a", "contents": {"source": "data:,x", "compression": "xz"}}]}"#,
+            "gzip",
+        ),
+        (
+            r#""storage": {"files": [{"path": "/a", "contents": {"verification": {"hash": "md5-0"}}}]}"#,
+            "`hash`",
+        ),
+        (
+            r#""storage": {"filesystems": [{"device": "/dev/vdb", "format": "ext4", "path": "/usr"}]}"#,
+            "`path`",
+        ),
+        (r#""storage": {"files": [{}]}"#, "`path` is missing"),
+        (r#""storage": {"links": [{"path": "/a"}]}"#, "`target` is missing"),
+        (r#""storage": []"#, "a mapping"),
+        (r#""passwd": {"users": [{"name": "a", "shouldExist": false}]}"#, "removed"),
+        (r#""passwd": {"users": [{"name": "-rf"}]}"#, "this name"),
+        (r#""systemd": {"units": [{"name": "x.network"}]}"#, "networkd"),
+        (r#""systemd": {"units": [{"name": "sshd.service", "mask": true}]}"#, "lets people in"),
+        (
+            r#""systemd": {"units": [{"name": "a.service", "dropins": [{"name": "x", "contents": "y"}]}]}"#,
+            ".conf",
+        ),
+    ] {
+        let (plan, messages) = planned(&format!(r#"{{"ignition": {{"version": "3.4.0"}}, {section}}}"#));
+
+        assert_eq!(plan, "", "{section}");
+        assert!(messages.iter().any(|one| one.contains(message)), "{section}: {messages:?}");
+    }
+}
+
+#[test]
+fn versions_that_are_not_read_are_told_apart() {
+    for (version, message) in [
+        ("2.3.0", "before 3"),
+        ("3.7.0-experimental", "experimental"),
+        ("3.9.0", "experimental or not known"),
+        ("x", "must look like"),
+        ("3", "must look like"),
+    ] {
+        let (_, messages) = planned(&format!(r#"{{"ignition": {{"version": "{version}"}}}}"#));
+
+        assert!(messages[0].contains(message), "{version}: {messages:?}");
+    }
+    assert_eq!(planned(r#"{"ignition": {"version": "3.6.0"}}"#).1, Vec::<String>::new());
+}
+
+#[test]
+fn unknown_keys_are_named_and_cost_nothing() {
+    let text = r#"{"ignition": {"version": "3.0.0"}, "storage": {"files": [{"path": "/a", "pth": 1}]}}"#;
+
+    let (plan, messages) = planned(text);
+
+    assert!(plan.contains("/a"), "{plan}");
+    assert_eq!(messages, ["1: $.storage.files[0].pth `pth` is not a key of $.storage.files[0]"]);
+}
+
+#[test]
+fn a_broken_document_is_reported_where_it_breaks() {
+    let (plan, messages) = planned("{\"ignition\": {\"version\": \"3.0.0\"},\n \"storage\": [}");
+
+    assert_eq!(plan, "");
+    assert!(messages[0].starts_with("2: "), "{messages:?}");
+}
