@@ -1,0 +1,207 @@
+//! Prints diagnostics in rustc's manner, or as JSON.
+//!
+//! Knows texts and marks. Refuses to know what is right or wrong. Invariant: a shown line never
+//! shows the value of a key that may hold a secret, and JSON shows no line at all.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use crate::source::{Mark, Sources};
+
+/// Keys whose values stay hidden when their line is shown.
+const SECRET_KEYS: [&str; 12] = [
+    "content",
+    "contents",
+    "data",
+    "etcd_password",
+    "hashed_passwd",
+    "list",
+    "passwd",
+    "password",
+    "password_hash",
+    "passwordhash",
+    "plain_text_passwd",
+    "token",
+];
+/// A longer line is cut around the mark.
+const WIDEST_LINE: usize = 160;
+
+/// Whether the lines of the document may be shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Excerpts {
+    /// To a journal or a console: places only.
+    Hidden,
+    /// To the person who wrote the document.
+    Shown,
+}
+
+/// All findings as text, each ended by an empty line, and a count at the end.
+#[must_use]
+pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> String {
+    let mut out = String::new();
+    for diagnostic in found.list() {
+        out += &render_one(diagnostic, sources, excerpts);
+        out.push('\n');
+    }
+    if found.left_out() > 0 {
+        let _ = write!(out, "… and {} more\n\n", found.left_out());
+    }
+    out + &summary(found)
+}
+
+/// One finding as text.
+#[must_use]
+pub fn render_one(diagnostic: &Diagnostic, sources: &Sources, excerpts: Excerpts) -> String {
+    let mut out = format!("{diagnostic}\n");
+    let gutter = " ".repeat(digits(sources.place(diagnostic.at).line));
+    let _ = writeln!(out, "{gutter}--> {}", sources.place(diagnostic.at));
+    let excerpt = match excerpts {
+        Excerpts::Hidden => None,
+        Excerpts::Shown => excerpt(diagnostic, sources, &gutter),
+    };
+    out += &excerpt.unwrap_or_default();
+    if let Some(help) = &diagnostic.help {
+        let _ = writeln!(out, "{gutter} = help: {help}");
+    }
+    out
+}
+
+/// All findings as one JSON value.
+#[must_use]
+pub fn to_json(found: &Diagnostics, sources: &Sources) -> Value {
+    let list: Vec<Value> = found.list().iter().map(|one| one_to_json(one, sources)).collect();
+    json!({ "diagnostics": list, "left_out": found.left_out() })
+}
+
+/// One finding as JSON.
+#[must_use]
+pub fn one_to_json(diagnostic: &Diagnostic, sources: &Sources) -> Value {
+    let place = sources.place(diagnostic.at);
+    json!({
+        "severity": diagnostic.severity.word(),
+        "code": diagnostic.code.word(),
+        "file": place.file,
+        "line": place.line,
+        "column": place.column,
+        "key": diagnostic.key,
+        "message": diagnostic.message,
+        "help": diagnostic.help,
+    })
+}
+
+fn summary(found: &Diagnostics) -> String {
+    let count = |severity| found.list().iter().filter(|one| one.severity == severity).count();
+    match (count(Severity::Error), count(Severity::Warning)) {
+        (0, 0) => String::new(),
+        (errors, warnings) => format!("{}, {}\n", plural(errors, "error"), plural(warnings, "warning")),
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+fn digits(number: u32) -> usize {
+    number.to_string().len()
+}
+
+fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<String> {
+    let mark = diagnostic.at;
+    let line = sources.line(mark)?;
+    let shown = match diagnostic.code {
+        Code::UnknownToken => only_marked(line, mark),
+        _ => without_secret(line),
+    };
+    let (shown, column) = around(&shown, mark.column);
+    let carets = "^".repeat(usize::try_from(mark.width).unwrap_or(1).clamp(1, WIDEST_LINE));
+    let room = shown.chars().count().saturating_sub(column - 1).max(1);
+    let carets: String = carets.chars().take(room).collect();
+    let number = sources.place(mark).line;
+    let pad = " ".repeat(column - 1);
+    Some(format!("{gutter} |\n{number} | {shown}\n{gutter} | {pad}{carets}\n"))
+}
+
+/// The line with tabs and control characters made visible and the value of a secret key left out.
+fn without_secret(line: &str) -> String {
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let Some((key, value)) = line.split_once(':') else { return line };
+    let name = key.trim_start_matches([' ', '-', '{', '"', '\'']).trim_end_matches([' ', '"', '\'']);
+    let name = name.replace('-', "_").to_ascii_lowercase();
+    let indicator = matches!(value.trim(), "" | "|" | "|-" | "|+" | ">" | ">-" | "!!binary |");
+    let secret = SECRET_KEYS.contains(&name.as_str()) || name.ends_with("_private") || line.contains(", ");
+    let hidden = secret && !indicator && holds_secret(&line);
+    if hidden { format!("{key}: …") } else { line }
+}
+
+/// Whether any secret key stands anywhere in the line, as in `- {name: a, passwd: b}`.
+fn holds_secret(line: &str) -> bool {
+    let line = line.replace('-', "_").to_ascii_lowercase();
+    SECRET_KEYS.iter().any(|key| line.contains(key)) || line.contains("_private")
+}
+
+/// Only the marked characters: the rest of the line belongs to a content.
+fn only_marked(line: &str, mark: Mark) -> String {
+    let (start, width) = (mark.column.saturating_sub(1) as usize, mark.width as usize);
+    let blank: String = line.chars().take(start).map(|_| ' ').collect();
+    blank + &line.chars().skip(start).take(width).collect::<String>()
+}
+
+/// A window of the line that shows the column, and the column in it.
+fn around(line: &str, column: u32) -> (String, usize) {
+    let column = usize::try_from(column).unwrap_or(1).max(1);
+    let start = if column > WIDEST_LINE { column - WIDEST_LINE / 2 } else { 0 };
+    let shown: String = line.chars().skip(start).take(WIDEST_LINE).collect();
+    let column = (column - start).min(shown.chars().count() + 1);
+    (shown, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(text: &str, at: Mark) -> String {
+        let mut sources = Sources::default();
+        sources.add("user-data", text);
+        let diagnostic = Diagnostic::error(Code::UnknownKey, at, "`usrs` is not a key here");
+        render_one(&diagnostic.help("did you mean `users`?"), &sources, Excerpts::Shown)
+    }
+
+    #[test]
+    fn the_line_stands_over_its_caret() {
+        let text = rendered("#cloud-config\nusrs:\n", Mark { part: 0, line: 2, column: 1, width: 4 });
+
+        assert_eq!(
+            text,
+            "error[unknown-key]: `usrs` is not a key here\n --> user-data:2:1\n  |\n2 | usrs:\n  | ^^^^\n  = help: did you mean `users`?\n"
+        );
+    }
+
+    #[test]
+    fn secrets_in_the_line_are_not_shown() {
+        for line in
+            ["  passwd: hunter2", "- {name: a, plain-text-passwd: hunter2}", "ed25519_private: hunter2"]
+        {
+            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_very_long_line_is_cut_around_the_mark() {
+        let text = rendered(&"x".repeat(100_000), Mark { part: 0, line: 1, column: 90_000, width: 50_000 });
+
+        assert!(text.len() < 1000, "{}", text.len());
+    }
+
+    #[test]
+    fn hidden_excerpts_show_only_places() {
+        let mut sources = Sources::default();
+        sources.add("user-data", "hunter2");
+        let one = Diagnostic::error(Code::Syntax, Mark::start_of(0), "broken");
+
+        assert!(!render_one(&one, &sources, Excerpts::Hidden).contains("hunter2"));
+    }
+}

@@ -1,0 +1,235 @@
+//! What is wrong with a document, and what to write instead.
+//!
+//! Knows severities, codes and places. Refuses to know terminals. Invariants: no diagnostic holds
+//! the value of a content, password or key; the list is bounded, however long the input.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::source::Mark;
+
+/// More than this many are counted, not kept.
+const KEPT: usize = 200;
+/// A longer message is cut: names that users choose stand in it.
+const MESSAGE_CHARACTERS: usize = 300;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// Nothing is lost; something was understood in a way worth knowing.
+    Note,
+    /// What was written has no effect, or another one than its author may think.
+    Warning,
+    /// Something that was asked for will not be done.
+    Error,
+}
+
+impl Severity {
+    /// The word that starts the printed diagnostic.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Note => "note",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// The kind of mistake, stable for machines.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(missing_docs, reason = "each is the word it prints as")]
+pub enum Code {
+    BadValue,
+    Conflict,
+    Deprecated,
+    DuplicateKey,
+    Empty,
+    Encoding,
+    LimitExceeded,
+    MissingKey,
+    NoEffect,
+    Protected,
+    Refused,
+    Salvaged,
+    Syntax,
+    Translated,
+    UnknownFormat,
+    UnknownKey,
+    UnknownToken,
+    WrongType,
+}
+
+impl Code {
+    /// The word in brackets.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::BadValue => "bad-value",
+            Self::Conflict => "conflict",
+            Self::Deprecated => "deprecated",
+            Self::DuplicateKey => "duplicate-key",
+            Self::Empty => "empty",
+            Self::Encoding => "encoding",
+            Self::LimitExceeded => "limit-exceeded",
+            Self::MissingKey => "missing-key",
+            Self::NoEffect => "no-effect",
+            Self::Protected => "protected",
+            Self::Refused => "refused",
+            Self::Salvaged => "salvaged",
+            Self::Syntax => "syntax",
+            Self::Translated => "translated",
+            Self::UnknownFormat => "unknown-format",
+            Self::UnknownKey => "unknown-key",
+            Self::UnknownToken => "unknown-token",
+            Self::WrongType => "wrong-type",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The kind of mistake.
+    pub code: Code,
+    /// Where.
+    pub at: Mark,
+    /// The path of keys to it, like `users[2].uid`; empty at the top level.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// Something asked for will not be done.
+    pub fn error(code: Code, at: Mark, message: impl Display) -> Self {
+        Self::of(Severity::Error, code, at, message)
+    }
+
+    /// Something has no effect, or not the one its author may think.
+    pub fn warning(code: Code, at: Mark, message: impl Display) -> Self {
+        Self::of(Severity::Warning, code, at, message)
+    }
+
+    /// Something was understood in a way worth knowing.
+    pub fn note(code: Code, at: Mark, message: impl Display) -> Self {
+        Self::of(Severity::Note, code, at, message)
+    }
+
+    /// Says what to write instead.
+    #[must_use]
+    pub fn help(mut self, help: impl Display) -> Self {
+        self.help = Some(cut(&help.to_string()));
+        self
+    }
+
+    /// Names the path of keys.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    fn of(severity: Severity, code: Code, at: Mark, message: impl Display) -> Self {
+        Self { severity, code, at, key: String::new(), message: cut(&message.to_string()), help: None }
+    }
+}
+
+impl Display for Diagnostic {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "{}[{}]: {}", self.severity.word(), self.code.word(), self.message)
+    }
+}
+
+/// Everything that was found, in the order it was found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Diagnostics {
+    kept: Vec<Diagnostic>,
+    left_out: usize,
+    worst: Option<Severity>,
+}
+
+impl Diagnostics {
+    /// Adds a finding.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.worst = self.worst.max(Some(diagnostic.severity));
+        if self.kept.len() < KEPT {
+            self.kept.push(diagnostic);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// Adds the findings of another list.
+    pub fn append(&mut self, other: Self) {
+        self.left_out += other.left_out;
+        self.worst = self.worst.max(other.worst);
+        other.kept.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// The findings that were kept.
+    #[must_use]
+    pub fn list(&self) -> &[Diagnostic] {
+        &self.kept
+    }
+
+    /// Whether further findings are only counted, so that no thought need go into them.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.kept.len() >= KEPT
+    }
+
+    /// How many were only counted.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The worst severity among all of them.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.worst
+    }
+
+    /// Orders the findings by place, as people read.
+    pub fn sort(&mut self) {
+        self.kept.sort_by_key(|diagnostic| diagnostic.at);
+    }
+}
+
+fn cut(text: &str) -> String {
+    let shown: String = text.chars().map(printable).take(MESSAGE_CHARACTERS).collect();
+    if text.chars().nth(MESSAGE_CHARACTERS).is_some() { shown + "…" } else { shown }
+}
+
+/// A terminal must not obey what stands in a document.
+fn printable(character: char) -> char {
+    if character.is_control() { '\u{fffd}' } else { character }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_findings_are_counted_but_not_all_kept() {
+        let mut found = Diagnostics::default();
+
+        for _ in 0..1000 {
+            found.push(Diagnostic::warning(Code::UnknownKey, Mark::default(), "x"));
+        }
+
+        assert_eq!((found.list().len(), found.left_out()), (KEPT, 1000 - KEPT));
+        assert_eq!(found.worst(), Some(Severity::Warning));
+    }
+
+    #[test]
+    fn messages_are_short_and_send_no_control_codes_to_a_terminal() {
+        let message = Diagnostic::note(Code::Empty, Mark::default(), "\u{1b}[31m".repeat(500)).message;
+
+        assert!(message.chars().count() <= MESSAGE_CHARACTERS + 1 && !message.contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,126 @@
+//! Where a value stood: the texts a user handed over, and marks into them.
+//!
+//! Knows lines and columns. Refuses to know formats. Invariant: a [`Mark`] stays valid when trees
+//! of several parts are merged, because it names its part.
+
+use std::fmt::{self, Display, Formatter};
+
+/// A place in one of the [`Sources`]; lines and columns count characters from 1.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Mark {
+    /// Which of the sources.
+    pub part: u16,
+    /// Line, from 1; 0 when only the part is known.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+    /// How many characters of that line are meant.
+    pub width: u32,
+}
+
+impl Mark {
+    /// The start of a part, for what concerns it as a whole.
+    #[must_use]
+    pub fn start_of(part: u16) -> Self {
+        Self { part, line: 1, column: 1, width: 0 }
+    }
+}
+
+/// A value and the place where it was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub at: Mark,
+}
+
+impl<T> At<T> {
+    /// The same place with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> At<U> {
+        At { value: change(self.value), at: self.at }
+    }
+}
+
+/// One text that was handed over.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Source {
+    /// What people call it: a file name, `user-data`, `user-data part 2`.
+    pub name: String,
+    /// The text, when it is text.
+    pub text: String,
+    /// The number of the text's first line in the file that people edit.
+    pub first_line: u32,
+}
+
+/// Prints the name only: the text may hold secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "Source({}, {} bytes)", self.name, self.text.len())
+    }
+}
+
+/// All texts that one run reads.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Sources {
+    parts: Vec<Source>,
+}
+
+impl Sources {
+    /// Adds a text; its number goes into the marks of what is parsed from it.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> u16 {
+        self.add_at(name, text, 1)
+    }
+
+    /// Adds a text that begins at a later line of the file that people edit.
+    pub fn add_at(&mut self, name: impl Into<String>, text: impl Into<String>, first_line: u32) -> u16 {
+        let number = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
+        self.parts.push(Source { name: name.into(), text: text.into(), first_line });
+        number
+    }
+
+    /// The text with this number.
+    #[must_use]
+    pub fn part(&self, number: u16) -> Option<&Source> {
+        self.parts.get(usize::from(number))
+    }
+
+    /// `file:line:column` of a mark.
+    #[must_use]
+    pub fn place(&self, mark: Mark) -> Place<'_> {
+        let source = self.part(mark.part);
+        let shift = source.map_or(0, |source| source.first_line.saturating_sub(1));
+        Place {
+            file: source.map_or("user-data", |source| &source.name),
+            line: if mark.line == 0 { 0 } else { mark.line.saturating_add(shift) },
+            column: mark.column,
+        }
+    }
+
+    /// The text of the marked line.
+    #[must_use]
+    pub fn line(&self, mark: Mark) -> Option<&str> {
+        let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
+        self.part(mark.part)?.text.lines().nth(index)
+    }
+}
+
+/// A mark with the name people know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place<'a> {
+    /// File or part name.
+    pub file: &'a str,
+    /// Line in that file, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+}
+
+impl Display for Place<'_> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(out, "{}", self.file),
+            line => write!(out, "{}:{line}:{}", self.file, self.column),
+        }
+    }
+}

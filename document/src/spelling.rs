@@ -1,0 +1,68 @@
+//! Guesses which known name a user meant.
+//!
+//! Knows the edit distance with swaps. Refuses to guess when nothing is near: a wrong suggestion
+//! costs more than none.
+
+/// Longer names are not compared: nothing of ours is as long.
+const LONGEST: usize = 40;
+
+/// The known name that is nearest to what was written, if one is near enough.
+#[must_use]
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let written: Vec<char> = written.chars().take(LONGEST + 1).collect();
+    let allowed = match written.len() {
+        0..=2 => 1,
+        3..=5 => 2,
+        6..=LONGEST => 3,
+        _ => return None,
+    };
+    known
+        .into_iter()
+        .filter(|name| name.len().abs_diff(written.len()) <= allowed)
+        .map(|name| (distance(&written, name), name))
+        .filter(|(distance, name)| *distance <= allowed && *distance < name.len())
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Insertions, removals, replacements and swaps of neighbours that turn one into the other.
+fn distance(from: &[char], to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut older: Vec<usize> = Vec::new();
+    let mut old: Vec<usize> = (0..=to.len()).collect();
+    for (row, from_char) in from.iter().enumerate() {
+        let mut new = vec![row + 1];
+        for (column, to_char) in to.iter().enumerate() {
+            let replaced = old[column] + usize::from(from_char != to_char);
+            let mut best = replaced.min(old[column + 1] + 1).min(new[column] + 1);
+            let swapped = row > 0 && column > 0 && from[row - 1] == *to_char && *from_char == to[column - 1];
+            if swapped {
+                best = best.min(older[column - 1] + 1);
+            }
+            new.push(best);
+        }
+        older = old;
+        old = new;
+    }
+    old[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_name() {
+        let known = ["hostname", "users", "write_files", "runcmd"];
+
+        assert_eq!(nearest("usres", known), Some("users"));
+        assert_eq!(nearest("write_file", known), Some("write_files"));
+        assert_eq!(nearest("runcnd", known), Some("runcmd"));
+    }
+
+    #[test]
+    fn a_foreign_name_finds_none() {
+        assert_eq!(nearest("kubernetes", ["hostname", "users"]), None);
+        assert_eq!(nearest("", ["id"]), None);
+    }
+}

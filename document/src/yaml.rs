@@ -1,0 +1,549 @@
+//! YAML as a tree in which every value knows its place.
+//!
+//! Knows the parser (the one below serde-saphyr) and its limits. Refuses to know any key. Scalars
+//! keep their text, so that the reader of a key decides whether `0644`, `off` or `no` is a number, a
+//! word or a boolean. Invariants: size, depth and number of nodes are bounded before they are built,
+//! after aliases are expanded too; a duplicate key is reported, never silently the last.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
+
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::source::Mark;
+
+/// No cloud hands over more than this.
+pub const MOST_BYTES: usize = 1 << 20;
+/// Nodes of the tree, those of expanded aliases included.
+pub const MOST_NODES: usize = 150_000;
+/// Bytes of all scalars, those of expanded aliases included.
+const MOST_TEXT: usize = 4 << 20;
+/// Levels of nesting, those of expanded aliases included.
+const DEEPEST: usize = 64;
+
+/// A value and its place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Where it starts.
+    pub at: Mark,
+    /// What it is.
+    pub value: Value,
+}
+
+/// The three shapes of YAML.
+#[derive(Clone, Eq, PartialEq)]
+pub enum Value {
+    /// `key: value` pairs, in their order.
+    Mapping(Vec<Entry>),
+    /// Text, a number, a boolean or nothing: its reader decides.
+    Scalar(Scalar),
+    /// A list.
+    Sequence(Vec<Node>),
+    /// Something that was already reported; readers take it as absent.
+    Unreadable,
+}
+
+/// One pair of a mapping.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The key as written.
+    pub key: String,
+    /// Where the key stands.
+    pub key_at: Mark,
+    /// Its value.
+    pub value: Node,
+}
+
+/// The text of a scalar and how it was written.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Scalar {
+    /// The text after YAML's own escapes.
+    pub text: String,
+    /// How it was written.
+    pub style: Style,
+    /// Whether `!!binary` stands before it, so that the text is base64.
+    pub binary: bool,
+}
+
+/// How a scalar was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Style {
+    /// `|`: line for line.
+    Literal,
+    /// Without quotes: may be a number, a boolean or nothing.
+    Plain,
+    /// With quotes or folded: always text.
+    Quoted,
+}
+
+/// Says only the shape: values may be secret.
+impl std::fmt::Debug for Value {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mapping(entries) => out.debug_list().entries(entries).finish(),
+            Self::Sequence(items) => out.debug_list().entries(items).finish(),
+            Self::Scalar(scalar) => scalar.fmt(out),
+            Self::Unreadable => out.write_str("unreadable"),
+        }
+    }
+}
+
+/// Says only the length.
+impl std::fmt::Debug for Scalar {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "scalar of {} bytes", self.text.len())
+    }
+}
+
+impl Node {
+    /// Whether nothing was written: an empty value, `~` or `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        match &self.value {
+            Value::Scalar(scalar) => {
+                scalar.style == Style::Plain
+                    && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+            }
+            Value::Unreadable => true,
+            _ => false,
+        }
+    }
+
+    /// What people call its shape.
+    #[must_use]
+    pub fn shape(&self) -> &'static str {
+        match &self.value {
+            Value::Mapping(_) => "a mapping",
+            Value::Scalar(_) if self.is_null() => "nothing",
+            Value::Scalar(scalar) => scalar.shape(),
+            Value::Sequence(_) => "a list",
+            Value::Unreadable => "something unreadable",
+        }
+    }
+}
+
+impl Scalar {
+    /// The boolean it spells, as YAML 1.1 and every cloud-config reader so far understands it.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn shape(&self) -> &'static str {
+        match self.style {
+            Style::Plain if self.text.parse::<i64>().is_ok() => "a number",
+            Style::Plain if self.as_bool().is_some() => "a boolean",
+            _ => "text",
+        }
+    }
+}
+
+/// Reads a document. What can't be read is reported; what comes back is a complete tree.
+///
+/// `None` means that there is no tree: the document is empty, too large or not YAML.
+pub fn parse(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
+    parse_from(text, part, 1, found)
+}
+
+/// As [`parse`], for a text that starts at a later line of its part.
+pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostics) -> Option<Node> {
+    let mut builder = Builder::new(part, first_line, found);
+    if text.len() > MOST_BYTES {
+        builder.report(Diagnostic::error(
+            Code::LimitExceeded,
+            Mark::start_of(part),
+            format!("the document has {} bytes; at most {MOST_BYTES} are read", text.len()),
+        ));
+        return None;
+    }
+    let options = options! {
+        emit_unresolved_aliases: true,
+        emit_comments: false,
+        flow_nesting_limit: DEEPEST,
+        block_nesting_limit: DEEPEST,
+    };
+    for event in Parser::new_from_str_with_options(text, options) {
+        let step = match event {
+            Ok((event, span)) => builder.take(event, &span),
+            Err(error) => Err(Box::new(builder.syntax(&error))),
+        };
+        match step {
+            Ok(Flow::GoOn) => {}
+            Ok(Flow::Stop) => break,
+            Err(diagnostic) => {
+                builder.report(*diagnostic);
+                return None;
+            }
+        }
+    }
+    builder.root
+}
+
+/// The top-level entries with one of these keys that can be read on their own, out of a document
+/// that as a whole can't: what a user needs to get into the machine and mend it.
+#[must_use]
+pub fn salvage(text: &str, part: u16, keys: &[&str]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for (first_line, block) in top_level_blocks(text) {
+        let wanted = block.split(':').next().map(|key| key.trim().replace('-', "_"));
+        if !wanted.is_some_and(|key| keys.contains(&key.as_str())) || entries.len() >= keys.len() {
+            continue;
+        }
+        let mut ignored = Diagnostics::default();
+        if let Some(Node { value: Value::Mapping(read), .. }) =
+            parse_from(block, part, first_line, &mut ignored)
+        {
+            entries.extend(read);
+        }
+    }
+    entries
+}
+
+/// The text cut at every line that starts a top-level key, with the number of its first line.
+fn top_level_blocks(text: &str) -> Vec<(u32, &str)> {
+    let mut blocks = Vec::new();
+    let (mut start, mut start_line, mut offset) = (0, 1, 0);
+    for (number, line) in (1_u32..).zip(text.split_inclusive('\n')) {
+        if line.starts_with(|c: char| c.is_ascii_alphabetic()) && offset > start {
+            blocks.push((start_line, &text[start..offset]));
+            (start, start_line) = (offset, number);
+        }
+        offset += line.len();
+    }
+    blocks.push((start_line, &text[start..]));
+    blocks
+}
+
+/// What ends the reading of a document.
+type Stopped = Box<Diagnostic>;
+
+enum Flow {
+    GoOn,
+    Stop,
+}
+
+/// A collection that is still open.
+struct Frame {
+    at: Mark,
+    anchor: usize,
+    content: Content,
+    deepest: usize,
+}
+
+enum Content {
+    Mapping { entries: Vec<Entry>, seen: HashSet<String>, key: Option<(Key, Mark)>, merged: Vec<Node> },
+    Sequence(Vec<Node>),
+}
+
+/// A key of a mapping while its value is awaited.
+enum Key {
+    /// An ordinary one.
+    Named(String),
+    /// `<<`.
+    Merge,
+    /// One that was reported and whose value is dropped.
+    Dropped,
+}
+
+/// What an alias stands for, with its cost.
+struct Anchor {
+    node: Node,
+    cost: Cost,
+    depth: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    text: usize,
+}
+
+struct Builder<'a> {
+    part: u16,
+    first_line: u32,
+    found: &'a mut Diagnostics,
+    open: Vec<Frame>,
+    anchors: HashMap<usize, Anchor>,
+    spent: Cost,
+    root: Option<Node>,
+    documents: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(part: u16, first_line: u32, found: &'a mut Diagnostics) -> Self {
+        Self {
+            part,
+            first_line,
+            found,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            spent: Cost::default(),
+            root: None,
+            documents: 0,
+        }
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.found.push(diagnostic);
+    }
+
+    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Flow, Stopped> {
+        let at = self.mark(span);
+        match event {
+            Event::DocumentStart(..) => return Ok(self.start_document(at)),
+            Event::Scalar(text, style, anchor, tag) => {
+                let node = self.scalar(&text, style, tag.as_deref(), at);
+                self.finish(node, anchor, 0)?;
+            }
+            Event::SequenceStart(_, anchor, _) => self.open(at, anchor, Content::Sequence(Vec::new()))?,
+            Event::MappingStart(_, anchor, _) => self.open(
+                at,
+                anchor,
+                Content::Mapping { entries: Vec::new(), seen: HashSet::new(), key: None, merged: Vec::new() },
+            )?,
+            Event::SequenceEnd | Event::MappingEnd => self.close()?,
+            Event::Alias(anchor) => self.alias(anchor, at)?,
+            Event::UnresolvedAlias(name) => {
+                self.report(
+                    Diagnostic::error(
+                        Code::BadValue,
+                        at,
+                        format!("no anchor `&{name}` stands before this alias"),
+                    )
+                    .help("quote the value if it only begins with a star"),
+                );
+                self.finish(Node { at, value: Value::Unreadable }, 0, 0)?;
+            }
+            _ => {}
+        }
+        Ok(Flow::GoOn)
+    }
+
+    fn start_document(&mut self, at: Mark) -> Flow {
+        self.documents += 1;
+        if self.documents == 1 {
+            return Flow::GoOn;
+        }
+        self.report(
+            Diagnostic::error(Code::NoEffect, at, "a second YAML document starts here; it is not read")
+                .help("remove the `---` line, or hand over several parts as MIME multipart"),
+        );
+        Flow::Stop
+    }
+
+    fn mark(&self, span: &Span) -> Mark {
+        let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
+        let column = u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1);
+        let width = if span.end.line() == span.start.line() {
+            u32::try_from(span.end.col().saturating_sub(span.start.col())).unwrap_or(u32::MAX)
+        } else {
+            1
+        };
+        Mark { part: self.part, line: line(span.start.line()), column, width }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Mark) -> Node {
+        let known = tag.is_none_or(Tag::is_yaml_core_schema);
+        let binary =
+            tag.is_some_and(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary"));
+        let text_tag = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+        if !known && !binary {
+            self.report(
+                Diagnostic::error(
+                    Code::BadValue,
+                    at,
+                    "this YAML tag is not known here, so its value is not used",
+                )
+                .help("only `!!str`, `!!int`, `!!float`, `!!bool`, `!!null` and `!!binary` are"),
+            );
+            return Node { at, value: Value::Unreadable };
+        }
+        let style = match style {
+            ScalarStyle::Plain if !text_tag => Style::Plain,
+            ScalarStyle::Literal => Style::Literal,
+            _ => Style::Quoted,
+        };
+        Node { at, value: Value::Scalar(Scalar { text: text.to_owned(), style, binary }) }
+    }
+
+    fn open(&mut self, at: Mark, anchor: usize, content: Content) -> Result<(), Stopped> {
+        if self.open.len() >= DEEPEST {
+            return Err(Box::new(too_deep(at)));
+        }
+        self.open.push(Frame { at, anchor, content, deepest: 0 });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Stopped> {
+        let Some(frame) = self.open.pop() else { return Ok(()) };
+        let value = match frame.content {
+            Content::Sequence(items) => Value::Sequence(items),
+            Content::Mapping { entries, merged, .. } => Value::Mapping(with_merged(entries, merged)),
+        };
+        self.finish(Node { at: frame.at, value }, frame.anchor, frame.deepest + 1)
+    }
+
+    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Stopped> {
+        let Some(target) = self.anchors.get(&anchor) else {
+            self.report(Diagnostic::error(Code::BadValue, at, "this alias stands inside what it stands for"));
+            return self.finish(Node { at, value: Value::Unreadable }, 0, 0);
+        };
+        let (cost, depth) = (target.cost, target.depth);
+        self.spend(cost, at)?;
+        if self.open.len() + depth > DEEPEST {
+            return Err(Box::new(too_deep(at)));
+        }
+        let node = self.anchors.get(&anchor).map(|target| target.node.clone());
+        self.finish(node.unwrap_or(Node { at, value: Value::Unreadable }), 0, depth)
+    }
+
+    fn spend(&mut self, cost: Cost, at: Mark) -> Result<(), Stopped> {
+        self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
+        self.spent.text = self.spent.text.saturating_add(cost.text);
+        if self.spent.nodes <= MOST_NODES && self.spent.text <= MOST_TEXT {
+            return Ok(());
+        }
+        Err(Box::new(
+            Diagnostic::error(
+                Code::LimitExceeded,
+                at,
+                format!("the document grows past {MOST_NODES} values or {MOST_TEXT} bytes of text here"),
+            )
+            .help("aliases count as often as they are used"),
+        ))
+    }
+
+    /// A node is complete: it becomes the root, or a part of the innermost open collection.
+    fn finish(&mut self, node: Node, anchor: usize, depth: usize) -> Result<(), Stopped> {
+        if let Value::Scalar(scalar) = &node.value {
+            self.spend(Cost { nodes: 1, text: scalar.text.len() }, node.at)?;
+        } else {
+            self.spend(Cost { nodes: 1, text: 0 }, node.at)?;
+        }
+        if anchor != 0 {
+            let cost = cost_of(&node);
+            self.spend(cost, node.at)?;
+            self.anchors.insert(anchor, Anchor { node: node.clone(), cost, depth });
+        }
+        let Some(frame) = self.open.last_mut() else {
+            self.root.get_or_insert(node);
+            return Ok(());
+        };
+        frame.deepest = frame.deepest.max(depth);
+        match &mut frame.content {
+            Content::Sequence(items) => items.push(node),
+            Content::Mapping { entries, seen, key, merged } => match key.take() {
+                None => *key = Some(name_key(node, seen, self.found)),
+                Some((Key::Named(name), key_at)) => entries.push(Entry { key: name, key_at, value: node }),
+                Some((Key::Merge, _)) => merged.push(node),
+                Some((Key::Dropped, _)) => {}
+            },
+        }
+        Ok(())
+    }
+
+    fn syntax(&self, error: &ScanError) -> Diagnostic {
+        let marker = error.marker();
+        let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
+        let column = u32::try_from(marker.col()).unwrap_or(u32::MAX).saturating_add(1);
+        let at = Mark { part: self.part, line: line.max(1), column, width: 1 };
+        let message = format!("this is not YAML: {}", error.kind());
+        let diagnostic = Diagnostic::error(Code::Syntax, at, message);
+        match advice(error.kind()) {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    }
+}
+
+fn advice(kind: &ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => {
+            Some("indent with spaces, not with tabs")
+        }
+        ErrorKind::MappingValueNotAllowed => {
+            Some("quote a value that contains `: `, or check the indentation of this line")
+        }
+        ErrorKind::UnexpectedCharacter { character: '@' | '`' } => {
+            Some("quote a value that begins with this character")
+        }
+        ErrorKind::InvalidIndentation | ErrorKind::ExpectedBlockMappingKey => {
+            Some("check that this line is indented as far as its neighbours")
+        }
+        _ => None,
+    }
+}
+
+fn too_deep(at: Mark) -> Diagnostic {
+    let message = format!("the document nests deeper than {DEEPEST} levels here");
+    Diagnostic::error(Code::LimitExceeded, at, message)
+}
+
+fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> (Key, Mark) {
+    let at = node.at;
+    let Value::Scalar(scalar) = node.value else {
+        found.push(Diagnostic::error(Code::WrongType, at, "a key must be text, not a list or a mapping"));
+        return (Key::Dropped, at);
+    };
+    if scalar.text == "<<" && scalar.style == Style::Plain {
+        return (Key::Merge, at);
+    }
+    if !seen.insert(scalar.text.clone()) {
+        found.push(
+            Diagnostic::error(
+                Code::DuplicateKey,
+                at,
+                format!("`{}` is given twice here; this second one is not used", scalar.text),
+            )
+            .help("put both together under one key"),
+        );
+        return (Key::Dropped, at);
+    }
+    (Key::Named(scalar.text), at)
+}
+
+/// `<<`: what the mapping itself says wins, then the earlier of the merged ones.
+fn with_merged(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
+    let mut sources = Vec::new();
+    for node in merged {
+        match node.value {
+            Value::Sequence(items) => sources.extend(items),
+            _ => sources.push(node),
+        }
+    }
+    let mut seen: HashSet<String> = entries.iter().map(|own| own.key.clone()).collect();
+    for source in sources {
+        let Value::Mapping(more) = source.value else { continue };
+        entries.extend(more.into_iter().filter(|entry| seen.insert(entry.key.clone())));
+    }
+    entries
+}
+
+fn cost_of(node: &Node) -> Cost {
+    let mut cost = Cost { nodes: 1, text: 0 };
+    match &node.value {
+        Value::Scalar(scalar) => cost.text = scalar.text.len(),
+        Value::Sequence(items) => items.iter().for_each(|item| cost.add(cost_of(item))),
+        Value::Mapping(entries) => entries.iter().for_each(|entry| {
+            cost.text += entry.key.len();
+            cost.add(cost_of(&entry.value));
+        }),
+        Value::Unreadable => {}
+    }
+    cost
+}
+
+impl Cost {
+    fn add(&mut self, other: Self) {
+        self.nodes += other.nodes;
+        self.text += other.text;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! Carries out a plan: every function is a step, every value says what the step before it made.
+//!
+//! Nothing is decided here. All of it is written to a folder beside the output that goes away with
+//! its owner; only the last step puts finished files in their place.
+
+mod boot;
+mod packages;
+mod publish;
+mod root;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image_format::bytes::Bytes;
+use image_format::layout::{Layout, PlanLayoutError, Role};
+use image_format::manifest::ManifestError;
+use image_format::signed::{PublicKey, SecretKey};
+use image_format::slot::Slot;
+use image_format::verity::BuildTreeError;
+use uuid::Uuid;
+
+use crate::boot::core_image::CoreImageError;
+use crate::debian::archive::ArchiveError;
+use crate::debian::bootstrap::BootstrapError;
+use crate::debian::lock::{Package, ParseLockError};
+use crate::debian::tools::{Tools, UnpackError};
+use crate::disk::Disk;
+use crate::initramfs::modules::SelectError;
+use crate::keys::{self, KeyError};
+use crate::plan::{self, Plan, Signing, Step};
+use crate::process::{Interrupt, Interrupted, RunError};
+use crate::progress::Progress;
+use crate::rootfs::compose::KernelError;
+use crate::rootfs::overlay::OverlayError;
+
+/// What a build made.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Built {
+    pub(crate) disk: PathBuf,
+    pub(crate) version: String,
+    pub(crate) development: bool,
+    /// Bytes of the root file system, of which a slot must hold at least these.
+    pub(crate) root_bytes: u64,
+    pub(crate) slot_bytes: u64,
+    pub(crate) initrd_bytes: u64,
+    pub(crate) packages: usize,
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// What every step may use.
+pub(crate) struct Site<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) interrupt: &'a Interrupt,
+    /// Goes away with its owner.
+    pub(crate) workspace: &'a Path,
+}
+
+/// Who signs, and who may sign what the image will accept.
+pub(crate) struct Signer {
+    pub(crate) secret: SecretKey,
+    pub(crate) trusted: Vec<PublicKey>,
+    pub(crate) development: bool,
+}
+
+/// Builds an image.
+pub(crate) fn build(
+    plan: &Plan,
+    interrupt: &Interrupt,
+    progress: &mut Progress,
+) -> Result<Built, BuildError> {
+    let output = &plan.facts.output;
+    let prepare = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Prepare { path, source }
+    };
+    fs::create_dir_all(output).map_err(prepare(output))?;
+    fs::create_dir_all(&plan.facts.cache).map_err(prepare(&plan.facts.cache))?;
+    let cache = fs::canonicalize(&plan.facts.cache).map_err(prepare(&plan.facts.cache))?;
+    let workspace =
+        tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
+    let site = Site { plan, interrupt, workspace: workspace.path() };
+    let signer = signer(plan, &cache)?;
+
+    progress.begin(Step::Resolve);
+    let packages = packages::resolve(&site, &cache)?;
+    progress.say(&format!(
+        "{} packages for the root, {} for the build, of {}",
+        packages.root().len(),
+        packages.tools().len(),
+        jiff::Timestamp::from_second(i64::try_from(packages.epoch).unwrap_or_default()).unwrap_or_default()
+    ));
+    progress.begin(Step::Download);
+    progress.say(&packages.download()?);
+    // The two take turns at the two cores: one is decompressing, the other mostly one process at a time.
+    progress.begin(Step::Bootstrap);
+    let (bootstrapped, tools) = std::thread::scope(|scope| {
+        let tools = scope.spawn(|| packages.unpack_tools(&cache));
+        (packages.bootstrap(&site, &cache), tools.join())
+    });
+    let (bootstrapped, tools) = (bootstrapped?, tools.unwrap_or(Err(BuildError::Panicked))?);
+    progress.say(&bootstrapped.said);
+    progress.begin(Step::Compose);
+    let mut composed = root::compose(&site, &bootstrapped, &signer)?;
+    progress.begin(Step::Initramfs);
+    let initrd = root::add_initramfs(&site, &mut composed, &signer)?;
+    progress.say(&format!("{} bytes", initrd.size));
+
+    let lock = packages.lock_text();
+    let disk_guid = plan::disk_guid(&plan.spec, &lock, packages.epoch);
+    let layout = plan::layout(&plan.spec, disk_guid)?;
+    let disk_path = site.workspace.join("disk.raw");
+    let disk = Disk::create(&disk_path, layout.disk_size()).map_err(prepare(&disk_path))?;
+    let target = Target { disk: &disk, layout: &layout, disk_guid, tools: &tools, epoch: packages.epoch };
+
+    progress.begin(Step::RootFileSystem);
+    let extent = root::write_file_system(&site, &target, &composed)?;
+    progress.say(&format!("{} in a slot of {}", extent.size, plan.spec.partitions.root));
+    progress.begin(Step::Verity);
+    let sealed = root::seal(&site, &target, extent, &composed, &initrd, &signer)?;
+    progress.begin(Step::BootLoaders);
+    boot::write(&site, &target)?;
+    progress.begin(Step::State);
+    boot::write_state(&site, &target)?;
+    progress.begin(Step::Reports);
+    let reports = publish::reports(&site, &composed, &packages, &sealed)?;
+    interrupt.check()?;
+    progress.begin(Step::Publish);
+    let built = publish::publish(&site, &target, &reports, &sealed, &composed, &initrd)?;
+    progress.finish();
+    Ok(built)
+}
+
+/// The slot that a fresh image boots.
+pub(crate) const FIRST: Role = Role::Root(Slot::A);
+
+/// Where the image is written, and with what.
+pub(crate) struct Target<'a> {
+    pub(crate) disk: &'a Disk,
+    pub(crate) layout: &'a Layout,
+    pub(crate) disk_guid: Uuid,
+    pub(crate) tools: &'a Tools,
+    pub(crate) epoch: u64,
+}
+
+impl Target<'_> {
+    /// An identifier of this disk's, by its purpose.
+    pub(crate) fn identifier(&self, purpose: &str) -> Uuid {
+        Uuid::new_v5(&self.disk_guid, purpose.as_bytes())
+    }
+
+    /// Where a partition begins.
+    pub(crate) fn offset(&self, role: Role) -> Bytes {
+        self.layout.place(role).offset()
+    }
+}
+
+fn signer(plan: &Plan, cache: &Path) -> Result<Signer, BuildError> {
+    let (secret, development) = match &plan.facts.signing {
+        Signing::Key(path) => (keys::read_secret(path)?, false),
+        Signing::Development => (development_key(cache)?, true),
+    };
+    let public = secret.public(if development { "development" } else { "release" });
+    let mut trusted = vec![public];
+    for path in &plan.spec.release_keys {
+        let key = keys::read_public(path)?;
+        if trusted.iter().all(|known| known.id() != key.id()) {
+            trusted.push(key);
+        }
+    }
+    trusted.sort_by_key(PublicKey::id);
+    Ok(Signer { secret, trusted, development })
+}
+
+/// The key of this cache's development builds: kept, so that one of them can update another.
+fn development_key(cache: &Path) -> Result<SecretKey, KeyError> {
+    let folder = cache.join("development-key");
+    if !folder.join("release.key").exists() {
+        keys::create(&folder, "development")?;
+    }
+    keys::read_secret(&folder.join("release.key"))
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error("cannot get the packages")]
+    Archive(#[from] ArchiveError),
+    #[error("cannot make the root tree")]
+    Bootstrap(#[from] BootstrapError),
+    #[error("cannot write {what}")]
+    Bytes { what: &'static str, source: io::Error },
+    #[error("cannot compose the root: {what}")]
+    Compose { what: &'static str, source: io::Error },
+    #[error("cannot make GRUB for BIOS")]
+    CoreImage(#[from] CoreImageError),
+    #[error("{what} failed")]
+    FileSystem { what: &'static str, source: RunError },
+    #[error(
+        "the mirror no longer has {} of the locked packages ({}), and they are not in the cache: build without \
+         --locked to take what it has now", gone.len(),
+        gone.iter().map(Package::pinned).collect::<Vec<_>>().join(", ")
+    )]
+    Gone { gone: Vec<Package> },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    #[error("cannot use a key")]
+    Key(#[from] KeyError),
+    #[error("cannot settle the kernel")]
+    Kernel(#[from] KernelError),
+    #[error("the partitions do not fit")]
+    Layout(#[from] PlanLayoutError),
+    #[error("cannot read the lock {path}")]
+    LockRead { path: PathBuf, source: io::Error },
+    #[error("cannot use the lock {path}")]
+    LockText { path: PathBuf, source: ParseLockError },
+    #[error("cannot sign a manifest")]
+    Manifest(#[from] ManifestError),
+    #[error("the packages {} are listed, but not installed: a virtual name?", names.join(", "))]
+    NotInstalled { names: Vec<String> },
+    #[error("cannot lay an overlay over the root")]
+    Overlay(#[from] OverlayError),
+    #[error("a worker of the build panicked; please report it")]
+    Panicked,
+    #[error("cannot prepare {path}")]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("cannot choose the initramfs's modules")]
+    Select(#[from] SelectError),
+    #[error(
+        "the root needs {needed} with its hashes and manifest, but `partitions.root` gives a slot {given}; \
+         twice the content leaves room for updates: {recommended}"
+    )]
+    SlotTooSmall { needed: Bytes, given: Bytes, recommended: Bytes },
+    #[error("the units {} are to be started, but the root has none of these names", names.join(", "))]
+    Units { names: Vec<String> },
+    #[error("cannot use a package")]
+    Unpack(#[from] UnpackError),
+    #[error("cannot hash the root")]
+    Verity(#[from] BuildTreeError),
+}

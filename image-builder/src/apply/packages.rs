@@ -1,0 +1,165 @@
+//! Chooses, fetches and unpacks packages; what was made before is found in the cache by its key.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image_format::digest::Sha256;
+
+use super::{BuildError, Site};
+use crate::debian::archive::Archive;
+use crate::debian::bootstrap::Bootstrap;
+use crate::debian::lock::{Lock, Package, Section};
+use crate::debian::tools::Tools;
+
+/// The packages of a build, their versions chosen.
+pub(crate) struct Packages {
+    archive: Archive,
+    lock: Lock,
+    suite: String,
+    named_tools: Vec<String>,
+    /// Seconds since 1970 that every time in the image is set to.
+    pub(crate) epoch: u64,
+}
+
+/// A root tree in the cache.
+pub(crate) struct Bootstrapped {
+    pub(crate) tar: PathBuf,
+    pub(crate) said: String,
+    pub(crate) epoch: u64,
+}
+
+/// Chooses every package's version: the newest, or those of the lock.
+pub(crate) fn resolve(site: &Site<'_>, cache: &Path) -> Result<Packages, BuildError> {
+    let plan = site.plan;
+    let mirror = Sha256::of(plan.source.mirror.as_bytes()).to_string();
+    let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
+    let archive = Archive::open(&folder, plan.source.clone())?;
+    let lock = if let Some(path) = &plan.facts.lock {
+        read_lock(path)?
+    } else {
+        archive.update()?;
+        Lock::new(
+            plan.facts.epoch.map_or_else(|| archive.date(), Ok)?,
+            archive.resolve(&plan.root_packages)?,
+            archive.resolve(&plan.tool_packages)?,
+        )
+    };
+    let epoch = plan.facts.epoch.unwrap_or(lock.epoch);
+    let named_tools = plan.tool_packages.clone();
+    Ok(Packages { archive, lock, suite: plan.source.suite.clone(), named_tools, epoch })
+}
+
+fn read_lock(path: &Path) -> Result<Lock, BuildError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| BuildError::LockRead { path: path.to_owned(), source })?;
+    Lock::parse(&text).map_err(|source| BuildError::LockText { path: path.to_owned(), source })
+}
+
+impl Packages {
+    pub(crate) fn root(&self) -> &[Package] {
+        self.lock.section(Section::Root)
+    }
+
+    pub(crate) fn tools(&self) -> &[Package] {
+        self.lock.section(Section::Tools)
+    }
+
+    pub(crate) fn lock_text(&self) -> String {
+        self.lock.to_string()
+    }
+
+    /// Fetches what the cache has not, and checks every digest against the lock.
+    pub(crate) fn download(&self) -> Result<String, BuildError> {
+        let all = || self.root().iter().chain(self.tools());
+        let missing: Vec<Package> = all().filter(|package| !self.has(package)).cloned().collect();
+        if !missing.is_empty() {
+            if !self.archive.offers(&missing)? {
+                self.archive.update()?;
+            }
+            let gone = self.archive.gone(&missing)?;
+            if !gone.is_empty() {
+                return Err(BuildError::Gone { gone });
+            }
+            self.archive.download(&missing)?;
+            let gone: Vec<Package> = missing.iter().filter(|package| !self.has(package)).cloned().collect();
+            if !gone.is_empty() {
+                return Err(BuildError::Gone { gone });
+            }
+        }
+        let bytes: u64 = missing.iter().map(|package| package.size).sum();
+        Ok(format!("{} of {} packages fetched, {} MB", missing.len(), all().count(), bytes / 1_000_000))
+    }
+
+    fn has(&self, package: &Package) -> bool {
+        let path = self.archive.path(package);
+        fs::metadata(&path).is_ok_and(|found| found.len() == package.size)
+            && fs::read(&path).is_ok_and(|bytes| Sha256::of(&bytes) == package.sha256)
+    }
+
+    /// The root tree of these packages, made or found.
+    pub(crate) fn bootstrap(&self, site: &Site<'_>, cache: &Path) -> Result<Bootstrapped, BuildError> {
+        let stanzas = self.archive.stanzas(self.root())?;
+        let bootstrap = Bootstrap { suite: &self.suite, packages: self.root(), stanzas, epoch: self.epoch };
+        let folder = cache.join("roots");
+        let tar = folder.join(format!("{}.tar", &bootstrap.key()[..24]));
+        let found = tar.exists();
+        if !found {
+            let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
+            fs::create_dir_all(&folder).map_err(prepare)?;
+            let partial = tempfile::NamedTempFile::new_in(&folder).map_err(prepare)?;
+            bootstrap.run(partial.as_file(), |package| self.archive.path(package), site.interrupt)?;
+            partial.persist(&tar).map_err(|error| prepare(error.error))?;
+            forget_older(&folder, &tar);
+        }
+        let said = if found { "found in the cache" } else { "made by mmdebstrap" };
+        Ok(Bootstrapped { tar, said: said.to_owned(), epoch: self.epoch })
+    }
+
+    /// The unpacked tools, made or found.
+    pub(crate) fn unpack_tools(&self, cache: &Path) -> Result<Tools, BuildError> {
+        let digests: Vec<String> = self.tools().iter().map(|package| package.sha256.to_string()).collect();
+        let key = format!("tools 1 {} {}", self.named_tools.join(" "), digests.join(" "));
+        let key = Sha256::of(key.as_bytes()).to_string();
+        let folder = cache.join("tools");
+        let directory = folder.join(&key[..24]);
+        if !directory.exists() {
+            let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
+            fs::create_dir_all(&folder).map_err(prepare)?;
+            let partial = tempfile::tempdir_in(&folder).map_err(prepare)?;
+            let tools = Tools::at(partial.path().to_owned());
+            let wanted = |package: &&Package| {
+                self.named_tools.contains(&package.name)
+                    || package.name.starts_with("lib")
+                    || package.name.starts_with("shim")
+            };
+            for package in self.tools().iter().filter(wanted) {
+                tools.unpack(&self.archive.path(package))?;
+            }
+            fs::rename(partial.keep(), &directory).map_err(prepare)?;
+        }
+        Ok(Tools::at(directory))
+    }
+}
+
+/// Root trees are large: the newest three are kept.
+fn forget_older(folder: &Path, newest: &Path) {
+    let modified = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut trees: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path != newest && path.extension().is_some_and(|extension| extension == "tar"))
+        .collect();
+    trees.sort_by_key(modified);
+    for old in trees.iter().rev().skip(2) {
+        // One that stays only costs room.
+        let _ = fs::remove_file(old);
+    }
+}
+
+/// Opens a cached tree.
+pub(crate) fn open_tree(path: &Path) -> io::Result<crate::rootfs::tree::Tree> {
+    File::open(path)?;
+    crate::rootfs::tree::Tree::from_tar(path.to_owned())
+}

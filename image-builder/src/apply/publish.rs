@@ -1,0 +1,80 @@
+//! The files beside the disk: manifest, lock, SBOM and sizes; and how all of them appear at once.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+
+use super::packages::Packages;
+use super::root::{Composed, Initrd, Sealed};
+use super::{BuildError, Built, Site, Target};
+use crate::reports::{sbom, sizes};
+
+/// Names of files of the output.
+const DISK: &str = "disk.raw";
+
+/// A finished text file.
+pub(crate) struct Report {
+    name: &'static str,
+    text: Vec<u8>,
+}
+
+/// Writes the reports' texts.
+pub(crate) fn reports(
+    site: &Site<'_>,
+    composed: &Composed,
+    packages: &Packages,
+    sealed: &Sealed,
+) -> Result<Vec<Report>, BuildError> {
+    let spec = &site.plan.spec;
+    let sizes = sizes::measure(&composed.tree, &composed.database, &composed.kept);
+    let subject =
+        sbom::Subject { name: &spec.name, version: &spec.version.to_string(), epoch: packages.epoch };
+    let bill = sbom::document(&subject, &composed.database.installed, &composed.kept, packages.root());
+    let json = |value: &serde_json::Value| {
+        serde_json::to_vec_pretty(value)
+            .map_err(|error| BuildError::Bytes { what: "a report", source: io::Error::other(error) })
+    };
+    Ok(vec![
+        Report { name: "manifest", text: sealed.envelope.clone() },
+        Report { name: "packages.lock", text: packages.lock_text().into_bytes() },
+        Report { name: "sbom.spdx.json", text: json(&bill)? },
+        Report { name: "sizes.json", text: json(&sizes.to_json())? },
+        Report { name: "sizes.txt", text: sizes.to_string().into_bytes() },
+    ])
+}
+
+/// Syncs everything and moves it to the output folder, the disk last.
+pub(crate) fn publish(
+    site: &Site<'_>,
+    target: &Target<'_>,
+    reports: &[Report],
+    sealed: &Sealed,
+    composed: &Composed,
+    initrd: &Initrd,
+) -> Result<Built, BuildError> {
+    let output = &site.plan.facts.output;
+    let what = |what| move |source| BuildError::Bytes { what, source };
+    target.disk.sync().map_err(what("the disk image"))?;
+    let mut files = Vec::new();
+    for Report { name, text } in reports {
+        let partial = site.workspace.join(name);
+        fs::write(&partial, text).map_err(what("a report"))?;
+        File::open(&partial).and_then(|file| file.sync_all()).map_err(what("a report"))?;
+        files.push((partial, output.join(name)));
+    }
+    files.push((target.disk.path().to_owned(), output.join(DISK)));
+    for (partial, finished) in &files {
+        fs::rename(partial, finished).map_err(what("the finished files"))?;
+    }
+    File::open(output).and_then(|folder| folder.sync_all()).map_err(what("the output folder"))?;
+    Ok(Built {
+        disk: output.join(DISK),
+        version: site.plan.spec.version.to_string(),
+        development: sealed.manifest.development,
+        root_bytes: sealed.manifest.root.data_bytes,
+        slot_bytes: site.plan.spec.partitions.root.get(),
+        initrd_bytes: initrd.size as u64,
+        packages: composed.kept.len(),
+        files: files.into_iter().map(|(_, finished)| finished).collect::<Vec<PathBuf>>(),
+    })
+}

@@ -1,0 +1,129 @@
+//! FAT file systems, built in memory: same files, same bytes.
+//!
+//! The crate fatfs writes them, with a fixed clock. What it gets wrong is mended here: the `.` and
+//! `..` entries of a directory come out with long-name entries before them and a generated short name
+//! (rafalh/rust-fatfs#117), which fsck.vfat rejects. Source: Microsoft's FAT specification, 6.5.
+
+use std::io::{self, Cursor, Write as _};
+
+use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
+
+/// A file to be.
+#[derive(Debug, Clone)]
+pub(crate) struct FatFile {
+    /// Parts joined by `/`; directories are made as needed.
+    pub(crate) path: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The first moment FAT can write down: image times say nothing about the files.
+#[derive(Debug)]
+struct FixedClock;
+
+impl TimeProvider for FixedClock {
+    fn get_current_date(&self) -> Date {
+        Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: self.get_current_date(), time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
+
+static CLOCK: FixedClock = FixedClock;
+
+/// A volume of `size` bytes that holds `files`, in their order, and the directories they need.
+pub(crate) fn volume(size: usize, options: FormatVolumeOptions, files: &[FatFile]) -> io::Result<Vec<u8>> {
+    let mut disk = Cursor::new(vec![0; size]);
+    fatfs::format_volume(&mut disk, options)?;
+    {
+        let system = mount(&mut disk)?;
+        for FatFile { path, .. } in files {
+            for (slash, _) in path.match_indices('/') {
+                system.root_dir().create_dir(&path[..slash])?;
+            }
+        }
+        system.unmount()?;
+    }
+    // Before any file is written, so that nothing but directories can look like one.
+    let mut volume = disk.into_inner();
+    mend_dot_entries(&mut volume);
+    add(volume, files)
+}
+
+/// The volume with `files` written into it, over what has their names; their directories exist.
+pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
+    let mut disk = Cursor::new(volume);
+    {
+        let system = mount(&mut disk)?;
+        for FatFile { path, bytes } in files {
+            let mut file = system.root_dir().create_file(path)?;
+            file.truncate()?;
+            file.write_all(bytes)?;
+            file.flush()?;
+        }
+        system.unmount()?;
+    }
+    Ok(disk.into_inner())
+}
+
+fn mount(disk: &mut Cursor<Vec<u8>>) -> io::Result<FileSystem<&mut Cursor<Vec<u8>>>> {
+    FileSystem::new(disk, FsOptions::new().time_provider(&CLOCK))
+}
+
+const ENTRY: usize = 32;
+const ATTRIBUTES: usize = 11;
+const DIRECTORY: u8 = 0x10;
+const LONG_NAME: u8 = 0x0f;
+const DELETED: u8 = 0xe5;
+
+/// Removes the long names before `.` and `..`, and lets those be a directory's first two entries. A
+/// directory begins at the start of a sector, so that is where they are looked for.
+fn mend_dot_entries(volume: &mut [u8]) {
+    for sector in volume.chunks_exact_mut(512) {
+        let is = |index: usize, attributes: u8, name: &[u8]| {
+            let entry = &sector[index * ENTRY..];
+            entry[ATTRIBUTES] == attributes && entry.starts_with(name)
+        };
+        if is(0, LONG_NAME, b"")
+            && is(1, DIRECTORY, b".       ")
+            && is(2, LONG_NAME, b"")
+            && is(3, DIRECTORY, b"..      ")
+        {
+            sector.copy_within(ENTRY..2 * ENTRY, 0);
+            sector.copy_within(3 * ENTRY..4 * ENTRY, ENTRY);
+            sector[2 * ENTRY..4 * ENTRY].fill(0);
+            sector[2 * ENTRY] = DELETED;
+            sector[3 * ENTRY] = DELETED;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Vec<FatFile> {
+        ["EFI/BOOT/BOOTX64.EFI", "EFI/debian/grub.cfg", "seed/README.txt"]
+            .map(|path| FatFile { path: path.to_owned(), bytes: path.repeat(999).into_bytes() })
+            .to_vec()
+    }
+
+    #[test]
+    fn a_volume_is_the_same_every_time_and_reads_back() {
+        let options = || FormatVolumeOptions::new().volume_id(7).volume_label(*b"ESP        ");
+
+        let volume = volume(48 << 20, options(), &files()).unwrap();
+
+        assert!(volume == super::volume(48 << 20, options(), &files()).unwrap());
+        let system = FileSystem::new(Cursor::new(volume), FsOptions::new()).unwrap();
+        let names: Vec<String> = system
+            .root_dir()
+            .open_dir("EFI")
+            .unwrap()
+            .iter()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, [".", "..", "BOOT", "debian"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Makes a root tree out of downloaded packages: mmdebstrap on a local archive that holds exactly
+//! the locked packages, so that nothing else can get in and no network is needed.
+#![expect(clippy::disallowed_methods, reason = "effects live here: it runs mmdebstrap")]
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image_format::digest::Sha256;
+
+use super::lock::Package;
+use super::stanza::Stanza;
+use crate::process::{self, Interrupt, RunError};
+
+/// Files that no image carries; they are not even unpacked. Licences stay.
+const EXCLUDED: [&str; 7] = [
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/lintian/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+    // The initramfs is this program's; Debian's would take a third of the time.
+    "path-exclude=/etc/kernel/postinst.d/initramfs-tools",
+];
+
+/// Everything that a bootstrapped tree depends on.
+#[derive(Debug)]
+pub(crate) struct Bootstrap<'a> {
+    pub(crate) suite: &'a str,
+    pub(crate) packages: &'a [Package],
+    /// The packages' paragraphs of the archive's index.
+    pub(crate) stanzas: Vec<Stanza>,
+    /// Seconds since 1970.
+    pub(crate) epoch: u64,
+}
+
+impl Bootstrap<'_> {
+    /// Names the tree by all that it is made of.
+    pub(crate) fn key(&self) -> String {
+        let digests: Vec<String> = self.packages.iter().map(|package| package.sha256.to_string()).collect();
+        let text =
+            format!("root 1 {} {} {} {}", self.suite, self.epoch, EXCLUDED.join(" "), digests.join(" "));
+        Sha256::of(text.as_bytes()).to_string()
+    }
+
+    /// Writes the tree as a tar to `output`. `deb` finds a package's file.
+    pub(crate) fn run(
+        &self,
+        output: &File,
+        deb: impl Fn(&Package) -> PathBuf,
+        interrupt: &Interrupt,
+    ) -> Result<(), BootstrapError> {
+        // In a folder that the mapped root of an unprivileged build can read, too.
+        let repository = tempfile::Builder::new()
+            .prefix("image-builder-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .map_err(BootstrapError::Repository)?;
+        self.write_repository(repository.path(), deb).map_err(BootstrapError::Repository)?;
+        Ok(process::run_into(self.command(repository.path()), output, interrupt)?)
+    }
+
+    fn write_repository(&self, directory: &Path, deb: impl Fn(&Package) -> PathBuf) -> io::Result<()> {
+        let mut index = io::BufWriter::new(File::create(directory.join("Packages"))?);
+        for package in self.packages {
+            let file = package.file_name();
+            let source = deb(package);
+            if fs::hard_link(&source, directory.join(&file)).is_err() {
+                fs::copy(&source, directory.join(&file))?;
+            }
+            fs::set_permissions(directory.join(&file), fs::Permissions::from_mode(0o644))?;
+            let known = self.stanzas.iter().find(|stanza| {
+                stanza.field("Package") == Some(&package.name)
+                    && stanza.field("Version") == Some(&package.version)
+            });
+            let missing =
+                || io::Error::other(format!("the index has no paragraph about {}", package.pinned()));
+            let mut stanza = known.ok_or_else(missing)?.clone();
+            stanza.set("Filename", format!("./{file}"));
+            writeln!(index, "{stanza}")?;
+        }
+        index.flush()
+    }
+
+    fn command(&self, repository: &Path) -> Command {
+        let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
+        let mut command = Command::new("mmdebstrap");
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            .args(["--quiet", "--variant=apt", "--format=tar", "--skip=check/qemu"])
+            .arg(format!("--include={}", names.join(",")))
+            .arg("--dpkgopt=force-unsafe-io")
+            .args(EXCLUDED.iter().map(|option| format!("--dpkgopt={option}")))
+            .arg(self.suite)
+            .arg("-")
+            .arg(format!("deb [trusted=yes] copy:{} ./", repository.display()));
+        command
+    }
+}
+
+/// Why no root tree could be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootstrapError {
+    #[error("cannot lay out the local archive of packages")]
+    Repository(#[source] io::Error),
+    #[error("cannot unpack and configure the packages")]
+    Run(#[from] RunError),
+}

@@ -1,0 +1,159 @@
+//! `packages.lock`: which packages, of which version and digest, an image was made of.
+//!
+//! First `epoch SECONDS`, the moment that every time in the image is set to; then a line per package,
+//! sorted: `name version architecture sha256 size`. Two sections, since an image
+//! has two kinds of packages: those whose files are in its root, and those that only lend it their
+//! boot loader or tools. The same lock, spec and epoch give the same image bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use image_format::digest::Sha256;
+
+/// One package of the archive, by what identifies its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) architecture: String,
+    pub(crate) sha256: Sha256,
+    /// Bytes of the `.deb`.
+    pub(crate) size: u64,
+}
+
+impl Package {
+    /// The name apt gives the file in its cache.
+    pub(crate) fn file_name(&self) -> String {
+        format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
+    }
+
+    /// `name=version`, as apt takes it.
+    pub(crate) fn pinned(&self) -> String {
+        format!("{}={}", self.name, self.version)
+    }
+}
+
+/// What a package is here for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Section {
+    /// Its files may be in the image's root.
+    Root,
+    /// It lends its boot loader or a tool to the build.
+    Tools,
+}
+
+impl Section {
+    const ALL: [(Self, &'static str); 2] = [(Self::Root, "[root]"), (Self::Tools, "[tools]")];
+}
+
+/// Every package of a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Lock {
+    /// Seconds since 1970.
+    pub(crate) epoch: u64,
+    sections: BTreeMap<Section, Vec<Package>>,
+}
+
+impl Lock {
+    pub(crate) fn new(epoch: u64, mut root: Vec<Package>, mut tools: Vec<Package>) -> Self {
+        root.sort();
+        tools.sort();
+        Self { epoch, sections: BTreeMap::from([(Section::Root, root), (Section::Tools, tools)]) }
+    }
+
+    pub(crate) fn section(&self, section: Section) -> &[Package] {
+        self.sections.get(&section).map_or(&[], Vec::as_slice)
+    }
+
+    /// Parses the text of a lock file.
+    pub(crate) fn parse(text: &str) -> Result<Self, ParseLockError> {
+        let mut lock = Self::default();
+        let mut section = None;
+        for (index, line) in text.lines().enumerate() {
+            let line_number = index + 1;
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some(epoch) = line.strip_prefix("epoch ") {
+                lock.epoch = epoch.parse().map_err(|_| ParseLockError::Epoch { line: line_number })?;
+                continue;
+            }
+            if let Some((found, _)) = Section::ALL.iter().find(|(_, title)| *title == line) {
+                section = Some(*found);
+                continue;
+            }
+            let section = section.ok_or(ParseLockError::NoSection { line: line_number })?;
+            let package = parse_package(line).ok_or(ParseLockError::Package { line: line_number })?;
+            lock.sections.entry(section).or_default().push(package);
+        }
+        Ok(lock)
+    }
+}
+
+fn parse_package(line: &str) -> Option<Package> {
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let package = Package {
+        name: words.next()?,
+        version: words.next()?,
+        architecture: words.next()?,
+        sha256: words.next()?.parse().ok()?,
+        size: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(package)
+}
+
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "epoch {}\n# name version architecture sha256 size", self.epoch)?;
+        for (section, title) in Section::ALL {
+            writeln!(f, "{title}")?;
+            for Package { name, version, architecture, sha256, size } in self.section(section) {
+                writeln!(f, "{name} {version} {architecture} {sha256} {size}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a lock file could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum ParseLockError {
+    #[error("line {line}: not `epoch SECONDS`")]
+    Epoch { line: usize },
+    #[error("line {line}: a package before the first section; start with `[root]`")]
+    NoSection { line: usize },
+    #[error("line {line}: not `name version architecture sha256 size`")]
+    Package { line: usize },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "epoch 1700000000\n# name version architecture sha256 size\n[root]\n\
+        bash 5.2.37-2+b10 amd64 2fd7b04f1b7caa29c4e683f5216e6af354a41e3cdcf6e75394d7cda680f9ab82 1500792\n[tools]\n";
+
+    #[test]
+    fn a_lock_round_trips() {
+        let lock = Lock::parse(TEXT).unwrap();
+
+        assert_eq!(lock.to_string(), TEXT);
+        assert_eq!(lock.section(Section::Root)[0].pinned(), "bash=5.2.37-2+b10");
+    }
+
+    #[test]
+    fn a_shortened_digest_is_refused_with_its_line() {
+        let text = TEXT.replace("9ab82", "9ab8");
+
+        assert_eq!(Lock::parse(&text), Err(ParseLockError::Package { line: 4 }));
+    }
+
+    #[test]
+    fn an_epoch_is_escaped_in_the_file_name() {
+        let mut package = Lock::parse(TEXT).unwrap().section(Section::Root)[0].clone();
+        package.version = "1:2.3".to_owned();
+
+        assert_eq!(package.file_name(), "bash_1%3a2.3_amd64.deb");
+    }
+}

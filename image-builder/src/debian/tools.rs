@@ -1,0 +1,105 @@
+//! Programs and files out of Debian packages, unpacked for the build and run where they lie.
+//!
+//! The host's own mke2fs or GRUB would make other bytes on every host. These are the suite's: started
+//! by their own dynamic linker with their own libraries, so that neither root nor a chroot is needed.
+#![expect(clippy::disallowed_methods, reason = "effects live here: it unpacks packages")]
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::deb::{self, DebError};
+
+/// Unpacked packages.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    directory: PathBuf,
+}
+
+impl Tools {
+    /// Folders of packages unpacked before.
+    pub(crate) fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Unpacks a package's files that a build may need: no documentation.
+    pub(crate) fn unpack(&self, package: &Path) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Read { package: package.to_owned(), source };
+        let bytes = fs::read(package).map_err(failed)?;
+        let data =
+            deb::data(&bytes).map_err(|source| UnpackError::Deb { package: package.to_owned(), source })?;
+        self.unpack_tar(data).map_err(failed)
+    }
+
+    fn unpack_tar(&self, data: Box<dyn io::Read + '_>) -> io::Result<()> {
+        let mut archive = tar::Archive::new(data);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.to_string_lossy().into_owned();
+            let path = path.trim_start_matches("./");
+            if path.starts_with("usr/share") || path.split('/').any(|part| part == "..") {
+                continue;
+            }
+            let target = self.directory.join(path);
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            match entry.header().entry_type() {
+                tar::EntryType::Regular => {
+                    let mode = entry.header().mode()? & 0o777;
+                    let mut bytes = Vec::new();
+                    entry.read_to_end(&mut bytes)?;
+                    fs::write(&target, bytes)?;
+                    fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
+                }
+                tar::EntryType::Symlink => {
+                    if let Some(link) = entry.link_name()? {
+                        let _ = fs::remove_file(&target);
+                        symlink(link, &target)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A command that runs one of the programs with its own libraries.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let libraries = self.directory.join("usr/lib/x86_64-linux-gnu");
+        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+        command
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/bin:/bin")
+            .env("MKE2FS_CONFIG", self.directory.join("etc/mke2fs.conf"))
+            .arg("--library-path")
+            .arg(libraries)
+            .arg(self.directory.join(program));
+        command
+    }
+
+    /// A file of the packages.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// A file's bytes.
+    pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>, UnpackError> {
+        let path = self.path(path);
+        fs::read(&path).map_err(|source| UnpackError::Missing { path, source })
+    }
+}
+
+/// Why a package could not be used by the build.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    #[error("cannot open the package {package}")]
+    Deb { package: PathBuf, source: DebError },
+    #[error("the packages named under `boot` have no {path}; are they the ones of this suite?")]
+    Missing { path: PathBuf, source: io::Error },
+    #[error("cannot unpack {package}")]
+    Read { package: PathBuf, source: io::Error },
+}

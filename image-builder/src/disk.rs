@@ -1,0 +1,119 @@
+//! The disk image while it is written: a sparse file with regions.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use image_format::bytes::Bytes;
+use image_format::verity::ReadAt;
+
+/// Zeros in runs of this many bytes stay holes.
+const HOLE: usize = 64 << 10;
+
+/// A disk image.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    path: PathBuf,
+    file: File,
+}
+
+impl Disk {
+    /// A new, empty disk of that size, all hole.
+    pub(crate) fn create(path: &Path, size: Bytes) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        file.set_len(size.get())?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// An existing image, to change it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// An existing image, to look at it.
+    pub(crate) fn open_read_only(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: File::open(path)? })
+    }
+
+    /// The same disk for another reader.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        Ok(Self { path: self.path.clone(), file: self.file.try_clone()? })
+    }
+
+    pub(crate) fn size(&self) -> io::Result<Bytes> {
+        Ok(Bytes::new(self.file.metadata()?.len()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes bytes where they are not zero; where they are, the disk must be a hole already.
+    pub(crate) fn write_sparse(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
+        for (index, chunk) in bytes.chunks(HOLE).enumerate() {
+            if chunk.iter().any(|byte| *byte != 0) {
+                self.file.write_all_at(chunk, offset.get() + (index * HOLE) as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset.get())
+    }
+
+    pub(crate) fn read(&self, offset: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length.get()).map_err(io::Error::other)?];
+        self.read_into(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_into(&self, offset: Bytes, into: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, into, offset.get())
+    }
+
+    /// The stretch of the disk that begins at `offset`.
+    pub(crate) fn region(&self, offset: Bytes) -> Region<'_> {
+        Region { disk: self, offset }
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// A stretch of a disk, readable from many threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Region<'a> {
+    disk: &'a Disk,
+    offset: Bytes,
+}
+
+impl ReadAt for Region<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.disk.file, buffer, self.offset.get() + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn zeros_take_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::create(&folder.path().join("disk"), Bytes::mib(8)).unwrap();
+        let mut bytes = vec![0; 4 << 20];
+        bytes[3 << 20] = 7;
+
+        disk.write_sparse(Bytes::MIB, &bytes).unwrap();
+
+        assert_eq!(disk.read(Bytes::mib(4), Bytes::new(1)).unwrap(), [7]);
+        assert!(disk.file.metadata().unwrap().blocks() * 512 <= 1 << 20);
+    }
+}

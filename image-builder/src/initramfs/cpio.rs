@@ -1,0 +1,74 @@
+//! The archive format of an initramfs: cpio, "newc". Source: the kernel's
+//! Documentation/driver-api/early-userspace/buffer-format.rst.
+//!
+//! Inode numbers count up and times are zero, so that equal contents give equal bytes.
+
+/// An archive while it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Archive {
+    bytes: Vec<u8>,
+    inodes: u32,
+}
+
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
+const CHARACTER: u32 = 0o020_000;
+
+impl Archive {
+    pub(crate) fn directory(&mut self, path: &str) {
+        self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
+    }
+
+    pub(crate) fn file(&mut self, path: &str, mode: u32, contents: &[u8]) {
+        self.entry(path, REGULAR | mode, (0, 0), contents);
+    }
+
+    pub(crate) fn character_device(&mut self, path: &str, major: u32, minor: u32) {
+        self.entry(path, CHARACTER | 0o600, (major, minor), &[]);
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.inodes = 0;
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+
+    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
+        self.inodes += 1;
+        let links = if mode & DIRECTORY == 0 { 1 } else { 2 };
+        let size = u32::try_from(contents.len()).unwrap_or(u32::MAX);
+        let name_size = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);
+        let fields = [self.inodes, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        self.bytes.extend(b"070701");
+        for field in fields {
+            self.bytes.extend(format!("{field:08x}").into_bytes());
+        }
+        self.bytes.extend(path.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(contents);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_padded_and_ends_with_its_trailer() {
+        let mut archive = Archive::default();
+        archive.file("init", 0o755, b"x");
+
+        let bytes = archive.finish();
+
+        assert_eq!(bytes.len() % 4, 0);
+        assert_eq!(&bytes[110..115], b"init\0");
+        assert_eq!(bytes[116], b'x');
+        assert!(bytes.windows(11).any(|window| window == b"TRAILER!!!\0"));
+    }
+}

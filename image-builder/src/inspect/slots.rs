@@ -1,0 +1,166 @@
+//! What a slot holds, and whether it is what was signed.
+
+use std::fmt;
+
+use image_format::bytes::Bytes;
+use image_format::gpt::Entry;
+use image_format::manifest::Manifest;
+use image_format::signed::{Keyring, PublicKey, Signed, Verified};
+use image_format::slot::Slot;
+use image_format::trailer::{self, TRAILER_BYTES};
+use image_format::verity;
+use serde::Serialize;
+
+use super::files::Root;
+use super::{Depth, Question};
+use crate::disk::Disk;
+
+/// What is known of a slot.
+#[derive(Debug, Serialize)]
+pub(crate) struct SlotReport {
+    slot: String,
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
+    signed_by: Vec<String>,
+    os_release: Option<String>,
+    packages: Vec<String>,
+}
+
+/// How far a slot can be trusted.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", content = "because", rename_all = "kebab-case")]
+enum State {
+    /// No manifest, and nothing where the file system would be.
+    Empty,
+    /// Something that is not what was signed.
+    Refused(String),
+    /// Signed; the root's blocks were not hashed.
+    Signed,
+    /// Signed, and every block is what was signed.
+    Verified,
+}
+
+/// Looks at a slot.
+pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question) -> SlotReport {
+    let mut report = SlotReport {
+        slot: slot.to_string(),
+        state: State::Empty,
+        manifest: None,
+        signed_by: Vec::new(),
+        os_release: None,
+        packages: Vec::new(),
+    };
+    match signed_manifest(disk, entry) {
+        Ok(None) => {}
+        Ok(Some(signed)) => look(disk, entry, question, &signed, &mut report),
+        Err(reason) => report.state = State::Refused(reason),
+    }
+    report
+}
+
+fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifest>, report: &mut SlotReport) {
+    let root = Root::open(disk, entry.offset(), entry.size()).ok();
+    let keys = if question.keys.is_empty() { own_keys(root.as_ref()) } else { question.keys.clone() };
+    report.os_release = root.as_ref().and_then(|root| root.read_text("/usr/lib/os-release"));
+    let packages = root.as_ref().and_then(|root| root.read_text("/usr/lib/catamaran/packages"));
+    report.packages = packages.unwrap_or_default().lines().map(str::to_owned).collect();
+    report.state = match verified(signed, keys) {
+        Err(reason) => State::Refused(reason),
+        Ok(manifest) => {
+            report.signed_by = manifest.signers().iter().map(ToString::to_string).collect();
+            report.manifest = Some((*manifest).clone());
+            match question.depth {
+                Depth::Manifest => State::Signed,
+                Depth::Blocks => hash(disk, entry, &manifest, question.threads),
+            }
+        }
+    };
+}
+
+/// The keys an image brings prove only that it is consistent with itself.
+fn own_keys(root: Option<&Root>) -> Vec<PublicKey> {
+    const FOLDER: &str = "/usr/lib/catamaran/release-keys";
+    let Some(root) = root else { return Vec::new() };
+    let names = root.list(FOLDER).unwrap_or_default();
+    names.iter().filter_map(|item| root.read_text(&format!("{FOLDER}/{}", item.name))?.parse().ok()).collect()
+}
+
+fn signed_manifest(disk: &Disk, entry: &Entry) -> Result<Option<Signed<Manifest>>, String> {
+    let offset = trailer::offset(entry.size()).ok_or("the partition is too small for a slot")?;
+    let at = Bytes::new(entry.offset().get() + offset.get());
+    let bytes = disk.read(at, Bytes::new(TRAILER_BYTES as u64)).map_err(|error| error.to_string())?;
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let envelope = trailer::decode(&bytes).map_err(|error| error.to_string())?;
+    Signed::from_envelope(envelope).map(Some).map_err(|error| error.to_string())
+}
+
+fn verified(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<Manifest>, String> {
+    let keyring =
+        Keyring::new(keys, 1).map_err(|_| "no key is known that could have signed it".to_owned())?;
+    keyring.verify(signed).map_err(|error| error.to_string())
+}
+
+fn hash(disk: &Disk, entry: &Entry, manifest: &Manifest, threads: usize) -> State {
+    let root = &manifest.root;
+    if root.slot_bytes() > entry.size() {
+        return State::Refused("the manifest describes a root that is larger than the slot".to_owned());
+    }
+    let data = disk.region(entry.offset());
+    let built = verity::build(&data, root.data_bytes, root.salt.as_bytes(), threads);
+    let stored = disk.read(Bytes::new(entry.offset().get() + root.tree_offset), Bytes::new(root.tree_bytes));
+    match (built, stored) {
+        (Ok(built), _) if built.root_hash != root.root_hash => {
+            State::Refused("a block of the root is not what was signed".to_owned())
+        }
+        (Ok(built), Ok(stored)) if built.bytes != stored => {
+            State::Refused("the root is what was signed, but its hash tree is damaged".to_owned())
+        }
+        (Ok(_), Ok(_)) => State::Verified,
+        (Err(error), _) => State::Refused(error.to_string()),
+        (_, Err(error)) => State::Refused(error.to_string()),
+    }
+}
+
+impl SlotReport {
+    pub(crate) fn is_sound(&self) -> bool {
+        !matches!(self.state, State::Refused(_))
+    }
+}
+
+impl fmt::Display for SlotReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Empty => "empty".to_owned(),
+            State::Refused(reason) => format!("REFUSED: {reason}"),
+            State::Signed => "signed (blocks not checked: --verify)".to_owned(),
+            State::Verified => "signed, every block verified".to_owned(),
+        };
+        writeln!(f, "slot {}: {state}", self.slot)?;
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let Manifest { name, version, channel, root, development, .. } = manifest;
+        writeln!(f, "     version   {version} of {name}, channel {channel}")?;
+        if *development {
+            writeln!(f, "     signed by  a DEVELOPMENT key: for trying things out only")?;
+        } else {
+            writeln!(f, "     signed by  {}", self.signed_by.join(", "))?;
+        }
+        writeln!(
+            f,
+            "     root      {} and {} of hashes",
+            Bytes::new(root.data_bytes),
+            Bytes::new(root.tree_bytes)
+        )?;
+        writeln!(f, "     root hash {}", root.root_hash)?;
+        if let Some(pretty) = self.os_release.as_deref().and_then(pretty_name) {
+            writeln!(f, "     system    {pretty}, {} packages", self.packages.len())?;
+        }
+        Ok(())
+    }
+}
+
+fn pretty_name(os_release: &str) -> Option<&str> {
+    os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"'))
+}

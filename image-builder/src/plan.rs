@@ -1,0 +1,224 @@
+//! What a build will do, decided before anything is done.
+//!
+//! Pure: a spec and facts about the host in, a [`Plan`] out. It prints as `--dry-run`; `apply`
+//! carries it out and decides nothing.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use image_format::bytes::Bytes;
+use image_format::layout::{Layout, PlanLayoutError, Sizes};
+use uuid::Uuid;
+
+use crate::debian::archive::ArchiveSource;
+use crate::spec::Spec;
+
+/// Root of all identifiers of this project's images.
+const NAMESPACE: Uuid = uuid::uuid!("6f5f3b5e-7d0c-4b53-9d0f-2b6e0c1c8a11");
+
+/// Packages that lend the build a program: mke2fs, what lets it read a tar, and grub-mkimage.
+const TOOL_PACKAGES: [&str; 3] = ["e2fsprogs", "grub-common", "libarchive13t64"];
+
+/// What is known of the host and the wishes of the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// The Debian mirror of the host, if it has one.
+    pub(crate) mirror: Option<String>,
+    pub(crate) security_mirror: Option<String>,
+    /// The keys that sign Debian's archive.
+    pub(crate) keyring: PathBuf,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970, if it is set.
+    pub(crate) epoch: Option<u64>,
+    pub(crate) signing: Signing,
+    /// The static program that becomes the initramfs's init and the image's agent.
+    pub(crate) initagent: PathBuf,
+    /// A lock that must be followed.
+    pub(crate) lock: Option<PathBuf>,
+    pub(crate) cache: PathBuf,
+    pub(crate) output: PathBuf,
+    pub(crate) threads: usize,
+}
+
+/// Who signs the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Signing {
+    /// A key of the cache, made when there is none: good for trying things out only.
+    Development,
+    /// The secret key in this file.
+    Key(PathBuf),
+}
+
+/// A decided build.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) spec: Spec,
+    pub(crate) source: ArchiveSource,
+    /// What is installed to make the root.
+    pub(crate) root_packages: Vec<String>,
+    /// What is unpacked for the build itself.
+    pub(crate) tool_packages: Vec<String>,
+    pub(crate) facts: Facts,
+}
+
+/// Decides a build.
+pub(crate) fn plan(spec: Spec, facts: Facts) -> Result<Plan, PlanError> {
+    let mirror = spec.debian.mirror.clone().or_else(|| facts.mirror.clone()).ok_or(PlanError::NoMirror)?;
+    // A mirror given by hand says nothing about security fixes elsewhere.
+    let host_security = if spec.debian.mirror.is_none() { facts.security_mirror.clone() } else { None };
+    let source = ArchiveSource {
+        mirror,
+        security_mirror: spec.debian.security_mirror.clone().or(host_security),
+        suite: spec.debian.suite.clone(),
+        components: spec.debian.components.clone(),
+        keyring: facts.keyring.clone(),
+    };
+    let mut root_packages = spec.packages.clone();
+    // What dpkg itself takes for granted while it configures the others; unneeded ones are left out later.
+    root_packages.extend(["?essential", "apt"].map(str::to_owned));
+    let boot = &spec.boot;
+    let mut tool_packages: Vec<String> = TOOL_PACKAGES.map(str::to_owned).to_vec();
+    tool_packages.extend([boot.shim.clone(), boot.grub_efi.clone(), boot.grub_bios.clone()]);
+    layout(&spec, Uuid::nil())?;
+    Ok(Plan { spec, source, root_packages, tool_packages, facts })
+}
+
+/// The disk of a spec.
+pub(crate) fn layout(spec: &Spec, disk: Uuid) -> Result<Layout, PlanLayoutError> {
+    Layout::plan(disk, Sizes { root: spec.partitions.root, state: spec.partitions.state })
+}
+
+/// The disk's GUID: derived from all that makes the image, so that it repeats.
+pub(crate) fn disk_guid(spec: &Spec, lock: &str, epoch: u64) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, format!("disk {} {} {epoch}\n{lock}", spec.name, spec.version).as_bytes())
+}
+
+/// The steps of a build, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Resolve,
+    Download,
+    Bootstrap,
+    Tools,
+    Compose,
+    Initramfs,
+    RootFileSystem,
+    Verity,
+    BootLoaders,
+    State,
+    Reports,
+    Publish,
+}
+
+impl Step {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Resolve,
+        Self::Download,
+        Self::Bootstrap,
+        Self::Tools,
+        Self::Compose,
+        Self::Initramfs,
+        Self::RootFileSystem,
+        Self::Verity,
+        Self::BootLoaders,
+        Self::State,
+        Self::Reports,
+        Self::Publish,
+    ];
+
+    /// A short name, stable for machines.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Download => "download",
+            Self::Bootstrap => "bootstrap",
+            Self::Tools => "tools",
+            Self::Compose => "compose",
+            Self::Initramfs => "initramfs",
+            Self::RootFileSystem => "root",
+            Self::Verity => "verity",
+            Self::BootLoaders => "boot",
+            Self::State => "state",
+            Self::Reports => "reports",
+            Self::Publish => "publish",
+        }
+    }
+
+    /// What it does, for people.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Resolve => "choose the version of every package",
+            Self::Download => "fetch packages that are not in the cache",
+            Self::Bootstrap => "unpack and configure the packages into a root tree",
+            Self::Tools => "unpack boot loaders and the programs that make file systems",
+            Self::Compose => "leave out what no listed package needs, lay the overlays over it",
+            Self::Initramfs => "pack initagent, kernel modules and release keys",
+            Self::RootFileSystem => "write the root as ext4 into slot A",
+            Self::Verity => "hash slot A, sign its manifest",
+            Self::BootLoaders => "write GRUB, the ESP and the slot table",
+            Self::State => "make the file system of STATE",
+            Self::Reports => "write lock, SBOM and sizes",
+            Self::Publish => "put the finished files in their place",
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { spec, source, facts, .. } = self;
+        writeln!(f, "image      {} {} ({})", spec.name, spec.version, spec.channel)?;
+        write!(f, "packages   {} {} from {}", source.suite, source.components.join(" "), source.mirror)?;
+        match &source.security_mirror {
+            Some(mirror) => writeln!(f, ", security fixes from {mirror}")?,
+            None => writeln!(f, ", no security fixes")?,
+        }
+        match &facts.lock {
+            Some(lock) => writeln!(f, "versions   exactly those of {}", lock.display())?,
+            None => writeln!(f, "versions   the newest the mirror has")?,
+        }
+        writeln!(f, "install    {}", self.root_packages.join(" "))?;
+        writeln!(f, "leave out  {}", spec.drop.join(" "))?;
+        writeln!(f, "tools      {}", self.tool_packages.join(" "))?;
+        for overlay in &spec.overlays {
+            writeln!(f, "overlay    {}", overlay.display())?;
+        }
+        writeln!(f, "start      {}", spec.units.join(" "))?;
+        match &facts.signing {
+            Signing::Development => writeln!(f, "signed     with a development key of the cache")?,
+            Signing::Key(path) => writeln!(f, "signed     with {}", path.display())?,
+        }
+        let layout = layout(spec, Uuid::nil()).map_err(|_| fmt::Error)?;
+        writeln!(f, "disk       {}", layout.disk_size())?;
+        for placed in layout.partitions() {
+            writeln!(
+                f,
+                "  {} {:<8} sector {:>8}  {}",
+                placed.partition.number,
+                placed.partition.label,
+                placed.first_lba,
+                placed.size()
+            )?;
+        }
+        for (number, step) in (1..).zip(Step::ALL) {
+            writeln!(f, "{number:>2}. {:<10} {}", step.name(), step.sentence())?;
+        }
+        writeln!(f, "into       {}", facts.output.display())
+    }
+}
+
+/// Why nothing can be planned.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error(
+        "no Debian mirror is known: apt on this host has none configured. Name one, for example from \
+         https://www.debian.org/mirror/list, with --mirror URL or `mirror:` in the spec"
+    )]
+    NoMirror,
+    #[error("the partitions do not fit")]
+    Layout(#[from] PlanLayoutError),
+}
+
+/// The smallest slot for a root of that size, and what is recommended: twice its content.
+pub(crate) fn slot_sizes(content: Bytes) -> (Bytes, Bytes) {
+    let round = |bytes: u64| Bytes::new(bytes.next_multiple_of(1 << 20));
+    (round(content.get()), round(content.get() * 2))
+}

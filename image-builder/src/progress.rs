@@ -1,0 +1,120 @@
+//! Tells how a build goes: bars on a terminal, lines in a log, events for machines.
+#![expect(clippy::disallowed_methods, reason = "effects live here: it looks at the clock")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::plan::Step;
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Bars,
+    Events,
+    Lines,
+}
+
+/// Who wants to read the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Machines,
+    People,
+}
+
+/// The progress of one build.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    manner: Manner,
+    started: Instant,
+    running: Option<(Step, Instant, ProgressBar)>,
+}
+
+impl Progress {
+    pub(crate) fn new(audience: Audience) -> Self {
+        let manner = match audience {
+            Audience::Machines => Manner::Events,
+            Audience::People if std::io::stderr().is_terminal() => Manner::Bars,
+            Audience::People => Manner::Lines,
+        };
+        Self { manner, started: Instant::now(), running: None }
+    }
+
+    /// Ends the step before and begins this one.
+    pub(crate) fn begin(&mut self, step: Step) {
+        self.finish();
+        let bar = match self.manner {
+            Manner::Bars => spinner(step),
+            Manner::Events | Manner::Lines => ProgressBar::hidden(),
+        };
+        if self.manner == Manner::Events {
+            event(&serde_json::json!({ "event": "begin", "step": step.name(), "text": step.sentence() }));
+        }
+        self.running = Some((step, Instant::now(), bar));
+    }
+
+    /// Says what the running step found out, in a few words.
+    pub(crate) fn say(&mut self, text: &str) {
+        match (self.manner, &self.running) {
+            (Manner::Bars, Some((_, _, bar))) => bar.set_message(text.to_owned()),
+            (Manner::Events, Some((step, ..))) => {
+                event(&serde_json::json!({ "event": "note", "step": step.name(), "text": text }));
+            }
+            (Manner::Lines, Some((step, ..))) => eprintln!("{:>10}  {text}", step.name()),
+            (_, None) => {}
+        }
+    }
+
+    /// Ends the running step.
+    pub(crate) fn finish(&mut self) {
+        let Some((step, since, bar)) = self.running.take() else { return };
+        let took = since.elapsed();
+        match self.manner {
+            Manner::Bars => {
+                let message = bar.message();
+                bar.finish_and_clear();
+                eprintln!("{:>10}  {:>6.1} s  {message}", step.name(), took.as_secs_f64());
+            }
+            Manner::Events => {
+                event(&serde_json::json!({ "event": "end", "step": step.name(), "seconds": seconds(took) }));
+            }
+            Manner::Lines => eprintln!("{:>10}  {:>6.1} s", step.name(), took.as_secs_f64()),
+        }
+    }
+
+    /// How long it all took.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// A bar that is cleared, not finished, when its step fails.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((_, _, bar)) = self.running.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn spinner(step: Step) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(step.name());
+    bar.set_message(step.sentence());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// One line of JSON.
+pub(crate) fn event(value: &serde_json::Value) {
+    println!("{value}");
+}

@@ -1,0 +1,68 @@
+//! Where an image's bytes are: by package and by folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::json;
+
+use crate::rootfs::compose::Database;
+use crate::rootfs::tree::{Kind, Tree};
+
+/// Bytes of files by who owns them and where they lie, the largest first.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    total: u64,
+    packages: Vec<(String, u64)>,
+    folders: Vec<(String, u64)>,
+}
+
+/// What no package owns: made by maintainer scripts, overlays or this program.
+const UNOWNED: &str = "(no package)";
+
+/// Measures a root.
+pub(crate) fn measure(tree: &Tree, database: &Database, kept: &BTreeSet<String>) -> Sizes {
+    let mut packages: BTreeMap<String, u64> = BTreeMap::new();
+    let mut folders: BTreeMap<String, u64> = BTreeMap::new();
+    let mut total = 0;
+    for (path, entry) in tree.iter() {
+        let Kind::File(content) = &entry.kind else { continue };
+        let owner = database
+            .owners(path)
+            .and_then(|owners| owners.iter().find(|owner| kept.contains(*owner)))
+            .map_or(UNOWNED, String::as_str);
+        let folder: Vec<&str> = path.split('/').take(3).collect();
+        let folder = folder[..folder.len().saturating_sub(1).max(1)].join("/");
+        *packages.entry(owner.to_owned()).or_default() += content.size();
+        *folders.entry(format!("/{folder}")).or_default() += content.size();
+        total += content.size();
+    }
+    Sizes { total, packages: largest_first(packages), folders: largest_first(folders) }
+}
+
+fn largest_first(sizes: BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let mut sizes: Vec<(String, u64)> = sizes.into_iter().collect();
+    sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    sizes
+}
+
+impl Sizes {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let list = |sizes: &[(String, u64)]| -> Vec<serde_json::Value> {
+            sizes.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect()
+        };
+        json!({ "bytes": self.total, "packages": list(&self.packages), "folders": list(&self.folders) })
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>12}  all files of the root", self.total)?;
+        for (title, sizes) in [("package", &self.packages), ("folder", &self.folders)] {
+            writeln!(f, "\n{:>12}  {title}", "bytes")?;
+            for (name, bytes) in sizes {
+                writeln!(f, "{bytes:>12}  {name}")?;
+            }
+        }
+        Ok(())
+    }
+}

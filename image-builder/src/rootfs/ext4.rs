@@ -1,0 +1,111 @@
+//! The root's ext4 file system: how large it must be, and how Debian's own mke2fs makes it.
+//!
+//! The image is the same on every host because the mke2fs of the suite being built is run, with fixed
+//! identifiers and times, on a tar stream. Features are those GRUB 2.12 reads: neither
+//! `metadata_csum_seed` nor `orphan_file`; no journal, since nobody ever writes to it.
+
+use image_format::bytes::Bytes;
+use uuid::Uuid;
+
+use super::tree::{Kind, Tree};
+
+const BLOCK: u64 = 4096;
+const INODE: u64 = 256;
+/// A block group: as many blocks as one block of bitmap has bits.
+const GROUP: u64 = BLOCK * 8;
+
+/// What a file system must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) inodes: u64,
+    /// Size of the file system, a multiple of 1 MiB.
+    pub(crate) size: Bytes,
+}
+
+/// Measures a tree.
+pub(crate) fn measure(tree: &Tree) -> Extent {
+    let mut inodes = 0;
+    let mut blocks = 0;
+    for (path, entry) in tree.iter() {
+        inodes += u64::from(!matches!(entry.kind, Kind::HardLink(_)));
+        blocks += match &entry.kind {
+            Kind::File(content) => {
+                let data = content.size().div_ceil(BLOCK);
+                // An extent covers 32768 blocks; four fit in the inode, more need a block of their own.
+                data + u64::from(data > 4 * GROUP)
+            }
+            Kind::Directory => directory_blocks(tree, path),
+            Kind::Symlink(target) => u64::from(target.len() >= 60),
+            Kind::HardLink(_) => 0,
+        };
+    }
+    let inodes = (inodes + 32).next_multiple_of(BLOCK / INODE);
+    let tables = inodes.div_ceil(BLOCK / INODE);
+    let groups = (blocks + tables).div_ceil(GROUP) + 1;
+    // Superblock copies, descriptors and bitmaps; some slack, since groups divide unevenly.
+    let total = blocks + tables + groups * (4 + BLOCK / INODE) + blocks / 128 + 512;
+    Extent { inodes, size: Bytes::new((total * BLOCK).next_multiple_of(1 << 20)) }
+}
+
+/// Blocks of a directory's names: each takes 8 bytes and its name, in multiples of four.
+fn directory_blocks(tree: &Tree, path: &str) -> u64 {
+    let below = path.len() + 1;
+    let bytes: u64 = tree
+        .below(path)
+        .filter(|(found, _)| !found[below..].contains('/'))
+        .map(|(found, _)| 8 + (found.len() - below).next_multiple_of(4) as u64)
+        .sum();
+    // A directory that grows into an index keeps its blocks about two thirds full.
+    if bytes + 24 <= BLOCK { 1 } else { (bytes * 3 / 2).div_ceil(BLOCK) + 1 }
+}
+
+/// The arguments of mke2fs for an image at `offset` of the file `device`, filled from a tar stream on
+/// the standard input.
+pub(crate) fn arguments(extent: Extent, uuid: Uuid, label: &str, device: &str, offset: Bytes) -> Vec<String> {
+    let extended =
+        format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard,offset={}", offset.get());
+    [
+        "-q",
+        "-t",
+        "ext4",
+        "-b",
+        &BLOCK.to_string(),
+        "-I",
+        &INODE.to_string(),
+        "-N",
+        &extent.inodes.to_string(),
+        "-m",
+        "0",
+        "-O",
+        "^has_journal,^resize_inode,^metadata_csum_seed,^orphan_file",
+        "-U",
+        &uuid.to_string(),
+        "-L",
+        label,
+        "-E",
+        &extended,
+        "-d",
+        "-",
+        device,
+        &format!("{}k", extent.size.get() >> 10),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rootfs::tree::Entry;
+
+    #[test]
+    fn a_file_system_is_larger_than_what_it_holds() {
+        let mut tree = Tree::default();
+        tree.insert("a", Entry::file(vec![1; 5 << 20], 0o644));
+
+        let extent = measure(&tree);
+
+        assert!(extent.size > Bytes::mib(5) && extent.size <= Bytes::mib(9), "{}", extent.size);
+        assert!(extent.size.get().is_multiple_of(1 << 20));
+    }
+}

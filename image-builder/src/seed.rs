@@ -1,0 +1,83 @@
+//! Puts first-boot data into the ESP of an image: NoCloud files that any computer can also drop there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image_format::layout::{Partition, Role};
+
+use crate::boot::esp::SEED;
+use crate::boot::fat::{self, FatFile};
+use crate::cli;
+use crate::disk::Disk;
+use crate::inspect::table::{self, ReadTableError};
+
+/// No cloud hands over more; the agent reads no more.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Writes the given files; gives the names of those it wrote.
+pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedError> {
+    let image = &arguments.image;
+    let mut files = Vec::new();
+    let mut names = Vec::new();
+    for (name, source) in [
+        ("user-data", &arguments.user_data),
+        ("meta-data", &arguments.meta_data),
+        ("network-config", &arguments.network_config),
+    ] {
+        let Some(source) = source else { continue };
+        files.push(FatFile { path: format!("{SEED}/{name}"), bytes: read(source)? });
+        names.push(name);
+    }
+    if files.is_empty() {
+        return Err(SeedError::Nothing);
+    }
+    let failed = |source| SeedError::Image { image: image.clone(), source };
+    let disk = Disk::open(image).map_err(failed)?;
+    let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.clone(), source })?;
+    let esp = table
+        .labelled(Partition::of(Role::Esp).label)
+        .ok_or_else(|| SeedError::NoEsp { image: image.clone() })?;
+    let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
+    let after = fat::add(before.clone(), &files).map_err(failed)?;
+    write_changes(&disk, esp.offset().get(), &before, &after).map_err(failed)?;
+    Ok(names)
+}
+
+/// Writes only what differs, so that a sparse image stays sparse; the FAT after the files' data, which
+/// nothing refers to until then.
+fn write_changes(disk: &Disk, start: u64, before: &[u8], after: &[u8]) -> io::Result<()> {
+    const PIECE: usize = 4096;
+    for (index, (old, new)) in before.chunks(PIECE).zip(after.chunks(PIECE)).enumerate().rev() {
+        if old != new {
+            disk.write(image_format::bytes::Bytes::new(start + (index * PIECE) as u64), new)?;
+        }
+    }
+    disk.sync()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SeedError> {
+    let failed = |source| SeedError::Read { path: path.to_owned(), source };
+    let size = fs::metadata(path).map_err(failed)?.len();
+    if size > MOST_BYTES {
+        return Err(SeedError::TooLarge { path: path.to_owned(), size });
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// Why an image could not be seeded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeedError {
+    #[error("cannot change the image {image}")]
+    Image { image: PathBuf, source: io::Error },
+    #[error("{image} has no EFI partition, so it is no image of ours")]
+    NoEsp { image: PathBuf },
+    #[error("nothing to seed: give --user-data, --meta-data or --network-config")]
+    Nothing,
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot find the partitions of {image}")]
+    Table { image: PathBuf, source: ReadTableError },
+    #[error("{path} has {size} bytes; machines read at most {MOST_BYTES}")]
+    TooLarge { path: PathBuf, size: u64 },
+}

@@ -1,0 +1,511 @@
+//! What each key of a spec means, and what is wrong with a document that says something else.
+//!
+//! Pure: layers of YAML in, a [`Spec`] and diagnostics out. A layer later in the list overrides an
+//! earlier one's values and extends its lists. Invariant: a `Spec` comes out only whole.
+
+use std::path::{Path, PathBuf};
+
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::spelling;
+use document::yaml::{Entry, Node, Style, Value};
+use image_format::bytes::Bytes;
+use image_format::version::Version;
+
+use super::{BootPackages, Debian, Engine, Kernel, Modules, Partitions, Spec};
+use crate::rootfs::accounts::Account;
+
+/// One file of a spec.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) root: Node,
+    /// Relative paths of the file start here.
+    pub(crate) folder: PathBuf,
+}
+
+const KEYS: [&str; 20] = [
+    "accounts",
+    "boot",
+    "channel",
+    "components",
+    "drop",
+    "engine",
+    "include",
+    "initramfs",
+    "kernel",
+    "mirror",
+    "name",
+    "overlays",
+    "packages",
+    "partitions",
+    "release_keys",
+    "remove",
+    "security_mirror",
+    "suite",
+    "units",
+    "version",
+];
+
+/// The file that a layer includes.
+pub(crate) fn include(root: &Node) -> Option<(String, &Node)> {
+    let Value::Mapping(entries) = &root.value else { return None };
+    let entry = entries.iter().find(|entry| entry.key == "include")?;
+    match &entry.value.value {
+        Value::Scalar(scalar) => Some((scalar.text.clone(), &entry.value)),
+        _ => None,
+    }
+}
+
+/// Checks all layers together.
+pub(crate) fn check(layers: &[Layer], found: &mut Diagnostics) -> Option<Spec> {
+    let mut draft = Draft::default();
+    for layer in layers {
+        draft.read(layer, found);
+    }
+    let last = layers.last()?;
+    draft.finish(&last.root, found)
+}
+
+/// A spec while it is being gathered.
+#[derive(Default)]
+struct Draft {
+    name: Option<String>,
+    version: Option<Version>,
+    channel: Option<String>,
+    suite: Option<String>,
+    components: Vec<String>,
+    mirror: Option<String>,
+    security_mirror: Option<String>,
+    engine: Option<Engine>,
+    packages: Vec<String>,
+    drop: Vec<String>,
+    remove: Vec<String>,
+    kernel_package: Option<String>,
+    command_line: Option<String>,
+    initramfs: Modules,
+    shim: Option<String>,
+    grub_efi: Option<String>,
+    grub_bios: Option<String>,
+    overlays: Vec<PathBuf>,
+    accounts: Vec<Account>,
+    units: Vec<String>,
+    root_size: Option<Bytes>,
+    state_size: Option<Bytes>,
+    release_keys: Vec<PathBuf>,
+}
+
+impl Draft {
+    fn read(&mut self, layer: &Layer, found: &mut Diagnostics) {
+        let mut reader = Reader { found };
+        for Entry { key, key_at: _, value } in reader.mapping("", &layer.root, &KEYS) {
+            match key.as_str() {
+                "accounts" => self.accounts.extend(reader.accounts(value)),
+                "boot" => self.boot(&mut reader, value),
+                "channel" => reader.set(&mut self.channel, key, value, word),
+                "components" => reader.extend(&mut self.components, key, value, word),
+                "drop" => reader.extend(&mut self.drop, key, value, package),
+                "engine" => reader.set(&mut self.engine, key, value, engine),
+                "initramfs" => self.initramfs(&mut reader, value),
+                "kernel" => self.kernel(&mut reader, value),
+                "mirror" => reader.set(&mut self.mirror, key, value, url),
+                "name" => reader.set(&mut self.name, key, value, word),
+                "overlays" => reader.extend(&mut self.overlays, key, value, |text| path(&layer.folder, text)),
+                "packages" => reader.extend(&mut self.packages, key, value, package),
+                "partitions" => self.partitions(&mut reader, value),
+                "release_keys" => {
+                    reader.extend(&mut self.release_keys, key, value, |text| path(&layer.folder, text));
+                }
+                "remove" => reader.extend(&mut self.remove, key, value, inside),
+                "security_mirror" => reader.set(&mut self.security_mirror, key, value, url),
+                "suite" => reader.set(&mut self.suite, key, value, word),
+                "units" => reader.extend(&mut self.units, key, value, unit),
+                "version" => reader.set(&mut self.version, key, value, version),
+                _ => {}
+            }
+        }
+    }
+
+    fn boot(&mut self, reader: &mut Reader<'_>, node: &Node) {
+        for Entry { key, value, .. } in reader.mapping("boot", node, &["grub_bios", "grub_efi", "shim"]) {
+            match key.as_str() {
+                "grub_bios" => reader.set(&mut self.grub_bios, "boot.grub_bios", value, package),
+                "grub_efi" => reader.set(&mut self.grub_efi, "boot.grub_efi", value, package),
+                _ => reader.set(&mut self.shim, "boot.shim", value, package),
+            }
+        }
+    }
+
+    fn initramfs(&mut self, reader: &mut Reader<'_>, node: &Node) {
+        for Entry { key, value, .. } in reader.mapping("initramfs", node, &["always", "on_demand"]) {
+            match key.as_str() {
+                "always" => reader.extend(&mut self.initramfs.always, "initramfs.always", value, word),
+                _ => reader.extend(&mut self.initramfs.on_demand, "initramfs.on_demand", value, word),
+            }
+        }
+    }
+
+    fn kernel(&mut self, reader: &mut Reader<'_>, node: &Node) {
+        for Entry { key, value, .. } in reader.mapping("kernel", node, &["command_line", "package"]) {
+            match key.as_str() {
+                "command_line" => {
+                    reader.set(&mut self.command_line, "kernel.command_line", value, command_line);
+                }
+                _ => reader.set(&mut self.kernel_package, "kernel.package", value, package),
+            }
+        }
+    }
+
+    fn partitions(&mut self, reader: &mut Reader<'_>, node: &Node) {
+        for Entry { key, value, .. } in reader.mapping("partitions", node, &["root", "state"]) {
+            match key.as_str() {
+                "root" => reader.set(&mut self.root_size, "partitions.root", value, size),
+                _ => reader.set(&mut self.state_size, "partitions.state", value, size),
+            }
+        }
+    }
+
+    fn finish(self, root: &Node, found: &mut Diagnostics) -> Option<Spec> {
+        let mut missing = |key: &str| {
+            if found.list().iter().any(|diagnostic| diagnostic.key == key) {
+                return;
+            }
+            let message = format!("`{key}` is given neither here nor in an included spec");
+            found.push(Diagnostic::error(Code::MissingKey, root.at, message).key(key));
+        };
+        let mut need = |value: Option<String>, key: &str| {
+            value.or_else(|| {
+                missing(key);
+                None
+            })
+        };
+        let name = need(self.name, "name");
+        let kernel_package = need(self.kernel_package, "kernel.package");
+        let shim = need(self.shim, "boot.shim");
+        let grub_efi = need(self.grub_efi, "boot.grub_efi");
+        let grub_bios = need(self.grub_bios, "boot.grub_bios");
+        let suite = need(self.suite, "suite");
+        if self.version.is_none() {
+            missing("version");
+        }
+        if self.root_size.is_none() {
+            missing("partitions.root");
+        }
+        let engine = self.engine.unwrap_or(Engine::None);
+        let kernel_package = kernel_package?;
+        let mut packages = self.packages;
+        packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
+        packages.push(kernel_package.clone());
+        packages.sort();
+        packages.dedup();
+        Some(Spec {
+            name: name?,
+            version: self.version?,
+            channel: self.channel.unwrap_or_else(|| "development".to_owned()),
+            debian: Debian {
+                suite: suite?,
+                components: if self.components.is_empty() {
+                    vec!["main".to_owned()]
+                } else {
+                    self.components
+                },
+                mirror: self.mirror,
+                security_mirror: self.security_mirror,
+            },
+            packages,
+            drop: self.drop,
+            remove: self.remove,
+            kernel: Kernel { package: kernel_package, command_line: self.command_line.unwrap_or_default() },
+            initramfs: self.initramfs,
+            boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },
+            overlays: self.overlays,
+            accounts: self.accounts,
+            units: self.units,
+            partitions: Partitions {
+                root: self.root_size?,
+                state: self.state_size.unwrap_or(Bytes::mib(64)),
+            },
+            release_keys: self.release_keys,
+        })
+    }
+}
+
+/// Reads nodes and reports what they should have been.
+struct Reader<'a> {
+    found: &'a mut Diagnostics,
+}
+
+impl Reader<'_> {
+    /// The entries of a mapping whose keys are known; the others are reported.
+    fn mapping<'n>(&mut self, key: &str, node: &'n Node, known: &[&str]) -> Vec<&'n Entry> {
+        let Value::Mapping(entries) = &node.value else {
+            self.wrong_shape(key, node, "a mapping of keys to values");
+            return Vec::new();
+        };
+        let (good, unknown): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| known.contains(&entry.key.as_str()));
+        for entry in unknown {
+            let message =
+                format!("`{}` is no key of {}", entry.key, if key.is_empty() { "a spec" } else { key });
+            let diagnostic = Diagnostic::error(Code::UnknownKey, entry.key_at, message);
+            self.found.push(match spelling::nearest(&entry.key, known.iter().copied()) {
+                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                None => diagnostic.help(format!("known keys: {}", known.join(", "))),
+            });
+        }
+        good
+    }
+
+    /// Reads a scalar into its place, or reports it.
+    fn set<T>(
+        &mut self,
+        place: &mut Option<T>,
+        key: &str,
+        node: &Node,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) {
+        if let Some(value) = self.scalar(key, node, read) {
+            *place = Some(value);
+        }
+    }
+
+    /// Reads a list of scalars into its place; each bad one is reported.
+    fn extend<T>(
+        &mut self,
+        place: &mut Vec<T>,
+        key: &str,
+        node: &Node,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) {
+        let Value::Sequence(items) = &node.value else {
+            self.wrong_shape(key, node, "a list, with a `- ` before each item");
+            return;
+        };
+        place.extend(items.iter().filter_map(|item| self.scalar(key, item, &read)));
+    }
+
+    fn scalar<T>(&mut self, key: &str, node: &Node, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        match &node.value {
+            Value::Scalar(scalar) if !(scalar.style == Style::Plain && node.is_null()) => {
+                match read(&scalar.text) {
+                    Ok(value) => Some(value),
+                    Err(message) => {
+                        self.found.push(
+                            Diagnostic::error(Code::BadValue, node.at, format!("`{key}`: {message}"))
+                                .key(key),
+                        );
+                        None
+                    }
+                }
+            }
+            Value::Unreadable => None,
+            _ => {
+                self.wrong_shape(key, node, "one word or text");
+                None
+            }
+        }
+    }
+
+    fn wrong_shape(&mut self, key: &str, node: &Node, wanted: &str) {
+        let what = if key.is_empty() { "a spec" } else { key };
+        let message = format!("`{what}` is {wanted}, but this is {}", node.shape());
+        self.found.push(Diagnostic::error(Code::WrongType, node.at, message).key(key));
+    }
+
+    fn accounts(&mut self, node: &Node) -> Vec<Account> {
+        let Value::Sequence(items) = &node.value else {
+            self.wrong_shape("accounts", node, "a list of accounts, with a `- ` before each");
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.account(item)).collect()
+    }
+
+    fn account(&mut self, node: &Node) -> Option<Account> {
+        let (mut name, mut uid, mut shell, mut groups) = (None, None, None, Vec::new());
+        for Entry { key, value, .. } in self.mapping("accounts", node, &["groups", "name", "shell", "uid"]) {
+            match key.as_str() {
+                "groups" => self.extend(&mut groups, "accounts.groups", value, word),
+                "name" => self.set(&mut name, "accounts.name", value, word),
+                "shell" => self.set(&mut shell, "accounts.shell", value, absolute),
+                _ => self.set(&mut uid, "accounts.uid", value, uid_number),
+            }
+        }
+        if name.is_none() || uid.is_none() {
+            let message = "an account has a `name` and a `uid`";
+            self.found.push(Diagnostic::error(Code::MissingKey, node.at, message).key("accounts"));
+        }
+        Some(Account {
+            name: name?,
+            uid: uid?,
+            shell: shell.unwrap_or_else(|| "/bin/bash".to_owned()),
+            groups,
+        })
+    }
+}
+
+fn word(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if text.is_empty() || !text.chars().all(allowed) {
+        return Err("letters, digits and `-_.+` only".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn package(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
+    if text.len() < 2 || !text.chars().all(allowed) {
+        return Err("not the name of a Debian package: lower-case letters, digits and `-.+`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn unit(text: &str) -> Result<String, String> {
+    const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
+    match text.rsplit_once('.') {
+        Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
+        _ => Err(format!("not the name of a unit: it ends in .{}", KINDS.join(", ."))),
+    }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    if ["http://", "https://", "file://"].iter().any(|scheme| text.starts_with(scheme)) && !text.contains(' ')
+    {
+        Ok(text.to_owned())
+    } else {
+        Err("not a URL that starts with http://, https:// or file://".to_owned())
+    }
+}
+
+fn command_line(text: &str) -> Result<String, String> {
+    if text.contains(['\n', '\'', '"', '$', '\\']) || text.len() > 300 {
+        return Err("one line of at most 300 characters, without quotes, `$` and backslashes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    Engine::NAMES
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, engine)| *engine)
+        .ok_or_else(|| "one of docker, podman, none".to_owned())
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    text.parse().map_err(|error| format!("not a version: {error}"))
+}
+
+fn size(text: &str) -> Result<Bytes, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match text[digits..].trim() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "" => return Err(format!("a size needs its unit: {text} MiB, or {text} GiB?")),
+        other => return Err(format!("`{other}` is no unit of size here: KiB, MiB, GiB")),
+    };
+    let bytes = text[..digits].parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    let bytes = bytes.ok_or_else(|| "a size is a whole number and a unit, like 1536 MiB".to_owned())?;
+    if bytes == 0 || !bytes.is_multiple_of(1 << 20) {
+        return Err("a partition is a multiple of 1 MiB".to_owned());
+    }
+    Ok(Bytes::new(bytes))
+}
+
+fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
+    let path = folder.join(text);
+    // A missing one is a mistake of the spec, so it is found with the others.
+    if path.exists() { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
+}
+
+fn inside(text: &str) -> Result<String, String> {
+    if text.starts_with('/') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("a path inside the root, without a leading slash, like usr/share/doc".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("an absolute path".to_owned()) }
+}
+
+fn uid_number(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(uid @ 1000..=59_999) => Ok(uid),
+        _ => Err("a number from 1000 to 59999, Debian's range for people".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use document::yaml;
+
+    use super::*;
+
+    const WHOLE: &str = "\
+name: test
+version: 1.2.3
+suite: trixie
+packages: [systemd]
+kernel: {package: linux-image-cloud-amd64}
+boot: {shim: shim-signed, grub_efi: grub-efi-amd64-signed, grub_bios: grub-pc-bin}
+partitions: {root: 1 GiB}
+";
+
+    fn checked(texts: &[&str]) -> (Option<Spec>, Vec<String>) {
+        let mut found = Diagnostics::default();
+        let layers: Vec<Layer> = (0..)
+            .zip(texts)
+            .map(|(part, text)| Layer {
+                root: yaml::parse(text, part, &mut found).unwrap(),
+                folder: PathBuf::new(),
+            })
+            .collect();
+        let spec = check(&layers, &mut found);
+        let messages = found
+            .list()
+            .iter()
+            .map(|found| {
+                let help = found.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+                format!("{}:{} {}{help}", found.at.line, found.at.column, found.message)
+            })
+            .collect();
+        (spec, messages)
+    }
+
+    #[test]
+    fn a_later_layer_overrides_values_and_extends_lists() {
+        let (spec, messages) = checked(&[WHOLE, "name: cloud\npackages: [sudo]\nengine: docker\n"]);
+
+        let spec = spec.unwrap();
+        assert_eq!(messages, [""; 0]);
+        assert_eq!(spec.name, "cloud");
+        assert_eq!(
+            spec.packages,
+            ["docker-cli", "docker.io", "iptables", "linux-image-cloud-amd64", "sudo", "systemd"]
+        );
+        assert_eq!(spec.partitions, Partitions { root: Bytes::GIB, state: Bytes::mib(64) });
+    }
+
+    #[test]
+    fn all_mistakes_are_found_at_once_with_their_places() {
+        let (_, messages) = checked(&[&WHOLE
+            .replace("packages: [systemd]", "pakages: [systemd]")
+            .replace("1 GiB", "1024")
+            .replace("version: 1.2.3", "version: [1]")]);
+
+        assert_eq!(
+            messages,
+            [
+                "4:1 `pakages` is no key of a spec (did you mean `packages`?)",
+                "2:10 `version` is one word or text, but this is a list",
+                "7:20 `partitions.root`: a size needs its unit: 1024 MiB, or 1024 GiB?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_path_may_not_leave_the_root() {
+        let (_, messages) = checked(&[WHOLE, "remove: [usr/share/doc, /etc, a/../b]\n"]);
+
+        assert_eq!(messages.len(), 2);
+    }
+}

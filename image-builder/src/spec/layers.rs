@@ -1,0 +1,82 @@
+//! Reads a spec and the specs it includes, and gathers every complaint before it gives up.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use document::caret::{self, Excerpts};
+use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use document::source::Sources;
+use document::yaml::{self, Node};
+
+use super::Spec;
+use super::check::{self, Layer};
+
+/// Includes deeper than this are taken for a circle.
+const DEEPEST: usize = 8;
+
+/// Reads a spec file.
+pub(crate) fn read(path: &Path) -> Result<Spec, SpecError> {
+    let mut reading = Reading::default();
+    reading.file(path, 0)?;
+    let spec = check::check(&reading.layers, &mut reading.found);
+    match spec {
+        Some(spec) if reading.found.worst() < Some(Severity::Error) => Ok(spec),
+        _ => {
+            reading.found.sort();
+            Err(SpecError::Invalid {
+                path: path.to_owned(),
+                report: caret::render(&reading.found, &reading.sources, Excerpts::Shown),
+            })
+        }
+    }
+}
+
+/// The files read so far, the included ones first.
+#[derive(Default)]
+struct Reading {
+    sources: Sources,
+    layers: Vec<Layer>,
+    found: Diagnostics,
+}
+
+impl Reading {
+    fn file(&mut self, path: &Path, depth: usize) -> Result<(), SpecError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
+        let part = self.sources.add(path.display().to_string(), text.clone());
+        let Some(root) = yaml::parse(&text, part, &mut self.found) else { return Ok(()) };
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        if let Some((included, node)) = check::include(&root) {
+            if depth == DEEPEST {
+                let message =
+                    format!("`include` goes deeper than {DEEPEST} files; do they include each other?");
+                self.found.push(Diagnostic::error(Code::LimitExceeded, node.at, message));
+            } else {
+                self.included(&folder.join(included), node, depth)?;
+            }
+        }
+        self.layers.push(Layer { root, folder });
+        Ok(())
+    }
+
+    fn included(&mut self, path: &Path, node: &Node, depth: usize) -> Result<(), SpecError> {
+        match self.file(path, depth + 1) {
+            Err(SpecError::Read { source, .. }) => {
+                let message = format!("cannot read the included {}: {source}", path.display());
+                self.found.push(Diagnostic::error(Code::BadValue, node.at, message));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Why a spec is no spec.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpecError {
+    #[error("cannot read the spec {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{report}\ncannot use the spec {path}: nothing was built")]
+    Invalid { path: PathBuf, report: String },
+}
