@@ -4,5 +4,9 @@
 //! to decide anything about it. Invariant: a [`cluster::Cluster`] shows the store at exactly one revision.
 
 pub mod cluster;
+pub mod keys;
 pub mod memory;
+pub mod picture;
+pub mod records;
 pub mod registry;
+pub mod writes;

@@ -147,6 +147,7 @@ impl Converger {
             Change::Unit(name) | Change::State(name, _) => {
                 self.touched.insert(name.clone());
             }
+            Change::Order => {}
             Change::Everything => self.observe_everything(cluster, now),
         }
     }

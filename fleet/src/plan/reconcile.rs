@@ -170,7 +170,7 @@ impl Duties {
     pub fn observe(&mut self, cluster: &Cluster, change: &Change) -> bool {
         match change {
             Change::Machine(id) => *id == self.me && !self.globals.is_empty(),
-            Change::State(..) => false,
+            Change::State(..) | Change::Order => false,
             Change::Unit(name) => self.observe_unit(cluster, name),
             Change::Everything => {
                 let mine = cluster.assignments.iter().filter(|(_, place)| place.machine == self.me);

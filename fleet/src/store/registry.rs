@@ -111,6 +111,8 @@ pub enum Change {
     Unit(UnitName),
     /// A machine says something else of a unit.
     State(UnitName, MachineId),
+    /// Somebody gave the engine an order.
+    Order,
     /// The picture was read anew: look at everything.
     Everything,
 }
