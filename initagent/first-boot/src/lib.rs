@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Carries out what a user asked for, on the running machine.
+//!
+//! Knows the order of a run: find the platform, fetch, plan, apply, report. Refuses to decide what a
+//! document means: plans come from [`user_data`]. Invariants: once per instance; a failed item costs
+//! the others nothing; user-data can't cost the machine its SSH access.
+
+mod accounts;
+mod apply;
+mod digits;
+mod facts;
+mod files;
+mod judge;
+mod outcome;
+mod programs;
+mod record;
+mod root;
+mod run;
+mod step_error;
+mod web;
+
+pub use judge::{Judgement, Listing, Style, plan, validate};
+pub use outcome::{Outcome, Verdict};
+pub use programs::{Call, Programs, Real as RealPrograms, RunError};
+pub use root::Root;
+pub use run::{Machine, Options, Status, apply_file, run, status};
+pub use web::{Real as RealWeb, Web, WebError};

@@ -7,7 +7,8 @@
 const LONGEST: usize = 40;
 
 /// The known name that is nearest to what was written, if one is near enough.
-pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written: Vec<char> = written.chars().take(LONGEST + 1).collect();
     let allowed = match written.len() {
         0..=2 => 1,

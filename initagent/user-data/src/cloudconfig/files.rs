@@ -218,7 +218,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Unpacks gzip, up to a bound.
-pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut unpacked = Vec::new();
     let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(MOST_UNPACKED + 1);
     if reader.read_to_end(&mut unpacked).is_err() {

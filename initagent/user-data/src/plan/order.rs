@@ -56,6 +56,7 @@ pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
     accounts(&mut plan, config, facts);
     settings(&mut plan, config, facts);
     files(&mut plan, config);
+    guard(&mut plan, config, facts);
     units(&mut plan, config);
     scripts_of(&mut plan, config, scripts);
     closing(&mut plan, config);
@@ -299,6 +300,26 @@ fn files(plan: &mut Plan, config: &Config) {
         } else {
             plan.once(stage, origin, step);
         }
+    }
+}
+
+/// What was written may concern access: keys are added again, then sshd is asked.
+fn guard(plan: &mut Plan, config: &Config, facts: &Facts) {
+    let written = |place: &str| config.files.iter().any(|file| file.value.file.path.contains(place));
+    if written("/.ssh") {
+        let again: Vec<Step> = plan
+            .steps
+            .iter()
+            .filter(|planned| matches!(planned.step, Step::AuthorizeKeys { .. }))
+            .map(|planned| planned.step.clone())
+            .collect();
+        for step in again {
+            plan.once(Stage::DeferredFiles, Origin::from("agent"), step);
+        }
+    }
+    let own = !config.access.host_keys.is_empty() || sshd(config).is_some() || facts.is_clone;
+    if own || written("/etc/ssh/") || written("/.ssh") {
+        plan.once(Stage::DeferredFiles, Origin::from("agent"), Step::GuardAccess);
     }
 }
 

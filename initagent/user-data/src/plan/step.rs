@@ -23,6 +23,9 @@ pub enum Step {
     CreateGroup(Group),
     /// Makes a user, or changes what may be changed of one that exists.
     CreateUser(User),
+    /// Asks sshd whether it would start with the files as they are now, and takes back what this run
+    /// wrote below /etc/ssh if it would not.
+    GuardAccess,
     /// Fetches public keys and adds them to a user's `authorized_keys`.
     ImportKeys {
         /// Whose.

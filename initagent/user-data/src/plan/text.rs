@@ -50,6 +50,7 @@ pub fn describe(step: &Step) -> String {
         Step::ChangePower(power) => power_line(power),
         Step::CreateGroup(group) => group_line(group),
         Step::CreateUser(user) => user_line(user),
+        Step::GuardAccess => "check that sshd starts, else take back what was written for it".to_owned(),
         Step::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
         Step::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
         Step::EnableUnit { name, enable, runtime } => {

@@ -1,0 +1,230 @@
+//! Keys, host keys, and the watch over both.
+//!
+//! Knows sshd's files and what it asks of their owners. Refuses to take a key away. Invariant: after
+//! this, sshd starts and finds the keys, whatever else the document wrote.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use user_data::plan::step::{HostKeys, KeySource};
+use user_data::ssh_key;
+
+use super::Host;
+use crate::accounts::{self, Login};
+use crate::files::{self, Change, Rights};
+use crate::programs::Call;
+use crate::step_error::StepError;
+
+/// More keys than anyone has.
+const MOST_KEYS: u64 = 1 << 20;
+const SSH_FOLDER: &str = "/etc/ssh";
+/// sshd refuses to run without it.
+const SEPARATION: &str = "/run/sshd";
+
+/// Adds keys to those a user has, and sees to the rights that sshd insists on.
+pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
+    let login = accounts::user(host.root, user)
+        .ok_or_else(|| StepError::NoAccount { kind: "user", name: user.to_owned() })?;
+    let home = host.root.path(&login.home);
+    let change = prepare_home(&home, &login, host)?;
+    let folder = home.join(".ssh");
+    refuse_link(&folder)?;
+    let change = change.and(files::make_directory(&folder, owned(&login, 0o700))?);
+    let path = folder.join("authorized_keys");
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    let mut text = known.clone();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for key in keys.iter().filter(|key| !known.lines().any(|line| line.trim() == key.as_str())) {
+        text.extend([key.as_str(), "\n"]);
+    }
+    Ok(change.and(files::write_durably(&path, text.as_bytes(), owned(&login, 0o600))?))
+}
+
+fn owned(login: &Login, mode: u32) -> Rights {
+    Rights { uid: login.uid, gid: login.gid, mode }
+}
+
+/// The home directory: there, the user's own, and not writable by others, or sshd ignores its keys.
+fn prepare_home(home: &Path, login: &Login, host: &Host<'_>) -> Result<Change, StepError> {
+    let Ok(meta) = fs::metadata(home) else {
+        files::make_parents(home, Rights { uid: 0, gid: 0, mode: 0o755 })?;
+        files::make_directory(home, owned(login, 0o750))?;
+        copy_skeleton(home, login, host);
+        return Ok(Change::Made);
+    };
+    let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
+    if mode & 0o022 == 0 && (uid == login.uid || uid == 0) {
+        return Ok(Change::None);
+    }
+    files::make_directory(home, owned(login, mode & !0o022))
+}
+
+/// The files a new home begins with. They are a comfort: what can't be copied is left out.
+fn copy_skeleton(home: &Path, login: &Login, host: &Host<'_>) {
+    let Ok(entries) = fs::read_dir(host.root.path("/etc/skel")) else { return };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if let Some(content) = is_file.then(|| fs::read(entry.path()).ok()).flatten() {
+            let _ = files::write(&home.join(entry.file_name()), &content, owned(login, 0o644));
+        }
+    }
+}
+
+/// A user must not make root write elsewhere.
+fn refuse_link(path: &Path) -> Result<(), StepError> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_symlink() => Err(StepError::Path {
+            path: path.display().to_string(),
+            reason: "is a symbolic link; it is not followed".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Fetches public keys and authorizes them.
+pub(crate) fn import(user: &str, from: &KeySource, host: &Host<'_>) -> Result<Change, StepError> {
+    let url = match from {
+        KeySource::GitHub(account) => format!("https://github.com/{account}.keys"),
+        KeySource::Launchpad(account) => format!("https://launchpad.net/~{account}/+sshkeys"),
+        KeySource::Url(url) => url.clone(),
+    };
+    let answer = host.web.get(&url, &[], MOST_KEYS)?;
+    let keys = keys_in(&answer);
+    if keys.is_empty() {
+        return Err(StepError::NoKeys { user: user.to_owned() });
+    }
+    authorize(user, &keys, host)
+}
+
+/// The good keys of an answer: JSON as GitHub's API gives it, or one a line.
+fn keys_in(answer: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(answer);
+    let listed = serde_json::from_slice::<serde_json::Value>(answer).ok();
+    let lines: Vec<String> = match listed.as_ref().and_then(|list| list.as_array()) {
+        Some(list) => list
+            .iter()
+            .filter_map(|item| item.get("key")?.as_str())
+            .map(|key| key.trim().to_owned())
+            .collect(),
+        None => ssh_key::lines(&text).map(str::to_owned).collect(),
+    };
+    lines.into_iter().filter(|line| ssh_key::check(line).is_ok()).collect()
+}
+
+/// Removes a clone's keys, puts given ones in place, makes those that are missing.
+pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &Host<'_>) -> Result<Change, StepError> {
+    let mut change = Change::None;
+    if keys.renew {
+        change = change.and(remove_host_keys(host)?);
+    }
+    for (name, content) in &keys.given {
+        let mode = if is_public(name) { 0o644 } else { 0o600 };
+        let path = format!("{SSH_FOLDER}/{name}");
+        remember(&path, host);
+        let rights = Rights { uid: 0, gid: 0, mode };
+        change =
+            change.and(files::write_durably(&host.root.path(&path), content.reveal().as_bytes(), rights)?);
+    }
+    let given = |kind: &str| keys.given.iter().any(|(name, _)| name.contains(&format!("_{kind}_")));
+    for kind in keys.types.iter().filter(|kind| !given(kind)) {
+        change = change.and(make_host_key(kind, host)?);
+    }
+    Ok(change)
+}
+
+fn is_public(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "pub")
+}
+
+fn remove_host_keys(host: &Host<'_>) -> Result<Change, StepError> {
+    let folder = host.root.path(SSH_FOLDER);
+    let entries = fs::read_dir(&folder).map_err(|source| StepError::Read { path: folder.clone(), source })?;
+    let mut change = Change::None;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
+            change = Change::Made;
+        }
+    }
+    Ok(change)
+}
+
+fn make_host_key(kind: &str, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = host.root.path(&format!("{SSH_FOLDER}/ssh_host_{kind}_key"));
+    let whole = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    if whole(&path) && whole(&path.with_extension("pub")) {
+        return Ok(Change::None);
+    }
+    // One half, or an empty file, is what a power cut leaves; ssh-keygen would ask about it.
+    let _ = fs::remove_file(&path);
+    let _ = fs::remove_file(path.with_extension("pub"));
+    let file = path.display().to_string();
+    host.programs.run(&Call::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
+    Ok(Change::Made)
+}
+
+/// Notes what a file of sshd holds before it is written.
+pub(crate) fn remember(path: &str, host: &Host<'_>) {
+    let path: PathBuf = host.root.path(path);
+    let mut before = host.before.borrow_mut();
+    if !before.iter().any(|(known, _)| *known == path) {
+        before.push((path.clone(), fs::read(&path).ok()));
+    }
+}
+
+/// Asks sshd whether it would start, and puts its files back as they were if not.
+pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
+    files::make_directory(&host.root.path(SEPARATION), Rights { uid: 0, gid: 0, mode: 0o755 })?;
+    let asked = host.programs.run(&Call::new("/usr/sbin/sshd", ["-t"]));
+    let Err(complaint) = asked else {
+        reload_sshd(host);
+        return Ok(Change::None);
+    };
+    let before = host.before.take();
+    for (path, content) in before.iter().rev() {
+        match content {
+            Some(content) => drop(files::write_durably(path, content, rights_of(path))?),
+            None => fs::remove_file(path)
+                .or_else(
+                    |error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) },
+                )
+                .map_err(|source| StepError::Write { path: path.clone(), source })?,
+        }
+    }
+    let names: Vec<String> = before.iter().map(|(path, _)| path.display().to_string()).collect();
+    Err(StepError::Said(format!(
+        "with {} sshd would not start, so it was put back as it was ({complaint})",
+        names.join(", ")
+    )))
+}
+
+/// A private key stays private when it is put back.
+fn rights_of(path: &Path) -> Rights {
+    let private = path.to_string_lossy().ends_with("_key");
+    Rights { uid: 0, gid: 0, mode: if private { 0o600 } else { 0o644 } }
+}
+
+/// If sshd runs already, it takes the new settings; if not, there is nothing to do.
+fn reload_sshd(host: &Host<'_>) {
+    let call = Call::new("systemctl", ["--no-block", "try-reload-or-restart", "ssh.service"]);
+    // Without a running manager sshd is not running either.
+    let _ = host.programs.run(&call);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
+
+    #[test]
+    fn keys_are_found_in_json_and_in_lines() {
+        assert_eq!(keys_in(format!("[{{\"id\": 1, \"key\": \"{KEY}\"}}]").as_bytes()), [KEY]);
+        assert_eq!(keys_in(format!("# a comment\n{KEY}\nnonsense\n").as_bytes()), [KEY]);
+        assert_eq!(keys_in(b"<html>not found</html>"), [""; 0]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Messages, calls home and power.
+//!
+//! Knows the console. Refuses to end the machine while scripts run. Invariant: whoever calls home
+//! says only what was asked for.
+
+use std::fs;
+use std::io::Write;
+
+use user_data::plan::step::{PhoneHome, Power};
+
+use super::{Host, scripts};
+use crate::files::Change;
+use crate::programs::Call;
+use crate::step_error::StepError;
+
+const CONSOLE: &str = "/dev/console";
+
+/// Shows a line on the console, with cloud-init's four variables in it.
+pub(crate) fn show_message(text: &str, host: &Host<'_>) -> Result<Change, StepError> {
+    let uptime = fs::read_to_string(host.root.path("/proc/uptime")).unwrap_or_default();
+    let uptime = uptime.split(' ').next().unwrap_or_default().to_owned();
+    let mut shown = text.to_owned();
+    for (name, value) in [
+        ("uptime", uptime.as_str()),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("datasource", "catamaran"),
+        ("timestamp", ""),
+    ] {
+        shown =
+            shown.replace(&format!("${name}"), value).replace(&format!("${}", name.to_uppercase()), value);
+    }
+    say_on_console(&(shown.trim_end().to_owned() + "\n"), host)
+}
+
+/// Writes to the console.
+pub(crate) fn say_on_console(text: &str, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = host.root.path(CONSOLE);
+    let said =
+        fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+    said.map(|()| Change::Made).map_err(|source| StepError::Write { path, source })
+}
+
+/// Posts what was asked for.
+pub(crate) fn phone_home(home: &PhoneHome, host: &Host<'_>) -> Result<Change, StepError> {
+    let url = home.url.replace("$INSTANCE_ID", host.instance_id);
+    let form: Vec<(String, String)> =
+        home.post.iter().filter_map(|name| Some((name.clone(), fact(name, host)?))).collect();
+    host.web.post(&url, &form, home.tries)?;
+    Ok(Change::Made)
+}
+
+fn fact(name: &str, host: &Host<'_>) -> Option<String> {
+    let read = |path: &str| Some(fs::read_to_string(host.root.path(path)).ok()?.trim_end().to_owned());
+    match name {
+        "instance_id" => Some(host.instance_id.to_owned()),
+        "hostname" => read("/etc/hostname").map(|name| name.split('.').next().unwrap_or_default().to_owned()),
+        "fqdn" => read("/etc/hostname"),
+        name => read(&format!("/etc/ssh/ssh_host_{}_key.pub", name.strip_prefix("pub_key_")?)),
+    }
+}
+
+/// Ends the machine after its scripts, as a unit of its own that waits for them.
+pub(crate) fn change_power(power: &Power, host: &Host<'_>) -> Result<Change, StepError> {
+    if let Some(condition) = &power.condition
+        && !holds(condition, host)
+    {
+        return Ok(Change::None);
+    }
+    let scripts = scripts::unit("*");
+    let script = format!(
+        "while systemctl is-active --quiet '{scripts}'; do sleep 1; done; sleep {}; exec systemctl {}",
+        u64::from(power.delay_minutes) * 60,
+        power.mode,
+    );
+    if let Some(message) = &power.message {
+        say_on_console(&format!("{message}\n"), host)?;
+    }
+    let after = scripts::unit("runcmd");
+    host.programs.run(&Call::new(
+        "systemd-run",
+        [
+            "--unit=catamaran-power.service",
+            "--quiet",
+            "--collect",
+            "--no-block",
+            &format!("--property=After={after}"),
+            "--",
+            "/bin/sh",
+            "-c",
+            &script,
+        ],
+    ))?;
+    Ok(Change::Made)
+}
+
+/// Whether the condition's command succeeds; it may take a minute.
+fn holds(condition: &[String], host: &Host<'_>) -> bool {
+    let arguments = ["--quiet", "--collect", "--wait", "--property=RuntimeMaxSec=60", "--"];
+    let arguments = arguments.into_iter().map(str::to_owned).chain(condition.iter().cloned());
+    host.programs.run(&Call::new("systemd-run", arguments)).is_ok()
+}

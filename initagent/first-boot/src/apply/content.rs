@@ -1,0 +1,62 @@
+//! The bytes of a file: here, or fetched and checked.
+//!
+//! Knows digests and gzip. Refuses bytes that do not match their digest. Invariant: nothing is
+//! written before it was checked.
+
+use sha2::{Digest, Sha256, Sha512};
+use user_data::cloudconfig::files::unpack;
+use user_data::plan::step::{Content, Fetch};
+
+use super::Host;
+use crate::digits::hex;
+use crate::step_error::StepError;
+
+/// What a file may have.
+const MOST_FETCHED: u64 = 64 << 20;
+
+/// The bytes.
+pub(crate) fn bytes(content: &Content, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+    match content {
+        Content::Inline(bytes) => Ok(bytes.reveal().clone()),
+        Content::Fetched(fetch) => match (fetched(fetch, host), &fetch.fallback) {
+            (Err(_), Some(fallback)) => Ok(fallback.reveal().clone()),
+            (result, _) => result,
+        },
+    }
+}
+
+fn fetched(fetch: &Fetch, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+    let mut bytes = host.web.get(&fetch.url, &fetch.headers, MOST_FETCHED)?;
+    if fetch.gzip {
+        bytes = unpack(&bytes).map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", fetch.url)))?;
+    }
+    if fetch.hash.as_ref().is_some_and(|hash| !matches(hash, &bytes)) {
+        return Err(StepError::Said(format!(
+            "what {} holds has another digest than was promised",
+            fetch.url
+        )));
+    }
+    Ok(bytes)
+}
+
+/// `sha256-…` or `sha512-…`, in hexadecimal digits; any other kind matches nothing.
+fn matches(promised: &str, bytes: &[u8]) -> bool {
+    match promised.split_once('-') {
+        Some(("sha256", digest)) => hex(&Sha256::digest(bytes)).eq_ignore_ascii_case(digest),
+        Some(("sha512", digest)) => hex(&Sha512::digest(bytes)).eq_ignore_ascii_case(digest),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn only_the_promised_bytes_match() {
+        let digest = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+        assert!(matches(digest, b"hello"));
+        assert!(!matches(digest, b"hallo") && !matches("md5-5d41402abc4b2a76b9719d911017c592", b"hello"));
+    }
+}

@@ -1,0 +1,125 @@
+//! Files, directories and links.
+//!
+//! Knows owners by name and what lies behind symbolic links. Refuses to write through a link to what
+//! the machine is reached by. Invariant: parents that were made are owned as the file is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner};
+use user_data::protected;
+
+use super::{Host, access, content};
+use crate::accounts;
+use crate::files::{self, Change, Rights};
+use crate::step_error::StepError;
+
+/// A file that is appended to is read first.
+const MOST_APPENDED: u64 = 64 << 20;
+
+/// Writes a file of a document.
+pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = place(&file.path, host)?;
+    let rights = rights(&file.owner, file.mode, host)?;
+    let bytes = content::bytes(&file.content, host)?;
+    let bytes = match file.existing {
+        Existing::Append => appended(&path, bytes)?,
+        Existing::Refuse if path.exists() && fs::read(&path).ok().as_deref() != Some(bytes.as_slice()) => {
+            return Err(refusal(&file.path, "is there already, and replacing it was not asked for"));
+        }
+        Existing::Refuse | Existing::Replace => bytes,
+    };
+    if file.path.starts_with("/etc/ssh/") {
+        access::remember(&file.path, host);
+        return files::write_durably(&path, &bytes, rights);
+    }
+    files::write(&path, &bytes, rights)
+}
+
+/// What a file becomes when something is added to its end, once.
+fn appended(path: &Path, addition: Vec<u8>) -> Result<Vec<u8>, StepError> {
+    let read = |source| StepError::Read { path: path.to_owned(), source };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(addition),
+        Err(error) => return Err(read(error)),
+        Ok(meta) if meta.len() > MOST_APPENDED => {
+            return Err(refusal(&path.display().to_string(), "is too large to be appended to"));
+        }
+        Ok(_) => {}
+    }
+    let mut known = fs::read(path).map_err(read)?;
+    if !known.ends_with(&addition) {
+        known.extend(addition);
+    }
+    Ok(known)
+}
+
+/// Makes a directory of a document.
+pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = place(&directory.path, host)?;
+    let rights = rights(&directory.owner, directory.mode, host)?;
+    if directory.overwrite {
+        remove(&path)?;
+    }
+    files::make_parents(&path, rights)?;
+    files::make_directory(&path, rights)
+}
+
+/// Makes a link of a document.
+pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = place(&link.path, host)?;
+    let already = fs::read_link(&path).is_ok_and(|target| target == Path::new(&link.target));
+    if !already && !link.overwrite && fs::symlink_metadata(&path).is_ok() {
+        return Err(refusal(&link.path, "is there already, and replacing it was not asked for"));
+    }
+    if !link.hard {
+        return files::link(&path, &link.target);
+    }
+    remove(&path)?;
+    files::make_parents(&path, rights(&link.owner, 0o755, host)?)?;
+    let linked = fs::hard_link(place(&link.target, host)?, &path);
+    linked.map(|()| Change::Made).map_err(|source| StepError::Link { path, source })
+}
+
+fn remove(path: &Path) -> Result<(), StepError> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(_) => Ok(()),
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.map_err(|source| StepError::Write { path: path.to_owned(), source })
+}
+
+/// Where a path lies, unless links on the way lead to something protected.
+fn place(path: &str, host: &Host<'_>) -> Result<PathBuf, StepError> {
+    let place = host.root.path(path);
+    let existing = place.ancestors().skip(1).find(|parent| parent.exists());
+    let real = existing.and_then(|parent| {
+        let rest = place.strip_prefix(parent).ok()?;
+        Some(Path::new(&host.root.real_path(parent)?).join(rest).display().to_string())
+    });
+    match real.as_deref().and_then(protected::path) {
+        Some(instead) => Err(refusal(path, &format!("leads to a protected place; {instead}"))),
+        None => Ok(place),
+    }
+}
+
+fn refusal(path: &str, reason: &str) -> StepError {
+    StepError::Path { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+fn rights(owner: &Owner, mode: u32, host: &Host<'_>) -> Result<Rights, StepError> {
+    let no = |kind, name: &str| StepError::NoAccount { kind, name: name.to_owned() };
+    let uid = match &owner.user {
+        None => 0,
+        Some(Account::Id(id)) => *id,
+        Some(Account::Name(name)) => accounts::user(host.root, name).ok_or_else(|| no("user", name))?.uid,
+    };
+    let gid = match &owner.group {
+        None => 0,
+        Some(Account::Id(id)) => *id,
+        Some(Account::Name(name)) => accounts::group(host.root, name).ok_or_else(|| no("group", name))?.0,
+    };
+    Ok(Rights { uid, gid, mode })
+}

@@ -1,0 +1,54 @@
+//! Scripts, as transient units.
+//!
+//! Knows systemd-run. Refuses to wait without a bound: a script that hangs must not cost the boot.
+//! Invariant: a script is readable by root only, since people put secrets into them.
+
+use std::time::Duration;
+
+use user_data::plan::step::Script;
+
+use super::Host;
+use crate::files::{self, Change, Rights};
+use crate::programs::Call;
+use crate::record;
+use crate::step_error::StepError;
+
+/// How much longer than its script we wait for systemd-run to say so.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Starts a script, and waits for it as long as the plan says.
+pub(crate) fn run(script: &Script, host: &Host<'_>) -> Result<Change, StepError> {
+    let path = format!("{}/scripts/{}", record::FOLDER, script.name);
+    let rights = Rights { uid: 0, gid: 0, mode: 0o700 };
+    files::write(&host.root.path(&path), script.body.reveal(), rights)?;
+    let mut arguments = vec![
+        format!("--unit={}", unit(&script.name)),
+        format!("--description=User-data: {}", script.name),
+        format!("--setenv=INSTANCE_ID={}", host.instance_id),
+        "--property=EnvironmentFile=-/etc/environment".to_owned(),
+        "--property=SyslogIdentifier=user-data".to_owned(),
+        "--setenv=HOME=/root".to_owned(),
+        "--quiet".to_owned(),
+        "--collect".to_owned(),
+    ];
+    let mut call_patience = GRACE;
+    match script.wait {
+        Some(seconds) => {
+            arguments.extend(["--wait".to_owned(), format!("--property=RuntimeMaxSec={seconds}")]);
+            call_patience += Duration::from_secs(seconds.into());
+        }
+        None => arguments.extend([
+            "--no-block".to_owned(),
+            "--property=Wants=network-online.target".to_owned(),
+            "--property=After=network-online.target".to_owned(),
+        ]),
+    }
+    arguments.extend(["--".to_owned(), path]);
+    host.programs.run(&Call::new("systemd-run", arguments).patience(call_patience))?;
+    Ok(Change::Made)
+}
+
+/// The unit of a script.
+pub(crate) fn unit(script: &str) -> String {
+    format!("catamaran-user-{script}.service")
+}

@@ -1,0 +1,234 @@
+//! Disks, file systems, mounts and swap.
+//!
+//! Knows the image's tools for them. Refuses to write over what is there unless it was asked to.
+//! Invariant: the disk that the machine runs from is never divided or formatted.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use user_data::plan::step::{Filesystem, Mount, PartitionSize, Partitioning, SwapSize};
+use user_data::systemd::mount_unit;
+
+use super::Host;
+use crate::files::{self, Change, Rights};
+use crate::programs::{Call, RunError};
+use crate::step_error::StepError;
+
+const FSTAB: &str = "/etc/fstab";
+/// cloud-init's rule: twice the memory up to 2 GiB, as much up to 8, then less.
+const GIB: u64 = 1 << 30;
+
+/// Adds lines to fstab and starts what they mean.
+pub(crate) fn add_mounts(mounts: &[Mount], host: &Host<'_>) -> Result<Change, StepError> {
+    let lines: Vec<String> =
+        mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
+    let change = add_to_fstab(&lines, host)?;
+    if change == Change::Made {
+        host.programs.run(&Call::new("systemctl", ["daemon-reload"]))?;
+    }
+    for mount in mounts.iter().filter(|mount| mount.fields[1].starts_with('/')) {
+        host.programs.run(&Call::new("systemctl", ["--no-block", "start", &mount_unit(&mount.fields[1])]))?;
+    }
+    Ok(change)
+}
+
+/// fstab's escapes for what would end a field.
+fn escaped(field: &str) -> String {
+    field.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('#', "\\043")
+}
+
+/// Adds lines; one for the same place is replaced.
+fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> {
+    let path = host.root.path(FSTAB);
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    let key = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields[..] {
+            [device, place, ..] => Some(if place == "none" { device.to_owned() } else { place.to_owned() }),
+            _ => None,
+        }
+    };
+    let mut text = String::new();
+    for line in
+        known.lines().filter(|old| !lines.iter().any(|new| key(new) == key(old) && key(old).is_some()))
+    {
+        text.extend([line, "\n"]);
+    }
+    for line in lines {
+        text.extend([line.as_str(), "\n"]);
+    }
+    files::write_durably(&path, text.as_bytes(), Rights::PUBLIC)
+}
+
+/// Makes a file system, unless there is one.
+pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Result<Change, StepError> {
+    refuse_own_disk(&filesystem.device, host)?;
+    if let Some(known) = signature(&filesystem.device, "TYPE", host)?
+        && (known == filesystem.format || !filesystem.overwrite)
+    {
+        if known == filesystem.format {
+            return Ok(Change::None);
+        }
+        let device = &filesystem.device;
+        return Err(StepError::Said(format!("{device} holds {known} already, and `overwrite` is off")));
+    }
+    let (program, label, force): (&'static str, &str, &[&str]) = match filesystem.format.as_str() {
+        "vfat" => ("mkfs.vfat", "-n", &[]),
+        "swap" => ("mkswap", "-L", &["-f"]),
+        "xfs" => ("mkfs.xfs", "-L", &["-f"]),
+        "btrfs" => ("mkfs.btrfs", "-L", &["-f"]),
+        "ext3" => ("mkfs.ext3", "-L", &["-F", "-q"]),
+        "ext2" => ("mkfs.ext2", "-L", &["-F", "-q"]),
+        _ => ("mkfs.ext4", "-L", &["-F", "-q"]),
+    };
+    let mut arguments: Vec<String> = force.iter().map(|option| (*option).to_owned()).collect();
+    if let Some(text) = &filesystem.label {
+        arguments.extend([label.to_owned(), text.clone()]);
+    }
+    if let Some(uuid) = &filesystem.uuid {
+        arguments.extend(["-U".to_owned(), uuid.clone()]);
+    }
+    arguments.extend(filesystem.options.iter().cloned());
+    arguments.push(filesystem.device.clone());
+    host.programs.run(&Call::new(program, arguments))?;
+    Ok(Change::Made)
+}
+
+/// Divides a disk, unless it is divided.
+pub(crate) fn partition(partitioning: &Partitioning, host: &Host<'_>) -> Result<Change, StepError> {
+    let device = &partitioning.device;
+    refuse_own_disk(device, host)?;
+    if !partitioning.overwrite {
+        if signature(device, "PTTYPE", host)?.is_some() {
+            return Ok(Change::None);
+        }
+        if let Some(known) = signature(device, "TYPE", host)? {
+            return Err(StepError::Said(format!("{device} holds {known} already, and `overwrite` is off")));
+        }
+    }
+    let sectors = sectors(device, host)?;
+    let mut table = "label: gpt\n".to_owned();
+    for partition in &partitioning.partitions {
+        let size = match partition.size {
+            PartitionSize::MiB(size) => format!("size={size}MiB, "),
+            PartitionSize::Percent(percent) => format!("size={}, ", sectors * u64::from(percent) / 100),
+            PartitionSize::Rest => String::new(),
+        };
+        let name = partition.label.as_ref().map(|label| format!(", name=\"{label}\"")).unwrap_or_default();
+        let _ = writeln!(table, "{size}type={}{name}", partition.type_guid);
+    }
+    host.programs.run(&Call::new("sfdisk", ["--quiet", "--wipe", "always", device]).input(table))?;
+    host.programs.run(&Call::new("udevadm", ["settle", "--timeout=10"]))?;
+    Ok(Change::Made)
+}
+
+/// What blkid finds on a device; nothing is no error.
+fn signature(device: &str, tag: &str, host: &Host<'_>) -> Result<Option<String>, StepError> {
+    let call = Call::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
+    match host.programs.run(&call) {
+        Ok(answer) => {
+            Ok(Some(String::from_utf8_lossy(&answer).trim().to_owned()).filter(|kind| !kind.is_empty()))
+        }
+        Err(RunError::Failed { code: Some(2), .. }) if host.root.path(device).exists() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The disk's size in sectors of 512 bytes, as the kernel says it.
+fn sectors(device: &str, host: &Host<'_>) -> Result<u64, StepError> {
+    let real = host.root.real_path(&host.root.path(device)).unwrap_or_else(|| device.to_owned());
+    let name = Path::new(&real).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = host.root.path(&format!("/sys/class/block/{name}/size"));
+    let text = fs::read_to_string(&path).map_err(|source| StepError::Read { path: path.clone(), source })?;
+    text.trim().parse().map_err(|_| StepError::Said(format!("the size of {device} is not known")))
+}
+
+/// The disk with the slots and the state is not for users' partitions.
+fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepError> {
+    let real = |path: &str| host.root.real_path(&host.root.path(path));
+    let Some(wanted) = real(device) else {
+        return Err(StepError::Said(format!("there is no device {device}")));
+    };
+    let own = ["ESP", "ABSTATE", "ROOT-A", "ROOT-B", "STATE"]
+        .map(|label| format!("/dev/disk/by-partlabel/{label}"));
+    let of_own_disk = |partition: &String| {
+        let number = partition.trim_end_matches(|c: char| c.is_ascii_digit());
+        *partition == wanted || number == wanted || number.strip_suffix('p') == Some(&wanted)
+    };
+    if own.iter().filter_map(|path| real(path)).any(|partition| of_own_disk(&partition)) {
+        return Err(StepError::Said(format!("{device} is the disk that this machine runs from")));
+    }
+    Ok(())
+}
+
+/// Makes a swap file, uses it, and has it used at each boot.
+pub(crate) fn make_swap(path: &str, size: SwapSize, host: &Host<'_>) -> Result<Change, StepError> {
+    let place = host.root.path(path);
+    let bytes = swap_bytes(size, memory(host)) / 4096 * 4096;
+    if bytes == 0 {
+        return Ok(Change::None);
+    }
+    let known = fs::metadata(&place).is_ok_and(|meta| meta.len() == bytes);
+    if !known {
+        files::make_parents(&place, Rights::PRIVATE)?;
+        allocate(&place, bytes)?;
+        host.programs.run(&Call::new("mkswap", [path]))?;
+        host.programs.run(&Call::new("swapon", [path]))?;
+    }
+    let change = add_to_fstab(&[format!("{} none swap sw,nofail 0 0", escaped(path))], host)?;
+    Ok(if known { change } else { Change::Made })
+}
+
+fn allocate(path: &Path, bytes: u64) -> Result<(), StepError> {
+    let act = || -> std::io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let length = i64::try_from(bytes).unwrap_or(i64::MAX);
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, length)?;
+        file.sync_all()
+    };
+    act().map_err(|source| {
+        // Half a swap file only takes room.
+        let _ = fs::remove_file(path);
+        StepError::Write { path: path.to_owned(), source }
+    })
+}
+
+fn memory(host: &Host<'_>) -> u64 {
+    let text = fs::read_to_string(host.root.path("/proc/meminfo")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
+fn swap_bytes(size: SwapSize, memory: u64) -> u64 {
+    match size {
+        SwapSize::Bytes(bytes) => bytes,
+        SwapSize::Automatic { most } => {
+            let fitting = match memory {
+                0..=2_147_483_648 => memory * 2,
+                memory if memory <= 8 * GIB => memory,
+                memory if memory <= 16 * GIB => 8 * GIB,
+                _ => 4 * GIB,
+            };
+            fitting.min(most.unwrap_or(u64::MAX))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_fits_the_memory_and_the_bound() {
+        assert_eq!(swap_bytes(SwapSize::Automatic { most: None }, GIB), 2 * GIB);
+        assert_eq!(swap_bytes(SwapSize::Automatic { most: Some(GIB) }, 4 * GIB), GIB);
+        assert_eq!(swap_bytes(SwapSize::Bytes(5), GIB), 5);
+    }
+
+    #[test]
+    fn blanks_in_a_field_of_fstab_are_escaped() {
+        assert_eq!(escaped("/my disk#1"), "/my\\040disk\\0431");
+    }
+}

@@ -1,0 +1,216 @@
+//! What came of a run, for people and for programs.
+//!
+//! Knows verdicts, text and JSON. Refuses to hold a value of a content, password or key. Invariant:
+//! each item of the plan is in it, with its place and its fate.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+use user_data::caret::{self, Excerpts};
+use user_data::diagnostic::{Code, Diagnostics, Severity};
+use user_data::plan::Planned;
+use user_data::plan::text;
+use user_data::source::Sources;
+
+use crate::apply::Done;
+
+/// How a run went as a whole.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Verdict {
+    /// Everything that was asked for was done.
+    Ok,
+    /// Something was not done; the rest was.
+    Degraded,
+    /// What was asked for could not be read or fetched.
+    Failed,
+}
+
+impl Verdict {
+    /// The word in the result.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Ok => "ok",
+        }
+    }
+
+    /// 0, 1 or 2, as `cloud-init status` has it.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Degraded => 2,
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Ok, Self::Degraded, Self::Failed].into_iter().find(|verdict| verdict.word() == word)
+    }
+}
+
+/// One step and its fate.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) planned: Planned,
+    pub(crate) done: Done,
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub(crate) platform: String,
+    pub(crate) instance_id: String,
+    pub(crate) is_first: bool,
+    pub(crate) items: Vec<Item>,
+    pub(crate) found: Diagnostics,
+    pub(crate) sources: Sources,
+    /// What stopped the run as a whole.
+    pub(crate) failures: Vec<String>,
+    /// What the platform has but could not hand over.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Outcome {
+    /// How it went.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let unread = self.found.list().iter().any(|one| {
+            one.severity == Severity::Error && matches!(one.code, Code::Syntax | Code::UnknownFormat)
+        });
+        let flawed = self.found.worst() > Some(Severity::Note);
+        let failed_item = self.items.iter().any(|item| matches!(item.done, Done::Failed(_)));
+        match () {
+            () if unread || !self.failures.is_empty() => Verdict::Failed,
+            () if flawed || failed_item || !self.problems.is_empty() => Verdict::Degraded,
+            () => Verdict::Ok,
+        }
+    }
+
+    /// The process's exit code: 0 ok, 1 failed, 2 degraded.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.verdict().exit_code()
+    }
+
+    /// For the journal: what failed, with places and without values, and one line about the whole.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for failure in &self.failures {
+            let _ = writeln!(out, "error: {failure}");
+        }
+        for problem in &self.problems {
+            let _ = writeln!(out, "warning: the platform did not hand over {problem}");
+        }
+        for diagnostic in self.found.list() {
+            out += &caret::render_one(diagnostic, &self.sources, Excerpts::Hidden);
+        }
+        for item in &self.items {
+            if let Done::Failed(cause) = &item.done {
+                let _ = writeln!(out, "error: could not {}: {cause}", text::describe(&item.planned.step));
+                let _ = writeln!(out, "  --> {}", self.place(&item.planned));
+            }
+        }
+        out + &self.summary()
+    }
+
+    fn summary(&self) -> String {
+        let count = |wanted: fn(&Done) -> bool| self.items.iter().filter(|item| wanted(&item.done)).count();
+        format!(
+            "first boot: {} (instance {} on {}, {}): {} changed, {} unchanged, {} failed\n",
+            self.verdict().word(),
+            self.instance_id,
+            self.platform,
+            if self.is_first { "configured now" } else { "configured before" },
+            count(|done| *done == Done::Changed),
+            count(|done| *done == Done::Unchanged),
+            count(|done| matches!(done, Done::Failed(_))),
+        )
+    }
+
+    fn place(&self, planned: &Planned) -> String {
+        match planned.origin.at {
+            Some(at) => format!("{} {}", self.sources.place(at), planned.origin.key),
+            None => planned.origin.key.clone(),
+        }
+    }
+
+    /// The result file.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let items: Vec<Value> = self.items.iter().map(|item| self.item_json(item)).collect();
+        let found = caret::to_json(&self.found, &self.sources);
+        json!({
+            "version": 1,
+            "verdict": self.verdict().word(),
+            "platform": self.platform,
+            "instance_id": self.instance_id,
+            "first_boot": self.is_first,
+            "failures": self.failures,
+            "problems": self.problems,
+            "diagnostics": found["diagnostics"],
+            "diagnostics_left_out": found["left_out"],
+            "items": items,
+        })
+    }
+
+    fn item_json(&self, item: &Item) -> Value {
+        let place = item.planned.origin.at.map(|at| self.sources.place(at));
+        let (status, cause) = match &item.done {
+            Done::Changed => ("changed", None),
+            Done::Failed(cause) => ("failed", Some(cause)),
+            Done::Unchanged => ("done", None),
+        };
+        json!({
+            "stage": item.planned.stage.word(),
+            "key": item.planned.origin.key,
+            "what": text::describe(&item.planned.step),
+            "status": status,
+            "cause": cause,
+            "file": place.map(|place| place.file),
+            "line": place.map(|place| place.line),
+            "column": place.map(|place| place.column),
+        })
+    }
+}
+
+/// The verdict in a result file.
+pub(crate) fn verdict_of(result: &Value) -> Option<Verdict> {
+    Verdict::from_word(result.get("verdict")?.as_str()?)
+}
+
+/// A result file as text.
+pub(crate) fn describe(result: &Value) -> String {
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let list = |name: &str| result.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut out = format!(
+        "verdict:  {}\ninstance: {}\nplatform: {}\n",
+        text(result, "verdict"),
+        text(result, "instance_id"),
+        text(result, "platform")
+    );
+    for failure in list("failures").iter().chain(&list("problems")) {
+        let _ = writeln!(out, "failure:  {}", failure.as_str().unwrap_or_default());
+    }
+    for one in list("diagnostics") {
+        let (line, column) = (&one["line"], &one["column"]);
+        let _ = writeln!(
+            out,
+            "{}: {}:{line}:{column}: {}",
+            text(&one, "severity"),
+            text(&one, "file"),
+            text(&one, "message")
+        );
+    }
+    for item in list("items") {
+        let _ =
+            writeln!(out, "{:8} {}  [{}]", text(&item, "status"), text(&item, "what"), text(&item, "key"));
+        if let Some(cause) = item.get("cause").and_then(Value::as_str) {
+            let _ = writeln!(out, "         because {cause}");
+        }
+    }
+    out
+}

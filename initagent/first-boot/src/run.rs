@@ -1,0 +1,259 @@
+//! One run, from the platform to the result.
+//!
+//! Knows what happens once and what at each boot. Refuses to know any format. Invariant: the instance
+//! is remembered as configured only after its files are on the disk and its scripts were started.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use platform::{Detected, Provision, Timing};
+use user_data::plan::order::Facts;
+use user_data::plan::{Plan, Planned, Stage, When};
+use user_data::reading::{self, Handed};
+
+use crate::apply::{self, Host};
+use crate::files::{self, Rights};
+use crate::outcome::{self, Item, Outcome, Verdict};
+use crate::programs::{self, Programs};
+use crate::root::Root;
+use crate::web::{self, Web};
+use crate::{facts, record};
+
+const RESULT: &str = "/run/catamaran/first-boot.json";
+const LOCK: &str = "/run/catamaran/first-boot.lock";
+const METADATA: &str = "/run/metadata/catamaran";
+const MOST: u64 = 64 << 20;
+/// How long a platform that is known to be there may take, its network included.
+const TIMING: Timing = Timing {
+    connect: Duration::from_secs(5),
+    request: Duration::from_secs(20),
+    total: Duration::from_mins(4),
+    first_pause: Duration::from_millis(200),
+    longest_pause: Duration::from_secs(5),
+};
+
+/// How a run is meant.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Options {
+    /// Configures again what was configured before.
+    pub force: bool,
+}
+
+/// The machine that is configured.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its files.
+    pub root: Root,
+    /// Its programs.
+    pub programs: Box<dyn Programs>,
+    /// Its network.
+    pub web: Box<dyn Web>,
+}
+
+impl Machine {
+    /// This one.
+    #[must_use]
+    pub fn real() -> Self {
+        Self { root: Root::real(), programs: Box::new(programs::Real), web: Box::new(web::Real::default()) }
+    }
+}
+
+/// The verb of each boot: finds the platform, asks it, does what is asked for.
+#[must_use]
+pub fn run(options: Options, machine: &Machine) -> Outcome {
+    let root = &machine.root;
+    let mut outcome = Outcome::default();
+    let _lock = lock(root, &mut outcome);
+    let provision = provision(root, &mut outcome);
+    let Some(provision) = provision else {
+        outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
+        keep_access(machine, &mut outcome);
+        return reported(root, outcome);
+    };
+    let instance = facts::instance(&provision);
+    let known = record::instance(root);
+    let is_same = known.as_deref() == Some(instance.id.as_str());
+    outcome.is_first = options.force || !is_same;
+    outcome.instance_id.clone_from(&instance.id);
+    // A disk that was another instance is a clone, unless nobody but us gave the instances names.
+    let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
+    let facts = facts::of(&provision, !is_same && was_named && instance.is_named);
+    let reading = reading::read(&facts::handed(&provision), &facts);
+    outcome.found = reading.found;
+    outcome.sources = reading.sources;
+    let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
+    let (plan, closing) = split(reading.plan, when);
+    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &instance.id);
+    carry_out(plan, &host, &mut outcome);
+    // What could not be had is asked for again at the next boot.
+    if outcome.is_first && !provision.lacks("user-data") {
+        settle(root, &instance.id, &mut outcome);
+    }
+    carry_out(closing, &host, &mut outcome);
+    reported(root, outcome)
+}
+
+/// `apply --from-file`: does what a file asks for, now.
+#[must_use]
+pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
+    let root = &machine.root;
+    let mut outcome = Outcome { platform: "a file".to_owned(), is_first: true, ..Outcome::default() };
+    let _lock = lock(root, &mut outcome);
+    let kept = record::kept(root).unwrap_or_default();
+    outcome.instance_id = facts::instance(&kept).id;
+    let bytes = match read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            outcome.failures.push(format!("cannot read {}: {error}", file.display()));
+            return outcome;
+        }
+    };
+    let name = file.display().to_string();
+    let handed = Handed { user: facts::unpack(&name, &bytes), vendor: Vec::new() };
+    let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false) };
+    let reading = reading::read(&handed, &facts);
+    outcome.found = reading.found;
+    outcome.sources = reading.sources;
+    let id = outcome.instance_id.clone();
+    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &id);
+    carry_out(reading.plan.steps, &host, &mut outcome);
+    outcome
+}
+
+/// The result of the last run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Status {
+    /// How it went; `None` if there was no run.
+    pub verdict: Option<Verdict>,
+    /// For people.
+    pub text: String,
+    /// The result file.
+    pub json: String,
+}
+
+/// What the last run left.
+#[must_use]
+pub fn status(root: &Root) -> Status {
+    let kept = format!("{}/result.json", record::FOLDER);
+    let text = [RESULT, kept.as_str()].into_iter().find_map(|path| fs::read_to_string(root.path(path)).ok());
+    let Some(result) = text.and_then(|text| serde_json::from_str(&text).ok()) else {
+        let text = "no first boot has ended yet\n".to_owned();
+        return Status { verdict: None, text, json: "null\n".to_owned() };
+    };
+    Status {
+        verdict: outcome::verdict_of(&result),
+        text: outcome::describe(&result),
+        json: format!("{result:#}\n"),
+    }
+}
+
+/// Two runs must not meet; the second one waits for the first.
+fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
+    let path = root.path(LOCK);
+    let locked = files::make_parents(&path, Rights::PUBLIC).map_err(|error| error.chain()).and_then(|()| {
+        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        open.and_then(|file| file.lock().map(|()| file)).map_err(|error| error.to_string())
+    });
+    locked.map_err(|error| outcome.failures.push(format!("cannot lock {LOCK}: {error}"))).ok()
+}
+
+/// What the platform says, or said last time if it is silent now.
+fn provision(root: &Root, outcome: &mut Outcome) -> Option<Provision> {
+    let host = if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) };
+    let Some(detected) = platform::detect(&host) else {
+        "metal".clone_into(&mut outcome.platform);
+        return Some(record::kept(root).unwrap_or_default());
+    };
+    outcome.platform = detected.platform.to_string();
+    match detected.fetch(&host, &platform::Web::new(TIMING, seed())) {
+        Ok(provision) => {
+            outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
+            remember(root, &provision, outcome);
+            Some(provision)
+        }
+        Err(error) => silent(root, &detected, &error, outcome),
+    }
+}
+
+fn silent(
+    root: &Root,
+    detected: &Detected,
+    error: &platform::FetchError,
+    outcome: &mut Outcome,
+) -> Option<Provision> {
+    let mut text = format!("cannot ask {} ({}): {error}", detected.platform, detected.evidence);
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    let kept = record::kept(root);
+    if kept.is_some() {
+        outcome.problems.push(format!("anything, so what it said last time is used ({text})"));
+    } else {
+        outcome.failures.push(text);
+    }
+    kept
+}
+
+fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
+    let metadata = provision.metadata_file();
+    let written = files::write(&root.path(METADATA), metadata.as_bytes(), Rights::PUBLIC);
+    if let Err(error) = written.map(drop).and_then(|()| record::keep(root, provision)) {
+        outcome.problems.push(format!("a copy of itself: {}", error.chain()));
+    }
+}
+
+/// Nobody says what to do: the machine still gets its host keys.
+fn keep_access(machine: &Machine, outcome: &mut Outcome) {
+    let plan = reading::read(&Handed::default(), &Facts::default()).plan;
+    let host = Host::new(&machine.root, machine.programs.as_ref(), machine.web.as_ref(), "unknown");
+    carry_out(plan.steps, &host, outcome);
+}
+
+/// The steps of this boot, and those of them that come after it is remembered.
+fn split(plan: Plan, only: Option<When>) -> (Vec<Planned>, Vec<Planned>) {
+    let steps = plan.steps.into_iter().filter(|planned| only.is_none_or(|when| planned.when == when));
+    steps.partition(|planned| planned.stage != Stage::Closing)
+}
+
+fn carry_out(steps: Vec<Planned>, host: &Host<'_>, outcome: &mut Outcome) {
+    for planned in steps {
+        let done = apply::carry_out(&planned, host);
+        outcome.items.push(Item { planned, done });
+    }
+}
+
+fn settle(root: &Root, instance: &str, outcome: &mut Outcome) {
+    if let Err(error) = record::settle(root, instance) {
+        outcome
+            .failures
+            .push(format!("cannot remember that instance {instance} is configured: {}", error.chain()));
+    }
+}
+
+/// Leaves the result where people and programs look.
+fn reported(root: &Root, mut outcome: Outcome) -> Outcome {
+    let result = outcome.json().to_string();
+    let kept = record::write(root, "result.json", result.as_bytes());
+    let shown = files::write(&root.path(RESULT), result.as_bytes(), Rights::PUBLIC).map(drop);
+    for error in [kept, shown].into_iter().filter_map(Result::err) {
+        outcome.failures.push(format!("cannot leave the result: {}", error.chain()));
+    }
+    outcome
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let path: PathBuf = file.to_owned();
+    File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Decides the jitter of pauses only.
+fn seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+}
