@@ -48,6 +48,7 @@ mod verified_root;
 
 use command_line::Parameters;
 use disk::BootDisk;
+use kernel_modules::Progress;
 
 /// Where the new root is put together.
 const NEW_ROOT: &str = "/sysroot";
@@ -140,7 +141,7 @@ fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failur
     loader.load_always();
     let mut search = disk::Search::default();
     loop {
-        let fresh = loader.load_drivers();
+        let progress = loader.load_driver();
         if let Some(disk) = search.look(parameters) {
             return Ok(disk);
         }
@@ -149,7 +150,7 @@ fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failur
             return Err(Failure::passing("cannot find the disk to start from", &error));
         }
         // A driver that was just loaded may have made devices that need another one.
-        if !fresh {
+        if progress == Progress::Nothing {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

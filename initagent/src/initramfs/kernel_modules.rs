@@ -4,7 +4,7 @@
 //! which modules those are. Invariant: each module is asked for once; one that will not load is
 //! logged and no reason to stop, because another may drive the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,46 +34,75 @@ pub(super) struct Loader {
     index: Index,
     asked: BTreeSet<String>,
     seen: BTreeSet<String>,
+    /// Drivers of devices that are here, what is likely first, then in the order of the index.
+    waiting: VecDeque<String>,
 }
 
 impl Loader {
     /// Reads the index.
     pub(super) fn open() -> Result<Self, OpenLoaderError> {
         let text = fs::read_to_string(INDEX).map_err(|source| OpenLoaderError::Read { source })?;
-        Ok(Self { index: Index::parse(&text)?, asked: BTreeSet::new(), seen: BTreeSet::new() })
+        Ok(Self::new(Index::parse(&text)?))
+    }
+
+    const fn new(index: Index) -> Self {
+        Self { index, asked: BTreeSet::new(), seen: BTreeSet::new(), waiting: VecDeque::new() }
     }
 
     /// Loads what every machine needs.
     pub(super) fn load_always(&mut self) {
-        let always = self.index.always.clone();
-        self.load(&always);
+        for name in self.index.always.clone() {
+            self.load(&name);
+        }
     }
 
-    /// Loads what drives the devices that came since the last look. Says whether anything was.
-    pub(super) fn load_drivers(&mut self) -> bool {
-        let fresh: Vec<String> =
-            device_names(Path::new(BUSES)).filter(|name| self.seen.insert(name.clone())).collect();
-        let drivers: BTreeSet<String> =
-            fresh.iter().flat_map(|name| self.index.drivers(name)).map(ToOwned::to_owned).collect();
-        self.load(&drivers.into_iter().collect::<Vec<_>>())
+    /// Loads one driver of a device that is here, so that the caller can look whether it was the
+    /// one that mattered. Says whether there was any.
+    pub(super) fn load_driver(&mut self) -> Progress {
+        self.find_drivers(Path::new(BUSES));
+        match self.waiting.pop_front() {
+            Some(name) => {
+                self.load(&name);
+                Progress::Loaded
+            }
+            None => Progress::Nothing,
+        }
     }
 
-    fn load(&mut self, wanted: &[String]) -> bool {
-        let order: Vec<String> = self
-            .index
-            .load_order(wanted.iter().map(String::as_str))
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .collect();
-        let mut any = false;
-        for name in order {
-            if self.asked.insert(name.clone()) {
-                any = true;
-                insert(&name);
+    fn find_drivers(&mut self, buses: &Path) {
+        let fresh: Vec<String> = device_names(buses).filter(|name| self.seen.insert(name.clone())).collect();
+        let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers(name)).collect();
+        let (likely, others): (Vec<_>, Vec<_>) =
+            self.index.aliases.iter().partition(|(pattern, _)| is_paravirtual(pattern));
+        for (_, name) in likely.into_iter().chain(others) {
+            let is_new = !self.asked.contains(name) && !self.waiting.contains(name);
+            if is_new && fits.contains(name.as_str()) {
+                self.waiting.push_back(name.clone());
             }
         }
-        any
     }
+
+    fn load(&mut self, name: &str) {
+        for name in self.index.load_order([name]) {
+            if self.asked.insert(name.to_owned()) {
+                insert(name);
+            }
+        }
+    }
+}
+
+/// Whether a device is one that only a virtual machine has. If there is one, its disk is behind it.
+fn is_paravirtual(pattern: &str) -> bool {
+    ["virtio:", "vmbus:", "xen:"].iter().any(|bus| pattern.starts_with(bus))
+}
+
+/// Whether loading goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// A driver was loaded; devices may come.
+    Loaded,
+    /// No device is without its driver.
+    Nothing,
 }
 
 fn insert(name: &str) {
@@ -105,6 +134,26 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drivers_wait_once_and_the_likely_ones_first() {
+        let buses = tempfile::tempdir().unwrap();
+        for (device, name) in [("a", "pci:v8086d1"), ("b", "virtio:d2"), ("c", "virtio:d2v1"), ("d", "usb:x")]
+        {
+            let folder = buses.path().join("bus/devices").join(device);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("modalias"), name).unwrap();
+        }
+        let text = "catamaran-modules-v1\nmodule ahci\nmodule virtio_blk\nmodule nvme\n\
+                    alias pci:v8086* ahci\nalias virtio:d2* virtio_blk\nalias pci:v8086* virtio_blk\n\
+                    alias nvme:* nvme\n";
+        let mut loader = Loader::new(Index::parse(text).unwrap());
+
+        loader.find_drivers(buses.path());
+        loader.find_drivers(buses.path());
+
+        assert_eq!(loader.waiting, ["virtio_blk", "ahci"]);
+    }
 
     #[test]
     fn devices_are_found_by_the_names_their_buses_give_them() {
