@@ -1,7 +1,7 @@
 //! Documents are applied to a machine that is a directory: its files are real, its programs are
 //! honest twins that keep /etc/passwd and /etc/group and note what they were called with.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "this file is a test")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this file is a test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -149,9 +149,10 @@ fn collect(folder: &Path, files: &mut BTreeMap<String, (u32, Vec<u8>)>) {
         if meta.is_dir() {
             collect(&path, files);
         } else {
-            let content = match meta.is_symlink() {
-                true => fs::read_link(&path).unwrap().display().to_string().into_bytes(),
-                false => fs::read(&path).unwrap(),
+            let content = if meta.is_symlink() {
+                fs::read_link(&path).unwrap().display().to_string().into_bytes()
+            } else {
+                fs::read(&path).unwrap()
             };
             files.insert(path.display().to_string(), (meta.mode(), content));
         }
