@@ -41,6 +41,10 @@ const TREES: [(&str, &str); 13] = [
 
 const READ_ONLY: &str = "it is part of the verified, read-only image; use /etc, /opt or /var";
 
+/// The directories of the root that can be written, or that other file systems are mounted on.
+const WRITABLE: [&str; 10] = ["etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "var"];
+const NOT_WRITABLE: &str = "the root is read-only; use /opt, /srv, /var or /etc";
+
 /// Units without which nobody gets in.
 const UNITS: [&str; 12] = [
     "basic.target",
@@ -65,7 +69,9 @@ pub fn path(path: &str) -> Option<&'static str> {
     let tree = TREES.iter().find(|(tree, _)| {
         path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
-    file.or(tree).map(|(_, instead)| *instead)
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let elsewhere = (!WRITABLE.contains(&first)).then_some(NOT_WRITABLE);
+    file.or(tree).map(|(_, instead)| *instead).or(elsewhere)
 }
 
 /// Whether a unit may not be masked, stopped or disabled.
@@ -86,9 +92,15 @@ mod tests {
 
     #[test]
     fn the_accounts_and_the_image_are_protected() {
-        for protected in
-            ["/etc/shadow", "/usr/bin/ls", "/usr", "/etc/pam.d/sshd", "/lib/systemd/system/x.service"]
-        {
+        for protected in [
+            "/etc/shadow",
+            "/usr/bin/ls",
+            "/usr",
+            "/etc/pam.d/sshd",
+            "/lib/systemd/system/x.service",
+            "/data/x",
+            "/x",
+        ] {
             assert!(path(protected).is_some(), "{protected}");
         }
     }
@@ -98,7 +110,7 @@ mod tests {
         for free in [
             "/etc/ssh/sshd_config",
             "/etc/passwd.bak",
-            "/usrx/a",
+            "/var/usr",
             "/opt/bin/a",
             "/etc/libvirt",
             "/home/core/.ssh/authorized_keys",

@@ -48,7 +48,10 @@ fn read(case: &Path) -> Reading {
     let part = |name: &str| fs::read(case.join(name)).ok().map(|content| Part::whole(name, content));
     let later = (2..10).map_while(|number| part(&format!("user-data.{number}")));
     let user = part("user-data").into_iter().chain(later).collect();
-    reading::read(&Handed { user, vendor: part("vendor-data").into_iter().collect() }, &facts(case))
+    reading::read(
+        &Handed { user, vendor: part("vendor-data").into_iter().collect(), ..Handed::default() },
+        &facts(case),
+    )
 }
 
 /// Compares, or writes when asked to; says whether it was equal.
@@ -82,4 +85,25 @@ fn every_document_plans_and_is_judged_as_written() {
     }
 
     assert!(wrong.is_empty(), "changed: {wrong:?}; read the difference, then BLESS=1 if it is right");
+}
+
+#[test]
+fn there_are_documents_for_every_key() {
+    let all: String = cases()
+        .iter()
+        .flat_map(|case| {
+            ["user-data", "user-data.2", "user-data.3", "vendor-data"].map(|name| case.join(name))
+        })
+        .filter_map(|path| fs::read(path).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).replace('-', "_"))
+        .collect();
+
+    for (table, keys) in user_data::cloudconfig::tables() {
+        for key in keys {
+            let used =
+                all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == key.name);
+            assert!(used, "no document uses `{}` of {table:?}", key.name);
+        }
+    }
+    assert!(cases().len() >= 60, "{} documents", cases().len());
 }

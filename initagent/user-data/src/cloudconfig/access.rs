@@ -71,6 +71,8 @@ pub struct Access {
     pub keep_host_keys: bool,
     /// Which types of host keys are made.
     pub key_types: Vec<String>,
+    /// Where they stand.
+    pub key_types_at: Option<Mark>,
     /// Password logins.
     pub password_login: Option<At<bool>>,
     /// Whether root's login is closed.
@@ -95,6 +97,7 @@ impl Access {
             host_keys_at: fields.key_at("ssh_keys"),
             keep_host_keys: fields.flag("ssh_deletekeys", found).is_some_and(|flag| !flag.value),
             key_types: key_types(fields, found),
+            key_types_at: fields.key_at("ssh_genkeytypes"),
             password_login: password_login(fields, found),
             close_root: fields.flag("disable_root", found),
             without_platform_keys: fields

@@ -66,6 +66,8 @@ pub struct Person {
     pub make_groups: bool,
     /// Whether this is the platform's default user under another name.
     pub is_default: bool,
+    /// The path of keys to it.
+    pub key: String,
 }
 
 /// Users and groups of a document.
@@ -159,7 +161,8 @@ fn person_of(name: String, at: Mark, path: &str, found: &mut Diagnostics) -> Opt
         found.push(Diagnostic::error(Code::BadValue, at, format!("this user name {flaw}")).key(path));
         return None;
     }
-    Some(At { value: Person { user: User { name, ..User::default() }, ..Person::default() }, at })
+    let user = User { name, ..User::default() };
+    Some(At { value: Person { user, key: path.to_owned(), ..Person::default() }, at })
 }
 
 fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnostics) -> Option<At<Person>> {
@@ -191,10 +194,11 @@ fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnosti
         sudo: sudo(&mut fields, found),
         name: name.value,
     };
+    let path = fields.path().to_owned();
     let make_groups = fields.flag("create_groups", found).is_none_or(|flag| flag.value);
     let keys = authorized_keys(&mut fields, "ssh_authorized_keys", found);
     let imports = all_imports(&mut fields, found);
-    Some(At { value: Person { user, keys, imports, make_groups, is_default: false }, at: name.at })
+    Some(At { value: Person { user, keys, imports, make_groups, is_default: false, key: path }, at: name.at })
 }
 
 fn on(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> bool {

@@ -84,6 +84,10 @@ impl<'n> Fields<'n> {
 
     fn accept(&mut self, entry: &'n Entry, table: &'static [Key], found: &mut Diagnostics) {
         let name = entry.key.replace('-', "_");
+        // What begins with `x-` is the author's own, to hang anchors on.
+        if self.path.is_empty() && name.starts_with("x_") {
+            return;
+        }
         let Some(key) = table.iter().find(|key| key.name == name) else {
             let near = (!found.is_full()).then(|| near(&name, table)).flatten();
             return found.push(self.unknown(entry, &name, near));
@@ -139,6 +143,11 @@ impl<'n> Fields<'n> {
     /// The path of keys to a field.
     pub(crate) fn child(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The path of keys to this mapping.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Where the mapping starts.

@@ -47,6 +47,8 @@ pub struct Written {
     pub file: File,
     /// Whether it is written after users' own settings, as `defer` asks.
     pub defer: bool,
+    /// The path of keys to it.
+    pub key: String,
 }
 
 /// The encodings people write; each is some of gzip and base64.
@@ -70,8 +72,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<W
     items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), found)).collect()
 }
 
-fn file(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Written>> {
-    let mut fields = Fields::open(item, FILE_KEYS, path, found)?;
+fn file(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Written>> {
+    let mut fields = Fields::open(item, FILE_KEYS, key.clone(), found)?;
     let path = file_path(&mut fields, found);
     let content = content(&mut fields, found);
     let mode = permissions(&mut fields, found);
@@ -83,7 +85,7 @@ fn file(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Written
     }
     let existing = if append { Existing::Append } else { Existing::Replace };
     let file = File { path: path?, content: content?, mode: mode.unwrap_or(DEFAULT_MODE), owner, existing };
-    Some(At { value: Written { file, defer }, at: item.at })
+    Some(At { value: Written { file, defer, key }, at: item.at })
 }
 
 fn file_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {

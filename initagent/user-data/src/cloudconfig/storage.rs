@@ -167,14 +167,18 @@ fn mount(
 
 pub(crate) fn place_flaw(place: &str) -> Option<String> {
     let clean = if place == "/" { place } else { place.trim_end_matches('/') };
+    let read_only = ["/mnt/", "/media/"].iter().any(|parent| clean.starts_with(parent));
     match clean {
         "none" | "swap" => None,
+        _ if read_only => {
+            Some(format!("{clean} is on the read-only root; mount on /mnt itself, or below /srv"))
+        }
         _ if !clean.starts_with('/') || clean.contains("..") => {
             Some("a mount needs an absolute path".to_owned())
         }
-        _ if KEPT_FREE.contains(&clean) || crate::protected::path(clean).is_some() => {
-            Some(format!("nothing can be mounted over {clean}: the machine itself is there"))
-        }
+        _ if KEPT_FREE.contains(&clean) || crate::protected::path(clean).is_some() => Some(format!(
+            "nothing can be mounted on {clean}; use /mnt, or a directory below /srv, /opt or /var"
+        )),
         _ => None,
     }
 }
@@ -415,7 +419,9 @@ mod tests {
         for bad in ["/", "/usr/", "/etc", "/usr/lib", "data", "/a/../etc"] {
             assert!(place_flaw(bad).is_some(), "{bad}");
         }
-        assert_eq!(place_flaw("/data"), None);
+        assert!(place_flaw("/data").is_some() && place_flaw("/mnt/data").is_some());
+        assert_eq!(place_flaw("/mnt"), None);
+        assert_eq!(place_flaw("/srv/data"), None);
         assert_eq!(place_flaw("/var/lib/docker"), None);
     }
 }

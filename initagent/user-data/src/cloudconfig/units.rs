@@ -47,6 +47,8 @@ pub struct Unit {
     pub runtime: bool,
     /// What is done with it at each boot.
     pub command: Option<Verb>,
+    /// The path of keys to it.
+    pub key: String,
 }
 
 pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Unit>> {
@@ -55,8 +57,8 @@ pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<U
     items.filter_map(|(index, item)| unit(item, format!("{path}[{index}]"), found)).collect()
 }
 
-fn unit(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Unit>> {
-    let mut fields = Fields::open(item, UNIT_KEYS, path, found)?;
+fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
+    let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
     let content = fields.text("content", found).map(|text| Secret::new(text.value));
     let drop_ins = drop_ins(&mut fields, found);
@@ -64,16 +66,8 @@ fn unit(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<Unit>> 
     let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
     let runtime = fields.flag("runtime", found).is_some_and(|flag| flag.value);
     let command = command(&mut fields, found);
-    let unit = Unit {
-        name,
-        class,
-        content,
-        drop_ins,
-        enable: enable.filter(|enable| *enable),
-        mask,
-        runtime,
-        command,
-    };
+    let enable = enable.filter(|enable| *enable);
+    let unit = Unit { name, class, content, drop_ins, enable, mask, runtime, command, key };
     let shuts_out = unit.mask || unit.command == Some(Verb::Stop);
     if shuts_out && protected::unit(&unit.name) {
         let message = format!("{} can't be masked or stopped: nobody could get in any more", unit.name);

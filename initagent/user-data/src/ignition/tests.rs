@@ -56,7 +56,7 @@ fn a_configuration_with_one_refused_thing_does_nothing_but_let_its_author_in() {
     let text = format!(
         r#"{{"ignition": {{"version": "3.4.0"}},
  "kernelArguments": {{"shouldExist": ["a"]}},
- "storage": {{"luks": [{{"name": "x"}}], "files": [{{"path": "/a", "contents": {{"source": "data:,x"}}}}]}},
+ "storage": {{"luks": [{{"name": "x"}}], "files": [{{"path": "/etc/a", "contents": {{"source": "data:,x"}}}}]}},
  "passwd": {{"users": [{{"name": "core", "sshAuthorizedKeys": ["{KEY}"]}}]}}}}"#
     );
 
@@ -88,16 +88,16 @@ fn everything_that_is_not_supported_is_refused_by_name() {
         (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "may be written"),
         (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "may be written"),
         (r#""storage": {"files": [{"path": "etc/x"}]}"#, "slash"),
-        (r#""storage": {"files": [{"path": "/a/../b"}]}"#, ".."),
-        (r#""storage": {"files": [{"path": "/a", "overwrite": true}]}"#, "`contents`"),
-        (r#""storage": {"files": [{"path": "/a", "mode": 5000}]}"#, "4095"),
-        (r#""storage": {"files": [{"path": "/a", "contents": {"source": "s3://b/x"}}]}"#, "data, http"),
+        (r#""storage": {"files": [{"path": "/etc/a/../b"}]}"#, ".."),
+        (r#""storage": {"files": [{"path": "/etc/a", "overwrite": true}]}"#, "`contents`"),
+        (r#""storage": {"files": [{"path": "/etc/a", "mode": 5000}]}"#, "4095"),
+        (r#""storage": {"files": [{"path": "/etc/a", "contents": {"source": "s3://b/x"}}]}"#, "data, http"),
         (
-            r#""storage": {"files": [{"path": "/a", "contents": {"source": "data:,x", "compression": "xz"}}]}"#,
+            r#""storage": {"files": [{"path": "/etc/a", "contents": {"source": "data:,x", "compression": "xz"}}]}"#,
             "gzip",
         ),
         (
-            r#""storage": {"files": [{"path": "/a", "contents": {"verification": {"hash": "md5-0"}}}]}"#,
+            r#""storage": {"files": [{"path": "/etc/a", "contents": {"verification": {"hash": "md5-0"}}}]}"#,
             "`hash`",
         ),
         (
@@ -105,7 +105,7 @@ fn everything_that_is_not_supported_is_refused_by_name() {
             "`path`",
         ),
         (r#""storage": {"files": [{}]}"#, "`path` is missing"),
-        (r#""storage": {"links": [{"path": "/a"}]}"#, "`target` is missing"),
+        (r#""storage": {"links": [{"path": "/etc/a"}]}"#, "`target` is missing"),
         (r#""storage": []"#, "a mapping"),
         (r#""passwd": {"users": [{"name": "a", "shouldExist": false}]}"#, "removed"),
         (r#""passwd": {"users": [{"name": "-rf"}]}"#, "this name"),
@@ -141,11 +141,11 @@ fn versions_that_are_not_read_are_told_apart() {
 
 #[test]
 fn unknown_keys_are_named_and_cost_nothing() {
-    let text = r#"{"ignition": {"version": "3.0.0"}, "storage": {"files": [{"path": "/a", "pth": 1}]}}"#;
+    let text = r#"{"ignition": {"version": "3.0.0"}, "storage": {"files": [{"path": "/etc/a", "pth": 1}]}}"#;
 
     let (plan, messages) = planned(text);
 
-    assert!(plan.contains("/a"), "{plan}");
+    assert!(plan.contains("/etc/a"), "{plan}");
     assert_eq!(messages, ["1: $.storage.files[0].pth `pth` is not a key of $.storage.files[0]"]);
 }
 

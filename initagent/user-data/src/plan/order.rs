@@ -137,8 +137,8 @@ fn accounts(plan: &mut Plan, config: &Config, facts: &Facts) {
         plan.once(Stage::Accounts, Origin::written(group.at, "groups"), Step::CreateGroup(group.value));
     }
     let mut rules = Vec::new();
-    for (index, person) in config.accounts.people.iter().enumerate() {
-        one_person(plan, config, facts, person, index);
+    for person in &config.accounts.people {
+        one_person(plan, config, facts, person);
         let user = &person.value.user;
         rules.extend(user.sudo.iter().map(|rule| format!("{} {rule}\n", user.name)));
     }
@@ -177,9 +177,9 @@ fn bare_groups(config: &Config) -> Vec<At<Group>> {
     groups
 }
 
-fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Person>, index: usize) {
-    let Person { user, keys, imports, is_default, .. } = &person.value;
-    let origin = |at: Mark| Origin::written(at, format!("users[{index}]"));
+fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Person>) {
+    let Person { user, keys, imports, is_default, key, .. } = &person.value;
+    let origin = |at: Mark| Origin::written(at, key);
     plan.once(Stage::Accounts, origin(person.at), Step::CreateUser(user.clone()));
     let mut lines: Vec<String> = keys.iter().map(|key| key.value.clone()).collect();
     if *is_default {
@@ -255,9 +255,13 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
     environment_files(plan, config, facts);
 }
 
+/// Settings of sshd, in a file that comes before the image's own: of each, sshd takes the first.
 fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
     let word = |flag: bool| if flag { "yes" } else { "no" };
-    let (login, root) = (config.access.password_login, config.access.close_root);
+    let access = &config.access;
+    let (login, root) = (access.password_login, access.close_root);
+    let rsa = access.key_types.iter().any(|kind| kind == "rsa")
+        || access.host_keys.iter().any(|(name, _)| name == "ssh_host_rsa_key");
     let mut text = String::new();
     if let Some(login) = login {
         text.extend(["PasswordAuthentication ", word(login.value), "\n"]);
@@ -265,8 +269,16 @@ fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
     if let Some(root) = root {
         text.extend(["PermitRootLogin ", if root.value { "no" } else { "prohibit-password" }, "\n"]);
     }
-    let (at, key) =
-        login.map(|flag| (flag.at, "ssh_pwauth")).or_else(|| root.map(|flag| (flag.at, "disable_root")))?;
+    if rsa {
+        text.push_str("HostKey /etc/ssh/ssh_host_rsa_key\n");
+    }
+    let places = [
+        login.map(|flag| (flag.at, "ssh_pwauth")),
+        root.map(|flag| (flag.at, "disable_root")),
+        access.key_types_at.filter(|_| rsa).map(|at| (at, "ssh_genkeytypes")),
+        access.host_keys_at.filter(|_| rsa).map(|at| (at, "ssh_keys")),
+    ];
+    let (at, key) = places.into_iter().flatten().next()?;
     Some((at, key, text))
 }
 
@@ -288,11 +300,11 @@ fn environment_files(plan: &mut Plan, config: &Config, facts: &Facts) {
     }
 }
 
-/// Files by number, so that their origin can be found in the document.
+/// The files that were asked for.
 fn files(plan: &mut Plan, config: &Config) {
-    for (index, written) in config.files.iter().enumerate() {
+    for written in &config.files {
         let stage = if written.value.defer { Stage::DeferredFiles } else { Stage::Files };
-        let origin = Origin::written(written.at, format!("write_files[{index}]"));
+        let origin = Origin::written(written.at, &written.value.key);
         let step = Step::WriteFile(written.value.file.clone());
         // What lies in /run is gone after a boot.
         if written.value.file.path.starts_with("/run/") {
@@ -325,19 +337,19 @@ fn guard(plan: &mut Plan, config: &Config, facts: &Facts) {
 
 /// Contents first, then one reload, then masks and enables, then commands: none waits for another.
 fn units(plan: &mut Plan, config: &Config) {
-    let units: Vec<(usize, &At<Unit>)> = config.units.iter().enumerate().collect();
-    for (index, unit) in &units {
-        unit_files(plan, unit, *index);
+    let units = &config.units;
+    for unit in units {
+        unit_files(plan, unit);
     }
     service_files(plan, config);
     let wrote = plan.steps.iter().any(|one| one.stage == Stage::Units);
-    for (index, unit) in &units {
-        unit_links(plan, unit, *index);
+    for unit in units {
+        unit_links(plan, unit);
     }
-    if wrote || units.iter().any(|(_, unit)| unit.value.mask) {
+    if wrote || units.iter().any(|unit| unit.value.mask) {
         plan.every_boot(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
     }
-    if units.iter().any(|(_, unit)| unit.value.class == UnitClass::Network && unit.value.content.is_some()) {
+    if units.iter().any(|unit| unit.value.class == UnitClass::Network && unit.value.content.is_some()) {
         plan.every_boot(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
     }
     if config.system.ntp.is_some() {
@@ -346,11 +358,14 @@ fn units(plan: &mut Plan, config: &Config) {
     if config.system.resolver.is_some() {
         restart(plan, "systemd-resolved.service");
     }
-    for (index, unit) in &units {
-        let command = unit.value.command.filter(|_| unit.value.class == UnitClass::System);
+    for unit in units {
+        let Unit { class, mask, .. } = &unit.value;
+        // A masked unit can only be stopped.
+        let possible = |verb: &Verb| *class == UnitClass::System && (!mask || *verb == Verb::Stop);
+        let command = unit.value.command.filter(possible);
         if let Some(verb) = command {
             let step = Step::CommandUnit { name: unit.value.name.clone(), verb };
-            plan.every_boot(Stage::Units, Origin::written(unit.at, format!("coreos.units[{index}]")), step);
+            plan.every_boot(Stage::Units, Origin::written(unit.at, &unit.value.key), step);
         }
     }
 }
@@ -360,9 +375,9 @@ fn restart(plan: &mut Plan, unit: &str) {
     plan.once(Stage::Units, Origin::from("agent"), step);
 }
 
-fn unit_files(plan: &mut Plan, unit: &At<Unit>, index: usize) {
+fn unit_files(plan: &mut Plan, unit: &At<Unit>) {
     let Unit { name, content, drop_ins, runtime, .. } = &unit.value;
-    let origin = || Origin::written(unit.at, format!("coreos.units[{index}]"));
+    let origin = || Origin::written(unit.at, &unit.value.key);
     let mut add = |step| match runtime {
         true => plan.every_boot(Stage::Units, origin(), step),
         false => plan.once(Stage::Units, origin(), step),
@@ -380,9 +395,9 @@ fn unit_files(plan: &mut Plan, unit: &At<Unit>, index: usize) {
     }
 }
 
-fn unit_links(plan: &mut Plan, unit: &At<Unit>, index: usize) {
+fn unit_links(plan: &mut Plan, unit: &At<Unit>) {
     let Unit { name, class, enable, mask, runtime, .. } = &unit.value;
-    let origin = || Origin::written(unit.at, format!("coreos.units[{index}]"));
+    let origin = || Origin::written(unit.at, &unit.value.key);
     let mut add = |step| match runtime {
         true => plan.every_boot(Stage::Units, origin(), step),
         false => plan.once(Stage::Units, origin(), step),
