@@ -5,16 +5,21 @@
 
 use platform::{Payload, Provision};
 use sha2::{Digest, Sha256};
+use user_data::container::{self, References};
 use user_data::part::Part;
 use user_data::plan::order::Facts;
+use user_data::plan::step::Fetch;
 use user_data::reading::Handed;
 use user_data::ssh_key;
 use user_data::tokens::Addresses;
 
 use crate::digits::hex;
+use crate::run::Machine;
 
 /// The instance of a machine on a platform that names none.
 const UNNAMED: &str = "unnamed";
+/// The file by which the operator of a platform, who makes the image, allows `#include`.
+const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
 
 /// Who this machine is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,18 +59,33 @@ pub(crate) fn of(provision: &Provision, is_clone: bool) -> Facts {
 }
 
 /// What was handed over.
-pub(crate) fn handed(provision: &Provision) -> Handed {
+pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
     let parts = |payload: &Option<Payload>, name: &str| match payload {
-        Some(payload) => unpack(name, payload.as_bytes()),
+        Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
     };
     Handed {
         user: parts(&provision.user_data, "user-data"),
         vendor: parts(&provision.vendor_data, "vendor-data"),
+        network: provision
+            .network_config
+            .as_ref()
+            .map(|config| Part::whole("network-config", config.as_bytes())),
     }
 }
 
+/// The parts of a payload, and of what it refers to.
+pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<Part> {
+    let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);
+    let mut fetch = |what: &Fetch| {
+        let fetched = machine.web.get(&what.url, &what.headers, most);
+        fetched.map_err(|error| error.to_string())
+    };
+    let include = machine.root.path(INCLUDE_SWITCH).exists();
+    unpack(name, payload, References { include, fetch: Some(&mut fetch) })
+}
+
 /// The parts of a payload.
-pub(crate) fn unpack(name: &str, payload: &[u8]) -> Vec<Part> {
-    vec![Part::whole(name, payload)]
+pub(crate) fn unpack(name: &str, payload: &[u8], references: References<'_>) -> Vec<Part> {
+    container::open(name, payload, references)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use user_data::caret::{self, Excerpts};
+use user_data::container::References;
 use user_data::diagnostic::Severity;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
@@ -118,6 +119,6 @@ fn read(file: &Path) -> io::Result<Reading> {
         return Err(io::Error::other(format!("it is larger than {MOST} bytes")));
     }
     let facts = Facts { addresses: Addresses::placeholders(), ..Facts::default() };
-    let user = facts::unpack(&file.display().to_string(), &bytes);
-    Ok(reading::read(&Handed { user, vendor: Vec::new() }, &facts))
+    let user = facts::unpack(&file.display().to_string(), &bytes, References::none());
+    Ok(reading::read(&Handed { user, ..Handed::default() }, &facts))
 }

@@ -81,7 +81,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
     let facts = facts::of(&provision, !is_same && was_named && instance.is_named);
-    let reading = reading::read(&facts::handed(&provision), &facts);
+    let reading = reading::read(&facts::handed(&provision, machine), &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
     let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
@@ -112,7 +112,8 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
         }
     };
     let name = file.display().to_string();
-    let handed = Handed { user: facts::unpack(&name, &bytes), vendor: Vec::new() };
+    let user = facts::unpack_with(&name, &bytes, machine);
+    let handed = Handed { user, ..Handed::default() };
     let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false) };
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;

@@ -11,6 +11,7 @@ pub mod container;
 pub mod diagnostic;
 pub mod ignition;
 pub mod json;
+pub mod network;
 pub mod part;
 pub mod payload;
 pub mod plan;

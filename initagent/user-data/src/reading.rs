@@ -8,6 +8,7 @@ use crate::cloudconfig::merge::{self, How};
 use crate::cloudconfig::{self, Config};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ignition;
+use crate::network;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::Plan;
@@ -24,6 +25,8 @@ pub struct Handed {
     pub user: Vec<Part>,
     /// By the operator of its platform.
     pub vendor: Vec<Part>,
+    /// How the platform describes the network.
+    pub network: Option<Part>,
 }
 
 /// What became of it.
@@ -64,6 +67,11 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     reading.plan = order::plan(&config, &scripts, facts);
     reading.plan.append(vendor.plan);
     reading.plan.append(user.plan);
+    if let Some(part) = &handed.network {
+        let text = String::from_utf8_lossy(&part.content);
+        let number = reading.sources.add_at(&part.name, text, part.first_line);
+        reading.plan.append(network::read(&part.content, number, &mut reading.found));
+    }
     reading.found.sort();
     reading
 }

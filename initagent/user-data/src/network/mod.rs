@@ -1,0 +1,89 @@
+//! Network configuration, in the formats that clouds give, as units of systemd-networkd.
+//!
+//! Knows cloud-init's versions 1 and 2 and OpenStack's `network_data.json`. Refuses wireless and
+//! mobile networks, tunnels and Open vSwitch by name. Invariants: nothing is written but what was
+//! parsed as an address, a name or a word of a table; one wrong field costs that field only.
+
+mod interface;
+mod openstack;
+mod render;
+mod value;
+mod version_1;
+mod version_2;
+
+use crate::cloudconfig::document::Key;
+use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::json;
+use crate::payload;
+use crate::plan::step::Step;
+use crate::plan::{Origin, Plan, Stage};
+use crate::secret::Secret;
+use crate::source::Mark;
+use crate::yaml::{self, Entry, Node, Value};
+use interface::Interface;
+
+/// Every mapping whose keys are known, by format and path.
+#[must_use]
+pub fn tables() -> Vec<(&'static str, &'static [Key])> {
+    [version_1::tables(), version_2::tables(), openstack::tables()].concat()
+}
+
+/// Plans a configuration: units of networkd, then its restart.
+#[must_use]
+pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
+    let text = String::from_utf8_lossy(payload::without_bom(content));
+    let document = if text.trim_start().starts_with('{') {
+        // YAML's short form begins with a brace too.
+        let mut as_json = Diagnostics::default();
+        json::parse(&text, part, &mut as_json).or_else(|| yaml::parse(&text, part, found))
+    } else {
+        yaml::parse(&text, part, found)
+    };
+    document.map(|document| plan(&interfaces(&document, part, found))).unwrap_or_default()
+}
+
+/// The interfaces that a document describes.
+fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interface> {
+    let document = entry(document, "network").unwrap_or(document);
+    let said = |name: &str| {
+        entry(document, name).and_then(|node| match &node.value {
+            Value::Scalar(scalar) => Some(scalar.text.as_str()),
+            _ => None,
+        })
+    };
+    match (said("version"), entry(document, "links").is_some()) {
+        _ if document.is_null() || said("config") == Some("disabled") => Vec::new(),
+        (Some("1"), _) => version_1::read(document, found),
+        (Some("2"), _) => version_2::read(document, found),
+        (None, true) => openstack::read(document, found),
+        _ => {
+            let message = "this is no network configuration that is known here";
+            let help = "begin with `version: 1` or `version: 2`, or hand over OpenStack's network_data.json";
+            found.push(Diagnostic::error(Code::UnknownFormat, Mark::start_of(part), message).help(help));
+            Vec::new()
+        }
+    }
+}
+
+fn plan(interfaces: &[Interface]) -> Plan {
+    let mut plan = Plan::default();
+    for interface in interfaces {
+        for (name, content) in render::units(interface) {
+            let origin = Origin::written(interface.at, interface.key.clone());
+            let step = Step::WriteUnit { name, content: Secret::new(content), runtime: false };
+            plan.once(Stage::Network, origin, step);
+        }
+    }
+    if !plan.steps.is_empty() {
+        plan.once(Stage::Network, Origin::from("agent"), Step::RestartNetwork);
+    }
+    plan
+}
+
+fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+    let Value::Mapping(entries) = &node.value else { return None };
+    entries.iter().find(|entry: &&Entry| entry.key == name).map(|entry| &entry.value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Units of networkd and udev for one interface.
+//!
+//! Knows their sections and settings. Refuses to know formats. Invariant: the order of settings is
+//! fixed, so the same description makes the same bytes.
+
+use std::fmt::Write;
+
+use super::interface::{Device, Interface, Route};
+use super::value::file_word;
+
+/// Names and contents of an interface's units.
+pub(super) fn units(interface: &Interface) -> Vec<(String, String)> {
+    let stem = format!("10-cloud-init-{}", file_word(&interface.id));
+    let mut units = Vec::new();
+    if let Device::Made { kind, name, options } = &interface.device {
+        let mut unit = Unit::default();
+        unit.section("NetDev");
+        unit.set("Name", name);
+        unit.set("Kind", kind.word());
+        unit.set_some("MACAddress", interface.new_mac.as_ref());
+        unit.set_some("MTUBytes", interface.mtu);
+        unit.options(kind.section(), options);
+        units.push((format!("{stem}.netdev"), unit.text));
+    }
+    if let Some(unit) = link(interface) {
+        units.push((format!("{stem}.link"), unit.text));
+    }
+    units.push((format!("{stem}.network"), network(interface).text));
+    units
+}
+
+/// What udev does: a new name, waking up.
+fn link(interface: &Interface) -> Option<Unit> {
+    let Device::There { name, mac, driver } = &interface.device else { return None };
+    if interface.new_name.is_none() && !interface.wake_on_lan {
+        return None;
+    }
+    let mut unit = Unit::default();
+    unit.section("Match");
+    unit.set_some("PermanentMACAddress", mac.as_ref());
+    unit.set_some("Driver", driver.as_ref());
+    if mac.is_none() {
+        unit.set_some("OriginalName", name.as_ref());
+    }
+    unit.section("Link");
+    unit.set_some("Name", interface.new_name.as_ref());
+    if interface.wake_on_lan {
+        unit.set("WakeOnLan", "magic");
+    }
+    Some(unit)
+}
+
+fn network(interface: &Interface) -> Unit {
+    let mut unit = Unit::default();
+    unit.section("Match");
+    match &interface.device {
+        Device::Made { name, .. } => unit.set("Name", name),
+        Device::There { name, mac, driver } => {
+            // What joins a bond takes over the bond's address, so it is known by its own only.
+            let sign = if interface.master.is_some() { "PermanentMACAddress" } else { "MACAddress" };
+            unit.set_some(sign, mac.as_ref());
+            unit.set_some("Driver", driver.as_ref());
+            let by_name = mac.is_none() || name.as_ref().is_some_and(|name| name.contains(['*', '?', '[']));
+            if let Some(name) = name.as_ref().filter(|_| by_name) {
+                let renamed = interface.new_name.iter().map(|new| format!(" {new}"));
+                unit.set("Name", &format!("{name}{}", renamed.collect::<String>()));
+            }
+            if mac.is_some() && interface.master.is_none() {
+                // VLANs and bridges on it have the same address.
+                unit.set("Kind", "!bond bridge ipvlan macvlan vlan");
+            }
+        }
+    }
+    link_section(interface, &mut unit);
+    network_section(interface, &mut unit);
+    unit.options("DHCPv4", &interface.dhcp4_options);
+    unit.options("DHCPv6", &interface.dhcp6_options);
+    for route in &interface.routes {
+        route_section(route, &mut unit);
+    }
+    unit
+}
+
+fn link_section(interface: &Interface, unit: &mut Unit) {
+    let made = matches!(interface.device, Device::Made { .. });
+    let mac = interface.new_mac.as_ref().filter(|_| !made);
+    let mtu = interface.mtu.filter(|_| !made);
+    if mac.is_none() && mtu.is_none() && !interface.optional {
+        return;
+    }
+    unit.section("Link");
+    unit.set_some("MACAddress", mac);
+    unit.set_some("MTUBytes", mtu);
+    if interface.optional {
+        unit.set("RequiredForOnline", "no");
+    }
+}
+
+fn network_section(interface: &Interface, unit: &mut Unit) {
+    unit.section("Network");
+    let dhcp = match (interface.dhcp4, interface.dhcp6) {
+        (true, true) => "yes",
+        (true, false) => "ipv4",
+        (false, true) => "ipv6",
+        (false, false) => "no",
+    };
+    unit.set("DHCP", dhcp);
+    if let Some((setting, master)) = &interface.master {
+        unit.set(setting, master);
+        unit.set("LinkLocalAddressing", "no");
+    }
+    if let Some(accept) = interface.accept_ra {
+        unit.set("IPv6AcceptRA", if accept { "yes" } else { "no" });
+    }
+    for address in &interface.addresses {
+        unit.set("Address", address);
+    }
+    let own_names = interface.master.is_none();
+    for server in interface.dns.iter().filter(|_| own_names) {
+        unit.set("DNS", &server.to_string());
+    }
+    if !interface.search.is_empty() && own_names {
+        unit.set("Domains", &interface.search.join(" "));
+    }
+    for vlan in &interface.vlans {
+        unit.set("VLAN", vlan);
+    }
+}
+
+fn route_section(route: &Route, unit: &mut Unit) {
+    unit.section("Route");
+    unit.set("Destination", &route.to);
+    unit.set_some("Gateway", route.via);
+    if route.on_link && route.via.is_some() {
+        unit.set("GatewayOnLink", "yes");
+    }
+    unit.set_some("Metric", route.metric);
+    unit.set_some("Table", route.table);
+}
+
+/// A unit that is being written.
+#[derive(Default)]
+struct Unit {
+    text: String,
+}
+
+impl Unit {
+    fn section(&mut self, name: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{gap}[{name}]");
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.text, "{name}={value}");
+    }
+
+    fn set_some(&mut self, name: &str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            let _ = writeln!(self.text, "{name}={value}");
+        }
+    }
+
+    fn options(&mut self, section: &str, options: &[(&'static str, String)]) {
+        if options.is_empty() {
+            return;
+        }
+        self.section(section);
+        for (name, value) in options {
+            self.set(name, value);
+        }
+    }
+}
