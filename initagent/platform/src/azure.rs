@@ -27,7 +27,7 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
     let cd = disk::holding(host, CD_FILE, MAX_METADATA);
     let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
     let mut provision = match (document, &cd) {
-        (Ok(Some(document)), _) => facts(&document),
+        (Ok(Some(document)), _) => instance_facts(&document),
         (Ok(None), None) => return Err(platform.unknown()),
         (Err(source), None) => return Err(platform.silent()(source)),
         (Ok(None), Some(_)) => Provision::new(platform),
@@ -79,8 +79,17 @@ fn health_report(goal_state: &[u8]) -> Option<String> {
     ))
 }
 
-/// Reads the metadata service's document; pure.
+/// Reads the metadata service's document, or the CD's; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
+    if !document.trim_ascii_start().starts_with(b"<") {
+        return instance_facts(document);
+    }
+    let mut provision = Provision::new(Platform::Azure);
+    add_cd(&mut provision, document);
+    provision
+}
+
+fn instance_facts(document: &[u8]) -> Provision {
     let mut provision = Provision::new(Platform::Azure);
     let parsed = Tree::from_json(document).map(Some);
     let Some(tree) = provision.take("metadata", parsed) else { return provision };

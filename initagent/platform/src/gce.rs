@@ -100,6 +100,13 @@ fn seconds(date: &str) -> Option<u64> {
     Some((days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
+/// The facts of the description of the network interfaces; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::Gce);
+    add_addresses(&mut provision, document);
+    provision
+}
+
 fn add_addresses(provision: &mut Provision, document: &[u8]) {
     let parsed = Tree::from_json(document).map(Some);
     let Some(tree) = provision.take("network interfaces", parsed) else { return };

@@ -92,6 +92,11 @@ fn facts(seed: Seed, parameters: &Parameters) -> Provision {
     provision
 }
 
+/// The facts of a `meta-data` file; pure.
+pub(crate) fn meta_data_facts(document: &[u8]) -> Provision {
+    facts(Seed { meta_data: Some(document.to_vec()), ..Seed::default() }, &Parameters::default())
+}
+
 /// `ds=nocloud` with what follows it, from the SMBIOS serial number or the kernel command line.
 fn parameters(host: &Host) -> Option<Parameters> {
     let serial = host.dmi("product_serial");

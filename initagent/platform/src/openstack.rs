@@ -82,6 +82,13 @@ pub(crate) fn gather<E: std::fmt::Display>(
     }
 }
 
+/// The facts of a `meta_data.json`; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::OpenStack);
+    add_facts(&mut provision, Documents { meta_data: Some(document.to_vec()), ..Documents::default() });
+    provision
+}
+
 /// Turns the documents into facts; pure.
 pub(crate) fn add_facts(provision: &mut Provision, documents: Documents) {
     provision.user_data = documents.user_data.and_then(Payload::from_bytes);

@@ -11,6 +11,9 @@ use std::{
 
 use crate::{keys, registry::Platform};
 
+/// No person has more keys than this.
+const MAX_KEYS: usize = 1000;
+
 /// Everything a platform said about this machine.
 ///
 /// Any of it may be missing: an empty field means the platform does not say, a [`Problem`] means
@@ -89,6 +92,13 @@ impl Provision {
         self.problems.push(Problem { item: item.to_owned(), cause: cause.to_string() });
     }
 
+    /// Notes what may be wrong many times in one document.
+    fn report_once(&mut self, item: &str, cause: &str) {
+        if !self.problems.iter().any(|known| known.item == item && known.cause == cause) {
+            self.report(item, &cause);
+        }
+    }
+
     /// Takes what was fetched, or notes why it could not be.
     pub(crate) fn take<T>(&mut self, item: &str, fetched: Result<Option<T>, impl fmt::Display>) -> Option<T> {
         fetched.unwrap_or_else(|cause| {
@@ -101,7 +111,9 @@ impl Provision {
     pub(crate) fn add_keys(&mut self, text: &str) {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if !keys::is_public_key(line) {
-                self.report("ssh keys", &"one of the lines is not an SSH public key; it was left out");
+                self.report_once("ssh keys", "a line that is not an SSH public key was left out");
+            } else if self.ssh_keys.len() >= MAX_KEYS {
+                self.report_once("ssh keys", "there are more than a thousand; the others were left out");
             } else if !self.ssh_keys.iter().any(|known| known == line) {
                 self.ssh_keys.push(line.to_owned());
             }
@@ -123,6 +135,13 @@ impl Provision {
         };
         self.attributes.insert(name.to_owned(), value);
     }
+}
+
+/// Facts of a document that holds nothing but keys.
+pub(crate) fn keys_only(document: &[u8]) -> Provision {
+    let mut provision = Provision::default();
+    provision.add_keys(&String::from_utf8_lossy(document));
+    provision
 }
 
 impl Payload {

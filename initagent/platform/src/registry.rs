@@ -7,7 +7,7 @@ use std::io;
 
 use crate::{
     Host, Provision, Web, WebError, akamai, azure, command_line, config_drive, digitalocean, ec2, equinix,
-    exoscale, gce, hetzner, nocloud, openstack, oracle, qemu, scaleway, upcloud, vmware, vultr,
+    exoscale, gce, hetzner, nocloud, openstack, oracle, provision, qemu, scaleway, upcloud, vmware, vultr,
 };
 
 /// A place that machines run in.
@@ -196,6 +196,31 @@ impl Detected {
 }
 
 impl Platform {
+    /// Reads a document as this platform's metadata, without asking anyone; what is wrong with it is
+    /// among [`Provision::problems`]. Platforms whose metadata are single lines take it as keys.
+    #[must_use]
+    pub fn facts(self, document: &[u8]) -> Provision {
+        let facts = match self {
+            Self::Akamai => akamai::facts,
+            Self::Azure => azure::facts,
+            Self::ConfigDrive | Self::OpenStack => openstack::facts,
+            Self::DigitalOcean => digitalocean::facts,
+            Self::Equinix => equinix::facts,
+            Self::Gce => gce::facts,
+            Self::Hetzner => hetzner::facts,
+            Self::NoCloud => nocloud::meta_data_facts,
+            Self::Oracle => oracle::facts,
+            Self::Scaleway => scaleway::facts,
+            Self::UpCloud => upcloud::facts,
+            Self::Vmware => vmware::facts,
+            Self::Vultr => vultr::facts,
+            Self::CloudConfigUrl | Self::Ec2 | Self::Exoscale | Self::Metal | Self::Qemu => {
+                provision::keys_only
+            }
+        };
+        Provision { platform: self, ..facts(document) }
+    }
+
     /// Says that this platform's web service was no help.
     pub(crate) fn silent(self) -> impl Fn(WebError) -> FetchError {
         move |source| FetchError::Web { platform: self.name(), source }

@@ -77,6 +77,17 @@ fn address(lookup: Lookup<'_>) -> Option<String> {
     lookup("ignition.config.url").or_else(|| lookup("coreos.config.url"))
 }
 
+/// The facts of an OVF environment; pure.
+pub(crate) fn facts(document: &[u8]) -> Provision {
+    let mut provision = Provision::new(Platform::Vmware);
+    let parsed = Environment::parse(document).map(Some);
+    let properties = provision.take(OVF_FILE, parsed).unwrap_or_default().properties;
+    add_facts(&mut provision, &|key| {
+        properties.get(&format!("guestinfo.{key}")).or_else(|| properties.get(key)).cloned()
+    });
+    provision
+}
+
 /// Turns the variables into facts; pure.
 fn add_facts(provision: &mut Provision, lookup: Lookup<'_>) {
     let mut data = |key: &str| {
