@@ -4,9 +4,12 @@
 
 use std::path::Path;
 
+use first_boot::{Judgement, Machine, Outcome, Root, Status};
+
 use crate::boot_complete::{self, BootCompleteError};
-use crate::cli::{UsageError, Verb};
+use crate::cli::{Format, UsageError, Verb};
 use crate::host_keys::{self, MakeHostKeysError};
+use crate::report::Report;
 use crate::slots::{self, SlotsError};
 
 /// Why a verb was not carried out.
@@ -23,12 +26,38 @@ pub(crate) enum RunError {
 }
 
 /// Carries it out.
-pub(crate) fn run(verb: Verb) -> Result<String, RunError> {
+pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
     Ok(match verb {
-        Verb::BootComplete => boot_complete::run()?,
-        Verb::Help(text) => text.to_owned(),
-        Verb::HostKeys => host_keys::run(Path::new(host_keys::FOLDER))?,
-        Verb::Slots(request) => slots::run(&request)?,
-        Verb::Version => concat!("initagent ", env!("CARGO_PKG_VERSION")).to_owned(),
+        Verb::Apply { file, format } => outcome(&first_boot::apply_file(&file, &Machine::real()), format),
+        Verb::BootComplete => Report::done(boot_complete::run()?),
+        Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
+        Verb::Help(text) => Report::done(text),
+        Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
+        Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
+        Verb::Slots(request) => Report::done(slots::run(&request)?),
+        Verb::Status(format) => status(first_boot::status(&Root::real()), format),
+        Verb::Validate { files, style } => judgement(first_boot::validate(&files, style)),
+        Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
+}
+
+fn outcome(outcome: &Outcome, format: Format) -> Report {
+    let text = match format {
+        Format::Json => format!("{:#}", outcome.json()),
+        Format::Text => outcome.text(),
+    };
+    Report { text, exit_code: outcome.exit_code() }
+}
+
+fn judgement(judgement: Judgement) -> Report {
+    Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
+}
+
+/// A machine that has not ended its first boot is not well yet.
+fn status(status: Status, format: Format) -> Report {
+    let text = match format {
+        Format::Json => status.json,
+        Format::Text => status.text,
+    };
+    Report { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
 }

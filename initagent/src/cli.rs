@@ -4,31 +4,74 @@
 //! with the words that would have been.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
+use first_boot::{Listing, Options, Style};
 use image_format::slot::Slot;
 use lexopt::prelude::*;
 
 use crate::app::RunError;
-use crate::slots::{self, Change, Format};
+use crate::slots::{self, Change};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
+    /// Do what a file asks for, now.
+    Apply {
+        /// The file.
+        file: PathBuf,
+        /// How to say what came of it.
+        format: Format,
+    },
     /// Mark the running slot good.
     BootComplete,
+    /// Configure the machine as its platform says.
+    FirstBoot {
+        /// How the run is meant.
+        options: Options,
+        /// How to say what came of it.
+        format: Format,
+    },
     /// Say how to use the program.
     Help(&'static str),
     /// Make missing SSH host keys.
     HostKeys,
+    /// Say what a file would do.
+    Plan {
+        /// The file.
+        file: PathBuf,
+        /// How much of it to print.
+        listing: Listing,
+    },
     /// Show or change the slot table.
     Slots(slots::Request),
+    /// Say what came of the last first boot.
+    Status(Format),
+    /// Find the mistakes in files.
+    Validate {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// How to print what is found.
+        style: Style,
+    },
     /// Say which version this is.
     Version,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For programs.
+    Json,
+    /// For people.
+    Text,
 }
 
 /// Why a command line is not understood.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
+    #[error("'initagent {verb}' needs {what}; 'initagent {verb} --help' says more")]
+    Incomplete { verb: &'static str, what: &'static str },
     #[error("no verb given; 'initagent --help' lists them")]
     Missing,
     #[error("'initagent {verb} {change}' needs a slot, A or B")]
@@ -51,10 +94,15 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Short('h') | Long("help") => Ok(Verb::Help(HELP)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
+            Some("apply") => apply(parser),
             Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, BOOT_COMPLETE_HELP),
+            Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(HELP)),
             Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, HOST_KEYS_HELP),
+            Some("plan") => plan(parser),
             Some("slots") => slots(parser),
+            Some("status") => status(parser),
+            Some("validate") => validate(parser),
             _ => Err(UsageError::Verb { given: shown(&word) }),
         },
         other => Err(other.unexpected().into()),
@@ -74,6 +122,84 @@ fn bare(
         Some(Value(word)) => Err(UsageError::Word { verb: name, given: shown(&word) }),
         Some(other) => Err(other.unexpected().into()),
     }
+}
+
+fn apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut file, mut format, mut options) = (None, Format::Text, Options::default());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("force") => options.force = true,
+            Long("from-file") => file = Some(PathBuf::from(parser.value()?)),
+            Long("json") => format = Format::Json,
+            Short('h') | Long("help") => return Ok(Verb::Help(APPLY_HELP)),
+            Value(word) => return Err(UsageError::Word { verb: "apply", given: shown(&word) }),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match (file, options.force) {
+        (Some(file), false) => Ok(Verb::Apply { file, format }),
+        (None, true) => Ok(Verb::FirstBoot { options, format }),
+        _ => Err(UsageError::Incomplete { verb: "apply", what: "either --from-file FILE or --force" }),
+    }
+}
+
+fn first_boot(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let mut format = Format::Text;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("json") => format = Format::Json,
+            Short('h') | Long("help") => return Ok(Verb::Help(FIRST_BOOT_HELP)),
+            Value(word) => return Err(UsageError::Word { verb: "first-boot", given: shown(&word) }),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Verb::FirstBoot { options: Options::default(), format })
+}
+
+fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut files, mut listing) = (Vec::new(), Listing::Short);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("full") => listing = Listing::Full,
+            Short('h') | Long("help") => return Ok(Verb::Help(PLAN_HELP)),
+            Value(file) => files.push(PathBuf::from(file)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match <[PathBuf; 1]>::try_from(files) {
+        Ok([file]) => Ok(Verb::Plan { file, listing }),
+        Err(_) => Err(UsageError::Incomplete { verb: "plan", what: "one FILE, or - for standard input" }),
+    }
+}
+
+fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let mut format = Format::Text;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("json") => format = Format::Json,
+            Short('h') | Long("help") => return Ok(Verb::Help(STATUS_HELP)),
+            Value(word) => return Err(UsageError::Word { verb: "status", given: shown(&word) }),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Verb::Status(format))
+}
+
+fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut files, mut style) = (Vec::new(), Style::Text);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("json") => style = Style::Json,
+            Short('h') | Long("help") => return Ok(Verb::Help(VALIDATE_HELP)),
+            Value(file) => files.push(PathBuf::from(file)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if files.is_empty() {
+        let what = "at least one FILE, or - for standard input";
+        return Err(UsageError::Incomplete { verb: "validate", what });
+    }
+    Ok(Verb::Validate { files, style })
 }
 
 fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
@@ -124,20 +250,49 @@ initagent: opens the verified root, configures the machine on first boot, and ke
 
 Usage: initagent VERB [OPTIONS]
 
-Verbs:
-  boot-complete   mark the running slot good (systemd does this when the boot is complete)
-  host-keys       make the SSH host keys that are missing
+Verbs for people:
+  apply           do what a cloud-config asks for, now
+  plan            say what a cloud-config would do
   slots           show or change which slot boots
+  status          say what came of the first boot
+  validate        find the mistakes in a cloud-config
+
+Verbs that systemd runs:
+  boot-complete   mark the running slot good, now that the boot is complete
+  first-boot      find out what this machine is to be, and make it so
+  host-keys       make the SSH host keys that are missing
 
 Options:
   -h, --help      this text; after a verb, the verb's
   -V, --version   the version of this program
 
-Exit codes: 0 done, 1 failed, 2 not understood.
+Exit codes: 0 done, 1 failed, 2 done in part, 64 not understood.
 
 Examples:
-  initagent slots
+  initagent validate user-data.yaml
+  initagent status
   initagent slots activate B
+";
+
+const APPLY_HELP: &str = "\
+Usage: initagent apply --from-file FILE [--json]
+       initagent apply --force [--json]
+
+Does what a file of user-data asks for, at once, or does again what the platform
+of this machine asked for at its first boot. What is as it should be already is
+left alone.
+
+Options:
+      --force            configure this instance again
+      --from-file FILE   a cloud-config, script or archive; nothing is asked of the platform
+      --json             print for programs
+  -h, --help             this text
+
+Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
+
+Examples:
+  initagent apply --from-file more-users.yaml
+  initagent apply --force
 ";
 
 const BOOT_COMPLETE_HELP: &str = "\
@@ -151,6 +306,23 @@ Example:
   systemctl status catamaran-boot-complete.service
 ";
 
+const FIRST_BOOT_HELP: &str = "\
+Usage: initagent first-boot [--json]
+
+Finds the platform that this machine runs on, asks it for user-data, and does
+what that says: all of it once per instance, and at each boot what does not last.
+Started by catamaran-first-boot.service; nothing waits for it to end.
+
+Options:
+      --json   print for programs
+  -h, --help   this text
+
+Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
+
+Example:
+  journalctl -u catamaran-first-boot.service
+";
+
 const HOST_KEYS_HELP: &str = "\
 Usage: initagent host-keys
 
@@ -159,6 +331,23 @@ missing or broken. Started by catamaran-host-keys.service before sshd.
 
 Example:
   rm /etc/ssh/ssh_host_*; initagent host-keys   # new keys for a cloned machine
+";
+
+const PLAN_HELP: &str = "\
+Usage: initagent plan FILE [--full]
+
+Prints what a file of user-data would do, in order, without doing it, and then
+what is wrong with it. Works on any machine.
+
+Options:
+      --full   with the contents of files, units and scripts
+  -h, --help   this text
+
+Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
+
+Examples:
+  initagent plan user-data.yaml
+  curl -s https://example.com/user-data | initagent plan -
 ";
 
 const SLOTS_HELP: &str = "\
@@ -185,6 +374,39 @@ Examples:
   initagent slots
   initagent slots --json
   initagent slots activate B && systemctl reboot
+";
+
+const STATUS_HELP: &str = "\
+Usage: initagent status [--json]
+
+Says what came of the first boot: every item with its place in the file and why
+it failed, if it did. Never a password, a key or the content of a file.
+
+Options:
+      --json   print for programs
+  -h, --help   this text
+
+Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items failed.
+
+Example:
+  initagent status
+";
+
+const VALIDATE_HELP: &str = "\
+Usage: initagent validate FILE... [--json]
+
+Finds everything that a run would complain about, with line and column, without
+doing anything. Works on any machine, without a network.
+
+Options:
+      --json   print for programs
+  -h, --help   this text
+
+Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
+
+Examples:
+  initagent validate user-data.yaml
+  initagent validate --json *.yaml
 ";
 
 #[cfg(test)]
@@ -218,8 +440,31 @@ mod tests {
     }
 
     #[test]
+    fn verbs_of_the_first_boot_are_understood() {
+        let again = Verb::FirstBoot { options: Options { force: true }, format: Format::Text };
+        assert_eq!(typed("apply --force").unwrap(), again);
+        let file = || PathBuf::from("a.yaml");
+        assert_eq!(
+            typed("apply --from-file a.yaml --json").unwrap(),
+            Verb::Apply { file: file(), format: Format::Json }
+        );
+        let first = Verb::FirstBoot { options: Options::default(), format: Format::Json };
+        assert_eq!(typed("first-boot --json").unwrap(), first);
+        assert_eq!(typed("plan --full a.yaml").unwrap(), Verb::Plan { file: file(), listing: Listing::Full });
+        assert_eq!(typed("status").unwrap(), Verb::Status(Format::Text));
+        assert_eq!(
+            typed("validate a.yaml -").unwrap(),
+            Verb::Validate { files: vec![file(), "-".into()], style: Style::Text }
+        );
+    }
+
+    #[test]
     fn every_verb_has_help_with_an_example() {
-        for line in ["--help", "help", "slots --help", "boot-complete -h", "host-keys --help"] {
+        let verbs =
+            ["apply", "boot-complete", "first-boot", "host-keys", "plan", "slots", "status", "validate"];
+        let lines = verbs.iter().flat_map(|verb| [format!("{verb} --help"), format!("{verb} -h")]);
+        for line in lines.chain(["--help".to_owned(), "help".to_owned()]) {
+            let line = line.as_str();
             let Verb::Help(text) = typed(line).unwrap() else { panic!("{line} gives no help") };
             assert!(text.contains("Usage: initagent") && text.contains("Example"), "{line}");
         }
@@ -239,6 +484,19 @@ mod tests {
         assert_eq!(
             said("slots mark-good A B"),
             "'initagent slots' has no \"B\"; 'initagent slots --help' says what it has"
+        );
+        assert_eq!(
+            said("apply"),
+            "'initagent apply' needs either --from-file FILE or --force; 'initagent apply --help' says more"
+        );
+        assert_eq!(
+            said("plan a b"),
+            "'initagent plan' needs one FILE, or - for standard input; 'initagent plan --help' says more"
+        );
+        assert_eq!(
+            said("validate"),
+            "'initagent validate' needs at least one FILE, or - for standard input; \
+             'initagent validate --help' says more"
         );
         assert_eq!(said("slots --jsn"), "invalid option '--jsn'");
     }

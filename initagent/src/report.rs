@@ -9,16 +9,42 @@ use std::process::ExitCode;
 
 use crate::app::RunError;
 
-/// Prints and decides the exit code: 0 done, 1 failed, 2 not understood.
-pub(crate) fn finish(outcome: Result<String, RunError>) -> ExitCode {
+/// The exit code of a command line that is not understood, as sysexits.h has it. The small numbers
+/// are verdicts.
+const NOT_UNDERSTOOD: u8 = 64;
+
+/// What a verb has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// For standard output.
+    pub(crate) text: String,
+    /// 0 done, 1 failed, 2 done in part.
+    pub(crate) exit_code: u8,
+}
+
+impl Report {
+    /// Done, and this is to be said.
+    pub(crate) fn done(text: impl Into<String>) -> Self {
+        Self { text: text.into(), exit_code: 0 }
+    }
+}
+
+/// Prints and decides the exit code.
+pub(crate) fn finish(outcome: Result<Report, RunError>) -> ExitCode {
     match outcome {
-        Ok(text) => {
-            println!("{}", text.trim_end_matches('\n'));
-            ExitCode::SUCCESS
+        Ok(Report { text, exit_code }) => {
+            if !text.is_empty() {
+                println!("{}", text.trim_end_matches('\n'));
+            }
+            ExitCode::from(exit_code)
         }
         Err(error) => {
             eprintln!("initagent: {}", chain(&error));
-            if matches!(error, RunError::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if matches!(error, RunError::Usage(_)) {
+                ExitCode::from(NOT_UNDERSTOOD)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

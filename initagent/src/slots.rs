@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::block_device::Access;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
+use crate::cli::Format;
 
 pub(crate) mod store;
 
@@ -25,15 +26,6 @@ pub(crate) struct Request {
     pub(crate) change: Option<Change>,
     /// How to say what came of it.
     pub(crate) format: Format,
-}
-
-/// How to print a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// For programs.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// A change that a person may order.
