@@ -5,9 +5,14 @@
 //! and takes orders over HTTP, [`ctl`] is the other end of that.
 //! Files that plan import nothing that acts.
 
+pub mod agent;
 pub mod api;
 pub mod ctl;
+pub mod daemon;
+pub mod engine;
 pub mod lock;
+pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod settings;
 pub mod store;

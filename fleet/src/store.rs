@@ -4,6 +4,7 @@
 //! to decide anything about it. Invariant: a [`cluster::Cluster`] shows the store at exactly one revision.
 
 pub mod cluster;
+pub mod etcd;
 pub mod keys;
 pub mod memory;
 pub mod picture;

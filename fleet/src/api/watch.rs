@@ -83,8 +83,8 @@ async fn follow<R: Registry>(
 fn event(cluster: &Cluster, change: &Change, units: &[String]) -> Option<String> {
     let wanted = |name: &str| units.is_empty() || units.iter().any(|unit| unit == name);
     let (kind, data) = match change {
-        Change::Order => return None,
         Change::Everything => ("reset", "{}".to_owned()),
+        Change::Order => return None,
         Change::Machine(id) => match cluster.machines.get(id) {
             Some(machine) => ("machine", to_json(&machines::to_wire(machine))),
             None => ("machine-removed", to_json(&json!({ "id": id.as_str() }))),

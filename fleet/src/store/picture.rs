@@ -97,7 +97,7 @@ impl Picture {
     }
 
     /// Starts over from a complete reading at one revision. Returns what could not be read.
-    pub fn reset(&mut self, entries: Vec<Event>, revision: i64) -> Vec<Unreadable> {
+    pub fn reset(&mut self, entries: &[Event], revision: i64) -> Vec<Unreadable> {
         *self = Self::of(self.keys.clone());
         let mut unreadable = Vec::new();
         let mut changes = Vec::new();
@@ -110,7 +110,7 @@ impl Picture {
     }
 
     /// Takes in one event and adds what it changed.
-    pub fn apply(&mut self, event: Event, changes: &mut Vec<Change>) -> Result<(), Unreadable> {
+    pub fn apply(&mut self, event: &Event, changes: &mut Vec<Change>) -> Result<(), Unreadable> {
         self.reach(event.revision);
         let Some(key) = self.keys.parse(&event.key) else { return Ok(()) };
         let path = self.keys.path(&key);
@@ -411,7 +411,7 @@ mod tests {
     fn put(picture: &mut Picture, key: &Key, value: Vec<u8>, revision: i64) -> Vec<Change> {
         let mut changes = Vec::new();
         let key = picture.keys.path(key).into_bytes();
-        let _ = picture.apply(Event { key, value: Some(value), revision, created: revision }, &mut changes);
+        let _ = picture.apply(&Event { key, value: Some(value), revision, created: revision }, &mut changes);
         changes
     }
 

@@ -1,0 +1,213 @@
+//! Keeps the promise of `Fence=yes`: out of the cluster's reach for a TTL, and the unit is down.
+//!
+//! Two guards. This process stops fenced units when two thirds of the lease have passed without a
+//! renewal, and kills what is left when nine tenths have. And because this process may itself be frozen
+//! or dead, systemd holds a timer that does the same; every renewal winds it up again. Refuses to know
+//! where the units start next. Invariant: counted from the last renewal that etcd surely saw, a fenced
+//! unit is dead before the lease is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::systemd::{Systemd, SystemdError};
+use crate::{
+    agent::replace_file,
+    model::{state::JobState, unit_name::UnitName},
+    plan::reconcile::{Held, Wanted},
+    store::etcd::{chain, lease::Lease},
+};
+
+const TIMER: &str = "fleet-fence.timer";
+const SERVICE: &str = "fleet-fence.service";
+
+/// The guards of this machine.
+#[derive(Debug)]
+pub struct Fence {
+    directory: PathBuf,
+    /// The units the timer would stop, and after how long.
+    covered: Option<(BTreeSet<UnitName>, Duration)>,
+    ttl: Option<Duration>,
+    /// The renewal the timer was last wound up for.
+    wound: Option<Instant>,
+    stopped_for: Option<Instant>,
+    killed_for: Option<Instant>,
+}
+
+fn stop_after(ttl: Duration) -> Duration {
+    ttl * 2 / 3
+}
+
+fn kill_after(ttl: Duration) -> Duration {
+    ttl * 9 / 10
+}
+
+fn fenced(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> BTreeSet<UnitName> {
+    wanted
+        .iter()
+        .filter(|(unit, wish)| wish.fence && held.contains_key(*unit))
+        .map(|(unit, _)| unit.clone())
+        .collect()
+}
+
+impl Fence {
+    /// No guards yet; their unit files will lie in this directory.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, covered: None, ttl: None, wound: None, stopped_for: None, killed_for: None }
+    }
+
+    /// When to look again at a lease that is not renewed.
+    #[must_use]
+    pub fn wake(&self, lease: Option<Lease>) -> Option<Instant> {
+        let lease = lease.filter(|_| self.covered.as_ref().is_some_and(|(units, _)| !units.is_empty()))?;
+        let stop = lease.renewed + stop_after(lease.ttl);
+        if self.stopped_for == Some(lease.renewed) {
+            Some(lease.renewed + kill_after(lease.ttl))
+        } else {
+            Some(stop)
+        }
+        .filter(|_| self.killed_for != Some(lease.renewed))
+    }
+
+    /// Brings the timer in line with the units there are to guard.
+    pub async fn cover(
+        &mut self,
+        systemd: &Systemd,
+        wanted: &BTreeMap<UnitName, Wanted>,
+        held: &BTreeMap<UnitName, Held>,
+    ) {
+        let units = fenced(wanted, held);
+        let Some(ttl) = self.ttl else { return };
+        if self.covered.as_ref() == Some(&(units.clone(), ttl)) || units.is_empty() && self.covered.is_none()
+        {
+            return;
+        }
+        if let Err(error) = self.rewrite(systemd, &units, ttl).await {
+            tracing::error!(reason = %chain(&error), "fenced units are guarded by this process only");
+        }
+        self.covered = Some((units, ttl));
+    }
+
+    async fn rewrite(
+        &self,
+        systemd: &Systemd,
+        units: &BTreeSet<UnitName>,
+        ttl: Duration,
+    ) -> Result<(), SystemdError> {
+        let (service, timer) = (service(units, kill_after(ttl).saturating_sub(stop_after(ttl))), timer(ttl));
+        let paths = [SERVICE, TIMER].map(|name| self.directory.join(name));
+        for (path, text) in paths.iter().zip([service, timer]) {
+            if let Err(error) = replace_file(path, text.as_bytes()) {
+                tracing::error!(path = %path.display(), %error, "cannot write a guard");
+            }
+        }
+        systemd.link(&paths.map(|path| path.display().to_string()), &[]).await?;
+        systemd.reload().await?;
+        if units.is_empty() { systemd.stop_named(TIMER).await } else { systemd.restart_named(TIMER).await }
+    }
+
+    /// Winds the timer up after a renewal, and stops or kills fenced units when renewals stay out.
+    /// Returns the units it stopped.
+    pub async fn enforce(
+        &mut self,
+        systemd: &Systemd,
+        lease: Option<Lease>,
+        wanted: &BTreeMap<UnitName, Wanted>,
+        held: &BTreeMap<UnitName, Held>,
+    ) -> Vec<UnitName> {
+        let Some(lease) = lease else { return Vec::new() };
+        self.ttl = Some(lease.ttl);
+        let guarded = self.covered.as_ref().is_some_and(|(units, _)| !units.is_empty());
+        if guarded
+            && self.wound != Some(lease.renewed)
+            && Instant::now() < lease.renewed + stop_after(lease.ttl)
+        {
+            self.wound = Some(lease.renewed);
+            if let Err(error) = systemd.restart_named(TIMER).await {
+                tracing::error!(reason = %chain(&error), "cannot wind up the guard of fenced units");
+            }
+        }
+        self.stop_or_kill(systemd, lease, wanted, held).await
+    }
+
+    async fn stop_or_kill(
+        &mut self,
+        systemd: &Systemd,
+        lease: Lease,
+        wanted: &BTreeMap<UnitName, Wanted>,
+        held: &BTreeMap<UnitName, Held>,
+    ) -> Vec<UnitName> {
+        let silent = Instant::now().saturating_duration_since(lease.renewed);
+        let running = |unit: &UnitName| held.get(unit).is_some_and(|held| held.job == JobState::Launched);
+        let mut stopped = Vec::new();
+        if silent >= stop_after(lease.ttl) && self.stopped_for != Some(lease.renewed) {
+            self.stopped_for = Some(lease.renewed);
+            for unit in fenced(wanted, held).into_iter().filter(running) {
+                tracing::error!(%unit, "stopping a fenced unit: the cluster is out of reach");
+                if let Err(error) = systemd.stop(&unit).await {
+                    tracing::error!(%unit, reason = %chain(&error), "cannot stop a fenced unit");
+                }
+                stopped.push(unit);
+            }
+        }
+        if silent >= kill_after(lease.ttl) && self.killed_for != Some(lease.renewed) {
+            self.killed_for = Some(lease.renewed);
+            for unit in fenced(wanted, held) {
+                // Most are down by now, and then there is nothing to kill.
+                let _ = systemd.kill(&unit).await;
+            }
+        }
+        stopped
+    }
+}
+
+fn timer(ttl: Duration) -> String {
+    format!(
+        "[Unit]\nDescription=Stops fenced units when the cluster has been out of reach for too long\n\n\
+         [Timer]\nOnActiveSec={}ms\nAccuracySec=50ms\n",
+        stop_after(ttl).as_millis()
+    )
+}
+
+fn service(units: &BTreeSet<UnitName>, patience: Duration) -> String {
+    let mut text = "[Unit]\nDescription=Stops fenced units\n\n[Service]\nType=oneshot\n".to_owned();
+    for (verb, pause) in [("stop --no-block", Some(patience)), ("kill --signal=KILL", None)] {
+        for unit in units {
+            // Names hold no quotes, spaces or dollars; a percent sign cannot be in them either, but a
+            // backslash can.
+            let name = unit.as_str().replace('\\', "\\\\");
+            let _ = writeln!(text, "ExecStart=-/usr/bin/systemctl {verb} {name}");
+        }
+        if let Some(pause) = pause {
+            let _ = writeln!(text, "ExecStart=-/usr/bin/sleep {:.1}", pause.as_secs_f64());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_stops_then_kills_before_the_lease_ends() {
+        let ttl = Duration::from_secs(30);
+        let units = BTreeSet::from([UnitName::parse("a\\x2d.service").unwrap()]);
+
+        let text = service(&units, kill_after(ttl).saturating_sub(stop_after(ttl)));
+
+        assert_eq!(
+            text.lines().skip(5).collect::<Vec<_>>(),
+            [
+                "ExecStart=-/usr/bin/systemctl stop --no-block a\\\\x2d.service",
+                "ExecStart=-/usr/bin/sleep 7.0",
+                "ExecStart=-/usr/bin/systemctl kill --signal=KILL a\\\\x2d.service",
+            ]
+        );
+        assert!(timer(ttl).contains("OnActiveSec=20000ms\n"));
+    }
+}

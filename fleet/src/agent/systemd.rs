@@ -1,0 +1,282 @@
+//! systemd over D-Bus: orders out, news in, and no polling.
+//!
+//! Knows the calls of `org.freedesktop.systemd1.Manager` and the two signals that tell how units fare.
+//! Refuses to know why a unit is started. Invariant: news is read all the time, whatever else is asked,
+//! so that a flood of it never blocks an answer.
+
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use zbus::{
+    Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection, match_rule,
+    message,
+};
+
+use crate::model::unit_name::UnitName;
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit";
+/// How long systemd may think about a call; reading all units anew takes it a while.
+const PATIENCE: Duration = Duration::from_mins(1);
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// systemd refused or could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("systemd did not {call}")]
+pub struct SystemdError {
+    call: String,
+    source: Box<zbus::Error>,
+}
+
+impl SystemdError {
+    fn of(call: impl Into<String>) -> impl FnOnce(zbus::Error) -> Self {
+        let call = call.into();
+        move |source| Self { call, source: Box::new(source) }
+    }
+
+    /// Whether systemd has no such unit.
+    #[must_use]
+    pub fn is_unknown_unit(&self) -> bool {
+        matches!(
+            &*self.source,
+            zbus::Error::MethodError(name, ..)
+                if matches!(name.as_str(), "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.systemd1.LoadFailed")
+        )
+    }
+}
+
+/// How a unit is, in systemd's words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// `LoadState`.
+    pub load: String,
+    /// `ActiveState`.
+    pub active: String,
+    /// `SubState`.
+    pub sub: String,
+}
+
+impl Activity {
+    /// Whether there is still something to stop.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !matches!(self.active.as_str(), "inactive" | "failed" | "")
+    }
+}
+
+/// What systemd tells unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A unit's state changed.
+    Changed {
+        /// The unit.
+        unit: UnitName,
+        /// Its new `ActiveState`.
+        active: Option<String>,
+        /// Its new `SubState`.
+        sub: Option<String>,
+    },
+    /// A job ended, well or not.
+    JobDone {
+        /// The unit it was about.
+        unit: UnitName,
+    },
+}
+
+/// A connection to systemd.
+#[derive(Debug, Clone)]
+pub struct Systemd {
+    connection: Connection,
+}
+
+/// One row of `ListUnitsByNames`.
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+type Changes = Vec<(String, String, String)>;
+
+impl Systemd {
+    /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
+    /// channel.
+    pub async fn connect(user: bool) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
+        let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
+        let connection =
+            builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::of("answer on D-Bus"))?;
+        let systemd = Self { connection };
+        let (sender, news) = mpsc::unbounded_channel();
+        let changed = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .sender(SERVICE)
+            .interface(PROPERTIES)
+            .member("PropertiesChanged")
+            .path_namespace(UNIT_PATH)
+            .arg(0, UNIT);
+        let job_done = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .sender(SERVICE)
+            .interface(MANAGER)
+            .member("JobRemoved")
+            .path(MANAGER_PATH);
+        systemd.forward(changed, unit_changed, sender.clone()).await?;
+        systemd.forward(job_done, job_removed, sender).await?;
+        systemd.call("Subscribe", &()).await?;
+        Ok((systemd, news))
+    }
+
+    async fn forward(
+        &self,
+        rule: match_rule::Builder<'_>,
+        read: fn(&Message) -> Option<News>,
+        sender: mpsc::UnboundedSender<News>,
+    ) -> Result<(), SystemdError> {
+        let rule = rule.build().map_err(SystemdError::of("take a match rule"))?.into_owned();
+        let stream = MessageStream::for_match_rule(rule, &self.connection, NonZeroUsize::new(4096)).await;
+        let mut stream = stream.map_err(SystemdError::of("take a match rule"))?;
+        tokio::spawn(async move {
+            while let Some(message) = stream.next().await {
+                if let Some(news) = message.ok().as_ref().and_then(read)
+                    && sender.send(news).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn call<B>(&self, method: &'static str, body: &B) -> Result<Message, SystemdError>
+    where
+        B: serde::Serialize + zbus::Type,
+    {
+        self.connection
+            .call_method(Some(SERVICE), MANAGER_PATH, Some(MANAGER), method, body)
+            .await
+            .map_err(SystemdError::of(method))
+    }
+
+    /// Makes unit files known, and those in `enable` part of the targets they name.
+    pub async fn link(&self, paths: &[String], enable: &[String]) -> Result<(), SystemdError> {
+        self.call("LinkUnitFiles", &(paths, true, true)).await?;
+        if !enable.is_empty() {
+            self.call("EnableUnitFiles", &(enable, true, true)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a unit unknown again.
+    pub async fn unlink(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        let reply = self.call("DisableUnitFiles", &(&[unit.as_str()], true)).await?;
+        let _: Changes = reply.body().deserialize().unwrap_or_default();
+        // A failed unit would stay in memory with its old content.
+        match self.call("ResetFailedUnit", &unit.as_str()).await {
+            Err(error) if !error.is_unknown_unit() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has systemd read all unit files anew.
+    pub async fn reload(&self) -> Result<(), SystemdError> {
+        self.call("Reload", &()).await.map(drop)
+    }
+
+    /// Starts a unit; returns when the job is queued.
+    pub async fn start(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.call("StartUnit", &(unit.as_str(), "replace")).await.map(drop)
+    }
+
+    /// Stops a unit; returns when the job is queued.
+    pub async fn stop(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.call("StopUnit", &(unit.as_str(), "replace")).await.map(drop)
+    }
+
+    /// Restarts a unit; returns when the job is queued.
+    pub async fn restart(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        self.call("RestartUnit", &(unit.as_str(), "replace")).await.map(drop)
+    }
+
+    /// Starts a unit of any name anew.
+    pub async fn restart_named(&self, unit: &str) -> Result<(), SystemdError> {
+        self.call("RestartUnit", &(unit, "replace")).await.map(drop)
+    }
+
+    /// Stops a unit of any name.
+    pub async fn stop_named(&self, unit: &str) -> Result<(), SystemdError> {
+        self.call("StopUnit", &(unit, "replace")).await.map(drop)
+    }
+
+    /// Kills all processes of a unit, at once.
+    pub async fn kill(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        const SIGKILL: i32 = 9;
+        self.call("KillUnit", &(unit.as_str(), "all", SIGKILL)).await.map(drop)
+    }
+
+    /// Whether systemd has the unit in memory, so that its content would survive a new file.
+    pub async fn knows(&self, unit: &UnitName) -> bool {
+        self.call("GetUnit", &unit.as_str()).await.is_ok()
+    }
+
+    /// How units are.
+    pub async fn activities(&self, units: &[UnitName]) -> Result<Vec<(UnitName, Activity)>, SystemdError> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
+        let reply = self.call("ListUnitsByNames", &names).await?;
+        let rows: Vec<Listed> =
+            reply.body().deserialize().map_err(SystemdError::of("list units readably"))?;
+        let read = |row: Listed| {
+            let unit = UnitName::parse(&row.0).ok()?;
+            Some((unit, Activity { load: row.2, active: row.3, sub: row.4 }))
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+}
+
+fn unit_changed(message: &Message) -> Option<News> {
+    let header = message.header();
+    let unit = unit_of_path(header.path()?.as_str())?;
+    let body = message.body();
+    let (_, mut changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+        body.deserialize().ok()?;
+    let mut text = |property: &str| String::try_from(changed.remove(property)?).ok();
+    let (active, sub) = (text("ActiveState"), text("SubState"));
+    (active.is_some() || sub.is_some()).then_some(News::Changed { unit, active, sub })
+}
+
+fn job_removed(message: &Message) -> Option<News> {
+    let body = message.body();
+    let (_, _, unit, _): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
+    Some(News::JobDone { unit: UnitName::parse(&unit).ok()? })
+}
+
+/// The unit of an object path, where systemd writes `_xx` for each byte that is no letter or digit.
+fn unit_of_path(path: &str) -> Option<UnitName> {
+    let escaped = path.strip_prefix(UNIT_PATH)?.strip_prefix('/')?;
+    let mut name = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'_' {
+            let digits = [bytes.next()?, bytes.next()?];
+            name.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        } else {
+            name.push(byte);
+        }
+    }
+    UnitName::parse(std::str::from_utf8(&name).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_paths_name_units() {
+        let unit = |path: &str| unit_of_path(&format!("{UNIT_PATH}/{path}")).map(|unit| unit.to_string());
+
+        assert_eq!(unit("mongo_401_2eservice").as_deref(), Some("mongo@1.service"));
+        assert_eq!(unit("a_2").as_deref(), None);
+        assert_eq!(unit("_2e_2e_2fx_2eservice"), None);
+    }
+}

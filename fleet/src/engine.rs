@@ -1,0 +1,377 @@
+//! The engine: one machine's is elected, and tells the others' agents what to hold.
+//!
+//! Knows how to win and keep the leadership, when to ask the mind ([`crate::plan::converge`]) and how to
+//! write what it wants. Refuses to decide. Invariant: every write holds only if the leadership was not
+//! lost, so a leader that was frozen changes nothing when it wakes.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
+
+use crate::{
+    metrics::Metrics,
+    model::{machine::MachineId, unit_name::UnitName},
+    plan::{
+        converge::{Caution, Converger, Plan},
+        rollout::Step,
+    },
+    store::{
+        etcd::{EtcdStore, StoreError, lease::Lease},
+        keys::Order,
+        registry::{Change, Registry},
+        writes::{self, Write},
+    },
+};
+
+/// The most conditions and the most operations etcd takes in one transaction is 128.
+const LARGEST_TRANSACTION: usize = 120;
+/// How often unused unit files are looked for.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// How an engine behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineSettings {
+    /// How careful it is.
+    pub caution: Caution,
+    /// How long leadership lasts without renewal.
+    pub leader_ttl: Duration,
+}
+
+/// An engine that takes part in elections.
+#[derive(Debug)]
+pub struct Engine {
+    me: MachineId,
+    store: Arc<EtcdStore>,
+    settings: EngineSettings,
+    metrics: Arc<Metrics>,
+}
+
+impl Engine {
+    /// The engine of a machine.
+    #[must_use]
+    pub fn new(
+        me: MachineId,
+        store: Arc<EtcdStore>,
+        settings: EngineSettings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { me, store, settings, metrics }
+    }
+
+    /// Stands for election for ever, and leads whenever it is elected.
+    pub async fn run(&self) {
+        loop {
+            self.vacancy().await;
+            match self.campaign().await {
+                Ok(Some((lease, created))) => Box::pin(self.reign(lease, created)).await,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "cannot stand for election yet");
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until nobody leads and this machine could.
+    async fn vacancy(&self) {
+        let mut changes = self.store.changes();
+        let mut registered = self.store.registered();
+        loop {
+            let vacant = self.store.look(|picture| picture.leader().is_none());
+            let heard = self.store.hearing().borrow().lost.is_none();
+            if vacant && heard && *registered.borrow_and_update() {
+                return;
+            }
+            // The leader's key is no change of the cluster: its end shows in the revision at the latest.
+            tokio::select! {
+                _ = changes.recv() => {}
+                _ = registered.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    }
+
+    async fn campaign(&self) -> Result<Option<(Lease, i64)>, StoreError> {
+        let lease = self.store.grant(self.settings.leader_ttl).await?;
+        self.store.set_leader_lease(lease.id);
+        let committed = self.store.commit(&writes::claim_leadership(&self.me)).await?;
+        if !committed.succeeded {
+            self.store.reached(committed.revision).await;
+            // Nothing lives by it; it would run out by itself.
+            let _ = self.store.revoke(lease.id).await;
+            return Ok(None);
+        }
+        Ok(Some((lease, committed.revision)))
+    }
+
+    async fn reign(&self, lease: Lease, created: i64) {
+        let id = lease.id;
+        let (renewals, mut renewed) = watch::channel(lease);
+        tracing::info!("this engine leads");
+        self.metrics.leads(true);
+        let frozen = async {
+            // A leader whose lease ran out while it slept must not go on for even one decision.
+            loop {
+                let deadline = renewed.borrow_and_update().deadline();
+                tokio::time::sleep_until(deadline.into()).await;
+                if Instant::now() >= renewed.borrow().deadline() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            error = self.store.keep_alive(&renewals) => tracing::warn!(%error, "this engine leads no longer"),
+            () = frozen => tracing::warn!("this engine leads no longer: its lease ran out"),
+            () = self.lead(created) => tracing::warn!("this engine leads no longer: the store says so"),
+        }
+        self.metrics.leads(false);
+        let _ = self.store.revoke(id).await;
+    }
+
+    /// Converges the cluster until the leadership is found lost.
+    async fn lead(&self, created: i64) {
+        self.store.reached(created).await;
+        let mut changes = self.store.changes();
+        let mut hearing = self.store.hearing();
+        let mut mind = Converger::new(self.settings.caution, hearing.borrow_and_update().steady_since);
+        let mut shown_brake = None;
+        self.tell(&mut mind, &Change::Everything);
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.obey_orders(&mut mind, created).await;
+            let started = Instant::now();
+            let plan = self.store.look(|picture| mind.plan(picture.cluster(), self.store.now()));
+            self.metrics.planned(started.elapsed());
+            let wake = plan.wake;
+            self.show_brake(&plan, &mut shown_brake, created).await;
+            if !self.write_plan(&mut mind, plan, created).await {
+                return;
+            }
+            tokio::select! {
+                change = changes.recv() => self.take_in(&mut mind, change),
+                _ = hearing.changed() => mind.interrupted(hearing.borrow_and_update().steady_since),
+                () = self.sleep_until(wake) => {}
+                _ = sweep.tick() => self.sweep(created).await,
+            }
+            self.drain_changes(&mut mind, &mut changes);
+        }
+    }
+
+    async fn sleep_until(&self, wake: Option<crate::plan::converge::Moment>) {
+        match wake {
+            Some(wake) => tokio::time::sleep_until(self.store.instant(wake).into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn take_in(&self, mind: &mut Converger, change: Result<Change, RecvError>) {
+        match change {
+            Ok(change) => self.tell(mind, &change),
+            Err(_) => self.tell(mind, &Change::Everything),
+        }
+    }
+
+    fn drain_changes(&self, mind: &mut Converger, changes: &mut broadcast::Receiver<Change>) {
+        loop {
+            match changes.try_recv() {
+                Ok(change) => self.tell(mind, &change),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => self.tell(mind, &Change::Everything),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn tell(&self, mind: &mut Converger, change: &Change) {
+        self.store.look(|picture| mind.observe(picture.cluster(), change, self.store.now()));
+    }
+
+    async fn obey_orders(&self, mind: &mut Converger, created: i64) {
+        let orders: Vec<_> = self.store.look(|picture| {
+            picture.orders().map(|(order, record, revision)| (order, record.budget, revision)).collect()
+        });
+        for (order, budget, revision) in orders {
+            tracing::info!(?order, "obeying an order");
+            match order {
+                Order::Rebalance => {
+                    let decisions = mind.rebalance(budget);
+                    let plan = Plan { decisions, ..Plan::default() };
+                    self.write_plan(mind, plan, created).await;
+                }
+                Order::ReleaseBrake => mind.release_brake(),
+            }
+            self.settle(&writes::fulfil(order, revision), created).await;
+        }
+    }
+
+    async fn show_brake(&self, plan: &Plan, shown: &mut Option<String>, created: i64) {
+        if plan.brake == *shown {
+            return;
+        }
+        if let Some(brake) = &plan.brake {
+            tracing::error!(%brake, "the brake is on");
+        } else {
+            tracing::info!("the brake is off");
+        }
+        self.settle(&writes::brake(plan.brake.as_deref()), created).await;
+        shown.clone_from(&plan.brake);
+    }
+
+    /// Writes what the mind wants; `false` when the leadership is lost.
+    async fn write_plan(&self, mind: &mut Converger, plan: Plan, created: i64) -> bool {
+        let mut wishes: Vec<(UnitName, Option<Write>)> = Vec::new();
+        self.store.look(|picture| {
+            for decision in &plan.decisions {
+                tracing::info!(unit = %decision.unit, from = ?decision.from, to = ?decision.to, reason = %decision.reason, "decided");
+                self.metrics.decided(&decision.reason, decision.to.is_some());
+                wishes.push((decision.unit.clone(), writes::decision(picture, decision)));
+            }
+            for step in &plan.rollout {
+                let (Step::Change { unit, .. } | Step::Revert { unit, .. }) = step;
+                tracing::info!(?step, "rolling out");
+                wishes.push((unit.clone(), writes::rollout_step(picture, step)));
+            }
+        });
+        let mut undone = Vec::new();
+        for batch in batches(wishes, &mut undone) {
+            if !self.write_batch(batch, created, &mut undone).await {
+                return false;
+            }
+        }
+        // What was not written is looked at anew, as it really is.
+        for unit in undone {
+            self.tell(mind, &Change::Unit(unit));
+        }
+        true
+    }
+
+    /// Writes several units' changes at once, and one by one if that fails.
+    async fn write_batch(
+        &self,
+        batch: Vec<(UnitName, Write)>,
+        created: i64,
+        undone: &mut Vec<UnitName>,
+    ) -> bool {
+        let mut all = Write::default();
+        for (_, write) in &batch {
+            all.join(write.clone());
+        }
+        if self.settle(&all, created).await == Some(true) {
+            return true;
+        }
+        for (unit, write) in batch {
+            match self.settle(&write, created).await {
+                Some(true) => {}
+                Some(false) => undone.push(unit),
+                None => {
+                    undone.push(unit);
+                    if !self.still_leads(created) {
+                        return false;
+                    }
+                }
+            }
+        }
+        self.still_leads(created)
+    }
+
+    fn still_leads(&self, created: i64) -> bool {
+        self.store.look(|picture| {
+            picture.leader().is_some_and(|leader| leader.machine == self.me && leader.created == created)
+        })
+    }
+
+    /// Commits as leader and waits until the picture shows it: the next plan must see its effect.
+    /// `None` when the store did not answer.
+    async fn settle(&self, write: &Write, created: i64) -> Option<bool> {
+        match self.store.commit(&writes::as_leader(write.clone(), created)).await {
+            Ok(committed) => {
+                self.store.reached(committed.revision).await;
+                Some(committed.succeeded)
+            }
+            Err(error) => {
+                tracing::warn!(reason = %crate::store::etcd::chain(&error), "a decision could not be written yet");
+                None
+            }
+        }
+    }
+
+    /// Removes what nothing needs any more.
+    async fn sweep(&self, created: i64) {
+        let (files, strays) = self.store.look(|picture| {
+            let strays: Vec<Write> = picture
+                .strays()
+                .map(|(unit, machine, revision)| writes::remove_stray(unit, machine, revision))
+                .collect();
+            (picture.unused_files(), strays)
+        });
+        for (hash, revision) in files {
+            self.settle(&writes::remove_file(hash, revision), created).await;
+        }
+        for write in strays {
+            self.settle(&write, created).await;
+        }
+    }
+}
+
+/// Packs writes into transactions that etcd takes; units without a write are undone already.
+fn batches(
+    wishes: Vec<(UnitName, Option<Write>)>,
+    undone: &mut Vec<UnitName>,
+) -> Vec<Vec<(UnitName, Write)>> {
+    let mut batches: Vec<Vec<(UnitName, Write)>> = Vec::new();
+    let (mut conditions, mut operations) = (LARGEST_TRANSACTION, LARGEST_TRANSACTION);
+    for (unit, write) in wishes {
+        let Some(write) = write else {
+            undone.push(unit);
+            continue;
+        };
+        conditions += write.when.len();
+        operations += write.then.len();
+        if conditions > LARGEST_TRANSACTION || operations > LARGEST_TRANSACTION {
+            (conditions, operations) = (write.when.len(), write.then.len());
+            batches.push(Vec::new());
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.push((unit, write));
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::unit_file::UnitHash,
+        store::{keys::Key, writes::Condition},
+    };
+
+    #[test]
+    fn transactions_are_filled_but_not_overfilled() {
+        let unit = |number: usize| UnitName::parse(&format!("u@{number}.service")).unwrap();
+        let write = |number: usize| {
+            let key = Key::File(UnitHash::of(&number.to_string()));
+            Write {
+                when: vec![Condition::Absent(key.clone()); 4],
+                then: vec![writes::Operation::Delete(key)],
+            }
+        };
+        let mut wishes: Vec<_> = (0..100).map(|number| (unit(number), Some(write(number)))).collect();
+        wishes.push((unit(100), None));
+        let mut undone = Vec::new();
+
+        let batches = batches(wishes, &mut undone);
+
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
+        assert_eq!(undone, [unit(100)]);
+    }
+}

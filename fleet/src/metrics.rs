@@ -1,0 +1,146 @@
+//! What the daemon counts, in Prometheus' text format and under the original's names.
+//!
+//! Knows numbers only. Invariant: counters never fall while the process lives.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here: the leader's start is wall-clock time")]
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::plan::place::Reason;
+
+/// The counters of one daemon.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    leader_since: AtomicU64,
+    reconciles: AtomicU64,
+    reconcile_micros: AtomicU64,
+    scheduled: AtomicU64,
+    unscheduled: AtomicU64,
+    machines_away: AtomicU64,
+    unable: AtomicU64,
+    batches: AtomicU64,
+    loaded: AtomicU64,
+    unloaded: AtomicU64,
+    started: AtomicU64,
+    stopped: AtomicU64,
+    failed: AtomicU64,
+    reloads: AtomicU64,
+    states_published: AtomicU64,
+}
+
+/// What an agent did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// A batch was carried out.
+    Batch,
+    /// A task of a batch failed.
+    Failure,
+    /// Units were loaded.
+    Load,
+    /// systemd read its configuration anew.
+    Reload,
+    /// Units were started.
+    Start,
+    /// States were published.
+    State,
+    /// Units were stopped.
+    Stop,
+    /// Units were unloaded.
+    Unload,
+}
+
+impl Metrics {
+    /// The engine leads now, or does no longer.
+    pub fn leads(&self, leads: bool) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        self.leader_since.store(if leads { now } else { 0 }, Relaxed);
+    }
+
+    /// The engine thought for so long.
+    pub fn planned(&self, time: Duration) {
+        self.reconciles.fetch_add(1, Relaxed);
+        self.reconcile_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The engine decided.
+    pub fn decided(&self, reason: &Reason, scheduled: bool) {
+        match reason {
+            Reason::MachineAway(_) => self.machines_away.fetch_add(1, Relaxed),
+            Reason::Unable(..) => self.unable.fetch_add(1, Relaxed),
+            Reason::Wanted | Reason::Inactive | Reason::Rebalanced(_) => 0,
+        };
+        let counter = if scheduled { &self.scheduled } else { &self.unscheduled };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// The agent did something so often.
+    pub fn did(&self, task: Task, count: usize) {
+        let counter = match task {
+            Task::Batch => &self.batches,
+            Task::Failure => &self.failed,
+            Task::Load => &self.loaded,
+            Task::Reload => &self.reloads,
+            Task::Start => &self.started,
+            Task::State => &self.states_published,
+            Task::Stop => &self.stopped,
+            Task::Unload => &self.unloaded,
+        };
+        counter.fetch_add(count as u64, Relaxed);
+    }
+
+    /// Appends all metrics.
+    pub fn write(&self, text: &mut String) {
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let lines = [
+            ("fleet_engine_leader_start_time", "gauge", read(&self.leader_since)),
+            ("fleet_engine_reconcile_count_total", "counter", read(&self.reconciles)),
+            ("fleet_engine_reconcile_microseconds_total", "counter", read(&self.reconcile_micros)),
+            ("fleet_engine_task_count_total{type=\"AttemptScheduleUnit\"}", "counter", read(&self.scheduled)),
+            ("fleet_engine_task_count_total{type=\"UnscheduleUnit\"}", "counter", read(&self.unscheduled)),
+            (
+                "fleet_engine_reconcile_failure_count_total{type=\"machine_away\"}",
+                "counter",
+                read(&self.machines_away),
+            ),
+            ("fleet_engine_reconcile_failure_count_total{type=\"run\"}", "counter", read(&self.unable)),
+            ("fleet_agent_batch_count_total", "counter", read(&self.batches)),
+            ("fleet_agent_task_count_total{type=\"LoadUnit\"}", "counter", read(&self.loaded)),
+            ("fleet_agent_task_count_total{type=\"ReloadUnitFiles\"}", "counter", read(&self.reloads)),
+            ("fleet_agent_task_count_total{type=\"StartUnit\"}", "counter", read(&self.started)),
+            ("fleet_agent_task_count_total{type=\"StopUnit\"}", "counter", read(&self.stopped)),
+            ("fleet_agent_task_count_total{type=\"UnloadUnit\"}", "counter", read(&self.unloaded)),
+            ("fleet_agent_task_failure_count_total", "counter", read(&self.failed)),
+            ("fleet_agent_states_published_total", "counter", read(&self.states_published)),
+        ];
+        let mut family = "";
+        for (name, kind, value) in lines {
+            let this = name.split('{').next().unwrap_or(name);
+            if this != family {
+                let _ = writeln!(text, "# TYPE {this} {kind}");
+                family = this;
+            }
+            let _ = writeln!(text, "{name} {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_announced_once() {
+        let metrics = Metrics::default();
+        metrics.did(Task::Start, 3);
+        let mut text = String::new();
+
+        metrics.write(&mut text);
+
+        assert_eq!(text.matches("# TYPE fleet_agent_task_count_total ").count(), 1);
+        assert!(text.contains("fleet_agent_task_count_total{type=\"StartUnit\"} 3\n"));
+    }
+}

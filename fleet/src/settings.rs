@@ -1,0 +1,433 @@
+//! The settings of fleetd: `fleet.conf`, overridden by `FLEET_*` in the environment.
+//!
+//! Knows every option's name, default and form; refuses to know what an option does. Three types, one
+//! per stage: text becomes [`Options`] (what was written), which become [`Settings`] (what is meant).
+//! Invariant: [`Settings`] exist only if all of them make sense.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    model::{
+        machine::{Metadata, parse_metadata},
+        requirements::duration,
+    },
+    store::keys::DEFAULT_PREFIX,
+};
+
+/// Where fleetd looks for its configuration.
+pub const DEFAULT_FILE: &str = "/etc/fleet/fleet.conf";
+
+/// Each option with its default. The first twenty are the original's.
+const KNOWN: [(&str, &str); 37] = [
+    ("verbosity", "0"),
+    ("etcd_servers", "http://127.0.0.1:2379,http://127.0.0.1:4001"),
+    ("etcd_request_timeout", "1.0"),
+    ("etcd_cafile", ""),
+    ("etcd_keyfile", ""),
+    ("etcd_certfile", ""),
+    ("etcd_username", ""),
+    ("etcd_password", ""),
+    ("etcd_key_prefix", DEFAULT_PREFIX),
+    ("public_ip", ""),
+    ("metadata", ""),
+    ("agent_ttl", "30s"),
+    ("engine_reconcile_interval", "2"),
+    ("token_limit", "100"),
+    ("disable_engine", "false"),
+    ("disable_watches", "false"),
+    ("enable_grpc", "false"),
+    ("units_directory", "/run/fleet/units/"),
+    ("systemd_user", "false"),
+    ("verify_units", "false"),
+    ("authorized_keys_file", ""),
+    ("admin_group", ""),
+    ("api_certfile", ""),
+    ("api_client_cafile", ""),
+    ("api_keyfile", ""),
+    ("api_readonly_client_cafile", ""),
+    ("brake_percent", "50"),
+    ("drain_on_lock", "false"),
+    ("listen", ""),
+    ("machine_id", ""),
+    ("max_units", "0"),
+    ("read_group", ""),
+    ("reserve_cpu", "auto"),
+    ("reserve_memory", "auto"),
+    ("reserve_resources", "false"),
+    ("runtime_directory", "/run/fleet"),
+    ("stop_units_on_exit", "false"),
+];
+
+/// Options of the original that no longer mean anything.
+const RETIRED: [&str; 4] = ["authorized_keys_file", "disable_watches", "enable_grpc", "verify_units"];
+
+/// Why the configuration makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum SettingsError {
+    #[error("line {line} of the configuration is no \"name=value\": {text:?}")]
+    Line { line: usize, text: String },
+    #[error("option {name} is {value:?}, which is no {expected}")]
+    Value { name: &'static str, value: String, expected: &'static str },
+    #[error("option {name} needs {needs} too")]
+    Needs { name: &'static str, needs: &'static str },
+}
+
+/// What was written, by whom it does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    values: BTreeMap<&'static str, String>,
+    /// Things to warn about.
+    pub warnings: Vec<String>,
+}
+
+impl Options {
+    /// Reads a file of `name=value` lines. Unknown options are warned about, as are those that no
+    /// longer mean anything.
+    pub fn parse(text: &str) -> Result<Self, SettingsError> {
+        let mut options = Self::default();
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.trim();
+            if text.is_empty() || text.starts_with(['#', ';', '[']) {
+                continue;
+            }
+            let (name, value) = text
+                .split_once('=')
+                .ok_or_else(|| SettingsError::Line { line, text: text.chars().take(80).collect() })?;
+            options.set(name.trim(), value.trim());
+        }
+        Ok(options)
+    }
+
+    /// Lets variables of the environment override the file.
+    pub fn override_by(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
+        for (name, value) in environment {
+            if let Some(name) = name.strip_prefix("FLEET_") {
+                self.set(&name.to_lowercase(), &value);
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        match KNOWN.iter().find(|(known, _)| *known == name) {
+            Some((known, _)) => {
+                if RETIRED.contains(known) {
+                    self.warnings.push(format!("option {known} no longer means anything"));
+                }
+                self.values.insert(known, unquote(value).to_owned());
+            }
+            None => self.warnings.push(format!("option {name} is not known")),
+        }
+    }
+
+    fn text(&self, name: &'static str) -> &str {
+        let default = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
+        self.values.get(name).map_or(default, String::as_str)
+    }
+
+    fn optional(&self, name: &'static str) -> Option<String> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn path(&self, name: &'static str) -> Option<PathBuf> {
+        self.optional(name).map(PathBuf::from)
+    }
+
+    fn list(&self, name: &'static str) -> Vec<String> {
+        let text = self.text(name).trim_start_matches('[').trim_end_matches(']');
+        text.split(',').map(|item| unquote(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
+    }
+
+    fn read<T>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, SettingsError> {
+        let value = self.text(name);
+        read(value).ok_or_else(|| SettingsError::Value { name, value: value.to_owned(), expected })
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, SettingsError> {
+        self.read(name, "true or false", |text| match text.to_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" | "t" => Some(true),
+            "false" | "0" | "no" | "off" | "f" | "" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn seconds(&self, name: &'static str) -> Result<Duration, SettingsError> {
+        self.read(name, "number of seconds", |text| {
+            text.parse()
+                .ok()
+                .filter(|seconds| (0.001..=86_400.0).contains(seconds))
+                .map(Duration::from_secs_f64)
+        })
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, SettingsError> {
+        self.read(name, "whole number in range", |text| text.parse().ok())
+    }
+}
+
+fn unquote(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// Where the API is served, beside sockets that systemd passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// In the clear; everybody may do everything.
+    Tcp(SocketAddr),
+    /// With certificates on both sides.
+    Tls(SocketAddr),
+    /// On a unix socket.
+    Unix(PathBuf),
+}
+
+/// How much of the machine units may reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// All there is.
+    All,
+    /// This much: MiB, or percent of a core.
+    Amount(u64),
+}
+
+/// The certificate of the API, and whose clients may come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiTls {
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority whose clients may do everything.
+    pub client_ca: PathBuf,
+    /// The authority whose clients may look.
+    pub readonly_client_ca: Option<PathBuf>,
+}
+
+/// What is meant.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the options are documented where users read of them")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, set by people")]
+pub struct Settings {
+    pub verbosity: i64,
+    pub etcd_servers: Vec<String>,
+    pub etcd_request_timeout: Duration,
+    pub etcd_cafile: Option<PathBuf>,
+    pub etcd_identity: Option<(PathBuf, PathBuf)>,
+    pub etcd_user: Option<(String, String)>,
+    pub etcd_key_prefix: String,
+    pub public_ip: Option<String>,
+    pub metadata: Metadata,
+    pub agent_ttl: Duration,
+    pub leader_ttl: Duration,
+    pub token_limit: u16,
+    pub disable_engine: bool,
+    pub units_directory: PathBuf,
+    pub systemd_user: bool,
+    pub admin_group: Option<String>,
+    pub read_group: Option<String>,
+    pub api_tls: Option<ApiTls>,
+    pub brake_percent: u8,
+    pub drain_on_lock: bool,
+    pub listen: Vec<Listen>,
+    pub machine_id: Option<String>,
+    pub max_units: Option<u32>,
+    /// Memory and CPU that units may reserve; `None` when reservations are not enforced.
+    pub reserve: Option<(Reserve, Reserve)>,
+    pub runtime_directory: PathBuf,
+    pub stop_units_on_exit: bool,
+}
+
+impl Settings {
+    /// Makes sense of options.
+    pub fn of(options: &Options) -> Result<Self, SettingsError> {
+        let agent_ttl = options.read("agent_ttl", "span of at least 2 s, such as 30s", |text| {
+            duration(text).filter(|ttl| *ttl >= Duration::from_secs(2))
+        })?;
+        let interval = options.seconds("engine_reconcile_interval")?;
+        Ok(Self {
+            verbosity: options.number("verbosity")?,
+            etcd_servers: etcd_servers(options)?,
+            etcd_request_timeout: options.seconds("etcd_request_timeout")?,
+            etcd_cafile: options.path("etcd_cafile"),
+            etcd_identity: pair(options, "etcd_certfile", "etcd_keyfile")?.map(|(a, b)| (a.into(), b.into())),
+            etcd_user: pair(options, "etcd_username", "etcd_password")?,
+            etcd_key_prefix: options.text("etcd_key_prefix").to_owned(),
+            public_ip: options.optional("public_ip"),
+            metadata: parse_metadata(options.text("metadata")),
+            agent_ttl,
+            // The original's leader lease; a leader that is gone must be replaced before its machine is
+            // given up.
+            leader_ttl: (interval * 5).max(Duration::from_secs(2)).min(agent_ttl),
+            token_limit: options.read("token_limit", "number from 1 to 65535", |text| {
+                text.parse().ok().filter(|limit| *limit > 0)
+            })?,
+            disable_engine: options.flag("disable_engine")?,
+            units_directory: options.text("units_directory").into(),
+            systemd_user: options.flag("systemd_user")?,
+            admin_group: options.optional("admin_group"),
+            read_group: options.optional("read_group"),
+            api_tls: api_tls(options)?,
+            brake_percent: options.read("brake_percent", "percentage", |text| {
+                text.parse().ok().filter(|percent| *percent <= 100)
+            })?,
+            drain_on_lock: options.flag("drain_on_lock")?,
+            listen: listen(options)?,
+            machine_id: options.optional("machine_id"),
+            max_units: Some(options.number("max_units")?).filter(|most| *most > 0),
+            reserve: reserve(options)?,
+            runtime_directory: options.text("runtime_directory").into(),
+            stop_units_on_exit: options.flag("stop_units_on_exit")?,
+        })
+    }
+}
+
+fn etcd_servers(options: &Options) -> Result<Vec<String>, SettingsError> {
+    options.read("etcd_servers", "list of http:// or https:// URLs", |_| {
+        let servers = options.list("etcd_servers");
+        let urls = servers.iter().all(|url| url.starts_with("http://") || url.starts_with("https://"));
+        (urls && !servers.is_empty()).then_some(servers)
+    })
+}
+
+fn pair(
+    options: &Options,
+    first: &'static str,
+    second: &'static str,
+) -> Result<Option<(String, String)>, SettingsError> {
+    match (options.optional(first), options.optional(second)) {
+        (Some(one), Some(other)) => Ok(Some((one, other))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(SettingsError::Needs { name: first, needs: second }),
+        (None, Some(_)) => Err(SettingsError::Needs { name: second, needs: first }),
+    }
+}
+
+fn api_tls(options: &Options) -> Result<Option<ApiTls>, SettingsError> {
+    let Some((certificate, key)) = pair(options, "api_certfile", "api_keyfile")? else { return Ok(None) };
+    let client_ca = options
+        .path("api_client_cafile")
+        .ok_or(SettingsError::Needs { name: "api_certfile", needs: "api_client_cafile" })?;
+    Ok(Some(ApiTls {
+        certificate: certificate.into(),
+        key: key.into(),
+        client_ca,
+        readonly_client_ca: options.path("api_readonly_client_cafile"),
+    }))
+}
+
+fn listen(options: &Options) -> Result<Vec<Listen>, SettingsError> {
+    let expected = "unix:///path, tcp://address:port or tls://address:port";
+    let read = |text: String| {
+        let listen = match text.split_once("://") {
+            Some(("unix", path)) if path.starts_with('/') => Some(Listen::Unix(path.into())),
+            Some(("tcp", address)) => address.parse().ok().map(Listen::Tcp),
+            Some(("tls", address)) => address.parse().ok().map(Listen::Tls),
+            _ => None,
+        };
+        listen.ok_or(SettingsError::Value { name: "listen", value: text, expected })
+    };
+    let all: Vec<Listen> = options.list("listen").into_iter().map(read).collect::<Result<_, _>>()?;
+    if all.iter().any(|listen| matches!(listen, Listen::Tls(_))) && options.optional("api_certfile").is_none()
+    {
+        return Err(SettingsError::Needs { name: "listen", needs: "api_certfile" });
+    }
+    Ok(all)
+}
+
+fn reserve(options: &Options) -> Result<Option<(Reserve, Reserve)>, SettingsError> {
+    let read = |name, expected| {
+        options.read(name, expected, |text| match text {
+            "auto" => Some(Reserve::All),
+            amount => amount.parse().ok().map(Reserve::Amount),
+        })
+    };
+    let memory = read("reserve_memory", "number of MiB, or auto")?;
+    let cpu = read("reserve_cpu", "percentage of a core, or auto")?;
+    Ok(options.flag("reserve_resources")?.then_some((memory, cpu)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, SettingsError> {
+        Settings::of(&Options::parse(text).unwrap())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let settings = settings("").unwrap();
+
+        assert_eq!(settings.etcd_servers, ["http://127.0.0.1:2379", "http://127.0.0.1:4001"]);
+        assert_eq!(settings.agent_ttl, Duration::from_secs(30));
+        assert_eq!(settings.leader_ttl, Duration::from_secs(10));
+        assert_eq!((settings.token_limit, settings.disable_engine), (100, false));
+        assert_eq!(settings.units_directory, PathBuf::from("/run/fleet/units/"));
+    }
+
+    #[test]
+    fn lists_and_quotes_are_read_in_both_forms() {
+        for text in [
+            "etcd_servers=[\"http://a:1\",\"http://b:2\"]\nmetadata=\"zone=a,disk=x=y\"",
+            "# comment\n etcd_servers = http://a:1, http://b:2 \nmetadata=zone=a, disk=x=y\n",
+        ] {
+            let settings = settings(text).unwrap();
+
+            assert_eq!(settings.etcd_servers, ["http://a:1", "http://b:2"]);
+            assert_eq!(settings.metadata["disk"], "x=y");
+        }
+    }
+
+    #[test]
+    fn the_environment_wins() {
+        let mut options = Options::parse("public_ip=1.1.1.1\nfoo=1\nenable_grpc=true").unwrap();
+        options.override_by([
+            ("FLEET_PUBLIC_IP".to_owned(), "2.2.2.2".to_owned()),
+            ("HOME".to_owned(), "/".to_owned()),
+        ]);
+
+        assert_eq!(Settings::of(&options).unwrap().public_ip.as_deref(), Some("2.2.2.2"));
+        assert_eq!(
+            options.warnings,
+            ["option foo is not known", "option enable_grpc no longer means anything"]
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for (text, message) in [
+            ("agent_ttl=soon", "option agent_ttl is \"soon\", which is no span of at least 2 s, such as 30s"),
+            (
+                "etcd_servers=127.0.0.1",
+                "option etcd_servers is \"127.0.0.1\", which is no list of http:// or https:// URLs",
+            ),
+            ("etcd_certfile=x", "option etcd_certfile needs etcd_keyfile too"),
+            ("listen=tls://0.0.0.0:1", "option listen needs api_certfile too"),
+            (
+                "listen=foo",
+                "option listen is \"foo\", which is no unix:///path, tcp://address:port or tls://address:port",
+            ),
+            ("token_limit=0", "option token_limit is \"0\", which is no number from 1 to 65535"),
+            ("stop_units_on_exit=maybe", "option stop_units_on_exit is \"maybe\", which is no true or false"),
+        ] {
+            assert_eq!(settings(text).unwrap_err().to_string(), message);
+        }
+        assert_eq!(
+            Options::parse("a=b\nnonsense").unwrap_err().to_string(),
+            "line 2 of the configuration is no \"name=value\": \"nonsense\""
+        );
+    }
+
+    #[test]
+    fn a_short_ttl_shortens_the_leadership() {
+        assert_eq!(settings("agent_ttl=5s").unwrap().leader_ttl, Duration::from_secs(5));
+        assert_eq!(
+            settings("engine_reconcile_interval=0.5").unwrap().leader_ttl,
+            Duration::from_millis(2500)
+        );
+    }
+}

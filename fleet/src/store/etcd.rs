@@ -1,0 +1,418 @@
+//! The store itself: one connection to etcd, the picture it feeds, and the writes it takes.
+//!
+//! Knows how to find a member that answers, how to read everything at one revision, how to follow from
+//! there and what to do when history was compacted away. Refuses to know what records mean. Invariant:
+//! the picture never goes back, and skips no event between two readings.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+mod follow;
+pub(crate) use follow::chain;
+pub mod lease;
+pub mod locks;
+
+use std::{
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp,
+};
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    plan::converge::Moment,
+    store::{
+        keys::Keys,
+        picture::Picture,
+        registry::{Change, Command, CommandError, Health, Registry},
+        writes::{self, Condition, Life, Operation, Write},
+    },
+};
+
+/// Changes that may wait for a slow listener before it has to look at everything.
+const BACKLOG: usize = 16 * 1024;
+/// How often a write is built anew because others were faster.
+const ATTEMPTS: usize = 16;
+
+/// How to reach etcd.
+#[derive(Debug, Clone)]
+pub struct EtcdSettings {
+    /// URLs of members; the first that answers is used.
+    pub endpoints: Vec<String>,
+    /// Where fleet's keys lie.
+    pub prefix: String,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// PEM of the authority that signed the members' certificates.
+    pub ca: Option<Vec<u8>>,
+    /// PEM of the own certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// User and password.
+    pub user: Option<(String, String)>,
+}
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum StoreError {
+    #[error("cannot {action} at {endpoint}")]
+    Etcd { action: &'static str, endpoint: String, source: Box<etcd_client::Error> },
+    #[error("cannot {action} at {endpoint}: no answer within {} ms", .limit.as_millis())]
+    Timeout { action: &'static str, endpoint: String, limit: Duration },
+    #[error("{endpoint} ended the watch: {reason}")]
+    WatchEnded { endpoint: String, reason: String },
+    #[error("the lease is gone")]
+    LeaseGone,
+    #[error("the store needs a reader of format {needed}, this fleetd reads up to {known}: update it")]
+    TooOld { needed: u32, known: u32 },
+}
+
+#[derive(Default)]
+struct Connection {
+    client: Option<Client>,
+    /// Which endpoint is in use, counted on without end.
+    at: usize,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// What a transaction came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Whether its conditions held.
+    pub succeeded: bool,
+    /// The revision of the store after it.
+    pub revision: i64,
+}
+
+/// Whether the picture follows the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hearing {
+    /// Why not, if not.
+    pub lost: Option<String>,
+    /// Since when, without a break and under one etcd leader.
+    pub steady_since: Moment,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct EtcdStore {
+    settings: EtcdSettings,
+    connection: tokio::sync::Mutex<Connection>,
+    picture: RwLock<Picture>,
+    revision: watch::Sender<i64>,
+    changes: broadcast::Sender<Change>,
+    hearing: watch::Sender<Hearing>,
+    registered: watch::Sender<bool>,
+    machine_lease: AtomicI64,
+    leader_lease: AtomicI64,
+    term: AtomicI64,
+    epoch: Instant,
+}
+
+impl EtcdStore {
+    /// A store that is not followed yet: [`EtcdStore::follow`] does.
+    #[must_use]
+    pub fn new(settings: EtcdSettings) -> Self {
+        let (changes, _) = broadcast::channel(BACKLOG);
+        let hearing = Hearing { lost: Some("not read yet".to_owned()), steady_since: Moment::START };
+        Self {
+            picture: RwLock::new(Picture::of(Keys::under(&settings.prefix))),
+            settings,
+            connection: tokio::sync::Mutex::default(),
+            revision: watch::Sender::new(0),
+            changes,
+            hearing: watch::Sender::new(hearing),
+            registered: watch::Sender::new(false),
+            machine_lease: AtomicI64::new(0),
+            leader_lease: AtomicI64::new(0),
+            term: AtomicI64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// The time on the clock of this process.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    /// An instant on the clock of this process.
+    #[must_use]
+    pub fn moment(&self, instant: Instant) -> Moment {
+        let elapsed = instant.saturating_duration_since(self.epoch);
+        Moment::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The instant of a moment, to sleep until it.
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        self.epoch + moment.since(Moment::START)
+    }
+
+    /// How long one request may take.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.settings.request_timeout
+    }
+
+    /// Reads the picture and its pieces.
+    pub fn look<T>(&self, read: impl FnOnce(&Picture) -> T) -> T {
+        read(&self.picture.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the store is heard, to wait for changes of that.
+    #[must_use]
+    pub fn hearing(&self) -> watch::Receiver<Hearing> {
+        self.hearing.subscribe()
+    }
+
+    /// Says whether this machine is registered.
+    pub fn set_registered(&self, registered: bool) {
+        self.registered.send_replace(registered);
+    }
+
+    /// Whether this machine is registered, to wait for changes of that.
+    #[must_use]
+    pub fn registered(&self) -> watch::Receiver<bool> {
+        self.registered.subscribe()
+    }
+
+    /// Which lease keys of this machine live by from now on.
+    pub fn set_machine_lease(&self, id: i64) {
+        self.machine_lease.store(id, Ordering::Relaxed);
+    }
+
+    /// Which lease keys of the leading engine live by from now on.
+    pub fn set_leader_lease(&self, id: i64) {
+        self.leader_lease.store(id, Ordering::Relaxed);
+    }
+
+    /// Waits until the picture shows a revision; `false` when that takes too long.
+    pub async fn reached(&self, revision: i64) -> bool {
+        let mut current = self.revision.subscribe();
+        let wait = current.wait_for(|current| *current >= revision);
+        matches!(tokio::time::timeout(self.settings.request_timeout * 5, wait).await, Ok(Ok(_)))
+    }
+
+    /// Carries out a transaction at the member in use; another one is tried next time if this fails.
+    pub async fn commit(&self, write: &Write) -> Result<Committed, StoreError> {
+        let txn = self.look(|picture| self.txn(picture.keys(), write));
+        let response = self.request("write", async |mut client| client.txn(txn).await).await?;
+        let header = response.header();
+        self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
+        Ok(Committed {
+            succeeded: response.succeeded(),
+            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
+        })
+    }
+
+    fn txn(&self, keys: &Keys, write: &Write) -> Txn {
+        let when: Vec<Compare> = write.when.iter().map(|condition| compare(keys, condition)).collect();
+        let then: Vec<TxnOp> = write.then.iter().map(|operation| self.operation(keys, operation)).collect();
+        Txn::new().when(when).and_then(then)
+    }
+
+    fn operation(&self, keys: &Keys, operation: &Operation) -> TxnOp {
+        match operation {
+            Operation::Delete(key) => TxnOp::delete(keys.path(key), None),
+            Operation::Put(key, value, life) => {
+                let lease = match life {
+                    Life::Unlimited => 0,
+                    Life::OfMachine => self.machine_lease.load(Ordering::Relaxed),
+                    Life::OfLeader => self.leader_lease.load(Ordering::Relaxed),
+                };
+                TxnOp::put(keys.path(key), value.clone(), Some(PutOptions::new().with_lease(lease)))
+            }
+        }
+    }
+
+    /// Asks the member in use, within the time one request may take.
+    async fn request<T>(
+        &self,
+        action: &'static str,
+        ask: impl AsyncFnOnce(Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T, StoreError> {
+        let limit = self.settings.request_timeout;
+        let (client, at) = self.client().await?;
+        let result = match tokio::time::timeout(limit, ask(client)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(source)) => {
+                StoreError::Etcd { action, endpoint: self.endpoint(at), source: Box::new(source) }
+            }
+            Err(_) => StoreError::Timeout { action, endpoint: self.endpoint(at), limit },
+        };
+        self.fail_over(at).await;
+        Err(result)
+    }
+
+    fn endpoint(&self, at: usize) -> String {
+        self.settings.endpoints.get(at % self.settings.endpoints.len().max(1)).cloned().unwrap_or_default()
+    }
+
+    /// A client of the member in use, and which one that is.
+    async fn client(&self) -> Result<(Client, usize), StoreError> {
+        let mut connection = self.connection.lock().await;
+        let at = connection.at;
+        if let Some(client) = &connection.client {
+            return Ok((client.clone(), at));
+        }
+        let (endpoint, action, limit) = (self.endpoint(at), "connect", self.settings.request_timeout);
+        let connect = Client::connect([&endpoint], Some(self.connect_options()));
+        match tokio::time::timeout(limit, connect).await {
+            Ok(Ok(client)) => {
+                connection.client = Some(client.clone());
+                Ok((client, at))
+            }
+            Ok(Err(source)) => {
+                connection.at += 1;
+                Err(StoreError::Etcd { action, endpoint, source: Box::new(source) })
+            }
+            Err(_) => {
+                connection.at += 1;
+                Err(StoreError::Timeout { action, endpoint, limit })
+            }
+        }
+    }
+
+    /// Leaves a member that failed, unless somebody did already.
+    async fn fail_over(&self, at: usize) {
+        let mut connection = self.connection.lock().await;
+        if connection.at == at {
+            connection.at += 1;
+            connection.client = None;
+        }
+    }
+
+    fn connect_options(&self) -> ConnectOptions {
+        let timeout = self.settings.request_timeout;
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(timeout)
+            .with_keep_alive(timeout.max(Duration::from_secs(1)), timeout.max(Duration::from_secs(1)) * 2)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some((name, password)) = &self.settings.user {
+            options = options.with_user(name, password).with_auto_token_refresh(true);
+        }
+        if self.settings.ca.is_some() || self.settings.identity.is_some() {
+            let mut tls = TlsOptions::new();
+            if let Some(ca) = &self.settings.ca {
+                tls = tls.ca_certificate(Certificate::from_pem(ca));
+            }
+            if let Some((certificate, key)) = &self.settings.identity {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
+            options = options.with_tls(tls);
+        }
+        options
+    }
+
+    /// A new etcd leader gave every lease a full term anew: silence means nothing yet.
+    fn heard_term(&self, term: u64) {
+        let term = i64::try_from(term).unwrap_or(i64::MAX);
+        let before = self.term.fetch_max(term, Ordering::Relaxed);
+        if term > before && before != 0 {
+            tracing::info!(term, "etcd has a new leader");
+            self.hearing.send_modify(|hearing| hearing.steady_since = self.now());
+        }
+    }
+
+    fn announce(&self, change: Change) {
+        // Nobody listening is fine.
+        let _ = self.changes.send(change);
+    }
+
+    async fn carry_out(&self, command: &Command) -> Result<(), CommandError> {
+        let action = describe(command);
+        let failed =
+            |source: StoreError| CommandError::Store { action: action.clone(), source: Box::new(source) };
+        // A write whose answer was lost may have happened.
+        let mut uncertain = false;
+        for _ in 0..ATTEMPTS {
+            let write = match self.look(|picture| writes::command(picture, command.clone())) {
+                Err(CommandError::Exists(_)) if uncertain && self.holds(command) => return Ok(()),
+                Err(CommandError::NotFound(_)) if uncertain => return Ok(()),
+                write => write?,
+            };
+            match self.commit(&write).await {
+                Ok(committed) => {
+                    // Late is no failure: the write happened.
+                    self.reached(committed.revision).await;
+                    if committed.succeeded {
+                        return Ok(());
+                    }
+                }
+                Err(error) if uncertain => return Err(failed(error)),
+                Err(_) => uncertain = true,
+            }
+        }
+        Err(CommandError::Contended { action })
+    }
+
+    fn holds(&self, command: &Command) -> bool {
+        let Command::Create { name, file, desired } = command else { return false };
+        self.look(|picture| {
+            picture
+                .unit_record(name)
+                .is_some_and(|(unit, _)| unit.hash == file.hash() && unit.desired == *desired)
+        })
+    }
+}
+
+fn compare(keys: &Keys, condition: &Condition) -> Compare {
+    match condition {
+        Condition::Absent(key) => Compare::create_revision(keys.path(key), CompareOp::Equal, 0),
+        Condition::Present(key) => Compare::create_revision(keys.path(key), CompareOp::Greater, 0),
+        Condition::Unchanged(key, revision) => {
+            Compare::mod_revision(keys.path(key), CompareOp::Equal, *revision)
+        }
+        Condition::SameLife(key, created) => {
+            Compare::create_revision(keys.path(key), CompareOp::Equal, *created)
+        }
+    }
+}
+
+fn describe(command: &Command) -> String {
+    match command {
+        Command::Create { name, .. } => format!("create unit {name}"),
+        Command::Destroy { name } => format!("destroy unit {name}"),
+        Command::Drain { machine, draining: true } => format!("drain machine {machine}"),
+        Command::Drain { machine, draining: false } => format!("end the drain of machine {machine}"),
+        Command::Rebalance { .. } => "order a rebalance".to_owned(),
+        Command::ReleaseBrake => "release the brake".to_owned(),
+        Command::Replace { name, .. } => format!("replace unit {name}"),
+        Command::Restart { name } => format!("restart unit {name}"),
+        Command::SetDesired { name, desired } => format!("set unit {name} to {desired}"),
+        Command::SetMetadata { machine, key, .. } => format!("set metadata {key} of machine {machine}"),
+    }
+}
+
+impl Registry for EtcdStore {
+    fn read<T>(&self, read: impl FnOnce(&crate::store::cluster::Cluster) -> T) -> T {
+        self.look(|picture| read(picture.cluster()))
+    }
+
+    async fn execute(&self, command: Command) -> Result<(), CommandError> {
+        self.carry_out(&command).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    fn health(&self) -> Health {
+        if let Some(reason) = self.hearing.borrow().lost.clone() {
+            return Health::StoreLost(reason);
+        }
+        if *self.registered.borrow() { Health::Serving } else { Health::Registering }
+    }
+}

@@ -1,0 +1,223 @@
+//! Keeps the picture up with the store.
+//!
+//! ```text
+//!  read everything at revision R --> watch from R+1 --(stream breaks)--> watch from the last revision+1
+//!        ^                                                                        |
+//!        +------------------------(history compacted away)------------------------+
+//! ```
+
+use std::{sync::PoisonError, sync::atomic::Ordering, time::Duration};
+
+use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
+
+use super::{EtcdStore, StoreError};
+use crate::store::{
+    picture::{Event, Unreadable},
+    records::FORMAT,
+    registry::Change,
+};
+
+/// Keys read with one request.
+const PAGE: i64 = 1000;
+/// The largest answer: a page of the largest records would be larger, but nobody stores those.
+const LARGEST_ANSWER: usize = 256 << 20;
+
+impl EtcdStore {
+    /// Follows the store for ever.
+    pub async fn follow(&self) {
+        let mut pause = Duration::from_millis(50);
+        let mut read_anew = true;
+        loop {
+            let error = match self.follow_once(&mut read_anew).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            let worked = self.hearing.borrow().lost.is_none();
+            self.lose(&error);
+            // One quick try elsewhere, then ever slower.
+            pause = if worked { Duration::from_millis(50) } else { (pause * 2).min(Duration::from_secs(2)) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn lose(&self, error: &StoreError) {
+        let reason = chain(error);
+        tracing::warn!(%reason, "lost the store; units keep running");
+        self.hearing.send_modify(|hearing| {
+            hearing.lost = Some(reason);
+            hearing.steady_since = self.now();
+        });
+    }
+
+    async fn follow_once(&self, read_anew: &mut bool) -> Result<std::convert::Infallible, StoreError> {
+        if *read_anew {
+            self.read_everything().await?;
+            *read_anew = false;
+        }
+        let (client, at) = self.client().await?;
+        let endpoint = self.endpoint(at);
+        let from = *self.revision.borrow() + 1;
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(from)
+            .with_progress_notify()
+            .with_fragment();
+        let prefix = self.look(|picture| picture.keys().prefix().to_owned());
+        let mut watch = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
+        let limit = self.settings.request_timeout;
+        let etcd = |action, source| StoreError::Etcd {
+            action,
+            endpoint: endpoint.clone(),
+            source: Box::new(source),
+        };
+        let result = async {
+            let opened = tokio::time::timeout(limit, watch.watch(prefix, Some(options))).await;
+            let timeout = || StoreError::Timeout { action: "watch", endpoint: endpoint.clone(), limit };
+            let mut stream = opened.map_err(|_| timeout())?.map_err(|source| etcd("watch", source))?;
+            // The answer says when all that happened before now has been told.
+            stream.request_progress().await.map_err(|source| etcd("watch", source))?;
+            loop {
+                let message = if self.hearing.borrow().lost.is_some() {
+                    tokio::time::timeout(limit, stream.message()).await.map_err(|_| timeout())?
+                } else {
+                    stream.message().await
+                };
+                let Some(message) = message.map_err(|source| etcd("watch", source))? else {
+                    return Err(StoreError::WatchEnded {
+                        endpoint: endpoint.clone(),
+                        reason: "no reason".to_owned(),
+                    });
+                };
+                if message.canceled() {
+                    *read_anew |= message.compact_revision() != 0;
+                    let reason = message.cancel_reason().to_owned();
+                    return Err(StoreError::WatchEnded { endpoint: endpoint.clone(), reason });
+                }
+                self.take(&message)?;
+            }
+        }
+        .await;
+        self.fail_over(at).await;
+        result
+    }
+
+    fn take(&self, message: &WatchResponse) -> Result<(), StoreError> {
+        let header = message.header();
+        self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
+        let mut changes = Vec::new();
+        let reached = {
+            let mut picture = self.picture.write().unwrap_or_else(PoisonError::into_inner);
+            for event in message.events() {
+                let Some(kv) = event.kv() else { continue };
+                let value = (event.event_type() == EventType::Put).then(|| kv.value().to_vec());
+                let (revision, created) = (kv.mod_revision(), kv.create_revision());
+                let event = Event { key: kv.key().to_vec(), value, revision, created };
+                report(picture.apply(&event, &mut changes).err());
+            }
+            // Without events the answer is about progress: everything up to here has been told.
+            if message.events().is_empty() && !message.created() {
+                picture.reach(header.map_or(0, etcd_client::ResponseHeader::revision));
+            }
+            Self::check_schema(&picture)?;
+            picture.cluster().revision
+        };
+        self.revision.send_if_modified(|current| std::mem::replace(current, reached) != reached);
+        for change in changes {
+            self.announce(change);
+        }
+        if !message.created() {
+            self.hear();
+        }
+        Ok(())
+    }
+
+    fn check_schema(picture: &crate::store::picture::Picture) -> Result<(), StoreError> {
+        match picture.schema() {
+            Some(schema) if schema.oldest_reader > FORMAT => {
+                Err(StoreError::TooOld { needed: schema.oldest_reader, known: FORMAT })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear(&self) {
+        self.hearing.send_if_modified(|hearing| {
+            let regained = hearing.lost.take().is_some();
+            if regained {
+                hearing.steady_since = self.now();
+                tracing::info!("the store is heard");
+            }
+            regained
+        });
+    }
+
+    /// Reads all keys, page by page, all at the revision of the first page.
+    async fn read_everything(&self) -> Result<(), StoreError> {
+        let prefix = self.look(|picture| picture.keys().prefix().as_bytes().to_vec());
+        let mut end = prefix.clone();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let mut entries = Vec::new();
+        let (mut start, mut revision) = (prefix, 0);
+        loop {
+            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
+            let from = start.clone();
+            let mut answer = self
+                .request("read everything", async |client| {
+                    let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+                    kv.get(from, Some(options)).await
+                })
+                .await?;
+            if let Some(header) = answer.header() {
+                if revision == 0 {
+                    revision = header.revision();
+                }
+                self.term.fetch_max(i64::try_from(header.raft_term()).unwrap_or(i64::MAX), Ordering::Relaxed);
+            }
+            let more = answer.more();
+            let page = answer.take_kvs();
+            let Some(last) = page.last() else { break };
+            start = [last.key(), &[0]].concat();
+            entries.extend(page.into_iter().map(|kv| Event {
+                revision: kv.mod_revision(),
+                created: kv.create_revision(),
+                key: kv.key().to_vec(),
+                value: Some(kv.value().to_vec()),
+            }));
+            if !more {
+                break;
+            }
+        }
+        let count = entries.len();
+        let mut picture = self.picture.write().unwrap_or_else(PoisonError::into_inner);
+        picture.reset(&entries, revision).into_iter().for_each(|bad| report(Some(bad)));
+        Self::check_schema(&picture)?;
+        drop(picture);
+        self.revision.send_replace(revision);
+        self.announce(Change::Everything);
+        tracing::info!(revision, keys = count, "read the store");
+        Ok(())
+    }
+}
+
+fn report(unreadable: Option<Unreadable>) {
+    if let Some(Unreadable { key, source }) = unreadable {
+        tracing::warn!(%key, reason = %chain(&source), "ignoring what cannot be read");
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

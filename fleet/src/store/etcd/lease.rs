@@ -1,0 +1,119 @@
+//! A lease of etcd, kept alive as long as somebody answers.
+//!
+//! Knows when the lease was last renewed for sure, by the clock of this machine: the store cannot have
+//! dropped it before that plus the TTL. Invariant: [`Lease::deadline`] never claims more than etcd
+//! granted.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::{EtcdStore, StoreError};
+
+/// A lease that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: i64,
+    /// How long it lives without renewal.
+    pub ttl: Duration,
+    /// When the last renewal that succeeded was asked for.
+    pub renewed: Instant,
+}
+
+impl Lease {
+    /// Until when etcd keeps it at least.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.renewed + self.ttl
+    }
+}
+
+impl EtcdStore {
+    /// Asks for a lease.
+    pub async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        let renewed = Instant::now();
+        let seconds = i64::try_from(ttl.as_secs().max(1)).unwrap_or(i64::MAX);
+        let answer =
+            self.request("get a lease", async |mut client| client.lease_grant(seconds, None).await).await?;
+        let ttl = Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(1));
+        Ok(Lease { id: answer.id(), ttl, renewed })
+    }
+
+    /// Takes up a lease from before, if it is still alive.
+    pub async fn take_up(&self, id: i64) -> Result<Option<Lease>, StoreError> {
+        let renewed = Instant::now();
+        let answer = self
+            .request("look up a lease", async |mut client| client.lease_time_to_live(id, None).await)
+            .await?;
+        let left = u64::try_from(answer.ttl()).unwrap_or(0);
+        if left == 0 {
+            return Ok(None);
+        }
+        // What is left is what is known; the first renewal brings the full time.
+        let ttl = Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(1));
+        let spent = ttl.saturating_sub(Duration::from_secs(left));
+        Ok(Some(Lease { id, ttl, renewed: renewed.checked_sub(spent).unwrap_or(renewed) }))
+    }
+
+    /// Gives a lease back, with all that lives by it.
+    pub async fn revoke(&self, id: i64) -> Result<(), StoreError> {
+        self.request("give back a lease", async |mut client| client.lease_revoke(id).await).await.map(drop)
+    }
+
+    /// Renews a lease every third of its time; returns when etcd says it is gone, or when nobody
+    /// answered for so long that it must be.
+    pub async fn keep_alive(&self, lease: &watch::Sender<Lease>) -> StoreError {
+        loop {
+            let Err(error) = self.keep_alive_once(lease).await;
+            let deadline = lease.borrow().deadline();
+            if matches!(error, StoreError::LeaseGone) || Instant::now() >= deadline {
+                return StoreError::LeaseGone;
+            }
+            tracing::debug!(reason = %super::follow::chain(&error), "cannot renew the lease yet");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn keep_alive_once(
+        &self,
+        lease: &watch::Sender<Lease>,
+    ) -> Result<std::convert::Infallible, StoreError> {
+        let (mut client, at) = self.client().await?;
+        let endpoint = self.endpoint(at);
+        let Lease { id, ttl, .. } = *lease.borrow();
+        let limit = self.settings.request_timeout;
+        let timeout = || StoreError::Timeout { action: "renew the lease", endpoint: endpoint.clone(), limit };
+        let etcd = |source| StoreError::Etcd {
+            action: "renew the lease",
+            endpoint: endpoint.clone(),
+            source: Box::new(source),
+        };
+        let result = async {
+            let mut asked = Instant::now();
+            let opened =
+                tokio::time::timeout(limit, client.lease_keep_alive(id)).await.map_err(|_| timeout())?;
+            let (mut keeper, mut answers) = opened.map_err(|source| match source {
+                etcd_client::Error::LeaseKeepAliveError(_) => StoreError::LeaseGone,
+                source => etcd(source),
+            })?;
+            loop {
+                keeper.keep_alive().await.map_err(etcd)?;
+                let answer = tokio::time::timeout(limit, answers.message()).await.map_err(|_| timeout())?;
+                let Some(answer) = answer.map_err(etcd)? else { return Err(timeout()) };
+                if answer.ttl() <= 0 {
+                    return Err(StoreError::LeaseGone);
+                }
+                self.heard_term(answer.header().map_or(0, etcd_client::ResponseHeader::raft_term));
+                lease.send_modify(|lease| lease.renewed = asked);
+                tokio::time::sleep(ttl / 3).await;
+                asked = Instant::now();
+            }
+        }
+        .await;
+        if !matches!(result, Err(StoreError::LeaseGone)) {
+            self.fail_over(at).await;
+        }
+        result
+    }
+}
