@@ -90,13 +90,19 @@ fn read(root: &Root, name: &str) -> Option<Vec<u8>> {
 
 /// Writes one of the files; nobody else may look into the folder.
 pub(crate) fn write(root: &Root, name: &str, content: &[u8]) -> Result<(), StepError> {
+    prepare(root)?;
+    files::write_durably(&root.path(FOLDER).join(name), content, Rights::PRIVATE).map(drop)
+}
+
+/// Makes the folder, closed to everybody else.
+pub(crate) fn prepare(root: &Root) -> Result<(), StepError> {
     let folder = root.path(FOLDER);
-    files::make_parents(&folder.join(name), Rights::PRIVATE)?;
+    files::make_parents(&folder, Rights::PRIVATE)?;
     let private = Rights { mode: 0o700, ..Rights::PRIVATE };
     for folder in [folder.parent().unwrap_or(&folder), &folder] {
         files::make_directory(folder, private)?;
     }
-    files::write_durably(&folder.join(name), content, Rights::PRIVATE).map(drop)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -239,7 +239,8 @@ fn settle(root: &Root, instance: &str, outcome: &mut Outcome) {
 /// Leaves the result where people and programs look.
 fn reported(root: &Root, mut outcome: Outcome) -> Outcome {
     let result = outcome.json().to_string();
-    let kept = record::write(root, "result.json", result.as_bytes());
+    // What the first boot did stays to be read after the second.
+    let kept = if outcome.is_first { record::write(root, "result.json", result.as_bytes()) } else { Ok(()) };
     let shown = files::write(&root.path(RESULT), result.as_bytes(), Rights::PUBLIC).map(drop);
     for error in [kept, shown].into_iter().filter_map(Result::err) {
         outcome.failures.push(format!("cannot leave the result: {}", error.chain()));

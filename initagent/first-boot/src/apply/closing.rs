@@ -35,6 +35,10 @@ pub(crate) fn show_message(text: &str, host: &Host<'_>) -> Result<Change, StepEr
 /// Writes to the console.
 pub(crate) fn say_on_console(text: &str, host: &Host<'_>) -> Result<Change, StepError> {
     let path = host.root.path(CONSOLE);
+    // A container has none, and nobody who could read there.
+    if !path.exists() {
+        return Ok(Change::None);
+    }
     let said =
         fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     said.map(|()| Change::Made).map_err(|source| StepError::Write { path, source })

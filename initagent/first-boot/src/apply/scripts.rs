@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) fn run(script: &Script, host: &Host<'_>) -> Result<Change, StepError> {
     let path = format!("{}/scripts/{}", record::FOLDER, script.name);
     let rights = Rights { uid: 0, gid: 0, mode: 0o700 };
+    record::prepare(host.root)?;
     files::write(&host.root.path(&path), script.body.reveal(), rights)?;
     let mut arguments = vec![
         format!("--unit={}", unit(&script.name)),
@@ -28,7 +29,6 @@ pub(crate) fn run(script: &Script, host: &Host<'_>) -> Result<Change, StepError>
         "--property=EnvironmentFile=-/etc/environment".to_owned(),
         "--property=SyslogIdentifier=user-data".to_owned(),
         "--setenv=HOME=/root".to_owned(),
-        "--quiet".to_owned(),
         "--collect".to_owned(),
     ];
     let mut call_patience = GRACE;
