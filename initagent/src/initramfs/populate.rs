@@ -9,8 +9,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-/// The name under which a folder is filled before it gets its own.
-const UNFINISHED: &str = ".catamaran-unfinished";
+/// Where folders are filled before they get their places, on the same file system.
+const WORKSHOP: &str = ".catamaran-unfinished";
 
 /// What could not be brought over.
 #[derive(Debug, thiserror::Error)]
@@ -29,45 +29,72 @@ pub(super) enum Existing {
     Extend,
 }
 
-/// Brings `from`, a folder of the image, to `to`, on STATE.
-pub(super) fn populate(from: &Path, to: &Path, existing: Existing) -> Result<(), PopulateError> {
+/// A folder of the image that STATE lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Missing {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+/// Brings these folders of the image to the folders of the same names on STATE.
+pub(super) fn populate(
+    image: &Path,
+    state: &Path,
+    folders: &[(&str, Existing)],
+) -> Result<(), PopulateError> {
+    let mut missing = Vec::new();
+    for (name, existing) in folders {
+        find_missing(&image.join(name), &state.join(name), *existing, &mut missing)?;
+    }
+    if missing.is_empty() { Ok(()) } else { create_all(&missing, state) }
+}
+
+fn find_missing(
+    from: &Path,
+    to: &Path,
+    existing: Existing,
+    missing: &mut Vec<Missing>,
+) -> Result<(), PopulateError> {
+    let there = to.symlink_metadata();
+    if there.is_err() {
+        missing.push(Missing { from: from.to_owned(), to: to.to_owned() });
+        return Ok(());
+    }
+    // What the machine made into a link or a file stays one.
+    if existing == Existing::Keep || !there.is_ok_and(|there| there.is_dir()) {
+        return Ok(());
+    }
     let failed = |source| PopulateError { path: from.to_owned(), source };
-    match (to.symlink_metadata().is_ok(), existing) {
-        (false, _) => create(from, to).map_err(failed),
-        (true, Existing::Keep) => Ok(()),
-        (true, Existing::Extend) => extend(from, to),
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            find_missing(&entry.path(), &to.join(entry.file_name()), existing, missing)?;
+        }
     }
+    Ok(())
 }
 
-/// Fills the folder under another name, stores it, and gives it its name.
-fn create(from: &Path, to: &Path) -> io::Result<()> {
-    let parent = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let unfinished = parent.join(UNFINISHED);
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
-    }
-    copy_folder(from, &unfinished)?;
-    nix::unistd::syncfs(&File::open(parent)?)?;
-    fs::rename(&unfinished, to)
-}
-
-fn extend(from: &Path, to: &Path) -> Result<(), PopulateError> {
+/// Fills all of them in the workshop, stores that with one sync, and moves each to its place.
+fn create_all(missing: &[Missing], state: &Path) -> Result<(), PopulateError> {
+    let workshop = state.join(WORKSHOP);
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| PopulateError { path, source }
     };
-    for entry in fs::read_dir(from).map_err(failed(from))? {
-        let entry = entry.map_err(failed(from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if !entry.file_type().map_err(failed(&source))?.is_dir() {
-            continue;
-        }
-        // What the machine made into a link or a file stays one.
-        if !target.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
-            populate(&source, &target, Existing::Extend)?;
-        }
+    if workshop.exists() {
+        fs::remove_dir_all(&workshop).map_err(failed(&workshop))?;
     }
-    Ok(())
+    fs::create_dir(&workshop).map_err(failed(&workshop))?;
+    let filled: Vec<PathBuf> = (0..missing.len()).map(|number| workshop.join(number.to_string())).collect();
+    for (Missing { from, .. }, at) in missing.iter().zip(&filled) {
+        copy_folder(from, at).map_err(failed(from))?;
+    }
+    let synced = File::open(state).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
+    synced.map_err(failed(state))?;
+    for (Missing { from, to }, at) in missing.iter().zip(&filled) {
+        fs::rename(at, to).map_err(failed(from))?;
+    }
+    fs::remove_dir(&workshop).map_err(failed(&workshop))
 }
 
 fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
@@ -115,13 +142,17 @@ mod tests {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
 
+    fn bring(image: &tempfile::TempDir, state: &tempfile::TempDir, existing: Existing) {
+        populate(image.path(), state.path(), &[("var", existing)]).unwrap();
+    }
+
     #[test]
     fn a_new_folder_comes_with_its_content_and_modes() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
+
+        bring(&image, &state, Existing::Extend);
+
         let var = state.path().join("var");
-
-        populate(&image.path().join("var"), &var, Existing::Extend).unwrap();
-
         assert_eq!(mode(&var.join("lib/etcd")), 0o2770);
         assert_eq!(fs::read_to_string(var.join("lib/seed")).unwrap(), "from the image");
         assert_eq!(fs::read_link(var.join("lock")).unwrap(), Path::new("/run/lock"));
@@ -132,14 +163,14 @@ mod tests {
     fn what_the_machine_changed_stays_and_only_new_folders_are_added() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
         let (from, var) = (image.path().join("var"), state.path().join("var"));
-        populate(&from, &var, Existing::Extend).unwrap();
+        bring(&image, &state, Existing::Extend);
         fs::write(var.join("lib/seed"), "from the machine").unwrap();
         fs::remove_file(var.join("lock")).unwrap();
         fs::create_dir(from.join("lib/docker")).unwrap();
         fs::write(from.join("lib/docker/config"), "new").unwrap();
         fs::write(from.join("lib/late"), "new").unwrap();
 
-        populate(&from, &var, Existing::Extend).unwrap();
+        bring(&image, &state, Existing::Extend);
 
         assert_eq!(fs::read_to_string(var.join("lib/seed")).unwrap(), "from the machine");
         assert_eq!(fs::read_to_string(var.join("lib/docker/config")).unwrap(), "new");
@@ -147,26 +178,40 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_the_machine_made_a_link_stays_one() {
+        let (image, state) = (image(), tempfile::tempdir().unwrap());
+        bring(&image, &state, Existing::Extend);
+        let etcd = state.path().join("var/lib/etcd");
+        fs::remove_dir(&etcd).unwrap();
+        symlink("/srv/etcd", &etcd).unwrap();
+        fs::create_dir(image.path().join("var/lib/etcd/member")).unwrap();
+
+        bring(&image, &state, Existing::Extend);
+
+        assert_eq!(fs::read_link(&etcd).unwrap(), Path::new("/srv/etcd"));
+    }
+
+    #[test]
     fn a_folder_that_belongs_to_the_machine_is_not_extended() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
-        let home = state.path().join("home");
-        fs::create_dir(&home).unwrap();
+        let var = state.path().join("var");
+        fs::create_dir(&var).unwrap();
 
-        populate(&image.path().join("var"), &home, Existing::Keep).unwrap();
+        bring(&image, &state, Existing::Keep);
 
-        assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&var).unwrap().count(), 0);
     }
 
     #[test]
     fn a_folder_that_a_power_cut_left_unfinished_is_begun_anew() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
-        let unfinished = state.path().join(UNFINISHED);
-        fs::create_dir(&unfinished).unwrap();
+        let unfinished = state.path().join(WORKSHOP).join("0");
+        fs::create_dir_all(&unfinished).unwrap();
         fs::write(unfinished.join("half"), "").unwrap();
+
+        bring(&image, &state, Existing::Extend);
+
         let var = state.path().join("var");
-
-        populate(&image.path().join("var"), &var, Existing::Extend).unwrap();
-
         assert!(!var.join("half").exists() && var.join("lib/seed").exists());
     }
 }

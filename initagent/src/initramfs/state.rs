@@ -61,8 +61,8 @@ pub(super) fn open(disk: &BootDisk, new_root: &Path) -> Result<PathBuf, OpenStat
     if let Err(error) = grow_file_system(&node, state) {
         console::log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
-    for (name, existing) in FOLDERS {
-        populate(&new_root.join(name), &state.join(name), existing)?;
+    populate(new_root, state, &FOLDERS)?;
+    for (name, _) in FOLDERS {
         mounts::bind(&state.join(name), &new_root.join(name))?;
     }
     lay_over_etc(state, &new_root.join("etc"))?;
