@@ -1,0 +1,71 @@
+//! What each fuzz target does with its bytes. The fuzzer and the corpus test both include this file,
+//! so that a past crash is a plain test from then on.
+
+use user_data::caret::{self, Excerpts};
+use user_data::container::{self, References};
+use user_data::diagnostic::Diagnostics;
+use user_data::plan::order::Facts;
+use user_data::plan::step::{Fetch, Step};
+use user_data::plan::text::{self, Contents};
+use user_data::plan::{Plan, Stage};
+use user_data::reading::{self, Handed};
+use user_data::source::Sources;
+
+/// A payload in containers, whose references lead to the payload itself.
+pub(crate) fn container(bytes: &[u8]) {
+    let mut fetch = |_: &Fetch| Ok(bytes.to_vec());
+    let parts = container::open("x", bytes, References { include: true, fetch: Some(&mut fetch) });
+    assert!(parts.len() <= container::MOST_PARTS + 1);
+    assert!(
+        parts.iter().map(|part| part.content.len()).sum::<usize>() <= bytes.len() + 2 * container::MOST_BYTES
+    );
+}
+
+/// An Ignition configuration: done wholly, or not at all but for keys.
+pub(crate) fn ignition(bytes: &[u8]) {
+    let mut sources = Sources::default();
+    let content = String::from_utf8_lossy(bytes);
+    let part = sources.add("config.ign", content.clone());
+    let mut found = Diagnostics::default();
+    let plan = user_data::ignition::read(&content, part, &mut found);
+    let refused = found.worst() == Some(user_data::diagnostic::Severity::Error);
+    let only_access = plan.steps.iter().all(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
+    assert!(!refused || only_access, "a refused configuration does something");
+    print(&plan, &found, &sources);
+}
+
+/// Network configuration: every unit that comes of it has only sections and settings, one a line.
+pub(crate) fn network(bytes: &[u8]) {
+    let mut sources = Sources::default();
+    let part = sources.add("network-config", String::from_utf8_lossy(bytes));
+    let mut found = Diagnostics::default();
+    let plan = user_data::network::read(bytes, part, &mut found);
+    for planned in &plan.steps {
+        assert_eq!(planned.stage, Stage::Network);
+        if let Step::WriteUnit { name, content, .. } = &planned.step {
+            assert!(!name.contains('/') && name.starts_with("10-cloud-init-"), "{name}");
+            content.reveal().lines().for_each(is_setting);
+        }
+    }
+    print(&plan, &found, &sources);
+}
+
+fn is_setting(line: &str) {
+    let section = line.starts_with('[') && line.ends_with(']');
+    let name = line.split('=').next().unwrap_or_default();
+    let setting = line.contains('=') && name.chars().all(|c| c.is_ascii_alphanumeric());
+    assert!(line.is_empty() || section || setting, "{line}");
+    assert!(!line.contains(|c: char| c.is_control()), "{line}");
+}
+
+/// User-data of any kind, from its containers to the printed plan.
+pub(crate) fn reading(bytes: &[u8]) {
+    let user = container::open("user-data", bytes, References::none());
+    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    print(&reading.plan, &reading.found, &reading.sources);
+}
+
+fn print(plan: &Plan, found: &Diagnostics, sources: &Sources) {
+    let _ = text::render(plan, sources, Contents::Hidden);
+    let _ = caret::render(found, sources, Excerpts::Shown);
+}
