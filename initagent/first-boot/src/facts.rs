@@ -74,6 +74,18 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
     }
 }
 
+/// Whether anything that was handed over names an address of this machine, or the files that hold
+/// them, so that it is worth waiting for one.
+pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
+    let names: [&[u8]; 5] =
+        [b"public_ipv4", b"private_ipv4", b"public_ipv6", b"private_ipv6", b"/run/metadata/"];
+    let mentions = |part: &Part| {
+        let content = part.content.to_ascii_lowercase();
+        names.iter().any(|name| content.windows(name.len()).any(|window| window == *name))
+    };
+    handed.user.iter().chain(&handed.vendor).any(mentions)
+}
+
 /// The parts of a payload, and of what it refers to.
 pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<Part> {
     let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use platform::{Detected, Provision, Timing};
+use platform::{Boot, Detected, Provision, Timing};
 use user_data::plan::order::Facts;
 use user_data::plan::{Plan, Planned, Stage, When};
 use user_data::reading::{self, Handed};
@@ -34,6 +34,9 @@ const TIMING: Timing = Timing {
     first_pause: Duration::from_millis(200),
     longest_pause: Duration::from_secs(5),
 };
+
+/// How long a document that names an address may wait for an interface to have one.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a run is meant.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -67,8 +70,9 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome::default();
     let _lock = lock(root, &mut outcome);
-    let provision = provision(root, &mut outcome);
-    let Some(provision) = provision else {
+    let detected = platform::detect(&platform_host(root));
+    let provision = provision(root, detected.as_ref(), &mut outcome);
+    let Some(mut provision) = provision else {
         outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
         keep_access(machine, &mut outcome);
         return reported(root, outcome);
@@ -80,8 +84,13 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     outcome.instance_id.clone_from(&instance.id);
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
+    let handed = facts::handed(&provision, machine);
+    if root.is_running() && facts::ask_for_addresses(&handed) {
+        provision.addresses = provision.addresses.or_interfaces(NETWORK_PATIENCE);
+        remember(root, &provision, &mut outcome);
+    }
     let facts = facts::of(&provision, !is_same && was_named && instance.is_named);
-    let reading = reading::read(&facts::handed(&provision, machine), &facts);
+    let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
     let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
@@ -92,8 +101,21 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     if outcome.is_first && !provision.lacks("user-data") {
         settle(root, &instance.id, &mut outcome);
     }
+    if let Some(detected) = detected.filter(|_| root.is_running()) {
+        check_in(&detected, &mut outcome);
+    }
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
+}
+
+/// Tells the platform that the machine is up.
+fn check_in(detected: &Detected, outcome: &mut Outcome) {
+    let boot = if outcome.is_first { Boot::First } else { Boot::Later };
+    if let Err(error) = detected.check_in(boot, &platform::Web::new(TIMING, seed())) {
+        outcome
+            .problems
+            .push(format!("that this machine is up, which it was to be told ({})", chain(&error)));
+    }
 }
 
 /// `apply --from-file`: does what a file asks for, now.
@@ -162,21 +184,30 @@ fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
 }
 
 /// What the platform says, or said last time if it is silent now.
-fn provision(root: &Root, outcome: &mut Outcome) -> Option<Provision> {
-    let host = if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) };
-    let Some(detected) = platform::detect(&host) else {
+fn provision(root: &Root, detected: Option<&Detected>, outcome: &mut Outcome) -> Option<Provision> {
+    let Some(detected) = detected else {
         "metal".clone_into(&mut outcome.platform);
         return Some(record::kept(root).unwrap_or_default());
     };
     outcome.platform = detected.platform.to_string();
-    match detected.fetch(&host, &platform::Web::new(TIMING, seed())) {
+    match detected.fetch(&platform_host(root), &platform::Web::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
             remember(root, &provision, outcome);
             Some(provision)
         }
-        Err(error) => silent(root, &detected, &error, outcome),
+        Err(error) => silent(root, detected, &error, outcome),
     }
+}
+
+/// The machine as the platforms look at it.
+fn platform_host(root: &Root) -> platform::Host {
+    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn silent(
@@ -185,12 +216,7 @@ fn silent(
     error: &platform::FetchError,
     outcome: &mut Outcome,
 ) -> Option<Provision> {
-    let mut text = format!("cannot ask {} ({}): {error}", detected.platform, detected.evidence);
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
+    let text = format!("cannot ask {} ({}): {}", detected.platform, detected.evidence, chain(error));
     let kept = record::kept(root);
     if kept.is_some() {
         outcome.problems.push(format!("anything, so what it said last time is used ({text})"));

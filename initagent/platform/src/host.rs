@@ -157,6 +157,12 @@ impl Host {
         read.ok().flatten()
     }
 
+    /// Lets the kernel finish looking for devices, so that a disk is not overlooked because it is
+    /// slow. Over at once when there is nothing left to look for.
+    pub(crate) fn settle_devices(&self) {
+        self.output("/usr/bin/udevadm", &["settle", "--timeout=10"]);
+    }
+
     /// What a program of the image prints; `None` when it is missing or fails.
     pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
         if self.programs == Programs::Leave || !self.exists(program) {

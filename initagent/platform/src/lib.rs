@@ -19,6 +19,7 @@ mod exoscale;
 mod gce;
 mod hetzner;
 mod host;
+mod interfaces;
 mod iso9660;
 mod json;
 mod keys;
@@ -40,5 +41,5 @@ mod web;
 
 pub use host::Host;
 pub use provision::{Addresses, Payload, Problem, Provision};
-pub use registry::{Detected, FetchError, Platform, detect};
+pub use registry::{Boot, Detected, FetchError, Platform, detect};
 pub use web::{Timing, Web, WebError};

@@ -65,6 +65,15 @@ pub struct Detected {
     pub needs_network: bool,
 }
 
+/// Which boot it is in the life of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// The one that configured it.
+    First,
+    /// Any other.
+    Later,
+}
+
 /// Why a platform that was detected told nothing.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
@@ -119,6 +128,16 @@ const TABLE: [Entry; 18] = [
 /// Finds out where this machine runs, without asking any network; `None` when nothing says so.
 #[must_use]
 pub fn detect(host: &Host) -> Option<Detected> {
+    let at_once = found(host);
+    if at_once.as_ref().is_some_and(|detected| !detected.needs_network) {
+        return at_once;
+    }
+    // A disk goes before a cloud, and may be slower to appear.
+    host.settle_devices();
+    found(host)
+}
+
+fn found(host: &Host) -> Option<Detected> {
     named(host).or_else(|| TABLE.iter().find_map(|entry| Some(entry.detected((entry.detect)(host)?))))
 }
 
@@ -184,10 +203,10 @@ impl Detected {
 
 impl Detected {
     /// Tells the platform that this machine is up, where a platform wants to know.
-    pub fn check_in(&self, web: &Web) -> Result<(), FetchError> {
+    pub fn check_in(&self, boot: Boot, web: &Web) -> Result<(), FetchError> {
         let told = match self.platform {
             Platform::Azure => azure::check_in(web),
-            Platform::Equinix => equinix::check_in(web),
+            Platform::Equinix if boot == Boot::First => equinix::check_in(web),
             Platform::Scaleway => scaleway::check_in(web),
             _ => Ok(()),
         };

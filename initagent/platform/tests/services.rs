@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use platform::{Detected, FetchError, Host, Payload, Platform, Provision, Timing, Web};
+use platform::{Boot, Detected, FetchError, Host, Payload, Platform, Provision, Timing, Web};
 use service::{Manner, Route, Service, nobody};
 
 const PLATFORMS: [Platform; 15] = [
@@ -205,7 +205,7 @@ fn a_machine_that_is_up_says_so_where_that_is_wanted() {
         let service = Service::start("127.0.0.1:0", routes, Manner::Good);
         let web = Web::new(PATIENT, 7).redirected_to(vec![service.base.clone()]);
 
-        detected(platform).check_in(&web).unwrap();
+        detected(platform).check_in(Boot::First, &web).unwrap();
 
         assert_eq!(service.requests().last().unwrap(), told);
     }
