@@ -80,8 +80,8 @@ pub(super) fn empty(status: StatusCode) -> Response {
 }
 
 /// Reads the whole body, within bounds.
-pub(super) async fn body(request: Request) -> Result<Bytes, Refusal> {
-    axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+pub(super) async fn body(body: Body) -> Result<Bytes, Refusal> {
+    axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
         let too_large = error.source().is_some_and(|cause| cause.to_string().contains("length limit"));
         if too_large {
             return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {MAX_BODY} bytes"));

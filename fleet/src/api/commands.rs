@@ -2,9 +2,11 @@
 
 use super::answer::{Refusal, body, decode, empty, json, only};
 use super::router::Api;
-use super::schema::{RebalanceRequest, Rebalanced};
+use super::schema::{Move, RebalanceRequest, Rebalanced};
 use crate::lock::RebootLocks;
 use crate::model::machine::MachineId;
+use crate::plan::place::Placement;
+use crate::store::cluster::Cluster;
 use crate::store::registry::{Command, Registry};
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode};
@@ -47,13 +49,34 @@ pub(super) async fn rebalance<R: Registry, L: RebootLocks>(
     request: Request,
 ) -> Result<Response, Refusal> {
     only(request.method(), &Method::POST)?;
-    let bytes = body(request).await?;
+    let bytes = body(request.into_body()).await?;
     let request: RebalanceRequest =
         decode(&bytes).map_err(|error| Refusal::bad_request(format!("unable to decode body: {error}")))?;
-    if !request.dry_run {
+    // The engine decides by the same rules on the same picture, so this is what it will do.
+    let moves = api.registry.read(|cluster| moves(cluster, request.max_moves));
+    if !request.dry_run && !moves.is_empty() {
         api.registry.execute(Command::Rebalance { budget: request.max_moves }).await?;
     }
-    Ok(json(StatusCode::OK, &Rebalanced::default()))
+    Ok(json(StatusCode::OK, &Rebalanced { moves }))
+}
+
+/// What a rebalance with this budget moves.
+fn moves(cluster: &Cluster, budget: u32) -> Vec<Move> {
+    let mut placement = Placement::default();
+    for machine in cluster.machines.values() {
+        placement.set_machine(machine);
+    }
+    for unit in cluster.units.values() {
+        placement.set_unit(unit);
+    }
+    for (name, assignment) in &cluster.assignments {
+        placement.observe(name, Some(&assignment.machine));
+    }
+    let shown = |id: Option<MachineId>| id.map(String::from).unwrap_or_default();
+    let decisions = placement.rebalance(budget).into_iter();
+    decisions
+        .map(|each| Move { from: shown(each.from), to: shown(each.to), unit: each.unit.to_string() })
+        .collect()
 }
 
 /// `POST /units/NAME/restart`

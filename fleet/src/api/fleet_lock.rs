@@ -139,7 +139,7 @@ async fn read_caller(request: Request) -> Result<Caller, Failure> {
         let text = "header \"fleet-lock-protocol: true\" is missing";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "missing_header", text));
     }
-    let bytes = body(request).await.map_err(|refusal: Refusal| {
+    let bytes = body(request.into_body()).await.map_err(|refusal: Refusal| {
         Failure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
     })?;
     let message: Message =

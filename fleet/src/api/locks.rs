@@ -58,7 +58,7 @@ pub(super) async fn group<R: Registry, L: RebootLocks>(
             Ok(json(StatusCode::OK, &to_wire(&name, &semaphore)))
         }
         Method::PUT => {
-            let bytes = body(request).await?;
+            let bytes = body(request.into_body()).await?;
             let NewMaximum { max } = decode(&bytes)
                 .map_err(|error| Refusal::bad_request(format!("unable to decode body: {error}")))?;
             let old = api.locks.set_max(&name, max).await?;
@@ -86,7 +86,7 @@ pub(super) async fn holder<R: Registry, L: RebootLocks>(
             Err(Refusal::not_found("holder does not exist"))
         }
         Method::PUT => {
-            let bytes = body(request).await?;
+            let bytes = body(request.into_body()).await?;
             let NewHolder { reason } = decode(&bytes)
                 .map_err(|error| Refusal::bad_request(format!("unable to decode body: {error}")))?;
             api.locks.acquire(&name, &id, &reason).await?;

@@ -30,7 +30,7 @@ pub(super) async fn machines<R: Registry, L: RebootLocks>(
             Ok(json(StatusCode::OK, &MachinePage { machines, next_page_token }))
         }
         Method::PATCH => {
-            let commands = read_operations(&body(request).await?)?;
+            let commands = read_operations(&body(request.into_body()).await?)?;
             for command in commands {
                 api.registry.execute(command).await?;
             }

@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use super::access;
-use super::answer::Refusal;
+use super::answer::{Refusal, body};
 use super::{commands, discovery, explain, fleet_lock, locks, machines, metrics, page, state, units, watch};
 use crate::lock::RebootLocks;
 use crate::store::registry::{Health, Registry};
@@ -83,6 +83,7 @@ pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
         .fallback(fallback)
         .layer(from_fn_with_state(api.clone(), available))
         .layer(from_fn(access::guard))
+        .layer(from_fn(read_ahead))
         .layer(from_fn_with_state(api.requests.clone(), metrics::count))
         .layer(from_fn(name_server))
         .with_state(api)
@@ -131,6 +132,16 @@ async fn available<R: Registry, L: RebootLocks>(
     }
     let message = "fleet server unable to communicate with etcd";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}
+
+/// Reads the body before anybody may refuse the request: a client that is still sending when the
+/// connection closes would see a broken pipe in place of the refusal.
+async fn read_ahead(request: Request, next: Next) -> Response {
+    let (head, rest) = request.into_parts();
+    match body(rest).await {
+        Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 async fn name_server(request: Request, next: Next) -> Response {

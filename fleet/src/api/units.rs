@@ -52,7 +52,7 @@ pub(super) async fn item<R: Registry, L: RebootLocks>(
         }
         Method::PUT => {
             check_content_type(&request)?;
-            let bytes = body(request).await?;
+            let bytes = body(request.into_body()).await?;
             let order = read_order(&name, &bytes)?;
             let known =
                 api.registry.read(|cluster| cluster.units.get(&order.name).map(|unit| unit.file.clone()));

@@ -32,7 +32,7 @@ pub enum ApiError {
     #[error("{endpoint} answered {code}: {message}")]
     Status { endpoint: String, code: u16, message: String },
     #[error("cannot reach the fleet API at {endpoint}")]
-    Unreachable { endpoint: String, source: ureq::Error },
+    Unreachable { endpoint: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 impl ApiError {
@@ -184,8 +184,8 @@ impl Client {
             Request::Post(body) => self.agent.post(&url).content_type(json).send(*body),
             Request::Put(body) => self.agent.put(&url).content_type(json).send(*body),
         };
-        let mut answer =
-            outcome.map_err(|source| ApiError::Unreachable { endpoint: self.shown.clone(), source })?;
+        let mut answer = outcome
+            .map_err(|error| ApiError::Unreachable { endpoint: self.shown.clone(), source: cause(error) })?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -241,6 +241,14 @@ impl Iterator for Events {
                 _ => {}
             }
         }
+    }
+}
+
+/// What went wrong with a connection, without the library's preface.
+fn cause(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        ureq::Error::Io(error) => error.into(),
+        other => other.into(),
     }
 }
 

@@ -4,7 +4,6 @@ use super::arguments::DestroyArguments;
 use super::session::{Outcome, Session, chain, is_global};
 use super::stop::known_units;
 use super::waiting::{self, Alarm, Patience};
-use serde_json::json;
 
 /// Runs the verb.
 pub fn run(session: &mut Session<'_>, arguments: &DestroyArguments) -> Outcome {
@@ -32,10 +31,7 @@ pub fn run(session: &mut Session<'_>, arguments: &DestroyArguments) -> Outcome {
                 continue;
             }
         }
-        if session.is_json() {
-            session.json(&json!({ "unit": unit.name, "state": "destroyed" }))?;
-        }
-        session.say(format_args!("Destroyed {}", unit.name))?;
+        session.report(&unit.name, "destroyed", format_args!("Destroyed {}", unit.name))?;
     }
     Ok(exit)
 }

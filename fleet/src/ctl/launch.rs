@@ -63,11 +63,19 @@ pub fn run(session: &mut Session<'_>, launch: Launch, arguments: &LaunchArgument
     })?;
     let (global, single): (Vec<Unit>, Vec<Unit>) = triggered.into_iter().partition(is_global);
     for unit in &global {
-        session.say(format_args!("Triggered global unit {} {}", unit.name, launch.verb()))?;
+        session.report(
+            &unit.name,
+            "triggered",
+            format_args!("Triggered global unit {} {}", unit.name, launch.verb()),
+        )?;
     }
     if patience == Patience::None {
         for unit in &single {
-            session.say(format_args!("Triggered unit {} {}", unit.name, launch.verb()))?;
+            session.report(
+                &unit.name,
+                "triggered",
+                format_args!("Triggered unit {} {}", unit.name, launch.verb()),
+            )?;
         }
         return Ok(0);
     }

@@ -28,7 +28,7 @@ pub fn ssh(settings: &SshSettings, host: &str, port: u16, program: SshProgram<'_
     let mut argv = options(settings, port);
     match program {
         SshProgram::Forward(target) => {
-            argv.extend(["-W".to_owned(), target.to_owned(), "--".into(), host.to_owned()])
+            argv.extend(["-W".to_owned(), target.to_owned(), "--".into(), host.to_owned()]);
         }
         SshProgram::Command(words) => argv.extend(["-T".into(), "--".into(), host.to_owned(), quoted(words)]),
         SshProgram::Line(line) => argv.extend(["--".into(), host.to_owned(), line.to_owned()]),

@@ -33,7 +33,7 @@ pub fn run(session: &mut Session<'_>, arguments: &RestartArguments) -> Outcome {
             set_and_wait(session, &unit.name, state, patience, &mut alarm)?;
         }
         if patience == Patience::None {
-            session.say(format_args!("Triggered unit {} restart", unit.name))?;
+            session.report(&unit.name, "triggered", format_args!("Triggered unit {} restart", unit.name))?;
         }
     }
     for unit in &global {
@@ -67,7 +67,7 @@ fn restart_global(session: &mut Session<'_>, unit: &Unit, ssh_port: u16) -> Resu
     let failed =
         |words: String| Complaint::new(format_args!("Error restarting global units [{name}] err:{words}"));
     match session.client.restart(name) {
-        Ok(()) => session.say(format_args!("Triggered global unit {name} restart")),
+        Ok(()) => session.report(name, "triggered", format_args!("Triggered global unit {name} restart")),
         Err(error) if error.is_not_found() => {
             let states = session.client.states_of(name)?;
             for state in states {

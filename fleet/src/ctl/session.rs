@@ -87,6 +87,14 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Tells what became of a unit: a line for people, an object for programs.
+    pub fn report(&mut self, unit: &str, state: &str, line: impl Display) -> Result<(), Complaint> {
+        match self.settings.format {
+            Format::Json => self.json(&serde_json::json!({ "state": state, "unit": unit })),
+            Format::Text => self.say(line),
+        }
+    }
+
     /// Prints text as it is.
     pub fn print(&mut self, text: &str) -> Result<(), Complaint> {
         self.out.write_all(text.as_bytes())?;

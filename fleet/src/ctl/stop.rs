@@ -58,14 +58,18 @@ pub fn run(session: &mut Session<'_>, stop: Stop, arguments: &StopArguments) -> 
         session.trace(format_args!("Setting target state of Unit({name}) to {}", stop.state()));
         session.client.set_desired_state(name, stop.state())?;
         if is_global(unit) {
-            session.say(format_args!("Triggered global unit {name} {}", stop.verb()))?;
+            session.report(
+                name,
+                "triggered",
+                format_args!("Triggered global unit {name} {}", stop.verb()),
+            )?;
         } else {
             waiting.push(name.clone());
         }
     }
     if patience == Patience::None {
         for name in &waiting {
-            session.say(format_args!("Triggered unit {name} {}", stop.verb()))?;
+            session.report(name, "triggered", format_args!("Triggered unit {name} {}", stop.verb()))?;
         }
     } else {
         waiting::for_state(session, &waiting, stop.state(), patience, &mut alarm).map_err(|complaint| {

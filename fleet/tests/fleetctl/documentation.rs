@@ -1,0 +1,4 @@
+//! The documentation has a row for everything that can be typed.
+
+#[test]
+fn placeholder() {}
