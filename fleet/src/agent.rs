@@ -72,6 +72,8 @@ pub struct Agent {
     activity: BTreeMap<UnitName, Activity>,
     errors: BTreeMap<UnitName, String>,
     published: BTreeMap<UnitName, StateRecord>,
+    /// Units of which the store may say anything.
+    unsure: BTreeSet<UnitName>,
     /// Units whose state may differ from what was published.
     dirty: BTreeSet<UnitName>,
     retry: Option<Instant>,
@@ -108,6 +110,7 @@ impl Agent {
             activity: BTreeMap::new(),
             errors: BTreeMap::new(),
             published: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             retry: None,
         };
         agent.look_at_units().await.map_err(|source| AgentError::Systemd { source })?;
@@ -178,8 +181,14 @@ impl Agent {
     /// The registration is another one: states lived by the old lease, and the guards may have stopped
     /// fenced units behind this process's back.
     fn join_anew(&mut self) {
-        self.published.clear();
-        self.dirty.extend(self.held.keys().cloned());
+        let me = &self.machine.id;
+        self.unsure = self.store.read(|cluster| {
+            // An earlier process may have died between forgetting a unit and saying so.
+            let spoken = cluster.states.iter().filter(|(_, states)| states.contains_key(me));
+            spoken.map(|(unit, _)| unit.clone()).collect()
+        });
+        self.unsure.extend(self.held.keys().cloned());
+        self.dirty.extend(self.unsure.iter().cloned());
         for (unit, _) in self.wanted.iter().filter(|(_, wish)| wish.fence && wish.job == JobState::Launched) {
             if let Some(held) = self.held.get_mut(unit)
                 && !self.activity.get(unit).is_some_and(Activity::is_up)
@@ -303,12 +312,40 @@ impl Agent {
         for unit in
             tasks.start.iter().filter(|unit| self.held.contains_key(*unit)).cloned().collect::<Vec<_>>()
         {
+            if !self.may_start(&unit).await {
+                continue;
+            }
             tracing::info!(%unit, "starting");
             let outcome = self.systemd.start(&unit).await;
             self.note(&unit, "start", JobState::Launched, outcome, Task::Start);
         }
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();
         self.refresh(&touched).await;
+    }
+
+    /// A fenced unit starts only after the cluster knows that it does.
+    async fn may_start(&mut self, unit: &UnitName) -> bool {
+        let Some(wish) = self.wanted.get(unit).filter(|wish| wish.fence && !wish.global) else { return true };
+        let record = StateRecord {
+            hash: wish.file.hash(),
+            job: JobState::Launched,
+            load: "loaded".to_owned(),
+            active: "inactive".to_owned(),
+            sub: "dead".to_owned(),
+            restarts: wish.restarts,
+            error: String::new(),
+        };
+        match self.store.commit(&writes::intent(&self.machine.id, unit, &record)).await {
+            Ok(committed) if committed.succeeded => {
+                self.published.insert(unit.clone(), record);
+                true
+            }
+            _ => {
+                tracing::info!(%unit, "not starting a fenced unit that may belong elsewhere by now");
+                self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
+                false
+            }
+        }
     }
 
     async fn unload(&mut self, unit: &UnitName) {
@@ -430,7 +467,7 @@ impl Agent {
         let mut news: Vec<(UnitName, Option<StateRecord>)> = Vec::new();
         for unit in std::mem::take(&mut self.dirty) {
             let record = self.state_of(&unit);
-            if self.published.get(&unit) != record.as_ref() {
+            if self.published.get(&unit) != record.as_ref() || self.unsure.contains(&unit) {
                 news.push((unit, record));
             }
         }
@@ -444,6 +481,7 @@ impl Agent {
             }
             self.metrics.did(Task::State, chunk.len());
             for (unit, record) in chunk {
+                self.unsure.remove(unit);
                 match record {
                     Some(record) => self.published.insert(unit.clone(), record.clone()),
                     None => self.published.remove(unit),

@@ -308,7 +308,8 @@ impl Converger {
                 continue;
             };
             let fenced = cluster.units.get(&decision.unit).is_some_and(|unit| unit.requirements.fence);
-            if fenced && decision.to.is_some() && still_runs(cluster, &decision.unit, &from) {
+            let told = cluster.state(decision.unit.as_str(), from.as_str()).is_some();
+            if fenced && decision.to.is_some() && told {
                 decision.to = None;
                 self.placement.hold(&decision.unit, true);
                 self.placement.observe(&decision.unit, None);

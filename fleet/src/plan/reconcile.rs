@@ -33,6 +33,8 @@ pub struct Wanted {
     pub restarts: u64,
     /// Whether it must not run when the cluster is out of reach.
     pub fence: bool,
+    /// Whether nobody scheduled it: every able machine runs it.
+    pub global: bool,
 }
 
 /// A unit this machine holds.
@@ -219,7 +221,13 @@ impl Duties {
 }
 
 fn wish(unit: &Unit, file: &UnitFile) -> Wanted {
-    Wanted { file: file.clone(), job: unit.desired, restarts: unit.restarts, fence: unit.requirements.fence }
+    Wanted {
+        file: file.clone(),
+        job: unit.desired,
+        restarts: unit.restarts,
+        fence: unit.requirements.fence,
+        global: unit.is_global(),
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +245,7 @@ mod tests {
             job,
             restarts: 0,
             fence: false,
+            global: false,
         };
         units.iter().map(|(unit, text, job)| (name(unit), wish(text, *job))).collect()
     }

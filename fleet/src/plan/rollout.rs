@@ -89,7 +89,8 @@ impl Rollouts {
     }
 
     fn look_at_change(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
-        let Some(unit) = cluster.units.get(name).filter(|unit| is_gated(unit)) else {
+        let placed = cluster.assignments.contains_key(name);
+        let Some(unit) = cluster.units.get(name).filter(|unit| placed && is_gated(unit)) else {
             self.changing.remove(name);
             return;
         };

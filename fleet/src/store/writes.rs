@@ -179,6 +179,11 @@ pub fn decision(picture: &Picture, decision: &Decision) -> Option<Write> {
     if let Some(from) = &decision.from {
         let place = current.filter(|place| place.machine == *from)?;
         let key = Key::Assignment(from.clone(), decision.unit.clone());
+        let fenced = picture.cluster().units.get(&decision.unit).is_some_and(|unit| unit.requirements.fence);
+        if fenced && decision.to.is_some() {
+            // The agent announces the start of a fenced unit before it starts it: see `intent`.
+            write.when.push(Condition::Absent(Key::State(from.clone(), decision.unit.clone())));
+        }
         write.when.push(Condition::Unchanged(key.clone(), place.revision));
         write.then.push(Operation::Delete(key));
     } else if current.is_some() {
@@ -282,6 +287,16 @@ pub fn state(machine: &MachineId, unit: &UnitName, record: Option<&StateRecord>)
     match record {
         Some(record) => Operation::Put(key, encode(record), Life::OfMachine),
         None => Operation::Delete(key),
+    }
+}
+
+/// Announces the start of a fenced unit: whoever wants to move it sees that it may be running, and if
+/// it was moved already it is not started.
+#[must_use]
+pub fn intent(machine: &MachineId, unit: &UnitName, record: &StateRecord) -> Write {
+    Write {
+        when: vec![Condition::Present(Key::Assignment(machine.clone(), unit.clone()))],
+        then: vec![state(machine, unit, Some(record))],
     }
 }
 

@@ -1,0 +1,280 @@
+//! Units on one node and on three, as users place them.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::time::{Duration, Instant};
+
+use crate::nodes::{Cluster, Node, Options, can_boot};
+
+/// A service that stays up.
+pub(crate) const SLEEP: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\n";
+
+fn sleep_with(requirements: &str) -> String {
+    format!("{SLEEP}[X-Fleet]\n{requirements}\n")
+}
+
+#[test]
+fn one_node_holds_units_of_every_kind() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = Cluster::boot(1, &Options::default());
+    let node = cluster.node(1);
+
+    kinds_of_units(&cluster, node);
+    a_restart_of_the_daemon_touches_no_unit(&cluster, node);
+    a_change_replaces_the_unit_in_place(&cluster, node);
+    a_restart_order_is_obeyed_once(&cluster, node);
+    what_is_wrong_is_told(&cluster, node);
+    stop_unload_destroy(&cluster, node);
+}
+
+fn kinds_of_units(cluster: &Cluster, node: &Node) {
+    node.put(
+        "once.service",
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/sh -c 'echo ran >> /run/once'\n",
+        "launched",
+    );
+    node.put(
+        "tick.service",
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/sh -c 'echo tick >> /run/tick'\n",
+        "loaded",
+    );
+    node.put("tick.timer", "[Timer]\nOnActiveSec=1s\nAccuracySec=10ms\n", "launched");
+    node.put("echo.socket", "[Socket]\nListenStream=/run/echo.sock\nAccept=yes\n", "launched");
+    node.put("echo@.service", "[Service]\nExecStart=/usr/bin/cat\nStandardInput=socket\n", "inactive");
+    node.put("seen.path", "[Path]\nPathExists=/run/show\nUnit=seen.service\n", "launched");
+    node.put("seen.service", SLEEP, "loaded");
+    node.put("run-shelf.mount", "[Mount]\nWhat=tmpfs\nWhere=/run/shelf\nType=tmpfs\n", "launched");
+    node.put(
+        "web@1.service",
+        "[Unit]\nAfter=db@1.service\nRequires=db@1.service\n[Service]\nExecStart=/usr/bin/sleep infinity\n",
+        "launched",
+    );
+    node.put("db@1.service", SLEEP, "launched");
+    for unit in ["tick.timer", "echo.socket", "seen.path", "run-shelf.mount", "web@1.service", "db@1.service"]
+    {
+        cluster.wait(&format!("{unit} is active"), 30, |_| node.home(unit));
+    }
+    cluster.wait("the timer fired", 10, |_| (node.shell("cat /run/tick") == "tick\n").then_some(()));
+    assert_eq!(node.shell("cat /run/once"), "ran\n");
+    assert_eq!(node.place("once.service"), Some((1, "inactive".to_owned())));
+    node.shell("touch /run/show");
+    cluster.wait("the path unit started its service", 10, |_| {
+        (node.active("seen.service") == "active").then_some(())
+    });
+}
+
+fn a_restart_of_the_daemon_touches_no_unit(cluster: &Cluster, node: &Node) {
+    let before = node.main_pid("web@1.service");
+    let daemon = node.main_pid("fleet.service");
+    node.signal("fleet.service", "KILL");
+    cluster.wait("fleetd is back", 20, |_| {
+        let pid = node.main_pid("fleet.service");
+        (pid != daemon && pid != "0" && node.get("/fleet/v1/machines").0 == 200).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(node.main_pid("web@1.service"), before);
+    assert_eq!(node.shell("cat /run/once"), "ran\n", "what ran to its end is not run again");
+    assert_eq!(node.home("db@1.service"), Some(1));
+}
+
+fn a_change_replaces_the_unit_in_place(cluster: &Cluster, node: &Node) {
+    let before = node.main_pid("db@1.service");
+    node.put("db@1.service", "[Service]\nExecStart=/usr/bin/sleep 100000\n", "launched");
+    cluster.wait("the new content runs", 20, |_| {
+        node.shell("systemctl show -P ExecStart db@1.service").contains("100000").then_some(())
+    });
+    cluster.wait("the new content is active", 20, |_| node.home("db@1.service"));
+    assert_ne!(node.main_pid("db@1.service"), before);
+}
+
+fn a_restart_order_is_obeyed_once(cluster: &Cluster, node: &Node) {
+    node.put(
+        "twice.service",
+        "[Service]\nExecStart=/usr/bin/sh -c 'echo up >> /run/twice; exec sleep infinity'\n",
+        "launched",
+    );
+    cluster.wait("it runs", 20, |_| node.home("twice.service"));
+    node.set("twice.service", "launched");
+    let (status, text) = node.request("POST", "/fleet/v1/units/twice.service/restart", None);
+    assert!((200..300).contains(&status), "restart: {status} {text}");
+    cluster.wait("it started again", 20, |_| (node.shell("cat /run/twice") == "up\nup\n").then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(node.shell("cat /run/twice"), "up\nup\n");
+    assert_eq!(node.home("twice.service"), Some(1));
+}
+
+fn what_is_wrong_is_told(cluster: &Cluster, node: &Node) {
+    node.put("bad.service", "[Service]\nExecStart=/usr/bin/false\n", "launched");
+    cluster.wait("the failure is told", 20, |_| {
+        node.place("bad.service").filter(|(_, active)| active == "failed")
+    });
+    node.put("alone.service", &sleep_with("MachineMetadata=zone=nowhere"), "launched");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(node.place("alone.service"), None);
+}
+
+fn stop_unload_destroy(cluster: &Cluster, node: &Node) {
+    node.set("web@1.service", "loaded");
+    cluster.wait("it stopped", 20, |_| (node.active("web@1.service") == "inactive").then_some(()));
+    node.set("web@1.service", "inactive");
+    cluster.wait("it is unloaded", 20, |_| {
+        (node.shell("ls /run/fleet/units").split_whitespace().all(|name| name != "web@1.service"))
+            .then_some(())
+    });
+    for unit in node.units() {
+        node.destroy(unit["name"].as_str().unwrap());
+    }
+    cluster.wait("nothing is left", 30, |_| {
+        (node.shell("ls /run/fleet/units").trim().is_empty() && node.states().is_empty()).then_some(())
+    });
+    assert_eq!(node.active("db@1.service"), "inactive");
+}
+
+#[test]
+fn three_nodes_share_units() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = Cluster::boot(3, &Options::default());
+
+    conflicts_globals_metadata_peers(&cluster);
+    a_drain_empties_a_node_and_ends(&cluster);
+    every_daemon_restarts_and_no_unit_does(&cluster);
+    a_rolling_change_goes_one_by_one_and_back(&cluster);
+    a_thousand_units(&cluster);
+}
+
+fn conflicts_globals_metadata_peers(cluster: &Cluster) {
+    let node = cluster.node(1);
+    node.put("mongo@.service", &sleep_with("Conflicts=mongo@*.service"), "inactive");
+    for number in 1..=4 {
+        node.put(&format!("mongo@{number}.service"), &sleep_with("Conflicts=mongo@*.service"), "launched");
+    }
+    node.put("everywhere.service", &sleep_with("Global=true"), "launched");
+    node.put("zoned.service", &sleep_with("MachineMetadata=zone=z2"), "launched");
+    node.put("sidekick.service", &sleep_with("MachineOf=zoned.service"), "launched");
+
+    let mut homes: Vec<usize> = (1..=3)
+        .map(|number| {
+            let unit = format!("mongo@{number}.service");
+            cluster.wait(&unit, 30, |_| node.home(&unit))
+        })
+        .collect();
+    homes.sort_unstable();
+    assert_eq!(homes, [1, 2, 3]);
+    assert_eq!(node.place("mongo@4.service"), None, "there is no fourth node");
+    assert_eq!(cluster.wait("zoned runs", 30, |_| node.home("zoned.service")), 2);
+    assert_eq!(cluster.wait("sidekick runs", 30, |_| node.home("sidekick.service")), 2);
+    for number in 1..=3 {
+        cluster.wait("the global unit is everywhere", 30, |cluster| {
+            (cluster.node(number).active("everywhere.service") == "active").then_some(())
+        });
+    }
+}
+
+fn a_drain_empties_a_node_and_ends(cluster: &Cluster) {
+    let node = cluster.node(1);
+    node.put("free.service", SLEEP, "launched");
+    let home = cluster.wait("it runs", 30, |_| node.home("free.service"));
+    let machine = cluster.node(home).machine_id();
+    let drain = |on: bool| {
+        let method = if on { "PUT" } else { "DELETE" };
+        let (status, text) = node.request(method, &format!("/fleet/v1/machines/{machine}/drain"), None);
+        assert!((200..300).contains(&status), "{method} drain: {status} {text}");
+    };
+    drain(true);
+    let moved = cluster.wait("it moved", 30, |_| node.home("free.service").filter(|new| *new != home));
+    assert_ne!(moved, home);
+    drain(false);
+}
+
+fn every_daemon_restarts_and_no_unit_does(cluster: &Cluster) {
+    let units =
+        ["mongo@1.service", "mongo@2.service", "mongo@3.service", "zoned.service", "sidekick.service"];
+    let pids = |cluster: &Cluster| -> Vec<String> {
+        let home = |unit: &str| cluster.node(1).home(unit).unwrap_or(1);
+        units.iter().map(|unit| cluster.node(home(unit)).main_pid(unit)).collect()
+    };
+    let before = pids(cluster);
+    for number in 1..=3 {
+        let node = cluster.node(number);
+        node.shell("systemctl restart fleet.service");
+        cluster.wait("it is back", 30, |_| (node.get("/fleet/v1/machines").0 == 200).then_some(()));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(pids(cluster), before);
+    assert_eq!(cluster.node(2).machines().len(), 3);
+}
+
+fn a_rolling_change_goes_one_by_one_and_back(cluster: &Cluster) {
+    let node = cluster.node(1);
+    let text = |seconds: &str| {
+        format!("[Service]\nExecStart={seconds}\n[X-Fleet]\nHealthyAfter=300ms\nHealthDeadline=10s\n")
+    };
+    let units: Vec<String> = (1..=3).map(|number| format!("roll@{number}.service")).collect();
+    for unit in &units {
+        node.put(unit, &text("/usr/bin/sleep infinity"), "launched");
+    }
+    for unit in &units {
+        cluster.wait(unit, 30, |_| node.home(unit));
+    }
+    for unit in &units {
+        node.put(unit, &text("/usr/bin/sleep 99999"), "launched");
+    }
+    for unit in &units {
+        cluster.wait("the change arrives", 30, |cluster| {
+            let home = node.home(unit)?;
+            cluster
+                .node(home)
+                .shell(&format!("systemctl show -P ExecStart {unit}"))
+                .contains("99999")
+                .then_some(())
+        });
+    }
+    node.put(&units[0], &text("/usr/bin/false"), "launched");
+    cluster.wait("the failed change is taken back", 30, |cluster| {
+        let home = node.home(&units[0])?;
+        cluster
+            .node(home)
+            .shell(&format!("systemctl show -P ExecStart {}", units[0]))
+            .contains("99999")
+            .then_some(())
+    });
+}
+
+fn a_thousand_units(cluster: &Cluster) {
+    const COUNT: usize = 1000;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for lane in 0..4 {
+            scope.spawn(move || {
+                for number in (lane..COUNT).step_by(4) {
+                    let node = cluster.node(number % 3 + 1);
+                    node.put(&format!("many@{number}.service"), SLEEP, "launched");
+                }
+            });
+        }
+    });
+    let submitted = start.elapsed();
+    let node = cluster.node(1);
+    let running = |node: &Node| {
+        let line = "systemctl list-units --no-legend --plain --state=running 'many@*' | wc -l";
+        node.shell(line).trim().parse::<usize>().unwrap_or(0)
+    };
+    cluster.wait("all of them run", 120, |cluster| {
+        let total: usize = cluster.nodes.iter().map(running).sum();
+        (total == COUNT).then_some(())
+    });
+    println!("1000 units: submitted in {submitted:?}, all running after {:?}", start.elapsed());
+    cluster.wait("all of them are told active", 60, |_| {
+        let states = node.states();
+        let active = states.iter().filter(|state| {
+            state["name"].as_str().is_some_and(|name| name.starts_with("many@"))
+                && state["systemdActiveState"] == "active"
+        });
+        (active.count() == COUNT).then_some(())
+    });
+    let loads: Vec<usize> = cluster.nodes.iter().map(running).collect();
+    assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 8, "evenly spread: {loads:?}");
+}
