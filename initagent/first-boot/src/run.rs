@@ -114,7 +114,7 @@ fn check_in(detected: &Detected, outcome: &mut Outcome) {
     if let Err(error) = detected.check_in(boot, &platform::Web::new(TIMING, seed())) {
         outcome
             .problems
-            .push(format!("that this machine is up, which it was to be told ({})", chain(&error)));
+            .push(format!("a receipt for the report that this machine is up ({})", chain(&error)));
     }
 }
 

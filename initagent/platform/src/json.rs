@@ -7,6 +7,10 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// An empty map takes 600 bytes of memory and two of a document, so their number is bounded too.
+const MAX_MAPS: usize = 30_000;
+const MAX_VALUES: usize = 250_000;
+
 /// A parsed document, or a part of one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree(Value);
@@ -14,6 +18,9 @@ pub(crate) struct Tree(Value);
 impl Tree {
     /// A JSON document; a message says where it breaks, and never shows a value.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
+        if count(bytes, b"{") > MAX_MAPS || count(bytes, b",[") > MAX_VALUES {
+            return Err("it has more values than any metadata has".to_owned());
+        }
         serde_json::from_slice(bytes).map_err(|error| json_error(&error)).and_then(Self::from_value)
     }
 
@@ -77,6 +84,11 @@ impl Tree {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         self.0.to_string().into_bytes()
     }
+}
+
+/// How many of `marks` there are, in texts or out of them.
+fn count(bytes: &[u8], marks: &[u8]) -> usize {
+    bytes.iter().filter(|byte| marks.contains(byte)).count()
 }
 
 /// A YAML document as `T`, in bounds that no honest metadata reaches.
@@ -143,6 +155,16 @@ mod tests {
         assert_eq!(tree.text("/id").as_deref(), Some("7"));
         assert_eq!(tree.text("/name"), None);
         assert_eq!(tree.texts("/keys"), ["k1", "k2"]);
+    }
+
+    #[test]
+    fn documents_of_nothing_but_braces_are_refused_before_they_are_parsed() {
+        for document in [format!("[{}{{}}]", "{},".repeat(300_000)), format!("[{}1]", "1,".repeat(300_000))] {
+            assert_eq!(
+                Tree::from_json(document.as_bytes()).unwrap_err(),
+                "it has more values than any metadata has"
+            );
+        }
     }
 
     #[test]
