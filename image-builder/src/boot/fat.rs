@@ -62,6 +62,8 @@ pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
             file.write_all(bytes)?;
             file.flush()?;
         }
+        // Counts the free clusters, which a fresh volume does not know.
+        system.stats()?;
         system.unmount()?;
     }
     Ok(disk.into_inner())
@@ -75,6 +77,11 @@ const ENTRY: usize = 32;
 const ATTRIBUTES: usize = 11;
 const DIRECTORY: u8 = 0x10;
 const LONG_NAME: u8 = 0x0f;
+/// The two halves of an entry's first cluster.
+const CLUSTER_HIGH: usize = 20;
+const CLUSTER_LOW: usize = 26;
+/// Where fatfs puts the root directory of a FAT32 volume.
+const ROOT_CLUSTER: [u8; 2] = 2_u16.to_le_bytes();
 const DELETED: u8 = 0xe5;
 
 /// Removes the long names before `.` and `..`, and lets those be a directory's first two entries. A
@@ -92,6 +99,11 @@ fn mend_dot_entries(volume: &mut [u8]) {
         {
             sector.copy_within(ENTRY..2 * ENTRY, 0);
             sector.copy_within(3 * ENTRY..4 * ENTRY, ENTRY);
+            // The root directory is cluster 0 to its subdirectories, whichever it is.
+            let at = |half: usize| ENTRY + half..ENTRY + half + 2;
+            if sector[at(CLUSTER_HIGH)] == [0, 0] && sector[at(CLUSTER_LOW)] == ROOT_CLUSTER {
+                sector[at(CLUSTER_LOW)].fill(0);
+            }
             sector[2 * ENTRY..4 * ENTRY].fill(0);
             sector[2 * ENTRY] = DELETED;
             sector[3 * ENTRY] = DELETED;

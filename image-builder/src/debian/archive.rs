@@ -57,7 +57,14 @@ impl Archive {
 
     fn write_configuration(&self) -> io::Result<()> {
         let directory = &self.directory;
-        for folder in ["lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d", "state"] {
+        for folder in [
+            "lists/partial",
+            "archives/partial",
+            "unfetched/partial",
+            "etc/preferences.d",
+            "etc/apt.conf.d",
+            "state",
+        ] {
             fs::create_dir_all(directory.join(folder))?;
         }
         fs::write(directory.join("state/status"), "")?;
@@ -104,7 +111,9 @@ impl Archive {
     /// Every package that installing `patterns` on an empty system brings, at the version the index
     /// has. A pattern is a name, `name=version`, or one of apt's (`?essential`).
     pub(crate) fn resolve(&self, patterns: &[String]) -> Result<Vec<Package>, ArchiveError> {
-        let fixed = ["-qq", "-y", "--print-uris", "install"].map(str::to_owned);
+        // apt does not print what it has already fetched, so it is shown an empty cache.
+        let unfetched = format!("Dir::Cache::archives={}", self.directory.join("unfetched").display());
+        let fixed = ["-qq", "-y", "--print-uris", "-o", unfetched.as_str(), "install"].map(str::to_owned);
         let output = self.run("apt-get", fixed.iter().chain(patterns))?;
         output
             .lines()

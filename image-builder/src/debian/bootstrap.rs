@@ -26,6 +26,9 @@ const EXCLUDED: [&str; 7] = [
     "path-exclude=/etc/kernel/postinst.d/initramfs-tools",
 ];
 
+/// The folder of the local archive where mmdebstrap works.
+const SCRATCH: &str = "scratch";
+
 /// Everything that a bootstrapped tree depends on.
 #[derive(Debug)]
 pub(crate) struct Bootstrap<'a> {
@@ -54,17 +57,20 @@ impl Bootstrap<'_> {
         interrupt: &Interrupt,
     ) -> Result<(), BootstrapError> {
         // In a folder that the mapped root of an unprivileged build can read, too.
-        let repository = tempfile::Builder::new()
-            .prefix("image-builder-")
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir()
-            .map_err(BootstrapError::Repository)?;
+        let repository = tempfile::Builder::new().prefix("image-builder-").tempdir();
+        let repository = repository.map_err(BootstrapError::Repository)?;
         self.write_repository(repository.path(), deb).map_err(BootstrapError::Repository)?;
         Ok(process::run_into(self.command(repository.path()), output, interrupt)?)
     }
 
     fn write_repository(&self, directory: &Path, deb: impl Fn(&Package) -> PathBuf) -> io::Result<()> {
+        // Set, not asked for at creation, where a umask would have a say.
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        // An unprivileged build writes there as another user.
+        fs::create_dir(directory.join(SCRATCH))?;
+        fs::set_permissions(directory.join(SCRATCH), fs::Permissions::from_mode(0o1777))?;
         let mut index = io::BufWriter::new(File::create(directory.join("Packages"))?);
+        index.get_ref().set_permissions(fs::Permissions::from_mode(0o644))?;
         for package in self.packages {
             let file = package.file_name();
             let source = deb(package);
@@ -92,6 +98,8 @@ impl Bootstrap<'_> {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C.UTF-8")
+            // What it leaves behind when it is interrupted goes with the folder.
+            .env("TMPDIR", repository.join(SCRATCH))
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
             .args(["--quiet", "--variant=apt", "--format=tar", "--skip=check/qemu"])
             .arg(format!("--include={}", names.join(",")))

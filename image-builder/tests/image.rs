@@ -1,0 +1,412 @@
+//! A finished image, looked at from outside: what other tools say of it, whether it comes out the same
+//! again, and whether forged ones are told from it.
+//!
+//! Needs `CATAMARAN_IMAGE`, a disk.raw with its packages.lock beside it, and `CATAMARAN_KEY`, the
+//! secret key that signed it: `ci/test image` makes both.
+#![expect(clippy::disallowed_methods, reason = "it runs the program and tools that judge its output")]
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// What the tests are about; without it they cannot say anything.
+struct Subject {
+    image: PathBuf,
+    key: PathBuf,
+}
+
+/// The subject, or `None` with a word why not. In CI there is no excuse.
+fn subject() -> Option<Subject> {
+    let path = |name: &str| env::var(name).ok().map(PathBuf::from);
+    let Some((image, key)) = path("CATAMARAN_IMAGE").zip(path("CATAMARAN_KEY")) else {
+        assert!(env::var("CI").is_err(), "CATAMARAN_IMAGE and CATAMARAN_KEY are not set: run ci/test image");
+        eprintln!("skipped: CATAMARAN_IMAGE and CATAMARAN_KEY are not set: run ci/test image");
+        return None;
+    };
+    Some(Subject { image, key })
+}
+
+fn builder(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_image-builder")).args(arguments).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn succeeded(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a tool that judges, and gives what it said.
+fn judged(program: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()))
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}; ci/setup installs it"));
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+fn report(image: &Path) -> serde_json::Value {
+    serde_json::from_slice(&builder(&["inspect", text(image), "--verify", "--json"]).stdout).unwrap()
+}
+
+/// A partition's first byte and length.
+fn partition(report: &serde_json::Value, label: &str) -> (u64, u64) {
+    let all = report["partitions"].as_array().unwrap();
+    let found = all.iter().find(|partition| partition["label"] == label).unwrap();
+    (found["first_lba"].as_u64().unwrap() * 512, found["bytes"].as_u64().unwrap())
+}
+
+/// A copy of a stretch of the image, sparse where it is zero.
+fn cut(image: &Path, (offset, length): (u64, u64), to: &Path) {
+    let mut from = File::open(image).unwrap();
+    from.seek(SeekFrom::Start(offset)).unwrap();
+    let mut from = from.take(length);
+    let to = File::create(to).unwrap();
+    to.set_len(length).unwrap();
+    let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if buffer[..read].iter().any(|byte| *byte != 0) {
+            to.write_all_at(&buffer[..read], at).unwrap();
+        }
+        at += read as u64;
+    }
+}
+
+fn copy(image: &Path, folder: &Path) -> PathBuf {
+    let to = folder.join("copy.raw");
+    cut(image, (0, fs::metadata(image).unwrap().len()), &to);
+    to
+}
+
+#[test]
+fn other_tools_find_nothing_wrong_with_it() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let piece = folder.path().join("piece");
+    let report = report(&image);
+
+    let (_, said) = judged("sgdisk", &["-v", text(&image)]);
+    assert!(said.contains("No problems found"), "{said}");
+    for label in ["ESP", "ABSTATE"] {
+        cut(&image, partition(&report, label), &piece);
+        let (clean, said) = judged("fsck.vfat", &["-n", text(&piece)]);
+        assert!(clean && !said.contains("differences"), "{label}: {said}");
+    }
+    cut(&image, partition(&report, "STATE"), &piece);
+    let (clean, said) = judged("e2fsck", &["-fn", text(&piece)]);
+    assert!(clean, "STATE: {said}");
+    cut(&image, partition(&report, "ROOT-A"), &piece);
+    let (clean, said) = judged("e2fsck", &["-fn", text(&piece)]);
+    assert!(clean, "ROOT-A: {said}");
+
+    let root = &report["slots"][0]["manifest"]["root"];
+    let number = |field: &str| root[field].as_u64().unwrap();
+    let (verified, said) = judged(
+        "veritysetup",
+        &[
+            "verify",
+            "--no-superblock",
+            "--hash=sha256",
+            "--data-block-size=4096",
+            "--hash-block-size=4096",
+            &format!("--data-blocks={}", number("data_bytes") / 4096),
+            &format!("--hash-offset={}", number("tree_offset")),
+            &format!("--salt={}", root["salt"].as_str().unwrap()),
+            text(&piece),
+            text(&piece),
+            root["root_hash"].as_str().unwrap(),
+        ],
+    );
+    assert!(verified, "veritysetup: {said}");
+}
+
+#[test]
+fn its_root_holds_what_it_should_and_nothing_else() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let names = |folder: &str| -> Vec<String> {
+        let items = succeeded(builder(&["inspect", text(&image), folder, "--json"]));
+        let items: serde_json::Value = serde_json::from_str(&items).unwrap();
+        items.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+
+    let programs = [names("/usr/bin"), names("/usr/sbin")].concat();
+    for wanted in ["bash", "dockerd", "etcd", "etcdctl", "initagent", "sshd", "systemctl"] {
+        assert!(programs.iter().any(|name| name == wanted), "{wanted} is missing");
+    }
+    for unwanted in ["apt", "apt-get", "cc", "dpkg", "gcc", "perl", "python3"] {
+        assert!(!programs.iter().any(|name| name == unwanted), "{unwanted} is there");
+    }
+    assert!(!names("/etc/ssh").iter().any(|name| name.starts_with("ssh_host_")));
+    assert_eq!(names("/boot"), ["env", "initrd.img", "vmlinuz"]);
+    assert_eq!(names("/var"), [""; 0]);
+    assert_eq!(succeeded(builder(&["inspect", text(&image), "/etc/machine-id"])), "uninitialized\n");
+    let release = succeeded(builder(&["inspect", text(&image), "/etc/os-release"]));
+    assert!(release.contains("ID=catamaran\n"), "{release}");
+    let shadow = succeeded(builder(&["inspect", text(&image), "/etc/shadow"]));
+    assert!(
+        shadow.lines().all(|line| matches!(line.split(':').nth(1), Some("*" | "!" | "!*" | "!!"))),
+        "a password"
+    );
+}
+
+#[test]
+fn a_slot_that_was_changed_is_refused() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let forged = copy(&image, folder.path());
+    let (start, length) = partition(&report(&image), "ROOT-A");
+    let disk = OpenOptions::new().read(true).write(true).open(&forged).unwrap();
+    let flip = |offset: u64| {
+        let mut byte = [0];
+        disk.read_exact_at(&mut byte, offset).unwrap();
+        disk.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+    };
+
+    flip(start + (100 << 20));
+    let output = builder(&["inspect", text(&forged), "--verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("slot A: REFUSED: a block of the root is not what was signed"), "{said}");
+    flip(start + (100 << 20));
+    assert!(builder(&["inspect", text(&forged), "--verify"]).status.success());
+
+    // In the payload's first line, behind the trailer's head and the envelope's.
+    flip(start + length - (64 << 10) + 400);
+    let said = String::from_utf8(builder(&["inspect", text(&forged)]).stdout).unwrap();
+    assert!(said.contains("slot A: REFUSED"), "{said}");
+}
+
+#[test]
+fn a_strangers_key_does_not_vouch_for_it() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    succeeded(builder(&["keys", "new", text(folder.path())]));
+    let key = folder.path().join("release.pub");
+
+    let output = builder(&["inspect", text(&image), "--key", text(&key)]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("0 trusted keys signed the manifest, but 1 must")
+    );
+}
+
+#[test]
+fn a_seed_lands_in_the_esp_and_nothing_else_changes() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let seeded = copy(&image, folder.path());
+    let user_data = folder.path().join("user-data");
+    fs::write(&user_data, "#cloud-config\nhostname: seeded\n").unwrap();
+
+    for _ in 0..2 {
+        succeeded(builder(&["seed", text(&seeded), "--user-data", text(&user_data)]));
+    }
+
+    let piece = folder.path().join("esp");
+    cut(&seeded, partition(&report(&seeded), "ESP"), &piece);
+    let (clean, said) = judged("fsck.vfat", &["-n", text(&piece)]);
+    assert!(clean && !said.contains("differences"), "{said}");
+    let mut esp = Vec::new();
+    File::open(&piece).unwrap().read_to_end(&mut esp).unwrap();
+    assert!(esp.windows(17).any(|window| window == b"hostname: seeded\n"));
+    assert!(builder(&["inspect", text(&seeded), "--verify"]).status.success());
+    let (_, said) = judged("sgdisk", &["-v", text(&seeded)]);
+    assert!(said.contains("No problems found"), "{said}");
+}
+
+/// The packages that the image was built from, for a build with another cache.
+fn packages_copied_to(cache: &Path) {
+    let home = env::var("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = home.unwrap_or_else(|_| PathBuf::from(env::var("HOME").unwrap()).join(".cache"));
+    let (copied, said) = judged("cp", &["-r", text(&home.join("image-builder/apt")), text(cache)]);
+    assert!(copied, "{said}");
+}
+
+fn initagent() -> String {
+    env::var("CATAMARAN_INITAGENT").unwrap()
+}
+
+/// Another folder, another cache, another time and, where the test may become one, another user.
+#[test]
+fn the_same_lock_gives_the_same_bytes() {
+    let Some(Subject { image, key }) = subject() else { return };
+    let folder = tempfile::Builder::new().prefix("another place ").tempdir().unwrap();
+    let place = folder.path();
+    let (cache, out) = (place.join("cache"), place.join("out"));
+    fs::create_dir(&cache).unwrap();
+    packages_copied_to(&cache);
+    for (from, name) in
+        [(image.with_file_name("packages.lock"), "lock"), (key, "key"), (PathBuf::from(initagent()), "agent")]
+    {
+        fs::copy(from, place.join(name)).unwrap();
+    }
+    let overlays = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays");
+    let (copied, said) = judged("cp", &["-r", text(&overlays), text(&place.join("overlays"))]);
+    assert!(copied, "{said}");
+    fs::copy(env!("CARGO_BIN_EXE_image-builder"), place.join("image-builder")).unwrap();
+
+    let build = "umask 027; export TZ=Asia/Tokyo LANG=C; exec \"$1/image-builder\" build \"$1/overlays/cloud.yaml\" \
+                 --out \"$1/out\" --cache \"$1/cache\" --locked \"$1/lock\" --key \"$1/key\" --initagent \"$1/agent\"";
+    let (built, said) = as_another_user(place, build);
+
+    assert!(built, "{said}");
+    let (same, said) = judged("cmp", &[text(&image), text(&out.join("disk.raw"))]);
+    assert!(same, "{said}");
+}
+
+/// Runs a script as a user who is not root, with subordinate ids, where this test is root: in a mount
+/// namespace whose account files have one more line. Otherwise as whoever runs the test.
+fn as_another_user(place: &Path, script: &str) -> (bool, String) {
+    if !Path::new("/proc/self").join("root").exists() || judged("id", &["-u"]).1.trim() != "0" {
+        return judged("sh", &["-c", script, "sh", text(place)]);
+    }
+    for (file, line) in [
+        ("passwd", "builder:x:12345:12345::/:/bin/sh\n"),
+        ("group", "builder:x:12345:\n"),
+        ("subuid", "builder:200000:65536\n"),
+    ] {
+        let mut contents = fs::read_to_string(Path::new("/etc").join(file)).unwrap_or_default();
+        contents += line;
+        fs::write(place.join(file), contents).unwrap();
+        OpenOptions::new().create(true).append(true).open(Path::new("/etc").join(file)).unwrap();
+    }
+    OpenOptions::new().create(true).append(true).open("/etc/subgid").unwrap();
+    let namespace = "set -e; cd \"$1\"; for file in passwd group subuid; do mount --bind $file /etc/$file; done; \
+                     mount --bind subuid /etc/subgid; chown -R 12345:12345 .; \
+                     exec setpriv --reuid 12345 --regid 12345 --clear-groups env HOME=\"$1\" sh -c \"$2\" sh \"$1\"";
+    judged("unshare", &["-m", "sh", "-c", namespace, "sh", text(place), script])
+}
+
+#[test]
+fn an_interrupted_build_leaves_nothing() {
+    let Some(Subject { image, key }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, out) = (folder.path().join("cache"), folder.path().join("out"));
+    fs::create_dir(&cache).unwrap();
+    packages_copied_to(&cache);
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays/cloud.yaml");
+    let lock = image.with_file_name("packages.lock");
+
+    let mut build = Command::new(env!("CARGO_BIN_EXE_image-builder"))
+        .args(["build", text(&spec), "--out", text(&out), "--cache", text(&cache), "--locked", text(&lock)])
+        .args(["--key", text(&key), "--initagent", &initagent()])
+        .env("TMPDIR", folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // In the middle of mmdebstrap, which has a chroot of its own to remove.
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !fs::read_dir(folder.path())
+        .unwrap()
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("image-builder-"))
+    {
+        assert!(std::time::Instant::now() < deadline, "mmdebstrap did not start");
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_secs(1));
+    let (signalled, said) = judged("kill", &["-INT", &build.id().to_string()]);
+    assert!(signalled, "{said}");
+    let status = build.wait().unwrap();
+    let mut said = String::new();
+    build.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("interrupted; nothing half-made was left behind"), "{said}");
+    let left = |folder: &Path| {
+        fs::read_dir(folder)
+            .map(|entries| entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>())
+    };
+    assert_eq!(left(&out).unwrap().len(), 0);
+    assert_eq!(left(&cache.join("roots")).unwrap().len(), 0, "a half-made tree is in the cache");
+    let names: Vec<_> = left(folder.path()).unwrap();
+    assert_eq!(names.len(), 2, "temporary files stayed: {names:?}");
+}
+
+#[test]
+fn a_slot_too_small_says_what_is_needed() {
+    let Some(Subject { image, key }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("small.yaml");
+    let cloud = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays/cloud.yaml").canonicalize().unwrap();
+    fs::write(&spec, format!("include: {}\npartitions:\n  root: 128 MiB\n", cloud.display())).unwrap();
+    let out = folder.path().join("out");
+
+    let output = builder(&[
+        "build",
+        text(&spec),
+        "--out",
+        text(&out),
+        "--locked",
+        text(&image.with_file_name("packages.lock")),
+        "--key",
+        text(&key),
+        "--initagent",
+        &initagent(),
+    ]);
+
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("`partitions.root` gives a slot 128 MiB") && said.contains("the root needs "),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+}
+
+#[test]
+fn a_package_that_is_gone_is_named() {
+    let Some(Subject { image, key }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lock = fs::read_to_string(image.with_file_name("packages.lock")).unwrap();
+    let changed: String = lock
+        .lines()
+        .map(|line| match line.strip_prefix("bash ") {
+            Some(_) => format!("bash 0.0-1 amd64 {} 1\n", "00".repeat(32)),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let path = folder.path().join("packages.lock");
+    File::create(&path).unwrap().write_all(changed.as_bytes()).unwrap();
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays/cloud.yaml");
+
+    let output = builder(&[
+        "build",
+        text(&spec),
+        "--out",
+        text(&folder.path().join("out")),
+        "--locked",
+        text(&path),
+        "--key",
+        text(&key),
+        "--initagent",
+        &initagent(),
+    ]);
+
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("no longer has 1 of the locked packages (bash=0.0-1)"), "{said}");
+}
+
+#[test]
+fn mistakes_of_a_spec_are_shown_where_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = folder.path().join("bad.yaml");
+    fs::write(&spec, "name: x\npakages: [bash]\npartitions: {root: 12}\n").unwrap();
+
+    let output = builder(&["build", text(&spec), "--initagent", "/proc/self/exe"]);
+
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("bad.yaml:2:1") && said.contains("did you mean `packages`?"), "{said}");
+    assert!(said.contains("bad.yaml:3:20") && said.contains("12 MiB, or 12 GiB?"), "{said}");
+}
