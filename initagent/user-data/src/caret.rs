@@ -25,6 +25,8 @@ const SECRET_KEYS: [&str; 12] = [
     "plain_text_passwd",
     "token",
 ];
+/// Of a longer line nothing is shown: nobody wrote it by hand.
+const LONGEST_LINE: usize = 4096;
 /// A longer line is cut around the mark.
 const WIDEST_LINE: usize = 160;
 
@@ -109,7 +111,7 @@ fn digits(number: u32) -> usize {
 
 fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<String> {
     let mark = diagnostic.at;
-    let line = sources.line(mark)?;
+    let line = sources.line(mark).filter(|line| line.len() <= LONGEST_LINE)?;
     let shown = match diagnostic.code {
         Code::UnknownToken if marks_token(line, mark) => only_marked(line, mark),
         _ => without_secret(line),
@@ -213,9 +215,16 @@ mod tests {
 
     #[test]
     fn a_very_long_line_is_cut_around_the_mark() {
-        let text = rendered(&"x".repeat(100_000), Mark { part: 0, line: 1, column: 90_000, width: 50_000 });
+        let text = rendered(&"x".repeat(4000), Mark { part: 0, line: 1, column: 3000, width: 50_000 });
 
         assert!(text.len() < 1000, "{}", text.len());
+    }
+
+    #[test]
+    fn a_line_that_no_hand_wrote_is_not_shown() {
+        let text = rendered(&":".repeat(1 << 20), Mark { part: 0, line: 1, column: 9, width: 1 });
+
+        assert!(!text.contains("::"), "{text}");
     }
 
     #[test]

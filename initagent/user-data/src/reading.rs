@@ -18,6 +18,9 @@ use crate::source::{At, Mark, Sources};
 use crate::tokens;
 use crate::yaml::{Node, Value};
 
+/// Of documents and scripts; Ignition carries the contents of files and has its own bound.
+const MOST_BYTES: usize = 4 << 20;
+
 /// What was handed over.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Handed {
@@ -91,10 +94,17 @@ fn refuses_vendor(document: &Node) -> bool {
 fn read_side(parts: &[Part], facts: &Facts, reading: &mut Reading) -> Side {
     let mut side = Side::default();
     for part in parts {
+        if part.content.len() > MOST_BYTES && part.kind() != Kind::Ignition {
+            let number = reading.sources.add_at(&part.name, "", part.first_line);
+            let message = format!("this has {} bytes; at most {MOST_BYTES} are read", part.content.len());
+            let at = Mark::start_of(number);
+            reading.found.push(Diagnostic::error(Code::LimitExceeded, at, message));
+            continue;
+        }
         let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
-        let text = reading.sources.part(number).map(|source| source.text.clone()).unwrap_or_default();
-        read_part(part, &text, number, facts, &mut side, &mut reading.found);
+        let text = reading.sources.part(number).map_or("", |source| source.text.as_str());
+        read_part(part, text, number, facts, &mut side, &mut reading.found);
     }
     side
 }

@@ -52,6 +52,8 @@ pub const USER_KEYS: &[Key] = &[
 
 /// useradd's bound.
 const LONGEST_NAME: usize = 32;
+/// More names than this can only be a mistake.
+const LONGEST_LIST: usize = 1 << 16;
 
 /// A user as a document describes it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -119,7 +121,7 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
             .iter()
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
-        Value::Scalar(_) => node_names(node)
+        Value::Scalar(_) => node_names(node, found)
             .into_iter()
             .filter_map(|name| person_of(name.value, name.at, &path, found))
             .collect(),
@@ -128,8 +130,13 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
 }
 
 /// A comma-separated text as a list of names.
-fn node_names(node: &Node) -> Vec<At<String>> {
+fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<At<String>> {
     let Some(text) = text_of(node) else { return Vec::new() };
+    if text.value.len() > LONGEST_LIST {
+        let message = format!("this list of names has more than {LONGEST_LIST} bytes; it is not used");
+        found.push(Diagnostic::error(Code::LimitExceeded, text.at, message));
+        return Vec::new();
+    }
     let names = text.value.split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(|name| At { value: name.to_owned(), at: text.at }).collect()
 }
@@ -260,7 +267,7 @@ fn user_groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> 
         Value::Mapping(entries) => {
             entries.iter().map(|entry| At { value: entry.key.clone(), at: entry.key_at }).collect()
         }
-        Value::Scalar(_) => node_names(node),
+        Value::Scalar(_) => node_names(node, found),
         _ => fields.texts("groups", found),
     };
     let (mut good, mut seen) = (Vec::new(), HashSet::new());
@@ -378,7 +385,7 @@ fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
         }
         Value::Scalar(_) => {
             made.extend(
-                node_names(node).into_iter().filter_map(|name| group(name, Vec::new(), &path, found)),
+                node_names(node, found).into_iter().filter_map(|name| group(name, Vec::new(), &path, found)),
             );
         }
         Value::Sequence(items) => items.iter().for_each(|item| group_item(item, &path, &mut made, found)),
@@ -390,7 +397,9 @@ fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
 fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Diagnostics) {
     match &item.value {
         Value::Scalar(_) => {
-            made.extend(node_names(item).into_iter().filter_map(|name| group(name, Vec::new(), path, found)));
+            made.extend(
+                node_names(item, found).into_iter().filter_map(|name| group(name, Vec::new(), path, found)),
+            );
         }
         Value::Mapping(entries) => {
             made.extend(entries.iter().filter_map(|entry| group_entry(entry, path, found)));
@@ -402,7 +411,7 @@ fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Di
 fn group_entry(entry: &Entry, path: &str, found: &mut Diagnostics) -> Option<At<Group>> {
     let members = match &entry.value.value {
         Value::Sequence(items) => items.iter().filter_map(text_of).collect(),
-        Value::Scalar(_) if !entry.value.is_null() => node_names(&entry.value),
+        Value::Scalar(_) if !entry.value.is_null() => node_names(&entry.value, found),
         _ => Vec::new(),
     };
     let mut good = Vec::new();

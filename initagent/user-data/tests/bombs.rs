@@ -1,0 +1,161 @@
+//! Documents made to cost time or memory cost little of either: at most a second and 64 MiB.
+
+#![expect(clippy::unwrap_used, reason = "this file is a test")]
+
+use std::fmt::Write;
+use std::fs;
+use std::time::Duration;
+
+use user_data::caret::{self, Excerpts};
+use user_data::part::Part;
+use user_data::plan::order::Facts;
+use user_data::plan::text::{self, Contents};
+use user_data::reading::{self, Handed};
+
+const MIB: usize = 1 << 20;
+/// Unoptimized code gets smaller documents, since every developer waits for it.
+const SIZE: usize = if cfg!(debug_assertions) { MIB / 16 } else { MIB };
+
+/// What reading, judging and printing a document costs.
+fn cost(document: &str) -> Duration {
+    let user = vec![Part::whole("user-data", document)];
+    let before = processor_time();
+    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+    let plan = text::render(&reading.plan, &reading.sources, Contents::Hidden);
+    let took = processor_time().saturating_sub(before);
+    assert!(found.len() < MIB, "{} bytes of diagnostics", found.len());
+    assert!(plan.len() < 64 * MIB);
+    took
+}
+
+fn alias_bomb(levels: usize) -> String {
+    let mut bomb =
+        "#cloud-config\nruncmd:\n  - &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
+    for level in 1..levels {
+        let references = vec![format!("*a{}", level - 1); 10].join(", ");
+        writeln!(bomb, "  - &a{level} [{references}]").unwrap();
+    }
+    bomb
+}
+
+/// A document of about a MiB, made of one line over and over.
+fn filled(head: &str, line: impl Fn(usize) -> String) -> String {
+    let mut document = format!("#cloud-config\n{head}");
+    let mut number = 0;
+    while document.len() < SIZE - 200 {
+        document.push_str(&line(number));
+        number += 1;
+    }
+    document
+}
+
+/// A name and how the document is made; one at a time, so that they don't add up.
+type Bomb = (&'static str, Box<dyn Fn() -> String>);
+
+fn bomb(name: &'static str, document: impl Fn() -> String + 'static) -> Bomb {
+    (name, Box::new(document))
+}
+
+fn bombs() -> Vec<Bomb> {
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
+    vec![
+        bomb("aliases, 7 levels", move || alias_bomb(7)),
+        bomb("aliases, 30 levels", move || alias_bomb(30)),
+        bomb("one long text, often", move || {
+            filled(&format!("a: &a {}\nruncmd:\n", "x".repeat(20_000)), |_| "  - *a\n".to_owned())
+        }),
+        bomb("anchors", move || filled("x-a:\n", |number| format!("  - &a{number} b\n"))),
+        bomb("anchors in anchors", move || {
+            format!("#cloud-config\na: {}", "&a [".repeat(60) + &"a,".repeat(SIZE / 5))
+        }),
+        bomb("merge keys", move || filled("a: &a {b: c}\nusers:\n", |_| "  - {<<: *a}\n".to_owned())),
+        bomb("deep brackets", move || format!("#cloud-config\na: {}", "[".repeat(SIZE - 100))),
+        bomb("deep dashes", move || format!("#cloud-config\na:\n{}", "- ".repeat(SIZE / 2 - 100))),
+        bomb("deep indentation", move || {
+            (0..1400).fold("#cloud-config\n".to_owned(), |all, n| all + &" ".repeat(n) + "a:\n")
+        }),
+        bomb("unknown keys", move || filled("", |number| format!("wrte_files{number}: 1\n"))),
+        bomb("duplicate keys", move || filled("", |_| "hostname: a\n".to_owned())),
+        bomb("hyphens and underscores", move || {
+            filled("", |n| format!("{}: 1\n", if n % 2 == 0 { "write-files" } else { "write_files" }))
+        }),
+        bomb("unknown tokens", move || {
+            filled("write_files: [{path: /etc/a, content: '", |_| "$public_ipv6 ".to_owned()) + "'}]"
+        }),
+        bomb("unknown tokens, lines", move || filled("runcmd:\n - |\n", |_| "  $public_ipv6\n".to_owned())),
+        bomb("100 000 users", move || filled("users:\n", |number| format!("- u{number}\n"))),
+        bomb("users with mistakes", move || {
+            filled("users:\n", |_| "- {name: a b, uid: x, nmae: y}\n".to_owned())
+        }),
+        bomb("users of each other's groups", move || {
+            filled("users:\n", |n| format!("- {{name: u{n}, groups: [g{n}]}}\n"))
+        }),
+        bomb("groups with commas", move || filled("groups: '", |number| format!("g{number},")) + "'"),
+        bomb("keys", move || filled("ssh_authorized_keys:\n", |number| format!("- {KEY} {number}\n"))),
+        bomb("keys in one text", move || {
+            filled("ssh_authorized_keys:\n - |\n", |number| format!("  {KEY} {number}\n"))
+        }),
+        bomb("bad keys", move || filled("ssh_authorized_keys:\n", |_| "- ssh-rsa AAAA\n".to_owned())),
+        bomb("files", move || filled("write_files:\n", |number| format!("- {{path: /etc/{number}}}\n"))),
+        bomb("units", move || {
+            filled("coreos:\n units:\n", |number| format!(" - {{name: a{number}.service, mask: true}}\n"))
+        }),
+        bomb("commands", move || filled("runcmd:\n", |_| "- [a, b]\n".to_owned())),
+        bomb("mounts", move || filled("mounts:\n", |number| format!("- [vdb, /srv/{number}]\n"))),
+        bomb("device names with dots", move || {
+            format!("#cloud-config\nmounts: [['{}', /srv/a]]\n", "a.".repeat(SIZE / 2 - 100))
+        }),
+        bomb("broken, with many keys", move || filled("\t\n", |_| "users: [a]\n".to_owned())),
+        bomb("one long line", move || format!("#cloud-config\nhostname: {}\n", "x".repeat(SIZE - 100))),
+        bomb("colons", move || format!("#cloud-config\nhostnme: \"{}\"\n", ":".repeat(SIZE - 100))),
+        bomb("quotes", move || filled("a: ", |_| "'a' ".to_owned())),
+        bomb("zeros", move || format!("#cloud-config\n{}", "\0".repeat(SIZE - 100))),
+        bomb("carriage returns", move || format!("#cloud-config\r\n{}", "\r".repeat(SIZE - 100))),
+        bomb("a script of one line", move || format!("#!/bin/sh\n{}", "$public_ipv4".repeat(SIZE / 12 - 10))),
+        bomb("too long", move || filled("", |number| format!("a{number}: b\n")).repeat(20)),
+    ]
+}
+
+#[test]
+fn no_document_costs_more_than_a_second_or_64_mib() {
+    let mut expensive = Vec::new();
+    for (name, document) in bombs() {
+        let before = memory("VmRSS:");
+        // Lets the kernel forget the peak of the document before.
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let took = cost(&document());
+        let peak = memory("VmHWM:").saturating_sub(before);
+        if took > Duration::from_secs(1) || peak > 64 * MIB {
+            expensive.push(format!("{name}: {took:?}, {} MiB", peak / MIB));
+        }
+    }
+
+    assert_eq!(expensive, Vec::<String>::new());
+}
+
+#[test]
+fn an_alias_bomb_costs_less_than_10_ms_and_16_mib() {
+    let bomb = alias_bomb(7);
+    cost(&bomb);
+    let before = memory("VmRSS:");
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+
+    let took = cost(&bomb);
+
+    assert!(took < Duration::from_millis(10), "{took:?}");
+    assert!(memory("VmHWM:").saturating_sub(before) < 16 * MIB);
+}
+
+/// What this thread has computed: the machine may be busy with other things.
+fn processor_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// What the kernel says of this process, in bytes.
+fn memory(name: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
