@@ -99,7 +99,8 @@ fn boot(registry: &Registry, root: &Path, run: &Run) -> Result<(), Failure> {
 }
 
 fn build(claim: &Claim, name: &str, run: &Run) -> Result<Machine, Failure> {
-    let disk = disk::overlay(&run.image, &claim.folder().join("disk.qcow2"), run.disk_size)?;
+    let size = run.disk_size.map_or(disk::Size::More(disk::ROOM), disk::Size::Exactly);
+    let disk = disk::overlay(&run.image, &claim.folder().join("disk.qcow2"), size)?;
     let mut builder = Machine::builder(disk)
         .name(name)
         .folder(claim.folder())

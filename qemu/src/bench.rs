@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::acceleration::Wish;
 use crate::builder::BuildError;
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Size};
 use crate::firmware::Firmware;
 use crate::machine::{Machine, StartError};
 use crate::running::GuestError;
@@ -122,7 +122,7 @@ pub fn race(
 
 fn run(course: &Course, contender: &Contender) -> Result<Lap, RaceError> {
     let folder = tempfile::Builder::new().prefix("vm-race-").tempdir().map_err(RaceError::Folder)?;
-    let disk = disk::overlay(&contender.image, &folder.path().join("disk.qcow2"), None)?;
+    let disk = disk::overlay(&contender.image, &folder.path().join("disk.qcow2"), Size::More(disk::ROOM))?;
     let mut builder = Machine::builder(disk)
         .name("racer")
         .folder(&folder.path().join("machine"))

@@ -84,7 +84,8 @@ pub(crate) struct Run {
     /// How the document and the ssh key go in
     #[arg(long, value_enum, default_value_t = SeedBy::Disk, value_name = "WAY")]
     pub(crate) seed_by: SeedBy,
-    /// Make the virtual disk bigger than the image, as in 20G
+    /// The size of the virtual disk, as in 20G [default: 4G more than the image, which is as small as it
+    /// can be]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) disk_size: Option<u64>,
     /// The account vm ssh logs in to [default: core, or root with --seed-by fw-cfg]

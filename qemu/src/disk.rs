@@ -38,6 +38,33 @@ impl Disk {
     }
 }
 
+/// How big a machine's disk is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// As its image
+    Same,
+    /// So many bytes more than its image
+    More(u64),
+    /// So many bytes, which must not be fewer than the image's
+    Exactly(u64),
+}
+
+/// What a machine needs more than its image, which is as small as it can be: room for etcd and containers.
+pub const ROOM: u64 = 4 << 30;
+
+impl Size {
+    fn of(self, image: &Path, has: u64) -> Result<u64, DiskError> {
+        match self {
+            Self::Same => Ok(has),
+            Self::More(more) => Ok(has.saturating_add(more)),
+            Self::Exactly(asked) if asked < has => {
+                Err(DiskError::TooSmall { image: image.into(), asked, has })
+            }
+            Self::Exactly(size) => Ok(size),
+        }
+    }
+}
+
 /// Why a disk could not be made or edited.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
@@ -58,12 +85,12 @@ pub enum DiskError {
     Edit { path: PathBuf, offset: u64, source: io::Error },
 }
 
-/// Makes a copy-on-write overlay of the raw `image` at `overlay`, its virtual size grown to `size` if given.
-pub fn overlay(image: &Path, overlay: &Path, size: Option<u64>) -> Result<Disk, DiskError> {
+/// Makes a copy-on-write overlay of the raw `image` at `overlay`, of that virtual size.
+pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskError> {
     let image =
         &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
     let has = open_image(image)?.1;
-    let size = at_least(image, has, size)?;
+    let size = size.of(image, has)?;
     let output = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .args([image, overlay])
@@ -77,11 +104,11 @@ pub fn overlay(image: &Path, overlay: &Path, size: Option<u64>) -> Result<Disk, 
     Err(DiskError::QemuImg { image: image.clone(), message })
 }
 
-/// Makes a sparse copy of `image` at `copy`, sharing the blocks where the file system can, grown to `size` if
-/// given.
-pub fn copy(image: &Path, copy: &Path, size: Option<u64>) -> Result<Disk, DiskError> {
+/// Makes a sparse copy of `image` at `copy`, of that size, sharing the blocks where the
+/// file system can.
+pub fn copy(image: &Path, copy: &Path, size: Size) -> Result<Disk, DiskError> {
     let (from, has) = open_image(image)?;
-    let size = at_least(image, has, size)?;
+    let size = size.of(image, has)?;
     let create = |source| DiskError::Create { path: copy.into(), source };
     let to = OpenOptions::new().write(true).create_new(true).open(copy).map_err(create)?;
     let copied = if share_blocks(&from, &to) { Ok(()) } else { copy_data(&from, &to, has) };
@@ -104,13 +131,6 @@ fn open_image(path: &Path) -> Result<(File, u64), DiskError> {
         Ok((file, size))
     };
     open().map_err(|source| DiskError::OpenImage { path: path.into(), source })
-}
-
-fn at_least(image: &Path, has: u64, asked: Option<u64>) -> Result<u64, DiskError> {
-    match asked {
-        Some(asked) if asked < has => Err(DiskError::TooSmall { image: image.into(), asked, has }),
-        asked => Ok(asked.unwrap_or(has)),
-    }
 }
 
 mod clone {
@@ -258,7 +278,7 @@ mod tests {
         let image = sparse_image(folder.path());
         let target = folder.path().join("copy.raw");
 
-        copy(&image, &target, None).unwrap();
+        copy(&image, &target, Size::Same).unwrap();
 
         assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
         assert!(fs::metadata(&target).unwrap().blocks() * 512 < 4 << 20);
@@ -270,8 +290,8 @@ mod tests {
         let image = sparse_image(folder.path());
         let bigger = folder.path().join("bigger.raw");
 
-        copy(&image, &bigger, Some(100 << 20)).unwrap();
-        let error = copy(&image, &folder.path().join("smaller.raw"), Some(1)).unwrap_err();
+        copy(&image, &bigger, Size::Exactly(100 << 20)).unwrap();
+        let error = copy(&image, &folder.path().join("smaller.raw"), Size::Exactly(1)).unwrap_err();
 
         assert_eq!(fs::metadata(&bigger).unwrap().len(), 100 << 20);
         assert!(matches!(error, DiskError::TooSmall { asked: 1, has: 67_108_864, .. }));
@@ -295,7 +315,7 @@ mod tests {
     fn a_folder_is_no_image() {
         let folder = tempfile::tempdir().unwrap();
 
-        let error = copy(folder.path(), &folder.path().join("copy"), None).unwrap_err();
+        let error = copy(folder.path(), &folder.path().join("copy"), Size::Same).unwrap_err();
 
         assert!(matches!(error, DiskError::OpenImage { .. }));
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use vm::acceleration::Wish;
 use vm::builder::Builder;
-use vm::disk::{self, Disk, Edit};
+use vm::disk::{self, Disk, Edit, Size};
 use vm::firmware::Firmware;
 use vm::machine::StartError;
 use vm::running::GuestError;
@@ -39,7 +39,7 @@ fn builder(disk: Disk) -> Builder {
 }
 
 fn raw(folder: &tempfile::TempDir, image: &std::path::Path) -> Disk {
-    disk::copy(image, &folder.path().join("disk.raw"), None).unwrap()
+    disk::copy(image, &folder.path().join("disk.raw"), Size::Same).unwrap()
 }
 
 fn boot(machine: Machine, words: &str) -> Running {
@@ -52,7 +52,7 @@ fn boot(machine: Machine, words: &str) -> Running {
 fn a_cut_and_a_restart_keep_the_disk_and_leave_the_image_alone() {
     let Some((folder, image)) = workshop() else { return };
     let before = fs::read(&image).unwrap();
-    let overlay = disk::overlay(&image, &folder.path().join("disk.qcow2"), Some(8 << 20)).unwrap();
+    let overlay = disk::overlay(&image, &folder.path().join("disk.qcow2"), Size::More(8 << 20)).unwrap();
 
     let first = boot(builder(overlay).build().unwrap(), "this is boot 1");
     let machine = first.power_cut().unwrap();
@@ -152,7 +152,7 @@ fn the_write_log_replays_to_the_disk_the_guest_left() {
     let written = Event::Write { sector: 1, count: 1, data: 1024, forced: false };
     assert_eq!(log.events().iter().filter(|event| **event == written).count(), 1, "{:?}", log.events());
     let replayed = folder.path().join("replayed.raw");
-    disk::copy(&image, &replayed, None).unwrap();
+    disk::copy(&image, &replayed, Size::Same).unwrap();
     let edit = Edit::open(&replayed).unwrap();
     // A seed whose first coin keeps the one write.
     let kept = (0..100).find(|seed| Chance::of(*seed).draw() & 1 == 1).unwrap();

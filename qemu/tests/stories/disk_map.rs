@@ -3,7 +3,6 @@
 //! Reads the partition table the way any other tool would and knows the contract of `image_format`; what the
 //! damage means is the story's business.
 
-use std::fs;
 use std::ops::Range;
 
 use image_format::bytes::Bytes;
@@ -100,9 +99,4 @@ impl DiskMap {
         let index = bytes.chunks_exact(BLOCK).position(wanted)?;
         Some(root.start + (index * BLOCK) as u64)
     }
-}
-
-/// The size of a file.
-pub(crate) fn size_of(path: &std::path::Path) -> u64 {
-    fs::metadata(path).unwrap().len()
 }

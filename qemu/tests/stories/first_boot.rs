@@ -57,7 +57,7 @@ coreos:
 fn configures_the_machine(scene: &Scene, firmware: Firmware) {
     let user_data = USER_DATA.replace("KEY", scene.public_key());
     let name = format!("first-{firmware:?}").to_lowercase();
-    let machine = scene.fresh(&name, None).firmware(firmware).user_data(user_data).build().unwrap();
+    let machine = scene.fresh(&name).firmware(firmware).user_data(user_data).build().unwrap();
     let mut running = machine.start().unwrap();
     wait_until_up(&mut running);
 

@@ -12,7 +12,7 @@ pub(crate) const MOMENTS: std::ops::RangeInclusive<u64> = 1..=20;
 
 pub(crate) fn at(scene: &Scene, moment: u64) {
     let log = WriteLog::open(&scene.settling().writes).unwrap();
-    let machine = scene.fresh(&format!("cut-{moment}"), None).build().unwrap();
+    let machine = scene.fresh(&format!("cut-{moment}")).build().unwrap();
     let mut chance = Chance::of(moment);
     let cut = usize::try_from(chance.below(log.events().len() as u64)).unwrap();
     log.cut_power(&machine.edit().unwrap(), cut, &mut chance).unwrap();

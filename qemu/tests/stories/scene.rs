@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 use vm::builder::Builder;
-use vm::disk::{self, Disk, Edit};
+use vm::disk::{self, Edit, Size};
 use vm::firmware::Firmware;
 use vm::ssh::Key;
 use vm::{Machine, Running};
@@ -19,6 +19,9 @@ use crate::disk_map::DiskMap;
 
 /// How long anything may take. Nothing takes that long when all is well, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How much bigger a disk is than the image.
+pub(crate) const MORE: u64 = 3 << 30;
 
 /// The instance all copies of a beginning stay.
 const INSTANCE: &str = "i-story";
@@ -70,27 +73,24 @@ impl Scene {
         }
     }
 
-    /// A builder on a new copy of `disk`, bigger if asked for.
-    fn builder(&self, disk: &Path, size: Option<u64>) -> Builder {
+    /// A builder on a new copy of `disk`, as big as every story's disk.
+    fn builder(&self, disk: &Path) -> Builder {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.path().join(format!("{number}"));
         std::fs::create_dir(&folder).unwrap();
-        let disk = disk::copy(disk, &folder.join("disk.raw"), size).unwrap();
-        self.builder_on(disk)
-    }
-
-    pub(crate) fn builder_on(&self, disk: Disk) -> Builder {
+        let disk = disk::copy(disk, &folder.join("disk.raw"), Size::More(MORE)).unwrap();
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 
     /// A machine that starts from the untouched image.
-    pub(crate) fn fresh(&self, name: &str, size: Option<u64>) -> Builder {
-        self.builder(&self.image, size).name(name)
+    pub(crate) fn fresh(&self, name: &str) -> Builder {
+        self.builder(&self.image).name(name)
     }
 
-    /// The untouched image's size.
-    pub(crate) fn image_size(&self) -> u64 {
-        crate::disk_map::size_of(&self.image)
+    /// The size of every story's disk: bigger than the image, as disks are, so every first boot also grows
+    /// STATE, and what a cut does to that is seen too.
+    pub(crate) fn disk_size(&self) -> u64 {
+        std::fs::metadata(&self.image).unwrap().len() + MORE
     }
 
     /// The line for `authorized_keys`.
@@ -100,12 +100,12 @@ impl Scene {
 
     /// A machine that was booted once, in slot A, and holds nothing in slot B.
     pub(crate) fn settled(&self, name: &str) -> Builder {
-        self.builder(&self.settling().disk, None).name(name)
+        self.builder(&self.settling().disk).name(name)
     }
 
     /// A machine that was booted once, and holds the same good system in both slots.
     pub(crate) fn two_slots(&self, name: &str) -> Builder {
-        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b()), None).name(name)
+        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b())).name(name)
     }
 
     /// A machine of [`Self::two_slots`], damaged.
@@ -121,12 +121,12 @@ impl Scene {
     }
 
     fn settle(&self) -> Settled {
-        let mut running = self.fresh("settling", None).log_writes().build().unwrap().start().unwrap();
+        let mut running = self.fresh("settling").log_writes().build().unwrap().start().unwrap();
         wait_until_up(&mut running);
         let facts = facts(&running);
         let machine = running.power_off(PATIENCE).unwrap();
         let disk = self.folder.path().join("settled.raw");
-        disk::copy(machine.disk(), &disk, None).unwrap();
+        disk::copy(machine.disk(), &disk, Size::Same).unwrap();
         let writes = self.folder.path().join("writes.log");
         std::fs::rename(machine.write_log().unwrap(), &writes)
             .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
@@ -137,7 +137,7 @@ impl Scene {
 
     fn fill_slot_b(&self) -> PathBuf {
         let path = self.folder.path().join("two-slots.raw");
-        disk::copy(&self.settling().disk, &path, None).unwrap();
+        disk::copy(&self.settling().disk, &path, Size::Same).unwrap();
         let map = DiskMap::of(Edit::open(&path).unwrap());
         let (a, b) = (map.root(Slot::A), map.root(Slot::B));
         assert_eq!(a.end - a.start, b.end - b.start);
@@ -150,10 +150,18 @@ impl Scene {
 /// Waits until ssh answers and the boot has ended, and sees that it ended well.
 pub(crate) fn wait_until_up(running: &mut Running) {
     running.wait_for_ssh(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-    let state = run(running, "systemctl is-system-running --wait || systemctl --failed --no-legend");
-    let name = running.machine().name();
-    assert_eq!(state.trim(), "running", "{name} is not well");
+    let state = run(running, "systemctl is-system-running --wait || true");
+    if state.trim() != "running" {
+        let name = running.machine().name();
+        panic!("{name} is {}: {}", state.trim(), run(running, WHAT_FAILED));
+    }
 }
+
+const WHAT_FAILED: &str = "systemctl --failed --no-legend --plain
+    for unit in $(systemctl --failed --no-legend --plain | cut -d ' ' -f 1); do
+        journalctl -b --no-pager -n 25 -o cat -u $unit
+    done
+    sudo initagent status";
 
 /// Runs a script that must succeed.
 pub(crate) fn run(running: &Running, script: &str) -> String {
