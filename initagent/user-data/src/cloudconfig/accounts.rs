@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::access::{authorized_keys, imports, is_account, is_hash};
-use super::document::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
+use super::document::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{Group, KeySource, Password, User};
 use crate::secret::Secret;
@@ -117,8 +117,7 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
             .enumerate()
             .filter_map(|(index, item)| user(item, format!("{path}[{index}]"), found))
             .collect(),
-        Value::Mapping(entries) => entries
-            .iter()
+        Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
         Value::Scalar(_) => node_names(node, found)
@@ -265,7 +264,7 @@ fn user_groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> 
     let Some(node) = fields.node("groups") else { return Vec::new() };
     let names: Vec<At<String>> = match &node.value {
         Value::Mapping(entries) => {
-            entries.iter().map(|entry| At { value: entry.key.clone(), at: entry.key_at }).collect()
+            by_name(entries).map(|entry| At { value: entry.key.clone(), at: entry.key_at }).collect()
         }
         Value::Scalar(_) => node_names(node, found),
         _ => fields.texts("groups", found),
@@ -381,7 +380,7 @@ fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
     let mut made = Vec::new();
     match &node.value {
         Value::Mapping(entries) => {
-            made.extend(entries.iter().filter_map(|entry| group_entry(entry, &path, found)));
+            made.extend(by_name(entries).filter_map(|entry| group_entry(entry, &path, found)));
         }
         Value::Scalar(_) => {
             made.extend(
@@ -402,7 +401,7 @@ fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Di
             );
         }
         Value::Mapping(entries) => {
-            made.extend(entries.iter().filter_map(|entry| group_entry(entry, path, found)));
+            made.extend(by_name(entries).filter_map(|entry| group_entry(entry, path, found)));
         }
         _ => found.push(wrong_type("the name of a group or `name: [members]`", item).key(path)),
     }

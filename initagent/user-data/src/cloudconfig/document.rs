@@ -286,6 +286,13 @@ fn near(name: &str, table: &[Key]) -> Option<&'static str> {
     spelling::nearest(&name.to_ascii_lowercase(), known)
 }
 
+/// The entries of a mapping that stands for a set: the order in which they were written says nothing.
+pub(crate) fn by_name(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    let mut sorted: Vec<&Entry> = entries.iter().collect();
+    sorted.sort_by(|one, other| one.key.cmp(&other.key));
+    sorted.into_iter()
+}
+
 /// The text of a scalar; a `!!binary` one is not text.
 pub(crate) fn text_of(node: &Node) -> Option<At<String>> {
     match &node.value {

@@ -3,7 +3,7 @@
 //! Knows cloud-init's notations. Refuses a mount over the system itself. Invariant: no mount can keep
 //! the machine from booting: each gets `nofail`.
 
-use super::document::{Fields, Key, key, no_effect, text_of, wrong_type};
+use super::document::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
 use crate::source::{At, Mark};
@@ -263,7 +263,7 @@ fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) ->
         let disk = device(&entry.key, aliases);
         disk_setup(&entry.value, disk, entry.key_at, format!("{path}.{}", entry.key), found)
     };
-    entries.iter().filter_map(|entry| one(entry, found)).collect()
+    by_name(entries).filter_map(|entry| one(entry, found)).collect()
 }
 
 fn disk_setup(
