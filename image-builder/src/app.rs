@@ -75,9 +75,19 @@ fn build(arguments: &cli::Build) -> Result<ExitCode, Failure> {
 
 fn summary(plan: &Plan, built: &Built, seconds: f64) {
     let megabytes = |bytes: u64| bytes / 1_000_000;
-    let Built { disk, version, development, root_bytes, slot_bytes, initrd_bytes, packages, .. } = built;
+    let Built {
+        disk,
+        version,
+        development,
+        root_bytes,
+        slot_bytes,
+        initrd_bytes,
+        packages,
+        peak_memory_bytes,
+        ..
+    } = built;
     println!("{} {version} in {seconds:.1} s: {}", plan.spec.name, disk.display());
-    println!("  packages   {packages}");
+    println!("  packages   {packages}; peak memory of the build {} MB", megabytes(*peak_memory_bytes));
     println!(
         "  root       {} MB in slots of {} MB; initramfs {} kB",
         megabytes(*root_bytes),

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 /// Whether the user asked to stop.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
@@ -139,6 +141,17 @@ fn tail(mut from: impl Read) -> String {
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
+/// The most memory that this program, or one that it ran, had at once.
+pub(crate) fn peak_memory_bytes() -> u64 {
+    [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN]
+        .into_iter()
+        .filter_map(|who| getrusage(who).ok())
+        .filter_map(|usage| u64::try_from(usage.max_rss()).ok())
+        .map(|kibibytes| kibibytes << 10)
+        .max()
+        .unwrap_or_default()
 }
 
 /// Why a program did not do what it was asked.

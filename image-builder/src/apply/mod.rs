@@ -45,6 +45,8 @@ pub(crate) struct Built {
     pub(crate) slot_bytes: u64,
     pub(crate) initrd_bytes: u64,
     pub(crate) packages: usize,
+    /// The most memory that this program, or one that it ran, had at once.
+    pub(crate) peak_memory_bytes: u64,
     pub(crate) files: Vec<PathBuf>,
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::packages::Packages;
 use super::root::{Composed, Initrd, Sealed};
 use super::{BuildError, Built, Site, Target};
+use crate::process;
 use crate::reports::{sbom, sizes};
 
 /// Names of files of the output.
@@ -75,6 +76,7 @@ pub(crate) fn publish(
         slot_bytes: site.plan.spec.partitions.root.get(),
         initrd_bytes: initrd.size as u64,
         packages: composed.kept.len(),
+        peak_memory_bytes: process::peak_memory_bytes(),
         files: files.into_iter().map(|(_, finished)| finished).collect::<Vec<PathBuf>>(),
     })
 }
