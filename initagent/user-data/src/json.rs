@@ -12,7 +12,16 @@ use crate::yaml::{Entry, Node, Scalar, Style, Value};
 pub const MOST_BYTES: usize = 4 << 20;
 /// The most values read.
 const MOST_NODES: usize = 100_000;
+const MOST_MAPS: usize = 30_000;
 const DEEPEST: usize = 32;
+
+/// Whether a document is small enough to be parsed, in bytes and in values. A map of one entry takes
+/// eight bytes of a document and six hundred of memory, so their number is looked at first.
+#[must_use]
+pub fn is_bounded(bytes: &[u8]) -> bool {
+    let count = |marks: &[u8]| bytes.iter().filter(|byte| marks.contains(byte)).count();
+    bytes.len() <= MOST_BYTES && count(b"{") <= MOST_MAPS && count(b",[") <= 2 * MOST_NODES
+}
 
 /// Reads a document; `None` means that there is no tree, and that the reason was reported.
 pub fn parse(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {

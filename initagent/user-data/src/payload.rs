@@ -91,7 +91,7 @@ fn by_first_line(line: &[u8]) -> Kind {
 }
 
 fn is_ignition(text: &[u8]) -> bool {
-    let parsed = (text.len() <= json::MOST_BYTES).then(|| serde_json::from_slice::<serde_json::Value>(text));
+    let parsed = json::is_bounded(text).then(|| serde_json::from_slice::<serde_json::Value>(text));
     let Some(Ok(document)) = parsed else {
         return contains(&text[..text.len().min(PEEK)], b"\"ignition\"");
     };

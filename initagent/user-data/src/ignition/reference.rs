@@ -101,7 +101,7 @@ impl Resolver<'_> {
 }
 
 fn parse(content: &[u8]) -> Result<Value, ()> {
-    if content.len() > json::MOST_BYTES {
+    if !json::is_bounded(content) {
         return Err(());
     }
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);

@@ -22,6 +22,9 @@ use crate::source::Mark;
 use crate::yaml::{self, Entry, Node, Value};
 use interface::Interface;
 
+/// More than this many interfaces, networks or services are a mistake or an attack.
+const MOST_INTERFACES: usize = 1024;
+
 /// Every mapping whose keys are known, by format and path.
 #[must_use]
 pub fn tables() -> Vec<(&'static str, &'static [Key])> {
@@ -51,6 +54,11 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
             _ => None,
         })
     };
+    if is_crowded(document) {
+        let message = format!("this describes more than {MOST_INTERFACES} interfaces");
+        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        return Vec::new();
+    }
     match (said("version"), entry(document, "links").is_some()) {
         _ if document.is_null() || said("config") == Some("disabled") => Vec::new(),
         (Some("1"), _) => version_1::read(document, found),
@@ -63,6 +71,16 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
             Vec::new()
         }
     }
+}
+
+/// Whether some list or map of the document is longer than that of any machine.
+fn is_crowded(document: &Node) -> bool {
+    let Value::Mapping(entries) = &document.value else { return false };
+    entries.iter().any(|entry| match &entry.value.value {
+        Value::Mapping(entries) => entries.len() > MOST_INTERFACES,
+        Value::Sequence(items) => items.len() > MOST_INTERFACES,
+        _ => false,
+    })
 }
 
 fn plan(interfaces: &[Interface]) -> Plan {

@@ -58,6 +58,15 @@ fn nothing_that_is_written_becomes_a_second_setting() {
 }
 
 #[test]
+fn thousands_of_interfaces_are_refused_at_once() {
+    let links = "{\"id\": \"a\"},".repeat(10_000);
+
+    let text = printed("x", format!("{{\"links\": [{links}{{}}]}}").as_bytes());
+
+    assert!(text.contains("more than 1024 interfaces"), "{text}");
+}
+
+#[test]
 fn a_configuration_that_is_switched_off_or_empty_writes_nothing() {
     for text in ["network: {config: disabled}", "{\"version\": 2}", "version: 1\nconfig: []\n", ""] {
         assert_eq!(printed("x", text.as_bytes()), "", "{text}");
