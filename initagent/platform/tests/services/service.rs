@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -53,6 +56,7 @@ pub(crate) struct Service {
     /// Such as `http://127.0.0.1:34567`.
     pub(crate) base: String,
     seen: Arc<Mutex<Vec<String>>>,
+    stopped: Arc<AtomicBool>,
 }
 
 struct State {
@@ -75,13 +79,31 @@ impl Service {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let state = Arc::new(State { routes, manner, refused: Mutex::default(), seen: Arc::clone(&seen) });
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
                 let state = Arc::clone(&state);
                 thread::spawn(move || state.serve(stream));
             }
         });
-        Self { base, seen }
+        Self { base, seen, stopped }
+    }
+
+    /// Gives the address back, so that the next service can listen on it.
+    pub(crate) fn stop(self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let port = self.base.rsplit(':').next().unwrap();
+        drop(
+            TcpStream::connect(format!("[::1]:{port}"))
+                .or_else(|_| TcpStream::connect(format!("127.0.0.1:{port}"))),
+        );
+        while TcpListener::bind(self.base.trim_start_matches("http://")).is_err() {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Every request so far, as `GET /path`.
