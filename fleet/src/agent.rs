@@ -219,12 +219,27 @@ impl Agent {
                 }
                 self.forget_if_down(&unit).await
             }
-            News::JobDone { unit } => {
+            News::JobDone { unit, trouble } => {
+                self.note_job(&unit, trouble.as_deref());
                 if self.leaving.contains(&unit) {
                     self.refresh(std::slice::from_ref(&unit)).await;
                 }
                 self.forget_if_down(&unit).await
             }
+        }
+    }
+
+    /// A job that could not be done shows nowhere else: the unit is as inactive as before.
+    fn note_job(&mut self, unit: &UnitName, trouble: Option<&str>) {
+        if !self.held.contains_key(unit) {
+            return;
+        }
+        let before = match trouble {
+            Some(trouble) => self.errors.insert(unit.clone(), format!("systemd's job ended: {trouble}")),
+            None => self.errors.remove(unit),
+        };
+        if before.is_some() || trouble.is_some() {
+            self.dirty.insert(unit.clone());
         }
     }
 

@@ -84,6 +84,8 @@ pub enum News {
     JobDone {
         /// The unit it was about.
         unit: UnitName,
+        /// How it ended, if not well: `failed`, `dependency`, `timeout`.
+        trouble: Option<String>,
     },
 }
 
@@ -247,8 +249,11 @@ fn unit_changed(message: &Message) -> Option<News> {
 
 fn job_removed(message: &Message) -> Option<News> {
     let body = message.body();
-    let (_, _, unit, _): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
-    Some(News::JobDone { unit: UnitName::parse(&unit).ok()? })
+    let (_, _, unit, result): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
+    let unit = UnitName::parse(&unit).ok()?;
+    let trouble =
+        (!matches!(result.as_str(), "done" | "canceled" | "skipped" | "collected")).then_some(result);
+    Some(News::JobDone { unit, trouble })
 }
 
 /// The unit of an object path, where systemd writes `_xx` for each byte that is no letter or digit.

@@ -291,14 +291,14 @@ impl Node {
     }
 
     fn power_on(&mut self, tree: &Path) {
-        let script = r#"
+        let script = r"
             mount -t tmpfs tmpfs /run/systemd
             mount -t overlay -o lowerdir=$TREE,upperdir=$HERE/upper,workdir=$HERE/work overlay $HERE/root
             umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
             mkdir -p /sys/fs/cgroup/$NAME; echo $$ > /sys/fs/cgroup/$NAME/cgroup.procs
             exec systemd-nspawn --quiet --directory=$HERE/root --machine=$NAME --register=no --keep-unit --boot \
                 --console=pipe --network-namespace-path=/run/netns/$NAME --capability=CAP_NET_ADMIN \
-                --bind-ro=$FLEETD:/usr/bin/fleetd --bind-ro=$FLEETCTL:/usr/bin/fleetctl $MORE"#;
+                --bind-ro=$FLEETD:/usr/bin/fleetd --bind-ro=$FLEETCTL:/usr/bin/fleetctl";
         fs::create_dir_all("/run/systemd").unwrap();
         let log = fs::File::create(self.folder.join("console")).unwrap();
         let mut command = Command::new("unshare");
@@ -309,7 +309,6 @@ impl Node {
             .env("NAME", &self.name)
             .env("FLEETD", env!("CARGO_BIN_EXE_fleetd"))
             .env("FLEETCTL", env!("CARGO_BIN_EXE_fleetctl"))
-            .env("MORE", "")
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -322,7 +321,7 @@ impl Node {
             }
             let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
             assert!(
-                start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < Duration::from_mins(1),
                 "node {} does not boot: {console}",
                 self.number
             );
@@ -339,7 +338,7 @@ impl Node {
                 let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
                 read("cgroup").contains(&self.name)
                     && read("status").lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
-                    && read("cmdline").starts_with("/")
+                    && read("cmdline").starts_with('/')
                     && fs::metadata(format!("/proc/{pid}/root/run/dbus")).is_ok()
             })
     }
@@ -378,6 +377,11 @@ impl Node {
     /// Runs a shell line inside and returns what it printed.
     pub(crate) fn shell(&self, line: &str) -> String {
         String::from_utf8_lossy(&self.exec(&["bash", "-c", line]).stdout).into_owned()
+    }
+
+    /// Writes a file inside.
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        fs::write(format!("/proc/{}/root{path}", self.init), content).unwrap();
     }
 
     /// The process ID, inside, of the main process of a service.

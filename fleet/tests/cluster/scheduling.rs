@@ -42,8 +42,8 @@ fn kinds_of_units(cluster: &Cluster, node: &Node) {
     node.put("tick.timer", "[Timer]\nOnActiveSec=1s\nAccuracySec=10ms\n", "launched");
     node.put("echo.socket", "[Socket]\nListenStream=/run/echo.sock\nAccept=yes\n", "launched");
     node.put("echo@.service", "[Service]\nExecStart=/usr/bin/cat\nStandardInput=socket\n", "inactive");
-    node.put("seen.path", "[Path]\nPathExists=/run/show\nUnit=seen.service\n", "launched");
     node.put("seen.service", SLEEP, "loaded");
+    node.put("seen.path", "[Path]\nPathExists=/run/show\nUnit=seen.service\n", "launched");
     node.put("run-shelf.mount", "[Mount]\nWhat=tmpfs\nWhere=/run/shelf\nType=tmpfs\n", "launched");
     node.put(
         "web@1.service",

@@ -1,0 +1,232 @@
+//! Numbers on real nodes, for `ci/bench`: one line each, `name value unit`. Run in release, alone:
+//! `cargo test --release -p fleet --test cluster bench -- --ignored --nocapture --test-threads 1`
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::{
+    fmt::Write as _,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use fleet::{
+    model::{
+        machine::{Machine, MachineId},
+        state::JobState,
+        unit_file::UnitFile,
+        unit_name::UnitName,
+    },
+    store::{
+        keys::{DEFAULT_PREFIX, Key, Keys},
+        records::{AssignmentRecord, PresenceRecord, StateRecord, UnitRecord, encode},
+    },
+};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::{
+    nodes::{Cluster, Node, Options, can_boot},
+    scheduling::SLEEP,
+};
+
+/// Microseconds on the clock that systemd stamps with; containers share it.
+fn monotonic() -> i64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000
+}
+
+fn active_since(node: &Node, unit: &str) -> i64 {
+    let stamp = node.shell(&format!("systemctl show -P ActiveEnterTimestampMonotonic '{unit}'"));
+    stamp.trim().parse().unwrap_or(0)
+}
+
+fn report(name: &str, mut samples: Vec<i64>) {
+    samples.sort_unstable();
+    let at = |percent: usize| {
+        f64::from(i32::try_from(samples[(samples.len() - 1) * percent / 100]).unwrap()) / 1000.0
+    };
+    println!("{name}_p50 {:.1} ms\n{name}_p99 {:.1} ms", at(50), at(99));
+}
+
+#[test]
+#[ignore = "a benchmark"]
+fn bench_start_of_one_unit() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = Cluster::boot(3, &Options { durable: true, ..Options::default() });
+    let node = cluster.node(1);
+    std::thread::sleep(Duration::from_secs(2));
+    let (mut by_api, mut by_command, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..40 {
+        let unit = format!("api{round}.service");
+        let start = monotonic();
+        node.put(&unit, SLEEP, "launched");
+        by_api.push(started(&cluster, &unit) - start);
+
+        let unit = format!("cmd{round}.service");
+        node.put(&unit, SLEEP, "inactive");
+        let start = monotonic();
+        node.exec(&["fleetctl", "--endpoint=unix:///run/fleet.sock", "start", "--no-block", &unit]);
+        by_command.push(started(&cluster, &unit) - start);
+
+        let unit = format!("plain{round}.service");
+        node.shell(&format!(
+            "printf '[Service]\\nExecStart=/usr/bin/sleep infinity\\n' > /run/systemd/system/{unit}"
+        ));
+        let start = monotonic();
+        node.exec(&["systemctl", "start", &unit]);
+        plain.push(active_since(node, &unit) - start);
+    }
+    report("start_by_api", by_api);
+    report("start_by_fleetctl", by_command);
+    report("start_by_systemctl", plain);
+}
+
+/// When a unit became active, wherever it is.
+fn started(cluster: &Cluster, unit: &str) -> i64 {
+    let home = cluster.wait(unit, 30, |cluster| cluster.node(1).home(unit));
+    active_since(cluster.node(home), unit)
+}
+
+#[test]
+#[ignore = "a benchmark"]
+fn bench_thousand_units() {
+    const COUNT: usize = 1000;
+    if !can_boot() {
+        return;
+    }
+    let cluster = Cluster::boot(3, &Options { durable: true, ..Options::default() });
+    let (start, begun) = (monotonic(), Instant::now());
+    std::thread::scope(|scope| {
+        for lane in 0..6 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                for number in (lane..COUNT).step_by(6) {
+                    cluster.node(number % 3 + 1).put(&format!("many@{number}.service"), SLEEP, "launched");
+                }
+            });
+        }
+    });
+    let submitted = begun.elapsed();
+    let stamps = "systemctl show -P ActiveEnterTimestampMonotonic 'many@*' | grep -v '^$' | grep -v '^0$'";
+    let last = cluster.wait("all run", 180, |cluster| {
+        let all: Vec<i64> = cluster
+            .nodes
+            .iter()
+            .flat_map(|node| {
+                node.shell(stamps).lines().filter_map(|line| line.parse().ok()).collect::<Vec<i64>>()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        (all.len() == COUNT).then(|| *all.iter().max().unwrap())
+    });
+    #[expect(clippy::cast_precision_loss, reason = "a rate is printed with few digits")]
+    let rate = COUNT as f64 * 1e6 / (last - start) as f64;
+    println!("thousand_units_submitted {:.2} s", submitted.as_secs_f64());
+    println!("thousand_units_rate {rate:.0} units/s");
+    for node in &cluster.nodes {
+        let metrics = node.get("/metrics").1;
+        let lines = metrics.lines().filter(|line| {
+            line.starts_with("fleet_agent_batch")
+                || line.contains("reconcile_microseconds")
+                || line.contains("ReloadUnitFiles")
+        });
+        lines.for_each(|line| println!("# node {} {line}", node.number));
+        let cpu = node.shell("for s in fleet etcd dbus; do echo $s $(cut -d' ' -f14,15 /proc/$(systemctl show -P MainPID $s)/stat); done; echo systemd $(cut -d' ' -f14,15 /proc/1/stat)");
+        cpu.lines().for_each(|line| println!("# node {} cpu ticks (user system) {line}", node.number));
+    }
+}
+
+#[test]
+#[ignore = "a benchmark"]
+fn bench_idle_cluster_of_ten_thousand_units() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = Cluster::boot(3, &Options::default());
+    seed(&cluster);
+    let node = cluster.node(1);
+    cluster.wait("the picture has them", 60, |_| (node.machines().len() == 103).then_some(()));
+    std::thread::sleep(Duration::from_secs(5));
+    let writes = |node: &Node| -> f64 {
+        let text = node.shell("bash -c 'exec 3<>/dev/tcp/127.0.0.1/2379; printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3' | grep '^etcd_server_proposals_committed_total'");
+        text.split_whitespace().last().and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    };
+    let ticks = |node: &Node| -> f64 {
+        let text = node.shell("cut -d' ' -f14,15 /proc/$(systemctl show -P MainPID fleet)/stat");
+        text.split_whitespace().filter_map(|number| number.parse::<f64>().ok()).sum()
+    };
+    let before: Vec<(f64, f64)> = cluster.nodes.iter().map(|node| (writes(node), ticks(node))).collect();
+    let span = Duration::from_secs(20);
+    std::thread::sleep(span);
+    for (node, (writes_before, ticks_before)) in cluster.nodes.iter().zip(before) {
+        let memory = node.shell("grep VmRSS /proc/$(systemctl show -P MainPID fleet)/status");
+        let proposals = (writes(node) - writes_before) / span.as_secs_f64();
+        let cpu = (ticks(node) - ticks_before) / span.as_secs_f64();
+        println!("idle_etcd_proposals_node{} {proposals:.2} /s", node.number);
+        println!("idle_fleetd_cpu_node{} {cpu:.2} % of a core", node.number);
+        println!("fleetd_memory_node{} {}", node.number, memory.trim());
+    }
+    for lap in 0..2 {
+        let start = Instant::now();
+        let output = node.exec(&[
+            "/usr/bin/bash",
+            "-c",
+            "fleetctl --endpoint=unix:///run/fleet.sock list-units | wc -l",
+        ]);
+        println!(
+            "list_units_of_ten_thousand_{lap} {:.0} ms for {} lines",
+            start.elapsed().as_secs_f64() * 1e3,
+            String::from_utf8_lossy(&output.stdout).trim()
+        );
+    }
+    let memory = Command::new("true")
+        .output()
+        .map(|_| node.shell("grep -E 'VmRSS|VmHWM' /proc/$(systemctl show -P MainPID fleet)/status"));
+    println!("# after listing: {}", memory.unwrap().replace('\n', " "));
+}
+
+/// Writes 100 machines with 100 units each into the store, as their fleetds would have.
+fn seed(cluster: &Cluster) {
+    let keys = Keys::under(DEFAULT_PREFIX);
+    let mut script = String::new();
+    let mut put = |key: &Key, value: &[u8]| {
+        // The interactive txn of etcdctl reads quoted values.
+        let value = String::from_utf8_lossy(value).replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(script, "put {} \"{value}\"", keys.path(key));
+    };
+    let file = UnitFile::parse(SLEEP).unwrap();
+    let hash = file.hash();
+    for machine in 0..100 {
+        let id = MachineId::parse(&format!("f{machine:031}")).unwrap();
+        let presence = PresenceRecord { machine: Machine::new(id.clone()), boot: "x".to_owned() };
+        put(&Key::Presence(id.clone()), &encode(&presence));
+        for number in 0..100 {
+            let unit = UnitName::parse(&format!("seed@{machine}-{number}.service")).unwrap();
+            let record = UnitRecord {
+                hash,
+                desired: JobState::Launched,
+                restarts: 0,
+                previous: None,
+                note: String::new(),
+            };
+            let state = StateRecord {
+                hash,
+                job: JobState::Launched,
+                load: "loaded".to_owned(),
+                active: "active".to_owned(),
+                sub: "running".to_owned(),
+                restarts: 0,
+                error: String::new(),
+            };
+            put(&Key::Assignment(id.clone(), unit.clone()), &encode(&AssignmentRecord { hash }));
+            put(&Key::State(id.clone(), unit.clone()), &encode(&state));
+            put(&Key::Unit(unit), &encode(&record));
+        }
+    }
+    let node = cluster.node(1);
+    node.put("seed-file.service", SLEEP, "inactive");
+    node.write("/run/seed", &script);
+    // Transactions of 100 puts: compares, an empty line, puts, two empty lines.
+    let load = "export ETCDCTL_API=3; split -l 100 /run/seed /run/seed-; for part in /run/seed-*; do { echo; cat $part; echo; echo; } | etcdctl txn > /dev/null || exit 1; done; echo done";
+    assert_eq!(node.shell(load).trim(), "done");
+}
