@@ -34,7 +34,7 @@ pub const FS_KEYS: &[Key] = &[
     key("device"),
     key("partition"),
     key("overwrite"),
-    key("replace_fs"),
+    no_effect("replace_fs", "`overwrite` alone decides whether what is there is replaced"),
     key("extra_opts"),
     super::document::refused("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
 ];

@@ -1,0 +1,54 @@
+//! The documentation names every key of the tables with what becomes of it, and no other.
+
+#![expect(clippy::unwrap_used, reason = "this file is a test")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use user_data::cloudconfig;
+use user_data::cloudconfig::document::Support;
+
+/// The rows of the document's tables: mapping, key, what becomes of it, why.
+fn documented() -> BTreeSet<[String; 4]> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cloud-config.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mut table, mut rows) = (String::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            table = if title == "The top level" { String::new() } else { title.trim_matches('`').to_owned() };
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        if let [key, support, why] = cells[..]
+            && let Some(key) = key.strip_prefix('`')
+        {
+            let key = key.trim_end_matches('`').to_owned();
+            rows.insert([table.clone(), key, support.to_owned(), why.to_owned()]);
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let rows = documented();
+    let found: BTreeSet<[&str; 3]> =
+        rows.iter().map(|[table, key, support, _]| [table.as_str(), key, support]).collect();
+    let mut known = BTreeSet::new();
+    for (table, keys) in cloudconfig::tables() {
+        for key in keys {
+            let (word, why) = match key.support {
+                Support::NoEffect(why) => ("no effect", why),
+                Support::Refused(why) => ("refused", why),
+                Support::Supported => ("supported", ""),
+                Support::Translated(why) => ("translated", why),
+            };
+            known.insert([table, key.name, word]);
+            let told = rows.iter().any(|[in_table, name, _, told]| {
+                in_table == table && name == key.name && (why.is_empty() || told == why)
+            });
+            assert!(told, "the reason of `{}` in {table:?} is not the documented one", key.name);
+        }
+    }
+
+    assert_eq!(found, known);
+}
