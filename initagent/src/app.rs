@@ -29,7 +29,8 @@ pub(crate) enum RunError {
 pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
     Ok(match verb {
         Verb::Apply { file, format } => outcome(&first_boot::apply_file(&file, &Machine::real()), format),
-        Verb::BootComplete => Report::done(boot_complete::run()?),
+        Verb::BootComplete => Report::done(boot_complete::complete()?),
+        Verb::BootSettled => Report::done(boot_complete::settle()?),
         Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
         Verb::Help(text) => Report::done(text),
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),

@@ -1,10 +1,17 @@
-//! Marks the running slot good once the boot is complete.
+//! Marks the running slot good once the boot is complete, and settled once it has stayed up.
 //!
-//! Knows what a complete boot means for the table. Refuses to decide whether the boot is complete:
-//! systemd does, by reaching boot-complete.target. Invariant: a table that already says so is not
-//! written again.
+//! Every boot spends a try of its slot. A complete boot gives all of them back, unless the run
+//! before it crashed soon after it was complete: then they are given back only when this one has
+//! settled, by staying up for a while or by shutting down in order. So a slot that panics whenever
+//! something reads a damaged block is started no more often than its count, although each of its
+//! boots completes.
+//! Knows the table and the note about the last run. Refuses to decide whether a boot is complete or
+//! settled: systemd does, by its units. Invariant: what is said already is not written again.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 
@@ -12,38 +19,134 @@ use crate::block_device::Access;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
 use crate::slots::store::{Copies, Store, StoreError};
 
+/// The note that a run is complete but not settled.
+const NOTE: &str = "/var/lib/catamaran/unsettled";
+/// What the kernel calls this boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Why the running slot could not be marked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootCompleteError {
+    #[error("cannot tell this boot from others by {BOOT_ID}")]
+    BootId { source: io::Error },
+    #[error("cannot change the note {path} about the last run")]
+    Note { path: PathBuf, source: io::Error },
     #[error("cannot tell which slot runs")]
     Record(#[from] ReadBootRecordError),
     #[error("cannot mark slot {slot} good")]
     Store { slot: Slot, source: StoreError },
 }
 
-/// Marks the running slot good, and says what that changed.
-pub(crate) fn run() -> Result<String, BootCompleteError> {
-    let record = BootRecord::read(Path::new(boot_record::PATH))?;
-    let slot = record.slot;
-    mark(&record.devices.abstate, slot).map_err(|source| BootCompleteError::Store { slot, source })
+/// The boot is complete: marks the running slot good, and says what that changed.
+pub(crate) fn complete() -> Result<String, BootCompleteError> {
+    let run = Run::current()?;
+    run.complete(&Run::noted(&run.note))
 }
 
-fn mark(abstate: &Path, slot: Slot) -> Result<String, StoreError> {
+/// The run has settled: gives the slot all its tries, and forgets the note.
+pub(crate) fn settle() -> Result<String, BootCompleteError> {
+    let run = Run::current()?;
+    run.settle(&Run::noted(&run.note))
+}
+
+/// One run of a slot, from its boot to its end.
+#[derive(Debug)]
+struct Run {
+    slot: Slot,
+    boot: String,
+    abstate: PathBuf,
+    note: PathBuf,
+}
+
+/// How many tries a complete boot gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credit {
+    /// All.
+    Full,
+    /// None yet: the last run of this slot crashed before it settled.
+    None,
+}
+
+impl Run {
+    fn current() -> Result<Self, BootCompleteError> {
+        let record = BootRecord::read(Path::new(boot_record::PATH))?;
+        let boot = fs::read_to_string(BOOT_ID).map_err(|source| BootCompleteError::BootId { source })?;
+        let (slot, abstate) = (record.slot, record.devices.abstate);
+        Ok(Self { slot, boot: boot.trim().to_owned(), abstate, note: NOTE.into() })
+    }
+
+    /// What the last unsettled run left. What can not be read is no note: it costs nobody a try.
+    fn noted(note: &Path) -> String {
+        fs::read_to_string(note).unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}\n", self.slot, self.boot)
+    }
+
+    fn credit(&self, noted: &str) -> Credit {
+        let crashed = noted.starts_with(&format!("{} ", self.slot)) && noted != self.text();
+        if crashed { Credit::None } else { Credit::Full }
+    }
+
+    fn complete(&self, noted: &str) -> Result<String, BootCompleteError> {
+        let credit = self.credit(noted);
+        let said = self.mark(credit)?;
+        self.change_note(|| write_note(&self.note, &self.text()))?;
+        Ok(said)
+    }
+
+    fn settle(&self, noted: &str) -> Result<String, BootCompleteError> {
+        if noted != self.text() {
+            return Ok("this boot is not complete, or settled already".to_owned());
+        }
+        let said = self.mark(Credit::Full)?;
+        self.change_note(|| fs::remove_file(&self.note))?;
+        Ok(said)
+    }
+
+    fn mark(&self, credit: Credit) -> Result<String, BootCompleteError> {
+        let marked = mark(&self.abstate, self.slot, credit);
+        marked.map_err(|source| BootCompleteError::Store { slot: self.slot, source })
+    }
+
+    fn change_note(&self, change: impl FnOnce() -> io::Result<()>) -> Result<(), BootCompleteError> {
+        change().map_err(|source| BootCompleteError::Note { path: self.note.clone(), source })
+    }
+}
+
+/// The note must outlive a crash in the next second.
+fn write_note(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
+fn mark(abstate: &Path, slot: Slot, credit: Credit) -> Result<String, StoreError> {
     let store = Store::open(abstate, Access::Write)?;
     let copies = store.read()?;
-    store.write(&copies, completed(&copies, slot))?;
-    Ok(match copies.table() {
+    let after = completed(&copies, slot, credit);
+    store.write(&copies, after)?;
+    let tries = after.state(slot).tries.get();
+    Ok(match copies.table().map(|table| table.state(slot)) {
         None => format!("slot {slot} is good; the slot table was lost and is written anew"),
-        Some(table) if table.state(slot) == SlotState::GOOD => format!("slot {slot} was good already"),
-        Some(table) if table.state(slot).good => format!("slot {slot} is good and has all its tries again"),
+        Some(before) if before == SlotState::GOOD => format!("slot {slot} was good already"),
+        Some(before) if before == after.state(slot) => {
+            format!("slot {slot} is good, but its last run crashed: {tries} tries until this one has settled")
+        }
+        Some(before) if before.good => format!("slot {slot} is good and has all its tries again"),
         Some(_) => format!("slot {slot} has proven itself and is good"),
     })
 }
 
 /// The table after a complete boot. If it was lost, nothing is known of the other slot.
-fn completed(copies: &Copies, slot: Slot) -> SlotTable {
+fn completed(copies: &Copies, slot: Slot, credit: Credit) -> SlotTable {
     let lost = SlotTable { priority: slot, a: SlotState::EMPTY, b: SlotState::EMPTY };
-    copies.table().unwrap_or(lost).mark_good(slot)
+    let table = copies.table().unwrap_or(lost);
+    if table.state(slot).good && credit == Credit::None { table } else { table.mark_good(slot) }
 }
 
 #[cfg(test)]
@@ -51,42 +154,144 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET};
-    use image_format::slot::{BLOCK_BYTES, Tries};
+    use image_format::slot::{BLOCK_BYTES, Condition, Tries, boot_decision};
 
     use super::*;
     use crate::slots::store::tests::{abstate, open};
 
+    struct Machine {
+        image: tempfile::NamedTempFile,
+        var: tempfile::TempDir,
+        boots: u32,
+    }
+
+    impl Machine {
+        fn with(table: SlotTable) -> Self {
+            Self { image: abstate(table), var: tempfile::tempdir().unwrap(), boots: 0 }
+        }
+
+        fn table(&self) -> SlotTable {
+            open(&self.image).read().unwrap().table().unwrap()
+        }
+
+        /// What the selector starts; the try is spent.
+        fn boot(&mut self) -> Run {
+            let table = self.table();
+            let first = boot_decision(&table.to_block(), &[]).attempts[0];
+            if let Condition::Saves(after) | Condition::MustSave(after) = first.condition {
+                let store = open(&self.image);
+                store.write(&store.read().unwrap(), after).unwrap();
+            }
+            self.boots += 1;
+            Run {
+                slot: first.slot,
+                boot: format!("boot-{}", self.boots),
+                abstate: self.image.path().to_owned(),
+                note: self.var.path().join("catamaran/unsettled"),
+            }
+        }
+    }
+
+    fn complete(run: &Run) -> String {
+        run.complete(&Run::noted(&run.note)).unwrap()
+    }
+
+    fn settle(run: &Run) -> String {
+        run.settle(&Run::noted(&run.note)).unwrap()
+    }
+
+    const BOTH_GOOD: SlotTable = SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD };
+
     #[test]
     fn a_slot_on_trial_is_good_after_its_boot_is_complete() {
-        let trial = SlotState { good: false, tries: Tries::new(2).unwrap() };
-        let image = abstate(SlotTable { b: trial, ..SlotTable::FRESH.activate(Slot::B) });
+        let mut machine = Machine::with(SlotTable::FRESH.activate(Slot::B));
 
-        let said = mark(image.path(), Slot::B).unwrap();
+        let said = complete(&machine.boot());
 
         assert_eq!(said, "slot B has proven itself and is good");
-        assert_eq!(open(&image).read().unwrap().table().unwrap().b, SlotState::GOOD);
+        assert_eq!(machine.table().b, SlotState::GOOD);
     }
 
     #[test]
     fn a_spent_try_is_given_back() {
-        let spent = SlotState { good: true, tries: Tries::new(2).unwrap() };
-        let image = abstate(SlotTable { a: spent, ..SlotTable::FRESH });
+        let mut machine = Machine::with(BOTH_GOOD);
+        let run = machine.boot();
 
-        assert_eq!(mark(image.path(), Slot::A).unwrap(), "slot A is good and has all its tries again");
-        assert_eq!(mark(image.path(), Slot::A).unwrap(), "slot A was good already");
+        assert_eq!(complete(&run), "slot A is good and has all its tries again");
+        assert_eq!(complete(&run), "slot A was good already");
+        assert_eq!(machine.table(), BOTH_GOOD);
+    }
+
+    /// A damaged block that is read only after the boot is complete.
+    #[test]
+    fn a_slot_that_crashes_after_each_complete_boot_is_started_no_more_than_its_count() {
+        let mut machine = Machine::with(BOTH_GOOD);
+        complete(&machine.boot());
+
+        let slots: Vec<Slot> = (0..5)
+            .map(|_| {
+                let run = machine.boot();
+                complete(&run);
+                run.slot
+            })
+            .collect();
+
+        assert_eq!(slots, [Slot::A, Slot::A, Slot::A, Slot::B, Slot::B]);
+        assert_eq!(machine.table().a, SlotState { good: true, tries: Tries::NONE });
+    }
+
+    #[test]
+    fn a_run_that_settles_after_a_crash_gives_the_tries_back() {
+        let mut machine = Machine::with(BOTH_GOOD);
+        complete(&machine.boot());
+        let run = machine.boot();
+        assert_eq!(
+            complete(&run),
+            "slot A is good, but its last run crashed: 2 tries until this one has settled"
+        );
+
+        assert_eq!(settle(&run), "slot A is good and has all its tries again");
+
+        assert_eq!(settle(&run), "this boot is not complete, or settled already");
+        complete(&machine.boot());
+        assert_eq!(machine.table(), BOTH_GOOD);
+    }
+
+    #[test]
+    fn a_boot_that_is_not_complete_does_not_settle() {
+        let mut machine = Machine::with(BOTH_GOOD);
+        let run = machine.boot();
+
+        settle(&run);
+
+        assert_eq!(machine.table().a.tries.get(), 2);
+    }
+
+    #[test]
+    fn the_crash_of_one_slot_is_not_held_against_the_other() {
+        let mut machine = Machine::with(BOTH_GOOD);
+        complete(&machine.boot());
+        let demoted = machine.table().activate(Slot::B);
+        let store = open(&machine.image);
+        store.write(&store.read().unwrap(), demoted).unwrap();
+        drop(store);
+
+        complete(&machine.boot());
+
+        assert_eq!(machine.table().b, SlotState::GOOD);
     }
 
     #[test]
     fn a_table_that_was_lost_is_written_anew() {
-        let image = abstate(SlotTable::FRESH);
-        image.as_file().write_all_at(b"ABSTATE    FAT12   ", 43).unwrap();
+        let machine = Machine::with(SlotTable::FRESH);
+        machine.image.as_file().write_all_at(b"ABSTATE    FAT12   ", 43).unwrap();
         for offset in [ENV0_OFFSET, ENV1_OFFSET] {
-            image.as_file().write_all_at(&[0; BLOCK_BYTES], offset.get()).unwrap();
+            machine.image.as_file().write_all_at(&[0; BLOCK_BYTES], offset.get()).unwrap();
         }
 
-        mark(image.path(), Slot::B).unwrap();
+        mark(machine.image.path(), Slot::B, Credit::None).unwrap();
 
-        let table = open(&image).read().unwrap().table().unwrap();
-        assert_eq!(table, SlotTable { priority: Slot::B, a: SlotState::EMPTY, b: SlotState::GOOD });
+        let expected = SlotTable { priority: Slot::B, a: SlotState::EMPTY, b: SlotState::GOOD };
+        assert_eq!(machine.table(), expected);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Verb {
     },
     /// Mark the running slot good.
     BootComplete,
+    /// The run of the slot has settled.
+    BootSettled,
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
@@ -96,6 +98,7 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Value(word) => match word.to_str() {
             Some("apply") => apply(parser),
             Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, BOOT_COMPLETE_HELP),
+            Some("boot-settled") => bare(parser, "boot-settled", Verb::BootSettled, BOOT_SETTLED_HELP),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(HELP)),
             Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, HOST_KEYS_HELP),
@@ -259,6 +262,7 @@ Verbs for people:
 
 Verbs that systemd runs:
   boot-complete   mark the running slot good, now that the boot is complete
+  boot-settled    give the running slot all its tries, now that it has stayed up
   first-boot      find out what this machine is to be, and make it so
   host-keys       make the SSH host keys that are missing
 
@@ -298,12 +302,24 @@ Examples:
 const BOOT_COMPLETE_HELP: &str = "\
 Usage: initagent boot-complete
 
-Marks the slot that runs good and gives it all its tries again. Started by
-catamaran-boot-complete.service when systemd reaches boot-complete.target; does
-nothing if the slot table says so already.
+Marks the slot that runs good and gives it all its tries again, unless its last
+run crashed before it had settled. Started by catamaran-boot-complete.service when
+systemd reaches boot-complete.target; writes nothing that the slot table says
+already.
 
 Example:
   systemctl status catamaran-boot-complete.service
+";
+
+const BOOT_SETTLED_HELP: &str = "\
+Usage: initagent boot-settled
+
+Gives the slot that runs all its tries, after a boot that was complete. Started
+when the machine has been up for ten minutes, or shuts down in order. A slot that
+crashes sooner, again and again, uses up its tries and gives way to the other.
+
+Example:
+  systemctl list-timers catamaran-boot-settled.timer
 ";
 
 const FIRST_BOOT_HELP: &str = "\
@@ -427,6 +443,7 @@ mod tests {
     #[test]
     fn verbs_are_understood() {
         assert_eq!(typed("boot-complete").unwrap(), Verb::BootComplete);
+        assert_eq!(typed("boot-settled").unwrap(), Verb::BootSettled);
         assert_eq!(typed("host-keys").unwrap(), Verb::HostKeys);
         assert_eq!(typed("--version").unwrap(), Verb::Version);
         assert_eq!(change_of("slots activate B"), Change::Activate(Slot::B));
@@ -460,8 +477,17 @@ mod tests {
 
     #[test]
     fn every_verb_has_help_with_an_example() {
-        let verbs =
-            ["apply", "boot-complete", "first-boot", "host-keys", "plan", "slots", "status", "validate"];
+        let verbs = [
+            "apply",
+            "boot-complete",
+            "boot-settled",
+            "first-boot",
+            "host-keys",
+            "plan",
+            "slots",
+            "status",
+            "validate",
+        ];
         let lines = verbs.iter().flat_map(|verb| [format!("{verb} --help"), format!("{verb} -h")]);
         for line in lines.chain(["--help".to_owned(), "help".to_owned()]) {
             let line = line.as_str();
