@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here: it runs programs and waits for them")]
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,8 +78,13 @@ pub(crate) fn run(
     }
 }
 
-/// Runs a program whose output goes into a file.
-pub(crate) fn run_into(mut command: Command, output: &File, interrupt: &Interrupt) -> Result<(), RunError> {
+/// Runs a program whose output goes into a file; each line of its complaints is told to `hear`.
+pub(crate) fn run_into(
+    mut command: Command,
+    output: &File,
+    interrupt: &Interrupt,
+    hear: impl FnMut(&str) + Send,
+) -> Result<(), RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |source| RunError::Start { program: program.clone(), source };
     let output = output.try_clone().map_err(failed)?;
@@ -87,8 +92,8 @@ pub(crate) fn run_into(mut command: Command, output: &File, interrupt: &Interrup
         command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let stderr = child.stderr.take();
     let (status, said) = thread::scope(|scope| {
-        let err = scope.spawn(move || stderr.map_or_else(String::new, tail));
-        (wait(&mut child, interrupt), err.join().unwrap_or_default())
+        let errors = scope.spawn(move || stderr.map_or_else(String::new, |stderr| listen(stderr, hear)));
+        (wait(&mut child, interrupt), errors.join().unwrap_or_default())
     });
     let status = status?;
     if status.success() {
@@ -136,6 +141,21 @@ fn tail(mut from: impl Read) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// As [`tail`], line by line.
+fn listen(from: impl Read, mut hear: impl FnMut(&str)) -> String {
+    const KEPT: usize = 64;
+    let mut lines = std::collections::VecDeque::new();
+    for line in io::BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).into_owned();
+        hear(&line);
+        lines.push_back(line);
+        if lines.len() > KEPT {
+            lines.pop_front();
+        }
+    }
+    Vec::from(lines).join("\n")
 }
 
 fn last_lines(text: &str) -> String {

@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -55,6 +57,15 @@ impl Progress {
         self.running = Some((step, Instant::now(), bar));
     }
 
+    /// Measures how far the running step is; may be handed to other threads.
+    pub(crate) fn meter(&self) -> Meter {
+        let (step, bar) = match &self.running {
+            Some((step, _, bar)) => (step.name(), bar.clone()),
+            None => ("", ProgressBar::hidden()),
+        };
+        Meter { manner: self.manner, step, bar, told: Arc::default() }
+    }
+
     /// Says what the running step found out, in a few words.
     pub(crate) fn say(&mut self, text: &str) {
         match (self.manner, &self.running) {
@@ -90,6 +101,42 @@ impl Progress {
     }
 }
 
+/// How far a step is.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    manner: Manner,
+    step: &'static str,
+    bar: ProgressBar,
+    /// The last tenth that was told.
+    told: Arc<AtomicU64>,
+}
+
+impl Meter {
+    /// So much of so much is done; the unit is the caller's.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        match self.manner {
+            Manner::Bars => {
+                if self.bar.length() != Some(total) {
+                    self.bar.set_length(total);
+                    self.bar.set_style(style(
+                        "{prefix:>10}  {elapsed:>6}  [{bar:30}] {percent:>3} %  {wide_msg}",
+                    ));
+                }
+                self.bar.set_position(done.min(total));
+            }
+            Manner::Events => {
+                let tenth = done.saturating_mul(10) / total.max(1);
+                if self.told.fetch_max(tenth, Ordering::Relaxed) < tenth {
+                    event(&serde_json::json!({
+                        "event": "progress", "step": self.step, "done": done, "total": total,
+                    }));
+                }
+            }
+            Manner::Lines => {}
+        }
+    }
+}
+
 /// A bar that is cleared, not finished, when its step fails.
 impl Drop for Progress {
     fn drop(&mut self) {
@@ -101,13 +148,15 @@ impl Drop for Progress {
 
 fn spinner(step: Step) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}") {
-        bar.set_style(style);
-    }
+    bar.set_style(style("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}"));
     bar.set_prefix(step.name());
     bar.set_message(step.sentence());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn seconds(duration: Duration) -> f64 {

@@ -96,9 +96,10 @@ pub(crate) fn build(
     progress.say(&packages.download()?);
     // The two take turns at the two cores: one is decompressing, the other mostly one process at a time.
     progress.begin(Step::Bootstrap);
+    let meter = progress.meter();
     let (bootstrapped, tools) = std::thread::scope(|scope| {
         let tools = scope.spawn(|| packages.unpack_tools(&cache));
-        (packages.bootstrap(&site, &cache), tools.join())
+        (packages.bootstrap(&site, &cache, &meter), tools.join())
     });
     let (bootstrapped, tools) = (bootstrapped?, tools.unwrap_or(Err(BuildError::Panicked))?);
     progress.say(&bootstrapped.said);
@@ -116,7 +117,7 @@ pub(crate) fn build(
     let target = Target { disk: &disk, layout: &layout, disk_guid, tools: &tools, epoch: packages.epoch };
 
     progress.begin(Step::RootFileSystem);
-    let extent = root::write_file_system(&site, &target, &composed)?;
+    let extent = root::write_file_system(&site, &target, &composed, &progress.meter())?;
     progress.say(&format!("{} in a slot of {}", extent.size, plan.spec.partitions.root));
     progress.begin(Step::Verity);
     let sealed = root::seal(&site, &target, extent, &composed, &initrd, &signer)?;

@@ -11,6 +11,7 @@ use crate::debian::archive::Archive;
 use crate::debian::bootstrap::Bootstrap;
 use crate::debian::lock::{Lock, Package, Section};
 use crate::debian::tools::Tools;
+use crate::progress::Meter;
 
 /// The packages of a build, their versions chosen.
 pub(crate) struct Packages {
@@ -98,7 +99,12 @@ impl Packages {
     }
 
     /// The root tree of these packages, made or found.
-    pub(crate) fn bootstrap(&self, site: &Site<'_>, cache: &Path) -> Result<Bootstrapped, BuildError> {
+    pub(crate) fn bootstrap(
+        &self,
+        site: &Site<'_>,
+        cache: &Path,
+        meter: &Meter,
+    ) -> Result<Bootstrapped, BuildError> {
         let stanzas = self.archive.stanzas(self.root())?;
         let bootstrap = Bootstrap { suite: &self.suite, packages: self.root(), stanzas, epoch: self.epoch };
         let folder = cache.join("roots");
@@ -108,7 +114,7 @@ impl Packages {
             let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
             fs::create_dir_all(&folder).map_err(prepare)?;
             let partial = tempfile::NamedTempFile::new_in(&folder).map_err(prepare)?;
-            bootstrap.run(partial.as_file(), |package| self.archive.path(package), site.interrupt)?;
+            bootstrap.run(partial.as_file(), |package| self.archive.path(package), site.interrupt, meter)?;
             partial.persist(&tar).map_err(|error| prepare(error.error))?;
             forget_older(&folder, &tar);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 
 use image_format::bytes::Bytes;
 use image_format::digest::Sha256;
@@ -19,6 +19,7 @@ use crate::initramfs::{self, modules};
 use crate::keys;
 use crate::plan;
 use crate::process;
+use crate::progress::Meter;
 use crate::rootfs::compose::{self, Database, Kernel};
 use crate::rootfs::ext4::{self, Extent};
 use crate::rootfs::tree::{Content, Entry, Kind, Tree};
@@ -153,6 +154,7 @@ pub(crate) fn write_file_system(
     site: &Site<'_>,
     target: &Target<'_>,
     composed: &Composed,
+    meter: &Meter,
 ) -> Result<Extent, BuildError> {
     let extent = ext4::measure(&composed.tree);
     check_room(site, extent)?;
@@ -166,9 +168,34 @@ pub(crate) fn write_file_system(
         &device,
         target.offset(FIRST),
     ));
-    process::run(command, site.interrupt, |input| composed.tree.write_tar(input, composed.epoch))
+    let feed = |input: &mut dyn Write| {
+        let mut metered = Metered { input, meter, done: 0, total: extent.size.get() };
+        composed.tree.write_tar(&mut metered, composed.epoch)
+    };
+    process::run(command, site.interrupt, feed)
         .map_err(|source| BuildError::FileSystem { what: "writing the root file system", source })?;
     Ok(extent)
+}
+
+/// A pipe that tells how much went through.
+struct Metered<'a> {
+    input: &'a mut dyn Write,
+    meter: &'a Meter,
+    done: u64,
+    total: u64,
+}
+
+impl Write for Metered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.input.write(bytes)?;
+        self.done += written as u64;
+        self.meter.set(self.done, self.total);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.input.flush()
+    }
 }
 
 /// Before anything is written: the slot must hold the file system, its hashes and its manifest.

@@ -13,6 +13,7 @@ use image_format::digest::Sha256;
 use super::lock::Package;
 use super::stanza::Stanza;
 use crate::process::{self, Interrupt, RunError};
+use crate::progress::Meter;
 
 /// Files that no image carries; they are not even unpacked. Licences stay.
 const EXCLUDED: [&str; 7] = [
@@ -55,12 +56,21 @@ impl Bootstrap<'_> {
         output: &File,
         deb: impl Fn(&Package) -> PathBuf,
         interrupt: &Interrupt,
+        meter: &Meter,
     ) -> Result<(), BootstrapError> {
         // In a folder that the mapped root of an unprivileged build can read, too.
         let repository = tempfile::Builder::new().prefix("image-builder-").tempdir();
         let repository = repository.map_err(BootstrapError::Repository)?;
         self.write_repository(repository.path(), deb).map_err(BootstrapError::Repository)?;
-        Ok(process::run_into(self.command(repository.path()), output, interrupt)?)
+        // dpkg says two lines of every package.
+        let (mut done, total) = (0, 2 * self.packages.len() as u64);
+        let hear = |line: &str| {
+            if line.starts_with("Unpacking ") || line.starts_with("Setting up ") {
+                done += 1;
+                meter.set(done, total);
+            }
+        };
+        Ok(process::run_into(self.command(repository.path()), output, interrupt, hear)?)
     }
 
     fn write_repository(&self, directory: &Path, deb: impl Fn(&Package) -> PathBuf) -> io::Result<()> {
@@ -101,7 +111,7 @@ impl Bootstrap<'_> {
             // What it leaves behind when it is interrupted goes with the folder.
             .env("TMPDIR", repository.join(SCRATCH))
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
-            .args(["--quiet", "--variant=apt", "--format=tar", "--skip=check/qemu"])
+            .args(["--verbose", "--variant=apt", "--format=tar", "--skip=check/qemu"])
             .arg(format!("--include={}", names.join(",")))
             .arg("--dpkgopt=force-unsafe-io")
             .args(EXCLUDED.iter().map(|option| format!("--dpkgopt={option}")))
