@@ -52,6 +52,11 @@ impl Host {
         Self { root: root.to_owned(), programs: Programs::Leave }
     }
 
+    /// Whether this is a machine and no directory.
+    pub(crate) fn is_real(&self) -> bool {
+        self.programs == Programs::Run
+    }
+
     /// The absolute `path` as it lies on this host.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))

@@ -1,11 +1,16 @@
 //! VMware: variables of the virtual machine called guestinfo, and the OVF environment.
 //!
-//! Knows cloud-init's, Ignition's and CoreOS's names of the variables. Refuses to speak to the
-//! hypervisor itself: open-vm-tools' program does. Invariant: a value is decoded in bounds.
+//! Knows cloud-init's, Ignition's and CoreOS's names of the variables. Refuses to need open-vm-tools:
+//! the hypervisor is asked directly. Invariant: a value is decoded in bounds.
+
+mod backdoor;
+mod guest_rpc;
 
 use std::io::Read;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+
+use self::backdoor::Backdoor;
 
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web, disk,
@@ -18,7 +23,6 @@ use crate::{
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
-const TOOL: &str = "/usr/bin/vmware-rpctool";
 const OVF_LABELS: [&str; 2] = ["OVF ENV", "OVFENV"];
 const OVF_FILE: &str = "ovf-env.xml";
 const MAX_INTERFACES: usize = 16;
@@ -57,9 +61,8 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
 }
 
 fn guestinfo(host: &Host, key: &str) -> Option<String> {
-    let output = host.output(TOOL, &[&format!("info-get guestinfo.{key}")])?;
-    let text = String::from_utf8(output).ok()?;
-    Some(text.trim_end_matches('\n').to_owned()).filter(|text| !text.is_empty())
+    let value = guest_rpc::guestinfo(&mut Backdoor::of(host)?, key)?;
+    String::from_utf8(value).ok().filter(|text| !text.is_empty())
 }
 
 fn environment(host: &Host, provision: &mut Provision) -> Environment {
