@@ -11,6 +11,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod engine;
 pub mod lock;
+pub mod locksmith;
 pub mod metrics;
 pub mod model;
 pub mod plan;

@@ -5,12 +5,13 @@
 
 use super::endpoint::Endpoint;
 use crate::api::schema::{
-    ErrorBody, Explanation, Machine, MachinePage, RebalanceRequest, Rebalanced, Unit, UnitPage, UnitState,
-    UnitStatePage, to_json,
+    ErrorBody, Explanation, LockGroup, Machine, MachinePage, RebalanceRequest, Rebalanced, Unit, UnitPage,
+    UnitState, UnitStatePage, to_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader};
+use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
@@ -145,6 +146,48 @@ impl Client {
     /// Restarts a unit where it runs.
     pub fn restart(&self, name: &str) -> Result<(), ApiError> {
         self.send(&format!("/units/{}/restart", escaped(name)), &Request::Post("{}")).map(drop)
+    }
+
+    /// The reboot slots of a group.
+    pub fn lock_group(&self, group: &str) -> Result<LockGroup, ApiError> {
+        self.fetch(&format!("/locks/{}", escaped(group)))
+    }
+
+    /// Takes a reboot slot; it may be held already.
+    pub fn lock(&self, group: &str, id: &str, reason: &str) -> Result<(), ApiError> {
+        let path = format!("/locks/{}/holders/{}", escaped(group), escaped(id));
+        let body = serde_json::json!({ "reason": reason }).to_string();
+        self.send(&path, &Request::Put(&body)).map(drop)
+    }
+
+    /// Gives a reboot slot back; whether it was held.
+    pub fn unlock(&self, group: &str, id: &str) -> Result<bool, ApiError> {
+        let path = format!("/locks/{}/holders/{}", escaped(group), escaped(id));
+        Ok(found(self.send(&path, &Request::Delete).map(drop))?.is_some())
+    }
+
+    /// Sets the number of reboot slots of a group.
+    pub fn set_max(&self, group: &str, max: u32) -> Result<(), ApiError> {
+        let body = serde_json::json!({ "max": max }).to_string();
+        self.send(&format!("/locks/{}", escaped(group)), &Request::Put(&body)).map(drop)
+    }
+
+    /// Asks, by the FleetLock protocol, whether a machine may reboot now.
+    pub fn pre_reboot(&self, group: &str, id: &str) -> Result<(), ApiError> {
+        let url = format!("{}/v1/pre-reboot", self.base.trim_end_matches("/fleet/v1"));
+        let body = serde_json::json!({ "client_params": { "group": group, "id": id } }).to_string();
+        let request = self.agent.post(&url).header("fleet-lock-protocol", "true");
+        // Longer than fleetd waits for a machine to be empty.
+        let request = request.config().timeout_recv_response(Some(Duration::from_mins(1))).build();
+        let unreachable =
+            |error| ApiError::Unreachable { endpoint: self.shown.clone(), source: cause(error) };
+        let mut answer = request.content_type("application/json").send(&body).map_err(unreachable)?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let code = answer.status().as_u16();
+        let message = answer.body_mut().with_config().limit(64 * 1024).read_to_string().unwrap_or_default();
+        Err(ApiError::Status { endpoint: self.shown.clone(), code, message })
     }
 
     /// What changes from now on, event by event, until the server goes away.

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Where the API is unless someone says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/fleet.sock";
 
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const SSH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What holds for the whole run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -95,6 +98,26 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// The settings of a program that only speaks to this endpoint.
+    #[must_use]
+    pub fn for_endpoint(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            spare_endpoints: 0,
+            request_timeout: REQUEST_TIMEOUT,
+            ssh: SshSettings {
+                tunnel: None,
+                username: "core".to_owned(),
+                timeout: SSH_TIMEOUT,
+                known_hosts: PathBuf::new(),
+                strict_host_keys: true,
+            },
+            tls: TlsFiles::default(),
+            format: Format::Text,
+            debug: false,
+        }
+    }
+
     /// Reads the flags, then the environment, then the defaults.
     pub fn gather(
         arguments: &GlobalArguments,
@@ -125,12 +148,12 @@ impl Settings {
             request_timeout: seconds(
                 "request-timeout",
                 value("request-timeout", &arguments.request_timeout),
-                30.0,
+                REQUEST_TIMEOUT,
             )?,
             ssh: SshSettings {
                 tunnel: value("tunnel", &arguments.tunnel).map(|text| SshHost::parse(&text)).transpose()?,
                 username: value("ssh-username", &arguments.ssh_username).unwrap_or_else(|| "core".to_owned()),
-                timeout: seconds("ssh-timeout", value("ssh-timeout", &arguments.ssh_timeout), 10.0)?,
+                timeout: seconds("ssh-timeout", value("ssh-timeout", &arguments.ssh_timeout), SSH_TIMEOUT)?,
                 known_hosts: known_hosts(value("known-hosts-file", &arguments.known_hosts_file), environment),
                 strict_host_keys: match value("strict-host-key-checking", &arguments.strict_host_key_checking)
                 {
@@ -170,8 +193,8 @@ impl SshHost {
     }
 }
 
-fn seconds(flag: &'static str, text: Option<String>, default: f64) -> Result<Duration, SettingsError> {
-    let Some(value) = text else { return Ok(Duration::from_secs_f64(default)) };
+fn seconds(flag: &'static str, text: Option<String>, default: Duration) -> Result<Duration, SettingsError> {
+    let Some(value) = text else { return Ok(default) };
     match value.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
         _ => Err(SettingsError::Seconds { flag, value }),

@@ -1,0 +1,253 @@
+//! `locksmithctl`: the reboot slots, for people and scripts, in the words they know.
+//!
+//! Talks to etcd as its ancestor did, with the slots that [`crate::lock`] keeps there, or to a fleetd's
+//! API where etcd should not be reached from. Differs where people were hurt: taking a slot twice is no
+//! error, and a refusal says who is in the way.
+
+mod arguments;
+mod slots;
+
+use crate::api::schema::LockGroup;
+use crate::ctl::remote;
+use arguments::{Arguments, Verb};
+use clap::{CommandFactory, Parser};
+use slots::{SlotError, Slots};
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write;
+
+/// The world as a run of `locksmithctl` sees it.
+pub struct World<'a> {
+    /// Variables, by name.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Standard output.
+    pub out: &'a mut dyn Write,
+    /// Standard error.
+    pub err: &'a mut dyn Write,
+    /// Whether we are root.
+    pub is_root: bool,
+}
+
+impl std::fmt::Debug for World<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("World").field("is_root", &self.is_root).finish_non_exhaustive()
+    }
+}
+
+/// What ends a verb early.
+struct Complaint {
+    text: String,
+    exit: u8,
+}
+
+impl Complaint {
+    fn new(text: impl std::fmt::Display) -> Self {
+        Self { text: text.to_string(), exit: 1 }
+    }
+}
+
+/// Runs `locksmithctl` with these words, the program's name first; the exit status.
+pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
+    let words = arguments::with_double_dashes(words);
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
+            let named = error.get(clap::error::ContextKind::InvalidSubcommand);
+            let name = named.map(ToString::to_string).unwrap_or_default();
+            // Without a stderr there is nobody to tell.
+            let _ = writeln!(
+                world.err,
+                "locksmithctl: unknown subcommand: {name:?}\nRun 'locksmithctl help' for usage."
+            );
+            return 2;
+        }
+        Err(error) if error.use_stderr() => {
+            let _ = write!(world.err, "locksmithctl: {error}");
+            return 2;
+        }
+        Err(shown) => return print(world, &shown.to_string()),
+    };
+    if arguments.version {
+        return print(world, concat!("locksmithctl version ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    let Some(verb) = &arguments.verb else {
+        return print(world, &Arguments::command().render_help().to_string());
+    };
+    match perform(&arguments, verb, world) {
+        Ok(text) => print(world, &text),
+        Err(complaint) => {
+            let _ = writeln!(world.err, "{}", complaint.text);
+            complaint.exit
+        }
+    }
+}
+
+/// Whoever read our output may have gone.
+fn print(world: &mut World<'_>, text: &str) -> u8 {
+    u8::from(world.out.write_all(text.as_bytes()).and_then(|()| world.out.flush()).is_err())
+}
+
+fn perform(arguments: &Arguments, verb: &Verb, world: &World<'_>) -> Result<String, Complaint> {
+    let open = || {
+        let settings = arguments.settings(world.environment).map_err(Complaint::new)?;
+        Slots::open(&settings).map_err(|error| Complaint::new(one_line(&error)))
+    };
+    match verb {
+        Verb::Lock { id, reason } => {
+            let id = own_or(id.as_deref())?;
+            open()?.take(&id, reason).map_err(|error| failed("locking", &error))?;
+            Ok(String::new())
+        }
+        Verb::Reboot { reason } => reboot(world, &open, reason),
+        Verb::SendNeedReboot => Err(Complaint::new(
+            "send-need-reboot is gone: it spoke to update_engine, which this system does not have",
+        )),
+        Verb::SetMax { max } => {
+            let max = maximum(max.as_deref())?;
+            let old = open()?.set_max(max).map_err(|error| failed("setting value", &error))?;
+            Ok(format!("Old-Max: {old}\nMax: {max}\n"))
+        }
+        Verb::Status { long } => {
+            let group = open()?.look().map_err(|error| Complaint::new(one_line(&error)))?;
+            Ok(if arguments.json {
+                format!("{}\n", crate::api::schema::to_json(&group))
+            } else {
+                show(&group, *long)
+            })
+        }
+        Verb::Unlock { id } => {
+            let id = own_or(id.as_deref())?;
+            let held = open()?.give_back(&id).map_err(|error| failed("unlocking", &error))?;
+            if held {
+                Ok(String::new())
+            } else {
+                Err(Complaint::new("Error unlocking: holder does not exist"))
+            }
+        }
+    }
+}
+
+fn reboot(
+    world: &World<'_>,
+    open: &dyn Fn() -> Result<Slots, Complaint>,
+    reason: &str,
+) -> Result<String, Complaint> {
+    if !world.is_root {
+        return Err(Complaint::new("Must be root to initiate reboot."));
+    }
+    let id = own_or(None)?;
+    open()?.take_to_reboot(&id, reason).map_err(|error| failed("locking", &error))?;
+    let words = ["systemctl", "reboot"].map(OsString::from);
+    match remote::run(&words) {
+        Ok(0) => Ok(String::new()),
+        Ok(exit) => Err(Complaint {
+            text: "Error rebooting: systemctl reboot failed; the slot is still held".into(),
+            exit,
+        }),
+        Err(error) => Err(Complaint::new(format_args!("Error rebooting: {error}; the slot is still held"))),
+    }
+}
+
+/// The given holder, or this machine.
+fn own_or(id: Option<&str>) -> Result<String, Complaint> {
+    match id {
+        Some(id) => Ok(id.to_owned()),
+        None => remote::local_machine_id().ok_or_else(|| {
+            Complaint::new("Error reading /etc/machine-id: this machine has no id; name a holder")
+        }),
+    }
+}
+
+fn maximum(text: Option<&str>) -> Result<u32, Complaint> {
+    let text = text.ok_or_else(|| Complaint::new("New maximum value must be set."))?;
+    text.parse().map_err(|_| Complaint::new(format_args!("Invalid maximum value: {text}")))
+}
+
+fn failed(doing: &str, error: &SlotError) -> Complaint {
+    match error {
+        SlotError::Full(holders) => {
+            Complaint::new(format_args!("Error {doing}: semaphore is at 0\nHeld by: {holders}"))
+        }
+        other => Complaint::new(format_args!("Error {doing}: {}", one_line(other))),
+    }
+}
+
+fn one_line(error: &dyn Error) -> String {
+    crate::ctl::session::chain(error)
+}
+
+/// The state of a group, as it was always shown; with `--long`, since when and why, too.
+fn show(group: &LockGroup, long: bool) -> String {
+    let mut text = format!("Available: {}\nMax: {}\n", group.available, group.max);
+    if group.holders.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    if !long {
+        text.push_str("MACHINE ID\n");
+        for holder in &group.holders {
+            let _ = writeln!(text, "{}", crate::ctl::table::printable(&holder.id));
+        }
+        return text;
+    }
+    let mut rows = vec![["MACHINE ID", "SINCE", "REASON"].map(str::to_owned).to_vec()];
+    for holder in &group.holders {
+        let reason = if holder.reason.is_empty() { "-".to_owned() } else { holder.reason.clone() };
+        rows.push(vec![holder.id.clone(), moment(holder.since), reason]);
+    }
+    text.push_str(&crate::ctl::table::render(&rows));
+    text
+}
+
+/// Seconds since the epoch as RFC 3339 writes them, in UTC.
+fn moment(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Counted in eras of 400 years from 1 March of year 0, so that a leap day ends a year.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let (day, month) =
+        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::schema::LockHolder;
+
+    #[test]
+    fn a_group_is_shown_as_it_always_was() {
+        let holder = LockHolder { id: "m1".into(), reason: String::new(), since: 1_700_000_000 };
+        let mut group = LockGroup { available: 1, group: "default".into(), holders: vec![], max: 1 };
+        assert_eq!(show(&group, false), "Available: 1\nMax: 1\n");
+
+        group.holders.push(holder);
+        group.available = 0;
+        assert_eq!(show(&group, false), "Available: 0\nMax: 1\n\nMACHINE ID\nm1\n");
+        assert_eq!(
+            show(&group, true),
+            "Available: 0\nMax: 1\n\nMACHINE ID\tSINCE\t\t\tREASON\nm1\t\t2023-11-14T22:13:20Z\t-\n"
+        );
+    }
+
+    #[test]
+    fn moments_are_written_with_their_leap_days() {
+        let moments = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_709_164_800, "2024-02-29T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+
+        for (seconds, text) in moments {
+            assert_eq!(moment(seconds), text);
+        }
+    }
+}

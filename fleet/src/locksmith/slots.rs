@@ -1,0 +1,190 @@
+//! The slots of one group, wherever they are kept.
+
+use super::arguments::{EtcdPlace, Place, Settings};
+use crate::api::schema::{LockGroup, LockHolder};
+use crate::ctl::client::{ApiError, Client};
+use crate::ctl::dial::{self, DialError};
+use crate::ctl::settings::Settings as ClientSettings;
+use crate::lock::semaphore::{GroupName, Semaphore};
+use crate::lock::{LockError, RebootLocks};
+use crate::store::etcd::{EtcdSettings, EtcdStore};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// How long etcd may take to answer at first, every endpoint tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST: Duration = Duration::from_secs(2);
+
+/// Why nothing was done with the slots.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SlotError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("cannot reach fleetd")]
+    Dial(#[source] DialError),
+    #[error("semaphore is at 0, held by {0}")]
+    Full(String),
+    #[error(transparent)]
+    Lock(LockError),
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot start to talk to etcd")]
+    Runtime(#[source] io::Error),
+    #[error("cannot reach etcd at {endpoints}: {reason}")]
+    Unreachable { endpoints: String, reason: String },
+}
+
+/// The slots of one group.
+pub(super) struct Slots {
+    group: GroupName,
+    keeper: Keeper,
+}
+
+enum Keeper {
+    Etcd { runtime: Runtime, store: Arc<EtcdStore> },
+    Fleetd(Client),
+}
+
+impl Slots {
+    /// Finds the slots.
+    pub(super) fn open(settings: &Settings) -> Result<Self, SlotError> {
+        let keeper = match &settings.place {
+            Place::Etcd(place) => open_etcd(place)?,
+            Place::Fleetd(endpoint) => {
+                let agent = dial::agent(endpoint, &ClientSettings::for_endpoint(endpoint.clone()));
+                Keeper::Fleetd(Client::new(agent.map_err(SlotError::Dial)?, endpoint))
+            }
+        };
+        Ok(Self { group: settings.group.clone(), keeper })
+    }
+
+    /// How things stand.
+    pub(super) fn look(&self) -> Result<LockGroup, SlotError> {
+        match &self.keeper {
+            Keeper::Etcd { runtime, store } => {
+                let semaphore = runtime.block_on(store.group(&self.group)).map_err(lock_error)?;
+                Ok(to_group(&self.group, &semaphore))
+            }
+            Keeper::Fleetd(client) => Ok(client.lock_group(self.group.as_str())?),
+        }
+    }
+
+    /// Takes a slot; it may be held already.
+    pub(super) fn take(&self, id: &str, reason: &str) -> Result<(), SlotError> {
+        match &self.keeper {
+            Keeper::Etcd { runtime, store } => {
+                let outcome = runtime.block_on(store.acquire(&self.group, id, reason));
+                outcome.map_err(full_or)
+            }
+            Keeper::Fleetd(client) => {
+                client.lock(self.group.as_str(), id, reason).map_err(|error| self.refused(error))
+            }
+        }
+    }
+
+    /// Takes a slot as a machine does that will reboot: fleetd may empty it first, which takes its time.
+    pub(super) fn take_to_reboot(&self, id: &str, reason: &str) -> Result<(), SlotError> {
+        let Keeper::Fleetd(client) = &self.keeper else { return self.take(id, reason) };
+        self.take(id, reason)?;
+        loop {
+            match client.pre_reboot(self.group.as_str(), id) {
+                Err(ApiError::Status { code: 503, message, .. }) if message.contains("drain_pending") => {}
+                outcome => return outcome.map_err(|error| self.refused(error)),
+            }
+        }
+    }
+
+    /// Gives a slot back; whether it was held.
+    pub(super) fn give_back(&self, id: &str) -> Result<bool, SlotError> {
+        match &self.keeper {
+            Keeper::Etcd { runtime, store } => {
+                runtime.block_on(store.release(&self.group, id)).map_err(lock_error)
+            }
+            Keeper::Fleetd(client) => Ok(client.unlock(self.group.as_str(), id)?),
+        }
+    }
+
+    /// Sets the number of slots; the number there was.
+    pub(super) fn set_max(&self, max: u32) -> Result<u32, SlotError> {
+        match &self.keeper {
+            Keeper::Etcd { runtime, store } => {
+                runtime.block_on(store.set_max(&self.group, max)).map_err(lock_error)
+            }
+            Keeper::Fleetd(client) => {
+                let old = client.lock_group(self.group.as_str())?.max;
+                client.set_max(self.group.as_str(), max)?;
+                Ok(old)
+            }
+        }
+    }
+
+    /// 423 means that no slot is free; who is in the way is worth a second question.
+    fn refused(&self, error: ApiError) -> SlotError {
+        let ApiError::Status { code: 423, .. } = error else { return SlotError::Api(error) };
+        let holders = self.look().map(|group| group.holders).unwrap_or_default();
+        SlotError::Full(holders.into_iter().map(|holder| holder.id).collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn full_or(error: LockError) -> SlotError {
+    match error {
+        LockError::Full { holders, .. } => SlotError::Full(holders),
+        other => SlotError::Lock(other),
+    }
+}
+
+fn lock_error(error: LockError) -> SlotError {
+    SlotError::Lock(error)
+}
+
+fn open_etcd(place: &EtcdPlace) -> Result<Keeper, SlotError> {
+    let identity = match &place.identity {
+        Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+        None => None,
+    };
+    let settings = EtcdSettings {
+        endpoints: place.endpoints.clone(),
+        prefix: place.prefix.clone(),
+        request_timeout: REQUEST,
+        ca: place.ca.as_deref().map(read).transpose()?,
+        identity,
+        user: place.user.clone(),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SlotError::Runtime)?;
+    let store = Arc::new(EtcdStore::new(settings));
+    let heard = runtime.block_on(async {
+        let follower = store.clone();
+        tokio::spawn(async move { follower.follow().await });
+        let mut hearing = store.hearing();
+        let heard = tokio::time::timeout(PATIENCE, hearing.wait_for(|hearing| hearing.lost.is_none())).await;
+        matches!(heard, Ok(Ok(_)))
+    });
+    if heard {
+        return Ok(Keeper::Etcd { runtime, store });
+    }
+    let reason = store.hearing().borrow().lost.clone().unwrap_or_default();
+    Err(SlotError::Unreachable { endpoints: place.endpoints.join(", "), reason })
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, SlotError> {
+    let path = path.as_ref();
+    std::fs::read(path).map_err(|source| SlotError::Read { path: path.to_owned(), source })
+}
+
+fn to_group(name: &GroupName, semaphore: &Semaphore) -> LockGroup {
+    let holders = semaphore.holders.iter().map(|holder| LockHolder {
+        id: holder.id.clone(),
+        reason: holder.reason.clone(),
+        since: holder.since,
+    });
+    LockGroup {
+        available: semaphore.available(),
+        group: name.to_string(),
+        holders: holders.collect(),
+        max: semaphore.max,
+    }
+}
