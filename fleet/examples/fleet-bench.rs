@@ -85,8 +85,7 @@ fn cold(units: &[Unit], count: usize) -> Placement {
 }
 
 fn one_more(placement: &mut Placement) {
-    let mut worst = Duration::ZERO;
-    let mut total = Duration::ZERO;
+    let mut times = Vec::new();
     let rounds = 1000;
     for number in 0..rounds {
         let unit = unit(UNITS + number * 7);
@@ -95,14 +94,13 @@ fn one_more(placement: &mut Placement) {
             placement.decide()
         });
         assert_eq!(decisions.len(), 1);
-        worst = worst.max(time);
-        total += time;
+        times.push(time);
     }
-    println!(
-        "placement_one_more_mean {:.1} us",
-        total.as_secs_f64() * 1e6 / f64::from(u32::try_from(rounds).unwrap())
-    );
-    println!("placement_one_more_worst {:.1} us", worst.as_secs_f64() * 1e6);
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
+    println!("placement_one_more_p50 {:.1} us", at(50));
+    println!("placement_one_more_p99 {:.1} us", at(99));
+    println!("placement_one_more_worst {:.1} us", at(100));
 }
 
 fn lose_machines(placement: &mut Placement, count: usize) {

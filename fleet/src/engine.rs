@@ -83,19 +83,21 @@ impl Engine {
 
     /// Waits until nobody leads and this machine could.
     async fn vacancy(&self) {
-        let mut changes = self.store.changes();
+        let mut revisions = self.store.revisions();
         let mut registered = self.store.registered();
+        let mut hearing = self.store.hearing();
         loop {
+            revisions.mark_unchanged();
+            hearing.mark_unchanged();
             let vacant = self.store.look(|picture| picture.leader().is_none());
             let heard = self.store.hearing().borrow().lost.is_none();
             if vacant && heard && *registered.borrow_and_update() {
                 return;
             }
-            // The leader's key is no change of the cluster: its end shows in the revision at the latest.
             tokio::select! {
-                _ = changes.recv() => {}
+                _ = revisions.changed() => {}
                 _ = registered.changed() => {}
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                _ = hearing.changed() => {}
             }
         }
     }
@@ -265,21 +267,30 @@ impl Engine {
         for (_, write) in &batch {
             all.join(write.clone());
         }
-        if self.settle(&all, created).await == Some(true) {
-            return true;
-        }
-        for (unit, write) in batch {
-            match self.settle(&write, created).await {
-                Some(true) => {}
-                Some(false) => undone.push(unit),
-                None => {
-                    undone.push(unit);
-                    if !self.still_leads(created) {
-                        return false;
-                    }
-                }
+        let mut rest = match self.settle(&all, created).await {
+            Some(true) => return true,
+            Some(false) => batch.into_iter(),
+            None => {
+                undone.extend(batch.into_iter().map(|(unit, _)| unit));
+                return self.pause_if_leading(created).await;
+            }
+        };
+        while let Some((unit, write)) = rest.next() {
+            let outcome = self.settle(&write, created).await;
+            if outcome != Some(true) {
+                undone.push(unit);
+            }
+            if outcome.is_none() {
+                undone.extend(rest.map(|(unit, _)| unit));
+                return self.pause_if_leading(created).await;
             }
         }
+        self.still_leads(created)
+    }
+
+    /// Gives a store that does not answer a moment, so that no plan is made over and over.
+    async fn pause_if_leading(&self, created: i64) -> bool {
+        tokio::time::sleep(Duration::from_millis(200)).await;
         self.still_leads(created)
     }
 

@@ -197,6 +197,12 @@ impl EtcdStore {
         self.leader_lease.store(id, Ordering::Relaxed);
     }
 
+    /// The revision of the picture, to wait for any change of it.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<i64> {
+        self.revision.subscribe()
+    }
+
     /// Waits until the picture shows a revision; `false` when that takes too long.
     pub async fn reached(&self, revision: i64) -> bool {
         let mut current = self.revision.subscribe();

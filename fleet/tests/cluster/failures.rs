@@ -1,7 +1,10 @@
 //! What breaks, and what goes on running.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     nodes::{Cluster, Options, can_boot},
@@ -88,7 +91,8 @@ fn units_of_a_lost_node_run_elsewhere() {
     if !can_boot() {
         return;
     }
-    let mut cluster = Cluster::boot(3, &Options::default());
+    let old_way = BTreeMap::from([(1, "stop_units_on_exit=true".to_owned())]);
+    let mut cluster = Cluster::boot(3, &Options { node_config: old_way, ..Options::default() });
     for unit in units() {
         cluster.node(1).put(&unit, SLEEP, "launched");
     }
@@ -97,6 +101,20 @@ fn units_of_a_lost_node_run_elsewhere() {
     a_node_that_is_cut_off_keeps_its_units_and_gives_them_back(&cluster);
     a_frozen_daemon_wakes_up_and_lets_go(&cluster);
     a_killed_node_is_replaced_and_may_return(&mut cluster);
+    a_daemon_told_so_takes_its_units_along(&cluster);
+}
+
+fn a_daemon_told_so_takes_its_units_along(cluster: &Cluster) {
+    cluster.node(1).put("mine.service", &format!("{SLEEP}[X-Fleet]\nPrefer=zone=z1\n"), "launched");
+    cluster.wait("it runs at home", 30, |cluster| {
+        (cluster.node(2).home("mine.service") == Some(1)).then_some(())
+    });
+    cluster.node(1).shell("systemctl stop fleet.service");
+    assert_eq!(cluster.node(1).active("mine.service"), "inactive");
+    cluster.wait("it runs elsewhere", 30, |cluster| {
+        cluster.node(2).home("mine.service").filter(|home| *home != 1)
+    });
+    assert_eq!(cluster.node(2).machines().len(), 2);
 }
 
 /// A node with at least two units that does not lead etcd.

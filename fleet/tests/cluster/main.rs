@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod demo;
 mod failures;
 mod nodes;
 mod scheduling;
