@@ -55,8 +55,19 @@ pub(crate) enum Done {
     Unchanged,
 }
 
-/// Does one step.
-pub(crate) fn carry_out(planned: &Planned, host: &Host<'_>) -> Done {
+/// Does the steps in their order.
+pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
+    let mut fates = Vec::with_capacity(steps.len());
+    for batch in steps.chunk_by(|one, next| units::go_together(&one.step, &next.step)) {
+        match units::all_at_once(batch, host) {
+            Some(done) => fates.extend(batch.iter().map(|_| done.clone())),
+            None => fates.extend(batch.iter().map(|planned| one(planned, host))),
+        }
+    }
+    fates
+}
+
+fn one(planned: &Planned, host: &Host<'_>) -> Done {
     match act(&planned.step, host) {
         Ok(Change::Made) => Done::Changed,
         Ok(Change::None) => Done::Unchanged,

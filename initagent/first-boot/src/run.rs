@@ -248,10 +248,8 @@ fn split(plan: Plan, only: Option<When>) -> (Vec<Planned>, Vec<Planned>) {
 }
 
 fn carry_out(steps: Vec<Planned>, host: &Host<'_>, outcome: &mut Outcome) {
-    for planned in steps {
-        let done = apply::carry_out(&planned, host);
-        outcome.items.push(Item { planned, done });
-    }
+    let fates = apply::carry_out(&steps, host);
+    outcome.items.extend(steps.into_iter().zip(fates).map(|(planned, done)| Item { planned, done }));
 }
 
 fn settle(root: &Root, instance: &str, outcome: &mut Outcome) {

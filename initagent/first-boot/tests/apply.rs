@@ -47,6 +47,9 @@ impl Programs for Twins {
                 fs::write(format!("{path}.pub"), "public").unwrap();
                 Ok(Vec::new())
             }
+            ("systemctl", _) if call.arguments.iter().any(|word| word == "broken.service") => {
+                failed("no such unit")
+            }
             ("/usr/sbin/sshd", _) if self.sshd_complains => failed("bad configuration option"),
             _ => Ok(Vec::new()),
         }
@@ -284,6 +287,37 @@ coreos: {units: [{name: a.service, content: x, command: start}]}
     assert!(bench.read("/etc/passwd").contains("ada"));
     assert!(bench.called("start a.service"));
     assert!(outcome.text().contains("there is no user ghost"), "{}", outcome.text());
+}
+
+#[test]
+fn of_several_units_only_the_broken_one_fails() {
+    let bench = Bench::new();
+
+    let outcome = bench.apply(
+        "#cloud-config
+coreos:
+  units:
+    - {name: a.service, command: start, enable: true}
+    - {name: broken.service, command: start, enable: true}
+    - {name: c.service, command: start, enable: true}
+",
+    );
+
+    let failed: Vec<_> = statuses(&outcome).into_iter().filter(|(_, status)| status == "failed").collect();
+    assert_eq!(
+        failed.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(),
+        ["enable broken.service", "start broken.service"]
+    );
+    assert!(bench.called("--no-block start c.service"));
+}
+
+#[test]
+fn units_are_started_by_one_call() {
+    let bench = Bench::new();
+
+    bench.apply("#cloud-config\ncoreos: {units: [{name: a.service, command: start}, {name: b.service, command: start}]}\n");
+
+    assert!(bench.called("systemctl --no-block start a.service b.service"));
 }
 
 #[test]

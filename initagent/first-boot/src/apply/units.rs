@@ -6,13 +6,47 @@
 use std::fs;
 use std::path::PathBuf;
 
-use user_data::plan::step::Verb;
+use user_data::plan::Planned;
+use user_data::plan::step::{Step, Verb};
 use user_data::systemd::{UnitClass, classify};
 
-use super::Host;
+use super::{Done, Host};
 use crate::files::{self, Change, Rights};
 use crate::programs::Call;
 use crate::step_error::StepError;
+
+/// Whether two neighbours can be one call of systemctl: fifty processes take longer than one, and
+/// starting or enabling again what the call did before it failed changes nothing.
+pub(crate) fn go_together(one: &Step, next: &Step) -> bool {
+    match (one, next) {
+        (Step::CommandUnit { verb: Verb::Start, .. }, Step::CommandUnit { verb: Verb::Start, .. }) => true,
+        (
+            Step::EnableUnit { enable: true, runtime, .. },
+            Step::EnableUnit { enable: true, runtime: other, .. },
+        ) => runtime == other,
+        _ => false,
+    }
+}
+
+/// Does several such steps at once; `None` if they must be done one by one to tell which of them fails.
+pub(crate) fn all_at_once(batch: &[Planned], host: &Host<'_>) -> Option<Done> {
+    let names: Vec<&str> = batch.iter().filter_map(|planned| name_of(&planned.step)).collect();
+    let mut arguments = match &batch.first()?.step {
+        _ if names.len() < 2 => return None,
+        Step::CommandUnit { verb, .. } => vec!["--no-block", verb.word()],
+        Step::EnableUnit { runtime, .. } => enable_words(true, *runtime),
+        _ => return None,
+    };
+    arguments.extend(names);
+    host.programs.run(&Call::new("systemctl", arguments)).ok().map(|_| Done::Changed)
+}
+
+fn name_of(step: &Step) -> Option<&str> {
+    match step {
+        Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => Some(name),
+        _ => None,
+    }
+}
 
 /// Writes a unit.
 pub(crate) fn write_unit(
@@ -56,16 +90,17 @@ pub(crate) fn mask(name: &str, mask: bool, runtime: bool, host: &Host<'_>) -> Re
 
 /// Enables or disables.
 pub(crate) fn enable(name: &str, enable: bool, runtime: bool, host: &Host<'_>) -> Result<Change, StepError> {
-    let mut arguments = vec!["--no-reload", if enable { "enable" } else { "disable" }];
-    if enable {
-        arguments.push("--force");
-    }
-    if runtime {
-        arguments.push("--runtime");
-    }
+    let mut arguments = enable_words(enable, runtime);
     arguments.push(name);
     host.programs.run(&Call::new("systemctl", arguments))?;
     Ok(Change::Made)
+}
+
+fn enable_words(enable: bool, runtime: bool) -> Vec<&'static str> {
+    let mut words =
+        if enable { vec!["--no-reload", "--force", "enable"] } else { vec!["--no-reload", "disable"] };
+    words.extend(runtime.then_some("--runtime"));
+    words
 }
 
 /// Has the manager read its units.
