@@ -1,0 +1,71 @@
+//! systemd-networkd itself reads every unit of the golden files, and has nothing to say about them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test stops at the first surprise, or says why it is skipped"
+)]
+#![expect(clippy::disallowed_methods, reason = "the test runs systemd-networkd")]
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const NETWORKD: &str = "/lib/systemd/systemd-networkd";
+/// In name spaces of its own it can neither see nor change this machine's network.
+const SCRIPT: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/network &&
+    install -d -o systemd-network -g systemd-network /run/systemd/netif &&
+    cp \"$1\"/* /run/systemd/network/ &&
+    SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console timeout 2 \"$2\"; [ $? = 124 ] && echo ran";
+
+#[test]
+fn networkd_understands_every_unit() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/network/golden"));
+    let folder = env::temp_dir().join(format!("networkd-units-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mut expectations: Vec<_> = fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()).collect();
+    expectations.retain(|path| path.extension().is_some_and(|ending| ending == "units"));
+    let count: usize = expectations.iter().map(|expectation| write_units(expectation, &folder)).sum();
+    // What is not understood must be seen to be reported.
+    fs::write(folder.join("broken.network"), "[Match]\nName=none\nNonsense=1\n").unwrap();
+
+    let said = networkd(&folder);
+
+    fs::remove_dir_all(&folder).unwrap();
+    let Some(said) = said else { return };
+    let is_complaint = |line: &&str| line.contains(".network:") || line.contains(".netdev:");
+    let complaints: Vec<&str> = said.lines().filter(is_complaint).collect();
+    assert!(count > 20, "{count}");
+    assert!(complaints.len() == 1 && complaints[0].contains("broken.network:3"), "{complaints:?}");
+}
+
+/// Writes the units of an expectation, each under a name of its own; says how many there were.
+fn write_units(expectation: &Path, folder: &Path) -> usize {
+    let document = expectation.file_stem().unwrap().to_str().unwrap();
+    let text = fs::read_to_string(expectation).unwrap();
+    let units = text.split("--- ").skip(1).filter_map(|unit| unit.split_once('\n'));
+    let units = units.filter(|(name, _)| name.ends_with(".network") || name.ends_with(".netdev"));
+    let write = |(name, body): (&str, &str)| {
+        let end = ["\nerror[", "\nwarning[", "\nnote["].iter().filter_map(|mark| body.find(mark)).min();
+        fs::write(folder.join(format!("{document}-{name}")), &body[..end.unwrap_or(body.len())]).unwrap();
+    };
+    units.map(write).count()
+}
+
+/// What networkd says of the units in a folder; `None` when it can't be run here.
+fn networkd(folder: &Path) -> Option<String> {
+    let output =
+        Command::new("unshare").args(["-mn", "sh", "-c", SCRIPT, "sh"]).arg(folder).arg(NETWORKD).output();
+    let said = output.map(|output| {
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    });
+    match said {
+        Ok(said) if said.contains("ran\n") => Some(said),
+        said => {
+            let wants = "the test needs root, unshare of util-linux and systemd-networkd";
+            assert!(env::var_os("CI").is_none_or(|value| value != "true"), "{wants}: {said:?}");
+            eprintln!("skipped: {wants}: {said:?}");
+            None
+        }
+    }
+}
