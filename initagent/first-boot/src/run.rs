@@ -38,6 +38,9 @@ const TIMING: Timing = Timing {
 /// How long a document that names an address may wait for an interface to have one.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a platform may take to hear that the machine is up.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How a run is meant.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Options {
@@ -111,7 +114,8 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
 /// Tells the platform that the machine is up.
 fn check_in(detected: &Detected, outcome: &mut Outcome) {
     let boot = if outcome.is_first { Boot::First } else { Boot::Later };
-    if let Err(error) = detected.check_in(boot, &platform::Web::new(TIMING, seed())) {
+    let timing = Timing { total: RECEIPT_PATIENCE, ..TIMING };
+    if let Err(error) = detected.check_in(boot, &platform::Web::new(timing, seed())) {
         outcome
             .problems
             .push(format!("a receipt for the report that this machine is up ({})", chain(&error)));
