@@ -134,6 +134,64 @@ fn other_tools_find_nothing_wrong_with_it() {
     assert!(verified, "veritysetup: {said}");
 }
 
+/// The checker is out of the same packages as the GRUB that will read it.
+#[test]
+fn grub_can_parse_the_selector() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (piece, selector) = (folder.path().join("esp"), folder.path().join("grub.cfg"));
+    cut(&image, partition(&report(&image), "ESP"), &piece);
+    let esp =
+        fatfs::FileSystem::new(File::open(&piece).map(ReadOnly).unwrap(), fatfs::FsOptions::new()).unwrap();
+    let mut text = String::new();
+    esp.root_dir().open_file("EFI/debian/grub.cfg").unwrap().read_to_string(&mut text).unwrap();
+    fs::write(&selector, &text).unwrap();
+
+    let tools = newest_tools();
+    let libraries = tools.join("usr/lib/x86_64-linux-gnu");
+    let (accepted, said) = judged(
+        self::text(&libraries.join("ld-linux-x86-64.so.2")),
+        &[
+            "--library-path",
+            self::text(&libraries),
+            self::text(&tools.join("usr/bin/grub-script-check")),
+            self::text(&selector),
+        ],
+    );
+
+    assert!(accepted, "{said}");
+}
+
+/// A file that fatfs may only read.
+struct ReadOnly(File);
+
+impl std::io::Read for ReadOnly {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl std::io::Write for ReadOnly {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::io::Seek for ReadOnly {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+fn newest_tools() -> PathBuf {
+    let folders = fs::read_dir(cache().join("tools")).unwrap().flatten().map(|entry| entry.path());
+    folders.max_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).unwrap()).unwrap()
+}
+
 #[test]
 fn its_root_holds_what_it_should_and_nothing_else() {
     let Some(Subject { image, .. }) = subject() else { return };
@@ -229,11 +287,14 @@ fn a_seed_lands_in_the_esp_and_nothing_else_changes() {
     assert!(said.contains("No problems found"), "{said}");
 }
 
-/// The packages that the image was built from, for a build with another cache.
-fn packages_copied_to(cache: &Path) {
+fn cache() -> PathBuf {
     let home = env::var("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = home.unwrap_or_else(|_| PathBuf::from(env::var("HOME").unwrap()).join(".cache"));
-    let (copied, said) = judged("cp", &["-r", text(&home.join("image-builder/apt")), text(cache)]);
+    home.unwrap_or_else(|_| PathBuf::from(env::var("HOME").unwrap()).join(".cache")).join("image-builder")
+}
+
+/// The packages that the image was built from, for a build with another cache.
+fn packages_copied_to(other: &Path) {
+    let (copied, said) = judged("cp", &["-r", text(&cache().join("apt")), text(other)]);
     assert!(copied, "{said}");
 }
 
