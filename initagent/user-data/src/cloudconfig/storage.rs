@@ -88,12 +88,32 @@ fn aliases(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Aliases {
 fn device(name: &str, aliases: &Aliases) -> String {
     match aliases.iter().find(|(alias, _)| alias == name) {
         Some((_, device)) => device.clone(),
-        None if name.contains(['/', '=', ':']) => name.to_owned(),
+        None if is_disk(name) => format!("/dev/{name}"),
         None => match name.split_once('.') {
-            Some((disk, partition)) => partition_of(&device(disk, aliases), partition),
-            None => format!("/dev/{name}"),
+            Some((disk, partition)) if is_disk(disk) || aliases.iter().any(|(alias, _)| alias == disk) => {
+                partition_of(&device(disk, aliases), partition)
+            }
+            _ => name.to_owned(),
         },
     }
+}
+
+/// Whether a word is the kernel's name of a disk or partition; `tmpfs` and `server:/export` are not.
+fn is_disk(word: &str) -> bool {
+    let letters = word.strip_prefix('x').unwrap_or(word);
+    let scsi = ["sd", "hd", "vd"].iter().any(|kind| {
+        letters.strip_prefix(kind).is_some_and(|rest| {
+            let number = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+            number.len() < rest.len() && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    });
+    let numbered = ["nvme", "mmcblk", "sr"].iter().any(|kind| {
+        word.strip_prefix(kind).is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_digit())
+                && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+    });
+    scsi || numbered
 }
 
 /// `sda` and `1` make `sda1`; `nvme0n1` and `1` make `nvme0n1p1`.
@@ -209,13 +229,6 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
     let path = super::files::clean_path(&text.value).map_err(|flaw| {
         report(Diagnostic::error(Code::BadValue, text.at, format!("`filename` {flaw}")), found);
     })?;
-    if let Some(instead) = crate::protected::path(&path) {
-        report(
-            Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written")).help(instead),
-            found,
-        );
-        return Err(());
-    }
     if path.rfind('/') == Some(0) {
         let moved = format!("/var{path}");
         report(
@@ -223,6 +236,13 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
             found,
         );
         return Ok(moved);
+    }
+    if let Some(instead) = crate::protected::path(&path) {
+        report(
+            Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written")).help(instead),
+            found,
+        );
+        return Err(());
     }
     Ok(path)
 }
@@ -403,6 +423,24 @@ mod tests {
         assert_eq!(partition_of("/dev/vdb", "1"), "/dev/vdb1");
         assert_eq!(partition_of("/dev/nvme0n1", "2"), "/dev/nvme0n1p2");
         assert_eq!(partition_of("/dev/disk/by-id/x", "2"), "/dev/disk/by-id/x-part2");
+    }
+
+    #[test]
+    fn only_disks_are_looked_for_among_devices() {
+        let data = vec![("data".to_owned(), "/dev/sdc".to_owned())];
+        for (name, expected) in [
+            ("vdb", "/dev/vdb"),
+            ("xvda1", "/dev/xvda1"),
+            ("nvme1n1", "/dev/nvme1n1"),
+            ("data.2", "/dev/sdc2"),
+            ("vdb.1", "/dev/vdb1"),
+            ("tmpfs", "tmpfs"),
+            ("server:/export", "server:/export"),
+            ("LABEL=a", "LABEL=a"),
+            ("10.0.0.1:/a", "10.0.0.1:/a"),
+        ] {
+            assert_eq!(device(name, &data), expected);
+        }
     }
 
     #[test]
