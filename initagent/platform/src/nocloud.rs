@@ -79,7 +79,13 @@ fn facts(seed: Seed, parameters: &Parameters) -> Provision {
         provision.report(file, cause);
     }
     if let Some(bytes) = &seed.meta_data {
-        add_meta_data(&mut provision, bytes);
+        let tree = add_meta_data(&mut provision, bytes);
+        if tree.text("/network-interfaces").is_some() && seed.network_config.is_none() {
+            provision.report(
+                "network-interfaces",
+                &"Debian's old format is not read; write a `network-config` file",
+            );
+        }
         provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
     }
     provision.user_data = seed.user_data.and_then(Payload::from_bytes);

@@ -116,6 +116,13 @@ fn broken_meta_data_costs_itself_only() {
 }
 
 #[test]
+fn the_old_network_format_is_named() {
+    let provision = meta_data_facts(b"instance-id: i\nnetwork-interfaces: |\n  auto eth0\n");
+
+    assert!(provision.lacks("network-interfaces"));
+}
+
+#[test]
 fn one_wrong_field_of_the_meta_data_leaves_the_keys() {
     let bytes = b"instance-id: [1, 2]\npublic-keys: {a: ssh-rsa AAAAB3Nza a}\nhostname: h\n";
     let mut provision = Provision::new(Platform::NoCloud);
