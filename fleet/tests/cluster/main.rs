@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod commands;
 mod demo;
 mod failures;
 mod nodes;

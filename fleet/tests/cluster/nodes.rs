@@ -21,7 +21,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// What is in a node besides Debian's minimum.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,etcd-server,etcd-client,iproute2,nftables,procps";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,etcd-server,etcd-client,iproute2,nftables,procps,openssh-server,openssh-client";
 const TOOLS: [&str; 7] = ["mmdebstrap", "systemd-nspawn", "ip", "nft", "unshare", "nsenter", "flock"];
 
 /// How nodes differ from the usual ones.
@@ -97,7 +97,7 @@ fn scratch() -> PathBuf {
 fn tree() -> PathBuf {
     let tree = scratch().join("node-tree");
     let script = format!(
-        "flock 9; test -e {tree}/usr/bin/etcd && exit 0; rm -rf {tree}.new {tree}
+        "flock 9; test -e {tree}/usr/bin/etcd -a -e {tree}/usr/sbin/sshd && exit 0; rm -rf {tree}.new {tree}
          mmdebstrap --quiet --variant=minbase --include={PACKAGES} trixie {tree}.new && mv {tree}.new {tree}",
         tree = tree.display()
     );
@@ -262,7 +262,8 @@ impl Node {
         fs::write(etc.join("default/etcd"), etcd_environment(number, count, options)).unwrap();
         let mine = options.node_config.get(&number).map_or("", String::as_str);
         let config = format!(
-            "public_ip={}\nagent_ttl=5s\nmetadata=zone=z{number}\nlisten=unix:///run/fleet.sock\n{}\n{mine}\n",
+            "etcd_servers={}\npublic_ip={}\nagent_ttl=5s\nmetadata=zone=z{number}\nlisten=unix:///run/fleet.sock\n{}\n{mine}\n",
+            etcd_servers(number, count, options),
             address(number),
             options.config
         );
@@ -544,6 +545,17 @@ fn unchunk(mut body: &str) -> String {
         body = rest.get(size + 2..).unwrap_or_default();
     }
     text
+}
+
+/// The own etcd first, then the others.
+fn etcd_servers(number: usize, count: usize, options: &Options) -> String {
+    let voters = 1..=options.voters.unwrap_or(count);
+    let others = voters
+        .clone()
+        .filter(|other| *other != number)
+        .map(|other| format!("http://{}:2379", address(other)));
+    let own = voters.contains(&number).then(|| "http://127.0.0.1:2379".to_owned());
+    own.into_iter().chain(others).collect::<Vec<_>>().join(",")
 }
 
 fn etcd_environment(number: usize, count: usize, options: &Options) -> String {

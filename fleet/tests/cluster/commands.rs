@@ -1,0 +1,249 @@
+//! Every verb of `fleetctl`, typed on real nodes: one, then three.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::time::{Duration, Instant};
+
+use crate::nodes::{Cluster, Node, Options, address, can_boot};
+
+const UNITS: [(&str, &str); 6] = [
+    (
+        "hello.service",
+        "[Unit]\nDescription=Says hello\n\n[Service]\nExecStart=/usr/bin/sh -c 'echo Hello; exec sleep infinity'\n",
+    ),
+    ("mongo@.service", "[Service]\nExecStart=/usr/bin/sleep infinity\n\n[X-Fleet]\nConflicts=%p@*.service\n"),
+    ("everywhere.service", "[Service]\nExecStart=/usr/bin/sleep infinity\n\n[X-Fleet]\nGlobal=true\n"),
+    ("broken.service", "[Service]\nExecStartPre=/usr/bin/false\nExecStart=/usr/bin/sleep infinity\n"),
+    ("once.service", "[Service]\nType=oneshot\nExecStart=/usr/bin/true\n"),
+    ("slow.service", "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/sleep 3\n"),
+];
+
+fn boot(count: usize) -> Cluster {
+    let cluster = Cluster::boot(count, &Options::default());
+    for (name, text) in UNITS {
+        cluster.node(1).write(&format!("/root/{name}"), text);
+    }
+    cluster
+}
+
+/// What is seen when this is typed on the node, and the exit status if it is not 0.
+fn typed(node: &Node, line: &str) -> String {
+    let seen = node.shell(&format!("cd /root; timeout 60 {line} 2>&1; echo [$?]"));
+    seen.strip_suffix("[0]\n").map_or_else(|| seen.clone(), str::to_owned)
+}
+
+fn legend(number: usize) -> String {
+    format!("{}.../{}", format!("{number:x}").repeat(8), address(number))
+}
+
+#[test]
+fn one_node_obeys_every_verb() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = boot(1);
+    let node = cluster.node(1);
+    let here = legend(1);
+    let told = |line: &str, expected: &str| assert_eq!(typed(node, line), expected, "{line}");
+
+    told("fleetctl list-machines --no-legend", &format!("11111111...\t{}\tzone=z1\n", address(1)));
+    told("fleetctl submit hello.service", "Unit hello.service inactive\n");
+    told("fleetctl load hello", &format!("Unit hello.service loaded on {here}\n"));
+    assert_eq!(node.active("hello.service"), "inactive");
+    told("fleetctl start hello", &format!("Unit hello.service launched on {here}\n"));
+    assert_eq!(node.active("hello.service"), "active");
+    told("fleetctl list-units --no-legend", &format!("hello.service\t{here}\tactive\trunning\n"));
+    told(
+        "fleetctl list-unit-files --no-legend --fields=unit,dstate,state,target,desc",
+        &format!("hello.service\tlaunched\tlaunched\t{here}\tSays hello\n"),
+    );
+    assert!(typed(node, "fleetctl cat hello").ends_with("exec sleep infinity'\n"));
+    assert!(typed(node, "fleetctl status hello").contains("Active: active (running)"));
+    assert!(typed(node, "fleetctl journal --output=cat hello").contains("Hello\n"));
+    restarts(node);
+    told(
+        "fleetctl stop hello",
+        &format!("Unit hello.service loaded on {here}\nSuccessfully stopped units [hello.service].\n"),
+    );
+    assert_eq!(node.active("hello.service"), "inactive");
+    told(
+        "fleetctl unload hello",
+        "Unit hello.service inactive\nSuccessfully unloaded units [hello.service].\n",
+    );
+    told("fleetctl destroy hello", "Destroyed hello.service\n");
+    told("fleetctl list-unit-files --no-legend", "");
+    waits(node);
+    replaces(node);
+    others(node);
+}
+
+fn restarts(node: &Node) {
+    let before = node.main_pid("hello.service");
+
+    let here = legend(1);
+    let expected = format!("Unit hello.service loaded on {here}\nUnit hello.service launched on {here}\n");
+    assert_eq!(typed(node, "fleetctl restart hello"), expected);
+
+    assert_ne!(node.main_pid("hello.service"), before);
+    assert_eq!(node.active("hello.service"), "active");
+}
+
+fn waits(node: &Node) {
+    let start = Instant::now();
+    let failed = typed(node, "fleetctl start broken.service");
+    assert!(failed.contains("Failed to find an active unit broken.service: systemd says failed"), "{failed}");
+    assert!(failed.ends_with("[1]\n"), "{failed}");
+    assert!(start.elapsed() < Duration::from_secs(10), "a failure is not waited for");
+
+    let started = typed(node, "fleetctl start once.service");
+    assert!(started.ends_with(&format!("Unit once.service launched on {}\n", legend(1))), "{started}");
+
+    // The original gave up on a unit that takes longer than two seconds to become active.
+    let slow = typed(node, "fleetctl start slow.service");
+    assert!(slow.ends_with(&format!("Unit slow.service launched on {}\n", legend(1))), "{slow}");
+    assert_eq!(node.active("slow.service"), "active");
+}
+
+fn replaces(node: &Node) {
+    assert!(!typed(node, "fleetctl start hello.service").contains("[1]"));
+    let before = node.main_pid("hello.service");
+    node.write("/root/hello.service", "[Service]\nExecStart=/usr/bin/sleep 100000\n");
+    let warned = typed(node, "fleetctl start hello.service");
+    assert!(
+        warned.contains("differs from local unit file hello.service. Add --replace to override."),
+        "{warned}"
+    );
+    assert_eq!(node.main_pid("hello.service"), before);
+
+    let replaced = typed(node, "fleetctl start --replace hello.service");
+    assert_eq!(replaced, format!("Unit hello.service launched on {}\n", legend(1)));
+    assert!(node.shell("systemctl show -P ExecStart hello.service").contains("100000"));
+    assert_eq!(node.active("hello.service"), "active");
+}
+
+fn others(node: &Node) {
+    let global = typed(node, "fleetctl start everywhere.service");
+    assert!(global.ends_with("Triggered global unit everywhere.service start\n"), "{global}");
+    assert_eq!(
+        typed(node, "fleetctl restart everywhere.service"),
+        "Triggered global unit everywhere.service restart\n"
+    );
+    assert!(
+        typed(node, "fleetctl explain hello").starts_with("hello.service: scheduled on machine 11111111\n")
+    );
+    assert!(typed(node, "fleetctl top --once").starts_with("1 machines, "));
+    assert_eq!(typed(node, "fleetctl rebalance"), "The machines are balanced: nothing to move\n");
+    assert!(typed(node, "fleetctl release-brake").starts_with("Released the brake"));
+    assert!(
+        typed(node, "fleetctl import --from unix:///run/fleet.sock --dry-run")
+            .contains("Found same unit hello.service")
+    );
+    assert!(typed(node, "fleetctl ssh nothing true").starts_with("Unable to proceed"));
+    let proxied =
+        node.shell("(printf 'GET /fleet/v1/units HTTP/1.0\\r\\n\\r\\n'; sleep 1) | fleetctl fd-forward /run/fleet.sock");
+    assert!(proxied.starts_with("HTTP/1.0 200 OK") && proxied.ends_with("}]}"), "{proxied}");
+}
+
+#[test]
+fn three_nodes_obey_every_verb() {
+    if !can_boot() {
+        return;
+    }
+    let cluster = boot(3);
+    let node = cluster.node(1);
+
+    let started = typed(node, "fleetctl start mongo@1 mongo@2 mongo@3");
+    let mut places: Vec<String> = started
+        .lines()
+        .filter_map(|line| line.split_once(" launched on "))
+        .map(|(_, place)| place.to_owned())
+        .collect();
+    places.sort();
+    assert_eq!(places, (1..=3).map(legend).collect::<Vec<_>>(), "{started}");
+    assert_eq!(typed(node, "fleetctl list-machines --no-legend").lines().count(), 3);
+    no_fourth_fits(node);
+    any_node_answers(&cluster);
+    drains(&cluster);
+    by_ssh(&cluster);
+    let destroyed = typed(cluster.node(2), "fleetctl destroy mongo@1 mongo@2 mongo@3 mongo@4 hello");
+    assert_eq!(destroyed.lines().count(), 5, "{destroyed}");
+    assert_eq!(typed(node, "fleetctl list-units --no-legend"), "");
+}
+
+fn no_fourth_fits(node: &Node) {
+    let fourth = typed(node, "fleetctl start --block-attempts=2 mongo@4");
+
+    assert!(
+        fourth.contains("Unit mongo@4.service still waits: not scheduled: none of 3 machines can take it"),
+        "{fourth}"
+    );
+    assert!(
+        fourth.ends_with("timed out waiting for unit mongo@4.service to report state launched\n[1]\n"),
+        "{fourth}"
+    );
+    let why = typed(node, "fleetctl explain mongo@4");
+    assert_eq!(why.matches("found conflict with locally-scheduled Unit([mongo@").count(), 4, "{why}");
+}
+
+fn any_node_answers(cluster: &Cluster) {
+    let lists: Vec<_> = (1..=3).map(|number| typed(cluster.node(number), "fleetctl list-units")).collect();
+
+    assert!(lists[0].matches("active\trunning").count() == 3, "{}", lists[0]);
+    assert!(lists.windows(2).all(|pair| pair[0] == pair[1]), "{lists:?}");
+}
+
+fn drains(cluster: &Cluster) {
+    let node = cluster.node(1);
+    assert!(typed(node, "fleetctl start hello.service").contains("launched on"));
+    let home = cluster.wait("hello has a home", 10, |cluster| cluster.node(1).home("hello.service"));
+    let id = cluster.node(home).machine_id();
+
+    let drained = typed(node, &format!("fleetctl drain {}", &id[..8]));
+    assert_eq!(drained, format!("Drained machine {}\n", legend(home)));
+    let now = cluster.wait("hello runs elsewhere", 20, |cluster| cluster.node(1).home("hello.service"));
+    assert_ne!(now, home);
+    assert_eq!(cluster.node(home).active("hello.service"), "inactive");
+    assert_eq!(
+        typed(node, &format!("fleetctl undrain {id}")),
+        format!("Undrained machine {}\n", legend(home))
+    );
+    cluster.wait("the machine takes units again", 20, |cluster| {
+        let states = typed(cluster.node(1), "fleetctl list-units --no-legend --fields=unit,machine");
+        states.contains(&legend(home)).then_some(())
+    });
+}
+
+/// `status`, `journal` and `ssh` reach units on other machines; `--tunnel` reaches the API there.
+fn by_ssh(cluster: &Cluster) {
+    let node = cluster.node(1);
+    let key = node
+        .shell("ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 && cat /root/.ssh/id_ed25519.pub");
+    for number in 1..=3 {
+        cluster.node(number).write("/root/.ssh/authorized_keys", &key);
+    }
+    let away = cluster.wait("a unit is elsewhere", 10, |cluster| {
+        (1..=3)
+            .map(|each| format!("mongo@{each}.service"))
+            .find_map(|unit| cluster.node(1).home(&unit).filter(|home| *home != 1).map(|home| (unit, home)))
+    });
+    let (unit, home) = away;
+    let flags = "--ssh-username=root --strict-host-key-checking=false";
+    let typed = |line: &str| typed(node, &line.replace("fleetctl", &format!("fleetctl {flags}")));
+
+    assert!(typed(&format!("fleetctl status {unit}")).contains("Active: active (running)"));
+    assert!(typed(&format!("fleetctl journal {unit}")).contains("Started"));
+    assert_eq!(typed(&format!("fleetctl ssh {unit} hostname")), format!("core-{home:02}\n"));
+    assert_eq!(typed(&format!("fleetctl ssh {} exit 7", cluster.node(home).machine_id())), "[7]\n");
+    let machines = typed("fleetctl list-machines");
+    assert_eq!(typed(&format!("fleetctl --tunnel={} list-machines", address(home))), machines);
+    // A machine whose key is not known is refused where nobody can be asked.
+    let strict = node.shell(&format!("fleetctl --ssh-username=root ssh {unit} true 2>&1; echo [$?]"));
+    assert!(strict.contains("Host key verification failed") && strict.ends_with("[255]\n"), "{strict}");
+    node.shell(&format!(
+        "mkdir -p /root/.fleetctl && ssh-keyscan {} > /root/.fleetctl/known_hosts 2>/dev/null",
+        address(home)
+    ));
+    assert_eq!(
+        node.shell(&format!("fleetctl --ssh-username=root ssh {unit} hostname")),
+        format!("core-{home:02}\n")
+    );
+}
