@@ -290,7 +290,7 @@ fn absolute(disk: Disk) -> Result<Disk, BuildError> {
         utf8(&full).map(PathBuf::from)
     };
     Ok(match disk {
-        Disk::Overlay(path) => Disk::Overlay(absolute(path)?),
+        Disk::Overlay(path, stamp) => Disk::Overlay(absolute(path)?, stamp),
         Disk::Raw(path) => Disk::Raw(absolute(path)?),
     })
 }

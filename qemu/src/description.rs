@@ -65,7 +65,7 @@ impl Description {
                 // The builder refused what is not UTF-8.
                 path: self.disk.path().to_string_lossy().into_owned(),
                 format: match self.disk {
-                    Disk::Overlay(_) => Format::Qcow2,
+                    Disk::Overlay(..) => Format::Qcow2,
                     Disk::Raw(_) => Format::Raw,
                 },
                 log: self.log_writes.then(|| WRITE_LOG.to_owned()),

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Disk {
-    /// A qcow2 overlay
-    Overlay(PathBuf),
+    /// A qcow2 overlay, and the image it is over
+    Overlay(PathBuf, Stamp),
     /// The disk's bytes
     Raw(PathBuf),
 }
@@ -33,8 +33,38 @@ impl Disk {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Overlay(path) | Self::Raw(path) => path,
+            Self::Overlay(path, _) | Self::Raw(path) => path,
         }
+    }
+}
+
+/// What tells one state of an image from another, without reading it. An overlay holds only what differs from
+/// its image, so it is worthless over any other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    image: PathBuf,
+    size: u64,
+    modified: i64,
+    modified_nanoseconds: i64,
+}
+
+impl Stamp {
+    /// The stamp of `image` as it is now.
+    pub fn of(image: &Path) -> Result<Self, DiskError> {
+        let open = |source| DiskError::OpenImage { path: image.into(), source };
+        let image = image.canonicalize().map_err(open)?;
+        let metadata = image.metadata().map_err(open)?;
+        Ok(Self {
+            image,
+            size: metadata.size(),
+            modified: metadata.mtime(),
+            modified_nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+
+    /// Fails if the image is another by now.
+    pub fn check(&self) -> Result<(), DiskError> {
+        if Self::of(&self.image)? == *self { Ok(()) } else { Err(DiskError::Changed(self.image.clone())) }
     }
 }
 
@@ -81,6 +111,10 @@ pub enum DiskError {
     QemuImg { image: PathBuf, message: String },
     #[error("a disk of {asked} bytes is smaller than the image {image}, which has {has}")]
     TooSmall { image: PathBuf, asked: u64, has: u64 },
+    #[error(
+        "the image {0} was changed, and this machine's disk only holds what differs from the image as it was"
+    )]
+    Changed(PathBuf),
     #[error("cannot edit {path} at byte {offset}")]
     Edit { path: PathBuf, offset: u64, source: io::Error },
 }
@@ -89,6 +123,7 @@ pub enum DiskError {
 pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskError> {
     let image =
         &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
+    let stamp = Stamp::of(image)?;
     let has = open_image(image)?.1;
     let size = size.of(image, has)?;
     let output = Command::new("qemu-img")
@@ -98,7 +133,7 @@ pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskErr
         .output()
         .map_err(DiskError::NoQemuImg)?;
     if output.status.success() {
-        return Ok(Disk::Overlay(overlay.into()));
+        return Ok(Disk::Overlay(overlay.into(), stamp));
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(DiskError::QemuImg { image: image.clone(), message })
@@ -258,10 +293,8 @@ impl Edit {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
+    use std::fs;
 
     fn sparse_image(folder: &Path) -> PathBuf {
         let path = folder.join("image.raw");
@@ -309,6 +342,18 @@ mod tests {
 
         assert_eq!(edit.read(0, 4).unwrap(), b"\0\0ad");
         assert_eq!(edit.read(1 << 20, 4).unwrap(), b"iead");
+    }
+
+    #[test]
+    fn a_stamp_knows_a_changed_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = sparse_image(folder.path());
+        let stamp = Stamp::of(&image).unwrap();
+        assert!(stamp.check().is_ok());
+
+        File::options().write(true).open(&image).unwrap().set_len(65 << 20).unwrap();
+
+        assert!(matches!(stamp.check(), Err(DiskError::Changed(_))));
     }
 
     #[test]

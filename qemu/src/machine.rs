@@ -44,6 +44,8 @@ pub enum StartError {
     #[error("QEMU ended at once ({status}): {message}")]
     Ended { status: ExitStatus, message: String },
     #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
     Qmp(#[from] QmpError),
 }
 
@@ -168,6 +170,9 @@ impl Machine {
     }
 
     fn prepare(&self) -> Result<(), StartError> {
+        if let Disk::Overlay(_, image) = &self.description.disk {
+            image.check()?;
+        }
         for socket in [QMP_SOCKET, CONSOLE_SOCKET] {
             let path = self.folder().join(socket);
             match fs::remove_file(&path) {

@@ -171,6 +171,21 @@ fn a_machine_runs_is_kept_starts_again_and_is_removed() {
 }
 
 #[test]
+fn a_kept_machine_does_not_start_over_another_image() {
+    let Some(desk) = Desk::new() else { return };
+    let machine = desk.boot("--name web --keep");
+    desk.wait_until("web", "on");
+    desk.run("stop --timeout 0");
+    machine.wait_with_output().unwrap();
+    fs::write(desk.image(), guest::disk()).unwrap();
+
+    let output = desk.run("start web");
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("guest.raw was changed"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn an_unkept_machine_goes_with_its_process() {
     let Some(desk) = Desk::new() else { return };
     let process = desk.boot("--name brief");
