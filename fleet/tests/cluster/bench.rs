@@ -1,5 +1,6 @@
-//! Numbers on real nodes, for `ci/bench`: one line each, `name value unit`. Run in release, alone:
-//! `cargo test --release -p fleet --test cluster bench -- --ignored --nocapture --test-threads 1`
+//! Numbers on real nodes, for `ci/bench`: one line each, `name value unit`. Run alone, with programs
+//! built for release: `cargo build --release -p fleet --bins` and then `FLEET_PROGRAMS=target/release
+//! cargo test -p fleet --test cluster bench -- --ignored --nocapture --test-threads 1`
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::{

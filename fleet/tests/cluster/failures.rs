@@ -77,7 +77,7 @@ fn nothing_stops_that_need_not() {
         assert_eq!(cluster.node(*home).active(unit), "active", "without a quorum");
     }
     for number in [2, 3] {
-        cluster.node(number).shell("systemctl start etcd.service");
+        cluster.node(number).shell("systemctl start --no-block etcd.service");
     }
     cluster.wait("the cluster answers again", 60, |cluster| {
         (cluster.node(1).machines().len() == 3).then_some(())

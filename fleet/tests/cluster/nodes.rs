@@ -237,6 +237,12 @@ impl Drop for Cluster {
     }
 }
 
+/// The program under test: the one built with the tests, or one of the folder `FLEET_PROGRAMS`, so that
+/// benchmarks can run what was built for release.
+fn program(name: &str, built: &str) -> PathBuf {
+    std::env::var_os("FLEET_PROGRAMS").map_or_else(|| built.into(), |folder| PathBuf::from(folder).join(name))
+}
+
 /// The address of a node.
 pub(crate) fn address(number: usize) -> String {
     format!("10.88.0.{}", 10 + number)
@@ -308,8 +314,8 @@ impl Node {
             .env("TREE", tree)
             .env("HERE", &self.folder)
             .env("NAME", &self.name)
-            .env("FLEETD", env!("CARGO_BIN_EXE_fleetd"))
-            .env("FLEETCTL", env!("CARGO_BIN_EXE_fleetctl"))
+            .env("FLEETD", program("fleetd", env!("CARGO_BIN_EXE_fleetd")))
+            .env("FLEETCTL", program("fleetctl", env!("CARGO_BIN_EXE_fleetctl")))
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
