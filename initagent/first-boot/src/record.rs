@@ -26,10 +26,15 @@ pub(crate) fn instance(root: &Root) -> Option<String> {
 
 /// Remembers that this instance is configured, after everything else has reached the disk.
 pub(crate) fn settle(root: &Root, instance: &str) -> Result<(), StepError> {
+    sync(root);
+    write(root, "instance-id", format!("{instance}\n").as_bytes())
+}
+
+/// Brings everything that was written onto the disk.
+pub(crate) fn sync(root: &Root) {
     if root.is_running() {
         nix::unistd::sync();
     }
-    write(root, "instance-id", format!("{instance}\n").as_bytes())
 }
 
 /// Remembers what the platform said, for a boot at which it says nothing.

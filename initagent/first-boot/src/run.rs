@@ -147,6 +147,7 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     let id = outcome.instance_id.clone();
     let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &id);
     carry_out(reading.plan.steps, &host, &mut outcome);
+    record::sync(root);
     outcome
 }
 
