@@ -1,6 +1,6 @@
 //! Shows the slot table to people and programs, and changes it on their word.
 //!
-//! Knows which changes a word may make. Refuses to know sectors ([`store`]).
+//! Knows which changes a word may make. Refuses to know sectors (`store` does).
 //! Invariant: no change leaves the machine without a slot that has proven itself.
 
 use std::fmt::Write as _;
