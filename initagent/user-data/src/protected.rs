@@ -71,8 +71,19 @@ pub fn path(path: &str) -> Option<&'static str> {
     });
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let elsewhere = (!WRITABLE.contains(&first)).then_some(NOT_WRITABLE);
-    file.or(tree).map(|(_, instead)| *instead).or(elsewhere)
+    file.or(tree).map(|(_, instead)| *instead).or(elsewhere).or_else(|| unit_file(path))
 }
+
+/// The file of a unit without which nobody gets in; its drop-ins are free.
+fn unit_file(path: &str) -> Option<&'static str> {
+    let (folder, name) = path.rsplit_once('/')?;
+    let is_folder =
+        ["/etc/systemd/system", "/run/systemd/system", "/etc/systemd/system.control"].contains(&folder);
+    (is_folder && unit(name)).then_some(BY_DROP_IN)
+}
+
+/// What to do with a unit that may not be replaced.
+pub const BY_DROP_IN: &str = "people get in by this unit; change it by a drop-in";
 
 /// Whether a unit may not be masked, stopped or disabled.
 #[must_use]
@@ -103,6 +114,13 @@ mod tests {
         ] {
             assert!(path(protected).is_some(), "{protected}");
         }
+    }
+
+    #[test]
+    fn the_way_in_is_changed_by_drop_ins_only() {
+        assert!(path("/etc/systemd/system/ssh.service").is_some());
+        assert_eq!(path("/etc/systemd/system/ssh.service.d/a.conf"), None);
+        assert_eq!(path("/etc/systemd/system/web.service"), None);
     }
 
     #[test]

@@ -74,6 +74,11 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
         let at = fields.key_at(if unit.mask { "mask" } else { "command" }).unwrap_or(item.at);
         fields.refuse("name", Diagnostic::error(Code::Protected, at, message), found);
     }
+    if unit.content.is_some() && protected::unit(&unit.name) {
+        let at = fields.key_at("content").unwrap_or(item.at);
+        let diagnostic = Diagnostic::error(Code::Protected, at, format!("{} can't be replaced", unit.name));
+        fields.refuse("content", diagnostic.help(protected::BY_DROP_IN), found);
+    }
     if fields.broken() {
         return None;
     }
