@@ -5,6 +5,7 @@
 
 use crate::cloudconfig::document::{Fields, Key, key, refused};
 use crate::cloudconfig::files::clean_path;
+use crate::cloudconfig::identity::check as check_hostname;
 use crate::cloudconfig::storage::place_flaw;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{
@@ -58,6 +59,7 @@ const PARTITION_KEYS: &[Key] = &[
 ];
 const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const MOST_LABEL: usize = 36;
+const HOSTNAME: &str = "/etc/hostname";
 
 pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     vec![
@@ -113,6 +115,9 @@ fn file(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         return found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(path));
     }
     let mut write = |content: Content, existing| {
+        if let (HOSTNAME, Content::Inline(bytes)) = (target.as_str(), &content) {
+            set_hostname(bytes.reveal(), fields, path, plan);
+        }
         let file = File { path: target.clone(), content, mode, owner: owner.clone(), existing };
         add(plan, Stage::Files, fields, path, Step::WriteFile(file));
     };
@@ -131,6 +136,14 @@ fn file(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         if let Some(content) = resource::content(item, format!("{path}.append[{index}]"), found) {
             write(content, Existing::Append);
         }
+    }
+}
+
+/// Ignition runs before the system reads `/etc/hostname`; here the machine is up and has a name.
+fn set_hostname(content: &[u8], fields: &Fields<'_>, path: &str, plan: &mut Plan) {
+    let name = String::from_utf8_lossy(content).trim().to_owned();
+    if check_hostname(&name).is_ok() {
+        add(plan, Stage::Identity, fields, path, Step::SetHostname(name));
     }
 }
 

@@ -124,6 +124,17 @@ fn everything_that_is_not_supported_is_refused_by_name() {
 }
 
 #[test]
+fn a_file_with_the_host_name_names_the_machine_at_once() {
+    let text = r#"{"ignition": {"version": "3.0.0"}, "storage": {"files": [
+        {"path": "/etc/hostname", "overwrite": true, "contents": {"source": "data:,node7%0A"}}]}}"#;
+
+    let (plan, messages) = planned(text);
+
+    assert!(plan.starts_with("identity\n  set host name node7"), "{plan}");
+    assert_eq!(messages, Vec::<String>::new());
+}
+
+#[test]
 fn versions_that_are_not_read_are_told_apart() {
     for (version, message) in [
         ("2.3.0", "before 3"),
