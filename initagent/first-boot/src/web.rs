@@ -4,14 +4,19 @@
 //! headers that a document gave for one host. Invariant: no answer is larger than its bound.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::io::Read;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use user_data::address::shown;
 use user_data::secret::Secret;
 
 const TRIES: u32 = 4;
+const MOST_REDIRECTS: u32 = 10;
+/// For all requests of one run together.
+const BUDGET: Duration = Duration::from_mins(3);
 const PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum WebError {
+    #[error("{url} is not asked any more: fetching has taken {} s already", spent.as_secs())]
+    OutOfTime { url: String, spent: Duration },
     #[error("{url} answered with status {status}")]
     Status { url: String, status: u16 },
     #[error("{url} answers with more than {most} bytes")]
@@ -32,7 +39,7 @@ impl WebError {
     fn is_passing(&self) -> bool {
         match self {
             Self::Status { status, .. } => *status >= 500 || *status == 429,
-            Self::TooLarge { .. } => false,
+            Self::OutOfTime { .. } | Self::TooLarge { .. } => false,
             Self::Unreachable { .. } => true,
         }
     }
@@ -50,20 +57,24 @@ pub trait Web: Debug {
 #[derive(Debug)]
 pub struct Real {
     agent: ureq::Agent,
+    /// What all requests took so far: files and units must not wait for ever.
+    spent: Cell<Duration>,
 }
 
 impl Default for Real {
     fn default() -> Self {
         let config =
             ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
-        Self { agent: config.into() }
+        Self { agent: config.into(), spent: Cell::new(Duration::ZERO) }
     }
 }
 
 impl Web for Real {
     fn get(&self, url: &str, headers: &[(String, Secret<String>)], most: u64) -> Result<Vec<u8>, WebError> {
-        retried(TRIES, || {
-            let mut request = self.agent.get(url);
+        self.retried(url, TRIES, || {
+            // What was given for one host is not carried to another.
+            let redirects = if headers.is_empty() { MOST_REDIRECTS } else { 0 };
+            let mut request = self.agent.get(url).config().max_redirects(redirects).build();
             for (name, value) in headers {
                 request = request.header(name.as_str(), value.reveal().as_str());
             }
@@ -81,7 +92,7 @@ impl Web for Real {
     }
 
     fn post(&self, url: &str, form: &[(String, String)], tries: u32) -> Result<(), WebError> {
-        retried(tries, || {
+        self.retried(url, tries, || {
             let pairs = form.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let answer =
                 self.agent.post(url).send_form(pairs).map_err(|source| unreachable_at(url, source))?;
@@ -103,32 +114,30 @@ fn unreachable_at(url: &str, source: ureq::Error) -> WebError {
     WebError::Unreachable { url: shown(url), source: Box::new(source) }
 }
 
-/// The address without its query and without a password in it.
-fn shown(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
-    let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}/{path}")
-}
-
-fn retried<T>(tries: u32, once: impl Fn() -> Result<T, WebError>) -> Result<T, WebError> {
-    let mut left = tries.max(1);
-    loop {
-        left -= 1;
-        match once() {
-            Err(error) if left > 0 && error.is_passing() => thread::sleep(PAUSE),
-            answer => return answer,
+impl Real {
+    fn retried<T>(
+        &self,
+        url: &str,
+        tries: u32,
+        once: impl Fn() -> Result<T, WebError>,
+    ) -> Result<T, WebError> {
+        let mut left = tries.max(1);
+        loop {
+            let spent = self.spent.get();
+            if spent > BUDGET {
+                return Err(WebError::OutOfTime { url: shown(url), spent });
+            }
+            left -= 1;
+            let started = Instant::now();
+            let answer = once();
+            let again = left > 0 && answer.as_ref().is_err_and(WebError::is_passing);
+            if again {
+                thread::sleep(PAUSE);
+            }
+            self.spent.set(spent + started.elapsed());
+            if !again {
+                return answer;
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_in_an_address_are_not_shown() {
-        assert_eq!(shown("https://me:pw@example.org/a?token=x"), "https://example.org/a");
     }
 }

@@ -8,9 +8,26 @@ pub fn is_web(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty()) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
+/// An address without what may be secret in it: user, password, query and fragment.
+#[must_use]
+pub fn shown(address: &str) -> String {
+    let plain = address.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
+    let (host, path) =
+        rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_web;
+    use super::*;
+
+    #[test]
+    fn secrets_in_an_address_are_not_shown() {
+        assert_eq!(shown("https://me:pw@example.org/a?token=x"), "https://example.org/a");
+        assert_eq!(shown("http://example.org"), "http://example.org");
+    }
 
     #[test]
     fn only_http_with_a_host_counts() {

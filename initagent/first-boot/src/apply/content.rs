@@ -4,6 +4,7 @@
 //! written before it was checked.
 
 use sha2::{Digest, Sha256, Sha512};
+use user_data::address::shown;
 use user_data::cloudconfig::files::unpack;
 use user_data::plan::step::{Content, Fetch};
 
@@ -28,12 +29,13 @@ pub(crate) fn bytes(content: &Content, host: &Host<'_>) -> Result<Vec<u8>, StepE
 fn fetched(fetch: &Fetch, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
     let mut bytes = host.web.get(&fetch.url, &fetch.headers, MOST_FETCHED)?;
     if fetch.gzip {
-        bytes = unpack(&bytes).map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", fetch.url)))?;
+        bytes = unpack(&bytes)
+            .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", shown(&fetch.url))))?;
     }
     if fetch.hash.as_ref().is_some_and(|hash| !matches(hash, &bytes)) {
         return Err(StepError::Said(format!(
             "what {} holds has another digest than was promised",
-            fetch.url
+            shown(&fetch.url)
         )));
     }
     Ok(bytes)

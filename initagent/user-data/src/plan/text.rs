@@ -10,6 +10,7 @@ use super::step::{
     User,
 };
 use super::{Plan, Planned, When};
+use crate::address::shown as shown_address;
 use crate::source::Sources;
 
 /// Whether contents of files, units and scripts are printed.
@@ -73,7 +74,12 @@ pub fn describe(step: &Step) -> String {
         }
         Step::PartitionDisk(disk) => partition_line(disk),
         Step::PhoneHome(home) => {
-            format!("send {} to {}, {}", home.post.join(" "), home.url, count(home.tries as usize, "try"))
+            format!(
+                "send {} to {}, {}",
+                home.post.join(" "),
+                shown_address(&home.url),
+                count(home.tries as usize, "try")
+            )
         }
         Step::PrepareHostKeys(keys) => host_keys_line(keys),
         Step::ReloadUnits => "reload units".to_owned(),
@@ -170,7 +176,7 @@ fn file_line(file: &File) -> String {
         Existing::Replace => "write",
     };
     let what = match &file.content {
-        Content::Fetched(fetch) => format!("from {}", fetch.url),
+        Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
         Content::Inline(content) => bytes(content.reveal().len()),
     };
     format!("{verb} {} {}, {what}", file.path, rights(file.mode, &file.owner))
@@ -231,7 +237,7 @@ fn key_source(source: &KeySource) -> String {
     match source {
         KeySource::GitHub(account) => format!("github account {account}"),
         KeySource::Launchpad(account) => format!("launchpad account {account}"),
-        KeySource::Url(url) => url.clone(),
+        KeySource::Url(url) => shown_address(url),
     }
 }
 

@@ -1,0 +1,84 @@
+//! The way to the network, against a server on the loopback.
+
+#![expect(clippy::unwrap_used, reason = "this file is a test")]
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use first_boot::{RealWeb, Web, WebError};
+use user_data::secret::Secret;
+
+/// Answers each connection with the next of these, and hands the requests over at the end.
+fn server(answers: Vec<String>) -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let handle = thread::spawn(move || {
+        let one = |answer: String| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            // A client that has seen enough may hang up.
+            let _ = stream.write_all(answer.as_bytes());
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        };
+        answers.into_iter().map(one).collect()
+    });
+    (address, handle)
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn a_body_comes_whole_or_not_at_all() {
+    let (url, server) = server(vec![answer("200 OK", "hello"), answer("200 OK", "hello")]);
+    let web = RealWeb::default();
+
+    assert_eq!(web.get(&url, &[], 5).unwrap(), b"hello");
+    assert!(matches!(web.get(&url, &[], 4), Err(WebError::TooLarge { most: 4, .. })));
+    server.join().unwrap();
+}
+
+#[test]
+fn what_is_not_there_is_asked_for_once() {
+    let (url, server) = server(vec![answer("404 Not Found", "")]);
+
+    let error = RealWeb::default().get(&format!("{url}/a?token=secret"), &[], 5).unwrap_err();
+
+    assert_eq!(error.to_string(), format!("{url}/a answered with status 404"));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let (url, server) = server(vec![answer("503 Busy", ""), answer("200 OK", "hello")]);
+
+    assert_eq!(RealWeb::default().get(&url, &[], 5).unwrap(), b"hello");
+    server.join().unwrap();
+}
+
+#[test]
+fn headers_are_not_carried_to_where_a_redirect_leads() {
+    let (url, server) = server(vec![
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+    ]);
+    let headers = [("X-Token".to_owned(), Secret::new("secret".to_owned()))];
+
+    let error = RealWeb::default().get(&url, &headers, 5).unwrap_err();
+
+    assert!(matches!(error, WebError::Status { status: 302, .. }), "{error}");
+    assert!(server.join().unwrap()[0].to_lowercase().contains("x-token: secret"));
+}
+
+#[test]
+fn facts_are_posted_as_a_form() {
+    let (url, server) = server(vec![answer("200 OK", "")]);
+
+    RealWeb::default().post(&url, &[("hostname".to_owned(), "a b".to_owned())], 1).unwrap();
+
+    let request = server.join().unwrap().remove(0);
+    assert!(request.starts_with("POST / HTTP/1.1"), "{request}");
+    assert!(request.to_lowercase().contains("application/x-www-form-urlencoded"), "{request}");
+}
