@@ -23,6 +23,7 @@ pub mod list_machines;
 pub mod list_unit_files;
 pub mod list_units;
 pub mod manual;
+pub mod parallel;
 pub mod rebalance;
 pub mod remote;
 pub mod remote_unit;

@@ -4,12 +4,14 @@
 //! an instance and its template is in the registry; the template lies beside the given path. With
 //! `--replace`, a submitted unit that differs from its file is replaced where it runs, if the verb may.
 
+use super::parallel::each;
 use super::session::{Complaint, Session, chain, unit_file, unit_name};
 use super::waiting::{self, Alarm, Patience};
 use crate::api::schema::{self, Unit};
 use crate::model::requirements::{Requirements, unknown_keys};
 use crate::model::unit_file::{MAX_SIZE, UnitFile};
 use crate::model::unit_name::UnitName;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -49,6 +51,7 @@ impl Creator {
 }
 
 /// Creates what is missing, and replaces what differs if that is asked for; the names of the replaced.
+/// Everything is found and looked at before the first unit is sent.
 pub fn ensure(
     session: &mut Session<'_>,
     creator: Creator,
@@ -56,27 +59,33 @@ pub fn ensure(
     replace: bool,
     patience: Patience,
 ) -> Result<Vec<String>, Complaint> {
-    let (mut created, mut replaced) = (Vec::new(), Vec::new());
-    for argument in arguments {
+    let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
+    let known = known(session, &names)?;
+    let mut templates = BTreeMap::new();
+    let (mut created, mut replaced, mut orders) = (Vec::new(), Vec::new(), Vec::new());
+    for (argument, name) in arguments.iter().zip(&names) {
         let path = with_suffix(argument);
-        let name = unit_name(argument);
-        let known = session.client.unit(&name).map_err(|error| {
-            Complaint::new(format_args!("error retrieving Unit({name}) from Registry: {}", chain(&error)))
-        })?;
-        match known {
+        match known.get(name) {
+            None if created.contains(name) => {}
             None => {
-                let file = find(session, &name, &path)?;
-                put(session, &name, &file, "")?;
-                created.push(name);
+                let file = find(session, name, &path, &mut templates)?;
+                orders.push(order(session, name, &file, "")?);
+                created.push(name.clone());
             }
             Some(unit) if replace => {
-                if let Some(file) = replacement(session, creator, &unit, &path)? {
-                    put(session, &name, &file, creator.desired())?;
-                    replaced.push(name);
+                if let Some(file) = replacement(session, creator, unit, &path)? {
+                    orders.push(order(session, name, &file, creator.desired())?);
+                    replaced.push(name.clone());
                 }
             }
-            Some(unit) => warn_if_different(session, &unit, &path),
+            Some(unit) => warn_if_different(session, unit, &path),
         }
+    }
+    let client = &session.client;
+    for (unit, outcome) in orders.iter().zip(each(&orders, |unit| client.put(unit))) {
+        outcome.map_err(|error| {
+            Complaint::new(format_args!("failed creating unit {}: {}", unit.name, chain(&error)))
+        })?;
     }
     let patience = if patience == Patience::None { Patience::Endless } else { patience };
     waiting::for_state(session, &created, "inactive", patience, &mut Alarm::silent()).map_err(
@@ -85,32 +94,43 @@ pub fn ensure(
     Ok(replaced)
 }
 
+/// The named units that are in the registry.
+fn known(session: &Session<'_>, names: &[String]) -> Result<BTreeMap<String, Unit>, Complaint> {
+    let units = waiting::current_units(&session.client, names).map_err(|error| {
+        let name = names.first().map_or("", String::as_str);
+        Complaint::new(format_args!("error retrieving Unit({name}) from Registry: {}", chain(&error)))
+    })?;
+    Ok(units.into_iter().map(|unit| (unit.name.clone(), unit)).collect())
+}
+
 /// The path as typed, with the suffix that the name gets.
 fn with_suffix(argument: &str) -> PathBuf {
     let name = unit_name(argument);
     Path::new(argument).with_file_name(name)
 }
 
-fn put(session: &mut Session<'_>, name: &str, file: &UnitFile, desired: &str) -> Result<(), Complaint> {
+/// What is sent to create or replace a unit, once it is known to make sense.
+fn order(session: &mut Session<'_>, name: &str, file: &UnitFile, desired: &str) -> Result<Unit, Complaint> {
     let parsed = UnitName::parse(name).map_err(Complaint::new)?;
     Requirements::of(&parsed, file).check().map_err(Complaint::new)?;
     for key in unknown_keys(file) {
         session.warn(format_args!("Unit {name}: unrecognized requirement in [X-Fleet] section: {key:?}"));
     }
-    let unit = Unit {
+    Ok(Unit {
         name: name.to_owned(),
         desired_state: desired.to_owned(),
         options: file.options().iter().map(schema::UnitOption::from).collect(),
         ..Unit::default()
-    };
-    session
-        .client
-        .put(&unit)
-        .map_err(|error| Complaint::new(format_args!("failed creating unit {name}: {}", chain(&error))))
+    })
 }
 
 /// The file a new unit gets.
-fn find(session: &mut Session<'_>, name: &str, path: &Path) -> Result<UnitFile, Complaint> {
+fn find(
+    session: &mut Session<'_>,
+    name: &str,
+    path: &Path,
+    templates: &mut BTreeMap<UnitName, Option<Unit>>,
+) -> Result<UnitFile, Complaint> {
     let shown = path.display();
     if let Some(file) = local(path)
         .map_err(|error| Complaint::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
@@ -123,12 +143,18 @@ fn find(session: &mut Session<'_>, name: &str, path: &Path) -> Result<UnitFile, 
     };
     let from_template =
         |cause: String| Complaint::new(format_args!("failed getting Unit({shown}) from template: {cause}"));
-    let submitted = session.client.unit(template.as_str()).map_err(|error| {
-        from_template(format!("error retrieving template Unit({template}) from Registry: {}", chain(&error)))
-    })?;
-    if let Some(unit) = submitted {
-        warn_if_different(session, &unit, path);
-        return unit_file(&unit);
+    if !templates.contains_key(&template) {
+        let submitted = session.client.unit(template.as_str()).map_err(|error| {
+            from_template(format!(
+                "error retrieving template Unit({template}) from Registry: {}",
+                chain(&error)
+            ))
+        })?;
+        templates.insert(template.clone(), submitted);
+    }
+    if let Some(Some(unit)) = templates.get(&template) {
+        warn_if_different(session, unit, path);
+        return unit_file(unit);
     }
     let beside = path.with_file_name(template.as_str());
     match local(&beside) {

@@ -5,7 +5,7 @@
 //! way but plain TCP is a [`UnixStream`] with real timeouts. TLS is laid over whichever stream it is.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use super::endpoint::{Endpoint, Scheme};
+use super::endpoint::Endpoint;
 use super::remote::{self, SshProgram};
 use super::settings::{Settings, TlsFiles};
 use std::ffi::OsString;
@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
+use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, parse_pem};
@@ -23,7 +24,9 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, TcpConnector, Transport,
 };
-use ureq::{Agent, Timeout};
+
+/// Connections kept for the next request: as many as work at once.
+const CONNECTIONS: usize = 8;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,7 @@ pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialErro
         .http_status_as_error(false)
         .proxy(None)
         .max_redirects(0)
+        .max_idle_connections_per_host(CONNECTIONS)
         .timeout_connect(Some(settings.request_timeout))
         .timeout_recv_response(Some(settings.request_timeout))
         .tls_config(tls(&settings.tls)?)
@@ -54,7 +58,7 @@ pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialErro
             Agent::with_parts(config, connector, DefaultResolver::default())
         }
         (None, Endpoint::Unix(path)) => Agent::with_parts(config, Socket(path.clone()), Nowhere),
-        (Some(tunnel), Endpoint::Tcp { scheme: _, host, port, .. }) => {
+        (Some(tunnel), Endpoint::Tcp { host, port, .. }) => {
             let target = format!("{host}:{port}");
             let argv = remote::ssh(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Forward(&target));
             Agent::with_parts(config, Ssh(argv).chain(RustlsConnector::default()), Nowhere)
@@ -65,12 +69,6 @@ pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialErro
             Agent::with_parts(config, Ssh(argv), Nowhere)
         }
     })
-}
-
-/// Whether the endpoint wants TLS.
-#[must_use]
-pub const fn is_secure(endpoint: &Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Tcp { scheme: Scheme::Https, .. })
 }
 
 /// The server must show a certificate that our authority signed (without one: the public authorities).
@@ -229,5 +227,3 @@ fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
         _ => ureq::Error::Io(error),
     }
 }
-
-const _: fn(Timeout) = drop;

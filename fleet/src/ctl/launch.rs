@@ -5,9 +5,11 @@
 
 use super::arguments::LaunchArguments;
 use super::creation::{self, Creator};
+use super::parallel::each;
 use super::session::{Complaint, Outcome, Session, chain, is_global, unit_file, unit_name};
 use super::waiting::{self, Alarm, Patience};
 use crate::api::schema::Unit;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which of the two verbs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,26 +104,28 @@ fn trigger(
     arguments: &[String],
     replaced: &[String],
 ) -> Result<Vec<Unit>, Complaint> {
-    let mut triggered = Vec::new();
-    for argument in arguments {
-        let name = unit_name(argument);
-        let unit = session
-            .client
-            .unit(&name)
-            .map_err(|error| {
-                Complaint::new(format_args!("error retrieving unit {name} from registry: {}", chain(&error)))
-            })?
-            .ok_or_else(|| Complaint::new(format_args!("unable to find unit {name}")))?;
+    let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
+    let units = waiting::current_units(&session.client, &names).map_err(|error| {
+        let name = names.first().map_or("", String::as_str);
+        Complaint::new(format_args!("error retrieving unit {name} from registry: {}", chain(&error)))
+    })?;
+    let units: BTreeMap<String, Unit> = units.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+    let (mut triggered, mut seen) = (Vec::new(), BTreeSet::new());
+    for name in names.iter().filter(|name| seen.insert(*name)) {
+        let unit =
+            units.get(name).ok_or_else(|| Complaint::new(format_args!("unable to find unit {name}")))?;
         // An option list that is no unit file would fail on its machine; say so here.
-        unit_file(&unit)?;
-        if unit.desired_state != state {
-            session.trace(format_args!("Setting Unit({name}) target state to {state}"));
-            session.client.set_desired_state(&name, state)?;
-        } else if !replaced.contains(&name) {
+        unit_file(unit)?;
+        if unit.desired_state == state && !replaced.contains(name) {
             session.trace(format_args!("Unit({name}) already {state}, skipping."));
-            continue;
+        } else {
+            triggered.push(unit.clone());
         }
-        triggered.push(unit);
+    }
+    let client = &session.client;
+    let wanted: Vec<&Unit> = triggered.iter().filter(|unit| unit.desired_state != state).collect();
+    for outcome in each(&wanted, |unit| client.set_desired_state(&unit.name, state)) {
+        outcome?;
     }
     Ok(triggered)
 }

@@ -351,7 +351,8 @@ fn is_oneshot(unit: &Unit) -> bool {
     kind.is_some_and(|option| option.value == "oneshot")
 }
 
-fn current_units(client: &Client, names: &[String]) -> Result<Vec<Unit>, ApiError> {
+/// The named units that are in the registry: one by one if they are few, else from the whole list.
+pub fn current_units(client: &Client, names: &[String]) -> Result<Vec<Unit>, ApiError> {
     if names.len() <= FEW {
         return names.iter().filter_map(|name| client.unit(name).transpose()).collect();
     }

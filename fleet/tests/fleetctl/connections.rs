@@ -9,6 +9,7 @@ use fleet::api::access::{Access, UnixGroups};
 use fleet::api::listen::{self, TlsIdentity, TlsTexts};
 use fleet::api::{Api, router};
 use fleet::store::memory::MemoryRegistry;
+use fleet::store::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -338,4 +339,24 @@ fn a_closed_output_ends_the_program_quietly() {
 
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert!(output.status.code().is_some_and(|code| code <= 1));
+}
+
+#[test]
+fn a_thousand_units_are_started_in_one_go() {
+    let server = Server::with(three_machines(), Options { idle: true, ..Options::default() });
+    write(server.folder.path(), "w@.service", "[Service]\nExecStart=/bin/true\n");
+    let names: Vec<String> = (0..1000).map(|number| format!("w@{number}")).collect();
+    let endpoint = format!("--endpoint={}", server.endpoint());
+    let mut words = vec![endpoint.as_str(), "start", "--no-block"];
+    words.extend(names.iter().map(String::as_str));
+
+    let (code, out, err) = seen(&run(server.folder.path(), "/usr/bin:/bin", &words));
+
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out.matches(" inactive\n").count(), 1000);
+    assert_eq!(out.matches("Triggered unit w@").count(), 1000);
+    let launched = server.registry.read(|cluster| {
+        cluster.units.values().filter(|unit| unit.desired == fleet::model::state::JobState::Launched).count()
+    });
+    assert_eq!(launched, 1000);
 }
