@@ -67,11 +67,14 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
     Handed {
         user: parts(&provision.user_data, "user-data"),
         vendor: parts(&provision.vendor_data, "vendor-data"),
-        network: provision
-            .network_config
-            .as_ref()
-            .map(|config| Part::whole("network-config", config.as_bytes())),
+        network: network(provision),
     }
+}
+
+/// How the platform describes the network.
+pub(crate) fn network(provision: &Provision) -> Option<Part> {
+    let config = provision.network_config.as_ref()?;
+    Some(Part::whole("network-config", config.as_bytes()))
 }
 
 /// Whether anything that was handed over names an address of this machine, or the files that hold

@@ -7,14 +7,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use platform::{Boot, Detected, Provision, Timing};
 use user_data::plan::order::Facts;
+use user_data::plan::step::Step;
 use user_data::plan::{Plan, Planned, Stage, When};
 use user_data::reading::{self, Handed};
 
-use crate::apply::{self, Host};
+use crate::apply::{self, Done, Host};
 use crate::files::{self, Rights};
 use crate::outcome::{self, Item, Outcome, Verdict};
 use crate::programs::{self, Programs};
@@ -87,6 +89,8 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     outcome.instance_id.clone_from(&instance.id);
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
+    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &instance.id);
+    let network = bring_up_network(&provision, &host);
     let handed = facts::handed(&provision, machine);
     if root.is_running() && facts::ask_for_addresses(&handed) {
         provision.addresses = provision.addresses.or_interfaces(NETWORK_PATIENCE);
@@ -98,7 +102,8 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     outcome.sources = reading.sources;
     let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
     let (plan, closing) = split(reading.plan, when);
-    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &instance.id);
+    let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
+    outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
     carry_out(plan, &host, &mut outcome);
     // What could not be had is asked for again at the next boot.
     if outcome.is_first && !provision.lacks("user-data") {
@@ -109,6 +114,23 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     }
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
+}
+
+/// The network before anything that may need it: what user-data refers to, addresses, keys elsewhere.
+///
+/// The fates are in the order of the network steps of any plan of the same provision. At each boot,
+/// since a platform may attach an interface meanwhile; what runs is left alone if nothing changed.
+fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
+    let handed = Handed { network: facts::network(provision), ..Handed::default() };
+    let mut plan = reading::read(&handed, &Facts::default()).plan;
+    plan.steps.retain(|planned| planned.stage == Stage::Network);
+    let mut fates = Vec::new();
+    for planned in &plan.steps {
+        let is_idle = planned.step == Step::RestartNetwork && !fates.contains(&Done::Changed);
+        let one = if is_idle { vec![Done::Unchanged] } else { apply::carry_out(from_ref(planned), host) };
+        fates.extend(one);
+    }
+    fates
 }
 
 /// Tells the platform that the machine is up.
@@ -248,7 +270,9 @@ fn keep_access(machine: &Machine, outcome: &mut Outcome) {
 
 /// The steps of this boot, and those of them that come after it is remembered.
 fn split(plan: Plan, only: Option<When>) -> (Vec<Planned>, Vec<Planned>) {
-    let steps = plan.steps.into_iter().filter(|planned| only.is_none_or(|when| planned.when == when));
+    let wanted =
+        |planned: &Planned| planned.stage == Stage::Network || only.is_none_or(|when| planned.when == when);
+    let steps = plan.steps.into_iter().filter(wanted);
     steps.partition(|planned| planned.stage != Stage::Closing)
 }
 

@@ -123,6 +123,28 @@ fn the_second_boot_changes_nothing_but_what_is_for_each_boot() {
 }
 
 #[test]
+fn the_network_comes_up_before_anything_else_and_at_each_boot() {
+    let bench = Bench::seeded("i-1", "#cloud-config\nusers: [ada]\n");
+    let config = "version: 2\nethernets: {eth0: {addresses: [10.0.0.5/24]}}\n";
+    fs::write(bench.machine.root.path("/var/lib/cloud/seed/nocloud/network-config"), config).unwrap();
+
+    let first = bench.boot(ONCE);
+
+    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
+    let calls = bench.calls.lock().unwrap().clone();
+    let place = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap();
+    assert!(
+        place("restart systemd-networkd") < place("ssh-keygen") && place("ssh-keygen") < place("useradd")
+    );
+    assert_eq!(first.json()["items"][0]["stage"], "network");
+
+    let second = bench.boot(ONCE);
+
+    assert_eq!(second.json()["items"][0]["status"], "done", "{}", second.text());
+    assert!(!bench.called("systemd-networkd"), "what runs is left alone when nothing changed");
+}
+
+#[test]
 fn force_configures_again() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     bench.boot(ONCE);
