@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{DiskError, Edit};
 
-const MAGIC: u64 = 0x6a73_6677_7368_7272;
+const MAGIC: &[u8; 8] = b"rhswfsj\0";
 const VERSION: u64 = 1;
 const FLUSH: u64 = 1;
 const FUA: u64 = 2;
@@ -71,7 +71,7 @@ impl WriteLog {
         let file = File::open(path).map_err(read)?;
         let mut head = [0; 28];
         file.read_exact_at(&mut head, 0).map_err(read)?;
-        let right = word(&head, 0) == MAGIC && word(&head, 8) == VERSION && head[24..28] == [0, 2, 0, 0];
+        let right = &head[..8] == MAGIC && word(&head, 8) == VERSION && head[24..28] == [0, 2, 0, 0];
         // QEMU writes the head with the guest's first flush; a guest that was cut off before has none.
         let unfinished = head == [0; 28];
         if !right && !unfinished {
@@ -271,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("writes.log");
         let mut log = vec![0; 512 * 4];
-        log[0..8].copy_from_slice(&MAGIC.to_le_bytes());
+        log[0..8].copy_from_slice(b"rhswfsj\0");
         log[8..16].copy_from_slice(&VERSION.to_le_bytes());
         log[24..28].copy_from_slice(&[0, 2, 0, 0]);
         log[512..520].copy_from_slice(&7_u64.to_le_bytes());

@@ -3,7 +3,7 @@
 use image_format::slot::Slot;
 use vm::firmware::Firmware;
 
-use crate::scene::{Scene, discard, slot, switch_off, wait_until_up};
+use crate::scene::{Scene, slot, throw_away, wait_until_up};
 
 pub(crate) fn bios(scene: &Scene) {
     falls_through(scene, Firmware::Bios);
@@ -24,5 +24,5 @@ fn falls_through(scene: &Scene, firmware: Firmware) {
     let kernels = running.console().text().unwrap().matches("Linux version ").count();
     assert!(kernels <= 1, "{kernels} kernels started, so it took more than one boot");
 
-    discard(&switch_off(running).0);
+    throw_away(running);
 }

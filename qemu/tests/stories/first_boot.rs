@@ -4,7 +4,7 @@ use vm::Running;
 use vm::firmware::Firmware;
 use vm::ssh::Ssh;
 
-use crate::scene::{PATIENCE, Scene, assert_calm, discard, run, switch_off, wait_until_up};
+use crate::scene::{PATIENCE, Scene, assert_calm, run, throw_away, wait_until_up};
 
 pub(crate) fn bios(scene: &Scene) {
     configures_the_machine(scene, Firmware::Bios);
@@ -67,7 +67,7 @@ fn configures_the_machine(scene: &Scene, firmware: Firmware) {
     assert_eq!(is_secure(&running), firmware == Firmware::Secure);
     assert_calm(&running);
 
-    discard(&switch_off(running).0);
+    throw_away(running);
 }
 
 fn has_name_user_file_and_unit(running: &Running) {

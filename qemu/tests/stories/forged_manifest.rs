@@ -6,7 +6,7 @@ use image_format::slot::Slot;
 use image_format::trailer;
 use vm::firmware::Firmware;
 
-use crate::scene::{PATIENCE, Scene, discard, slot, switch_off, wait_until_up};
+use crate::scene::{PATIENCE, Scene, slot, throw_away, wait_until_up};
 
 pub(crate) fn unsigned(scene: &Scene) {
     is_refused(scene, "unsigned", |_, payload| Signed::<Manifest>::sign(payload, &[]).to_envelope());
@@ -43,5 +43,5 @@ fn is_refused(scene: &Scene, name: &str, forge: impl Fn(&[u8], Vec<u8>) -> Vec<u
 
     assert!(reason.contains("manifest"), "{reason}");
     assert_eq!(slot(&running), Slot::B);
-    discard(&switch_off(running).0);
+    throw_away(running);
 }

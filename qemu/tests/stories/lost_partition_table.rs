@@ -3,7 +3,7 @@
 use image_format::gpt;
 use vm::firmware::Firmware;
 
-use crate::scene::{Scene, discard, switch_off, wait_until_up};
+use crate::scene::{Scene, throw_away, wait_until_up};
 
 pub(crate) fn bios(scene: &Scene) {
     boots(scene, Firmware::Bios);
@@ -21,5 +21,5 @@ fn boots(scene: &Scene, firmware: Firmware) {
     });
 
     wait_until_up(&mut running);
-    discard(&switch_off(running).0);
+    throw_away(running);
 }

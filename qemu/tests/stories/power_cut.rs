@@ -5,7 +5,7 @@
 
 use vm::write_log::{Chance, WriteLog};
 
-use crate::scene::{Scene, discard, run, switch_off, wait_until_up};
+use crate::scene::{Scene, run, throw_away, wait_until_up};
 
 /// Each is a seed; the same seeds in each run.
 pub(crate) const MOMENTS: std::ops::RangeInclusive<u64> = 1..=20;
@@ -22,5 +22,5 @@ pub(crate) fn at(scene: &Scene, moment: u64) {
     let said = run(&running, "hostname; cat /etc/story /home/core/story; stat -c %U /home/core/story");
 
     assert_eq!(said, "settled\nonce upon a time\nby the fire\ncore\n", "cut before event {cut}");
-    discard(&switch_off(running).0);
+    throw_away(running);
 }

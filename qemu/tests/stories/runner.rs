@@ -85,15 +85,12 @@ fn processor_seconds() -> i64 {
 }
 
 fn print(report: &Report) {
-    let verdict = if report.failure.is_none() { "ok" } else { "FAILED" };
+    let verdict = report.failure.as_ref().map_or_else(|| "ok".to_owned(), |why| format!("FAILED\n{why}"));
     println!("story {:<50} {:>6.1} s  {verdict}", report.name, report.time.as_secs_f64());
 }
 
 fn summary(reports: &[Report], time: Duration) -> ExitCode {
     let failed: Vec<&Report> = reports.iter().filter(|report| report.failure.is_some()).collect();
-    for report in &failed {
-        println!("\n---- {}\n{}", report.name, report.failure.as_deref().unwrap_or_default());
-    }
     println!(
         "\nstories: {} passed, {} failed, in {:.0} s, with {} s of processor time",
         reports.len() - failed.len(),
@@ -101,5 +98,8 @@ fn summary(reports: &[Report], time: Duration) -> ExitCode {
         time.as_secs_f64(),
         processor_seconds()
     );
+    for report in &failed {
+        println!("failed: {}", report.name);
+    }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -73,18 +73,18 @@ impl Scene {
         }
     }
 
-    /// A builder on a new copy of `disk`, as big as every story's disk.
-    fn builder(&self, disk: &Path) -> Builder {
+    /// A builder on a new copy of `disk`.
+    fn builder(&self, disk: &Path, size: Size) -> Builder {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.path().join(format!("{number}"));
         std::fs::create_dir(&folder).unwrap();
-        let disk = disk::copy(disk, &folder.join("disk.raw"), Size::More(MORE)).unwrap();
+        let disk = disk::copy(disk, &folder.join("disk.raw"), size).unwrap();
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 
     /// A machine that starts from the untouched image.
     pub(crate) fn fresh(&self, name: &str) -> Builder {
-        self.builder(&self.image).name(name)
+        self.builder(&self.image, Size::More(MORE)).name(name)
     }
 
     /// The size of every story's disk: bigger than the image, as disks are, so every first boot also grows
@@ -100,12 +100,12 @@ impl Scene {
 
     /// A machine that was booted once, in slot A, and holds nothing in slot B.
     pub(crate) fn settled(&self, name: &str) -> Builder {
-        self.builder(&self.settling().disk).name(name)
+        self.builder(&self.settling().disk, Size::Same).name(name)
     }
 
     /// A machine that was booted once, and holds the same good system in both slots.
     pub(crate) fn two_slots(&self, name: &str) -> Builder {
-        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b())).name(name)
+        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b()), Size::Same).name(name)
     }
 
     /// A machine of [`Self::two_slots`], damaged.
@@ -191,6 +191,11 @@ pub(crate) fn facts(running: &Running) -> String {
          sudo sh -c 'cat /etc/ssh/ssh_host_*_key.pub; sha256sum /etc/passwd /etc/group /etc/shadow'
          stat -c '%a %U %G %n' /etc/story /home/core/story",
     )
+}
+
+/// Ends a machine whose disk nobody will ask about: a shutdown would only take time.
+pub(crate) fn throw_away(running: Running) {
+    discard(&running.power_cut().unwrap());
 }
 
 /// Switches a machine off in an orderly way and opens its disk.

@@ -3,7 +3,7 @@
 use image_format::slot::Slot;
 use vm::firmware::Firmware;
 
-use crate::scene::{PATIENCE, Scene, discard, run, slot, switch_off, wait_until_up};
+use crate::scene::{PATIENCE, Scene, run, slot, throw_away, wait_until_up};
 
 const UNIT: &str = "[Unit]
 Description=Panics in slot A
@@ -39,5 +39,5 @@ pub(crate) fn change_the_slot(scene: &Scene) {
     assert_eq!(slot(&running), Slot::B);
     let panics = running.console().text().unwrap().matches("Kernel panic").count();
     assert_eq!(panics, 3);
-    discard(&switch_off(running).0);
+    throw_away(running);
 }
