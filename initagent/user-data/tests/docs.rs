@@ -1,4 +1,5 @@
-//! The documentation names every key of the tables with what becomes of it, and no other.
+//! The documentation names every key of the tables with what becomes of it, and no other;
+//! its examples hold.
 
 #![expect(clippy::unwrap_used, reason = "this file is a test")]
 
@@ -7,6 +8,10 @@ use std::path::Path;
 
 use user_data::cloudconfig;
 use user_data::cloudconfig::document::Support;
+use user_data::part::Part;
+use user_data::plan::order::Facts;
+use user_data::reading::{self, Handed};
+use user_data::tokens::Addresses;
 
 /// The rows of the document's tables: mapping, key, what becomes of it, why.
 fn documented() -> BTreeSet<[String; 4]> {
@@ -51,4 +56,25 @@ fn every_key_is_documented_and_no_other() {
     }
 
     assert_eq!(found, known);
+}
+
+#[test]
+fn every_example_is_without_mistakes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if !text.starts_with("#cloud-config") {
+            continue;
+        }
+        seen += 1;
+        let user = vec![Part::whole(path.display().to_string(), text)];
+        let facts = Facts { addresses: Addresses::placeholders(), ..Facts::default() };
+
+        let found = reading::read(&Handed { user, ..Handed::default() }, &facts).found;
+
+        assert_eq!(found.list(), [], "{}", path.display());
+    }
+    assert!(seen > 0);
 }
