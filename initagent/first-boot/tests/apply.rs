@@ -47,6 +47,10 @@ impl Programs for Twins {
                 fs::write(format!("{path}.pub"), "public").unwrap();
                 Ok(Vec::new())
             }
+            // blkid's way to say that a device holds nothing it knows.
+            ("blkid", _) => {
+                Err(RunError::Failed { program: "blkid", code: Some(2), complaint: String::new() })
+            }
             ("systemctl", _) if call.arguments.iter().any(|word| word == "broken.service") => {
                 failed("no such unit")
             }
@@ -318,6 +322,70 @@ fn units_are_started_by_one_call() {
     bench.apply("#cloud-config\ncoreos: {units: [{name: a.service, command: start}, {name: b.service, command: start}]}\n");
 
     assert!(bench.called("systemctl --no-block start a.service b.service"));
+}
+
+/// A disk in the directory: a node, and its size in sectors.
+fn attach(bench: &Bench, name: &str) {
+    let root = &bench.machine.root;
+    fs::write(root.path(&format!("/dev/{name}")), "").unwrap();
+    fs::create_dir_all(root.path(&format!("/sys/class/block/{name}"))).unwrap();
+    fs::write(root.path(&format!("/sys/class/block/{name}/size")), "2000000\n").unwrap();
+}
+
+#[test]
+fn a_disk_is_divided_formatted_and_mounted() {
+    let bench = Bench::new();
+    attach(&bench, "vdb");
+    attach(&bench, "vdb1");
+
+    let outcome = bench.apply(
+        "#cloud-config
+disk_setup: {vdb: {layout: [50, [50, 82]]}}
+fs_setup: [{filesystem: ext4, device: vdb, partition: 1, label: data, extra_opts: ['-m', '0']}]
+mounts: [[vdb1, /srv/data, ext4, noatime], [tmpfs, /srv/with blank, tmpfs]]
+",
+    );
+
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert!(bench.called("sfdisk --quiet --wipe always /dev/vdb"));
+    assert!(bench.called("mkfs.ext4 -F -q -L data -m 0 /dev/vdb1"));
+    assert!(bench.called("systemctl --no-block start srv-data.mount"));
+    assert!(bench.called(r"start srv-with\x20blank.mount"));
+    let fstab = bench.read("/etc/fstab");
+    assert_eq!(
+        fstab,
+        "/dev/vdb1 /srv/data ext4 noatime,nofail 0 2\ntmpfs /srv/with\\040blank tmpfs defaults,nofail 0 2\n"
+    );
+}
+
+#[test]
+fn the_machines_own_disk_is_not_divided() {
+    let bench = Bench::new();
+    for name in ["vda", "vda6", "nvme0n1", "nvme0n1p6"] {
+        attach(&bench, name);
+    }
+    let labels = bench.machine.root.path("/dev/disk/by-partlabel");
+    fs::create_dir_all(&labels).unwrap();
+    for partition in ["vda6", "nvme0n1p6"] {
+        let _ = fs::remove_file(labels.join("STATE"));
+        std::os::unix::fs::symlink(
+            bench.machine.root.path(&format!("/dev/{partition}")),
+            labels.join("STATE"),
+        )
+        .unwrap();
+        let disk = if partition == "vda6" { "vda" } else { "nvme0n1" };
+
+        let outcome = bench.apply(&format!(
+            "#cloud-config
+disk_setup: {{{disk}: {{layout: true, overwrite: true}}}}
+fs_setup: [{{filesystem: ext4, device: /dev/{partition}, overwrite: true}}]
+"
+        ));
+
+        let failed = statuses(&outcome).into_iter().filter(|(_, status)| status == "failed").count();
+        assert_eq!(failed, 2, "{}", outcome.text());
+        assert!(!bench.called("sfdisk") && !bench.called("mkfs"));
+    }
 }
 
 #[test]
