@@ -138,8 +138,9 @@ fn others(node: &Node) {
             .contains("Found same unit hello.service")
     );
     assert!(typed(node, "fleetctl ssh nothing true").starts_with("Unable to proceed"));
-    let proxied =
-        node.shell("(printf 'GET /fleet/v1/units HTTP/1.0\\r\\n\\r\\n'; sleep 1) | fleetctl fd-forward /run/fleet.sock");
+    let proxied = node.shell(
+        "(printf 'GET /fleet/v1/units HTTP/1.0\\r\\n\\r\\n'; sleep 1) | fleetctl fd-forward /run/fleet.sock",
+    );
     assert!(proxied.starts_with("HTTP/1.0 200 OK") && proxied.ends_with("}]}"), "{proxied}");
 }
 
@@ -164,6 +165,7 @@ fn three_nodes_obey_every_verb() {
     any_node_answers(&cluster);
     drains(&cluster);
     by_ssh(&cluster);
+    slots(&cluster);
     let destroyed = typed(cluster.node(2), "fleetctl destroy mongo@1 mongo@2 mongo@3 mongo@4 hello");
     assert_eq!(destroyed.lines().count(), 5, "{destroyed}");
     assert_eq!(typed(node, "fleetctl list-units --no-legend"), "");
@@ -246,4 +248,30 @@ fn by_ssh(cluster: &Cluster) {
         node.shell(&format!("fleetctl --ssh-username=root ssh {unit} hostname")),
         format!("core-{home:02}\n")
     );
+}
+
+/// Reboot slots are the same seen from any node, in etcd and through fleetd.
+fn slots(cluster: &Cluster) {
+    let id = |number: usize| cluster.node(number).machine_id();
+    let socket = "locksmithctl -endpoint=unix:///run/fleet.sock";
+
+    assert_eq!(typed(cluster.node(1), "locksmithctl status"), "Available: 1\nMax: 1\n");
+    assert_eq!(typed(cluster.node(1), "locksmithctl lock"), "");
+    let held = format!("Available: 0\nMax: 1\n\nMACHINE ID\n{}\n", id(1));
+    for number in 1..=3 {
+        assert_eq!(typed(cluster.node(number), "locksmithctl status"), held);
+        assert_eq!(typed(cluster.node(number), &format!("{socket} status")), held);
+    }
+    let refusal = format!("Error locking: semaphore is at 0\nHeld by: {}\n[1]\n", id(1));
+    assert_eq!(typed(cluster.node(2), "locksmithctl lock"), refusal);
+    assert_eq!(typed(cluster.node(3), &format!("{socket} lock")), refusal);
+    assert_eq!(typed(cluster.node(2), &format!("{socket} set-max 2")), "Old-Max: 1\nMax: 2\n");
+    assert_eq!(typed(cluster.node(2), "locksmithctl lock"), "");
+    assert_eq!(typed(cluster.node(3), &format!("{socket} unlock {}", id(1))), "");
+    assert_eq!(
+        typed(cluster.node(1), "locksmithctl unlock"),
+        "Error unlocking: holder does not exist\n[1]\n"
+    );
+    assert_eq!(typed(cluster.node(2), "locksmithctl unlock"), "");
+    assert_eq!(typed(cluster.node(1), "locksmithctl set-max 1"), "Old-Max: 2\nMax: 1\n");
 }

@@ -305,7 +305,8 @@ impl Node {
             mkdir -p /sys/fs/cgroup/$NAME; echo $$ > /sys/fs/cgroup/$NAME/cgroup.procs
             exec systemd-nspawn --quiet --directory=$HERE/root --machine=$NAME --register=no --keep-unit --boot \
                 --console=pipe --network-namespace-path=/run/netns/$NAME --capability=CAP_NET_ADMIN \
-                --bind-ro=$FLEETD:/usr/bin/fleetd --bind-ro=$FLEETCTL:/usr/bin/fleetctl";
+                --bind-ro=$FLEETD:/usr/bin/fleetd --bind-ro=$FLEETCTL:/usr/bin/fleetctl \
+                --bind-ro=$LOCKSMITHCTL:/usr/bin/locksmithctl";
         fs::create_dir_all("/run/systemd").unwrap();
         let log = fs::File::create(self.folder.join("console")).unwrap();
         let mut command = Command::new("unshare");
@@ -316,6 +317,7 @@ impl Node {
             .env("NAME", &self.name)
             .env("FLEETD", program("fleetd", env!("CARGO_BIN_EXE_fleetd")))
             .env("FLEETCTL", program("fleetctl", env!("CARGO_BIN_EXE_fleetctl")))
+            .env("LOCKSMITHCTL", program("locksmithctl", env!("CARGO_BIN_EXE_locksmithctl")))
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
