@@ -84,7 +84,7 @@ fn cold(units: &[Unit], count: usize) -> Placement {
     placement
 }
 
-fn one_more(placement: &mut Placement) {
+fn one_more(placement: &mut Placement, label: &str) {
     let mut times = Vec::new();
     let rounds = 1000;
     for number in 0..rounds {
@@ -98,9 +98,9 @@ fn one_more(placement: &mut Placement) {
     }
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
-    println!("placement_one_more_p50 {:.1} us", at(50));
-    println!("placement_one_more_p99 {:.1} us", at(99));
-    println!("placement_one_more_worst {:.1} us", at(100));
+    println!("placement_one_more_p50_{label} {:.1} us", at(50));
+    println!("placement_one_more_p99_{label} {:.1} us", at(99));
+    println!("placement_one_more_worst_{label} {:.1} us", at(100));
 }
 
 fn lose_machines(placement: &mut Placement, count: usize) {
@@ -125,7 +125,10 @@ fn lose_machines(placement: &mut Placement, count: usize) {
 fn main() {
     let units: Vec<Unit> = (0..UNITS).map(unit).collect();
     cold(&units, UNITS / 4);
+    let mut small = loaded(MACHINES / 100, &units[..UNITS / 100]);
+    small.decide();
+    one_more(&mut small, "at_a_hundredth");
     let mut placement = cold(&units, UNITS);
-    one_more(&mut placement);
+    one_more(&mut placement, "at_full_size");
     lose_machines(&mut placement, 100);
 }

@@ -324,18 +324,23 @@ impl Agent {
             let outcome = self.systemd.restart(unit).await;
             self.note(unit, "restart", JobState::Launched, outcome, Task::Start);
         }
-        for unit in
-            tasks.start.iter().filter(|unit| self.held.contains_key(*unit)).cloned().collect::<Vec<_>>()
-        {
-            if !self.may_start(&unit).await {
-                continue;
-            }
-            tracing::info!(%unit, "starting");
-            let outcome = self.systemd.start(&unit).await;
-            self.note(&unit, "start", JobState::Launched, outcome, Task::Start);
-        }
+        self.start(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();
         self.refresh(&touched).await;
+    }
+
+    async fn start(&mut self, units: &[UnitName]) {
+        let mut ready = Vec::with_capacity(units.len());
+        for unit in units {
+            if self.held.contains_key(unit) && self.may_start(unit).await {
+                tracing::info!(%unit, "starting");
+                ready.push(unit.clone());
+            }
+        }
+        let outcomes = self.systemd.start_all(&ready).await;
+        for (unit, outcome) in ready.iter().zip(outcomes) {
+            self.note(unit, "start", JobState::Launched, outcome, Task::Start);
+        }
     }
 
     /// A fenced unit starts only after the cluster knows that it does.
@@ -380,12 +385,12 @@ impl Agent {
         if units.is_empty() {
             return;
         }
-        let (mut paths, mut enable, mut loaded, mut reload) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (mut paths, mut enable, mut loaded) = (Vec::new(), Vec::new(), Vec::new());
+        // A name that systemd knows already has a content that must not live on.
+        let reload = self.systemd.knows_any(units).await.unwrap_or(true);
         for unit in units {
             let Some(wish) = self.wanted.get(unit) else { continue };
             let path = self.path(unit);
-            // A name that systemd knows already has a content that must not live on.
-            reload |= self.systemd.knows(unit).await;
             if let Err(error) = std::fs::write(&path, wish.file.text()) {
                 self.complain(unit, "write", &AgentError::Write { path, source: error });
                 continue;

@@ -473,7 +473,8 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let count = [3, 3, 5, 8, 20, 200][dice.roll(if seed.is_multiple_of(10) { 6 } else { 5 })];
+        // Now and then a life of many machines.
+        let count = if seed % 20 == 5 { 200 } else { [3, 3, 5, 8, 20][dice.roll(5)] };
         let nodes = (0..count).map(|number| Node::new(number, &mut dice)).collect();
         Self {
             seed,
@@ -496,7 +497,7 @@ impl World {
         let at = self.dice.roll(self.nodes.len());
         let span = STEP * u32::try_from(self.dice.roll(120)).unwrap();
         let now = self.now;
-        let event = match self.dice.roll(12) {
+        let event = match self.dice.roll(13) {
             0 => {
                 self.nodes[at].powered = false;
                 self.nodes[at].restart(true);
@@ -530,6 +531,11 @@ impl World {
                 self.store.compacted = self.store.revision;
                 self.store.log.clear();
                 "history compacted"
+            }
+            12 if self.dice.chance(30) => {
+                let most = self.nodes.len() * 2 / 3;
+                self.nodes[..most].iter_mut().for_each(|node| node.linked = false);
+                "most cables cut at once"
             }
             10 if self.dice.chance(30) => {
                 self.store.up = false;
@@ -790,7 +796,7 @@ fn whatever_breaks_the_promises_hold() {
         live_through(seed);
         return;
     }
-    let lives: u64 = std::env::var("FLEET_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(20);
+    let lives: u64 = std::env::var("FLEET_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(16);
     let (mut steps, mut brakes) = (0, 0);
     for seed in 1..=lives {
         let (more_steps, more_brakes) = live_through(seed);
