@@ -163,9 +163,10 @@ impl Host {
     }
 
     /// Lets the kernel finish looking for devices, so that a disk is not overlooked because it is
-    /// slow. Over at once when there is nothing left to look for.
+    /// slow. Over at once when there is nothing left to look for; the drivers of a CD drive have taken
+    /// 50 s on a machine that was busy with other things.
     pub(crate) fn settle_devices(&self) {
-        self.output("/usr/bin/udevadm", &["settle", "--timeout=10"]);
+        self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
     }
 
     /// What a program of the image prints; `None` when it is missing or fails.
