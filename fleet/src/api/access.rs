@@ -60,10 +60,14 @@ fn is_member(name: &str, uid: u32, gid: u32) -> bool {
     nix::unistd::getgrouplist(&login, user.gid).is_ok_and(|groups| groups.contains(&group.gid))
 }
 
+/// What the connection of a request may ask for.
+pub(super) fn of(request: &Request) -> Access {
+    request.extensions().get::<ConnectInfo<Access>>().map_or(Access::None, |ConnectInfo(access)| *access)
+}
+
 /// Lets a request through if its connection may ask for it.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let access =
-        request.extensions().get::<ConnectInfo<Access>>().map_or(Access::None, |ConnectInfo(access)| *access);
+    let access = of(&request);
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match access {
         Access::Admin => next.run(request).await,
