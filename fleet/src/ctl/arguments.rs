@@ -24,7 +24,7 @@ VERSION:
 #[derive(Debug, Parser)]
 #[command(
     name = "fleetctl",
-    about = "fleetctl commands fleet, the scheduler of a cluster's systemd units.",
+    about = "commands fleet, the scheduler of a cluster's systemd units",
     version,
     help_template = TEMPLATE,
     disable_help_flag = true,
@@ -117,7 +117,7 @@ pub enum Verb {
     Explain(UnitNames),
     /// Proxy stdin and stdout to a unix domain socket
     FdForward(FdForwardArguments),
-    /// Copy the units and their wanted states from another fleet, an old one too
+    /// Copy the units of another fleet, an old one too, through its API
     Import(ImportArguments),
     /// Print the journal of a unit in the cluster
     Journal(JournalArguments),

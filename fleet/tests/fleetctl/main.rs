@@ -120,6 +120,28 @@ macro_rules! stories {
     };
 }
 
+#[test]
+fn every_verb_explains_itself() {
+    use clap::CommandFactory;
+    let server = Server::with(three_machines(), Options { idle: true, ..Options::default() });
+    let help = |words: &[&str]| {
+        let output = fleetctl(&server, words);
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{words:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let usage = help(&[]);
+
+    assert!(usage.contains(env!("CARGO_PKG_VERSION")) && usage.contains("list-unit-files"), "{usage}");
+    for words in [&["help"][..], &["--help"], &["-h"], &["--h"]] {
+        assert!(help(words).contains("list-unit-files"), "{words:?}");
+    }
+    for verb in fleet::ctl::arguments::Arguments::command().get_subcommands() {
+        let name = verb.get_name();
+        assert!(help(&[name, "--help"]).contains(&format!("fleetctl {name}")), "{name}");
+        assert_eq!(help(&["help", name]).is_empty(), name == "help", "{name}");
+    }
+}
+
 stories! {
     cat destroy drain explain import_from_itself journal lists load old_habits
     rebalance replace restart ssh start status stop submit top unload usage waits
