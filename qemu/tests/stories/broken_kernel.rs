@@ -3,7 +3,7 @@
 use image_format::slot::Slot;
 use vm::firmware::Firmware;
 
-use crate::scene::{Scene, slot, throw_away, wait_until_up};
+use crate::scene::{Scene, slot, throw_away, wait_until_back};
 
 pub(crate) fn bios(scene: &Scene) {
     falls_through(scene, Firmware::Bios);
@@ -18,7 +18,7 @@ fn falls_through(scene: &Scene, firmware: Firmware) {
     let mut running = scene.damaged(&name, firmware, |map| {
         map.edit().zero(map.kernel(Slot::A), 1 << 20).unwrap();
     });
-    wait_until_up(&mut running);
+    wait_until_back(&mut running);
 
     assert_eq!(slot(&running), Slot::B);
     let kernels = running.console().text().unwrap().matches("Linux version ").count();

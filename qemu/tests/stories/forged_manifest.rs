@@ -6,7 +6,7 @@ use image_format::slot::Slot;
 use image_format::trailer;
 use vm::firmware::Firmware;
 
-use crate::scene::{PATIENCE, Scene, slot, throw_away, wait_until_up};
+use crate::scene::{PATIENCE, Scene, slot, throw_away, wait_until_back};
 
 pub(crate) fn unsigned(scene: &Scene) {
     is_refused(scene, "unsigned", |_, payload| Signed::<Manifest>::sign(payload, &[]).to_envelope());
@@ -39,7 +39,7 @@ fn is_refused(scene: &Scene, name: &str, forge: impl Fn(&[u8], Vec<u8>) -> Vec<u
     });
 
     let reason = running.expect("manifest", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
-    wait_until_up(&mut running);
+    wait_until_back(&mut running);
 
     assert!(reason.contains("manifest"), "{reason}");
     assert_eq!(slot(&running), Slot::B);

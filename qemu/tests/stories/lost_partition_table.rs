@@ -3,7 +3,7 @@
 use image_format::gpt;
 use vm::firmware::Firmware;
 
-use crate::scene::{Scene, throw_away, wait_until_up};
+use crate::scene::{Scene, throw_away, wait_until_back};
 
 pub(crate) fn bios(scene: &Scene) {
     boots(scene, Firmware::Bios);
@@ -20,6 +20,6 @@ fn boots(scene: &Scene, firmware: Firmware) {
         map.edit().zero(gpt::PRIMARY_OFFSET.get(), gpt::COPY_BYTES as u64).unwrap();
     });
 
-    wait_until_up(&mut running);
+    wait_until_back(&mut running);
     throw_away(running);
 }

@@ -147,9 +147,14 @@ impl Scene {
     }
 }
 
+/// Waits until ssh answers: the machine is back, which is all that a story of a fallback asks.
+pub(crate) fn wait_until_back(running: &mut Running) {
+    running.wait_for_ssh(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Waits until ssh answers and the boot has ended, and sees that it ended well.
 pub(crate) fn wait_until_up(running: &mut Running) {
-    running.wait_for_ssh(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    wait_until_back(running);
     let state = run(running, "systemctl is-system-running --wait || true");
     if state.trim() != "running" {
         let name = running.machine().name();

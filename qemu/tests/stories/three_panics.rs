@@ -3,7 +3,7 @@
 use image_format::slot::Slot;
 use vm::firmware::Firmware;
 
-use crate::scene::{PATIENCE, Scene, run, slot, throw_away, wait_until_up};
+use crate::scene::{PATIENCE, Scene, run, slot, throw_away, wait_until_back, wait_until_up};
 
 const UNIT: &str = "[Unit]
 Description=Panics in slot A
@@ -34,7 +34,7 @@ pub(crate) fn change_the_slot(scene: &Scene) {
     for _ in 0..3 {
         running.expect("Kernel panic", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     }
-    wait_until_up(&mut running);
+    wait_until_back(&mut running);
 
     assert_eq!(slot(&running), Slot::B);
     let panics = running.console().text().unwrap().matches("Kernel panic").count();
