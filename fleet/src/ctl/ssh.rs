@@ -26,9 +26,36 @@ pub fn run(session: &mut Session<'_>, arguments: &SshArguments) -> Outcome {
     if !is_host(&address) {
         return Err(Complaint::new("Could not determine address of machine."));
     }
+    let (late, words) = late_flags(words)?;
     let line = after_dashes(words).join(" ");
     let program = if line.is_empty() { SshProgram::Shell } else { SshProgram::Line(&line) };
-    over_ssh(session, &address, arguments.ssh_port, arguments.forward_agent, program)
+    let port = late.ssh_port.unwrap_or(arguments.ssh_port);
+    over_ssh(session, &address, port, arguments.forward_agent || late.forward_agent, program)
+}
+
+/// Flags typed after the machine.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct LateFlags {
+    forward_agent: bool,
+    ssh_port: Option<u16>,
+}
+
+/// Takes our own flags from the front of the command, where the original took them too: no command is
+/// called so.
+fn late_flags(mut words: &[String]) -> Result<(LateFlags, &[String]), Complaint> {
+    let mut flags = LateFlags::default();
+    while let Some((first, rest)) = words.split_first() {
+        match (first.as_str(), first.strip_prefix("--ssh-port=")) {
+            ("-A" | "--A" | "--forward-agent", _) => flags.forward_agent = true,
+            (_, Some(port)) => {
+                let refuse = |_| Complaint::new(format_args!("Unable to proceed: {port:?} is no port"));
+                flags.ssh_port = Some(port.parse().map_err(refuse)?);
+            }
+            _ => break,
+        }
+        words = rest;
+    }
+    Ok((flags, words))
 }
 
 /// What follows the first `--`, or everything if there is none.
@@ -67,6 +94,16 @@ fn of_either(session: &Session<'_>, lookup: Option<&String>) -> Result<String, C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_after_the_machine_are_ours_until_the_command_begins() {
+        let words = ["--ssh-port=2222", "-A", "ls", "-A"].map(str::to_owned);
+        let (flags, rest) = late_flags(&words).unwrap();
+
+        assert_eq!(flags, LateFlags { forward_agent: true, ssh_port: Some(2222) });
+        assert_eq!(rest, ["ls", "-A"]);
+        assert!(late_flags(&["--ssh-port=x".to_owned()]).is_err());
+    }
 
     #[test]
     fn words_up_to_the_first_dashes_are_dropped() {
