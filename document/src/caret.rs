@@ -25,6 +25,8 @@ const SECRET_KEYS: [&str; 12] = [
     "plain_text_passwd",
     "token",
 ];
+/// Of a longer line nothing is shown: nobody wrote it by hand.
+const LONGEST_LINE: usize = 4096;
 /// A longer line is cut around the mark.
 const WIDEST_LINE: usize = 160;
 
@@ -109,9 +111,9 @@ fn digits(number: u32) -> usize {
 
 fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<String> {
     let mark = diagnostic.at;
-    let line = sources.line(mark)?;
+    let line = sources.line(mark).filter(|line| line.len() <= LONGEST_LINE)?;
     let shown = match diagnostic.code {
-        Code::UnknownToken => only_marked(line, mark),
+        Code::UnknownToken if marks_token(line, mark) => only_marked(line, mark),
         _ => without_secret(line),
     };
     let (shown, column) = around(&shown, mark.column);
@@ -123,22 +125,44 @@ fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<S
     Some(format!("{gutter} |\n{number} | {shown}\n{gutter} | {pad}{carets}\n"))
 }
 
-/// The line with tabs and control characters made visible and the value of a secret key left out.
+/// The line with control characters as blanks and the values of secret keys as dots, column by column.
 fn without_secret(line: &str) -> String {
-    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let Some((key, value)) = line.split_once(':') else { return line };
-    let name = key.trim_start_matches([' ', '-', '{', '"', '\'']).trim_end_matches([' ', '"', '\'']);
-    let name = name.replace('-', "_").to_ascii_lowercase();
-    let indicator = matches!(value.trim(), "" | "|" | "|-" | "|+" | ">" | ">-" | "!!binary |");
-    let secret = SECRET_KEYS.contains(&name.as_str()) || name.ends_with("_private") || line.contains(", ");
-    let hidden = secret && !indicator && holds_secret(&line);
-    if hidden { format!("{key}: …") } else { line }
+    let mut shown: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let plain: String = shown.iter().collect::<String>().replace('-', "_").to_ascii_lowercase();
+    let plain: Vec<char> = plain.chars().collect();
+    for colon in (0..plain.len()).filter(|index| plain[*index] == ':') {
+        let name: String = plain[..colon].iter().collect();
+        let name = name.trim_end_matches([' ', '"', '\'']);
+        let start = name.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |end| end + 1);
+        let name = name.get(start..).unwrap_or_default().trim_start_matches('_');
+        if SECRET_KEYS.contains(&name) || name.ends_with("_private") {
+            hide_value(&mut shown, colon + 1);
+        }
+    }
+    shown.into_iter().collect()
 }
 
-/// Whether any secret key stands anywhere in the line, as in `- {name: a, passwd: b}`.
-fn holds_secret(line: &str) -> bool {
-    let line = line.replace('-', "_").to_ascii_lowercase();
-    SECRET_KEYS.iter().any(|key| line.contains(key)) || line.contains("_private")
+/// Hides a value: to its closing quote, to the end of its flow entry, or to the end of the line.
+fn hide_value(line: &mut [char], after: usize) {
+    let Some(start) = (after..line.len()).find(|index| line[*index] != ' ') else { return };
+    let rest: String = line[start..].iter().collect();
+    if matches!(rest.trim(), "|" | "|-" | "|+" | ">" | ">-" | ">+" | "!!binary |") {
+        return;
+    }
+    let in_flow = line[..start].contains(&'{');
+    let end = match line[start] {
+        quote @ ('"' | '\'') => (start + 1..line.len()).find(|index| line[*index] == quote),
+        '[' => (start..line.len()).find(|index| line[*index] == ']'),
+        _ if in_flow => (start..line.len()).find(|index| matches!(line[*index], ',' | '}')),
+        _ => None,
+    };
+    let end = end.unwrap_or(line.len());
+    line[start..end].fill('•');
+}
+
+/// Whether the mark covers a token and nothing else.
+fn marks_token(line: &str, mark: Mark) -> bool {
+    line.chars().nth(mark.column.saturating_sub(1) as usize) == Some('$')
 }
 
 /// Only the marked characters: the rest of the line belongs to a content.
@@ -191,9 +215,16 @@ mod tests {
 
     #[test]
     fn a_very_long_line_is_cut_around_the_mark() {
-        let text = rendered(&"x".repeat(100_000), Mark { part: 0, line: 1, column: 90_000, width: 50_000 });
+        let text = rendered(&"x".repeat(4000), Mark { part: 0, line: 1, column: 3000, width: 50_000 });
 
         assert!(text.len() < 1000, "{}", text.len());
+    }
+
+    #[test]
+    fn a_line_that_no_hand_wrote_is_not_shown() {
+        let text = rendered(&":".repeat(1 << 20), Mark { part: 0, line: 1, column: 9, width: 1 });
+
+        assert!(!text.contains("::"), "{text}");
     }
 
     #[test]

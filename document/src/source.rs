@@ -51,6 +51,8 @@ pub struct Source {
     pub text: String,
     /// The number of the text's first line in the file that people edit.
     pub first_line: u32,
+    /// The offset of each line, since every diagnostic asks for one.
+    lines: Vec<usize>,
 }
 
 /// Prints the name only: the text may hold secrets.
@@ -75,7 +77,10 @@ impl Sources {
     /// Adds a text that begins at a later line of the file that people edit.
     pub fn add_at(&mut self, name: impl Into<String>, text: impl Into<String>, first_line: u32) -> u16 {
         let number = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
-        self.parts.push(Source { name: name.into(), text: text.into(), first_line });
+        let text = text.into();
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        self.parts.push(Source { name: name.into(), text, first_line, lines });
         number
     }
 
@@ -101,7 +106,8 @@ impl Sources {
     #[must_use]
     pub fn line(&self, mark: Mark) -> Option<&str> {
         let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
-        self.part(mark.part)?.text.lines().nth(index)
+        let source = self.part(mark.part)?;
+        source.text[*source.lines.get(index)?..].lines().next()
     }
 }
 

@@ -16,7 +16,9 @@ use crate::source::Mark;
 /// No cloud hands over more than this.
 pub const MOST_BYTES: usize = 1 << 20;
 /// Nodes of the tree, those of expanded aliases included.
-pub const MOST_NODES: usize = 150_000;
+pub const MOST_NODES: usize = 50_000;
+/// Nodes that aliases may add to those that were written.
+const MOST_ALIASED: usize = 10_000;
 /// Bytes of all scalars, those of expanded aliases included.
 const MOST_TEXT: usize = 4 << 20;
 /// Levels of nesting, those of expanded aliases included.
@@ -270,6 +272,7 @@ struct Builder<'a> {
     open: Vec<Frame>,
     anchors: HashMap<usize, Anchor>,
     spent: Cost,
+    aliased: usize,
     root: Option<Node>,
     documents: usize,
 }
@@ -283,6 +286,7 @@ impl<'a> Builder<'a> {
             open: Vec::new(),
             anchors: HashMap::new(),
             spent: Cost::default(),
+            aliased: 0,
             root: None,
             documents: 0,
         }
@@ -394,6 +398,10 @@ impl<'a> Builder<'a> {
             return self.finish(Node { at, value: Value::Unreadable }, 0, 0);
         };
         let (cost, depth) = (target.cost, target.depth);
+        self.aliased = self.aliased.saturating_add(cost.nodes);
+        if self.aliased > MOST_ALIASED {
+            return Err(Box::new(too_large(at)));
+        }
         self.spend(cost, at)?;
         if self.open.len() + depth > DEEPEST {
             return Err(Box::new(too_deep(at)));
@@ -408,14 +416,7 @@ impl<'a> Builder<'a> {
         if self.spent.nodes <= MOST_NODES && self.spent.text <= MOST_TEXT {
             return Ok(());
         }
-        Err(Box::new(
-            Diagnostic::error(
-                Code::LimitExceeded,
-                at,
-                format!("the document grows past {MOST_NODES} values or {MOST_TEXT} bytes of text here"),
-            )
-            .help("aliases count as often as they are used"),
-        ))
+        Err(Box::new(too_large(at)))
     }
 
     /// A node is complete: it becomes the root, or a part of the innermost open collection.
@@ -477,6 +478,13 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+fn too_large(at: Mark) -> Diagnostic {
+    let message = format!(
+        "the document is too large here: at most {MOST_NODES} values, of them {MOST_ALIASED} by aliases, and {MOST_TEXT} bytes of text are read"
+    );
+    Diagnostic::error(Code::LimitExceeded, at, message).help("aliases count as often as they are used")
 }
 
 fn too_deep(at: Mark) -> Diagnostic {

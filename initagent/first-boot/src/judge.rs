@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use document::caret::{self, Excerpts};
+use document::diagnostic::Severity;
 use serde_json::json;
-use user_data::caret::{self, Excerpts};
 use user_data::container::References;
-use user_data::diagnostic::Severity;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
 use user_data::reading::{self, Handed, Reading};

@@ -5,12 +5,12 @@
 
 use std::fmt::Write;
 
+use document::caret::{self, Excerpts};
+use document::diagnostic::{Code, Diagnostics, Severity};
+use document::source::Sources;
 use serde_json::{Value, json};
-use user_data::caret::{self, Excerpts};
-use user_data::diagnostic::{Code, Diagnostics, Severity};
 use user_data::plan::Planned;
 use user_data::plan::text;
-use user_data::source::Sources;
 
 use crate::apply::Done;
 

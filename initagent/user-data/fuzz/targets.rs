@@ -1,15 +1,15 @@
 //! What each fuzz target does with its bytes. The fuzzer and the corpus test both include this file,
 //! so that a past crash is a plain test from then on.
 
-use user_data::caret::{self, Excerpts};
+use document::caret::{self, Excerpts};
+use document::diagnostic::Diagnostics;
+use document::source::Sources;
 use user_data::container::{self, References};
-use user_data::diagnostic::Diagnostics;
 use user_data::plan::order::Facts;
 use user_data::plan::step::{Fetch, Step};
 use user_data::plan::text::{self, Contents};
 use user_data::plan::{Plan, Stage};
 use user_data::reading::{self, Handed};
-use user_data::source::Sources;
 
 /// A payload in containers, whose references lead to the payload itself.
 pub(crate) fn container(bytes: &[u8]) {
@@ -28,7 +28,7 @@ pub(crate) fn ignition(bytes: &[u8]) {
     let part = sources.add("config.ign", content.clone());
     let mut found = Diagnostics::default();
     let plan = user_data::ignition::read(&content, part, &mut found);
-    let refused = found.worst() == Some(user_data::diagnostic::Severity::Error);
+    let refused = found.worst() == Some(document::diagnostic::Severity::Error);
     let only_access = plan.steps.iter().all(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
     assert!(!refused || only_access, "a refused configuration does something");
     print(&plan, &found, &sources);

@@ -4,9 +4,9 @@
 //! size, depth and number of values are bounded; a duplicate key stays in the tree, for its reader to
 //! report.
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::Mark;
-use crate::yaml::{Entry, Node, Scalar, Style, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::Mark;
+use document::yaml::{Entry, Node, Scalar, Style, Value};
 
 /// The largest document read.
 pub const MOST_BYTES: usize = 4 << 20;

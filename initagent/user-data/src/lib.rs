@@ -5,10 +5,8 @@
 //! place; no value of a content, password or key is ever printed.
 
 pub mod address;
-pub mod caret;
 pub mod cloudconfig;
 pub mod container;
-pub mod diagnostic;
 pub mod ignition;
 pub mod json;
 pub mod network;
@@ -18,9 +16,6 @@ pub mod plan;
 pub mod protected;
 pub mod reading;
 pub mod secret;
-pub mod source;
-pub mod spelling;
 pub mod ssh_key;
 pub mod systemd;
 pub mod tokens;
-pub mod yaml;

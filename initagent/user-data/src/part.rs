@@ -1,7 +1,7 @@
 //! One part of what was handed over, unpacked.
 
-use crate::diagnostic::Diagnostic;
 use crate::payload::{self, Kind};
+use document::diagnostic::Diagnostic;
 
 /// Bytes of one format, as a container held them or as they came.
 #[derive(Clone, Eq, PartialEq)]

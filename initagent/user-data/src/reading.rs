@@ -6,7 +6,6 @@
 
 use crate::cloudconfig::merge::{self, How};
 use crate::cloudconfig::{self, Config};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::ignition;
 use crate::network;
 use crate::part::Part;
@@ -14,9 +13,10 @@ use crate::payload::{self, Kind};
 use crate::plan::Plan;
 use crate::plan::order::{self, Facts, PartScript};
 use crate::secret::Secret;
-use crate::source::{At, Mark, Sources};
 use crate::tokens;
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark, Sources};
+use document::yaml::{Node, Value};
 
 /// Of documents and scripts; Ignition carries the contents of files and has its own bound.
 const MOST_BYTES: usize = 4 << 20;

@@ -4,9 +4,9 @@
 //! text and is reported, it never becomes an empty string. Substitution happens in values after the
 //! document was parsed, so an address can't break its syntax.
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::Mark;
-use crate::yaml::{Node, Style, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::Mark;
+use document::yaml::{Node, Style, Value};
 
 /// The addresses of this machine, as far as its platform knows them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_token_inside_a_literal_block_is_marked_on_its_own_line() {
         let mut found = Diagnostics::default();
-        let mut node = crate::yaml::parse("a: |\n  one\n  x $public_ipv6\n", 0, &mut found).unwrap();
+        let mut node = document::yaml::parse("a: |\n  one\n  x $public_ipv6\n", 0, &mut found).unwrap();
 
         substitute(&mut node, &known(), &mut found);
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use user_data::caret::{self, Excerpts};
+use document::caret::{self, Excerpts};
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use user_data::cloudconfig;
-use user_data::cloudconfig::document::Support;
+use user_data::cloudconfig::fields::Support;
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::reading::{self, Handed};

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use user_data::caret::{self, Excerpts};
+use document::caret::{self, Excerpts};
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};

@@ -6,13 +6,13 @@
 use std::fs;
 use std::path::Path;
 
+use document::diagnostic::Diagnostics;
+use document::yaml::{self, Node, Value};
 use proptest::prelude::*;
-use user_data::diagnostic::Diagnostics;
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::step::Step;
 use user_data::reading::{self, Handed};
-use user_data::yaml::{self, Node, Value};
 
 /// The documents of the golden tests.
 fn documents() -> Vec<String> {
@@ -122,7 +122,7 @@ proptest! {
 
         let reading = reading::read(&handed, &Facts::default());
 
-        let found = user_data::caret::render(&reading.found, &reading.sources, user_data::caret::Excerpts::Shown);
+        let found = document::caret::render(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
         prop_assert!(!found.contains(char::from(27)), "an escape code reaches the terminal");
     }
 }

@@ -5,13 +5,13 @@
 
 use std::collections::HashSet;
 
-use super::document::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::fields::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
 use crate::plan::step::{KeySource, Password};
 use crate::secret::Secret;
-use crate::source::{At, Mark};
 use crate::ssh_key;
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
+use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[
@@ -188,7 +188,7 @@ fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
         if KEY_TYPES.contains(&text.value.as_str()) {
             types.push(text.value);
         } else {
-            let diagnostic = super::document::bad_choice("ssh_genkeytypes", &text.value, text.at, KEY_TYPES);
+            let diagnostic = super::fields::bad_choice("ssh_genkeytypes", &text.value, text.at, KEY_TYPES);
             fields.refuse("ssh_genkeytypes", diagnostic, found);
         }
     }

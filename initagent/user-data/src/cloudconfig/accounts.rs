@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 
 use super::access::{authorized_keys, imports, is_account, is_hash};
-use super::document::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::fields::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
 use crate::plan::step::{Group, KeySource, Password, User};
 use crate::secret::Secret;
-use crate::source::{At, Mark};
-use crate::yaml::{Entry, Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
+use document::yaml::{Entry, Node, Value};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[key("users"), key("user"), key("groups")];

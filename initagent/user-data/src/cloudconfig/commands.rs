@@ -3,13 +3,13 @@
 //! Knows `runcmd`, `bootcmd`, `final_message`, `phone_home` and `power_state`. Refuses to run
 //! anything. Invariant: an argument that stands in a list reaches its program as it was written.
 
-use super::document::{Fields, Key, key, no_effect, text_of, wrong_type};
+use super::fields::{Fields, Key, key, no_effect, text_of, wrong_type};
 use crate::address;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{PhoneHome, Power};
 use crate::secret::Secret;
-use crate::source::At;
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] =
@@ -132,7 +132,7 @@ fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
         if POSTS.contains(&text.value.as_str()) {
             good.push(text.value);
         } else {
-            let diagnostic = super::document::bad_choice("post", &text.value, text.at, &POSTS);
+            let diagnostic = super::fields::bad_choice("post", &text.value, text.at, &POSTS);
             fields.refuse("post", diagnostic, found);
         }
     }

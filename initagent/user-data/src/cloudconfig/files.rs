@@ -9,15 +9,15 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::document::{Fields, Key, bad_choice, is_bare, key};
+use super::fields::{Fields, Key, bad_choice, is_bare, key};
 use crate::address;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner};
 use crate::protected;
 use crate::secret::Secret;
-use crate::source::At;
-use crate::spelling;
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::spelling;
+use document::yaml::{Node, Value};
 
 /// The key of the top level that this module reads.
 pub const KEYS: &[Key] = &[key("write_files")];
@@ -154,10 +154,10 @@ fn content(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Content> 
 fn headers(source: &Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
     let Some(node) = source.node("headers") else { return Vec::new() };
     let Value::Mapping(entries) = &node.value else {
-        found.push(super::document::wrong_type("a mapping", node).key(source.child("headers")));
+        found.push(super::fields::wrong_type("a mapping", node).key(source.child("headers")));
         return Vec::new();
     };
-    let value = |entry: &crate::yaml::Entry| super::document::text_of(&entry.value).map(|text| text.value);
+    let value = |entry: &document::yaml::Entry| super::fields::text_of(&entry.value).map(|text| text.value);
     entries.iter().filter_map(|entry| Some((entry.key.clone(), Secret::new(value(entry)?)))).collect()
 }
 

@@ -3,10 +3,10 @@
 //! Knows `hostname`, `fqdn` and their relatives. Refuses to cut a name short in silence. Invariant: a
 //! name that the kernel would refuse never becomes part of a plan.
 
-use super::document::{Fields, Key, key, no_effect};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::fields::{Fields, Key, key, no_effect};
 use crate::plan::step::HostsStyle;
-use crate::source::At;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[
@@ -113,7 +113,7 @@ fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsSty
         "true" | "yes" | "on" | "template" => HostsStyle::Full,
         "false" | "no" | "off" => return None,
         _ => {
-            let diagnostic = super::document::bad_choice(
+            let diagnostic = super::fields::bad_choice(
                 "manage_etc_hosts",
                 &text.value,
                 text.at,
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn identity(hostname: Option<&str>, fqdn: Option<&str>, prefer_fqdn: bool) -> Identity {
-        let at = |name: &str| At { value: name.to_owned(), at: crate::source::Mark::default() };
+        let at = |name: &str| At { value: name.to_owned(), at: document::source::Mark::default() };
         Identity { hostname: hostname.map(at), fqdn: fqdn.map(at), prefer_fqdn, ..Identity::default() }
     }
 

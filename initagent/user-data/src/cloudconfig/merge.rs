@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::At;
-use crate::yaml::{Entry, Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::{Entry, Node, Value};
 
 /// How each shape is merged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -252,7 +252,7 @@ fn same_index(old: Node, new: Node, how: How) -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::yaml;
+    use document::yaml;
 
     fn tree(text: &str) -> Node {
         yaml::parse(text, 0, &mut Diagnostics::default()).unwrap()

@@ -7,7 +7,7 @@
 pub mod access;
 pub mod accounts;
 pub mod commands;
-pub mod document;
+pub mod fields;
 pub mod files;
 pub mod identity;
 pub mod merge;
@@ -19,11 +19,11 @@ pub mod units;
 
 use std::sync::OnceLock;
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::At;
 use crate::tokens::{self, Addresses};
-use crate::yaml::{self, Entry, Node, Value};
-use document::{Fields, Key, key, translated};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::{self, Entry, Node, Value};
+use fields::{Fields, Key, key, translated};
 
 /// The image's own user.
 pub const DEFAULT_USER: &str = "core";

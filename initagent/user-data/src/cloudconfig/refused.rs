@@ -2,7 +2,7 @@
 //!
 //! Knows each by name, and what to do instead. Invariant: a known key is never called unknown.
 
-use super::document::{Key, no_effect, refused};
+use super::fields::{Key, no_effect, refused};
 
 const NO_PACKAGES: &str = "the image has no package manager: run it as a container, or put a static program into /opt/bin with `write_files`";
 const WHOLE_IMAGE: &str = "the system is updated as a whole image";

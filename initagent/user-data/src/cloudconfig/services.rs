@@ -3,12 +3,12 @@
 //! Knows each option's variable, and what etcd 3.5 no longer knows. Refuses values of the wrong type,
 //! one by one. Invariants: `false` and `0` can be set; a value can hold any character.
 
-use super::document::{Fields, Key, Support, bad_choice, key};
+use super::fields::{Fields, Key, Support, bad_choice, key};
 use crate::address;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::secret::Secret;
-use crate::source::{At, Mark};
 use crate::systemd;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
 
 mod options;
 

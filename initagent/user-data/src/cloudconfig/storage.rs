@@ -3,11 +3,11 @@
 //! Knows cloud-init's notations. Refuses a mount over the system itself. Invariant: no mount can keep
 //! the machine from booting: each gets `nofail`.
 
-use super::document::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::fields::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
 use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
-use crate::source::{At, Mark};
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
+use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[
@@ -36,7 +36,7 @@ pub const FS_KEYS: &[Key] = &[
     key("overwrite"),
     no_effect("replace_fs", "`overwrite` alone decides whether what is there is replaced"),
     key("extra_opts"),
-    super::document::refused("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
+    super::fields::refused("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
 ];
 
 const DEFAULT_FIELDS: [&str; 6] = ["", "", "auto", "defaults,nofail", "0", "2"];
@@ -279,7 +279,7 @@ fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) ->
         return Vec::new();
     };
     let path = fields.child("disk_setup");
-    let one = |entry: &crate::yaml::Entry, found: &mut Diagnostics| {
+    let one = |entry: &document::yaml::Entry, found: &mut Diagnostics| {
         let disk = device(&entry.key, aliases);
         disk_setup(&entry.value, disk, entry.key_at, format!("{path}.{}", entry.key), found)
     };

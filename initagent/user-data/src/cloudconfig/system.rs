@@ -3,10 +3,10 @@
 //! Knows which file takes each. Refuses what this image can't honour. Invariant: what is written here
 //! lies beside the image's own settings, in a drop-in where there is one.
 
-use super::document::{Fields, Key, key, no_effect, translated};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::{At, Mark};
-use crate::yaml::Value;
+use super::fields::{Fields, Key, key, no_effect, translated};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
+use document::yaml::Value;
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[

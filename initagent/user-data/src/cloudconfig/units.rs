@@ -3,14 +3,14 @@
 //! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to stop or hide what people
 //! get in by. Invariant: a bad unit costs itself only.
 
-use super::document::{Fields, Key, key};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::fields::{Fields, Key, key};
 use crate::plan::step::Verb;
 use crate::protected;
 use crate::secret::Secret;
-use crate::source::At;
 use crate::systemd::{self, UnitClass};
-use crate::yaml::Node;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::Node;
 
 /// The keys of a unit.
 pub const UNIT_KEYS: &[Key] = &[

@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::mime;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::part::Part;
-use crate::source::Mark;
-use crate::yaml::{self, Node, Scalar, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::Mark;
+use document::yaml::{self, Node, Scalar, Value};
 
 /// The entries of an archive.
 pub(super) fn parts(whole: &Part) -> Result<Vec<Part>, Diagnostic> {

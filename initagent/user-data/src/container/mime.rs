@@ -7,10 +7,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::diagnostic::{Code, Diagnostic};
 use crate::part::Part;
 use crate::payload::{self, Kind};
-use crate::source::Mark;
+use document::diagnostic::{Code, Diagnostic};
+use document::source::Mark;
 
 /// Levels of multipart in multipart.
 const DEEPEST: usize = 8;

@@ -14,12 +14,12 @@ use flate2::read::MultiGzDecoder;
 
 use crate::address;
 use crate::cloudconfig::files;
-use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::ignition;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::step::Fetch;
-use crate::source::Mark;
+use document::diagnostic::{Code, Diagnostic, Severity};
+use document::source::Mark;
 
 /// How many containers may lie in one another.
 pub const DEEPEST: usize = 8;

@@ -13,12 +13,12 @@ mod storage;
 mod systemd;
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::cloudconfig::document::{Fields, Key, key, no_effect, refused};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use crate::cloudconfig::fields::{Fields, Key, key, no_effect, refused};
 use crate::json;
 use crate::plan::step::Step;
 use crate::plan::{Origin, Plan, Stage};
-use crate::source::At;
+use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use document::source::At;
 
 /// The path of the whole document, as Ignition's own validator writes it.
 const ROOT: &str = "$";

@@ -5,13 +5,13 @@
 
 use crate::cloudconfig::DEFAULT_USER;
 use crate::cloudconfig::accounts::check_name;
-use crate::cloudconfig::document::{Fields, Key, key, refused};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::{Fields, Key, key, refused};
 use crate::plan::step::{Group, Password, Step, User};
 use crate::plan::{Plan, Stage};
 use crate::secret::Secret;
 use crate::ssh_key;
-use crate::yaml::Node;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::yaml::Node;
 
 use super::add;
 use super::storage::{each, flag, required, texts};
@@ -62,7 +62,7 @@ fn user(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
     let Some(name) = name(fields, found) else { return };
     let keys = keys(fields, found);
     let text = |fields: &mut Fields<'_>, name, found: &mut Diagnostics| {
-        let text: Option<crate::source::At<String>> = fields.text(name, found);
+        let text: Option<document::source::At<String>> = fields.text(name, found);
         text.map(|text| text.value).filter(|text| !text.is_empty() && !text.contains(['\n', ':']))
     };
     let hash = fields.text("passwordHash", found).map(|hash| hash.value);

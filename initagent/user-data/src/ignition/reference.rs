@@ -9,11 +9,11 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::cloudconfig::files;
-use crate::diagnostic::{Code, Diagnostic};
 use crate::json;
 use crate::plan::step::Fetch;
 use crate::secret::Secret;
-use crate::source::Mark;
+use document::diagnostic::{Code, Diagnostic};
+use document::source::Mark;
 
 use super::resource;
 

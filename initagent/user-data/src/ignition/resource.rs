@@ -6,13 +6,13 @@
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::address;
-use crate::cloudconfig::document::{Fields, Key, key, text_of};
+use crate::cloudconfig::fields::{Fields, Key, key, text_of};
 use crate::cloudconfig::files;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{Content, Fetch};
 use crate::secret::Secret;
-use crate::source::At;
-use crate::yaml::Node;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::Node;
 
 pub(super) const RESOURCE_KEYS: &[Key] =
     &[key("source"), key("compression"), key("httpHeaders"), key("verification")];

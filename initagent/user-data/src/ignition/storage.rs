@@ -3,11 +3,10 @@
 //! Knows which of a disk's options can be done with what is in the image. Refuses the others by name.
 //! Invariant: no path that the machine is reached through is written.
 
-use crate::cloudconfig::document::{Fields, Key, key, refused};
+use crate::cloudconfig::fields::{Fields, Key, key, refused};
 use crate::cloudconfig::files::clean_path;
 use crate::cloudconfig::identity::check as check_hostname;
 use crate::cloudconfig::storage::place_flaw;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::plan::step::{
     Account, Content, Directory, Existing, File, Filesystem, Link, Mount, Owner, Partition, PartitionSize,
     Partitioning, Step,
@@ -15,7 +14,8 @@ use crate::plan::step::{
 use crate::plan::{Plan, Stage};
 use crate::protected;
 use crate::secret::Secret;
-use crate::yaml::{Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::yaml::{Node, Value};
 
 use super::{add, resource};
 
@@ -223,7 +223,7 @@ fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut 
     }
     let format = format.map_or("none", |format| format.value);
     let text = |fields: &mut Fields<'_>, name, found: &mut Diagnostics| {
-        fields.text(name, found).map(|text: crate::source::At<String>| text.value)
+        fields.text(name, found).map(|text: document::source::At<String>| text.value)
     };
     let filesystem = Filesystem {
         device: device.clone(),

@@ -4,14 +4,14 @@
 //! enabled is started as well. Refuses units without which nobody gets in.
 //! Invariant: contents first, then one reload, then links, then starts.
 
-use crate::cloudconfig::document::{Fields, Key, key};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::{Fields, Key, key};
 use crate::plan::step::{Step, Verb};
 use crate::plan::{Origin, Plan, Stage};
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify, is_drop_in};
-use crate::yaml::Node;
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::yaml::Node;
 
 use super::add;
 use super::storage::{each, flag, required};

@@ -1,6 +1,6 @@
 use super::*;
 use crate::plan::text::{Contents, render};
-use crate::source::Sources;
+use document::source::Sources;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";
 

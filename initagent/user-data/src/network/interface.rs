@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::source::Mark;
+use document::source::Mark;
 
 /// One interface.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -11,15 +11,15 @@ mod value;
 mod version_1;
 mod version_2;
 
-use crate::cloudconfig::document::Key;
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::Key;
 use crate::json;
 use crate::payload;
 use crate::plan::step::Step;
 use crate::plan::{Origin, Plan, Stage};
 use crate::secret::Secret;
-use crate::source::Mark;
-use crate::yaml::{self, Entry, Node, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::Mark;
+use document::yaml::{self, Entry, Node, Value};
 use interface::Interface;
 
 /// More than this many interfaces, networks or services are a mistake or an attack.

@@ -7,9 +7,9 @@
 
 use std::net::IpAddr;
 
-use crate::cloudconfig::document::{Fields, Key, key};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::yaml::Node;
+use crate::cloudconfig::fields::{Fields, Key, key};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::yaml::Node;
 
 use super::interface::{Device, Interface, Kind, Route, Wiring};
 use super::value;

@@ -2,9 +2,9 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::caret::{Excerpts, render};
 use crate::plan::text::describe;
-use crate::source::Sources;
+use document::caret::{Excerpts, render};
+use document::source::Sources;
 
 /// The units and findings of a document, as a person reads them in review.
 fn printed(name: &str, content: &[u8]) -> String {

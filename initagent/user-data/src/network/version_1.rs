@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use crate::cloudconfig::document::{Fields, Key, key, no_effect};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::yaml::Node;
+use crate::cloudconfig::fields::{Fields, Key, key, no_effect};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::yaml::Node;
 
 use super::interface::{Device, Interface, Kind, Route, Wiring};
 use super::value;
@@ -209,7 +209,8 @@ impl Collected {
         for member in fields.texts(list, found) {
             self.wiring.masters.insert(member.value, (kind.section(), name.to_owned()));
         }
-        let Some(crate::yaml::Value::Mapping(entries)) = fields.node("params").map(|node| &node.value) else {
+        let Some(document::yaml::Value::Mapping(entries)) = fields.node("params").map(|node| &node.value)
+        else {
             return Vec::new();
         };
         let mut settings = Vec::new();
@@ -218,7 +219,7 @@ impl Collected {
             let short = written.strip_prefix(prefix).unwrap_or(&written);
             let option = options.iter().find(|(known, ..)| *known == short);
             let word =
-                crate::cloudconfig::document::text_of(&entry.value).and_then(|text| value::word(&text.value));
+                crate::cloudconfig::fields::text_of(&entry.value).and_then(|text| value::word(&text.value));
             match (option, word) {
                 (Some((_, setting, unit)), Some(word)) => settings.push((*setting, with_unit(&word, unit))),
                 (Some(_), None) => {

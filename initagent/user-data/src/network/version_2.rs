@@ -5,10 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::cloudconfig::document::{Fields, Key, key, no_effect, refused, text_of};
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::At;
-use crate::yaml::{Node, Value};
+use crate::cloudconfig::fields::{Fields, Key, key, no_effect, refused, text_of};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+use document::yaml::{Node, Value};
 
 use super::interface::{Device, Interface, Kind, Route, Wiring};
 use super::value;

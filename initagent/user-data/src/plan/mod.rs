@@ -8,7 +8,7 @@ pub mod order;
 pub mod step;
 pub mod text;
 
-use crate::source::Mark;
+use document::source::Mark;
 use step::Step;
 
 /// The stages of a first boot, in their order.

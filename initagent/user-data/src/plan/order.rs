@@ -11,9 +11,9 @@ use crate::cloudconfig::services::Settings;
 use crate::cloudconfig::units::Unit;
 use crate::cloudconfig::{Config, DEFAULT_USER};
 use crate::secret::Secret;
-use crate::source::{At, Mark};
 use crate::systemd::UnitClass;
 use crate::tokens::Addresses;
+use document::source::{At, Mark};
 
 /// What the machine's platform and history say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

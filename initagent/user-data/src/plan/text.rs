@@ -11,7 +11,7 @@ use super::step::{
 };
 use super::{Plan, Planned, When};
 use crate::address::shown as shown_address;
-use crate::source::Sources;
+use document::source::Sources;
 
 /// Whether contents of files, units and scripts are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

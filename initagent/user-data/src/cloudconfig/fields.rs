@@ -4,10 +4,10 @@
 //! mapping may have. Refuses to know what a field means. Invariant: each entry of a mapping is either
 //! read or reported.
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::{At, Mark};
-use crate::spelling;
-use crate::yaml::{Entry, Node, Style, Value};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::{At, Mark};
+use document::spelling;
+use document::yaml::{Entry, Node, Style, Value};
 
 /// A name that a mapping may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
