@@ -796,7 +796,7 @@ fn whatever_breaks_the_promises_hold() {
         live_through(seed);
         return;
     }
-    let lives: u64 = std::env::var("FLEET_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(16);
+    let lives: u64 = std::env::var("FLEET_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(10);
     let (mut steps, mut brakes) = (0, 0);
     for seed in 1..=lives {
         let (more_steps, more_brakes) = live_through(seed);
