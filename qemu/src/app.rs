@@ -6,7 +6,6 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,10 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
-use serde_json::json;
 use vm::acceleration::Acceleration;
 use vm::arguments::CONSOLE_LOG;
-use vm::bench::{self, Contender, Course, Race};
 use vm::disk;
 use vm::qmp::Qmp;
 use vm::registry::{Claim, Entry, On, Registry, State};
@@ -27,8 +24,9 @@ use vm::running::GuestError;
 use vm::terminal::{self, Ending, Line, Signals};
 use vm::{Machine, Running};
 
-use crate::cli::{Arguments, BenchBoot, How, List, Named, Run, Ssh, Start, Stop, Verb};
+use crate::cli::{Arguments, How, Named, Run, Ssh, Start, Stop, Verb};
 use crate::report::{note, print};
+use crate::{list, race};
 
 /// How a verb ended badly.
 #[derive(Debug)]
@@ -43,7 +41,7 @@ impl<E: Error + 'static> From<E> for Failure {
 /// A file of the user's that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {path}")]
-struct ReadError {
+pub(crate) struct ReadError {
     path: PathBuf,
     source: io::Error,
 }
@@ -69,9 +67,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Ssh(ssh) => shell(&registry()?, &ssh),
         Verb::Console(named) => console(&registry()?, &named),
         Verb::Stop(stop) => switch_off(&registry()?, &stop),
-        Verb::List(list) => show_list(&registry()?, &list),
+        Verb::List(list) => list::show(&registry()?, &list),
         Verb::Remove(named) => remove(&registry()?, &named),
-        Verb::BenchBoot(bench) => race(&bench),
+        Verb::BenchBoot(bench) => race::run(&bench),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "vm", &mut script);
@@ -357,67 +355,6 @@ fn is_off_by(entry: &Entry, deadline: Instant) -> bool {
     true
 }
 
-fn show_list(registry: &Registry, list: &List) -> Result<(), Failure> {
-    let entries = registry.list()?;
-    let rows: Vec<_> = entries.iter().map(row).collect();
-    if list.json {
-        let all: Vec<_> = rows.iter().map(Row::json).collect();
-        print(format!("{:#}\n", json!(all)));
-        return Ok(());
-    }
-    let mut text = format!("{:<20} {:<8} {:>5} {:<22} {}\n", "NAME", "STATE", "SSH", "FIRMWARE", "DISK");
-    for row in &rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{row}");
-    }
-    print(text);
-    Ok(())
-}
-
-struct Row {
-    name: String,
-    state: &'static str,
-    on: Option<On>,
-    machine: Option<Machine>,
-    kept: bool,
-}
-
-fn row(entry: &Entry) -> Row {
-    let (state, on) = match &entry.state {
-        State::Off => ("off", None),
-        State::Changing => ("changing", None),
-        State::On(on) => ("on", Some(on.clone())),
-    };
-    // One that is just being made has no description yet.
-    Row { name: entry.name.clone(), state, on, machine: Machine::open(&entry.folder).ok(), kept: entry.kept }
-}
-
-impl Row {
-    fn json(&self) -> serde_json::Value {
-        json!({
-            "name": self.name,
-            "state": self.state,
-            "kept": self.kept,
-            "pid": self.on.as_ref().map(|on| on.pid),
-            "qemu_pid": self.on.as_ref().map(|on| on.qemu),
-            "ssh_port": self.on.as_ref().map(|on| on.ssh_port),
-            "firmware": self.machine.as_ref().map(Machine::firmware),
-            "acceleration": self.machine.as_ref().map(Machine::acceleration),
-            "folder": self.machine.as_ref().map(|machine| machine.folder().display().to_string()),
-        })
-    }
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let port = self.on.as_ref().map_or_else(|| "-".to_owned(), |on| on.ssh_port.to_string());
-        let firmware =
-            self.machine.as_ref().map_or_else(String::new, |machine| machine.firmware().to_string());
-        let disk = if self.kept { "kept" } else { "removed when off" };
-        write!(f, "{:<20} {:<8} {port:>5} {firmware:<22} {disk}", self.name, self.state)
-    }
-}
-
 fn remove(registry: &Registry, named: &Named) -> Result<(), Failure> {
     let entry = registry.find(named.name.as_deref())?;
     registry.claim(&entry.name)?.remove()?;
@@ -425,49 +362,7 @@ fn remove(registry: &Registry, named: &Named) -> Result<(), Failure> {
     Ok(())
 }
 
-fn race(arguments: &BenchBoot) -> Result<(), Failure> {
-    let contender = |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<Contender, ReadError> {
-        let user_data = user_data.as_deref().map(read).transpose()?;
-        Ok(Contender { image: image.into(), user_data, user: user.to_owned() })
-    };
-    let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;
-    let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
-    let course = Course {
-        rounds: arguments.rounds,
-        firmware: arguments.hardware.firmware,
-        acceleration: arguments.hardware.accel,
-        cpus: arguments.hardware.cpus,
-        memory: arguments.hardware.memory,
-        within: Duration::from_secs(arguments.timeout),
-    };
-    let race = bench::race(&course, &ours, &theirs, |image, lap| {
-        note(format!("{}: first boot {:.1} s, second {:.1} s", image.display(), lap.first, lap.second));
-    })?;
-    print(if arguments.json { race_json(&race) } else { race_table(&race) });
-    Ok(())
-}
-
-fn race_json(race: &Race) -> String {
-    let value = json!({
-        "ours": race.ours, "theirs": race.theirs,
-        "first_ratio": race.first_ratio(), "second_ratio": race.second_ratio(),
-    });
-    format!("{value:#}\n")
-}
-
-fn race_table(race: &Race) -> String {
-    let mut text = format!("{:<12} {:>8} {:>8} {:>6}\n", "to ssh", "ours", "theirs", "ratio");
-    let mut row = |name: &str, of: fn(&bench::Lap) -> f64, ratio: f64| {
-        let ours = bench::median(race.ours.iter().map(of));
-        let theirs = bench::median(race.theirs.iter().map(of));
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<12} {ours:>6.1} s {theirs:>6.1} s {ratio:>6.2}");
-    };
-    row("first boot", |lap| lap.first, race.first_ratio());
-    row("second boot", |lap| lap.second, race.second_ratio());
-    text
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+/// Reads a file of the user's.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     fs::read(path).map_err(|source| ReadError { path: path.into(), source })
 }

@@ -2,6 +2,8 @@
 
 mod app;
 mod cli;
+mod list;
+mod race;
 mod report;
 
 use std::process::ExitCode;

@@ -1,0 +1,58 @@
+//! Races two images and shows the times.
+//!
+//! Knows the table's columns; the race itself is the library's.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use vm::bench::{self, Contender, Course, Race};
+
+use crate::app::{Failure, ReadError, read};
+use crate::cli::BenchBoot;
+use crate::report::{note, print};
+
+/// Runs it.
+pub(crate) fn run(arguments: &BenchBoot) -> Result<(), Failure> {
+    let contender = |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<Contender, ReadError> {
+        let user_data = user_data.as_deref().map(read).transpose()?;
+        Ok(Contender { image: image.into(), user_data, user: user.to_owned() })
+    };
+    let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;
+    let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
+    let course = Course {
+        rounds: arguments.rounds,
+        firmware: arguments.hardware.firmware,
+        acceleration: arguments.hardware.accel,
+        cpus: arguments.hardware.cpus,
+        memory: arguments.hardware.memory,
+        within: Duration::from_secs(arguments.timeout),
+    };
+    let race = bench::race(&course, &ours, &theirs, |image, lap| {
+        note(format!("{}: first boot {:.1} s, second {:.1} s", image.display(), lap.first, lap.second));
+    })?;
+    print(if arguments.json { race_json(&race) } else { race_table(&race) });
+    Ok(())
+}
+
+fn race_json(race: &Race) -> String {
+    let value = json!({
+        "ours": race.ours, "theirs": race.theirs,
+        "first_ratio": race.first_ratio(), "second_ratio": race.second_ratio(),
+    });
+    format!("{value:#}\n")
+}
+
+fn race_table(race: &Race) -> String {
+    let mut text = format!("{:<12} {:>8} {:>8} {:>6}\n", "to ssh", "ours", "theirs", "ratio");
+    let mut row = |name: &str, of: fn(&bench::Lap) -> f64, ratio: f64| {
+        let ours = bench::median(race.ours.iter().map(of));
+        let theirs = bench::median(race.theirs.iter().map(of));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<12} {ours:>6.1} s {theirs:>6.1} s {ratio:>6.2}");
+    };
+    row("first boot", |lap| lap.first, race.first_ratio());
+    row("second boot", |lap| lap.second, race.second_ratio());
+    text
+}
