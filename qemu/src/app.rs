@@ -57,6 +57,9 @@ struct DetachError {
 /// How long a guest gets after a polite request, when a person or a signal made it.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long QEMU may take to start, on a machine that is busy with others.
+const PREPARATION: Duration = Duration::from_mins(2);
+
 /// Runs one verb.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let root = arguments.state.unwrap_or_else(default_root);
@@ -221,17 +224,17 @@ fn detach(root: &Path, machine: &Machine, within: Duration) -> Result<(), Failur
         .stderr(log)
         .spawn()?;
     let registry = Registry::open(root)?;
-    let deadline = Instant::now() + within;
+    let prepared_by = Instant::now() + PREPARATION;
     let failed = |message: String| DetachError { name: name.to_owned(), message };
     loop {
         // A machine that could not start is gone again.
         if let Ok(State::On(on)) = registry.find(Some(name)).map(|entry| entry.state) {
-            return wait_and_tell(machine, on.ssh_port, deadline, &mut child);
+            return wait_and_tell(machine, on.ssh_port, Instant::now() + within, &mut child);
         }
         if child.try_wait()?.is_some() {
             return Err(failed(io::read_to_string(log_again)?.trim().to_owned()).into());
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= prepared_by {
             return Err(failed("it is still being prepared".to_owned()).into());
         }
         thread::sleep(Duration::from_millis(50));
