@@ -60,7 +60,20 @@ pub(crate) fn run(scene: &Scene, stories: &[Story]) -> ExitCode {
             });
         }
     });
-    summary(&reports.into_inner().unwrap(), begin.elapsed())
+    let reports =
+        reports.into_inner().unwrap().into_iter().map(|report| second_chance(scene, stories, report));
+    summary(&reports.collect::<Vec<_>>(), begin.elapsed())
+}
+
+/// A story that failed is told once more, alone: emulated machines on a host with neighbours miss deadlines
+/// that mean nothing. What failed first stays in the log.
+fn second_chance(scene: &Scene, stories: &[Story], report: Report) -> Report {
+    let story = stories.iter().find(|story| report.failure.is_some() && story.name == report.name);
+    let Some(story) = story else { return report };
+    println!("telling {} once more, alone", story.name);
+    let again = tell(scene, story);
+    print(&again);
+    again
 }
 
 fn tell(scene: &Scene, story: &Story) -> Report {
