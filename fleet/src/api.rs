@@ -16,7 +16,7 @@ mod commands;
 mod discovery;
 mod explain;
 mod fleet_lock;
-mod locks;
+pub(crate) mod locks;
 mod machines;
 mod metrics;
 mod router;

@@ -96,7 +96,8 @@ pub(super) async fn holder<R: Registry, L: RebootLocks>(
     }
 }
 
-fn to_wire(name: &GroupName, semaphore: &Semaphore) -> LockGroup {
+/// A group of reboot slots as both `fleetd` and `locksmithctl` tell it.
+pub(crate) fn to_wire(name: &GroupName, semaphore: &Semaphore) -> LockGroup {
     let holders = semaphore.holders.iter().map(|holder| LockHolder {
         id: holder.id.clone(),
         reason: holder.reason.clone(),

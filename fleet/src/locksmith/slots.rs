@@ -1,11 +1,12 @@
 //! The slots of one group, wherever they are kept.
 
 use super::arguments::{EtcdPlace, Place, Settings};
-use crate::api::schema::{LockGroup, LockHolder};
+use crate::api::locks;
+use crate::api::schema::LockGroup;
 use crate::ctl::client::{ApiError, Client};
 use crate::ctl::dial::{self, DialError};
 use crate::ctl::settings::Settings as ClientSettings;
-use crate::lock::semaphore::{GroupName, Semaphore};
+use crate::lock::semaphore::GroupName;
 use crate::lock::{LockError, RebootLocks};
 use crate::store::etcd::{EtcdSettings, EtcdStore};
 use std::io;
@@ -66,7 +67,7 @@ impl Slots {
         match &self.keeper {
             Keeper::Etcd { runtime, store } => {
                 let semaphore = runtime.block_on(store.group(&self.group)).map_err(lock_error)?;
-                Ok(to_group(&self.group, &semaphore))
+                Ok(locks::to_wire(&self.group, &semaphore))
             }
             Keeper::Fleetd(client) => Ok(client.lock_group(self.group.as_str())?),
         }
@@ -173,18 +174,4 @@ fn open_etcd(place: &EtcdPlace) -> Result<Keeper, SlotError> {
 fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, SlotError> {
     let path = path.as_ref();
     std::fs::read(path).map_err(|source| SlotError::Read { path: path.to_owned(), source })
-}
-
-fn to_group(name: &GroupName, semaphore: &Semaphore) -> LockGroup {
-    let holders = semaphore.holders.iter().map(|holder| LockHolder {
-        id: holder.id.clone(),
-        reason: holder.reason.clone(),
-        since: holder.since,
-    });
-    LockGroup {
-        available: semaphore.available(),
-        group: name.to_string(),
-        holders: holders.collect(),
-        max: semaphore.max,
-    }
 }
