@@ -2,9 +2,10 @@
 //!
 //! Knows exit codes. Refuses to know what was done.
 //! Invariant: nothing else in the program prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the module that reports")]
+#![expect(clippy::print_stderr, reason = "this is the module that reports")]
 
 use std::error::Error;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::app::RunError;
@@ -34,7 +35,8 @@ pub(crate) fn finish(outcome: Result<Report, RunError>) -> ExitCode {
     match outcome {
         Ok(Report { text, exit_code }) => {
             if !text.is_empty() {
-                println!("{}", text.trim_end_matches('\n'));
+                // Whoever closed the pipe, such as `head`, has read enough.
+                let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
             }
             ExitCode::from(exit_code)
         }
