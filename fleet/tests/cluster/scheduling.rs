@@ -192,18 +192,22 @@ fn a_drain_empties_a_node_and_ends(cluster: &Cluster) {
 fn every_daemon_restarts_and_no_unit_does(cluster: &Cluster) {
     let units =
         ["mongo@1.service", "mongo@2.service", "mongo@3.service", "zoned.service", "sidekick.service"];
-    let pids = |cluster: &Cluster| -> Vec<String> {
-        let home = |unit: &str| cluster.node(1).home(unit).unwrap_or(1);
-        units.iter().map(|unit| cluster.node(home(unit)).main_pid(unit)).collect()
+    // The drain before this one ended a moment ago: its units may still be on their way back.
+    let pids = |cluster: &Cluster| -> Option<Vec<String>> {
+        let pid = |unit: &&str| {
+            let home = cluster.node(1).home(unit)?;
+            Some(cluster.node(home).main_pid(unit)).filter(|pid| pid != "0")
+        };
+        units.iter().map(pid).collect()
     };
-    let before = pids(cluster);
+    let before = cluster.wait("every unit runs", 30, pids);
     for number in 1..=3 {
         let node = cluster.node(number);
         node.shell("systemctl restart fleet.service");
         cluster.wait("it is back", 30, |_| (node.get("/fleet/v1/machines").0 == 200).then_some(()));
     }
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(pids(cluster), before);
+    assert_eq!(cluster.wait("every unit still runs", 30, pids), before);
     assert_eq!(cluster.node(2).machines().len(), 3);
 }
 
