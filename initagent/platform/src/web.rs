@@ -5,30 +5,34 @@
 //! Invariant: no call outlives the total deadline, and no body larger than its limit is kept.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+mod client;
 mod link_local;
 mod privileged_port;
 
 use std::{
     cell::{Cell, RefCell},
+    sync::mpsc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use ureq::{
-    Agent,
-    config::Config,
-    http::{Request, StatusCode},
-    unversioned::transport::DefaultConnector,
+use ureq::{Agent, config::Config, unversioned::transport::DefaultConnector};
+
+use self::{
+    client::{Call, Client, Outcome, Token},
+    link_local::LinkLocalResolver,
+    privileged_port::PrivilegedPort,
 };
 
-use self::{link_local::LinkLocalResolver, privileged_port::PrivilegedPort};
-
-pub(crate) use self::link_local::link_local_bases;
+pub(crate) use self::{client::TokenScheme, link_local::link_local_bases};
 
 /// The largest metadata document read; real ones are a few KiB.
 pub(crate) const MAX_METADATA: u64 = 1 << 20;
 /// The largest user-data read; no cloud takes more than a few MiB.
 pub(crate) const MAX_USER_DATA: u64 = 16 << 20;
+
+/// How long one address may take before the next is asked as well: what browsers give IPv6 (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A token that is refused this often in one fetch is not going to be accepted.
 const MAX_REFUSED_TOKENS: u32 = 3;
@@ -77,54 +81,11 @@ pub struct Web {
 #[derive(Debug)]
 pub(crate) struct Service<'w> {
     web: &'w Web,
-    agent: Agent,
+    client: Client,
     bases: Vec<String>,
-    redirects: u32,
-    headers: Vec<(&'static str, String)>,
     /// The address that answered; from then on the only one asked.
     answering: Cell<Option<usize>>,
-    token: Option<(TokenScheme, RefCell<Token>)>,
-}
-
-/// How a service hands out the token that every other request must carry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenScheme {
-    /// Where to PUT the request for one.
-    pub(crate) path: &'static str,
-    /// The header to ask with.
-    pub(crate) ask: (&'static str, &'static str),
-    /// The header that carries the token.
-    pub(crate) send: &'static str,
-}
-
-#[derive(Debug)]
-enum Token {
-    Unasked,
-    Held(String),
-    /// The service has none to give: an older or lookalike one.
-    Unsupported,
-}
-
-/// One request, below the service's address.
-struct Call<'a> {
-    method: &'static str,
-    path: &'a str,
-    headers: &'a [(&'a str, &'a str)],
-    body: &'a [u8],
-    limit: u64,
-}
-
-/// What became of one attempt.
-enum Outcome {
-    Done(Option<Vec<u8>>),
-    Failed(WebError),
-    NewToken,
-    Retry {
-        cause: String,
-        after: Option<Duration>,
-    },
-    /// Nobody is listening at this address, so another one may be tried at once.
-    Silent(String),
+    token: RefCell<Token>,
 }
 
 impl Default for Timing {
@@ -166,12 +127,10 @@ impl Web {
         let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
         Service {
             web: self,
-            agent: self.agent.clone(),
+            client: Client::new(self.agent.clone(), self.timing, self.started + self.timing.total),
             bases,
-            redirects: 0,
-            headers: Vec::new(),
             answering: Cell::new(None),
-            token: None,
+            token: RefCell::default(),
         }
     }
 
@@ -189,7 +148,7 @@ impl Web {
     fn at(&self, url: &str) -> Service<'_> {
         let mut service = self.service(&[]);
         service.bases = vec![url.to_owned()];
-        service.redirects = MAX_REDIRECTS;
+        service.client.redirects = MAX_REDIRECTS;
         service
     }
 
@@ -218,7 +177,7 @@ impl Web {
 impl Service<'_> {
     /// Sends this header with every request.
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
+        self.client.headers.push((name, value.to_owned()));
         self
     }
 
@@ -232,13 +191,13 @@ impl Service<'_> {
 
     /// Asks from a source port that only root may use.
     pub(crate) fn with_privileged_port(mut self) -> Self {
-        self.agent = Agent::with_parts(config(), PrivilegedPort, LinkLocalResolver::default());
+        self.client.agent = Agent::with_parts(config(), PrivilegedPort, LinkLocalResolver::default());
         self
     }
 
     /// Gets a token first and sends it with every request.
     pub(crate) fn with_token(mut self, scheme: TokenScheme) -> Self {
-        self.token = Some((scheme, RefCell::new(Token::Unasked)));
+        self.client.tokens = Some(scheme);
         self
     }
 
@@ -266,14 +225,17 @@ impl Service<'_> {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, WebError> {
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let headers = headers.iter().map(own).collect();
+        let (path, body) = (path.to_owned(), body.to_owned());
         self.fetch(&Call { method, path, headers, body, limit: MAX_METADATA })
     }
 
     fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
-        self.fetch(&Call { method: "GET", path, headers: &[], body: &[], limit })
+        self.fetch(&Call::get(path, limit))
     }
 
-    fn fetch(&self, call: &Call<'_>) -> Result<Option<Vec<u8>>, WebError> {
+    fn fetch(&self, call: &Call) -> Result<Option<Vec<u8>>, WebError> {
         let mut refused_tokens = 0;
         let mut attempt = 0;
         loop {
@@ -284,7 +246,7 @@ impl Service<'_> {
                     refused_tokens += 1;
                     continue;
                 }
-                Outcome::NewToken => return Err(self.status_error(call, StatusCode::UNAUTHORIZED)),
+                Outcome::NewToken => return Err(WebError::Status { url: self.shown(call), status: 401 }),
                 Outcome::Retry { cause, after } => (cause, after.unwrap_or_default()),
                 Outcome::Silent(cause) => (cause, Duration::ZERO),
             };
@@ -298,136 +260,56 @@ impl Service<'_> {
         }
     }
 
-    /// Asks the address that answered before, or each in turn until one does.
-    fn ask_any(&self, call: &Call<'_>) -> Outcome {
-        let candidates = match self.answering.get() {
-            Some(index) => index..index + 1,
-            None => 0..self.bases.len(),
-        };
-        let mut last = Outcome::Silent("there is no address to ask".to_owned());
-        for index in candidates {
-            last = self.ask_with_token(index, call);
-            if !matches!(last, Outcome::Silent(_)) {
-                self.answering.set(Some(index));
-                break;
-            }
-        }
-        last
-    }
-
-    fn ask_with_token(&self, base: usize, call: &Call<'_>) -> Outcome {
-        let Some((scheme, token)) = &self.token else { return self.ask(base, call, None) };
-        if matches!(*token.borrow(), Token::Unasked) {
-            match self.new_token(base, *scheme) {
-                Ok(new) => *token.borrow_mut() = new,
-                Err(outcome) => return outcome,
-            }
-        }
-        let outcome = match &*token.borrow() {
-            Token::Held(value) => self.ask(base, call, Some((scheme.send, value))),
-            Token::Unasked | Token::Unsupported => self.ask(base, call, None),
-        };
-        if matches!(outcome, Outcome::NewToken) {
-            *token.borrow_mut() = Token::Unasked;
-        }
+    /// Asks the address that answered before, or all of them until one does.
+    fn ask_any(&self, call: &Call) -> Outcome {
+        let Some(index) = self.answering.get() else { return self.race(call) };
+        let (outcome, token) = self.client.ask(&self.bases[index], call, self.token.take());
+        self.token.replace(token);
         outcome
     }
 
-    fn new_token(&self, base: usize, scheme: TokenScheme) -> Result<Token, Outcome> {
-        let call = Call { method: "PUT", path: scheme.path, headers: &[scheme.ask], body: &[], limit: 4096 };
-        match self.ask(base, &call, None) {
-            Outcome::Done(Some(body)) => Ok(Token::Held(
-                String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),
-            )),
-            Outcome::Done(None)
-            | Outcome::NewToken
-            | Outcome::Failed(WebError::Status { status: 400..=499, .. }) => Ok(Token::Unsupported),
-            other => Err(other),
-        }
-    }
-
-    fn ask(&self, base: usize, call: &Call<'_>, token: Option<(&str, &str)>) -> Outcome {
-        let url = format!("{}{}", self.bases[base], call.path);
-        let left = self.web.left();
-        if left.is_zero() {
-            return Outcome::Retry { cause: "the time is up".to_owned(), after: None };
-        }
-        let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut request = Request::builder().method(call.method).uri(&url);
-        for (name, value) in own.chain(call.headers.iter().copied()).chain(token) {
-            request = request.header(name, value);
-        }
-        match request.body(call.body) {
-            Ok(request) => self.run(request, call, left),
-            Err(error) => {
-                Outcome::Failed(WebError::Address { url: self.shown(call), why: error.to_string() })
+    /// The first address at which anybody answers. The next one is asked when those before are silent, or
+    /// have taken longer than an answer from nearby does; who loses ends by its own deadline.
+    fn race(&self, call: &Call) -> Outcome {
+        let (sender, answers) = mpsc::channel();
+        let mut silent = Outcome::Silent("nobody answered".to_owned());
+        let mut asked = 0;
+        let mut unanswered = 0;
+        loop {
+            if let Some(base) = self.bases.get(asked) {
+                let (client, base, call, sender) =
+                    (self.client.clone(), base.clone(), call.clone(), sender.clone());
+                let index = asked;
+                // Nobody listens any more to who comes late.
+                thread::spawn(move || sender.send((index, client.ask(&base, &call, Token::Unasked))).ok());
+                asked += 1;
+                unanswered += 1;
+            }
+            if unanswered == 0 {
+                return silent;
+            }
+            let is_last = asked == self.bases.len();
+            let patience = if is_last { self.client.longest() } else { HEAD_START };
+            match answers.recv_timeout(patience) {
+                Ok((_, (outcome @ Outcome::Silent(_), _))) => {
+                    unanswered -= 1;
+                    silent = outcome;
+                }
+                Ok((index, (outcome, token))) => {
+                    self.answering.set(Some(index));
+                    self.token.replace(token);
+                    return outcome;
+                }
+                Err(_) if is_last => return silent,
+                Err(_) => {}
             }
         }
-    }
-
-    fn run(&self, request: Request<&[u8]>, call: &Call<'_>, left: Duration) -> Outcome {
-        let timing = self.web.timing;
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(Some(timing.request.min(left)))
-            .timeout_connect(Some(timing.connect.min(left)))
-            .max_redirects(self.redirects)
-            .build();
-        let mut response = match self.agent.run(request) {
-            Ok(response) => response,
-            Err(error) => return self.failed(call, &error),
-        };
-        let status = response.status();
-        if !status.is_success() {
-            let after =
-                response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-            return self.unsuccessful(call, status, after.map(Duration::from_secs));
-        }
-        match response.body_mut().with_config().limit(call.limit).read_to_vec() {
-            Ok(body) => Outcome::Done((status != StatusCode::NO_CONTENT && !body.is_empty()).then_some(body)),
-            Err(ureq::Error::BodyExceedsLimit(_)) => {
-                Outcome::Failed(WebError::TooLarge { url: self.shown(call), limit: call.limit })
-            }
-            Err(error) => Outcome::Retry { cause: format!("the answer broke off: {error}"), after: None },
-        }
-    }
-
-    fn unsuccessful(&self, call: &Call<'_>, status: StatusCode, after: Option<Duration>) -> Outcome {
-        let retry = || Outcome::Retry {
-            cause: format!("the server answered with status {}", status.as_u16()),
-            after,
-        };
-        match status.as_u16() {
-            404 => Outcome::Done(None),
-            401 => Outcome::NewToken,
-            // Azure says 410 while it moves the machine; 408 and 425 ask for a retry by name.
-            408 | 410 | 425 | 429 | 500.. => retry(),
-            _ => Outcome::Failed(self.status_error(call, status)),
-        }
-    }
-
-    fn failed(&self, call: &Call<'_>, error: &ureq::Error) -> Outcome {
-        match error {
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => {
-                Outcome::Failed(WebError::Address { url: self.shown(call), why: error.to_string() })
-            }
-            ureq::Error::Io(_)
-            | ureq::Error::Timeout(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed => Outcome::Silent(error.to_string()),
-            other => Outcome::Retry { cause: other.to_string(), after: None },
-        }
-    }
-
-    fn status_error(&self, call: &Call<'_>, status: StatusCode) -> WebError {
-        WebError::Status { url: self.shown(call), status: status.as_u16() }
     }
 
     /// The address for a message: without user, password or query, which may be secrets.
-    fn shown(&self, call: &Call<'_>) -> String {
+    fn shown(&self, call: &Call) -> String {
         let base = self.bases.get(self.answering.get().unwrap_or(0)).map_or("", String::as_str);
-        without_secrets(&format!("{base}{}", call.path))
+        call.shown(base)
     }
 }
 

@@ -73,6 +73,24 @@ fn a_service_on_ipv6_alone_tells_every_fact() {
 }
 
 #[test]
+fn an_address_that_hangs_holds_up_no_other() {
+    for platform in PLATFORMS {
+        let hanging = Service::start("127.0.0.1:0", Vec::new(), Manner::Hangs);
+        let service = Service::start("[::1]:0", routes(platform), Manner::Good);
+        let bases = match platform {
+            Platform::CloudConfigUrl | Platform::NoCloud => vec![service.base.as_str()],
+            _ => vec![hanging.base.as_str(), service.base.as_str()],
+        };
+        let begin = Instant::now();
+
+        let provision = ask(platform, &bases, PATIENT).unwrap();
+
+        assert_eq!(printed(&provision), golden(platform), "{platform}");
+        assert!(begin.elapsed() < PATIENT.request, "{platform} waited for the address that hangs");
+    }
+}
+
+#[test]
 fn a_silent_service_costs_the_total_deadline_and_no_more() {
     let refused = nobody();
     thread::scope(|scope| {
