@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 
 /// What is in a node besides Debian's minimum.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,etcd-server,etcd-client,iproute2,nftables,procps,openssh-server,openssh-client";
+/// How long to wait for what must come. It says nothing of how long that may take: the host may starve.
+const PATIENCE: Duration = Duration::from_mins(5);
 const TOOLS: [&str; 7] = ["mmdebstrap", "systemd-nspawn", "ip", "nft", "unshare", "nsenter", "flock"];
 
 /// How nodes differ from the usual ones.
@@ -37,6 +39,9 @@ pub(crate) struct Options {
     pub(crate) etcd: String,
     /// Whether etcd's writes reach the disk; tests of correctness need not wait for that.
     pub(crate) durable: bool,
+    /// How many seconds a machine may be silent; 30 unless told otherwise, so that a starved host is no
+    /// lost machine.
+    pub(crate) ttl: Option<u64>,
     /// The scheme of etcd's client URLs, `http` unless told otherwise.
     pub(crate) etcd_scheme: Option<&'static str>,
     /// How many nodes run etcd; all if not told.
@@ -125,7 +130,7 @@ impl Cluster {
         for node in &mut cluster.nodes {
             node.power_on(&tree);
         }
-        cluster.wait("all machines are there", 60, |cluster| {
+        cluster.wait("all machines are there", |cluster| {
             (cluster.nodes.iter().all(|node| node.machines().len() == count)).then_some(())
         });
         cluster
@@ -168,22 +173,61 @@ impl Cluster {
         self.nodes[number - 1].kill();
     }
 
-    /// Waits until `look` finds what it looks for, so many seconds at most.
-    pub(crate) fn wait<T>(&self, what: &str, seconds: u64, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+    /// Waits until `look` finds what it looks for.
+    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
             if let Some(found) = look(self) {
                 return found;
             }
-            if start.elapsed() > Duration::from_secs(seconds) {
-                self.lament(what, seconds);
+            if start.elapsed() > PATIENCE {
+                self.lament(what);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn lament(&self, what: &str, seconds: u64) -> ! {
-        let mut story = format!("not seen in {seconds} s: {what}\n");
+    /// Looks for so long, again and again, whether something stays as it is.
+    pub(crate) fn hold<T: PartialEq + std::fmt::Debug>(
+        &self,
+        what: &str,
+        span: Duration,
+        expected: &T,
+        look: impl Fn(&Self) -> T,
+    ) {
+        let start = Instant::now();
+        while start.elapsed() < span {
+            assert_eq!(look(self), *expected, "{what}");
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// Waits until an engine leads and every node does what it is told: a unit of its own starts on each
+    /// and goes again. Whatever was decided before has then been looked at by all of them.
+    pub(crate) fn settle(&self) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |node: &Node| format!("settled-{mark}@{}.service", node.number);
+        let asked = self.node(1);
+        for node in &self.nodes {
+            let text = format!(
+                "[Service]\nExecStart=/usr/bin/sleep infinity\n[X-Fleet]\nMachineID={}\n",
+                node.machine_id()
+            );
+            asked.put(&name(node), &text, "launched");
+        }
+        for node in &self.nodes {
+            self.wait("a node does what it is told", |_| asked.home(&name(node)));
+            asked.destroy(&name(node));
+        }
+        for node in &self.nodes {
+            let unit = name(node);
+            self.wait("a node lets go what it is told", |_| (node.active(&unit) == "inactive").then_some(()));
+        }
+    }
+
+    fn lament(&self, what: &str) -> ! {
+        let mut story = format!("not seen in {} s: {what}\n", PATIENCE.as_secs());
         for node in self.nodes.iter().filter(|node| node.is_on()) {
             let _ = writeln!(story, "--- node {}: units {}", node.number, node.get("/fleet/v1/units").1);
             let _ = writeln!(story, "states {}", node.get("/fleet/v1/state").1);
@@ -200,7 +244,7 @@ impl Cluster {
 
     /// The number of the node whose engine leads, as any node sees it.
     pub(crate) fn leader(&self) -> usize {
-        self.wait("an engine leads", 30, |cluster| {
+        self.wait("an engine leads", |cluster| {
             let node = cluster.nodes.iter().find(|node| node.is_on())?;
             let key = node.shell("ETCDCTL_API=3 etcdctl get --print-value-only /_coreos.com/fleet/leader");
             let record: Value = serde_json::from_str(key.trim()).ok()?;
@@ -210,7 +254,7 @@ impl Cluster {
 
     /// The number of the node whose etcd leads.
     pub(crate) fn etcd_leader(&self) -> usize {
-        self.wait("an etcd leads", 30, |cluster| {
+        self.wait("an etcd leads", |cluster| {
             cluster.nodes.iter().filter(|node| node.is_on()).find_map(|node| {
                 let status = node.shell("ETCDCTL_API=3 etcdctl endpoint status -w json");
                 let status: Value = serde_json::from_str(status.trim()).ok()?;
@@ -267,8 +311,9 @@ impl Node {
         fs::write(etc.join("hostname"), format!("core-{number:02}\n")).unwrap();
         fs::write(etc.join("default/etcd"), etcd_environment(number, count, options)).unwrap();
         let mine = options.node_config.get(&number).map_or("", String::as_str);
+        let (ttl, timeout) = options.ttl.map_or((30, 10), |ttl| (ttl, 1));
         let config = format!(
-            "etcd_servers={}\npublic_ip={}\nagent_ttl=5s\nmetadata=zone=z{number}\nlisten=unix:///run/fleet.sock\n{}\n{mine}\n",
+            "etcd_servers={}\npublic_ip={}\nagent_ttl={ttl}s\netcd_request_timeout={timeout}\nengine_reconcile_interval=1\nmetadata=zone=z{number}\nlisten=unix:///run/fleet.sock\n{}\n{mine}\n",
             etcd_servers(number, count, options),
             address(number),
             options.config
@@ -329,11 +374,7 @@ impl Node {
                 break init;
             }
             let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
-            assert!(
-                start.elapsed() < Duration::from_mins(1),
-                "node {} does not boot: {console}",
-                self.number
-            );
+            assert!(start.elapsed() < PATIENCE, "node {} does not boot: {console}", self.number);
             std::thread::sleep(Duration::from_millis(20));
         };
     }
@@ -364,8 +405,7 @@ impl Node {
         let _ = container.kill();
         let _ = container.wait();
         let start = Instant::now();
-        while Path::new(&format!("/proc/{}", self.init)).exists() && start.elapsed() < Duration::from_secs(10)
-        {
+        while Path::new(&format!("/proc/{}", self.init)).exists() && start.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.init = 0;
@@ -393,14 +433,20 @@ impl Node {
         fs::write(format!("/proc/{}/root{path}", self.init), content).unwrap();
     }
 
-    /// The process ID, inside, of the main process of a service.
-    pub(crate) fn main_pid(&self, service: &str) -> String {
-        self.shell(&format!("systemctl show -P MainPID {service}")).trim().to_owned()
+    /// The process ID, inside, of the main process of a service, while it has one.
+    pub(crate) fn main_pid(&self, service: &str) -> Option<String> {
+        let pid = self.shell(&format!("systemctl show -P MainPID {service}")).trim().to_owned();
+        (!pid.is_empty() && pid != "0").then_some(pid)
+    }
+
+    /// What systemd says of a unit's property.
+    pub(crate) fn property(&self, unit: &str, property: &str) -> String {
+        self.shell(&format!("systemctl show -P {property} '{unit}'")).trim().to_owned()
     }
 
     /// systemd's `ActiveState` of a unit.
     pub(crate) fn active(&self, unit: &str) -> String {
-        self.shell(&format!("systemctl show -P ActiveState '{unit}'")).trim().to_owned()
+        self.property(unit, "ActiveState")
     }
 
     /// Cuts all its cables, or mends them.
@@ -431,7 +477,8 @@ impl Node {
 
     /// Sends a signal to the main process of a service.
     pub(crate) fn signal(&self, service: &str, signal: &str) {
-        self.shell(&format!("kill -{signal} {}", self.main_pid(service)));
+        let pid = self.main_pid(service).unwrap();
+        self.shell(&format!("kill -{signal} {pid}"));
     }
 
     /// Asks its API; returns the status and the body.
@@ -492,14 +539,33 @@ impl Node {
     }
 
     fn put_body(&self, name: &str, body: &Value) {
-        let (status, text) = self.request("PUT", &format!("/fleet/v1/units/{name}"), Some(body));
-        assert!((200..300).contains(&status), "PUT {name} on node {}: {status} {text}", self.number);
+        self.order("PUT", &format!("/fleet/v1/units/{name}"), Some(body));
+    }
+
+    /// Gives an order, again while the node can't reach the store, as a person would.
+    pub(crate) fn order(&self, method: &str, path: &str, body: Option<&Value>) {
+        let start = Instant::now();
+        let mut failures = 0;
+        loop {
+            let (status, text) = self.request(method, path, body);
+            // What an answer that was lost did before is done.
+            if (200..300).contains(&status) || (failures > 0 && method == "DELETE" && status == 404) {
+                return;
+            }
+            let unreachable = status == 0 || status >= 500;
+            assert!(
+                unreachable && start.elapsed() < PATIENCE,
+                "{method} {path} on node {}: {status} {text}",
+                self.number
+            );
+            failures += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Removes a unit.
     pub(crate) fn destroy(&self, name: &str) {
-        let (status, text) = self.request("DELETE", &format!("/fleet/v1/units/{name}"), None);
-        assert_eq!(status, 204, "DELETE {name}: {text}");
+        self.order("DELETE", &format!("/fleet/v1/units/{name}"), None);
     }
 
     /// Which machine a unit is scheduled on, and how systemd calls it there, as this node sees it.
@@ -526,7 +592,7 @@ fn text(value: &Value) -> String {
 
 fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     let body = body.map(Value::to_string).unwrap_or_default();
     write!(
         stream,
@@ -572,8 +638,9 @@ fn etcd_environment(number: usize, count: usize, options: &Options) -> String {
     let peers: Vec<String> =
         (1..=voters).map(|peer| format!("n{peer}=http://{}:2380", address(peer))).collect();
     let here = address(number);
+    let patience = if options.ttl.is_some() { 1 } else { 3 };
     format!(
-        "ETCD_NAME=n{number}\nETCD_DATA_DIR=/var/lib/etcd/default\n\
+        "ETCD_HEARTBEAT_INTERVAL={patience}00\nETCD_ELECTION_TIMEOUT={patience}000\nETCD_NAME=n{number}\nETCD_DATA_DIR=/var/lib/etcd/default\n\
          ETCD_LISTEN_CLIENT_URLS={scheme}://0.0.0.0:2379\nETCD_ADVERTISE_CLIENT_URLS={scheme}://{here}:2379\n\
          ETCD_LISTEN_PEER_URLS=http://{here}:2380\nETCD_INITIAL_ADVERTISE_PEER_URLS=http://{here}:2380\n\
          ETCD_INITIAL_CLUSTER={}\nETCD_LOG_LEVEL=warn\nETCD_UNSAFE_NO_FSYNC={}\n{}\n",

@@ -72,7 +72,7 @@ fn certificates_decide_who_may_do_what() {
     let cluster = Cluster::boot(3, &options);
     let node = cluster.node(1);
     node.put("a.service", SLEEP, "launched");
-    cluster.wait("a runs", 60, |_| node.home("a.service"));
+    cluster.wait("a runs", |_| node.home("a.service"));
     let fleetctl = |who: &str, arguments: &str| {
         let line = format!(
             "fleetctl --endpoint=https://{}:49153 --ca-file=/etc/keys/ca.pem --cert-file=/etc/keys/{who}.pem --key-file=/etc/keys/{who}.key {arguments} 2>&1; echo \"exit $?\"",
@@ -81,8 +81,12 @@ fn certificates_decide_who_may_do_what() {
         cluster.node(3).shell(&line)
     };
 
-    assert!(fleetctl("admin", "list-units").contains("a.service"), "{}", fleetctl("admin", "list-units"));
-    assert!(fleetctl("reader", "list-units").contains("a.service"), "{}", fleetctl("reader", "list-units"));
+    for who in ["admin", "reader"] {
+        // Another node may hear of the unit a moment later.
+        cluster.wait("who may look sees the unit", |_| {
+            fleetctl(who, "list-units").contains("a.service").then_some(())
+        });
+    }
     let refused = fleetctl("reader", "destroy a.service");
     assert!(refused.contains("may only read"), "{refused}");
     assert!(node.home("a.service").is_some());
@@ -104,14 +108,17 @@ fn etcd_asks_for_a_password() {
     let users = "ETCDCTL_API=3; export ETCDCTL_API; etcdctl user add root:root; etcdctl user grant-role root root; \
                  etcdctl role add fleet; etcdctl role grant-permission fleet --prefix=true readwrite /_coreos.com/fleet/; \
                  etcdctl user add fleet:secret; etcdctl user grant-role fleet fleet; etcdctl auth enable";
-    let drop_in = format!("[Service]\nExecStartPre=/usr/bin/bash -c '{users}; true'\n");
+    let drop_in = format!(
+        "[Service]\nExecStartPre=/usr/bin/bash -c 'until ETCDCTL_API=3 etcdctl get x 2>&1 | grep -q \"user name is empty\"; do \
+         {users}; sleep 0.1; done'\n"
+    );
     let files =
         BTreeMap::from([("/etc/systemd/system/fleet.service.d/users.conf".to_owned(), drop_in.into_bytes())]);
     let cluster = Cluster::boot(1, &Options { config, files, ..Options::default() });
     let node = cluster.node(1);
 
     node.put("a.service", SLEEP, "launched");
-    cluster.wait("a runs", 30, |_| node.home("a.service"));
+    cluster.wait("a runs", |_| node.home("a.service"));
     let refused = node.shell("ETCDCTL_API=3 etcdctl get --prefix /_coreos.com/fleet/ 2>&1");
     assert!(refused.contains("user name is empty"), "{refused}");
 }

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 /// Runs the program with nothing in its environment.
 fn run(folder: &Path, path: &str, words: &[&str]) -> Output {
     Command::new("timeout")
-        .args(["60", env!("CARGO_BIN_EXE_fleetctl")])
+        .args(["300", env!("CARGO_BIN_EXE_fleetctl")])
         .args(words)
         .current_dir(folder)
         .env_clear()

@@ -16,11 +16,14 @@ use std::time::{Duration, Instant};
 use support::{Options, Server, three_machines, write};
 use tempfile::TempDir;
 
+/// How long to wait for what must come; the host may starve.
+const PATIENCE: Duration = Duration::from_mins(5);
+
 type Seen = (Option<i32>, String, String);
 
 fn locksmithctl(endpoint: &str, path: &str, words: &str) -> Seen {
     let output = Command::new("timeout")
-        .args(["60", env!("CARGO_BIN_EXE_locksmithctl")])
+        .args(["300", env!("CARGO_BIN_EXE_locksmithctl")])
         .args(words.split(' ').filter(|word| !word.is_empty()))
         .env_clear()
         .env("PATH", path)
@@ -174,6 +177,21 @@ impl Etcd {
             eprintln!("skipped: this test needs Debian's etcd-server");
             return None;
         }
+        // A port that is free now may be somebody's a moment later: then etcd ends, and gets others.
+        let start = Instant::now();
+        loop {
+            let mut etcd = Self::spawn();
+            while etcd.child.try_wait().unwrap().is_none() {
+                if etcd.is_healthy() {
+                    return Some(etcd);
+                }
+                assert!(start.elapsed() < PATIENCE, "etcd did not come up in {PATIENCE:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    fn spawn() -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (port, peer) = (free(), free());
         let folder = tempfile::tempdir().unwrap();
@@ -187,13 +205,7 @@ impl Etcd {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let etcd = Self { child, port, _folder: folder };
-        let start = Instant::now();
-        while !etcd.is_healthy() {
-            assert!(start.elapsed() < Duration::from_mins(1), "etcd did not come up within a minute");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(etcd)
+        Self { child, port, _folder: folder }
     }
 
     fn is_healthy(&self) -> bool {
