@@ -42,6 +42,12 @@ use systemd::{Activity, News, Systemd, SystemdError};
 
 /// States written with one transaction.
 const STATES_AT_ONCE: usize = 100;
+/// How long further states are gathered after so many were told, so that one is told at once and a flood
+/// of them with few transactions.
+const GATHER_EACH: Duration = Duration::from_millis(1);
+const GATHER_MOST: Duration = Duration::from_millis(100);
+/// How many names one line of the log may hold.
+const NAMES_AT_ONCE: usize = 8;
 /// How long to wait before a failed task is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -77,6 +83,8 @@ pub struct Agent {
     /// Units whose state may differ from what was published.
     dirty: BTreeSet<UnitName>,
     retry: Option<Instant>,
+    /// Until when states are gathered before they are told.
+    gather_until: Instant,
 }
 
 impl Agent {
@@ -112,6 +120,7 @@ impl Agent {
             published: BTreeMap::new(),
             unsure: BTreeSet::new(),
             retry: None,
+            gather_until: Instant::now(),
         };
         agent.look_at_units().await.map_err(|source| AgentError::Systemd { source })?;
         Ok(agent)
@@ -141,13 +150,17 @@ impl Agent {
             }
             let held_lease = *lease.borrow_and_update();
             self.mind_the_fence(held_lease).await;
+            let mut tell = None;
             if self.may_act(held_lease) {
                 if std::mem::take(&mut due) {
                     self.act().await;
                 }
-                self.publish().await;
+                if Instant::now() >= self.gather_until {
+                    self.publish().await;
+                }
+                tell = (!self.dirty.is_empty()).then_some(self.gather_until);
             }
-            let wake = [self.retry, self.fence.wake(held_lease)].into_iter().flatten().min();
+            let wake = [self.retry, self.fence.wake(held_lease), tell].into_iter().flatten().min();
             tokio::select! {
                 change = changes.recv() => due |= self.observe(&change.unwrap_or(Change::Everything)),
                 Some(news) = news.recv() => due |= self.hear(news).await,
@@ -333,9 +346,11 @@ impl Agent {
         let mut ready = Vec::with_capacity(units.len());
         for unit in units {
             if self.held.contains_key(unit) && self.may_start(unit).await {
-                tracing::info!(%unit, "starting");
                 ready.push(unit.clone());
             }
+        }
+        if !ready.is_empty() {
+            tracing::info!(units = %names(&ready), "starting");
         }
         let outcomes = self.systemd.start_all(&ready).await;
         for (unit, outcome) in ready.iter().zip(outcomes) {
@@ -414,9 +429,10 @@ impl Agent {
                 tracing::warn!(reason = %chain(&error), "systemd could not read its configuration anew");
             }
         }
+        tracing::info!(units = %names(&loaded), "loaded");
         for unit in loaded {
             let Some(wish) = self.wanted.get(&unit) else { continue };
-            tracing::info!(%unit, hash = %wish.file.hash().short(), "loaded");
+            tracing::debug!(%unit, hash = %wish.file.hash().short(), "loaded");
             let held = Held { hash: wish.file.hash(), job: JobState::Loaded, restarts: wish.restarts };
             self.held.insert(unit.clone(), held);
             self.errors.remove(&unit);
@@ -491,6 +507,8 @@ impl Agent {
                 news.push((unit, record));
             }
         }
+        self.gather_until = Instant::now()
+            + GATHER_EACH.saturating_mul(u32::try_from(news.len()).unwrap_or(u32::MAX)).min(GATHER_MOST);
         for chunk in news.chunks(STATES_AT_ONCE) {
             let then = chunk.iter().map(|(unit, record)| writes::state(&me, unit, record.as_ref())).collect();
             if let Err(error) = self.store.commit(&Write { when: Vec::new(), then }).await {
@@ -585,6 +603,13 @@ pub enum AgentError {
     Systemd { source: SystemdError },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: std::io::Error },
+}
+
+/// Units for the log, the first of many.
+fn names(units: &[UnitName]) -> String {
+    let first: Vec<&str> = units.iter().take(NAMES_AT_ONCE).map(UnitName::as_str).collect();
+    let more = units.len() - first.len();
+    if more == 0 { first.join(" ") } else { format!("{} and {more} more", first.join(" ")) }
 }
 
 async fn sleep_until(instant: Option<Instant>) {

@@ -135,15 +135,20 @@ async fn run_parts(settings: Settings) -> Result<(), DaemonError> {
     let lease = presence.lease();
     parts.spawn(async move { staying.run().await });
     let agent = tokio::spawn(agent.run(news, lease, purged));
-    if !settings.disable_engine {
+    let engine = (!settings.disable_engine).then(|| {
         let engine = Engine::new(me, store.clone(), engine_settings(&settings), metrics.clone());
-        parts.spawn(Box::pin(async move { engine.run().await }));
-    }
+        parts.spawn(Box::pin(async move { engine.run().await }))
+    });
     serve(&settings, &store, &metrics, &stopped, &mut parts)?;
     parts.spawn(announce_health(store.clone()));
 
     wait_for_stop(&store).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    if let Some(engine) = engine {
+        // Another engine leads at once, instead of after the TTL of the leadership.
+        engine.abort();
+        store.resign().await;
+    }
     if settings.stop_units_on_exit {
         purge.send_replace(true);
         // The agent returns when everything is down; a panic in it has been reported already.

@@ -33,6 +33,8 @@ use crate::{
 
 /// The most conditions and the most operations etcd takes in one transaction is 128.
 const LARGEST_TRANSACTION: usize = 120;
+/// Up to this many decisions of one plan stand in the log one by one.
+const DECISIONS_TOLD: usize = 16;
 /// How often unused unit files are looked for.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -231,9 +233,20 @@ impl Engine {
     /// Writes what the mind wants; `false` when the leadership is lost.
     async fn write_plan(&self, mind: &mut Converger, plan: Plan, created: i64) -> bool {
         let mut wishes: Vec<(UnitName, Option<Write>)> = Vec::new();
+        // A flood of decisions must not become a flood in the journal.
+        let few = plan.decisions.len() <= DECISIONS_TOLD;
+        if !few {
+            tracing::info!(count = plan.decisions.len(), first = %plan.decisions[0].unit, "decided on many units");
+        }
         self.store.look(|picture| {
             for decision in &plan.decisions {
-                tracing::info!(unit = %decision.unit, from = ?decision.from, to = ?decision.to, reason = %decision.reason, "decided");
+                let (unit, from, to, reason) =
+                    (&decision.unit, &decision.from, &decision.to, &decision.reason);
+                if few {
+                    tracing::info!(%unit, ?from, ?to, %reason, "decided");
+                } else {
+                    tracing::debug!(%unit, ?from, ?to, %reason, "decided");
+                }
                 self.metrics.decided(&decision.reason, decision.to.is_some());
                 wishes.push((decision.unit.clone(), writes::decision(picture, decision)));
             }

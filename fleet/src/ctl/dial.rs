@@ -26,7 +26,7 @@ use ureq::unversioned::transport::{
 };
 
 /// Connections kept for the next request: as many as work at once.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 32;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::thread;
 
-/// How many are under way at once.
-const AT_ONCE: usize = 8;
+/// How many are under way at once: a server commits together what comes together.
+const AT_ONCE: usize = 32;
 /// Up to this many are done one after the other: a person sees them placed in the order they were typed.
 const FEW: usize = 8;
 

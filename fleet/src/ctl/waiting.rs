@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How often to look where there is no watch.
 const POLL: Duration = Duration::from_millis(250);
-/// How long events are gathered before looking again.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long events are gathered before looking again, at least and at most. In between, a look that takes
+/// long is taken seldom: at most a fifth of the time is spent on looking.
+const GATHER: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// Up to this many units are asked for one by one; beyond, whole lists are read.
 const FEW: usize = 8;
 
@@ -70,27 +71,35 @@ impl Patience {
 #[derive(Debug)]
 pub struct Alarm {
     changes: Option<Receiver<()>>,
+    /// When the last wait ended: a look began then.
+    woke: Instant,
 }
 
 impl Alarm {
     /// Starts to listen. Open it before the change is asked for, and no wake-up is missed.
     #[must_use]
     pub fn open(client: &Client) -> Self {
-        let Ok(events) = client.watch() else { return Self { changes: None } };
+        let Ok(events) = client.watch() else { return Self::silent() };
         let (sender, receiver) = channel();
         // The thread ends with the stream, with the receiver, or with the process.
         std::thread::spawn(move || events.map(|_| sender.send(())).find(Result::is_err));
-        Self { changes: Some(receiver) }
+        Self { changes: Some(receiver), woke: Instant::now() }
     }
 
     /// Never rings: looks every 250 ms.
     #[must_use]
-    pub const fn silent() -> Self {
-        Self { changes: None }
+    pub fn silent() -> Self {
+        Self { changes: None, woke: Instant::now() }
+    }
+
+    /// The first look begins now.
+    fn ready(&mut self) {
+        self.woke = Instant::now();
     }
 
     /// Sleeps until something changed, at most until `deadline`.
     pub fn wait(&mut self, deadline: Option<Instant>) {
+        let looked = self.woke.elapsed();
         let longest = if self.changes.is_some() { ATTEMPT } else { POLL };
         let left = deadline.map_or(longest, |at| at.saturating_duration_since(Instant::now()).min(longest));
         let outcome = self.changes.as_ref().map(|changes| changes.recv_timeout(left));
@@ -99,10 +108,12 @@ impl Alarm {
             Some(Err(RecvTimeoutError::Disconnected)) => self.changes = None,
             Some(Err(RecvTimeoutError::Timeout)) => {}
             Some(Ok(())) => {
-                std::thread::sleep(GATHER);
+                let (shortest, longest) = GATHER;
+                std::thread::sleep((looked * 4).clamp(shortest, longest).min(left.max(shortest)));
                 self.changes.iter().flat_map(Receiver::try_iter).for_each(drop);
             }
         }
+        self.woke = Instant::now();
     }
 }
 
@@ -115,6 +126,7 @@ pub fn for_state(
     patience: Patience,
     alarm: &mut Alarm,
 ) -> Result<(), Complaint> {
+    alarm.ready();
     let started = Instant::now();
     let deadline = patience.deadline(started);
     let mut hint_at = Some(started + ATTEMPT);
@@ -150,6 +162,7 @@ pub fn for_active(
     patience: Patience,
     alarm: &mut Alarm,
 ) -> Result<(), Complaint> {
+    alarm.ready();
     let mut pending: Vec<&Unit> = units.iter().collect();
     let mut inactive_since = Instant::now();
     let deadline = patience.deadline(inactive_since);
@@ -200,6 +213,7 @@ pub fn for_content(
     patience: Patience,
     alarm: &mut Alarm,
 ) -> Result<(), Complaint> {
+    alarm.ready();
     let deadline = patience.deadline(Instant::now());
     let mut pending: Vec<&Unit> = units.iter().collect();
     loop {
@@ -239,6 +253,7 @@ pub fn for_disappearance(
     patience: Patience,
     alarm: &mut Alarm,
 ) -> Result<(), Complaint> {
+    alarm.ready();
     let deadline = patience.deadline(Instant::now());
     let mut pending = unique(names);
     loop {
@@ -267,6 +282,7 @@ pub fn for_empty_machine(
     limit: Option<Duration>,
     alarm: &mut Alarm,
 ) -> Result<(), Complaint> {
+    alarm.ready();
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
         let left = session.client.units()?.into_iter().filter(|unit| unit.machine_id == machine).count();

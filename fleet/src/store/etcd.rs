@@ -7,13 +7,14 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod follow;
+mod gather;
 pub(crate) use follow::chain;
 pub mod lease;
 pub mod locks;
 
 use std::{
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use std::{
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp,
 };
+use gather::Gathering;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
@@ -66,6 +68,10 @@ pub enum StoreError {
     Timeout { action: &'static str, endpoint: String, limit: Duration },
     #[error("{endpoint} ended the watch: {reason}")]
     WatchEnded { endpoint: String, reason: String },
+    #[error("the one who asked for the transaction went away with it")]
+    Abandoned,
+    #[error(transparent)]
+    Joint(Arc<StoreError>),
     #[error("the lease is gone")]
     LeaseGone,
     #[error("the store needs a reader of format {needed}, this fleetd reads up to {known}: update it")]
@@ -108,6 +114,7 @@ pub struct Hearing {
 pub struct EtcdStore {
     settings: EtcdSettings,
     connection: tokio::sync::Mutex<Connection>,
+    gathering: Gathering,
     picture: RwLock<Picture>,
     revision: watch::Sender<i64>,
     changes: broadcast::Sender<Change>,
@@ -129,6 +136,7 @@ impl EtcdStore {
             picture: RwLock::new(Picture::of(Keys::under(&settings.prefix))),
             settings,
             connection: tokio::sync::Mutex::default(),
+            gathering: Gathering::default(),
             revision: watch::Sender::new(0),
             changes,
             hearing: watch::Sender::new(hearing),
@@ -214,12 +222,7 @@ impl EtcdStore {
     pub async fn commit(&self, write: &Write) -> Result<Committed, StoreError> {
         let txn = self.look(|picture| self.txn(picture.keys(), write));
         let response = self.request("write", async |mut client| client.txn(txn).await).await?;
-        let header = response.header();
-        self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
-        Ok(Committed {
-            succeeded: response.succeeded(),
-            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
-        })
+        Ok(self.committed(&response))
     }
 
     fn txn(&self, keys: &Keys, write: &Write) -> Txn {
@@ -349,7 +352,7 @@ impl EtcdStore {
                 Err(CommandError::NotFound(_)) if uncertain => return Ok(()),
                 write => write?,
             };
-            match self.commit(&write).await {
+            match self.commit_among_others(write).await {
                 Ok(committed) => {
                     // Late is no failure: the write happened.
                     self.reached(committed.revision).await;

@@ -4,7 +4,10 @@
 //! dropped it before that plus the TTL. Invariant: [`Lease::deadline`] never claims more than etcd
 //! granted.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
@@ -59,6 +62,16 @@ impl EtcdStore {
     /// Gives a lease back, with all that lives by it.
     pub async fn revoke(&self, id: i64) -> Result<(), StoreError> {
         self.request("give back a lease", async |mut client| client.lease_revoke(id).await).await.map(drop)
+    }
+
+    /// Gives the leadership back, if this process has it, so that another one need not wait for its end.
+    pub async fn resign(&self) {
+        let lease = self.leader_lease.swap(0, Ordering::Relaxed);
+        if lease != 0
+            && let Err(error) = self.revoke(lease).await
+        {
+            tracing::debug!(reason = %super::follow::chain(&error), "the leadership ends with its lease");
+        }
     }
 
     /// Renews a lease every third of its time; returns when etcd says it is gone, or when nobody
