@@ -4,7 +4,10 @@
 //! reads as absent, so that one odd field costs that fact and no other.
 //! Invariant: a document is bounded in size before it gets here, and in depth and nodes here.
 
-use serde::de::DeserializeOwned;
+use document::{
+    diagnostic::Diagnostics,
+    yaml::{self, Node, Scalar, Style},
+};
 use serde_json::Value;
 
 /// An empty map takes 600 bytes of memory and two of a document, so their number is bounded too.
@@ -91,25 +94,43 @@ fn count(bytes: &[u8], marks: &[u8]) -> usize {
     bytes.iter().filter(|byte| marks.contains(byte)).count()
 }
 
-/// A YAML document as `T`, in bounds that no honest metadata reaches.
-pub(crate) fn yaml<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let options = serde_saphyr::options! {
-        strict_booleans: true,
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_depth: 32,
-            max_nodes: 50_000,
-            max_aliases: 0,
-            max_anchors: 0,
-            max_documents: 1,
-            max_total_scalar_bytes: 1 << 20,
-        },
-    };
+/// A YAML document in JSON's shapes.
+fn yaml(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is no UTF-8 text: {error}"))?;
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
-        Some(at) => format!("line {}, column {}: it is no valid YAML", at.line(), at.column()),
-        None => "it is no valid YAML".to_owned(),
-    })
+    let mut found = Diagnostics::default();
+    match yaml::parse(text, 0, &mut found) {
+        Some(root) => Ok(value_of(&root)),
+        None => Err(match found.list().last() {
+            Some(why) => format!("line {}, column {}: it is no valid YAML", why.at.line, why.at.column),
+            None => "it is empty".to_owned(),
+        }),
+    }
+}
+
+fn value_of(node: &Node) -> Value {
+    match &node.value {
+        _ if node.is_null() => Value::Null,
+        yaml::Value::Mapping(entries) => {
+            entries.iter().map(|entry| (entry.key.clone(), value_of(&entry.value))).collect()
+        }
+        yaml::Value::Sequence(items) => items.iter().map(value_of).collect(),
+        yaml::Value::Scalar(scalar) => scalar_of(scalar),
+        yaml::Value::Unreadable => Value::Null,
+    }
+}
+
+/// A number only if JSON would write it the same: `0644` and `1e5` may well be names.
+fn scalar_of(scalar: &Scalar) -> Value {
+    let text = scalar.text.as_str();
+    match (scalar.style, text) {
+        (Style::Plain, "true") => Value::Bool(true),
+        (Style::Plain, "false") => Value::Bool(false),
+        (Style::Plain, _) => match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => number.into(),
+            _ => text.into(),
+        },
+        _ => text.into(),
+    }
 }
 
 fn json_error(error: &serde_json::Error) -> String {
@@ -165,6 +186,18 @@ mod tests {
                 "it has more values than any metadata has"
             );
         }
+    }
+
+    #[test]
+    fn what_looks_like_a_number_keeps_its_text() {
+        let tree = Tree::from_yaml(b"id: 1e5\nzone: 007\nmtu: 1450\nname: no\nquoted: '12'\nnone: ~\n").unwrap();
+
+        let said = ["/id", "/zone", "/mtu", "/name", "/quoted"].map(|pointer| tree.text(pointer).unwrap());
+
+        assert_eq!(said, ["1e5", "007", "1450", "no", "12"]);
+        assert_eq!(tree.text("/none"), None);
+        assert_eq!(tree.part("/mtu").unwrap().to_json(), b"1450");
+        assert_eq!(tree.part("/quoted").unwrap().to_json(), b"\"12\"");
     }
 
     #[test]

@@ -3,22 +3,7 @@
 //! Knows instance-id, host name, keys and place. Refuses to let one wrong field cost another.
 //! Invariant: an identifier keeps the text it was written with, also when that looks like a number.
 
-use serde::Deserialize;
-
-use crate::{
-    Provision,
-    json::{Tree, yaml},
-};
-
-/// Fields whose exact text matters: a number such as `1e5` is a fine identifier.
-#[derive(Debug, Default, Deserialize)]
-struct Identity {
-    #[serde(rename = "instance-id", alias = "instance_id")]
-    instance_id: Option<String>,
-    #[serde(rename = "local-hostname", alias = "local_hostname")]
-    local_hostname: Option<String>,
-    hostname: Option<String>,
-}
+use crate::{Provision, json::Tree};
 
 /// Adds what the document says to `provision`, and gives it back for what else may be in it.
 pub(crate) fn add_meta_data(provision: &mut Provision, bytes: &[u8]) -> Tree {
@@ -31,11 +16,10 @@ pub(crate) fn add_meta_data(provision: &mut Provision, bytes: &[u8]) -> Tree {
             return Tree::default();
         }
     };
-    let exact: Identity = yaml(bytes).unwrap_or_default();
     let either = |one: &str, other: &str| tree.text(one).or_else(|| tree.text(other));
-    provision.instance_id = exact.instance_id.or_else(|| either("/instance-id", "/instance_id"));
-    let local = exact.local_hostname.or_else(|| either("/local-hostname", "/local_hostname"));
-    provision.set_hostname(local.or(exact.hostname).or_else(|| tree.text("/hostname")));
+    provision.instance_id = either("/instance-id", "/instance_id");
+    let local = either("/local-hostname", "/local_hostname");
+    provision.set_hostname(local.or_else(|| tree.text("/hostname")));
     for key in tree.texts("/public-keys").iter().chain(&tree.texts("/public_keys")) {
         provision.add_keys(key);
     }
