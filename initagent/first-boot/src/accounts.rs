@@ -1,10 +1,19 @@
 //! Users and groups as the machine's own files say them.
 //!
-//! Knows passwd(5) and group(5), since a static binary has no name service. Refuses to change them.
+//! Knows passwd(5), group(5) and the files beside them, since a static binary has no name service.
+//! Refuses to change them other than by one [`Database`], whole and under the lock of shadow-utils.
+
+mod database;
+mod defaults;
+mod lock;
+mod table;
 
 use std::fs;
 
 use crate::root::Root;
+
+pub(crate) use database::{Database, EditError};
+pub(crate) use defaults::Defaults;
 
 /// A line of passwd.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,14 +34,14 @@ pub(crate) fn user(root: &Root, name: &str) -> Option<Login> {
     })
 }
 
-/// Number and members of the group of this name.
-pub(crate) fn group(root: &Root, name: &str) -> Option<(u32, Vec<String>)> {
+/// The number of the group of this name.
+pub(crate) fn group(root: &Root, name: &str) -> Option<u32> {
     let text = fs::read_to_string(root.path("/etc/group")).ok()?;
-    text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
-        [group, _, gid, members] if group == name => {
-            let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            Some((gid.parse().ok()?, members))
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next() != Some(name) {
+            return None;
         }
-        _ => None,
+        fields.nth(1)?.parse().ok()
     })
 }

@@ -8,6 +8,8 @@ mod accounts;
 mod closing;
 mod content;
 mod files;
+mod guard;
+mod reach;
 mod scripts;
 mod settings;
 mod storage;
@@ -16,12 +18,14 @@ mod units;
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use user_data::plan::Planned;
 use user_data::plan::step::Step;
+use user_data::plan::{Planned, Stage};
 
 use crate::files::Change;
+use crate::manager::Manager;
 use crate::programs::Programs;
 use crate::root::Root;
+use crate::run::Machine;
 use crate::step_error::StepError;
 use crate::web::Web;
 
@@ -31,19 +35,26 @@ pub(crate) struct Host<'a> {
     pub(crate) root: &'a Root,
     pub(crate) programs: &'a dyn Programs,
     pub(crate) web: &'a dyn Web,
+    pub(crate) manager: &'a dyn Manager,
     pub(crate) instance_id: &'a str,
     /// What sshd's files held before this run, so that it can be put back.
-    pub(crate) before: RefCell<Vec<(PathBuf, Option<Vec<u8>>)>>,
+    pub(crate) before: RefCell<Vec<guard::Before>>,
+    /// What was put back, and why.
+    pub(crate) taken_back: RefCell<Vec<(PathBuf, String)>>,
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(
-        root: &'a Root,
-        programs: &'a dyn Programs,
-        web: &'a dyn Web,
-        instance_id: &'a str,
-    ) -> Self {
-        Self { root, programs, web, instance_id, before: RefCell::new(Vec::new()) }
+    pub(crate) fn new(machine: &'a Machine, instance_id: &'a str) -> Self {
+        let Machine { root, programs, web, manager } = machine;
+        Self {
+            root,
+            programs: &**programs,
+            web: &**web,
+            manager: &**manager,
+            instance_id,
+            before: RefCell::default(),
+            taken_back: RefCell::default(),
+        }
     }
 }
 
@@ -55,24 +66,53 @@ pub(crate) enum Done {
     Unchanged,
 }
 
-/// Does the steps in their order.
+impl Done {
+    fn of(fate: Result<Change, StepError>) -> Self {
+        match fate {
+            Ok(Change::Made) => Self::Changed,
+            Ok(Change::None) => Self::Unchanged,
+            Err(error) => Self::Failed(error.chain()),
+        }
+    }
+}
+
+/// Does the steps in their order; neighbours that share a file or a conversation are done together.
 pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
     let mut fates = Vec::with_capacity(steps.len());
-    for batch in steps.chunk_by(|one, next| units::go_together(&one.step, &next.step)) {
-        match units::all_at_once(batch, host) {
-            Some(done) => fates.extend(batch.iter().map(|_| done.clone())),
-            None => fates.extend(batch.iter().map(|planned| one(planned, host))),
+    for batch in steps.chunk_by(|one, next| company(one).is_some_and(|first| Some(first) == company(next))) {
+        fates.extend(match company(&batch[0]) {
+            Some(Company::Accounts) => accounts::carry_out(batch, host, one),
+            Some(Company::Units) => units::carry_out(batch, host),
+            None => batch.iter().map(|planned| one(planned, host)).collect(),
+        });
+    }
+    for (planned, fate) in steps.iter().zip(&mut fates) {
+        if let Step::WriteFile(file) = &planned.step
+            && let Some(reason) = guard::taken_back(&file.path, host)
+        {
+            *fate = Done::Failed(reason);
         }
     }
     fates
 }
 
-fn one(planned: &Planned, host: &Host<'_>) -> Done {
-    match act(&planned.step, host) {
-        Ok(Change::Made) => Done::Changed,
-        Ok(Change::None) => Done::Unchanged,
-        Err(error) => Done::Failed(error.chain()),
+/// With whom a step is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Company {
+    Accounts,
+    Units,
+}
+
+fn company(planned: &Planned) -> Option<Company> {
+    match planned.stage {
+        Stage::Accounts => Some(Company::Accounts),
+        _ if units::is_request(&planned.step) => Some(Company::Units),
+        _ => None,
     }
+}
+
+fn one(planned: &Planned, host: &Host<'_>) -> Done {
+    Done::of(act(&planned.step, host))
 }
 
 fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
@@ -80,11 +120,11 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         Step::AddMounts(mounts) => storage::add_mounts(mounts, host),
         Step::AuthorizeKeys { user, keys } => access::authorize(user, keys, host),
         Step::ChangePower(power) => closing::change_power(power, host),
-        Step::CommandUnit { name, verb } => units::command(name, *verb, host),
-        Step::CreateGroup(group) => accounts::create_group(group, host),
-        Step::CreateUser(user) => accounts::create_user(user, host),
-        Step::EnableUnit { name, enable, runtime } => units::enable(name, *enable, *runtime, host),
-        Step::GuardAccess => access::guard(host),
+        Step::CommandUnit { .. } | Step::EnableUnit { .. } | Step::ReloadUnits | Step::RestartNetwork => {
+            units::request(step, host)
+        }
+        Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. } => accounts::one(step, host),
+        Step::GuardAccess => guard::guard(host),
         Step::ImportKeys { user, from } => access::import(user, from, host),
         Step::MakeDirectory(directory) => files::make_directory(directory, host),
         Step::MakeFilesystem(filesystem) => storage::make_filesystem(filesystem, host),
@@ -97,14 +137,11 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         Step::PartitionDisk(partitioning) => storage::partition(partitioning, host),
         Step::PhoneHome(home) => closing::phone_home(home, host),
         Step::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
-        Step::ReloadUnits => units::reload(host),
-        Step::RestartNetwork => units::restart_network(host),
         Step::RunScript(script) => scripts::run(script, host),
         Step::SetHosts { fqdn, hostname, style } => {
             settings::set_hosts(fqdn.as_deref(), hostname, *style, host)
         }
         Step::SetHostname(name) => settings::set_hostname(name, host),
-        Step::SetPassword { user, password, expire } => accounts::set_password(user, password, *expire, host),
         Step::SetTimezone(zone) => settings::set_timezone(zone, host),
         Step::ShowMessage(text) => closing::show_message(text, host),
         Step::TrustCertificates { trusted, remove_defaults } => {

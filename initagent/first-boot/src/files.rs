@@ -52,26 +52,34 @@ impl Rights {
     }
 }
 
+/// When a file is on the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum OnDisk {
+    /// Before the old one is gone.
+    AtOnce,
+    /// With all others, when the run ends.
+    Later,
+}
+
 /// Writes a file, and its parents with the same owner.
 pub(crate) fn write(path: &Path, content: &[u8], rights: Rights) -> Result<Change, StepError> {
+    write_as(path, content, rights, OnDisk::Later)
+}
+
+/// As [`write`], and on the disk before it returns: a power cut leaves the old file or the new one.
+pub(crate) fn write_durably(path: &Path, content: &[u8], rights: Rights) -> Result<Change, StepError> {
+    write_as(path, content, rights, OnDisk::AtOnce)
+}
+
+fn write_as(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> Result<Change, StepError> {
     let rights = rights.settled();
     if is_already(path, content, rights) {
         return Ok(Change::None);
     }
     make_parents(path, rights)?;
-    replace(path, content, rights).map_err(|source| StepError::Write { path: path.to_owned(), source })?;
+    let replaced = replace(path, content, rights, on_disk);
+    replaced.map_err(|source| StepError::Write { path: path.to_owned(), source })?;
     Ok(Change::Made)
-}
-
-/// As [`write`], and on the disk before it returns.
-pub(crate) fn write_durably(path: &Path, content: &[u8], rights: Rights) -> Result<Change, StepError> {
-    let change = write(path, content, rights)?;
-    let synced = File::open(path).and_then(|file| file.sync_all()).and_then(|()| match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    });
-    synced.map_err(|source| StepError::Write { path: path.to_owned(), source })?;
-    Ok(change)
 }
 
 fn is_already(path: &Path, content: &[u8], rights: Rights) -> bool {
@@ -83,24 +91,29 @@ fn is_already(path: &Path, content: &[u8], rights: Rights) -> bool {
         && fs::read(path).is_ok_and(|known| known == content)
 }
 
-fn replace(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
     let temporary = temporary(path)?;
-    let written = fill(&temporary, content, rights).and_then(|()| fs::rename(&temporary, path));
+    let written = fill(&temporary, content, rights, on_disk).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first failure is the one to tell; what is left over is overwritten next time.
         let _ = fs::remove_file(&temporary);
     }
-    written
+    written?;
+    match path.parent() {
+        Some(parent) if on_disk == OnDisk::AtOnce => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
-fn fill(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+fn fill(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
     // One left by a power cut.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     fchown(&file, Some(rights.uid), Some(rights.gid))?;
     // After the owner: a change of owner takes setuid and setgid away.
-    file.set_permissions(Permissions::from_mode(rights.mode))
+    file.set_permissions(Permissions::from_mode(rights.mode))?;
+    if on_disk == OnDisk::AtOnce { file.sync_all() } else { Ok(()) }
 }
 
 /// The name a file has until it is complete, in the same directory.

@@ -9,7 +9,9 @@ mod apply;
 mod digits;
 mod facts;
 mod files;
+mod home;
 mod judge;
+mod manager;
 mod outcome;
 mod programs;
 mod record;
@@ -19,6 +21,7 @@ mod step_error;
 mod web;
 
 pub use judge::{Judgement, Listing, Style, plan, validate};
+pub use manager::{Manager, ManagerError, Real as RealManager, Request};
 pub use outcome::{Outcome, Verdict};
 pub use programs::{Call, Programs, Real as RealPrograms, RunError};
 pub use root::Root;

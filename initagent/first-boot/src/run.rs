@@ -18,6 +18,7 @@ use user_data::reading::{self, Handed};
 
 use crate::apply::{self, Done, Host};
 use crate::files::{self, Rights};
+use crate::manager::{self, Manager};
 use crate::outcome::{self, Item, Outcome, Verdict};
 use crate::programs::{self, Programs};
 use crate::root::Root;
@@ -59,13 +60,20 @@ pub struct Machine {
     pub programs: Box<dyn Programs>,
     /// Its network.
     pub web: Box<dyn Web>,
+    /// The manager of its units.
+    pub manager: Box<dyn Manager>,
 }
 
 impl Machine {
     /// This one.
     #[must_use]
     pub fn real() -> Self {
-        Self { root: Root::real(), programs: Box::new(programs::Real), web: Box::new(web::Real::default()) }
+        Self {
+            root: Root::real(),
+            programs: Box::new(programs::Real),
+            web: Box::new(web::Real::default()),
+            manager: Box::new(manager::Real),
+        }
     }
 }
 
@@ -89,7 +97,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     outcome.instance_id.clone_from(&instance.id);
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
-    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &instance.id);
+    let host = Host::new(machine, &instance.id);
     let network = bring_up_network(&provision, &host);
     let handed = facts::handed(&provision, machine);
     if root.is_running() && facts::ask_for_addresses(&handed) {
@@ -167,7 +175,7 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     outcome.found = reading.found;
     outcome.sources = reading.sources;
     let id = outcome.instance_id.clone();
-    let host = Host::new(root, machine.programs.as_ref(), machine.web.as_ref(), &id);
+    let host = Host::new(machine, &id);
     carry_out(reading.plan.steps, &host, &mut outcome);
     record::sync(root);
     outcome
@@ -264,7 +272,7 @@ fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
 /// Nobody says what to do: the machine still gets its host keys.
 fn keep_access(machine: &Machine, outcome: &mut Outcome) {
     let plan = reading::read(&Handed::default(), &Facts::default()).plan;
-    let host = Host::new(&machine.root, machine.programs.as_ref(), machine.web.as_ref(), "unknown");
+    let host = Host::new(machine, "unknown");
     carry_out(plan.steps, &host, outcome);
 }
 

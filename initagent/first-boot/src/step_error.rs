@@ -3,20 +3,28 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::accounts::EditError;
+use crate::manager::ManagerError;
 use crate::programs::RunError;
 use crate::web::WebError;
 
 /// Why a step could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
+    #[error(transparent)]
+    Account(#[from] EditError),
     #[error("nothing answered that holds a public key for {user}")]
     NoKeys { user: String },
     #[error("there is no {kind} {name}")]
     NoAccount { kind: &'static str, name: String },
     #[error("cannot link {}", path.display())]
     Link { path: PathBuf, source: io::Error },
+    #[error("cannot lock the files of accounts")]
+    LockAccounts { source: io::Error },
     #[error("cannot make directory {}", path.display())]
     MakeDirectory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
     #[error("{path} {reason}")]
     Path { path: String, reason: String },
     #[error("cannot read {}", path.display())]

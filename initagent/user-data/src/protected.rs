@@ -5,13 +5,16 @@
 //! the fact and takes back.
 
 /// A path that no document may write, and which key does what its author wants.
-const PATHS: [(&str, &str); 14] = [
+const PATHS: [(&str, &str); 17] = [
     ("/etc/passwd", "use `users`"),
     ("/etc/shadow", "use `users` or `chpasswd`"),
     ("/etc/group", "use `groups`"),
     ("/etc/gshadow", "use `groups`"),
     ("/etc/subuid", "use `users`"),
     ("/etc/subgid", "use `users`"),
+    ("/etc/hosts.allow", "sshd obeys it; use a firewall's unit"),
+    ("/etc/hosts.deny", "sshd obeys it; use a firewall's unit"),
+    ("/etc/nologin", "with it nobody logs in"),
     ("/etc/fstab", "use `mounts`, or a `.mount` unit"),
     ("/etc/nsswitch.conf", "name servers belong into `resolv_conf`, users into `users`"),
     ("/etc/ld.so.preload", "set LD_PRELOAD in a unit's drop-in"),

@@ -70,6 +70,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     reading.plan = order::plan(&config, &scripts, facts);
     reading.plan.append(vendor.plan);
     reading.plan.append(user.plan);
+    order::guard(&mut reading.plan);
     if let Some(part) = &handed.network {
         let text = String::from_utf8_lossy(&part.content);
         let number = reading.sources.add_at(&part.name, text, part.first_line);

@@ -1,26 +1,25 @@
-//! Keys, host keys, and the watch over both.
+//! Keys and host keys.
 //!
-//! Knows sshd's files and what it asks of their owners. Refuses to take a key away. Invariant: after
-//! this, sshd starts and finds the keys, whatever else the document wrote.
+//! Knows sshd's files and what it asks of their owners. Refuses to take a user's key away. Invariant:
+//! after this, sshd finds the keys, whatever else the document wrote.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use user_data::plan::step::{HostKeys, KeySource};
 use user_data::ssh_key;
 
-use super::Host;
+use super::{Host, guard};
 use crate::accounts::{self, Login};
 use crate::files::{self, Change, Rights};
+use crate::home;
 use crate::programs::Call;
 use crate::step_error::StepError;
 
 /// More keys than anyone has.
 const MOST_KEYS: u64 = 1 << 20;
 const SSH_FOLDER: &str = "/etc/ssh";
-/// sshd refuses to run without it.
-const SEPARATION: &str = "/run/sshd";
 
 /// Adds keys to those a user has, and sees to the rights that sshd insists on.
 pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
@@ -50,28 +49,12 @@ fn owned(login: &Login, mode: u32) -> Rights {
 
 /// The home directory: there, the user's own, and not writable by others, or sshd ignores its keys.
 fn prepare_home(home: &Path, login: &Login, host: &Host<'_>) -> Result<Change, StepError> {
-    let Ok(meta) = fs::metadata(home) else {
-        files::make_parents(home, Rights { uid: 0, gid: 0, mode: 0o755 })?;
-        files::make_directory(home, owned(login, 0o750))?;
-        copy_skeleton(home, login, host);
-        return Ok(Change::Made);
-    };
+    let Ok(meta) = fs::metadata(home) else { return home::make(host.root, login) };
     let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
     if mode & 0o022 == 0 && (uid == login.uid || uid == 0) {
         return Ok(Change::None);
     }
     files::make_directory(home, owned(login, mode & !0o022))
-}
-
-/// The files a new home begins with. They are a comfort: what can't be copied is left out.
-fn copy_skeleton(home: &Path, login: &Login, host: &Host<'_>) {
-    let Ok(entries) = fs::read_dir(host.root.path("/etc/skel")) else { return };
-    for entry in entries.flatten() {
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if let Some(content) = is_file.then(|| fs::read(entry.path()).ok()).flatten() {
-            let _ = files::write(&home.join(entry.file_name()), &content, owned(login, 0o644));
-        }
-    }
 }
 
 /// A user must not make root write elsewhere.
@@ -124,7 +107,7 @@ pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &Host<'_>) -> Result<Chan
     for (name, content) in &keys.given {
         let mode = if is_public(name) { 0o644 } else { 0o600 };
         let path = format!("{SSH_FOLDER}/{name}");
-        remember(&path, host);
+        guard::remember(&path, host);
         let rights = Rights { uid: 0, gid: 0, mode };
         change =
             change.and(files::write_durably(&host.root.path(&path), content.reveal().as_bytes(), rights)?);
@@ -166,54 +149,6 @@ fn make_host_key(kind: &str, host: &Host<'_>) -> Result<Change, StepError> {
     let file = path.display().to_string();
     host.programs.run(&Call::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
     Ok(Change::Made)
-}
-
-/// Notes what a file of sshd holds before it is written.
-pub(crate) fn remember(path: &str, host: &Host<'_>) {
-    let path: PathBuf = host.root.path(path);
-    let mut before = host.before.borrow_mut();
-    if !before.iter().any(|(known, _)| *known == path) {
-        before.push((path.clone(), fs::read(&path).ok()));
-    }
-}
-
-/// Asks sshd whether it would start, and puts its files back as they were if not.
-pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
-    files::make_directory(&host.root.path(SEPARATION), Rights { uid: 0, gid: 0, mode: 0o755 })?;
-    let asked = host.programs.run(&Call::new("/usr/sbin/sshd", ["-t"]));
-    let Err(complaint) = asked else {
-        reload_sshd(host);
-        return Ok(Change::None);
-    };
-    let before = host.before.take();
-    for (path, content) in before.iter().rev() {
-        match content {
-            Some(content) => drop(files::write_durably(path, content, rights_of(path))?),
-            None => fs::remove_file(path)
-                .or_else(
-                    |error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) },
-                )
-                .map_err(|source| StepError::Write { path: path.clone(), source })?,
-        }
-    }
-    let names: Vec<String> = before.iter().map(|(path, _)| path.display().to_string()).collect();
-    Err(StepError::Said(format!(
-        "with {} sshd would not start, so it was put back as it was ({complaint})",
-        names.join(", ")
-    )))
-}
-
-/// A private key stays private when it is put back.
-fn rights_of(path: &Path) -> Rights {
-    let private = path.to_string_lossy().ends_with("_key");
-    Rights { uid: 0, gid: 0, mode: if private { 0o600 } else { 0o644 } }
-}
-
-/// If sshd runs already, it takes the new settings; if not, there is nothing to do.
-fn reload_sshd(host: &Host<'_>) {
-    let call = Call::new("systemctl", ["--no-block", "try-reload-or-restart", "ssh.service"]);
-    // Without a running manager sshd is not running either.
-    let _ = host.programs.run(&call);
 }
 
 #[cfg(test)]

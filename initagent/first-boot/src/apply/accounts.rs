@@ -1,16 +1,20 @@
-//! Users, groups and passwords, by the image's own programs.
+//! Users, groups and passwords: all of a plan's in one change of the machine's own files.
 //!
-//! Knows useradd and its sisters. Refuses to put a password on a command line. Invariant: doing it
-//! twice is doing it once; a user that exists loses nothing.
+//! Knows what becomes of a user that is there. Refuses to hash: a password in plain text goes to
+//! chpasswd, by stdin. Invariants: doing it twice is doing it once; a user that exists loses nothing; a
+//! wish that can't be met costs the others nothing.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 
-use user_data::plan::step::{Group, Password, User};
+use user_data::plan::Planned;
+use user_data::plan::step::{Group, Password, Step, User};
 
-use super::{Host, closing};
-use crate::accounts;
+use super::{Done, Host, closing};
+use crate::accounts::Database;
 use crate::files::Change;
+use crate::home;
 use crate::programs::Call;
 use crate::step_error::StepError;
 
@@ -18,143 +22,206 @@ use crate::step_error::StepError;
 const RANDOM_LENGTH: usize = 20;
 const LETTERS: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
-/// Makes a group, or adds members to one that is there.
-pub(crate) fn create_group(group: &Group, host: &Host<'_>) -> Result<Change, StepError> {
+type Fate = Result<Change, StepError>;
+
+/// Does the steps of accounts among neighbours: first what is in the files, then what needs the users.
+pub(crate) fn carry_out(
+    batch: &[Planned],
+    host: &Host<'_>,
+    other: impl Fn(&Planned, &Host<'_>) -> Done,
+) -> Vec<Done> {
+    let steps: Vec<&Step> = batch.iter().map(|planned| &planned.step).collect();
+    let recorded = record(&steps, host);
+    let mut fates = Vec::with_capacity(batch.len());
+    for (planned, recorded) in batch.iter().zip(recorded) {
+        fates.push(match recorded {
+            Some(recorded) => Done::of(recorded.completed(&planned.step, host)),
+            None => other(planned, host),
+        });
+    }
+    fates
+}
+
+/// One such step alone.
+pub(crate) fn one(step: &Step, host: &Host<'_>) -> Fate {
+    record(&[step], host).pop().flatten().map_or(Ok(Change::None), |recorded| recorded.completed(step, host))
+}
+
+/// What a step changed in the files.
+struct Recorded {
+    fate: Fate,
+    /// Whether something is left that needs the files as they are now.
+    is_open: bool,
+}
+
+impl Recorded {
+    fn whole(fate: Fate) -> Self {
+        Self { fate, is_open: false }
+    }
+
+    fn open(fate: Fate) -> Self {
+        Self { fate, is_open: true }
+    }
+
+    fn completed(self, step: &Step, host: &Host<'_>) -> Fate {
+        if self.is_open { complete(step, self.fate?, host) } else { self.fate }
+    }
+}
+
+/// What the steps change in the files, written at once; `None` for a step that changes nothing there.
+fn record(steps: &[&Step], host: &Host<'_>) -> Vec<Option<Recorded>> {
+    let concerned =
+        |step: &&Step| matches!(step, Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. });
+    if !steps.iter().any(concerned) {
+        return steps.iter().map(|_| None).collect();
+    }
+    let failed = |error: &StepError| {
+        let said = error.chain();
+        let fate = |step| concerned(step).then(|| Recorded::whole(Err(StepError::Said(said.clone()))));
+        steps.iter().map(fate).collect()
+    };
+    let mut database = match Database::open(host.root) {
+        Ok(database) => database,
+        Err(error) => return failed(&error),
+    };
+    // Whose password chpasswd will set; what comes after it in the plan comes after it here.
+    let mut later = HashSet::new();
+    let fates = steps.iter().map(|step| edit(step, &mut database, &mut later)).collect();
+    match database.write() {
+        Ok(()) => fates,
+        Err(error) => failed(&error),
+    }
+}
+
+fn edit<'a>(step: &'a Step, database: &mut Database, later: &mut HashSet<&'a str>) -> Option<Recorded> {
+    match step {
+        Step::CreateGroup(group) => Some(Recorded::whole(edit_group(group, database))),
+        Step::CreateUser(user) => {
+            if matches!(user.password, Some(Password::Plain(_) | Password::Random)) {
+                later.insert(&user.name);
+            }
+            Some(Recorded::open(edit_user(user, database)))
+        }
+        Step::SetPassword { user, password: Password::Hash(hash), expire }
+            if !later.contains(user.as_str()) =>
+        {
+            Some(Recorded::whole(edit_password(user, hash.reveal(), *expire, database)))
+        }
+        Step::SetPassword { user, .. } => {
+            later.insert(user);
+            Some(Recorded::open(Ok(Change::None)))
+        }
+        _ => None,
+    }
+}
+
+fn made(is_new: bool) -> Change {
+    if is_new { Change::Made } else { Change::None }
+}
+
+fn edit_group(group: &Group, database: &mut Database) -> Fate {
     let mut change = Change::None;
-    let known = accounts::group(host.root, &group.name);
-    if known.is_none() {
-        host.programs.run(&Call::new("groupadd", groupadd_arguments(group)))?;
+    if database.group(&group.name).is_none() {
+        database.add_group(group)?;
         change = Change::Made;
     }
-    let known = known.map(|(_, members)| members).unwrap_or_default();
-    for member in group.members.iter().filter(|member| !known.contains(member)) {
-        host.programs.run(&Call::new("usermod", ["-a", "-G", &group.name, member]))?;
-        change = Change::Made;
+    for member in &group.members {
+        change = change.and(made(database.join(member, &group.name)?));
     }
     Ok(change)
 }
 
-fn groupadd_arguments(group: &Group) -> Vec<String> {
-    let mut arguments = Vec::new();
-    if let Some(gid) = group.gid {
-        arguments.extend(["--gid".to_owned(), gid.to_string()]);
+fn edit_user(user: &User, database: &mut Database) -> Fate {
+    let is_new = database.user(&user.name).is_none();
+    let mut change = made(is_new);
+    if is_new {
+        database.add_user(user)?;
     }
-    if group.system {
-        arguments.push("--system".to_owned());
+    for group in user.groups.iter().filter(|group| database.group(group).is_some()).collect::<Vec<_>>() {
+        change = change.and(made(database.join(&user.name, group)?));
     }
-    arguments.push(group.name.clone());
-    arguments
-}
-
-/// Makes a user; of one that is there, groups, password and lock are brought up to date.
-pub(crate) fn create_user(user: &User, host: &Host<'_>) -> Result<Change, StepError> {
-    let is_new = accounts::user(host.root, &user.name).is_none();
-    let mut change = if is_new { make(user, host)? } else { join_groups(user, host)? };
-    if let Some(password) = &user.password {
-        change = change.and(set_password(&user.name, password, false, host)?);
+    match &user.password {
+        Some(Password::Hash(hash)) => {
+            change = change.and(made(database.set_password(&user.name, hash.reveal())?));
+        }
+        // It is locked after it was set.
+        Some(Password::Plain(_) | Password::Random) => return Ok(change),
+        None => {}
     }
+    // A new user has no password that could be locked.
     if let Some(lock) = user.lock.filter(|lock| !(is_new && *lock && user.password.is_none())) {
-        change = change.and(set_lock(user, lock, host)?);
+        change = change.and(made(database.lock(&user.name, lock)?));
     }
     Ok(change)
 }
 
-fn make(user: &User, host: &Host<'_>) -> Result<Change, StepError> {
-    let groups: Vec<&String> =
-        user.groups.iter().filter(|group| accounts::group(host.root, group).is_some()).collect();
-    host.programs.run(&Call::new("useradd", useradd_arguments(user, &groups, host)))?;
-    missing_groups(user, groups.len())?;
-    Ok(Change::Made)
+fn edit_password(user: &str, hash: &str, expire: bool, database: &mut Database) -> Fate {
+    let change = made(database.set_password(user, hash)?);
+    Ok(if expire { change.and(made(database.expire(user)?)) } else { change })
+}
+
+/// What is left to do once the user is in the files.
+fn complete(step: &Step, change: Change, host: &Host<'_>) -> Fate {
+    match step {
+        Step::CreateUser(user) => complete_user(user, change, host),
+        Step::SetPassword { user, password, expire } => {
+            let set = set_password(user, password, host)?;
+            let and =
+                if *expire { edited(host, |database| Ok(database.expire(user)?))? } else { Change::None };
+            Ok(change.and(set).and(and))
+        }
+        _ => Ok(change),
+    }
+}
+
+fn complete_user(user: &User, change: Change, host: &Host<'_>) -> Fate {
+    let mut change = change;
+    if let (Change::Made, false) = (change, user.no_create_home)
+        && let Some(login) = crate::accounts::user(host.root, &user.name)
+    {
+        home::make(host.root, &login)?;
+    }
+    if let Some(password @ (Password::Plain(_) | Password::Random)) = &user.password {
+        change = change.and(set_password(&user.name, password, host)?);
+        if let Some(lock) = user.lock {
+            change = change.and(edited(host, |database| Ok(database.lock(&user.name, lock)?))?);
+        }
+    }
+    missing_groups(user, host)?;
+    Ok(change)
+}
+
+/// One more change of the files.
+fn edited(host: &Host<'_>, edit: impl Fn(&mut Database) -> Result<bool, StepError>) -> Fate {
+    let mut database = Database::open(host.root)?;
+    let is_new = edit(&mut database)?;
+    database.write()?;
+    Ok(made(is_new))
 }
 
 /// A group that is not there is told, but the user is made.
-fn missing_groups(user: &User, joined: usize) -> Result<(), StepError> {
-    if joined == user.groups.len() {
+fn missing_groups(user: &User, host: &Host<'_>) -> Result<(), StepError> {
+    let missing = |group: &&String| crate::accounts::group(host.root, group).is_none();
+    let missing: Vec<&str> = user.groups.iter().filter(missing).map(String::as_str).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    Err(StepError::Said(format!(
-        "the user was made, but some of its groups ({}) are not there",
-        user.groups.join(", ")
-    )))
+    let names = missing.join(", ");
+    Err(StepError::Said(format!("the user was made, but some of its groups ({names}) are not there")))
 }
 
-fn useradd_arguments(user: &User, groups: &[&String], host: &Host<'_>) -> Vec<String> {
-    // Not `!`, which some PAM set-ups take for a locked account: keys must work without a password.
-    let mut arguments = vec!["--password".to_owned(), "*".to_owned()];
-    let mut add = |option: &str, value: Option<String>| {
-        if let Some(value) = value {
-            arguments.extend([option.to_owned(), value]);
+fn set_password(user: &str, password: &Password, host: &Host<'_>) -> Fate {
+    let text = match password {
+        Password::Hash(hash) => {
+            return edited(host, |database| Ok(database.set_password(user, hash.reveal())?));
         }
+        Password::Plain(text) => text.reveal().clone(),
+        Password::Random => random(host)?,
     };
-    add("--uid", user.uid.map(|uid| uid.to_string()));
-    add("--comment", user.gecos.clone());
-    add("--home-dir", user.home.clone());
-    add("--gid", user.primary_group.clone());
-    add("--groups", (!groups.is_empty()).then(|| join(groups)));
-    add("--shell", Some(user.shell.clone().unwrap_or_else(|| "/bin/bash".to_owned())));
-    add("--expiredate", user.expires.clone());
-    add("--inactive", user.inactive.map(|days| days.to_string()));
-    // A group of that name that is there already is the user's own one.
-    let own = user.primary_group.is_none() && accounts::group(host.root, &user.name).is_some();
-    add("--gid", own.then(|| user.name.clone()));
-    arguments.push(if user.no_create_home { "--no-create-home" } else { "--create-home" }.to_owned());
-    for (set, option) in [
-        (user.no_user_group || own || user.primary_group.is_some(), "--no-user-group"),
-        (user.system, "--system"),
-        (user.no_log_init, "--no-log-init"),
-    ] {
-        arguments.extend(set.then(|| option.to_owned()));
-    }
-    arguments.push(user.name.clone());
-    arguments
-}
-
-fn join(names: &[&String]) -> String {
-    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",")
-}
-
-fn join_groups(user: &User, host: &Host<'_>) -> Result<Change, StepError> {
-    let wanted = user.groups.iter().filter(|group| {
-        accounts::group(host.root, group).is_none_or(|(_, members)| !members.contains(&user.name))
-    });
-    let wanted: Vec<&String> = wanted.collect();
-    if wanted.is_empty() {
-        return Ok(Change::None);
-    }
-    host.programs.run(&Call::new("usermod", ["-a", "-G", &join(&wanted), &user.name]))?;
-    Ok(Change::Made)
-}
-
-fn set_lock(user: &User, lock: bool, host: &Host<'_>) -> Result<Change, StepError> {
-    let option = if lock { "--lock" } else { "--unlock" };
-    let done = host.programs.run(&Call::new("usermod", [option, &user.name]));
-    match done {
-        // Nothing to unlock without a password: usermod refuses to make a login that needs none.
-        Err(_) if !lock && user.password.is_none() => Ok(Change::None),
-        done => Ok(done.map(|_| Change::Made)?),
-    }
-}
-
-/// Sets a password, and may demand that it be changed at the next login.
-pub(crate) fn set_password(
-    user: &str,
-    password: &Password,
-    expire: bool,
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let (hashed, text) = match password {
-        Password::Hash(hash) => (true, hash.reveal().clone()),
-        Password::Plain(text) => (false, text.reveal().clone()),
-        Password::Random => (false, random(host)?),
-    };
-    let arguments = if hashed { vec!["--encrypted"] } else { Vec::new() };
-    host.programs.run(&Call::new("chpasswd", arguments).input(format!("{user}:{text}\n")))?;
+    host.programs.run(&Call::new("chpasswd", [""; 0]).input(format!("{user}:{text}\n")))?;
     if matches!(password, Password::Random) {
         // The console is the one place where only the owner of the machine reads.
         closing::say_on_console(&format!("the password of {user} is {text}\n"), host)?;
-    }
-    if expire {
-        host.programs.run(&Call::new("chage", ["-d", "0", user]))?;
     }
     Ok(Change::Made)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner};
 use user_data::protected;
 
-use super::{Host, access, content};
+use super::{Host, content, guard};
 use crate::accounts;
 use crate::files::{self, Change, Rights};
 use crate::step_error::StepError;
@@ -31,7 +31,7 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
         Existing::Refuse | Existing::Replace => bytes,
     };
     if file.path.starts_with("/etc/ssh/") {
-        access::remember(&file.path, host);
+        guard::remember(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
@@ -119,7 +119,7 @@ fn rights(owner: &Owner, mode: u32, host: &Host<'_>) -> Result<Rights, StepError
     let gid = match &owner.group {
         None => 0,
         Some(Account::Id(id)) => *id,
-        Some(Account::Name(name)) => accounts::group(host.root, name).ok_or_else(|| no("group", name))?.0,
+        Some(Account::Name(name)) => accounts::group(host.root, name).ok_or_else(|| no("group", name))?,
     };
     Ok(Rights { uid, gid, mode })
 }

@@ -8,11 +8,12 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use user_data::plan::step::{Filesystem, Mount, PartitionSize, Partitioning, SwapSize};
+use user_data::plan::step::{Filesystem, Mount, PartitionSize, Partitioning, SwapSize, Verb};
 use user_data::systemd::mount_unit;
 
 use super::Host;
 use crate::files::{self, Change, Rights};
+use crate::manager::Request;
 use crate::programs::{Call, RunError};
 use crate::step_error::StepError;
 
@@ -25,12 +26,12 @@ pub(crate) fn add_mounts(mounts: &[Mount], host: &Host<'_>) -> Result<Change, St
     let lines: Vec<String> =
         mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
     let change = add_to_fstab(&lines, host)?;
-    if change == Change::Made {
-        host.programs.run(&Call::new("systemctl", ["daemon-reload"]))?;
-    }
-    for mount in mounts.iter().filter(|mount| mount.fields[1].starts_with('/')) {
-        host.programs.run(&Call::new("systemctl", ["--no-block", "start", &mount_unit(&mount.fields[1])]))?;
-    }
+    let places = mounts.iter().map(|mount| &mount.fields[1]).filter(|place| place.starts_with('/'));
+    let units: Vec<String> = places.map(|place| mount_unit(place)).collect();
+    let starts = units.iter().map(|unit| Request::Job { unit, verb: Verb::Start });
+    let reload = (change == Change::Made).then_some(Request::Reload);
+    let requests: Vec<Request<'_>> = reload.into_iter().chain(starts).collect();
+    host.manager.ask(&requests).into_iter().collect::<Result<(), _>>()?;
     Ok(change)
 }
 

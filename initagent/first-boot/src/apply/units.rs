@@ -1,4 +1,4 @@
-//! Units, through systemctl.
+//! Units: their files, and what systemd's manager is asked for.
 //!
 //! Knows where units belong. Refuses to wait for one: a unit that is ordered after the end of the boot
 //! must not stop it. Invariant: contents are on disk before the manager reads them.
@@ -12,40 +12,44 @@ use user_data::systemd::{UnitClass, classify};
 
 use super::{Done, Host};
 use crate::files::{self, Change, Rights};
-use crate::programs::Call;
+use crate::manager::Request;
 use crate::step_error::StepError;
 
-/// Whether two neighbours can be one call of systemctl: fifty processes take longer than one, and
-/// starting or enabling again what the call did before it failed changes nothing.
-pub(crate) fn go_together(one: &Step, next: &Step) -> bool {
-    match (one, next) {
-        (Step::CommandUnit { verb: Verb::Start, .. }, Step::CommandUnit { verb: Verb::Start, .. }) => true,
-        (
-            Step::EnableUnit { enable: true, runtime, .. },
-            Step::EnableUnit { enable: true, runtime: other, .. },
-        ) => runtime == other,
-        _ => false,
-    }
+const NETWORKD: &str = "systemd-networkd.service";
+
+/// Whether a step is something that the manager is asked for.
+pub(crate) fn is_request(step: &Step) -> bool {
+    requested(step).is_some()
 }
 
-/// Does several such steps at once; `None` if they must be done one by one to tell which of them fails.
-pub(crate) fn all_at_once(batch: &[Planned], host: &Host<'_>) -> Option<Done> {
-    let names: Vec<&str> = batch.iter().filter_map(|planned| name_of(&planned.step)).collect();
-    let mut arguments = match &batch.first()?.step {
-        _ if names.len() < 2 => return None,
-        Step::CommandUnit { verb, .. } => vec!["--no-block", verb.word()],
-        Step::EnableUnit { runtime, .. } => enable_words(true, *runtime),
+/// Asks for several such steps in one conversation: fifty of them take longer than one.
+pub(crate) fn carry_out(batch: &[Planned], host: &Host<'_>) -> Vec<Done> {
+    let requests: Vec<Request<'_>> = batch.iter().filter_map(|planned| requested(&planned.step)).collect();
+    let answers = host.manager.ask(&requests);
+    answers
+        .into_iter()
+        .map(|answer| Done::of(answer.map(|()| Change::Made).map_err(StepError::from)))
+        .collect()
+}
+
+/// One such step.
+pub(crate) fn request(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
+    let Some(request) = requested(step) else { return Ok(Change::None) };
+    host.manager.ask(&[request]).into_iter().collect::<Result<(), _>>()?;
+    Ok(Change::Made)
+}
+
+fn requested(step: &Step) -> Option<Request<'_>> {
+    Some(match step {
+        Step::CommandUnit { name, verb } => Request::Job { unit: name, verb: *verb },
+        Step::EnableUnit { name, enable: true, runtime } => Request::Enable { unit: name, runtime: *runtime },
+        Step::EnableUnit { name, enable: false, runtime } => {
+            Request::Disable { unit: name, runtime: *runtime }
+        }
+        Step::ReloadUnits => Request::Reload,
+        Step::RestartNetwork => Request::Job { unit: NETWORKD, verb: Verb::Restart },
         _ => return None,
-    };
-    arguments.extend(names);
-    host.programs.run(&Call::new("systemctl", arguments)).ok().map(|_| Done::Changed)
-}
-
-fn name_of(step: &Step) -> Option<&str> {
-    match step {
-        Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => Some(name),
-        _ => None,
-    }
+    })
 }
 
 /// Writes a unit.
@@ -86,39 +90,6 @@ pub(crate) fn mask(name: &str, mask: bool, runtime: bool, host: &Host<'_>) -> Re
         return Ok(Change::None);
     }
     fs::remove_file(&path).map(|()| Change::Made).map_err(|source| StepError::Write { path, source })
-}
-
-/// Enables or disables.
-pub(crate) fn enable(name: &str, enable: bool, runtime: bool, host: &Host<'_>) -> Result<Change, StepError> {
-    let mut arguments = enable_words(enable, runtime);
-    arguments.push(name);
-    host.programs.run(&Call::new("systemctl", arguments))?;
-    Ok(Change::Made)
-}
-
-fn enable_words(enable: bool, runtime: bool) -> Vec<&'static str> {
-    let mut words =
-        if enable { vec!["--no-reload", "--force", "enable"] } else { vec!["--no-reload", "disable"] };
-    words.extend(runtime.then_some("--runtime"));
-    words
-}
-
-/// Has the manager read its units.
-pub(crate) fn reload(host: &Host<'_>) -> Result<Change, StepError> {
-    host.programs.run(&Call::new("systemctl", ["daemon-reload"]))?;
-    Ok(Change::Made)
-}
-
-/// Applies network configuration.
-pub(crate) fn restart_network(host: &Host<'_>) -> Result<Change, StepError> {
-    host.programs.run(&Call::new("systemctl", ["--no-block", "restart", "systemd-networkd.service"]))?;
-    Ok(Change::Made)
-}
-
-/// Starts, stops and so on, without waiting.
-pub(crate) fn command(name: &str, verb: Verb, host: &Host<'_>) -> Result<Change, StepError> {
-    host.programs.run(&Call::new("systemctl", ["--no-block", verb.word(), name]))?;
-    Ok(Change::Made)
 }
 
 fn place(name: &str, runtime: bool, host: &Host<'_>) -> PathBuf {

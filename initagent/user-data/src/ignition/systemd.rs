@@ -62,6 +62,12 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 
 fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan, found: &mut Diagnostics) {
     if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
+        if protected::unit(name) {
+            let message = format!("{name} can't be replaced");
+            let diagnostic =
+                Diagnostic::error(Code::Protected, contents.at, message).help(protected::BY_DROP_IN);
+            return fields.refuse("contents", diagnostic, found);
+        }
         let content = Secret::new(contents.value);
         add(
             files,

@@ -5,11 +5,12 @@
 //! depends on nothing else; the same configuration and facts make the same plan.
 
 use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
-use super::{Origin, Plan, Stage};
+use super::{Origin, Plan, Planned, Stage};
 use crate::cloudconfig::accounts::Person;
 use crate::cloudconfig::services::Settings;
 use crate::cloudconfig::units::Unit;
 use crate::cloudconfig::{Config, DEFAULT_USER};
+use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
 use crate::tokens::Addresses;
@@ -56,7 +57,6 @@ pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
     accounts(&mut plan, config, facts);
     settings(&mut plan, config, facts);
     files(&mut plan, config);
-    guard(&mut plan, config, facts);
     units(&mut plan, config);
     scripts_of(&mut plan, config, scripts);
     closing(&mut plan, config);
@@ -315,23 +315,34 @@ fn files(plan: &mut Plan, config: &Config) {
     }
 }
 
-/// What was written may concern access: keys are added again, then sshd is asked.
-fn guard(plan: &mut Plan, config: &Config, facts: &Facts) {
-    let written = |place: &str| config.files.iter().any(|file| file.value.file.path.contains(place));
-    if written("/.ssh") {
-        let again: Vec<Step> = plan
-            .steps
-            .iter()
-            .filter(|planned| matches!(planned.step, Step::AuthorizeKeys { .. }))
-            .map(|planned| planned.step.clone())
-            .collect();
+/// What is written may concern access, by whichever document: keys are added again, then sshd is asked.
+pub(crate) fn guard(plan: &mut Plan) {
+    let concerns = |planned: &Planned| match &planned.step {
+        Step::PrepareHostKeys(keys) => keys.renew || !keys.given.is_empty(),
+        step => path_of(step).is_some_and(protected::concerns_access),
+    };
+    if !plan.steps.iter().any(concerns) {
+        return;
+    }
+    let homes = |planned: &Planned| path_of(&planned.step).is_some_and(|path| path.contains("/.ssh"));
+    if plan.steps.iter().any(homes) {
+        let is_key = |planned: &&Planned| matches!(planned.step, Step::AuthorizeKeys { .. });
+        let again: Vec<Step> = plan.steps.iter().filter(is_key).map(|planned| planned.step.clone()).collect();
         for step in again {
             plan.once(Stage::DeferredFiles, Origin::from("agent"), step);
         }
     }
-    let own = !config.access.host_keys.is_empty() || sshd(config).is_some() || facts.is_clone;
-    if own || written("/etc/ssh/") || written("/.ssh") {
-        plan.once(Stage::DeferredFiles, Origin::from("agent"), Step::GuardAccess);
+    plan.once(Stage::DeferredFiles, Origin::from("agent"), Step::GuardAccess);
+    plan.sort();
+}
+
+/// Where a step puts something that its author names.
+fn path_of(step: &Step) -> Option<&str> {
+    match step {
+        Step::MakeDirectory(directory) => Some(&directory.path),
+        Step::MakeLink(link) => Some(&link.path),
+        Step::WriteFile(file) => Some(&file.path),
+        _ => None,
     }
 }
 

@@ -1,98 +1,12 @@
-//! Whole runs on a machine that is a directory: once per instance, clones, and a silent platform.
-
-#![expect(clippy::unwrap_used, reason = "this file is a test")]
+//! Boots: once per instance, clones, and a silent platform.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 
-use first_boot::{
-    Call, Machine, Options, Outcome, Programs, Root, RunError, Verdict, Web, WebError, run, status,
-};
-use tempfile::TempDir;
-use user_data::secret::Secret;
+use first_boot::{Options, Verdict, status};
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
+use crate::machine::{Bench, KEY};
+
 const ONCE: Options = Options { force: false };
-
-/// No two keys are alike.
-static MADE: AtomicU32 = AtomicU32::new(0);
-
-/// Notes calls; makes host keys that can be told apart.
-#[derive(Debug)]
-struct Notes(Arc<Mutex<Vec<String>>>);
-
-impl Programs for Notes {
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
-        let mut calls = self.0.lock().unwrap();
-        calls.push(call.to_string());
-        if let ("ssh-keygen", Some(path)) = (call.program, call.arguments.last()) {
-            let number = MADE.fetch_add(1, Ordering::Relaxed);
-            fs::write(path, format!("private {number}")).unwrap();
-            fs::write(format!("{path}.pub"), "public").unwrap();
-        }
-        Ok(Vec::new())
-    }
-}
-
-#[derive(Debug)]
-struct Silence;
-
-impl Web for Silence {
-    fn get(&self, url: &str, _: &[(String, Secret<String>)], _: u64) -> Result<Vec<u8>, WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
-    }
-
-    fn post(&self, url: &str, _: &[(String, String)], _: u32) -> Result<(), WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
-    }
-}
-
-struct Bench {
-    _folder: TempDir,
-    machine: Machine,
-    calls: Arc<Mutex<Vec<String>>>,
-}
-
-impl Bench {
-    /// A machine with a NoCloud seed.
-    fn seeded(instance: &str, user_data: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
-        for directory in ["/etc/ssh", "/home/core", "/proc/sys/kernel", "/dev"] {
-            fs::create_dir_all(root.path(directory)).unwrap();
-        }
-        fs::write(root.path("/etc/passwd"), "core:x:1000:1000::/home/core:/bin/bash\n").unwrap();
-        fs::write(root.path("/etc/group"), "core:x:1000:\n").unwrap();
-        fs::write(root.path("/proc/sys/kernel/hostname"), "localhost\n").unwrap();
-        let calls = Arc::new(Mutex::new(Vec::new()));
-        let machine = Machine { root, programs: Box::new(Notes(Arc::clone(&calls))), web: Box::new(Silence) };
-        let bench = Self { _folder: folder, machine, calls };
-        bench.seed(instance, user_data);
-        bench
-    }
-
-    fn seed(&self, instance: &str, user_data: &str) {
-        let folder = self.machine.root.path("/var/lib/cloud/seed/nocloud");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("meta-data"), format!("instance-id: {instance}\nlocal-hostname: seeded\n"))
-            .unwrap();
-        fs::write(folder.join("user-data"), user_data).unwrap();
-    }
-
-    fn boot(&self, options: Options) -> Outcome {
-        self.calls.lock().unwrap().clear();
-        run(options, &self.machine)
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.machine.root.path(path)).unwrap_or_default()
-    }
-
-    fn called(&self, words: &str) -> bool {
-        self.calls.lock().unwrap().iter().any(|call| call.contains(words))
-    }
-}
 
 const DOCUMENT: &str = "#cloud-config
 write_files: [{path: /etc/a, content: first}]
@@ -131,11 +45,10 @@ fn the_network_comes_up_before_anything_else_and_at_each_boot() {
     let first = bench.boot(ONCE);
 
     assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
-    let calls = bench.calls.lock().unwrap().clone();
+    let calls = bench.calls();
     let place = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap();
-    assert!(
-        place("restart systemd-networkd") < place("ssh-keygen") && place("ssh-keygen") < place("useradd")
-    );
+    assert!(place("restart systemd-networkd") < place("ssh-keygen"));
+    assert!(bench.read("/etc/passwd").contains("ada"));
     assert_eq!(first.json()["items"][0]["stage"], "network");
 
     let second = bench.boot(ONCE);

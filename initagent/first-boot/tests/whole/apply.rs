@@ -1,170 +1,12 @@
-//! Documents are applied to a machine that is a directory: its files are real, its programs are
-//! honest twins that keep /etc/passwd and /etc/group and note what they were called with.
+//! Documents are applied: what becomes of files, users, units and of what fails.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this file is a test")]
-
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-use first_boot::{Call, Machine, Outcome, Programs, Root, RunError, Verdict, Web, WebError, apply_file};
-use tempfile::TempDir;
-use user_data::secret::Secret;
+use first_boot::{Outcome, Verdict};
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
-
-/// Programs that do to the directory what the real ones do to a machine.
-#[derive(Debug)]
-struct Twins {
-    root: Root,
-    calls: Arc<Mutex<Vec<String>>>,
-    /// What `sshd -t` says.
-    sshd_complains: bool,
-}
-
-impl Programs for Twins {
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
-        self.calls.lock().unwrap().push(call.to_string());
-        let failed = |complaint: &str| {
-            Err(RunError::Failed { program: call.program, code: Some(1), complaint: complaint.to_owned() })
-        };
-        match (call.program, call.arguments.last().map(String::as_str)) {
-            ("useradd", Some("broken")) => failed("no luck"),
-            ("useradd", Some(name)) => {
-                self.add("/etc/passwd", &format!("{name}:x:1001:1001::/home/{name}:/bin/bash"));
-                self.add("/etc/group", &format!("{name}:x:1001:"));
-                fs::create_dir_all(self.root.path(&format!("/home/{name}"))).unwrap();
-                Ok(Vec::new())
-            }
-            ("groupadd", Some(name)) => {
-                self.add("/etc/group", &format!("{name}:x:2000:"));
-                Ok(Vec::new())
-            }
-            ("ssh-keygen", Some(path)) => {
-                fs::write(path, "private").unwrap();
-                fs::write(format!("{path}.pub"), "public").unwrap();
-                Ok(Vec::new())
-            }
-            // blkid's way to say that a device holds nothing it knows.
-            ("blkid", _) => {
-                Err(RunError::Failed { program: "blkid", code: Some(2), complaint: String::new() })
-            }
-            ("systemctl", _) if call.arguments.iter().any(|word| word == "broken.service") => {
-                failed("no such unit")
-            }
-            ("/usr/sbin/sshd", _) if self.sshd_complains => failed("bad configuration option"),
-            _ => Ok(Vec::new()),
-        }
-    }
-}
-
-impl Twins {
-    fn add(&self, file: &str, line: &str) {
-        let path = self.root.path(file);
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(path, format!("{text}{line}\n")).unwrap();
-    }
-}
-
-/// A network on which nobody answers.
-#[derive(Debug)]
-struct Silence;
-
-impl Web for Silence {
-    fn get(&self, url: &str, _: &[(String, Secret<String>)], _: u64) -> Result<Vec<u8>, WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
-    }
-
-    fn post(&self, url: &str, _: &[(String, String)], _: u32) -> Result<(), WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
-    }
-}
-
-/// A machine in a directory.
-struct Bench {
-    folder: TempDir,
-    machine: Machine,
-    calls: Arc<Mutex<Vec<String>>>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with_sshd(false)
-    }
-
-    fn with_sshd(sshd_complains: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path().join("root"));
-        for directory in ["/etc/ssh", "/home/core", "/proc/sys/kernel", "/dev", "/usr/share/zoneinfo/Europe"]
-        {
-            fs::create_dir_all(root.path(directory)).unwrap();
-        }
-        fs::write(
-            root.path("/etc/passwd"),
-            "root:x:0:0::/root:/bin/bash\ncore:x:1000:1000::/home/core:/bin/bash\n",
-        )
-        .unwrap();
-        fs::write(root.path("/etc/group"), "root:x:0:\ncore:x:1000:\nsudo:x:27:core\ndocker:x:999:core\n")
-            .unwrap();
-        fs::write(root.path("/proc/sys/kernel/hostname"), "localhost\n").unwrap();
-        fs::write(root.path("/dev/console"), "").unwrap();
-        fs::write(root.path("/usr/share/zoneinfo/Europe/Berlin"), "TZif").unwrap();
-        let calls = Arc::new(Mutex::new(Vec::new()));
-        let twins = Twins { root: root.clone(), calls: Arc::clone(&calls), sshd_complains };
-        let machine = Machine { root, programs: Box::new(twins), web: Box::new(Silence) };
-        Self { folder, machine, calls }
-    }
-
-    fn apply(&self, document: &str) -> Outcome {
-        let file = self.folder.path().join("user-data");
-        fs::write(&file, document).unwrap();
-        self.calls.lock().unwrap().clear();
-        apply_file(&file, &self.machine)
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.machine.root.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-
-    fn mode(&self, path: &str) -> u32 {
-        fs::metadata(self.machine.root.path(path)).unwrap().permissions().mode() & 0o7777
-    }
-
-    fn owner(&self, path: &str) -> (u32, u32) {
-        let meta = fs::metadata(self.machine.root.path(path)).unwrap();
-        (meta.uid(), meta.gid())
-    }
-
-    fn called(&self, words: &str) -> bool {
-        self.calls.lock().unwrap().iter().any(|call| call.contains(words))
-    }
-
-    /// Every file with its mode and content.
-    fn snapshot(&self) -> BTreeMap<String, (u32, Vec<u8>)> {
-        let mut files = BTreeMap::new();
-        collect(&self.machine.root.path("/"), &mut files);
-        files
-    }
-}
-
-fn collect(folder: &Path, files: &mut BTreeMap<String, (u32, Vec<u8>)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let meta = fs::symlink_metadata(&path).unwrap();
-        if meta.is_dir() {
-            collect(&path, files);
-        } else {
-            let content = if meta.is_symlink() {
-                fs::read_link(&path).unwrap().display().to_string().into_bytes()
-            } else {
-                fs::read(&path).unwrap()
-            };
-            files.insert(path.display().to_string(), (meta.mode(), content));
-        }
-    }
-}
+use crate::machine::{Bench, KEY, Sshd};
 
 fn statuses(outcome: &Outcome) -> Vec<(String, String)> {
     let json = outcome.json();
@@ -230,8 +72,11 @@ runcmd: [echo hello]
         fs::read_link(bench.machine.root.path("/etc/localtime")).unwrap(),
         Path::new("../usr/share/zoneinfo/Europe/Berlin")
     );
-    assert!(bench.called("useradd --password * --groups sudo,ops --shell /bin/bash --create-home ada"));
-    assert!(bench.called("systemctl --no-block start etcd2.service"));
+    assert!(bench.read("/etc/passwd").ends_with("ada:x:1001:1002::/home/ada:/bin/bash\n"));
+    assert!(bench.read("/etc/group").contains("sudo:x:27:core,ada\n"));
+    assert!(bench.read("/etc/group").ends_with("ops:x:1001:ada\nada:x:1002:\n"));
+    assert_eq!(bench.read("/home/ada/.profile"), "# a profile\n");
+    assert!(bench.called("start etcd2.service"));
     assert!(bench.called("--no-block --property=Wants=network-online.target"));
     if is_root() {
         assert_eq!(bench.owner("/etc/story/a.conf"), (0, 999));
@@ -275,7 +120,7 @@ fn what_fails_costs_its_neighbours_nothing() {
 
     let outcome = bench.apply(
         "#cloud-config
-users: [broken, ada]
+users: [{name: broken, uid: 1000}, ada]
 write_files:
   - {path: /etc/taken, content: x}
   - {path: /etc/nobody, content: x, owner: ghost}
@@ -312,16 +157,16 @@ coreos:
         failed.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(),
         ["enable broken.service", "start broken.service"]
     );
-    assert!(bench.called("--no-block start c.service"));
+    assert!(bench.called("start c.service"));
 }
 
 #[test]
-fn units_are_started_by_one_call() {
+fn units_are_started_in_one_conversation() {
     let bench = Bench::new();
 
     bench.apply("#cloud-config\ncoreos: {units: [{name: a.service, command: start}, {name: b.service, command: start}]}\n");
 
-    assert!(bench.called("systemctl --no-block start a.service b.service"));
+    assert!(bench.called("manager: start a.service, start b.service"));
 }
 
 /// A disk in the directory: a node, and its size in sectors.
@@ -349,7 +194,7 @@ mounts: [[vdb1, /srv/data, ext4, noatime], [tmpfs, /srv/with blank, tmpfs]]
     assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
     assert!(bench.called("sfdisk --quiet --wipe always /dev/vdb"));
     assert!(bench.called("mkfs.ext4 -F -q -L data -m 0 /dev/vdb1"));
-    assert!(bench.called("systemctl --no-block start srv-data.mount"));
+    assert!(bench.called("manager: reload units, start srv-data.mount, "));
     assert!(bench.called(r"start srv-with\x20blank.mount"));
     let fstab = bench.read("/etc/fstab");
     assert_eq!(
@@ -390,7 +235,7 @@ fs_setup: [{{filesystem: ext4, device: /dev/{partition}, overwrite: true}}]
 
 #[test]
 fn a_broken_sshd_config_is_taken_back() {
-    let bench = Bench::with_sshd(true);
+    let bench = Bench::with_sshd(Sshd::Complains);
     fs::write(bench.machine.root.path("/etc/ssh/sshd_config"), "Port 22\n").unwrap();
 
     let outcome = bench.apply(
@@ -473,7 +318,7 @@ coreos: {{etcd2: {{name: {secret}}}, fleet: {{etcd_password: {secret}}}}}
 {secret}
 "
     ));
-    let calls = bench.calls.lock().unwrap().join("\n");
+    let calls = bench.calls().join("\n");
 
     for text in [outcome.text(), outcome.json().to_string(), format!("{outcome:?}"), calls] {
         assert!(!text.contains(secret), "{text}");
@@ -494,7 +339,7 @@ runcmd: [[echo, {secret}]]
 coreos: {{fleet: {{etcd_password: {secret}}}}}
 "
     ));
-    let calls = bench.calls.lock().unwrap().join("\n");
+    let calls = bench.calls().join("\n");
 
     assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
     assert!(calls.contains("chpasswd"));

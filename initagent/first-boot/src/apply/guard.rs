@@ -1,0 +1,204 @@
+//! The watch over the way in: what this run wrote for sshd stays only if somebody still gets in.
+//!
+//! Knows whom the machine belongs to: whoever has a key or a password and may become root. Refuses to
+//! change a setting. Invariant: after this, sshd starts and lets an owner in, or its files are as they
+//! were.
+
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use user_data::cloudconfig::DEFAULT_USER;
+use user_data::plan::step::Verb;
+
+use super::Host;
+use super::reach::{self, Candidate, Settings};
+use crate::files::{self, Change, Rights};
+use crate::manager::Request;
+use crate::programs::Call;
+use crate::step_error::StepError;
+
+const SSHD: &str = "/usr/sbin/sshd";
+const SERVICE: &str = "ssh.service";
+/// sshd refuses to run without it.
+const SEPARATION: &str = "/run/sshd";
+const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
+/// Rules may be for some addresses only: those of the world and of the usual private nets.
+const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
+/// Who is asked about at most.
+const MOST_OWNERS: usize = 8;
+
+/// A file as it was before this run wrote it.
+#[derive(Clone, Debug)]
+pub(crate) struct Before {
+    path: PathBuf,
+    /// `None` if it was not there.
+    held: Option<(Vec<u8>, Rights)>,
+}
+
+impl Before {
+    fn of(path: PathBuf) -> Self {
+        let held = fs::read(&path).ok().zip(fs::metadata(&path).ok()).map(|(content, meta)| {
+            let rights = Rights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777 };
+            (content, rights)
+        });
+        Self { path, held }
+    }
+
+    fn restore(&self) -> Result<(), StepError> {
+        match &self.held {
+            Some((content, rights)) => files::write_durably(&self.path, content, *rights).map(drop),
+            None => match fs::remove_file(&self.path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    Err(StepError::Write { path: self.path.clone(), source })
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// Notes what a file of sshd holds before it is written.
+pub(crate) fn remember(path: &str, host: &Host<'_>) {
+    let path = host.root.path(path);
+    let mut before = host.before.borrow_mut();
+    if !before.iter().any(|known| known.path == path) {
+        before.push(Before::of(path));
+    }
+}
+
+/// Asks sshd what would become of its files; of those that this run wrote, takes back what keeps the
+/// owner out, and nothing else.
+pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
+    files::make_directory(&host.root.path(SEPARATION), Rights { mode: 0o755, ..Rights::PUBLIC })?;
+    let Err(complaint) = way_in(host) else {
+        reload_sshd(host);
+        return Ok(Change::None);
+    };
+    let before = host.before.take();
+    let after: Vec<Before> = before.iter().map(|one| Before::of(one.path.clone())).collect();
+    before.iter().rev().try_for_each(Before::restore)?;
+    if before.is_empty() || way_in(host).is_err() {
+        // It was so before this run, too, so that nothing can be told of each file.
+        let taken = before.iter().map(|one| (one.path.clone(), complaint.clone()));
+        return Err(told(taken.collect(), host));
+    }
+    let mut taken = Vec::new();
+    for (before, after) in before.iter().zip(&after) {
+        after.restore()?;
+        if let Err(complaint) = way_in(host) {
+            before.restore()?;
+            taken.push((before.path.clone(), complaint));
+        }
+    }
+    reload_sshd(host);
+    Err(told(taken, host))
+}
+
+/// Notes what was taken back, so that it is told where it was asked for.
+fn told(taken: Vec<(PathBuf, String)>, host: &Host<'_>) -> StepError {
+    let lines: Vec<String> =
+        taken.iter().map(|(path, reason)| format!("{}: {reason}", path.display())).collect();
+    host.taken_back.replace(taken);
+    StepError::Said(format!("these files were put back as they were: {}", lines.join("; ")))
+}
+
+/// Why the step that wrote this file failed after all.
+pub(crate) fn taken_back(path: &str, host: &Host<'_>) -> Option<String> {
+    let path = host.root.path(path);
+    let taken = host.taken_back.borrow();
+    let (_, reason) = taken.iter().find(|(taken, _)| *taken == path)?;
+    Some(format!("with it nobody would get in, so it was put back as it was: {reason}"))
+}
+
+/// Whether sshd starts, listens where it is reached, and lets somebody in who owns the machine.
+fn way_in(host: &Host<'_>) -> Result<(), String> {
+    ask(&["-t"], host)?;
+    let mut reason = None;
+    for who in owners(host) {
+        for from in FROM {
+            let user = format!("user={},host={from},addr={from}", who.name);
+            let said = ask(&["-T", "-C", &user], host)?;
+            if let Some(reason) = reach::unreachable(Settings(&said), is_ours) {
+                return Err(reason);
+            }
+            match reach::obstacle(Settings(&said), &who) {
+                None => return Ok(()),
+                Some(obstacle) => reason = reason.or(Some(obstacle)),
+            }
+        }
+    }
+    Err(reason.unwrap_or_else(|| "nobody has a key".to_owned()))
+}
+
+fn ask(arguments: &[&str], host: &Host<'_>) -> Result<String, String> {
+    let said = host.programs.run(&Call::new(SSHD, arguments.iter().copied()));
+    said.map(|said| String::from_utf8_lossy(&said).into_owned())
+        .map_err(|error| format!("sshd would not start ({error})"))
+}
+
+/// Whether this machine has the address: only then can somebody listen on it.
+fn is_ours(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Who has a way to prove who they are and may become root; the image's own user if there is none, who
+/// will get a key some day.
+fn owners(host: &Host<'_>) -> Vec<Candidate> {
+    let read = |path: &str| fs::read_to_string(host.root.path(path)).unwrap_or_default();
+    let (passwd, group, shadow, sudoers) =
+        (read("/etc/passwd"), read("/etc/group"), read("/etc/shadow"), read(SUDOERS));
+    let people = passwd.lines().filter_map(|line| person(line, &group, &shadow, host));
+    let owners = |who: &Candidate| {
+        let named = sudoers.lines().any(|line| line.split(' ').next() == Some(who.name.as_str()));
+        who.is_root || named || who.groups.iter().any(|group| group == "sudo")
+    };
+    let (mut own, mut others): (Vec<_>, Vec<_>) =
+        people.filter(owners).partition(|who| who.name == DEFAULT_USER);
+    let proves = |who: &Candidate| who.has_password || !who.key_kinds.is_empty();
+    others.retain(proves);
+    if !others.is_empty() {
+        own.retain(proves);
+    }
+    own.extend(others);
+    own.truncate(MOST_OWNERS);
+    own
+}
+
+fn person(line: &str, group: &str, shadow: &str, host: &Host<'_>) -> Option<Candidate> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+    if shell.ends_with("/nologin") || shell.ends_with("/false") {
+        return None;
+    }
+    let is_in = |line: &&str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        fields.get(2) == Some(&gid)
+            || fields.get(3).is_some_and(|members| members.split(',').any(|member| member == name))
+    };
+    let groups = group.lines().filter(is_in).filter_map(|line| line.split(':').next()).map(str::to_owned);
+    let hash = shadow.lines().filter_map(|line| line.split_once(':')).find(|(known, _)| *known == name);
+    Some(Candidate {
+        name: name.to_owned(),
+        home: home.to_owned(),
+        groups: groups.collect(),
+        key_kinds: key_kinds(&host.root.path(home).join(".ssh/authorized_keys")),
+        has_password: hash.is_some_and(|(_, rest)| rest.starts_with(['$', '_'])),
+        is_root: uid == "0",
+    })
+}
+
+/// The kinds of the keys in a file; before one may stand options.
+fn key_kinds(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let is_kind = |word: &&str| ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start));
+    let kind = |line: &str| line.split_ascii_whitespace().find(is_kind).map(str::to_owned);
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(kind).collect()
+}
+
+/// If sshd runs already, it takes the new settings; if not, there is nothing to do.
+fn reload_sshd(host: &Host<'_>) {
+    // Without a running manager sshd is not running either.
+    let _ = host.manager.ask(&[Request::Job { unit: SERVICE, verb: Verb::ReloadOrTryRestart }]);
+}

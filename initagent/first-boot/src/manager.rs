@@ -1,0 +1,255 @@
+//! Asks systemd's manager for what is to be done to units, over its own socket.
+//!
+//! Knows as much of D-Bus as a handful of calls needs. Refuses to wait for a job: the answer to a start
+//! is that it is queued. Invariants: fifty units cost one conversation, in which no call waits for the
+//! answer to the one before; each request has its own answer.
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+mod message;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::slice::from_ref;
+use std::time::{Duration, Instant};
+
+use user_data::plan::step::Verb;
+
+use crate::digits::hex;
+use message::{Answer, Body};
+
+/// Only root may open it, and no bus need run.
+const SOCKET: &str = "/run/systemd/private";
+/// A reload runs every generator.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What is asked for before an answer is read: less than what the socket holds.
+const MOST_OPEN: usize = 64;
+
+/// What the manager is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Request<'a> {
+    /// To remove the links that start a unit with the machine.
+    Disable {
+        /// The unit.
+        unit: &'a str,
+        /// Only those that last until the next boot.
+        runtime: bool,
+    },
+    /// To make the links that start a unit with the machine.
+    Enable {
+        /// The unit.
+        unit: &'a str,
+        /// Until the next boot only.
+        runtime: bool,
+    },
+    /// To start a unit, stop it and so on.
+    Job {
+        /// The unit.
+        unit: &'a str,
+        /// What is done.
+        verb: Verb,
+    },
+    /// To read all units anew.
+    Reload,
+}
+
+impl<'a> Request<'a> {
+    fn unit(&self) -> Option<&'a str> {
+        match *self {
+            Self::Disable { unit, .. } | Self::Enable { unit, .. } | Self::Job { unit, .. } => Some(unit),
+            Self::Reload => None,
+        }
+    }
+
+    /// Of what is asked about links, which kind it is: whether they are made, and for how long.
+    fn links(&self) -> Option<(bool, bool)> {
+        match *self {
+            Self::Disable { runtime, .. } => Some((false, runtime)),
+            Self::Enable { runtime, .. } => Some((true, runtime)),
+            Self::Job { .. } | Self::Reload => None,
+        }
+    }
+}
+
+impl fmt::Display for Request<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disable { unit, .. } => write!(out, "disable {unit}"),
+            Self::Enable { unit, .. } => write!(out, "enable {unit}"),
+            Self::Job { unit, verb } => write!(out, "{} {unit}", verb.word()),
+            Self::Reload => write!(out, "reload units"),
+        }
+    }
+}
+
+/// Why the manager did not do what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum ManagerError {
+    #[error("cannot talk to systemd over {SOCKET}: {cause}")]
+    Broken { cause: String },
+    #[error("systemd refused: {complaint}")]
+    Refused { complaint: String },
+}
+
+/// The manager of a machine's units.
+pub trait Manager: fmt::Debug {
+    /// Asks for all of it in this order; the answers are in the same order.
+    fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>>;
+}
+
+/// The manager of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Real;
+
+impl Manager for Real {
+    fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let ended = UnixStream::connect(SOCKET).and_then(|socket| converse(&socket, requests, &mut answers));
+        if let Err(error) = ended {
+            // What was not answered may have been done, but nobody knows.
+            answers.resize(requests.len(), Err(ManagerError::Broken { cause: error.to_string() }));
+        }
+        answers
+    }
+}
+
+fn converse(
+    socket: &UnixStream,
+    requests: &[Request<'_>],
+    answers: &mut Vec<Result<(), ManagerError>>,
+) -> io::Result<()> {
+    let mut line = Line { socket, until: Instant::now() + PATIENCE, serial: 0 };
+    line.introduce()?;
+    for batch in requests.chunk_by(|one, next| one.links().is_some() && one.links() == next.links()) {
+        match batch {
+            [_, _, ..] if batch[0].links().is_some() => line.ask_as_one(batch, answers)?,
+            _ => line.ask_each(batch, answers)?,
+        }
+    }
+    Ok(())
+}
+
+/// The conversation.
+struct Line<'a> {
+    socket: &'a UnixStream,
+    /// When it has taken too long.
+    until: Instant,
+    /// Of the last call; they begin at one.
+    serial: u32,
+}
+
+impl Line<'_> {
+    /// One call for all units: the manager reads all its directories for each call about links. Only if
+    /// it is refused is each unit asked for, to tell which one it was; what is linked already stays so.
+    fn ask_as_one(
+        &mut self,
+        batch: &[Request<'_>],
+        answers: &mut Vec<Result<(), ManagerError>>,
+    ) -> io::Result<()> {
+        let serial = self.send(batch)?;
+        if self.answer(serial)?.is_ok() {
+            answers.extend(batch.iter().map(|_| Ok(())));
+            return Ok(());
+        }
+        self.ask_each(batch, answers)
+    }
+
+    /// A call for each, all of them before the first answer is needed.
+    fn ask_each(
+        &mut self,
+        batch: &[Request<'_>],
+        answers: &mut Vec<Result<(), ManagerError>>,
+    ) -> io::Result<()> {
+        let mut open = VecDeque::new();
+        for request in batch {
+            if open.len() >= MOST_OPEN
+                && let Some(serial) = open.pop_front()
+            {
+                answers.push(self.answer(serial)?);
+            }
+            open.push_back(self.send(from_ref(request))?);
+        }
+        for serial in open {
+            answers.push(self.answer(serial)?);
+        }
+        Ok(())
+    }
+
+    /// Says who we are; the kernel told already, so there is no secret.
+    fn introduce(&self) -> io::Result<()> {
+        let digits = hex(nix::unistd::geteuid().to_string().as_bytes());
+        self.bounded()?.write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes())?;
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") && line.len() < 256 {
+            let mut byte = [0];
+            self.bounded()?.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        if line.starts_with(b"OK ") { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    /// The socket, which gives up when all of it has taken too long.
+    fn bounded(&self) -> io::Result<&UnixStream> {
+        let left = self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(left))?;
+        self.socket.set_write_timeout(Some(left))?;
+        Ok(self.socket)
+    }
+
+    /// Sends a call; the serial says which answer is its own.
+    fn send(&mut self, batch: &[Request<'_>]) -> io::Result<u32> {
+        self.serial = self.serial.wrapping_add(1);
+        self.bounded()?.write_all(&call(self.serial, batch))?;
+        Ok(self.serial)
+    }
+
+    /// The answer to a call; the manager answers in order, and signals come between.
+    fn answer(&self, serial: u32) -> io::Result<Result<(), ManagerError>> {
+        loop {
+            match message::read(self.bounded()?)? {
+                Answer::Done { to } if to == serial => return Ok(Ok(())),
+                Answer::Refused { to, complaint } if to == serial => {
+                    return Ok(Err(ManagerError::Refused { complaint }));
+                }
+                Answer::Done { .. } | Answer::Refused { .. } | Answer::Other => {}
+            }
+        }
+    }
+}
+
+/// A call of the manager, for one request or for several of the same kind about links.
+fn call(serial: u32, batch: &[Request<'_>]) -> Vec<u8> {
+    let units: Vec<&str> = batch.iter().filter_map(Request::unit).collect();
+    let mut body = Body::default();
+    let method = match batch[0] {
+        Request::Disable { runtime, .. } => {
+            body.texts(&units).flag(runtime);
+            "DisableUnitFiles"
+        }
+        Request::Enable { runtime, .. } => {
+            // As `systemctl --force`: a link that leads elsewhere is replaced.
+            body.texts(&units).flag(runtime).flag(true);
+            "EnableUnitFiles"
+        }
+        Request::Job { unit, verb } => {
+            body.text(unit).text("replace");
+            method(verb)
+        }
+        Request::Reload => "Reload",
+    };
+    message::call(serial, method, &body)
+}
+
+fn method(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Reload => "ReloadUnit",
+        Verb::ReloadOrRestart => "ReloadOrRestartUnit",
+        Verb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
+        Verb::Restart => "RestartUnit",
+        Verb::Start => "StartUnit",
+        Verb::Stop => "StopUnit",
+        Verb::TryRestart => "TryRestartUnit",
+    }
+}

@@ -1,0 +1,7 @@
+//! Whole runs on a machine that is a directory.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this file is a test")]
+
+mod apply;
+mod machine;
+mod run;
