@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use first_boot::{
-    Call, Machine, Manager, ManagerError, Options, Outcome, Programs, Request, Root, RunError, Web, WebError,
-    apply_file, run,
+    Call, Machine, Manager, ManagerError, Options, Outcome, Programs, RealPrograms, Request, Root, RunError,
+    Web, WebError, apply_file, run,
 };
 use tempfile::TempDir;
 use user_data::secret::Secret;
@@ -41,6 +41,8 @@ type Notes = Arc<Mutex<Vec<String>>>;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sshd {
     Complains,
+    /// It is the host's own program, told where the files are.
+    Real,
     /// It would start with these settings.
     Takes(&'static str),
 }
@@ -49,6 +51,7 @@ const LETS_IN: Sshd = Sshd::Takes("port 22\npubkeyauthentication yes\nlistenaddr
 
 #[derive(Debug)]
 struct Twins {
+    root: Root,
     calls: Notes,
     sshd: Sshd,
 }
@@ -61,6 +64,7 @@ impl Programs for Twins {
             Err(RunError::Failed { program: call.program, code: Some(code), complaint })
         };
         match (call.program, call.arguments.last()) {
+            ("ssh-keygen", _) if self.sshd == Sshd::Real => RealPrograms.run(call),
             ("ssh-keygen", Some(path)) => {
                 let number = MADE.fetch_add(1, Ordering::Relaxed);
                 fs::write(path, format!("private {number}")).unwrap();
@@ -71,6 +75,11 @@ impl Programs for Twins {
             ("blkid", _) => failed(2, ""),
             ("/usr/sbin/sshd", _) => match self.sshd {
                 Sshd::Complains => failed(255, "bad configuration option"),
+                Sshd::Real => {
+                    let config = self.root.path("/etc/ssh/sshd_config").display().to_string();
+                    let arguments = ["-f".to_owned(), config].into_iter().chain(call.arguments.clone());
+                    RealPrograms.run(&Call::new("/usr/sbin/sshd", arguments))
+                }
                 Sshd::Takes(settings) => Ok(settings.into()),
             },
             _ => Ok(Vec::new()),
@@ -131,7 +140,13 @@ impl Bench {
         }
         fs::create_dir_all(root.path("/home/core")).unwrap();
         let calls = Notes::default();
-        let twins = Twins { calls: Arc::clone(&calls), sshd };
+        if sshd == Sshd::Real {
+            let folder = root.path("/etc/ssh").display().to_string();
+            let config =
+                format!("Include {folder}/sshd_config.d/*.conf\nHostKey {folder}/ssh_host_ed25519_key\n");
+            fs::write(root.path("/etc/ssh/sshd_config"), config).unwrap();
+        }
+        let twins = Twins { root: root.clone(), calls: Arc::clone(&calls), sshd };
         let manager = ManagerTwin(Arc::clone(&calls));
         let machine =
             Machine { root, programs: Box::new(twins), web: Box::new(Silence), manager: Box::new(manager) };

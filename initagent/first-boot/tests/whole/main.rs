@@ -5,3 +5,4 @@
 mod apply;
 mod machine;
 mod run;
+mod way_in;

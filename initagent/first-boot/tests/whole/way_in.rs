@@ -1,0 +1,131 @@
+//! Whatever a document writes for sshd, the owner gets in: judged by the host's own sshd.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use first_boot::{Outcome, Verdict};
+
+use crate::machine::{Bench, KEY, Sshd};
+
+/// Whether there is an sshd that may be asked; says why if not, and fails if there must be.
+fn can_ask() -> bool {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let is_there = Path::new("/usr/sbin/sshd").exists();
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true") || (is_root && is_there),
+        "CI must ask a real sshd: it needs root and the package openssh-server"
+    );
+    if is_root && is_there {
+        // sshd refuses to be asked without it.
+        fs::create_dir_all("/run/sshd").unwrap();
+        return true;
+    }
+    eprintln!("skipped: asking a real sshd needs root and the package openssh-server");
+    false
+}
+
+/// Applies drop-ins of sshd, each with the owner's key beside it.
+fn apply(bench: &Bench, drop_ins: &[(&str, &str)]) -> Outcome {
+    let mut document = format!("#cloud-config\nssh_authorized_keys: [{KEY}]\nwrite_files:\n");
+    for (name, content) in drop_ins {
+        let content = content.replace('\n', "\\n");
+        document += &format!("- {{path: /etc/ssh/sshd_config.d/{name}.conf, content: \"{content}\"}}\n");
+    }
+    bench.apply(&document)
+}
+
+fn is_there(bench: &Bench, name: &str) -> bool {
+    bench.machine.root.path(&format!("/etc/ssh/sshd_config.d/{name}.conf")).exists()
+}
+
+/// What keeps the owner out, though sshd would start with most of it.
+const LOCKING_OUT: [(&str, &str); 9] = [
+    ("no-keys", "PubkeyAuthentication no\n"),
+    ("nobody", "AllowUsers nobody\n"),
+    ("denied", "DenyGroups core\n"),
+    ("port-0", "Port 0\n"),
+    ("loopback", "ListenAddress 127.0.0.1\n"),
+    ("not-ours", "ListenAddress 203.0.113.7\n"),
+    ("password-too", "Match User core\n AuthenticationMethods publickey,password\n"),
+    ("other-files", "AuthorizedKeysFile /etc/keys\n"),
+    ("nonsense", "Nonsense yes\n"),
+];
+const HARMLESS: [(&str, &str); 4] = [
+    ("port", "Port 2222\n"),
+    ("root", "PermitRootLogin no\nPasswordAuthentication no\n"),
+    ("users", "AllowUsers core ada\n"),
+    ("wildcard", "ListenAddress 127.0.0.1\nListenAddress 0.0.0.0\n"),
+];
+
+#[test]
+fn each_file_that_keeps_the_owner_out_is_taken_back() {
+    if !can_ask() {
+        return;
+    }
+    for (name, content) in LOCKING_OUT {
+        let bench = Bench::with_sshd(Sshd::Real);
+
+        let outcome = apply(&bench, &[(name, content)]);
+
+        assert!(!is_there(&bench, name), "{name}: {}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Degraded, "{name}");
+        let json = outcome.json();
+        let mut items = json["items"].as_array().unwrap().iter();
+        let item = items.find(|item| item["key"] == "write_files[0]").unwrap();
+        assert_eq!((item["status"].as_str(), item["line"].as_u64()), (Some("failed"), Some(4)), "{name}");
+        assert!(item["cause"].as_str().unwrap().contains("nobody would get in"), "{item}");
+    }
+}
+
+#[test]
+fn what_lets_the_owner_in_stays_beside_what_does_not() {
+    if !can_ask() {
+        return;
+    }
+    let bench = Bench::with_sshd(Sshd::Real);
+
+    let outcome = apply(&bench, &[HARMLESS[0], LOCKING_OUT[0], HARMLESS[1], LOCKING_OUT[8], HARMLESS[2]]);
+
+    for (name, _) in &HARMLESS[..3] {
+        assert!(is_there(&bench, name), "{name}: {}", outcome.text());
+    }
+    assert!(!is_there(&bench, "no-keys") && !is_there(&bench, "nonsense"), "{}", outcome.text());
+}
+
+#[test]
+fn harmless_settings_are_no_reason_to_complain() {
+    if !can_ask() {
+        return;
+    }
+    for (name, content) in HARMLESS {
+        let bench = Bench::with_sshd(Sshd::Real);
+
+        let outcome = apply(&bench, &[(name, content)]);
+
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{name}: {}", outcome.text());
+        assert!(is_there(&bench, name));
+    }
+}
+
+#[test]
+fn another_owner_may_stand_in_for_the_images_own_user() {
+    if !can_ask() {
+        return;
+    }
+    let bench = Bench::with_sshd(Sshd::Real);
+    let people = |groups: &str| {
+        format!(
+            "#cloud-config
+users: [{{name: ada, groups: [{groups}], ssh_authorized_keys: [{KEY}]}}]
+write_files: [{{path: /etc/ssh/sshd_config.d/1.conf, content: AllowUsers ada}}]
+"
+        )
+    };
+
+    let owner = bench.apply(&people("sudo"));
+    let guest = Bench::with_sshd(Sshd::Real).apply(&people("docker"));
+
+    assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.text());
+    assert_eq!(guest.verdict(), Verdict::Degraded, "who can't become root is no owner");
+}
