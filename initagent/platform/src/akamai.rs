@@ -6,22 +6,31 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, json::Tree, registry::Evidence, web::TokenScheme,
+    FetchError, Host, Platform, Provision, Web,
+    json::Tree,
+    one_document::{self, Places},
+    registry::Evidence,
+    web::TokenScheme,
 };
 
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:a9fe:a9fe::1]"];
 const TOKEN: TokenScheme =
     TokenScheme { path: "/v1/token", ask: ("Metadata-Token-Expiry-Seconds", "300"), send: "Metadata-Token" };
+const PLACES: Places = Places {
+    instance_id: &["/id"],
+    hostname: &["/label"],
+    region: &["/region"],
+    instance_type: &["/type"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("sys_vendor", "Linode"), ("sys_vendor", "Akamai")])
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::Akamai;
     let service = web.service(&BASES).with_token(TOKEN).with_header("Accept", "application/json");
-    let document =
-        service.get("/v1/instance").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::Akamai, &service, "/v1/instance")?;
     let mut provision = facts(&document);
     let keys = service.get("/v1/ssh-keys");
     if let Some(document) = provision.take("ssh keys", keys) {
@@ -35,20 +44,14 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
     if let Some(bytes) = provision.take("user-data", user_data) {
         let packed: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
         let decoded = BASE64_STANDARD.decode(packed).map(Some).map_err(|_| "it is not base64");
-        provision.user_data = provision.take("user-data", decoded).and_then(Payload::from_bytes);
+        provision.take_user_data(decoded);
     }
     Ok(provision)
 }
 
 /// Reads the instance's document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Akamai);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/id");
-    provision.set_hostname(tree.text("/label"));
-    provision.region = tree.text("/region");
-    provision.instance_type = tree.text("/type");
+    let (mut provision, tree) = one_document::read(Platform::Akamai, document, &PLACES);
     provision.attribute("AKAMAI_INSTANCE_ID", provision.instance_id.clone());
     provision.attribute("AKAMAI_INSTANCE_HOST_UUID", tree.text("/host_uuid"));
     provision.attribute("AKAMAI_INSTANCE_LABEL", tree.text("/label"));

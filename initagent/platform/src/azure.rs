@@ -7,8 +7,11 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk, json::Tree, ovf::Environment,
-    registry::Evidence, web::MAX_METADATA,
+    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
+    one_document::{self, Places},
+    ovf::Environment,
+    registry::Evidence,
+    web::MAX_METADATA,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
@@ -17,6 +20,14 @@ const WIRE_VERSION: &str = "2012-11-30";
 const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 const INSTANCE: &str = "/metadata/instance?api-version=2021-08-01&format=json";
 const CD_FILE: &str = "ovf-env.xml";
+const PLACES: Places = Places {
+    instance_id: &["/compute/vmId"],
+    hostname: &["/compute/osProfile/computerName", "/compute/name"],
+    region: &["/compute/location"],
+    zone: &["/compute/zone"],
+    instance_type: &["/compute/vmSize"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("chassis_asset_tag", ASSET_TAG)])
@@ -90,15 +101,7 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
 }
 
 fn instance_facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Azure);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/compute/vmId");
-    provision
-        .set_hostname(tree.text("/compute/osProfile/computerName").or_else(|| tree.text("/compute/name")));
-    provision.region = tree.text("/compute/location");
-    provision.zone = tree.text("/compute/zone");
-    provision.instance_type = tree.text("/compute/vmSize");
+    let (mut provision, tree) = one_document::read(Platform::Azure, document, &PLACES);
     for key in tree.list("/compute/publicKeys").iter().filter_map(|entry| entry.text("/keyData")) {
         provision.add_keys(&key);
     }

@@ -6,44 +6,41 @@
 use std::net::IpAddr;
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
+    FetchError, Host, Platform, Provision, Web,
     json::Tree,
     netplan::{Link, ethernets},
+    one_document::{self, Places},
     registry::Evidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
+const PLACES: Places = Places {
+    instance_id: &["/droplet_id"],
+    hostname: &["/hostname"],
+    region: &["/region"],
+    keys: &["/public_keys"],
+    user_data: &["/user_data"],
+    vendor_data: &["/vendor_data"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("sys_vendor", "DigitalOcean")])
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::DigitalOcean;
     let service = web.service(&BASES);
-    let document =
-        service.get("/metadata/v1.json").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::DigitalOcean, &service, "/metadata/v1.json")?;
     let mut provision = facts(&document);
     if provision.lacks("metadata") {
-        let user_data = service.get_data("/metadata/v1/user-data");
-        provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+        provision.take_user_data(service.get_data("/metadata/v1/user-data"));
     }
     Ok(provision)
 }
 
 /// Reads the document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::DigitalOcean);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/droplet_id");
-    provision.set_hostname(tree.text("/hostname"));
-    provision.region = tree.text("/region");
-    for key in tree.texts("/public_keys") {
-        provision.add_keys(&key);
-    }
-    provision.user_data = tree.content("/user_data").and_then(Payload::from_bytes);
-    provision.vendor_data = tree.content("/vendor_data").and_then(Payload::from_bytes);
+    let (mut provision, tree) = one_document::read(Platform::DigitalOcean, document, &PLACES);
     add_addresses(&mut provision, &tree);
     provision.attribute("DIGITALOCEAN_HOSTNAME", provision.hostname.clone());
     provision.attribute("DIGITALOCEAN_REGION", provision.region.clone());

@@ -4,7 +4,7 @@
 //! wanted are asked for. Invariant: where the service hands out tokens, no request goes without.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
+    FetchError, Host, Platform, Provision, Web,
     json::Tree,
     registry::Evidence,
     web::{Service, TokenScheme},
@@ -51,8 +51,7 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
     let mut provision = Provision::new(platform);
     provision.instance_id = service.text("/latest/meta-data/instance-id").map_err(platform.silent())?;
     add_keys(&mut provision, &service);
-    let user_data = service.get_data("/latest/user-data");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data("/latest/user-data"));
     for (name, path) in ITEMS {
         let value = service.text(&format!("/latest/meta-data/{path}"));
         let value = provision.take(path, value);

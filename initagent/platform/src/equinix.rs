@@ -8,10 +8,21 @@ use crate::{
     FetchError, Host, Payload, Platform, Provision, Web, WebError,
     json::Tree,
     netplan::{Link, bond},
+    one_document::{self, Places},
     registry::Evidence,
 };
 
 const BASES: [&str; 2] = ["https://metadata.platformequinix.com", "https://metadata.packet.net"];
+
+const PLACES: Places = Places {
+    instance_id: &["/id"],
+    hostname: &["/hostname"],
+    region: &["/metro"],
+    zone: &["/facility"],
+    instance_type: &["/plan"],
+    keys: &["/ssh_keys"],
+    ..Places::NONE
+};
 
 /// Nothing in the firmware tells these servers from others.
 pub(crate) fn detect(_: &Host) -> Option<Evidence> {
@@ -19,12 +30,10 @@ pub(crate) fn detect(_: &Host) -> Option<Evidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::Equinix;
     let service = web.service(&BASES);
-    let document = service.get("/metadata").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::Equinix, &service, "/metadata")?;
     let mut provision = facts(&document);
-    let user_data = service.get_data("/userdata");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data("/userdata"));
     Ok(provision)
 }
 
@@ -41,17 +50,7 @@ pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
 
 /// Reads the document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Equinix);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/id");
-    provision.set_hostname(tree.text("/hostname"));
-    provision.instance_type = tree.text("/plan");
-    provision.zone = tree.text("/facility");
-    provision.region = tree.text("/metro");
-    for key in tree.texts("/ssh_keys") {
-        provision.add_keys(&key);
-    }
+    let (mut provision, tree) = one_document::read(Platform::Equinix, document, &PLACES);
     add_addresses(&mut provision, &tree.list("/network/addresses"));
     provision.attribute("PACKET_HOSTNAME", provision.hostname.clone());
     provision.attribute("PACKET_PLAN", provision.instance_type.clone());

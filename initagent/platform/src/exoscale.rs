@@ -3,7 +3,7 @@
 //! Knows the items afterburn reads. Refuses to ask for the password.
 //! Invariant: each item that fails costs itself only.
 
-use crate::{FetchError, Host, Payload, Platform, Provision, Web, registry::Evidence};
+use crate::{FetchError, Host, Platform, Provision, Web, registry::Evidence};
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 /// Attribute names of afterburn and where their values are.
@@ -31,8 +31,7 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
     if let Some(keys) = provision.take("ssh keys", keys) {
         provision.add_keys(&keys);
     }
-    let user_data = service.get_data("/1.0/user-data");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data("/1.0/user-data"));
     for (name, path) in ITEMS {
         let value = service.text(&format!("/1.0/meta-data/{path}"));
         let value = provision.take(path, value);

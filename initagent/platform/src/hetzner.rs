@@ -4,7 +4,7 @@
 //! Invariant: a document that cannot be read costs no user-data.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, json::Tree, meta_data::add_meta_data,
+    FetchError, Host, Payload, Platform, Provision, Web, json::Tree, meta_data::add_meta_data, one_document,
     registry::Evidence, web::link_local_bases,
 };
 
@@ -16,17 +16,14 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
 }
 
 pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::Hetzner;
     let service = web.service(&BASES).or_at(link_local_bases(host));
-    let document = service.get(&format!("{ROOT}/metadata")).map_err(platform.silent())?;
-    let document = document.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::Hetzner, &service, &format!("{ROOT}/metadata"))?;
     let mut provision = facts(&document);
     let networks = service.get(&format!("{ROOT}/metadata/private-networks"));
     if let Some(networks) = provision.take("private networks", networks) {
         add_private_networks(&mut provision, &networks);
     }
-    let user_data = service.get_data(&format!("{ROOT}/userdata"));
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data(&format!("{ROOT}/userdata")));
     Ok(provision)
 }
 

@@ -49,6 +49,16 @@ impl Tree {
         self.0.pointer(pointer).and_then(Value::as_str).map(|text| text.as_bytes().to_vec())
     }
 
+    /// The text at `pointer`, or those of the list there, as they are.
+    pub(crate) fn contents(&self, pointer: &str) -> Vec<String> {
+        let texts = match self.0.pointer(pointer) {
+            Some(Value::Array(list)) => list.as_slice(),
+            Some(one) => std::slice::from_ref(one),
+            None => &[],
+        };
+        texts.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// What `text` reads, as some other type.
     pub(crate) fn parsed<T: std::str::FromStr>(&self, pointer: &str) -> Option<T> {
         self.text(pointer)?.parse().ok()
@@ -190,7 +200,8 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_number_keeps_its_text() {
-        let tree = Tree::from_yaml(b"id: 1e5\nzone: 007\nmtu: 1450\nname: no\nquoted: '12'\nnone: ~\n").unwrap();
+        let tree =
+            Tree::from_yaml(b"id: 1e5\nzone: 007\nmtu: 1450\nname: no\nquoted: '12'\nnone: ~\n").unwrap();
 
         let said = ["/id", "/zone", "/mtu", "/name", "/quoted"].map(|pointer| tree.text(pointer).unwrap());
 

@@ -27,6 +27,7 @@ mod meta_data;
 mod metadata_file;
 mod netplan;
 mod nocloud;
+mod one_document;
 mod openstack;
 mod oracle;
 mod ovf;

@@ -3,9 +3,12 @@
 //! Knows the documents and that user-data lies beside them unchanged. Refuses the formats before
 //! `openstack/latest`. Invariant: both ways of reading make the same facts of the same documents.
 
+use serde_json::{Value, json};
+
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web,
     json::Tree,
+    one_document,
     registry::Evidence,
     web::{MAX_METADATA, MAX_USER_DATA, link_local_bases},
 };
@@ -27,6 +30,7 @@ pub(crate) struct Documents {
     pub(crate) meta_data: Option<Vec<u8>>,
     pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) vendor_data: Option<Vec<u8>>,
+    pub(crate) vendor_data2: Option<Vec<u8>>,
     pub(crate) network_data: Option<Vec<u8>>,
     pub(crate) ec2_meta_data: Option<Vec<u8>>,
 }
@@ -44,11 +48,9 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
 }
 
 pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::OpenStack;
     let service = web.service(&BASES).or_at(link_local_bases(host));
-    let meta_data = service.get("/openstack/latest/meta_data.json").map_err(platform.silent())?;
-    let meta_data = meta_data.ok_or_else(|| platform.unknown())?;
-    let mut provision = Provision::new(platform);
+    let meta_data = one_document::ask(Platform::OpenStack, &service, "/openstack/latest/meta_data.json")?;
+    let mut provision = Provision::new(Platform::OpenStack);
     let read = |file: &str, limit| match limit {
         MAX_USER_DATA => service.get_data(&format!("/openstack/latest/{file}")),
         _ => service.get(&format!("/openstack/latest/{file}")),
@@ -77,6 +79,7 @@ pub(crate) fn gather<E: std::fmt::Display>(
     Documents {
         user_data: file("user-data", "user_data", MAX_USER_DATA),
         vendor_data: file("vendor-data", "vendor_data.json", MAX_METADATA),
+        vendor_data2: file("vendor-data2", "vendor_data2.json", MAX_METADATA),
         network_data: file("network-config", "network_data.json", MAX_METADATA),
         ..Documents::default()
     }
@@ -93,7 +96,7 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
 pub(crate) fn add_facts(provision: &mut Provision, documents: Documents) {
     provision.user_data = documents.user_data.and_then(Payload::from_bytes);
     provision.network_config = documents.network_data.and_then(Payload::from_bytes);
-    provision.vendor_data = documents.vendor_data.as_deref().and_then(vendor_data);
+    provision.vendor_data = vendor_data(&[documents.vendor_data, documents.vendor_data2]);
     if let Some(document) = documents.meta_data {
         add_meta_data(provision, &document);
     }
@@ -122,11 +125,49 @@ fn add_meta_data(provision: &mut Provision, document: &[u8]) {
     provision.attribute("OPENSTACK_HOSTNAME", provision.hostname.clone());
 }
 
-/// The operator's part for cloud-init: a text, or the text under the key `cloud-init`.
-fn vendor_data(document: &[u8]) -> Option<Payload> {
-    let text = match serde_json::from_slice::<String>(document) {
-        Ok(text) => text.into_bytes(),
-        Err(_) => Tree::from_json(document).ok()?.content("/cloud-init")?,
-    };
-    Payload::from_bytes(text)
+/// The operator's two documents for cloud-init, the same for each machine and made for this one; the second
+/// goes over the first, as later parts go over earlier ones.
+fn vendor_data(documents: &[Option<Vec<u8>>; 2]) -> Option<Payload> {
+    let mut parts: Vec<String> = documents.iter().flatten().flat_map(|bytes| parts_of(bytes)).collect();
+    parts.retain(|part| !part.trim().is_empty());
+    if parts.len() < 2 {
+        return parts.pop().map(String::into_bytes).and_then(Payload::from_bytes);
+    }
+    let entries: Vec<Value> = parts.iter().map(|part| json!({"content": part})).collect();
+    // JSON is YAML.
+    Payload::from_bytes(format!("#cloud-config-archive\n{}\n", Value::Array(entries)).into_bytes())
+}
+
+/// A document is a text, a list of texts, or has either under the key `cloud-init`.
+fn parts_of(document: &[u8]) -> Vec<String> {
+    if let Ok(Value::String(text)) = serde_json::from_slice(document) {
+        return vec![text];
+    }
+    let tree = Tree::from_json(document).unwrap_or_default();
+    [tree.contents(""), tree.contents("/cloud-init")].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(first: &str, second: &str) -> Option<String> {
+        let payload = vendor_data(&[Some(first.into()), Some(second.into())])?;
+        Some(String::from_utf8(payload.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn vendor_data_of_one_part_stays_as_it_is() {
+        assert_eq!(both("\"#!/bin/sh\\n\"", "{}").as_deref(), Some("#!/bin/sh\n"));
+        assert_eq!(both("{\"cloud-init\": null}", "{\"cloud-init\": \"a\"}").as_deref(), Some("a"));
+        assert_eq!(both("{}", "not json"), None);
+    }
+
+    #[test]
+    fn vendor_data_of_several_parts_becomes_an_archive() {
+        assert_eq!(
+            both("[\"a\", \"b\"]", "{\"cloud-init\": [\"c\"], \"d\": \"e\"}").as_deref(),
+            Some("#cloud-config-archive\n[{\"content\":\"a\"},{\"content\":\"b\"},{\"content\":\"c\"}]\n")
+        );
+    }
 }

@@ -5,9 +5,23 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::{FetchError, Host, Payload, Platform, Provision, Web, json::Tree, registry::Evidence};
+use crate::{
+    FetchError, Host, Platform, Provision, Web,
+    json::Tree,
+    one_document::{self, Places},
+    registry::Evidence,
+};
 
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:c1::a9fe:a9fe]"];
+const PLACES: Places = Places {
+    instance_id: &["/id"],
+    hostname: &["/hostname", "/displayName"],
+    region: &["/canonicalRegionName", "/region"],
+    zone: &["/availabilityDomain"],
+    instance_type: &["/shape"],
+    keys: &["/metadata/ssh_authorized_keys"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("chassis_asset_tag", "OracleCloud.com")])
@@ -32,21 +46,11 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
 
 /// Reads the instance's document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Oracle);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/id");
-    provision.set_hostname(tree.text("/hostname").or_else(|| tree.text("/displayName")));
-    provision.region = tree.text("/canonicalRegionName").or_else(|| tree.text("/region"));
-    provision.zone = tree.text("/availabilityDomain");
-    provision.instance_type = tree.text("/shape");
-    if let Some(keys) = tree.text("/metadata/ssh_authorized_keys") {
-        provision.add_keys(&keys);
-    }
+    let (mut provision, tree) = one_document::read(Platform::Oracle, document, &PLACES);
     if let Some(text) = tree.text("/metadata/user_data") {
         let packed: String = text.split_whitespace().collect();
         let decoded = BASE64_STANDARD.decode(packed).map(Some).map_err(|_| "it is not base64");
-        provision.user_data = provision.take("user-data", decoded).and_then(Payload::from_bytes);
+        provision.take_user_data(decoded);
     }
     provision.attribute("ORACLECLOUD_AVAILABILITY_DOMAIN", tree.text("/availabilityDomain"));
     provision.attribute("ORACLECLOUD_COMPARTMENT_ID", tree.text("/compartmentId"));

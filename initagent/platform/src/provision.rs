@@ -107,6 +107,11 @@ impl Provision {
         })
     }
 
+    /// Takes the user-data that was fetched, or notes why there is none.
+    pub(crate) fn take_user_data(&mut self, fetched: Result<Option<Vec<u8>>, impl fmt::Display>) {
+        self.user_data = self.take("user-data", fetched).and_then(Payload::from_bytes);
+    }
+
     /// Adds the keys in `text`, one a line; a line that is no key is reported, the others stay.
     pub(crate) fn add_keys(&mut self, text: &str) {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {

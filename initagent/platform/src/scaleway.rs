@@ -3,9 +3,21 @@
 //! Knows that the source port proves to Scaleway that root asks. Refuses to ask from any other.
 //! Invariant: keys hidden in tags are read the same way as plain ones.
 
-use crate::{FetchError, Host, Payload, Platform, Provision, Web, WebError, json::Tree, registry::Evidence};
+use crate::{
+    FetchError, Host, Payload, Platform, Provision, Web, WebError,
+    json::Tree,
+    one_document::{self, Places},
+    registry::Evidence,
+};
 
 const BASES: [&str; 2] = ["http://169.254.42.42", "http://[fd00:42::42]"];
+const PLACES: Places = Places {
+    instance_id: &["/id"],
+    hostname: &["/hostname"],
+    zone: &["/zone", "/location/zone_id"],
+    instance_type: &["/commercial_type"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("sys_vendor", "Scaleway")]).or_else(|| {
@@ -16,13 +28,11 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::Scaleway;
     let service = web.service(&BASES);
-    let document = service.get("/conf?format=json").map_err(platform.silent())?;
-    let mut provision = facts(&document.ok_or_else(|| platform.unknown())?);
+    let document = one_document::ask(Platform::Scaleway, &service, "/conf?format=json")?;
+    let mut provision = facts(&document);
     let privileged = service.with_privileged_port();
-    let user_data = privileged.get_data("/user_data/cloud-init");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(privileged.get_data("/user_data/cloud-init"));
     let vendor_data = privileged.get_data("/vendor_data/cloud-init");
     provision.vendor_data = provision.take("vendor-data", vendor_data).and_then(Payload::from_bytes);
     Ok(provision)
@@ -42,13 +52,7 @@ pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
 
 /// Reads the document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Scaleway);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/id");
-    provision.set_hostname(tree.text("/hostname"));
-    provision.instance_type = tree.text("/commercial_type");
-    provision.zone = tree.text("/zone").or_else(|| tree.text("/location/zone_id"));
+    let (mut provision, tree) = one_document::read(Platform::Scaleway, document, &PLACES);
     provision.region = provision.zone.as_deref().and_then(|zone| Some(zone.rsplit_once('-')?.0.to_owned()));
     for key in tree.list("/ssh_public_keys").iter().filter_map(|entry| entry.text("/key")) {
         provision.add_keys(&key);

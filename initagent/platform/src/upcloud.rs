@@ -7,38 +7,35 @@ use crate::{
     FetchError, Host, Payload, Platform, Provision, Web,
     json::Tree,
     netplan::{Link, ethernets},
+    one_document::{self, Places},
     registry::Evidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
+const PLACES: Places = Places {
+    instance_id: &["/instance_id"],
+    hostname: &["/hostname"],
+    region: &["/region"],
+    keys: &["/public_keys"],
+    vendor_data: &["/vendor_data"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("sys_vendor", "UpCloud")])
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::UpCloud;
     let service = web.service(&BASES);
-    let document =
-        service.get("/metadata/v1.json").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::UpCloud, &service, "/metadata/v1.json")?;
     let mut provision = facts(&document);
-    let user_data = service.get_data("/metadata/v1/user_data");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data("/metadata/v1/user_data"));
     Ok(provision)
 }
 
 /// Reads the document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::UpCloud);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    provision.instance_id = tree.text("/instance_id");
-    provision.set_hostname(tree.text("/hostname"));
-    provision.region = tree.text("/region");
-    for key in tree.texts("/public_keys") {
-        provision.add_keys(&key);
-    }
-    provision.vendor_data = tree.content("/vendor_data").and_then(Payload::from_bytes);
+    let (mut provision, tree) = one_document::read(Platform::UpCloud, document, &PLACES);
     let interfaces = tree.list("/network/interfaces");
     let address_of = |kind: &str, family: &str| {
         let of_kind = |one: &&Tree| one.text("/type").as_deref() == Some(kind);

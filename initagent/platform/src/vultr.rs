@@ -4,13 +4,22 @@
 //! document may carry. Invariant: public interfaces stay with DHCP; only private ones are static.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
+    FetchError, Host, Platform, Provision, Web,
     json::Tree,
     netplan::{Link, ethernets},
+    one_document::{self, Places},
     registry::Evidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
+const PLACES: Places = Places {
+    instance_id: &["/instance-v2-id", "/instanceid"],
+    hostname: &["/hostname"],
+    region: &["/region/regioncode"],
+    keys: &["/public-keys"],
+    vendor_data: &["/vendor-data"],
+    ..Places::NONE
+};
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     Evidence::firmware(host, &[("sys_vendor", "Vultr")]).or_else(|| {
@@ -20,28 +29,16 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
-    let platform = Platform::Vultr;
     let service = web.service(&BASES).with_header("Metadata-Token", "cloudinit");
-    let document = service.get("/v1.json").map_err(platform.silent())?.ok_or_else(|| platform.unknown())?;
+    let document = one_document::ask(Platform::Vultr, &service, "/v1.json")?;
     let mut provision = facts(&document);
-    let user_data = service.get_data("/user-data/user-data");
-    provision.user_data = provision.take("user-data", user_data).and_then(Payload::from_bytes);
+    provision.take_user_data(service.get_data("/user-data/user-data"));
     Ok(provision)
 }
 
 /// Reads the document; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Vultr);
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("metadata", parsed) else { return provision };
-    let version_2 = tree.text("/instance-v2-id");
-    provision.instance_id = version_2.or_else(|| tree.text("/instanceid"));
-    provision.set_hostname(tree.text("/hostname"));
-    provision.region = tree.text("/region/regioncode");
-    for key in tree.texts("/public-keys") {
-        provision.add_keys(&key);
-    }
-    provision.vendor_data = tree.content("/vendor-data").and_then(Payload::from_bytes);
+    let (mut provision, tree) = one_document::read(Platform::Vultr, document, &PLACES);
     let interfaces = tree.list("/interfaces");
     let of = |kind: &str| interfaces.iter().find(|one| one.text("/network-type").as_deref() == Some(kind));
     provision.addresses.public_ipv4 = of("public").and_then(|one| one.parsed("/ipv4/address"));

@@ -136,6 +136,7 @@ pub(crate) fn routes(platform: Platform) -> Vec<Route> {
             file("/openstack/latest/meta_data.json", "openstack/meta_data.json"),
             file("/openstack/latest/network_data.json", "openstack/network_data.json"),
             file("/openstack/latest/vendor_data.json", "openstack/vendor_data.json"),
+            file("/openstack/latest/vendor_data2.json", "openstack/vendor_data2.json"),
             file("/openstack/latest/user_data", "user-data"),
             get("/latest/meta-data/local-ipv4", b"10.0.0.9"),
             get("/latest/meta-data/public-ipv4", b"198.51.100.9"),
