@@ -25,7 +25,6 @@ const ITEMS: [(&str, &str); 5] = [
 
 /// The documents, as far as they are there.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_field_names, reason = "these are the names of the files")]
 pub(crate) struct Documents {
     pub(crate) meta_data: Option<Vec<u8>>,
     pub(crate) user_data: Option<Vec<u8>>,
