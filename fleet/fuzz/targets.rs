@@ -1,6 +1,8 @@
 //! What each fuzz target does with its bytes. The fuzzer and the corpus test both include this file,
 //! so that a past crash is a plain test from then on.
 
+use std::collections::BTreeMap;
+
 use fleet::{
     api::schema,
     model::{glob, requirements::Requirements, unit_file::UnitFile, unit_name::UnitName},
@@ -67,7 +69,7 @@ pub(crate) fn store_value(bytes: &[u8]) {
     for machine in cluster.machines.values() {
         let mut duties = Duties::of(machine.id.clone());
         duties.observe(cluster, &Change::Everything);
-        let _ = duties.wanted(cluster, machine);
+        let _ = duties.wanted(cluster, machine, &BTreeMap::new());
     }
     let _ = (picture.unused_files(), picture.strays().count());
 }

@@ -296,10 +296,10 @@ impl Agent {
 
     /// Works off the difference between what should be here and what is.
     async fn act(&mut self) {
-        let (duties, machine) = (&self.duties, &self.machine);
+        let (duties, machine, held) = (&self.duties, &self.machine, &self.held);
         self.wanted = self.store.read(|cluster| {
             let shown = cluster.machines.get(&machine.id).unwrap_or(machine);
-            duties.wanted(cluster, shown)
+            duties.wanted(cluster, shown, held)
         });
         let mut tasks = batch(&self.wanted, &self.held);
         // What is on its way out is dealt with when it is gone.

@@ -19,10 +19,13 @@ mod fleet_lock;
 pub(crate) mod locks;
 mod machines;
 mod metrics;
+mod requests;
 mod router;
+mod served;
 mod state;
 mod units;
 mod watch;
 
-pub use metrics::Requests;
-pub use router::{Api, MoreMetrics, router};
+pub use requests::Requests;
+pub use router::router;
+pub use served::{Api, MoreMetrics};

@@ -5,6 +5,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+pub mod reload;
+
 use std::{
     io,
     net::{IpAddr, UdpSocket},
@@ -39,6 +41,8 @@ use crate::{
     settings::{ApiTls, Listen, Options, Reserve, Settings, SettingsError},
     store::etcd::{EtcdSettings, EtcdStore, chain},
 };
+
+use reload::{Running, Source};
 
 /// The largest configuration file or certificate that is read.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -98,15 +102,15 @@ fn read_small(path: &Path) -> Result<Vec<u8>, DaemonError> {
 }
 
 /// Runs until a signal says stop.
-pub fn run(settings: Settings) -> Result<(), DaemonError> {
+pub fn run(settings: Settings, source: Source) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Runtime { source })?;
-    runtime.block_on(run_parts(settings))
+    runtime.block_on(run_parts(settings, source))
 }
 
-async fn run_parts(settings: Settings) -> Result<(), DaemonError> {
+async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError> {
     let me = match &settings.machine_id {
         Some(id) => MachineId::parse(id)?,
         None => machine_id()?,
@@ -135,21 +139,31 @@ async fn run_parts(settings: Settings) -> Result<(), DaemonError> {
     let lease = presence.lease();
     parts.spawn(async move { staying.run().await });
     let agent = tokio::spawn(agent.run(news, lease, purged));
+    let care = watch::Sender::new(engine_settings(&settings));
     let engine = (!settings.disable_engine).then(|| {
-        let engine = Engine::new(me, store.clone(), engine_settings(&settings), metrics.clone());
+        let engine = Engine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
         parts.spawn(Box::pin(async move { engine.run().await }))
     });
     serve(&settings, &store, &metrics, &stopped, &mut parts)?;
     parts.spawn(announce_health(store.clone()));
 
-    wait_for_stop(&store).await;
+    let stop_units = settings.stop_units_on_exit;
+    let mut running = Running {
+        source,
+        settings,
+        describe: Box::new(move |settings| describe(&me, settings)),
+        presence: presence.clone(),
+        caution: engine_settings,
+        engine: care,
+    };
+    wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
         store.resign().await;
     }
-    if settings.stop_units_on_exit {
+    if stop_units {
         purge.send_replace(true);
         // The agent returns when everything is down; a panic in it has been reported already.
         let _ = agent.await;
@@ -372,8 +386,8 @@ async fn announce_health(store: Arc<EtcdStore>) {
     }
 }
 
-/// Returns on TERM or INT; dumps the picture on USR1.
-async fn wait_for_stop(store: &EtcdStore) {
+/// Returns on TERM or INT; dumps the picture on USR1, reads the configuration anew on HUP.
+async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
     let kinds =
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1(), SignalKind::hangup()];
     let [Ok(mut terminate), Ok(mut interrupt), Ok(mut dump), Ok(mut reload)] = kinds.map(signal) else {
@@ -385,9 +399,7 @@ async fn wait_for_stop(store: &EtcdStore) {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
             _ = dump.recv() => store.look(|picture| tracing::info!(?picture, "dump")),
-            _ = reload.recv() => {
-                tracing::info!("settings are read at the start only; systemctl restart fleet stops no unit");
-            }
+            _ = reload.recv() => running.reload(),
         }
     }
 }

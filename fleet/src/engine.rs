@@ -19,10 +19,7 @@ use tokio::sync::{
 use crate::{
     metrics::Metrics,
     model::{machine::MachineId, unit_name::UnitName},
-    plan::{
-        converge::{Caution, Converger, Plan},
-        rollout::Step,
-    },
+    plan::converge::{Caution, Converger, Plan},
     store::{
         etcd::{EtcdStore, StoreError, lease::Lease},
         keys::Order,
@@ -52,7 +49,8 @@ pub struct EngineSettings {
 pub struct Engine {
     me: MachineId,
     store: Arc<EtcdStore>,
-    settings: EngineSettings,
+    /// They may change at any time.
+    settings: watch::Receiver<EngineSettings>,
     metrics: Arc<Metrics>,
 }
 
@@ -62,10 +60,14 @@ impl Engine {
     pub fn new(
         me: MachineId,
         store: Arc<EtcdStore>,
-        settings: EngineSettings,
+        settings: watch::Receiver<EngineSettings>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self { me, store, settings, metrics }
+    }
+
+    fn settings(&self) -> EngineSettings {
+        *self.settings.borrow()
     }
 
     /// Stands for election for ever, and leads whenever it is elected.
@@ -105,7 +107,7 @@ impl Engine {
     }
 
     async fn campaign(&self) -> Result<Option<(Lease, i64)>, StoreError> {
-        let lease = self.store.grant(self.settings.leader_ttl).await?;
+        let lease = self.store.grant(self.settings().leader_ttl).await?;
         self.store.set_leader_lease(lease.id);
         let committed = self.store.commit(&writes::claim_leadership(&self.me)).await?;
         if !committed.succeeded {
@@ -146,7 +148,8 @@ impl Engine {
         self.store.reached(created).await;
         let mut changes = self.store.changes();
         let mut hearing = self.store.hearing();
-        let mut mind = Converger::new(self.settings.caution, hearing.borrow_and_update().steady_since);
+        let mut mind = Converger::new(self.settings().caution, hearing.borrow_and_update().steady_since);
+        let mut settings = self.settings.clone();
         let mut shown_brake = None;
         self.tell(&mut mind, &Change::Everything);
         let mut sweep = tokio::time::interval(SWEEP);
@@ -165,13 +168,14 @@ impl Engine {
                 change = changes.recv() => self.take_in(&mut mind, change),
                 _ = hearing.changed() => mind.interrupted(hearing.borrow_and_update().steady_since),
                 () = self.sleep_until(wake) => {}
+                Ok(()) = settings.changed() => mind.be(self.settings().caution),
                 _ = sweep.tick() => self.sweep(created).await,
             }
             self.drain_changes(&mut mind, &mut changes);
         }
     }
 
-    async fn sleep_until(&self, wake: Option<crate::plan::converge::Moment>) {
+    async fn sleep_until(&self, wake: Option<crate::plan::moment::Moment>) {
         match wake {
             Some(wake) => tokio::time::sleep_until(self.store.instant(wake).into()).await,
             None => std::future::pending().await,
@@ -251,9 +255,8 @@ impl Engine {
                 wishes.push((decision.unit.clone(), writes::decision(picture, decision)));
             }
             for step in &plan.rollout {
-                let (Step::Change { unit, .. } | Step::Revert { unit, .. }) = step;
                 tracing::info!(?step, "rolling out");
-                wishes.push((unit.clone(), writes::rollout_step(picture, step)));
+                wishes.push((step.unit().clone(), writes::rollout_step(picture, step)));
             }
         });
         let mut undone = Vec::new();
@@ -331,10 +334,12 @@ impl Engine {
     /// Removes what nothing needs any more.
     async fn sweep(&self, created: i64) {
         let (files, strays) = self.store.look(|picture| {
-            let strays: Vec<Write> = picture
+            let strays = picture
                 .strays()
-                .map(|(unit, machine, revision)| writes::remove_stray(unit, machine, revision))
-                .collect();
+                .map(|(unit, machine, revision)| writes::remove_stray(unit, machine, revision));
+            let admissions =
+                picture.old_admissions().map(|(unit, machine)| writes::remove_admission(unit, machine));
+            let strays: Vec<Write> = strays.chain(admissions).collect();
             (picture.unused_files(), strays)
         });
         for (hash, revision) in files {

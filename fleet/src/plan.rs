@@ -5,9 +5,12 @@
 
 pub mod converge;
 pub mod explain;
+pub mod global_rollout;
 pub mod globals;
+pub mod moment;
 pub mod patterns;
 pub mod place;
 pub mod pool;
 pub mod reconcile;
 pub mod rollout;
+pub mod rules;

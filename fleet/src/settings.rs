@@ -242,6 +242,40 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Takes over what may change while the daemon runs; returns the names of the options that differ and
+    /// may not.
+    pub fn adopt(&mut self, new: &Self) -> Vec<&'static str> {
+        self.verbosity = new.verbosity;
+        self.public_ip.clone_from(&new.public_ip);
+        self.metadata.clone_from(&new.metadata);
+        self.brake_percent = new.brake_percent;
+        self.max_units = new.max_units;
+        self.reserve = new.reserve;
+        let fixed = [
+            ("etcd_servers", self.etcd_servers != new.etcd_servers),
+            ("etcd_request_timeout", self.etcd_request_timeout != new.etcd_request_timeout),
+            ("etcd_cafile", self.etcd_cafile != new.etcd_cafile),
+            ("etcd_certfile", self.etcd_identity != new.etcd_identity),
+            ("etcd_username", self.etcd_user != new.etcd_user),
+            ("etcd_key_prefix", self.etcd_key_prefix != new.etcd_key_prefix),
+            ("agent_ttl", self.agent_ttl != new.agent_ttl),
+            ("engine_reconcile_interval", self.leader_ttl != new.leader_ttl),
+            ("token_limit", self.token_limit != new.token_limit),
+            ("disable_engine", self.disable_engine != new.disable_engine),
+            ("units_directory", self.units_directory != new.units_directory),
+            ("systemd_user", self.systemd_user != new.systemd_user),
+            ("admin_group", self.admin_group != new.admin_group),
+            ("read_group", self.read_group != new.read_group),
+            ("api_certfile", self.api_tls != new.api_tls),
+            ("drain_on_lock", self.drain_on_lock != new.drain_on_lock),
+            ("listen", self.listen != new.listen),
+            ("machine_id", self.machine_id != new.machine_id),
+            ("runtime_directory", self.runtime_directory != new.runtime_directory),
+            ("stop_units_on_exit", self.stop_units_on_exit != new.stop_units_on_exit),
+        ];
+        fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// Makes sense of options.
     pub fn of(options: &Options) -> Result<Self, SettingsError> {
         let agent_ttl = options.read("agent_ttl", "span of at least 2 s, such as 30s", |text| {
@@ -429,5 +463,19 @@ mod tests {
             settings("engine_reconcile_interval=0.5").unwrap().leader_ttl,
             Duration::from_millis(2500)
         );
+    }
+
+    #[test]
+    fn a_running_daemon_adopts_what_it_can_and_names_the_rest() {
+        let mut running = settings("metadata=zone=a\nbrake_percent=50\nagent_ttl=30s").unwrap();
+        let new =
+            settings("metadata=zone=b\nbrake_percent=20\nverbosity=1\nagent_ttl=5s\nlisten=tcp://[::1]:1")
+                .unwrap();
+
+        // The leadership never lasts longer than the TTL, so it differs with it.
+        assert_eq!(running.adopt(&new), ["agent_ttl", "engine_reconcile_interval", "listen"]);
+        assert_eq!((running.brake_percent, running.verbosity), (20, 1));
+        assert_eq!(running.metadata, new.metadata);
+        assert_eq!(running.agent_ttl, Duration::from_secs(30));
     }
 }

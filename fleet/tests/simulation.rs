@@ -18,7 +18,8 @@ use fleet::{
         unit_name::UnitName,
     },
     plan::{
-        converge::{Caution, Converger, Moment},
+        converge::{Caution, Converger},
+        moment::Moment,
         reconcile::{Duties, Held, batch},
     },
     store::{
@@ -330,11 +331,7 @@ impl Node {
         *brakes += usize::from(plan.brake.is_some());
         let decisions =
             plan.decisions.iter().map(|decision| (&decision.unit, writes::decision(&self.picture, decision)));
-        let steps = plan.rollout.iter().map(|step| {
-            let (fleet::plan::rollout::Step::Change { unit, .. }
-            | fleet::plan::rollout::Step::Revert { unit, .. }) = step;
-            (unit, writes::rollout_step(&self.picture, step))
-        });
+        let steps = plan.rollout.iter().map(|step| (step.unit(), writes::rollout_step(&self.picture, step)));
         let wishes: Vec<(UnitName, Option<Write>)> =
             decisions.chain(steps).map(|(unit, write)| (unit.clone(), write)).collect();
         let mut lost = false;
@@ -373,7 +370,7 @@ impl Node {
         }
         let cluster = self.picture.cluster();
         let me = cluster.machines.get(&self.id).unwrap_or(&self.machine);
-        let wanted = self.duties.wanted(cluster, me);
+        let wanted = self.duties.wanted(cluster, me, &self.running);
         let tasks = batch(&wanted, &self.running);
         for unit in tasks.unload {
             self.running.remove(&unit);
@@ -735,6 +732,12 @@ impl World {
             let runs: Vec<&Node> =
                 self.nodes.iter().filter(|node| node.running.contains_key(&unit.name)).collect();
             if unit.is_global() {
+                if unit.rollout.is_some() {
+                    self.fail(&format!("the change of {} never ends", unit.name));
+                }
+                if runs.iter().any(|node| node.running[&unit.name].hash != unit.file.hash()) {
+                    self.fail(&format!("{} runs in another content somewhere", unit.name));
+                }
                 continue;
             }
             let target = cluster.target(unit.name.as_str());

@@ -23,7 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Presence {
     store: Arc<EtcdStore>,
-    record: PresenceRecord,
+    /// What the machine says of itself; it may change at any time.
+    record: watch::Sender<PresenceRecord>,
     ttl: Duration,
     /// Where the number of the lease survives a restart of the daemon.
     lease_file: PathBuf,
@@ -40,7 +41,7 @@ impl Presence {
         ttl: Duration,
         lease_file: PathBuf,
     ) -> Self {
-        let record = PresenceRecord { machine, boot };
+        let record = watch::Sender::new(PresenceRecord { machine, boot });
         Self { store, record, ttl, lease_file, lease: watch::Sender::new(None) }
     }
 
@@ -50,11 +51,24 @@ impl Presence {
         self.lease.subscribe()
     }
 
+    /// The machine says something else of itself from now on.
+    pub fn revise(&self, machine: &Machine) {
+        self.record.send_if_modified(|record| {
+            let changed = record.machine != *machine;
+            record.machine.clone_from(machine);
+            changed
+        });
+    }
+
+    fn said(&self) -> PresenceRecord {
+        self.record.borrow().clone()
+    }
+
     /// Stays present for ever; `stop` ends it without leaving.
     pub async fn run(&self) {
         let mut pause = Duration::from_millis(100);
         loop {
-            match self.stay().await {
+            match Box::pin(self.stay()).await {
                 Ok(reason) => {
                     tracing::warn!(reason, "this machine is not registered any more");
                     pause = Duration::from_millis(100);
@@ -85,7 +99,8 @@ impl Presence {
     async fn stay(&self) -> Result<&'static str, StoreError> {
         let lease = self.obtain().await?;
         self.store.set_machine_lease(lease.id);
-        let write = Write { when: Vec::new(), then: vec![writes::presence(&self.record)] };
+        let mut revisions = self.record.subscribe();
+        let write = Write { when: Vec::new(), then: vec![writes::presence(&self.said())] };
         let committed = self.store.commit(&write).await?;
         if !self.store.reached(committed.revision).await {
             return Ok("the picture does not follow");
@@ -93,11 +108,11 @@ impl Presence {
         let renewals = watch::Sender::new(lease);
         self.lease.send_replace(Some(lease));
         self.store.set_registered(true);
-        tracing::info!(machine = %self.record.machine.id, lease = lease.id, "this machine is registered");
+        tracing::info!(machine = %self.said().machine.id, lease = lease.id, "this machine is registered");
         Ok(tokio::select! {
             _ = self.store.keep_alive(&renewals) => "its lease ran out",
             () = self.pass_on(renewals.subscribe()) => "its lease ran out",
-            () = self.usurped() => "another machine of the same ID came, or somebody removed it",
+            () = self.defend(&mut revisions) => "another machine of the same ID came, or somebody removed it",
         })
     }
 
@@ -129,16 +144,41 @@ impl Presence {
         }
     }
 
+    /// Says anew what the machine is whenever that changes; ends when somebody else says something else.
+    async fn defend(&self, revisions: &mut watch::Receiver<PresenceRecord>) {
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = revisions.changed() => self.announce().await,
+                () = self.usurped() => return,
+            }
+        }
+    }
+
+    async fn announce(&self) {
+        let write = Write { when: Vec::new(), then: vec![writes::presence(&self.said())] };
+        loop {
+            match self.store.commit(&write).await {
+                Ok(committed) if self.store.reached(committed.revision).await => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(reason = %chain(&error), "cannot say yet what this machine is now");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     async fn usurped(&self) {
         let mut changes = self.store.changes();
-        let me = &self.record.machine.id;
+        let me = self.said().machine.id;
         loop {
-            let ours = self.store.look(|picture| picture.presence(me) == Some(&self.record));
+            let ours = self.store.look(|picture| picture.presence(&me) == Some(&self.said()));
             if !ours {
                 return;
             }
             while let Ok(change) = changes.recv().await {
-                if matches!(&change, Change::Machine(id) if id == me) || change == Change::Everything {
+                if matches!(&change, Change::Machine(id) if *id == me) || change == Change::Everything {
                     break;
                 }
             }

@@ -1,8 +1,8 @@
 //! What the engine and the agents do only because a person asks: drain, rebalance, restart, release.
 
 use super::answer::{Refusal, body, decode, empty, json, only};
-use super::router::Api;
 use super::schema::{Move, RebalanceRequest, Rebalanced};
+use super::served::Api;
 use crate::lock::RebootLocks;
 use crate::model::machine::MachineId;
 use crate::plan::place::Placement;

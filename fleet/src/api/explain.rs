@@ -1,8 +1,8 @@
 //! `/explain/NAME`: why a unit is where it is, or nowhere.
 
 use super::answer::{Refusal, json, only};
-use super::router::Api;
 use super::schema::{Explanation, MachineVerdict};
+use super::served::Api;
 use super::units::summary;
 use crate::lock::RebootLocks;
 use crate::model::state::JobState;

@@ -5,7 +5,7 @@
 //! wants, with few kinds, since clients make metrics of them.
 
 use super::answer::{Refusal, body, decode};
-use super::router::Api;
+use super::served::Api;
 use crate::lock::semaphore::GroupName;
 use crate::lock::{LockError, RebootLocks};
 use crate::model::machine::MachineId;

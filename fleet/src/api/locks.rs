@@ -1,8 +1,8 @@
 //! `/locks`: the reboot slots, for people.
 
 use super::answer::{Refusal, body, decode, empty, json, only};
-use super::router::Api;
 use super::schema::{LockGroup, LockGroups, LockHolder};
+use super::served::Api;
 use crate::lock::semaphore::{GroupName, Semaphore};
 use crate::lock::{LockError, RebootLocks};
 use crate::store::registry::Registry;

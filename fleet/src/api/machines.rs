@@ -2,8 +2,8 @@
 
 use super::answer::{Refusal, body, decode, json};
 use super::page::PageToken;
-use super::router::Api;
 use super::schema::{Machine, MachinePage, MetadataOperation};
+use super::served::Api;
 use super::state::token;
 use crate::lock::RebootLocks;
 use crate::model::machine::{self, MachineId};

@@ -1,33 +1,18 @@
 //! `/metrics` and `/health`: the cluster for those who watch it from outside.
 
 use super::answer::{Refusal, json, only};
-use super::router::Api;
+use super::served::Api;
 use crate::lock::RebootLocks;
 use crate::model::state::JobState;
 use crate::store::cluster::Cluster;
 use crate::store::registry::{Health, Registry};
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// How many requests were answered, by the first digit of their status.
-#[derive(Debug, Default)]
-pub struct Requests([AtomicU64; 6]);
-
-/// Counts a request.
-pub(super) async fn count(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    let class = usize::from(response.status().as_u16() / 100).min(5);
-    requests.0[class].fetch_add(1, Ordering::Relaxed);
-    response
-}
 
 /// `GET /metrics`
 pub(super) async fn metrics<R: Registry, L: RebootLocks>(
@@ -43,12 +28,8 @@ pub(super) async fn metrics<R: Registry, L: RebootLocks>(
         u64::from(api.registry.health() == Health::Serving),
     );
     head(&mut text, "fleet_api_requests_total", "counter", "Requests answered, by class of status.");
-    for (class, count) in api.requests.0.iter().enumerate().skip(1) {
-        let _ = writeln!(
-            text,
-            "fleet_api_requests_total{{code=\"{class}xx\"}} {}",
-            count.load(Ordering::Relaxed)
-        );
+    for (class, count) in api.requests.by_class() {
+        let _ = writeln!(text, "fleet_api_requests_total{{code=\"{class}xx\"}} {count}");
     }
     if let Some(more) = &api.more_metrics {
         more(&mut text);

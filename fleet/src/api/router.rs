@@ -2,7 +2,9 @@
 
 use super::access;
 use super::answer::{Refusal, body};
-use super::{commands, discovery, explain, fleet_lock, locks, machines, metrics, page, state, units, watch};
+use super::requests;
+use super::served::Api;
+use super::{commands, discovery, explain, fleet_lock, locks, machines, metrics, state, units, watch};
 use crate::lock::RebootLocks;
 use crate::store::registry::{Health, Registry};
 use axum::Router;
@@ -12,62 +14,9 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use std::sync::Arc;
 
 /// The name under which the server makes itself known.
 const SERVER_NAME: &str = concat!("fleetd/", env!("CARGO_PKG_VERSION"));
-
-/// Writes more metrics, in Prometheus' text format.
-pub type MoreMetrics = Arc<dyn Fn(&mut String) + Send + Sync>;
-
-/// What the API serves.
-pub struct Api<R, L> {
-    /// The cluster.
-    pub registry: Arc<R>,
-    /// The reboot slots.
-    pub locks: Arc<L>,
-    /// Entries on a page.
-    pub token_limit: u16,
-    /// Whether a machine that takes a reboot slot is emptied before it is told that it has it.
-    pub drain_on_lock: bool,
-    /// Metrics of the engine and the agent, if somebody keeps them.
-    pub more_metrics: Option<MoreMetrics>,
-    /// Requests so far, for the metrics.
-    pub requests: Arc<metrics::Requests>,
-}
-
-impl<R, L> Api<R, L> {
-    /// An API with the usual page size.
-    pub fn new(registry: Arc<R>, locks: Arc<L>) -> Self {
-        Self {
-            registry,
-            locks,
-            token_limit: page::DEFAULT_LIMIT,
-            drain_on_lock: false,
-            more_metrics: None,
-            requests: Arc::default(),
-        }
-    }
-}
-
-impl<R, L> Clone for Api<R, L> {
-    fn clone(&self) -> Self {
-        Self {
-            registry: self.registry.clone(),
-            locks: self.locks.clone(),
-            token_limit: self.token_limit,
-            drain_on_lock: self.drain_on_lock,
-            more_metrics: self.more_metrics.clone(),
-            requests: self.requests.clone(),
-        }
-    }
-}
-
-impl<R, L> std::fmt::Debug for Api<R, L> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Api").field("token_limit", &self.token_limit).finish_non_exhaustive()
-    }
-}
 
 /// The whole API as one service. Serve it with [`super::listen`], which tells it who is asking.
 pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
@@ -84,7 +33,7 @@ pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
         .layer(from_fn_with_state(api.clone(), available))
         .layer(from_fn(access::guard))
         .layer(from_fn(read_ahead))
-        .layer(from_fn_with_state(api.requests.clone(), metrics::count))
+        .layer(from_fn_with_state(api.requests.clone(), requests::count))
         .layer(from_fn(name_server))
         .with_state(api)
 }

@@ -2,8 +2,8 @@
 
 use super::answer::{Refusal, json};
 use super::page::PageToken;
-use super::router::Api;
 use super::schema::{UnitState, UnitStatePage};
+use super::served::Api;
 use crate::lock::RebootLocks;
 use crate::model::state;
 use crate::store::cluster::Cluster;

@@ -2,8 +2,8 @@
 
 use super::answer::{Refusal, body, check_content_type, decode, empty, json};
 use super::page::PageToken;
-use super::router::Api;
 use super::schema::{Unit, UnitOption, UnitPage};
+use super::served::Api;
 use super::state::token;
 use crate::lock::RebootLocks;
 use crate::model::requirements::Requirements;

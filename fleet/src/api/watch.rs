@@ -6,8 +6,8 @@
 //! slowly gets a `reset` instead of what it missed: nobody's slowness costs memory here.
 
 use super::answer::{Refusal, only};
-use super::router::Api;
 use super::schema::to_json;
+use super::served::Api;
 use super::state::pairs;
 use super::{machines, state, units};
 use crate::lock::RebootLocks;

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use fleet::{daemon, settings::Settings};
+use fleet::{
+    daemon::{self, reload::Source},
+    settings::Settings,
+};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Runs units of a cluster on this machine, and helps to decide where the others run.
 #[derive(Debug, Parser)]
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
         report(concat!("fleetd version ", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    match start(&arguments) {
+    match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(reason = %daemon::one_line(&error), "fleetd cannot run");
@@ -32,18 +36,43 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> Result<(), daemon::DaemonError> {
-    let options = daemon::options(arguments.config.as_deref());
-    let settings = options.and_then(|options| Ok((Settings::of(&options)?, options.warnings)));
+fn start(arguments: Arguments) -> Result<(), daemon::DaemonError> {
+    let settings = read(&arguments);
     let verbosity = settings.as_ref().map_or(0, |(settings, _)| settings.verbosity);
-    let level = if verbosity > 0 { tracing::Level::DEBUG } else { tracing::Level::INFO };
+    let (filter, handle) = reload::Layer::new(level(verbosity));
     // The journal adds the time.
-    tracing_subscriber::fmt().with_max_level(level).without_time().with_target(false).with_ansi(false).init();
+    let lines = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     let (settings, warnings) = settings?;
+    warn(warnings);
+    let source = Source {
+        read: Box::new(move || {
+            let (settings, warnings) = read(&arguments)?;
+            warn(warnings);
+            Ok(settings)
+        }),
+        log: Box::new(move |verbosity| {
+            // The subscriber lives as long as the program.
+            let _ = handle.reload(level(verbosity));
+        }),
+    };
+    daemon::run(settings, source)
+}
+
+/// The settings, and what to warn about.
+fn read(arguments: &Arguments) -> Result<(Settings, Vec<String>), daemon::DaemonError> {
+    let options = daemon::options(arguments.config.as_deref())?;
+    Ok((Settings::of(&options)?, options.warnings))
+}
+
+fn warn(warnings: Vec<String>) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    daemon::run(settings)
+}
+
+const fn level(verbosity: i64) -> LevelFilter {
+    if verbosity > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO }
 }
 
 #[expect(clippy::print_stdout, reason = "the version is the answer")]

@@ -8,47 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Add,
     time::Duration,
 };
 
 use crate::{
     model::{machine::MachineId, state::JobState, unit_name::UnitName},
     plan::{
+        global_rollout::GlobalRollouts,
+        moment::Moment,
         place::{Decision, Placement},
         rollout::{Rollouts, Step},
     },
     store::{cluster::Cluster, registry::Change},
 };
-
-/// A point in time on a clock that never goes back, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(u64);
-
-impl Moment {
-    /// The start of the clock.
-    pub const START: Self = Self(0);
-
-    /// So many milliseconds after the start.
-    #[must_use]
-    pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
-    }
-
-    /// The time from `earlier` to here; zero if `earlier` is later.
-    #[must_use]
-    pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
-
-impl Add<Duration> for Moment {
-    type Output = Self;
-
-    fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
-    }
-}
 
 /// How careful the engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +67,7 @@ pub struct Converger {
     caution: Caution,
     placement: Placement,
     rollouts: Rollouts,
+    global_rollouts: GlobalRollouts,
     /// Since when the store has been heard without a break.
     steady_since: Moment,
     /// Since when machines that still hold units have been silent.
@@ -122,6 +95,11 @@ impl Converger {
     #[must_use]
     pub fn new(caution: Caution, now: Moment) -> Self {
         Self { caution, steady_since: now, ..Self::default() }
+    }
+
+    /// A person wants another caution.
+    pub fn be(&mut self, caution: Caution) {
+        self.caution = caution;
     }
 
     /// The store was away, or its leader changed: silence means nothing until a full TTL has passed.
@@ -157,6 +135,7 @@ impl Converger {
         let known: Vec<MachineId> = self.silent.keys().cloned().collect();
         self.placement = Placement::default();
         self.rollouts = Rollouts::default();
+        self.global_rollouts = GlobalRollouts::default();
         for machine in cluster.machines.values() {
             self.placement.set_machine(machine);
         }
@@ -205,9 +184,10 @@ impl Converger {
         let (brake, wake) = self.give_up_lost(cluster, now);
         let mut decisions = self.placement.decide();
         self.part_fenced_moves(cluster, &mut decisions);
-        let rollout = self.rollouts.steps(cluster, now);
+        let mut rollout = self.rollouts.steps(cluster, now);
+        rollout.extend(self.global_rollouts.steps(cluster, now));
         let free = self.fenced.values().filter_map(|waiting| waiting.free).min();
-        let wakes = [wake, free, self.rollouts.wake(cluster)];
+        let wakes = [wake, free, self.rollouts.wake(cluster), self.global_rollouts.wake(cluster)];
         Plan { decisions, rollout, brake, wake: wakes.into_iter().flatten().min() }
     }
 
@@ -220,6 +200,7 @@ impl Converger {
             }
             self.placement.observe(&name, cluster.target(name.as_str()));
             self.rollouts.look_at(cluster, &name, now);
+            self.global_rollouts.look_at(cluster, &name, now);
             self.look_at_fence(cluster, &name, now);
             if let Some(id) = cluster.target(name.as_str()).filter(|id| !cluster.machines.contains_key(*id)) {
                 self.mark_silent(&id.clone(), now);

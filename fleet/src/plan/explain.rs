@@ -1,161 +1,18 @@
 //! Says, machine by machine, whether a unit could run there, and why not.
 //!
-//! Knows the rules in their plain form: one unit, one machine, no index. [`super::place`] applies the
-//! same rules fast; tests hold the two against each other. Invariant: asking changes nothing.
+//! Knows what each machine of a cluster holds; the rules are those of [`super::rules`]. Invariant: asking
+//! changes nothing.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use crate::{
-    model::{
-        glob,
-        machine::{Machine, MachineId, Resources},
-        requirements::Requirements,
-        state::JobState,
-        unit_name::UnitName,
+    model::{machine::MachineId, unit_name::UnitName},
+    plan::{
+        globals,
+        rules::{Guests, Refusal, check, is_wanted},
     },
-    plan::globals,
     store::cluster::{Cluster, Unit},
 };
-
-/// Why a machine cannot take a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// `MachineID=` names another machine.
-    OtherMachine {
-        /// The machine that refuses.
-        machine: MachineId,
-        /// The machine asked for.
-        required: String,
-    },
-    /// `MachineMetadata=` is not met.
-    Metadata,
-    /// A `MachineOf=` unit is not on it.
-    PeerElsewhere(String),
-    /// It holds a unit that conflicts with this one, either way.
-    Conflict(UnitName),
-    /// It holds a unit that replaces this one.
-    Replaced(UnitName),
-    /// It is being emptied.
-    Draining,
-    /// It holds as many units as it may.
-    Full(u32),
-    /// It has less left than is asked for.
-    Resources {
-        /// What is left of its capacity.
-        left: Resources,
-        /// What the unit reserves.
-        asked: Resources,
-    },
-}
-
-impl Refusal {
-    /// Whether the machine is merely too full: no reason to move what runs there already.
-    #[must_use]
-    pub fn is_want_of_room(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Resources { .. })
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OtherMachine { machine, required } => {
-                write!(f, "agent ID {:?} does not match required {required:?}", machine.as_str())
-            }
-            Self::Metadata => f.write_str("local Machine metadata insufficient"),
-            Self::PeerElsewhere(peer) => write!(f, "required peer Unit({peer}) is not scheduled locally"),
-            Self::Conflict(unit) => write!(f, "found conflict with locally-scheduled Unit([{unit}])"),
-            Self::Replaced(unit) => write!(f, "replaced by locally-scheduled Unit({unit})"),
-            Self::Draining => f.write_str("machine is draining"),
-            Self::Full(most) => write!(f, "machine holds {most} units, the most it takes"),
-            Self::Resources { left, asked } => write!(
-                f,
-                "machine has {} MiB and {}% CPU left, unit reserves {} MiB and {}%",
-                left.memory_mib, left.cpu_percent, asked.memory_mib, asked.cpu_percent
-            ),
-        }
-    }
-}
-
-/// What a machine holds when a unit knocks: the units it runs or should, without the one that knocks.
-#[derive(Debug, Clone, Default)]
-pub struct Guests<'a> {
-    /// Their names and requirements.
-    pub units: Vec<(&'a UnitName, &'a Requirements)>,
-}
-
-impl Guests<'_> {
-    /// What they reserve together.
-    #[must_use]
-    pub fn reserved(&self) -> Resources {
-        self.units.iter().fold(Resources::default(), |sum, (_, wanted)| Resources {
-            memory_mib: sum.memory_mib + wanted.reserve.memory_mib,
-            cpu_percent: sum.cpu_percent + wanted.reserve.cpu_percent,
-        })
-    }
-}
-
-/// Whether `machine`, holding `guests`, can take the unit; the first rule broken is the one reported.
-pub fn check(
-    name: &UnitName,
-    wanted: &Requirements,
-    machine: &Machine,
-    guests: &Guests<'_>,
-) -> Result<(), Refusal> {
-    if let Some(required) = &wanted.machine_id
-        && !machine.id.is_named_by(required)
-    {
-        return Err(Refusal::OtherMachine { machine: machine.id.clone(), required: required.clone() });
-    }
-    if !wanted.accepts_metadata(&machine.metadata) {
-        return Err(Refusal::Metadata);
-    }
-    if let Some(peer) = wanted
-        .peers
-        .iter()
-        .find(|peer| !guests.units.iter().any(|(guest, _)| guest.as_str() == peer.as_str()))
-    {
-        return Err(Refusal::PeerElsewhere(peer.clone()));
-    }
-    check_company(name, wanted, guests)?;
-    if machine.draining && !wanted.global {
-        return Err(Refusal::Draining);
-    }
-    check_room(wanted, machine, guests)
-}
-
-fn check_company(name: &UnitName, wanted: &Requirements, guests: &Guests<'_>) -> Result<(), Refusal> {
-    for (guest, theirs) in &guests.units {
-        let hits = |patterns: &std::collections::BTreeSet<String>, name: &str| {
-            patterns.iter().any(|pattern| glob::matches(pattern, name))
-        };
-        if hits(&wanted.conflicts, guest.as_str()) || hits(&theirs.conflicts, name.as_str()) {
-            return Err(Refusal::Conflict((*guest).clone()));
-        }
-        if hits(&theirs.replaces, name.as_str()) {
-            return Err(Refusal::Replaced((*guest).clone()));
-        }
-    }
-    Ok(())
-}
-
-fn check_room(wanted: &Requirements, machine: &Machine, guests: &Guests<'_>) -> Result<(), Refusal> {
-    if let Some(most) = machine.max_units
-        && guests.units.len() >= most as usize
-    {
-        return Err(Refusal::Full(most));
-    }
-    let Some(capacity) = machine.capacity else { return Ok(()) };
-    let used = guests.reserved();
-    let left = Resources {
-        memory_mib: capacity.memory_mib.saturating_sub(used.memory_mib),
-        cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
-    };
-    let asked = wanted.reserve;
-    let fits = (asked.memory_mib == 0 || asked.memory_mib <= left.memory_mib)
-        && (asked.cpu_percent == 0 || asked.cpu_percent <= left.cpu_percent);
-    if fits { Ok(()) } else { Err(Refusal::Resources { left, asked }) }
-}
 
 /// What one machine says to a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,10 +65,4 @@ pub fn guests_by_machine<'a>(cluster: &'a Cluster, except: &UnitName) -> BTreeMa
         here.units.retain(|(name, _)| *name != except);
     }
     guests
-}
-
-/// Whether anything is to be done for the unit.
-#[must_use]
-pub fn is_wanted(unit: &Unit) -> bool {
-    unit.desired != JobState::Inactive && !unit.name.is_template()
 }

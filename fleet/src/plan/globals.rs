@@ -1,12 +1,17 @@
-//! Which global units a machine runs: all that its metadata allows and nothing on it conflicts with.
+//! Which global units a machine runs: all that its metadata allows and nothing on it conflicts with; and
+//! in which content, while another one is on its way to it.
 //!
 //! Knows that nobody schedules them: every agent decides for itself, so the rule must give all of them
 //! the same answer. Invariant: of two global units that conflict, the first by name wins.
 
 use crate::{
-    model::machine::Machine,
-    plan::explain::{Guests, check},
-    store::cluster::Unit,
+    model::{
+        machine::Machine,
+        state::JobState,
+        unit_file::{UnitFile, UnitHash},
+    },
+    plan::rules::{Guests, check},
+    store::cluster::{Cluster, Direction, Unit},
 };
 
 /// The ones of `globals` (by name) that `machine` runs beside the units scheduled on it. A draining
@@ -24,4 +29,23 @@ pub fn on<'a>(machine: &Machine, globals: &[&'a Unit], scheduled: &Guests<'a>) -
         }
     }
     running
+}
+
+/// The content in which a machine runs a global unit. While a change is being rolled out, a machine keeps
+/// what it holds until it is admitted to the new one; who comes new gets the content that proved well.
+#[must_use]
+pub fn content<'a>(
+    cluster: &'a Cluster,
+    unit: &'a Unit,
+    machine: &Machine,
+    held: Option<UnitHash>,
+) -> &'a UnitFile {
+    let wanted = unit.file.hash();
+    let (Some(direction), JobState::Launched) = (unit.rollout, unit.desired) else { return &unit.file };
+    let stays = held != Some(wanted) && !cluster.is_admitted(unit, &machine.id);
+    let former = unit.previous.filter(|former| match direction {
+        Direction::Back => stays && held == Some(*former),
+        Direction::Forward => stays,
+    });
+    former.and_then(|former| cluster.files.get(&former)).unwrap_or(&unit.file)
 }

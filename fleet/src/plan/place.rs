@@ -6,91 +6,25 @@
 //! [`super::explain`]. Invariant: among the able machines a unit gets the one with the fewest units, and
 //! of those the one with the smallest ID; a unit that is placed stays until its machine can't keep it.
 
+mod books;
 mod evict;
 mod index;
 mod shape;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     model::{
         machine::{Machine, MachineId},
         unit_name::UnitName,
     },
-    plan::{explain::Refusal, pool::MachineSlot},
+    plan::{
+        pool::{MachineSlot, UnitSlot},
+        rules::Refusal,
+    },
     store::cluster::Unit,
 };
-use index::{Machines, Units};
-use shape::{ShapeId, Shapes};
-
-type UnitSlot = u32;
-
-/// Why a unit is scheduled, moved or unscheduled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// It is wanted and had no machine.
-    Wanted,
-    /// It is no longer wanted.
-    Inactive,
-    /// Its machine went away.
-    MachineAway(MachineId),
-    /// Its machine cannot run it any more.
-    Unable(MachineId, Refusal),
-    /// Its machine had many more units than another.
-    Rebalanced(MachineId),
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wanted => f.write_str("unit is to run"),
-            Self::Inactive => f.write_str("target state inactive"),
-            Self::MachineAway(machine) => write!(f, "target Machine({machine}) went away"),
-            Self::Unable(machine, why) => write!(f, "target Machine({machine}) unable to run unit: {why}"),
-            Self::Rebalanced(machine) => write!(f, "target Machine({machine}) is crowded"),
-        }
-    }
-}
-
-/// One change of the schedule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The unit.
-    pub unit: UnitName,
-    /// Where it was scheduled.
-    pub from: Option<MachineId>,
-    /// Where it is scheduled from now on.
-    pub to: Option<MachineId>,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// The schedule, and what is needed to change it.
-#[derive(Debug, Default)]
-pub struct Placement {
-    machines: Machines,
-    units: Units,
-    shapes: Shapes,
-    /// Units that ask to be on another unit's machine, by the other's name.
-    followers: HashMap<Box<str>, BTreeSet<UnitSlot>>,
-    /// Wanted units that no machine could take, by shape: one answer holds for all of a shape.
-    pending: BTreeMap<ShapeId, BTreeSet<UnitName>>,
-    /// Units to be looked at by the next [`Placement::decide`].
-    todo: BTreeSet<UnitName>,
-    /// Placed units whose machine may no longer suit them.
-    doubtful: BTreeSet<UnitName>,
-    /// Units that left their machine since the last decisions were handed out.
-    leaving: BTreeMap<UnitName, (MachineId, Reason)>,
-    /// The units in `leaving` that were added since the last look.
-    newly_leaving: Vec<UnitName>,
-    /// Units that must not be placed yet.
-    held: BTreeSet<UnitName>,
-    /// Whether some machine may have become able to take what is pending.
-    freed: bool,
-}
+pub use books::{Decision, Placement, Reason};
 
 impl Placement {
     /// Adds a machine, or takes what it says of itself now.

@@ -9,6 +9,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// The number of a machine in the index.
 pub type MachineSlot = u32;
+/// The number of a unit in the index.
+pub type UnitSlot = u32;
 
 const STRANGER: u32 = u32::MAX;
 const ASIDE: u32 = u32::MAX - 1;

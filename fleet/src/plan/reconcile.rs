@@ -13,8 +13,8 @@ use crate::{
         unit_name::UnitName,
     },
     plan::{
-        explain::{Guests, is_wanted},
         globals,
+        rules::{Guests, is_wanted},
     },
     store::{
         cluster::{Cluster, Unit},
@@ -192,9 +192,14 @@ impl Duties {
         mine || was_mine || global || was_global
     }
 
-    /// The units this machine should hold. `machine` is what it says of itself.
+    /// The units this machine should hold. `machine` is what it says of itself, `held` what it holds.
     #[must_use]
-    pub fn wanted(&self, cluster: &Cluster, machine: &Machine) -> BTreeMap<UnitName, Wanted> {
+    pub fn wanted(
+        &self,
+        cluster: &Cluster,
+        machine: &Machine,
+        held: &BTreeMap<UnitName, Held>,
+    ) -> BTreeMap<UnitName, Wanted> {
         let mut guests = Guests::default();
         let mut wanted = BTreeMap::new();
         for name in &self.assigned {
@@ -214,7 +219,8 @@ impl Duties {
             .filter(|unit| is_wanted(unit) && unit.name.is_runnable())
             .collect();
         for unit in globals::on(machine, &candidates, &guests) {
-            wanted.insert(unit.name.clone(), wish(unit, &unit.file));
+            let holds = held.get(&unit.name).map(|held| held.hash);
+            wanted.insert(unit.name.clone(), wish(unit, globals::content(cluster, unit, machine, holds)));
         }
         wanted
     }
@@ -337,7 +343,8 @@ mod tests {
         let mut duties = Duties::of(me.clone());
         duties.observe(&cluster, &Change::Everything);
 
-        let units: Vec<_> = duties.wanted(&cluster, &Machine::new(me)).into_keys().collect();
+        let units: Vec<_> =
+            duties.wanted(&cluster, &Machine::new(me), &BTreeMap::new()).into_keys().collect();
         assert_eq!(units, [name("g"), name("mine")]);
         cluster.assignments.remove(&name("mine"));
         assert!(duties.observe(&cluster, &Change::Unit(name("mine"))));

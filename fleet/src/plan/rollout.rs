@@ -14,14 +14,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    model::{machine::MachineId, state::JobState, unit_file::UnitHash, unit_name::UnitName},
-    plan::converge::Moment,
+    model::{
+        machine::MachineId,
+        requirements::Rollout,
+        state::{JobState, UnitState},
+        unit_file::UnitHash,
+        unit_name::UnitName,
+    },
+    plan::moment::Moment,
     store::cluster::{Cluster, Unit},
 };
 
 /// One step of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// The machine may change the global unit to this content.
+    Admit {
+        /// The unit.
+        unit: UnitName,
+        /// The machine that runs it.
+        machine: MachineId,
+        /// The content.
+        hash: UnitHash,
+    },
     /// The machine is to run this content of the unit.
     Change {
         /// The unit.
@@ -30,6 +45,11 @@ pub enum Step {
         machine: MachineId,
         /// The content.
         hash: UnitHash,
+    },
+    /// Every machine may have the content of the global unit.
+    Finish {
+        /// The unit.
+        unit: UnitName,
     },
     /// The unit gets its former content back.
     Revert {
@@ -44,18 +64,75 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The unit that it changes.
+    #[must_use]
+    pub fn unit(&self) -> &UnitName {
+        match self {
+            Self::Admit { unit, .. }
+            | Self::Change { unit, .. }
+            | Self::Finish { unit }
+            | Self::Revert { unit, .. } => unit,
+        }
+    }
+}
+
+/// A content on its way to one machine, watched until it proved well or did not.
 #[derive(Debug, Clone, Copy)]
-struct Change {
+pub(super) struct Trial {
     hash: UnitHash,
     since: Moment,
     healthy: Option<Moment>,
+}
+
+/// How a trial stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Failed(String),
+    Open,
+    Proven,
+}
+
+impl Trial {
+    pub(super) const fn of(hash: UnitHash, since: Moment) -> Self {
+        Self { hash, since, healthy: None }
+    }
+
+    /// Takes in what the machine says.
+    pub(super) fn see(&mut self, state: Option<&UnitState>, now: Moment) {
+        match state.filter(|state| state.hash == self.hash && state.is_healthy()) {
+            Some(_) => self.healthy = self.healthy.or(Some(now)),
+            None => self.healthy = None,
+        }
+    }
+
+    pub(super) fn verdict(&self, state: Option<&UnitState>, rules: Rollout, now: Moment) -> Verdict {
+        if state.is_some_and(|state| state.hash == self.hash && state.is_failed()) {
+            return Verdict::Failed("failed".to_owned());
+        }
+        match self.healthy {
+            Some(since) if now >= since + rules.healthy_after => Verdict::Proven,
+            None if now >= self.since + rules.deadline => {
+                Verdict::Failed(format!("was not up within {} s", rules.deadline.as_secs()))
+            }
+            _ => Verdict::Open,
+        }
+    }
+
+    /// When the verdict may change although nothing happens.
+    pub(super) fn wake(&self, rules: Rollout) -> Moment {
+        match self.healthy {
+            Some(since) => since + rules.healthy_after,
+            None => self.since + rules.deadline,
+        }
+    }
 }
 
 /// The rollouts of a cluster.
 #[derive(Debug, Default)]
 pub struct Rollouts {
     /// Units on their way to another content.
-    changing: BTreeMap<UnitName, Change>,
+    changing: BTreeMap<UnitName, Trial>,
     /// Units whose machine should be told of another content, by family.
     due: BTreeMap<UnitName, BTreeSet<UnitName>>,
 }
@@ -102,7 +179,7 @@ impl Rollouts {
             Some(change) if change.hash == hash => change,
             // An engine that takes over meets changes that are under way: it watches them anew.
             _ if unit.previous.is_some() && is_new => {
-                self.changing.insert(name.clone(), Change { hash, since: now, healthy: None });
+                self.changing.insert(name.clone(), Trial::of(hash, now));
                 return;
             }
             _ => {
@@ -110,10 +187,7 @@ impl Rollouts {
                 return;
             }
         };
-        match state.filter(|state| state.hash == hash && state.is_healthy()) {
-            Some(_) => change.healthy = change.healthy.or(Some(now)),
-            None => change.healthy = None,
-        }
+        change.see(state, now);
     }
 
     /// The steps to take now.
@@ -142,7 +216,7 @@ impl Rollouts {
             if let Step::Change { unit, hash, .. } = step
                 && cluster.units.get(unit).is_some_and(is_gated)
             {
-                self.changing.insert(unit.clone(), Change { hash: *hash, since: now, healthy: None });
+                self.changing.insert(unit.clone(), Trial::of(*hash, now));
             }
             if let Step::Change { unit, .. } = step
                 && let Some(due) = self.due.get_mut(&family(unit))
@@ -159,13 +233,7 @@ impl Rollouts {
     pub fn wake(&self, cluster: &Cluster) -> Option<Moment> {
         self.changing
             .iter()
-            .filter_map(|(name, change)| {
-                let rollout = cluster.units.get(name)?.requirements.rollout;
-                Some(match change.healthy {
-                    Some(since) => since + rollout.healthy_after,
-                    None => change.since + rollout.deadline,
-                })
-            })
+            .filter_map(|(name, change)| Some(change.wake(cluster.units.get(name)?.requirements.rollout)))
             .min()
     }
 
@@ -174,24 +242,15 @@ impl Rollouts {
         let mut failed = Vec::new();
         self.changing.retain(|name, change| {
             let Some(unit) = cluster.units.get(name) else { return false };
-            let rollout = unit.requirements.rollout;
             let state = cluster
                 .target(name.as_str())
                 .and_then(|machine| cluster.state(name.as_str(), machine.as_str()));
-            let said = state.filter(|state| state.hash == change.hash);
-            if said.is_some_and(crate::model::state::UnitState::is_failed) {
-                failed.push((name.clone(), "failed".to_owned()));
-                return false;
+            match change.verdict(state, unit.requirements.rollout, now) {
+                Verdict::Failed(what) => failed.push((name.clone(), what)),
+                Verdict::Open => return true,
+                Verdict::Proven => {}
             }
-            match change.healthy {
-                Some(since) => now < since + rollout.healthy_after,
-                None if now >= change.since + rollout.deadline => {
-                    failed
-                        .push((name.clone(), format!("was not up within {} s", rollout.deadline.as_secs())));
-                    false
-                }
-                None => true,
-            }
+            false
         });
         let mut steps = Vec::new();
         for (name, what) in failed {
@@ -232,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{machine::MachineId, state::UnitState, unit_file::UnitFile},
+        model::{machine::MachineId, unit_file::UnitFile},
         store::cluster::Assignment,
     };
 
@@ -295,6 +354,7 @@ mod tests {
                     cluster.units.insert(unit.clone(), old);
                     done.push(format!("revert {unit}"));
                 }
+                Step::Admit { .. } | Step::Finish { .. } => unreachable!("no unit here is global"),
             }
         }
         done

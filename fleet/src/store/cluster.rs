@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     machine::{Machine, MachineId},
     requirements::Requirements,
@@ -12,6 +14,16 @@ use crate::model::{
     unit_file::{UnitFile, UnitHash},
     unit_name::UnitName,
 };
+
+/// Where a change of a global unit is going, machine by machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Back to the content before, since the new one failed.
+    Back,
+    /// To a new content.
+    Forward,
+}
 
 /// A unit as it was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +40,8 @@ pub struct Unit {
     pub restarts: u64,
     /// The content before the last change, to go back to.
     pub previous: Option<UnitHash>,
+    /// How a change of it is under way, if it is global.
+    pub rollout: Option<Direction>,
     /// What the engine wants a person to know: why a change was taken back.
     pub note: String,
     /// The store revision of its last change.
@@ -46,6 +60,7 @@ impl Unit {
             desired,
             restarts: 0,
             previous: None,
+            rollout: None,
             note: String::new(),
             revision: 0,
         }
@@ -80,6 +95,8 @@ pub struct Cluster {
     pub machines: BTreeMap<MachineId, Machine>,
     /// Where units are scheduled. A machine named here may be absent.
     pub assignments: BTreeMap<UnitName, Assignment>,
+    /// The content that machines may change global units to, while that is being rolled out.
+    pub admissions: BTreeMap<UnitName, BTreeMap<MachineId, UnitHash>>,
     /// What machines say of units.
     pub states: BTreeMap<UnitName, BTreeMap<MachineId, UnitState>>,
     /// Every unit content that is stored, by its hash.
@@ -101,6 +118,13 @@ impl Cluster {
     #[must_use]
     pub fn state(&self, unit: &str, machine: &str) -> Option<&UnitState> {
         self.states.get(unit)?.get(machine)
+    }
+
+    /// Whether a machine may run the content that is wanted of a global unit.
+    #[must_use]
+    pub fn is_admitted(&self, unit: &Unit, machine: &MachineId) -> bool {
+        let admitted = self.admissions.get(&unit.name).and_then(|machines| machines.get(machine));
+        admitted == Some(&unit.file.hash())
     }
 
     /// How far a unit got: by the word of the machine it is scheduled on. `None` for global and unknown

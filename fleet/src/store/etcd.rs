@@ -27,7 +27,7 @@ use gather::Gathering;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    plan::converge::Moment,
+    plan::moment::Moment,
     store::{
         keys::Keys,
         picture::Picture,
@@ -71,7 +71,7 @@ pub enum StoreError {
     #[error("the one who asked for the transaction went away with it")]
     Abandoned,
     #[error(transparent)]
-    Joint(Arc<StoreError>),
+    Joint(Arc<Self>),
     #[error("the lease is gone")]
     LeaseGone,
     #[error("the store needs a reader of format {needed}, this fleetd reads up to {known}: update it")]

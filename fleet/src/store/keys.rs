@@ -4,6 +4,7 @@
 //! here wrote, and refuses all else.
 //!
 //! ```text
+//! {prefix}/admit/{machine}/{unit}         the machine may change the global unit
 //! {prefix}/assign/{machine}/{unit}        the machine holds the unit
 //! {prefix}/brake                          why the engine moves nothing       (leader's lease)
 //! {prefix}/files/{sha1}                   content of unit files, once each
@@ -30,6 +31,7 @@ pub const DEFAULT_PREFIX: &str = "/_coreos.com/fleet/";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the layout in the module documentation says it")]
 pub enum Key {
+    Admission(MachineId, UnitName),
     Assignment(MachineId, UnitName),
     Brake,
     File(UnitHash),
@@ -86,6 +88,7 @@ impl Keys {
     pub fn path(&self, key: &Key) -> String {
         let prefix = &self.prefix;
         match key {
+            Key::Admission(machine, unit) => format!("{prefix}admit/{machine}/{unit}"),
             Key::Assignment(machine, unit) => format!("{prefix}assign/{machine}/{unit}"),
             Key::Brake => format!("{prefix}brake"),
             Key::File(hash) => format!("{prefix}files/{hash}"),
@@ -109,6 +112,7 @@ impl Keys {
         let machine = |id: &str| MachineId::parse(id).ok();
         let unit = |name: &str| UnitName::parse(name).ok();
         Some(match parts.as_slice() {
+            ["admit", id, name] => Key::Admission(machine(id)?, unit(name)?),
             ["assign", id, name] => Key::Assignment(machine(id)?, unit(name)?),
             ["brake"] => Key::Brake,
             ["files", hash] => Key::File(UnitHash::parse(hash)?),
@@ -149,6 +153,7 @@ mod tests {
         let machine = MachineId::parse("m1").unwrap();
         let unit = UnitName::parse("a@1.service").unwrap();
         for key in [
+            Key::Admission(machine.clone(), unit.clone()),
             Key::Assignment(machine.clone(), unit.clone()),
             Key::Brake,
             Key::File(UnitHash::of("x")),

@@ -191,6 +191,16 @@ impl Picture {
         })
     }
 
+    /// Admissions to contents that are not being rolled out any more.
+    pub fn old_admissions(&self) -> impl Iterator<Item = (&UnitName, &MachineId)> {
+        self.cluster.admissions.iter().flat_map(|(unit, machines)| {
+            let current = self.cluster.units.get(unit).filter(|unit| unit.rollout.is_some());
+            let current = current.map(|unit| unit.file.hash());
+            let old = machines.iter().filter(move |(_, hash)| Some(**hash) != current);
+            old.map(move |(machine, _)| (unit, machine))
+        })
+    }
+
     /// Files that nothing refers to, with their revisions.
     #[must_use]
     pub fn unused_files(&self) -> Vec<(UnitHash, i64)> {
@@ -213,6 +223,15 @@ impl Picture {
         changes: &mut Vec<Change>,
     ) -> Result<(), RecordError> {
         match key {
+            Key::Admission(machine, unit) => {
+                let record = optional::<AssignmentRecord>(value)?;
+                let machines = self.cluster.admissions.entry(unit.clone()).or_default();
+                set(machines, machine, record.map(|record| record.hash));
+                if machines.is_empty() {
+                    self.cluster.admissions.remove(&unit);
+                }
+                changes.push(Change::Unit(unit));
+            }
             Key::Assignment(machine, unit) => {
                 let place = optional::<AssignmentRecord>(value)?;
                 let place =
@@ -364,6 +383,7 @@ impl Picture {
                 desired: record.desired,
                 restarts: record.restarts,
                 previous: record.previous,
+                rollout: record.rollout,
                 note: record.note.clone(),
                 revision: *revision,
             })
@@ -432,6 +452,7 @@ mod tests {
             desired: JobState::Launched,
             restarts: 0,
             previous: None,
+            rollout: None,
             note: String::new(),
         };
         let (record, file) =

@@ -7,10 +7,13 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::model::{
-    machine::{Machine, MachineId},
-    state::JobState,
-    unit_file::{MAX_SIZE, UnitHash},
+use crate::{
+    model::{
+        machine::{Machine, MachineId},
+        state::JobState,
+        unit_file::{MAX_SIZE, UnitHash},
+    },
+    store::cluster::Direction,
 };
 
 /// The newest format this program reads, and the one it writes. Raised only when an older reader would
@@ -49,6 +52,9 @@ pub struct UnitRecord {
     /// Its content before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<UnitHash>,
+    /// How a change of a global unit is under way; nothing when every machine may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Direction>,
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,

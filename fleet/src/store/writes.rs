@@ -8,12 +8,14 @@ use crate::{
     lock::semaphore::{GroupName, Semaphore},
     model::{
         machine::MachineId,
+        requirements::Requirements,
         state::{DesiredState, JobState},
         unit_file::{UnitFile, UnitHash},
         unit_name::UnitName,
     },
     plan::{place::Decision, rollout::Step},
     store::{
+        cluster::{Direction, Unit},
         keys::{Key, Order},
         picture::Picture,
         records::{
@@ -23,6 +25,9 @@ use crate::{
         registry::{Command, CommandError},
     },
 };
+
+/// The most admissions that are taken back with the end of a rollout; the rest is swept up.
+const DELETED_AT_ONCE: usize = 100;
 
 /// What must hold for a write to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +130,8 @@ fn create(
         return Err(CommandError::Exists(name));
     }
     let hash = file.hash();
-    let record = UnitRecord { hash, desired, restarts: 0, previous: None, note: String::new() };
+    let record =
+        UnitRecord { hash, desired, restarts: 0, previous: None, rollout: None, note: String::new() };
     let key = Key::Unit(name);
     // The file is written even if it is there: whoever removes unused files then sees it changed.
     Ok(Write {
@@ -141,14 +147,19 @@ fn replace(
     desired: DesiredState,
 ) -> Result<Write, CommandError> {
     let hash = file.hash();
+    let was_global = picture.cluster().units.get(&name).is_some_and(Unit::is_global);
+    let is_global = Requirements::of(&name, file).global;
     let mut write = change(picture, name, |unit| {
         let stays_up = unit.desired == JobState::Launched && desired == JobState::Launched;
-        let changed = unit.hash != hash;
+        let changed = stays_up && unit.hash != hash;
+        // In the middle of a change the content before it is still the last one that proved well.
+        let proven = unit.previous.filter(|_| unit.rollout == Some(Direction::Forward)).unwrap_or(unit.hash);
         *unit = UnitRecord {
             hash,
             desired,
             restarts: unit.restarts,
-            previous: (stays_up && changed).then_some(unit.hash),
+            previous: changed.then_some(proven),
+            rollout: (changed && was_global && is_global).then_some(Direction::Forward),
             note: String::new(),
         };
     })?;
@@ -212,9 +223,38 @@ pub fn rollout_step(picture: &Picture, step: &Step) -> Option<Write> {
                 then: vec![put(key, encode(&AssignmentRecord { hash: *hash }))],
             })
         }
+        Step::Admit { unit, machine, hash } => {
+            let (_, revision) = picture.unit_record(unit).filter(|(record, _)| record.hash == *hash)?;
+            let put =
+                put(Key::Admission(machine.clone(), unit.clone()), encode(&AssignmentRecord { hash: *hash }));
+            Some(Write {
+                when: vec![
+                    Condition::Unchanged(Key::Unit(unit.clone()), *revision),
+                    Condition::Present(Key::Presence(machine.clone())),
+                ],
+                then: vec![put],
+            })
+        }
+        Step::Finish { unit } => {
+            let (record, revision) = picture.unit_record(unit)?;
+            let record = UnitRecord { rollout: None, ..record.clone() };
+            let admitted = picture.cluster().admissions.get(unit).into_iter().flatten();
+            let forget = admitted
+                .take(DELETED_AT_ONCE)
+                .map(|(machine, _)| Operation::Delete(Key::Admission(machine.clone(), unit.clone())));
+            let key = Key::Unit(unit.clone());
+            Some(Write {
+                when: vec![Condition::Unchanged(key.clone(), *revision)],
+                then: forget.chain([put(key, encode(&record))]).collect(),
+            })
+        }
         Step::Revert { unit, from, to, note } => {
             let (record, revision) = picture.unit_record(unit).filter(|(record, _)| record.hash == *from)?;
-            let record = UnitRecord { hash: *to, previous: None, note: note.clone(), ..record.clone() };
+            // A global unit goes back as it came, and its machines need what they run until then.
+            let back = record.rollout.map(|_| Direction::Back);
+            let previous = back.map(|_| *from);
+            let record =
+                UnitRecord { hash: *to, previous, rollout: back, note: note.clone(), ..record.clone() };
             let key = Key::Unit(unit.clone());
             Some(Write {
                 when: vec![Condition::Unchanged(key.clone(), *revision), Condition::Present(Key::File(*to))],
@@ -229,6 +269,13 @@ pub fn rollout_step(picture: &Picture, step: &Step) -> Option<Write> {
 pub fn as_leader(mut write: Write, created: i64) -> Write {
     write.when.insert(0, Condition::SameLife(Key::Leader, created));
     write
+}
+
+/// Removes an admission to a content that is not being rolled out any more.
+#[must_use]
+pub fn remove_admission(unit: &UnitName, machine: &MachineId) -> Write {
+    let key = Key::Admission(machine.clone(), unit.clone());
+    Write { when: Vec::new(), then: vec![Operation::Delete(key)] }
 }
 
 /// Removes a leftover assignment.

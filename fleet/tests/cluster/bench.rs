@@ -115,6 +115,10 @@ fn last_of_thousand(cluster: &Cluster) -> i64 {
 
 /// Who used the processors of the nodes, in ticks of 10 ms, user and system.
 fn tell_ticks(cluster: &Cluster) {
+    println!(
+        "# processor time of all nodes so far {:.2} s",
+        cluster.nodes.iter().map(Node::cpu).sum::<f64>()
+    );
     for node in &cluster.nodes {
         let line = "for s in fleet etcd dbus systemd-journald; do pid=$(systemctl show -P MainPID $s); \
                     [ -e /proc/$pid/stat ] && echo -n \"$s $(cut -d' ' -f14,15 /proc/$pid/stat) \"; done; \
@@ -194,6 +198,7 @@ fn bench_thousand_units_by_fleetctl() {
     let cluster = Cluster::boot(3, &Options { durable: true, ..Options::default() });
     let node = cluster.node(1);
     node.write("/root/many@.service", SLEEP);
+    tell_ticks(&cluster);
     let start = monotonic();
     let output = node.shell(
         "cd /root; fleetctl --endpoint=unix:///run/fleet.sock start $(seq -f 'many@%g' 0 999) 2>&1 | tail -n 1",
@@ -275,6 +280,7 @@ fn seed(cluster: &Cluster) {
                 desired: JobState::Launched,
                 restarts: 0,
                 previous: None,
+                rollout: None,
                 note: String::new(),
             };
             let state = StateRecord {

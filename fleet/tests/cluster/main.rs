@@ -13,3 +13,4 @@ mod failures;
 mod nodes;
 mod scheduling;
 mod security;
+mod ways;

@@ -21,7 +21,7 @@ use std::{
 use serde_json::{Value, json};
 
 /// What is in a node besides Debian's minimum.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,etcd-server,etcd-client,iproute2,nftables,procps,openssh-server,openssh-client";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,etcd-server,etcd-client,iproute2,nftables,procps,openssh-server,openssh-client";
 /// How long to wait for what must come. It says nothing of how long that may take: the host may starve.
 const PATIENCE: Duration = Duration::from_mins(5);
 const TOOLS: [&str; 7] = ["mmdebstrap", "systemd-nspawn", "ip", "nft", "unshare", "nsenter", "flock"];
@@ -102,7 +102,7 @@ fn scratch() -> PathBuf {
 fn tree() -> PathBuf {
     let tree = scratch().join("node-tree");
     let script = format!(
-        "flock 9; test -e {tree}/usr/bin/etcd -a -e {tree}/usr/sbin/sshd && exit 0; rm -rf {tree}.new {tree}
+        "flock 9; test -e {tree}/usr/bin/etcd -a -e {tree}/usr/lib/systemd/user/dbus.socket && exit 0; rm -rf {tree}.new {tree}
          mmdebstrap --quiet --variant=minbase --include={PACKAGES} trixie {tree}.new && mv {tree}.new {tree}",
         tree = tree.display()
     );
@@ -416,6 +416,17 @@ impl Node {
     /// Its ID in the cluster.
     pub(crate) fn machine_id(&self) -> String {
         format!("{:x}", self.number % 16).repeat(32)
+    }
+
+    /// How much processor time everything inside has used, in seconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        let folders = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let stat = folders
+            .iter()
+            .find_map(|folder| fs::read_to_string(format!("{folder}/{}/cpu.stat", self.name)).ok());
+        let usage =
+            stat.as_deref().and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("usage_usec ")));
+        usage.and_then(|usage| usage.parse::<f64>().ok()).map_or(f64::NAN, |usage| usage / 1e6)
     }
 
     /// Runs a command inside.

@@ -1,14 +1,14 @@
 //! The questions a decision asks: which machine, may it stay, who has to leave.
 //!
 //! Knows the rules in the form the index answers fast. Invariant: agrees with
-//! [`crate::plan::explain::check`], which a property test holds it to.
+//! [`crate::plan::rules::check`], which a property test holds it to.
 
 use crate::{
     model::{machine::Resources, unit_name::UnitName},
     plan::{
-        explain::Refusal,
-        place::{Decision, Placement, Reason, UnitSlot},
-        pool::MachineSlot,
+        place::books::{Decision, Placement, Reason},
+        pool::{MachineSlot, UnitSlot},
+        rules::Refusal,
     },
 };
 

@@ -17,13 +17,10 @@ use crate::{
         unit_name::UnitName,
     },
     plan::{
-        explain::is_wanted,
         patterns::{PatternId, Patterns, literal_start},
-        place::{
-            UnitSlot,
-            shape::{ShapeId, ShapeKey, Shapes},
-        },
-        pool::MachineSlot,
+        place::shape::{ShapeId, ShapeKey, Shapes},
+        pool::{MachineSlot, UnitSlot},
+        rules::is_wanted,
     },
     store::cluster::Unit,
 };

@@ -9,7 +9,10 @@ use crate::{
         state::JobState,
         unit_file::UnitFile,
     },
-    plan::explain::{check, explain, guests_by_machine},
+    plan::{
+        explain::{explain, guests_by_machine},
+        rules::check,
+    },
     store::cluster::{Assignment, Cluster},
 };
 

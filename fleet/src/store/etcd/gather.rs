@@ -112,7 +112,9 @@ impl EtcdStore {
         let batch = self.gathering.take();
         if let [one] = batch.as_slice() {
             let outcome = self.commit(&one.write).await.map_err(Arc::new);
-            batch.into_iter().for_each(|each| answer(each, outcome.clone()));
+            for each in batch {
+                answer(each, outcome.clone());
+            }
             return;
         }
         let (txn, files) = self.look(|picture| self.joint(picture.keys(), &batch));
@@ -126,7 +128,9 @@ impl EtcdStore {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                batch.into_iter().for_each(|each| answer(each, Err(error.clone())));
+                for each in batch {
+                    answer(each, Err(error.clone()));
+                }
             }
         }
     }
@@ -190,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_too_much_waits_for_the_next_but_the_first_always_goes() {
         let many: Vec<Write> = (0..200).map(|number| write(&format!("u{number}.service"), "x")).collect();
-        let large = vec![write("a.service", &"x".repeat(MOST_BYTES)), write("b.service", "x")];
+        let large = [write("a.service", &"x".repeat(MOST_BYTES)), write("b.service", "x")];
 
         assert_eq!(fitting(many.iter()), MOST_OPERATIONS / 2);
         assert_eq!(fitting(large.iter()), 1);

@@ -1,0 +1,66 @@
+//! What a hang-up signal changes in a daemon that runs: the configuration is read anew.
+//!
+//! Knows which options can change live: what the machine says of itself, how careful the engine is, how
+//! much is logged. Refuses to touch the rest, and names it. Invariant: a configuration that makes no
+//! sense changes nothing.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    agent::presence::Presence, engine::EngineSettings, model::machine::Machine, settings::Settings,
+    store::etcd::chain,
+};
+
+/// Where the configuration comes from, and where its verbosity goes.
+pub struct Source {
+    /// Reads it anew.
+    pub read: Box<dyn Fn() -> Result<Settings, Box<dyn Error>>>,
+    /// Sets how much is logged.
+    pub log: Box<dyn Fn(i64)>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+/// A running daemon, as far as it can be changed.
+pub(super) struct Running {
+    pub(super) source: Source,
+    /// What it was started with, and what was changed since.
+    pub(super) settings: Settings,
+    /// What settings make the machine say of itself, and to whom.
+    pub(super) describe: Box<dyn Fn(&Settings) -> Machine>,
+    pub(super) presence: Arc<Presence>,
+    /// How careful settings make the engine.
+    pub(super) caution: fn(&Settings) -> EngineSettings,
+    pub(super) engine: watch::Sender<EngineSettings>,
+}
+
+impl Running {
+    /// Takes in the configuration as it is written now.
+    pub(super) fn reload(&mut self) {
+        let new = match (self.source.read)() {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(reason = %chain(&*error), "the configuration stays as it was");
+                return;
+            }
+        };
+        let fixed = self.settings.adopt(&new);
+        (self.source.log)(self.settings.verbosity);
+        self.engine.send_replace((self.caution)(&self.settings));
+        self.presence.revise(&(self.describe)(&self.settings));
+        if fixed.is_empty() {
+            tracing::info!("the configuration was read anew");
+        } else {
+            tracing::warn!(
+                options = %fixed.join(" "),
+                "these options change at the next start; systemctl restart fleet stops no unit"
+            );
+        }
+    }
+}
