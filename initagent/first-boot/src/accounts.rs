@@ -12,7 +12,7 @@ use std::fs;
 
 use crate::root::Root;
 
-pub(crate) use database::{Database, EditError};
+pub(crate) use database::Database;
 pub(crate) use defaults::Defaults;
 
 /// A line of passwd.

@@ -22,10 +22,10 @@ use user_data::plan::step::Step;
 use user_data::plan::{Planned, Stage};
 
 use crate::files::Change;
+use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::programs::Programs;
 use crate::root::Root;
-use crate::run::Machine;
 use crate::step_error::StepError;
 use crate::web::Web;
 

@@ -14,7 +14,7 @@ use user_data::ssh_key;
 use user_data::tokens::Addresses;
 
 use crate::digits::hex;
-use crate::run::Machine;
+use crate::machine::Machine;
 
 /// The instance of a machine on a platform that names none.
 const UNNAMED: &str = "unnamed";

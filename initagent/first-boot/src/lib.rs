@@ -7,10 +7,12 @@
 mod accounts;
 mod apply;
 mod digits;
+mod edit_error;
 mod facts;
 mod files;
 mod home;
 mod judge;
+mod machine;
 mod manager;
 mod outcome;
 mod programs;
@@ -21,9 +23,10 @@ mod step_error;
 mod web;
 
 pub use judge::{Judgement, Listing, Style, plan, validate};
+pub use machine::Machine;
 pub use manager::{Manager, ManagerError, Real as RealManager, Request};
 pub use outcome::{Outcome, Verdict};
 pub use programs::{Call, Programs, Real as RealPrograms, RunError};
 pub use root::Root;
-pub use run::{Machine, Options, Status, apply_file, run, status};
+pub use run::{Options, Status, apply_file, run, status};
 pub use web::{Real as RealWeb, Web, WebError};

@@ -18,11 +18,9 @@ use user_data::reading::{self, Handed};
 
 use crate::apply::{self, Done, Host};
 use crate::files::{self, Rights};
-use crate::manager::{self, Manager};
+use crate::machine::Machine;
 use crate::outcome::{self, Item, Outcome, Verdict};
-use crate::programs::{self, Programs};
 use crate::root::Root;
-use crate::web::{self, Web};
 use crate::{facts, record};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
@@ -49,32 +47,6 @@ const RECEIPT_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Configures again what was configured before.
     pub force: bool,
-}
-
-/// The machine that is configured.
-#[derive(Debug)]
-pub struct Machine {
-    /// Its files.
-    pub root: Root,
-    /// Its programs.
-    pub programs: Box<dyn Programs>,
-    /// Its network.
-    pub web: Box<dyn Web>,
-    /// The manager of its units.
-    pub manager: Box<dyn Manager>,
-}
-
-impl Machine {
-    /// This one.
-    #[must_use]
-    pub fn real() -> Self {
-        Self {
-            root: Root::real(),
-            programs: Box::new(programs::Real),
-            web: Box::new(web::Real::default()),
-            manager: Box::new(manager::Real),
-        }
-    }
 }
 
 /// The verb of each boot: finds the platform, asks it, does what is asked for.

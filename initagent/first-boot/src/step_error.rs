@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::accounts::EditError;
+use crate::edit_error::EditError;
 use crate::manager::ManagerError;
 use crate::programs::RunError;
 use crate::web::WebError;

@@ -14,6 +14,7 @@ use user_data::plan::step::{Group, User};
 use super::lock::Lock;
 use super::table::Table;
 use super::{Defaults, Login};
+use crate::edit_error::EditError;
 use crate::root::Root;
 use crate::step_error::StepError;
 
@@ -23,23 +24,6 @@ const SHELL: &str = "/bin/bash";
 const HOMES: &str = "/home";
 /// Not `!`, which some PAM set-ups take for a locked account: keys must work without a password.
 const NO_PASSWORD: &str = "*";
-
-/// Why an account can't be as it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EditError {
-    #[error("{date} is no day")]
-    Date { date: String },
-    #[error("a text of {length} characters has a colon or a line's end in it")]
-    Field { length: usize },
-    #[error("all numbers from {} to {} are taken", range.start(), range.end())]
-    Full { range: RangeInclusive<u32> },
-    #[error("there is no group {name}")]
-    NoGroup { name: String },
-    #[error("there is no user {name}")]
-    NoUser { name: String },
-    #[error("{kind} number {number} belongs to another one")]
-    Taken { kind: &'static str, number: u32 },
-}
 
 /// The files. They hold hashes of passwords, so they can't be printed.
 pub(crate) struct Database {

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::EditError;
+use crate::edit_error::EditError;
 use crate::files::{self, Rights};
 use crate::root::Root;
 use crate::step_error::StepError;

@@ -1,8 +1,9 @@
 //! Whole runs on a machine that is a directory.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this file is a test")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "this is a test")]
 
 mod apply;
+mod disks;
 mod machine;
 mod run;
 mod way_in;

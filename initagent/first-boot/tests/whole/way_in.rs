@@ -1,5 +1,6 @@
 //! Whatever a document writes for sshd, the owner gets in: judged by the host's own sshd.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -30,7 +31,8 @@ fn apply(bench: &Bench, drop_ins: &[(&str, &str)]) -> Outcome {
     let mut document = format!("#cloud-config\nssh_authorized_keys: [{KEY}]\nwrite_files:\n");
     for (name, content) in drop_ins {
         let content = content.replace('\n', "\\n");
-        document += &format!("- {{path: /etc/ssh/sshd_config.d/{name}.conf, content: \"{content}\"}}\n");
+        let path = format!("/etc/ssh/sshd_config.d/{name}.conf");
+        writeln!(document, "- {{path: {path}, content: \"{content}\"}}").unwrap();
     }
     bench.apply(&document)
 }

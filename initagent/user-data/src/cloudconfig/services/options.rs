@@ -138,8 +138,8 @@ pub const ETCD2: &[Opt] = &[
 
 const ONLY_0_4: &str = "only etcd 0.4 had it";
 
-/// `coreos.etcd`: the flags of etcd 0.4, and those of etcd 2 that people wrote there too.
-pub const ETCD: &[Opt] = &[
+/// The flags of etcd 0.4 that etcd 2 spells otherwise or does not have.
+const ETCD_0_4: &[Opt] = &[
     Opt { name: "addr", kind: Type::Text, rule: Rule::Url("ETCD_ADVERTISE_CLIENT_URLS") },
     Opt { name: "bind_addr", kind: Type::Text, rule: Rule::Url("ETCD_LISTEN_CLIENT_URLS") },
     Opt { name: "peer_addr", kind: Type::Text, rule: Rule::Url("ETCD_INITIAL_ADVERTISE_PEER_URLS") },
@@ -162,49 +162,22 @@ pub const ETCD: &[Opt] = &[
     Opt { name: "verbose", kind: Type::Flag, rule: Rule::Level("debug") },
     Opt { name: "very_verbose", kind: Type::Flag, rule: Rule::Level("debug") },
     Opt { name: "very_very_verbose", kind: Type::Flag, rule: Rule::Level("debug") },
-    text("advertise_client_urls", "ETCD_ADVERTISE_CLIENT_URLS"),
-    CA_FILE,
-    text("cert_file", "ETCD_CERT_FILE"),
-    flag("client_cert_auth", "ETCD_CLIENT_CERT_AUTH"),
-    text("cors", "ETCD_CORS"),
     text("cors_origins", "ETCD_CORS"),
-    text("data_dir", "ETCD_DATA_DIR"),
-    DEBUG,
-    text("discovery", "ETCD_DISCOVERY"),
-    words("discovery_fallback", &["proxy", "exit"], "ETCD_DISCOVERY_FALLBACK"),
-    text("discovery_srv", "ETCD_DISCOVERY_SRV"),
-    text("discovery_proxy", "ETCD_DISCOVERY_PROXY"),
-    integer("election_timeout", "ETCD_ELECTION_TIMEOUT"),
-    flag("enable_pprof", "ETCD_ENABLE_PPROF"),
-    flag("force_new_cluster", "ETCD_FORCE_NEW_CLUSTER"),
-    integer("heartbeat_interval", "ETCD_HEARTBEAT_INTERVAL"),
-    text("initial_advertise_peer_urls", "ETCD_INITIAL_ADVERTISE_PEER_URLS"),
-    text("initial_cluster", "ETCD_INITIAL_CLUSTER"),
-    words("initial_cluster_state", &["new", "existing"], "ETCD_INITIAL_CLUSTER_STATE"),
-    text("initial_cluster_token", "ETCD_INITIAL_CLUSTER_TOKEN"),
-    text("key_file", "ETCD_KEY_FILE"),
-    text("listen_client_urls", "ETCD_LISTEN_CLIENT_URLS"),
-    text("listen_peer_urls", "ETCD_LISTEN_PEER_URLS"),
-    LOG_PACKAGE_LEVELS,
-    integer("max_snapshots", "ETCD_MAX_SNAPSHOTS"),
-    integer("max_wals", "ETCD_MAX_WALS"),
-    text("name", "ETCD_NAME"),
-    PEER_CA_FILE,
-    text("peer_cert_file", "ETCD_PEER_CERT_FILE"),
-    text("peer_key_file", "ETCD_PEER_KEY_FILE"),
-    flag("peer_client_cert_auth", "ETCD_PEER_CLIENT_CERT_AUTH"),
-    text("peer_trusted_ca_file", "ETCD_PEER_TRUSTED_CA_FILE"),
-    words("proxy", &["on", "off", "readonly"], "ETCD_PROXY"),
-    integer("proxy_dial_timeout", "ETCD_PROXY_DIAL_TIMEOUT"),
-    integer("proxy_failure_wait", "ETCD_PROXY_FAILURE_WAIT"),
-    integer("proxy_read_timeout", "ETCD_PROXY_READ_TIMEOUT"),
-    integer("proxy_refresh_interval", "ETCD_PROXY_REFRESH_INTERVAL"),
-    integer("proxy_write_timeout", "ETCD_PROXY_WRITE_TIMEOUT"),
-    integer("snapshot_count", "ETCD_SNAPSHOT_COUNT"),
-    flag("strict_reconfig_check", "ETCD_STRICT_RECONFIG_CHECK"),
-    text("trusted_ca_file", "ETCD_TRUSTED_CA_FILE"),
-    text("wal_dir", "ETCD_WAL_DIR"),
 ];
+
+/// `coreos.etcd`: the flags of etcd 0.4, and those of etcd 2 that people wrote there too.
+pub const ETCD: &[Opt] = &joined::<{ ETCD_0_4.len() + ETCD2.len() }>(ETCD_0_4, ETCD2);
+
+/// Two tables, one behind the other.
+const fn joined<const LENGTH: usize>(one: &[Opt], other: &[Opt]) -> [Opt; LENGTH] {
+    let mut all = [one[0]; LENGTH];
+    let mut place = 0;
+    while place < LENGTH {
+        all[place] = if place < one.len() { one[place] } else { other[place - one.len()] };
+        place += 1;
+    }
+    all
+}
 
 /// `coreos.fleet`.
 pub const FLEET: &[Opt] = &[
