@@ -13,12 +13,18 @@ use user_data::plan::order::Facts;
 use user_data::reading::{self, Handed};
 use user_data::tokens::Addresses;
 
-/// The rows of the document's tables: mapping, key, what becomes of it, why.
-fn documented() -> BTreeSet<[String; 4]> {
+fn text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cloud-config.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The rows of the tables of cloud-config: mapping, key, what becomes of it, why.
+fn documented() -> BTreeSet<[String; 4]> {
     let (mut table, mut rows) = (String::new(), BTreeSet::new());
-    for line in text.lines() {
+    for line in text().lines() {
+        if line == "## Ignition" {
+            break;
+        }
         if let Some(title) = line.strip_prefix("## ") {
             table = if title == "The top level" { String::new() } else { title.trim_matches('`').to_owned() };
         }
@@ -56,6 +62,34 @@ fn every_key_is_documented_and_no_other() {
     }
 
     assert_eq!(found, known);
+}
+
+#[test]
+fn every_key_of_the_other_formats_is_documented() {
+    let text = text();
+    for (title, tables) in
+        [("Ignition", user_data::ignition::tables()), ("Network configuration", user_data::network::tables())]
+    {
+        let section = text.split("\n## ").find(|section| section.lines().next() == Some(title)).unwrap();
+        for (table, keys) in tables {
+            let table = if table.is_empty() { "the whole" } else { table };
+            let start = format!("| `{table}` | ");
+            let row = section.lines().find_map(|line| line.strip_prefix(&start));
+            let row = row.unwrap_or_else(|| panic!("{title}: no row for {table}"));
+            let (supported, other) = row.split_once(" | ").unwrap();
+            let count = keys.iter().filter(|key| key.support == Support::Supported).count();
+            assert_eq!(supported.matches('`').count(), 2 * count, "{title}: {table}");
+            for key in keys {
+                let told = match key.support {
+                    Support::NoEffect(why) => other.contains(&format!("`{}` has no effect: {why}", key.name)),
+                    Support::Refused(why) => other.contains(&format!("`{}`: {why}", key.name)),
+                    Support::Supported => supported.contains(&format!("`{}`", key.name)),
+                    Support::Translated(why) => other.contains(why),
+                };
+                assert!(told, "{title}: `{}` of {table}", key.name);
+            }
+        }
+    }
 }
 
 #[test]
