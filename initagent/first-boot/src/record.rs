@@ -4,6 +4,7 @@
 //! hold secrets. Invariant: an instance counts as configured only once everything is on the disk, so
 //! a power cut means that it is configured again.
 
+use std::collections::HashSet;
 use std::fs;
 
 use platform::{Addresses, Payload, Provision};
@@ -30,11 +31,32 @@ pub(crate) fn settle(root: &Root, instance: &str) -> Result<(), StepError> {
     write(root, "instance-id", format!("{instance}\n").as_bytes())
 }
 
-/// Brings everything that was written onto the disk.
+/// Brings everything that was written onto the disk: of this machine's own file systems only, since the
+/// others of a container's host may be busy with what others write.
 pub(crate) fn sync(root: &Root) {
-    if root.is_running() {
-        nix::unistd::sync();
+    if !root.is_running() {
+        return;
     }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for place in written_places(&mounts) {
+        // What can't be opened was not written to, and nobody would hear of more.
+        let _ = fs::File::open(place).map(|folder| nix::unistd::syncfs(&folder));
+    }
+}
+
+/// Where the file systems are mounted that keep what is written, each of them once.
+fn written_places(mounts: &str) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let place = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let (mount, kind): (Vec<&str>, Vec<&str>) = (mount.split(' ').collect(), kind.split(' ').collect());
+        let [_, _, device, _, place, options, ..] = mount[..] else { return None };
+        let [name, source, ..] = kind[..] else { return None };
+        let is_kept = (source.starts_with('/') || name == "overlay") && !options.split(',').any(|one| one == "ro");
+        // Names with blanks are written with octal digits; other mounts of the same are as good.
+        (is_kept && !place.contains('\\') && seen.insert(device.to_owned())).then(|| place.to_owned())
+    };
+    mounts.lines().filter_map(place).collect()
 }
 
 /// Remembers what the platform said, for a boot at which it says nothing.
@@ -113,6 +135,21 @@ pub(crate) fn prepare(root: &Root) -> Result<(), StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_keeps_what_is_written_is_synced() {
+        let mounts = "22 1 254:3 / / ro,relatime - ext4 /dev/mapper/root ro
+23 22 254:6 / /var rw,relatime shared:1 - ext4 /dev/vda6 rw
+24 22 0:20 / /etc rw - overlay overlay rw,lowerdir=/etc
+25 22 254:6 /home /home rw - ext4 /dev/vda6 rw
+26 22 0:5 / /proc rw - proc proc rw
+27 22 0:40 / /srv/nfs rw - nfs4 server:/share rw
+28 22 254:17 / /srv/data rw - ext4 /dev/vdb1 rw
+29 26 0:30 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw
+";
+
+        assert_eq!(written_places(mounts), ["/var", "/etc", "/srv/data"]);
+    }
 
     #[test]
     fn what_the_platform_said_is_kept_as_it_was() {

@@ -124,6 +124,24 @@ fn everything_that_is_not_supported_is_refused_by_name() {
 }
 
 #[test]
+fn what_lets_people_in_is_changed_by_drop_ins_only() {
+    for name in ["ssh.service", "systemd-networkd.service", "multi-user.target"] {
+        let text = format!(
+            r#"{{"ignition": {{"version": "3.4.0"}}, "systemd": {{"units": [
+                {{"name": "{name}", "contents": "[Service]\nExecStart=/bin/false\n"}}]}}}}"#
+        );
+
+        let (plan, messages) = planned(&text);
+
+        assert_eq!(plan, "", "{name}");
+        assert!(messages[0].contains(&format!("{name} can't be replaced")), "{messages:?}");
+    }
+    let drop_in = r#"{"ignition": {"version": "3.4.0"}, "systemd": {"units": [
+        {"name": "ssh.service", "dropins": [{"name": "a.conf", "contents": "[Service]\nNice=5\n"}]}]}}"#;
+    assert_eq!(planned(drop_in).1, Vec::<String>::new());
+}
+
+#[test]
 fn a_file_with_the_host_name_names_the_machine_at_once() {
     let text = r#"{"ignition": {"version": "3.0.0"}, "storage": {"files": [
         {"path": "/etc/hostname", "overwrite": true, "contents": {"source": "data:,node7%0A"}}]}}"#;
