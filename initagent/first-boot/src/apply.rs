@@ -37,6 +37,8 @@ pub(crate) struct Host<'a> {
     pub(crate) web: &'a dyn Web,
     pub(crate) manager: &'a dyn Manager,
     pub(crate) instance_id: &'a str,
+    /// Units that were written since the manager was last told.
+    pub(crate) changed_units: RefCell<Vec<String>>,
     /// What sshd's files held before this run, so that it can be put back.
     pub(crate) before: RefCell<Vec<guard::Before>>,
     /// What was put back, and why.
@@ -53,6 +55,7 @@ impl<'a> Host<'a> {
             manager: &**manager,
             instance_id,
             before: RefCell::default(),
+            changed_units: RefCell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -120,8 +123,9 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         Step::AddMounts(mounts) => storage::add_mounts(mounts, host),
         Step::AuthorizeKeys { user, keys } => access::authorize(user, keys, host),
         Step::ChangePower(power) => closing::change_power(power, host),
+        // The manager is asked for these in company, if only of one.
         Step::CommandUnit { .. } | Step::EnableUnit { .. } | Step::ReloadUnits | Step::RestartNetwork => {
-            units::request(step, host)
+            Ok(Change::None)
         }
         Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. } => accounts::one(step, host),
         Step::GuardAccess => guard::guard(host),

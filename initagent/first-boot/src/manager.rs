@@ -50,24 +50,38 @@ pub enum Request<'a> {
         /// What is done.
         verb: Verb,
     },
-    /// To read all units anew.
+    /// To read all units anew, and what generators make of other files.
     Reload,
+    /// To read these units anew; nothing is done if none of them was read before, since a unit is read
+    /// when it is first asked for.
+    Reread {
+        /// Whose files were changed.
+        units: &'a [String],
+    },
+}
+
+/// What can be asked for together, or at least without waiting for the answer before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Jobs,
+    Links { make: bool, runtime: bool },
+    Reading,
 }
 
 impl<'a> Request<'a> {
     fn unit(&self) -> Option<&'a str> {
         match *self {
             Self::Disable { unit, .. } | Self::Enable { unit, .. } | Self::Job { unit, .. } => Some(unit),
-            Self::Reload => None,
+            Self::Reload | Self::Reread { .. } => None,
         }
     }
 
-    /// Of what is asked about links, which kind it is: whether they are made, and for how long.
-    fn links(&self) -> Option<(bool, bool)> {
+    fn kind(&self) -> Kind {
         match *self {
-            Self::Disable { runtime, .. } => Some((false, runtime)),
-            Self::Enable { runtime, .. } => Some((true, runtime)),
-            Self::Job { .. } | Self::Reload => None,
+            Self::Disable { runtime, .. } => Kind::Links { make: false, runtime },
+            Self::Enable { runtime, .. } => Kind::Links { make: true, runtime },
+            Self::Job { .. } => Kind::Jobs,
+            Self::Reload | Self::Reread { .. } => Kind::Reading,
         }
     }
 }
@@ -78,7 +92,8 @@ impl fmt::Display for Request<'_> {
             Self::Disable { unit, .. } => write!(out, "disable {unit}"),
             Self::Enable { unit, .. } => write!(out, "enable {unit}"),
             Self::Job { unit, verb } => write!(out, "{} {unit}", verb.word()),
-            Self::Reload => write!(out, "reload units"),
+            Self::Reload => write!(out, "reload all units"),
+            Self::Reread { units } => write!(out, "reread {}", units.join(" ")),
         }
     }
 }
@@ -122,9 +137,10 @@ fn converse(
 ) -> io::Result<()> {
     let mut line = Line { socket, until: Instant::now() + PATIENCE, serial: 0 };
     line.introduce()?;
-    for batch in requests.chunk_by(|one, next| one.links().is_some() && one.links() == next.links()) {
-        match batch {
-            [_, _, ..] if batch[0].links().is_some() => line.ask_as_one(batch, answers)?,
+    for batch in requests.chunk_by(|one, next| one.kind() == next.kind()) {
+        match (batch[0].kind(), batch) {
+            (Kind::Links { .. }, [_, _, ..]) => line.ask_as_one(batch, answers)?,
+            (Kind::Reading, _) => batch.iter().try_for_each(|one| line.ask_to_read(one, answers))?,
             _ => line.ask_each(batch, answers)?,
         }
     }
@@ -156,20 +172,64 @@ impl Line<'_> {
         self.ask_each(batch, answers)
     }
 
+    /// Has units read anew, if one of them was read before.
+    fn ask_to_read(
+        &mut self,
+        request: &Request<'_>,
+        answers: &mut Vec<Result<(), ManagerError>>,
+    ) -> io::Result<()> {
+        let is_needed = match request {
+            Request::Reread { units } => self.knows_any(units)?,
+            _ => true,
+        };
+        let answer = if is_needed {
+            let serial = self.send(&[Request::Reload])?;
+            self.answer(serial)?
+        } else {
+            Ok(())
+        };
+        answers.push(answer);
+        Ok(())
+    }
+
+    /// Whether the manager has read one of these units. What is meant for many units is taken for known.
+    fn knows_any(&mut self, units: &[String]) -> io::Result<bool> {
+        let is_for_many = |unit: &String| unit.contains("@.") || unit.contains("-.");
+        if units.iter().any(is_for_many) {
+            return Ok(true);
+        }
+        let mut answers = Vec::with_capacity(units.len());
+        let calls = units.iter().map(|unit| {
+            let mut body = Body::default();
+            body.text(unit);
+            ("GetUnit", body)
+        });
+        self.ask_in_turn(calls, &mut answers)?;
+        Ok(answers.iter().any(Result::is_ok))
+    }
+
     /// A call for each, all of them before the first answer is needed.
     fn ask_each(
         &mut self,
         batch: &[Request<'_>],
         answers: &mut Vec<Result<(), ManagerError>>,
     ) -> io::Result<()> {
+        self.ask_in_turn(batch.iter().map(|request| call(from_ref(request))), answers)
+    }
+
+    fn ask_in_turn(
+        &mut self,
+        calls: impl Iterator<Item = (&'static str, Body)>,
+        answers: &mut Vec<Result<(), ManagerError>>,
+    ) -> io::Result<()> {
         let mut open = VecDeque::new();
-        for request in batch {
+        for (method, body) in calls {
             if open.len() >= MOST_OPEN
                 && let Some(serial) = open.pop_front()
             {
                 answers.push(self.answer(serial)?);
             }
-            open.push_back(self.send(from_ref(request))?);
+            open.push_back(self.send_call(method, &body)?);
         }
         for serial in open {
             answers.push(self.answer(serial)?);
@@ -200,8 +260,13 @@ impl Line<'_> {
 
     /// Sends a call; the serial says which answer is its own.
     fn send(&mut self, batch: &[Request<'_>]) -> io::Result<u32> {
+        let (method, body) = call(batch);
+        self.send_call(method, &body)
+    }
+
+    fn send_call(&mut self, method: &str, body: &Body) -> io::Result<u32> {
         self.serial = self.serial.wrapping_add(1);
-        self.bounded()?.write_all(&call(self.serial, batch))?;
+        self.bounded()?.write_all(&message::call(self.serial, method, body))?;
         Ok(self.serial)
     }
 
@@ -219,8 +284,8 @@ impl Line<'_> {
     }
 }
 
-/// A call of the manager, for one request or for several of the same kind about links.
-fn call(serial: u32, batch: &[Request<'_>]) -> Vec<u8> {
+/// The call for one request, or for several of the same kind about links.
+fn call(batch: &[Request<'_>]) -> (&'static str, Body) {
     let units: Vec<&str> = batch.iter().filter_map(Request::unit).collect();
     let mut body = Body::default();
     let method = match batch[0] {
@@ -237,9 +302,9 @@ fn call(serial: u32, batch: &[Request<'_>]) -> Vec<u8> {
             body.text(unit).text("replace");
             method(verb)
         }
-        Request::Reload => "Reload",
+        Request::Reload | Request::Reread { .. } => "Reload",
     };
-    message::call(serial, method, &body)
+    (method, body)
 }
 
 fn method(verb: Verb) -> &'static str {
@@ -251,5 +316,138 @@ fn method(verb: Verb) -> &'static str {
         Verb::Start => "StartUnit",
         Verb::Stop => "StopUnit",
         Verb::TryRestart => "TryRestartUnit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// A manager that refuses whatever names a broken unit or asks for an unknown one, talks of other
+    /// things in between, and answers once so many calls are open.
+    fn manager(mut socket: UnixStream, patience: usize) -> mpsc::Receiver<String> {
+        let (notes, heard) = mpsc::channel();
+        thread::spawn(move || {
+            let uid = nix::unistd::geteuid().to_string().len();
+            let mut greeting = vec![0; "\0AUTH EXTERNAL \r\nBEGIN\r\n".len() + 2 * uid];
+            socket.read_exact(&mut greeting).unwrap();
+            socket.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n").unwrap();
+            let (mut head, mut held) = ([0; 16], Vec::new());
+            while socket.read_exact(&mut head).is_ok() {
+                let number = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap());
+                let fields = (number(12) as usize).next_multiple_of(8);
+                let mut rest = vec![0; fields + number(4) as usize];
+                socket.read_exact(&mut rest).unwrap();
+                let text: String =
+                    rest.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
+                let signal = message::answer(4, 0, None);
+                let is_broken =
+                    text.contains("broken") || (text.contains("GetUnit") && !text.contains("known"));
+                let kind = if is_broken { message::ERROR } else { message::RETURN };
+                let complaint = is_broken.then_some("there is no such unit");
+                held.push([signal, message::answer(kind, number(8), complaint)].concat());
+                notes.send(text).unwrap();
+                if held.len() >= patience {
+                    socket.write_all(&held.concat()).unwrap();
+                    held.clear();
+                }
+            }
+        });
+        heard
+    }
+
+    fn ask(requests: &[Request<'_>]) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
+        ask_patient(requests, 1)
+    }
+
+    fn ask_patient(
+        requests: &[Request<'_>],
+        patience: usize,
+    ) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let heard = manager(theirs, patience);
+        let mut answers = Vec::new();
+        converse(&ours, requests, &mut answers).unwrap();
+        drop(ours);
+        (answers, heard.into_iter().collect())
+    }
+
+    fn enable(unit: &str) -> Request<'_> {
+        Request::Enable { unit, runtime: false }
+    }
+
+    fn start(unit: &str) -> Request<'_> {
+        Request::Job { unit, verb: Verb::Start }
+    }
+
+    #[test]
+    fn links_of_many_units_are_one_call_and_starts_one_each() {
+        let (answers, heard) = ask(&[
+            enable("a.service"),
+            enable("b.service"),
+            Request::Reload,
+            start("a.service"),
+            start("b.service"),
+        ]);
+
+        assert!(answers.iter().all(Result::is_ok) && answers.len() == 5);
+        let methods = ["EnableUnitFiles", "Reload", "StartUnit", "StartUnit"];
+        assert_eq!(heard.len(), methods.len());
+        assert!(heard.iter().zip(methods).all(|(call, method)| call.contains(method)), "{heard:?}");
+        assert!(heard[0].contains("a.service") && heard[0].contains("b.service"));
+    }
+
+    #[test]
+    fn each_unit_that_is_refused_is_told_and_no_other() {
+        let (answers, heard) = ask(&[
+            enable("a.service"),
+            enable("broken.service"),
+            enable("c.service"),
+            start("broken.service"),
+            start("c.service"),
+        ]);
+
+        let refused: Vec<bool> = answers.iter().map(Result::is_err).collect();
+        assert_eq!(refused, [false, true, false, true, false]);
+        assert_eq!(heard.len(), 6, "all links at once, then each, then two starts");
+        let told = answers[1].as_ref().unwrap_err().to_string();
+        assert_eq!(told, "systemd refused: there is no such unit");
+    }
+
+    #[test]
+    fn units_are_read_anew_only_if_one_of_them_was_read_before() {
+        let methods = |units: &[&str]| {
+            let units: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
+            let (answers, heard) = ask(&[Request::Reread { units: &units }]);
+            assert!(matches!(answers[..], [Ok(())]));
+            heard.iter().filter(|call| call.contains("Reload")).count()
+        };
+
+        assert_eq!(methods(&["new.service", "newer.service"]), 0);
+        assert_eq!(methods(&["new.service", "known.service"]), 1);
+        assert_eq!(methods(&["new@.service"]), 1, "an instance may be known");
+    }
+
+    #[test]
+    fn no_start_waits_for_the_answer_to_another() {
+        let names: Vec<String> = (0..50).map(|number| format!("unit{number}.service")).collect();
+        let requests: Vec<Request<'_>> = names.iter().map(|name| start(name)).collect();
+
+        let (answers, _) = ask_patient(&requests, 50);
+
+        assert!(answers.len() == 50 && answers.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn more_than_the_socket_holds_is_asked_for_all_the_same() {
+        let names: Vec<String> = (0..3000).map(|number| format!("unit{number}.service")).collect();
+        let requests: Vec<Request<'_>> = names.iter().map(|name| start(name)).collect();
+
+        let (answers, _) = ask(&requests);
+
+        assert!(answers.len() == 3000 && answers.iter().all(Result::is_ok));
     }
 }

@@ -52,7 +52,8 @@ fn written_places(mounts: &str) -> Vec<String> {
         let (mount, kind): (Vec<&str>, Vec<&str>) = (mount.split(' ').collect(), kind.split(' ').collect());
         let [_, _, device, _, place, options, ..] = mount[..] else { return None };
         let [name, source, ..] = kind[..] else { return None };
-        let is_kept = (source.starts_with('/') || name == "overlay") && !options.split(',').any(|one| one == "ro");
+        let is_kept =
+            (source.starts_with('/') || name == "overlay") && !options.split(',').any(|one| one == "ro");
         // Names with blanks are written with octal digits; other mounts of the same are as good.
         (is_kept && !place.contains('\\') && seen.insert(device.to_owned())).then(|| place.to_owned())
     };

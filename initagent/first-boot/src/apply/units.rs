@@ -19,37 +19,47 @@ const NETWORKD: &str = "systemd-networkd.service";
 
 /// Whether a step is something that the manager is asked for.
 pub(crate) fn is_request(step: &Step) -> bool {
-    requested(step).is_some()
+    matches!(
+        step,
+        Step::CommandUnit { .. } | Step::EnableUnit { .. } | Step::ReloadUnits | Step::RestartNetwork
+    )
 }
 
 /// Asks for several such steps in one conversation: fifty of them take longer than one.
 pub(crate) fn carry_out(batch: &[Planned], host: &Host<'_>) -> Vec<Done> {
-    let requests: Vec<Request<'_>> = batch.iter().filter_map(|planned| requested(&planned.step)).collect();
-    let answers = host.manager.ask(&requests);
-    answers
-        .into_iter()
-        .map(|answer| Done::of(answer.map(|()| Change::Made).map_err(StepError::from)))
-        .collect()
+    let changed = host.changed_units.take();
+    let requests: Vec<_> = batch.iter().map(|planned| requested(&planned.step, &changed)).collect();
+    let mut answers = host.manager.ask(&requests.iter().flatten().copied().collect::<Vec<_>>()).into_iter();
+    let fate = |request: Option<_>| match request {
+        None => Done::Unchanged,
+        Some(_) => match answers.next() {
+            Some(answer) => Done::of(answer.map(|()| Change::Made).map_err(StepError::from)),
+            None => Done::Failed("systemd did not answer".to_owned()),
+        },
+    };
+    requests.into_iter().map(fate).collect()
 }
 
-/// One such step.
-pub(crate) fn request(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
-    let Some(request) = requested(step) else { return Ok(Change::None) };
-    host.manager.ask(&[request]).into_iter().collect::<Result<(), _>>()?;
-    Ok(Change::Made)
-}
-
-fn requested(step: &Step) -> Option<Request<'_>> {
+/// What the manager is asked for; nothing if no unit was changed that it could read anew.
+fn requested<'a>(step: &'a Step, changed: &'a [String]) -> Option<Request<'a>> {
     Some(match step {
         Step::CommandUnit { name, verb } => Request::Job { unit: name, verb: *verb },
         Step::EnableUnit { name, enable: true, runtime } => Request::Enable { unit: name, runtime: *runtime },
         Step::EnableUnit { name, enable: false, runtime } => {
             Request::Disable { unit: name, runtime: *runtime }
         }
-        Step::ReloadUnits => Request::Reload,
+        Step::ReloadUnits if !changed.is_empty() => Request::Reread { units: changed },
         Step::RestartNetwork => Request::Job { unit: NETWORKD, verb: Verb::Restart },
         _ => return None,
     })
+}
+
+/// Notes that the manager must read a unit anew, if it has read it before.
+fn note(unit: &str, change: Change, host: &Host<'_>) -> Change {
+    if change == Change::Made && matches!(classify(unit), Ok(UnitClass::System)) {
+        host.changed_units.borrow_mut().push(unit.to_owned());
+    }
+    change
 }
 
 /// Writes a unit.
@@ -61,7 +71,7 @@ pub(crate) fn write_unit(
 ) -> Result<Change, StepError> {
     let path = place(name, runtime, host);
     // A mask in its place is lifted by this.
-    files::write(&path, content.as_bytes(), Rights::PUBLIC)
+    Ok(note(name, files::write(&path, content.as_bytes(), Rights::PUBLIC)?, host))
 }
 
 /// Writes a drop-in.
@@ -75,21 +85,22 @@ pub(crate) fn write_drop_in(
     let folder = place(&format!("{unit}.d"), runtime, host);
     // Settings may hold passwords of the services.
     let rights = if runtime { Rights::PRIVATE } else { Rights::PUBLIC };
-    files::write(&folder.join(name), content.as_bytes(), rights)
+    Ok(note(unit, files::write(&folder.join(name), content.as_bytes(), rights)?, host))
 }
 
 /// Masks, or lifts a mask.
 pub(crate) fn mask(name: &str, mask: bool, runtime: bool, host: &Host<'_>) -> Result<Change, StepError> {
     let path = place(name, runtime, host);
     if mask {
-        return files::link(&path, "/dev/null");
+        return Ok(note(name, files::link(&path, "/dev/null")?, host));
     }
     let is_mask = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == "/dev/null");
     let is_empty = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
     if !is_mask && !is_empty {
         return Ok(Change::None);
     }
-    fs::remove_file(&path).map(|()| Change::Made).map_err(|source| StepError::Write { path, source })
+    fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
+    Ok(note(name, Change::Made, host))
 }
 
 fn place(name: &str, runtime: bool, host: &Host<'_>) -> PathBuf {

@@ -9,8 +9,8 @@ use std::io::{self, Read};
 /// Answers to our calls are short; the longest is the list of a unit's links.
 const MOST: usize = 1 << 20;
 const CALL: u8 = 1;
-const RETURN: u8 = 2;
-const ERROR: u8 = 3;
+pub(super) const RETURN: u8 = 2;
+pub(super) const ERROR: u8 = 3;
 /// Codes of header fields.
 const PATH: u8 = 1;
 const INTERFACE: u8 = 2;
@@ -178,33 +178,34 @@ fn put_signature(bytes: &mut Vec<u8>, signature: &str) {
     bytes.push(0);
 }
 
+/// An answer as a manager gives it.
+#[cfg(test)]
+pub(super) fn answer(kind: u8, to: u32, complaint: Option<&str>) -> Vec<u8> {
+    let mut fields = Vec::new();
+    if complaint.is_some() {
+        put_field(&mut fields, 4, 's', "org.freedesktop.systemd1.NoSuchUnit");
+        put_signature(&mut fields, "s");
+    }
+    align(&mut fields, 8);
+    fields.extend([REPLY_SERIAL, 1, b'u', 0]);
+    put_number(&mut fields, to);
+    let mut body = Vec::new();
+    if let Some(text) = complaint {
+        put_text(&mut body, text);
+    }
+    let mut message = vec![b'l', kind, 1, 1];
+    put_number(&mut message, length(&body));
+    put_number(&mut message, 77);
+    put_number(&mut message, length(&fields));
+    message.extend(fields);
+    align(&mut message, 8);
+    message.extend(body);
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// An answer as a manager gives it.
-    fn answer(kind: u8, to: u32, complaint: Option<&str>) -> Vec<u8> {
-        let mut fields = Vec::new();
-        if complaint.is_some() {
-            put_field(&mut fields, 4, 's', "org.freedesktop.systemd1.NoSuchUnit");
-            put_signature(&mut fields, "s");
-        }
-        align(&mut fields, 8);
-        fields.extend([REPLY_SERIAL, 1, b'u', 0]);
-        put_number(&mut fields, to);
-        let mut body = Vec::new();
-        if let Some(text) = complaint {
-            put_text(&mut body, text);
-        }
-        let mut message = vec![b'l', kind, 1, 1];
-        put_number(&mut message, length(&body));
-        put_number(&mut message, 77);
-        put_number(&mut message, length(&fields));
-        message.extend(fields);
-        align(&mut message, 8);
-        message.extend(body);
-        message
-    }
 
     #[test]
     fn answers_say_to_which_call_they_belong_and_what_went_wrong() {

@@ -194,7 +194,7 @@ mounts: [[vdb1, /srv/data, ext4, noatime], [tmpfs, /srv/with blank, tmpfs]]
     assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
     assert!(bench.called("sfdisk --quiet --wipe always /dev/vdb"));
     assert!(bench.called("mkfs.ext4 -F -q -L data -m 0 /dev/vdb1"));
-    assert!(bench.called("manager: reload units, start srv-data.mount, "));
+    assert!(bench.called("manager: reload all units, start srv-data.mount, "));
     assert!(bench.called(r"start srv-with\x20blank.mount"));
     let fstab = bench.read("/etc/fstab");
     assert_eq!(
