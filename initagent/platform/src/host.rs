@@ -167,6 +167,8 @@ impl Host {
     /// 50 s on a machine that was busy with other things.
     pub(crate) fn settle_devices(&self) {
         self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
+        // It may be done before it has read what a driver that it had just loaded brought to light.
+        self.output("/usr/bin/udevadm", &["settle", "--timeout=30"]);
     }
 
     /// What a program of the image prints; `None` when it is missing or fails.
