@@ -23,10 +23,10 @@ use user_data::plan::{Planned, Stage};
 
 use crate::files::Change;
 use crate::machine::Machine;
-use crate::manager::Manager;
 use crate::programs::Programs;
 use crate::root::Root;
 use crate::step_error::StepError;
+use crate::systemd::Manager;
 use crate::web::Web;
 
 /// What steps act on.

@@ -2,9 +2,9 @@
 //!
 //! Knows nothing but these four. Refuses to act: each of them does.
 
-use crate::manager::{self, Manager};
 use crate::programs::{self, Programs};
 use crate::root::Root;
+use crate::systemd::{self, Manager};
 use crate::web::{self, Web};
 
 /// The machine that is configured.
@@ -28,7 +28,7 @@ impl Machine {
             root: Root::real(),
             programs: Box::new(programs::Real),
             web: Box::new(web::Real::default()),
-            manager: Box::new(manager::Real),
+            manager: Box::new(systemd::Real),
         }
     }
 }

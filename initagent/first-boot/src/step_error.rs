@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::edit_error::EditError;
-use crate::manager::ManagerError;
 use crate::programs::RunError;
+use crate::systemd::ManagerError;
 use crate::web::WebError;
 
 /// Why a step could not be carried out.

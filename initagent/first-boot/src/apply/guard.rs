@@ -15,9 +15,9 @@ use user_data::plan::step::Verb;
 use super::Host;
 use super::reach::{self, Candidate, Settings};
 use crate::files::{self, Change, Rights};
-use crate::manager::Request;
 use crate::programs::Call;
 use crate::step_error::StepError;
+use crate::systemd::Request;
 
 const SSHD: &str = "/usr/sbin/sshd";
 const SERVICE: &str = "ssh.service";

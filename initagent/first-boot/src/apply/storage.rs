@@ -13,9 +13,9 @@ use user_data::systemd::mount_unit;
 
 use super::Host;
 use crate::files::{self, Change, Rights};
-use crate::manager::Request;
 use crate::programs::{Call, RunError};
 use crate::step_error::StepError;
+use crate::systemd::Request;
 
 const FSTAB: &str = "/etc/fstab";
 /// cloud-init's rule: twice the memory up to 2 GiB, as much up to 8, then less.

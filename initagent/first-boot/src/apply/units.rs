@@ -12,8 +12,8 @@ use user_data::systemd::{UnitClass, classify};
 
 use super::{Done, Host};
 use crate::files::{self, Change, Rights};
-use crate::manager::Request;
 use crate::step_error::StepError;
+use crate::systemd::Request;
 
 const NETWORKD: &str = "systemd-networkd.service";
 
