@@ -23,6 +23,7 @@ const SSHD: &str = "/usr/sbin/sshd";
 const SERVICE: &str = "ssh.service";
 /// sshd refuses to run without it.
 const SEPARATION: &str = "/run/sshd";
+const SSH_FOLDER: &str = "/etc/ssh";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 /// Rules may be for some addresses only: those of the world and of the usual private nets.
 const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
@@ -115,6 +116,7 @@ pub(crate) fn taken_back(path: &str, host: &Host<'_>) -> Option<String> {
 /// Whether sshd starts, listens where it is reached, and lets somebody in who owns the machine.
 fn way_in(host: &Host<'_>) -> Result<(), String> {
     ask(&["-t"], host)?;
+    host_keys(host)?;
     let mut reason = None;
     for who in owners(host) {
         for from in FROM {
@@ -136,6 +138,21 @@ fn ask(arguments: &[&str], host: &Host<'_>) -> Result<String, String> {
     let said = host.programs.run(&Call::new(SSHD, arguments.iter().copied()));
     said.map(|said| String::from_utf8_lossy(&said).into_owned())
         .map_err(|error| format!("sshd would not start ({error})"))
+}
+
+/// Whether each host key can be used: sshd starts without one of them, but who knows the machine by that
+/// one turns away.
+fn host_keys(host: &Host<'_>) -> Result<(), String> {
+    let folder = fs::read_dir(host.root.path(SSH_FOLDER)).into_iter().flatten().flatten();
+    for path in folder.map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("ssh_host_") && name.ends_with("_key") {
+            let file = path.display().to_string();
+            let read = host.programs.run(&Call::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
+            read.map_err(|_| format!("{name} is no key that sshd can read"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether this machine has the address: only then can somebody listen on it.

@@ -96,6 +96,26 @@ fn what_lets_the_owner_in_stays_beside_what_does_not() {
 }
 
 #[test]
+fn a_host_key_that_is_none_is_taken_back_too() {
+    if !can_ask() {
+        return;
+    }
+    let bench = Bench::with_sshd(Sshd::Real);
+    bench.apply("#cloud-config\n{}\n");
+    let before = bench.read("/etc/ssh/ssh_host_ecdsa_key");
+
+    let outcome = bench.apply(
+        "#cloud-config
+write_files: [{path: /etc/ssh/ssh_host_ecdsa_key, content: no key, permissions: '0600'}]
+",
+    );
+
+    assert_eq!(bench.read("/etc/ssh/ssh_host_ecdsa_key"), before, "{}", outcome.text());
+    assert_eq!(bench.mode("/etc/ssh/ssh_host_ecdsa_key"), 0o600);
+    assert_eq!(outcome.verdict(), Verdict::Degraded);
+}
+
+#[test]
 fn harmless_settings_are_no_reason_to_complain() {
     if !can_ask() {
         return;
