@@ -234,7 +234,9 @@ impl Agent {
             }
             News::JobDone { unit, trouble } => {
                 self.note_job(&unit, trouble.as_deref());
-                if self.leaving.contains(&unit) {
+                // A start that was skipped changes nothing else.
+                let waits = self.activity.get(&unit).is_some_and(Activity::is_activating);
+                if self.leaving.contains(&unit) || waits {
                     self.refresh(std::slice::from_ref(&unit)).await;
                 }
                 self.forget_if_down(&unit).await

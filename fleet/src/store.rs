@@ -10,4 +10,6 @@ pub mod memory;
 pub mod picture;
 pub mod records;
 pub mod registry;
+#[cfg(test)]
+mod upgrade;
 pub mod writes;

@@ -199,6 +199,8 @@ struct Node {
     mind: Option<(Converger, i64)>,
     running: BTreeMap<UnitName, Held>,
     steady_since: Moment,
+    /// How far its clock is ahead of the store's.
+    ahead: Duration,
     told: BTreeMap<UnitName, Vec<u8>>,
 }
 
@@ -226,8 +228,15 @@ impl Node {
             mind: None,
             running: BTreeMap::new(),
             steady_since: Moment::START,
+            ahead: Duration::from_secs(dice.roll(1000) as u64),
             told: BTreeMap::new(),
         }
+    }
+
+    /// What its own clock says. It never goes back, but runs up to a twentieth fast, and jumps.
+    fn clock(&self, now: Moment) -> Moment {
+        let drift = now.since(Moment::START) * u32::try_from(self.number % 6).unwrap() / 100;
+        now + self.ahead + drift
     }
 
     fn awake(&self, now: Moment) -> bool {
@@ -284,17 +293,18 @@ impl Node {
             return;
         }
         let lease = 2 * self.number;
+        let clock = self.clock(now);
         if self.registered && store.leases.contains_key(&lease) {
             store.leases.insert(lease, now + TTL);
-            self.renewed = now;
+            self.renewed = clock;
             return;
         }
         store.leases.insert(lease, now + TTL);
-        self.renewed = now;
+        self.renewed = clock;
         let record = PresenceRecord { machine: self.machine.clone(), boot: self.boot.to_string() };
         let write = Write { when: Vec::new(), then: vec![writes::presence(&record)] };
         self.registered = store.commit(&write, self.number) == Some(true);
-        self.listen(store, now);
+        self.listen(store, clock);
         // What an earlier process said and did not take back is taken back now.
         let spoken = self.picture.cluster().states.iter().filter(|(_, states)| states.contains_key(&self.id));
         self.told = spoken.map(|(unit, _)| (unit.clone(), Vec::new())).collect();
@@ -314,9 +324,9 @@ impl Node {
         store.leases.insert(lease, now + TTL / 2);
         if store.commit(&writes::claim_leadership(&self.id), self.number) == Some(true) {
             let mut mind = Converger::new(caution, self.steady_since);
-            let created = store.revision;
-            self.listen(store, now);
-            mind.observe(self.picture.cluster(), &Change::Everything, now);
+            let (created, clock) = (store.revision, self.clock(now));
+            self.listen(store, clock);
+            mind.observe(self.picture.cluster(), &Change::Everything, clock);
             self.mind = Some((mind, created));
         }
     }
@@ -529,6 +539,10 @@ impl World {
                 self.store.log.clear();
                 "history compacted"
             }
+            11 => {
+                self.nodes[at].ahead += span;
+                "clock jumped"
+            }
             12 if self.dice.chance(30) => {
                 let most = self.nodes.len() * 2 / 3;
                 self.nodes[..most].iter_mut().for_each(|node| node.linked = false);
@@ -607,18 +621,19 @@ impl World {
                 continue;
             }
             // A slow link brings news late.
+            let clock = node.clock(self.now);
             if !self.dice.chance(10) {
-                node.listen(&self.store, self.now);
+                node.listen(&self.store, clock);
             }
             node.keep_lease(&mut self.store, self.now);
             node.lead(&mut self.store, self.caution, self.now);
-            node.decide(&mut self.store, &mut self.dice, self.now, &mut self.brakes);
-            node.work(&mut self.store, self.now);
+            node.decide(&mut self.store, &mut self.dice, clock, &mut self.brakes);
+            node.work(&mut self.store, clock);
             node.tell(&mut self.store);
         }
         // Guards of systemd work even where the daemon is frozen or restarting.
         for node in self.nodes.iter_mut().filter(|node| !node.awake(self.now)) {
-            if self.now.since(node.renewed) >= TTL * 2 / 3 {
+            if node.clock(self.now).since(node.renewed) >= TTL * 2 / 3 {
                 let fenced = |unit: &UnitName| {
                     !self.store.data.contains_key(&self.store.keys.path(&Key::Unit(unit.clone())))
                         || node.picture.cluster().units.get(unit).is_none_or(|unit| unit.requirements.fence)

@@ -20,6 +20,7 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit";
+const ACTIVATING: &str = "activating";
 /// How long systemd may think about a call; reading all units anew takes it a while.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Calls that may be under way at once.
@@ -63,6 +64,12 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// Whether it is on its way up.
+    #[must_use]
+    pub fn is_activating(&self) -> bool {
+        self.active == ACTIVATING
+    }
+
     /// Whether there is still something to stop.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -247,7 +254,10 @@ impl Systemd {
             reply.body().deserialize().map_err(SystemdError::of("list units readably"))?;
         let read = |row: Listed| {
             let unit = UnitName::parse(&row.0).ok()?;
-            Some((unit, Activity { load: row.2, active: row.3, sub: row.4 }))
+            // A unit whose start waits for its turn is on its way, not down.
+            let is_queued = row.8 == "start" && matches!(row.3.as_str(), "inactive" | "failed");
+            let active = if is_queued { ACTIVATING.to_owned() } else { row.3 };
+            Some((unit, Activity { load: row.2, active, sub: row.4 }))
         };
         Ok(rows.into_iter().filter_map(read).collect())
     }

@@ -63,6 +63,7 @@ fn one_node_is_reached_by_every_way() {
     let node = cluster.node(1);
 
     every_socket_answers(&cluster, node);
+    a_newer_fleet_shuts_this_one_out_and_stops_nothing(&cluster, node);
     a_hang_up_brings_the_new_configuration(&cluster, node);
     a_connection_starts_the_daemon(&cluster, node);
     units_of_a_user_run_in_the_user_s_systemd(&cluster, node);
@@ -78,6 +79,28 @@ fn every_socket_answers(cluster: &Cluster, node: &Node) {
     for endpoint in endpoints {
         cluster.wait(endpoint, |_| machines(node, endpoint).starts_with(&node.machine_id()).then_some(()));
     }
+}
+
+/// What a fleetd of a next version does before it writes what this one would misunderstand.
+fn a_newer_fleet_shuts_this_one_out_and_stops_nothing(cluster: &Cluster, node: &Node) {
+    node.put("stays.service", SLEEP, "launched");
+    cluster.wait("it runs", |_| node.home("stays.service"));
+    let before = node.main_pid("stays.service");
+    let etcdctl = |line: &str| node.shell(&format!("ETCDCTL_API=3 etcdctl {line} 2>&1"));
+
+    etcdctl("put /_coreos.com/fleet/schema '{\"v\":1,\"oldest_reader\":2}'");
+    cluster.wait("it says that it is too old", |_| {
+        let (status, health) = node.get("/fleet/v1/health");
+        (status == 503 && health.contains("needs a reader of format 2")).then_some(())
+    });
+    etcdctl("put /_coreos.com/fleet/units/stays.service '{\"v\":2,\"hash\":7}'");
+    assert_eq!(node.main_pid("stays.service"), before);
+
+    etcdctl("del /_coreos.com/fleet/schema");
+    etcdctl("del /_coreos.com/fleet/units/stays.service");
+    cluster.wait("it serves again, and obeys", |_| {
+        (node.get("/fleet/v1/health").0 == 200 && node.main_pid("stays.service").is_none()).then_some(())
+    });
 }
 
 fn a_hang_up_brings_the_new_configuration(cluster: &Cluster, node: &Node) {

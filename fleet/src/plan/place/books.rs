@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    index::{Machines, Units},
-    shape::{ShapeId, Shapes},
+    index::{Machines, ShapeId, Units},
+    shape::Shapes,
 };
 use crate::{
     model::{machine::MachineId, unit_name::UnitName},

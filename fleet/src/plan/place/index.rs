@@ -18,12 +18,29 @@ use crate::{
     },
     plan::{
         patterns::{PatternId, Patterns, literal_start},
-        place::shape::{ShapeId, ShapeKey, Shapes},
         pool::{MachineSlot, UnitSlot},
         rules::is_wanted,
     },
     store::cluster::Unit,
 };
+
+/// The number of a shape: units that ask for the same have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(super) struct ShapeId(pub(super) u32);
+
+/// Whoever keeps the shapes of units hears of what changes in the index.
+pub(super) trait Shaping {
+    /// The shape of a unit that comes.
+    fn hold(&mut self, unit: &UnitEntry) -> ShapeId;
+    /// A unit of the shape goes.
+    fn release(&mut self, shape: ShapeId);
+    /// A machine comes or goes, with its metadata.
+    fn count_values(&mut self, machine: &Machine, by: i32);
+    /// Guests are on other metadata than before.
+    fn forget_spread(&mut self);
+    /// The machines have other ranks than before.
+    fn forget_pools(&mut self);
+}
 
 /// Room between the ranks of neighbours, for machines that join between them.
 const RANK_STEP: u64 = 1 << 32;
@@ -119,7 +136,7 @@ impl Machines {
     }
 
     /// The slot of a machine; one that is not known stands in the books as lost.
-    pub(super) fn slot_or_lost(&mut self, id: &MachineId, shapes: &mut Shapes) -> MachineSlot {
+    pub(super) fn slot_or_lost(&mut self, id: &MachineId, shapes: &mut impl Shaping) -> MachineSlot {
         if let Some(slot) = self.slot(id) {
             return slot;
         }
@@ -140,7 +157,7 @@ impl Machines {
         slot
     }
 
-    pub(super) fn set(&mut self, machine: &Machine, shapes: &mut Shapes) -> MachineSlot {
+    pub(super) fn set(&mut self, machine: &Machine, shapes: &mut impl Shaping) -> MachineSlot {
         let slot = self.slot_or_lost(&machine.id, shapes);
         let entry = &mut self.entries[slot as usize];
         if entry.present {
@@ -169,7 +186,7 @@ impl Machines {
     }
 
     /// Ranks keep the order of IDs; where there is no room left between two, all are dealt anew.
-    fn rank_in(&mut self, slot: MachineSlot, shapes: &mut Shapes) {
+    fn rank_in(&mut self, slot: MachineSlot, shapes: &mut impl Shaping) {
         let id = self.entries[slot as usize].machine.id.clone();
         let rank_of = |found: Option<(&MachineId, &MachineSlot)>| {
             found.map(|(_, &slot)| self.entries[slot as usize].rank)
@@ -354,10 +371,6 @@ impl UnitEntry {
         self.wanted == is_wanted(unit)
             && (Arc::ptr_eq(&self.requirements, &unit.requirements) || self.requirements == unit.requirements)
     }
-
-    fn shape_key(&self) -> ShapeKey {
-        ShapeKey::new(&self.name, &self.requirements, &self.avoids, &self.hits)
-    }
 }
 
 /// Every unit that was submitted.
@@ -397,7 +410,12 @@ impl Units {
         self.globals.values().copied().filter(|&slot| self[slot].is_wanted())
     }
 
-    pub(super) fn add(&mut self, unit: &Unit, shapes: &mut Shapes, machines: &mut Machines) -> UnitSlot {
+    pub(super) fn add(
+        &mut self,
+        unit: &Unit,
+        shapes: &mut impl Shaping,
+        machines: &mut Machines,
+    ) -> UnitSlot {
         let avoids = self.intern(&unit.requirements.conflicts, shapes, machines);
         let evicts = self.intern(&unit.requirements.replaces, shapes, machines);
         let mut entry = UnitEntry {
@@ -411,7 +429,7 @@ impl Units {
             waits_as: None,
             at: None,
         };
-        entry.shape = shapes.hold(entry.shape_key());
+        entry.shape = shapes.hold(&entry);
         let slot = self.insert(entry);
         self.slots.insert(unit.name.clone(), slot);
         if let Some(names) = &mut self.names {
@@ -446,7 +464,7 @@ impl Units {
     }
 
     /// Forgets a unit that is nowhere.
-    pub(super) fn remove(&mut self, name: &UnitName, shapes: &mut Shapes) {
+    pub(super) fn remove(&mut self, name: &UnitName, shapes: &mut impl Shaping) {
         let Some(slot) = self.slots.remove(name) else { return };
         if let Some(names) = &mut self.names {
             names.remove(name);
@@ -461,7 +479,7 @@ impl Units {
     fn intern<'a>(
         &mut self,
         patterns: impl IntoIterator<Item = &'a String>,
-        shapes: &mut Shapes,
+        shapes: &mut impl Shaping,
         machines: &mut Machines,
     ) -> Vec<PatternId> {
         let mut ids = Vec::new();
@@ -476,13 +494,19 @@ impl Units {
     }
 
     /// Tells the units that are here already of a new pattern that matches their names.
-    fn hit_known(&mut self, pattern: &str, id: PatternId, shapes: &mut Shapes, machines: &mut Machines) {
+    fn hit_known(
+        &mut self,
+        pattern: &str,
+        id: PatternId,
+        shapes: &mut impl Shaping,
+        machines: &mut Machines,
+    ) {
         for slot in self.matching(pattern) {
             let Some(entry) = self.entries[slot as usize].as_mut() else { continue };
             self.reshaped.push(slot);
             entry.hits.push(id);
             shapes.release(entry.shape);
-            entry.shape = shapes.hold(entry.shape_key());
+            entry.shape = shapes.hold(entry);
             if let Some(machine) = entry.at {
                 machines.add_hit(machine, id);
             }

@@ -13,14 +13,10 @@ use crate::{
     },
     plan::{
         patterns::PatternId,
-        place::index::{Machines, UnitEntry},
+        place::index::{Machines, ShapeId, Shaping, UnitEntry},
         pool::{Candidates, MachineSlot, Pool},
     },
 };
-
-/// The number of a shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(super) struct ShapeId(u32);
 
 /// More queues than this would cost more to keep than they save: the rest scan all machines.
 const MOST_POOLS: usize = 256;
@@ -42,12 +38,7 @@ pub(super) struct ShapeKey {
 }
 
 impl ShapeKey {
-    pub(super) fn new(
-        name: &UnitName,
-        wanted: &Requirements,
-        avoids: &[PatternId],
-        hits: &[PatternId],
-    ) -> Self {
+    fn new(name: &UnitName, wanted: &Requirements, avoids: &[PatternId], hits: &[PatternId]) -> Self {
         Self {
             machine_id: wanted.machine_id.clone(),
             metadata: wanted.metadata.clone(),
@@ -154,41 +145,6 @@ impl Candidates for Loads<'_> {
 }
 
 impl Shapes {
-    /// The shape with this key, which has one unit more.
-    pub(super) fn hold(&mut self, key: ShapeKey) -> ShapeId {
-        if let Some(&id) = self.ids.get(&key) {
-            if let Some(shape) = &mut self.table[id.0 as usize] {
-                shape.units += 1;
-            }
-            return id;
-        }
-        let shape = Some(Shape { key: key.clone(), units: 1, pools: Vec::new() });
-        let id = if let Some(free) = self.free.pop() {
-            self.table[free as usize] = shape;
-            ShapeId(free)
-        } else {
-            self.table.push(shape);
-            ShapeId(u32::try_from(self.table.len() - 1).unwrap_or(u32::MAX))
-        };
-        self.ids.insert(key, id);
-        id
-    }
-
-    /// The shape has one unit less; without any it goes.
-    pub(super) fn release(&mut self, id: ShapeId) {
-        let Some(shape) = self.table[id.0 as usize].as_mut() else { return };
-        shape.units -= 1;
-        if shape.units > 0 {
-            return;
-        }
-        if let Some(shape) = self.table[id.0 as usize].take() {
-            self.pools -= shape.pools.len();
-            self.ids.remove(&shape.key);
-        }
-        self.pooled.remove(&id);
-        self.free.push(id.0);
-    }
-
     /// A machine came or says something else of itself.
     pub(super) fn admit(&mut self, slot: MachineSlot, machines: &Machines) {
         let machine = machines.machine(slot);
@@ -224,28 +180,6 @@ impl Shapes {
         }
     }
 
-    /// Drops all queues; they are filled anew when asked.
-    pub(super) fn forget_pools(&mut self) {
-        for id in &self.pooled {
-            if let Some(shape) = self.table[id.0 as usize].as_mut() {
-                shape.pools.clear();
-            }
-        }
-        self.pooled.clear();
-        self.pools = 0;
-    }
-
-    pub(super) fn count_values(&mut self, machine: &Machine, by: i32) {
-        for (key, value) in &machine.metadata {
-            let values = self.values.entry(key.clone()).or_default();
-            let count = values.entry(value.clone()).or_default();
-            *count = count.saturating_add_signed(by);
-            if *count == 0 {
-                values.remove(value);
-            }
-        }
-    }
-
     pub(super) fn count_spread(&mut self, unit: &UnitEntry, machine: &Machine, by: i32) {
         let Some(shape) = self.table[unit.shape.0 as usize].as_ref() else { return };
         let Some(spread) = &shape.key.spread else { return };
@@ -253,11 +187,6 @@ impl Shapes {
         let counts = self.spread.entry(spread.clone()).or_default();
         let count = counts.entry(value).or_default();
         *count = count.saturating_add_signed(by);
-    }
-
-    /// Metadata changed under placed units: the counts are to be made anew.
-    pub(super) fn forget_spread(&mut self) {
-        self.spread_is_stale = true;
     }
 
     /// Whether [`Shapes::forget_spread`] was called, once.
@@ -357,5 +286,66 @@ impl Shapes {
         let Some(spread) = &key.spread else { return 0 };
         let counts = self.spread.get(spread);
         counts.and_then(|counts| counts.get(value_of(machine, &spread.0))).copied().unwrap_or(0)
+    }
+}
+
+impl Shaping for Shapes {
+    fn hold(&mut self, unit: &UnitEntry) -> ShapeId {
+        let key = ShapeKey::new(&unit.name, &unit.requirements, &unit.avoids, &unit.hits);
+        if let Some(&id) = self.ids.get(&key) {
+            if let Some(shape) = &mut self.table[id.0 as usize] {
+                shape.units += 1;
+            }
+            return id;
+        }
+        let shape = Some(Shape { key: key.clone(), units: 1, pools: Vec::new() });
+        let id = if let Some(free) = self.free.pop() {
+            self.table[free as usize] = shape;
+            ShapeId(free)
+        } else {
+            self.table.push(shape);
+            ShapeId(u32::try_from(self.table.len() - 1).unwrap_or(u32::MAX))
+        };
+        self.ids.insert(key, id);
+        id
+    }
+
+    fn release(&mut self, id: ShapeId) {
+        let Some(shape) = self.table[id.0 as usize].as_mut() else { return };
+        shape.units -= 1;
+        if shape.units > 0 {
+            return;
+        }
+        if let Some(shape) = self.table[id.0 as usize].take() {
+            self.pools -= shape.pools.len();
+            self.ids.remove(&shape.key);
+        }
+        self.pooled.remove(&id);
+        self.free.push(id.0);
+    }
+
+    fn count_values(&mut self, machine: &Machine, by: i32) {
+        for (key, value) in &machine.metadata {
+            let values = self.values.entry(key.clone()).or_default();
+            let count = values.entry(value.clone()).or_default();
+            *count = count.saturating_add_signed(by);
+            if *count == 0 {
+                values.remove(value);
+            }
+        }
+    }
+
+    fn forget_spread(&mut self) {
+        self.spread_is_stale = true;
+    }
+
+    fn forget_pools(&mut self) {
+        for id in &self.pooled {
+            if let Some(shape) = self.table[id.0 as usize].as_mut() {
+                shape.pools.clear();
+            }
+        }
+        self.pooled.clear();
+        self.pools = 0;
     }
 }

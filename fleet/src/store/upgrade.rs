@@ -1,0 +1,178 @@
+//! Programs of two versions over one store: what each writes, the other must be able to live with.
+//!
+//! The values of the first version are kept here as it wrote them; its reader is played by records with the
+//! fields that it knew. What a next version may write is a value with more fields, a key of a new kind, or a
+//! record of a higher format, and the last only after it has shut the older ones out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{
+        machine::{Machine, MachineId},
+        state::JobState,
+        unit_file::{UnitFile, UnitHash},
+        unit_name::UnitName,
+    },
+    store::{
+        cluster::Direction,
+        keys::{DEFAULT_PREFIX, Key, Keys},
+        picture::{Event, Picture},
+        records::{
+            AssignmentRecord, FORMAT, PresenceRecord, RecordError, StateRecord, UnitRecord, decode, encode,
+        },
+    },
+};
+
+const TEXT: &str = "[Service]\nExecStart=/bin/true\n";
+const MACHINE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// What the first version wrote, key and value, under the prefix.
+const FIRST: [(&str, &str); 5] = [
+    ("files/86943ac9f3754cb90f8dd38bf6da7b0cad074592", TEXT),
+    (
+        "units/a.service",
+        r#"{"v":1,"hash":"86943ac9f3754cb90f8dd38bf6da7b0cad074592","desired":"launched","restarts":2}"#,
+    ),
+    (
+        "machines/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/presence",
+        r#"{"v":1,"id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","public_ip":"10.0.0.1","metadata":{"zone":"z1"},"version":"0.1.0","boot":"x"}"#,
+    ),
+    (
+        "assign/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/a.service",
+        r#"{"v":1,"hash":"86943ac9f3754cb90f8dd38bf6da7b0cad074592"}"#,
+    ),
+    (
+        "states/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/a.service",
+        r#"{"v":1,"hash":"86943ac9f3754cb90f8dd38bf6da7b0cad074592","job":"launched","load":"loaded","active":"active","sub":"running","restarts":2}"#,
+    ),
+];
+
+/// A unit as the first version knew it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct FirstUnitRecord {
+    hash: UnitHash,
+    desired: JobState,
+    #[serde(default)]
+    restarts: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<UnitHash>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    note: String,
+}
+
+fn picture() -> Picture {
+    Picture::of(Keys::under(DEFAULT_PREFIX))
+}
+
+/// Takes in a value; whether it could be read.
+fn take(picture: &mut Picture, key: &str, value: &str) -> bool {
+    let revision = picture.cluster().revision + 1;
+    let event = Event {
+        key: format!("{DEFAULT_PREFIX}{key}").into_bytes(),
+        value: Some(value.as_bytes().to_vec()),
+        revision,
+        created: revision,
+    };
+    picture.apply(&event, &mut Vec::new()).is_ok()
+}
+
+fn unit() -> UnitName {
+    UnitName::parse("a.service").unwrap()
+}
+
+#[test]
+fn what_the_first_version_wrote_is_read_today() {
+    let mut picture = picture();
+
+    for (key, value) in FIRST {
+        assert!(take(&mut picture, key, value), "{key}");
+    }
+
+    let cluster = picture.cluster();
+    let machine = MachineId::parse(MACHINE).unwrap();
+    let unit = &cluster.units[&unit()];
+    assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Launched, 2, None));
+    assert_eq!((unit.file.text().as_str(), unit.file.hash()), (TEXT, UnitHash::of(TEXT)));
+    assert_eq!(cluster.target("a.service"), Some(&machine));
+    assert_eq!(cluster.machines[&machine].metadata["zone"], "z1");
+    assert!(cluster.state("a.service", MACHINE).unwrap().is_healthy());
+}
+
+#[test]
+fn what_is_written_today_is_read_by_the_first_version() {
+    let hash = UnitFile::parse(TEXT).unwrap().hash();
+    let record = UnitRecord {
+        hash,
+        desired: JobState::Launched,
+        restarts: 2,
+        previous: Some(UnitHash::of("x")),
+        rollout: Some(Direction::Forward),
+        note: String::new(),
+    };
+
+    let read: FirstUnitRecord = decode(&encode(&record)).unwrap();
+
+    let previous = Some(UnitHash::of("x"));
+    let known =
+        FirstUnitRecord { hash, desired: JobState::Launched, restarts: 2, previous, note: String::new() };
+    assert_eq!(read, known);
+    // The keys of new kinds mean nothing to it, and those of old kinds lie where they lay.
+    let keys = Keys::under(DEFAULT_PREFIX);
+    let machine = MachineId::parse(MACHINE).unwrap();
+    let lie = [
+        (Key::Unit(unit()), encode(&record)),
+        (Key::Assignment(machine.clone(), unit()), encode(&AssignmentRecord { hash })),
+        (
+            Key::Presence(machine.clone()),
+            encode(&PresenceRecord { machine: Machine::new(machine), boot: String::new() }),
+        ),
+    ];
+    for ((key, value), (first, _)) in lie.iter().zip([FIRST[1], FIRST[3], FIRST[2]]) {
+        assert_eq!(keys.path(key), format!("{DEFAULT_PREFIX}{first}"));
+        assert!(value.starts_with(br#"{"v":1,"#));
+    }
+}
+
+#[test]
+fn a_change_by_the_first_version_ends_a_rollout_and_breaks_nothing() {
+    let mut picture = picture();
+    for (key, value) in FIRST {
+        take(&mut picture, key, value);
+    }
+    let hash = UnitHash::of(TEXT);
+    let first =
+        FirstUnitRecord { hash, desired: JobState::Loaded, restarts: 3, previous: None, note: String::new() };
+
+    assert!(take(&mut picture, "units/a.service", &String::from_utf8(encode(&first)).unwrap()));
+
+    let unit = &picture.cluster().units[&unit()];
+    assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Loaded, 3, None));
+}
+
+#[test]
+fn what_a_next_version_adds_is_overlooked() {
+    let mut picture = picture();
+
+    for (key, value) in FIRST {
+        let more = value.replacen(r#"{"v":1,"#, r#"{"v":1,"colour":{"of":["the",1]},"#, 1);
+        assert!(take(&mut picture, key, &more), "{key}");
+    }
+    assert!(take(&mut picture, "colours/a.service", r#"{"v":7}"#), "a key of a kind that nobody knows");
+
+    assert_eq!(picture.cluster().units[&unit()].desired, JobState::Launched);
+    assert_eq!(picture.cluster().target("a.service").map(MachineId::as_str), Some(MACHINE));
+    let state: StateRecord = decode(FIRST[4].1.as_bytes()).unwrap();
+    assert_eq!(state.restarts, 2);
+}
+
+#[test]
+fn a_next_format_is_not_guessed_at_and_shuts_older_programs_out() {
+    let mut picture = picture();
+    let next = format!(r#"{{"v":{},"hash":[1,2,3],"desired":{{"launched":true}}}}"#, FORMAT + 1);
+
+    assert!(matches!(decode::<UnitRecord>(next.as_bytes()), Err(RecordError::Newer(v)) if v == FORMAT + 1));
+    assert!(!take(&mut picture, "units/a.service", &next));
+    assert!(take(&mut picture, "schema", &format!(r#"{{"v":1,"oldest_reader":{}}}"#, FORMAT + 1)));
+
+    assert!(picture.schema().is_some_and(|schema| schema.oldest_reader > FORMAT));
+}
