@@ -1,7 +1,9 @@
 //! Which kernel modules go into the initramfs, and the index by which `initagent` loads them.
 //!
-//! Reads what depmod wrote into the tree: `modules.dep`, `modules.alias`, `modules.builtin`
-//! (`modules.dep(5)`). Names are compared as the kernel does: `-` equals `_`.
+//! Reads what depmod wrote into the tree: `modules.dep`, `modules.softdep`, `modules.alias`,
+//! `modules.builtin` (`modules.dep(5)`, `modprobe.d(5)`). Names are compared as the kernel does: `-`
+//! equals `_`. Nothing in an initramfs answers the kernel when it asks for a module itself, so what
+//! a module would ask for (`softdep`: ext4 its checksums) is loaded before it, too.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,8 @@ pub(crate) fn select(tree: &Tree, release: &str, wanted: &Modules) -> Result<Sel
         let path = format!("{folder}/{file}");
         tree.read_text(&path).map_err(|source| SelectError::Read { path, source })
     };
-    let available = Available::parse(&read("modules.dep")?);
+    let known_as = read("modules.alias")?;
+    let available = Available::parse(&read("modules.dep")?).with_soft(&read("modules.softdep")?, &known_as);
     let builtin: BTreeSet<String> = read("modules.builtin")?.lines().map(module_name).collect();
 
     let mut index = Index::default();
@@ -54,7 +57,7 @@ pub(crate) fn select(tree: &Tree, release: &str, wanted: &Modules) -> Result<Sel
             place.insert(depends);
         }
     }
-    index.aliases = aliases(&read("modules.alias")?, &on_demand);
+    index.aliases = aliases(&known_as).filter(|(_, name)| on_demand.contains(name)).collect();
     let mut modules = BTreeMap::new();
     for name in index.depends.keys() {
         let path = format!("{folder}/{}", available.paths.get(name).map_or("", String::as_str));
@@ -82,17 +85,37 @@ impl Available {
         }
         available
     }
+
+    /// Each line: `softdep NAME pre: WORD... post: WORD...`, a word being a module's name or an alias of
+    /// several, of which some may not fit the machine.
+    fn with_soft(mut self, text: &str, known_as: &str) -> Self {
+        let mut providers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (alias, name) in aliases(known_as) {
+            providers.entry(kernel_name(&alias)).or_default().push(name);
+        }
+        for (name, rest) in text.lines().filter_map(|line| line.strip_prefix("softdep ")?.split_once(' ')) {
+            let before = rest.split("post:").next().unwrap_or_default().split_once("pre:");
+            let words = before.map_or("", |(_, words)| words).split_whitespace().map(kernel_name);
+            let Some(depends) = self.depends.get_mut(&kernel_name(name)) else { continue };
+            for word in words {
+                let named = self.paths.contains_key(&word).then(|| vec![word.clone()]);
+                for provider in named.or_else(|| providers.get(&word).cloned()).unwrap_or_default() {
+                    if !depends.contains(&provider) {
+                        depends.push(provider);
+                    }
+                }
+            }
+        }
+        self
+    }
 }
 
-/// Lines `alias PATTERN NAME` of the wanted modules, in their order.
-fn aliases(text: &str, wanted: &BTreeSet<String>) -> Vec<(String, String)> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.strip_prefix("alias ")?.split_whitespace();
-            let (pattern, name) = (words.next()?, kernel_name(words.next()?));
-            wanted.contains(&name).then(|| (pattern.to_owned(), name))
-        })
-        .collect()
+/// Lines `alias PATTERN NAME`, in their order.
+fn aliases(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("alias ")?.split_whitespace();
+        Some((words.next()?.to_owned(), kernel_name(words.next()?)))
+    })
 }
 
 /// `kernel/fs/ext4/ext4.ko.xz` is `ext4`.
@@ -139,11 +162,26 @@ mod tests {
         };
         put(
             "modules.dep",
-            "kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\nkernel/md/dm-bufio.ko: kernel/md/dm-mod.ko\nkernel/md/dm-mod.ko:\nkernel/b/nvme.ko:\n",
+            "kernel/md/dm-verity.ko: kernel/md/dm-bufio.ko kernel/md/dm-mod.ko\nkernel/md/dm-bufio.ko: kernel/md/dm-mod.ko\nkernel/md/dm-mod.ko:\nkernel/b/nvme.ko:\nkernel/j/jbd2.ko:\nkernel/c/crc32c-intel.ko:\nkernel/c/crc32c_generic.ko:\n",
         );
         put("modules.builtin", "kernel/fs/ext4/ext4.ko\n");
-        put("modules.alias", "alias pci:v1* nvme\nalias pci:v2* other\n");
-        for module in ["md/dm-verity", "md/dm-bufio", "md/dm-mod", "b/nvme"] {
+        put(
+            "modules.alias",
+            "alias pci:v1* nvme\nalias pci:v2* other\nalias crypto-crc32c crc32c_intel\nalias crypto-crc32c crc32c-generic\n",
+        );
+        put(
+            "modules.softdep",
+            "# by depmod\nsoftdep jbd2 pre: crypto-crc32c built-in post: dm-mod\nsoftdep other pre: jbd2\n",
+        );
+        for module in [
+            "md/dm-verity",
+            "md/dm-bufio",
+            "md/dm-mod",
+            "b/nvme",
+            "j/jbd2",
+            "c/crc32c-intel",
+            "c/crc32c_generic",
+        ] {
             put(&format!("kernel/{module}.ko"), module);
         }
         tree
@@ -162,6 +200,14 @@ mod tests {
         assert_eq!(selection.index.always, ["dm_verity"]);
         assert_eq!(selection.modules.keys().collect::<Vec<_>>(), ["dm_bufio", "dm_mod", "dm_verity", "nvme"]);
         assert_eq!(selection.index.aliases, [("pci:v1*".to_owned(), "nvme".to_owned())]);
+    }
+
+    #[test]
+    fn what_a_module_would_ask_the_kernel_for_is_loaded_before_it() {
+        let selection = select(&tree(), "6", &wanted(&["jbd2"], &[])).unwrap();
+
+        assert_eq!(selection.index.load_order(["jbd2"]), ["crc32c_intel", "crc32c_generic", "jbd2"]);
+        assert_eq!(selection.modules.len(), 3, "{:?}", selection.modules.keys());
     }
 
     #[test]
