@@ -30,6 +30,8 @@ pub struct Hardware {
     pub seed: Seed,
     /// Ethernet address
     pub mac: String,
+    /// Port of this host that is a cloud's metadata service; then the guest reaches nothing else
+    pub metadata_service: Option<u16>,
     /// Whether an i6300esb watchdog is there, resetting the machine when it fires
     pub watchdog: bool,
     /// Words of the user's, after all of ours
@@ -74,7 +76,7 @@ pub enum Seed {
     FwCfg {
         /// File with the user-data, its name without commas
         user_data: Option<String>,
-        /// Line for `authorized_keys`, in base64
+        /// Line for `authorized_keys`
         root_key: String,
     },
 }
@@ -87,6 +89,11 @@ pub enum Format {
     /// An overlay over a base
     Qcow2,
 }
+
+/// All that QEMU can emulate, but: Linux 6.12 panics on QEMU 7.2's cmpxchg16b when there are two processors;
+/// "fast" string instructions make Linux copy and clear memory byte by byte, each byte a round of emulation;
+/// and a fifth level of page tables is one more step in each walk.
+const EMULATED_PROCESSOR: &str = "max,-cx16,-erms,-fsrm,-la57";
 
 /// The name under which machine images look for user-data in `fw_cfg`.
 pub const FW_CFG_USER_DATA: &str = "opt/com.coreos/config";
@@ -109,7 +116,7 @@ pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
     words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
     words.all("-rtc base=utc -device virtio-rng-pci");
     disk(&mut words, &hardware.disk);
-    network(&mut words, &hardware.mac);
+    network(&mut words, &hardware.mac, hardware.metadata_service);
     console(&mut words);
     seed(&mut words, &hardware.seed);
     if hardware.watchdog {
@@ -133,9 +140,11 @@ fn machine(words: &mut Words, hardware: &Hardware) {
     words.pair("-machine", &machine);
     match hardware.acceleration {
         Acceleration::Kvm => words.all("-accel kvm -cpu host"),
-        // Linux 6.12 panics on QEMU 7.2's emulation of cmpxchg16b when there are two processors.
-        Acceleration::Tcg if hardware.cpus > 1 => words.all("-accel tcg,thread=multi -cpu max,-cx16"),
-        Acceleration::Tcg => words.all("-accel tcg,thread=single -cpu max,-cx16"),
+        Acceleration::Tcg if hardware.cpus > 1 => words.all("-accel tcg,thread=multi"),
+        Acceleration::Tcg => words.all("-accel tcg,thread=single"),
+    }
+    if hardware.acceleration == Acceleration::Tcg {
+        words.pair("-cpu", EMULATED_PROCESSOR);
     }
 }
 
@@ -166,11 +175,23 @@ fn disk_node(drive: &Drive) -> Value {
     }
 }
 
-fn network(words: &mut Words, mac: &str) {
+fn network(words: &mut Words, mac: &str, metadata_service: Option<u16>) {
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
-    words.all("-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22");
+    let user = "user,id=net,hostfwd=tcp:127.0.0.1:0-:22";
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
-    words.pair("-device", &format!("virtio-net-pci,netdev=net,romfile=,mac={mac}"));
+    let device = format!("virtio-net-pci,netdev=net,romfile=,mac={mac}");
+    let Some(port) = metadata_service else {
+        words.pair("-netdev", user);
+        words.pair("-device", &device);
+        return;
+    };
+    // This host may be in a cloud itself, whose service must not answer in the test's place.
+    words.pair("-netdev", &format!("{user},restrict=on"));
+    words.pair("-device", &device);
+    // A connection each, so a program: QEMU shares a character device among all.
+    let forward = format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}");
+    words.pair("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
+    words.all("-device virtio-net-pci,netdev=cloud,romfile=");
 }
 
 fn console(words: &mut Words) {
@@ -191,10 +212,29 @@ fn seed(words: &mut Words, seed: &Seed) {
             if let Some(path) = user_data {
                 words.pair("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
             }
-            let credential = format!("io.systemd.credential.binary:ssh.authorized_keys.root={root_key}");
-            words.pair("-smbios", &format!("type=11,value={credential}"));
+            words.pair("-smbios", &credential("ssh.authorized_keys.root", root_key.as_bytes()));
         }
     }
+}
+
+/// What `-smbios` takes to hand a credential to systemd.
+pub(crate) fn credential(name: &str, value: &[u8]) -> String {
+    format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value))
+}
+
+/// RFC 4648, with padding: what systemd wants a credential in.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            let index = (bits >> (18 - 6 * digit)) as usize & 63;
+            text.push(if digit <= chunk.len() { DIGITS[index] as char } else { '=' });
+        }
+    }
+    text
 }
 
 fn read_only(node: &str, path: &str) -> Value {
@@ -237,6 +277,7 @@ mod tests {
             disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
             seed: Seed::Disk("seed.img".into()),
             mac: "52:54:00:12:34:56".into(),
+            metadata_service: None,
             watchdog: false,
             extra: vec![],
         }
@@ -266,7 +307,7 @@ mod tests {
             r#"-name web
 -machine q35,usb=off
 -accel tcg,thread=multi
--cpu max,-cx16
+-cpu max,-cx16,-erms,-fsrm,-la57
 -smp 2
 -m 2048M
 -nodefaults
@@ -323,7 +364,7 @@ mod tests {
 
     #[test]
     fn fw_cfg_carries_user_data_and_a_credential_the_key() {
-        let seed = Seed::FwCfg { user_data: Some("user-data".into()), root_key: "a2V5".into() };
+        let seed = Seed::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
 
         let text = lines(&Hardware { seed, watchdog: true, extra: vec!["-s".into()], ..hardware() });
 
@@ -337,6 +378,28 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_metadata_service_is_the_only_thing_in_reach() {
+        let text = lines(&Hardware { metadata_service: Some(8080), ..hardware() });
+
+        assert!(
+            text.contains(
+                "-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22,restrict=on
+-device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
+-netdev user,id=cloud,net=169.254.169.0/24,restrict=on,guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 8080
+-device virtio-net-pci,netdev=cloud,romfile=\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn base64_pads() {
+        let encoded: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
+
+        assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 
     #[test]

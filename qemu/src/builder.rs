@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::{self, Wish};
+use crate::arguments;
 use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::Disk;
 use crate::firmware::{FindFirmwareError, Firmware};
@@ -50,6 +51,8 @@ pub struct Builder {
     user: Option<String>,
     watchdog: bool,
     log_writes: bool,
+    mac: Option<String>,
+    metadata_service: Option<u16>,
     extra: Vec<OsString>,
 }
 
@@ -89,6 +92,8 @@ impl Builder {
             user: None,
             watchdog: false,
             log_writes: false,
+            mac: None,
+            metadata_service: None,
             extra: Vec::new(),
         }
     }
@@ -185,6 +190,36 @@ impl Builder {
         self
     }
 
+    /// The network card's address; random unless said.
+    #[must_use]
+    pub fn mac(mut self, address: &str) -> Self {
+        self.mac = Some(address.to_owned());
+        self
+    }
+
+    /// Makes `port` of this host's loopback a cloud's metadata service, at its link-local address on a second
+    /// network card; the guest then reaches nothing else, not even the metadata service of this host. Needs
+    /// busybox.
+    #[must_use]
+    pub fn metadata_service(mut self, port: u16) -> Self {
+        self.metadata_service = Some(port);
+        self
+    }
+
+    /// Hands a unit to the guest's systemd (256 or later), wanted by another unit, as credentials of the firmware.
+    #[must_use]
+    pub fn system_unit(self, name: &str, content: &str, wanted_by: &str) -> Self {
+        let wants = format!("[Unit]\nWants={name}\n");
+        let credentials = [
+            (format!("systemd.extra-unit.{name}"), content),
+            (format!("systemd.unit-dropin.{wanted_by}~50-{name}"), wants.as_str()),
+        ];
+        let words = credentials.iter().flat_map(|(credential, value)| {
+            ["-smbios".to_owned(), arguments::credential(credential, value.as_bytes())]
+        });
+        self.extra(words.map(OsString::from))
+    }
+
     /// More words for QEMU's command line.
     #[must_use]
     pub fn extra(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
@@ -213,7 +248,7 @@ impl Builder {
             acceleration: choice.acceleration,
             because: choice.because,
             user: self.user.unwrap_or_else(|| default_user(self.seed_by).to_owned()),
-            mac: random_mac(),
+            mac: self.mac.unwrap_or_else(random_mac),
             name: self.name,
             firmware: self.firmware,
             cpus: self.cpus,
@@ -223,6 +258,7 @@ impl Builder {
             key,
             watchdog: self.watchdog,
             log_writes: self.log_writes,
+            metadata_service: self.metadata_service,
             extra: self.extra,
         };
         let path = folder.path().join(DESCRIPTION);

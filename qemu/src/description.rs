@@ -39,6 +39,8 @@ pub(crate) struct Description {
     pub(crate) key: Key,
     pub(crate) user: String,
     pub(crate) mac: String,
+    #[serde(default)]
+    pub(crate) metadata_service: Option<u16>,
     pub(crate) watchdog: bool,
     pub(crate) log_writes: bool,
     pub(crate) extra: Vec<OsString>,
@@ -72,6 +74,7 @@ impl Description {
             },
             seed: self.seed(),
             mac: self.mac.clone(),
+            metadata_service: self.metadata_service,
             watchdog: self.watchdog,
             extra: self.extra.clone(),
         }
@@ -94,35 +97,8 @@ impl Description {
             SeedBy::Disk => arguments::Seed::Disk(SEED_DISK.to_owned()),
             SeedBy::FwCfg => arguments::Seed::FwCfg {
                 user_data: self.user_data.then(|| USER_DATA.to_owned()),
-                root_key: base64(format!("{}\n", self.key.public()).as_bytes()),
+                root_key: format!("{}\n", self.key.public()),
             },
         }
-    }
-}
-
-/// RFC 4648, with padding: what systemd wants a credential in.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) as usize & 63;
-            text.push(if digit <= chunk.len() { DIGITS[index] as char } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_pads() {
-        let encoded: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
-
-        assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 }

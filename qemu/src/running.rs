@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
@@ -20,6 +21,9 @@ use crate::ssh::{Ssh, SshError};
 
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
+
+/// How long one login may take. A server that is started anew by the guest drops those that are under way.
+const ONE_LOGIN: Duration = Duration::from_secs(90);
 
 /// A machine that is on. Dropping it pulls the plug.
 #[derive(Debug)]
@@ -70,7 +74,10 @@ pub enum GuestError {
 
 impl Running {
     pub(crate) fn new(machine: Machine, child: Child, console: Console, port: u16, since: Instant) -> Self {
-        Self { ssh: machine.ssh(port), machine, child, console, since, keyboard: None }
+        let ssh = machine.ssh(port);
+        // That of the last start is dead.
+        ssh.log_out();
+        Self { ssh, machine, child, console, since, keyboard: None }
     }
 
     /// The machine behind it.
@@ -83,6 +90,15 @@ impl Running {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How long QEMU has kept processors busy.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // User and system time, in hundredths of a second, counted behind the name in parentheses.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        Duration::from_millis(fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10)
     }
 
     /// How long it has been on.
@@ -132,11 +148,9 @@ impl Running {
     pub fn wait_for_ssh(&mut self, within: Duration) -> Result<Duration, GuestError> {
         let deadline = Instant::now() + within;
         loop {
-            if self.ssh.greets(Duration::from_secs(5)) {
-                let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(5));
-                if self.ssh.run("true", left).is_ok_and(|output| output.code == Some(0)) {
-                    return Ok(self.uptime());
-                }
+            let is_in = |ssh: &Ssh| ssh.run("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0));
+            if self.ssh.greets(Duration::from_secs(5)) && is_in(&self.ssh) {
+                return Ok(self.uptime());
             }
             if let Some(status) = self.child.ended().map_err(GuestError::Watch)? {
                 return Err(self.off(status, "ssh was to answer"));
@@ -158,6 +172,7 @@ impl Running {
 
     /// Presses the reset button.
     pub fn reset(&self) -> Result<(), GuestError> {
+        self.ssh.log_out();
         Ok(self.qmp()?.reset()?)
     }
 

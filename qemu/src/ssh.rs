@@ -1,8 +1,8 @@
 //! Reaches into a guest by OpenSSH's client.
 //!
 //! Knows the client's options and ssh-keygen; the user's own ssh configuration and agent stay out of it.
-//! Invariant: each machine has its own key pair and its own list of host keys, so a guest whose host key
-//! changed between two starts is refused.
+//! Scripts share one login, since each costs an emulated guest seconds. Invariant: each machine has its own
+//! key pair and its own list of host keys, so a guest whose host key changed between two starts is refused.
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
@@ -16,6 +16,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Child;
+
+/// A socket's path has room for 107 bytes, and ssh binds it under a name 17 bytes longer.
+const LONGEST_SOCKET_PATH: usize = 90;
 
 /// A key pair on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,8 @@ impl Ssh {
             "ConnectTimeout=20",
             "IdentitiesOnly=yes",
             "IdentityAgent=none",
+            // The newer ones are dear in emulation, and nobody listens between a host and its guest.
+            "KexAlgorithms=curve25519-sha256",
             "LogLevel=ERROR",
             "ServerAliveInterval=15",
             "StrictHostKeyChecking=accept-new",
@@ -127,6 +132,20 @@ impl Ssh {
         command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", self.known_hosts.display()));
         command.arg("127.0.0.1");
         command
+    }
+
+    /// Ends the login that scripts share, so that the next one must log in again.
+    pub fn log_out(&self) {
+        // Without the socket nobody finds the old connection; it ends with the guest or after its idle minute.
+        if let Some(socket) = self.shared_login() {
+            let _ = fs::remove_file(socket);
+        }
+    }
+
+    /// The socket of the login that scripts share; none where its path would be too long for a socket.
+    fn shared_login(&self) -> Option<PathBuf> {
+        let socket = self.known_hosts.with_file_name(format!("{}.ssh", self.user));
+        (socket.as_os_str().len() <= LONGEST_SOCKET_PATH).then_some(socket)
     }
 
     /// Runs a shell script in the guest, whatever its exit code.
@@ -146,6 +165,9 @@ impl Ssh {
         let failed = |source| SshError::Run { script: script.to_owned(), source };
         let (stdout, stderr) = (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
         let mut command = self.command();
+        if let Some(socket) = self.shared_login() {
+            command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-S"]).arg(socket);
+        }
         command.arg("--").arg(script).stdin(input);
         command.stdout(stdout.try_clone().map_err(failed)?);
         command.stderr(stderr.try_clone().map_err(failed)?);
