@@ -12,8 +12,9 @@ use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 
 use super::{EtcdStore, StoreError};
 use crate::store::{
+    keys::Key,
     picture::{Event, Unreadable},
-    records::FORMAT,
+    records::{FORMAT, SchemaRecord, decode},
     registry::Change,
 };
 
@@ -32,6 +33,8 @@ impl EtcdStore {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            // What was not taken in is not known: the next reading must be a complete one.
+            read_anew |= matches!(error, StoreError::TooOld { .. });
             let worked = self.hearing.borrow().lost.is_none();
             self.lose(&error);
             // One quick try elsewhere, then ever slower.
@@ -118,7 +121,7 @@ impl EtcdStore {
             if message.events().is_empty() && !message.created() {
                 picture.reach(header.map_or(0, etcd_client::ResponseHeader::revision));
             }
-            Self::check_schema(&picture)?;
+            Self::check_schema(picture.schema())?;
             picture.cluster().revision
         };
         self.revision.send_if_modified(|current| std::mem::replace(current, reached) != reached);
@@ -131,8 +134,16 @@ impl EtcdStore {
         Ok(())
     }
 
-    fn check_schema(picture: &crate::store::picture::Picture) -> Result<(), StoreError> {
-        match picture.schema() {
+    /// Whether a newer fleetd has shut this one out: asked before everything is read, since it may be
+    /// asked for a long time.
+    async fn ask_for_schema(&self) -> Result<(), StoreError> {
+        let key = self.look(|picture| picture.keys().path(&Key::Schema));
+        let answer = self.request("read the schema", async |mut client| client.get(key, None).await).await?;
+        Self::check_schema(answer.kvs().first().and_then(|kv| decode(kv.value()).ok()).as_ref())
+    }
+
+    fn check_schema(schema: Option<&SchemaRecord>) -> Result<(), StoreError> {
+        match schema {
             Some(schema) if schema.oldest_reader > FORMAT => {
                 Err(StoreError::TooOld { needed: schema.oldest_reader, known: FORMAT })
             }
@@ -153,6 +164,7 @@ impl EtcdStore {
 
     /// Reads all keys, page by page, all at the revision of the first page.
     async fn read_everything(&self) -> Result<(), StoreError> {
+        self.ask_for_schema().await?;
         let prefix = self.look(|picture| picture.keys().prefix().as_bytes().to_vec());
         let mut end = prefix.clone();
         if let Some(last) = end.last_mut() {
@@ -192,7 +204,7 @@ impl EtcdStore {
         let count = entries.len();
         let mut picture = self.picture.write().unwrap_or_else(PoisonError::into_inner);
         picture.reset(&entries, revision).into_iter().for_each(|bad| report(Some(bad)));
-        Self::check_schema(&picture)?;
+        Self::check_schema(picture.schema())?;
         drop(picture);
         self.revision.send_replace(revision);
         self.announce(Change::Everything);
