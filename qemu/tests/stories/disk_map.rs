@@ -80,7 +80,7 @@ impl DiskMap {
     /// Where the kernel begins in a slot: a block that starts with Linux' setup header.
     pub(crate) fn kernel(&self, slot: Slot) -> u64 {
         let is_kernel = |block: &[u8]| block[0x1fe..0x200] == [0x55, 0xaa] && &block[0x202..0x206] == b"HdrS";
-        self.find(slot, is_kernel).expect("no kernel in the slot")
+        self.find(slot, is_kernel).unwrap_or_else(|| panic!("no kernel in slot {slot}"))
     }
 
     /// Where block number `block` of a file is on the disk, found by its bytes.

@@ -1,26 +1,42 @@
 //! From the untouched image to a machine that is as its cloud-config says, by each firmware.
+//!
+//! Each firmware stands in another place, as they do in the world, and is told everything by it.
 
 use vm::Running;
 use vm::firmware::Firmware;
 use vm::ssh::Ssh;
 
+use crate::clouds::{self, Cloud};
 use crate::scene::{PATIENCE, Scene, assert_calm, run, throw_away, wait_until_up};
 
 pub(crate) fn bios(scene: &Scene) {
-    configures_the_machine(scene, Firmware::Bios);
+    let user_data = format!("{}hostname: first\n", user_data(scene, ENGINES));
+    let cloud = Cloud {
+        builder: scene.fresh("first-bios").user_data(user_data),
+        hostname: "first",
+        facts: &["CATAMARAN_INSTANCE_ID=i-story", "CATAMARAN_PLATFORM=nocloud"],
+    };
+    configures_the_machine(cloud, Firmware::Bios);
 }
 
 pub(crate) fn uefi(scene: &Scene) {
-    configures_the_machine(scene, Firmware::Uefi);
+    configures_the_machine(clouds::gce(scene, &user_data(scene, ENGINES)), Firmware::Uefi);
 }
 
 pub(crate) fn secure(scene: &Scene) {
-    configures_the_machine(scene, Firmware::Secure);
+    configures_the_machine(clouds::ec2(scene, &user_data(scene, ENGINES)), Firmware::Secure);
+}
+
+pub(crate) fn digital_ocean(scene: &Scene) {
+    throw_away(is_configured(clouds::digital_ocean(scene, &user_data(scene, ""))));
+}
+
+pub(crate) fn config_drive(scene: &Scene) {
+    throw_away(is_configured(clouds::config_drive(scene, &user_data(scene, ""))));
 }
 
 /// The way the users of the first hour write it.
 const USER_DATA: &str = "#cloud-config
-hostname: first
 users:
   - name: ada
     groups:
@@ -32,17 +48,13 @@ write_files:
     permissions: '0640'
     owner: root:docker
     content: |
-      chapter one
+      chapter one, at $private_ipv4
 coreos:
   etcd2:
     name: first
     listen-client-urls: http://127.0.0.1:2379
     advertise-client-urls: http://127.0.0.1:2379
   units:
-    - name: etcd2.service
-      command: start
-    - name: docker.service
-      command: start
     - name: hello.service
       command: start
       content: |
@@ -54,38 +66,51 @@ coreos:
         ExecStart=/bin/sh -c 'echo hello >/run/hello'
 ";
 
-fn configures_the_machine(scene: &Scene, firmware: Firmware) {
-    let user_data = USER_DATA.replace("KEY", scene.public_key());
-    let name = format!("first-{firmware:?}").to_lowercase();
-    let machine = scene.fresh(&name).firmware(firmware).user_data(user_data).build().unwrap();
-    let mut running = machine.start().unwrap();
-    wait_until_up(&mut running);
+/// More units.
+const ENGINES: &str = "    - name: etcd2.service
+      command: start
+    - name: docker.service
+      command: start
+";
 
-    has_name_user_file_and_unit(&running);
+fn user_data(scene: &Scene, units: &str) -> String {
+    USER_DATA.replace("KEY", scene.public_key()) + units
+}
+
+fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
+    let cloud = Cloud { builder: cloud.builder.firmware(firmware), ..cloud };
+    let running = is_configured(cloud);
     runs_etcd(&running);
     runs_a_container(&running);
     assert_eq!(is_secure(&running), firmware == Firmware::Secure);
-    assert_calm(&running);
-
     throw_away(running);
 }
 
-fn has_name_user_file_and_unit(running: &Running) {
+/// Name, user, file, unit and facts; the platform's key is proved by every command.
+fn is_configured(cloud: Cloud) -> Running {
+    let mut running = cloud.builder.build().unwrap().start().unwrap();
+    wait_until_up(&mut running);
     let said = run(
-        running,
+        &running,
         "hostname; id -nG ada; stat -c '%a %U %G' /etc/story.conf; sudo cat /etc/story.conf; cat /run/hello
-         systemctl is-active hello.service",
+         systemctl is-active hello.service; cat /run/metadata/catamaran",
     );
     let mut lines = said.lines();
     let mut next = || lines.next().unwrap_or_default();
-    assert_eq!(next(), "first");
+    assert_eq!(next(), cloud.hostname);
     assert!(next().split(' ').any(|group| group == "sudo"), "{said}");
     assert_eq!(next(), "640 root docker");
-    assert_eq!(next(), "chapter one");
+    assert_eq!(next(), "chapter one, at 10.0.2.15");
     assert_eq!(next(), "hello");
     assert_eq!(next(), "active");
+    let environment: Vec<&str> = lines.collect();
+    for fact in cloud.facts {
+        assert!(environment.contains(fact), "no {fact} in {environment:#?}");
+    }
     let ada = Ssh { user: "ada".to_owned(), ..running.ssh().clone() };
     assert_eq!(ada.must("id -un", PATIENCE).unwrap(), "ada\n");
+    assert_calm(&running);
+    running
 }
 
 fn runs_etcd(running: &Running) {

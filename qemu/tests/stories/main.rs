@@ -1,6 +1,6 @@
 //! The boot stories: what a machine does, told in real virtual machines started from one disk image.
 //!
-//!   CATAMARAN_IMAGE=out/disk.raw cargo test -p vm --test stories [-- PART-OF-A-NAME...] [--list]
+//!   `CATAMARAN_IMAGE=out/disk.raw cargo test -p vm --test stories [-- PART-OF-A-NAME...] [--list]`
 //!
 //! A runner of its own, because machines are dear: two at a time, shared beginnings (`scene`), the time of each
 //! story said. Without an image the stories are skipped, or fail where `CI=true`.
@@ -11,17 +11,20 @@
 
 mod bigger_disk;
 mod broken_kernel;
+mod clouds;
 mod damaged_root;
 mod disk_map;
 mod first_boot;
 mod forged_manifest;
 mod lost_partition_table;
 mod lost_slot_table;
+mod metadata_service;
 mod power_cut;
 mod runner;
 mod scene;
 mod second_boot;
 mod three_panics;
+mod worst_user_data;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,15 +53,17 @@ fn main() -> ExitCode {
 fn all() -> Vec<Story> {
     let mut stories = vec![
         Story::new("second_boot_changes_nothing", second_boot::changes_nothing),
-        Story::new("first_boot_bios", first_boot::bios),
-        Story::new("first_boot_uefi", first_boot::uefi),
-        Story::new("first_boot_secure", first_boot::secure),
+        Story::new("worst_user_data_leaves_ssh", worst_user_data::everything),
+        Story::new("first_boot_bios_nocloud", first_boot::bios),
+        Story::new("first_boot_uefi_gce", first_boot::uefi),
+        Story::new("first_boot_secure_ec2", first_boot::secure),
+        Story::new("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
         Story::new("three_panics_change_the_slot", three_panics::change_the_slot),
+        Story::new("first_boot_digitalocean", first_boot::digital_ocean),
+        Story::new("first_boot_config_drive", first_boot::config_drive),
         Story::new("flipped_bit_in_a_program_changes_the_slot", damaged_root::program),
         Story::new("flipped_bit_in_the_superblock_changes_the_slot", damaged_root::superblock),
-        Story::new("unsigned_manifest_is_refused", forged_manifest::unsigned),
-        Story::new("tampered_manifest_is_refused", forged_manifest::tampered),
-        Story::new("stranger_s_manifest_is_refused", forged_manifest::by_a_stranger),
+        Story::new("forged_manifest_is_refused", forged_manifest::is_refused),
         Story::new("zeroed_kernel_falls_through_bios", broken_kernel::bios),
         Story::new("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
         Story::new("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::scene::Scene;
+use crate::scene::{self, Scene};
 
 /// Emulated machines want a processor each, and the smallest machine this runs on has two.
 const AT_ONCE: usize = 2;
@@ -31,6 +31,7 @@ impl Story {
 struct Report {
     name: String,
     time: Duration,
+    processor: Duration,
     failure: Option<String>,
 }
 
@@ -78,10 +79,12 @@ fn second_chance(scene: &Scene, stories: &[Story], report: Report) -> Report {
 
 fn tell(scene: &Scene, story: &Story) -> Report {
     let begin = Instant::now();
+    let _ = scene::take_processor_time();
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| (story.act)(scene)));
     Report {
         name: story.name.clone(),
         time: begin.elapsed(),
+        processor: scene::take_processor_time(),
         failure: outcome.err().map(|panic| message(panic.as_ref())),
     }
 }
@@ -99,7 +102,8 @@ fn processor_seconds() -> i64 {
 
 fn print(report: &Report) {
     let verdict = report.failure.as_ref().map_or_else(|| "ok".to_owned(), |why| format!("FAILED\n{why}"));
-    println!("story {:<50} {:>6.1} s  {verdict}", report.name, report.time.as_secs_f64());
+    let (time, processor) = (report.time.as_secs_f64(), report.processor.as_secs_f64());
+    println!("story {:<50} {time:>6.1} s, {processor:>6.1} s of a processor  {verdict}", report.name);
 }
 
 fn summary(reports: &[Report], time: Duration) -> ExitCode {

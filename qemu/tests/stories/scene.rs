@@ -3,6 +3,7 @@
 //! A beginning is a disk in a known state; each story that starts from it gets a copy. Invariant: neither the
 //! image nor a beginning is ever booted itself.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +19,7 @@ use vm::{Machine, Running};
 use crate::disk_map::DiskMap;
 
 /// How long anything may take. Nothing takes that long when all is well, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How much bigger a disk is than the image.
 pub(crate) const MORE: u64 = 3 << 30;
@@ -57,6 +58,8 @@ pub(crate) struct Settled {
     pub(crate) writes: PathBuf,
     /// What a later boot must not change
     pub(crate) facts: String,
+    /// The bytes of its /var
+    pub(crate) room: u64,
 }
 
 impl Scene {
@@ -93,6 +96,13 @@ impl Scene {
         std::fs::metadata(&self.image).unwrap().len() + MORE
     }
 
+    /// Writes a file that stays as long as the scene.
+    pub(crate) fn keep(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
     /// The line for `authorized_keys`.
     pub(crate) fn public_key(&self) -> &str {
         self.key.public()
@@ -110,9 +120,7 @@ impl Scene {
 
     /// A machine of [`Self::two_slots`], damaged.
     pub(crate) fn damaged(&self, name: &str, firmware: Firmware, damage: impl Fn(&DiskMap)) -> Running {
-        let machine = self.two_slots(name).firmware(firmware).build().unwrap();
-        damage(&DiskMap::of(machine.edit().unwrap()));
-        machine.start().unwrap()
+        start_damaged(self.two_slots(name).firmware(firmware).build().unwrap(), damage)
     }
 
     /// The first boot that all settled machines share; made when first asked for.
@@ -124,7 +132,8 @@ impl Scene {
         let mut running = self.fresh("settling").log_writes().build().unwrap().start().unwrap();
         wait_until_up(&mut running);
         let facts = facts(&running);
-        let machine = running.power_off(PATIENCE).unwrap();
+        let room = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
+        let machine = power_off(running);
         let disk = self.folder.path().join("settled.raw");
         disk::copy(machine.disk(), &disk, Size::Same).unwrap();
         let writes = self.folder.path().join("writes.log");
@@ -132,7 +141,7 @@ impl Scene {
             .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
             .unwrap();
         discard(&machine);
-        Settled { disk, writes, facts }
+        Settled { disk, writes, facts, room }
     }
 
     fn fill_slot_b(&self) -> PathBuf {
@@ -145,6 +154,12 @@ impl Scene {
         map.write_slot_table(SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD });
         path
     }
+}
+
+/// Damages a machine's disk and switches it on.
+pub(crate) fn start_damaged(machine: Machine, damage: impl Fn(&DiskMap)) -> Running {
+    damage(&DiskMap::of(machine.edit().unwrap()));
+    machine.start().unwrap()
 }
 
 /// Waits until ssh answers: the machine is back, which is all that a story of a fallback asks.
@@ -200,12 +215,38 @@ pub(crate) fn facts(running: &Running) -> String {
 
 /// Ends a machine whose disk nobody will ask about: a shutdown would only take time.
 pub(crate) fn throw_away(running: Running) {
-    discard(&running.power_cut().unwrap());
+    discard(&pull_the_plug(running));
+}
+
+/// Ends a machine at once.
+pub(crate) fn pull_the_plug(running: Running) -> Machine {
+    note_processor_time(&running);
+    running.power_cut().unwrap()
+}
+
+thread_local! {
+    /// What the machines of the story on this thread have used.
+    static PROCESSOR_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The processor time of all machines that ended on this thread since it was last asked.
+pub(crate) fn take_processor_time() -> Duration {
+    PROCESSOR_TIME.take()
+}
+
+fn note_processor_time(running: &Running) {
+    PROCESSOR_TIME.set(PROCESSOR_TIME.get() + running.processor_time());
+}
+
+/// Switches a machine off in an orderly way.
+fn power_off(running: Running) -> Machine {
+    note_processor_time(&running);
+    running.power_off(PATIENCE).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Switches a machine off in an orderly way and opens its disk.
 pub(crate) fn switch_off(running: Running) -> (Machine, DiskMap) {
-    let machine = running.power_off(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let machine = power_off(running);
     let map = DiskMap::of(machine.edit().unwrap());
     (machine, map)
 }
