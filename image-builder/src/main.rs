@@ -1,46 +1,7 @@
-//! Turns one YAML file and Debian packages into a reproducible, signed, A/B-partitioned disk image.
-//!
-//! Knows Debian's archive, file systems and boot loaders. Refuses to know what the machine does once
-//! it runs: it shares only the disk's format with the agent, in the crate `image-format`. Data flows
-//! one way: cli → spec → facts → plan → apply → report.
-
-/// What the commands do.
-mod app;
-/// Carries out a plan.
-mod apply;
-/// GRUB, the slot selector and the two FAT volumes.
-mod boot;
-/// What was typed.
-mod cli;
-/// Debian's archive and packages.
-mod debian;
-/// The disk image while it is written.
-mod disk;
-/// What the host offers a build.
-mod facts;
-/// The initramfs.
-mod initramfs;
-/// Looks into images without mounting them.
-mod inspect;
-/// Release keys.
-mod keys;
-/// What a build will do.
-mod plan;
-/// Runs programs.
-mod process;
-/// Tells how a build goes.
-mod progress;
-/// What an image contains, written down.
-mod reports;
-/// The root file system.
-mod rootfs;
-/// First-boot data put into an image.
-mod seed;
-/// What an image is to be.
-mod spec;
+//! The program `image-builder`: all of it is in the library, where the fuzz target reaches it, too.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    app::finish(app::run(cli::parse()))
+    image_builder::run()
 }

@@ -17,33 +17,44 @@ const DEEPEST: usize = 8;
 
 /// Reads a spec file.
 pub(crate) fn read(path: &Path) -> Result<Spec, SpecError> {
-    let mut reading = Reading::default();
+    read_by(|path| fs::read_to_string(path), path)
+}
+
+/// Checks a spec that stands alone.
+pub(crate) fn check_text(text: &str) -> Result<Spec, SpecError> {
+    const NAME: &str = "spec.yaml";
+    let open = |path: &Path| {
+        if path == Path::new(NAME) { Ok(text.to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+    };
+    read_by(open, Path::new(NAME))
+}
+
+fn read_by(open: impl Fn(&Path) -> io::Result<String>, path: &Path) -> Result<Spec, SpecError> {
+    let mut reading =
+        Reading { open, sources: Sources::default(), layers: Vec::new(), found: Diagnostics::default() };
     reading.file(path, 0)?;
-    let spec = check::check(&reading.layers, &mut reading.found);
-    match spec {
-        Some(spec) if reading.found.worst() < Some(Severity::Error) => Ok(spec),
+    let Reading { sources, layers, mut found, .. } = reading;
+    match check::check(&layers, &mut found) {
+        Some(spec) if found.worst() < Some(Severity::Error) => Ok(spec),
         _ => {
-            reading.found.sort();
-            Err(SpecError::Invalid {
-                path: path.to_owned(),
-                report: caret::render(&reading.found, &reading.sources, Excerpts::Shown),
-            })
+            found.sort();
+            let report = caret::render(&found, &sources, Excerpts::Shown);
+            Err(SpecError::Invalid { path: path.to_owned(), report })
         }
     }
 }
 
 /// The files read so far, the included ones first.
-#[derive(Default)]
-struct Reading {
+struct Reading<Open> {
+    open: Open,
     sources: Sources,
     layers: Vec<Layer>,
     found: Diagnostics,
 }
 
-impl Reading {
+impl<Open: Fn(&Path) -> io::Result<String>> Reading<Open> {
     fn file(&mut self, path: &Path, depth: usize) -> Result<(), SpecError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
+        let text = (self.open)(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
         let part = self.sources.add(path.display().to_string(), text.clone());
         let Some(root) = yaml::parse(&text, part, &mut self.found) else { return Ok(()) };
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();

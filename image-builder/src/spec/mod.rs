@@ -13,7 +13,7 @@ use image_format::version::Version;
 
 use crate::rootfs::accounts::Account;
 
-pub(crate) use layers::read;
+pub(crate) use layers::{check_text, read};
 
 /// A checked spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
