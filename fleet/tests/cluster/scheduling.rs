@@ -234,7 +234,9 @@ fn a_rolling_change_goes_one_by_one_and_back(cluster: &Cluster) {
     for unit in &units {
         cluster.wait("the change arrives", |cluster| runs_the_change(cluster, unit));
     }
-    node.put(&units[0], &text("/usr/bin/false"), "launched");
+    // It is never up: one that comes up and falls may have proved well before, where the host starves.
+    let broken = text("/usr/bin/sleep 99998\nExecStartPre=/usr/bin/false");
+    node.put(&units[0], &broken, "launched");
     cluster.wait("the failed change is taken back", |_| {
         let unit = node.get(&format!("/fleet/v1/units/{}", units[0])).1;
         unit.contains("taken back: roll@1.service failed").then_some(())
