@@ -1,7 +1,8 @@
 //! Makes the SSH host keys that are missing or broken, before sshd starts.
 //!
 //! Knows which kinds there are and what a usable key file looks like. Refuses to know sshd's
-//! settings. Invariant: a key file is whole or not there, whenever the power goes.
+//! settings. Invariants: a key file is whole or not there, whenever the power goes; a disk that became full
+//! later still has room for keys.
 #![expect(clippy::disallowed_methods, reason = "runs ssh-keygen; effects live here")]
 
 use std::fs::{self, File};
@@ -16,6 +17,9 @@ pub(crate) const FOLDER: &str = "/etc/ssh";
 const KINDS: [&str; 2] = ["ed25519", "ecdsa"];
 /// Where keys are made before they are moved into place, in the same file system.
 const WORKSHOP: &str = ".catamaran-new-host-keys";
+/// Takes the room that keys need, so that it is there when the disk is full.
+const RESERVE: &str = ".catamaran-reserve";
+const RESERVE_BYTES: usize = 128 << 10;
 
 /// Why the host keys could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +35,15 @@ pub(crate) enum MakeHostKeysError {
 /// Makes what is missing, and says what that was.
 pub(crate) fn run(folder: &Path) -> Result<String, MakeHostKeysError> {
     let missing: Vec<&'static str> = KINDS.into_iter().filter(|kind| !is_usable(folder, kind)).collect();
+    if !missing.is_empty() {
+        // If it was not there, the disk may have room all the same.
+        let _ = fs::remove_file(folder.join(RESERVE));
+    }
     for kind in &missing {
         make(folder, kind)?;
     }
+    // A disk without room for it now is no reason to go without keys.
+    let _ = keep_reserve(&folder.join(RESERVE));
     Ok(match missing[..] {
         [] => "all host keys are there".to_owned(),
         _ => format!("made the host keys {}", missing.join(", ")),
@@ -69,6 +79,14 @@ fn make(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
     }
     stored(&workshop, fs::remove_dir_all(&workshop))?;
     stored(folder, File::open(folder).and_then(|folder| folder.sync_all()))
+}
+
+fn keep_reserve(reserve: &Path) -> io::Result<()> {
+    if reserve.exists() {
+        return Ok(());
+    }
+    fs::write(reserve, vec![0; RESERVE_BYTES])?;
+    File::open(reserve)?.sync_all()
 }
 
 fn keygen(path: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
@@ -124,6 +142,44 @@ mod tests {
         assert_eq!(run(folder.path()).unwrap(), "all host keys are there");
         assert_eq!(fs::read(&secret).unwrap(), before);
         assert!(!folder.path().join(WORKSHOP).exists());
+    }
+
+    /// A file system in memory, of so many bytes, in a mount name space of this test's own.
+    fn on_a_small_disk(test: &str, bytes: usize) {
+        let inside = std::env::current_exe().unwrap();
+        let script = format!(
+            "folder=$(mktemp -d) && mount -t tmpfs -o size={bytes} none $folder && \
+             SMALL_DISK=$folder exec \"$0\" --exact host_keys::tests::{test} --ignored"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "--", "sh", "-c", &script]).arg(inside);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let ci = std::env::var("CI").as_deref() == Ok("true");
+        if said.contains("running 1 test") || ci {
+            assert!(said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        } else {
+            eprintln!("skipped, because no mount name space can be made");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_still_has_room_for_keys() {
+        if has_keygen() {
+            on_a_small_disk("keys_are_made_on_a_full_disk", 512 << 10);
+        }
+    }
+
+    #[test]
+    #[ignore = "only on a small disk; the test above runs it there"]
+    fn keys_are_made_on_a_full_disk() {
+        let folder = PathBuf::from(std::env::var_os("SMALL_DISK").unwrap());
+        run(&folder).unwrap();
+        fs::remove_file(folder.join("ssh_host_ed25519_key")).unwrap();
+        let mut filler = File::create(folder.join("filler")).unwrap();
+        while io::Write::write(&mut filler, &[1; 4096]).is_ok_and(|written| written > 0) {}
+
+        assert_eq!(run(&folder).unwrap(), "made the host keys ed25519");
     }
 
     #[test]
