@@ -50,6 +50,7 @@ runcmd:
       number=0
       while fallocate -l $size /var/fill/$size.$number; do number=$((number + 1)); done
     done
+    sync
     touch /run/full
     sleep infinity
 ";
