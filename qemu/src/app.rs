@@ -110,6 +110,7 @@ fn build(claim: &Claim, name: &str, run: &Run) -> Result<Machine, Failure> {
         .cpus(run.hardware.cpus)
         .memory(run.hardware.memory)
         .seed_by(run.seed_by)
+        .devices(run.devices)
         .extra(run.extra.iter().cloned());
     if let Some(path) = &run.user_data {
         builder = builder.user_data(read(path)?);

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::acceleration::Acceleration;
@@ -26,6 +27,8 @@ pub struct Hardware {
     pub boot: Boot,
     /// The disk to boot from
     pub disk: Drive,
+    /// What the disk and the network card are
+    pub devices: Devices,
     /// How configuration goes in
     pub seed: Seed,
     /// Ethernet address
@@ -63,6 +66,17 @@ pub struct Drive {
     pub format: Format,
     /// Where to record each write and flush, in dm-log-writes' format
     pub log: Option<String>,
+}
+
+/// What a machine's disk and network card are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Devices {
+    /// Those that only virtual machines have (virtio)
+    #[default]
+    Virtual,
+    /// Those of real computers: an `NVMe` disk and Intel's e1000e
+    Physical,
 }
 
 /// How configuration goes in.
@@ -115,8 +129,8 @@ pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
     words.pair("-m", &format!("{}M", hardware.memory));
     words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
     words.all("-rtc base=utc -device virtio-rng-pci");
-    disk(&mut words, &hardware.disk);
-    network(&mut words, &hardware.mac, hardware.metadata_service);
+    disk(&mut words, &hardware.disk, hardware.devices);
+    network(&mut words, &hardware.mac, hardware.devices, hardware.metadata_service);
     console(&mut words);
     seed(&mut words, &hardware.seed);
     if hardware.watchdog {
@@ -148,9 +162,12 @@ fn machine(words: &mut Words, hardware: &Hardware) {
     }
 }
 
-fn disk(words: &mut Words, drive: &Drive) {
+fn disk(words: &mut Words, drive: &Drive, devices: Devices) {
     words.blockdev(&disk_node(drive));
-    words.all("-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk");
+    words.all(match devices {
+        Devices::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
+        Devices::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
+    });
 }
 
 fn disk_node(drive: &Drive) -> Value {
@@ -175,11 +192,15 @@ fn disk_node(drive: &Drive) -> Value {
     }
 }
 
-fn network(words: &mut Words, mac: &str, metadata_service: Option<u16>) {
+fn network(words: &mut Words, mac: &str, devices: Devices, metadata_service: Option<u16>) {
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let user = "user,id=net,hostfwd=tcp:127.0.0.1:0-:22";
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
-    let device = format!("virtio-net-pci,netdev=net,romfile=,mac={mac}");
+    let model = match devices {
+        Devices::Virtual => "virtio-net-pci",
+        Devices::Physical => "e1000e",
+    };
+    let device = format!("{model},netdev=net,romfile=,mac={mac}");
     let Some(port) = metadata_service else {
         words.pair("-netdev", user);
         words.pair("-device", &device);
@@ -275,6 +296,7 @@ mod tests {
             memory: 2048,
             boot: Boot::Bios,
             disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
+            devices: Devices::Virtual,
             seed: Seed::Disk("seed.img".into()),
             mac: "52:54:00:12:34:56".into(),
             metadata_service: None,
@@ -296,6 +318,14 @@ mod tests {
 
     fn if_option(word: &str) -> &'static str {
         if word.starts_with('-') { "\n" } else { " " }
+    }
+
+    #[test]
+    fn a_real_computer_has_other_devices() {
+        let text = lines(&Hardware { devices: Devices::Physical, ..hardware() });
+
+        assert!(text.contains("-device nvme,drive=disk,bootindex=1,serial=disk\n"), "{text}");
+        assert!(text.contains("-device e1000e,netdev=net,romfile=,mac=52:54:00:12:34:56\n"), "{text}");
     }
 
     #[test]

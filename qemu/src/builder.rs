@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::{self, Wish};
-use crate::arguments;
+use crate::arguments::{self, Devices};
 use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::Disk;
 use crate::firmware::{FindFirmwareError, Firmware};
@@ -49,6 +49,7 @@ pub struct Builder {
     instance_id: Option<String>,
     key: Option<Key>,
     user: Option<String>,
+    devices: Devices,
     watchdog: bool,
     log_writes: bool,
     mac: Option<String>,
@@ -90,6 +91,7 @@ impl Builder {
             instance_id: None,
             key: None,
             user: None,
+            devices: Devices::Virtual,
             watchdog: false,
             log_writes: false,
             mac: None,
@@ -176,6 +178,13 @@ impl Builder {
         self
     }
 
+    /// What the disk and the network card are.
+    #[must_use]
+    pub fn devices(mut self, devices: Devices) -> Self {
+        self.devices = devices;
+        self
+    }
+
     /// Puts in a hardware watchdog (i6300esb) that resets the machine.
     #[must_use]
     pub fn watchdog(mut self) -> Self {
@@ -256,6 +265,7 @@ impl Builder {
             seed_by: self.seed_by,
             user_data: self.user_data.is_some(),
             key,
+            devices: self.devices,
             watchdog: self.watchdog,
             log_writes: self.log_writes,
             metadata_service: self.metadata_service,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use vm::acceleration::Wish;
+use vm::arguments::Devices;
 use vm::builder::SeedBy;
 use vm::firmware::Firmware;
 
@@ -91,6 +92,9 @@ pub(crate) struct Run {
     /// The account vm ssh logs in to [default: core, or root with --seed-by fw-cfg]
     #[arg(long)]
     pub(crate) user: Option<String>,
+    /// What the disk and the network card are
+    #[arg(long, value_enum, default_value_t = Devices::Virtual)]
+    pub(crate) devices: Devices,
     /// Put in a hardware watchdog (i6300esb)
     #[arg(long)]
     pub(crate) watchdog: bool,

@@ -19,6 +19,7 @@ mod forged_manifest;
 mod lost_partition_table;
 mod lost_slot_table;
 mod metadata_service;
+mod metal;
 mod power_cut;
 mod runner;
 mod scene;
@@ -75,5 +76,6 @@ fn all() -> Vec<Story> {
     stories.extend(power_cut::MOMENTS.map(|moment| {
         Story::new(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
     }));
+    stories.extend(metal::stories());
     stories
 }
