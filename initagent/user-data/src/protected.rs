@@ -64,6 +64,9 @@ const UNITS: [&str; 12] = [
     "systemd-networkd.socket",
 ];
 
+/// What comes after everything that lets people in.
+const LATE: [&str; 3] = ["default.target", "graphical.target", "multi-user.target"];
+
 /// Why a document may not write this path, and what to do instead.
 #[must_use]
 pub fn path(path: &str) -> Option<&'static str> {
@@ -92,6 +95,30 @@ pub const BY_DROP_IN: &str = "people get in by this unit; change it by a drop-in
 #[must_use]
 pub fn unit(name: &str) -> bool {
     UNITS.contains(&name)
+}
+
+/// Why this content of a unit or of its drop-in may not be: with it, systemd would leave out or stop a
+/// unit without which nobody gets in.
+#[must_use]
+pub fn shut_out_by(name: &str, content: &str) -> Option<String> {
+    let joined = content.replace("\\\n", " ");
+    let named = |key: &str| -> Vec<&str> {
+        let settings = joined.lines().filter_map(|line| line.split_once('='));
+        settings
+            .filter(|(known, _)| known.trim() == key)
+            .flat_map(|(_, value)| value.split_whitespace())
+            .collect()
+    };
+    if let Some(victim) = named("Conflicts").into_iter().find(|other| unit(other)) {
+        return Some(format!("{name} conflicts with {victim}, so nobody could get in while it runs"));
+    }
+    let is_late = named("After").into_iter().any(|other| LATE.contains(&other));
+    let first = named("Before").into_iter().find(|other| unit(other));
+    let victim =
+        first.or_else(|| (unit(name) && !LATE.contains(&name)).then_some(name)).filter(|_| is_late)?;
+    Some(format!(
+        "{victim} would wait for the end of the boot, which waits for it; systemd may then not start it"
+    ))
 }
 
 /// Whether a file takes part in letting people in, so that it is checked after it was written.
@@ -124,6 +151,25 @@ mod tests {
         assert!(path("/etc/systemd/system/ssh.service").is_some());
         assert_eq!(path("/etc/systemd/system/ssh.service.d/a.conf"), None);
         assert_eq!(path("/etc/systemd/system/web.service"), None);
+    }
+
+    #[test]
+    fn a_unit_that_keeps_the_way_in_from_starting_is_told() {
+        for (name, content) in [
+            ("a.service", "[Unit]\nConflicts = x.service \\\n  ssh.service\n"),
+            ("a.service", "[Unit]\nAfter=network.target multi-user.target\nBefore=ssh.service\n"),
+            ("ssh.service", "[Unit]\n  After=graphical.target  \n"),
+        ] {
+            assert!(shut_out_by(name, content).is_some_and(|why| why.contains("ssh.service")), "{content}");
+        }
+        for (name, content) in [
+            ("a.service", "[Unit]\nConflicts=shutdown.target\nBefore=ssh.service\nAfter=network.target\n"),
+            ("a.service", "[Unit]\nAfter=multi-user.target\nBefore=b.service\n# Conflicts=ssh.service\n"),
+            ("ssh.service", "[Unit]\nAfter=vpn.service\n"),
+            ("multi-user.target", "[Unit]\nAfter=multi-user.target\n"),
+        ] {
+            assert_eq!(shut_out_by(name, content), None, "{content}");
+        }
     }
 
     #[test]

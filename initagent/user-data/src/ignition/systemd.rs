@@ -68,6 +68,9 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
                 Diagnostic::error(Code::Protected, contents.at, message).help(protected::BY_DROP_IN);
             return fields.refuse("contents", diagnostic, found);
         }
+        if let Some(why) = protected::shut_out_by(name, &contents.value) {
+            return fields.refuse("contents", Diagnostic::error(Code::Protected, contents.at, why), found);
+        }
         let content = Secret::new(contents.value);
         add(
             files,
@@ -84,6 +87,10 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
             return fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
         }
         if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
+            if let Some(why) = protected::shut_out_by(name, &contents.value) {
+                let diagnostic = Diagnostic::error(Code::Protected, contents.at, why);
+                return fields.refuse("contents", diagnostic, found);
+            }
             let content = Secret::new(contents.value);
             let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
             add(files, Stage::Units, fields, path, step);
