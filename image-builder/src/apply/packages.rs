@@ -105,8 +105,7 @@ impl Packages {
         cache: &Path,
         meter: &Meter,
     ) -> Result<Bootstrapped, BuildError> {
-        let stanzas = self.archive.stanzas(self.root())?;
-        let bootstrap = Bootstrap { suite: &self.suite, packages: self.root(), stanzas, epoch: self.epoch };
+        let bootstrap = Bootstrap { suite: &self.suite, packages: self.root(), epoch: self.epoch };
         let folder = cache.join("roots");
         let tar = folder.join(format!("{}.tar", &bootstrap.key()[..24]));
         let found = tar.exists();
@@ -114,7 +113,10 @@ impl Packages {
             let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
             fs::create_dir_all(&folder).map_err(prepare)?;
             let partial = tempfile::NamedTempFile::new_in(&folder).map_err(prepare)?;
-            bootstrap.run(partial.as_file(), |package| self.archive.path(package), site.interrupt, meter)?;
+            // Asking apt takes longer than all else does here when the tree is there.
+            let stanzas = self.archive.stanzas(self.root())?;
+            let deb = |package: &Package| self.archive.path(package);
+            bootstrap.run(&stanzas, partial.as_file(), deb, site.interrupt, meter)?;
             partial.persist(&tar).map_err(|error| prepare(error.error))?;
             forget_older(&folder, &tar);
         }

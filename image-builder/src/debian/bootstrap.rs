@@ -35,8 +35,6 @@ const SCRATCH: &str = "scratch";
 pub(crate) struct Bootstrap<'a> {
     pub(crate) suite: &'a str,
     pub(crate) packages: &'a [Package],
-    /// The packages' paragraphs of the archive's index.
-    pub(crate) stanzas: Vec<Stanza>,
     /// Seconds since 1970.
     pub(crate) epoch: u64,
 }
@@ -50,9 +48,11 @@ impl Bootstrap<'_> {
         Sha256::of(text.as_bytes()).to_string()
     }
 
-    /// Writes the tree as a tar to `output`. `deb` finds a package's file.
+    /// Writes the tree as a tar to `output`. `stanzas` are the packages' paragraphs of the archive's index;
+    /// `deb` finds a package's file.
     pub(crate) fn run(
         &self,
+        stanzas: &[Stanza],
         output: &File,
         deb: impl Fn(&Package) -> PathBuf,
         interrupt: &Interrupt,
@@ -61,7 +61,7 @@ impl Bootstrap<'_> {
         // In a folder that the mapped root of an unprivileged build can read, too.
         let repository = tempfile::Builder::new().prefix("image-builder-").tempdir();
         let repository = repository.map_err(BootstrapError::Repository)?;
-        self.write_repository(repository.path(), deb).map_err(BootstrapError::Repository)?;
+        self.write_repository(repository.path(), stanzas, deb).map_err(BootstrapError::Repository)?;
         // dpkg says two lines of every package.
         let (mut done, total) = (0, 2 * self.packages.len() as u64);
         let hear = |line: &str| {
@@ -73,7 +73,12 @@ impl Bootstrap<'_> {
         Ok(process::run_into(self.command(repository.path()), output, interrupt, hear)?)
     }
 
-    fn write_repository(&self, directory: &Path, deb: impl Fn(&Package) -> PathBuf) -> io::Result<()> {
+    fn write_repository(
+        &self,
+        directory: &Path,
+        stanzas: &[Stanza],
+        deb: impl Fn(&Package) -> PathBuf,
+    ) -> io::Result<()> {
         // Set, not asked for at creation, where a umask would have a say.
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
         // An unprivileged build writes there as another user.
@@ -88,7 +93,7 @@ impl Bootstrap<'_> {
                 fs::copy(&source, directory.join(&file))?;
             }
             fs::set_permissions(directory.join(&file), fs::Permissions::from_mode(0o644))?;
-            let known = self.stanzas.iter().find(|stanza| {
+            let known = stanzas.iter().find(|stanza| {
                 stanza.field("Package") == Some(&package.name)
                     && stanza.field("Version") == Some(&package.version)
             });
