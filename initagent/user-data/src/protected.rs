@@ -91,6 +91,10 @@ fn unit_file(path: &str) -> Option<&'static str> {
 /// What to do with a unit that may not be replaced.
 pub const BY_DROP_IN: &str = "people get in by this unit; change it by a drop-in";
 
+/// What to do with a unit that [`shut_out_by`] names.
+pub const LEAVE_IT_OUT: &str =
+    "leave that out of the unit: ssh must be able to start before the boot has ended, and to stay";
+
 /// Whether a unit may not be masked, stopped or disabled.
 #[must_use]
 pub fn unit(name: &str) -> bool {

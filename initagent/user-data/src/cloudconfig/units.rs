@@ -83,7 +83,11 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
         unit.content.as_ref().and_then(|text| protected::shut_out_by(&unit.name, text.reveal()))
     {
         let at = fields.key_at("content").unwrap_or(item.at);
-        fields.refuse("content", Diagnostic::error(Code::Protected, at, why), found);
+        fields.refuse(
+            "content",
+            Diagnostic::error(Code::Protected, at, why).help(protected::LEAVE_IT_OUT),
+            found,
+        );
     }
     if fields.broken() {
         return None;
@@ -139,7 +143,11 @@ fn drop_in(
         return None;
     }
     if let Some(why) = protected::shut_out_by(unit, &content.value) {
-        fields.refuse("content", Diagnostic::error(Code::Protected, content.at, why), found);
+        fields.refuse(
+            "content",
+            Diagnostic::error(Code::Protected, content.at, why).help(protected::LEAVE_IT_OUT),
+            found,
+        );
         return None;
     }
     Some((name.value, Secret::new(content.value)))

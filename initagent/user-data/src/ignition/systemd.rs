@@ -69,7 +69,9 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
             return fields.refuse("contents", diagnostic, found);
         }
         if let Some(why) = protected::shut_out_by(name, &contents.value) {
-            return fields.refuse("contents", Diagnostic::error(Code::Protected, contents.at, why), found);
+            let diagnostic =
+                Diagnostic::error(Code::Protected, contents.at, why).help(protected::LEAVE_IT_OUT);
+            return fields.refuse("contents", diagnostic, found);
         }
         let content = Secret::new(contents.value);
         add(
@@ -88,7 +90,8 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
         }
         if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
             if let Some(why) = protected::shut_out_by(name, &contents.value) {
-                let diagnostic = Diagnostic::error(Code::Protected, contents.at, why);
+                let diagnostic =
+                    Diagnostic::error(Code::Protected, contents.at, why).help(protected::LEAVE_IT_OUT);
                 return fields.refuse("contents", diagnostic, found);
             }
             let content = Secret::new(contents.value);
