@@ -21,9 +21,11 @@ fn no_cut_of_a_spec_panics() {
 }
 
 #[test]
-fn only_the_whole_spec_holds() {
-    for (name, text) in corpus() {
-        let checked = image_builder::check_spec(&text);
+fn of_the_entries_written_by_hand_only_the_whole_spec_holds() {
+    let entries = corpus();
+    for name in ["aliases.yaml", "bytes.yaml", "mistakes.yaml", "whole.yaml"] {
+        let (_, text) = entries.iter().find(|(known, _)| known == name).unwrap();
+        let checked = image_builder::check_spec(text);
         assert_eq!(checked.is_ok(), name == "whole.yaml", "{name}: {checked:?}");
         if let Err(report) = checked {
             assert!(report.contains("spec.yaml:1:"), "{name} is told where: {report}");
