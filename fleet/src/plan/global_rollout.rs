@@ -124,7 +124,7 @@ impl Progress {
             return;
         }
         let room = (rules.max_parallel as usize).saturating_sub(self.trials.len());
-        let due: Vec<MachineId> = self.due(cluster, unit).cloned().collect();
+        let due = self.due(cluster, unit);
         for machine in due.iter().take(room) {
             self.trials.insert(machine.clone(), Trial::of(self.hash, now));
             let (unit, machine) = (unit.name.clone(), machine.clone());
@@ -136,20 +136,18 @@ impl Progress {
     }
 
     /// The machines that run another content and have not been told of this one.
-    fn due<'a>(&self, cluster: &'a Cluster, unit: &'a Unit) -> impl Iterator<Item = &'a MachineId> {
+    fn due(&self, cluster: &Cluster, unit: &Unit) -> Vec<MachineId> {
+        if unit.desired != JobState::Launched {
+            return Vec::new();
+        }
+        let is_due = |machine: &MachineId, state: &UnitState| {
+            state.hash != unit.file.hash()
+                && cluster.machines.contains_key(machine)
+                && !cluster.is_admitted(unit, machine)
+                && !self.trials.contains_key(machine)
+        };
         let states = cluster.states.get(&unit.name).into_iter().flatten();
-        let launched = unit.desired == JobState::Launched;
-        states
-            .filter(move |(machine, state)| {
-                launched
-                    && state.hash != unit.file.hash()
-                    && cluster.machines.contains_key(*machine)
-                    && !cluster.is_admitted(unit, machine)
-            })
-            .map(|(machine, _)| machine)
-            .filter(|machine| !self.trials.contains_key(*machine))
-            .collect::<Vec<_>>()
-            .into_iter()
+        states.filter(|(machine, state)| is_due(machine, state)).map(|(machine, _)| machine.clone()).collect()
     }
 }
 
