@@ -89,6 +89,11 @@ pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
             None => batch.iter().map(|planned| one(planned, host)).collect(),
         });
     }
+    // A path that a link leads to sshd's files is not seen in a plan.
+    if !host.before.borrow().is_empty() {
+        // Whatever is taken back is told where it was asked for, below.
+        let _ = guard::guard(host);
+    }
     for (planned, fate) in steps.iter().zip(&mut fates) {
         if let Step::WriteFile(file) = &planned.step
             && let Some(reason) = guard::taken_back(&file.path, host)

@@ -1,11 +1,24 @@
-//! What a document may not replace, because the machine is reached through it.
+//! The one guard of the way in: every step of every plan passes here before it is carried out.
 //!
-//! Knows paths and units. Refuses to know who asks. Invariant: user-data can't cost the machine its
-//! SSH access; what these tables can't see (a broken `sshd_config`, say) the one who acts checks after
-//! the fact and takes back.
+//! Knows paths, and by [`units`] what units do to each other. Refuses to know who asks. Invariant:
+//! user-data can't cost the machine its SSH access. What can be seen only on the machine (a broken
+//! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
+//! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
+
+mod units;
+
+use std::collections::HashSet;
+
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+
+use crate::cloudconfig::DEFAULT_USER;
+use crate::plan::Plan;
+use crate::plan::step::{Account, Content, Directory, Link, Step, Verb};
+use crate::systemd::{UnitClass, classify};
+use units::Part;
 
 /// A path that no document may write, and which key does what its author wants.
-const PATHS: [(&str, &str); 17] = [
+const PATHS: [(&str, &str); 23] = [
     ("/etc/passwd", "use `users`"),
     ("/etc/shadow", "use `users` or `chpasswd`"),
     ("/etc/group", "use `groups`"),
@@ -15,6 +28,12 @@ const PATHS: [(&str, &str); 17] = [
     ("/etc/hosts.allow", "sshd obeys it; use a firewall's unit"),
     ("/etc/hosts.deny", "sshd obeys it; use a firewall's unit"),
     ("/etc/nologin", "with it nobody logs in"),
+    ("/run/nologin", "with it nobody logs in"),
+    ("/etc/ssh/sshd_not_to_be_run", "with it sshd does not start"),
+    ("/etc/default/ssh", "sshd's settings belong into /etc/ssh/sshd_config.d"),
+    ("/etc/sudoers", "put a file into /etc/sudoers.d"),
+    ("/etc/sudoers.d/core", "by it `core` becomes root; use another name in /etc/sudoers.d"),
+    ("/etc/ld.so.cache", "set LD_LIBRARY_PATH in a unit's drop-in"),
     ("/etc/fstab", "use `mounts`, or a `.mount` unit"),
     ("/etc/nsswitch.conf", "name servers belong into `resolv_conf`, users into `users`"),
     ("/etc/ld.so.preload", "set LD_PRELOAD in a unit's drop-in"),
@@ -48,24 +67,200 @@ const READ_ONLY: &str = "it is part of the verified, read-only image; use /etc, 
 const WRITABLE: [&str; 10] = ["etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "var"];
 const NOT_WRITABLE: &str = "the root is read-only; use /opt, /srv, /var or /etc";
 
-/// Units without which nobody gets in.
-const UNITS: [&str; 12] = [
-    "basic.target",
-    "dbus.service",
-    "dbus.socket",
-    "getty.target",
-    "multi-user.target",
-    "ssh.service",
-    "ssh.socket",
-    "sshd.service",
-    "sysinit.target",
-    "systemd-logind.service",
-    "systemd-networkd.service",
-    "systemd-networkd.socket",
+/// Directories of units, of those that systemd reads.
+const UNIT_FOLDERS: [&str; 9] = [
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/etc/systemd/system.control",
+    "/run/systemd/generator",
+    "/run/systemd/generator.early",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
 ];
 
-/// What comes after everything that lets people in.
-const LATE: [&str; 3] = ["default.target", "graphical.target", "multi-user.target"];
+/// What the machine can't do without; neither it nor what it lies in may be replaced or closed.
+const NEEDED: [&str; 4] =
+    ["/etc/ssh/sshd_config.d", "/etc/systemd/system", "/home/core/.ssh", "/run/systemd/system"];
+
+/// Why something may not be done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Objection {
+    /// What is wrong with it.
+    pub message: String,
+    /// What to do instead.
+    pub instead: String,
+}
+
+impl Objection {
+    fn new(message: impl Into<String>, instead: impl Into<String>) -> Self {
+        Self { message: message.into(), instead: instead.into() }
+    }
+}
+
+/// Takes out of a plan what may not be done, and says so where it was asked for. What is objected to
+/// costs the item that it belongs to; a drop-in costs itself.
+pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
+    let (mut items, mut alone) = (HashSet::new(), HashSet::new());
+    for (index, planned) in plan.steps.iter().enumerate() {
+        let (Some(objection), Some(at)) = (objection(&planned.step), planned.origin.at) else { continue };
+        let is_first = !items.contains(&(at, planned.origin.key.clone()));
+        alone.insert(index);
+        if !matches!(planned.step, Step::WriteDropIn { .. }) {
+            items.insert((at, planned.origin.key.clone()));
+        }
+        if is_first {
+            let diagnostic = Diagnostic::error(Code::Protected, at, objection.message);
+            found.push(diagnostic.help(objection.instead).key(planned.origin.key.clone()));
+        }
+    }
+    let mut index = 0;
+    plan.steps.retain(|planned| {
+        index += 1;
+        let is_of_item =
+            planned.origin.at.is_some_and(|at| items.contains(&(at, planned.origin.key.clone())));
+        !is_of_item && !alone.contains(&(index - 1))
+    });
+}
+
+/// Why a step may not be carried out.
+#[must_use]
+pub fn objection(step: &Step) -> Option<Objection> {
+    match step {
+        Step::CommandUnit { name, verb: Verb::Stop }
+        | Step::EnableUnit { name, enable: false, .. }
+        | Step::MaskUnit { name, mask: true, .. } => units::hidden(name),
+        Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => units::started(name),
+        Step::MakeDirectory(directory) => at(&directory.path).or_else(|| closed(directory)),
+        Step::MakeLink(link) => at(&link.path).or_else(|| instead_of(&link.path)).or_else(|| hides(link)),
+        Step::WriteDropIn { unit, name, content, .. } => {
+            units::flaw(unit, Part::DropIn(name), content.reveal())
+        }
+        Step::WriteFile(file) => match &file.content {
+            Content::Fetched(_) => at(&file.path).or_else(|| instead_of(&file.path)),
+            Content::Inline(bytes) => self::file(&file.path, bytes.reveal()),
+        },
+        Step::WriteUnit { name, content, .. } if matches!(classify(name), Ok(UnitClass::System)) => {
+            units::replaced(name).or_else(|| units::flaw(name, Part::Whole, content.reveal()))
+        }
+        _ => None,
+    }
+}
+
+/// Why a file of this content may not be written at this path.
+#[must_use]
+pub fn file(path: &str, content: &[u8]) -> Option<Objection> {
+    let text = || String::from_utf8_lossy(content);
+    at(path).or_else(|| instead_of(path)).or_else(|| match place_of_unit(path)? {
+        UnitPlace::DropIn { unit, name } => units::flaw(unit, Part::DropIn(name), &text()),
+        UnitPlace::Unit(name) => units::flaw(name, Part::Whole, &text()),
+        UnitPlace::Tie { .. } => None,
+    })
+}
+
+/// Why nothing may be written at this path, whatever it is.
+#[must_use]
+pub fn at(path: &str) -> Option<Objection> {
+    let objection = |instead| Objection::new(format!("{path} can't be written"), instead);
+    self::path(path).map(objection).or_else(|| match place_of_unit(path)? {
+        UnitPlace::Tie { to, kind, name } => units::tied(to, kind, name),
+        UnitPlace::Unit(name) => units::replaced(name),
+        UnitPlace::DropIn { .. } => None,
+    })
+}
+
+/// Why this path may not become a file or a link: it is a directory that the machine needs.
+fn instead_of(path: &str) -> Option<Objection> {
+    is_needed(path).then(|| {
+        Objection::new(format!("{path} can't be replaced"), "it is a directory that the machine needs")
+    })
+}
+
+/// Why a directory may not get these rights, or be emptied.
+fn closed(directory: &Directory) -> Option<Objection> {
+    let path = &directory.path;
+    let needs = "it is a directory that the machine needs";
+    match is_needed(path) {
+        true if directory.overwrite => Some(Objection::new(format!("{path} can't be emptied"), needs)),
+        true if !keeps_open(directory) => {
+            Some(Objection::new(format!("{path} can't get other rights"), needs))
+        }
+        false if is_home(path) && directory.mode & 0o022 != 0 => Some(Objection::new(
+            format!("{path} can't be writable by others"),
+            "sshd ignores the keys in such a home; use mode 493, which is 0755",
+        )),
+        _ => None,
+    }
+}
+
+/// Whether what the machine needs stays as open as it must be, and no more.
+fn keeps_open(directory: &Directory) -> bool {
+    let is = |account: &Option<Account>, id, name: &str| match account {
+        None => id == 0,
+        Some(Account::Id(known)) => *known == id,
+        Some(Account::Name(known)) => known == name,
+    };
+    let Directory { path, mode, owner, .. } = directory;
+    let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && *mode == 0o755;
+    let is_cores =
+        path.starts_with("/home/core") && is(&owner.user, 1000, DEFAULT_USER) && mode & 0o722 == 0o700;
+    is_roots || is_cores
+}
+
+fn is_home(path: &str) -> bool {
+    path.strip_prefix("/home/").is_some_and(|name| !name.contains('/'))
+}
+
+/// Whether a path is, or holds, what the machine can't do without.
+fn is_needed(path: &str) -> bool {
+    let needed = PATHS.iter().chain(&TREES).map(|(path, _)| *path).chain(NEEDED);
+    let inner =
+        |needed: &str| needed.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    needed.into_iter().any(inner)
+}
+
+/// Why a link may not be made: it hides what people get in by, or is a text that nobody read.
+fn hides(link: &Link) -> Option<Objection> {
+    let followed = |unit: &str| {
+        let victim = units::victim(unit)?;
+        let message = format!("{} can't be a link: people get in by {victim}", link.path);
+        Some(Objection::new(message, "write the drop-in itself as a file"))
+    };
+    match place_of_unit(&link.path)? {
+        UnitPlace::DropIn { unit, .. } => followed(unit),
+        UnitPlace::Unit(name) => followed(name.strip_suffix(".d")?),
+        UnitPlace::Tie { .. } => None,
+    }
+}
+
+/// What a path below a directory of units is to systemd.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum UnitPlace<'a> {
+    DropIn {
+        unit: &'a str,
+        name: &'a str,
+    },
+    /// A link by which one unit needs or wants another.
+    Tie {
+        to: &'a str,
+        kind: &'a str,
+        name: &'a str,
+    },
+    Unit(&'a str),
+}
+
+fn place_of_unit(path: &str) -> Option<UnitPlace<'_>> {
+    let inner = |folder: &&str| path.strip_prefix(*folder).and_then(|rest| rest.strip_prefix('/'));
+    let rest = UNIT_FOLDERS.iter().find_map(inner)?;
+    let Some((folder, name)) = rest.split_once('/') else { return Some(UnitPlace::Unit(rest)) };
+    let (of, kind) = folder.rsplit_once('.')?;
+    match kind {
+        "d" => Some(UnitPlace::DropIn { unit: of, name }),
+        "requires" | "upholds" | "wants" => Some(UnitPlace::Tie { to: of, kind, name }),
+        _ => None,
+    }
+}
 
 /// Why a document may not write this path, and what to do instead.
 #[must_use]
@@ -77,52 +272,7 @@ pub fn path(path: &str) -> Option<&'static str> {
     });
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let elsewhere = (!WRITABLE.contains(&first)).then_some(NOT_WRITABLE);
-    file.or(tree).map(|(_, instead)| *instead).or(elsewhere).or_else(|| unit_file(path))
-}
-
-/// The file of a unit without which nobody gets in; its drop-ins are free.
-fn unit_file(path: &str) -> Option<&'static str> {
-    let (folder, name) = path.rsplit_once('/')?;
-    let is_folder =
-        ["/etc/systemd/system", "/run/systemd/system", "/etc/systemd/system.control"].contains(&folder);
-    (is_folder && unit(name)).then_some(BY_DROP_IN)
-}
-
-/// What to do with a unit that may not be replaced.
-pub const BY_DROP_IN: &str = "people get in by this unit; change it by a drop-in";
-
-/// What to do with a unit that [`shut_out_by`] names.
-pub const LEAVE_IT_OUT: &str =
-    "leave that out of the unit: ssh must be able to start before the boot has ended, and to stay";
-
-/// Whether a unit may not be masked, stopped or disabled.
-#[must_use]
-pub fn unit(name: &str) -> bool {
-    UNITS.contains(&name)
-}
-
-/// Why this content of a unit or of its drop-in may not be: with it, systemd would leave out or stop a
-/// unit without which nobody gets in.
-#[must_use]
-pub fn shut_out_by(name: &str, content: &str) -> Option<String> {
-    let joined = content.replace("\\\n", " ");
-    let named = |key: &str| -> Vec<&str> {
-        let settings = joined.lines().filter_map(|line| line.split_once('='));
-        settings
-            .filter(|(known, _)| known.trim() == key)
-            .flat_map(|(_, value)| value.split_whitespace())
-            .collect()
-    };
-    if let Some(victim) = named("Conflicts").into_iter().find(|other| unit(other)) {
-        return Some(format!("{name} conflicts with {victim}, so nobody could get in while it runs"));
-    }
-    let is_late = named("After").into_iter().any(|other| LATE.contains(&other));
-    let first = named("Before").into_iter().find(|other| unit(other));
-    let victim =
-        first.or_else(|| (unit(name) && !LATE.contains(&name)).then_some(name)).filter(|_| is_late)?;
-    Some(format!(
-        "{victim} would wait for the end of the boot, which waits for it; systemd may then not start it"
-    ))
+    file.or(tree).map(|(_, instead)| *instead).or(elsewhere)
 }
 
 /// Whether a file takes part in letting people in, so that it is checked after it was written.
@@ -133,7 +283,12 @@ pub fn concerns_access(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use document::source::Mark;
+
     use super::*;
+    use crate::plan::step::Owner;
+    use crate::plan::{Origin, Stage};
+    use crate::secret::Secret;
 
     #[test]
     fn the_accounts_and_the_image_are_protected() {
@@ -143,36 +298,12 @@ mod tests {
             "/usr",
             "/etc/pam.d/sshd",
             "/lib/systemd/system/x.service",
+            "/etc/ssh/sshd_not_to_be_run",
+            "/etc/default/ssh",
             "/data/x",
             "/x",
         ] {
             assert!(path(protected).is_some(), "{protected}");
-        }
-    }
-
-    #[test]
-    fn the_way_in_is_changed_by_drop_ins_only() {
-        assert!(path("/etc/systemd/system/ssh.service").is_some());
-        assert_eq!(path("/etc/systemd/system/ssh.service.d/a.conf"), None);
-        assert_eq!(path("/etc/systemd/system/web.service"), None);
-    }
-
-    #[test]
-    fn a_unit_that_keeps_the_way_in_from_starting_is_told() {
-        for (name, content) in [
-            ("a.service", "[Unit]\nConflicts = x.service \\\n  ssh.service\n"),
-            ("a.service", "[Unit]\nAfter=network.target multi-user.target\nBefore=ssh.service\n"),
-            ("ssh.service", "[Unit]\n  After=graphical.target  \n"),
-        ] {
-            assert!(shut_out_by(name, content).is_some_and(|why| why.contains("ssh.service")), "{content}");
-        }
-        for (name, content) in [
-            ("a.service", "[Unit]\nConflicts=shutdown.target\nBefore=ssh.service\nAfter=network.target\n"),
-            ("a.service", "[Unit]\nAfter=multi-user.target\nBefore=b.service\n# Conflicts=ssh.service\n"),
-            ("ssh.service", "[Unit]\nAfter=vpn.service\n"),
-            ("multi-user.target", "[Unit]\nAfter=multi-user.target\n"),
-        ] {
-            assert_eq!(shut_out_by(name, content), None, "{content}");
         }
     }
 
@@ -186,7 +317,127 @@ mod tests {
             "/etc/libvirt",
             "/home/core/.ssh/authorized_keys",
         ] {
-            assert_eq!(path(free), None, "{free}");
+            assert_eq!(file(free, b"anything"), None, "{free}");
         }
+    }
+
+    #[test]
+    fn a_file_is_judged_as_the_unit_that_it_is() {
+        let conflict = b"[Unit]\nConflicts=ssh.service\n".as_slice();
+        let harmless = b"[Service]\nRestart=always\n".as_slice();
+        for (path, content) in [
+            ("/etc/systemd/system/ssh.service", harmless),
+            ("/run/systemd/system/sshd.service", harmless),
+            ("/etc/systemd/system/a.service", conflict),
+            ("/etc/systemd/system/a.service.d/b.conf", conflict),
+            ("/etc/systemd/system/service.d/b.conf", b"[Service]\nUser=nobody\n"),
+            ("/etc/systemd/system/ssh.service.d/b.conf", b"[Service]\nExecStart=\n"),
+            ("/etc/systemd/system/ssh.service.requires/a.service", harmless),
+            ("/etc/systemd/system/multi-user.target.wants/ssh.service", harmless),
+            ("/etc/systemd/system", harmless),
+            ("/etc", harmless),
+        ] {
+            assert!(file(path, content).is_some(), "{path}");
+        }
+        for (path, content) in [
+            ("/etc/systemd/system/a.service", harmless),
+            ("/etc/systemd/system/ssh.service.d/b.conf", harmless),
+            ("/etc/systemd/system/multi-user.target.wants/a.service", harmless),
+            ("/etc/systemd/system/ssh.service.wants/a.service", harmless),
+            ("/etc/systemd/user/a.service", conflict),
+        ] {
+            assert_eq!(file(path, content), None, "{path}");
+        }
+    }
+
+    fn directory(path: &str, mode: u32, user: Option<Account>, overwrite: bool) -> Step {
+        let owner = Owner { user, group: None };
+        Step::MakeDirectory(Directory { path: path.to_owned(), mode, owner, overwrite })
+    }
+
+    #[test]
+    fn what_the_machine_needs_is_neither_emptied_nor_closed() {
+        let core = || Some(Account::Name("core".to_owned()));
+        for step in [
+            directory("/etc", 0o755, None, true),
+            directory("/etc/ssh", 0o755, None, true),
+            directory("/var", 0o700, None, false),
+            directory("/etc/systemd/system", 0o755, core(), false),
+            directory("/home/core", 0o777, core(), false),
+            directory("/home/core/.ssh", 0o755, Some(Account::Name("ada".to_owned())), false),
+            directory("/home/ada", 0o775, None, false),
+        ] {
+            assert!(objection(&step).is_some(), "{step:?}");
+        }
+        for step in [
+            directory("/etc/systemd/system", 0o755, None, false),
+            directory("/home/core/.ssh", 0o700, core(), false),
+            directory("/home/ada", 0o750, None, false),
+            directory("/opt/bin", 0o777, core(), true),
+        ] {
+            assert_eq!(objection(&step), None, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_no_way_around() {
+        let link = |path: &str| {
+            let (path, target) = (path.to_owned(), "/dev/null".to_owned());
+            Step::MakeLink(Link { path, target, hard: false, owner: Owner::default(), overwrite: true })
+        };
+        for path in [
+            "/etc/systemd/system/ssh.service",
+            "/etc/systemd/system/default.target",
+            "/etc/systemd/system/ssh.service.d",
+            "/etc/systemd/system/ssh.service.d/a.conf",
+            "/etc/systemd/system/multi-user.target.wants/ssh.service",
+            "/etc/ssh",
+        ] {
+            assert!(objection(&link(path)).is_some(), "{path}");
+        }
+        for path in ["/etc/systemd/system/a.service", "/etc/systemd/system/systemd-timesyncd.service"] {
+            assert_eq!(objection(&link(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_ends_the_machine_at_each_boot_is_not_started() {
+        let start = |name: &str| Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
+
+        assert!(objection(&start("reboot.target")).is_some());
+        assert_eq!(objection(&start("ssh.service")), None);
+    }
+
+    #[test]
+    fn an_objection_costs_the_item_and_nothing_else() {
+        let unit = |name: &str, content: &str| Step::WriteUnit {
+            name: name.to_owned(),
+            content: Secret::new(content.to_owned()),
+            runtime: false,
+        };
+        let drop_in = |content: &str| Step::WriteDropIn {
+            unit: "ssh.service".to_owned(),
+            name: "a.conf".to_owned(),
+            content: Secret::new(content.to_owned()),
+            runtime: false,
+        };
+        let start = |name: &str| Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
+        let mut plan = Plan::default();
+        for (key, step) in [
+            ("units[0]", unit("bad.service", "[Unit]\nConflicts=ssh.service\n")),
+            ("units[0]", start("bad.service")),
+            ("units[1]", drop_in("[Service]\nExecStart=\n")),
+            ("units[1]", drop_in("[Service]\nRestart=always\n")),
+            ("units[2]", unit("good.service", "[Service]\nExecStart=/bin/true\n")),
+        ] {
+            plan.once(Stage::Units, Origin::written(Mark::default(), key), step);
+        }
+        let mut found = Diagnostics::default();
+
+        take_out(&mut plan, &mut found);
+
+        let left: Vec<&str> = plan.steps.iter().map(|planned| planned.origin.key.as_str()).collect();
+        assert_eq!(left, ["units[1]", "units[2]"]);
+        assert_eq!(found.list().len(), 2);
     }
 }

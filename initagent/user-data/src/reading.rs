@@ -12,6 +12,7 @@ use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::Plan;
 use crate::plan::order::{self, Facts, PartScript};
+use crate::protected;
 use crate::secret::Secret;
 use crate::tokens;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -68,6 +69,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     let config = document.map(|document| Config::check(&document, &mut reading.found)).unwrap_or_default();
     let scripts = [vendor.scripts, user.scripts].concat();
     reading.plan = order::plan(&config, &scripts, facts);
+    protected::take_out(&mut reading.plan, &mut reading.found);
     reading.plan.append(vendor.plan);
     reading.plan.append(user.plan);
     order::guard(&mut reading.plan);

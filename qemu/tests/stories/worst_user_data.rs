@@ -23,6 +23,12 @@ write_files:
   - {path: /home/core/.ssh/authorized_keys, content: zap, permissions: '0777', owner: 'root:root'}
   - {path: /home/core, content: a file where the home is}
   - {path: /etc/sudoers.d/story, content: garbage, permissions: '0440'}
+  - {path: /etc/systemd/system/ssh.service.d/10-story.conf, content: \"[Service]\\nExecStart=\\nExecStart=/bin/false\\n\"}
+  - {path: /etc/systemd/system/service.d/story.conf, content: \"[Unit]\\nConditionPathExists=/nowhere\\n\"}
+  - {path: /etc/systemd/system/first.service, content: \"[Unit]\\nBefore=ssh.service\\n[Service]\\nType=oneshot\\nExecStart=/bin/sleep infinity\\n\"}
+  - {path: /etc/systemd/system/multi-user.target.wants/ssh.service, content: ''}
+  - {path: /etc/ssh/sshd_not_to_be_run, content: ''}
+  - {path: /etc/default/ssh, content: SSHD_OPTS=--nonsense}
 coreos:
   units:
     - name: fails.service
@@ -43,6 +49,20 @@ coreos:
         WantedBy=multi-user.target
       enable: true
     - {name: ssh.service, mask: true}
+    - name: ssh.service
+      drop_ins:
+        - {name: 20-story.conf, content: \"[Unit]\\nConflicts=multi-user.target\\n\"}
+    - name: instead.service
+      enable: true
+      content: |
+        [Unit]
+        Conflicts=ssh.service
+        [Service]
+        ExecStart=/bin/sleep infinity
+        [Install]
+        Alias=ssh.service
+        RequiredBy=sysinit.target
+    - {name: reboot.target, command: start}
 runcmd:
   - |
     mkdir /var/fill
@@ -94,9 +114,23 @@ pub(crate) fn everything(scene: &Scene) {
 fn said_what_went_wrong(running: &Running) {
     let said =
         run(running, "initagent status || true; systemctl is-failed fails.service; systemctl list-jobs");
-    for words in
-        ["bootcmd", "/home/core", "sshd", "sudoers", "ssh.service can't be masked", "failed", "waits.service"]
-    {
+    for words in [
+        "bootcmd",
+        "/home/core",
+        "sshd",
+        "sudoers",
+        "ssh.service can't be masked",
+        "10-story.conf",
+        "20-story.conf",
+        "story.conf of service",
+        "wait for first.service",
+        "instead.service conflicts",
+        "reboot.target would end",
+        "sshd_not_to_be_run",
+        "/etc/default/ssh",
+        "failed",
+        "waits.service",
+    ] {
         assert!(said.contains(words), "no word of {words}: {said}");
     }
 }

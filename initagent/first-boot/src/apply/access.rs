@@ -31,7 +31,7 @@ pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<
     refuse_link(&folder)?;
     let change = change.and(files::make_directory(&folder, owned(&login, 0o700))?);
     let path = folder.join("authorized_keys");
-    let known = fs::read_to_string(&path).unwrap_or_default();
+    let known = fs::read(&path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');

@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner};
-use user_data::protected;
+use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, Step};
+use user_data::protected::{self, Objection};
 
 use super::{Host, content, guard};
 use crate::accounts;
@@ -20,7 +20,7 @@ const MOST_APPENDED: u64 = 64 << 20;
 
 /// Writes a file of a document.
 pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = place(&file.path, host)?;
+    let (path, real) = place(&file.path, host);
     let rights = rights(&file.owner, file.mode, host)?;
     let bytes = content::bytes(&file.content, host)?;
     let bytes = match file.existing {
@@ -30,7 +30,8 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
         }
         Existing::Refuse | Existing::Replace => bytes,
     };
-    if file.path.starts_with("/etc/ssh/") {
+    allow(protected::file(&real, &bytes), &file.path, &real)?;
+    if protected::concerns_access(&real) {
         guard::remember(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
@@ -57,7 +58,9 @@ fn appended(path: &Path, addition: Vec<u8>) -> Result<Vec<u8>, StepError> {
 
 /// Makes a directory of a document.
 pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = place(&directory.path, host)?;
+    let (path, real) = place(&directory.path, host);
+    let meant = Directory { path: real.clone(), ..directory.clone() };
+    allow(protected::objection(&Step::MakeDirectory(meant)), &directory.path, &real)?;
     let rights = rights(&directory.owner, directory.mode, host)?;
     if directory.overwrite {
         remove(&path)?;
@@ -68,7 +71,9 @@ pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<C
 
 /// Makes a link of a document.
 pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = place(&link.path, host)?;
+    let (path, real) = place(&link.path, host);
+    let meant = Link { path: real.clone(), ..link.clone() };
+    allow(protected::objection(&Step::MakeLink(meant)), &link.path, &real)?;
     let already = fs::read_link(&path).is_ok_and(|target| target == Path::new(&link.target));
     if !already && !link.overwrite && fs::symlink_metadata(&path).is_ok() {
         return Err(refusal(&link.path, "is there already, and replacing it was not asked for"));
@@ -78,7 +83,11 @@ pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepErro
     }
     remove(&path)?;
     files::make_parents(&path, rights(&link.owner, 0o755, host)?)?;
-    let linked = fs::hard_link(place(&link.target, host)?, &path);
+    let (target, real) = place(&link.target, host);
+    if let Some(instead) = protected::path(&real) {
+        return Err(refusal(&link.target, &format!("is protected; {instead}")));
+    }
+    let linked = fs::hard_link(target, &path);
     linked.map(|()| Change::Made).map_err(|source| StepError::Link { path, source })
 }
 
@@ -91,18 +100,22 @@ fn remove(path: &Path) -> Result<(), StepError> {
     removed.map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
 
-/// Where a path lies, unless links on the way lead to something protected.
-fn place(path: &str, host: &Host<'_>) -> Result<PathBuf, StepError> {
+/// Where a path lies, and what the machine calls it once links on the way are followed.
+fn place(path: &str, host: &Host<'_>) -> (PathBuf, String) {
     let place = host.root.path(path);
     let existing = place.ancestors().skip(1).find(|parent| parent.exists());
     let real = existing.and_then(|parent| {
         let rest = place.strip_prefix(parent).ok()?;
         Some(Path::new(&host.root.real_path(parent)?).join(rest).display().to_string())
     });
-    match real.as_deref().and_then(protected::path) {
-        Some(instead) => Err(refusal(path, &format!("leads to a protected place; {instead}"))),
-        None => Ok(place),
-    }
+    (place, real.unwrap_or_else(|| path.to_owned()))
+}
+
+/// What was planned was judged; here is judged what it leads to, and what was fetched or added to.
+fn allow(objection: Option<Objection>, path: &str, real: &str) -> Result<(), StepError> {
+    let Some(Objection { message, instead }) = objection else { return Ok(()) };
+    let verb = if path == real { "is refused" } else { "leads to a protected place" };
+    Err(refusal(path, &format!("{verb}: {message}; {instead}")))
 }
 
 fn refusal(path: &str, reason: &str) -> StepError {

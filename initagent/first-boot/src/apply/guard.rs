@@ -1,4 +1,5 @@
-//! The watch over the way in: what this run wrote for sshd stays only if somebody still gets in.
+//! The watch over the way in: what this run wrote for sshd stays only if somebody still gets in. What can
+//! be judged without sshd, [`user_data::protected`] did.
 //!
 //! Knows whom the machine belongs to: whoever has a key or a password and may become root. Refuses to
 //! change a setting. Invariant: after this, sshd starts and lets an owner in, or its files are as they
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 use user_data::cloudconfig::DEFAULT_USER;
 use user_data::plan::step::Verb;
 
-use super::Host;
 use super::reach::{self, Candidate, Settings};
+use super::{Host, access};
 use crate::files::{self, Change, Rights};
 use crate::programs::Call;
 use crate::step_error::StepError;
@@ -25,6 +26,8 @@ const SERVICE: &str = "ssh.service";
 const SEPARATION: &str = "/run/sshd";
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const DROP_INS: &str = "/etc/ssh/sshd_config.d";
+/// In a home.
+const KEYS: &str = ".ssh/authorized_keys";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 /// Rules may be for some addresses only: those of the world and of the usual private nets.
 const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
@@ -46,6 +49,22 @@ impl Before {
             (content, rights)
         });
         Self { path, held }
+    }
+
+    /// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
+    /// machine by that one turns away) nor a list of keys that had some and has none any more.
+    fn is_usable(&self, host: &Host<'_>) -> Result<(), String> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let had_keys = self.held.as_ref().is_some_and(|(text, _)| !kinds_in(text).is_empty());
+        if self.path.ends_with(KEYS) && had_keys && key_kinds(&self.path).is_empty() {
+            return Err("there were keys in it, and now there is none".to_owned());
+        }
+        if !name.starts_with("ssh_host_") || !name.ends_with("_key") || !self.path.exists() {
+            return Ok(());
+        }
+        let file = self.path.display().to_string();
+        let read = host.programs.run(&Call::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
+        read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
     }
 
     fn restore(&self) -> Result<(), StepError> {
@@ -75,7 +94,8 @@ pub(crate) fn remember(path: &str, host: &Host<'_>) {
 pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
     files::make_directory(&host.root.path(SEPARATION), Rights { mode: 0o755, ..Rights::PUBLIC })?;
     let before = host.before.take();
-    let keys = || before.iter().try_for_each(|one| is_usable(&one.path, host));
+    settle_keys(&before, host);
+    let keys = || before.iter().try_for_each(|one| one.is_usable(host));
     let Err(complaint) = way_in(host).and_then(|()| keys()) else {
         reload_sshd(host);
         return Ok(Change::None);
@@ -90,7 +110,7 @@ pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
     let mut taken = Vec::new();
     for (before, after) in before.iter().zip(&after) {
         after.restore()?;
-        if let Err(complaint) = is_usable(&after.path, host).and_then(|()| way_in(host)) {
+        if let Err(complaint) = before.is_usable(host).and_then(|()| way_in(host)) {
             before.restore()?;
             taken.push((before.path.clone(), complaint));
         }
@@ -158,16 +178,19 @@ fn ask(arguments: &[&str], host: &Host<'_>) -> Result<String, String> {
         .map_err(|error| format!("sshd would not start ({error})"))
 }
 
-/// Whether a file is no host key of those that are written here, or one that can be used: sshd starts
-/// without one of them, but who knows the machine by that one turns away.
-fn is_usable(path: &Path, host: &Host<'_>) -> Result<(), String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if !name.starts_with("ssh_host_") || !name.ends_with("_key") || !path.exists() {
-        return Ok(());
+/// sshd takes keys only from a file of their user in a home that others can't write, and a file of root's
+/// that all others may not read is as good as none.
+fn settle_keys(written: &[Before], host: &Host<'_>) {
+    let passwd = fs::read_to_string(host.root.path("/etc/passwd")).unwrap_or_default();
+    for line in passwd.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, _, _, _, home, _] = fields[..] else { continue };
+        let keys = host.root.path(home).join(KEYS);
+        if written.iter().any(|one| one.path == keys) {
+            // If it can't be done, the file is as its author asked for.
+            let _ = access::authorize(name, &[], host);
+        }
     }
-    let file = path.display().to_string();
-    let read = host.programs.run(&Call::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
-    read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
 }
 
 /// Whether this machine has the address: only then can somebody listen on it.
@@ -215,15 +238,20 @@ fn person(line: &str, group: &str, shadow: &str, host: &Host<'_>) -> Option<Cand
         name: name.to_owned(),
         home: home.to_owned(),
         groups: groups.collect(),
-        key_kinds: key_kinds(&host.root.path(home).join(".ssh/authorized_keys")),
+        key_kinds: key_kinds(&host.root.path(home).join(KEYS)),
         has_password: hash.is_some_and(|(_, rest)| rest.starts_with(['$', '_'])),
         is_root: uid == "0",
     })
 }
 
-/// The kinds of the keys in a file; before one may stand options.
+/// The kinds of the keys in a file.
 fn key_kinds(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    kinds_in(&fs::read(path).unwrap_or_default())
+}
+
+/// The kinds of keys, one a line; before one may stand options.
+fn kinds_in(text: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
     let is_kind = |word: &&str| ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start));
     let kind = |line: &str| line.split_ascii_whitespace().find(is_kind).map(str::to_owned);
     text.lines().filter(|line| !line.starts_with('#')).filter_map(kind).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use first_boot::{Outcome, Verdict};
@@ -11,13 +11,12 @@ use crate::machine::{Bench, KEY, Sshd};
 
 /// Whether there is an sshd that may be asked; says why if not, and fails if there must be.
 fn can_ask() -> bool {
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let is_there = Path::new("/usr/sbin/sshd").exists();
     assert!(
-        std::env::var("CI").as_deref() != Ok("true") || (is_root && is_there),
+        std::env::var("CI").as_deref() != Ok("true") || (is_root() && is_there),
         "CI must ask a real sshd: it needs root and the package openssh-server"
     );
-    if is_root && is_there {
+    if is_root() && is_there {
         // sshd refuses to be asked without it.
         fs::create_dir_all("/run/sshd").unwrap();
         return true;
@@ -150,4 +149,80 @@ write_files: [{{path: /etc/ssh/sshd_config.d/1.conf, content: AllowUsers ada}}]
 
     assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.text());
     assert_eq!(guest.verdict(), Verdict::Degraded, "who can't become root is no owner");
+}
+
+#[test]
+fn keys_that_were_written_as_a_file_are_the_users_own() {
+    let bench = Bench::new();
+
+    let outcome = bench.apply(&format!(
+        "#cloud-config
+write_files: [{{path: /home/core/.ssh/authorized_keys, content: \"{KEY}\\n\", permissions: '0640'}}]
+"
+    ));
+
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(bench.mode("/home/core/.ssh/authorized_keys"), 0o600);
+    assert_eq!(bench.mode("/home/core/.ssh"), 0o700);
+    if is_root() {
+        assert_eq!(bench.owner("/home/core/.ssh/authorized_keys"), (1000, 1000));
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+#[test]
+fn the_last_key_is_not_written_over() {
+    let bench = Bench::new();
+    bench.apply(&format!("#cloud-config\nssh_authorized_keys: [{KEY}]\n"));
+
+    let outcome = bench.apply(
+        "#cloud-config\nwrite_files: [{path: /home/core/.ssh/authorized_keys, content: PUT YOUR KEY HERE}]\n",
+    );
+
+    assert!(bench.read("/home/core/.ssh/authorized_keys").contains(KEY), "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert!(outcome.text().contains("there were keys in it"), "{}", outcome.text());
+}
+
+#[test]
+fn no_link_leads_around_the_guard() {
+    let bench = Bench::new();
+    let (units, ssh) = (bench.machine.root.path("/etc/systemd/system"), bench.machine.root.path("/etc/ssh"));
+    fs::create_dir_all(&units).unwrap();
+    fs::create_dir_all(bench.machine.root.path("/opt")).unwrap();
+    symlink(&units, bench.machine.root.path("/opt/units")).unwrap();
+    symlink(&ssh, bench.machine.root.path("/opt/ssh")).unwrap();
+
+    let outcome = bench.apply(
+        "#cloud-config
+write_files:
+- {path: /opt/units/ssh.service, content: x}
+- {path: /opt/units/ssh.service.d/a.conf, content: \"[Service]\\nExecStart=\\n\"}
+- {path: /opt/ssh/sshd_not_to_be_run, content: x}
+- {path: /opt/units/web.service, content: \"[Service]\\nExecStart=/bin/true\\n\"}
+",
+    );
+
+    let left: Vec<_> = fs::read_dir(&units).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["web.service"], "{}", outcome.text());
+    assert!(!ssh.join("sshd_not_to_be_run").exists());
+    assert_eq!(outcome.verdict(), Verdict::Degraded);
+}
+
+#[test]
+fn what_is_appended_to_a_unit_is_judged_with_what_was_there() {
+    let bench = Bench::new();
+    let unit = "/etc/systemd/system/web.service";
+    fs::create_dir_all(bench.machine.root.path("/etc/systemd/system")).unwrap();
+    fs::write(bench.machine.root.path(unit), "[Unit]\nBefore=ssh.service\n").unwrap();
+
+    let outcome = bench.apply(&format!(
+        "#cloud-config\nwrite_files: [{{path: {unit}, append: true, content: \"[Service]\\nType=oneshot\\n\"}}]\n"
+    ));
+
+    assert_eq!(bench.read(unit), "[Unit]\nBefore=ssh.service\n");
+    assert!(outcome.text().contains("may take for ever"), "{}", outcome.text());
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::fields::{Fields, Key, bad_choice, is_bare, key};
 use crate::address;
 use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner};
-use crate::protected;
+use crate::protected::{self, Objection};
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
@@ -105,10 +105,9 @@ fn file_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String>
             );
             None
         }
-        Ok(path) => match protected::path(&path) {
-            Some(instead) => {
-                let diagnostic =
-                    Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written"));
+        Ok(path) => match protected::at(&path) {
+            Some(Objection { message, instead }) => {
+                let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
                 fields.refuse("path", diagnostic.help(instead), found);
                 None
             }

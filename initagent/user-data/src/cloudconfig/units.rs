@@ -1,11 +1,10 @@
 //! `coreos.units`.
 //!
-//! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to stop or hide what people
-//! get in by. Invariant: a bad unit costs itself only.
+//! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to know what people get in by,
+//! which [`crate::protected`] does. Invariant: a bad unit costs itself only.
 
 use super::fields::{Fields, Key, key};
 use crate::plan::step::Verb;
-use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::{self, UnitClass};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -61,34 +60,13 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
     let content = fields.text("content", found).map(|text| Secret::new(text.value));
-    let drop_ins = drop_ins(&name, &mut fields, found);
+    let drop_ins = drop_ins(&mut fields, found);
     let enable = fields.flag("enable", found).map(|flag| flag.value);
     let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
     let runtime = fields.flag("runtime", found).is_some_and(|flag| flag.value);
     let command = command(&mut fields, found);
     let enable = enable.filter(|enable| *enable);
     let unit = Unit { name, class, content, drop_ins, enable, mask, runtime, command, key };
-    let shuts_out = unit.mask || unit.command == Some(Verb::Stop);
-    if shuts_out && protected::unit(&unit.name) {
-        let message = format!("{} can't be masked or stopped: nobody could get in any more", unit.name);
-        let at = fields.key_at(if unit.mask { "mask" } else { "command" }).unwrap_or(item.at);
-        fields.refuse("name", Diagnostic::error(Code::Protected, at, message), found);
-    }
-    if unit.content.is_some() && protected::unit(&unit.name) {
-        let at = fields.key_at("content").unwrap_or(item.at);
-        let diagnostic = Diagnostic::error(Code::Protected, at, format!("{} can't be replaced", unit.name));
-        fields.refuse("content", diagnostic.help(protected::BY_DROP_IN), found);
-    }
-    if let Some(why) =
-        unit.content.as_ref().and_then(|text| protected::shut_out_by(&unit.name, text.reveal()))
-    {
-        let at = fields.key_at("content").unwrap_or(item.at);
-        fields.refuse(
-            "content",
-            Diagnostic::error(Code::Protected, at, why).help(protected::LEAVE_IT_OUT),
-            found,
-        );
-    }
     if fields.broken() {
         return None;
     }
@@ -114,18 +92,13 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, Uni
     }
 }
 
-fn drop_ins(unit: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+fn drop_ins(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
     let path = fields.child("drop_ins");
     let items = fields.list("drop_ins", found).iter().enumerate();
-    items.filter_map(|(index, item)| drop_in(unit, item, format!("{path}[{index}]"), found)).collect()
+    items.filter_map(|(index, item)| drop_in(item, format!("{path}[{index}]"), found)).collect()
 }
 
-fn drop_in(
-    unit: &str,
-    item: &Node,
-    path: String,
-    found: &mut Diagnostics,
-) -> Option<(String, Secret<String>)> {
+fn drop_in(item: &Node, path: String, found: &mut Diagnostics) -> Option<(String, Secret<String>)> {
     let mut fields = Fields::open(item, DROP_IN_KEYS, path, found)?;
     let (name, content) = (fields.text("name", found), fields.text("content", found));
     if fields.broken() {
@@ -140,14 +113,6 @@ fn drop_in(
         let diagnostic =
             Diagnostic::error(Code::BadValue, name.at, "the name of a drop-in must end in `.conf`");
         fields.refuse("name", diagnostic.help("systemd does not read other files there"), found);
-        return None;
-    }
-    if let Some(why) = protected::shut_out_by(unit, &content.value) {
-        fields.refuse(
-            "content",
-            Diagnostic::error(Code::Protected, content.at, why).help(protected::LEAVE_IT_OUT),
-            found,
-        );
         return None;
     }
     Some((name.value, Secret::new(content.value)))

@@ -17,6 +17,7 @@ use crate::cloudconfig::fields::{Fields, Key, key, no_effect, refused};
 use crate::json;
 use crate::plan::step::Step;
 use crate::plan::{Origin, Plan, Stage};
+use crate::protected;
 use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use document::source::At;
 
@@ -69,6 +70,7 @@ pub fn read(text: &str, part: u16, found: &mut Diagnostics) -> Plan {
         Some(mut fields) => (whole(&mut fields, &mut own), fields.at()),
         None => (Plan::default(), document.at),
     };
+    protected::take_out(&mut plan, &mut own);
     if own.worst() == Some(Severity::Error) {
         plan = access_of(plan);
         let kept =

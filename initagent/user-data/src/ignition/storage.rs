@@ -12,7 +12,7 @@ use crate::plan::step::{
     Partitioning, Step,
 };
 use crate::plan::{Plan, Stage};
-use crate::protected;
+use crate::protected::{self, Objection};
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::yaml::{Node, Value};
@@ -181,8 +181,8 @@ fn target_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Strin
             error(Code::BadValue, "`path` must begin with a slash".to_owned())
         }
         Err(flaw) => error(Code::BadValue, format!("`path` {flaw}")),
-        Ok(clean) => match protected::path(&clean) {
-            Some(instead) => error(Code::Protected, "nothing may be written here".to_owned()).help(instead),
+        Ok(clean) => match protected::at(&clean) {
+            Some(Objection { message, instead }) => error(Code::Protected, message).help(instead),
             None => return Some(clean),
         },
     };

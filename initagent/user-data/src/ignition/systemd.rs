@@ -1,13 +1,12 @@
 //! `systemd`: units and their drop-ins.
 //!
 //! Knows that Ignition runs before systemd does and this agent runs beside it, so a unit that is
-//! enabled is started as well. Refuses units without which nobody gets in.
+//! enabled is started as well. Refuses units of systemd-networkd.
 //! Invariant: contents first, then one reload, then links, then starts.
 
 use crate::cloudconfig::fields::{Fields, Key, key};
 use crate::plan::step::{Step, Verb};
 use crate::plan::{Origin, Plan, Stage};
-use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify, is_drop_in};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -62,17 +61,6 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 
 fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan, found: &mut Diagnostics) {
     if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
-        if protected::unit(name) {
-            let message = format!("{name} can't be replaced");
-            let diagnostic =
-                Diagnostic::error(Code::Protected, contents.at, message).help(protected::BY_DROP_IN);
-            return fields.refuse("contents", diagnostic, found);
-        }
-        if let Some(why) = protected::shut_out_by(name, &contents.value) {
-            let diagnostic =
-                Diagnostic::error(Code::Protected, contents.at, why).help(protected::LEAVE_IT_OUT);
-            return fields.refuse("contents", diagnostic, found);
-        }
         let content = Secret::new(contents.value);
         add(
             files,
@@ -89,11 +77,6 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
             return fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
         }
         if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
-            if let Some(why) = protected::shut_out_by(name, &contents.value) {
-                let diagnostic =
-                    Diagnostic::error(Code::Protected, contents.at, why).help(protected::LEAVE_IT_OUT);
-                return fields.refuse("contents", diagnostic, found);
-            }
             let content = Secret::new(contents.value);
             let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
             add(files, Stage::Units, fields, path, step);
@@ -111,10 +94,6 @@ fn unit_links(
 ) {
     let masked = flag(fields, "mask", found);
     let enabled = fields.flag("enabled", found).map(|flag| flag.value);
-    if protected::unit(name) && (masked || enabled == Some(false)) {
-        let message = "this unit lets people in, so it may not be masked or disabled";
-        return fields.refuse("name", Diagnostic::error(Code::Protected, fields.at(), message), found);
-    }
     if masked {
         let step = Step::MaskUnit { name: name.to_owned(), mask: true, runtime: false };
         return add(links, Stage::Units, fields, path, step);

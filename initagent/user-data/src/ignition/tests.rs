@@ -85,8 +85,17 @@ fn everything_that_is_not_supported_is_refused_by_name() {
             "wipeTable",
         ),
         (r#""storage": {"disks": [{"device": "vdb"}]}"#, "below /dev"),
-        (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "may be written"),
-        (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "may be written"),
+        (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "can't be written"),
+        (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "can't be written"),
+        (r#""storage": {"directories": [{"path": "/etc/ssh", "overwrite": true}]}"#, "can't be emptied"),
+        (
+            r#""storage": {"files": [{"path": "/etc/systemd/system/ssh.service.d/a.conf", "contents": {"source": "data:,%5BService%5D%0AExecStart%3D"}}]}"#,
+            "`ExecStart`",
+        ),
+        (
+            r#""storage": {"links": [{"path": "/etc/systemd/system/ssh.service", "target": "/dev/null"}]}"#,
+            "can't be replaced",
+        ),
         (r#""storage": {"files": [{"path": "etc/x"}]}"#, "slash"),
         (r#""storage": {"files": [{"path": "/etc/a/../b"}]}"#, ".."),
         (r#""storage": {"files": [{"path": "/etc/a", "overwrite": true}]}"#, "`contents`"),
@@ -110,7 +119,7 @@ fn everything_that_is_not_supported_is_refused_by_name() {
         (r#""passwd": {"users": [{"name": "a", "shouldExist": false}]}"#, "removed"),
         (r#""passwd": {"users": [{"name": "-rf"}]}"#, "this name"),
         (r#""systemd": {"units": [{"name": "x.network"}]}"#, "networkd"),
-        (r#""systemd": {"units": [{"name": "sshd.service", "mask": true}]}"#, "lets people in"),
+        (r#""systemd": {"units": [{"name": "sshd.service", "mask": true}]}"#, "can't be masked"),
         (
             r#""systemd": {"units": [{"name": "a.service", "dropins": [{"name": "x", "contents": "y"}]}]}"#,
             ".conf",

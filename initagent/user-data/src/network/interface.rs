@@ -79,6 +79,14 @@ pub(super) struct Wiring {
     pub(super) vlans: BTreeMap<String, Vec<String>>,
 }
 
+impl Interface {
+    /// Whether this machine can be reached by it, as far as the document says.
+    pub(super) fn has_address(&self) -> bool {
+        let is_outer = |address: &String| !address.starts_with("127.") && !address.starts_with("::1/");
+        self.dhcp4 || self.dhcp6 || self.accept_ra == Some(true) || self.addresses.iter().any(is_outer)
+    }
+}
+
 impl Default for Device {
     fn default() -> Self {
         Self::There { name: None, mac: None, driver: None }

@@ -2,7 +2,9 @@
 //!
 //! Knows cloud-init's versions 1 and 2 and OpenStack's `network_data.json`. Refuses wireless and
 //! mobile networks, tunnels and Open vSwitch by name. Invariants: nothing is written but what was
-//! parsed as an address, a name or a word of a table; one wrong field costs that field only.
+//! parsed as an address, a name or a word of a table; one wrong field costs that field only; a document
+//! by which no interface would have an address does not take the addresses that DHCP gives. Whether a
+//! given address is the right one, nobody knows here.
 
 mod interface;
 mod openstack;
@@ -42,7 +44,26 @@ pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
     } else {
         yaml::parse(&text, part, found)
     };
-    document.map(|document| plan(&interfaces(&document, part, found))).unwrap_or_default()
+    let Some(document) = document else { return Plan::default() };
+    let mut interfaces = interfaces(&document, part, found);
+    keep_reachable(&mut interfaces, found);
+    plan(&interfaces)
+}
+
+/// Interfaces that a document does not name ask by DHCP; if it gives an address to none of those that
+/// it names, they do so, too: a machine without an address is lost.
+fn keep_reachable(interfaces: &mut [Interface], found: &mut Diagnostics) {
+    if interfaces.iter().any(Interface::has_address) {
+        return;
+    }
+    let Some(first) = interfaces.first() else { return };
+    let message =
+        "no interface would have an address by this, so those that are named here ask for one by DHCP";
+    let help = "write `addresses`, or `dhcp4: true`";
+    found.push(Diagnostic::warning(Code::Translated, first.at, message).help(help).key(first.key.clone()));
+    for interface in interfaces.iter_mut().filter(|one| one.master.is_none() && one.id != "lo") {
+        (interface.dhcp4, interface.dhcp6) = (true, true);
+    }
 }
 
 /// The interfaces that a document describes.

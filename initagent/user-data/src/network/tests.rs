@@ -48,7 +48,7 @@ fn nothing_that_is_written_becomes_a_second_setting() {
     let text = format!(
         "version: 2\nethernets:\n  {evil}:\n    match: {{macaddress: {evil}, name: {evil}}}\n  eth0:\n    set-name: {evil}\n    \
          addresses: [{evil}]\n    nameservers: {{search: [{evil}], addresses: [{evil}]}}\n    dhcp4-overrides: {{hostname: {evil}}}\n\
-         bonds:\n  {evil}: {{interfaces: [{evil}]}}\n  bond0: {{interfaces: [{evil}], parameters: {{mode: {evil}}}}}\n"
+         bonds:\n  {evil}: {{interfaces: [{evil}]}}\n  bond0: {{interfaces: [{evil}], parameters: {{mode: {evil}}}, dhcp6: true}}\n"
     );
 
     let units = printed("evil", text.as_bytes());

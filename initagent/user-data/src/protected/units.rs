@@ -1,0 +1,407 @@
+//! What a unit, or a drop-in of one, does to the units by which people get in.
+//!
+//! Knows the settings by which a unit stops another, waits for it or takes its place. Refuses to know
+//! what a command does: a program that root runs may do anything. Invariants: of the way in, a drop-in
+//! changes only what can't keep it from starting; no other unit holds it up without an end.
+
+use super::Objection;
+
+/// Units without which nobody gets in, or the slot is never found good.
+const WAY_IN: [&str; 25] = [
+    "-.slice",
+    "basic.target",
+    "catamaran-boot-complete.service",
+    "catamaran-boot-settled.service",
+    "catamaran-boot-settled.timer",
+    "catamaran-first-boot.service",
+    "catamaran-host-keys.service",
+    "dbus.service",
+    "dbus.socket",
+    "default.target",
+    "etc.mount",
+    "getty.target",
+    "graphical.target",
+    "local-fs.target",
+    "multi-user.target",
+    "ssh.service",
+    "ssh.socket",
+    "sshd.service",
+    "sysinit.target",
+    "system.slice",
+    "systemd-logind.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-user-sessions.service",
+    "var.mount",
+];
+
+/// Of those, what may fail without keeping anybody out.
+const MAY_FAIL: [&str; 4] = ["default.target", "getty.target", "graphical.target", "multi-user.target"];
+
+/// What comes after everything that lets people in.
+const LATE: [&str; 3] = ["default.target", "graphical.target", "multi-user.target"];
+
+/// What the way in waits for, besides itself.
+const AWAITED: [&str; 6] = [
+    "local-fs-pre.target",
+    "network-pre.target",
+    "network.target",
+    "nss-user-lookup.target",
+    "sockets.target",
+    "systemd-tmpfiles-setup.service",
+];
+
+/// What ends the machine as soon as it starts.
+const ENDS: [&str; 12] = [
+    "emergency.target",
+    "exit.target",
+    "final.target",
+    "halt.target",
+    "kexec.target",
+    "poweroff.target",
+    "reboot.target",
+    "rescue.target",
+    "shutdown.target",
+    "soft-reboot.target",
+    "systemd-reboot.service",
+    "umount.target",
+];
+
+/// What the way in may be ordered after: all of it comes to an end by itself.
+const ENDING: [&str; 6] = [
+    "local-fs.target",
+    "network-online.target",
+    "network.target",
+    "nss-lookup.target",
+    "remote-fs.target",
+    "time-sync.target",
+];
+
+/// Settings that a drop-in of the way in may change whatever their value.
+const HARMLESS: [&str; 32] = [
+    "CPUAccounting",
+    "CPUShares",
+    "CPUWeight",
+    "Description",
+    "Documentation",
+    "IOAccounting",
+    "IOSchedulingPriority",
+    "IOWeight",
+    "IPAccounting",
+    "LogExtraFields",
+    "LogLevelMax",
+    "LogRateLimitBurst",
+    "LogRateLimitIntervalSec",
+    "MemoryAccounting",
+    "MemoryLow",
+    "MemoryMin",
+    "Nice",
+    "OOMScoreAdjust",
+    "OnFailure",
+    "OnSuccess",
+    "Restart",
+    "RestartMaxDelaySec",
+    "RestartSec",
+    "RestartSteps",
+    "StartLimitInterval",
+    "StartLimitIntervalSec",
+    "SyslogFacility",
+    "SyslogIdentifier",
+    "SyslogLevel",
+    "TasksAccounting",
+    "TimeoutStopSec",
+    "Wants",
+];
+
+/// A service with fewer files or processes than this could not work.
+const FEWEST: u64 = 1024;
+/// By this one, CoreOS lets people in; here nobody would answer for it.
+const FOREIGN_SOCKET: &str = "sshd.socket";
+/// The port that people expect sshd on.
+const SSH_PORT: &str = "22";
+
+/// What to do with a unit that may not be replaced.
+const BY_DROP_IN: &str = "people get in by this unit; change it by a drop-in";
+const LEAVE_IT_OUT: &str =
+    "leave that out of the unit: ssh must be able to start before the boot has ended, and to stay";
+const ONLY_SAFE: &str = "leave it out: of what people get in by, only resources, logs and restarts may be changed; sshd's own \
+     settings belong into /etc/ssh/sshd_config.d, other work into a unit of its own";
+
+/// What a text is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Part<'a> {
+    /// A drop-in of this name.
+    DropIn(&'a str),
+    /// The unit itself.
+    Whole,
+}
+
+/// Whether nobody gets in without this unit.
+pub(super) fn is_way_in(name: &str) -> bool {
+    WAY_IN.contains(&name)
+}
+
+/// Why a unit may not be masked, stopped or disabled.
+pub(super) fn hidden(name: &str) -> Option<Objection> {
+    is_way_in(name).then(|| {
+        Objection::new(
+            format!("{name} can't be masked, stopped or disabled: nobody could get in any more"),
+            "leave it as it is",
+        )
+    })
+}
+
+/// Why a unit may not be started or enabled.
+pub(super) fn started(name: &str) -> Option<Objection> {
+    ENDS.contains(&name).then(|| {
+        Objection::new(
+            format!("{name} would end this machine at each of its boots"),
+            "use `power_state`, which is done once",
+        )
+    })
+}
+
+/// Why a unit may not be replaced by anything, whatever that is.
+pub(super) fn replaced(name: &str) -> Option<Objection> {
+    if name == FOREIGN_SOCKET {
+        let message =
+            "sshd.socket can't be made: here sshd listens by itself, and would be kept from its port";
+        return Some(Objection::new(message, "write `Port 2222` into a file below /etc/ssh/sshd_config.d"));
+    }
+    is_way_in(name).then(|| Objection::new(format!("{name} can't be replaced"), BY_DROP_IN))
+}
+
+/// Why nothing may be put beside a unit's name in another's `.wants` or `.requires`.
+pub(super) fn tied(to: &str, kind: &str, name: &str) -> Option<Objection> {
+    if is_way_in(name) {
+        let message = format!("what is called {name} can't be put there: people get in by that unit");
+        return Some(Objection::new(message, "leave it out: it is started as it is"));
+    }
+    (kind == "requires" && victim(to).is_some_and(|unit| !MAY_FAIL.contains(&unit))).then(|| needed(name, to))
+}
+
+fn needed(name: &str, by: &str) -> Objection {
+    Objection::new(format!("{by} would not start where {name} fails"), "use WantedBy= instead of RequiredBy=")
+}
+
+/// The unit of the way in that a drop-in of this name is for: `ssh.service`, but also `service` and
+/// `systemd-.service`, which are for many.
+pub(super) fn victim(name: &str) -> Option<&'static str> {
+    let applies = |unit: &&&str| {
+        let (stem, kind) = unit.rsplit_once('.').unwrap_or_default();
+        let prefix = name.strip_suffix(kind).and_then(|rest| rest.strip_suffix('.'));
+        name == **unit
+            || name == kind
+            || prefix.is_some_and(|prefix| prefix.ends_with('-') && stem.starts_with(prefix) && prefix != "-")
+    };
+    // Of those that a drop-in is for, the best known one is named.
+    let known = ["ssh.service", "ssh.socket"];
+    let mut units = known.iter().chain(WAY_IN.iter());
+    units.find(applies).copied()
+}
+
+/// Why a unit or a drop-in of this content may not be.
+pub(super) fn flaw(name: &str, part: Part<'_>, content: &str) -> Option<Objection> {
+    if name == FOREIGN_SOCKET {
+        return replaced(name);
+    }
+    let text = UnitText::new(content);
+    match (part, victim(name)) {
+        (Part::DropIn(file), Some(victim)) => {
+            let (key, _) = text.settings().find(|(key, value)| !is_harmless(key, value))?;
+            let circle = circle(name, &text);
+            let message = format!(
+                "`{key}` in {file} of {name} may keep {victim} from starting, by which people get in"
+            );
+            Some(circle.unwrap_or_else(|| Objection::new(message, ONLY_SAFE)))
+        }
+        (Part::Whole, Some(_)) if is_way_in(name) => replaced(name),
+        _ => stopped(name, &text)
+            .or_else(|| circle(name, &text))
+            .or_else(|| taken_over(name, &text))
+            .or_else(|| held_up(name, part, &text)),
+    }
+}
+
+/// Of one that the way in gives way to.
+fn stopped(name: &str, text: &UnitText) -> Option<Objection> {
+    let victim = text.words(&["Conflicts", "PropagatesStopTo"]).find(|other| is_way_in(other))?;
+    let message = format!("{name} conflicts with {victim}, so nobody could get in while it runs");
+    Some(Objection::new(message, LEAVE_IT_OUT))
+}
+
+/// Of one that makes the way in wait for the end of the boot.
+fn circle(name: &str, text: &UnitText) -> Option<Objection> {
+    if !text.words(&["After"]).any(|other| LATE.contains(&other)) {
+        return None;
+    }
+    let own = is_way_in(name).then_some(name).into_iter();
+    let victim =
+        text.words(&["Before"]).chain(own).find(|other| is_way_in(other) && !LATE.contains(other))?;
+    let message = format!(
+        "{victim} would wait for the end of the boot, which waits for it; systemd may then not start it"
+    );
+    Some(Objection::new(message, LEAVE_IT_OUT))
+}
+
+/// Of one that takes the way in's name, its port, or its life when it fails.
+fn taken_over(name: &str, text: &UnitText) -> Option<Objection> {
+    if let Some(alias) = text.words(&["Alias"]).find(|alias| is_way_in(alias)) {
+        let message = format!("{name} would stand in the place of {alias}, by which people get in");
+        return Some(Objection::new(message, "leave the Alias= out"));
+    }
+    let fatal = |unit: &&str| is_way_in(unit) && !MAY_FAIL.contains(unit);
+    if let Some(victim) = text.words(&["RequiredBy"]).find(fatal) {
+        return Some(needed(name, victim));
+    }
+    let is_ssh_port = |address: &str| address.rsplit(':').next() == Some(SSH_PORT);
+    text.words(&["ListenStream"]).any(is_ssh_port).then(|| {
+        let message = format!("{name} listens on port 22, so sshd could not");
+        Objection::new(message, "let it listen elsewhere")
+    })
+}
+
+/// Of one that the way in waits for, and that may never end.
+fn held_up(name: &str, part: Part<'_>, text: &UnitText) -> Option<Objection> {
+    let is_early =
+        text.last("DefaultDependencies").is_some_and(|word| ["no", "false", "off", "0"].contains(&word));
+    let wanted = text.words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
+    let waits = |other: &&str| AWAITED.contains(other) || (is_way_in(other) && !LATE.contains(other));
+    let victim = text.words(&["Before"]).chain(wanted).find(waits)?;
+    let may_hang = match text.last("Type") {
+        Some(kind) => kind == "oneshot",
+        // What the unit itself says is not known here.
+        None => matches!(part, Part::DropIn(_)),
+    };
+    let limit = text.last("TimeoutStartSec").or_else(|| text.last("TimeoutSec"));
+    let is_bounded = limit.is_some_and(|limit| !["", "0", "infinity"].contains(&limit));
+    (may_hang && !is_bounded).then(|| {
+        let message = format!("{victim} would wait for {name}, which may take for ever");
+        Objection::new(message, "add `TimeoutStartSec=30` to its [Service] section, or leave the order out")
+    })
+}
+
+fn is_harmless(key: &str, value: &str) -> bool {
+    let all = |is_fine: &dyn Fn(&str) -> bool| value.split_whitespace().all(is_fine);
+    match key {
+        "After" => all(&|unit| ENDING.contains(&unit)),
+        "Before" => all(&|unit| !is_way_in(unit) && !AWAITED.contains(&unit)),
+        "Environment" => !value.contains("SSHD_OPTS") && !value.contains("LD_"),
+        "LimitNOFILE" | "LimitNPROC" | "TasksMax" => value
+            .split(':')
+            .all(|one| one == "infinity" || one.parse::<u64>().is_ok_and(|number| number >= FEWEST)),
+        "LimitCORE" => true,
+        key => key.starts_with("X-") || HARMLESS.contains(&key),
+    }
+}
+
+/// A unit's text, its long lines joined as systemd does.
+struct UnitText {
+    joined: String,
+}
+
+impl UnitText {
+    fn new(content: &str) -> Self {
+        Self { joined: content.replace("\r\n", "\n").replace("\\\n", " ") }
+    }
+
+    fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lines = self.joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';', '[']));
+        lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim_end(), value.trim()))
+    }
+
+    fn words(&self, keys: &'static [&str]) -> impl Iterator<Item = &str> {
+        self.settings().filter(|(key, _)| keys.contains(key)).flat_map(|(_, value)| value.split_whitespace())
+    }
+
+    fn last(&self, name: &str) -> Option<&str> {
+        self.settings().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str, part: Part<'_>, content: &str) -> bool {
+        flaw(name, part, content).is_some()
+    }
+
+    #[test]
+    fn a_unit_that_keeps_the_way_in_from_starting_is_told() {
+        for content in [
+            "[Unit]\nConflicts = x.service \\\n  ssh.service\n",
+            "[Unit]\r\nPropagatesStopTo=sshd.service\r\n",
+            "[Unit]\nAfter=network.target multi-user.target\nBefore=ssh.service\n",
+            "[Install]\nAlias=ssh.service\n",
+            "[Install]\nRequiredBy=ssh.service\n",
+            "[Socket]\nListenStream=22\n",
+            "[Socket]\nListenStream=0.0.0.0:22\n",
+            "[Unit]\nBefore=ssh.service\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
+            "[Unit]\nBefore=network-pre.target\n[Service]\nType=oneshot\nTimeoutStartSec=infinity\n",
+            "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\n[Install]\nWantedBy=sysinit.target\n",
+        ] {
+            assert!(refused("a.service", Part::Whole, content), "{content}");
+        }
+        assert!(refused("a.service", Part::DropIn("b.conf"), "[Unit]\nBefore=ssh.service\n"));
+    }
+
+    #[test]
+    fn a_unit_that_minds_its_own_business_is_not() {
+        for content in [
+            "[Unit]\nConflicts=shutdown.target\nBefore=ssh.service\nAfter=network.target\n",
+            "[Unit]\nAfter=multi-user.target\nBefore=b.service\n# Conflicts=ssh.service\n",
+            "[Unit]\nBefore=ssh.service\n[Service]\nType=oneshot\nTimeoutStartSec=30\n",
+            "[Unit]\nBefore=network-pre.target\n[Service]\nExecStart=/opt/bin/firewall\n",
+            "[Service]\nType=oneshot\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n",
+            "[Install]\nRequiredBy=multi-user.target\n",
+            "[Socket]\nListenStream=2222\nListenStream=[::]:2223\n",
+        ] {
+            assert_eq!(flaw("a.service", Part::Whole, content), None, "{content}");
+        }
+    }
+
+    #[test]
+    fn of_the_way_in_a_drop_in_changes_only_what_is_safe() {
+        for content in [
+            "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n",
+            "[Service]\nExecStartPre=/bin/false\n",
+            "[Service]\nType=oneshot\n",
+            "[Service]\nUser=nobody\n",
+            "[Service]\nEnvironment=SSHD_OPTS=--nonsense\n",
+            "[Service]\nEnvironmentFile=/etc/missing\n",
+            "[Service]\nTasksMax=1\n",
+            "[Service]\nMemoryMax=1M\n",
+            "[Unit]\nConditionPathExists=/nowhere\n",
+            "[Unit]\nConflicts=web.service\n",
+            "[Unit]\nRequires=web.service\n",
+            "[Unit]\nAfter=vpn.service\n",
+            "[Unit]\n  After=graphical.target  \n",
+            "[Socket]\nListenStream=127.0.0.1:22\n",
+        ] {
+            for name in ["ssh.service", "sshd.service", "service", "systemd-.service", "basic.target"] {
+                assert!(refused(name, Part::DropIn("a.conf"), content), "{name}: {content}");
+            }
+        }
+        for content in [
+            "[Service]\n",
+            "[Unit]\nAfter=network-online.target\nWants=network-online.target\nBefore=web.service\n",
+            "[Service]\nRestart=always\nRestartSec=1\nOOMScoreAdjust=-1000\nCPUWeight=1000\n",
+            "[Service]\nEnvironment=HTTPS_PROXY=http://proxy:3128\nLimitNOFILE=1024:infinity\n",
+            "; ExecStart=\n[X-Site]\nX-Owner=ada\n",
+        ] {
+            assert_eq!(flaw("ssh.service", Part::DropIn("a.conf"), content), None, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_drop_in_for_many_units_is_one_for_the_way_in() {
+        assert_eq!(victim("service"), Some("ssh.service"));
+        assert_eq!(victim("socket"), Some("ssh.socket"));
+        assert_eq!(victim("systemd-.service"), Some("systemd-logind.service"));
+        assert_eq!(victim("catamaran-boot-.service"), Some("catamaran-boot-complete.service"));
+        for own in ["web.service", "docker.service", "timers", "web-.service", "ssh", "user.slice"] {
+            assert_eq!(victim(own), None, "{own}");
+        }
+    }
+}
