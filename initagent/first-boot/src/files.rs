@@ -99,9 +99,36 @@ fn replace(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    match path.parent() {
-        Some(parent) if on_disk == OnDisk::AtOnce => File::open(parent)?.sync_all(),
-        _ => Ok(()),
+    if on_disk == OnDisk::AtOnce { sync_parent(path) } else { Ok(()) }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// A file that is written but does not have its name yet.
+#[derive(Debug)]
+#[must_use = "it is not there before it is settled"]
+pub(crate) struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+/// Writes a file beside its place, in a directory that is there.
+pub(crate) fn stage(path: &Path, content: &[u8], rights: Rights) -> Result<Staged, StepError> {
+    let stage = || -> io::Result<Staged> {
+        let temporary = temporary(path)?;
+        fill(&temporary, content, rights.settled(), OnDisk::Later)?;
+        Ok(Staged { temporary, path: path.to_owned() })
+    };
+    stage().map_err(|source| StepError::Write { path: path.to_owned(), source })
+}
+
+impl Staged {
+    /// Gives the file its name, for good. What it holds is as durable as it was before.
+    pub(crate) fn settle(self) -> Result<(), StepError> {
+        let named = fs::rename(&self.temporary, &self.path).and_then(|()| sync_parent(&self.path));
+        named.map_err(|source| StepError::Write { path: self.path, source })
     }
 }
 

@@ -16,19 +16,27 @@ use crate::step_error::StepError;
 
 /// Where it lies.
 pub(crate) const FOLDER: &str = "/var/lib/catamaran/first-boot";
+/// The file by which an instance counts as configured.
+const INSTANCE: &str = "instance-id";
 /// Read back at most so much.
 const MOST: u64 = 64 << 20;
 
 /// The instance that this disk was configured as.
 pub(crate) fn instance(root: &Root) -> Option<String> {
-    let text = fs::read_to_string(root.path(&format!("{FOLDER}/instance-id"))).ok()?;
+    let text = fs::read_to_string(root.path(&format!("{FOLDER}/{INSTANCE}"))).ok()?;
     Some(text.trim_end().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// Remembers that this instance is configured, after everything else has reached the disk.
+///
+/// The file gets its name only then. A disk that many write to takes its time for each such wish, so there
+/// are two: one for all that was written, one for the name.
 pub(crate) fn settle(root: &Root, instance: &str) -> Result<(), StepError> {
+    prepare(root)?;
+    let path = root.path(&format!("{FOLDER}/{INSTANCE}"));
+    let staged = files::stage(&path, format!("{instance}\n").as_bytes(), Rights::PRIVATE)?;
     sync(root);
-    write(root, "instance-id", format!("{instance}\n").as_bytes())
+    staged.settle()
 }
 
 /// Brings everything that was written onto the disk: of this machine's own file systems only, since the
@@ -44,20 +52,40 @@ pub(crate) fn sync(root: &Root) {
     }
 }
 
-/// Where the file systems are mounted that keep what is written, each of them once.
+/// Where the file systems are mounted that keep what is written, each of them once. The overlays of our
+/// image keep it in the file system of /var; where that is none of its own, they count themselves.
 fn written_places(mounts: &str) -> Vec<String> {
+    let mounts: Vec<Mounted<'_>> = mounts.lines().filter_map(Mounted::read).collect();
+    let has_var = mounts.iter().any(|mount| mount.place == "/var" && mount.is_on_device());
+    let is_kept = |mount: &&Mounted<'_>| mount.is_on_device() || (mount.kind == "overlay" && !has_var);
     let mut seen = HashSet::new();
-    let place = |line: &str| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let (mount, kind): (Vec<&str>, Vec<&str>) = (mount.split(' ').collect(), kind.split(' ').collect());
+    let kept = mounts.iter().filter(|mount| mount.is_writable).filter(is_kept);
+    kept.filter(|mount| seen.insert(mount.device)).map(|mount| mount.place.to_owned()).collect()
+}
+
+/// A line of mountinfo.
+struct Mounted<'a> {
+    device: &'a str,
+    place: &'a str,
+    kind: &'a str,
+    source: &'a str,
+    is_writable: bool,
+}
+
+impl<'a> Mounted<'a> {
+    /// Names with blanks are written with octal digits, and left out: other mounts of the same are as good.
+    fn read(line: &'a str) -> Option<Self> {
+        let (mount, rest) = line.split_once(" - ")?;
+        let (mount, rest): (Vec<&str>, Vec<&str>) = (mount.split(' ').collect(), rest.split(' ').collect());
         let [_, _, device, _, place, options, ..] = mount[..] else { return None };
-        let [name, source, ..] = kind[..] else { return None };
-        let is_kept =
-            (source.starts_with('/') || name == "overlay") && !options.split(',').any(|one| one == "ro");
-        // Names with blanks are written with octal digits; other mounts of the same are as good.
-        (is_kept && !place.contains('\\') && seen.insert(device.to_owned())).then(|| place.to_owned())
-    };
-    mounts.lines().filter_map(place).collect()
+        let [kind, source, ..] = rest[..] else { return None };
+        let is_writable = !options.split(',').any(|one| one == "ro");
+        (!place.contains('\\')).then_some(Self { device, place, kind, source, is_writable })
+    }
+
+    fn is_on_device(&self) -> bool {
+        self.source.starts_with('/')
+    }
 }
 
 /// Remembers what the platform said, for a boot at which it says nothing.
@@ -116,10 +144,11 @@ fn read(root: &Root, name: &str) -> Option<Vec<u8>> {
     fs::read(path).ok()
 }
 
-/// Writes one of the files; nobody else may look into the folder.
+/// Writes one of the files; nobody else may look into the folder. It is on the disk when [`settle`] or the
+/// kernel has brought it there: without it, a machine that is configured lacks nothing.
 pub(crate) fn write(root: &Root, name: &str, content: &[u8]) -> Result<(), StepError> {
     prepare(root)?;
-    files::write_durably(&root.path(FOLDER).join(name), content, Rights::PRIVATE).map(drop)
+    files::write(&root.path(FOLDER).join(name), content, Rights::PRIVATE).map(drop)
 }
 
 /// Makes the folder, closed to everybody else.
@@ -149,7 +178,8 @@ mod tests {
 29 26 0:30 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw
 ";
 
-        assert_eq!(written_places(mounts), ["/var", "/etc", "/srv/data"]);
+        assert_eq!(written_places(mounts), ["/var", "/srv/data"]);
+        assert_eq!(written_places("70 68 0:42 / / rw - overlay overlay rw,upperdir=/u\n"), ["/"]);
     }
 
     #[test]

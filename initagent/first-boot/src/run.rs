@@ -55,8 +55,9 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome::default();
     let _lock = lock(root, &mut outcome);
-    let detected = platform::detect(&platform_host(root));
-    let provision = provision(root, detected.as_ref(), &mut outcome);
+    let place = platform_host(root);
+    let detected = platform::detect(&place);
+    let provision = provision(root, &place, detected.as_ref(), &mut outcome);
     let Some(mut provision) = provision else {
         outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
         keep_access(machine, &mut outcome);
@@ -191,13 +192,18 @@ fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
 }
 
 /// What the platform says, or said last time if it is silent now.
-fn provision(root: &Root, detected: Option<&Detected>, outcome: &mut Outcome) -> Option<Provision> {
+fn provision(
+    root: &Root,
+    place: &platform::Host,
+    detected: Option<&Detected>,
+    outcome: &mut Outcome,
+) -> Option<Provision> {
     let Some(detected) = detected else {
         "metal".clone_into(&mut outcome.platform);
         return Some(record::kept(root).unwrap_or_default());
     };
     outcome.platform = detected.platform.to_string();
-    match detected.fetch(&platform_host(root), &platform::Web::new(TIMING, seed())) {
+    match detected.fetch(place, &platform::Web::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
             remember(root, &provision, outcome);

@@ -17,6 +17,9 @@ use crate::{
 /// How much may be read of one disk, directories and tables included.
 const READ_BUDGET: u64 = 96 << 20;
 
+/// What is asked of the kernel at once.
+const WINDOW: usize = 16 << 10;
+
 /// A file system on a disk that was attached to configure this machine.
 #[derive(Debug)]
 pub struct Volume<R: Read + Seek> {
@@ -34,7 +37,7 @@ impl<R: Read + Seek> Volume<R> {
     /// Recognises the file system on `source`; `None` when it is neither FAT nor ISO 9660.
     #[must_use]
     pub fn open(source: R) -> Option<Self> {
-        let mut source = ReadOnly { source, budget: READ_BUDGET };
+        let mut source = ReadOnly::new(source);
         if let Some(iso) = is_iso9660(&mut source).then(|| Iso9660::open(&mut source)).flatten() {
             return Some(Self { label: iso.label(), files: Files::Iso(Box::new(iso.over(source))) });
         }
@@ -135,27 +138,70 @@ pub(crate) fn read_at(source: &mut (impl Read + Seek), offset: u64, length: usiz
     Ok(bytes)
 }
 
-/// A source that cannot be written and stops giving when its budget is used up.
+/// A source that cannot be written and stops giving when its budget is used up. It is read by windows: file
+/// systems are asked a byte here and two there, and each question to the kernel takes time.
 pub(crate) struct ReadOnly<R> {
     source: R,
     budget: u64,
+    position: u64,
+    window: Vec<u8>,
+    window_at: u64,
 }
 
-impl<R: Read> Read for ReadOnly<R> {
+impl<R> ReadOnly<R> {
+    fn new(source: R) -> Self {
+        Self { source, budget: READ_BUDGET, position: 0, window: Vec::with_capacity(WINDOW), window_at: 0 }
+    }
+
+    fn spend(&mut self, bytes: u64) -> io::Result<()> {
+        let left = self.budget.checked_sub(bytes);
+        self.budget =
+            left.ok_or_else(|| io::Error::other("the file system makes us read more than it can hold"))?;
+        Ok(())
+    }
+
+    /// What the window holds from here on.
+    fn here(&self) -> &[u8] {
+        let skip = self.position.checked_sub(self.window_at).and_then(|skip| usize::try_from(skip).ok());
+        skip.and_then(|skip| self.window.get(skip..)).unwrap_or_default()
+    }
+}
+
+impl<R: Read + Seek> ReadOnly<R> {
+    fn move_window(&mut self) -> io::Result<()> {
+        self.spend(WINDOW as u64)?;
+        self.window_at = self.position / WINDOW as u64 * WINDOW as u64;
+        self.window.clear();
+        self.source.seek(SeekFrom::Start(self.window_at))?;
+        let read = self.source.by_ref().take(WINDOW as u64).read_to_end(&mut self.window);
+        // What comes after a bad sector may never be asked for.
+        if self.here().is_empty() { read.map(drop) } else { Ok(()) }
+    }
+}
+
+impl<R: Read + Seek> Read for ReadOnly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        // A read costs at least 32 bytes, so that endless one-byte reads end too.
-        self.budget = self
-            .budget
-            .checked_sub(count.max(32) as u64)
-            .ok_or_else(|| io::Error::other("the file system makes us read more than it can hold"))?;
+        // Endless short reads end too.
+        self.spend(32)?;
+        if self.here().is_empty() {
+            self.move_window()?;
+        }
+        let count = self.here().len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.here()[..count]);
+        self.position += count as u64;
         Ok(count)
     }
 }
 
 impl<R: Seek> Seek for ReadOnly<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.source.seek(to)
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(distance) => self.position.checked_add_signed(distance),
+            SeekFrom::End(_) => Some(self.source.seek(to)?),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 

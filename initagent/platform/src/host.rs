@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::{
+    cell::{OnceCell, RefCell},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -22,6 +23,10 @@ const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 pub struct Host {
     root: PathBuf,
     programs: Programs,
+    /// The kernel's command line never changes, but every platform asks for it.
+    command_line: OnceCell<Vec<String>>,
+    /// What was found of disks, until more of them may have come.
+    block_devices: RefCell<Option<Vec<BlockDevice>>>,
 }
 
 /// Whether programs such as modprobe may be run.
@@ -43,13 +48,17 @@ impl Host {
     /// This machine.
     #[must_use]
     pub fn real() -> Self {
-        Self { root: PathBuf::from("/"), programs: Programs::Run }
+        Self::new(PathBuf::from("/"), Programs::Run)
     }
 
     /// A machine whose /sys, /proc, /dev and so on are directories below `root`.
     #[must_use]
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned(), programs: Programs::Leave }
+        Self::new(root.to_owned(), Programs::Leave)
+    }
+
+    fn new(root: PathBuf, programs: Programs) -> Self {
+        Self { root, programs, command_line: OnceCell::new(), block_devices: RefCell::default() }
     }
 
     /// Whether this is a machine and no directory.
@@ -109,18 +118,22 @@ impl Host {
     }
 
     /// The words of the kernel command line, quotes removed.
-    pub(crate) fn command_line(&self) -> Vec<String> {
-        words(&self.text("/proc/cmdline"))
+    pub(crate) fn command_line(&self) -> &[String] {
+        self.command_line.get_or_init(|| words(&self.text("/proc/cmdline")))
     }
 
     /// The last value given to `key=` on the kernel command line.
     pub(crate) fn parameter(&self, key: &str) -> Option<String> {
-        let value_of = |word: String| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
-        self.command_line().into_iter().filter_map(value_of).next_back()
+        let value_of = |word: &String| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
+        self.command_line().iter().filter_map(value_of).next_back()
     }
 
     /// Disks and partitions that have a size, by name.
     pub(crate) fn block_devices(&self) -> Vec<BlockDevice> {
+        self.block_devices.borrow_mut().get_or_insert_with(|| self.find_block_devices()).clone()
+    }
+
+    fn find_block_devices(&self) -> Vec<BlockDevice> {
         let Ok(entries) = self.path("/sys/class/block").read_dir() else { return Vec::new() };
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -169,6 +182,7 @@ impl Host {
         self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
         // It may be done before it has read what a driver that it had just loaded brought to light.
         self.output("/usr/bin/udevadm", &["settle", "--timeout=30"]);
+        self.block_devices.take();
     }
 
     /// What a program of the image prints; `None` when it is missing or fails.
@@ -183,7 +197,8 @@ impl Host {
 
 /// Reads to the end, or fails when there is more than `limit`.
 pub(crate) fn read_all(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // With room for most of them, a short file is read by one question and seen to end by another.
+    let mut bytes = Vec::with_capacity(4096);
     source.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
