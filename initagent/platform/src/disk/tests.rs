@@ -127,6 +127,19 @@ fn a_loop_in_the_fat_ends_with_the_budget() {
     assert!(volume.read("user-data", MAX).is_ok_and(|file| file.unwrap().len() == 9000));
 }
 
+#[test]
+fn a_file_that_begins_before_the_first_cluster_is_no_reason_to_panic() {
+    for cluster in [0, 1, u8::MAX] {
+        let mut image = fat_image("CIDATA", &[("user-data", b"x")]);
+        let entry = image.windows(8).position(|name| name == b"USER-D~1").unwrap();
+        image[entry + 26] = cluster;
+
+        let read = Volume::open(Cursor::new(image)).unwrap().read("user-data", MAX);
+
+        assert!(read.is_err() || read.is_ok_and(|file| file.unwrap().len() <= 1), "{cluster}");
+    }
+}
+
 const MAX: u64 = 16 << 20;
 
 #[test]
