@@ -224,6 +224,10 @@ impl Agent {
     /// Takes in what systemd says; returns whether a batch is due.
     async fn hear(&mut self, news: News) -> bool {
         match news {
+            News::Anew => {
+                self.look_anew().await;
+                true
+            }
             News::Changed { unit, active, sub } => {
                 if let Some(activity) = self.activity.get_mut(&unit) {
                     activity.active = active.unwrap_or_else(|| std::mem::take(&mut activity.active));
@@ -241,6 +245,15 @@ impl Agent {
                 }
                 self.forget_if_down(&unit).await
             }
+        }
+    }
+
+    /// How all units are, since what they did meanwhile was not heard.
+    async fn look_anew(&mut self) {
+        let units: Vec<UnitName> = self.held.keys().chain(&self.leaving).cloned().collect();
+        self.refresh(&units).await;
+        for unit in units {
+            self.forget_if_down(&unit).await;
         }
     }
 

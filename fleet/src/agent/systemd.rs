@@ -1,24 +1,24 @@
 //! systemd over D-Bus: orders out, news in, and no polling.
 //!
 //! Knows the calls of `org.freedesktop.systemd1.Manager` and the two signals that tell how units fare.
-//! Refuses to know why a unit is started. Invariant: news is read all the time, whatever else is asked,
-//! so that a flood of it never blocks an answer.
+//! Refuses to know why a unit is started. Invariants: news is read all the time, whatever else is asked,
+//! so that a flood of it never blocks an answer; it is read in the order in which it was told; and when
+//! the bus or systemd was another one for a while, that is the first news of the new one.
+//!
+//! systemd's own socket would spare the bus its work, but on it systemd signs with its well-known name,
+//! which zbus does not take for a sender.
 
 use std::{collections::HashMap, future::poll_fn, num::NonZeroUsize, task::Poll, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
-use zbus::{
-    Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection, match_rule,
-    message,
-};
+use zbus::{Connection, Message, MessageStream, OwnedObjectPath, Variant, connection};
 
-use crate::model::unit_name::UnitName;
+use crate::{model::unit_name::UnitName, store::etcd::chain};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit";
 const ACTIVATING: &str = "activating";
 /// How long systemd may think about a call; reading all units anew takes it a while.
@@ -26,6 +26,23 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Calls that may be under way at once.
 const AT_ONCE: usize = 64;
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const BUS: &str = "org.freedesktop.DBus";
+/// What the bus passes on: how units are, which jobs ended, and that systemd is another one. Each change
+/// of a unit is told once for what all units have and once, longer, for what the kind has: only the first
+/// is wanted.
+const MATCHES: [&str; 3] = [
+    "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.DBus.Properties',\
+     member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit',\
+     arg0='org.freedesktop.systemd1.Unit'",
+    "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',\
+     member='JobRemoved',path='/org/freedesktop/systemd1'",
+    "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',\
+     member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
+];
+/// Messages that may wait to be read.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// How long to wait before a broken connection is made again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
 
 /// systemd refused or could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +97,8 @@ impl Activity {
 /// What systemd tells unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
+    /// The connection is another one: any news may have been missed.
+    Anew,
     /// A unit's state changed.
     Changed {
         /// The unit.
@@ -98,10 +117,10 @@ pub enum News {
     },
 }
 
-/// A connection to systemd.
+/// A connection to systemd that outlives its other end.
 #[derive(Debug, Clone)]
 pub struct Systemd {
-    connection: Connection,
+    connection: watch::Receiver<Connection>,
 }
 
 /// One row of `ListUnitsByNames`.
@@ -112,59 +131,19 @@ impl Systemd {
     /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
     /// channel.
     pub async fn connect(user: bool) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
-        let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
-        let connection =
-            builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::of("answer on D-Bus"))?;
-        let systemd = Self { connection };
+        let (connection, messages) = dial(user).await?;
+        let (current, connection) = watch::channel(connection);
         let (sender, news) = mpsc::unbounded_channel();
-        let changed = MatchRule::builder()
-            .msg_type(message::Type::Signal)
-            .sender(SERVICE)
-            .interface(PROPERTIES)
-            .member("PropertiesChanged")
-            .path_namespace(UNIT_PATH)
-            .arg(0, UNIT);
-        let job_done = MatchRule::builder()
-            .msg_type(message::Type::Signal)
-            .sender(SERVICE)
-            .interface(MANAGER)
-            .member("JobRemoved")
-            .path(MANAGER_PATH);
-        systemd.forward(changed, unit_changed, sender.clone()).await?;
-        systemd.forward(job_done, job_removed, sender).await?;
-        systemd.call("Subscribe", &()).await?;
-        Ok((systemd, news))
-    }
-
-    async fn forward(
-        &self,
-        rule: match_rule::Builder<'_>,
-        read: fn(&Message) -> Option<News>,
-        sender: mpsc::UnboundedSender<News>,
-    ) -> Result<(), SystemdError> {
-        let rule = rule.build().map_err(SystemdError::of("take a match rule"))?.into_owned();
-        let stream = MessageStream::for_match_rule(rule, &self.connection, NonZeroUsize::new(4096)).await;
-        let mut stream = stream.map_err(SystemdError::of("take a match rule"))?;
-        tokio::spawn(async move {
-            while let Some(message) = stream.next().await {
-                if let Some(news) = message.ok().as_ref().and_then(read)
-                    && sender.send(news).is_err()
-                {
-                    return;
-                }
-            }
-        });
-        Ok(())
+        tokio::spawn(listen(user, messages, current, sender));
+        Ok((Self { connection }, news))
     }
 
     async fn call<B>(&self, method: &'static str, body: &B) -> Result<Message, SystemdError>
     where
         B: serde::Serialize + zbus::Type,
     {
-        self.connection
-            .call_method(Some(SERVICE), MANAGER_PATH, Some(MANAGER), method, body)
-            .await
-            .map_err(SystemdError::of(method))
+        let connection = self.connection.borrow().clone();
+        ask(&connection, method, body).await
     }
 
     /// Makes unit files known, and those in `enable` part of the targets they name.
@@ -235,12 +214,17 @@ impl Systemd {
 
     /// Whether systemd has one of the units in memory, so that its content would survive a new file.
     pub async fn knows_any(&self, units: &[UnitName]) -> Result<bool, SystemdError> {
-        let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
-        let states: [&str; 0] = [];
-        let reply = self.call("ListUnitsByPatterns", &(states.as_slice(), names)).await?;
-        let rows: Vec<Listed> =
-            reply.body().deserialize().map_err(SystemdError::of("list units readably"))?;
-        Ok(!rows.is_empty())
+        for chunk in units.chunks(AT_ONCE) {
+            let asked = chunk.iter().map(|unit| async move { self.call("GetUnit", &unit.as_str()).await });
+            for answer in together(asked.collect()).await {
+                match answer {
+                    Ok(_) => return Ok(true),
+                    Err(error) if error.is_unknown_unit() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// How units are.
@@ -282,13 +266,95 @@ async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     pending.into_iter().filter_map(|(_, output)| output).collect()
 }
 
+async fn ask<B>(connection: &Connection, method: &'static str, body: &B) -> Result<Message, SystemdError>
+where
+    B: serde::Serialize + zbus::Type,
+{
+    connection
+        .call_method(Some(SERVICE), MANAGER_PATH, Some(MANAGER), method, body)
+        .await
+        .map_err(SystemdError::of(method))
+}
+
+/// Connects, so that everything that is told from now on comes out of the stream.
+async fn dial(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
+    let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
+    let connection =
+        builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::of("answer on D-Bus"))?;
+    let mut messages = MessageStream::from(&connection);
+    messages.set_max_queued(QUEUE);
+    for rule in MATCHES {
+        connection
+            .call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule)
+            .await
+            .map_err(SystemdError::of("take a match rule"))?;
+    }
+    ask(&connection, "Subscribe", &()).await?;
+    Ok((connection, messages))
+}
+
+/// Reads what is told for ever, from one connection after the other, as long as somebody wants the news.
+async fn listen(
+    user: bool,
+    mut messages: MessageStream,
+    current: watch::Sender<Connection>,
+    sender: mpsc::UnboundedSender<News>,
+) {
+    loop {
+        while let Some(Ok(message)) = messages.next().await {
+            let news = read(&message);
+            if news == Some(News::Anew) {
+                // What the one before had promised to tell, this one may not know.
+                break;
+            }
+            if news.is_some_and(|news| sender.send(news).is_err()) {
+                return;
+            }
+        }
+        tracing::info!("systemd or its bus is another one; connecting anew");
+        let connection;
+        (connection, messages) = dial_until_answered(user).await;
+        drop(current.send_replace(connection));
+        if sender.send(News::Anew).is_err() {
+            return;
+        }
+    }
+}
+
+async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
+    let (mut pause, most) = AGAIN;
+    loop {
+        match dial(user).await {
+            Ok(answered) => return answered,
+            Err(error) => tracing::debug!(reason = %chain(&error), "systemd does not answer yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(most);
+    }
+}
+
+fn read(message: &Message) -> Option<News> {
+    let header = message.header();
+    match (header.interface()?.as_str(), header.member()?.as_str()) {
+        (PROPERTIES, "PropertiesChanged") => unit_changed(message),
+        (MANAGER, "JobRemoved") => job_removed(message),
+        (BUS, "NameOwnerChanged") => owner_changed(message),
+        _ => None,
+    }
+}
+
+fn owner_changed(message: &Message) -> Option<News> {
+    let body = message.body();
+    let (_, _, new): (&str, &str, &str) = body.deserialize().ok()?;
+    (!new.is_empty()).then_some(News::Anew)
+}
+
 fn unit_changed(message: &Message) -> Option<News> {
     let header = message.header();
     let unit = unit_of_path(header.path()?.as_str())?;
     let body = message.body();
-    let (_, mut changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
-        body.deserialize().ok()?;
-    let mut text = |property: &str| String::try_from(changed.remove(property)?).ok();
+    let (_, changed, _): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) = body.deserialize().ok()?;
+    let text = |property: &str| changed.get(property)?.downcast_ref::<String>().ok();
     let (active, sub) = (text("ActiveState"), text("SubState"));
     (active.is_some() || sub.is_some()).then_some(News::Changed { unit, active, sub })
 }

@@ -418,15 +418,12 @@ impl Node {
         format!("{:x}", self.number % 16).repeat(32)
     }
 
-    /// How much processor time everything inside has used, in seconds.
-    pub(crate) fn cpu(&self) -> f64 {
+    /// Where the kernel keeps the books of a control group inside; the empty path is the whole node.
+    pub(crate) fn control_group(&self, inside: &str) -> PathBuf {
         let folders = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-        let stat = folders
-            .iter()
-            .find_map(|folder| fs::read_to_string(format!("{folder}/{}/cpu.stat", self.name)).ok());
-        let usage =
-            stat.as_deref().and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("usage_usec ")));
-        usage.and_then(|usage| usage.parse::<f64>().ok()).map_or(f64::NAN, |usage| usage / 1e6)
+        let group = |folder: &&str| Path::new(folder).join(&self.name).join("payload").join(inside);
+        let node = folders.iter().find(|folder| Path::new(folder).join(&self.name).exists());
+        group(node.unwrap_or(&folders[0]))
     }
 
     /// Runs a command inside.

@@ -22,6 +22,7 @@ fn one_node_holds_units_of_every_kind() {
 
     kinds_of_units(&cluster, node);
     a_restart_of_the_daemon_touches_no_unit(&cluster, node);
+    systemd_and_the_bus_may_be_others(&cluster, node);
     a_change_replaces_the_unit_in_place(&cluster, node);
     a_restart_order_is_obeyed_once(&cluster, node);
     what_is_wrong_is_told(&cluster, node);
@@ -78,6 +79,28 @@ fn a_restart_of_the_daemon_touches_no_unit(cluster: &Cluster, node: &Node) {
     assert_eq!(node.main_pid("web@1.service"), before);
     assert_eq!(node.shell("cat /run/once"), "ran\n", "what ran to its end is not run again");
     cluster.wait("its units are told again", |_| node.home("db@1.service"));
+}
+
+/// Units that change while nobody can tell are told of afterwards, and orders are obeyed again.
+fn systemd_and_the_bus_may_be_others(cluster: &Cluster, node: &Node) {
+    let daemon = node.main_pid("fleet.service");
+    for (number, other) in ["systemctl daemon-reexec", "kill -KILL $(systemctl show -P MainPID dbus.service)"]
+        .into_iter()
+        .enumerate()
+    {
+        let (lost, new) = (format!("lost@{number}.service"), format!("new@{number}.service"));
+        node.put(&lost, SLEEP, "launched");
+        cluster.wait("it runs", |_| node.home(&lost));
+
+        node.shell(&format!("{other}; systemctl kill --signal=KILL {lost}"));
+
+        cluster.wait("its end is told", |_| node.place(&lost).filter(|(_, active)| active == "failed"));
+        node.put(&new, SLEEP, "launched");
+        cluster.wait("a new one starts", |_| node.home(&new));
+        node.shell(&format!("systemctl kill --signal=KILL {new}"));
+        cluster.wait("its end is heard", |_| node.place(&new).filter(|(_, active)| active == "failed"));
+    }
+    assert_eq!(node.main_pid("fleet.service"), daemon);
 }
 
 fn a_change_replaces_the_unit_in_place(cluster: &Cluster, node: &Node) {
