@@ -33,7 +33,9 @@ pub(crate) fn digital_ocean(scene: &Scene) {
 }
 
 pub(crate) fn config_drive(scene: &Scene) {
-    throw_away(is_configured(clouds::config_drive(scene, &user_data(scene, ""))));
+    let running = is_configured(clouds::config_drive(scene, &user_data(scene, "")));
+    is_told_by_vagrant(&running);
+    throw_away(running);
 }
 
 /// The way the users of the first hour write it.
@@ -113,6 +115,53 @@ fn is_configured(cloud: Cloud) -> Running {
     assert_calm(&running);
     running
 }
+
+/// What Vagrant's guest plugin for CoreOS asks, uploads and starts, in its order, as it does.
+fn is_told_by_vagrant(running: &Running) {
+    let found = run(
+        running,
+        "grep -E 'ID_LIKE=.*coreos.*' /etc/os-release && systemctl -q list-unit-files | grep 'system-cloudinit*' && command -v cloud-init
+         sudo ip link add story0 type dummy
+         sudo /sbin/ip -o -0 addr | grep -v LOOPBACK | awk '{print $2}' | sed 's/://'
+         sudo cat /proc/net/dev | grep -E '^[a-z0-9 ]+:' | awk '{print $1}' | sed 's/://'",
+    );
+    assert_eq!(found.matches("story0\n").count(), 2, "{found}");
+    for (name, document) in [("hostname", VAGRANT_HOSTNAME), ("networks", VAGRANT_NETWORKS)] {
+        let start = format!(
+            "cat >/var/tmp/{name}.yml && sudo systemctl start system-cloudinit@var-tmp-{name}.yml.service"
+        );
+        let output = running.ssh().run_with(&start, document.as_bytes(), PATIENCE).unwrap();
+        assert_eq!(output.code, Some(0), "{name}: {output}");
+    }
+    let said = run(
+        running,
+        "until ip -4 addr show story0 | grep 172.17.8.101/24; do sleep 1; done
+         hostname; . /etc/environment; echo $COREOS_PRIVATE_IPV4",
+    );
+    assert!(said.ends_with("\ncore-01.example.com\n172.17.8.101\n"), "{said}");
+}
+
+const VAGRANT_HOSTNAME: &str = "#cloud-config
+---
+hostname: core-01.example.com
+";
+const VAGRANT_NETWORKS: &str = "#cloud-config
+---
+write_files:
+- path: /etc/environment
+  content: |-
+    COREOS_PUBLIC_IPV4=127.0.0.1
+    COREOS_PRIVATE_IPV4=172.17.8.101
+coreos:
+  units:
+  - name: 50-vagrant1.network
+    runtime: 'no'
+    content: |-
+      [Match]
+      Name=story0
+      [Network]
+      Address=172.17.8.101/24
+";
 
 fn runs_etcd(running: &Running) {
     let said = run(
