@@ -120,6 +120,10 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
         Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
+        Value::Scalar(scalar) if scalar.as_bool().is_some() => {
+            found.push(wrong_type("a list of users", node).key(path));
+            Vec::new()
+        }
         Value::Scalar(_) => node_names(node, found)
             .into_iter()
             .filter_map(|name| person_of(name.value, name.at, &path, found))

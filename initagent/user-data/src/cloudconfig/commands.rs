@@ -72,14 +72,20 @@ fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Optio
         }
         match command(item) {
             Some(line) => body += &(line + "\n"),
-            None => found.push(
-                wrong_type("a command line or a list of its words", item)
-                    .key(fields.child(&format!("{name}[{index}]"))),
-            ),
+            None => found.push(no_command(item).key(fields.child(&format!("{name}[{index}]")))),
         }
     }
     let at = fields.key_at(name)?;
     (!body.is_empty()).then(|| At { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
+}
+
+fn no_command(item: &Node) -> Diagnostic {
+    let diagnostic = wrong_type("a command line or a list of its words", item);
+    match item.value {
+        Value::Mapping(_) => diagnostic
+            .help("put the line into quotes: a colon with a blank behind it means something in YAML"),
+        _ => diagnostic,
+    }
 }
 
 fn command(item: &Node) -> Option<String> {

@@ -134,9 +134,10 @@ impl<'n> Fields<'n> {
         let place = if self.path.is_empty() { "a cloud-config" } else { self.path.as_str() };
         let message = format!("`{}` is not a key of {place}", entry.key);
         let diagnostic = Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
-        match near {
-            Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-            None => diagnostic,
+        match (elsewhere(&self.path, name), near) {
+            (Some(place), _) => diagnostic.help(place),
+            (None, Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),
+            (None, None) => diagnostic,
         }
     }
 
@@ -281,6 +282,20 @@ impl<'n> Fields<'n> {
 }
 
 /// The key that was meant, if one is near.
+/// Where a key belongs that stands one level too high or too low.
+fn elsewhere(path: &str, name: &str) -> Option<String> {
+    let knows = |table: &[Key]| table.iter().any(|key| key.name == name);
+    match path {
+        "" if knows(super::services::COREOS_KEYS) => {
+            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
+        }
+        "coreos" | "flatcar" if knows(super::top_level()) => {
+            Some(format!("it belongs to the top level, without `{path}` above it"))
+        }
+        _ => None,
+    }
+}
+
 fn near(name: &str, table: &[Key]) -> Option<&'static str> {
     let known = table.iter().filter(|key| !matches!(key.support, Support::Refused(_))).map(|key| key.name);
     spelling::nearest(&name.to_ascii_lowercase(), known)

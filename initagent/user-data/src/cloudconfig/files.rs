@@ -123,6 +123,9 @@ pub fn clean_path(path: &str) -> Result<String, &'static str> {
         _ if path.len() > LONGEST_PATH => Err("is too long"),
         _ if path.contains(['\0', '\n']) => Err("has a line break or a zero in it"),
         _ if parts.contains(&"..") => Err("has `..` in it; write where the file really goes"),
+        _ if path.starts_with('~') => {
+            Err("begins with `~`, which only a shell knows; write /home/core, or where it lies")
+        }
         _ if path.ends_with('/') => Err("ends with a slash, but a file is to be written"),
         None => Err("is empty"),
         Some(_) => Ok(format!("/{}", parts.join("/"))),
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn paths_are_made_clean_and_may_not_climb() {
         assert_eq!(clean_path("etc//x/./y").as_deref(), Ok("/etc/x/y"));
-        for bad in ["", "/", "/etc/../etc/shadow", "/a/", "/a\nb", "/a\0"] {
+        for bad in ["", "/", "~/x", "/etc/../etc/shadow", "/a/", "/a\nb", "/a\0"] {
             assert!(clean_path(bad).is_err(), "{bad:?}");
         }
     }

@@ -130,6 +130,16 @@ impl Config {
             ..Self::default()
         };
         let name = if fields.node("coreos").is_some() { "coreos" } else { "flatcar" };
+        if let (Some(_), Some(_), Some(at)) =
+            (fields.node("coreos"), fields.node("flatcar"), fields.key_at("flatcar"))
+        {
+            let message = "`flatcar` is not used, since `coreos` is there too, which means the same";
+            found.push(
+                Diagnostic::error(Code::Conflict, at, message)
+                    .key("flatcar")
+                    .help("write all of it below one"),
+            );
+        }
         let coreos =
             fields.node(name).and_then(|node| Fields::open(node, services::COREOS_KEYS, name, found));
         if let Some(mut coreos) = coreos {

@@ -197,7 +197,8 @@ fn apply(
             settings.set(variable, value.value);
         }
         Rule::Url(variable) => {
-            settings.set(variable, with_scheme(&value.value));
+            let port = if variable.contains("PEER") { 7001 } else { 4001 };
+            settings.set(variable, url_of(&value.value, port));
             note(Diagnostic::note, format!("`{}` is handed on as {variable}", option.name));
         }
         Rule::Authority { trusted, required } => {
@@ -214,13 +215,19 @@ fn apply(
     }
 }
 
-fn with_scheme(address: &str) -> String {
-    if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
+/// etcd 0.4 took a host without a port for its own; etcd 3.5 does not start with one.
+fn url_of(address: &str, port: u16) -> String {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let host = url.split("://").nth(1).unwrap_or_default();
+    let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    if has_port || host.contains('/') { url } else { format!("{url}:{port}") }
 }
 
 fn check_discovery(value: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
     let problem = if !address::is_web(&value.value) {
         "`discovery` is not an http or https address, so etcd will not start"
+    } else if value.value.contains(['<', '>']) {
+        "`discovery` still holds the words of an example; ask for an address of your own once, and write that"
     } else if value.value.contains("/new") {
         "`discovery` asks for a new cluster each time; fetch that address once and write what it answers"
     } else {
@@ -279,7 +286,12 @@ fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
     let mut fields = Fields::open(coreos.node("oem")?, OEM_KEYS, coreos.child("oem"), found)?;
     let mut text =
         |name: &str| fields.text(name, found).map(|text| text.value.replace(['"', '\n', '\\', '$', '`'], ""));
-    let id = text("id")?;
+    let Some(id) = text("id") else {
+        let message = "`oem` has no `id`, so nothing of it is written";
+        let at = coreos.key_at("oem")?;
+        found.push(Diagnostic::error(Code::MissingKey, at, message).key(coreos.child("oem.id")));
+        return None;
+    };
     let mut lines = format!("ID={id}\n");
     for (name, variable, quote) in [
         ("version_id", "VERSION_ID", ""),

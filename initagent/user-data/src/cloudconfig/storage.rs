@@ -163,6 +163,14 @@ fn mount(
     }
     // `[ephemeral0]` and `[ephemeral0, null]` say that a default mount is not wanted: there is none.
     if written.len() < 2 || written[1].is_null() {
+        if written.len() < 2 && !fields[0].starts_with("ephemeral") {
+            let message = "this names no directory, so nothing is mounted";
+            found.push(
+                Diagnostic::warning(Code::NoEffect, item.at, message)
+                    .key(path)
+                    .help("write [ /dev/vdb1, /srv/data ]"),
+            );
+        }
         return None;
     }
     fields[0] = device(&fields[0], aliases);

@@ -3,6 +3,8 @@
 //! Knows which file takes each. Refuses what this image can't honour. Invariant: what is written here
 //! lies beside the image's own settings, in a drop-in where there is one.
 
+use std::net::IpAddr;
+
 use super::fields::{Fields, Key, key, no_effect, translated};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
@@ -106,6 +108,22 @@ fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Vec<String
 }
 
 /// Names or addresses; a bad one is left out.
+/// A name server by its name would have to be asked for at itself.
+fn name_servers(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let mut good = Vec::new();
+    for text in fields.texts("nameservers", found) {
+        let address = text.value.split(['%', '#']).next().unwrap_or_default();
+        if address.parse::<IpAddr>().is_ok() {
+            good.push(text.value);
+        } else {
+            let diagnostic =
+                Diagnostic::error(Code::BadValue, text.at, "this is not an address, such as 192.0.2.53");
+            fields.refuse("nameservers", diagnostic, found);
+        }
+    }
+    good
+}
+
 fn hosts(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<String> {
     let mut good = Vec::new();
     for text in fields.texts(name, found) {
@@ -160,7 +178,7 @@ fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<
     let managed = fields.flag("manage_resolv_conf", found);
     let node = fields.node("resolv_conf")?;
     let mut inner = Fields::open(node, RESOLV_KEYS, fields.child("resolv_conf"), found)?;
-    let servers = hosts(&mut inner, "nameservers", found);
+    let servers = name_servers(&mut inner, found);
     let mut domains = hosts(&mut inner, "searchdomains", found);
     domains.extend(hosts(&mut inner, "domain", found));
     if managed.is_some_and(|managed| !managed.value) {
