@@ -22,6 +22,9 @@ use document::yaml::{Node, Value};
 /// Of documents and scripts; Ignition carries the contents of files and has its own bound.
 const MOST_BYTES: usize = 4 << 20;
 
+/// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
+const UTF_16: &str = "\u{fffd}\u{fffd}";
+
 /// What was handed over.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Handed {
@@ -129,10 +132,10 @@ fn read_part(part: &Part, text: &str, number: u16, facts: &Facts, side: &mut Sid
             add_document(part, text, number, facts, side, found);
         }
         Kind::CloudConfig => add_document(part, text, number, facts, side, found),
-        Kind::Script => side.scripts.push(script(text, number, facts, false, found)),
+        Kind::Script => side.scripts.extend(script(text, number, facts, false, found)),
         Kind::Boothook => {
             let body = text.trim_start().split_once('\n').map_or("", |(_, body)| body);
-            side.scripts.push(script(body, number, facts, true, found));
+            side.scripts.extend(script(body, number, facts, true, found));
         }
         kind => {
             found.push(unreadable(kind, text, whole));
@@ -169,9 +172,24 @@ fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics)
     });
 }
 
-fn script(text: &str, number: u16, facts: &Facts, every_boot: bool, found: &mut Diagnostics) -> PartScript {
+/// A script, unless nothing could run it.
+fn script(
+    text: &str,
+    number: u16,
+    facts: &Facts,
+    every_boot: bool,
+    found: &mut Diagnostics,
+) -> Option<PartScript> {
+    let at = Mark::start_of(number);
     let body = tokens::substitute_text(text, number, &facts.addresses, found);
-    PartScript { body: Secret::new(body.into_bytes()), at: Mark::start_of(number), every_boot }
+    let body = body.trim_start();
+    if !body.starts_with("#!") {
+        let message = "this script does not begin with `#!`, so nothing would run it";
+        found
+            .push(Diagnostic::error(Code::BadValue, at, message).help("write `#!/bin/sh` as its first line"));
+        return None;
+    }
+    Some(PartScript { body: Secret::new(body.as_bytes().to_vec()), at, every_boot })
 }
 
 fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
@@ -186,6 +204,14 @@ fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
         }
         Kind::CloudConfigJsonPatch => {
             refused("JSON patches are not applied here", "use several parts and `merge_how`")
+        }
+        _ if text.starts_with("variant:") => {
+            Diagnostic::error(Code::UnknownFormat, at, "this is Butane's input, not what it makes")
+                .help("run `butane` on it and hand over the JSON")
+        }
+        _ if text.starts_with(UTF_16) => {
+            Diagnostic::error(Code::UnknownFormat, at, "this is UTF-16, or no text at all")
+                .help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
         }
         _ if looks_like_config(text) => Diagnostic::error(
             Code::UnknownFormat,
