@@ -31,10 +31,25 @@ const ASKS: [&str; 5] = [
     "ReserveMemory=512M\nReserveCPU=10%\n",
 ];
 
+/// What one more unit may ask, each of them once more after all the others.
+const KINDS: [(&str, &str); 10] = [
+    ("anywhere", ""),
+    ("apart_from_its_kin", "Conflicts=%p@*.service\n"),
+    ("beside_a_global_unit", "MachineOf=everywhere.service\n"),
+    ("beside_a_unit", "MachineOf=app0@5.service\n"),
+    ("in_a_zone_with_a_disk", "MachineMetadata=\"zone=z2\" \"zone=z3\"\nMachineMetadata=disk=ssd\n"),
+    ("never_seen", "Conflicts=%p.service\nMachineMetadata=zone=z4\n"),
+    ("on_one_machine", "MachineID=9e3779b9\n"),
+    ("preferring_a_disk", "Prefer=disk=ssd\n"),
+    ("spread_over_racks", "SpreadBy=rack\n"),
+    ("with_room", "ReserveMemory=512M\nReserveCPU=10%\n"),
+];
+
 fn machine(number: usize) -> Machine {
     let (zone, disk) = (number % 10, if number.is_multiple_of(3) { "hdd" } else { "ssd" });
+    let rack = number % 200;
     Machine {
-        metadata: parse_metadata(&format!("zone=z{zone},disk={disk}")),
+        metadata: parse_metadata(&format!("zone=z{zone},disk={disk},rack=r{rack}")),
         capacity: Some(Resources { memory_mib: 64 * 1024, cpu_percent: 6400 }),
         ..Machine::new(id(number))
     }
@@ -47,10 +62,13 @@ fn id(number: usize) -> MachineId {
 }
 
 fn unit(number: usize) -> Unit {
-    let name = UnitName::parse(&format!("app{}@{number}.service", number / 1000 % 100)).unwrap();
-    let ask = ASKS[number / 1000 % ASKS.len()];
+    let name = format!("app{}@{number}.service", number / 1000 % 100);
+    unit_asking(&name, ASKS[number / 1000 % ASKS.len()])
+}
+
+fn unit_asking(name: &str, ask: &str) -> Unit {
     let file = UnitFile::parse(&format!("[Service]\nExecStart=/bin/app\n[X-Fleet]\n{ask}")).unwrap();
-    Unit::new(name, file, JobState::Launched)
+    Unit::new(UnitName::parse(name).unwrap(), file, JobState::Launched)
 }
 
 fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
@@ -85,18 +103,34 @@ fn cold(units: &[Unit], count: usize) -> Placement {
 }
 
 fn one_more(placement: &mut Placement, label: &str) {
-    let mut times = Vec::new();
-    let rounds = 1000;
-    for number in 0..rounds {
-        // Of all kinds alike, so that those that keep apart are fewer than the machines.
-        let unit = unit(UNITS + number * 977);
-        let (decisions, time) = timed(|| {
-            placement.set_unit(&unit);
-            placement.decide()
-        });
-        assert_eq!(decisions.len(), 1);
-        times.push(time);
+    // Of all kinds alike, so that those that keep apart are fewer than the machines.
+    let units = (0..1000).map(|number| unit(UNITS + number * 977));
+    report(label, units.map(|unit| time_of(placement, &unit)).collect());
+}
+
+fn one_more_of_each_kind(placement: &mut Placement) {
+    placement.set_unit(&unit_asking("everywhere.service", "Global=true\n"));
+    placement.decide();
+    for (kind, ask) in KINDS {
+        let name = |number: usize| match kind {
+            "never_seen" => format!("{kind}{number}.service"),
+            _ => format!("{kind}@{number}.service"),
+        };
+        let units = (0..200).map(|number| unit_asking(&name(number), ask));
+        report(kind, units.map(|unit| time_of(placement, &unit)).collect());
     }
+}
+
+fn time_of(placement: &mut Placement, unit: &Unit) -> Duration {
+    let (decisions, time) = timed(|| {
+        placement.set_unit(unit);
+        placement.decide()
+    });
+    assert!(decisions.iter().any(|decision| decision.unit == unit.name), "{} has a machine", unit.name);
+    time
+}
+
+fn report(label: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e6;
     println!("placement_one_more_p50_{label} {:.1} us", at(50));
@@ -132,4 +166,5 @@ fn main() {
     let mut placement = cold(&units, UNITS);
     one_more(&mut placement, "at_full_size");
     lose_machines(&mut placement, 100);
+    one_more_of_each_kind(&mut placement);
 }

@@ -10,7 +10,6 @@ pub mod globals;
 pub mod moment;
 pub mod patterns;
 pub mod place;
-pub mod pool;
 pub mod reconcile;
 pub mod rollout;
 pub mod rules;

@@ -1,11 +1,13 @@
 //! Puts units on machines, one event at a time, in memory.
 //!
-//! Knows who runs what, and keeps for each kind of unit a queue of the machines that suit it, so that a
-//! decision costs the same on ten machines and on ten thousand. Refuses to know when a lost machine is
+//! Knows who runs what, and keeps sets of machines by load, by what they say of themselves and by the
+//! kinds of units they suit, one bit a machine, so that a decision on ten thousand machines costs little
+//! more than one on ten. Refuses to know when a lost machine is
 //! to be given up, and how a decision is written down: [`super::converge`] does. The rules are those of
 //! [`super::explain`]. Invariant: among the able machines a unit gets the one with the fewest units, and
 //! of those the one with the smallest ID; a unit that is placed stays until its machine can't keep it.
 
+mod bits;
 mod books;
 mod evict;
 mod index;
@@ -18,28 +20,25 @@ use crate::{
         machine::{Machine, MachineId},
         unit_name::UnitName,
     },
-    plan::{
-        pool::{MachineSlot, UnitSlot},
-        rules::Refusal,
-    },
+    plan::rules::Refusal,
     store::cluster::Unit,
 };
 pub use books::{Decision, Placement, Reason};
+use index::{MachineSlot, UnitSlot};
 
 impl Placement {
     /// Adds a machine, or takes what it says of itself now.
     pub fn set_machine(&mut self, machine: &Machine) {
         let slot = self.machines.set(machine, &mut self.shapes);
         self.refresh_globals(slot);
-        self.shapes.admit(slot, &self.machines);
+        self.shapes.requeue(slot, &self.machines);
         self.doubtful.extend(self.machines.guests(slot).map(|unit| self.units.name(unit).clone()));
         self.freed = true;
     }
 
     /// Marks a machine as lost. What it holds stays there until [`Placement::give_up`].
     pub fn lose_machine(&mut self, id: &MachineId) {
-        if let Some((slot, machine)) = self.machines.lose(id) {
-            self.shapes.expel(slot, &machine);
+        if let Some(slot) = self.machines.lose(id) {
             self.machines.set_globals(slot, &self.units, &[]);
         }
     }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{
-    index::{Machines, ShapeId, Units},
+    index::{Machines, ShapeId, UnitSlot, Units},
     shape::Shapes,
 };
 use crate::{
     model::{machine::MachineId, unit_name::UnitName},
-    plan::{pool::UnitSlot, rules::Refusal},
+    plan::rules::Refusal,
 };
 
 /// Why a unit is scheduled, moved or unscheduled.

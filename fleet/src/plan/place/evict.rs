@@ -6,8 +6,10 @@
 use crate::{
     model::{machine::Resources, unit_name::UnitName},
     plan::{
-        place::books::{Decision, Placement, Reason},
-        pool::{MachineSlot, UnitSlot},
+        place::{
+            books::{Decision, Placement, Reason},
+            index::{MachineSlot, Machines, UnitSlot, Units},
+        },
         rules::Refusal,
     },
 };
@@ -18,31 +20,31 @@ impl Placement {
         if self.shapes.take_stale_spread() {
             self.recount_spread();
         }
-        let unit = &self.units[slot];
-        if unit.requirements.machine_id.is_none() && unit.requirements.peers.is_empty() {
-            return self.shapes.best(&self.machines, unit);
+        if let Some(candidates) = self.bound_to(slot) {
+            return candidates
+                .into_iter()
+                .filter(|&machine| self.refusal_of_guest(slot, machine).is_none())
+                .min_by_key(|&machine| (self.machines.load(machine), self.machines.position(machine)));
         }
-        let candidates = self.bound_to(slot);
-        candidates
-            .into_iter()
-            .filter(|&machine| self.refusal_of_guest(slot, machine).is_none())
-            .min_by_key(|&machine| (self.machines.load(machine), self.machines.rank(machine)))
+        let (machines, units, unit) = (&self.machines, &self.units, &self.units[slot]);
+        let peers = &unit.requirements.peers;
+        let has_peers = |machine| peers.iter().all(|peer| is_on(units, machines, peer, machine));
+        self.shapes.best(machines, unit, has_peers)
     }
 
-    /// The machines that `MachineID=` or `MachineOf=` leave over.
-    fn bound_to(&self, slot: UnitSlot) -> Vec<MachineSlot> {
+    /// The few machines that `MachineID=`, or `MachineOf=` of a unit that is on one machine, leave over.
+    fn bound_to(&self, slot: UnitSlot) -> Option<Vec<MachineSlot>> {
         let wanted = &self.units[slot].requirements;
         if let Some(required) = &wanted.machine_id {
-            return self.machines.named(required);
+            return Some(self.machines.named(required));
         }
-        let placed = wanted.peers.iter().find_map(|peer| {
+        if wanted.peers.iter().any(|peer| self.units.find(peer).is_none()) {
+            return Some(Vec::new());
+        }
+        wanted.peers.iter().find_map(|peer| {
             let peer = self.units.find(peer)?;
-            (!self.units[peer].is_global()).then_some(self.units[peer].at)
-        });
-        match placed {
-            Some(machine) => machine.into_iter().collect(),
-            None => self.machines.all_present().collect(),
-        }
+            (!self.units[peer].is_global()).then(|| self.units[peer].at.into_iter().collect())
+        })
     }
 
     /// Why a machine cannot have a unit, or keep it; the unit itself does not count.
@@ -68,7 +70,9 @@ impl Placement {
         if !wanted.accepts_metadata(&host.metadata) {
             return Some(Refusal::Metadata);
         }
-        if let Some(peer) = wanted.peers.iter().find(|peer| !self.is_on(peer, machine)) {
+        if let Some(peer) =
+            wanted.peers.iter().find(|peer| !is_on(&self.units, &self.machines, peer, machine))
+        {
             return Some(Refusal::PeerElsewhere(peer.clone()));
         }
         if self.machines.is_barred(machine, unit) {
@@ -78,11 +82,6 @@ impl Placement {
             return Some(Refusal::Draining);
         }
         (!self.machines.has_room(machine, unit)).then(|| self.crowding(slot, machine))
-    }
-
-    fn is_on(&self, peer: &str, machine: MachineSlot) -> bool {
-        let Some(peer) = self.units.find(peer) else { return false };
-        self.units[peer].at == Some(machine) || self.machines.globals(machine).contains(&peer)
     }
 
     pub(super) fn runs_global(&self, name: &UnitName, machine: MachineSlot) -> bool {
@@ -192,7 +191,7 @@ impl Placement {
         while decisions.len() < budget as usize {
             let crowded =
                 self.machines.all_present().filter(|slot| !stuck.contains(slot)).max_by_key(|&slot| {
-                    (self.machines.load(slot), std::cmp::Reverse(self.machines.rank(slot)))
+                    (self.machines.load(slot), std::cmp::Reverse(self.machines.position(slot)))
                 });
             let Some(crowded) = crowded else { break };
             match self.relieve(crowded) {
@@ -225,4 +224,9 @@ impl Placement {
         }
         None
     }
+}
+
+fn is_on(units: &Units, machines: &Machines, peer: &str, machine: MachineSlot) -> bool {
+    let Some(peer) = units.find(peer) else { return false };
+    units[peer].at == Some(machine) || machines.globals(machine).contains(&peer)
 }

@@ -18,11 +18,16 @@ use crate::{
     },
     plan::{
         patterns::{PatternId, Patterns, literal_start},
-        pool::{MachineSlot, UnitSlot},
+        place::bits::Bits,
         rules::is_wanted,
     },
     store::cluster::Unit,
 };
+
+/// The number of a machine.
+pub(super) type MachineSlot = u32;
+/// The number of a unit.
+pub(super) type UnitSlot = u32;
 
 /// The number of a shape: units that ask for the same have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -34,16 +39,11 @@ pub(super) trait Shaping {
     fn hold(&mut self, unit: &UnitEntry) -> ShapeId;
     /// A unit of the shape goes.
     fn release(&mut self, shape: ShapeId);
-    /// A machine comes or goes, with its metadata.
-    fn count_values(&mut self, machine: &Machine, by: i32);
     /// Guests are on other metadata than before.
     fn forget_spread(&mut self);
-    /// The machines have other ranks than before.
-    fn forget_pools(&mut self);
+    /// A machine takes its place at this position, before those that were there and behind.
+    fn make_room(&mut self, position: usize);
 }
-
-/// Room between the ranks of neighbours, for machines that join between them.
-const RANK_STEP: u64 = 1 << 32;
 
 /// How many guests of a machine have to do with a pattern.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,8 @@ struct Count {
 #[derive(Debug)]
 struct MachineEntry {
     machine: Machine,
-    rank: u64,
+    /// Its place among all, in the order of IDs.
+    position: usize,
     present: bool,
     load: u32,
     used: Resources,
@@ -122,12 +123,28 @@ impl MachineEntry {
     }
 }
 
+/// The machines of one load.
+#[derive(Debug, Default)]
+struct Level {
+    machines: Bits,
+    count: usize,
+}
+
 /// Every machine that ever held or could hold a unit.
 #[derive(Debug, Default)]
 pub(super) struct Machines {
     entries: Vec<MachineEntry>,
     slots: BTreeMap<MachineId, MachineSlot>,
+    /// The slots in the order of IDs.
+    order: Vec<MachineSlot>,
+    /// Those that take newcomers, room apart: present, and not being emptied.
+    open: Bits,
+    levels: BTreeMap<u32, Level>,
+    /// The present machines by key and value of their metadata.
+    values: HashMap<String, BTreeMap<String, Vec<MachineSlot>>>,
     present: usize,
+    /// Another number whenever a machine is another one than before, load and guests apart.
+    state: u64,
 }
 
 impl Machines {
@@ -141,9 +158,11 @@ impl Machines {
             return slot;
         }
         let slot = MachineSlot::try_from(self.entries.len()).unwrap_or(MachineSlot::MAX);
+        let next = self.slots.range(id.clone()..).next().map(|(_, &next)| self.position(next));
+        let position = next.unwrap_or(self.order.len());
         self.entries.push(MachineEntry {
             machine: Machine::new(id.clone()),
-            rank: 0,
+            position,
             present: false,
             load: 0,
             used: Resources::default(),
@@ -153,66 +172,122 @@ impl Machines {
             counts: Vec::new(),
         });
         self.slots.insert(id.clone(), slot);
-        self.rank_in(slot, shapes);
+        self.make_room(position, shapes);
+        self.order.insert(position, slot);
+        self.enter_level(slot);
         slot
+    }
+
+    fn make_room(&mut self, position: usize, shapes: &mut impl Shaping) {
+        for &behind in &self.order[position..] {
+            self.entries[behind as usize].position += 1;
+        }
+        self.levels.values_mut().for_each(|level| level.machines.make_room(position));
+        self.open.make_room(position);
+        shapes.make_room(position);
+        self.state += 1;
+    }
+
+    fn enter_level(&mut self, slot: MachineSlot) {
+        let entry = &self.entries[slot as usize];
+        let level = self.levels.entry(entry.load).or_default();
+        level.machines.set(entry.position, true);
+        level.count += 1;
+    }
+
+    fn leave_level(&mut self, slot: MachineSlot, load: u32) {
+        let Some(level) = self.levels.get_mut(&load) else { return };
+        level.machines.set(self.entries[slot as usize].position, false);
+        level.count -= 1;
+        if level.count == 0 {
+            self.levels.remove(&load);
+        }
+    }
+
+    /// Changes who is on a machine, and with that its load.
+    fn change<T>(&mut self, slot: MachineSlot, act: impl FnOnce(&mut MachineEntry) -> T) -> T {
+        let entry = &mut self.entries[slot as usize];
+        let before = entry.load;
+        let outcome = act(entry);
+        if entry.load != before {
+            self.leave_level(slot, before);
+            self.enter_level(slot);
+        }
+        outcome
     }
 
     pub(super) fn set(&mut self, machine: &Machine, shapes: &mut impl Shaping) -> MachineSlot {
         let slot = self.slot_or_lost(&machine.id, shapes);
         let entry = &mut self.entries[slot as usize];
-        if entry.present {
-            shapes.count_values(&entry.machine, -1);
-        } else {
-            self.present += 1;
+        if entry.present && entry.machine == *machine {
+            return slot;
         }
-        entry.present = true;
-        shapes.count_values(machine, 1);
         if !entry.guests.is_empty() && entry.machine.metadata != machine.metadata {
             shapes.forget_spread();
         }
+        self.withdraw(slot);
+        let entry = &mut self.entries[slot as usize];
+        entry.present = true;
         entry.machine = machine.clone();
+        self.open.set(entry.position, !machine.draining);
+        for (key, value) in &machine.metadata {
+            self.values.entry(key.clone()).or_default().entry(value.clone()).or_default().push(slot);
+        }
+        self.present += 1;
         slot
     }
 
-    pub(super) fn lose(&mut self, id: &MachineId) -> Option<(MachineSlot, Machine)> {
-        let slot = self.slot(id)?;
+    pub(super) fn lose(&mut self, id: &MachineId) -> Option<MachineSlot> {
+        let slot = self.slot(id).filter(|&slot| self.is_present(slot))?;
+        self.withdraw(slot);
+        Some(slot)
+    }
+
+    /// Takes a machine out of everything that is asked of present ones.
+    fn withdraw(&mut self, slot: MachineSlot) {
+        self.state += 1;
         let entry = &mut self.entries[slot as usize];
-        if !entry.present {
-            return None;
+        if !std::mem::take(&mut entry.present) {
+            return;
         }
-        entry.present = false;
         self.present -= 1;
-        Some((slot, entry.machine.clone()))
-    }
-
-    /// Ranks keep the order of IDs; where there is no room left between two, all are dealt anew.
-    fn rank_in(&mut self, slot: MachineSlot, shapes: &mut impl Shaping) {
-        let id = self.entries[slot as usize].machine.id.clone();
-        let rank_of = |found: Option<(&MachineId, &MachineSlot)>| {
-            found.map(|(_, &slot)| self.entries[slot as usize].rank)
-        };
-        let below = rank_of(self.slots.range(..id.clone()).next_back());
-        let above = rank_of(self.slots.range((Bound::Excluded(id), Bound::Unbounded)).next());
-        let rank = match (below, above) {
-            (None, None) => 1 << 62,
-            (Some(below), None) => below.saturating_add(RANK_STEP),
-            (None, Some(above)) => above.saturating_sub(RANK_STEP),
-            (Some(below), Some(above)) => below.midpoint(above),
-        };
-        if rank == 0 || Some(rank) == below || Some(rank) == above {
-            self.deal_ranks();
-            shapes.forget_pools();
-        } else {
-            self.entries[slot as usize].rank = rank;
+        self.open.set(entry.position, false);
+        for (key, value) in &entry.machine.metadata {
+            let Some(values) = self.values.get_mut(key) else { continue };
+            let Some(having) = values.get_mut(value) else { continue };
+            having.retain(|&other| other != slot);
+            if having.is_empty() {
+                values.remove(value);
+            }
         }
     }
 
-    fn deal_ranks(&mut self) {
-        let mut rank = 1_u64 << 48;
-        for &slot in self.slots.values() {
-            self.entries[slot as usize].rank = rank;
-            rank += RANK_STEP;
-        }
+    /// Another number whenever a machine is another one than before, load and guests apart.
+    pub(super) fn state(&self) -> u64 {
+        self.state
+    }
+
+    /// The machines that take newcomers, room apart.
+    pub(super) fn open(&self) -> &Bits {
+        &self.open
+    }
+
+    /// The values that present machines have of a key.
+    pub(super) fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.values.get(key).into_iter().flat_map(BTreeMap::keys).map(String::as_str)
+    }
+
+    /// The present machines that have this value of a key.
+    pub(super) fn having(&self, key: &str, value: &str) -> Bits {
+        let mut having = Bits::default();
+        let slots = self.values.get(key).and_then(|values| values.get(value));
+        slots.into_iter().flatten().for_each(|&slot| having.set(self.position(slot), true));
+        having
+    }
+
+    /// Of these machines the least loaded first, and of equals the one of the smallest ID.
+    pub(super) fn by_load<'a>(&'a self, among: &'a Bits) -> impl Iterator<Item = MachineSlot> + 'a {
+        self.levels.values().flat_map(|level| level.machines.both(among)).map(|position| self.order[position])
     }
 
     pub(super) fn id(&self, slot: MachineSlot) -> &MachineId {
@@ -256,8 +331,9 @@ impl Machines {
         self.entries[slot as usize].load
     }
 
-    pub(super) fn rank(&self, slot: MachineSlot) -> u64 {
-        self.entries[slot as usize].rank
+    /// The place of a machine among all, in the order of IDs.
+    pub(super) fn position(&self, slot: MachineSlot) -> usize {
+        self.entries[slot as usize].position
     }
 
     pub(super) fn used(&self, slot: MachineSlot) -> Resources {
@@ -288,34 +364,37 @@ impl Machines {
     }
 
     pub(super) fn take_in(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
-        let machine = &mut self.entries[slot as usize];
-        machine.guests.push(unit);
-        machine.count(entry, 1);
+        self.change(slot, |machine| {
+            machine.guests.push(unit);
+            machine.count(entry, 1);
+        });
     }
 
     pub(super) fn let_go(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
-        let machine = &mut self.entries[slot as usize];
-        machine.guests.retain(|&guest| guest != unit);
-        machine.count(entry, -1);
+        self.change(slot, |machine| {
+            machine.guests.retain(|&guest| guest != unit);
+            machine.count(entry, -1);
+        });
     }
 
     /// Has a machine run these global units instead of those it ran.
     pub(super) fn set_globals(&mut self, slot: MachineSlot, units: &Units, wanted: &[UnitSlot]) {
-        let machine = &mut self.entries[slot as usize];
-        for unit in std::mem::take(&mut machine.globals) {
-            machine.count(&units[unit], -1);
-        }
-        let mut lacks = false;
-        for &unit in wanted {
-            let entry = &units[unit];
-            if machine.bars(entry) {
-                lacks = true;
-            } else {
-                machine.count(entry, 1);
-                machine.globals.push(unit);
+        self.change(slot, |machine| {
+            for unit in std::mem::take(&mut machine.globals) {
+                machine.count(&units[unit], -1);
             }
-        }
-        machine.lacks_globals = lacks;
+            let mut lacks = false;
+            for &unit in wanted {
+                let entry = &units[unit];
+                if machine.bars(entry) {
+                    lacks = true;
+                } else {
+                    machine.count(entry, 1);
+                    machine.globals.push(unit);
+                }
+            }
+            machine.lacks_globals = lacks;
+        });
     }
 
     pub(super) fn lacks_globals(&self, slot: MachineSlot) -> bool {
