@@ -1,6 +1,6 @@
 //! `validate` and `plan`: what a run would say and do, on any machine, without doing it.
 //!
-//! Knows files. Refuses to know this machine: addresses stand as their tokens. Invariant: nothing is
+//! Knows files, of user-data and of network configuration. Refuses to know this machine: addresses stand as their tokens. Invariant: nothing is
 //! written.
 
 use std::fs::File;
@@ -11,6 +11,9 @@ use document::caret::{self, Excerpts};
 use document::diagnostic::Severity;
 use serde_json::json;
 use user_data::container::References;
+use user_data::network;
+use user_data::part::Part;
+use user_data::payload::{self, Kind};
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
 use user_data::reading::{self, Handed, Reading};
@@ -119,6 +122,12 @@ fn read(file: &Path) -> io::Result<Reading> {
         return Err(io::Error::other(format!("it is larger than {MOST} bytes")));
     }
     let facts = Facts { addresses: Addresses::placeholders(), ..Facts::default() };
-    let user = facts::unpack(&file.display().to_string(), &bytes, References::none());
-    Ok(reading::read(&Handed { user, ..Handed::default() }, &facts))
+    let name = file.display().to_string();
+    // What lies beside user-data as `network-config` has no first line that would say so.
+    let handed = if payload::detect(&bytes) == Kind::Unknown && network::is_config(&bytes) {
+        Handed { network: Some(Part::whole(name, bytes)), ..Handed::default() }
+    } else {
+        Handed { user: facts::unpack(&name, &bytes, References::none()), ..Handed::default() }
+    };
+    Ok(reading::read(&handed, &facts))
 }

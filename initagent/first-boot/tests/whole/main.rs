@@ -4,6 +4,7 @@
 
 mod apply;
 mod disks;
+mod judge;
 mod machine;
 mod run;
 mod way_in;

@@ -19,7 +19,7 @@ use document::yaml::{Node, Value};
 
 use super::{add, resource};
 
-const NO_LUKS: &str = "encrypted volumes are not set up here; make one in a unit with `systemd-cryptsetup`";
+const NO_LUKS: &str = "the image holds no cryptsetup; use a disk that its platform encrypts";
 const STORAGE_KEYS: &[Key] = &[
     key("directories"),
     key("disks"),
@@ -27,7 +27,7 @@ const STORAGE_KEYS: &[Key] = &[
     key("filesystems"),
     key("links"),
     refused("luks", NO_LUKS),
-    refused("raid", "software RAID is not set up here; make it in a unit with `mdadm`"),
+    refused("raid", "the image holds no mdadm; use a disk that its platform mirrors"),
 ];
 const FILE_KEYS: &[Key] =
     &[key("path"), key("overwrite"), key("contents"), key("append"), key("mode"), key("user"), key("group")];

@@ -33,6 +33,18 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
     [version_1::tables(), version_2::tables(), openstack::tables()].concat()
 }
 
+/// Whether this is a network configuration and nothing else, so that it can be judged as one.
+#[must_use]
+pub fn is_config(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(payload::without_bom(content));
+    let Some(document) = yaml::parse(&text, 0, &mut Diagnostics::default()) else { return false };
+    let has = |name: &str| entry(&document, name).is_some();
+    let is_wrapped =
+        matches!(&document.value, Value::Mapping(entries) if entries.len() == 1) && has("network");
+    let kinds = ["config", "ethernets", "bonds", "bridges", "vlans", "wifis"];
+    is_wrapped || (has("version") && kinds.iter().any(|kind| has(kind))) || (has("links") && has("networks"))
+}
+
 /// Plans a configuration: units of networkd, then its restart.
 #[must_use]
 pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
