@@ -330,7 +330,6 @@ impl Agent {
         self.metrics.did(Task::Batch, 1);
         self.carry_out(tasks).await;
         self.write_journal();
-        self.fence.cover(&self.systemd, &self.wanted, &self.held).await;
     }
 
     async fn carry_out(&mut self, mut tasks: Batch) {
@@ -352,6 +351,8 @@ impl Agent {
             let outcome = self.systemd.restart(unit).await;
             self.note(unit, "restart", JobState::Launched, outcome, Task::Start);
         }
+        // Whoever runs is guarded before, even if this process ends here.
+        self.fence.cover(&self.systemd, &self.wanted, &self.held).await;
         self.start(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();
         self.refresh(&touched).await;

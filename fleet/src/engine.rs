@@ -333,19 +333,7 @@ impl Engine {
 
     /// Removes what nothing needs any more.
     async fn sweep(&self, created: i64) {
-        let (files, strays) = self.store.look(|picture| {
-            let strays = picture
-                .strays()
-                .map(|(unit, machine, revision)| writes::remove_stray(unit, machine, revision));
-            let admissions =
-                picture.old_admissions().map(|(unit, machine)| writes::remove_admission(unit, machine));
-            let strays: Vec<Write> = strays.chain(admissions).collect();
-            (picture.unused_files(), strays)
-        });
-        for (hash, revision) in files {
-            self.settle(&writes::remove_file(hash, revision), created).await;
-        }
-        for write in strays {
+        for write in self.store.look(writes::sweep) {
             self.settle(&write, created).await;
         }
     }

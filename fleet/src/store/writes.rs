@@ -10,7 +10,7 @@ use crate::{
         machine::MachineId,
         requirements::Requirements,
         state::{DesiredState, JobState},
-        unit_file::{UnitFile, UnitHash},
+        unit_file::UnitFile,
         unit_name::UnitName,
     },
     plan::{place::Decision, rollout::Step},
@@ -271,25 +271,23 @@ pub fn as_leader(mut write: Write, created: i64) -> Write {
     write
 }
 
-/// Removes an admission to a content that is not being rolled out any more.
+/// Removes what nothing needs any more, each by itself: files that no unit and no machine has, leftover
+/// assignments, and admissions to contents that are not being rolled out any more.
 #[must_use]
-pub fn remove_admission(unit: &UnitName, machine: &MachineId) -> Write {
-    let key = Key::Admission(machine.clone(), unit.clone());
-    Write { when: Vec::new(), then: vec![Operation::Delete(key)] }
-}
-
-/// Removes a leftover assignment.
-#[must_use]
-pub fn remove_stray(unit: &UnitName, machine: &MachineId, revision: i64) -> Write {
-    let key = Key::Assignment(machine.clone(), unit.clone());
-    Write { when: vec![Condition::Unchanged(key.clone(), revision)], then: vec![Operation::Delete(key)] }
-}
-
-/// Removes a file that nothing refers to.
-#[must_use]
-pub fn remove_file(hash: UnitHash, revision: i64) -> Write {
-    let key = Key::File(hash);
-    Write { when: vec![Condition::Unchanged(key.clone(), revision)], then: vec![Operation::Delete(key)] }
+pub fn sweep(picture: &Picture) -> Vec<Write> {
+    let unchanged = |key: Key, revision| Write {
+        when: vec![Condition::Unchanged(key.clone(), revision)],
+        then: vec![Operation::Delete(key)],
+    };
+    let files = picture.unused_files().into_iter().map(|(hash, revision)| (Key::File(hash), revision));
+    let strays = picture
+        .strays()
+        .map(|(unit, machine, revision)| (Key::Assignment(machine.clone(), unit.clone()), revision));
+    let admissions = picture.old_admissions().map(|(unit, machine)| {
+        let key = Key::Admission(machine.clone(), unit.clone());
+        Write { when: Vec::new(), then: vec![Operation::Delete(key)] }
+    });
+    files.chain(strays).map(|(key, revision)| unchanged(key, revision)).chain(admissions).collect()
 }
 
 /// Ticks off an order.
