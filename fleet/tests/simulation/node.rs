@@ -1,0 +1,330 @@
+//! A machine: engine and agent as they are, processes and power pretended.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleet::{
+    model::{
+        machine::{Machine, MachineId, Resources, parse_metadata},
+        state::JobState,
+        unit_name::UnitName,
+    },
+    plan::{
+        converge::{Caution, Converger},
+        moment::Moment,
+        reconcile::{Duties, Held, batch},
+    },
+    store::{
+        keys::{DEFAULT_PREFIX, Key, Keys},
+        picture::Picture,
+        records::{PresenceRecord, StateRecord},
+        registry::Change,
+        writes::{self, Write},
+    },
+};
+
+use crate::{dice::Dice, store::Store};
+
+pub(crate) const TTL: Duration = Duration::from_secs(10);
+
+/// One machine: what its fleetd knows, and what its systemd runs.
+#[expect(clippy::struct_excessive_bools, reason = "each can be true without the others")]
+pub(crate) struct Node {
+    pub(crate) number: usize,
+    pub(crate) id: MachineId,
+    machine: Machine,
+    boot: u32,
+    pub(crate) powered: bool,
+    /// Whether it reaches the store.
+    pub(crate) linked: bool,
+    pub(crate) frozen_until: Moment,
+    pub(crate) renewed: Moment,
+    registered: bool,
+    pub(crate) picture: Picture,
+    heard: bool,
+    duties: Duties,
+    mind: Option<(Converger, i64)>,
+    pub(crate) running: BTreeMap<UnitName, Held>,
+    /// The units that systemd's own guard stops when it is not wound up in time.
+    guarded: BTreeSet<UnitName>,
+    steady_since: Moment,
+    /// How far its clock is ahead of the store's.
+    pub(crate) ahead: Duration,
+    told: BTreeMap<UnitName, Vec<u8>>,
+}
+
+impl Node {
+    pub(crate) fn new(number: usize, dice: &mut Dice) -> Self {
+        let id = MachineId::parse(&format!("m{number:03}")).unwrap();
+        let machine = Machine {
+            metadata: parse_metadata(&format!("zone=z{}", number % 3)),
+            capacity: dice.chance(30).then_some(Resources { memory_mib: 1000, cpu_percent: 0 }),
+            ..Machine::new(id.clone())
+        };
+        Self {
+            number,
+            duties: Duties::of(id.clone()),
+            id,
+            machine,
+            boot: 0,
+            powered: true,
+            linked: true,
+            frozen_until: Moment::START,
+            renewed: Moment::START,
+            registered: false,
+            picture: Picture::of(Keys::under(DEFAULT_PREFIX)),
+            heard: false,
+            mind: None,
+            running: BTreeMap::new(),
+            guarded: BTreeSet::new(),
+            steady_since: Moment::START,
+            ahead: Duration::from_secs(dice.roll(1000) as u64),
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// What its own clock says. It never goes back, but runs up to a twentieth fast, and jumps.
+    pub(crate) fn clock(&self, now: Moment) -> Moment {
+        let drift = now.since(Moment::START) * u32::try_from(self.number % 6).unwrap() / 100;
+        now + self.ahead + drift
+    }
+
+    pub(crate) fn awake(&self, now: Moment) -> bool {
+        self.powered && self.frozen_until <= now
+    }
+
+    /// Its processes end; with the power, units end too.
+    pub(crate) fn restart(&mut self, power_cut: bool) {
+        if power_cut {
+            self.running.clear();
+            self.guarded.clear();
+            self.boot += 1;
+        }
+        self.picture = Picture::of(Keys::under(DEFAULT_PREFIX));
+        self.duties = Duties::of(self.id.clone());
+        self.heard = false;
+        self.registered = false;
+        self.mind = None;
+        self.told.clear();
+    }
+
+    /// Hears what happened since it last did, or everything if that is gone.
+    pub(crate) fn listen(&mut self, store: &Store, now: Moment) {
+        if !(self.linked && store.up) {
+            self.heard = false;
+            return;
+        }
+        let mut changes = Vec::new();
+        let last = self.picture.cluster().revision;
+        if last == 0 || last < store.compacted {
+            assert!(self.picture.reset(&store.everything(), store.revision).is_empty());
+            changes.push(Change::Everything);
+        } else {
+            for event in store.since(last) {
+                self.picture.apply(event, &mut changes).unwrap();
+            }
+            self.picture.reach(store.revision);
+        }
+        if !std::mem::replace(&mut self.heard, true) {
+            self.steady_since = now;
+            if let Some((mind, _)) = &mut self.mind {
+                mind.interrupted(now);
+            }
+        }
+        for change in &changes {
+            self.duties.observe(self.picture.cluster(), change);
+            if let Some((mind, _)) = &mut self.mind {
+                mind.observe(self.picture.cluster(), change, now);
+            }
+        }
+    }
+
+    pub(crate) fn keep_lease(&mut self, store: &mut Store, now: Moment) {
+        if !(self.linked && store.up) {
+            return;
+        }
+        let lease = 2 * self.number;
+        let clock = self.clock(now);
+        if self.registered && store.leases.contains_key(&lease) {
+            store.leases.insert(lease, now + TTL);
+            self.renewed = clock;
+            return;
+        }
+        store.leases.insert(lease, now + TTL);
+        self.renewed = clock;
+        let record = PresenceRecord { machine: self.machine.clone(), boot: self.boot.to_string() };
+        let write = Write { when: Vec::new(), then: vec![writes::presence(&record)] };
+        self.registered = store.commit(&write, self.number) == Some(true);
+        self.listen(store, clock);
+        // What an earlier process said and did not take back is taken back now.
+        let spoken = self.picture.cluster().states.iter().filter(|(_, states)| states.contains_key(&self.id));
+        self.told = spoken.map(|(unit, _)| (unit.clone(), Vec::new())).collect();
+    }
+
+    pub(crate) fn lead(&mut self, store: &mut Store, caution: Caution, now: Moment) {
+        let lease = 2 * self.number + 1;
+        if self.mind.is_some() {
+            if store.leases.contains_key(&lease) && self.linked && store.up {
+                store.leases.insert(lease, now + TTL / 2);
+            }
+            return;
+        }
+        if !self.heard || !self.registered || self.picture.leader().is_some() {
+            return;
+        }
+        store.leases.insert(lease, now + TTL / 2);
+        if store.commit(&writes::claim_leadership(&self.id), self.number) == Some(true) {
+            let mut mind = Converger::new(caution, self.steady_since);
+            let (created, clock) = (store.revision, self.clock(now));
+            self.listen(store, clock);
+            mind.observe(self.picture.cluster(), &Change::Everything, clock);
+            self.mind = Some((mind, created));
+        }
+    }
+
+    pub(crate) fn decide(&mut self, store: &mut Store, dice: &mut Dice, now: Moment, brakes: &mut usize) {
+        let Some((mind, created)) = &mut self.mind else { return };
+        let created = *created;
+        if !self.heard {
+            return;
+        }
+        let plan = mind.plan(self.picture.cluster(), now);
+        *brakes += usize::from(plan.brake.is_some());
+        let decisions =
+            plan.decisions.iter().map(|decision| (&decision.unit, writes::decision(&self.picture, decision)));
+        let steps = plan.rollout.iter().map(|step| (step.unit(), writes::rollout_step(&self.picture, step)));
+        let wishes: Vec<(UnitName, Option<Write>)> =
+            decisions.chain(steps).map(|(unit, write)| (unit.clone(), write)).collect();
+        let mut lost = false;
+        for (unit, write) in wishes {
+            // Sometimes a write gets lost, or its answer does.
+            let outcome = match write {
+                Some(_) if dice.chance(3) => None,
+                Some(write) => store.commit(&writes::as_leader(write, created), self.number),
+                None => Some(false),
+            };
+            if outcome != Some(true) {
+                mind.observe(self.picture.cluster(), &Change::Unit(unit), now);
+            }
+            lost |= outcome == Some(false);
+        }
+        let leads =
+            store.data.get(&store.keys.path(&Key::Leader)).is_some_and(|stored| stored.created == created);
+        if lost && !leads {
+            self.mind = None;
+        }
+    }
+
+    /// Removes what nothing needs, now and then.
+    pub(crate) fn sweep(&self, store: &mut Store, dice: &mut Dice) {
+        let Some((_, created)) = self.mind.as_ref().filter(|_| self.heard && dice.chance(5)) else { return };
+        for write in writes::sweep(&self.picture) {
+            if !dice.chance(3) {
+                store.commit(&writes::as_leader(write, *created), self.number);
+            }
+        }
+    }
+
+    /// What the agent does: fence first, then duties.
+    pub(crate) fn work(&mut self, store: &mut Store, now: Moment) {
+        let silent = now.since(self.renewed);
+        if silent >= TTL * 2 / 3 {
+            let cluster = self.picture.cluster();
+            for (unit, held) in &mut self.running {
+                if cluster.units.get(unit).is_some_and(|unit| unit.requirements.fence) {
+                    held.job = JobState::Loaded;
+                }
+            }
+        }
+        if !(self.registered && self.heard && silent < TTL) {
+            return;
+        }
+        let cluster = self.picture.cluster();
+        let me = cluster.machines.get(&self.id).unwrap_or(&self.machine);
+        let wanted = self.duties.wanted(cluster, me, &self.running);
+        let tasks = batch(&wanted, &self.running);
+        for unit in tasks.unload {
+            self.running.remove(&unit);
+        }
+        for unit in tasks.load {
+            let (hash, restarts) = (wanted[&unit].file.hash(), wanted[&unit].restarts);
+            self.running.insert(unit, Held { hash, job: JobState::Loaded, restarts });
+        }
+        let guarded = wanted.iter().filter(|(unit, wish)| wish.fence && self.running.contains_key(*unit));
+        self.guarded = guarded.map(|(unit, _)| unit.clone()).collect();
+        let mut refused = false;
+        for (units, job) in [(tasks.stop, JobState::Loaded), (tasks.start, JobState::Launched)] {
+            for unit in units {
+                let wish = &wanted[&unit];
+                if job == JobState::Launched && wish.fence && !wish.global {
+                    let record = record(Held { hash: wish.file.hash(), job, restarts: wish.restarts });
+                    if store.commit(&writes::intent(&self.id, &unit, &record), self.number) != Some(true) {
+                        refused = true;
+                        continue;
+                    }
+                    self.told.insert(unit.clone(), fleet::store::records::encode(&record));
+                }
+                let held = self.running.get_mut(&unit).unwrap();
+                (held.job, held.restarts) = (job, wanted[&unit].restarts);
+            }
+        }
+        for unit in tasks.restart {
+            self.running.get_mut(&unit).unwrap().restarts = wanted[&unit].restarts;
+        }
+        assert!(refused || batch(&wanted, &self.running).is_empty(), "a batch leaves nothing to do");
+    }
+
+    /// What systemd's guard does, whether the daemon works, is frozen, or was restarted and knows nothing.
+    pub(crate) fn guard(&mut self, now: Moment) {
+        if self.clock(now).since(self.renewed) < TTL * 2 / 3 {
+            return;
+        }
+        for unit in &self.guarded {
+            if let Some(held) = self.running.get_mut(unit) {
+                held.job = JobState::Loaded;
+            }
+        }
+    }
+
+    pub(crate) fn tell(&mut self, store: &mut Store) {
+        if !(self.linked && self.registered) {
+            return;
+        }
+        let gone = self
+            .told
+            .keys()
+            .filter(|unit| !self.running.contains_key(*unit))
+            .map(|unit| (unit.clone(), None));
+        let now = self.running.iter().map(|(unit, held)| (unit.clone(), Some(record(*held))));
+        let news: Vec<_> = gone.chain(now).collect();
+        for (unit, record) in news {
+            let operation = writes::state(&self.id, &unit, record.as_ref());
+            let value = record.as_ref().map(fleet::store::records::encode);
+            if self.told.get(&unit) == value.as_ref() {
+                continue;
+            }
+            let write = Write { when: Vec::new(), then: vec![operation] };
+            if store.commit(&write, self.number) == Some(true) {
+                match value {
+                    Some(value) => self.told.insert(unit, value),
+                    None => self.told.remove(&unit),
+                };
+            }
+        }
+    }
+}
+
+fn record(held: Held) -> StateRecord {
+    let active = if held.job == JobState::Launched { "active" } else { "inactive" };
+    StateRecord {
+        hash: held.hash,
+        job: held.job,
+        load: "loaded".to_owned(),
+        active: active.to_owned(),
+        sub: "running".to_owned(),
+        restarts: held.restarts,
+        error: String::new(),
+    }
+}

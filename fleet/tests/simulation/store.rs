@@ -1,0 +1,149 @@
+//! A store that can be away, forgets its history and lets leases end.
+
+use std::collections::BTreeMap;
+
+use fleet::{
+    plan::moment::Moment,
+    store::{
+        keys::{DEFAULT_PREFIX, Key, Keys},
+        picture::Event,
+        writes::{Condition, Life, Operation, Write},
+    },
+};
+
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub(crate) value: Vec<u8>,
+    pub(crate) created: i64,
+    pub(crate) changed: i64,
+    lease: Option<usize>,
+}
+
+/// What etcd does, as far as fleet relies on it.
+pub(crate) struct Store {
+    pub(crate) keys: Keys,
+    pub(crate) data: BTreeMap<String, Stored>,
+    pub(crate) revision: i64,
+    pub(crate) log: Vec<Event>,
+    /// Events below this revision were compacted away.
+    pub(crate) compacted: i64,
+    /// When each lease ends; machine `n` has lease `2n`, its engine `2n + 1`.
+    pub(crate) leases: BTreeMap<usize, Moment>,
+    pub(crate) up: bool,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self {
+            keys: Keys::under(DEFAULT_PREFIX),
+            data: BTreeMap::new(),
+            revision: 1,
+            log: Vec::new(),
+            compacted: 0,
+            leases: BTreeMap::new(),
+            up: true,
+        }
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        let find = |key: &Key| self.data.get(&self.keys.path(key));
+        match condition {
+            Condition::Absent(key) => find(key).is_none(),
+            Condition::Present(key) => find(key).is_some(),
+            Condition::Unchanged(key, revision) => {
+                find(key).is_some_and(|stored| stored.changed == *revision)
+            }
+            Condition::SameLife(key, created) => find(key).is_some_and(|stored| stored.created == *created),
+        }
+    }
+
+    /// `None` when the store is away; otherwise whether the conditions held.
+    pub(crate) fn commit(&mut self, write: &Write, writer: usize) -> Option<bool> {
+        if !self.up {
+            return None;
+        }
+        if !write.when.iter().all(|condition| self.holds(condition)) {
+            return Some(false);
+        }
+        self.revision += 1;
+        for operation in &write.then {
+            match operation {
+                Operation::Put(key, value, life) => {
+                    let lease = match life {
+                        Life::Unlimited => None,
+                        Life::OfMachine => Some(2 * writer),
+                        Life::OfLeader => Some(2 * writer + 1),
+                    };
+                    if lease.is_some_and(|lease| !self.leases.contains_key(&lease)) {
+                        continue;
+                    }
+                    self.put(self.keys.path(key), value.clone(), lease);
+                }
+                Operation::Delete(key) => self.delete(&self.keys.path(key)),
+            }
+        }
+        Some(true)
+    }
+
+    /// As several commands at once are committed: the unit files they bring are guarded by nothing.
+    pub(crate) fn commit_among_others(&mut self, write: &Write, writer: usize) {
+        let is_file = |operation: &Operation| matches!(operation, Operation::Put(Key::File(_), ..));
+        let (files, then) = write.then.iter().cloned().partition(is_file);
+        self.commit(&Write { when: Vec::new(), then: files }, writer);
+        self.commit(&Write { when: write.when.clone(), then }, writer);
+    }
+
+    fn put(&mut self, key: String, value: Vec<u8>, lease: Option<usize>) {
+        let revision = self.revision;
+        let created = self.data.get(&key).map_or(revision, |stored| stored.created);
+        self.log.push(Event { key: key.clone().into_bytes(), value: Some(value.clone()), revision, created });
+        self.data.insert(key, Stored { value, created, changed: revision, lease });
+    }
+
+    fn delete(&mut self, key: &str) {
+        if self.data.remove(key).is_some() {
+            self.log.push(Event {
+                key: key.as_bytes().to_vec(),
+                value: None,
+                revision: self.revision,
+                created: 0,
+            });
+        }
+    }
+
+    /// Leases end only while somebody counts; after an outage each gets its full time anew.
+    pub(crate) fn tick(&mut self, now: Moment) {
+        if !self.up {
+            return;
+        }
+        let ended: Vec<usize> =
+            self.leases.iter().filter(|(_, end)| **end <= now).map(|(lease, _)| *lease).collect();
+        for lease in ended {
+            self.leases.remove(&lease);
+            self.revision += 1;
+            let keys: Vec<String> = self
+                .data
+                .iter()
+                .filter(|(_, stored)| stored.lease == Some(lease))
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in keys {
+                self.delete(&key);
+            }
+        }
+    }
+
+    pub(crate) fn since(&self, revision: i64) -> &[Event] {
+        &self.log[self.log.partition_point(|event| event.revision <= revision)..]
+    }
+
+    pub(crate) fn everything(&self) -> Vec<Event> {
+        let entry = |(key, stored): (&String, &Stored)| Event {
+            key: key.clone().into_bytes(),
+            value: Some(stored.value.clone()),
+            revision: stored.changed,
+            created: stored.created,
+        };
+        self.data.iter().map(entry).collect()
+    }
+}
