@@ -1,6 +1,6 @@
 //! `validate` and `plan`: what a run would say and do, on any machine, without doing it.
 //!
-//! Knows files, of user-data and of network configuration. Refuses to know this machine: addresses stand as their tokens. Invariant: nothing is
+//! Knows files, of user-data and of network configuration. Refuses to know this machine: addresses are judged by examples, and printed as their tokens. Invariant: nothing is
 //! written.
 
 use std::fs::File;
@@ -59,7 +59,8 @@ pub fn validate(files: &[PathBuf], style: Style) -> Judgement {
     let (mut out, mut list) = (String::new(), Vec::new());
     for file in files {
         match read(file) {
-            Ok(reading) => {
+            Ok(handed) => {
+                let reading = reading_of(&handed, Addresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
                 out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources);
@@ -85,12 +86,14 @@ pub fn validate(files: &[PathBuf], style: Style) -> Judgement {
 #[must_use]
 pub fn plan(file: &Path, listing: Listing) -> Judgement {
     match read(file) {
-        Ok(reading) => {
+        Ok(handed) => {
+            let shown = reading_of(&handed, Addresses::placeholders());
+            let reading = reading_of(&handed, Addresses::examples());
             let contents = match listing {
                 Listing::Full => Contents::Shown,
                 Listing::Short => Contents::Hidden,
             };
-            let plan = text::render(&reading.plan, &reading.sources, contents);
+            let plan = text::render(&shown.plan, &shown.sources, contents);
             let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
             let gap = if found.is_empty() { "" } else { "\n" };
             Judgement { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
@@ -110,8 +113,12 @@ fn verdict_of(reading: &Reading) -> Verdict {
     }
 }
 
+fn reading_of(handed: &Handed, addresses: Addresses) -> Reading {
+    reading::read(handed, &Facts { addresses, ..Facts::default() })
+}
+
 /// Reads a file, or stdin for `-`.
-fn read(file: &Path) -> io::Result<Reading> {
+fn read(file: &Path) -> io::Result<Handed> {
     let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
         io::stdin().take(MOST + 1).read_to_end(&mut bytes)?;
@@ -121,13 +128,11 @@ fn read(file: &Path) -> io::Result<Reading> {
     if bytes.len() as u64 > MOST {
         return Err(io::Error::other(format!("it is larger than {MOST} bytes")));
     }
-    let facts = Facts { addresses: Addresses::placeholders(), ..Facts::default() };
     let name = file.display().to_string();
     // What lies beside user-data as `network-config` has no first line that would say so.
-    let handed = if payload::detect(&bytes) == Kind::Unknown && network::is_config(&bytes) {
+    Ok(if payload::detect(&bytes) == Kind::Unknown && network::is_config(&bytes) {
         Handed { network: Some(Part::whole(name, bytes)), ..Handed::default() }
     } else {
         Handed { user: facts::unpack(&name, &bytes, References::none()), ..Handed::default() }
-    };
-    Ok(reading::read(&handed, &facts))
+    })
 }

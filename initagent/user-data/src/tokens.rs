@@ -24,7 +24,19 @@ pub struct Addresses {
 const TOKENS: [&str; 4] = ["public_ipv4", "private_ipv4", "public_ipv6", "private_ipv6"];
 
 impl Addresses {
-    /// Stands for addresses where none can be known, so that documents can be checked anywhere.
+    /// Addresses that are nobody's, so that documents can be checked anywhere.
+    #[must_use]
+    pub fn examples() -> Self {
+        let some = |address: &str| Some(address.to_owned());
+        Self {
+            public_ipv4: some("192.0.2.1"),
+            private_ipv4: some("198.51.100.1"),
+            public_ipv6: some("2001:db8::1"),
+            private_ipv6: some("2001:db8::2"),
+        }
+    }
+
+    /// Stands for addresses in a plan that is printed where none can be known.
     #[must_use]
     pub fn placeholders() -> Self {
         let keep = |name: &str| Some(format!("${name}"));

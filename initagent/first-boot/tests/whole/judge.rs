@@ -46,3 +46,15 @@ fn a_plan_of_a_network_configuration_has_its_units() {
     assert!(judgement.text.contains("write unit 10-cloud-init-eth0.network"), "{}", judgement.text);
     assert!(judgement.text.contains("| DHCP=ipv4"), "{}", judgement.text);
 }
+
+#[test]
+fn an_address_in_a_host_name_is_judged_as_the_address_that_it_will_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("user-data");
+    fs::write(&file, "#cloud-config\nfqdn: ip-$private_ipv4.example.org\n").unwrap();
+
+    let judgement = plan(&file, Listing::Short);
+
+    assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
+    assert!(judged("#cloud-config\nfqdn: ip-$private.example.org\n").text.contains("not a host name"));
+}
