@@ -163,9 +163,31 @@ mod tests {
 
     #[test]
     fn the_health_report_answers_the_goal_state() {
-        let goal = b"<GoalState><Incarnation>2</Incarnation><Container><ContainerId>c-1</ContainerId>\
-            <RoleInstanceList><RoleInstance><InstanceId>i_1.vm</InstanceId></RoleInstance></RoleInstanceList>\
-            </Container></GoalState>";
+        // As the wire server says it.
+        let goal = b"\xef\xbb\xbf<?xml version=\"1.0\" encoding=\"utf-8\"?>
+<GoalState xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:noNamespaceSchemaLocation=\"goalstate10.xsd\">
+  <Version>2012-11-30</Version>
+  <Incarnation>2</Incarnation>
+  <Machine>
+    <ExpectedState>Started</ExpectedState>
+    <StopRolesDeadlineHint>300000</StopRolesDeadlineHint>
+    <LBProbePorts><Port>16001</Port></LBProbePorts>
+    <ExpectHealthReport>FALSE</ExpectHealthReport>
+  </Machine>
+  <Container>
+    <ContainerId>c-1</ContainerId>
+    <RoleInstanceList>
+      <RoleInstance>
+        <InstanceId>i_1.vm</InstanceId>
+        <State>Started</State>
+        <Configuration>
+          <HostingEnvironmentConfig>http://168.63.129.16:80/machine/c-1/i_1.vm?comp=config&amp;type=hostingEnvironmentConfig</HostingEnvironmentConfig>
+          <ConfigName>1.0.1.xml</ConfigName>
+        </Configuration>
+      </RoleInstance>
+    </RoleInstanceList>
+  </Container>
+</GoalState>";
 
         let report = health_report(goal).unwrap();
 

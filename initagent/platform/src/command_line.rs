@@ -1,6 +1,6 @@
 //! User-data from the address in `cloud-config-url=` on the kernel command line.
 //!
-//! Knows both spellings of the parameter. Refuses to know what kind of user-data it is.
+//! Knows the parameter's names, here and in other systems. Refuses to know what kind of user-data it is.
 //! Invariant: the address is shown without user, password and query.
 
 use crate::{
@@ -9,7 +9,13 @@ use crate::{
     web::{MAX_USER_DATA, without_secrets},
 };
 
-const PARAMETERS: [&str; 2] = ["cloud-config-url", "cloud_config_url"];
+const PARAMETERS: [&str; 5] = [
+    "cloud-config-url",
+    "cloud_config_url",
+    "coreos.config.url",
+    "flatcar.config.url",
+    "ignition.config.url",
+];
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     let url = url(host)?;

@@ -58,6 +58,7 @@ fn the_command_line_names_a_platform_in_four_dialects() {
         ("flatcar.oem.id=packet", Platform::Equinix),
         ("coreos.oem.id=gce", Platform::Gce),
         ("cloud-config-url=http://10.0.0.1/x", Platform::CloudConfigUrl),
+        ("ignition.platform.id=metal ignition.config.url=http://10.0.0.1/x", Platform::CloudConfigUrl),
         ("cloud_config_url=http://10.0.0.1/x", Platform::CloudConfigUrl),
         ("ds=nocloud", Platform::NoCloud),
         ("ci.ds=NoCloud;i=7", Platform::NoCloud),
