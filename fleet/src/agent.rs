@@ -30,6 +30,7 @@ use crate::{
     },
     plan::reconcile::{Batch, Duties, Held, Wanted, batch},
     store::{
+        boot_time::BootTime,
         etcd::{EtcdStore, chain, lease::Lease},
         records::StateRecord,
         registry::{Change, Health, Registry},
@@ -160,7 +161,7 @@ impl Agent {
                 }
                 tell = (!self.dirty.is_empty()).then_some(self.gather_until);
             }
-            let wake = [self.retry, self.fence.wake(held_lease), tell].into_iter().flatten().min();
+            let wake = [self.retry, tell].into_iter().flatten().min();
             tokio::select! {
                 change = changes.recv() => due |= self.observe(&change.unwrap_or(Change::Everything)),
                 Some(news) = news.recv() => due |= self.hear(news).await,
@@ -171,6 +172,7 @@ impl Agent {
                 _ = hearing.changed() => due = true,
                 _ = lease.changed() => {}
                 _ = purge.changed() => {}
+                () = reached(self.fence.wake(held_lease)) => {}
                 () = sleep_until(wake) => {
                     if self.retry.is_some_and(|retry| retry <= Instant::now()) {
                         self.retry = None;
@@ -218,7 +220,8 @@ impl Agent {
 
     /// Whether what the picture shows may be acted upon.
     fn may_act(&self, lease: Option<Lease>) -> bool {
-        self.store.health() == Health::Serving && lease.is_some_and(|lease| Instant::now() < lease.deadline())
+        self.store.health() == Health::Serving
+            && lease.is_some_and(|lease| BootTime::now() < lease.deadline())
     }
 
     /// Takes in what systemd says; returns whether a batch is due.
@@ -626,6 +629,13 @@ fn names(units: &[UnitName]) -> String {
     let first: Vec<&str> = units.iter().take(NAMES_AT_ONCE).map(UnitName::as_str).collect();
     let more = units.len() - first.len();
     if more == 0 { first.join(" ") } else { format!("{} and {more} more", first.join(" ")) }
+}
+
+async fn reached(moment: Option<BootTime>) {
+    match moment {
+        Some(moment) => moment.reached().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(instant: Option<Instant>) {

@@ -21,6 +21,7 @@ use crate::{
     model::{machine::MachineId, unit_name::UnitName},
     plan::converge::{Caution, Converger, Plan},
     store::{
+        boot_time::BootTime,
         etcd::{EtcdStore, StoreError, lease::Lease},
         keys::Order,
         registry::{Change, Registry},
@@ -128,8 +129,8 @@ impl Engine {
             // A leader whose lease ran out while it slept must not go on for even one decision.
             loop {
                 let deadline = renewed.borrow_and_update().deadline();
-                tokio::time::sleep_until(deadline.into()).await;
-                if Instant::now() >= renewed.borrow().deadline() {
+                deadline.reached().await;
+                if BootTime::now() >= renewed.borrow().deadline() {
                     return;
                 }
             }

@@ -3,6 +3,7 @@
 //! Knows records, their keys and versions, and the picture of the cluster that changes build up; refuses
 //! to decide anything about it. Invariant: a [`cluster::Cluster`] shows the store at exactly one revision.
 
+pub mod boot_time;
 pub mod cluster;
 pub mod etcd;
 pub mod keys;

@@ -5,12 +5,16 @@
 //! or dead, systemd holds a timer that does the same; every renewal winds it up again. Refuses to know
 //! where the units start next. Invariant: counted from the last renewal that etcd surely saw, a fenced
 //! unit is dead before the lease is.
+//!
+//! A machine that was suspended stops them at once when it wakes up, if the time has come by then: a lease
+//! counts suspended time. Only systemd's timer does not, so a suspended machine whose fleetd is frozen or
+//! dead besides may hold them after waking for as long as the timer had left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::systemd::{Systemd, SystemdError};
@@ -18,7 +22,10 @@ use crate::{
     agent::replace_file,
     model::{state::JobState, unit_name::UnitName},
     plan::reconcile::{Held, Wanted},
-    store::etcd::{chain, lease::Lease},
+    store::{
+        boot_time::BootTime,
+        etcd::{chain, lease::Lease},
+    },
 };
 
 const TIMER: &str = "fleet-fence.timer";
@@ -32,9 +39,9 @@ pub struct Fence {
     covered: Option<(BTreeSet<UnitName>, Duration)>,
     ttl: Option<Duration>,
     /// The renewal the timer was last wound up for.
-    wound: Option<Instant>,
-    stopped_for: Option<Instant>,
-    killed_for: Option<Instant>,
+    wound: Option<BootTime>,
+    stopped_for: Option<BootTime>,
+    killed_for: Option<BootTime>,
 }
 
 fn stop_after(ttl: Duration) -> Duration {
@@ -62,7 +69,7 @@ impl Fence {
 
     /// When to look again at a lease that is not renewed.
     #[must_use]
-    pub fn wake(&self, lease: Option<Lease>) -> Option<Instant> {
+    pub fn wake(&self, lease: Option<Lease>) -> Option<BootTime> {
         let lease = lease.filter(|_| self.covered.as_ref().is_some_and(|(units, _)| !units.is_empty()))?;
         let stop = lease.renewed + stop_after(lease.ttl);
         if self.stopped_for == Some(lease.renewed) {
@@ -122,10 +129,7 @@ impl Fence {
         let Some(lease) = lease else { return Vec::new() };
         self.ttl = Some(lease.ttl);
         let guarded = self.covered.as_ref().is_some_and(|(units, _)| !units.is_empty());
-        if guarded
-            && self.wound != Some(lease.renewed)
-            && Instant::now() < lease.renewed + stop_after(lease.ttl)
-        {
+        if guarded && self.wound != Some(lease.renewed) && lease.renewed.elapsed() < stop_after(lease.ttl) {
             self.wound = Some(lease.renewed);
             if let Err(error) = systemd.restart_named(TIMER).await {
                 tracing::error!(reason = %chain(&error), "cannot wind up the guard of fenced units");
@@ -141,7 +145,7 @@ impl Fence {
         wanted: &BTreeMap<UnitName, Wanted>,
         held: &BTreeMap<UnitName, Held>,
     ) -> Vec<UnitName> {
-        let silent = Instant::now().saturating_duration_since(lease.renewed);
+        let silent = lease.renewed.elapsed();
         let running = |unit: &UnitName| held.get(unit).is_some_and(|held| held.job == JobState::Launched);
         let mut stopped = Vec::new();
         if silent >= stop_after(lease.ttl) && self.stopped_for != Some(lease.renewed) {

@@ -139,7 +139,7 @@ impl Presence {
             tokio::select! {
                 changed = renewals.changed() => if changed.is_err() { return },
                 // The fence works with what is left of a lease; past its end there is nothing to guard.
-                () = tokio::time::sleep_until((lease.deadline()).into()) => return,
+                () = lease.deadline().reached() => return,
             }
         }
     }

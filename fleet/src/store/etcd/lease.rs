@@ -1,17 +1,16 @@
 //! A lease of etcd, kept alive as long as somebody answers.
 //!
-//! Knows when the lease was last renewed for sure, by the clock of this machine: the store cannot have
+//! Knows when the lease was last renewed for sure, by the clock of this machine that a suspension does not
+//! stop, since the store counts on meanwhile: the store cannot have
 //! dropped it before that plus the TTL. Invariant: [`Lease::deadline`] never claims more than etcd
 //! granted.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{EtcdStore, StoreError};
+use crate::store::boot_time::BootTime;
 
 /// A lease that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +20,13 @@ pub struct Lease {
     /// How long it lives without renewal.
     pub ttl: Duration,
     /// When the last renewal that succeeded was asked for.
-    pub renewed: Instant,
+    pub renewed: BootTime,
 }
 
 impl Lease {
     /// Until when etcd keeps it at least.
     #[must_use]
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> BootTime {
         self.renewed + self.ttl
     }
 }
@@ -35,7 +34,7 @@ impl Lease {
 impl EtcdStore {
     /// Asks for a lease.
     pub async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
-        let renewed = Instant::now();
+        let renewed = BootTime::now();
         let seconds = i64::try_from(ttl.as_secs().max(1)).unwrap_or(i64::MAX);
         let answer =
             self.request("get a lease", async |mut client| client.lease_grant(seconds, None).await).await?;
@@ -45,7 +44,7 @@ impl EtcdStore {
 
     /// Takes up a lease from before, if it is still alive.
     pub async fn take_up(&self, id: i64) -> Result<Option<Lease>, StoreError> {
-        let renewed = Instant::now();
+        let renewed = BootTime::now();
         let answer = self
             .request("look up a lease", async |mut client| client.lease_time_to_live(id, None).await)
             .await?;
@@ -56,7 +55,7 @@ impl EtcdStore {
         // What is left is what is known; the first renewal brings the full time.
         let ttl = Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(1));
         let spent = ttl.saturating_sub(Duration::from_secs(left));
-        Ok(Some(Lease { id, ttl, renewed: renewed.checked_sub(spent).unwrap_or(renewed) }))
+        Ok(Some(Lease { id, ttl, renewed: renewed.before(spent) }))
     }
 
     /// Gives a lease back, with all that lives by it.
@@ -80,7 +79,7 @@ impl EtcdStore {
         loop {
             let Err(error) = self.keep_alive_once(lease).await;
             let deadline = lease.borrow().deadline();
-            if matches!(error, StoreError::LeaseGone) || Instant::now() >= deadline {
+            if matches!(error, StoreError::LeaseGone) || BootTime::now() >= deadline {
                 return StoreError::LeaseGone;
             }
             tracing::debug!(reason = %super::follow::chain(&error), "cannot renew the lease yet");
@@ -103,7 +102,7 @@ impl EtcdStore {
             source: Box::new(source),
         };
         let result = async {
-            let mut asked = Instant::now();
+            let mut asked = BootTime::now();
             let opened =
                 tokio::time::timeout(limit, client.lease_keep_alive(id)).await.map_err(|_| timeout())?;
             let (mut keeper, mut answers) = opened.map_err(|source| match source {
@@ -120,7 +119,7 @@ impl EtcdStore {
                 self.heard_term(answer.header().map_or(0, etcd_client::ResponseHeader::raft_term));
                 lease.send_modify(|lease| lease.renewed = asked);
                 tokio::time::sleep(ttl / 3).await;
-                asked = Instant::now();
+                asked = BootTime::now();
             }
         }
         .await;
