@@ -21,6 +21,7 @@ use vm::disk;
 use vm::qmp::Qmp;
 use vm::registry::{Claim, Entry, On, Registry, State};
 use vm::running::GuestError;
+use vm::ssh::Ports;
 use vm::terminal::{self, Ending, Line, Signals};
 use vm::{Machine, Running};
 
@@ -53,6 +54,9 @@ struct DetachError {
     name: String,
     message: String,
 }
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a guest gets after a polite request, when a person or a signal made it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -189,7 +193,7 @@ fn supervise(machine: Machine, claim: &Claim, signals: &Signals) -> Result<(), F
 
 fn power_on(machine: Machine, claim: &Claim) -> Result<Running, Failure> {
     let running = machine.start()?;
-    let on = On { pid: std::process::id(), qemu: running.id(), ssh_port: running.ssh().port };
+    let on = On { pid: std::process::id(), qemu: running.id(), ports: running.ssh().ports };
     claim.announce(&on)?;
     Ok(running)
 }
@@ -230,7 +234,7 @@ fn detach(root: &Path, machine: &Machine, within: Duration) -> Result<(), Failur
     loop {
         // A machine that could not start is gone again.
         if let Ok(State::On(on)) = registry.find(Some(name)).map(|entry| entry.state) {
-            return wait_and_tell(machine, on.ssh_port, Instant::now() + within, &mut child);
+            return wait_and_tell(machine, on.ports, Instant::now() + within, &mut child);
         }
         if child.try_wait()?.is_some() {
             return Err(failed(io::read_to_string(log_again)?.trim().to_owned()).into());
@@ -244,13 +248,13 @@ fn detach(root: &Path, machine: &Machine, within: Duration) -> Result<(), Failur
 
 fn wait_and_tell(
     machine: &Machine,
-    port: u16,
+    ports: Ports,
     deadline: Instant,
     supervisor: &mut std::process::Child,
 ) -> Result<(), Failure> {
     let since = Instant::now();
-    let ssh = machine.ssh(port);
-    while !(ssh.greets(Duration::from_secs(5)) && ssh.must("true", Duration::from_mins(1)).is_ok()) {
+    let ssh = machine.ssh(ports);
+    while !ssh.lets_in(since.elapsed()) {
         let name = machine.name().to_owned();
         if supervisor.try_wait()?.is_some() {
             let message = "it went off before ssh answered".to_owned();
@@ -261,7 +265,7 @@ fn wait_and_tell(
             let tail = console_tail(machine.folder());
             return Err(GuestError::NoSsh { name, within: since.elapsed(), tail }.into());
         }
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(PAUSE);
     }
     let name = machine.name();
     note(format!("{name} answers after {:.1} s: vm ssh {name}", since.elapsed().as_secs_f64()));
@@ -277,10 +281,10 @@ fn console_tail(folder: &Path) -> String {
 
 fn shell(registry: &Registry, arguments: &Ssh) -> Result<(), Failure> {
     let entry = registry.find(arguments.name.as_deref())?;
-    let ssh = Machine::open(&entry.folder)?.ssh(entry.on()?.ssh_port);
-    let deadline = Instant::now() + Duration::from_secs(arguments.wait);
-    while Instant::now() < deadline && !ssh.greets(Duration::from_secs(2)) && entry.is_claimed() {
-        thread::sleep(Duration::from_millis(200));
+    let ssh = Machine::open(&entry.folder)?.ssh(entry.on()?.ports);
+    let (since, within) = (Instant::now(), Duration::from_secs(arguments.wait));
+    while since.elapsed() < within && !ssh.lets_in(since.elapsed()) && entry.is_claimed() {
+        thread::sleep(PAUSE);
     }
     let mut command = ssh.command();
     if !arguments.command.is_empty() {
@@ -329,7 +333,7 @@ fn switch_off(registry: &Registry, stop: &Stop) -> Result<(), Failure> {
 /// A guest without a button handler may still listen to its own account.
 fn ask_by_ssh(entry: &Entry, on: &On) -> bool {
     let Ok(machine) = Machine::open(&entry.folder) else { return false };
-    let ssh = machine.ssh(on.ssh_port);
+    let ssh = machine.ssh(on.ports);
     // The connection may well end before the answer: only the machine's end counts.
     let _ = ssh.run("sudo -n systemctl poweroff || systemctl poweroff", Duration::from_secs(20));
     true

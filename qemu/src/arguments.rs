@@ -192,9 +192,16 @@ fn disk_node(drive: &Drive) -> Value {
     }
 }
 
+/// The guest's ssh server.
+pub(crate) const SSH_PORT: u16 = 22;
+
+/// A port of the guest where nothing ever listens.
+pub(crate) const CLOSED_PORT: u16 = 1;
+
 fn network(words: &mut Words, mac: &str, devices: Devices, metadata_service: Option<u16>) {
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
-    let user = "user,id=net,hostfwd=tcp:127.0.0.1:0-:22";
+    let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
+    let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match devices {
         Devices::Virtual => "virtio-net-pci",
@@ -202,7 +209,7 @@ fn network(words: &mut Words, mac: &str, devices: Devices, metadata_service: Opt
     };
     let device = format!("{model},netdev=net,romfile=,mac={mac}");
     let Some(port) = metadata_service else {
-        words.pair("-netdev", user);
+        words.pair("-netdev", &user);
         words.pair("-device", &device);
         return;
     };
@@ -349,7 +356,7 @@ mod tests {
 -device virtio-rng-pci
 -blockdev {"discard":"unmap","driver":"qcow2","file":{"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"disk.qcow2"},"node-name":"disk"}
 -device virtio-blk-pci,drive=disk,bootindex=1,serial=disk
--netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22
+-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:1
 -device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
 -chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on
 -serial chardev:console
@@ -416,7 +423,7 @@ mod tests {
 
         assert!(
             text.contains(
-                "-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22,restrict=on
+                "-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:1,restrict=on
 -device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
 -netdev user,id=cloud,net=169.254.169.0/24,restrict=on,guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 8080
 -device virtio-net-pci,netdev=cloud,romfile=\n"

@@ -56,7 +56,7 @@ impl Row {
             "kept": self.kept,
             "pid": self.on.as_ref().map(|on| on.pid),
             "qemu_pid": self.on.as_ref().map(|on| on.qemu),
-            "ssh_port": self.on.as_ref().map(|on| on.ssh_port),
+            "ssh_port": self.on.as_ref().map(|on| on.ports.ssh),
             "firmware": self.machine.as_ref().map(Machine::firmware),
             "acceleration": self.machine.as_ref().map(Machine::acceleration),
             "folder": self.machine.as_ref().map(|machine| machine.folder().display().to_string()),
@@ -66,7 +66,7 @@ impl Row {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let port = self.on.as_ref().map_or_else(|| "-".to_owned(), |on| on.ssh_port.to_string());
+        let port = self.on.as_ref().map_or_else(|| "-".to_owned(), |on| on.ports.ssh.to_string());
         let firmware =
             self.machine.as_ref().map_or_else(String::new, |machine| machine.firmware().to_string());
         let disk = if self.kept { "kept" } else { "removed when off" };

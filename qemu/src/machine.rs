@@ -22,7 +22,7 @@ use crate::firmware::Firmware;
 use crate::process::Child;
 use crate::qmp::{self, QmpError};
 use crate::running::Running;
-use crate::ssh::Ssh;
+use crate::ssh::{Ports, Ssh};
 
 const QEMU_LOG: &str = "qemu.log";
 
@@ -133,12 +133,12 @@ impl Machine {
         arguments::arguments(&self.description.hardware())
     }
 
-    /// The way in, when the guest's port 22 is at `port` of this host.
+    /// The way in, when these ports of this host lead into the guest.
     #[must_use]
-    pub fn ssh(&self, port: u16) -> Ssh {
+    pub fn ssh(&self, ports: Ports) -> Ssh {
         Ssh {
             user: self.description.user.clone(),
-            port,
+            ports,
             key: self.description.key.clone(),
             known_hosts: self.folder().join("known_hosts"),
         }
@@ -153,11 +153,11 @@ impl Machine {
         let connected = qmp::connect_soon(self.folder(), Duration::from_mins(1), || {
             child.ended().is_ok_and(|status| status.is_some())
         });
-        let port = match connected.and_then(|mut qmp| qmp.ssh_port()) {
-            Ok(port) => port,
+        let ports = match connected.and_then(|mut qmp| qmp.ports()) {
+            Ok(ports) => ports,
             Err(error) => return Err(self.failed_start(&mut child, error)),
         };
-        Ok(Running::new(self, child, console, port, since))
+        Ok(Running::new(self, child, console, ports, since))
     }
 
     /// QEMU opens its control socket before it has read all its arguments, so a broken conversation often

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::arguments::QMP_SOCKET;
+use crate::arguments::{CLOSED_PORT, QMP_SOCKET, SSH_PORT};
+use crate::ssh::Ports;
 
 /// The longest answer read; the real ones are a few hundred bytes.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -84,12 +85,13 @@ impl Qmp {
         self.run("quit", &json!({})).map(drop)
     }
 
-    /// The port of this host that leads to the guest's port 22.
-    pub fn ssh_port(&mut self) -> Result<u16, QmpError> {
+    /// The ports of this host that lead into the guest.
+    pub fn ports(&mut self) -> Result<Ports, QmpError> {
         let arguments = json!({"command-line": "info usernet"});
         let answer = self.run("human-monitor-command", &arguments)?;
         let text = answer.as_str().unwrap_or_default();
-        forwarded_port(text, 22).ok_or_else(|| QmpError::Answer(text.to_owned()))
+        let port = |of| forwarded_port(text, of).ok_or_else(|| QmpError::Answer(text.to_owned()));
+        Ok(Ports { ssh: port(SSH_PORT)?, closed: port(CLOSED_PORT)? })
     }
 
     fn read(&mut self) -> Result<Value, QmpError> {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::ssh::Ports;
+
 const LOCK: &str = "lock";
 const ON: &str = "on.json";
 const KEPT: &str = "kept";
@@ -36,8 +38,8 @@ pub struct On {
     pub pid: u32,
     /// QEMU's process
     pub qemu: u32,
-    /// The port of this host that leads to its ssh server
-    pub ssh_port: u16,
+    /// The ports of this host that lead into it
+    pub ports: Ports,
 }
 
 /// A machine as found.
@@ -301,7 +303,7 @@ mod tests {
         (folder, registry)
     }
 
-    const SOMEONE: On = On { pid: 1, qemu: 2, ssh_port: 3 };
+    const SOMEONE: On = On { pid: 1, qemu: 2, ports: Ports { ssh: 3, closed: 4 } };
 
     #[test]
     fn a_machine_is_on_while_its_claim_lives() {

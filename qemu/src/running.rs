@@ -17,13 +17,10 @@ use crate::console::Console;
 use crate::machine::Machine;
 use crate::process::Child;
 use crate::qmp::{self, Qmp, QmpError};
-use crate::ssh::{Ssh, SshError};
+use crate::ssh::{Ports, Ssh, SshError};
 
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
-
-/// How long one login may take. A server that is started anew by the guest drops those that are under way.
-const ONE_LOGIN: Duration = Duration::from_secs(90);
 
 /// A machine that is on. Dropping it pulls the plug.
 #[derive(Debug)]
@@ -73,8 +70,14 @@ pub enum GuestError {
 }
 
 impl Running {
-    pub(crate) fn new(machine: Machine, child: Child, console: Console, port: u16, since: Instant) -> Self {
-        let ssh = machine.ssh(port);
+    pub(crate) fn new(
+        machine: Machine,
+        child: Child,
+        console: Console,
+        ports: Ports,
+        since: Instant,
+    ) -> Self {
+        let ssh = machine.ssh(ports);
         // That of the last start is dead.
         ssh.log_out();
         Self { ssh, machine, child, console, since, keyboard: None }
@@ -148,8 +151,7 @@ impl Running {
     pub fn wait_for_ssh(&mut self, within: Duration) -> Result<Duration, GuestError> {
         let deadline = Instant::now() + within;
         loop {
-            let is_in = |ssh: &Ssh| ssh.run("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0));
-            if self.ssh.greets(Duration::from_secs(5)) && is_in(&self.ssh) {
+            if self.ssh.lets_in(self.uptime()) {
                 return Ok(self.uptime());
             }
             if let Some(status) = self.child.ended().map_err(GuestError::Watch)? {

@@ -20,11 +20,29 @@ use crate::process::Child;
 /// A socket's path has room for 107 bytes, and ssh binds it under a name 17 bytes longer.
 const LONGEST_SOCKET_PATH: usize = 90;
 
+/// How long one login may take. A server that is started anew by the guest drops those that are under way.
+const ONE_LOGIN: Duration = Duration::from_secs(90);
+
+/// After so long without an answer there may be a firewall, and only a login can tell.
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// How long a guest's kernel may take to refuse a connection.
+const ONE_QUESTION: Duration = Duration::from_millis(250);
+
 /// A key pair on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     private: PathBuf,
     public: String,
+}
+
+/// Ports of this host's loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// Leads to the guest's ssh server
+    pub ssh: u16,
+    /// Leads to a port of the guest where nothing listens
+    pub closed: u16,
 }
 
 /// Why a guest could not be reached.
@@ -100,8 +118,8 @@ impl std::fmt::Display for Output {
 pub struct Ssh {
     /// The account
     pub user: String,
-    /// The port of this host that leads to the guest
-    pub port: u16,
+    /// The ports of this host that lead into the guest
+    pub ports: Ports,
     /// Proves who we are
     pub key: Key,
     /// Remembers who the guest is
@@ -109,11 +127,11 @@ pub struct Ssh {
 }
 
 impl Ssh {
-    /// The client's command line; the caller adds options, or the words to run.
+    /// The client's command line, which uses the shared login; the caller adds options, or the words to run.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new("ssh");
-        command.args(["-F", "none", "-p", &self.port.to_string(), "-l", &self.user, "-i"]);
+        command.args(["-F", "none", "-p", &self.ports.ssh.to_string(), "-l", &self.user, "-i"]);
         command.arg(&self.key.private);
         for option in [
             "BatchMode=yes",
@@ -130,11 +148,14 @@ impl Ssh {
             command.args(["-o", option]);
         }
         command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", self.known_hosts.display()));
+        if let Some(socket) = self.shared_login() {
+            command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-S"]).arg(socket);
+        }
         command.arg("127.0.0.1");
         command
     }
 
-    /// Ends the login that scripts share, so that the next one must log in again.
+    /// Ends the shared login, so that the next one must log in again.
     pub fn log_out(&self) {
         // Without the socket nobody finds the old connection; it ends with the guest or after its idle minute.
         if let Some(socket) = self.shared_login() {
@@ -142,7 +163,7 @@ impl Ssh {
         }
     }
 
-    /// The socket of the login that scripts share; none where its path would be too long for a socket.
+    /// The socket of the shared login; none where its path would be too long for a socket.
     fn shared_login(&self) -> Option<PathBuf> {
         let socket = self.known_hosts.with_file_name(format!("{}.ssh", self.user));
         (socket.as_os_str().len() <= LONGEST_SOCKET_PATH).then_some(socket)
@@ -165,9 +186,6 @@ impl Ssh {
         let failed = |source| SshError::Run { script: script.to_owned(), source };
         let (stdout, stderr) = (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
         let mut command = self.command();
-        if let Some(socket) = self.shared_login() {
-            command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-S"]).arg(socket);
-        }
         command.arg("--").arg(script).stdin(input);
         command.stdout(stdout.try_clone().map_err(failed)?);
         command.stderr(stderr.try_clone().map_err(failed)?);
@@ -192,19 +210,27 @@ impl Ssh {
         Err(SshError::Failed { script: script.to_owned(), output })
     }
 
-    /// Whether an ssh server says its first word on the port. QEMU accepts the connection long before the
-    /// guest does, so only the word counts.
+    /// Whether a login works now, after having `waited` for it so long. Asks little of a guest that is not
+    /// there yet, so that it can be asked often.
     #[must_use]
-    pub fn greets(&self, within: Duration) -> bool {
-        let greeting = || -> io::Result<[u8; 4]> {
-            let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-            let mut stream = TcpStream::connect_timeout(&address, within)?;
-            stream.set_read_timeout(Some(within))?;
-            let mut word = [0; 4];
-            stream.read_exact(&mut word)?;
-            Ok(word)
+    pub fn lets_in(&self, waited: Duration) -> bool {
+        (waited > SILENCE || self.has_network())
+            && self.run("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0))
+    }
+
+    /// Whether the guest's kernel answers, by refusing a connection to its closed port. QEMU accepts connections long before the guest does, and repeats a first packet that got lost
+    /// only seconds later; so each question is short, and a new one.
+    fn has_network(&self) -> bool {
+        let refusal = || -> io::Result<usize> {
+            let address = SocketAddr::from(([127, 0, 0, 1], self.ports.closed));
+            let mut stream = TcpStream::connect_timeout(&address, ONE_QUESTION)?;
+            stream.set_read_timeout(Some(ONE_QUESTION))?;
+            stream.read(&mut [0])
         };
-        greeting().is_ok_and(|word| &word == b"SSH-")
+        match refusal() {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
     }
 }
 
