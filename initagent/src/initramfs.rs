@@ -33,6 +33,8 @@ mod disk;
 mod growth;
 /// Moves to the new root.
 mod handover;
+/// Spares the boot some programs.
+mod head_start;
 /// Loads drivers until the disk is there.
 mod kernel_modules;
 /// What the machine is known by.
@@ -119,6 +121,7 @@ fn start() -> Result<Infallible, Failure> {
         .map_err(|error| Failure::passing("cannot mount the verified root", &error))?;
     let state = state::open(&disk, new_root)
         .map_err(|error| Failure::passing("the machine's own data on STATE can not be used", &error))?;
+    head_start::take(new_root);
     let record = record(&disk, parameters.slot, &manifest, verity, state);
     let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
     handover::leave(&record).map_err(|error| Failure::passing("cannot prepare the handover", &error))?;

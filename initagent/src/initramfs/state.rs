@@ -26,6 +26,9 @@ use crate::report::chain;
 /// Where STATE is mounted, in the initramfs and afterwards.
 const MOUNT_POINT: &str = "/run/catamaran/state";
 
+/// Where STATE holds what the machine changed in /etc.
+const ETC: &str = "etc/upper";
+
 /// What lives on STATE, and what a newer image may add to it.
 const FOLDERS: [(&str, Existing); 5] = [
     ("home", Existing::Keep),
@@ -64,6 +67,11 @@ pub(super) fn open(disk: &BootDisk, new_root: &Path) -> Result<PathBuf, OpenStat
     populate(new_root, state, &FOLDERS)?;
     for (name, _) in FOLDERS {
         mounts::bind(&state.join(name), &new_root.join(name))?;
+    }
+    if !state.join(ETC).exists()
+        && let Err(error) = note_update(new_root, state)
+    {
+        console::log(&format!("cannot note that /etc and /var are new: {error}"));
     }
     lay_over_etc(state, &new_root.join("etc"))?;
     Ok(node)
@@ -128,9 +136,20 @@ impl Ext4Size {
     }
 }
 
+/// Notes that /etc and /var are as new as the image, which they come from, by the time of /usr
+/// (systemd.unit(5), `ConditionNeedsUpdate=`). A later image is newer, and has its accounts added then.
+fn note_update(new_root: &Path, state: &Path) -> io::Result<()> {
+    let time = fs::metadata(new_root.join("usr"))?.modified()?;
+    fs::create_dir_all(state.join(ETC))?;
+    for folder in ["var", ETC] {
+        File::create(state.join(folder).join(".updated"))?.set_modified(time)?;
+    }
+    Ok(())
+}
+
 /// Lays what the machine changed in /etc over the image's, with an id of the machine's own.
 fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
-    let (upper, work) = (state.join("etc/upper"), state.join("etc/work"));
+    let (upper, work) = (state.join(ETC), state.join("etc/work"));
     for (path, mode) in [(&upper, 0o755), (&work, 0o700)] {
         let made = fs::create_dir_all(path)
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));

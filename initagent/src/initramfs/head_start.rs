@@ -1,0 +1,199 @@
+//! Does with a system call each what units would do on every boot by starting two programs each.
+//!
+//! Knows a few mounts, the device nodes that load their drivers, and the module that systemd looks for
+//! first. Refuses to insist: what does not work here is left to the unit, and so is every mount that the
+//! machine's owner changed. Invariant: systemd finds what it would have made itself.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::MsFlags;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::utsname::uname;
+
+use super::console;
+use super::mounts::Mount;
+use crate::report::chain;
+
+/// A mount of systemd.
+struct Common {
+    unit: &'static str,
+    at: &'static str,
+    kind: &'static str,
+    flags: MsFlags,
+    options: &'static str,
+}
+
+const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// `MODULE_INIT_COMPRESSED_FILE` of `finit_module`(2).
+const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
+
+/// As the units of systemd 257 mount them. /tmp is the new root's; the others are in what moves there.
+const COMMON: [Common; 8] = [
+    Common {
+        unit: "dev-hugepages.mount",
+        at: "/dev/hugepages",
+        kind: "hugetlbfs",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
+        options: "pagesize=2M",
+    },
+    Common { unit: "dev-mqueue.mount", at: "/dev/mqueue", kind: "mqueue", flags: STRICT, options: "" },
+    Common {
+        unit: "sys-kernel-debug.mount",
+        at: "/sys/kernel/debug",
+        kind: "debugfs",
+        flags: STRICT,
+        options: "",
+    },
+    Common {
+        unit: "sys-kernel-tracing.mount",
+        at: "/sys/kernel/tracing",
+        kind: "tracefs",
+        flags: STRICT,
+        options: "",
+    },
+    Common {
+        unit: "sys-fs-fuse-connections.mount",
+        at: "/sys/fs/fuse/connections",
+        kind: "fusectl",
+        flags: STRICT,
+        options: "",
+    },
+    Common {
+        unit: "sys-kernel-config.mount",
+        at: "/sys/kernel/config",
+        kind: "configfs",
+        flags: STRICT,
+        options: "",
+    },
+    Common {
+        unit: "run-lock.mount",
+        at: "/run/lock",
+        kind: "tmpfs",
+        flags: STRICT,
+        options: "mode=1777,size=5242880",
+    },
+    Common {
+        unit: "tmp.mount",
+        at: "/tmp",
+        kind: "tmpfs",
+        flags: MsFlags::MS_STRICTATIME.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV),
+        options: "mode=1777,size=50%,nr_inodes=1m",
+    },
+];
+
+/// Does it all.
+pub(super) fn take(new_root: &Path) {
+    let etc = new_root.join("etc");
+    let wanted = |common: &&Common| !is_changed(&etc, common) && is_known(common);
+    for common in COMMON.iter().filter(wanted) {
+        let at = if common.unit == "tmp.mount" { new_root.join("tmp") } else { PathBuf::from(common.at) };
+        let Common { kind, flags, options, .. } = *common;
+        if let Err(error) = (Mount { what: kind, at: &at, kind, flags, options }).now() {
+            console::log(&format!("{} is left to its unit: {}", common.at, chain(&error)));
+        }
+    }
+    let Ok(kernel) = uname() else { return };
+    let modules = new_root.join("usr/lib/modules").join(kernel.release());
+    // systemd inserts it in any case, by way of libraries that take half a second to load in an emulator.
+    if let Err(error) = insert_compressed(&modules.join("kernel/fs/autofs/autofs4.ko.xz")) {
+        console::log(&format!("the module autofs4 is left to systemd: {error}"));
+    }
+    let nodes = fs::read_to_string(modules.join("modules.devname")).unwrap_or_default();
+    for node in nodes.lines().filter_map(Node::parse) {
+        if let Err(error) = node.make(Path::new("/dev")) {
+            console::log(&format!("there is no node /dev/{}: {error}", node.name));
+        }
+    }
+}
+
+/// Whether the owner of the machine has a say in this mount, by a unit, a part of one, or a line of fstab.
+fn is_changed(etc: &Path, common: &Common) -> bool {
+    let units = etc.join("systemd/system");
+    let own_unit = [common.unit.to_owned(), format!("{}.d", common.unit)]
+        .iter()
+        .any(|name| units.join(name).symlink_metadata().is_ok());
+    let fstab = fs::read_to_string(etc.join("fstab")).unwrap_or_default();
+    own_unit || fstab.lines().any(|line| line.split_whitespace().nth(1) == Some(common.at))
+}
+
+/// Whether the kernel can mount it: in /sys it has a place for each of its file systems.
+fn is_known(common: &Common) -> bool {
+    !common.at.starts_with("/sys/") || Path::new(common.at).exists()
+}
+
+/// Lets the kernel unpack a module, which needs no library.
+fn insert_compressed(path: &Path) -> io::Result<()> {
+    Ok(finit_module(&File::open(path)?, c"", COMPRESSED)?)
+}
+
+/// A node of /dev that is there before its driver: opening it loads the driver.
+#[derive(Debug, PartialEq, Eq)]
+struct Node<'a> {
+    name: &'a str,
+    kind: SFlag,
+    major: u64,
+    minor: u64,
+}
+
+impl<'a> Node<'a> {
+    /// Reads a line of modules.devname, `module name type major:minor` with the type c or b (depmod(8)).
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let (_module, name, number) = (words.next()?, words.next()?, words.next()?);
+        let (kind, number) = match number.split_at_checked(1)? {
+            ("c", number) => (SFlag::S_IFCHR, number),
+            ("b", number) => (SFlag::S_IFBLK, number),
+            _ => return None,
+        };
+        let (major, minor) = number.split_once(':')?;
+        let inside = !name.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        let node = Self { name, kind, major: major.parse().ok()?, minor: minor.parse().ok()? };
+        inside.then_some(node)
+    }
+
+    /// Makes it for root alone; udev gives it the owner and the mode that its rules say.
+    fn make(&self, dev: &Path) -> io::Result<()> {
+        let path = dev.join(self.name);
+        if path.exists() {
+            return Ok(());
+        }
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(mknod(&path, self.kind, mode, makedev(self.major, self.minor))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_what_depmod_wrote() {
+        let node = Node { name: "net/tun", kind: SFlag::S_IFCHR, major: 10, minor: 200 };
+        assert_eq!(Node::parse("tun net/tun c10:200"), Some(node));
+        for line in
+            ["# Device nodes to trigger on-demand module loading.", "", "a ../x c1:2", "a x d1:2", "a x c1"]
+        {
+            assert_eq!(Node::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mount_that_the_owner_changed_is_left_to_systemd() {
+        let etc = tempfile::tempdir().unwrap();
+        let changed = || -> Vec<&str> {
+            COMMON.iter().filter(|common| is_changed(etc.path(), common)).map(|common| common.at).collect()
+        };
+        assert!(changed().is_empty());
+
+        fs::create_dir_all(etc.path().join("systemd/system/run-lock.mount.d")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", etc.path().join("systemd/system/tmp.mount")).unwrap();
+        fs::write(etc.path().join("fstab"), "# own\nnone /dev/mqueue mqueue defaults\n").unwrap();
+
+        assert_eq!(changed(), ["/dev/mqueue", "/run/lock", "/tmp"]);
+    }
+}
