@@ -10,6 +10,7 @@ use user_data::plan::step::{Fetch, Step};
 use user_data::plan::text::{self, Contents};
 use user_data::plan::{Plan, Stage};
 use user_data::reading::{self, Handed};
+use user_data::room::Room;
 
 /// A payload in containers, whose references lead to the payload itself.
 pub(crate) fn container(bytes: &[u8]) {
@@ -27,7 +28,7 @@ pub(crate) fn ignition(bytes: &[u8]) {
     let content = String::from_utf8_lossy(bytes);
     let part = sources.add("config.ign", content.clone());
     let mut found = Diagnostics::default();
-    let plan = user_data::ignition::read(&content, part, &mut found);
+    let plan = user_data::ignition::read(&content, part, &mut Room::default(), &mut found);
     let refused = found.worst() == Some(document::diagnostic::Severity::Error);
     let only_access = plan.steps.iter().all(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
     assert!(!refused || only_access, "a refused configuration does something");

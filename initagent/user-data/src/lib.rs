@@ -15,6 +15,7 @@ pub mod payload;
 pub mod plan;
 pub mod protected;
 pub mod reading;
+pub mod room;
 pub mod secret;
 pub mod ssh_key;
 pub mod systemd;

@@ -13,6 +13,7 @@ use crate::payload::{self, Kind};
 use crate::plan::Plan;
 use crate::plan::order::{self, Facts, PartScript};
 use crate::protected;
+use crate::room::Room;
 use crate::secret::Secret;
 use crate::tokens;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
@@ -59,17 +60,19 @@ struct Side {
 #[must_use]
 pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     let mut reading = Reading::default();
-    let user = read_side(&handed.user, facts, &mut reading);
+    let mut room = Room::default();
+    let user = read_side(&handed.user, facts, &mut room, &mut reading);
     let vendor = if user.document.as_ref().is_some_and(refuses_vendor) {
         Side::default()
     } else {
-        read_side(&handed.vendor, facts, &mut reading)
+        read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
     let document = match (user.document, vendor.document) {
         (Some(user), Some(vendor)) => Some(merge::merge(user, vendor, How::BELOW)),
         (user, vendor) => user.or(vendor),
     };
-    let config = document.map(|document| Config::check(&document, &mut reading.found)).unwrap_or_default();
+    let config =
+        document.map(|document| Config::check(&document, &mut room, &mut reading.found)).unwrap_or_default();
     let scripts = [vendor.scripts, user.scripts].concat();
     reading.plan = order::plan(&config, &scripts, facts);
     protected::take_out(&mut reading.plan, &mut reading.found);
@@ -97,7 +100,7 @@ fn refuses_vendor(document: &Node) -> bool {
     matches!(enabled.map(|node| node.value), Some(Value::Scalar(scalar)) if scalar.as_bool() == Some(false))
 }
 
-fn read_side(parts: &[Part], facts: &Facts, reading: &mut Reading) -> Side {
+fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Reading) -> Side {
     let mut side = Side::default();
     for part in parts {
         if part.content.len() > MOST_BYTES && part.kind() != Kind::Ignition {
@@ -110,19 +113,27 @@ fn read_side(parts: &[Part], facts: &Facts, reading: &mut Reading) -> Side {
         let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         let text = reading.sources.part(number).map_or("", |source| source.text.as_str());
-        read_part(part, text, number, facts, &mut side, &mut reading.found);
+        read_part(part, text, number, facts, room, &mut side, &mut reading.found);
     }
     side
 }
 
-fn read_part(part: &Part, text: &str, number: u16, facts: &Facts, side: &mut Side, found: &mut Diagnostics) {
+fn read_part(
+    part: &Part,
+    text: &str,
+    number: u16,
+    facts: &Facts,
+    room: &mut Room,
+    side: &mut Side,
+    found: &mut Diagnostics,
+) {
     let whole = Mark::start_of(number);
     for flaw in &part.flaws {
         found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
     match part.kind() {
         Kind::Empty => {}
-        Kind::Ignition => side.plan.append(ignition::read(text, number, found)),
+        Kind::Ignition => side.plan.append(ignition::read(text, number, room, found)),
         Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
                 Code::Encoding,

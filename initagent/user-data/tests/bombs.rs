@@ -4,10 +4,15 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use document::caret::{self, Excerpts};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::step::Step;
@@ -155,6 +160,38 @@ fn an_alias_bomb_costs_less_than_10_ms_and_16_mib() {
 
     assert!(took < Duration::from_millis(10), "{took:?}");
     assert!(memory("VmHWM:").saturating_sub(before) < 16 * MIB);
+}
+
+/// Zeros, so many MiB of them, as gzip and base64: a thousandth of that.
+fn packed_zeros(mebibytes: usize) -> String {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+    let zeros = vec![0; MIB];
+    (0..mebibytes).for_each(|_| packer.write_all(&zeros).unwrap());
+    STANDARD.encode(packer.finish().unwrap())
+}
+
+#[test]
+fn packed_contents_are_bounded_all_together() {
+    let _alone = alone();
+    let packed = packed_zeros(15);
+    let files = (0..20).fold("#cloud-config\nwrite_files:\n".to_owned(), |all, number| {
+        all + &format!("- {{path: /etc/{number}, encoding: gz+b64, content: {packed}}}\n")
+    });
+    let sources = vec![format!(r#"{{"compression": "gzip", "source": "data:;base64,{packed}"}}"#); 20];
+    let contents = sources.join(r#"}, {"path": "/etc/a", "contents": "#);
+    let ignition = format!(
+        r#"{{"ignition": {{"version": "3.4.0"}}, "storage": {{"files": [{{"path": "/etc/a", "contents": {contents}}}]}}}}"#
+    );
+
+    for (document, kept) in [(files, 1), (ignition, 0)] {
+        let (reading, took, peak) = read(&document);
+
+        let files = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::WriteFile(_)));
+        assert_eq!(files.count(), kept);
+        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        assert!(found.contains("all contents together"), "{found}");
+        assert!(took < Duration::from_secs(1) && peak < 64 * MIB, "{took:?}, {} MiB", peak / MIB);
+    }
 }
 
 /// A document with its owner's key and so many users.

@@ -5,8 +5,8 @@
 
 use sha2::{Digest, Sha256, Sha512};
 use user_data::address::shown;
-use user_data::cloudconfig::files::unpack;
 use user_data::plan::step::{Content, Fetch};
+use user_data::room::unpack;
 
 use super::Host;
 use crate::digits::hex;

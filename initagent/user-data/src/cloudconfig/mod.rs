@@ -19,6 +19,7 @@ pub mod units;
 
 use std::sync::OnceLock;
 
+use crate::room::Room;
 use crate::tokens::{self, Addresses};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
@@ -117,13 +118,13 @@ pub struct Config {
 impl Config {
     /// Checks a tree. What can't be used is reported and left out.
     #[must_use]
-    pub fn check(document: &Node, found: &mut Diagnostics) -> Self {
+    pub fn check(document: &Node, room: &mut Room, found: &mut Diagnostics) -> Self {
         let Some(mut fields) = Fields::open(document, top_level(), "", found) else { return Self::default() };
         let mut config = Self {
             identity: identity::Identity::read(&mut fields, found),
             access: access::Access::read(&mut fields, found),
             accounts: accounts::Accounts::read(&mut fields, found),
-            files: files::read(&mut fields, found),
+            files: files::read(&mut fields, room, found),
             storage: storage::Storage::read(&mut fields, found),
             system: system::System::read(&mut fields, found),
             commands: commands::Commands::read(&mut fields, found),

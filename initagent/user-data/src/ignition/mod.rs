@@ -18,6 +18,7 @@ use crate::json;
 use crate::plan::step::Step;
 use crate::plan::{Origin, Plan, Stage};
 use crate::protected;
+use crate::room::Room;
 use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
 use document::source::At;
 
@@ -60,14 +61,14 @@ const IGNITION_KEYS: &[Key] = &[
 
 /// Plans a configuration. What is refused is reported, and then nothing is planned but access.
 #[must_use]
-pub fn read(text: &str, part: u16, found: &mut Diagnostics) -> Plan {
+pub fn read(text: &str, part: u16, room: &mut Room, found: &mut Diagnostics) -> Plan {
     let mut own = Diagnostics::default();
     let Some(document) = json::parse(text.trim_start_matches('\u{feff}'), part, &mut own) else {
         found.append(own);
         return Plan::default();
     };
     let (mut plan, at) = match Fields::open(&document, ROOT_KEYS, ROOT, &mut own) {
-        Some(mut fields) => (whole(&mut fields, &mut own), fields.at()),
+        Some(mut fields) => (whole(&mut fields, room, &mut own), fields.at()),
         None => (Plan::default(), document.at),
     };
     protected::take_out(&mut plan, &mut own);
@@ -83,13 +84,13 @@ pub fn read(text: &str, part: u16, found: &mut Diagnostics) -> Plan {
     plan
 }
 
-fn whole(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Plan {
+fn whole(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Plan {
     let mut plan = Plan::default();
     version(fields, found);
     let section = |name: &str| (fields.node(name), fields.child(name));
     let (storage, systemd, passwd) = (section("storage"), section("systemd"), section("passwd"));
     if let (Some(node), path) = storage {
-        storage::read(node, path, &mut plan, found);
+        storage::read(node, path, room, &mut plan, found);
     }
     if let (Some(node), path) = passwd {
         passwd::read(node, path, &mut plan, found);

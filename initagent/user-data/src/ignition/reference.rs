@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use crate::cloudconfig::files;
 use crate::json;
 use crate::plan::step::Fetch;
+use crate::room::{self, Room};
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic};
 use document::source::Mark;
@@ -90,7 +90,7 @@ impl Resolver<'_> {
             }
             bytes
         } else {
-            let bytes = resource::inline(source, gzip, hash);
+            let bytes = resource::inline(source, gzip, &mut Room::default(), hash);
             bytes.map_err(|(code, message)| {
                 problem(code, &format!("a configuration this refers to: {message}"))
             })?
@@ -110,7 +110,7 @@ fn parse(content: &[u8]) -> Result<Value, ()> {
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Diagnostic> {
     let flawed = |flaw: &str| problem(Code::Encoding, &format!("a configuration this refers to {flaw}"));
-    files::unpack(bytes).map_err(flawed)
+    room::unpack(bytes).map_err(flawed)
 }
 
 fn headers(reference: &Value) -> Vec<(String, Secret<String>)> {

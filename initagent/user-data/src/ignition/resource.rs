@@ -9,6 +9,7 @@ use crate::address;
 use crate::cloudconfig::fields::{Fields, Key, key, text_of};
 use crate::cloudconfig::files;
 use crate::plan::step::{Content, Fetch};
+use crate::room::Room;
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
@@ -30,7 +31,12 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
 }
 
 /// The content that `contents` or an item of `append` describes.
-pub(super) fn content(node: &Node, path: String, found: &mut Diagnostics) -> Option<Content> {
+pub(super) fn content(
+    node: &Node,
+    path: String,
+    room: &mut Room,
+    found: &mut Diagnostics,
+) -> Option<Content> {
     let mut fields = Fields::open(node, RESOURCE_KEYS, path, found)?;
     let gzip = compression(&mut fields, found)?;
     let headers = headers(&mut fields, found);
@@ -45,7 +51,7 @@ pub(super) fn content(node: &Node, path: String, found: &mut Diagnostics) -> Opt
         let hash = hash.map(|hash| hash.value);
         return Some(Content::Fetched(Fetch { url: source.value, headers, hash, gzip, fallback: None }));
     }
-    match inline(&source.value, gzip, hash.as_ref().map(|hash| hash.value.as_str())) {
+    match inline(&source.value, gzip, room, hash.as_ref().map(|hash| hash.value.as_str())) {
         Ok(bytes) => Some(Content::Inline(Secret::new(bytes))),
         Err((code, message)) => {
             fields.refuse("source", Diagnostic::error(code, source.at, message), found);
@@ -55,7 +61,12 @@ pub(super) fn content(node: &Node, path: String, found: &mut Diagnostics) -> Opt
 }
 
 /// The bytes of a data address.
-pub(super) fn inline(source: &str, gzip: bool, hash: Option<&str>) -> Result<Vec<u8>, (Code, String)> {
+pub(super) fn inline(
+    source: &str,
+    gzip: bool,
+    room: &mut Room,
+    hash: Option<&str>,
+) -> Result<Vec<u8>, (Code, String)> {
     let refused = |message: &str| Err((Code::Refused, message.to_owned()));
     if OTHER_SCHEMES.iter().any(|scheme| source.starts_with(scheme)) {
         return refused("only data, http and https addresses are read here");
@@ -66,7 +77,7 @@ pub(super) fn inline(source: &str, gzip: bool, hash: Option<&str>) -> Result<Vec
     let broken = |message: &str| (Code::Encoding, message.to_owned());
     let bytes = decode(data).ok_or_else(|| broken("this data address is damaged"))?;
     let bytes = if gzip {
-        files::unpack(&bytes).map_err(|flaw| (Code::Encoding, format!("this data address {flaw}")))?
+        room.unpack(&bytes).map_err(|flaw| (Code::Encoding, format!("this data address {flaw}")))?
     } else {
         bytes
     };
@@ -166,10 +177,14 @@ mod tests {
             ("data:;base64,aGVsbG8%3D", "hello"),
             ("data:,", ""),
         ] {
-            assert_eq!(inline(source, false, None).unwrap(), bytes.as_bytes(), "{source}");
+            assert_eq!(
+                inline(source, false, &mut Room::default(), None).unwrap(),
+                bytes.as_bytes(),
+                "{source}"
+            );
         }
         for source in ["data:hello", "data:,%2", "data:;base64,*", "file:///etc/passwd", "s3://bucket/x"] {
-            assert!(inline(source, false, None).is_err(), "{source}");
+            assert!(inline(source, false, &mut Room::default(), None).is_err(), "{source}");
         }
     }
 
@@ -177,8 +192,8 @@ mod tests {
     fn a_hash_is_checked_after_unpacking() {
         let hash = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-        assert_eq!(inline("data:,hello", false, Some(hash)).unwrap(), b"hello");
-        assert!(inline("data:,hellO", false, Some(hash)).is_err());
+        assert_eq!(inline("data:,hello", false, &mut Room::default(), Some(hash)).unwrap(), b"hello");
+        assert!(inline("data:,hellO", false, &mut Room::default(), Some(hash)).is_err());
         assert!(is_hash(hash) && !is_hash("sha256-12") && !is_hash("md5-2cf24dba"));
     }
 }

@@ -13,6 +13,7 @@ use crate::plan::step::{
 };
 use crate::plan::{Plan, Stage};
 use crate::protected::{self, Objection};
+use crate::room::Room;
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::yaml::{Node, Value};
@@ -74,7 +75,7 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     ]
 }
 
-pub(super) fn read(node: &Node, path: String, plan: &mut Plan, found: &mut Diagnostics) {
+pub(super) fn read(node: &Node, path: String, room: &mut Room, plan: &mut Plan, found: &mut Diagnostics) {
     let Some(mut fields) = Fields::open(node, STORAGE_KEYS, path, found) else { return };
     each(&mut fields, "disks", DISK_KEYS, found, |fields, path, found| disk(fields, path, plan, found));
     each(&mut fields, "filesystems", FILESYSTEM_KEYS, found, |fields, path, found| {
@@ -83,7 +84,7 @@ pub(super) fn read(node: &Node, path: String, plan: &mut Plan, found: &mut Diagn
     each(&mut fields, "directories", DIRECTORY_KEYS, found, |fields, path, found| {
         directory(fields, path, plan, found);
     });
-    each(&mut fields, "files", FILE_KEYS, found, |fields, path, found| file(fields, path, plan, found));
+    each(&mut fields, "files", FILE_KEYS, found, |fields, path, found| file(fields, path, room, plan, found));
     each(&mut fields, "links", LINK_KEYS, found, |fields, path, found| link(fields, path, plan, found));
 }
 
@@ -104,7 +105,7 @@ pub(super) fn each(
     }
 }
 
-fn file(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
+fn file(fields: &mut Fields<'_>, path: &str, room: &mut Room, plan: &mut Plan, found: &mut Diagnostics) {
     let Some(target) = target_path(fields, found) else { return };
     let overwrite = flag(fields, "overwrite", found);
     let mode = mode(fields, 0o644, found);
@@ -125,7 +126,7 @@ fn file(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         Some(Value::Sequence(items)) => items.as_slice(),
         _ => &[],
     };
-    match contents.map(|node| resource::content(node, format!("{path}.contents"), found)) {
+    match contents.map(|node| resource::content(node, format!("{path}.contents"), room, found)) {
         Some(Some(content)) => write(content, if overwrite { Existing::Replace } else { Existing::Refuse }),
         Some(None) => {}
         // Without contents the file stays as it is, or is made empty.
@@ -133,7 +134,7 @@ fn file(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         None => write(Content::Inline(Secret::default()), Existing::Append),
     }
     for (index, item) in appended.iter().enumerate() {
-        if let Some(content) = resource::content(item, format!("{path}.append[{index}]"), found) {
+        if let Some(content) = resource::content(item, format!("{path}.append[{index}]"), room, found) {
             write(content, Existing::Append);
         }
     }

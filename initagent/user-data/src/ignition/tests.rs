@@ -8,7 +8,7 @@ fn planned(text: &str) -> (String, Vec<String>) {
     let mut sources = Sources::default();
     let part = sources.add("config.ign", text);
     let mut found = Diagnostics::default();
-    let plan = read(text, part, &mut found);
+    let plan = read(text, part, &mut Room::default(), &mut found);
     let messages = found.list().iter().map(|one| format!("{}: {} {}", one.at.line, one.key, one.message));
     (render(&plan, &sources, Contents::Hidden), messages.collect())
 }
