@@ -7,7 +7,7 @@
 use super::Objection;
 
 /// Units without which nobody gets in, or the slot is never found good.
-const WAY_IN: [&str; 25] = [
+const WAY_IN: [&str; 32] = [
     "-.slice",
     "basic.target",
     "catamaran-boot-complete.service",
@@ -15,6 +15,7 @@ const WAY_IN: [&str; 25] = [
     "catamaran-boot-settled.timer",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
+    "catamaran-network-cards.service",
     "dbus.service",
     "dbus.socket",
     "default.target",
@@ -31,6 +32,12 @@ const WAY_IN: [&str; 25] = [
     "systemd-logind.service",
     "systemd-networkd.service",
     "systemd-networkd.socket",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-setup.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd.service",
     "systemd-user-sessions.service",
     "var.mount",
 ];
@@ -42,13 +49,12 @@ const MAY_FAIL: [&str; 4] = ["default.target", "getty.target", "graphical.target
 const LATE: [&str; 3] = ["default.target", "graphical.target", "multi-user.target"];
 
 /// What the way in waits for, besides itself.
-const AWAITED: [&str; 6] = [
+const AWAITED: [&str; 5] = [
     "local-fs-pre.target",
     "network-pre.target",
     "network.target",
     "nss-user-lookup.target",
     "sockets.target",
-    "systemd-tmpfiles-setup.service",
 ];
 
 /// What ends the machine as soon as it starts.
