@@ -3,6 +3,14 @@
 
 use std::time::Instant;
 
+use fleet::{
+    model::unit_name::UnitName,
+    store::{
+        keys::{DEFAULT_PREFIX, Key, Keys},
+        records::UnitRecord,
+    },
+};
+
 use crate::nodes::{Cluster, Node, Options, can_boot};
 
 /// A service that stays up.
@@ -167,6 +175,7 @@ fn three_nodes_share_units() {
     a_drain_empties_a_node_and_ends(&cluster);
     every_daemon_restarts_and_no_unit_does(&cluster);
     a_rolling_change_goes_one_by_one_and_back(&cluster);
+    a_global_change_goes_machine_by_machine_and_back(&cluster);
     a_thousand_units(&cluster);
 }
 
@@ -265,6 +274,49 @@ fn a_rolling_change_goes_one_by_one_and_back(cluster: &Cluster) {
         unit.contains("taken back: roll@1.service failed").then_some(())
     });
     cluster.wait("what was there runs again", |cluster| runs_the_change(cluster, &units[0]));
+}
+
+fn a_global_change_goes_machine_by_machine_and_back(cluster: &Cluster) {
+    let node = cluster.node(1);
+    let text = |service: &str| {
+        format!("[Service]\n{service}\n[X-Fleet]\nGlobal=true\nHealthyAfter=300ms\nHealthDeadline=4min\n")
+    };
+    let all_run = |cluster: &Cluster, content: &str| {
+        let runs = |node: &Node| {
+            node.active("wide.service") == "active"
+                && node.property("wide.service", "ExecStart").contains(content)
+        };
+        cluster.nodes.iter().all(runs).then_some(())
+    };
+    node.put("wide.service", &text("ExecStart=/usr/bin/sleep infinity"), "launched");
+    cluster.wait("it runs everywhere", |cluster| all_run(cluster, "infinity"));
+
+    node.put("wide.service", &text("ExecStart=/usr/bin/sleep 99999"), "launched");
+    cluster.wait("the change is everywhere", |cluster| all_run(cluster, "99999"));
+    // In microseconds of a clock that the nodes share.
+    let since = |node: &Node| node.property("wide.service", "ActiveEnterTimestampMonotonic").parse::<u64>();
+    let mut starts: Vec<u64> = cluster.nodes.iter().map(|node| since(node).unwrap()).collect();
+    starts.sort_unstable();
+    let proven = starts.windows(2).all(|pair| pair[1] - pair[0] >= 300_000);
+    assert!(proven, "each is proven before the next: active since {starts:?}");
+    // Only a change that has ended is what the next one may go back to.
+    let key = Keys::under(DEFAULT_PREFIX).path(&Key::Unit(UnitName::parse("wide.service").unwrap()));
+    cluster.wait("the change has ended", |_| {
+        let record = node.shell(&format!("ETCDCTL_API=3 etcdctl get --print-value-only {key}"));
+        let record: UnitRecord = serde_json::from_str(record.trim()).ok()?;
+        record.rollout.is_none().then_some(())
+    });
+
+    let broken =
+        "ExecStartPre=/usr/bin/sh -c 'echo tried >> /run/tried; exit 1'\nExecStart=/usr/bin/sleep 99998";
+    node.put("wide.service", &text(broken), "launched");
+    cluster.wait("the failed change is taken back", |_| {
+        let unit = node.get("/fleet/v1/units/wide.service").1;
+        (unit.contains("taken back: wide.service on machine") && unit.contains("failed")).then_some(())
+    });
+    cluster.wait("what was there runs everywhere", |cluster| all_run(cluster, "99999"));
+    let tried = cluster.nodes.iter().filter(|node| node.shell("cat /run/tried").contains("tried"));
+    assert_eq!(tried.count(), 1, "no machine after the first took the change that failed");
 }
 
 fn a_thousand_units(cluster: &Cluster) {
