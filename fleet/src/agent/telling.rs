@@ -1,0 +1,84 @@
+//! Tells the cluster how units are.
+//!
+//! Knows what was told before, so that nothing is told twice. Refuses to know how it came to be.
+//! Invariant: what could not be told stays to be told.
+
+use std::time::{Duration, Instant};
+
+use super::Agent;
+use crate::{
+    metrics::Task,
+    model::{state::JobState, unit_name::UnitName},
+    store::{
+        etcd::chain,
+        records::StateRecord,
+        writes::{self, Write},
+    },
+};
+
+/// States written with one transaction.
+const STATES_AT_ONCE: usize = 100;
+/// How long further states are gathered after so many were told, so that one is told at once and a flood
+/// of them with few transactions.
+const GATHER_EACH: Duration = Duration::from_millis(1);
+const GATHER_MOST: Duration = Duration::from_millis(100);
+
+impl Agent {
+    /// Tells the cluster how units are, where that changed.
+    pub(super) async fn publish(&mut self) {
+        let me = self.machine.id.clone();
+        let mut news: Vec<(UnitName, Option<StateRecord>)> = Vec::new();
+        for unit in std::mem::take(&mut self.dirty) {
+            let record = self.state_of(&unit);
+            if self.published.get(&unit) != record.as_ref() || self.unsure.contains(&unit) {
+                news.push((unit, record));
+            }
+        }
+        self.gather_until = Instant::now()
+            + GATHER_EACH.saturating_mul(u32::try_from(news.len()).unwrap_or(u32::MAX)).min(GATHER_MOST);
+        for chunk in news.chunks(STATES_AT_ONCE) {
+            let then = chunk.iter().map(|(unit, record)| writes::state(&me, unit, record.as_ref())).collect();
+            if let Err(error) = self.store.commit(&Write { when: Vec::new(), then }).await {
+                tracing::debug!(reason = %chain(&error), "cannot tell how units are yet");
+                self.dirty.extend(chunk.iter().map(|(unit, _)| unit.clone()));
+                self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
+                continue;
+            }
+            self.metrics.did(Task::State, chunk.len());
+            for (unit, record) in chunk {
+                self.unsure.remove(unit);
+                match record {
+                    Some(record) => self.published.insert(unit.clone(), record.clone()),
+                    None => self.published.remove(unit),
+                };
+            }
+        }
+    }
+
+    fn state_of(&self, unit: &UnitName) -> Option<StateRecord> {
+        let error = self.errors.get(unit).cloned().unwrap_or_default();
+        let Some(held) = self.held.get(unit) else {
+            // What could not even be loaded is told all the same.
+            let wish = self.wanted.get(unit).filter(|_| !error.is_empty())?;
+            return Some(StateRecord {
+                hash: wish.file.hash(),
+                job: JobState::Inactive,
+                load: "error".to_owned(),
+                active: "inactive".to_owned(),
+                sub: "dead".to_owned(),
+                restarts: 0,
+                error,
+            });
+        };
+        let activity = self.activity.get(unit).cloned().unwrap_or_default();
+        Some(StateRecord {
+            hash: held.hash,
+            job: held.job,
+            load: activity.load,
+            active: activity.active,
+            sub: activity.sub,
+            restarts: held.restarts,
+            error,
+        })
+    }
+}
