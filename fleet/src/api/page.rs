@@ -100,7 +100,8 @@ impl PageToken {
 fn offset(error: &base64::DecodeError, text: &str) -> usize {
     match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
-        _ => text.len(),
+        // Where the last four characters would begin, of which some are missing.
+        _ => text.len() - text.len() % 4,
     }
 }
 
@@ -130,6 +131,7 @@ mod tests {
             (query(&["ZAACAA==", "ZAACAA=="], 100), "too many values for page token"),
             (query(&["ZAA="], 100), "unexpected EOF"),
             (query(&["ZA*CAA=="], 100), "illegal base64 data at input byte 2"),
+            (query(&["ZAACAA"], 100), "illegal base64 data at input byte 4"),
         ];
 
         for (outcome, message) in refusals {
