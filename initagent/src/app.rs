@@ -2,7 +2,10 @@
 //!
 //! Knows which module does what. Refuses to print. Invariant: one call a verb.
 
+#![expect(clippy::disallowed_methods, reason = "`status --wait` waits")]
+
 use std::path::Path;
+use std::time::Duration;
 
 use first_boot::{Judgement, Machine, Outcome, Root, Status};
 
@@ -36,7 +39,8 @@ pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
         Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
         Verb::Slots(request) => Report::done(slots::run(&request)?),
-        Verb::Status(format) => status(first_boot::status(&Root::real()), format),
+        Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
+        Verb::Status { format, wait: true } => status(end_of_first_boot(&Root::real()), format),
         Verb::Validate { files, style } => judgement(first_boot::validate(&files, style)),
         Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
@@ -52,6 +56,16 @@ fn outcome(outcome: &Outcome, format: Format) -> Report {
 
 fn judgement(judgement: Judgement) -> Report {
     Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
+}
+
+fn end_of_first_boot(root: &Root) -> Status {
+    loop {
+        let status = first_boot::status(root);
+        if status.verdict.is_some() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// A machine that has not ended its first boot is not well yet.

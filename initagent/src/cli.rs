@@ -48,7 +48,12 @@ pub(crate) enum Verb {
     /// Show or change the slot table.
     Slots(slots::Request),
     /// Say what came of the last first boot.
-    Status(Format),
+    Status {
+        /// How to print it.
+        format: Format,
+        /// Whether to wait for its end.
+        wait: bool,
+    },
     /// Find the mistakes in files.
     Validate {
         /// The files.
@@ -93,6 +98,8 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
 
 fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     match parser.next()?.ok_or(UsageError::Missing)? {
+        // All that was ever asked of coreos-cloudinit, which is this program too.
+        Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
         Short('h') | Long("help") => Ok(Verb::Help(HELP)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
@@ -128,7 +135,11 @@ fn bare(
 }
 
 fn apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut file, mut format, mut options) = (None, Format::Text, Options::default());
+    apply_file(None, parser)
+}
+
+fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut format, mut options) = (Format::Text, Options::default());
     while let Some(argument) = parser.next()? {
         match argument {
             Long("force") => options.force = true,
@@ -176,16 +187,17 @@ fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 }
 
 fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let mut format = Format::Text;
+    let (mut format, mut wait) = (Format::Text, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => format = Format::Json,
+            Long("wait") => wait = true,
             Short('h') | Long("help") => return Ok(Verb::Help(STATUS_HELP)),
             Value(word) => return Err(UsageError::Word { verb: "status", given: shown(&word) }),
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Verb::Status(format))
+    Ok(Verb::Status { format, wait })
 }
 
 fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
@@ -393,19 +405,21 @@ Examples:
 ";
 
 const STATUS_HELP: &str = "\
-Usage: initagent status [--json]
+Usage: initagent status [--wait] [--json]
 
 Says what came of the first boot: every item with its place in the file and why
 it failed, if it did. Never a password, a key or the content of a file.
 
 Options:
       --json   print for programs
+      --wait   until it has ended, as `cloud-init status --wait` does
   -h, --help   this text
 
 Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items failed.
 
-Example:
+Examples:
   initagent status
+  cloud-init status --wait && echo ready   # the same program
 ";
 
 const VALIDATE_HELP: &str = "\
@@ -468,7 +482,9 @@ mod tests {
         let first = Verb::FirstBoot { options: Options::default(), format: Format::Json };
         assert_eq!(typed("first-boot --json").unwrap(), first);
         assert_eq!(typed("plan --full a.yaml").unwrap(), Verb::Plan { file: file(), listing: Listing::Full });
-        assert_eq!(typed("status").unwrap(), Verb::Status(Format::Text));
+        assert_eq!(typed("status").unwrap(), Verb::Status { format: Format::Text, wait: false });
+        assert_eq!(typed("status --wait").unwrap(), Verb::Status { format: Format::Text, wait: true });
+        assert_eq!(typed("--from-file=x.yaml").unwrap(), typed("apply --from-file x.yaml").unwrap());
         assert_eq!(
             typed("validate a.yaml -").unwrap(),
             Verb::Validate { files: vec![file(), "-".into()], style: Style::Text }
