@@ -20,7 +20,7 @@ use vm::arguments::CONSOLE_LOG;
 use vm::disk;
 use vm::qmp::Qmp;
 use vm::registry::{Claim, Entry, On, Registry, State};
-use vm::running::GuestError;
+use vm::running::{GuestError, PRESS_AGAIN};
 use vm::ssh::Ports;
 use vm::terminal::{self, Ending, Line, Signals};
 use vm::{Machine, Running};
@@ -318,9 +318,8 @@ fn switch_off(registry: &Registry, stop: &Stop) -> Result<(), Failure> {
     let on = entry.on()?;
     let deadline = Instant::now() + Duration::from_secs(stop.timeout);
     if stop.timeout > 0 {
-        Qmp::connect(&entry.folder, Duration::from_secs(10))?.press_power_button()?;
         let half = Instant::now() + Duration::from_secs(stop.timeout / 2);
-        if is_off_by(&entry, half) || ask_by_ssh(&entry, on) && is_off_by(&entry, deadline) {
+        if is_off_by_button(&entry, half)? || ask_by_ssh(&entry, on) && is_off_by(&entry, deadline) {
             note(format!("{} has shut down", entry.name));
             return Ok(());
         }
@@ -328,6 +327,21 @@ fn switch_off(registry: &Registry, stop: &Stop) -> Result<(), Failure> {
     pull_the_plug(&entry, on)?;
     note(format!("{}: the plug is pulled", entry.name));
     Ok(())
+}
+
+/// Presses the button until the machine is off or it is late.
+fn is_off_by_button(entry: &Entry, deadline: Instant) -> Result<bool, Failure> {
+    loop {
+        let pressed =
+            Qmp::connect(&entry.folder, Duration::from_secs(10)).and_then(|mut qmp| qmp.press_power_button());
+        if is_off_by(entry, deadline.min(Instant::now() + PRESS_AGAIN)) {
+            return Ok(true);
+        }
+        pressed?;
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+    }
 }
 
 /// A guest without a button handler may still listen to its own account.

@@ -22,6 +22,9 @@ use crate::ssh::{Ports, Ssh, SshError};
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
 
+/// How long a guest may be deaf for its power button: it takes logins before it has looked at all its devices.
+pub const PRESS_AGAIN: Duration = Duration::from_secs(5);
+
 /// A machine that is on. Dropping it pulls the plug.
 #[derive(Debug)]
 pub struct Running {
@@ -189,10 +192,18 @@ impl Running {
         Ok(self.qmp()?.press_power_button()?)
     }
 
-    /// Presses the power button, and waits for the guest to shut down.
-    pub fn power_off(self, within: Duration) -> Result<Machine, GuestError> {
-        self.press_power_button()?;
-        self.wait_until_off("the power button was pressed", within)
+    /// Presses the power button, again and again as a person would, and waits for the guest to shut down.
+    pub fn power_off(mut self, within: Duration) -> Result<Machine, GuestError> {
+        let deadline = Instant::now() + within;
+        loop {
+            let pressed = self.press_power_button();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.child.wait(left.min(PRESS_AGAIN)).map_err(GuestError::Watch)?.is_some() || left.is_zero()
+            {
+                return self.wait_until_off("the power button was pressed", left);
+            }
+            pressed?;
+        }
     }
 
     /// Waits until the guest has switched itself off.
