@@ -60,8 +60,7 @@ fn judgement(judgement: Judgement) -> Report {
 
 fn end_of_first_boot(root: &Root) -> Status {
     loop {
-        let status = first_boot::status(root);
-        if status.verdict.is_some() {
+        if let Some(status) = first_boot::ended(root) {
             return status;
         }
         std::thread::sleep(Duration::from_millis(200));

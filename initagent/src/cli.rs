@@ -98,7 +98,7 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
 
 fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     match parser.next()?.ok_or(UsageError::Missing)? {
-        // All that was ever asked of coreos-cloudinit, which is this program too.
+        // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
         Short('h') | Long("help") => Ok(Verb::Help(HELP)),
         Short('V') | Long("version") => Ok(Verb::Version),
@@ -288,6 +288,7 @@ Examples:
   initagent validate user-data.yaml
   initagent status
   initagent slots activate B
+  coreos-cloudinit --from-file user-data.yaml   # the same program: `apply`
 ";
 
 const APPLY_HELP: &str = "\
@@ -412,7 +413,7 @@ it failed, if it did. Never a password, a key or the content of a file.
 
 Options:
       --json   print for programs
-      --wait   until it has ended, as `cloud-init status --wait` does
+      --wait   until that of this boot has ended
   -h, --help   this text
 
 Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items failed.

@@ -181,6 +181,13 @@ pub fn status(root: &Root) -> Status {
     }
 }
 
+/// What the run of this boot left, once it has ended; what an earlier boot left is another's, if the disk is
+/// a clone's.
+#[must_use]
+pub fn ended(root: &Root) -> Option<Status> {
+    root.path(RESULT).exists().then(|| status(root))
+}
+
 /// Two runs must not meet; the second one waits for the first.
 fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
     let path = root.path(LOCK);

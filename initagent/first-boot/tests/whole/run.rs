@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use first_boot::{Options, Verdict, status};
+use first_boot::{Options, Verdict, ended, status};
 
 use crate::machine::{Bench, KEY};
 
@@ -135,6 +135,19 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
         assert_ne!(outcome.verdict(), Verdict::Ok, "{user_data:?}");
         assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY} owner\n"), "{user_data:?}");
     }
+}
+
+#[test]
+fn what_an_earlier_boot_left_is_not_the_end_of_this_one() {
+    let bench = Bench::seeded("i-1", DOCUMENT);
+    bench.boot(ONCE);
+    assert!(ended(&bench.machine.root).is_some());
+
+    // As at each start of the machine.
+    fs::remove_dir_all(bench.machine.root.path("/run/catamaran")).unwrap();
+
+    assert!(status(&bench.machine.root).verdict.is_some());
+    assert_eq!(ended(&bench.machine.root), None);
 }
 
 #[test]
