@@ -38,7 +38,7 @@ const COMMON: [Common; 8] = [
         at: "/dev/hugepages",
         kind: "hugetlbfs",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
-        options: "pagesize=2M",
+        options: "",
     },
     Common { unit: "dev-mqueue.mount", at: "/dev/mqueue", kind: "mqueue", flags: STRICT, options: "" },
     Common {
@@ -85,7 +85,7 @@ const COMMON: [Common; 8] = [
     },
 ];
 
-/// Does it all.
+/// Makes the mounts and the nodes and loads the module, as far as it goes.
 pub(super) fn take(new_root: &Path) {
     let etc = new_root.join("etc");
     let wanted = |common: &&Common| !is_changed(&etc, common) && is_known(common);
