@@ -218,8 +218,9 @@ impl Ssh {
             && self.run("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0))
     }
 
-    /// Whether the guest's kernel answers, by refusing a connection to its closed port. QEMU accepts connections long before the guest does, and repeats a first packet that got lost
-    /// only seconds later; so each question is short, and a new one.
+    /// Whether the guest's kernel answers, by refusing a connection to its closed port. QEMU accepts
+    /// connections long before the guest does, and repeats a first packet that got lost only seconds later;
+    /// so each question is short, and a new one.
     fn has_network(&self) -> bool {
         let refusal = || -> io::Result<usize> {
             let address = SocketAddr::from(([127, 0, 0, 1], self.ports.closed));
