@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "`status --wait` waits")]
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,8 +13,12 @@ use first_boot::{Judgement, Machine, Outcome, Root, Status};
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{Format, UsageError, Verb};
 use crate::host_keys::{self, MakeHostKeysError};
+use crate::network_cards;
 use crate::report::Report;
 use crate::slots::{self, SlotsError};
+
+/// How long sshd waits for the keys of a new machine.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,8 @@ pub(crate) enum RunError {
     BootComplete(#[from] BootCompleteError),
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
+    #[error("cannot bring up the network cards")]
+    NetworkCards(#[source] io::Error),
     #[error(transparent)]
     Slots(#[from] SlotsError),
     #[error(transparent)]
@@ -32,11 +39,13 @@ pub(crate) enum RunError {
 pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
     Ok(match verb {
         Verb::Apply { file, format } => outcome(&first_boot::apply_file(&file, &Machine::real()), format),
+        Verb::AwaitLogins => Report::done(await_logins(&Root::real())),
         Verb::BootComplete => Report::done(boot_complete::complete()?),
         Verb::BootSettled => Report::done(boot_complete::settle()?),
         Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
         Verb::Help(text) => Report::done(text),
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
+        Verb::NetworkCards => Report::done(network_cards::run().map_err(RunError::NetworkCards)?),
         Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
         Verb::Slots(request) => Report::done(slots::run(&request)?),
         Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
@@ -56,6 +65,15 @@ fn outcome(outcome: &Outcome, format: Format) -> Report {
 
 fn judgement(judgement: Judgement) -> Report {
     Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
+}
+
+/// Whatever holds the first boot up must not keep people out who want to know what it is.
+fn await_logins(root: &Root) -> &'static str {
+    if first_boot::await_logins(root, LOGIN_PATIENCE) {
+        "whoever may log in can"
+    } else {
+        "the first boot takes its time: sshd starts without what it may bring"
+    }
 }
 
 fn end_of_first_boot(root: &Root) -> Status {

@@ -1,4 +1,4 @@
-//! What was typed, and the help that says what can be.
+//! What was typed.
 //!
 //! Knows words and options. Refuses to do anything. Invariant: what is not understood is refused
 //! with the words that would have been.
@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use first_boot::{Listing, Options, Style};
 use image_format::slot::Slot;
 use lexopt::prelude::*;
+
+/// What the program says of itself.
+mod help;
 
 use crate::app::RunError;
 use crate::slots::{self, Change};
@@ -23,6 +26,8 @@ pub(crate) enum Verb {
         /// How to say what came of it.
         format: Format,
     },
+    /// Wait until people can log in.
+    AwaitLogins,
     /// Mark the running slot good.
     BootComplete,
     /// The run of the slot has settled.
@@ -38,6 +43,8 @@ pub(crate) enum Verb {
     Help(&'static str),
     /// Make missing SSH host keys.
     HostKeys,
+    /// Bring up network cards before other devices.
+    NetworkCards,
     /// Say what a file would do.
     Plan {
         /// The file.
@@ -100,15 +107,17 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
-        Short('h') | Long("help") => Ok(Verb::Help(HELP)),
+        Short('h') | Long("help") => Ok(Verb::Help(help::PROGRAM)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
             Some("apply") => apply(parser),
-            Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, BOOT_COMPLETE_HELP),
-            Some("boot-settled") => bare(parser, "boot-settled", Verb::BootSettled, BOOT_SETTLED_HELP),
+            Some("await-logins") => bare(parser, "await-logins", Verb::AwaitLogins, help::AWAIT_LOGINS),
+            Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE),
+            Some("boot-settled") => bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
             Some("first-boot") => first_boot(parser),
-            Some("help") => Ok(Verb::Help(HELP)),
-            Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, HOST_KEYS_HELP),
+            Some("help") => Ok(Verb::Help(help::PROGRAM)),
+            Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
+            Some("network-cards") => bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS),
             Some("plan") => plan(parser),
             Some("slots") => slots(parser),
             Some("status") => status(parser),
@@ -145,7 +154,7 @@ fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<
             Long("force") => options.force = true,
             Long("from-file") => file = Some(PathBuf::from(parser.value()?)),
             Long("json") => format = Format::Json,
-            Short('h') | Long("help") => return Ok(Verb::Help(APPLY_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::APPLY)),
             Value(word) => return Err(UsageError::Word { verb: "apply", given: shown(&word) }),
             other => return Err(other.unexpected().into()),
         }
@@ -162,7 +171,7 @@ fn first_boot(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => format = Format::Json,
-            Short('h') | Long("help") => return Ok(Verb::Help(FIRST_BOOT_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::FIRST_BOOT)),
             Value(word) => return Err(UsageError::Word { verb: "first-boot", given: shown(&word) }),
             other => return Err(other.unexpected().into()),
         }
@@ -175,7 +184,7 @@ fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("full") => listing = Listing::Full,
-            Short('h') | Long("help") => return Ok(Verb::Help(PLAN_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::PLAN)),
             Value(file) => files.push(PathBuf::from(file)),
             other => return Err(other.unexpected().into()),
         }
@@ -192,7 +201,7 @@ fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         match argument {
             Long("json") => format = Format::Json,
             Long("wait") => wait = true,
-            Short('h') | Long("help") => return Ok(Verb::Help(STATUS_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::STATUS)),
             Value(word) => return Err(UsageError::Word { verb: "status", given: shown(&word) }),
             other => return Err(other.unexpected().into()),
         }
@@ -205,7 +214,7 @@ fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => style = Style::Json,
-            Short('h') | Long("help") => return Ok(Verb::Help(VALIDATE_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::VALIDATE)),
             Value(file) => files.push(PathBuf::from(file)),
             other => return Err(other.unexpected().into()),
         }
@@ -224,7 +233,7 @@ fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         match argument {
             Long("abstate") => request.abstate = Some(parser.value()?.into()),
             Long("json") => request.format = Format::Json,
-            Short('h') | Long("help") => return Ok(Verb::Help(SLOTS_HELP)),
+            Short('h') | Long("help") => return Ok(Verb::Help(help::SLOTS)),
             Value(word) => words.push(shown(&word)),
             other => return Err(other.unexpected().into()),
         }
@@ -260,186 +269,6 @@ fn shown(word: &OsString) -> String {
     word.to_string_lossy().chars().take(80).collect()
 }
 
-const HELP: &str = "\
-initagent: opens the verified root, configures the machine on first boot, and keeps its slots
-
-Usage: initagent VERB [OPTIONS]
-
-Verbs for people:
-  apply           do what a cloud-config asks for, now
-  plan            say what a cloud-config would do
-  slots           show or change which slot boots
-  status          say what came of the first boot
-  validate        find the mistakes in a cloud-config
-
-Verbs that systemd runs:
-  boot-complete   mark the running slot good, now that the boot is complete
-  boot-settled    give the running slot all its tries, now that it has stayed up
-  first-boot      find out what this machine is to be, and make it so
-  host-keys       make the SSH host keys that are missing
-
-Options:
-  -h, --help      this text; after a verb, the verb's
-  -V, --version   the version of this program
-
-Exit codes: 0 done, 1 failed, 2 done in part, 64 not understood.
-
-Examples:
-  initagent validate user-data.yaml
-  initagent status
-  initagent slots activate B
-  coreos-cloudinit --from-file user-data.yaml   # the same program: `apply`
-";
-
-const APPLY_HELP: &str = "\
-Usage: initagent apply --from-file FILE [--json]
-       initagent apply --force [--json]
-
-Does what a file of user-data asks for, at once, or does again what the platform
-of this machine asked for at its first boot. What is as it should be already is
-left alone.
-
-Options:
-      --force            configure this instance again
-      --from-file FILE   a cloud-config, script or archive; nothing is asked of the platform
-      --json             print for programs
-  -h, --help             this text
-
-Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
-
-Examples:
-  initagent apply --from-file more-users.yaml
-  initagent apply --force
-";
-
-const BOOT_COMPLETE_HELP: &str = "\
-Usage: initagent boot-complete
-
-Marks the slot that runs good and gives it all its tries again, unless its last
-run crashed before it had settled. Started by catamaran-boot-complete.service when
-systemd reaches boot-complete.target; writes nothing that the slot table says
-already.
-
-Example:
-  systemctl status catamaran-boot-complete.service
-";
-
-const BOOT_SETTLED_HELP: &str = "\
-Usage: initagent boot-settled
-
-Gives the slot that runs all its tries, after a boot that was complete. Started
-when the machine has been up for ten minutes, or shuts down in order. A slot that
-crashes sooner, again and again, uses up its tries and gives way to the other.
-
-Example:
-  systemctl list-timers catamaran-boot-settled.timer
-";
-
-const FIRST_BOOT_HELP: &str = "\
-Usage: initagent first-boot [--json]
-
-Finds the platform that this machine runs on, asks it for user-data, and does
-what that says: all of it once per instance, and at each boot what does not last.
-Started by catamaran-first-boot.service; nothing waits for it to end.
-
-Options:
-      --json   print for programs
-  -h, --help   this text
-
-Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
-
-Example:
-  journalctl -u catamaran-first-boot.service
-";
-
-const HOST_KEYS_HELP: &str = "\
-Usage: initagent host-keys
-
-Makes the ed25519 and ecdsa host keys of this machine in /etc/ssh if they are
-missing or broken. Started by catamaran-host-keys.service before sshd.
-
-Example:
-  rm /etc/ssh/ssh_host_*; initagent host-keys   # new keys for a cloned machine
-";
-
-const PLAN_HELP: &str = "\
-Usage: initagent plan FILE [--full]
-
-Prints what a file of user-data would do, in order, without doing it, and then
-what is wrong with it. Works on any machine.
-
-Options:
-      --full   with the contents of files, units and scripts
-  -h, --help   this text
-
-Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
-
-Examples:
-  initagent plan user-data.yaml
-  curl -s https://example.com/user-data | initagent plan -
-";
-
-const SLOTS_HELP: &str = "\
-Usage: initagent slots [CHANGE [SLOT]] [--json] [--abstate PATH]
-
-Shows which slot boots first, which runs, and how often each may still be tried.
-
-Changes, each one sector in each of the two copies of the table:
-  activate SLOT     boot this slot next, with all its tries
-  disarm SLOT       never boot this slot: it is about to be overwritten
-  mark-bad SLOT     never boot this slot again
-  mark-good [SLOT]  the running slot has proven itself
-
-Options:
-      --abstate PATH   the partition of the slot table, or an image of it,
-                       instead of the one this machine booted with
-      --json           print for programs
-  -h, --help           this text
-
-A slot is good (proven), unproven (boots while it has tries), demoted (good, but
-its boots failed) or empty.
-
-Examples:
-  initagent slots
-  initagent slots --json
-  initagent slots activate B && systemctl reboot
-";
-
-const STATUS_HELP: &str = "\
-Usage: initagent status [--wait] [--json]
-
-Says what came of the first boot: every item with its place in the file and why
-it failed, if it did. Never a password, a key or the content of a file.
-
-Options:
-      --json   print for programs
-      --wait   until that of this boot has ended
-  -h, --help   this text
-
-Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items failed.
-
-Examples:
-  initagent status
-  cloud-init status --wait && echo ready   # the same program
-";
-
-const VALIDATE_HELP: &str = "\
-Usage: initagent validate FILE... [--json]
-
-Finds everything that a run would complain about, with line and column, without
-doing anything. Works on any machine, without a network.
-
-Options:
-      --json   print for programs
-  -h, --help   this text
-
-Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
-
-Examples:
-  initagent validate user-data.yaml
-  initagent validate --json *.yaml
-";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +289,8 @@ mod tests {
         assert_eq!(typed("boot-complete").unwrap(), Verb::BootComplete);
         assert_eq!(typed("boot-settled").unwrap(), Verb::BootSettled);
         assert_eq!(typed("host-keys").unwrap(), Verb::HostKeys);
+        assert_eq!(typed("network-cards").unwrap(), Verb::NetworkCards);
+        assert_eq!(typed("await-logins").unwrap(), Verb::AwaitLogins);
         assert_eq!(typed("--version").unwrap(), Verb::Version);
         assert_eq!(change_of("slots activate B"), Change::Activate(Slot::B));
         assert_eq!(change_of("slots mark-good"), Change::MarkGood(None));
@@ -497,9 +328,11 @@ mod tests {
         let verbs = [
             "apply",
             "boot-complete",
+            "await-logins",
             "boot-settled",
             "first-boot",
             "host-keys",
+            "network-cards",
             "plan",
             "slots",
             "status",

@@ -126,7 +126,10 @@ fn start() -> Result<Infallible, Failure> {
     let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
     handover::leave(&record).map_err(|error| Failure::passing("cannot prepare the handover", &error))?;
     console::log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
-    handover::switch(new_root).map_err(|error| Failure::passing("cannot hand over to the root", &error))
+    let handed_over = |error| Failure::passing("cannot hand over to the root", &error);
+    handover::enter(new_root).map_err(handed_over)?;
+    head_start::bring_up_network_cards();
+    handover::start_systemd().map_err(handed_over)
 }
 
 fn slot_failure(disk: &BootDisk, slot: Slot, about_slot: bool, error: &dyn std::error::Error) -> Failure {

@@ -15,12 +15,16 @@ mod boot_complete;
 mod boot_record;
 /// What was typed.
 mod cli;
+/// What the kernel calls the devices of this machine.
+mod devices;
 /// Makes the SSH host keys that are missing.
 mod host_keys;
 /// The life as `/init`.
 mod initramfs;
 /// The kernel calls that have no safe binding.
 mod ioctl;
+/// Brings up network cards beside systemd.
+mod network_cards;
 /// Says what came of it, once.
 mod report;
 /// Shows and changes the slot table.

@@ -27,6 +27,6 @@ pub use machine::Machine;
 pub use outcome::{Outcome, Verdict};
 pub use programs::{Call, Programs, Real as RealPrograms, RunError};
 pub use root::Root;
-pub use run::{Options, Status, apply_file, ended, run, status};
+pub use run::{Options, Status, apply_file, await_logins, ended, run, status};
 pub use systemd::{Manager, ManagerError, Real as RealManager, Request};
 pub use web::{Real as RealWeb, Web, WebError};

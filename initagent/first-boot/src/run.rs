@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use platform::{Boot, Detected, Provision, Timing};
 use user_data::plan::order::Facts;
@@ -25,6 +25,8 @@ use crate::{facts, record};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
 const LOCK: &str = "/run/catamaran/first-boot.lock";
+/// Says that whoever may log in can: sshd waits for it on a machine that nobody had before.
+const LOGINS: &str = "/run/catamaran/logins";
 const METADATA: &str = "/run/metadata/catamaran";
 const MOST: u64 = 64 << 20;
 /// How long a platform that is known to be there may take, its network included.
@@ -61,6 +63,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let Some(mut provision) = provision else {
         outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
         keep_access(machine, &mut outcome);
+        open_logins(root, &mut outcome);
         return reported(root, outcome);
     };
     let instance = facts::instance(&provision);
@@ -85,6 +88,9 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let (plan, closing) = split(reading.plan, when);
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
+    let (way_in, plan) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    carry_out(way_in, &host, &mut outcome);
+    open_logins(root, &mut outcome);
     carry_out(plan, &host, &mut outcome);
     // What could not be had is asked for again at the next boot.
     if outcome.is_first && !provision.lacks("user-data") {
@@ -186,6 +192,26 @@ pub fn status(root: &Root) -> Status {
 #[must_use]
 pub fn ended(root: &Root) -> Option<Status> {
     root.path(RESULT).exists().then(|| status(root))
+}
+
+/// Waits until the run of this boot has done everything that logins need, and says whether it came so far
+/// in time.
+#[must_use]
+pub fn await_logins(root: &Root, patience: Duration) -> bool {
+    let began = Instant::now();
+    while !root.path(LOGINS).exists() {
+        if began.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+fn open_logins(root: &Root, outcome: &mut Outcome) {
+    if let Err(error) = files::write(&root.path(LOGINS), b"", Rights::PUBLIC) {
+        outcome.failures.push(format!("cannot tell sshd that it may start: {}", error.chain()));
+    }
 }
 
 /// Two runs must not meet; the second one waits for the first.

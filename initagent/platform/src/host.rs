@@ -177,8 +177,10 @@ impl Host {
 
     /// Lets the kernel finish looking for devices, so that a disk is not overlooked because it is
     /// slow. Over at once when there is nothing left to look for; the drivers of a CD drive have taken
-    /// 50 s on a machine that was busy with other things.
+    /// 50 s on a machine that was busy with other things. The kernel begins when udev asks it to, which it
+    /// does once networkd runs.
     pub(crate) fn settle_devices(&self) {
+        self.output("/usr/bin/systemctl", &["start", "systemd-udev-trigger.service"]);
         self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
         // It may be done before it has read what a driver that it had just loaded brought to light.
         self.output("/usr/bin/udevadm", &["settle", "--timeout=30"]);

@@ -64,8 +64,8 @@ fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
     written.map_err(|source| HandoverError::Leave { path: path.to_owned(), source })
 }
 
-/// Makes `new_root` the root and becomes systemd.
-pub(super) fn switch(new_root: &Path) -> Result<Infallible, HandoverError> {
+/// Makes `new_root` the root.
+pub(super) fn enter(new_root: &Path) -> Result<(), HandoverError> {
     for name in KERNEL_FILE_SYSTEMS {
         mounts::shift(&Path::new("/").join(name), &new_root.join(name))?;
     }
@@ -74,7 +74,11 @@ pub(super) fn switch(new_root: &Path) -> Result<Infallible, HandoverError> {
     std::env::set_current_dir(new_root).map_err(entered)?;
     mounts::shift(Path::new("."), Path::new("/"))?;
     std::os::unix::fs::chroot(".").map_err(entered)?;
-    std::env::set_current_dir("/").map_err(entered)?;
+    std::env::set_current_dir("/").map_err(entered)
+}
+
+/// Becomes systemd.
+pub(super) fn start_systemd() -> Result<Infallible, HandoverError> {
     Err(HandoverError::Exec { source: Command::new(SYSTEMD).exec() })
 }
 

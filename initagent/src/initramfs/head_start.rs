@@ -1,12 +1,13 @@
 //! Does with a system call each what units would do on every boot by starting two programs each.
 //!
-//! Knows a few mounts, the device nodes that load their drivers, and the module that systemd looks for
-//! first. Refuses to insist: what does not work here is left to the unit, and so is every mount that the
+//! Knows a few mounts, the device nodes that load their drivers, the module that systemd looks for first,
+//! and how the journal learns that it can be kept. Refuses to insist: what does not work here is left to the unit, and so is every mount that the
 //! machine's owner changed. Invariant: systemd finds what it would have made itself.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::MsFlags;
@@ -16,6 +17,13 @@ use nix::sys::utsname::uname;
 use super::console;
 use super::mounts::Mount;
 use crate::report::chain;
+
+/// This program, in the root.
+const INITAGENT: &str = "/usr/bin/initagent";
+
+const JOURNAL: &str = "/run/systemd/journal";
+/// By this journald knows that /var is there to write to (systemd-journald.service(8), `--flush`).
+const FLUSHED: &str = "/run/systemd/journal/flushed";
 
 /// A mount of systemd.
 struct Common {
@@ -85,7 +93,7 @@ const COMMON: [Common; 8] = [
     },
 ];
 
-/// Makes the mounts and the nodes and loads the module, as far as it goes.
+/// Makes the mounts and the nodes, loads the module and leaves word to journald, as far as it goes.
 pub(super) fn take(new_root: &Path) {
     let etc = new_root.join("etc");
     let wanted = |common: &&Common| !is_changed(&etc, common) && is_known(common);
@@ -95,6 +103,9 @@ pub(super) fn take(new_root: &Path) {
         if let Err(error) = (Mount { what: kind, at: &at, kind, flags, options }).now() {
             console::log(&format!("{} is left to its unit: {}", common.at, chain(&error)));
         }
+    }
+    if let Err(error) = fs::create_dir_all(JOURNAL).and_then(|()| File::create(FLUSHED)) {
+        console::log(&format!("the journal begins in memory: {error}"));
     }
     let Ok(kernel) = uname() else { return };
     let modules = new_root.join("usr/lib/modules").join(kernel.release());
@@ -107,6 +118,16 @@ pub(super) fn take(new_root: &Path) {
         if let Err(error) = node.make(Path::new("/dev")) {
             console::log(&format!("there is no node /dev/{}: {error}", node.name));
         }
+    }
+}
+
+/// Starts what brings up network cards, since systemd begins with one processor of many.
+pub(super) fn bring_up_network_cards() {
+    let mut child = Command::new(INITAGENT);
+    child.arg("network-cards").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // It outlives this program; systemd, which this process becomes, reaps it.
+    if let Err(error) = child.spawn() {
+        console::log(&format!("network cards are left to udev: cannot start {INITAGENT}: {error}"));
     }
 }
 

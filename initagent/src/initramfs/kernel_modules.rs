@@ -1,23 +1,23 @@
 //! Loads kernel modules: those that every machine needs, and those whose devices are here.
 //!
-//! Knows the folder that image-builder fills and how the kernel names devices. Refuses to know
+//! Knows the folder that image-builder fills. Refuses to know
 //! which modules those are. Invariant: each module is asked for once; one that will not load is
 //! logged and no reason to stop, because another may drive the disk.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image_format::modules::{Index, ParseIndexError};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use super::console;
+use crate::devices;
 
 const FOLDER: &str = "/lib/modules";
 const INDEX: &str = "/lib/modules/index";
-const BUSES: &str = "/sys/bus";
 
 /// Why no module can be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ impl Loader {
     /// Loads one driver of a device that is here, so that the caller can look whether it was the
     /// one that mattered. Says whether there was any.
     pub(super) fn load_driver(&mut self) -> Progress {
-        self.find_drivers(Path::new(BUSES));
+        self.find_drivers(Path::new(devices::BUSES));
         match self.waiting.pop_front() {
             Some(name) => {
                 self.load(&name);
@@ -70,10 +70,11 @@ impl Loader {
     }
 
     fn find_drivers(&mut self, buses: &Path) {
-        let fresh: Vec<String> = device_names(buses).filter(|name| self.seen.insert(name.clone())).collect();
+        let fresh: Vec<String> =
+            devices::names(buses).filter(|name| self.seen.insert(name.clone())).collect();
         let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers(name)).collect();
         let (likely, others): (Vec<_>, Vec<_>) =
-            self.index.aliases.iter().partition(|(pattern, _)| is_paravirtual(pattern));
+            self.index.aliases.iter().partition(|(pattern, _)| devices::is_paravirtual(pattern));
         for (_, name) in likely.into_iter().chain(others) {
             let is_new = !self.asked.contains(name) && !self.waiting.contains(name);
             if is_new && fits.contains(name.as_str()) {
@@ -89,11 +90,6 @@ impl Loader {
             }
         }
     }
-}
-
-/// Whether a device is one that only a virtual machine has. If there is one, its disk is behind it.
-fn is_paravirtual(pattern: &str) -> bool {
-    ["virtio:", "vmbus:", "xen:"].iter().any(|bus| pattern.starts_with(bus))
 }
 
 /// Whether loading goes on.
@@ -119,18 +115,6 @@ fn insert(name: &str) {
     }
 }
 
-/// The kernel's names of all devices, by which modules say what they drive.
-fn device_names(buses: &Path) -> impl Iterator<Item = String> {
-    let devices = entries(buses).flat_map(|bus| entries(&bus.join("devices")));
-    devices
-        .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
-        .map(|name| name.trim().to_owned())
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,23 +137,5 @@ mod tests {
         loader.find_drivers(buses.path());
 
         assert_eq!(loader.waiting, ["virtio_blk", "ahci"]);
-    }
-
-    #[test]
-    fn devices_are_found_by_the_names_their_buses_give_them() {
-        let buses = tempfile::tempdir().unwrap();
-        for (device, name) in
-            [("virtio/devices/virtio0", "virtio:d2\n"), ("pci/devices/0000:00:01.0", "pci:v1\n")]
-        {
-            let folder = buses.path().join(device);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("modalias"), name).unwrap();
-        }
-        fs::create_dir_all(buses.path().join("cpu/devices/cpu0")).unwrap();
-
-        let mut names: Vec<String> = device_names(buses.path()).collect();
-
-        names.sort();
-        assert_eq!(names, ["pci:v1", "virtio:d2"]);
     }
 }

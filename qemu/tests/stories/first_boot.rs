@@ -112,8 +112,22 @@ fn is_configured(cloud: Cloud) -> Running {
     }
     let ada = Ssh { user: "ada".to_owned(), ..running.ssh().clone() };
     assert_eq!(ada.must("id -un", PATIENCE).unwrap(), "ada\n");
+    turned_nobody_away(&running);
     assert_calm(&running);
     running
+}
+
+/// Whoever asks before there are keys is not let in, and punished for it: sshd must come after them, unless
+/// the machine is so slow that it was no longer waited for. Neither does anybody wait for a name server.
+fn turned_nobody_away(running: &Running) {
+    let said = run(
+        running,
+        "sudo true 2>&1; sudo journalctl -b -u catamaran-logins.service -o cat
+         sudo journalctl -b -u ssh.service -o cat | grep -E 'preauth|penalty' || echo nobody",
+    );
+    let punctual = said.contains("whoever may log in can\n") && said.ends_with("\nnobody\n");
+    assert!(punctual || said.contains("the first boot takes its time"), "{said}");
+    assert!(!said.contains("unable to resolve host"), "{said}");
 }
 
 /// What Vagrant's guest plugin for CoreOS asks, uploads and starts, in its order, as it does.

@@ -1,8 +1,9 @@
 //! Boots: once per instance, clones, and a silent platform.
 
 use std::fs;
+use std::time::Duration;
 
-use first_boot::{Options, Verdict, ended, status};
+use first_boot::{Options, Verdict, await_logins, ended, status};
 
 use crate::machine::{Bench, KEY};
 
@@ -55,6 +56,17 @@ fn the_network_comes_up_before_anything_else_and_at_each_boot() {
 
     assert_eq!(second.json()["items"][0]["status"], "done", "{}", second.text());
     assert!(!bench.called("systemd-networkd"), "what runs is left alone when nothing changed");
+}
+
+#[test]
+fn logins_wait_for_the_keys_or_for_the_news_that_there_are_none() {
+    for bench in [Bench::seeded("i-1", DOCUMENT), Bench::new()] {
+        assert!(!await_logins(&bench.machine.root, Duration::from_millis(1)));
+
+        bench.boot(ONCE);
+
+        assert!(await_logins(&bench.machine.root, Duration::ZERO));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const WAY_IN: [&str; 32] = [
     "catamaran-boot-settled.timer",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
-    "catamaran-network-cards.service",
+    "catamaran-logins.service",
     "dbus.service",
     "dbus.socket",
     "default.target",

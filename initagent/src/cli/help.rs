@@ -1,0 +1,206 @@
+//! The help of the program and of each verb, each with an example.
+//!
+//! Knows words only. Refuses to be read by programs.
+
+pub(super) const PROGRAM: &str = "\
+initagent: opens the verified root, configures the machine on first boot, and keeps its slots
+
+Usage: initagent VERB [OPTIONS]
+
+Verbs for people:
+  apply           do what a cloud-config asks for, now
+  plan            say what a cloud-config would do
+  slots           show or change which slot boots
+  status          say what came of the first boot
+  validate        find the mistakes in a cloud-config
+
+Verbs that the boot runs:
+  await-logins    wait until the first boot has brought keys and users
+  boot-complete   mark the running slot good, now that the boot is complete
+  boot-settled    give the running slot all its tries, now that it has stayed up
+  first-boot      find out what this machine is to be, and make it so
+  host-keys       make the SSH host keys that are missing
+  network-cards   load the drivers of network cards, and tell udev of them
+
+Options:
+  -h, --help      this text; after a verb, the verb's
+  -V, --version   the version of this program
+
+Exit codes: 0 done, 1 failed, 2 done in part, 64 not understood.
+
+Examples:
+  initagent validate user-data.yaml
+  initagent status
+  initagent slots activate B
+  coreos-cloudinit --from-file user-data.yaml   # the same program: `apply`
+";
+
+pub(super) const APPLY: &str = "\
+Usage: initagent apply --from-file FILE [--json]
+       initagent apply --force [--json]
+
+Does what a file of user-data asks for, at once, or does again what the platform
+of this machine asked for at its first boot. What is as it should be already is
+left alone.
+
+Options:
+      --force            configure this instance again
+      --from-file FILE   a cloud-config, script or archive; nothing is asked of the platform
+      --json             print for programs
+  -h, --help             this text
+
+Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
+
+Examples:
+  initagent apply --from-file more-users.yaml
+  initagent apply --force
+";
+
+pub(super) const AWAIT_LOGINS: &str = "\
+Usage: initagent await-logins
+
+Waits until the first boot has brought the keys, users and settings of sshd, but
+not longer than half a minute. Started by catamaran-logins.service before sshd,
+on a machine that was not configured yet.
+
+Example:
+  initagent await-logins   # ends at once on a machine that lets people in
+";
+
+pub(super) const BOOT_COMPLETE: &str = "\
+Usage: initagent boot-complete
+
+Marks the slot that runs good and gives it all its tries again, unless its last
+run crashed before it had settled. Started by catamaran-boot-complete.service when
+systemd reaches boot-complete.target; writes nothing that the slot table says
+already.
+
+Example:
+  systemctl status catamaran-boot-complete.service
+";
+
+pub(super) const BOOT_SETTLED: &str = "\
+Usage: initagent boot-settled
+
+Gives the slot that runs all its tries, after a boot that was complete. Started
+when the machine has been up for ten minutes, or shuts down in order. A slot that
+crashes sooner, again and again, uses up its tries and gives way to the other.
+
+Example:
+  systemctl list-timers catamaran-boot-settled.timer
+";
+
+pub(super) const FIRST_BOOT: &str = "\
+Usage: initagent first-boot [--json]
+
+Finds the platform that this machine runs on, asks it for user-data, and does
+what that says: all of it once per instance, and at each boot what does not last.
+Started by catamaran-first-boot.service; nothing waits for it to end.
+
+Options:
+      --json   print for programs
+  -h, --help   this text
+
+Exit codes: 0 all done, 1 nothing could be read or fetched, 2 some items failed.
+
+Example:
+  journalctl -u catamaran-first-boot.service
+";
+
+pub(super) const HOST_KEYS: &str = "\
+Usage: initagent host-keys
+
+Makes the ed25519 and ecdsa host keys of this machine in /etc/ssh if they are
+missing or broken. Started by catamaran-host-keys.service before sshd.
+
+Example:
+  rm /etc/ssh/ssh_host_*; initagent host-keys   # new keys for a cloned machine
+";
+
+pub(super) const NETWORK_CARDS: &str = "\
+Usage: initagent network-cards
+
+Loads the drivers of the network cards of this machine and, as soon as udev
+listens, tells it of the cards. Started by the initramfs, to run beside systemd.
+
+Example:
+  initagent network-cards   # changes nothing on a machine that is up
+";
+
+pub(super) const PLAN: &str = "\
+Usage: initagent plan FILE [--full]
+
+Prints what a file of user-data would do, in order, without doing it, and then
+what is wrong with it. Works on any machine.
+
+Options:
+      --full   with the contents of files, units and scripts
+  -h, --help   this text
+
+Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
+
+Examples:
+  initagent plan user-data.yaml
+  curl -s https://example.com/user-data | initagent plan -
+";
+
+pub(super) const SLOTS: &str = "\
+Usage: initagent slots [CHANGE [SLOT]] [--json] [--abstate PATH]
+
+Shows which slot boots first, which runs, and how often each may still be tried.
+
+Changes, each one sector in each of the two copies of the table:
+  activate SLOT     boot this slot next, with all its tries
+  disarm SLOT       never boot this slot: it is about to be overwritten
+  mark-bad SLOT     never boot this slot again
+  mark-good [SLOT]  the running slot has proven itself
+
+Options:
+      --abstate PATH   the partition of the slot table, or an image of it,
+                       instead of the one this machine booted with
+      --json           print for programs
+  -h, --help           this text
+
+A slot is good (proven), unproven (boots while it has tries), demoted (good, but
+its boots failed) or empty.
+
+Examples:
+  initagent slots
+  initagent slots --json
+  initagent slots activate B && systemctl reboot
+";
+
+pub(super) const STATUS: &str = "\
+Usage: initagent status [--wait] [--json]
+
+Says what came of the first boot: every item with its place in the file and why
+it failed, if it did. Never a password, a key or the content of a file.
+
+Options:
+      --json   print for programs
+      --wait   until that of this boot has ended
+  -h, --help   this text
+
+Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items failed.
+
+Examples:
+  initagent status
+  cloud-init status --wait && echo ready   # the same program
+";
+
+pub(super) const VALIDATE: &str = "\
+Usage: initagent validate FILE... [--json]
+
+Finds everything that a run would complain about, with line and column, without
+doing anything. Works on any machine, without a network.
+
+Options:
+      --json   print for programs
+  -h, --help   this text
+
+Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
+
+Examples:
+  initagent validate user-data.yaml
+  initagent validate --json *.yaml
+";
