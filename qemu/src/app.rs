@@ -20,7 +20,7 @@ use vm::arguments::CONSOLE_LOG;
 use vm::disk;
 use vm::qmp::Qmp;
 use vm::registry::{Claim, Entry, On, Registry, State};
-use vm::running::{GuestError, PRESS_AGAIN};
+use vm::running::{GuestError, press_until_off};
 use vm::ssh::Ports;
 use vm::terminal::{self, Ending, Line, Signals};
 use vm::{Machine, Running};
@@ -166,15 +166,18 @@ fn attend(machine: Machine, claim: &Claim, signals: &Signals) -> Result<(), Fail
         return finished(running);
     }
     note("shutting down; Ctrl-] pulls the plug");
-    running.press_power_button()?;
-    match line.talk(signals, Some(PATIENCE))? {
-        Ending::Closed => finished(running),
-        Ending::Escape | Ending::Signal | Ending::Timeout => {
-            running.power_cut()?;
-            note("the plug is pulled");
-            Ok(())
-        }
+    let mut ending = Ending::Timeout;
+    let is_over = |until: Instant| {
+        ending = line.talk(signals, Some(until.saturating_duration_since(Instant::now())))?;
+        Ok::<_, Failure>(ending != Ending::Timeout)
+    };
+    press_until_off(Instant::now() + PATIENCE, || Ok(running.press_power_button()?), is_over)?;
+    if ending == Ending::Closed {
+        return finished(running);
     }
+    running.power_cut()?;
+    note("the plug is pulled");
+    Ok(())
 }
 
 /// Runs the machine for others to talk to.
@@ -329,19 +332,13 @@ fn switch_off(registry: &Registry, stop: &Stop) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Presses the button until the machine is off or it is late.
+/// Asks the machine of another process to shut down.
 fn is_off_by_button(entry: &Entry, deadline: Instant) -> Result<bool, Failure> {
-    loop {
-        let pressed =
-            Qmp::connect(&entry.folder, Duration::from_secs(10)).and_then(|mut qmp| qmp.press_power_button());
-        if is_off_by(entry, deadline.min(Instant::now() + PRESS_AGAIN)) {
-            return Ok(true);
-        }
-        pressed?;
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-    }
+    let press = || {
+        Ok(Qmp::connect(&entry.folder, Duration::from_secs(10))
+            .and_then(|mut qmp| qmp.press_power_button())?)
+    };
+    press_until_off(deadline, press, |until| Ok(is_off_by(entry, until)))
 }
 
 /// A guest without a button handler may still listen to its own account.

@@ -23,7 +23,7 @@ use crate::ssh::{Ports, Ssh, SshError};
 const TAIL: usize = 40;
 
 /// How long a guest may be deaf for its power button: it takes logins before it has looked at all its devices.
-pub const PRESS_AGAIN: Duration = Duration::from_secs(5);
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
 
 /// A machine that is on. Dropping it pulls the plug.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl Running {
     /// Presses the reset button.
     pub fn reset(&self) -> Result<(), GuestError> {
         self.ssh.log_out();
-        Ok(self.qmp()?.reset()?)
+        Ok(monitor(&self.machine)?.reset()?)
     }
 
     /// Pulls the plug.
@@ -189,21 +189,18 @@ impl Running {
 
     /// Presses the power button, which asks the guest to shut down.
     pub fn press_power_button(&self) -> Result<(), GuestError> {
-        Ok(self.qmp()?.press_power_button()?)
+        Ok(monitor(&self.machine)?.press_power_button()?)
     }
 
     /// Presses the power button, again and again as a person would, and waits for the guest to shut down.
     pub fn power_off(mut self, within: Duration) -> Result<Machine, GuestError> {
-        let deadline = Instant::now() + within;
-        loop {
-            let pressed = self.press_power_button();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.child.wait(left.min(PRESS_AGAIN)).map_err(GuestError::Watch)?.is_some() || left.is_zero()
-            {
-                return self.wait_until_off("the power button was pressed", left);
-            }
-            pressed?;
-        }
+        let press = || Ok(monitor(&self.machine)?.press_power_button()?);
+        let is_off = |until: Instant| {
+            let left = until.saturating_duration_since(Instant::now());
+            Ok(self.child.wait(left).map_err(GuestError::Watch)?.is_some())
+        };
+        press_until_off::<GuestError>(Instant::now() + within, press, is_off)?;
+        self.wait_until_off("the power button was pressed", Duration::ZERO)
     }
 
     /// Waits until the guest has switched itself off.
@@ -218,10 +215,6 @@ impl Running {
     /// Whether it went off by itself.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.ended()
-    }
-
-    fn qmp(&self) -> Result<Qmp, QmpError> {
-        Qmp::connect(self.machine.folder(), Duration::from_secs(20))
     }
 
     fn off(&self, status: ExitStatus, waiting: &'static str) -> GuestError {
@@ -240,5 +233,62 @@ impl Running {
 
     fn tail(&self) -> String {
         self.console.tail(TAIL)
+    }
+}
+
+fn monitor(machine: &Machine) -> Result<Qmp, QmpError> {
+    Qmp::connect(machine.folder(), Duration::from_secs(20))
+}
+
+/// Presses the power button, again and again as a person would, until the machine is off or it is late, and
+/// says which. `is_off` waits for the end until the moment that it is given, at most.
+pub fn press_until_off<E>(
+    deadline: Instant,
+    mut press: impl FnMut() -> Result<(), E>,
+    mut is_off: impl FnMut(Instant) -> Result<bool, E>,
+) -> Result<bool, E> {
+    loop {
+        // A machine that goes off meanwhile does not hear it any more.
+        let pressed = press();
+        if is_off(deadline.min(Instant::now() + PRESS_AGAIN))? {
+            return Ok(true);
+        }
+        pressed?;
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_button_is_pressed_until_it_is_heard() {
+        let mut pressed = 0;
+        let mut looked = 0;
+        let is_off = |until: Instant| {
+            assert!(until <= Instant::now() + PRESS_AGAIN);
+            looked += 1;
+            Ok::<_, ()>(looked == 3)
+        };
+        let deadline = Instant::now() + Duration::from_mins(1);
+
+        let press = || {
+            pressed += 1;
+            Ok(())
+        };
+
+        let heard = press_until_off(deadline, press, is_off);
+
+        assert_eq!((heard, pressed), (Ok(true), 3));
+    }
+
+    #[test]
+    fn a_deaf_machine_is_given_up_and_a_dead_button_is_told() {
+        assert_eq!(press_until_off(Instant::now(), || Ok::<_, ()>(()), |_| Ok(false)), Ok(false));
+        assert_eq!(press_until_off(Instant::now(), || Err("no monitor"), |_| Ok(false)), Err("no monitor"));
+        assert_eq!(press_until_off(Instant::now(), || Err("no monitor"), |_| Ok(true)), Ok(true));
     }
 }
