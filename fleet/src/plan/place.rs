@@ -9,9 +9,11 @@
 
 mod bits;
 mod books;
+mod entry;
 mod evict;
-mod index;
+mod machines;
 mod shape;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +26,7 @@ use crate::{
     store::cluster::Unit,
 };
 pub use books::{Decision, Placement, Reason};
-use index::{MachineSlot, UnitSlot};
+use entry::{MachineSlot, UnitSlot};
 
 impl Placement {
     /// Adds a machine, or takes what it says of itself now.

@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
-    index::{Machines, ShapeId, UnitSlot, Units},
+    entry::{ShapeId, UnitSlot},
+    machines::Machines,
     shape::Shapes,
+    units::Units,
 };
 use crate::{
     model::{machine::MachineId, unit_name::UnitName},

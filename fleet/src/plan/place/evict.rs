@@ -8,7 +8,9 @@ use crate::{
     plan::{
         place::{
             books::{Decision, Placement, Reason},
-            index::{MachineSlot, Machines, UnitSlot, Units},
+            entry::{MachineSlot, UnitSlot},
+            machines::Machines,
+            units::Units,
         },
         rules::Refusal,
     },

@@ -16,7 +16,8 @@ use crate::{
         patterns::PatternId,
         place::{
             bits::Bits,
-            index::{MachineSlot, Machines, ShapeId, Shaping, UnitEntry},
+            entry::{MachineSlot, ShapeId, Shaping, UnitEntry},
+            machines::Machines,
         },
     },
 };

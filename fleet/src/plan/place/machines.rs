@@ -1,49 +1,23 @@
-//! Machines and units by number, with what each holds and hits counted as it changes.
+//! Machines by number, with what each holds and hits counted as it changes.
 //!
 //! Knows no rule of its own. Invariant: the counts of a machine are those of its guests and of the
 //! global units it runs.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::{Bound, Index, IndexMut},
-    sync::Arc,
+    ops::{Bound, Index},
 };
 
 use crate::{
-    model::{
-        glob,
-        machine::{Machine, MachineId, Resources},
-        requirements::Requirements,
-        unit_name::UnitName,
-    },
+    model::machine::{Machine, MachineId, Resources},
     plan::{
-        patterns::{PatternId, Patterns, literal_start},
-        place::bits::Bits,
-        rules::is_wanted,
+        patterns::PatternId,
+        place::{
+            bits::Bits,
+            entry::{MachineSlot, Shaping, UnitEntry, UnitSlot},
+        },
     },
-    store::cluster::Unit,
 };
-
-/// The number of a machine.
-pub(super) type MachineSlot = u32;
-/// The number of a unit.
-pub(super) type UnitSlot = u32;
-
-/// The number of a shape: units that ask for the same have the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(super) struct ShapeId(pub(super) u32);
-
-/// Whoever keeps the shapes of units hears of what changes in the index.
-pub(super) trait Shaping {
-    /// The shape of a unit that comes.
-    fn hold(&mut self, unit: &UnitEntry) -> ShapeId;
-    /// A unit of the shape goes.
-    fn release(&mut self, shape: ShapeId);
-    /// Guests are on other metadata than before.
-    fn forget_spread(&mut self);
-    /// A machine takes its place at this position, before those that were there and behind.
-    fn make_room(&mut self, position: usize);
-}
 
 /// How many guests of a machine have to do with a pattern.
 #[derive(Debug, Clone, Copy)]
@@ -378,7 +352,12 @@ impl Machines {
     }
 
     /// Has a machine run these global units instead of those it ran.
-    pub(super) fn set_globals(&mut self, slot: MachineSlot, units: &Units, wanted: &[UnitSlot]) {
+    pub(super) fn set_globals(
+        &mut self,
+        slot: MachineSlot,
+        units: &impl Index<UnitSlot, Output = UnitEntry>,
+        wanted: &[UnitSlot],
+    ) {
         self.change(slot, |machine| {
             for unit in std::mem::take(&mut machine.globals) {
                 machine.count(&units[unit], -1);
@@ -402,229 +381,13 @@ impl Machines {
     }
 
     /// A name turned out to be matched by a pattern that came later.
-    fn add_hit(&mut self, slot: MachineSlot, pattern: PatternId) {
+    pub(super) fn add_hit(&mut self, slot: MachineSlot, pattern: PatternId) {
         self.entries[slot as usize].entry(pattern).hit += 1;
     }
 
-    fn add_global_hits(&mut self, unit: UnitSlot, pattern: PatternId) {
+    pub(super) fn add_global_hits(&mut self, unit: UnitSlot, pattern: PatternId) {
         for entry in self.entries.iter_mut().filter(|entry| entry.globals.contains(&unit)) {
             entry.entry(pattern).hit += 1;
         }
-    }
-}
-
-/// A unit in the books.
-#[derive(Debug)]
-pub(super) struct UnitEntry {
-    pub(super) name: UnitName,
-    pub(super) requirements: Arc<Requirements>,
-    wanted: bool,
-    /// Patterns its name matches, sorted.
-    pub(super) hits: Vec<PatternId>,
-    /// Its own `Conflicts=`.
-    pub(super) avoids: Vec<PatternId>,
-    /// Its own `Replaces=`.
-    pub(super) evicts: Vec<PatternId>,
-    pub(super) shape: ShapeId,
-    /// The shape under which it waits.
-    pub(super) waits_as: Option<ShapeId>,
-    pub(super) at: Option<MachineSlot>,
-}
-
-impl UnitEntry {
-    /// Whether the engine looks for a machine for it.
-    pub(super) fn is_scheduled(&self) -> bool {
-        self.wanted && !self.requirements.global
-    }
-
-    pub(super) fn is_global(&self) -> bool {
-        self.requirements.global
-    }
-
-    pub(super) fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-
-    /// Whether nothing that matters here differs.
-    pub(super) fn is_like(&self, unit: &Unit) -> bool {
-        self.wanted == is_wanted(unit)
-            && (Arc::ptr_eq(&self.requirements, &unit.requirements) || self.requirements == unit.requirements)
-    }
-}
-
-/// Every unit that was submitted.
-#[derive(Debug, Default)]
-pub(super) struct Units {
-    entries: Vec<Option<UnitEntry>>,
-    free: Vec<UnitSlot>,
-    slots: HashMap<UnitName, UnitSlot>,
-    /// Names in order, for the ranges of patterns; only kept once a glob was seen.
-    names: Option<BTreeMap<UnitName, UnitSlot>>,
-    globals: BTreeMap<UnitName, UnitSlot>,
-    patterns: Patterns,
-    /// Units whose shape changed since the last look.
-    reshaped: Vec<UnitSlot>,
-}
-
-impl Units {
-    pub(super) fn slot(&self, name: &UnitName) -> Option<UnitSlot> {
-        self.slots.get(name).copied()
-    }
-
-    pub(super) fn find(&self, name: &str) -> Option<UnitSlot> {
-        self.slots.get(name).copied()
-    }
-
-    /// The units that are on a machine.
-    pub(super) fn placed(&self) -> Vec<UnitSlot> {
-        self.slots.values().copied().filter(|&slot| self[slot].at.is_some()).collect()
-    }
-
-    pub(super) fn name(&self, slot: UnitSlot) -> &UnitName {
-        &self[slot].name
-    }
-
-    /// The wanted global units, by name.
-    pub(super) fn globals(&self) -> impl Iterator<Item = UnitSlot> {
-        self.globals.values().copied().filter(|&slot| self[slot].is_wanted())
-    }
-
-    pub(super) fn add(
-        &mut self,
-        unit: &Unit,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
-    ) -> UnitSlot {
-        let avoids = self.intern(&unit.requirements.conflicts, shapes, machines);
-        let evicts = self.intern(&unit.requirements.replaces, shapes, machines);
-        let mut entry = UnitEntry {
-            name: unit.name.clone(),
-            requirements: Arc::clone(&unit.requirements),
-            wanted: is_wanted(unit),
-            hits: self.patterns.hits(unit.name.as_str()),
-            avoids,
-            evicts,
-            shape: ShapeId::default(),
-            waits_as: None,
-            at: None,
-        };
-        entry.shape = shapes.hold(&entry);
-        let slot = self.insert(entry);
-        self.slots.insert(unit.name.clone(), slot);
-        if let Some(names) = &mut self.names {
-            names.insert(unit.name.clone(), slot);
-        }
-        if unit.is_global() {
-            self.globals.insert(unit.name.clone(), slot);
-        }
-        slot
-    }
-
-    fn insert(&mut self, entry: UnitEntry) -> UnitSlot {
-        if let Some(slot) = self.free.pop() {
-            self.entries[slot as usize] = Some(entry);
-            return slot;
-        }
-        self.entries.push(Some(entry));
-        UnitSlot::try_from(self.entries.len() - 1).unwrap_or(UnitSlot::MAX)
-    }
-
-    pub(super) fn take_reshaped(&mut self) -> Vec<UnitSlot> {
-        std::mem::take(&mut self.reshaped)
-    }
-
-    /// A global unit is run nowhere from now on.
-    pub(super) fn retire_global(&mut self, name: &UnitName) {
-        self.globals.remove(name);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Forgets a unit that is nowhere.
-    pub(super) fn remove(&mut self, name: &UnitName, shapes: &mut impl Shaping) {
-        let Some(slot) = self.slots.remove(name) else { return };
-        if let Some(names) = &mut self.names {
-            names.remove(name);
-        }
-        self.globals.remove(name);
-        if let Some(entry) = self.entries[slot as usize].take() {
-            shapes.release(entry.shape);
-        }
-        self.free.push(slot);
-    }
-
-    fn intern<'a>(
-        &mut self,
-        patterns: impl IntoIterator<Item = &'a String>,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
-    ) -> Vec<PatternId> {
-        let mut ids = Vec::new();
-        for pattern in patterns {
-            let (id, is_new) = self.patterns.intern(pattern);
-            if is_new {
-                self.hit_known(pattern, id, shapes, machines);
-            }
-            ids.push(id);
-        }
-        ids
-    }
-
-    /// Tells the units that are here already of a new pattern that matches their names.
-    fn hit_known(
-        &mut self,
-        pattern: &str,
-        id: PatternId,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
-    ) {
-        for slot in self.matching(pattern) {
-            let Some(entry) = self.entries[slot as usize].as_mut() else { continue };
-            self.reshaped.push(slot);
-            entry.hits.push(id);
-            shapes.release(entry.shape);
-            entry.shape = shapes.hold(entry);
-            if let Some(machine) = entry.at {
-                machines.add_hit(machine, id);
-            }
-            if entry.is_global() {
-                machines.add_global_hits(slot, id);
-            }
-        }
-    }
-
-    fn matching(&mut self, pattern: &str) -> Vec<UnitSlot> {
-        if glob::is_literal(pattern) {
-            return self.slots.get(pattern).copied().into_iter().collect();
-        }
-        let slots = &self.slots;
-        let names = self
-            .names
-            .get_or_insert_with(|| slots.iter().map(|(name, &slot)| (name.clone(), slot)).collect());
-        let start = literal_start(pattern);
-        names
-            .range::<str, _>((Bound::Included(start), Bound::Unbounded))
-            .take_while(|(name, _)| name.as_str().starts_with(start))
-            .filter(|(name, _)| glob::matches(pattern, name.as_str()))
-            .map(|(_, &slot)| slot)
-            .collect()
-    }
-}
-
-impl Index<UnitSlot> for Units {
-    type Output = UnitEntry;
-
-    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
-    fn index(&self, slot: UnitSlot) -> &UnitEntry {
-        self.entries[slot as usize].as_ref().expect("a slot in use")
-    }
-}
-
-impl IndexMut<UnitSlot> for Units {
-    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
-    fn index_mut(&mut self, slot: UnitSlot) -> &mut UnitEntry {
-        self.entries[slot as usize].as_mut().expect("a slot in use")
     }
 }

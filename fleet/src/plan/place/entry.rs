@@ -1,0 +1,71 @@
+//! What the engine notes of one unit, and the numbers by which units, machines and shapes go.
+//!
+//! Knows no rule of its own. Refuses to know who else is there.
+
+use std::sync::Arc;
+
+use crate::{
+    model::{requirements::Requirements, unit_name::UnitName},
+    plan::{patterns::PatternId, rules::is_wanted},
+    store::cluster::Unit,
+};
+
+/// The number of a machine.
+pub(super) type MachineSlot = u32;
+/// The number of a unit.
+pub(super) type UnitSlot = u32;
+
+/// The number of a shape: units that ask for the same have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(super) struct ShapeId(pub(super) u32);
+
+/// Whoever keeps the shapes of units hears of what changes in the index.
+pub(super) trait Shaping {
+    /// The shape of a unit that comes.
+    fn hold(&mut self, unit: &UnitEntry) -> ShapeId;
+    /// A unit of the shape goes.
+    fn release(&mut self, shape: ShapeId);
+    /// Guests are on other metadata than before.
+    fn forget_spread(&mut self);
+    /// A machine takes its place at this position, before those that were there and behind.
+    fn make_room(&mut self, position: usize);
+}
+
+/// A unit in the books.
+#[derive(Debug)]
+pub(super) struct UnitEntry {
+    pub(super) name: UnitName,
+    pub(super) requirements: Arc<Requirements>,
+    pub(super) wanted: bool,
+    /// Patterns its name matches, sorted.
+    pub(super) hits: Vec<PatternId>,
+    /// Its own `Conflicts=`.
+    pub(super) avoids: Vec<PatternId>,
+    /// Its own `Replaces=`.
+    pub(super) evicts: Vec<PatternId>,
+    pub(super) shape: ShapeId,
+    /// The shape under which it waits.
+    pub(super) waits_as: Option<ShapeId>,
+    pub(super) at: Option<MachineSlot>,
+}
+
+impl UnitEntry {
+    /// Whether the engine looks for a machine for it.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.wanted && !self.requirements.global
+    }
+
+    pub(super) fn is_global(&self) -> bool {
+        self.requirements.global
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether nothing that matters here differs.
+    pub(super) fn is_like(&self, unit: &Unit) -> bool {
+        self.wanted == is_wanted(unit)
+            && (Arc::ptr_eq(&self.requirements, &unit.requirements) || self.requirements == unit.requirements)
+    }
+}
