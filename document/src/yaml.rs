@@ -1,8 +1,6 @@
-//! YAML as a tree in which every value knows its place.
+//! Reads YAML into a tree in which every value knows its place.
 //!
-//! Knows the parser (the one below serde-saphyr) and its limits. Refuses to know any key. Scalars
-//! keep their text, so that the reader of a key decides whether `0644`, `off` or `no` is a number, a
-//! word or a boolean. Invariants: size, depth and number of nodes are bounded before they are built,
+//! Knows the parser (the one below serde-saphyr) and its limits. Refuses to know any key. Invariants: size, depth and number of nodes are bounded before they are built,
 //! after aliases are expanded too; a duplicate key is reported, never silently the last.
 
 use std::collections::HashMap;
@@ -12,6 +10,10 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag,
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::source::Mark;
+
+mod tree;
+
+pub use tree::{Entry, Node, Scalar, Style, Value};
 
 /// No cloud hands over more than this.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -23,127 +25,6 @@ const MOST_ALIASED: usize = 10_000;
 const MOST_TEXT: usize = 4 << 20;
 /// Levels of nesting, those of expanded aliases included.
 const DEEPEST: usize = 64;
-
-/// A value and its place.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Node {
-    /// Where it starts.
-    pub at: Mark,
-    /// What it is.
-    pub value: Value,
-}
-
-/// The three shapes of YAML.
-#[derive(Clone, Eq, PartialEq)]
-pub enum Value {
-    /// `key: value` pairs, in their order.
-    Mapping(Vec<Entry>),
-    /// Text, a number, a boolean or nothing: its reader decides.
-    Scalar(Scalar),
-    /// A list.
-    Sequence(Vec<Node>),
-    /// Something that was already reported; readers take it as absent.
-    Unreadable,
-}
-
-/// One pair of a mapping.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
-    /// The key as written.
-    pub key: String,
-    /// Where the key stands.
-    pub key_at: Mark,
-    /// Its value.
-    pub value: Node,
-}
-
-/// The text of a scalar and how it was written.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Scalar {
-    /// The text after YAML's own escapes.
-    pub text: String,
-    /// How it was written.
-    pub style: Style,
-    /// Whether `!!binary` stands before it, so that the text is base64.
-    pub binary: bool,
-}
-
-/// How a scalar was written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Style {
-    /// `|`: line for line.
-    Literal,
-    /// Without quotes: may be a number, a boolean or nothing.
-    Plain,
-    /// With quotes or folded: always text.
-    Quoted,
-}
-
-/// Says only the shape: values may be secret.
-impl std::fmt::Debug for Value {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Mapping(entries) => out.debug_list().entries(entries).finish(),
-            Self::Sequence(items) => out.debug_list().entries(items).finish(),
-            Self::Scalar(scalar) => scalar.fmt(out),
-            Self::Unreadable => out.write_str("unreadable"),
-        }
-    }
-}
-
-/// Says only the length.
-impl std::fmt::Debug for Scalar {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "scalar of {} bytes", self.text.len())
-    }
-}
-
-impl Node {
-    /// Whether nothing was written: an empty value, `~` or `null`.
-    #[must_use]
-    pub fn is_null(&self) -> bool {
-        match &self.value {
-            Value::Scalar(scalar) => {
-                scalar.style == Style::Plain
-                    && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
-            }
-            Value::Unreadable => true,
-            _ => false,
-        }
-    }
-
-    /// What people call its shape.
-    #[must_use]
-    pub fn shape(&self) -> &'static str {
-        match &self.value {
-            Value::Mapping(_) => "a mapping",
-            Value::Scalar(_) if self.is_null() => "nothing",
-            Value::Scalar(scalar) => scalar.shape(),
-            Value::Sequence(_) => "a list",
-            Value::Unreadable => "something unreadable",
-        }
-    }
-}
-
-impl Scalar {
-    /// The boolean it spells, as YAML 1.1 and every cloud-config reader so far understands it.
-    #[must_use]
-    pub fn as_bool(&self) -> Option<bool> {
-        match self.text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some(true),
-            "false" | "no" | "off" => Some(false),
-            _ => None,
-        }
-    }
-
-    fn shape(&self) -> &'static str {
-        match self.style {
-            Style::Plain if self.text.parse::<i64>().is_ok() => "a number",
-            Style::Plain if self.as_bool().is_some() => "a boolean",
-            _ => "text",
-        }
-    }
-}
 
 /// Reads a document. What can't be read is reported; what comes back is a complete tree.
 ///

@@ -3,12 +3,15 @@
 #![expect(clippy::format_push_string, reason = "a transcript is put together line by line")]
 #![expect(clippy::unwrap_used, reason = "what prepares a test may fail it too")]
 
+/// Whatever a client sends, it gets an answer.
+mod any_request;
+/// Locks, drains and slots of machines that restart.
+mod reboots;
 #[path = "../support/mod.rs"]
 mod support;
+/// The stream of changes.
+mod watch;
 
-use fleet::lock::RebootLocks;
-use fleet::lock::semaphore::GroupName;
-use fleet::model::state::JobState;
 use fleet::store::registry::{Health, Registry};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -18,6 +21,14 @@ use support::{Options, Server, three_machines};
 /// How long to wait for what must come; the host may starve.
 const PATIENCE: Duration = Duration::from_mins(5);
 const HELLO: &str = r#"{"name":"hello.service","options":[{"section":"Service","name":"ExecStart","value":"/bin/sh -c \"a && b\""}]}"#;
+
+fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it did not happen in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 fn idle() -> Server {
     Server::with(three_machines(), Options { idle: true, ..Options::default() })
@@ -348,254 +359,6 @@ fn the_discovery_document_describes_what_is_served() {
             let answer =
                 server.raw(method["httpMethod"].as_str().unwrap(), &format!("/fleet/v1/{path}"), &[], "");
             assert_ne!(answer.status, 405, "{resource}.{name}");
-        }
-    }
-}
-
-fn until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it did not happen in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Opens a watch; the events as pairs of kind and data.
-fn watch(server: &Server, query: &str) -> impl Iterator<Item = (String, String)> + use<> {
-    let mut stream = UnixStream::connect(server.socket()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(format!("GET /fleet/v1/watch{query} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
-    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
-    std::iter::from_fn(move || {
-        let kind = lines.find_map(|line| line.strip_prefix("event: ").map(str::to_owned))?;
-        let data = lines.find_map(|line| line.strip_prefix("data: ").map(str::to_owned))?;
-        Some((kind, data))
-    })
-}
-
-#[test]
-fn a_watch_tells_what_changes() {
-    let server = idle();
-    let mut all = watch(&server, "");
-    let mut one = watch(&server, "?unit=hello.service");
-    assert_eq!(all.next().unwrap().0, "ready");
-    assert_eq!(one.next().unwrap().0, "ready");
-
-    server.put("/fleet/v1/units/other.service", &HELLO.replace("hello", "other"));
-    server.put("/fleet/v1/units/hello.service", HELLO);
-    server.raw("DELETE", "/fleet/v1/units/hello.service", &[], "");
-    server.raw("PUT", &format!("/fleet/v1/machines/{}/drain", "a".repeat(32)), &[], "");
-
-    let unit =
-        |name: &str| format!(r#"{{"currentState":"inactive","desiredState":"inactive","name":"{name}"}}"#);
-    let kinds: Vec<_> = all.by_ref().take(4).collect();
-    assert_eq!(kinds[0], ("unit".to_owned(), unit("other.service")));
-    assert_eq!(kinds[2], ("unit-removed".to_owned(), r#"{"name":"hello.service"}"#.to_owned()));
-    assert!(kinds[3].0 == "machine" && kinds[3].1.contains(r#""draining":true"#), "{kinds:?}");
-    // What was overtaken is told as it is by now.
-    let (kind, _) = one.next().unwrap();
-    assert!(kind == "unit" || kind == "unit-removed");
-    assert_eq!(one.next().unwrap(), ("unit-removed".to_owned(), r#"{"name":"hello.service"}"#.to_owned()));
-}
-
-#[test]
-fn a_slow_watcher_is_told_to_look_at_everything() {
-    let server = idle();
-    let mut slow = watch(&server, "");
-    assert_eq!(slow.next().unwrap().0, "ready");
-
-    let machine = three_machines().machines.keys().next().unwrap().clone();
-    for round in 0..20_000 {
-        let change = fleet::store::registry::Change::Machine(machine.clone());
-        server.registry.edit(&change, |cluster| {
-            cluster.machines.values_mut().next().unwrap().public_ip = round.to_string();
-        });
-    }
-
-    assert!(slow.any(|(kind, _)| kind == "reset"), "it was told everything, however late");
-}
-
-#[test]
-fn who_wants_to_reboot_asks_first() {
-    let server = idle();
-    let ask = |path: &str, headers: &[(&str, &str)], body: &str| server.raw("POST", path, headers, body);
-    let protocol = [("fleet-lock-protocol", "true")];
-    let client = |id: &str, group: &str| format!(r#"{{"client_params":{{"id":"{id}","group":"{group}"}}}}"#);
-    let kind = |answer: &support::Answer| {
-        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-        (answer.status, body["kind"].as_str().unwrap().to_owned())
-    };
-
-    assert_eq!(ask("/v1/pre-reboot", &protocol, &client("m1", "default")).both(), (200, ""));
-    assert_eq!(ask("/v1/pre-reboot", &protocol, &client("m1", "default")).status, 200, "again, without harm");
-    let full = ask("/v1/pre-reboot", &protocol, &client("m2", "default"));
-    assert_eq!(kind(&full), (423, "failed_lock".into()));
-    assert!(
-        full.body.contains("all 1 semaphore slots of group default are currently locked by m1"),
-        "{}",
-        full.body
-    );
-    assert_eq!(ask("/v1/pre-reboot", &protocol, &client("m2", "workers")).status, 200, "another group");
-    assert_eq!(ask("/v1/steady-state", &protocol, &client("m3", "default")).status, 200, "not held, no harm");
-    assert_eq!(ask("/v1/steady-state", &protocol, &client("m1", "default")).status, 200);
-    assert_eq!(ask("/v1/pre-reboot", &protocol, &client("m2", "default")).status, 200);
-
-    assert_eq!(kind(&ask("/v1/pre-reboot", &[], &client("m1", "default"))), (400, "missing_header".into()));
-    assert_eq!(kind(&ask("/v1/pre-reboot", &protocol, "{}")), (400, "decode_error".into()));
-    assert_eq!(
-        kind(&ask("/v1/pre-reboot", &protocol, &client("", "default"))),
-        (400, "invalid_client_identity".into())
-    );
-    assert_eq!(
-        kind(&ask("/v1/pre-reboot", &protocol, &client("m", "a b"))),
-        (400, "invalid_client_identity".into())
-    );
-    assert_eq!(
-        kind(&server.raw("GET", "/v1/steady-state", &protocol, "")),
-        (405, "method_not_allowed".into())
-    );
-}
-
-#[test]
-fn a_machine_with_a_slot_is_emptied_and_filled_again() {
-    let server = Server::with(three_machines(), Options { drain_on_lock: true, ..Options::default() });
-    let a = "a".repeat(32);
-    let body = r#"{"desiredState":"launched","options":[{"section":"Service","name":"ExecStart","value":"/bin/true"}]}"#;
-    server.put("/fleet/v1/units/a.service", body);
-    until(|| server.get("/fleet/v1/state/a.service").body.contains(&a));
-    let ask = |path: &str| {
-        let body = format!(r#"{{"client_params":{{"id":"{a}","group":"default"}}}}"#);
-        server.raw("POST", path, &[("fleet-lock-protocol", "true")], &body).status
-    };
-    let draining = || server.registry.read(|cluster| cluster.machines.values().next().unwrap().draining);
-
-    assert_eq!(ask("/v1/pre-reboot"), 200);
-    assert!(draining());
-    let elsewhere = server.registry.read(|cluster| {
-        cluster.target("a.service").is_none_or(|machine| machine.as_str() != a)
-            && cluster
-                .all_states()
-                .all(|state| state.machine.as_str() != a || state.job != JobState::Launched)
-    });
-    assert!(elsewhere, "200 means that nothing runs there any more");
-    assert_eq!(ask("/v1/steady-state"), 200);
-    assert!(!draining());
-    assert_eq!(ask("/v1/steady-state"), 200);
-}
-
-#[test]
-fn slots_are_seen_and_set_by_people() {
-    let server = idle();
-
-    assert_eq!(server.get("/fleet/v1/locks").both(), (200, "{}"));
-    assert_eq!(server.get("/fleet/v1/locks/default").body, r#"{"available":1,"group":"default","max":1}"#);
-    assert_eq!(
-        server.put("/fleet/v1/locks/default", r#"{"max":2}"#).both(),
-        (200, r#"{"max":2,"oldMax":1}"#)
-    );
-    assert_eq!(server.put("/fleet/v1/locks/default/holders/m1", r#"{"reason":"disk"}"#).both(), (204, ""));
-    assert_eq!(
-        server.get("/fleet/v1/locks").body,
-        r#"{"groups":[{"available":1,"group":"default","holders":[{"id":"m1","reason":"disk","since":1700000000}],"max":2}]}"#
-    );
-    assert_eq!(server.raw("DELETE", "/fleet/v1/locks/default/holders/m1", &[], "").status, 204);
-    let gone = server.raw("DELETE", "/fleet/v1/locks/default/holders/m1", &[], "");
-    assert_eq!(gone.both(), (404, error(404, "holder does not exist").as_str()));
-    assert_eq!(server.put("/fleet/v1/locks/a%20b", r#"{"max":2}"#).status, 400);
-    let held = async { server.locks.group(&GroupName::default()).await.unwrap().holders.len() };
-    assert_eq!(tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(held), 0);
-}
-
-#[test]
-fn a_drain_of_nobody_is_refused() {
-    let server = idle();
-
-    let answer = server.raw("PUT", "/fleet/v1/machines/unknown/drain", &[], "{}");
-    assert_eq!(answer.both(), (404, error(404, "machine does not exist").as_str()));
-    assert_eq!(
-        server.raw("DELETE", "/fleet/v1/machines/unknown/drain", &[], "").status,
-        204,
-        "to let it in is fine"
-    );
-    assert_eq!(server.raw("POST", "/fleet/v1/units/unknown.service/restart", &[], "{}").status, 404);
-}
-
-mod any_request {
-    use super::*;
-    use proptest::prelude::*;
-    use std::sync::LazyLock;
-
-    static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
-
-    fn path() -> impl Strategy<Value = String> {
-        let known = prop::sample::select(vec![
-            "/fleet/v1/units/a.service",
-            "/fleet/v1/units/a@.service",
-            "/fleet/v1/units/%2e%2e%2fx.service",
-            "/fleet/v1/machines",
-            "/fleet/v1/rebalance",
-            "/fleet/v1/brake",
-            "/fleet/v1/explain/a.service",
-            "/fleet/v1/locks/default",
-            "/fleet/v1/locks/default/holders/%00",
-            "/fleet/v1/machines/a/drain",
-            "/v1/pre-reboot",
-            "/v1/steady-state",
-            "/fleet/v1/state?unitName=%ff&machineID=&nextPageToken=ZAACAA==",
-        ]);
-        prop_oneof![3 => known.prop_map(str::to_owned), 1 => "/[!-~&&[^?#]]{0,30}"]
-    }
-
-    /// Bodies that are nearly right: that is where mistakes are.
-    fn body() -> impl Strategy<Value = String> {
-        let word = prop_oneof![
-            Just("null".to_owned()),
-            Just("\"launched\"".to_owned()),
-            Just("\"X-Fleet\"".to_owned()),
-            Just("[]".to_owned()),
-            Just("{}".to_owned()),
-            Just("1e999".to_owned()),
-            "\"[ -~&&[^\"\\\\]]{0,12}\"",
-        ];
-        let key = prop::sample::select(vec![
-            "name",
-            "options",
-            "desiredState",
-            "section",
-            "value",
-            "op",
-            "path",
-            "maxMoves",
-            "max",
-            "client_params",
-            "id",
-            "group",
-        ]);
-        let object = prop::collection::vec((key, word), 0..5).prop_map(|pairs| {
-            let pairs: Vec<_> = pairs.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
-            format!("{{{}}}", pairs.join(","))
-        });
-        let nested = (object.clone(), object.clone())
-            .prop_map(|(outer, inner)| outer.replace("[]", &format!("[{inner}]")).replace("{}", &inner));
-        prop_oneof![2 => object.clone(), 2 => nested, 1 => object.prop_map(|each| format!("[{each}]")), 1 => "\\PC{0,60}"]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-        #[test]
-        fn gets_an_answer_that_can_be_read(method in "GET|PUT|POST|PATCH|DELETE|HEAD|BREW", path in path(), body in body()) {
-            let headers = [("Content-Type", "application/json"), ("fleet-lock-protocol", "true")];
-            let answer = SERVER.raw(&method, &path, &headers, &body);
-
-            prop_assert!(answer.status < 500, "{} {} {}: {:?}", method, path, body, answer);
-            if answer.status >= 400 && method != "HEAD" && !answer.body.is_empty() {
-                prop_assert!(serde_json::from_str::<serde_json::Value>(&answer.body).is_ok(), "{:?}", answer);
-            }
-            // Whatever was taken can be read back and written to a disk.
-            for unit in SERVER.registry.read(|cluster| cluster.units.values().cloned().collect::<Vec<_>>()) {
-                let again = fleet::model::unit_file::UnitFile::parse(&unit.file.text()).map(|file| file.hash());
-                prop_assert_eq!(again, Ok(unit.file.hash()));
-            }
         }
     }
 }
