@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use vm::bench::{self, Contender, Course, Race};
+use vm::bench::{self, Contender, Course, News, Race};
 
 use crate::app::{Failure, ReadError, read};
 use crate::cli::BenchBoot;
@@ -29,8 +29,12 @@ pub(crate) fn run(arguments: &BenchBoot) -> Result<(), Failure> {
         memory: arguments.hardware.memory,
         within: Duration::from_secs(arguments.timeout),
     };
-    let race = bench::race(&course, &ours, &theirs, |image, lap| {
-        note(format!("{}: first boot {:.1} s, second {:.1} s", image.display(), lap.first, lap.second));
+    let race = bench::race(&course, &ours, &theirs, |image, news| {
+        let image = image.display();
+        note(match news {
+            News::Lap(lap) => format!("{image}: first boot {:.1} s, second {:.1} s", lap.first, lap.second),
+            News::Panic => format!("{image}: its kernel panicked in the emulator, so it boots once more"),
+        });
     })?;
     print(if arguments.json { race_json(&race) } else { race_table(&race) });
     Ok(())

@@ -22,6 +22,9 @@ use crate::ssh::{Ports, Ssh, SshError};
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
 
+/// How a Linux kernel says that it gives up, whether it restarts then or not.
+const PANIC: &str = "Kernel panic - not syncing";
+
 /// How long a guest may be deaf for its power button: it takes logins before it has looked at all its devices.
 const PRESS_AGAIN: Duration = Duration::from_secs(5);
 
@@ -60,6 +63,8 @@ pub enum GuestError {
     NoSsh { name: String, within: Duration, tail: String },
     #[error("{name}: the machine went off ({status}) while {waiting}; the console ends with:\n{tail}")]
     Off { name: String, status: ExitStatus, waiting: &'static str, tail: String },
+    #[error("{name}: the guest's kernel panicked; the console ends with:\n{tail}")]
+    Panicked { name: String, tail: String },
     #[error("{name}: the machine was still on {within:?} after {asked}; the console ends with:\n{tail}")]
     StillOn { name: String, asked: &'static str, within: Duration, tail: String },
     #[error("cannot read the console")]
@@ -152,10 +157,28 @@ impl Running {
 
     /// Waits until a command can be run in the guest, and returns how long after power-on that was.
     pub fn wait_for_ssh(&mut self, within: Duration) -> Result<Duration, GuestError> {
+        self.wait_for_ssh_unless(None, within)
+    }
+
+    /// The same, but not of a guest that comes back, or does not, after its kernel panicked.
+    pub fn wait_for_ssh_at_once(&mut self, within: Duration) -> Result<Duration, GuestError> {
+        self.wait_for_ssh_unless(Some(PANIC), within)
+    }
+
+    fn wait_for_ssh_unless(&mut self, end: Option<&str>, within: Duration) -> Result<Duration, GuestError> {
         let deadline = Instant::now() + within;
         loop {
             if self.ssh.lets_in(self.uptime()) {
                 return Ok(self.uptime());
+            }
+            if end
+                .map(|end| self.console.find(&[end]))
+                .transpose()
+                .map_err(GuestError::Console)?
+                .flatten()
+                .is_some()
+            {
+                return Err(GuestError::Panicked { name: self.name(), tail: self.tail() });
             }
             if let Some(status) = self.child.ended().map_err(GuestError::Watch)? {
                 return Err(self.off(status, "ssh was to answer"));

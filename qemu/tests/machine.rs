@@ -142,6 +142,17 @@ fn wrong_arguments_are_reported_in_qemu_s_words() {
 }
 
 #[test]
+fn a_guest_whose_kernel_panicked_is_not_waited_for() {
+    let Some((folder, image)) = workshop() else { return };
+    fs::write(&image, guest::disk_that_says("Kernel panic - not syncing: ")).unwrap();
+    let mut running = builder(raw(&folder, &image)).build().unwrap().start().unwrap();
+
+    let error = running.wait_for_ssh_at_once(SOON).unwrap_err();
+
+    assert!(matches!(error, GuestError::Panicked { .. }), "{error}");
+}
+
+#[test]
 fn the_write_log_replays_to_the_disk_the_guest_left() {
     let Some((folder, image)) = workshop() else { return };
     let machine = builder(raw(&folder, &image)).log_writes().build().unwrap();

@@ -294,3 +294,21 @@ fn a_console_of_a_machine_in_the_background_takes_what_is_typed() {
     desk.wait_until("web", "on");
     desk.run("stop --timeout 0");
 }
+
+#[test]
+fn a_race_boots_again_what_an_emulator_made_panic_but_not_forever() {
+    let Some(desk) = Desk::new() else { return };
+    fs::write(desk.image(), guest::disk_that_says("Kernel panic - not syncing: ")).unwrap();
+
+    let mut race = desk.command("bench-boot --accel tcg --memory 64 --rounds 1");
+    let output = race.args([desk.image(), desk.image()]).output().unwrap();
+
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(
+        said.matches("its kernel panicked in the emulator, so it boots once more").count(),
+        3,
+        "{said}"
+    );
+    assert!(said.contains("an emulated kernel panicked, lap after lap"), "{said}");
+}

@@ -24,6 +24,15 @@ pub(crate) fn disk() -> Vec<u8> {
     disk
 }
 
+/// The same with other words before the number.
+pub(crate) fn disk_that_says(words: &str) -> Vec<u8> {
+    let mut disk = disk();
+    // Where `mov si, text` has its address: as far behind the code as the sector allows.
+    disk[0x1e..0x20].copy_from_slice(&0x7d00_u16.to_le_bytes());
+    disk[0x100..0x100 + words.len()].copy_from_slice(words.as_bytes());
+    disk
+}
+
 #[rustfmt::skip]
 const CODE: [u8; 152] = [
     0x31, 0xc0,                   // 00        xor ax, ax
