@@ -1,8 +1,9 @@
 //! Does with a system call each what units would do on every boot by starting two programs each.
 //!
-//! Knows a few mounts, the device nodes that load their drivers, the module that systemd looks for first,
-//! and how the journal learns that it can be kept. Refuses to insist: what does not work here is left to the unit, and so is every mount that the
-//! machine's owner changed. Invariant: systemd finds what it would have made itself.
+//! Knows a few mounts, the device nodes that load their drivers, the module that systemd looks for first, how
+//! the journal learns that it can be kept, and what runs beside systemd. Refuses to insist: what does not work
+//! here is left to the unit, and so is every mount that the machine's owner changed. Invariant: systemd finds
+//! what it would have made itself.
 
 use std::fs::{self, File};
 use std::io;

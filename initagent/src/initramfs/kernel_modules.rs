@@ -1,8 +1,8 @@
 //! Loads kernel modules: those that every machine needs, and those whose devices are here.
 //!
-//! Knows the folder that image-builder fills. Refuses to know
-//! which modules those are. Invariant: each module is asked for once; one that will not load is
-//! logged and no reason to stop, because another may drive the disk.
+//! Knows the folder that image-builder fills. Refuses to know which modules those are. Invariant: each module
+//! is asked for once; one that will not load is logged and no reason to stop, because another may drive the
+//! disk.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
