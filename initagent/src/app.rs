@@ -4,7 +4,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "`status --wait` waits")]
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use first_boot::{Judgement, Machine, Outcome, Root, Status};
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{Format, UsageError, Verb};
 use crate::host_keys::{self, MakeHostKeysError};
-use crate::network_cards;
+use crate::network_cards::{self, NetworkCardsError};
 use crate::report::Report;
 use crate::slots::{self, SlotsError};
 
@@ -27,8 +26,8 @@ pub(crate) enum RunError {
     BootComplete(#[from] BootCompleteError),
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
-    #[error("cannot bring up the network cards")]
-    NetworkCards(#[source] io::Error),
+    #[error(transparent)]
+    NetworkCards(#[from] NetworkCardsError),
     #[error(transparent)]
     Slots(#[from] SlotsError),
     #[error(transparent)]
@@ -45,7 +44,7 @@ pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
         Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
         Verb::Help(text) => Report::done(text),
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
-        Verb::NetworkCards => Report::done(network_cards::run().map_err(RunError::NetworkCards)?),
+        Verb::NetworkCards => Report::done(network_cards::run()?),
         Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
         Verb::Slots(request) => Report::done(slots::run(&request)?),
         Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),

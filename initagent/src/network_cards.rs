@@ -21,31 +21,40 @@ const CARDS: &str = "/sys/class/net";
 /// How long udev may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Why udev was not told of the cards.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkCardsError {
+    #[error("cannot read {path} to see network cards and who is told of them; udev finds them later")]
+    Read { path: &'static str, source: io::Error },
+}
+
 /// Loads the drivers, and tells udev of the cards once it listens.
-pub(crate) fn run() -> io::Result<String> {
+pub(crate) fn run() -> Result<String, NetworkCardsError> {
     let likely = |name: &String| devices::is_paravirtual(name) || devices::is_network_card(name);
     let names: BTreeSet<String> = devices::names(Path::new(devices::BUSES)).filter(likely).collect();
     if !names.is_empty() {
         let mut modprobe = Command::new(MODPROBE);
         modprobe.args(["--all", "--use-blacklist", "--quiet", "--"]).args(names);
-        // It fails if only one name has no driver, of which most have none that is a module.
-        modprobe.stderr(Stdio::null()).status()?;
+        // It fails if only one name has no driver, of which most have none that is a module; and what it can't
+        // load, udev asks for again.
+        let _ = modprobe.stderr(Stdio::null()).status();
     }
     let began = Instant::now();
-    while !hears_of_devices(&fs::read_to_string(NETLINK)?) {
+    let read = |path| move |source| NetworkCardsError::Read { path, source };
+    while !hears_of_devices(&fs::read_to_string(NETLINK).map_err(read(NETLINK))?) {
         if began.elapsed() > PATIENCE {
-            return Ok("udev does not listen".to_owned());
+            return Ok("network cards: udev does not listen".to_owned());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     let mut told = Vec::new();
-    for card in fs::read_dir(CARDS)?.flatten() {
+    for card in fs::read_dir(CARDS).map_err(read(CARDS))?.flatten() {
         // A card may be pulled out meanwhile.
         if fs::write(card.path().join("uevent"), "add").is_ok() {
             told.push(card.file_name().to_string_lossy().into_owned());
         }
     }
-    Ok(format!("told udev of {}", told.join(", ")))
+    Ok(format!("network cards: told udev of {}", told.join(", ")))
 }
 
 /// Whether any program is told by the kernel of devices that come: it has a socket of

@@ -4,17 +4,25 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::process::Stdio;
+
+const LOG: &str = "/dev/kmsg";
 
 /// Says something on the console, whatever the kernel's log level, and keeps it.
 pub(super) fn say(sentence: &str) {
     append("/dev/console", &format!("\r\ncatamaran: {sentence}\r\n"));
     // 7: kept, but not printed a second time.
-    append("/dev/kmsg", &format!("<7>catamaran: {sentence}"));
+    append(LOG, &format!("<7>catamaran: {sentence}"));
 }
 
 /// Keeps something in the kernel's log, where the journal finds it.
 pub(super) fn log(sentence: &str) {
-    append("/dev/kmsg", &format!("<6>catamaran: {sentence}"));
+    append(LOG, &format!("<6>catamaran: {sentence}"));
+}
+
+/// Where a program says what the kernel's log is to keep.
+pub(super) fn kept() -> Stdio {
+    OpenOptions::new().write(true).open(LOG).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
 /// A message that can not be written has nobody to be told about.

@@ -125,7 +125,7 @@ pub(super) fn take(new_root: &Path) {
 /// Starts what brings up network cards, since systemd begins with one processor of many.
 pub(super) fn bring_up_network_cards() {
     let mut child = Command::new(INITAGENT);
-    child.arg("network-cards").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    child.arg("network-cards").stdin(Stdio::null()).stdout(console::kept()).stderr(console::kept());
     // It outlives this program; systemd, which this process becomes, reaps it.
     if let Err(error) = child.spawn() {
         console::log(&format!("network cards are left to udev: cannot start {INITAGENT}: {error}"));

@@ -7,10 +7,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use first_boot::{
     Call, Machine, Manager, ManagerError, Options, Outcome, Programs, RealPrograms, Request, Root, RunError,
-    Web, WebError, apply_file, run,
+    Web, WebError, apply_file, await_logins, run,
 };
 use tempfile::TempDir;
 use user_data::secret::Secret;
@@ -90,12 +91,16 @@ impl Programs for Twins {
 }
 
 #[derive(Debug)]
-struct ManagerTwin(Notes);
+struct ManagerTwin {
+    calls: Notes,
+    root: Root,
+}
 
 impl Manager for ManagerTwin {
     fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>> {
         let said: Vec<String> = requests.iter().map(ToString::to_string).collect();
-        self.0.lock().unwrap().push(format!("manager: {}", said.join(", ")));
+        let when = if await_logins(&self.root, Duration::ZERO) { "" } else { " (before logins)" };
+        self.calls.lock().unwrap().push(format!("manager: {}{when}", said.join(", ")));
         let answer = |request: &String| {
             if request.ends_with("broken.service") {
                 return Err(ManagerError::Refused { complaint: "no such unit".to_owned() });
@@ -149,7 +154,7 @@ impl Bench {
             fs::write(root.path("/etc/ssh/sshd_config"), config).unwrap();
         }
         let twins = Twins { root: root.clone(), calls: Arc::clone(&calls), sshd };
-        let manager = ManagerTwin(Arc::clone(&calls));
+        let manager = ManagerTwin { calls: Arc::clone(&calls), root: root.clone() };
         let machine =
             Machine { root, programs: Box::new(twins), web: Box::new(Silence), manager: Box::new(manager) };
         Self { folder, machine, calls }

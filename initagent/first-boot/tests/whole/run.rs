@@ -67,6 +67,16 @@ fn logins_wait_for_the_keys_or_for_the_news_that_there_are_none() {
 
         assert!(await_logins(&bench.machine.root, Duration::ZERO));
     }
+    // sshd reads its settings when it comes, and does not wait for what units and scripts take.
+    let bench = Bench::seeded("i-1", &format!("{DOCUMENT}ssh_pwauth: false\n"));
+    bench.boot(ONCE);
+    let calls = bench.calls();
+    let asked_early = |request: &str| {
+        let call = calls.iter().find(|call| call.starts_with("manager: ") && call.contains(request));
+        call.unwrap_or_else(|| panic!("no {request} in {calls:#?}")).ends_with(" (before logins)")
+    };
+    assert!(asked_early("ssh.service"));
+    assert!(!asked_early("start etcd2.service"));
 }
 
 #[test]
