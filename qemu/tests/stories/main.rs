@@ -2,8 +2,10 @@
 //!
 //!   `CATAMARAN_IMAGE=out/disk.raw cargo test -p vm --test stories [-- PART-OF-A-NAME...] [--list]`
 //!
-//! A runner of its own, because machines are dear: two at a time, shared beginnings (`scene`), the time of each
-//! story said. Without an image the stories are skipped, or fail where `CI=true`.
+//! A runner of its own, because virtual machines are slow: it runs two at a time, shares beginnings (`scene`) and
+//! prints the time of each story. `--sample=SEED --seconds=N` runs what every run must prove, and as many of the
+//! other stories as fit into the time; the seed says which come first. Without an image the stories are skipped,
+//! or fail where `CI=true`.
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 #![expect(clippy::print_stdout, reason = "a test runner reports to standard output")]
@@ -24,6 +26,7 @@ mod power_cut;
 mod runner;
 mod scene;
 mod second_boot;
+mod selection;
 mod three_panics;
 mod worst_user_data;
 
@@ -32,11 +35,19 @@ use std::process::ExitCode;
 
 use runner::Story;
 use scene::Scene;
+use selection::Selection;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let stories = runner::chosen(all(), &arguments);
-    if arguments.iter().any(|argument| argument == "--list") {
+    let selection = match Selection::parse(&arguments) {
+        Ok(selection) => selection,
+        Err(mistake) => {
+            println!("stories: {mistake}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let stories = selection.choose(all());
+    if selection.list_only {
         for story in &stories {
             println!("{}: test", story.name);
         }
@@ -47,34 +58,34 @@ fn main() -> ExitCode {
         let ci = std::env::var("CI").is_ok_and(|value| value == "true");
         return if ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     };
-    runner::run(&Scene::new(PathBuf::from(image)), &stories)
+    runner::run(&Scene::new(PathBuf::from(image)), &stories, selection.budget)
 }
 
-/// The dear ones first, so that no long one is left alone at the end.
+/// The slow ones first, so that no long one is left alone at the end.
 fn all() -> Vec<Story> {
     let mut stories = vec![
-        Story::new("second_boot_changes_nothing", second_boot::changes_nothing),
-        Story::new("worst_user_data_leaves_ssh", worst_user_data::everything),
-        Story::new("first_boot_bios_nocloud", first_boot::bios),
-        Story::new("first_boot_uefi_gce", first_boot::uefi),
-        Story::new("first_boot_secure_ec2", first_boot::secure),
-        Story::new("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
-        Story::new("three_panics_change_the_slot", three_panics::change_the_slot),
-        Story::new("first_boot_digitalocean", first_boot::digital_ocean),
-        Story::new("first_boot_config_drive", first_boot::config_drive),
-        Story::new("flipped_bit_in_a_program_changes_the_slot", damaged_root::program),
-        Story::new("flipped_bit_in_the_superblock_changes_the_slot", damaged_root::superblock),
-        Story::new("forged_manifest_is_refused", forged_manifest::is_refused),
-        Story::new("zeroed_kernel_falls_through_bios", broken_kernel::bios),
-        Story::new("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
-        Story::new("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),
-        Story::new("garbage_in_both_copies_boots", lost_slot_table::both_copies),
-        Story::new("zeroed_primary_gpt_boots_bios", lost_partition_table::bios),
-        Story::new("zeroed_primary_gpt_boots_uefi", lost_partition_table::uefi),
-        Story::new("bigger_disk_is_filled", bigger_disk::is_filled),
+        Story::every_time("second_boot_changes_nothing", second_boot::changes_nothing),
+        Story::every_time("worst_user_data_leaves_ssh", worst_user_data::everything),
+        Story::sampled("first_boot_bios_nocloud", first_boot::bios),
+        Story::sampled("first_boot_uefi_gce", first_boot::uefi),
+        Story::every_time("first_boot_secure_ec2", first_boot::secure),
+        Story::sampled("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
+        Story::every_time("three_panics_change_the_slot", three_panics::change_the_slot),
+        Story::sampled("first_boot_digitalocean", first_boot::digital_ocean),
+        Story::sampled("first_boot_config_drive", first_boot::config_drive),
+        Story::sampled("flipped_bit_in_a_program_changes_the_slot", damaged_root::program),
+        Story::sampled("flipped_bit_in_the_superblock_changes_the_slot", damaged_root::superblock),
+        Story::every_time("forged_manifest_is_refused", forged_manifest::is_refused),
+        Story::every_time("zeroed_kernel_falls_through_bios", broken_kernel::bios),
+        Story::sampled("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
+        Story::sampled("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),
+        Story::sampled("garbage_in_both_copies_boots", lost_slot_table::both_copies),
+        Story::sampled("zeroed_primary_gpt_boots_bios", lost_partition_table::bios),
+        Story::sampled("zeroed_primary_gpt_boots_uefi", lost_partition_table::uefi),
+        Story::every_time("bigger_disk_is_filled", bigger_disk::is_filled),
     ];
     stories.extend(power_cut::MOMENTS.map(|moment| {
-        Story::new(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
+        Story::sampled(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
     }));
     stories.extend(metal::stories());
     stories

@@ -16,7 +16,7 @@ pub(crate) fn stories() -> Vec<Story> {
     [("metal_uefi", Firmware::Uefi), ("metal_bios", Firmware::Bios)]
         .map(|(name, firmware)| {
             let image = image.clone();
-            Story::new(name, move |_| comes_up(&Scene::new(image.clone()), firmware))
+            Story::every_time(name, move |_| comes_up(&Scene::new(image.clone()), firmware))
         })
         .into()
 }

@@ -16,15 +16,34 @@ use crate::scene::{self, Scene};
 /// Emulated machines want a processor each, and the smallest machine this runs on has two.
 const AT_ONCE: usize = 2;
 
+/// So many sampled stories begin, whatever the time: on the slowest machine a commit must still see some of them.
+const MIN_SAMPLED: usize = 4;
+
+/// How often CI runs a story.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Frequency {
+    /// In each run: no other story proves what it proves
+    EveryTime,
+    /// When its turn comes: a moment of many, or another way to what a story of each run proves
+    Sampled,
+}
+
 /// A named piece of behaviour; it fails by panicking.
 pub(crate) struct Story {
     pub(crate) name: String,
+    pub(crate) frequency: Frequency,
     act: Box<dyn Fn(&Scene) + Send + Sync>,
 }
 
 impl Story {
-    pub(crate) fn new(name: impl Into<String>, act: impl Fn(&Scene) + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), act: Box::new(act) }
+    /// A story of each run.
+    pub(crate) fn every_time(name: impl Into<String>, act: impl Fn(&Scene) + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), frequency: Frequency::EveryTime, act: Box::new(act) }
+    }
+
+    /// A story that a sample may leave out.
+    pub(crate) fn sampled(name: impl Into<String>, act: impl Fn(&Scene) + Send + Sync + 'static) -> Self {
+        Self { frequency: Frequency::Sampled, ..Self::every_time(name, act) }
     }
 }
 
@@ -35,25 +54,50 @@ struct Report {
     failure: Option<String>,
 }
 
-/// The stories whose names contain one of the words; all of them without words.
-pub(crate) fn chosen(stories: Vec<Story>, arguments: &[String]) -> Vec<Story> {
-    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |story: &Story| words.is_empty() || words.iter().any(|word| story.name.contains(*word));
-    stories.into_iter().filter(wanted).collect()
+/// Hands out stories in order, and stops handing out sampled ones when the time is over.
+struct Queue<'a> {
+    stories: &'a [Story],
+    next: AtomicUsize,
+    sampled: AtomicUsize,
+    end: Option<Instant>,
+    left_out: Mutex<Vec<&'a str>>,
 }
 
-/// Runs them all.
-pub(crate) fn run(scene: &Scene, stories: &[Story]) -> ExitCode {
+impl<'a> Queue<'a> {
+    fn next_story(&self) -> Option<&'a Story> {
+        loop {
+            let story = self.stories.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+            if story.frequency == Frequency::EveryTime || self.has_time() {
+                return Some(story);
+            }
+            self.left_out.lock().unwrap().push(&story.name);
+        }
+    }
+
+    fn has_time(&self) -> bool {
+        let enough = self.sampled.fetch_add(1, Ordering::Relaxed) >= MIN_SAMPLED;
+        !enough || self.end.is_none_or(|end| Instant::now() < end)
+    }
+}
+
+/// Runs them all, or what `budget` leaves time for.
+pub(crate) fn run(scene: &Scene, stories: &[Story], budget: Option<Duration>) -> ExitCode {
     let begin = Instant::now();
-    let next = AtomicUsize::new(0);
+    let queue = Queue {
+        stories,
+        next: AtomicUsize::new(0),
+        sampled: AtomicUsize::new(0),
+        end: budget.map(|budget| begin + budget),
+        left_out: Mutex::new(Vec::new()),
+    };
     let reports = Mutex::new(Vec::new());
-    // The report says what a panic said; the default hook would say it in the middle of other stories.
+    // The report prints what a panic said; the default hook would print it in the middle of other stories.
     panic::set_hook(Box::new(|_| {}));
     println!("running {} stories, {AT_ONCE} at a time", stories.len());
     thread::scope(|scope| {
         for _ in 0..AT_ONCE.min(stories.len()) {
             scope.spawn(|| {
-                while let Some(story) = stories.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(story) = queue.next_story() {
                     let report = tell(scene, story);
                     print(&report);
                     reports.lock().unwrap().push(report);
@@ -63,7 +107,15 @@ pub(crate) fn run(scene: &Scene, stories: &[Story]) -> ExitCode {
     });
     let reports =
         reports.into_inner().unwrap().into_iter().map(|report| second_chance(scene, stories, report));
-    summary(&reports.collect::<Vec<_>>(), begin.elapsed())
+    let reports: Vec<Report> = reports.collect();
+    print_left_out(&queue.left_out.into_inner().unwrap(), budget);
+    summary(&reports, begin.elapsed())
+}
+
+fn print_left_out(names: &[&str], budget: Option<Duration>) {
+    let Some(budget) = budget.filter(|_| !names.is_empty()) else { return };
+    println!("\nnot run, since {} s were over: {}", budget.as_secs(), names.join(" "));
+    println!("`ci/test boot` runs every story");
 }
 
 /// A story that failed is told once more, alone: emulated machines on a host with neighbours miss deadlines
