@@ -4,13 +4,14 @@
 //! step is a module; what it finds is the argument of the next. Refuses to repair anything but the
 //! partition table and the slot table.
 //! Invariant: systemd starts only on a root whose manifest a trusted key signed and whose blocks
-//! the kernel checks; whatever fails ends in one sentence on the console and a restart.
+//! the kernel checks, and with a kernel command line that the manifest names; whatever fails ends in one sentence on the console and a restart.
 #![expect(clippy::disallowed_methods, reason = "the clock of PID 1; effects live here")]
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use image_format::command_line::GivenLine;
 use image_format::layout::Role;
 use image_format::manifest::Manifest;
 use image_format::signed::Verified;
@@ -108,11 +109,13 @@ impl Failure {
 fn start() -> Result<Infallible, Failure> {
     let began = Instant::now();
     mounts::kernel_file_systems().map_err(|error| Failure::passing("cannot begin", &error))?;
-    let parameters = command_line::read()
-        .map_err(|error| Failure::passing("the boot loader did not say what to start", &error))?;
+    let unclear = |error| Failure::passing("the boot loader did not say what to start", &error);
+    let line = command_line::read().map_err(unclear)?;
+    let line = GivenLine::parse(&line);
+    let parameters = command_line::parse(&line).map_err(unclear)?;
     let disk = find_disk(&parameters, began)?;
     take_turns(&disk, parameters.slot);
-    let manifest = verified_root::read(&disk, parameters.slot)
+    let manifest = verified_root::read(&disk, parameters.slot, &line)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
