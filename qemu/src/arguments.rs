@@ -246,7 +246,7 @@ fn seed(words: &mut Words, seed: &Seed) {
 }
 
 /// What `-smbios` takes to hand a credential to systemd.
-pub(crate) fn credential(name: &str, value: &[u8]) -> String {
+fn credential(name: &str, value: &[u8]) -> String {
     format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value))
 }
 
