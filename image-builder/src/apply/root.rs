@@ -143,7 +143,9 @@ pub(crate) fn add_initramfs(
     signer: &Signer,
 ) -> Result<Initrd, BuildError> {
     let what = |source| BuildError::Bytes { what: "the initramfs", source };
-    let selection = modules::select(&composed.tree, &composed.kernel.release, &site.plan.spec.initramfs)?;
+    let Spec { kernel, initramfs: wanted, .. } = &site.plan.spec;
+    let policy = modules::Policy::of(&kernel.command_line);
+    let selection = modules::select(&composed.tree, &composed.kernel.release, wanted, policy)?;
     let initagent = fs::read(&site.plan.facts.initagent).map_err(what)?;
     let image = initramfs::build(&initagent, &selection, &signer.trusted).map_err(what)?;
     let initrd = Initrd { sha256: Sha256::of(&image), size: image.len() };

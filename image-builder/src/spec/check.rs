@@ -364,15 +364,17 @@ impl Reader<'_> {
 
 fn word(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-    if text.is_empty() || !text.chars().all(allowed) {
-        return Err("letters, digits and `-_.+` only".to_owned());
+    // Some become names of folders, others words of a program's command line.
+    if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) || !text.chars().all(allowed) {
+        return Err("letters, digits and `-_.+` only, a letter or digit first".to_owned());
     }
     Ok(text.to_owned())
 }
 
 fn package(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
-    if text.len() < 2 || !text.chars().all(allowed) {
+    let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if text.len() < 2 || !begins || !text.chars().all(allowed) {
         return Err("not the name of a Debian package: lower-case letters, digits and `-.+`".to_owned());
     }
     Ok(text.to_owned())
@@ -557,6 +559,14 @@ partitions: {root: 1 GiB}
                  most 900 are allowed",
             ]
         );
+    }
+
+    #[test]
+    fn a_word_is_neither_an_option_nor_a_way_out_of_a_folder() {
+        for text in ["suite: ..", "suite: -oX", "packages: [-y]", "components: [--]", "name: .hidden"] {
+            let (_, messages) = checked(&[WHOLE, &format!("{text}\n")]);
+            assert_eq!(messages.len(), 1, "{text}: {messages:?}");
+        }
     }
 
     #[test]
