@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::{self, Wish};
-use crate::arguments::Devices;
+use crate::arguments::{Devices, Reach};
 use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::Disk;
 use crate::firmware::{FindFirmwareError, Firmware};
@@ -55,6 +55,7 @@ pub struct Builder {
     log_writes: bool,
     mac: Option<String>,
     metadata_service: Option<u16>,
+    reach: Reach,
     extra: Vec<OsString>,
 }
 
@@ -97,6 +98,7 @@ impl Builder {
             log_writes: false,
             mac: None,
             metadata_service: None,
+            reach: Reach::Everything,
             extra: Vec::new(),
         }
     }
@@ -216,6 +218,13 @@ impl Builder {
         self
     }
 
+    /// Lets the guest's network reach nobody: neither the world nor what listens on this host's loopback.
+    #[must_use]
+    pub fn isolated(mut self) -> Self {
+        self.reach = Reach::Nothing;
+        self
+    }
+
     /// More words for QEMU's command line.
     #[must_use]
     pub fn extra(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
@@ -256,6 +265,7 @@ impl Builder {
             watchdog: self.watchdog,
             log_writes: self.log_writes,
             metadata_service: self.metadata_service,
+            reach: self.reach,
             extra: self.extra,
         };
         let path = folder.path().join(DESCRIPTION);
