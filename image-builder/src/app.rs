@@ -2,7 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the results are printed here")]
 
 use std::error::Error;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ use crate::inspect::files::Root;
 use crate::inspect::{self, Depth, Question, table};
 use crate::keys;
 use crate::plan::{self, Plan};
+use crate::printable::printable_lines;
 use crate::process::Interrupt;
 use crate::progress::{Audience, Progress, event};
 use crate::seed;
@@ -37,7 +38,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Keys(cli::Keys::New { directory, comment, json }) => new_keys(&directory, &comment, json),
         Command::Seed(arguments) => {
             let written = seed::write(&arguments)?;
-            println!("wrote {} into the seed folder of {}", written.join(", "), arguments.image.display());
+            println!(
+                "wrote {} into the seed folder of {}, which only its owner can read now",
+                written.join(", "),
+                arguments.image.display()
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -51,7 +56,7 @@ pub(crate) fn finish(outcome: Result<ExitCode, Failure>) -> ExitCode {
     };
     let causes = std::iter::successors(Some(error.as_ref() as &dyn Error), |error| (*error).source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("image-builder: {}", causes.join(": "));
+    eprintln!("image-builder: {}", printable_lines(&causes.join(": ")));
     ExitCode::FAILURE
 }
 
@@ -114,7 +119,7 @@ fn inspect(arguments: &cli::Inspect) -> Result<ExitCode, Failure> {
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        print!("{report}");
+        print!("{}", printable_lines(&report.to_string()));
     }
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -135,8 +140,7 @@ fn show(image: &Path, path: &str, arguments: &cli::Inspect) -> Result<ExitCode, 
         .map_err(|error| format!("cannot open the root of slot {slot}: {error}"))?;
     let failed = |error: ext4_view::Ext4Error| format!("cannot read {path} of slot {slot}: {error}");
     if !root.is_folder(path).map_err(failed)? {
-        io::stdout().write_all(&root.read(path).map_err(failed)?)?;
-        return Ok(ExitCode::SUCCESS);
+        return print_file(&root.read(path).map_err(failed)?);
     }
     let items = root.list(path).map_err(failed)?;
     if arguments.json {
@@ -145,6 +149,17 @@ fn show(image: &Path, path: &str, arguments: &cli::Inspect) -> Result<ExitCode, 
         for item in &items {
             println!("{item}");
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives a file's bytes to a program, and its text to a terminal.
+fn print_file(bytes: &[u8]) -> Result<ExitCode, Failure> {
+    let mut output = io::stdout().lock();
+    if output.is_terminal() {
+        output.write_all(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
+    } else {
+        output.write_all(bytes)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,8 @@
 //! Keys that sign releases: made, kept and read.
 //!
-//! A secret key is a file that only its owner may read, and is never overwritten. Without one a build
-//! signs with a key of its own, made for this build, kept nowhere and announced on the machine.
+//! A secret key is a file that only its owner may read, and is never overwritten. A build that is given none
+//! signs with a development key, which the cache keeps: it signs every such build on this computer, and whoever
+//! reads it can sign for all of their machines. Therefore these say so at each login.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

@@ -10,6 +10,8 @@ mod app;
 mod apply;
 /// GRUB, the slot selector and the two FAT volumes.
 mod boot;
+/// The folder that stays between builds.
+mod cache;
 /// What was typed.
 mod cli;
 /// Debian's archive and packages.
@@ -26,6 +28,8 @@ mod inspect;
 mod keys;
 /// What a build will do.
 mod plan;
+/// Foreign text for terminals.
+mod printable;
 /// Runs programs.
 mod process;
 /// Tells how a build goes.

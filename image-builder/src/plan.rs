@@ -16,6 +16,10 @@ use crate::spec::Spec;
 /// Root of all identifiers of this project's images.
 const NAMESPACE: Uuid = uuid::uuid!("6f5f3b5e-7d0c-4b53-9d0f-2b6e0c1c8a11");
 
+/// What a build without a security suite says: a mirror that is named by hand comes without one.
+pub(crate) const NO_SECURITY_FIXES: &str = "no security fixes go into this image, since the mirror that was named is \
+     the only one: give `security_mirror:` in the spec, such as http://security.debian.org/debian-security";
+
 /// Packages that lend the build a program: mke2fs, what lets it read a tar, and grub-mkimage.
 const TOOL_PACKAGES: [&str; 3] = ["e2fsprogs", "grub-common", "libarchive13t64"];
 
@@ -169,7 +173,7 @@ impl fmt::Display for Plan {
         write!(f, "packages   {} {} from {}", source.suite, source.components.join(" "), source.mirror)?;
         match &source.security_mirror {
             Some(mirror) => writeln!(f, ", security fixes from {mirror}")?,
-            None => writeln!(f, ", no security fixes")?,
+            None => writeln!(f, "\nWARNING    {NO_SECURITY_FIXES}")?,
         }
         match &facts.lock {
             Some(lock) => writeln!(f, "versions   exactly those of {}", lock.display())?,

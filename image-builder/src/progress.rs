@@ -78,6 +78,17 @@ impl Progress {
         }
     }
 
+    /// Says what a person should know before they use the image.
+    pub(crate) fn warn(&self, text: &str) {
+        match (self.manner, &self.running) {
+            (Manner::Events, Some((step, ..))) => {
+                event(&serde_json::json!({ "event": "warning", "step": step.name(), "text": text }));
+            }
+            (Manner::Bars, Some((_, _, bar))) => bar.suspend(|| eprintln!("WARNING: {text}")),
+            _ => eprintln!("WARNING: {text}"),
+        }
+    }
+
     /// Ends the running step.
     pub(crate) fn finish(&mut self) {
         let Some((step, since, bar)) = self.running.take() else { return };

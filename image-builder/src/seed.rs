@@ -1,7 +1,8 @@
 //! Puts first-boot data into the ESP of an image: NoCloud files that any computer can also drop there.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::layout::{Partition, Role};
@@ -34,6 +35,7 @@ pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedErro
     }
     let failed = |source| SeedError::Image { image: image.clone(), source };
     let disk = Disk::open(image).map_err(failed)?;
+    keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.clone(), source })?;
     let esp = table
         .labelled(Partition::of(Role::Esp).label)
@@ -42,6 +44,14 @@ pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedErro
     let after = fat::add(before.clone(), &files).map_err(failed)?;
     write_changes(&disk, esp.offset().get(), &before, &after).map_err(failed)?;
     Ok(names)
+}
+
+/// What is seeded may have passwords and keys in it, so from now on the image is its owner's alone. A disk's node
+/// has its rights from the system.
+fn keep_private(image: &Path) -> io::Result<()> {
+    let found = fs::metadata(image)?;
+    let mode = found.permissions().mode() & 0o700;
+    if found.is_file() { fs::set_permissions(image, Permissions::from_mode(mode)) } else { Ok(()) }
 }
 
 /// Writes only what differs, so that a sparse image stays sparse; the FAT after the files' data, which

@@ -2,6 +2,7 @@
 //! so that a past crash is a plain test from then on.
 
 use image_format::bytes::Bytes;
+use image_format::command_line::{CommandLine, GivenLine};
 use image_format::manifest::Manifest;
 use image_format::modules::Index;
 use image_format::signed::{Payload, PublicKey, Signed};
@@ -30,6 +31,20 @@ pub(crate) fn envelope(bytes: &[u8]) {
         assert_eq!(key.to_text().parse(), Ok(key));
     }
     let _ = trailer::decode(bytes);
+}
+
+/// A command line of any bytes: if it can be signed, a kernel that was given it passes, and no kernel that was
+/// given one more word.
+pub(crate) fn command_line(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = CommandLine::default().check(&GivenLine::parse(&text), "/k");
+    if let Ok(line) = text.parse::<CommandLine>() {
+        assert_eq!(line.to_string().parse(), Ok(line.clone()));
+        let given = format!("BOOT_IMAGE=(hd0)/k {line} catamaran.slot=a");
+        assert_eq!(line.check(&GivenLine::parse(&given), "/k"), Ok(()));
+        let more = format!("BOOT_IMAGE=(hd0)/k {line} init=/x catamaran.slot=a");
+        assert!(line.check(&GivenLine::parse(&more), "/k").is_err());
+    }
 }
 
 /// A partition table of any bytes: read, planned for growth, and if whole, written as it was read.

@@ -1,12 +1,13 @@
 //! The contract between what writes a Catamaran disk and what runs on it.
 //!
-//! Knows the partition layout, the slot table, the GPT, the signed release manifest, the dm-verity
-//! tree and the index of the initramfs's kernel modules. Refuses to know files, devices, clocks and
+//! Knows the partition layout, the slot table, the GPT, the signed release manifest, the kernel's command
+//! line, the dm-verity tree and the index of the initramfs's kernel modules. Refuses to know files, devices, clocks and
 //! networks: everything here is a function from bytes to values or back, over `Read`, `Write` and
 //! positional reads that a caller brings. Invariant: no parser here panics or allocates beyond a
 //! fixed bound, whatever bytes it is given.
 
 pub mod bytes;
+pub mod command_line;
 pub mod digest;
 pub mod gpt;
 pub mod layout;

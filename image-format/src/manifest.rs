@@ -4,16 +4,24 @@
 //! ([`crate::signed`]) and where it is stored ([`crate::trailer`]).
 //! Invariant: a manifest that was read describes a root that dm-verity can open: sizes are whole
 //! blocks, the tree lies behind the data and has the length that the data needs.
+//!
+//! How it may grow: within a `format`, a reader ignores fields that it does not know, so a field that an old
+//! reader may safely miss needs no new number. A field that it must not miss, such as another way to verify the
+//! root, comes with the next number, which old readers refuse by name before they read anything else.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::command_line::CommandLine;
 use crate::digest::{ParseHexError, Sha256, from_hex};
 use crate::signed::Payload;
 use crate::trailer::TRAILER_BYTES;
 use crate::verity::{self, BLOCK_BYTES};
 use crate::version::Version;
 
+/// The format that is written, and the only one that is read. Builds before it had no number, and said nothing of
+/// the command line: an image from then does not start by accident with a line that nobody checked.
+pub const FORMAT: u32 = 1;
 /// Bytes of the largest manifest that is read.
 pub const MAX_MANIFEST: usize = 16 << 10;
 /// Bytes of the longest salt.
@@ -26,8 +34,9 @@ const MAX_DATA: u64 = 1 << 40;
 
 /// What a slot holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
     /// The name of the image, such as `cloud`.
     pub name: String,
     /// Its version.
@@ -38,7 +47,7 @@ pub struct Manifest {
     pub architecture: String,
     /// When it was built: seconds since 1970, from the build's epoch.
     pub built: u64,
-    /// Whether it was signed by a key that was made for this build alone.
+    /// Whether it was signed by a development key: one that a builder made by itself and keeps in its cache.
     pub development: bool,
     /// The root file system.
     pub root: Root,
@@ -46,11 +55,19 @@ pub struct Manifest {
     pub kernel: BootFile,
     /// The initramfs inside the root.
     pub initrd: BootFile,
+    /// What the kernel is given, but for what the boot loader adds.
+    pub command_line: CommandLine,
+}
+
+/// What every format begins with. Format 0 has no number.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    format: u32,
 }
 
 /// The root file system and its hash tree, by their places in the slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Root {
     /// Bytes of the file system, which begins at 0.
     pub data_bytes: u64,
@@ -97,7 +114,6 @@ impl Root {
 
 /// A file inside the root that the boot loader reads, which no dm-verity guards then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct BootFile {
     /// Its absolute path in the root.
     pub path: String,
@@ -166,6 +182,7 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), ManifestError> {
+        check_format(self.format)?;
         let words = [("name", &self.name), ("channel", &self.channel), ("architecture", &self.architecture)];
         if let Some((field, value)) = words.into_iter().find(|(_, value)| !is_word(value)) {
             return Err(ManifestError::Word { field, value: shortened(value) });
@@ -204,11 +221,17 @@ impl Payload for Manifest {
         if bytes.len() > MAX_MANIFEST {
             return Err(ManifestError::TooLarge { given: bytes.len() });
         }
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|source| ManifestError::Json { source })?;
+        let json = |source| ManifestError::Json { source };
+        let head: Head = serde_json::from_slice(bytes).map_err(json)?;
+        check_format(head.format)?;
+        let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
         manifest.check()?;
         Ok(manifest)
     }
+}
+
+fn check_format(given: u32) -> Result<(), ManifestError> {
+    if given == FORMAT { Ok(()) } else { Err(ManifestError::Format { given }) }
 }
 
 /// Why bytes are not a manifest.
@@ -220,6 +243,11 @@ pub enum ManifestError {
         Bytes::new(MAX_DATA)
     )]
     DataBytes { given: u64 },
+    #[error(
+        "the manifest has format {given}, but format {FORMAT} is read here: it is of {} release",
+        if *given > FORMAT { "a later" } else { "an earlier" }
+    )]
+    Format { given: u32 },
     #[error("the manifest is not the JSON it should be")]
     Json { source: serde_json::Error },
     #[error("the path of the {field} is {path:?}, which is not an absolute path of plain names")]
@@ -258,6 +286,7 @@ mod tests {
     fn manifest() -> Manifest {
         let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(path.as_bytes()) };
         Manifest {
+            format: FORMAT,
             name: "cloud".into(),
             version: Version::new(1, 2, 3),
             channel: "stable".into(),
@@ -273,6 +302,7 @@ mod tests {
             },
             kernel: file("/boot/vmlinuz"),
             initrd: file("/boot/initrd"),
+            command_line: "console=ttyS0,115200n8 quiet".parse().unwrap(),
         }
     }
 
@@ -321,6 +351,41 @@ mod tests {
         for word in ["", "a b", "sta\nble", &"x".repeat(65)] {
             let said = refused(|m| m.channel = word.to_owned());
             assert!(said.starts_with("the channel is"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_future_is_ignored_and_a_format_of_the_future_is_refused_by_name() {
+        let text = String::from_utf8(manifest().to_bytes().unwrap()).unwrap();
+        let with = |from: &str, to: &str| Manifest::from_bytes(text.replacen(from, to, 1).as_bytes());
+
+        for (from, to) in [
+            ("{", "{\"delta\": {\"from\": [1]},"),
+            ("\"root\": {", "\"root\": {\"fec\": 1,"),
+            ("\"kernel\": {", "\"kernel\": {\"size\": 1,"),
+        ] {
+            assert_eq!(with(from, to).unwrap(), manifest(), "{to}");
+        }
+        assert_eq!(
+            with("\"format\": 1,", "\"format\": 2, \"root\": 7,").unwrap_err().to_string(),
+            "the manifest has format 2, but format 1 is read here: it is of a later release"
+        );
+        assert_eq!(
+            with("\"format\": 1,", "").unwrap_err().to_string(),
+            "the manifest has format 0, but format 1 is read here: it is of an earlier release"
+        );
+        assert!(manifest().to_bytes().is_ok() && Manifest { format: 2, ..manifest() }.to_bytes().is_err());
+    }
+
+    #[test]
+    fn a_command_line_that_the_boot_loader_would_change_is_refused() {
+        let text = String::from_utf8(manifest().to_bytes().unwrap()).unwrap();
+        for line in ["quiet catamaran.slot=b", "a\\\\b", "a\\u0000b", "$x"] {
+            let forged = text.replace("console=ttyS0,115200n8 quiet", line);
+            assert!(
+                matches!(Manifest::from_bytes(forged.as_bytes()), Err(ManifestError::Json { .. })),
+                "{line}"
+            );
         }
     }
 

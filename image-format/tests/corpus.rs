@@ -14,6 +14,11 @@ fn run_all(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
+fn command_lines() {
+    run_all("command_line", targets::command_line);
+}
+
+#[test]
 fn slot_tables() {
     run_all("slot_table", targets::slot_table);
 }

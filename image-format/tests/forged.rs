@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, Manifest, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, Manifest, Root, Salt};
 use image_format::signed::{Keyring, Payload, SecretKey, Signed};
 use image_format::verity;
 use image_format::version::Version;
@@ -41,6 +41,7 @@ fn manifest() -> String {
     let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(path.as_bytes()) };
     let blocks = 1000;
     let manifest = Manifest {
+        format: FORMAT,
         name: "cloud".into(),
         version: Version::new(1, 2, 3),
         channel: "stable".into(),
@@ -56,6 +57,7 @@ fn manifest() -> String {
         },
         kernel: file("/boot/vmlinuz"),
         initrd: file("/boot/initrd.img"),
+        command_line: "quiet".parse().unwrap(),
     };
     String::from_utf8(manifest.to_bytes().unwrap()).unwrap()
 }
@@ -81,9 +83,11 @@ fn forgeries() -> Vec<(&'static str, Vec<u8>)> {
         ("cut-short", proper[..proper.len() - 100].to_vec()),
         ("duplicate-signer", signed(&good, &[1, 1])),
         ("kernel-outside-root", signed(&good.replace("/boot/vmlinuz", "/../vmlinuz"), &[1, 2])),
+        ("later-format", signed(&good.replace("\"format\": 1", "\"format\": 2"), &[1, 2])),
+        ("reserved-parameter", signed(&good.replace("quiet", "catamaran.slot=b"), &[1, 2])),
         ("two-documents", signed(&format!("{good}{good}"), &[1, 2])),
         ("tree-too-short", signed(&good.replace("\"tree_bytes\": 36864", "\"tree_bytes\": 4096"), &[1, 2])),
-        ("unknown-field", signed(&good.replacen('{', "{\"root_hash\": \"\",", 1), &[1, 2])),
+        ("twice-the-field", signed(&good.replacen('{', "{\"built\": 1,", 1), &[1, 2])),
         ("unsigned", signed(&good, &[])),
         ("wrong-keys", signed(&good, &[8, 9])),
     ]

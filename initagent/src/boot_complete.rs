@@ -17,6 +17,7 @@ use image_format::slot::{Slot, SlotState, SlotTable};
 
 use crate::block_device::Access;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
+use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
 use crate::slots::store::{Copies, Store, StoreError};
 
 /// The note that a run is complete but not settled.
@@ -33,6 +34,8 @@ pub(crate) enum BootCompleteError {
     Note { path: PathBuf, source: io::Error },
     #[error("cannot tell which slot runs")]
     Record(#[from] ReadBootRecordError),
+    #[error("the slot is marked, but the machine cannot remember the version that it has proven")]
+    ReleaseFloor(#[from] ReleaseFloorError),
     #[error("cannot mark slot {slot} good")]
     Store { slot: Slot, source: StoreError },
 }
@@ -40,7 +43,17 @@ pub(crate) enum BootCompleteError {
 /// The boot is complete: marks the running slot good, and says what that changed.
 pub(crate) fn complete() -> Result<String, BootCompleteError> {
     let run = Run::current()?;
-    run.complete(&Run::noted(&run.note))
+    let said = run.complete(&Run::noted(&run.note))?;
+    raise_floor(Path::new("/"), &BootRecord::read(Path::new(boot_record::PATH))?)?;
+    Ok(said)
+}
+
+/// Remembers the release that runs. A note that cannot be read is begun anew: it would never be mended otherwise.
+fn raise_floor(root: &Path, record: &BootRecord) -> Result<(), ReleaseFloorError> {
+    let release = Release { slot: record.slot, version: &record.version, root_hash: record.root_hash };
+    let before = ReleaseFloor::read(root).unwrap_or_default();
+    let after = ReleaseFloor::raise(before.clone(), release);
+    if before.as_ref() == Some(&after) { Ok(()) } else { after.write(root) }
 }
 
 /// The run has settled: gives the slot all its tries, and forgets the note.

@@ -29,8 +29,11 @@ pub(crate) struct BootRecord {
     pub(crate) channel: String,
     /// The root hash that was signed.
     pub(crate) root_hash: Sha256,
-    /// Whether it was signed by a key made for that build alone.
+    /// Whether it was signed by a development key.
     pub(crate) development: bool,
+    /// The version that this machine has proven already, if this one is older and starts for want of another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) below: Option<Version>,
     /// The devices it boots from.
     pub(crate) devices: Devices,
 }
@@ -87,6 +90,7 @@ mod tests {
             channel: "stable".into(),
             root_hash: Sha256::of(b"root"),
             development: true,
+            below: None,
             devices: Devices {
                 disk: "/dev/vda".into(),
                 esp: "/dev/vda2".into(),

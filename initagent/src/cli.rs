@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use first_boot::{Listing, Options, Style};
 use image_format::slot::Slot;
+use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
 
 use crate::app::RunError;
-use crate::slots::{self, Change};
+use crate::slots::{self, Change, Order};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub(crate) enum UsageError {
     Option(#[from] lexopt::Error),
     #[error("there is no verb {given:?}; 'initagent --help' lists them")]
     Verb { given: String },
+    #[error("'initagent slots lower-floor' needs a version")]
+    Version { source: ParseVersionError },
     #[error("'initagent {verb}' has no {given:?}; 'initagent {verb} --help' says what it has")]
     Word { verb: &'static str, given: String },
 }
@@ -227,7 +230,7 @@ fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 }
 
 fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let mut request = slots::Request { abstate: None, change: None, format: Format::Text };
+    let mut request = slots::Request { abstate: None, order: None, format: Format::Text };
     let mut words: Vec<String> = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -238,8 +241,23 @@ fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
-    request.change = change(&words)?;
+    request.order = order(&words)?;
     Ok(Verb::Slots(request))
+}
+
+fn order(words: &[String]) -> Result<Option<Order>, UsageError> {
+    let [first, rest @ ..] = words else { return Ok(None) };
+    if first != "lower-floor" {
+        return Ok(change(words)?.map(Order::Change));
+    }
+    match rest {
+        [given] => {
+            let version = given.parse().map_err(|source| UsageError::Version { source })?;
+            Ok(Some(Order::LowerFloor(version)))
+        }
+        [] => Err(UsageError::Incomplete { verb: "slots", what: "a VERSION after 'lower-floor'" }),
+        [_, extra, ..] => Err(UsageError::Word { verb: "slots", given: extra.clone() }),
+    }
 }
 
 fn change(words: &[String]) -> Result<Option<Change>, UsageError> {
@@ -279,7 +297,7 @@ mod tests {
 
     fn change_of(line: &str) -> Change {
         match typed(line).unwrap() {
-            Verb::Slots(slots::Request { change: Some(change), .. }) => change,
+            Verb::Slots(slots::Request { order: Some(Order::Change(change)), .. }) => change,
             other => panic!("{other:?}"),
         }
     }
@@ -297,9 +315,22 @@ mod tests {
         assert_eq!(change_of("slots mark-good a --json"), Change::MarkGood(Some(Slot::A)));
         assert_eq!(change_of("slots disarm B"), Change::Disarm(Slot::B));
         assert_eq!(change_of("slots mark-bad A"), Change::MarkBad(Slot::A));
-        let request =
-            slots::Request { abstate: Some("/dev/vdb3".into()), change: None, format: Format::Json };
+        let request = slots::Request { abstate: Some("/dev/vdb3".into()), order: None, format: Format::Json };
         assert_eq!(typed("slots --json --abstate=/dev/vdb3").unwrap(), Verb::Slots(request));
+    }
+
+    #[test]
+    fn a_floor_is_lowered_to_a_version() {
+        let Verb::Slots(request) = typed("slots lower-floor 1.2.3").unwrap() else { panic!("another verb") };
+        assert_eq!(request.order, Some(Order::LowerFloor(image_format::version::Version::new(1, 2, 3))));
+
+        let said = |line: &str| typed(line).unwrap_err().to_string();
+        assert_eq!(
+            said("slots lower-floor"),
+            "'initagent slots' needs a VERSION after 'lower-floor'; 'initagent slots --help' says more"
+        );
+        assert_eq!(said("slots lower-floor new"), "'initagent slots lower-floor' needs a version");
+        assert!(said("slots lower-floor 1.0.0 A").contains("has no \"A\""));
     }
 
     #[test]

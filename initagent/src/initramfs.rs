@@ -4,20 +4,23 @@
 //! step is a module; what it finds is the argument of the next. Refuses to repair anything but the
 //! partition table and the slot table.
 //! Invariant: systemd starts only on a root whose manifest a trusted key signed and whose blocks
-//! the kernel checks; whatever fails ends in one sentence on the console and a restart.
+//! the kernel checks, and with a kernel command line that the manifest names; whatever fails ends in one sentence on the console and a restart.
 #![expect(clippy::disallowed_methods, reason = "the clock of PID 1; effects live here")]
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use image_format::command_line::GivenLine;
 use image_format::layout::Role;
 use image_format::manifest::Manifest;
 use image_format::signed::Verified;
-use image_format::slot::{Slot, SlotState, SlotTable, boot_decision};
+use image_format::slot::{Slot, SlotState, SlotTable, Tries, boot_decision};
+use image_format::version::Version;
 
 use crate::block_device::Access;
 use crate::boot_record::{BootRecord, Devices};
+use crate::release_floor::{Release, ReleaseFloor};
 use crate::report::chain;
 use crate::slots::store::{Store, StoreError};
 
@@ -108,21 +111,25 @@ impl Failure {
 fn start() -> Result<Infallible, Failure> {
     let began = Instant::now();
     mounts::kernel_file_systems().map_err(|error| Failure::passing("cannot begin", &error))?;
-    let parameters = command_line::read()
-        .map_err(|error| Failure::passing("the boot loader did not say what to start", &error))?;
+    let unclear = |error| Failure::passing("the boot loader did not say what to start", &error);
+    let line = command_line::read().map_err(unclear)?;
+    let line = GivenLine::parse(&line);
+    let parameters = command_line::parse(&line).map_err(unclear)?;
     let disk = find_disk(&parameters, began)?;
     take_turns(&disk, parameters.slot);
-    let manifest = verified_root::read(&disk, parameters.slot)
+    let manifest = verified_root::read(&disk, parameters.slot, &line)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let new_root = Path::new(NEW_ROOT);
     mounts::root(&verity, new_root)
         .map_err(|error| Failure::passing("cannot mount the verified root", &error))?;
-    let state = state::open(&disk, new_root)
-        .map_err(|error| Failure::passing("the machine's own data on STATE can not be used", &error))?;
+    let unusable = |error| Failure::passing("the machine's own data on STATE can not be used", &error);
+    let state = state::mount(&disk).map_err(unusable)?;
+    let below = check_floor(&disk, parameters.slot, &manifest)?;
+    state::lay_under(new_root).map_err(unusable)?;
     head_start::take(new_root);
-    let record = record(&disk, parameters.slot, &manifest, verity, state);
+    let record = BootRecord { below, ..record(&disk, parameters.slot, &manifest, verity, state) };
     let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
     handover::leave(&record).map_err(|error| Failure::passing("cannot prepare the handover", &error))?;
     console::log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
@@ -138,6 +145,36 @@ fn slot_failure(disk: &BootDisk, slot: Slot, about_slot: bool, error: &dyn std::
     } else {
         Failure::passing("cannot open the root", error)
     }
+}
+
+/// An older release than this machine has proven.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it holds {version}, but this machine has proven {floor} already ('initagent slots lower-floor' allows it)"
+)]
+struct OlderReleaseError {
+    version: Version,
+    floor: Version,
+}
+
+/// Refuses a release below the floor while the other slot is good and has tries left. Else it starts, for a
+/// machine that runs an old release can be mended and one that does not start cannot; says below which version
+/// it is then. What cannot be read of the floor or the slot table refuses nothing, for the same reason.
+fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Option<Version>, Failure> {
+    let floor = ReleaseFloor::read(Path::new(state::MOUNT_POINT)).unwrap_or_else(|error| {
+        console::say(&format!("old releases are not refused: {}", chain(&error)));
+        None
+    });
+    let release = Release { slot, version: &manifest.version, root_hash: manifest.root.root_hash };
+    let Some(floor) = floor.filter(|floor| !floor.allows(release)) else { return Ok(None) };
+    let error = OlderReleaseError { version: manifest.version.clone(), floor: floor.version };
+    let table = Store::open(&disk.abstate, Access::Read).and_then(|store| store.read());
+    let other = table.ok().and_then(|copies| copies.table()).map(|table| table.state(!slot));
+    if other.is_some_and(|other| other.good && other.tries != Tries::NONE) {
+        return Err(Failure::of_slot(disk, slot, &error));
+    }
+    console::say(&format!("slot {slot} starts, since slot {} cannot, although {error}", !slot));
+    Ok(Some(error.floor))
 }
 
 /// Loads drivers until the disk of the slot appears.
@@ -210,6 +247,7 @@ fn record(
         channel: manifest.channel.clone(),
         root_hash: manifest.root.root_hash,
         development: manifest.development,
+        below: None,
         devices: Devices {
             disk: disk.device.clone(),
             esp: disk.partition_path(Role::Esp),

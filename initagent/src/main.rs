@@ -25,6 +25,8 @@ mod initramfs;
 mod ioctl;
 /// Brings up network cards beside systemd.
 mod network_cards;
+/// The lowest version that this machine starts.
+mod release_floor;
 /// Says what came of it, once.
 mod report;
 /// Shows and changes the slot table.

@@ -7,11 +7,13 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use image_format::slot::{LastGoodSlotError, Slot, SlotState, SlotTable, Tries};
+use image_format::version::Version;
 use serde::Serialize;
 
 use crate::block_device::Access;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
 use crate::cli::Format;
+use crate::release_floor::{ReleaseFloor, ReleaseFloorError};
 
 pub(crate) mod store;
 
@@ -23,7 +25,7 @@ pub(crate) struct Request {
     /// Another place than the one this machine booted with: a partition or an image of it.
     pub(crate) abstate: Option<PathBuf>,
     /// What to change, or nothing.
-    pub(crate) change: Option<Change>,
+    pub(crate) order: Option<Order>,
     /// How to say what came of it.
     pub(crate) format: Format,
 }
@@ -41,6 +43,15 @@ pub(crate) enum Change {
     MarkGood(Option<Slot>),
 }
 
+/// What a person may order beside changes of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Change the table.
+    Change(Change),
+    /// Let releases of this version, and newer ones, start again.
+    LowerFloor(Version),
+}
+
 /// Why the slots could not be shown or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SlotsError {
@@ -48,10 +59,16 @@ pub(crate) enum SlotsError {
     Abstate { source: ReadBootRecordError },
     #[error("the slot to mark must be named: no slot of {abstate} runs here")]
     Nameless { abstate: PathBuf },
+    #[error("there is no floor to lower: no slot of {abstate} runs here, or none was marked good yet")]
+    NoFloor { abstate: PathBuf },
+    #[error("the floor is {floor}, which is not above {given}; only complete boots raise it")]
+    NotLower { floor: Version, given: Version },
     #[error("slot {slot} does not run here, so nothing has proven it")]
     NotRunning { slot: Slot },
     #[error(transparent)]
     LastGood(#[from] LastGoodSlotError),
+    #[error(transparent)]
+    ReleaseFloor(#[from] ReleaseFloorError),
     #[error("slot {slot} runs; only the other one can be disarmed")]
     Running { slot: Slot },
     #[error(transparent)]
@@ -63,15 +80,23 @@ pub(crate) enum SlotsError {
 /// Shows the table, after changing it if that is asked for.
 pub(crate) fn run(request: &Request) -> Result<String, SlotsError> {
     let place = Place::find(request.abstate.as_deref())?;
-    let access = if request.change.is_some() { Access::Write } else { Access::Read };
+    let changes_table = matches!(request.order, Some(Order::Change(_)));
+    let access = if changes_table { Access::Write } else { Access::Read };
     let store = Store::open(&place.abstate, access)?;
     let mut copies = store.read()?;
-    if let Some(change) = request.change {
-        let table = changed(place.table(&copies)?, change, &place)?;
-        store.write(&copies, table)?;
-        copies = store.read()?;
+    match &request.order {
+        Some(Order::Change(change)) => {
+            let table = changed(place.table(&copies)?, *change, &place)?;
+            store.write(&copies, table)?;
+            copies = store.read()?;
+        }
+        Some(Order::LowerFloor(version)) => {
+            lowered(place.floor()?, version, &place)?.write(Path::new("/"))?;
+        }
+        None => {}
     }
-    let shown = Shown::of(place.table(&copies)?, place.running, &copies);
+    let floor = place.floor()?.map(|floor| floor.version);
+    let shown = Shown { floor, ..Shown::of(place.table(&copies)?, place.running, &copies) };
     Ok(match request.format {
         Format::Json => shown.to_json(),
         Format::Text => shown.to_text(),
@@ -98,6 +123,14 @@ impl Place {
             (None, Ok(record)) => Ok(Self { abstate: record.devices.abstate, running: Some(record.slot) }),
             (None, Err(source)) => Err(SlotsError::Abstate { source }),
         }
+    }
+
+    /// The floor of the machine that this is, if it is this one.
+    fn floor(&self) -> Result<Option<ReleaseFloor>, SlotsError> {
+        if self.running.is_none() {
+            return Ok(None);
+        }
+        Ok(ReleaseFloor::read(Path::new("/"))?)
     }
 
     fn table(&self, copies: &Copies) -> Result<SlotTable, SlotsError> {
@@ -127,6 +160,19 @@ fn changed(table: SlotTable, change: Change, place: &Place) -> Result<SlotTable,
     }
 }
 
+/// The floor after a person lowered it.
+fn lowered(
+    floor: Option<ReleaseFloor>,
+    version: &Version,
+    place: &Place,
+) -> Result<ReleaseFloor, SlotsError> {
+    let floor = floor.ok_or_else(|| SlotsError::NoFloor { abstate: place.abstate.clone() })?;
+    if *version >= floor.version {
+        return Err(SlotsError::NotLower { floor: floor.version, given: version.clone() });
+    }
+    Ok(floor.with_version(version.clone()))
+}
+
 /// A table, ready to be printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Shown {
@@ -134,6 +180,8 @@ struct Shown {
     priority: String,
     slots: Vec<ShownSlot>,
     copies: ShownCopies,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<Version>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -162,6 +210,7 @@ impl Shown {
             priority: table.priority.to_string(),
             slots: slots.to_vec(),
             copies: ShownCopies { env0, env1 },
+            floor: None,
         }
     }
 
@@ -189,6 +238,9 @@ impl Shown {
             if let Some(fault) = fault {
                 let _ = writeln!(text, "copy {copy} can not be read: {fault}");
             }
+        }
+        if let Some(floor) = &self.floor {
+            let _ = writeln!(text, "releases older than {floor} start only for want of another");
         }
         text
     }

@@ -122,6 +122,9 @@ fn build(claim: &Claim, name: &str, run: &Run) -> Result<Machine, Failure> {
     if let Some(user) = &run.user {
         builder = builder.user(user);
     }
+    if run.isolate {
+        builder = builder.isolated();
+    }
     if run.watchdog {
         builder = builder.watchdog();
     }

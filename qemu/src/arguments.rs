@@ -35,6 +35,8 @@ pub struct Hardware {
     pub mac: String,
     /// Port of this host that is a cloud's metadata service; then the guest reaches nothing else
     pub metadata_service: Option<u16>,
+    /// What else the guest's network reaches
+    pub reach: Reach,
     /// Whether an i6300esb watchdog is there, resetting the machine when it fires
     pub watchdog: bool,
     /// Words of the user's, after all of ours
@@ -77,6 +79,17 @@ pub enum Devices {
     Virtual,
     /// Those of real computers: an `NVMe` disk and Intel's e1000e
     Physical,
+}
+
+/// What a guest's network reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// What this host reaches; also what listens on this host's loopback, at 10.0.2.2
+    #[default]
+    Everything,
+    /// Nobody; only ssh goes in. For images of strangers
+    Nothing,
 }
 
 /// How configuration goes in.
@@ -130,7 +143,7 @@ pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
     words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
     words.all("-rtc base=utc -device virtio-rng-pci");
     disk(&mut words, &hardware.disk, hardware.devices);
-    network(&mut words, &hardware.mac, hardware.devices, hardware.metadata_service);
+    network(&mut words, hardware);
     console(&mut words);
     seed(&mut words, &hardware.seed);
     if hardware.watchdog {
@@ -198,24 +211,22 @@ pub(crate) const SSH_PORT: u16 = 22;
 /// A port of the guest where nothing ever listens.
 pub(crate) const CLOSED_PORT: u16 = 1;
 
-fn network(words: &mut Words, mac: &str, devices: Devices, metadata_service: Option<u16>) {
+fn network(words: &mut Words, hardware: &Hardware) {
+    let Hardware { mac, devices, metadata_service, reach, .. } = hardware;
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
     let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
-    let model = match devices {
+    let model = match *devices {
         Devices::Virtual => "virtio-net-pci",
         Devices::Physical => "e1000e",
     };
     let device = format!("{model},netdev=net,romfile=,mac={mac}");
-    let Some(port) = metadata_service else {
-        words.pair("-netdev", &user);
-        words.pair("-device", &device);
-        return;
-    };
     // This host may be in a cloud itself, whose service must not answer in the test's place.
-    words.pair("-netdev", &format!("{user},restrict=on"));
+    let restricted = metadata_service.is_some() || *reach == Reach::Nothing;
+    words.pair("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
     words.pair("-device", &device);
+    let Some(port) = metadata_service else { return };
     // A connection each, so a program: QEMU shares a character device among all.
     let forward = format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}");
     words.pair("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
@@ -246,7 +257,7 @@ fn seed(words: &mut Words, seed: &Seed) {
 }
 
 /// What `-smbios` takes to hand a credential to systemd.
-pub(crate) fn credential(name: &str, value: &[u8]) -> String {
+fn credential(name: &str, value: &[u8]) -> String {
     format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value))
 }
 
@@ -307,6 +318,7 @@ mod tests {
             seed: Seed::Disk("seed.img".into()),
             mac: "52:54:00:12:34:56".into(),
             metadata_service: None,
+            reach: Reach::Everything,
             watchdog: false,
             extra: vec![],
         }
@@ -430,6 +442,19 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_isolated_guest_reaches_nobody_and_ssh_reaches_it() {
+        let text = lines(&Hardware { reach: Reach::Nothing, ..hardware() });
+
+        assert!(
+            text.contains(
+                "-netdev user,id=net,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:1,restrict=on\n"
+            ),
+            "{text}"
+        );
+        assert!(!lines(&hardware()).contains("restrict"));
     }
 
     #[test]

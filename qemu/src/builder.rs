@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::{self, Wish};
-use crate::arguments::{self, Devices};
+use crate::arguments::{Devices, Reach};
 use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::Disk;
 use crate::firmware::{FindFirmwareError, Firmware};
@@ -28,7 +28,8 @@ pub enum SeedBy {
     /// By a read-only FAT disk labelled CIDATA (`NoCloud`)
     #[default]
     Disk,
-    /// By QEMU's `fw_cfg`; the key goes to root's account, by a systemd credential
+    /// By QEMU's `fw_cfg`; the key goes to root's account, by a systemd credential. Catamaran's images take no
+    /// credentials, since whoever runs them could give any: there the user-data has to bring a key
     FwCfg,
     /// Not at all
     Nothing,
@@ -54,6 +55,7 @@ pub struct Builder {
     log_writes: bool,
     mac: Option<String>,
     metadata_service: Option<u16>,
+    reach: Reach,
     extra: Vec<OsString>,
 }
 
@@ -96,6 +98,7 @@ impl Builder {
             log_writes: false,
             mac: None,
             metadata_service: None,
+            reach: Reach::Everything,
             extra: Vec::new(),
         }
     }
@@ -215,18 +218,11 @@ impl Builder {
         self
     }
 
-    /// Hands a unit to the guest's systemd (256 or later), wanted by another unit, as credentials of the firmware.
+    /// Lets the guest's network reach nobody: neither the world nor what listens on this host's loopback.
     #[must_use]
-    pub fn system_unit(self, name: &str, content: &str, wanted_by: &str) -> Self {
-        let wants = format!("[Unit]\nWants={name}\n");
-        let credentials = [
-            (format!("systemd.extra-unit.{name}"), content),
-            (format!("systemd.unit-dropin.{wanted_by}~50-{name}"), wants.as_str()),
-        ];
-        let words = credentials.iter().flat_map(|(credential, value)| {
-            ["-smbios".to_owned(), arguments::credential(credential, value.as_bytes())]
-        });
-        self.extra(words.map(OsString::from))
+    pub fn isolated(mut self) -> Self {
+        self.reach = Reach::Nothing;
+        self
     }
 
     /// More words for QEMU's command line.
@@ -269,6 +265,7 @@ impl Builder {
             watchdog: self.watchdog,
             log_writes: self.log_writes,
             metadata_service: self.metadata_service,
+            reach: self.reach,
             extra: self.extra,
         };
         let path = folder.path().join(DESCRIPTION);

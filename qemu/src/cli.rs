@@ -95,6 +95,10 @@ pub(crate) struct Run {
     /// What the disk and the network card are
     #[arg(long, value_enum, default_value_t = Devices::Virtual)]
     pub(crate) devices: Devices,
+    /// Let the guest reach neither the world nor this host's loopback (else at 10.0.2.2); ssh still goes in.
+    /// For images of strangers
+    #[arg(long)]
+    pub(crate) isolate: bool,
     /// Put in a hardware watchdog (i6300esb)
     #[arg(long)]
     pub(crate) watchdog: bool,

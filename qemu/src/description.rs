@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware};
+use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware, Reach};
 use crate::builder::SeedBy;
 use crate::disk::Disk;
 use crate::firmware::Firmware;
@@ -43,6 +43,8 @@ pub(crate) struct Description {
     pub(crate) devices: Devices,
     #[serde(default)]
     pub(crate) metadata_service: Option<u16>,
+    #[serde(default)]
+    pub(crate) reach: Reach,
     pub(crate) watchdog: bool,
     pub(crate) log_writes: bool,
     pub(crate) extra: Vec<OsString>,
@@ -78,6 +80,7 @@ impl Description {
             seed: self.seed(),
             mac: self.mac.clone(),
             metadata_service: self.metadata_service,
+            reach: self.reach,
             watchdog: self.watchdog,
             extra: self.extra.clone(),
         }

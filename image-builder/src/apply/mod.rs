@@ -21,6 +21,7 @@ use image_format::verity::BuildTreeError;
 use uuid::Uuid;
 
 use crate::boot::core_image::CoreImageError;
+use crate::cache::{self, CacheError};
 use crate::debian::archive::ArchiveError;
 use crate::debian::bootstrap::BootstrapError;
 use crate::debian::lock::{Package, ParseLockError};
@@ -77,14 +78,16 @@ pub(crate) fn build(
         move |source| BuildError::Prepare { path, source }
     };
     fs::create_dir_all(output).map_err(prepare(output))?;
-    fs::create_dir_all(&plan.facts.cache).map_err(prepare(&plan.facts.cache))?;
-    let cache = fs::canonicalize(&plan.facts.cache).map_err(prepare(&plan.facts.cache))?;
+    let cache = cache::open(&plan.facts.cache)?;
     let workspace =
         tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
     let site = Site { plan, interrupt, workspace: workspace.path() };
     let signer = signer(plan, &cache)?;
 
     progress.begin(Step::Resolve);
+    if plan.source.security_mirror.is_none() {
+        progress.warn(plan::NO_SECURITY_FIXES);
+    }
     let packages = packages::resolve(&site, &cache)?;
     progress.say(&format!(
         "{} packages for the root, {} for the build, of {}",
@@ -92,6 +95,9 @@ pub(crate) fn build(
         packages.tools().len(),
         jiff::Timestamp::from_second(i64::try_from(packages.epoch).unwrap_or_default()).unwrap_or_default()
     ));
+    if let Some(warning) = packages.other_agent() {
+        progress.warn(&warning);
+    }
     progress.begin(Step::Download);
     progress.say(&packages.download()?);
     // The two take turns at the two cores: one is decompressing, the other mostly one process at a time.
@@ -193,6 +199,8 @@ pub(crate) enum BuildError {
     Bootstrap(#[from] BootstrapError),
     #[error("cannot write {what}")]
     Bytes { what: &'static str, source: io::Error },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     #[error("cannot compose the root: {what}")]
     Compose { what: &'static str, source: io::Error },
     #[error("cannot make GRUB for BIOS")]

@@ -12,6 +12,7 @@ use crate::debian::bootstrap::Bootstrap;
 use crate::debian::lock::{Lock, Package, Section};
 use crate::debian::tools::Tools;
 use crate::progress::Meter;
+use crate::spec::BootPackages;
 
 /// The packages of a build, their versions chosen.
 pub(crate) struct Packages {
@@ -19,6 +20,8 @@ pub(crate) struct Packages {
     lock: Lock,
     suite: String,
     named_tools: Vec<String>,
+    /// The digest of the agent of the lock that was given, if it is not the one of this build.
+    locked_agent: Option<Sha256>,
     /// Seconds since 1970 that every time in the image is set to.
     pub(crate) epoch: u64,
 }
@@ -36,7 +39,10 @@ pub(crate) fn resolve(site: &Site<'_>, cache: &Path) -> Result<Packages, BuildEr
     let mirror = Sha256::of(plan.source.mirror.as_bytes()).to_string();
     let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
     let archive = Archive::open(&folder, plan.source.clone())?;
-    let lock = if let Some(path) = &plan.facts.lock {
+    let agent = &plan.facts.initagent;
+    let agent = fs::read(agent).map_err(|source| BuildError::Prepare { path: agent.clone(), source })?;
+    let agent = Sha256::of(&agent);
+    let mut lock = if let Some(path) = &plan.facts.lock {
         read_lock(path)?
     } else {
         archive.update()?;
@@ -47,8 +53,9 @@ pub(crate) fn resolve(site: &Site<'_>, cache: &Path) -> Result<Packages, BuildEr
         )
     };
     let epoch = plan.facts.epoch.unwrap_or(lock.epoch);
+    let locked_agent = lock.initagent.replace(agent).filter(|locked| *locked != agent);
     let named_tools = plan.tool_packages.clone();
-    Ok(Packages { archive, lock, suite: plan.source.suite.clone(), named_tools, epoch })
+    Ok(Packages { archive, lock, suite: plan.source.suite.clone(), named_tools, locked_agent, epoch })
 }
 
 fn read_lock(path: &Path) -> Result<Lock, BuildError> {
@@ -58,12 +65,33 @@ fn read_lock(path: &Path) -> Result<Lock, BuildError> {
 }
 
 impl Packages {
+    /// What to say when the image will not be the one that the lock was written for.
+    pub(crate) fn other_agent(&self) -> Option<String> {
+        let locked = self.locked_agent?;
+        let ours = self.agent()?;
+        Some(format!(
+            "the lock is of another initagent ({locked}) than this one ({ours}): the image will differ"
+        ))
+    }
+
+    /// The digest of the agent.
+    pub(crate) fn agent(&self) -> Option<Sha256> {
+        self.lock.initagent
+    }
+
     pub(crate) fn root(&self) -> &[Package] {
         self.lock.section(Section::Root)
     }
 
     pub(crate) fn tools(&self) -> &[Package] {
         self.lock.section(Section::Tools)
+    }
+
+    /// The tools whose files come onto the disk. Debian's shim is spread over several packages.
+    pub(crate) fn boot_loaders(&self, boot: &BootPackages) -> Vec<&Package> {
+        let named = [&boot.shim, &boot.grub_efi, &boot.grub_bios];
+        let is_one = |package: &&Package| named.contains(&&package.name) || package.name.starts_with("shim");
+        self.tools().iter().filter(is_one).collect()
     }
 
     pub(crate) fn lock_text(&self) -> String {

@@ -8,7 +8,7 @@ use super::packages::Packages;
 use super::root::{Composed, Initrd, Sealed};
 use super::{BuildError, Built, Site, Target};
 use crate::process;
-use crate::reports::{sbom, sizes};
+use crate::reports::{crates, sbom, sizes};
 
 /// Names of files of the output.
 const DISK: &str = "disk.raw";
@@ -30,7 +30,17 @@ pub(crate) fn reports(
     let sizes = sizes::measure(&composed.tree, &composed.database, &composed.kept);
     let subject =
         sbom::Subject { name: &spec.name, version: &spec.version.to_string(), epoch: packages.epoch };
-    let bill = sbom::document(&subject, &composed.database.installed, &composed.kept, packages.root());
+    let bill = sbom::document(
+        &subject,
+        &sbom::Contents {
+            installed: &composed.database.installed,
+            kept: &composed.kept,
+            locked: packages.root(),
+            boot_loaders: packages.boot_loaders(&spec.boot),
+            agent: packages.agent(),
+            crates: crates::of_program(sbom::AGENT),
+        },
+    );
     let json = |value: &serde_json::Value| {
         serde_json::to_vec_pretty(value)
             .map_err(|error| BuildError::Bytes { what: "a report", source: io::Error::other(error) })

@@ -7,8 +7,9 @@ use std::fs;
 use std::io::{self, Write};
 
 use image_format::bytes::Bytes;
+use image_format::command_line::CommandLine;
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, Manifest, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, Manifest, Root, Salt};
 use image_format::signed::Signed;
 use image_format::{trailer, verity};
 
@@ -108,8 +109,9 @@ fn identify(tree: &mut Tree, spec: &Spec, signer: &Signer) {
     }
 }
 
-/// The kernel command line of the slot, as GRUB's `load_env` reads it.
-fn environment_block(command_line: &str) -> Vec<u8> {
+/// The kernel command line of the slot, as GRUB's `load_env` reads it: before anything verifies it, which is why
+/// the manifest has it too.
+fn environment_block(command_line: &CommandLine) -> Vec<u8> {
     let mut block = format!("# GRUB Environment Block\ncmdline={command_line}\n").into_bytes();
     block.resize(1024, b'#');
     block
@@ -141,7 +143,9 @@ pub(crate) fn add_initramfs(
     signer: &Signer,
 ) -> Result<Initrd, BuildError> {
     let what = |source| BuildError::Bytes { what: "the initramfs", source };
-    let selection = modules::select(&composed.tree, &composed.kernel.release, &site.plan.spec.initramfs)?;
+    let Spec { kernel, initramfs: wanted, .. } = &site.plan.spec;
+    let policy = modules::Policy::of(&kernel.command_line);
+    let selection = modules::select(&composed.tree, &composed.kernel.release, wanted, policy)?;
     let initagent = fs::read(&site.plan.facts.initagent).map_err(what)?;
     let image = initramfs::build(&initagent, &selection, &signer.trusted).map_err(what)?;
     let initrd = Initrd { sha256: Sha256::of(&image), size: image.len() };
@@ -235,6 +239,7 @@ pub(crate) fn seal(
     let spec = &site.plan.spec;
     let kernel = composed.tree.read(KERNEL).map_err(what("the kernel's digest"))?;
     let manifest = Manifest {
+        format: FORMAT,
         name: spec.name.clone(),
         version: spec.version.clone(),
         channel: spec.channel.clone(),
@@ -251,6 +256,7 @@ pub(crate) fn seal(
         },
         kernel: BootFile { path: format!("/{KERNEL}"), sha256: Sha256::of(&kernel) },
         initrd: BootFile { path: format!("/{INITRD}"), sha256: initrd.sha256 },
+        command_line: spec.kernel.command_line.clone(),
     };
     let envelope =
         Signed::<Manifest>::sign(manifest.to_bytes()?, std::slice::from_ref(&signer.secret)).to_envelope();

@@ -1,7 +1,8 @@
 //! `packages.lock`: which packages, of which version and digest, an image was made of.
 //!
-//! First `epoch SECONDS`, the moment that every time in the image is set to; then a line per package,
-//! sorted: `name version architecture sha256 size`. Two sections, since an image
+//! First `epoch SECONDS`, the moment that every time in the image is set to, and `initagent SHA256`, the program
+//! that becomes the initramfs's init and the image's agent; then a line per package, sorted:
+//! `name version architecture sha256 size`. Two sections, since an image
 //! has two kinds of packages: those whose files are in its root, and those that only lend it their
 //! boot loader or tools. The same lock, spec and epoch give the same image bytes.
 
@@ -51,6 +52,8 @@ impl Section {
 pub(crate) struct Lock {
     /// Seconds since 1970.
     pub(crate) epoch: u64,
+    /// The agent's digest; locks of older builds do not say it.
+    pub(crate) initagent: Option<Sha256>,
     sections: BTreeMap<Section, Vec<Package>>,
 }
 
@@ -58,7 +61,11 @@ impl Lock {
     pub(crate) fn new(epoch: u64, mut root: Vec<Package>, mut tools: Vec<Package>) -> Self {
         root.sort();
         tools.sort();
-        Self { epoch, sections: BTreeMap::from([(Section::Root, root), (Section::Tools, tools)]) }
+        Self {
+            epoch,
+            initagent: None,
+            sections: BTreeMap::from([(Section::Root, root), (Section::Tools, tools)]),
+        }
     }
 
     pub(crate) fn section(&self, section: Section) -> &[Package] {
@@ -77,6 +84,11 @@ impl Lock {
             }
             if let Some(epoch) = line.strip_prefix("epoch ") {
                 lock.epoch = epoch.parse().map_err(|_| ParseLockError::Epoch { line: line_number })?;
+                continue;
+            }
+            if let Some(digest) = line.strip_prefix("initagent ").filter(|_| section.is_none()) {
+                let digest = digest.parse().map_err(|_| ParseLockError::Agent { line: line_number })?;
+                lock.initagent = Some(digest);
                 continue;
             }
             if let Some((found, _)) = Section::ALL.iter().find(|(_, title)| *title == line) {
@@ -100,12 +112,30 @@ fn parse_package(line: &str) -> Option<Package> {
         sha256: words.next()?.parse().ok()?,
         size: words.next()?.parse().ok()?,
     };
-    words.next().is_none().then_some(package)
+    let known = is_name(&package.name) && is_version(&package.version) && is_name(&package.architecture);
+    (known && words.next().is_none()).then_some(package)
+}
+
+/// A package's or an architecture's name becomes a file's and a word of apt's command line: no way out of a folder
+/// and no option (Debian policy, 5.6.7).
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    text.starts_with(|char: char| char.is_ascii_alphanumeric()) && text.bytes().all(allowed)
+}
+
+/// Debian policy, 5.6.12.
+fn is_version(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".+-:~".contains(&byte);
+    text.starts_with(|char: char| char.is_ascii_alphanumeric()) && text.bytes().all(allowed)
 }
 
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "epoch {}\n# name version architecture sha256 size", self.epoch)?;
+        writeln!(f, "epoch {}", self.epoch)?;
+        if let Some(digest) = &self.initagent {
+            writeln!(f, "initagent {digest}")?;
+        }
+        writeln!(f, "# name version architecture sha256 size")?;
         for (section, title) in Section::ALL {
             writeln!(f, "{title}")?;
             for Package { name, version, architecture, sha256, size } in self.section(section) {
@@ -119,6 +149,8 @@ impl fmt::Display for Lock {
 /// Why a lock file could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum ParseLockError {
+    #[error("line {line}: not `initagent SHA256`")]
+    Agent { line: usize },
     #[error("line {line}: not `epoch SECONDS`")]
     Epoch { line: usize },
     #[error("line {line}: a package before the first section; start with `[root]`")]
@@ -147,6 +179,35 @@ mod tests {
         let text = TEXT.replace("9ab82", "9ab8");
 
         assert_eq!(Lock::parse(&text), Err(ParseLockError::Package { line: 4 }));
+    }
+
+    #[test]
+    fn the_agent_is_part_of_the_lock() {
+        let digest = "2fd7b04f1b7caa29c4e683f5216e6af354a41e3cdcf6e75394d7cda680f9ab82";
+        let text = TEXT.replacen('\n', &format!("\ninitagent {digest}\n"), 1);
+
+        assert_eq!(Lock::parse(&text).unwrap().to_string(), text);
+        assert_eq!(
+            Lock::parse(&text.replace("initagent 2", "initagent ")),
+            Err(ParseLockError::Agent { line: 2 })
+        );
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_package_reaches_neither_a_path_nor_apt() {
+        for (from, to) in [
+            ("bash ", "../../etc/bash "),
+            ("bash ", "-oDir::Bin=x "),
+            ("bash ", "bash/unstable "),
+            ("5.2.37-2+b10", "../5"),
+            ("5.2.37-2+b10", "-5"),
+            ("5.2.37-2+b10", "5/../../x"),
+            ("amd64", "../amd64"),
+            ("amd64", "-amd64"),
+        ] {
+            let refused = Lock::parse(&TEXT.replace(from, to));
+            assert_eq!(refused, Err(ParseLockError::Package { line: 4 }), "{to}");
+        }
     }
 
     #[test]

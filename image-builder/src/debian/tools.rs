@@ -43,6 +43,7 @@ impl Tools {
                 continue;
             }
             let target = self.directory.join(path);
+            self.refuse_link(Path::new(path))?;
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)?;
             }
@@ -51,6 +52,8 @@ impl Tools {
                     let mode = entry.header().mode()? & 0o777;
                     let mut bytes = Vec::new();
                     entry.read_to_end(&mut bytes)?;
+                    // A link that is already there would be followed.
+                    let _ = fs::remove_file(&target);
                     fs::write(&target, bytes)?;
                     fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
                 }
@@ -64,6 +67,19 @@ impl Tools {
             }
         }
         Ok(())
+    }
+
+    /// A file below a link would land where the link leads, which may be anywhere on this computer.
+    fn refuse_link(&self, path: &Path) -> io::Result<()> {
+        let is_link = |folder: &&Path| {
+            fs::symlink_metadata(self.directory.join(folder)).is_ok_and(|found| found.is_symlink())
+        };
+        match path.ancestors().skip(1).find(is_link) {
+            Some(link) => {
+                Err(io::Error::other(format!("it has files below {}, which is a link", link.display())))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A command that runs one of the programs with its own libraries.
@@ -102,4 +118,56 @@ pub(crate) enum UnpackError {
     Missing { path: PathBuf, source: io::Error },
     #[error("cannot unpack {package}")]
     Read { package: PathBuf, source: io::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(entries: &[(&str, Result<&str, &str>)]) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            match content {
+                Ok(text) => {
+                    header.set_size(text.len() as u64);
+                    archive.append_data(&mut header, path, text.as_bytes()).unwrap();
+                }
+                Err(link) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    header.set_size(0);
+                    archive.append_link(&mut header, path, link).unwrap();
+                }
+            }
+        }
+        archive.into_inner().unwrap()
+    }
+
+    fn unpacked(entries: &[(&str, Result<&str, &str>)]) -> (tempfile::TempDir, io::Result<()>) {
+        let folder = tempfile::tempdir().unwrap();
+        let tools = Tools::at(folder.path().join("tools"));
+        let bytes = archive(entries);
+        let outcome = tools.unpack_tar(Box::new(bytes.as_slice()));
+        (folder, outcome)
+    }
+
+    #[test]
+    fn files_and_links_land_in_the_folder() {
+        let (folder, outcome) = unpacked(&[("usr/lib/a.so.1", Ok("a")), ("usr/lib/a.so", Err("a.so.1"))]);
+
+        outcome.unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("tools/usr/lib/a.so")).unwrap(), "a");
+    }
+
+    #[test]
+    fn a_link_in_a_package_leads_nothing_out_of_the_folder() {
+        let (folder, outcome) = unpacked(&[("usr/lib", Err("../../..")), ("usr/lib/evil", Ok("x"))]);
+        assert!(outcome.unwrap_err().to_string().contains("below usr/lib, which is a link"));
+        assert!(!folder.path().join("evil").exists());
+
+        let (folder, outcome) = unpacked(&[("usr/evil", Err("../../evil")), ("usr/evil", Ok("x"))]);
+        outcome.unwrap();
+        assert!(!folder.path().join("evil").exists());
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 
+use image_format::command_line::CommandLine;
 use image_format::modules::Index;
 
 use crate::rootfs::tree::Tree;
@@ -22,8 +23,34 @@ pub(crate) struct Selection {
     pub(crate) modules: BTreeMap<String, Vec<u8>>,
 }
 
+/// What a signed module ends in (`Documentation/admin-guide/module-signing.rst`).
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+/// The word of the command line with which the kernel loads no other.
+const ENFORCED: &str = "module.sig_enforce=1";
+
+/// Which modules the image's kernel loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// All.
+    Any,
+    /// Signed ones: with another, an image would not find its disk, and say so on its console at best.
+    OnlySigned,
+}
+
+impl Policy {
+    /// The policy of a kernel with this command line.
+    pub(crate) fn of(line: &CommandLine) -> Self {
+        if line.words().any(|word| word == ENFORCED) { Self::OnlySigned } else { Self::Any }
+    }
+}
+
 /// Chooses from the tree's modules of that kernel release.
-pub(crate) fn select(tree: &Tree, release: &str, wanted: &Modules) -> Result<Selection, SelectError> {
+pub(crate) fn select(
+    tree: &Tree,
+    release: &str,
+    wanted: &Modules,
+    policy: Policy,
+) -> Result<Selection, SelectError> {
     let folder = format!("usr/lib/modules/{release}");
     let read = |file: &str| {
         let path = format!("{folder}/{file}");
@@ -63,6 +90,10 @@ pub(crate) fn select(tree: &Tree, release: &str, wanted: &Modules) -> Result<Sel
         let path = format!("{folder}/{}", available.paths.get(name).map_or("", String::as_str));
         let bytes = read_module(tree, &path).map_err(|source| SelectError::Read { path, source })?;
         modules.insert(name.clone(), bytes);
+    }
+    let unsigned = modules.iter().find(|(_, bytes)| !bytes.ends_with(SIGNED));
+    if let Some((name, _)) = unsigned.filter(|_| policy == Policy::OnlySigned) {
+        return Err(SelectError::Unsigned { name: name.clone() });
     }
     Ok(Selection { index, modules })
 }
@@ -146,6 +177,11 @@ fn read_module(tree: &Tree, path: &str) -> io::Result<Vec<u8>> {
 pub(crate) enum SelectError {
     #[error("cannot read /{path} of the root")]
     Read { path: String, source: io::Error },
+    #[error(
+        "the module {name} is not signed, but the command line says {ENFORCED}: take a package whose modules are, or \
+         give `kernel.command_line` without it"
+    )]
+    Unsigned { name: String },
     #[error("the kernel {release} has no module {name}, which `initramfs.always` asks for")]
     Missing { name: String, release: String },
 }
@@ -192,10 +228,30 @@ mod tests {
         Modules { always: names(always), on_demand: names(on_demand) }
     }
 
+    fn selected(wanted: &Modules) -> Result<Selection, SelectError> {
+        select(&tree(), "6", wanted, Policy::Any)
+    }
+
+    #[test]
+    fn a_kernel_that_loads_only_signed_modules_gets_only_such() {
+        let wanted = wanted(&["jbd2"], &["nvme"]);
+        let mut tree = tree();
+        for name in ["j/jbd2", "c/crc32c-intel", "c/crc32c_generic"] {
+            let signed = [b"code signature ", SIGNED].concat();
+            tree.insert(&format!("usr/lib/modules/6/kernel/{name}.ko"), File::file(signed, 0o644));
+        }
+        let line = |text: &str| Policy::of(&text.parse().unwrap());
+
+        let error = select(&tree, "6", &wanted, line("quiet module.sig_enforce=1")).unwrap_err();
+
+        assert!(error.to_string().starts_with("the module nvme is not signed"), "{error}");
+        assert!(select(&tree, "6", &wanted, line("quiet")).is_ok());
+        assert!(select(&tree, "6", &Modules { on_demand: Vec::new(), ..wanted }, Policy::OnlySigned).is_ok());
+    }
+
     #[test]
     fn what_a_module_needs_comes_along_and_what_is_built_in_does_not() {
-        let selection =
-            select(&tree(), "6", &wanted(&["dm-verity", "ext4"], &["nvme", "not_in_this_kernel"])).unwrap();
+        let selection = selected(&wanted(&["dm-verity", "ext4"], &["nvme", "not_in_this_kernel"])).unwrap();
 
         assert_eq!(selection.index.always, ["dm_verity"]);
         assert_eq!(selection.modules.keys().collect::<Vec<_>>(), ["dm_bufio", "dm_mod", "dm_verity", "nvme"]);
@@ -204,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_a_module_would_ask_the_kernel_for_is_loaded_before_it() {
-        let selection = select(&tree(), "6", &wanted(&["jbd2"], &[])).unwrap();
+        let selection = selected(&wanted(&["jbd2"], &[])).unwrap();
 
         assert_eq!(selection.index.load_order(["jbd2"]), ["crc32c_intel", "crc32c_generic", "jbd2"]);
         assert_eq!(selection.modules.len(), 3, "{:?}", selection.modules.keys());
@@ -212,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_module_that_every_boot_needs_must_be_there() {
-        let error = select(&tree(), "6", &wanted(&["zfs"], &[])).unwrap_err();
+        let error = selected(&wanted(&["zfs"], &[])).unwrap_err();
 
         assert_eq!(error.to_string(), "the kernel 6 has no module zfs, which `initramfs.always` asks for");
     }

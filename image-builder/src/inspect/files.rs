@@ -8,6 +8,7 @@ use image_format::bytes::Bytes;
 use serde::Serialize;
 
 use crate::disk::Disk;
+use crate::printable::printable;
 
 /// A root file system.
 pub(crate) struct Root {
@@ -48,9 +49,9 @@ pub(crate) struct Item {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, kind, mode, uid, gid, bytes, target } = self;
-        write!(f, "{mode} {uid:>5} {gid:>5} {bytes:>12}  {name}")?;
+        write!(f, "{mode} {uid:>5} {gid:>5} {bytes:>12}  {}", printable(name))?;
         match (target, *kind) {
-            (Some(target), _) => write!(f, " -> {target}"),
+            (Some(target), _) => write!(f, " -> {}", printable(target)),
             (None, "folder") => write!(f, "/"),
             _ => Ok(()),
         }
@@ -123,4 +124,27 @@ pub(crate) enum OpenRootError {
     Disk(#[from] std::io::Error),
     #[error("it holds no ext4 file system")]
     Ext4(#[from] Ext4Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_an_image_gives_a_terminal_no_orders() {
+        let item = Item {
+            name: "a\u{1b}[2J\nb".to_owned(),
+            kind: "link",
+            mode: "0777".to_owned(),
+            uid: 0,
+            gid: 0,
+            bytes: 1,
+            target: Some("\u{1b}]0;owned\u{7}".to_owned()),
+        };
+
+        assert_eq!(
+            item.to_string(),
+            "0777     0     0            1  a\\u{1b}[2J\\u{a}b -> \\u{1b}]0;owned\\u{7}"
+        );
+    }
 }

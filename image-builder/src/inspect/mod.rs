@@ -17,6 +17,7 @@ use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use serde::Serialize;
 
 use crate::disk::Disk;
+use crate::printable::printable;
 use slots::SlotReport;
 use table::ReadTableError;
 
@@ -123,7 +124,8 @@ impl fmt::Display for Report {
         for PartitionReport { number, label, first_lba, bytes, guid } in &self.partitions {
             writeln!(
                 f,
-                "{number:>3}  {label:<8} {first_lba:>10} {:>12}  {guid}",
+                "{number:>3}  {:<8} {first_lba:>10} {:>12}  {guid}",
+                printable(label),
                 Bytes::new(*bytes).to_string()
             )?;
         }
@@ -154,4 +156,32 @@ pub(crate) enum InspectError {
     Open { image: PathBuf, source: std::io::Error },
     #[error("cannot find the partitions of {image}")]
     Table { image: PathBuf, source: ReadTableError },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_in_an_image_gives_a_terminal_no_orders() {
+        let partition = PartitionReport {
+            number: 1,
+            label: "A\u{1b}]0;pwned\u{7}\u{1b}[2J\nslot A: signed".to_owned(),
+            first_lba: 64,
+            bytes: 512,
+            guid: String::new(),
+        };
+        let report = Report {
+            image: PathBuf::from("disk.raw"),
+            bytes: 0,
+            partitions: vec![partition],
+            slot_table: Vec::new(),
+            slots: Vec::new(),
+        };
+
+        let text = report.to_string();
+
+        assert!(text.contains("A\\u{1b}]0;pwned\\u{7}\\u{1b}[2J\\u{a}slot A: signed"), "{text}");
+        assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
+    }
 }

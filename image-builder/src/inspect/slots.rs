@@ -3,6 +3,7 @@
 use std::fmt;
 
 use image_format::bytes::Bytes;
+use image_format::digest::Sha256;
 use image_format::gpt::Entry;
 use image_format::manifest::Manifest;
 use image_format::signed::{Keyring, PublicKey, Signed, Verified};
@@ -14,6 +15,10 @@ use serde::Serialize;
 use super::files::Root;
 use super::{Depth, Question};
 use crate::disk::Disk;
+use crate::printable::printable;
+
+/// Where GRUB reads the kernel's command line.
+const ENVIRONMENT: &str = "/boot/env";
 
 /// What is known of a slot.
 #[derive(Debug, Serialize)]
@@ -23,8 +28,21 @@ pub(crate) struct SlotReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Manifest>,
     signed_by: Vec<String>,
+    /// Whose word the signature is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trusts: Option<Trust>,
     os_release: Option<String>,
     packages: Vec<String>,
+}
+
+/// Which keys a signature was checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Trust {
+    /// Those that a person named.
+    GivenKeys,
+    /// Those in the image itself, which prove only that it is consistent: who forges an image brings keys along.
+    KeysOfTheImage,
 }
 
 /// How far a slot can be trusted.
@@ -48,6 +66,7 @@ pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question
         state: State::Empty,
         manifest: None,
         signed_by: Vec::new(),
+        trusts: None,
         os_release: None,
         packages: Vec::new(),
     };
@@ -61,7 +80,11 @@ pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question
 
 fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifest>, report: &mut SlotReport) {
     let root = Root::open(disk, entry.offset(), entry.size()).ok();
-    let keys = if question.keys.is_empty() { own_keys(root.as_ref()) } else { question.keys.clone() };
+    let (trust, keys) = if question.keys.is_empty() {
+        (Trust::KeysOfTheImage, own_keys(root.as_ref()))
+    } else {
+        (Trust::GivenKeys, question.keys.clone())
+    };
     report.os_release = root.as_ref().and_then(|root| root.read_text("/usr/lib/os-release"));
     let packages = root.as_ref().and_then(|root| root.read_text("/usr/lib/catamaran/packages"));
     report.packages = packages.unwrap_or_default().lines().map(str::to_owned).collect();
@@ -69,16 +92,38 @@ fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifes
         Err(reason) => State::Refused(reason),
         Ok(manifest) => {
             report.signed_by = manifest.signers().iter().map(ToString::to_string).collect();
+            report.trusts = Some(trust);
             report.manifest = Some((*manifest).clone());
             match question.depth {
                 Depth::Manifest => State::Signed,
-                Depth::Blocks => hash(disk, entry, &manifest, question.threads),
+                Depth::Blocks => match hash(disk, entry, &manifest, question.threads) {
+                    State::Verified => boot_files(root.as_ref(), &manifest),
+                    other => other,
+                },
             }
         }
     };
 }
 
-/// The keys an image brings prove only that it is consistent with itself.
+/// The boot loader reads these before anything is verified, so what the manifest says of each must be true.
+fn boot_files(root: Option<&Root>, manifest: &Manifest) -> State {
+    let Some(root) = root else { return State::Refused("its root is no ext4 file system".to_owned()) };
+    for file in [&manifest.kernel, &manifest.initrd] {
+        let digest = root.read(&file.path).map(|bytes| Sha256::of(&bytes));
+        if !digest.is_ok_and(|digest| digest == file.sha256) {
+            return State::Refused(format!("{} is not the file that the manifest names", file.path));
+        }
+    }
+    let line = format!("cmdline={}", manifest.command_line);
+    let given = root.read_text(ENVIRONMENT);
+    if given.is_some_and(|text| text.lines().any(|found| found.trim_end() == line)) {
+        State::Verified
+    } else {
+        State::Refused(format!("{ENVIRONMENT} does not give the kernel the signed command line"))
+    }
+}
+
+/// The keys an image brings.
 fn own_keys(root: Option<&Root>) -> Vec<PublicKey> {
     const FOLDER: &str = "/usr/lib/catamaran/release-keys";
     let Some(root) = root else { return Vec::new() };
@@ -134,19 +179,26 @@ impl fmt::Display for SlotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Empty => "empty".to_owned(),
-            State::Refused(reason) => format!("REFUSED: {reason}"),
+            State::Refused(reason) => format!("REFUSED: {}", printable(reason)),
             State::Signed => "signed (blocks not checked: --verify)".to_owned(),
             State::Verified => "signed, every block verified".to_owned(),
         };
         writeln!(f, "slot {}: {state}", self.slot)?;
         let Some(manifest) = &self.manifest else { return Ok(()) };
-        let Manifest { name, version, channel, root, development, .. } = manifest;
+        let Manifest { name, version, channel, root, development, command_line, .. } = manifest;
         writeln!(f, "     version   {version} of {name}, channel {channel}")?;
         if *development {
             writeln!(f, "     signed by  a DEVELOPMENT key: for trying things out only")?;
         } else {
             writeln!(f, "     signed by  {}", self.signed_by.join(", "))?;
         }
+        if self.trusts == Some(Trust::KeysOfTheImage) {
+            writeln!(
+                f,
+                "     trusted    by the keys that the image itself brings; to trust one of yours: --key FILE"
+            )?;
+        }
+        writeln!(f, "     kernel    {command_line}")?;
         writeln!(
             f,
             "     root      {} and {} of hashes",
@@ -155,7 +207,7 @@ impl fmt::Display for SlotReport {
         )?;
         writeln!(f, "     root hash {}", root.root_hash)?;
         if let Some(pretty) = self.os_release.as_deref().and_then(pretty_name) {
-            writeln!(f, "     system    {pretty}, {} packages", self.packages.len())?;
+            writeln!(f, "     system    {}, {} packages", printable(pretty), self.packages.len())?;
         }
         Ok(())
     }

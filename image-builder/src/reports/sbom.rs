@@ -8,6 +8,10 @@ use uuid::Uuid;
 
 use crate::debian::lock::Package;
 use crate::debian::status::Installed;
+use crate::reports::crates::Crate;
+
+/// The program of an image that is not of a package.
+pub(crate) const AGENT: &str = "initagent";
 
 /// What the bill is about.
 pub(crate) struct Subject<'a> {
@@ -17,19 +21,32 @@ pub(crate) struct Subject<'a> {
     pub(crate) epoch: u64,
 }
 
-/// The bill of an image with these packages; `locked` gives each one's digest.
-pub(crate) fn document(
-    subject: &Subject<'_>,
-    installed: &[Installed],
-    kept: &BTreeSet<String>,
-    locked: &[Package],
-) -> Value {
+/// What is in an image.
+pub(crate) struct Contents<'a> {
+    /// The packages of its root, and those that only helped to make it.
+    pub(crate) installed: &'a [Installed],
+    /// Names of those whose files are in the root.
+    pub(crate) kept: &'a BTreeSet<String>,
+    /// What gives each one's digest.
+    pub(crate) locked: &'a [Package],
+    /// The packages whose boot loaders are on the disk, outside of any root.
+    pub(crate) boot_loaders: Vec<&'a Package>,
+    /// The digest of the agent: the first program of the boot, and the one that configures the machine.
+    pub(crate) agent: Option<Sha256>,
+    /// The agent's own crates, and those of others in it.
+    pub(crate) crates: Vec<Crate>,
+}
+
+/// The bill of an image.
+pub(crate) fn document(subject: &Subject<'_>, contents: &Contents<'_>) -> Value {
     let Subject { name, version, epoch } = subject;
+    let Contents { installed, kept, locked, .. } = contents;
     let created = jiff::Timestamp::from_second(i64::try_from(*epoch).unwrap_or_default()).unwrap_or_default();
     let mut packages: Vec<&Installed> =
         installed.iter().filter(|package| kept.contains(&package.name)).collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
-    let identity: String = locked.iter().map(|package| package.sha256.to_string()).collect();
+    let digests = locked.iter().chain(contents.boot_loaders.iter().copied()).map(|package| package.sha256);
+    let identity: String = digests.chain(contents.agent).map(|digest| digest.to_string()).collect();
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{name} {version} {identity}").as_bytes());
     let image = json!({
         "SPDXID": "SPDXRef-image",
@@ -39,19 +56,22 @@ pub(crate) fn document(
         "filesAnalyzed": false,
         "primaryPackagePurpose": "OPERATING-SYSTEM",
     });
-    let listed: Vec<Value> =
-        std::iter::once(image).chain(packages.iter().map(|package| entry(package, locked))).collect();
+    let of_root = packages.iter().map(|package| entry(package, locked));
+    let of_boot = contents.boot_loaders.iter().map(|package| boot_loader(package));
+    let of_agent = contents.crates.iter().map(|known| rust_crate(known, contents.agent));
+    let parts: Vec<Value> = of_root.chain(of_boot).chain(of_agent).collect();
     let relationships: Vec<Value> = std::iter::once(json!({
         "spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": "SPDXRef-image",
     }))
-    .chain(packages.iter().map(|package| {
+    .chain(parts.iter().map(|part| {
         json!({
             "spdxElementId": "SPDXRef-image",
             "relationshipType": "CONTAINS",
-            "relatedSpdxElement": spdx_id(&package.name),
+            "relatedSpdxElement": part["SPDXID"],
         })
     }))
     .collect();
+    let listed: Vec<Value> = std::iter::once(image).chain(parts).collect();
     json!({
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
@@ -64,19 +84,14 @@ pub(crate) fn document(
     })
 }
 
-fn entry(package: &Installed, locked: &[Package]) -> Value {
-    let Installed { name, version, architecture, source, homepage, .. } = package;
-    let checksums: Vec<Value> = locked
-        .iter()
-        .find(|locked| locked.name == *name)
-        .map(|Package { sha256, .. }| checksum(*sha256))
-        .into_iter()
-        .collect();
-    let mut value = json!({
-        "SPDXID": spdx_id(name),
+/// What all entries say.
+fn part(id: &str, name: &str, version: &str, digest: Option<String>, url: &str) -> Value {
+    let checksums: Vec<Value> =
+        digest.into_iter().map(|digest| json!({ "algorithm": "SHA256", "checksumValue": digest })).collect();
+    json!({
+        "SPDXID": id,
         "name": name,
         "versionInfo": version,
-        "supplier": "Organization: Debian",
         "downloadLocation": "NOASSERTION",
         "filesAnalyzed": false,
         "licenseConcluded": "NOASSERTION",
@@ -86,10 +101,41 @@ fn entry(package: &Installed, locked: &[Package]) -> Value {
         "externalRefs": [{
             "referenceCategory": "PACKAGE-MANAGER",
             "referenceType": "purl",
-            "referenceLocator":
-                format!("pkg:deb/debian/{}@{}?arch={architecture}", escaped(name), escaped(version)),
+            "referenceLocator": url,
         }],
-    });
+    })
+}
+
+fn debian_url(name: &str, version: &str, architecture: &str) -> String {
+    format!("pkg:deb/debian/{}@{}?arch={architecture}", escaped(name), escaped(version))
+}
+
+fn boot_loader(package: &Package) -> Value {
+    let Package { name, version, architecture, sha256, .. } = package;
+    let url = debian_url(name, version, architecture);
+    let id = spdx_id("boot", name);
+    let mut value = part(&id, name, version, Some(sha256.to_string()), &url);
+    value["supplier"] = json!("Organization: Debian");
+    value["comment"] =
+        json!("its boot loaders are on the EFI system partition or in the BIOS boot partition");
+    value
+}
+
+/// A crate in the agent; our own program's digest is that of the program.
+fn rust_crate(known: &Crate, agent: Option<Sha256>) -> Value {
+    let Crate { name, version, sha256, .. } = known;
+    let program = agent.filter(|_| name == AGENT).map(|digest| digest.to_string());
+    let url = format!("pkg:cargo/{}@{}", escaped(name), escaped(version));
+    let id = spdx_id("cargo", &format!("{name}-{version}"));
+    part(&id, name, version, program.or_else(|| sha256.clone()), &url)
+}
+
+fn entry(package: &Installed, locked: &[Package]) -> Value {
+    let Installed { name, version, architecture, source, homepage, .. } = package;
+    let digest = locked.iter().find(|locked| locked.name == *name).map(|locked| locked.sha256.to_string());
+    let url = debian_url(name, version, architecture);
+    let mut value = part(&spdx_id("deb", name), name, version, digest, &url);
+    value["supplier"] = json!("Organization: Debian");
     if let Some(homepage) = homepage {
         value["homepage"] = json!(homepage);
     }
@@ -99,15 +145,11 @@ fn entry(package: &Installed, locked: &[Package]) -> Value {
     value
 }
 
-fn checksum(digest: Sha256) -> Value {
-    json!({ "algorithm": "SHA256", "checksumValue": digest.to_string() })
-}
-
 /// Identifiers are letters, digits, `.` and `-`.
-fn spdx_id(name: &str) -> String {
+fn spdx_id(kind: &str, name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-    format!("SPDXRef-deb-{plain}")
+    format!("SPDXRef-{kind}-{plain}")
 }
 
 /// Percent-encoding as package URLs want it.
@@ -127,9 +169,10 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::debian::status;
+    use crate::reports::crates;
 
     #[test]
-    fn a_package_is_named_by_its_url_and_digest() {
+    fn all_that_is_on_the_disk_is_named_by_its_url_and_digest() {
         let installed = status::parse(
             "Package: libstdc++6\nStatus: install ok installed\nVersion: 1:14.2-1\nArchitecture: amd64\nHomepage: http://gcc.gnu.org/\n",
         );
@@ -142,7 +185,17 @@ mod tests {
         }];
         let subject = Subject { name: "cloud", version: "1.0.0", epoch: 0 };
 
-        let bill = document(&subject, &installed, &BTreeSet::from(["libstdc++6".to_owned()]), &locked);
+        let shim = Package { name: "shim-signed".to_owned(), ..locked[0].clone() };
+        let contents = Contents {
+            installed: &installed,
+            kept: &BTreeSet::from(["libstdc++6".to_owned()]),
+            locked: &locked,
+            boot_loaders: vec![&shim],
+            agent: Some(Sha256::of(b"agent")),
+            crates: crates::of_program(AGENT),
+        };
+
+        let bill = document(&subject, &contents);
 
         let package = &bill["packages"][1];
         assert_eq!(
@@ -152,5 +205,22 @@ mod tests {
         assert_eq!(package["checksums"][0]["checksumValue"], Sha256::of(b"deb").to_string());
         assert_eq!(bill["creationInfo"]["created"], "1970-01-01T00:00:00Z");
         assert_eq!(bill["relationships"][1]["relatedSpdxElement"], "SPDXRef-deb-libstdc--6");
+
+        let packages = bill["packages"].as_array().unwrap();
+        let digest_of = |url: &str| {
+            let begins = |package: &&Value| {
+                package["externalRefs"][0]["referenceLocator"]
+                    .as_str()
+                    .is_some_and(|found| found.starts_with(url))
+            };
+            let found = packages.iter().find(begins).unwrap_or_else(|| panic!("{url} is missing"));
+            found["checksums"][0]["checksumValue"].as_str().unwrap_or_default().to_owned()
+        };
+        assert_eq!(digest_of("pkg:cargo/initagent@"), Sha256::of(b"agent").to_string());
+        assert_eq!(digest_of("pkg:cargo/rustls@").len(), 64);
+        assert_eq!(digest_of("pkg:deb/debian/shim-signed@"), Sha256::of(b"deb").to_string());
+        assert_eq!(bill["relationships"].as_array().unwrap().len(), packages.len());
+        let ids: BTreeSet<&str> = packages.iter().filter_map(|package| package["SPDXID"].as_str()).collect();
+        assert_eq!(ids.len(), packages.len(), "an identifier stands twice");
     }
 }

@@ -9,6 +9,7 @@ use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::spelling;
 use document::yaml::{Entry, Node, Style, Value};
 use image_format::bytes::Bytes;
+use image_format::command_line::{CommandLine, ParseCommandLineError};
 use image_format::version::Version;
 
 use super::{BootPackages, Debian, Engine, Kernel, Modules, Partitions, Spec};
@@ -80,7 +81,8 @@ struct Draft {
     drop: Vec<String>,
     remove: Vec<String>,
     kernel_package: Option<String>,
-    command_line: Option<String>,
+    command_line: Option<CommandLine>,
+    extra_words: Vec<CommandLine>,
     initramfs: Modules,
     shim: Option<String>,
     grub_efi: Option<String>,
@@ -144,10 +146,15 @@ impl Draft {
     }
 
     fn kernel(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("kernel", node, &["command_line", "package"]) {
+        for Entry { key, value, .. } in
+            reader.mapping("kernel", node, &["command_line", "extra_words", "package"])
+        {
             match key.as_str() {
                 "command_line" => {
                     reader.set(&mut self.command_line, "kernel.command_line", value, command_line);
+                }
+                "extra_words" => {
+                    reader.extend(&mut self.extra_words, "kernel.extra_words", value, command_line);
                 }
                 _ => reader.set(&mut self.kernel_package, "kernel.package", value, package),
             }
@@ -163,7 +170,21 @@ impl Draft {
         }
     }
 
+    /// The whole command line: the last one that was given, and what all layers add to it.
+    fn whole_command_line(&self, root: &Node, found: &mut Diagnostics) -> Option<CommandLine> {
+        let first = self.command_line.clone().unwrap_or_default();
+        match self.extra_words.iter().try_fold(first, |line, more| line.append(more)) {
+            Ok(line) => Some(line),
+            Err(error) => {
+                let message = format!("`kernel.command_line` and `kernel.extra_words` together: {error}");
+                found.push(Diagnostic::error(Code::BadValue, root.at, message).key("kernel.extra_words"));
+                None
+            }
+        }
+    }
+
     fn finish(self, root: &Node, found: &mut Diagnostics) -> Option<Spec> {
+        let command_line = self.whole_command_line(root, found);
         let mut missing = |key: &str| {
             if found.list().iter().any(|diagnostic| diagnostic.key == key) {
                 return;
@@ -213,7 +234,7 @@ impl Draft {
             packages,
             drop: self.drop,
             remove: self.remove,
-            kernel: Kernel { package: kernel_package, command_line: self.command_line.unwrap_or_default() },
+            kernel: Kernel { package: kernel_package, command_line: command_line? },
             initramfs: self.initramfs,
             boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },
             overlays: self.overlays,
@@ -343,15 +364,17 @@ impl Reader<'_> {
 
 fn word(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-    if text.is_empty() || !text.chars().all(allowed) {
-        return Err("letters, digits and `-_.+` only".to_owned());
+    // Some become names of folders, others words of a program's command line.
+    if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) || !text.chars().all(allowed) {
+        return Err("letters, digits and `-_.+` only, a letter or digit first".to_owned());
     }
     Ok(text.to_owned())
 }
 
 fn package(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
-    if text.len() < 2 || !text.chars().all(allowed) {
+    let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if text.len() < 2 || !begins || !text.chars().all(allowed) {
         return Err("not the name of a Debian package: lower-case letters, digits and `-.+`".to_owned());
     }
     Ok(text.to_owned())
@@ -374,11 +397,8 @@ fn url(text: &str) -> Result<String, String> {
     }
 }
 
-fn command_line(text: &str) -> Result<String, String> {
-    if text.contains(['\n', '\'', '"', '$', '\\']) || text.len() > 300 {
-        return Err("one line of at most 300 characters, without quotes, `$` and backslashes".to_owned());
-    }
-    Ok(text.to_owned())
+fn command_line(text: &str) -> Result<CommandLine, String> {
+    text.parse().map_err(|error: ParseCommandLineError| error.to_string())
 }
 
 fn engine(text: &str) -> Result<Engine, String> {
@@ -500,6 +520,53 @@ partitions: {root: 1 GiB}
                 "7:20 `partitions.root`: a size needs its unit: 1024 MiB, or 1024 GiB?",
             ]
         );
+    }
+
+    #[test]
+    fn a_layer_replaces_the_command_line_or_adds_words_to_it() {
+        let line = |layer: &str| {
+            let first = "kernel: {command_line: console=ttyS0 quiet, extra_words: [panic=10]}\n";
+            let (spec, messages) = checked(&[WHOLE, first, layer]);
+            assert_eq!(messages, [""; 0]);
+            spec.unwrap().kernel.command_line.to_string()
+        };
+
+        assert_eq!(line("kernel: {}\n"), "console=ttyS0 quiet panic=10");
+        assert_eq!(
+            line("kernel: {extra_words: [catamaran.platform=ec2, quiet debug]}\n"),
+            "console=ttyS0 quiet panic=10 catamaran.platform=ec2 quiet debug"
+        );
+        assert_eq!(line("kernel: {command_line: debug}\n"), "debug panic=10");
+    }
+
+    #[test]
+    fn a_command_line_that_no_machine_would_start_with_is_a_mistake_of_the_spec() {
+        let half = "x".repeat(600);
+        let (spec, messages) = checked(&[
+            WHOLE,
+            &format!("kernel: {{command_line: \"a$b\", extra_words: [catamaran.slot=a, {half}, {half}]}}\n"),
+        ]);
+
+        assert_eq!(spec, None);
+        assert_eq!(
+            messages,
+            [
+                "1:24 `kernel.command_line`: the command line has '$'; words of printable ASCII are allowed, \
+                 without quotes, `$` and backslashes",
+                "1:45 `kernel.extra_words`: the word \"catamaran.slot=a\" of the command line is the boot \
+                 loader's own",
+                "1:1 `kernel.command_line` and `kernel.extra_words` together: the command line has 1201 bytes, at \
+                 most 900 are allowed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_is_neither_an_option_nor_a_way_out_of_a_folder() {
+        for text in ["suite: ..", "suite: -oX", "packages: [-y]", "components: [--]", "name: .hidden"] {
+            let (_, messages) = checked(&[WHOLE, &format!("{text}\n")]);
+            assert_eq!(messages.len(), 1, "{text}: {messages:?}");
+        }
     }
 
     #[test]

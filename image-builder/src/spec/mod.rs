@@ -9,6 +9,7 @@ mod layers;
 use std::path::PathBuf;
 
 use image_format::bytes::Bytes;
+use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
 use crate::rootfs::accounts::Account;
@@ -56,7 +57,8 @@ pub(crate) struct Debian {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kernel {
     pub(crate) package: String,
-    pub(crate) command_line: String,
+    /// What the manifest signs and the initramfs insists on.
+    pub(crate) command_line: CommandLine,
 }
 
 /// The kernel modules of the initramfs.

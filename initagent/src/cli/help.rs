@@ -146,6 +146,7 @@ Examples:
 
 pub(super) const SLOTS: &str = "\
 Usage: initagent slots [CHANGE [SLOT]] [--json] [--abstate PATH]
+       initagent slots lower-floor VERSION
 
 Shows which slot boots first, which runs, and how often each may still be tried.
 
@@ -154,6 +155,10 @@ Changes, each one sector in each of the two copies of the table:
   disarm SLOT       never boot this slot: it is about to be overwritten
   mark-bad SLOT     never boot this slot again
   mark-good [SLOT]  the running slot has proven itself
+
+A machine refuses a slot with an older release than it has marked good, while
+the other slot can boot; what it once marked good in a slot may come back there.
+  lower-floor VERSION  let this version, and newer ones, boot again
 
 Options:
       --abstate PATH   the partition of the slot table, or an image of it,
@@ -168,6 +173,7 @@ Examples:
   initagent slots
   initagent slots --json
   initagent slots activate B && systemctl reboot
+  initagent slots lower-floor 1.2.0
 ";
 
 pub(super) const STATUS: &str = "\

@@ -39,23 +39,34 @@ pub(super) enum HandoverError {
     Mount(#[from] MountError),
 }
 
-/// Leaves the boot record, and a warning to whoever logs in to a development build.
+/// Leaves the boot record, and what a person who logs in must know.
 pub(super) fn leave(record: &BootRecord) -> Result<(), HandoverError> {
     // Strings, paths and flags only: there is nothing that JSON could not hold.
     let text = serde_json::to_string_pretty(record).unwrap_or_default();
     write(Path::new(boot_record::PATH), &format!("{text}\n"))?;
-    if record.development {
-        BANNERS.iter().try_for_each(|path| write(Path::new(path), &banner(record)))?;
+    let banner = banner(record);
+    if banner.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    BANNERS.iter().try_for_each(|path| write(Path::new(path), &banner))
 }
 
 fn banner(record: &BootRecord) -> String {
     let BootRecord { name, version, .. } = record;
-    format!(
-        "DEVELOPMENT BUILD: {name} {version} was signed by a key that was made for this build alone.\n\
-         It gets no updates. Build with --key for machines that matter.\n\n"
-    )
+    let development = record.development.then(|| {
+        format!(
+            "DEVELOPMENT BUILD: {name} {version} was signed with a development key, which its builder made\n\
+             and keeps in a cache. Who reads that cache can sign for this machine.\n\
+             Build with --key for machines that matter.\n\n"
+        )
+    });
+    let old = record.below.as_ref().map(|newer| {
+        format!(
+            "OLD RELEASE: {name} {version} runs, since no other slot can, although this machine has\n\
+             proven {newer} already. Holes that were mended since are open.\n\n"
+        )
+    });
+    [development, old].into_iter().flatten().collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
@@ -106,5 +117,46 @@ pub(super) fn restart() -> ! {
     loop {
         // It returns only if it is not allowed to, which PID 1 always is.
         let Err(_not_allowed) = reboot(RebootMode::RB_AUTOBOOT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_format::digest::Sha256;
+    use image_format::slot::Slot;
+    use image_format::version::Version;
+
+    use super::*;
+    use crate::boot_record::Devices;
+
+    #[test]
+    fn a_login_says_what_the_machine_runs_against_its_will() {
+        let path = PathBuf::new;
+        let devices = Devices {
+            disk: path(),
+            esp: path(),
+            abstate: path(),
+            root: path(),
+            other_root: path(),
+            state: path(),
+            verity: path(),
+        };
+        let record = BootRecord {
+            slot: Slot::A,
+            name: "cloud".into(),
+            version: Version::new(1, 0, 0),
+            channel: "stable".into(),
+            root_hash: Sha256::of(b""),
+            development: false,
+            below: None,
+            devices,
+        };
+        assert_eq!(banner(&record), "");
+
+        let old = banner(&BootRecord { below: Some(Version::new(1, 1, 0)), ..record.clone() });
+        assert!(old.starts_with("OLD RELEASE: cloud 1.0.0 runs") && old.contains("proven 1.1.0"), "{old}");
+
+        let development = banner(&BootRecord { development: true, ..record });
+        assert!(development.contains("keeps in a cache"), "{development}");
     }
 }

@@ -61,9 +61,12 @@ pub(super) fn root(verity: &Path, at: &Path) -> Result<(), MountError> {
     Mount { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.now()
 }
 
-/// Shows a folder at another place too.
-pub(super) fn bind(what: &Path, at: &Path) -> Result<(), MountError> {
-    let bound = mount(Some(what), at, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+/// Shows a folder at another place too, with flags of that place alone: a new bind mount has those of the mount
+/// that it came from, whatever it is asked for, so they are set by a second call (mount(2), `MS_REMOUNT|MS_BIND`).
+pub(super) fn bind(what: &Path, at: &Path, flags: MsFlags) -> Result<(), MountError> {
+    let call = |flags| mount(Some(what), at, None::<&str>, flags, None::<&str>);
+    let bound = call(MsFlags::MS_BIND)
+        .and_then(|()| call(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RELATIME | flags));
     bound.map_err(|source| failed(&what.to_string_lossy(), at, source))
 }
 

@@ -24,7 +24,7 @@ use crate::ioctl;
 use crate::report::chain;
 
 /// Where STATE is mounted, in the initramfs and afterwards.
-const MOUNT_POINT: &str = "/run/catamaran/state";
+pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
 
 /// Where STATE holds what the machine changed in /etc.
 const ETC: &str = "etc/upper";
@@ -37,6 +37,15 @@ const FOLDERS: [(&str, Existing); 5] = [
     ("srv", Existing::Keep),
     ("var", Existing::Extend),
 ];
+
+/// What holds data: no program in it gets another's rights, and no file in it is a device.
+const DATA: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+
+/// The folders where that would break what people run. /var holds whole roots: those of containers whose engine
+/// has no overlay to mount, and of units with `RootDirectory=`, in which sudo, ping and device nodes have to work;
+/// volumes of containers are bound from there and would inherit it. /opt is where people install programs.
+/// Nobody but root writes to the parts of either where such a file could be left for others.
+const PROGRAMS: [&str; 2] = ["opt", "var"];
 
 /// Why STATE can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,26 +64,32 @@ pub(super) enum OpenStateError {
     Populate(#[from] PopulateError),
 }
 
-/// Mounts STATE and lays it under the new root. Says which node it is.
-pub(super) fn open(disk: &BootDisk, new_root: &Path) -> Result<PathBuf, OpenStateError> {
+/// Grows STATE and mounts it. Says which node it is.
+pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let node = grown_partition(disk)?;
     let state = Path::new(MOUNT_POINT);
     let what = node.to_string_lossy();
-    Mount { what: &what, at: state, kind: "ext4", flags: MsFlags::empty(), options: "" }.now()?;
+    Mount { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.now()?;
     if let Err(error) = grow_file_system(&node, state) {
         console::log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
+    Ok(node)
+}
+
+/// Lays the mounted STATE under the new root.
+pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
+    let state = Path::new(MOUNT_POINT);
     populate(new_root, state, &FOLDERS)?;
     for (name, _) in FOLDERS {
-        mounts::bind(&state.join(name), &new_root.join(name))?;
+        let flags = if PROGRAMS.contains(&name) { MsFlags::empty() } else { DATA };
+        mounts::bind(&state.join(name), &new_root.join(name), flags)?;
     }
     if !state.join(ETC).exists()
         && let Err(error) = note_update(new_root, state)
     {
         console::log(&format!("cannot note that /etc and /var are new: {error}"));
     }
-    lay_over_etc(state, &new_root.join("etc"))?;
-    Ok(node)
+    lay_over_etc(state, &new_root.join("etc"))
 }
 
 /// The node of STATE, after growing it. A disk that can not be grown still has what it had.
@@ -158,8 +173,7 @@ fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
     machine_id::keep(&upper)?;
     let options =
         format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());
-    let overlay =
-        Mount { what: "overlay", at: etc, kind: "overlay", flags: MsFlags::empty(), options: &options };
+    let overlay = Mount { what: "overlay", at: etc, kind: "overlay", flags: DATA, options: &options };
     Ok(overlay.now()?)
 }
 

@@ -1,6 +1,8 @@
 //! Reads the manifest at the end of the slot and believes it only if trusted keys signed it.
 //!
-//! Knows where the manifest and the keys are, and that the first block of the root must match.
+//! Knows where the manifest and the keys are, and that the first block of the root and the kernel's command
+//! line must match. GRUB reads that line from a file of the root below dm-verity, so a disk can hold one line
+//! for GRUB and have another verified; comparing what the kernel was in fact given leaves no such gap.
 //! Refuses to know how the root is opened afterwards.
 //! Invariant: [`Verified`] comes from here alone, and only for a slot that it fits into.
 
@@ -9,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
+use image_format::command_line::{CommandLineError, GivenLine};
 use image_format::manifest::{Manifest, ManifestError};
 use image_format::signed::{
     Keyring, MakeKeyringError, ParseEnvelopeError, ParseKeyError, PublicKey, Signed, Verified, VerifyError,
@@ -30,6 +33,8 @@ const THRESHOLD: &str = "threshold";
 pub(super) enum ReadRootError {
     #[error("its image is for {given}, but this machine is {machine}")]
     Architecture { given: String, machine: String },
+    #[error("its kernel command line is not the signed one")]
+    CommandLine(#[from] CommandLineError),
     #[error("its manifest is not in its envelope")]
     Envelope(#[from] ParseEnvelopeError),
     #[error("{path} is not a release key")]
@@ -57,6 +62,7 @@ impl ReadRootError {
             Self::Key { .. } | Self::Keyring(_) | Self::Read { .. } | Self::Threshold { .. } => false,
             Self::Verity(error) => matches!(error, VerifyBlockError::Mismatch { .. }),
             Self::Architecture { .. }
+            | Self::CommandLine(_)
             | Self::Envelope(_)
             | Self::Size { .. }
             | Self::Trailer(_)
@@ -65,14 +71,19 @@ impl ReadRootError {
     }
 }
 
-/// Reads the manifest of a slot and checks it, and the block that a mount reads first.
-pub(super) fn read(disk: &BootDisk, slot: Slot) -> Result<Verified<Manifest>, ReadRootError> {
+/// Reads the manifest of a slot and checks it, the line that the kernel was given, and the block that a mount
+/// reads first.
+pub(super) fn read(
+    disk: &BootDisk,
+    slot: Slot,
+    line: &GivenLine<'_>,
+) -> Result<Verified<Manifest>, ReadRootError> {
     let keyring = keyring(Path::new(KEYS))?;
     let device = BlockDevice::open(&disk.root, Access::Read)
         .map_err(|source| ReadRootError::Read { path: disk.root.clone(), source })?;
     let machine = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned());
-    let manifest = verify(&device, &keyring, &machine)?;
+    let manifest = verify(&device, &keyring, &machine, line)?;
     super::console::log(&format!("slot {slot} holds {} {}", manifest.name, manifest.version));
     Ok(manifest)
 }
@@ -81,6 +92,7 @@ fn verify(
     device: &BlockDevice,
     keyring: &Keyring,
     machine: &str,
+    line: &GivenLine<'_>,
 ) -> Result<Verified<Manifest>, ReadRootError> {
     let unread = |source| ReadRootError::Read { path: device.path().to_owned(), source };
     let given = device.size().map_err(unread)?;
@@ -92,6 +104,7 @@ fn verify(
         let given = manifest.architecture.clone();
         return Err(ReadRootError::Architecture { given, machine: machine.to_owned() });
     }
+    manifest.command_line.check(line, &manifest.kernel.path)?;
     let needed = manifest.root.slot_bytes();
     if needed > given {
         return Err(ReadRootError::Size { path: device.path().to_owned(), needed, given });

@@ -1,6 +1,9 @@
 //! Facts about changing and showing the table.
 
+use image_format::digest::Sha256;
+
 use super::*;
+use crate::release_floor::Release;
 use store::tests::{abstate, open};
 
 const DEMOTED: SlotState = SlotState { good: true, tries: Tries::NONE };
@@ -61,7 +64,7 @@ fn a_table_is_shown_to_people_like_this() {
 #[test]
 fn a_table_is_shown_to_programs_like_this() {
     let image = abstate(SlotTable::FRESH);
-    let request = Request { abstate: Some(image.path().to_owned()), change: None, format: Format::Json };
+    let request = Request { abstate: Some(image.path().to_owned()), order: None, format: Format::Json };
 
     let json: serde_json::Value = serde_json::from_str(&run(&request).unwrap()).unwrap();
 
@@ -79,12 +82,31 @@ fn a_table_is_shown_to_programs_like_this() {
 #[test]
 fn a_change_reaches_both_copies() {
     let image = abstate(SlotTable::FRESH);
-    let change = Some(Change::Activate(Slot::B));
+    let order = Some(Order::Change(Change::Activate(Slot::B)));
 
-    let text =
-        run(&Request { abstate: Some(image.path().to_owned()), change, format: Format::Text }).unwrap();
+    let text = run(&Request { abstate: Some(image.path().to_owned()), order, format: Format::Text }).unwrap();
 
     assert!(text.contains("B     first   -     unproven  3 of 3"), "{text}");
     let expected = SlotTable::FRESH.activate(Slot::B);
     assert_eq!(open(&image).read().unwrap().tables(), [Ok(expected), Ok(expected)]);
+}
+
+#[test]
+fn the_floor_is_lowered_by_a_person_and_never_raised_by_one() {
+    let release = Release { slot: Slot::A, version: &Version::new(1, 2, 0), root_hash: Sha256::of(b"root") };
+    let floor = ReleaseFloor::raise(None, release);
+    let to = |version| lowered(Some(floor.clone()), &version, &place(Some(Slot::A)));
+
+    assert_eq!(to(Version::new(1, 1, 9)).unwrap().version, Version::new(1, 1, 9));
+    assert!(
+        to(Version::new(1, 1, 9)).unwrap().allows(Release { version: &Version::new(1, 1, 9), ..release })
+    );
+    for version in [Version::new(1, 2, 0), Version::new(2, 0, 0)] {
+        let said = to(version.clone()).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!("the floor is 1.2.0, which is not above {version}; only complete boots raise it")
+        );
+    }
+    assert!(matches!(lowered(None, &Version::new(1, 0, 0), &place(None)), Err(SlotsError::NoFloor { .. })));
 }

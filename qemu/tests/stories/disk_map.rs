@@ -85,12 +85,23 @@ impl DiskMap {
 
     /// Where block number `block` of a file is on the disk, found by its bytes.
     pub(crate) fn file_block(&self, slot: Slot, path: &str, block: usize) -> u64 {
-        let root = self.root(slot);
-        let bytes = self.edit.read(root.start, usize::try_from(root.end - root.start).unwrap()).unwrap();
-        let file_system = ext4_view::Ext4::load(Box::new(bytes)).unwrap();
-        let file = file_system.read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let file = self.root_files(slot).read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let wanted = &file[block * BLOCK..(block + 1) * BLOCK];
         self.find(slot, |block| block == wanted).unwrap_or_else(|| panic!("{path} is nowhere on the disk"))
+    }
+
+    /// Where a file that fits into a block is on the disk.
+    pub(crate) fn first_block(&self, slot: Slot, path: &str) -> u64 {
+        let file = self.root_files(slot).read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(file.len() <= BLOCK, "{path} has {} bytes", file.len());
+        self.find(slot, |block| block.starts_with(&file))
+            .unwrap_or_else(|| panic!("{path} is nowhere on the disk"))
+    }
+
+    fn root_files(&self, slot: Slot) -> ext4_view::Ext4 {
+        let root = self.root(slot);
+        let bytes = self.edit.read(root.start, usize::try_from(root.end - root.start).unwrap()).unwrap();
+        ext4_view::Ext4::load(Box::new(bytes)).unwrap()
     }
 
     fn find(&self, slot: Slot, wanted: impl Fn(&[u8]) -> bool) -> Option<u64> {

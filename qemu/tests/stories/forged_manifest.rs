@@ -1,30 +1,73 @@
-//! The active slot's manifest is not what a release key signed: the slot is refused, with a reason.
+//! What the active slot says of itself is not what a release key signed, or older than what the machine had: the
+//! slot is refused, with a reason, and the other one boots.
 
 use image_format::manifest::Manifest;
 use image_format::signed::{SecretKey, Signed};
-use image_format::slot::{Slot, SlotState, SlotTable};
+use image_format::slot::{BLOCK_BYTES, Slot, SlotState, SlotTable};
 use image_format::trailer;
-use vm::Running;
+use vm::{Machine, Running};
 
 use crate::disk_map::DiskMap;
-use crate::scene::{PATIENCE, Scene, pull_the_plug, slot, start_damaged, throw_away, wait_until_back};
+use crate::scene::{PATIENCE, Scene, pull_the_plug, run, slot, start_damaged, throw_away, wait_until_back};
 
-/// Three forgeries in one machine: after each refusal it is forged anew, and only the last time it may come
-/// back all the way.
+/// Forgeries in one machine: after each refusal it is forged anew, and only the last time it may come back all the
+/// way.
 pub(crate) fn is_refused(scene: &Scene) {
     let mut machine = scene.two_slots("forged-manifest").build().unwrap();
+    machine = refuses_another_command_line(machine);
     let forgeries: [(Forge, &str); 2] = [(unsigned, "0 trusted keys signed"), (tampered, "does not match")];
     for (forge, because) in forgeries {
         let mut running = start_damaged(machine, |map| put(map, forge));
-        sees_the_refusal(&mut running, because);
+        sees_the_refusal(&mut running, NOT_TRUSTED, because);
         machine = pull_the_plug(running);
     }
     let mut running = start_damaged(machine, |map| put(map, by_a_stranger));
-    sees_the_refusal(&mut running, "0 trusted keys signed");
+    sees_the_refusal(&mut running, NOT_TRUSTED, "0 trusted keys signed");
     wait_until_back(&mut running);
 
     assert_eq!(slot(&running), Slot::B);
+    is_not_set_back(&mut running);
     throw_away(running);
+}
+
+fn refuses_another_command_line(machine: Machine) -> Machine {
+    let map = DiskMap::of(machine.edit().unwrap());
+    let at = map.first_block(Slot::A, "/boot/env");
+    let signed = map.edit().read(at, BLOCK_BYTES).unwrap();
+    let forged = with_an_order(&signed);
+    let mut running = start_damaged(machine, |map| map.edit().write(at, &forged).unwrap());
+    sees_the_refusal(&mut running, "its kernel command line is not the signed one", "systemd.debug_shell");
+    let machine = pull_the_plug(running);
+    machine.edit().unwrap().write(at, &signed).unwrap();
+    machine
+}
+
+/// Slot A is whole again, but older than what the machine has proven, and not what it has proven in slot A.
+fn is_not_set_back(running: &mut Running) {
+    run(running, OLD_RELEASE_IN_SLOT_A);
+    sees_the_refusal(running, "but this machine has proven 99.0.0 already", "lower-floor");
+}
+
+/// Once boot-complete has written its own note, which it would otherwise write later.
+const OLD_RELEASE_IN_SLOT_A: &str = "set -e
+    until systemctl is-active -q catamaran-boot-complete.service; do sleep 1; done
+    floor=/var/lib/catamaran/release-floor.json
+    sudo grep -q '\"B\"' $floor
+    sudo sed -i 's/\"version\": .*/\"version\": \"99.0.0\"/; s/\"A\":/\"B\":/' $floor
+    end=$(($(sudo blockdev --getsize64 /dev/vda5) / 65536 - 1))
+    sudo dd if=/dev/vda5 of=/dev/vda4 bs=64k count=1 skip=$end seek=$end conv=fsync status=none
+    sudo initagent slots activate A | grep 'older than 99.0.0'
+    sudo systemctl reboot";
+
+const NOT_TRUSTED: &str = "its manifest is not trusted";
+
+/// A word more in the file that GRUB reads and dm-verity has not seen yet.
+fn with_an_order(block: &[u8]) -> Vec<u8> {
+    let text = str::from_utf8(block).unwrap();
+    let line = text.trim_end_matches('#').trim_end();
+    let mut forged = format!("{line} systemd.debug_shell=ttyS0\n").into_bytes();
+    forged.resize(BLOCK_BYTES, b'#');
+    forged
 }
 
 /// From an envelope and its payload to another envelope.
@@ -58,8 +101,8 @@ fn put(map: &DiskMap, forge: Forge) {
     map.write_slot_table(SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD });
 }
 
-fn sees_the_refusal(running: &mut Running, because: &str) {
-    for words in ["starting slot A", "its manifest is not trusted", because, "starting slot B"] {
+fn sees_the_refusal(running: &mut Running, refused: &str, because: &str) {
+    for words in ["starting slot A", refused, because, "starting slot B"] {
         running.expect(words, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -27,7 +27,9 @@ pub(crate) const MORE: u64 = 3 << 30;
 /// The instance all copies of a beginning stay.
 const INSTANCE: &str = "i-story";
 
-/// What a machine that has been booted once was told.
+/// What a machine that has been booted once was told. Its unit is for the story of the three panics alone, which
+/// has the board that it asks for; an image takes no units from the firmware. The kernel would wait ten seconds
+/// before it reboots, and burn them.
 pub(crate) const SETTLED_USER_DATA: &str = "#cloud-config
 hostname: settled
 write_files:
@@ -38,6 +40,23 @@ write_files:
     owner: core:core
     content: |
       by the fire
+coreos:
+  units:
+    - name: panic.service
+      enable: true
+      content: |
+        [Unit]
+        Description=Panics in slot A
+        DefaultDependencies=no
+        After=systemd-remount-fs.service
+        Before=sysinit.target
+        ConditionFirmware=smbios-field(board_version = panics)
+        ConditionKernelCommandLine=catamaran.slot=a
+        [Service]
+        Type=oneshot
+        ExecStart=/bin/sh -c 'cd /proc; echo 1 >sys/kernel/panic; echo 1 >sys/kernel/sysrq; echo c >sysrq-trigger'
+        [Install]
+        WantedBy=sysinit.target
 ";
 
 /// The shared things.

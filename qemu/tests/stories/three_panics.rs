@@ -1,23 +1,16 @@
 //! A good slot whose kernel panics in each boot gives way to the other after its tries.
 
+use std::ffi::OsString;
+
 use image_format::slot::Slot;
 
 use crate::scene::{PATIENCE, Scene, slot, start_damaged, throw_away, wait_until_back};
 
-/// Handed to systemd by the firmware. The kernel would wait ten seconds before it reboots, and burn them.
-const UNIT: &str = "[Unit]
-Description=Panics in slot A
-DefaultDependencies=no
-After=systemd-remount-fs.service
-Before=sysinit.target
-ConditionKernelCommandLine=catamaran.slot=a
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'cd /proc; echo 1 >sys/kernel/panic; echo 1 >sys/kernel/sysrq; echo c >sysrq-trigger'
-";
+/// By this the unit of [`crate::scene::SETTLED_USER_DATA`] knows its machine.
+const PANICS: [&str; 2] = ["-smbios", "type=2,version=panics"];
 
 pub(crate) fn change_the_slot(scene: &Scene) {
-    let machine = scene.two_slots("panics").system_unit("panic.service", UNIT, "sysinit.target").build();
+    let machine = scene.two_slots("panics").extra(PANICS.map(OsString::from)).build();
     let mut running = start_damaged(machine.unwrap(), |_| {});
 
     for _ in 0..3 {

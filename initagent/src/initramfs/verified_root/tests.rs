@@ -1,7 +1,7 @@
 //! Slots that are believed, and slots that are not.
 
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, Root, Salt};
 use image_format::signed::SecretKey;
 use image_format::verity;
 use image_format::version::Version;
@@ -26,6 +26,7 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
     let tree = verity::build(&data.as_slice(), data.len() as u64, &SALT, 1).unwrap();
     let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(b"") };
     let mut manifest = Manifest {
+        format: FORMAT,
         name: "cloud".into(),
         version: Version::new(1, 0, 0),
         channel: "stable".into(),
@@ -41,6 +42,7 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
         },
         kernel: file("/boot/vmlinuz"),
         initrd: file("/boot/initrd.img"),
+        command_line: "quiet panic=10".parse().unwrap(),
     };
     change(&mut manifest);
     let signed = Signed::<Manifest>::sign(manifest.to_bytes().unwrap(), &[key(by)]);
@@ -53,7 +55,13 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
 }
 
 fn check(image: &NamedTempFile) -> Result<Verified<Manifest>, ReadRootError> {
-    verify(&BlockDevice::open(image.path(), Access::Read).unwrap(), &trusted(), "x86_64")
+    check_given(image, "quiet panic=10")
+}
+
+fn check_given(image: &NamedTempFile, line: &str) -> Result<Verified<Manifest>, ReadRootError> {
+    let device = BlockDevice::open(image.path(), Access::Read).unwrap();
+    let line = format!("BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz {line} catamaran.slot=a");
+    verify(&device, &trusted(), "x86_64", &GivenLine::parse(&line))
 }
 
 fn flip(image: &NamedTempFile, at: u64) {
@@ -93,6 +101,17 @@ fn a_slot_with_a_flipped_bit_in_manifest_or_superblock_is_bad() {
         chain(&refused),
         "its root is not the signed one: block 0 of the root is not what its root hash says"
     );
+}
+
+#[test]
+fn a_slot_whose_kernel_was_given_another_line_is_bad() {
+    let image = slot(|_| {}, 1);
+
+    let refused = check_given(&image, "quiet panic=10 init=/bin/sh").unwrap_err();
+
+    assert!(refused.is_about_slot());
+    assert_eq!(chain(&refused), "its kernel command line is not the signed one: \"init=/bin/sh\" was added");
+    assert!(check_given(&image, "quiet panic=0").unwrap_err().is_about_slot());
 }
 
 #[test]

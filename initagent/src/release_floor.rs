@@ -1,0 +1,166 @@
+//! The lowest version that this machine starts while it has another choice.
+//!
+//! A release stays signed for ever, with every hole that was mended since. So the machine keeps on STATE the
+//! newest version that it has marked good, and what each slot held when it was marked. Knows that note and what
+//! follows from it. Refuses to know who signed a version, and to guard against who can write STATE itself.
+//! Invariant: what this machine marked good in a slot may always come back there, however new the other slot is.
+//! Without that, a bad update could not be left by the way it came.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use image_format::digest::Sha256;
+use image_format::slot::Slot;
+use image_format::version::Version;
+use serde::{Deserialize, Serialize};
+
+/// Where the note lies, below the root or below STATE.
+pub(crate) const PLACE: &str = "var/lib/catamaran/release-floor.json";
+
+/// A note has some 250 bytes.
+const MAX_BYTES: u64 = 4 << 10;
+
+/// What the machine remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReleaseFloor {
+    /// The newest version that was marked good, unless a person lowered it.
+    pub(crate) version: Version,
+    /// The root hash that each slot had when it was last marked good.
+    proven: BTreeMap<Slot, Sha256>,
+}
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Release<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) version: &'a Version,
+    pub(crate) root_hash: Sha256,
+}
+
+/// Why the note could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReleaseFloorError {
+    #[error("{path} is not the JSON it should be; the next complete boot writes it anew")]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl ReleaseFloor {
+    /// Reads the note below `root`, if there is one.
+    pub(crate) fn read(root: &Path) -> Result<Option<Self>, ReleaseFloorError> {
+        let path = root.join(PLACE);
+        let mut text = Vec::new();
+        let opened = File::options().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path);
+        match opened.and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ReleaseFloorError::Read { path, source }),
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|source| ReleaseFloorError::Json { path, source })
+    }
+
+    /// The same note with another version. Only what a person says lowers it.
+    pub(crate) fn with_version(self, version: Version) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Whether a release may start although another could.
+    pub(crate) fn allows(&self, release: Release<'_>) -> bool {
+        *release.version >= self.version || self.proven.get(&release.slot) == Some(&release.root_hash)
+    }
+
+    /// The note after a release was marked good. One below the floor runs for want of another, which proves
+    /// nothing about it.
+    pub(crate) fn raise(before: Option<Self>, good: Release<'_>) -> Self {
+        let version = good.version.clone();
+        let mut after = before.unwrap_or_else(|| Self { version, proven: BTreeMap::new() });
+        if *good.version >= after.version {
+            after.version = good.version.clone();
+            after.proven.insert(good.slot, good.root_hash);
+        }
+        after
+    }
+
+    /// Writes the note below `root`, whole or not at all, so that a power cut leaves the one before.
+    pub(crate) fn write(&self, root: &Path) -> Result<(), ReleaseFloorError> {
+        let path = root.join(PLACE);
+        self.replace(&path).map_err(|source| ReleaseFloorError::Write { path, source })
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let unfinished = path.with_extension("new");
+        let mut file = File::create(&unfinished)?;
+        file.write_all(format!("{:#}\n", serde_json::to_value(self)?).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(slot: Slot, version: &Version, content: &[u8]) -> (Slot, Version, Sha256) {
+        (slot, version.clone(), Sha256::of(content))
+    }
+
+    fn of((slot, version, root_hash): &(Slot, Version, Sha256)) -> Release<'_> {
+        Release { slot: *slot, version, root_hash: *root_hash }
+    }
+
+    #[test]
+    fn the_way_back_from_an_update_stays_open_and_every_other_old_release_is_shut_out() {
+        let old = release(Slot::A, &Version::new(1, 0, 0), b"old");
+        let new = release(Slot::B, &Version::new(1, 1, 0), b"new");
+
+        let floor = ReleaseFloor::raise(Some(ReleaseFloor::raise(None, of(&old))), of(&new));
+
+        assert_eq!(floor.version, new.1);
+        assert!(floor.allows(of(&new)) && floor.allows(of(&old)));
+        assert!(floor.allows(of(&release(Slot::A, &Version::new(1, 1, 1), b"next"))));
+        for (slot, content) in [(Slot::A, b"other"), (Slot::B, b"old..")] {
+            assert!(!floor.allows(of(&release(slot, &old.1, content))), "{slot}");
+        }
+        // The same release in the other slot is not what was proven there.
+        assert!(!floor.allows(Release { slot: Slot::B, ..of(&old) }));
+    }
+
+    #[test]
+    fn a_release_below_the_floor_does_not_prove_itself_by_booting() {
+        let floor = ReleaseFloor::raise(None, of(&release(Slot::B, &Version::new(2, 0, 0), b"new")));
+        let old = release(Slot::A, &Version::new(1, 0, 0), b"old");
+
+        let after = ReleaseFloor::raise(Some(floor.clone()), of(&old));
+
+        assert_eq!(after, floor);
+        assert!(!after.allows(of(&old)));
+    }
+
+    #[test]
+    fn the_note_survives_its_file_and_what_is_no_note_is_said_to_be_none() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(ReleaseFloor::read(root.path()).unwrap(), None);
+        let floor = ReleaseFloor::raise(None, of(&release(Slot::B, &Version::new(1, 2, 3), b"x")));
+
+        floor.write(root.path()).unwrap();
+
+        assert_eq!(ReleaseFloor::read(root.path()).unwrap(), Some(floor));
+        let path = root.path().join(PLACE);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(ReleaseFloor::read(root.path()), Err(ReleaseFloorError::Json { .. })));
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(matches!(ReleaseFloor::read(root.path()), Err(ReleaseFloorError::Read { .. })));
+    }
+}
