@@ -59,7 +59,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<U
 fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
-    let content = fields.text("content", found).map(|text| Secret::new(text.value));
+    let content = content(&mut fields, found);
     let drop_ins = drop_ins(&mut fields, found);
     let enable = fields.flag("enable", found).map(|flag| flag.value);
     let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
@@ -72,6 +72,18 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     }
     check(&unit, &fields, found);
     Some(At { value: unit, at: item.at })
+}
+
+/// As in CoreOS, nothing is written for an empty content: systemd takes an empty file for a mask, which
+/// would hide the image's own unit of that name.
+fn content(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Secret<String>> {
+    let text = fields.text("content", found)?;
+    if !text.value.trim().is_empty() {
+        return Some(Secret::new(text.value));
+    }
+    let message = "`content` is empty, so no unit is written; the one that is there is used";
+    found.push(Diagnostic::note(Code::NoEffect, text.at, message).key(fields.child("content")));
+    None
 }
 
 fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, UnitClass)> {

@@ -4,6 +4,8 @@
 //! machine: everything it must know of it comes as [`Facts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
 
+use std::iter;
+
 use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
 use super::{Origin, Plan, Planned, Stage};
 use crate::cloudconfig::accounts::Person;
@@ -199,11 +201,15 @@ fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Perso
 
 fn passwords(plan: &mut Plan, config: &Config) {
     let access = &config.access;
-    let default = config.accounts.people.iter().find(|person| person.value.is_default);
-    let default = default.map_or(DEFAULT_USER, |person| &person.value.user.name);
+    let renamed = config.accounts.people.iter().find(|person| person.value.is_default);
+    let renamed = renamed.map(|person| person.value.user.name.as_str());
+    let default = renamed.unwrap_or(DEFAULT_USER);
+    // As the listed keys are: `core` is always there, the renamed one is whom the author means.
     for source in &access.imports {
-        let step = Step::ImportKeys { user: DEFAULT_USER.to_owned(), from: source.value.clone() };
-        plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+        for user in iter::once(DEFAULT_USER).chain(renamed) {
+            let step = Step::ImportKeys { user: user.to_owned(), from: source.value.clone() };
+            plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+        }
     }
     if let Some(password) = &access.password {
         let step = Step::SetPassword {

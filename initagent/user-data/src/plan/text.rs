@@ -76,7 +76,7 @@ pub fn describe(step: &Step) -> String {
         Step::PhoneHome(home) => {
             format!(
                 "send {} to {}, {}",
-                home.post.join(" "),
+                if home.post.is_empty() { "nothing".to_owned() } else { home.post.join(" ") },
                 shown_address(&home.url),
                 count(home.tries as usize, "try")
             )
