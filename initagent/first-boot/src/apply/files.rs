@@ -111,6 +111,13 @@ fn place(path: &str, host: &Host<'_>) -> (PathBuf, String) {
     (place, real.unwrap_or_else(|| path.to_owned()))
 }
 
+/// Refuses a mount on a place that links lead to something which people get in by.
+pub(super) fn allow_mount(path: &str, host: &Host<'_>) -> Result<(), StepError> {
+    // The mount point itself may be a link too, which mount(8) follows.
+    let real = host.root.real_path(&host.root.path(path)).unwrap_or_else(|| place(path, host).1);
+    allow(protected::mounts::place(&real), path, &real)
+}
+
 /// What was planned was judged; here is judged what it leads to, and what was fetched or added to.
 fn allow(objection: Option<Objection>, path: &str, real: &str) -> Result<(), StepError> {
     let Some(Objection { message, instead }) = objection else { return Ok(()) };

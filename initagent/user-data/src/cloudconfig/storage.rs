@@ -5,6 +5,7 @@
 
 use super::fields::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
 use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
+use crate::protected::{self, Objection};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
 use document::yaml::{Node, Value};
@@ -44,10 +45,6 @@ const DEFAULT_SWAP: &str = "/var/swap.img";
 const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
 const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-/// The places a mount may not cover.
-const KEPT_FREE: [&str; 12] =
-    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/usr", "/var", "/var/lib"];
-
 /// Storage of a document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Storage {
@@ -174,8 +171,10 @@ fn mount(
         return None;
     }
     fields[0] = device(&fields[0], aliases);
-    if let Some(flaw) = place_flaw(&fields[1]) {
-        found.push(Diagnostic::error(Code::Protected, written[1].at, flaw).key(path));
+    let options = || protected::mounts::options(&fields[3]);
+    if let Some(Objection { message, instead }) = objection_to(&fields[1]).or_else(options) {
+        let diagnostic = Diagnostic::error(Code::Protected, written[1].at, message);
+        found.push(diagnostic.help(instead).key(path));
         return None;
     }
     if fields.iter().any(|field| field.contains(['\n', '\0'])) {
@@ -193,22 +192,15 @@ fn mount(
     Some(At { value: Mount { fields }, at: item.at })
 }
 
+/// Why nothing can be mounted on a place, in one sentence.
 pub(crate) fn place_flaw(place: &str) -> Option<String> {
-    let clean = if place == "/" { place } else { place.trim_end_matches('/') };
-    let read_only = ["/mnt/", "/media/"].iter().any(|parent| clean.starts_with(parent));
-    match clean {
-        "none" | "swap" => None,
-        _ if read_only => {
-            Some(format!("{clean} is on the read-only root; mount on /mnt itself, or below /srv"))
-        }
-        _ if !clean.starts_with('/') || clean.contains("..") => {
-            Some("a mount needs an absolute path".to_owned())
-        }
-        _ if KEPT_FREE.contains(&clean) || crate::protected::path(clean).is_some() => Some(format!(
-            "nothing can be mounted on {clean}; use /mnt, or a directory below /srv, /opt or /var"
-        )),
-        _ => None,
-    }
+    let Objection { message, instead } = objection_to(place)?;
+    Some(format!("{message}; {instead}"))
+}
+
+/// As [`place_flaw`], in two; swap is mounted nowhere.
+fn objection_to(place: &str) -> Option<Objection> {
+    if matches!(place, "none" | "swap") { None } else { protected::mounts::place(place) }
 }
 
 fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, SwapSize)>> {
@@ -245,11 +237,11 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
         );
         return Ok(moved);
     }
-    if let Some(instead) = crate::protected::path(&path) {
-        report(
-            Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written")).help(instead),
-            found,
-        );
+    // The file is cut to its size and filled, so that whatever lies there would be lost.
+    if protected::mounts::place(&path).is_some() {
+        let message = format!("{path} cannot be a swap file");
+        let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
+        report(diagnostic.help("use a file below /var or /srv"), found);
         return Err(());
     }
     Ok(path)
