@@ -4,7 +4,7 @@
 //! unpack: containers were opened before. Invariant: a part that can't be read never costs another
 //! part anything.
 
-use crate::cloudconfig::merge::{self, How};
+use crate::cloudconfig::merge::{self, parts};
 use crate::cloudconfig::{self, Config};
 use crate::ignition;
 use crate::network;
@@ -68,7 +68,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
         read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
     let document = match (user.document, vendor.document) {
-        (Some(user), Some(vendor)) => Some(merge::merge(user, vendor, How::BELOW)),
+        (Some(user), Some(vendor)) => Some(merge::below(user, vendor)),
         (user, vendor) => user.or(vendor),
     };
     let config =
@@ -165,12 +165,11 @@ fn add_document(
 ) {
     let Some(node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
     let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
-    let how = merge::how(&node, found)
-        .or_else(|| merge::how_from_header(&header?, found))
-        .unwrap_or(How::USER_DATA);
-    side.document = Some(match side.document.take() {
-        Some(earlier) => merge::merge(earlier, node, how),
-        None => node,
+    let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
+    side.document = Some(match (side.document.take(), how) {
+        (Some(earlier), Some(how)) => merge::merge(earlier, node, how, found),
+        (Some(earlier), None) => parts::add_up(earlier, node, found),
+        (None, _) => node,
     });
 }
 
@@ -178,7 +177,7 @@ fn add_document(
 fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics) {
     let Some(node) = cloudconfig::salvaged(text, number, found) else { return };
     side.document = Some(match side.document.take() {
-        Some(earlier) => merge::merge(earlier, node, How::USER_DATA),
+        Some(earlier) => parts::add_up(earlier, node, found),
         None => node,
     });
 }

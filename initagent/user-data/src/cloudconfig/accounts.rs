@@ -4,7 +4,7 @@
 //! field: a user with a bad shell is still made, since people may depend on getting in as that user.
 //! Invariant: a name that reaches a plan is one that useradd accepts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::access::{NO_PASSWORD, authorized_keys, check_plain, imports, is_account, is_hash};
 use super::fields::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
@@ -95,7 +95,29 @@ impl Accounts {
     pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
         let mut people: Vec<At<Person>> = default_user(fields, found).into_iter().collect();
         people.extend(users(fields, found));
+        warn_of_repeated(&people, found);
         Self { groups: groups(fields, found), people }
+    }
+}
+
+/// A user that is there gets groups, a password, keys and sudo; the rest is as it was made.
+fn warn_of_repeated(people: &[At<Person>], found: &mut Diagnostics) {
+    let mut seen: HashMap<&str, &Person> = HashMap::new();
+    for At { value: person, at } in people {
+        let User { name, uid, gecos, home, primary_group, shell, .. } = &person.user;
+        let Some(first) = seen.insert(name, person) else { continue };
+        let is_lost = *uid != first.user.uid && uid.is_some()
+            || [(gecos, &first.user.gecos), (home, &first.user.home), (shell, &first.user.shell)]
+                .into_iter()
+                .chain([(primary_group, &first.user.primary_group)])
+                .any(|(second, first)| second.is_some() && second != first);
+        if is_lost {
+            let message = format!(
+                "`{name}` is given twice; of this second one only groups, password, keys and sudo are used"
+            );
+            let diagnostic = Diagnostic::warning(Code::Conflict, *at, message).key(person.key.clone());
+            found.push(diagnostic.help("put both together under one name"));
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! whose content or rights can't be understood: a secret must not land in a file that all may read.
 //! Invariant: a bad file costs itself only.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -66,7 +68,29 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
 pub(crate) fn read(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Vec<At<Written>> {
     let path = fields.child("write_files");
     let items = fields.list("write_files", found).iter().enumerate();
-    items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), room, found)).collect()
+    let files: Vec<At<Written>> =
+        items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), room, found)).collect();
+    warn_of_rewritten(&files, found);
+    files
+}
+
+/// Of two files at one path, only the later one is there in the end; parts that add up may have both.
+fn warn_of_rewritten(files: &[At<Written>], found: &mut Diagnostics) {
+    let mut ordered: Vec<&At<Written>> = files.iter().collect();
+    ordered.sort_by_key(|written| written.value.defer);
+    let mut last: HashMap<&str, &At<Written>> = HashMap::new();
+    for written in ordered {
+        let file = &written.value.file;
+        if file.existing == Existing::Append {
+            continue;
+        }
+        if let Some(earlier) = last.insert(&file.path, written).filter(|earlier| earlier.value.file != *file)
+        {
+            let message = format!("{} is written again below; this one is not used", file.path);
+            let diagnostic = Diagnostic::warning(Code::Conflict, earlier.at, message);
+            found.push(diagnostic.key(earlier.value.key.clone()));
+        }
+    }
 }
 
 fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> Option<At<Written>> {
