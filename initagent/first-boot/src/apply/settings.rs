@@ -80,7 +80,9 @@ pub(crate) fn merge_environment(
         .ok()
         .or_else(|| fs::read_to_string(host.root.path(template?)).ok())
         .unwrap_or_default();
-    files::write(&place, merged(&known, variables).as_bytes(), Rights::PUBLIC)
+    // Its author may have closed it, since proxies have passwords.
+    let rights = files::existing_rights(&place).unwrap_or(Rights::PUBLIC);
+    files::write(&place, merged(&known, variables).as_bytes(), rights)
 }
 
 fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {

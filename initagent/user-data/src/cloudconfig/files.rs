@@ -36,7 +36,6 @@ pub const FILE_KEYS: &[Key] = &[
 /// The keys of `source`.
 pub const SOURCE_KEYS: &[Key] = &[key("uri"), key("headers")];
 
-const DEFAULT_MODE: u32 = 0o644;
 const LONGEST_PATH: usize = 4095;
 
 /// A file and whether it waits for everything else.
@@ -105,7 +104,7 @@ fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> O
         return None;
     }
     let existing = if append { Existing::Append } else { Existing::Replace };
-    let file = File { path: path?, content: content?, mode: mode.unwrap_or(DEFAULT_MODE), owner, existing };
+    let file = File { path: path?, content: content?, mode, owner, existing };
     Some(At { value: Written { file, defer, key }, at: item.at })
 }
 

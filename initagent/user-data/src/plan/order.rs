@@ -487,7 +487,7 @@ fn file(path: &str, text: String, mode: u32) -> File {
     File {
         path: path.to_owned(),
         content: Content::Inline(Secret::new(text.into_bytes())),
-        mode,
+        mode: Some(mode),
         owner: Owner { user: Some(Account::Id(0)), group: Some(Account::Id(0)) },
         existing: Existing::Replace,
     }

@@ -157,6 +157,9 @@ fn until(runtime: bool) -> &'static str {
     if runtime { ", until the next boot" } else { "" }
 }
 
+/// What a file gets that is not there yet; one that is there keeps its own.
+const NEW_FILE: u32 = 0o644;
+
 fn rights(mode: u32, owner: &Owner) -> String {
     format!("{mode:04o} {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref()))
 }
@@ -179,7 +182,7 @@ fn file_line(file: &File) -> String {
         Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
         Content::Inline(content) => bytes(content.reveal().len()),
     };
-    format!("{verb} {} {}, {what}", file.path, rights(file.mode, &file.owner))
+    format!("{verb} {} {}, {what}", file.path, rights(file.mode.unwrap_or(NEW_FILE), &file.owner))
 }
 
 fn group_line(group: &super::step::Group) -> String {
