@@ -14,8 +14,9 @@ use std::collections::HashSet;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::plan::Plan;
 use crate::plan::step::{Account, Content, Directory, Link, Step, Verb};
+use crate::plan::{Plan, Planned};
+use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify};
 use units::Part;
 
@@ -87,6 +88,10 @@ const UNIT_FOLDERS: [&str; 9] = [
     "/run/systemd/transient",
 ];
 
+/// How long ssh may wait for a unit that does not say how long it takes: systemd's own limit for services
+/// of other types, which is long enough for what is done once in a boot.
+const BOUND_SECONDS: u32 = 90;
+
 /// What the machine can't do without; neither it nor what it lies in may be replaced or closed.
 const NEEDED: [&str; 4] =
     ["/etc/ssh/sshd_config.d", "/etc/systemd/system", "/home/core/.ssh", "/run/systemd/system"];
@@ -110,9 +115,12 @@ impl Objection {
 /// costs the item that it belongs to; a drop-in costs itself.
 pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
+    let bounded = bound_units(plan, found);
     let homes = mounts::homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
-        let objection = objection(&planned.step).or_else(|| mounts::over_homes(&planned.step, &homes));
+        let is_bounded = matches!(&planned.step, Step::WriteUnit { name, .. } if bounded.contains(name));
+        let objection = objection(&planned.step).filter(|_| !is_bounded);
+        let objection = objection.or_else(|| mounts::over_homes(&planned.step, &homes));
         let (Some(objection), Some(at)) = (objection, planned.origin.at) else { continue };
         let is_first = !items.contains(&(at, planned.origin.key.clone()));
         alone.insert(index);
@@ -131,6 +139,45 @@ pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
             planned.origin.at.is_some_and(|at| items.contains(&(at, planned.origin.key.clone())));
         !is_of_item && !alone.contains(&(index - 1))
     });
+}
+
+/// Bounds the units that the way in would wait for without an end, by a drop-in beside each.
+///
+/// Files that worked on CoreOS have many such: a oneshot before `network.target`, say. Nobody waits for
+/// them longer than the drop-in says, so that they need not be refused.
+fn bound_units(plan: &mut Plan, found: &mut Diagnostics) -> HashSet<String> {
+    let mut bounded = HashSet::new();
+    let mut steps = Vec::with_capacity(plan.steps.len());
+    for planned in std::mem::take(&mut plan.steps) {
+        let bound = match &planned.step {
+            Step::WriteUnit { name, content, runtime } if units::lacks_bound(name, content.reveal()) => {
+                bounded.insert(name.clone());
+                Some(bound_of(name, *runtime))
+            }
+            _ => None,
+        };
+        let bound = bound.map(|step| Planned { step, ..planned.clone() });
+        if let (Some(_), Some(at), Step::WriteUnit { name, .. }) = (&bound, planned.origin.at, &planned.step)
+        {
+            let message = format!(
+                "`TimeoutStartSec={BOUND_SECONDS}` is added to {name}: ssh waits for it, so it must end"
+            );
+            found.push(Diagnostic::note(Code::Translated, at, message).key(planned.origin.key.clone()));
+        }
+        steps.push(planned);
+        steps.extend(bound);
+    }
+    plan.steps = steps;
+    bounded
+}
+
+fn bound_of(unit: &str, runtime: bool) -> Step {
+    Step::WriteDropIn {
+        unit: unit.to_owned(),
+        name: "10-catamaran-bound.conf".to_owned(),
+        content: Secret::new(format!("[Service]\nTimeoutStartSec={BOUND_SECONDS}\n")),
+        runtime,
+    }
 }
 
 /// Why a step may not be carried out.
@@ -329,7 +376,6 @@ mod tests {
     use super::*;
     use crate::plan::step::Owner;
     use crate::plan::{Origin, Stage};
-    use crate::secret::Secret;
 
     #[test]
     fn the_accounts_and_the_image_are_protected() {

@@ -432,3 +432,27 @@ fn a_closed_environment_stays_closed() {
     assert!(bench.read("/etc/coreos/update.conf").contains("GROUP=beta"));
     assert_eq!(bench.mode("/etc/coreos/update.conf"), 0o600);
 }
+
+#[test]
+fn hosts_follow_the_name_that_the_machine_has() {
+    let bench = Bench::new();
+    let kernel = bench.machine.root.path("/proc/sys/kernel/hostname");
+    fs::create_dir_all(kernel.parent().unwrap()).unwrap();
+    fs::write(kernel, "ship.example.org\n").unwrap();
+
+    bench.apply("#cloud-config\nmanage_etc_hosts: true\n");
+
+    assert!(bench.read("/etc/hosts").starts_with("127.0.1.1 ship.example.org ship\n"));
+}
+
+#[test]
+fn the_final_message_says_when() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.machine.root.path("/dev")).unwrap();
+    fs::write(bench.machine.root.path("/dev/console"), "").unwrap();
+
+    bench.apply("#cloud-config\nfinal_message: up at $timestamp\n");
+
+    assert!(bench.called("date --rfc-email"), "{:?}", bench.calls());
+    assert!(!bench.read("/dev/console").contains("$timestamp"));
+}

@@ -174,11 +174,10 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
             found.push(Diagnostic::note(Code::NoEffect, node.at, message).key(path));
             Vec::new()
         }
-        Value::Sequence(items) => items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| user(item, format!("{path}[{index}]"), found))
-            .collect(),
+        Value::Sequence(items) => {
+            let items = items.iter().enumerate();
+            items.flat_map(|(index, item)| listed(item, format!("{path}[{index}]"), found)).collect()
+        }
         Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
@@ -206,10 +205,39 @@ fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<At<String>> {
     names.map(|name| At { value: name.to_owned(), at: text.at }).collect()
 }
 
-/// `users: {name: {…}}`.
+/// An item of the list in one of the shapes that cloud-init takes: besides one user, a text or a list of
+/// several names, or `name: {…}` where the name was not put behind `name:`.
+fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<At<Person>> {
+    match &item.value {
+        Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
+        Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
+            .into_iter()
+            .filter_map(|name| person_of(name.value, name.at, &path, found))
+            .collect(),
+        Value::Mapping(entries) => match &entries[..] {
+            [only] if is_named(only) => named_user(only, path, found).into_iter().collect(),
+            _ => user(item, path, found).into_iter().collect(),
+        },
+        _ => user(item, path, found).into_iter().collect(),
+    }
+}
+
+/// Whether the one key of a mapping is a name and no option.
+fn is_named(entry: &Entry) -> bool {
+    let is_option = USER_KEYS.iter().any(|key| key.name == entry.key.replace('-', "_"));
+    !is_option && (entry.value.is_null() || matches!(entry.value.value, Value::Mapping(_)))
+}
+
+/// `users: {name: {…}}`; also with nothing, or with a boolean, which says whether the user is wanted.
 fn named_user(entry: &Entry, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
-    if entry.value.is_null() {
-        return person_of(entry.key.clone(), entry.key_at, &path, found);
+    let wanted = match &entry.value.value {
+        Value::Scalar(scalar) if !entry.value.is_null() => scalar.as_bool(),
+        _ => entry.value.is_null().then_some(true),
+    };
+    match wanted {
+        Some(true) => return person_of(entry.key.clone(), entry.key_at, &path, found),
+        Some(false) => return None,
+        None => {}
     }
     let fields = Fields::open(&entry.value, USER_KEYS, path, found)?;
     person(fields, Some(At { value: entry.key.clone(), at: entry.key_at }), found)
@@ -238,7 +266,12 @@ fn person_of(name: String, at: Mark, path: &str, found: &mut Diagnostics) -> Opt
 }
 
 fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnostics) -> Option<At<Person>> {
-    let Some(name) = fields.text("name", found).or(key) else {
+    // Options of `default` are the image's own user's.
+    let own = |name: At<String>| match name.value.as_str() {
+        "default" => name.map(|_| super::DEFAULT_USER.to_owned()),
+        _ => name,
+    };
+    let Some(name) = fields.text("name", found).or(key).map(own) else {
         let at = fields.at();
         fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this user has no `name`"), found);
         return None;

@@ -308,6 +308,12 @@ impl<'n> Fields<'n> {
 fn elsewhere(path: &str, name: &str) -> Option<String> {
     let knows = |table: &[Key]| table.iter().any(|key| key.name == name);
     match path {
+        "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
+            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
+        }
+        "" if matches!(name, "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels") => {
+            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
+        }
         "" if knows(super::services::COREOS_KEYS) => {
             Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
         }

@@ -245,6 +245,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> {
     let text = fields.text("permissions", found)?;
     if let Some(mode) = mode(text.value.trim()) {
+        doubt(mode, &text, fields, found);
         return Some(mode);
     }
     let decimal =
@@ -262,6 +263,28 @@ fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> 
     };
     fields.refuse("permissions", diagnostic, found);
     None
+}
+
+/// A mode by which others may do what its owner may not is hardly meant: `420` is what programs make of
+/// `0644` that write YAML without its octal numbers, and cloud-init reads it so; CoreOS reads 0420.
+fn doubt(mode: u32, text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
+    let is_usual = |mode: u32| {
+        let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        group & !owner == 0 && others & !owner == 0
+    };
+    let written = text.value.trim();
+    if is_usual(mode) || written.starts_with('0') {
+        return;
+    }
+    let message = format!(
+        "`permissions` of {written} is read as octal {mode:04o}, by which others may do what the owner may not"
+    );
+    let diagnostic = Diagnostic::warning(Code::BadValue, text.at, message).key(fields.child("permissions"));
+    let decimal = written.parse::<u32>().ok().filter(|decimal| *decimal <= 0o7777 && is_usual(*decimal));
+    found.push(match decimal {
+        Some(decimal) => diagnostic.help(format!("if a program lost the octal, write \"{decimal:04o}\"")),
+        None => diagnostic,
+    });
 }
 
 /// Reads a mode.

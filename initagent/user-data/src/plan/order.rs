@@ -68,17 +68,19 @@ pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
 
 fn identity(plan: &mut Plan, config: &Config, facts: &Facts) {
     let identity = &config.identity;
-    let Some(names) = identity.names(facts.hostname.as_deref()) else { return };
+    let names = identity.names(facts.hostname.as_deref());
     let origin = match identity.hostname.as_ref().or(identity.fqdn.as_ref()) {
         Some(name) => Origin::written(name.at, if identity.hostname.is_some() { "hostname" } else { "fqdn" }),
         None => Origin::from("platform"),
     };
-    if !identity.preserve {
+    if let Some(names) = names.as_ref().filter(|_| !identity.preserve) {
         plan.once(Stage::Identity, origin, Step::SetHostname(names.hostname.clone()));
     }
     if let Some(style) = &identity.hosts {
-        let short = names.hostname.split('.').next().unwrap_or_default().to_owned();
-        let step = Step::SetHosts { fqdn: names.fqdn, hostname: short, style: style.value };
+        // Without a name in the document or from the platform, it is the one that the machine has.
+        let short = names.as_ref().and_then(|names| names.hostname.split('.').next()).map(str::to_owned);
+        let fqdn = names.and_then(|names| names.fqdn);
+        let step = Step::SetHosts { fqdn, hostname: short, style: style.value };
         plan.every_boot(Stage::Identity, Origin::written(style.at, "manage_etc_hosts"), step);
     }
 }

@@ -96,8 +96,8 @@ pub enum Step {
     SetHosts {
         /// The fully qualified name, if any.
         fqdn: Option<String>,
-        /// The short name.
-        hostname: String,
+        /// The short name; the machine's own if `None`.
+        hostname: Option<String>,
         /// What else the file says.
         style: HostsStyle,
     },

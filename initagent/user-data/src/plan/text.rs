@@ -88,7 +88,9 @@ pub fn describe(step: &Step) -> String {
             Some(seconds) => format!("run script {} and wait up to {seconds} s", script.name),
             None => format!("run script {} in the background", script.name),
         },
-        Step::SetHosts { fqdn, hostname, style } => hosts_line(fqdn.as_deref(), hostname, *style),
+        Step::SetHosts { fqdn, hostname, style } => {
+            hosts_line(fqdn.as_deref(), hostname.as_deref().unwrap_or("the machine's name"), *style)
+        }
         Step::SetHostname(name) => format!("set host name {name}"),
         Step::SetPassword { user, password, expire } => {
             let ending = if *expire { ", to be changed at the next login" } else { "" };

@@ -230,6 +230,19 @@ pub(super) fn flaw(name: &str, part: Part<'_>, content: &str) -> Option<Objectio
     }
 }
 
+/// Whether a unit is refused only because it does not say when it ends. One that says "never" means it.
+pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
+    let text = UnitText::new(content);
+    let is_silent = text.last("TimeoutStartSec").or_else(|| text.last("TimeoutSec")).is_none();
+    let is_flawed = || {
+        is_way_in(name)
+            || stopped(name, &text).is_some()
+            || circle(name, &text).is_some()
+            || taken_over(name, &text).is_some()
+    };
+    name.ends_with(".service") && is_silent && held_up(name, Part::Whole, &text).is_some() && !is_flawed()
+}
+
 /// Of one that the way in gives way to.
 fn stopped(name: &str, text: &UnitText) -> Option<Objection> {
     let is_needed = |other: &&str| is_way_in(other) || mounts::gone(other).is_some();

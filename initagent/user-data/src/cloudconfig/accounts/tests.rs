@@ -122,3 +122,25 @@ fn numbers_and_letters_are_booleans_too() {
     assert_eq!(config.access.password_login.map(|flag| flag.value), Some(true));
     assert_eq!(found.list(), []);
 }
+
+#[test]
+fn users_are_read_in_every_shape_that_people_write() {
+    for (text, names) in [
+        ("users: ana,ben", vec!["ana", "ben"]),
+        ("users: [default, 'ana, ben']", vec!["ana", "ben"]),
+        ("users: [[ana, ben], cy]", vec!["ana", "ben", "cy"]),
+        ("users: [ana: , ben: {uid: 2000}]", vec!["ana", "ben"]),
+        ("users: {ana: true, ben: false, cy: }", vec!["ana", "cy"]),
+        ("users: {default: {gecos: Owner}, ana: {uid: 2000}}", vec!["ana", "core"]),
+        ("users: [{name: default, gecos: Owner}]", vec!["core"]),
+        ("users: [null, default]", vec![]),
+    ] {
+        let (config, found) = config(text);
+
+        let mut made: Vec<&str> =
+            config.accounts.people.iter().map(|person| person.value.user.name.as_str()).collect();
+        made.sort_unstable();
+        assert_eq!(made, names, "{text}");
+        assert_eq!(found.list(), [], "{text}");
+    }
+}
