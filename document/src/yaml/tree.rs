@@ -108,11 +108,13 @@ impl Node {
 
 impl Scalar {
     /// The boolean it spells, as YAML 1.1 and every cloud-config reader so far understands it.
+    ///
+    /// YAML 1.1 has `y` and `n` too, and cloud-init's own reader takes 1 and 0: generators write them.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self.text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some(true),
-            "false" | "no" | "off" => Some(false),
+            "true" | "yes" | "on" | "y" | "1" => Some(true),
+            "false" | "no" | "off" | "n" | "0" => Some(false),
             _ => None,
         }
     }

@@ -148,7 +148,7 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         Step::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
         Step::RunScript(script) => scripts::run(script, host),
         Step::SetHosts { fqdn, hostname, style } => {
-            settings::set_hosts(fqdn.as_deref(), hostname, *style, host)
+            settings::set_hosts(fqdn.as_deref(), hostname.as_deref(), *style, host)
         }
         Step::SetHostname(name) => settings::set_hostname(name, host),
         Step::SetTimezone(zone) => settings::set_timezone(zone, host),

@@ -4,7 +4,7 @@
 //! reader sees the old file or the new one; a file that is already as it should be is not touched.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -80,6 +80,13 @@ fn write_as(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> Res
     let replaced = replace(path, content, rights, on_disk);
     replaced.map_err(|source| StepError::Write { path: path.to_owned(), source })?;
     Ok(Change::Made)
+}
+
+/// Owner and mode of a regular file that is there, without set-user-ID and set-group-ID: what is written
+/// into it is another program, which was not given them.
+pub(crate) fn existing_rights(path: &Path) -> Option<Rights> {
+    let meta = fs::symlink_metadata(path).ok().filter(Metadata::is_file)?;
+    Some(Rights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o1777 })
 }
 
 fn is_already(path: &Path, content: &[u8], rights: Rights) -> bool {

@@ -20,3 +20,4 @@ pub mod secret;
 pub mod ssh_key;
 pub mod systemd;
 pub mod tokens;
+pub mod unread;

@@ -75,8 +75,12 @@ fn first_line(text: &[u8]) -> &[u8] {
     line[..line.len().min(PEEK)].trim_ascii_end()
 }
 
+/// As cloud-init does, without regard to case and to a colon behind the word: people have files with
+/// `#Cloud-Config` and `#cloud-config:`. A no-break space, which editors and web pages leave, is a space.
 fn by_first_line(line: &[u8]) -> Kind {
-    let word = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xa0 | 0xc2 | 0xe2 | 0xef);
+    let word = line.split(is_space).next().unwrap_or_default().to_ascii_lowercase();
+    let word = word.strip_suffix(b":").unwrap_or(&word);
     match word {
         b"#cloud-boothook" => Kind::Boothook,
         b"#cloud-config" => Kind::CloudConfig,
@@ -134,6 +138,12 @@ mod tests {
             ("\u{feff}#cloud-config\r\na: b", Kind::CloudConfig),
             ("#cloud-config # a comment", Kind::CloudConfig),
             ("#cloud-config-archive\n", Kind::CloudConfigArchive),
+            ("#Cloud-Config\nhostname: a", Kind::CloudConfig),
+            ("#CLOUD-CONFIG:\nhostname: a", Kind::CloudConfig),
+            ("#cloud-config\u{a0}\nhostname: a", Kind::CloudConfig),
+            ("#cloud-config\u{200b}\r\nhostname: a", Kind::CloudConfig),
+            ("#cloud-config-archive:\n", Kind::CloudConfigArchive),
+            ("#Include: \nhttp://x", Kind::Include),
             ("#cloud-configuration\n", Kind::Unknown),
             ("#!/bin/bash\n", Kind::Script),
             ("#include-once\nhttp://x", Kind::Include),

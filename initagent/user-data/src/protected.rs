@@ -5,6 +5,8 @@
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
 
+pub mod mounts;
+mod settings;
 mod units;
 
 use std::collections::HashSet;
@@ -12,13 +14,14 @@ use std::collections::HashSet;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::plan::Plan;
 use crate::plan::step::{Account, Content, Directory, Link, Step, Verb};
+use crate::plan::{Plan, Planned};
+use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify};
 use units::Part;
 
 /// A path that no document may write, and which key does what its author wants.
-const PATHS: [(&str, &str); 23] = [
+const PATHS: [(&str, &str); 25] = [
     ("/etc/passwd", "use `users`"),
     ("/etc/shadow", "use `users` or `chpasswd`"),
     ("/etc/group", "use `groups`"),
@@ -30,6 +33,9 @@ const PATHS: [(&str, &str); 23] = [
     ("/etc/nologin", "with it nobody logs in"),
     ("/run/nologin", "with it nobody logs in"),
     ("/etc/ssh/sshd_not_to_be_run", "with it sshd does not start"),
+    ("/etc/ssh/sshrc", SSH_SCRIPT),
+    // Each shell of a login reads it, and Debian's bash also that of a command over ssh.
+    ("/etc/bash.bashrc", "each login runs it; put a file into /etc/profile.d"),
     ("/etc/default/ssh", "sshd's settings belong into /etc/ssh/sshd_config.d"),
     ("/etc/sudoers", "put a file into /etc/sudoers.d"),
     ("/etc/sudoers.d/core", "by it `core` becomes root; use another name in /etc/sudoers.d"),
@@ -61,6 +67,8 @@ const TREES: [(&str, &str); 13] = [
     ("/var/lib/catamaran", "it is the agent's own"),
 ];
 
+/// sshd runs it at each login and waits for it, before there is a shell to mend it by.
+const SSH_SCRIPT: &str = "each login by ssh waits for it; put a file into /etc/profile.d";
 const READ_ONLY: &str = "it is part of the verified, read-only image; use /etc, /opt or /var";
 
 /// The directories of the root that can be written, or that other file systems are mounted on.
@@ -79,6 +87,10 @@ const UNIT_FOLDERS: [&str; 9] = [
     "/run/systemd/system.control",
     "/run/systemd/transient",
 ];
+
+/// How long ssh may wait for a unit that does not say how long it takes: systemd's own limit for services
+/// of other types, which is long enough for what is done once in a boot.
+const BOUND_SECONDS: u32 = 90;
 
 /// What the machine can't do without; neither it nor what it lies in may be replaced or closed.
 const NEEDED: [&str; 4] =
@@ -103,8 +115,13 @@ impl Objection {
 /// costs the item that it belongs to; a drop-in costs itself.
 pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
+    let bounded = bound_units(plan, found);
+    let homes = mounts::homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
-        let (Some(objection), Some(at)) = (objection(&planned.step), planned.origin.at) else { continue };
+        let is_bounded = matches!(&planned.step, Step::WriteUnit { name, .. } if bounded.contains(name));
+        let objection = objection(&planned.step).filter(|_| !is_bounded);
+        let objection = objection.or_else(|| mounts::over_homes(&planned.step, &homes));
+        let (Some(objection), Some(at)) = (objection, planned.origin.at) else { continue };
         let is_first = !items.contains(&(at, planned.origin.key.clone()));
         alone.insert(index);
         if !matches!(planned.step, Step::WriteDropIn { .. }) {
@@ -124,25 +141,66 @@ pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
     });
 }
 
+/// Bounds the units that the way in would wait for without an end, by a drop-in beside each.
+///
+/// Files that worked on CoreOS have many such: a oneshot before `network.target`, say. Nobody waits for
+/// them longer than the drop-in says, so that they need not be refused.
+fn bound_units(plan: &mut Plan, found: &mut Diagnostics) -> HashSet<String> {
+    let mut bounded = HashSet::new();
+    let mut steps = Vec::with_capacity(plan.steps.len());
+    for planned in std::mem::take(&mut plan.steps) {
+        let bound = match &planned.step {
+            Step::WriteUnit { name, content, runtime } if units::lacks_bound(name, content.reveal()) => {
+                bounded.insert(name.clone());
+                Some(bound_of(name, *runtime))
+            }
+            _ => None,
+        };
+        let bound = bound.map(|step| Planned { step, ..planned.clone() });
+        if let (Some(_), Some(at), Step::WriteUnit { name, .. }) = (&bound, planned.origin.at, &planned.step)
+        {
+            let message = format!(
+                "`TimeoutStartSec={BOUND_SECONDS}` is added to {name}: ssh waits for it, so it must end"
+            );
+            found.push(Diagnostic::note(Code::Translated, at, message).key(planned.origin.key.clone()));
+        }
+        steps.push(planned);
+        steps.extend(bound);
+    }
+    plan.steps = steps;
+    bounded
+}
+
+fn bound_of(unit: &str, runtime: bool) -> Step {
+    Step::WriteDropIn {
+        unit: unit.to_owned(),
+        name: "10-catamaran-bound.conf".to_owned(),
+        content: Secret::new(format!("[Service]\nTimeoutStartSec={BOUND_SECONDS}\n")),
+        runtime,
+    }
+}
+
 /// Why a step may not be carried out.
 #[must_use]
 pub fn objection(step: &Step) -> Option<Objection> {
     match step {
+        Step::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
         Step::CommandUnit { name, verb: Verb::Stop }
         | Step::EnableUnit { name, enable: false, .. }
-        | Step::MaskUnit { name, mask: true, .. } => units::hidden(name),
+        | Step::MaskUnit { name, mask: true, .. } => units::hidden(name).or_else(|| mounts::gone(name)),
         Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => units::started(name),
         Step::MakeDirectory(directory) => at(&directory.path).or_else(|| closed(directory)),
         Step::MakeLink(link) => at(&link.path).or_else(|| instead_of(&link.path)).or_else(|| hides(link)),
         Step::WriteDropIn { unit, name, content, .. } => {
-            units::flaw(unit, Part::DropIn(name), content.reveal())
+            unit_text(unit, Part::DropIn(name), content.reveal())
         }
+        Step::MakeSwap { path, .. } => mounts::place(path),
         Step::WriteFile(file) => match &file.content {
             Content::Fetched(_) => at(&file.path).or_else(|| instead_of(&file.path)),
             Content::Inline(bytes) => self::file(&file.path, bytes.reveal()),
         },
         Step::WriteUnit { name, content, .. } if matches!(classify(name), Ok(UnitClass::System)) => {
-            units::replaced(name).or_else(|| units::flaw(name, Part::Whole, content.reveal()))
+            replaced(name).or_else(|| unit_text(name, Part::Whole, content.reveal()))
         }
         _ => None,
     }
@@ -152,10 +210,27 @@ pub fn objection(step: &Step) -> Option<Objection> {
 #[must_use]
 pub fn file(path: &str, content: &[u8]) -> Option<Objection> {
     let text = || String::from_utf8_lossy(content);
-    at(path).or_else(|| instead_of(path)).or_else(|| match place_of_unit(path)? {
-        UnitPlace::DropIn { unit, name } => units::flaw(unit, Part::DropIn(name), &text()),
-        UnitPlace::Unit(name) => units::flaw(name, Part::Whole, &text()),
+    let is_unit = || match place_of_unit(path)? {
+        UnitPlace::DropIn { unit, name } => unit_text(unit, Part::DropIn(name), &text()),
+        UnitPlace::Unit(name) => unit_text(name, Part::Whole, &text()),
         UnitPlace::Tie { .. } => None,
+    };
+    at(path).or_else(|| instead_of(path)).or_else(is_unit).or_else(|| settings::flaw(path, &text()))
+}
+
+/// Why a unit may not be replaced by anything: people get in by it, or it would hide what they do.
+fn replaced(name: &str) -> Option<Objection> {
+    mounts::unit(name).or_else(|| units::replaced(name))
+}
+
+/// Why a unit or a drop-in may not say this.
+fn unit_text(name: &str, part: Part<'_>, content: &str) -> Option<Objection> {
+    units::flaw(name, part, content).or_else(|| {
+        let places = units::mounted(name, content);
+        mounts::text(places.iter().map(String::as_str)).or_else(|| {
+            let is_changed = matches!(part, Part::DropIn(_)) && units::changes_mount(content);
+            mounts::unit(name).filter(|_| is_changed)
+        })
     })
 }
 
@@ -165,7 +240,7 @@ pub fn at(path: &str) -> Option<Objection> {
     let objection = |instead| Objection::new(format!("{path} can't be written"), instead);
     self::path(path).map(objection).or_else(|| match place_of_unit(path)? {
         UnitPlace::Tie { to, kind, name } => units::tied(to, kind, name),
-        UnitPlace::Unit(name) => units::replaced(name),
+        UnitPlace::Unit(name) => replaced(name),
         UnitPlace::DropIn { .. } => None,
     })
 }
@@ -186,6 +261,10 @@ fn closed(directory: &Directory) -> Option<Objection> {
         true if !keeps_open(directory) => {
             Some(Objection::new(format!("{path} can't get other rights"), needs))
         }
+        false if directory.overwrite && holds_keys(path) => Some(Objection::new(
+            format!("{path} can't be emptied"),
+            "there are keys in it by which somebody gets in; name the directories below it",
+        )),
         false if is_home(path) && directory.mode & 0o022 != 0 => Some(Objection::new(
             format!("{path} can't be writable by others"),
             "sshd ignores the keys in such a home; use mode 493, which is 0755",
@@ -208,6 +287,11 @@ fn keeps_open(directory: &Directory) -> bool {
     is_roots || is_cores
 }
 
+/// Whether a home or its keys would go with what is in this directory.
+fn holds_keys(path: &str) -> bool {
+    is_home(path) || path == "/root" || path.ends_with("/.ssh")
+}
+
 fn is_home(path: &str) -> bool {
     path.strip_prefix("/home/").is_some_and(|name| !name.contains('/'))
 }
@@ -227,6 +311,9 @@ fn hides(link: &Link) -> Option<Objection> {
         let message = format!("{} can't be a link: people get in by {victim}", link.path);
         Some(Objection::new(message, "write the drop-in itself as a file"))
     };
+    if let Some(objection) = settings::linked(&link.path, &link.target) {
+        return Some(objection);
+    }
     match place_of_unit(&link.path)? {
         UnitPlace::DropIn { unit, .. } => followed(unit),
         UnitPlace::Unit(name) => followed(name.strip_suffix(".d")?),
@@ -272,7 +359,8 @@ pub fn path(path: &str) -> Option<&'static str> {
     });
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let elsewhere = (!WRITABLE.contains(&first)).then_some(NOT_WRITABLE);
-    file.or(tree).map(|(_, instead)| *instead).or(elsewhere)
+    let script = path.ends_with("/.ssh/rc").then_some(SSH_SCRIPT);
+    file.or(tree).map(|(_, instead)| *instead).or(script).or(elsewhere)
 }
 
 /// Whether a file takes part in letting people in, so that it is checked after it was written.
@@ -288,7 +376,6 @@ mod tests {
     use super::*;
     use crate::plan::step::Owner;
     use crate::plan::{Origin, Stage};
-    use crate::secret::Secret;
 
     #[test]
     fn the_accounts_and_the_image_are_protected() {

@@ -4,7 +4,7 @@
 //! unpack: containers were opened before. Invariant: a part that can't be read never costs another
 //! part anything.
 
-use crate::cloudconfig::merge::{self, How};
+use crate::cloudconfig::merge::{self, parts};
 use crate::cloudconfig::{self, Config};
 use crate::ignition;
 use crate::network;
@@ -16,12 +16,16 @@ use crate::protected;
 use crate::room::Room;
 use crate::secret::Secret;
 use crate::tokens;
+use crate::unread;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark, Sources};
-use document::yaml::{Node, Value};
+use document::yaml::{self, Node, Value};
 
 /// Of documents and scripts; Ignition carries the contents of files and has its own bound.
 const MOST_BYTES: usize = 4 << 20;
+
+/// How far it is looked what a text without a first line may be.
+const LINES_LOOKED_AT: usize = 1000;
 
 /// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
 const UTF_16: &str = "\u{fffd}\u{fffd}";
@@ -68,7 +72,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
         read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
     let document = match (user.document, vendor.document) {
-        (Some(user), Some(vendor)) => Some(merge::merge(user, vendor, How::BELOW)),
+        (Some(user), Some(vendor)) => Some(merge::below(user, vendor)),
         (user, vendor) => user.or(vendor),
     };
     let config =
@@ -79,6 +83,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     reading.plan.append(vendor.plan);
     reading.plan.append(user.plan);
     order::guard(&mut reading.plan);
+    unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
         let text = String::from_utf8_lossy(&part.content);
         let number = reading.sources.add_at(&part.name, text, part.first_line);
@@ -165,12 +170,11 @@ fn add_document(
 ) {
     let Some(node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
     let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
-    let how = merge::how(&node, found)
-        .or_else(|| merge::how_from_header(&header?, found))
-        .unwrap_or(How::USER_DATA);
-    side.document = Some(match side.document.take() {
-        Some(earlier) => merge::merge(earlier, node, how),
-        None => node,
+    let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
+    side.document = Some(match (side.document.take(), how) {
+        (Some(earlier), Some(how)) => merge::merge(earlier, node, how, found),
+        (Some(earlier), None) => parts::add_up(earlier, node, found),
+        (None, _) => node,
     });
 }
 
@@ -178,7 +182,7 @@ fn add_document(
 fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics) {
     let Some(node) = cloudconfig::salvaged(text, number, found) else { return };
     side.document = Some(match side.document.take() {
-        Some(earlier) => merge::merge(earlier, node, How::USER_DATA),
+        Some(earlier) => parts::add_up(earlier, node, found),
         None => node,
     });
 }
@@ -216,10 +220,16 @@ fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
         Kind::CloudConfigJsonPatch => {
             refused("JSON patches are not applied here", "use several parts and `merge_how`")
         }
-        _ if text.starts_with("variant:") => {
+        _ if is_butane(text) => {
             Diagnostic::error(Code::UnknownFormat, at, "this is Butane's input, not what it makes")
                 .help("run `butane` on it and hand over the JSON")
         }
+        _ if is_container_linux(text) => Diagnostic::error(
+            Code::UnknownFormat,
+            at,
+            "this is a Container Linux Config, which a program must translate",
+        )
+        .help("make a Butane config of it, run `butane` on that, and hand over the JSON"),
         _ if text.starts_with(UTF_16) => {
             Diagnostic::error(Code::UnknownFormat, at, "this is UTF-16, or no text at all")
                 .help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
@@ -235,9 +245,34 @@ fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
     }
 }
 
+/// Butane's configs say `variant`, wherever at the top level.
+fn is_butane(text: &str) -> bool {
+    top_level_names(text).iter().any(|name| name == "variant")
+}
+
+/// Their predecessor has Ignition's sections and nothing that a cloud-config has.
+fn is_container_linux(text: &str) -> bool {
+    let names = top_level_names(text);
+    let has = |sections: &[&str]| names.iter().any(|name| sections.contains(&name.as_str()));
+    has(&["networkd", "passwd", "storage", "systemd"])
+        && !has(&["hostname", "users", "write_files", "runcmd", "coreos"])
+}
+
+/// The names of a text's top level, as far as they begin lines; of JSON, those that the parser finds.
+fn top_level_names(text: &str) -> Vec<String> {
+    if text.trim_start().starts_with('{') {
+        return match yaml::parse(text, 0, &mut Diagnostics::default()).map(|node| node.value) {
+            Some(Value::Mapping(entries)) => entries.into_iter().map(|entry| entry.key).collect(),
+            _ => Vec::new(),
+        };
+    }
+    let lines = text.lines().take(LINES_LOOKED_AT).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, _)| name.replace('-', "_")).collect()
+}
+
 fn looks_like_config(text: &str) -> bool {
     let keys = cloudconfig::top_level();
-    text.lines().take(1000).any(|line| {
+    text.lines().take(LINES_LOOKED_AT).any(|line| {
         let name = line.split(':').next().unwrap_or_default().replace('-', "_");
         line.contains(':') && keys.iter().any(|key| key.name == name)
     })

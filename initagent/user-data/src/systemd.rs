@@ -90,6 +90,30 @@ pub fn mount_unit(path: &str) -> String {
     name + ".mount"
 }
 
+/// Where a `.mount` or `.automount` unit mounts, which its name says; `None` for other units.
+#[must_use]
+pub fn mount_path(unit: &str) -> Option<String> {
+    let stem = unit.strip_suffix(".mount").or_else(|| unit.strip_suffix(".automount"))?;
+    if stem == "-" {
+        return Some("/".to_owned());
+    }
+    Some(format!("/{}", unquoted(&stem.replace('-', "/"))))
+}
+
+/// A name or value without systemd's `\xNN`.
+#[must_use]
+pub fn unquoted(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let digits = rest.strip_prefix(b"\\x").and_then(|hex| hex.get(..2));
+        let byte = digits.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        rest = if byte.is_some() { &rest[4..] } else { tail };
+        bytes.push(byte.unwrap_or(*first));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +139,10 @@ mod tests {
         assert_eq!(mount_unit("/"), "-.mount");
         assert_eq!(mount_unit("/var/lib/docker/"), "var-lib-docker.mount");
         assert_eq!(mount_unit("/mnt/a-b"), "mnt-a\\x2db.mount");
+        for place in ["/", "/var/lib/docker", "/mnt/a-b", "/home/core/.ssh", "/.hidden", "/srv/\u{e4} b"] {
+            assert_eq!(mount_path(&mount_unit(place)).as_deref(), Some(place));
+        }
+        assert_eq!(mount_path("home-core.automount").as_deref(), Some("/home/core"));
+        assert_eq!(mount_path("home.service"), None);
     }
 }

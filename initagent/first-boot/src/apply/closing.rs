@@ -20,11 +20,19 @@ pub(crate) fn show_message(text: &str, host: &Host<'_>) -> Result<Change, StepEr
     let uptime = fs::read_to_string(host.root.path("/proc/uptime")).unwrap_or_default();
     let uptime = uptime.split(' ').next().unwrap_or_default().to_owned();
     let mut shown = text.to_owned();
+    // As mail has it, which is cloud-init's way; a message without it costs no program.
+    let asks = shown.to_ascii_lowercase().contains("$timestamp");
+    let now = if asks {
+        host.programs.run(&Call::new("date", ["--rfc-email"])).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let now = String::from_utf8_lossy(&now).trim().to_owned();
     for (name, value) in [
         ("uptime", uptime.as_str()),
         ("version", env!("CARGO_PKG_VERSION")),
         ("datasource", "catamaran"),
-        ("timestamp", ""),
+        ("timestamp", now.as_str()),
     ] {
         shown =
             shown.replace(&format!("${name}"), value).replace(&format!("${}", name.to_uppercase()), value);

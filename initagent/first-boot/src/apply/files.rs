@@ -15,13 +15,15 @@ use crate::accounts;
 use crate::files::{self, Change, Rights};
 use crate::step_error::StepError;
 
+/// The mode of a file that nobody said one for, as cloud-init and CoreOS have it.
+const NEW_FILE: u32 = 0o644;
 /// A file that is appended to is read first.
 const MOST_APPENDED: u64 = 64 << 20;
 
 /// Writes a file of a document.
 pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&file.path, host);
-    let rights = rights(&file.owner, file.mode, host)?;
+    let rights = file_rights(file, &path, host)?;
     let bytes = content::bytes(&file.content, host)?;
     let bytes = match file.existing {
         Existing::Append => appended(&path, bytes)?,
@@ -36,6 +38,21 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
+}
+
+/// Owner and mode of a file of a document. What it does not say stays as it is on a file that is there:
+/// a secret that is appended to, or replaced, must not become one that all may read.
+fn file_rights(file: &File, path: &Path, host: &Host<'_>) -> Result<Rights, StepError> {
+    let known = files::existing_rights(path);
+    let mode = file.mode.or_else(|| known.map(|known| known.mode)).unwrap_or(NEW_FILE);
+    let given = rights(&file.owner, mode, host)?;
+    let Some(known) = known else { return Ok(given) };
+    let Owner { user, group } = &file.owner;
+    Ok(Rights {
+        uid: if user.is_some() { given.uid } else { known.uid },
+        gid: if group.is_some() { given.gid } else { known.gid },
+        mode,
+    })
 }
 
 /// What a file becomes when something is added to its end, once.
@@ -109,6 +126,13 @@ fn place(path: &str, host: &Host<'_>) -> (PathBuf, String) {
         Some(Path::new(&host.root.real_path(parent)?).join(rest).display().to_string())
     });
     (place, real.unwrap_or_else(|| path.to_owned()))
+}
+
+/// Refuses a mount on a place that links lead to something which people get in by.
+pub(super) fn allow_mount(path: &str, host: &Host<'_>) -> Result<(), StepError> {
+    // The mount point itself may be a link too, which mount(8) follows.
+    let real = host.root.real_path(&host.root.path(path)).unwrap_or_else(|| place(path, host).1);
+    allow(protected::mounts::place(&real), path, &real)
 }
 
 /// What was planned was judged; here is judged what it leads to, and what was fetched or added to.

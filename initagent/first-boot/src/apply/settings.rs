@@ -33,11 +33,21 @@ pub(crate) fn set_hostname(name: &str, host: &Host<'_>) -> Result<Change, StepEr
 /// Puts the machine's names into the hosts file.
 pub(crate) fn set_hosts(
     fqdn: Option<&str>,
-    hostname: &str,
+    hostname: Option<&str>,
     style: HostsStyle,
     host: &Host<'_>,
 ) -> Result<Change, StepError> {
     let path = host.root.path(HOSTS);
+    let own = fs::read_to_string(host.root.path(KERNEL_HOSTNAME)).unwrap_or_default();
+    let (fqdn, hostname) = match hostname {
+        Some(hostname) => (fqdn, hostname),
+        None => {
+            (own.trim().contains('.').then(|| own.trim()), own.trim().split('.').next().unwrap_or_default())
+        }
+    };
+    if hostname.is_empty() {
+        return Err(StepError::Said("this machine has no name that /etc/hosts could hold".to_owned()));
+    }
     let names = fqdn.map_or_else(|| hostname.to_owned(), |fqdn| format!("{fqdn} {hostname}"));
     let own = format!("127.0.1.1 {names}");
     let text = match style {
@@ -80,7 +90,9 @@ pub(crate) fn merge_environment(
         .ok()
         .or_else(|| fs::read_to_string(host.root.path(template?)).ok())
         .unwrap_or_default();
-    files::write(&place, merged(&known, variables).as_bytes(), Rights::PUBLIC)
+    // Its author may have closed it, since proxies have passwords.
+    let rights = files::existing_rights(&place).unwrap_or(Rights::PUBLIC);
+    files::write(&place, merged(&known, variables).as_bytes(), rights)
 }
 
 fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {

@@ -23,6 +23,9 @@ const GIB: u64 = 1 << 30;
 
 /// Adds lines to fstab and starts what they mean.
 pub(crate) fn add_mounts(mounts: &[Mount], host: &Host<'_>) -> Result<Change, StepError> {
+    for mount in mounts.iter().filter(|mount| mount.fields[1].starts_with('/')) {
+        super::files::allow_mount(&mount.fields[1], host)?;
+    }
     let lines: Vec<String> =
         mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
     let change = add_to_fstab(&lines, host)?;

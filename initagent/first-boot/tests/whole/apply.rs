@@ -1,7 +1,7 @@
 //! Documents are applied: what becomes of files, users, units and of what fails.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use first_boot::{Outcome, Verdict};
@@ -359,4 +359,100 @@ fn host_keys_are_made_once() {
     bench.apply("#cloud-config\n{}\n");
 
     assert!(!bench.called("ssh-keygen"));
+}
+
+#[test]
+fn a_file_that_is_there_keeps_what_was_not_given_anew() {
+    if !is_root() {
+        return;
+    }
+    for (keys, mode, owner, text) in [
+        ("content: new", 0o600, (1000, 1000), "new"),
+        ("content: new, append: true", 0o600, (1000, 1000), "old\nnew"),
+        ("content: new, permissions: '0640'", 0o640, (1000, 1000), "new"),
+        ("content: new, owner: root", 0o600, (0, 1000), "new"),
+        ("content: new, owner: 'root:root', permissions: '0644'", 0o644, (0, 0), "new"),
+        ("permissions: '0400'", 0o400, (1000, 1000), ""),
+        ("content: new, permissions: , owner: ''", 0o600, (1000, 1000), "new"),
+    ] {
+        let bench = Bench::new();
+        let path = bench.machine.root.path("/srv/secret");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "old\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&path, Some(1000), Some(1000)).unwrap();
+
+        let outcome = bench.apply(&format!("#cloud-config\nwrite_files: [{{path: /srv/secret, {keys}}}]\n"));
+
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+        assert_eq!(bench.read("/srv/secret"), text, "{keys}");
+        assert_eq!((bench.mode("/srv/secret"), bench.owner("/srv/secret")), (mode, owner), "{keys}");
+    }
+}
+
+#[test]
+fn a_new_file_is_roots_and_the_second_run_changes_nothing() {
+    let bench = Bench::new();
+    let document = "#cloud-config\nwrite_files: [{path: /srv/a, content: x}, {path: /srv/a, content: y, append: true}]\n";
+
+    bench.apply(document);
+    let before = bench.snapshot();
+    bench.apply(document);
+
+    assert_eq!(bench.mode("/srv/a"), 0o644);
+    assert_eq!(
+        bench.snapshot().get(&bench.machine.root.path("/srv/a").display().to_string()),
+        before.get(&bench.machine.root.path("/srv/a").display().to_string())
+    );
+}
+
+#[test]
+fn a_setuid_bit_does_not_go_over_to_another_program() {
+    let bench = Bench::new();
+    let path = bench.machine.root.path("/opt/bin/tool");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
+
+    bench.apply("#cloud-config\nwrite_files: [{path: /opt/bin/tool, content: new}]\n");
+
+    assert_eq!(bench.mode("/opt/bin/tool"), 0o755);
+}
+
+#[test]
+fn a_closed_environment_stays_closed() {
+    let bench = Bench::new();
+    let path = bench.machine.root.path("/etc/coreos/update.conf");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "SERVER=https://site:secret@updates.example\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+
+    bench.apply("#cloud-config\ncoreos: {update: {group: beta}}\n");
+
+    assert!(bench.read("/etc/coreos/update.conf").contains("GROUP=beta"));
+    assert_eq!(bench.mode("/etc/coreos/update.conf"), 0o600);
+}
+
+#[test]
+fn hosts_follow_the_name_that_the_machine_has() {
+    let bench = Bench::new();
+    let kernel = bench.machine.root.path("/proc/sys/kernel/hostname");
+    fs::create_dir_all(kernel.parent().unwrap()).unwrap();
+    fs::write(kernel, "ship.example.org\n").unwrap();
+
+    bench.apply("#cloud-config\nmanage_etc_hosts: true\n");
+
+    assert!(bench.read("/etc/hosts").starts_with("127.0.1.1 ship.example.org ship\n"));
+}
+
+#[test]
+fn the_final_message_says_when() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.machine.root.path("/dev")).unwrap();
+    fs::write(bench.machine.root.path("/dev/console"), "").unwrap();
+
+    bench.apply("#cloud-config\nfinal_message: up at $timestamp\n");
+
+    assert!(bench.called("date --rfc-email"), "{:?}", bench.calls());
+    assert!(!bench.read("/dev/console").contains("$timestamp"));
 }

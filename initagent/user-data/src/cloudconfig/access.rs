@@ -54,6 +54,9 @@ pub const HOST_KEY_KEYS: &[Key] = &[
     refused("dsa_certificate", "sshd no longer knows DSA; give an ed25519 key"),
 ];
 
+/// How to have no password at all.
+pub(crate) const NO_PASSWORD: &str = "leave it out if nobody is to log in by a password";
+
 const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
 
 /// What a document says about getting in.
@@ -95,15 +98,13 @@ impl Access {
             imports: imports(fields, "ssh_import_id", found),
             host_keys: host_keys(fields, found),
             host_keys_at: fields.key_at("ssh_keys"),
-            keep_host_keys: fields.flag("ssh_deletekeys", found).is_some_and(|flag| !flag.value),
+            keep_host_keys: !fields.flag_or_true("ssh_deletekeys", found),
             key_types: key_types(fields, found),
             key_types_at: fields.key_at("ssh_genkeytypes"),
             password_login: password_login(fields, found),
             close_root: fields.flag("disable_root", found),
-            without_platform_keys: fields
-                .flag("allow_public_ssh_keys", found)
-                .is_some_and(|flag| !flag.value),
-            password: fields.text("password", found).map(|text| text.map(password)),
+            without_platform_keys: !fields.flag_or_true("allow_public_ssh_keys", found),
+            password: default_password(fields, found),
             passwords,
             expire,
         }
@@ -184,6 +185,10 @@ fn host_keys(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, S
 
 fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let mut types = Vec::new();
+    if let Some(at) = fields.key_at("ssh_genkeytypes").filter(|_| names_nothing(fields, "ssh_genkeytypes")) {
+        let message = "`ssh_genkeytypes` names no type, so the usual ones are made: sshd needs a host key";
+        found.push(Diagnostic::warning(Code::NoEffect, at, message).key(fields.child("ssh_genkeytypes")));
+    }
     for text in fields.texts("ssh_genkeytypes", found) {
         if KEY_TYPES.contains(&text.value.as_str()) {
             types.push(text.value);
@@ -193,6 +198,35 @@ fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
         }
     }
     types
+}
+
+/// `password`: the default user's.
+fn default_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Password>> {
+    let text = fields.text("password", found)?;
+    if let Err(flaw) = check_plain(&text.value) {
+        let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`password` {flaw}"));
+        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
+        return None;
+    }
+    Some(text.map(password))
+}
+
+/// What a password in plain text must be: chpasswd(8) reads one line a user, and an empty one would let
+/// everybody in at the console.
+pub(crate) fn check_plain(text: &str) -> Result<(), &'static str> {
+    match text {
+        "" => Err("is empty, so it is not set: everybody could log in with it"),
+        _ if text.contains(['\n', '\0']) => Err("must be one line"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a list is there and has nothing in it.
+fn names_nothing(fields: &Fields<'_>, name: &str) -> bool {
+    fields.is_given(name)
+        && fields
+            .node(name)
+            .is_none_or(|node| matches!(&node.value, Value::Sequence(items) if items.is_empty()))
 }
 
 fn password_login(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<bool>> {
@@ -205,7 +239,7 @@ fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<At<(String
     let Some(mut inner) = Fields::open(node, CHPASSWD_KEYS, fields.child("chpasswd"), found) else {
         return (Vec::new(), true);
     };
-    let expire = inner.flag("expire", found).is_none_or(|flag| flag.value);
+    let expire = inner.flag_or_true("expire", found);
     let mut passwords = old_list(&mut inner, found);
     for (index, item) in inner.list("users", found).iter().enumerate() {
         let path = inner.child(&format!("users[{index}]"));
@@ -220,6 +254,12 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
     let kind = fields.choice("type", &["hash", "text", "RANDOM"], found).map_or("hash", |kind| kind.value);
     let value = fields.text("password", found);
     if fields.broken() {
+        return None;
+    }
+    let flaw = value.as_ref().filter(|_| kind == "text").map(|value| (value.at, check_plain(&value.value)));
+    if let Some((at, Err(flaw))) = flaw {
+        let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`password` {flaw}"));
+        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
         return None;
     }
     let password = match (kind, value) {
@@ -258,11 +298,19 @@ fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String,
     for line in
         texts.iter().flat_map(|text| text.value.lines()).map(str::trim).filter(|line| !line.is_empty())
     {
-        if let Some((name, value)) = line.split_once(':') {
-            passwords.push(At { value: (name.to_owned(), password(value.to_owned())), at });
-        } else {
-            let diagnostic = Diagnostic::error(Code::BadValue, at, "a line here is not `name:password`");
-            fields.refuse("list", diagnostic, found);
+        match line.split_once(':') {
+            Some((name, value)) if check_plain(value).is_ok() => {
+                passwords.push(At { value: (name.to_owned(), password(value.to_owned())), at });
+            }
+            Some(_) => {
+                let message = "a password here is empty, so it is not set: everybody could log in with it";
+                let diagnostic = Diagnostic::error(Code::BadValue, at, message);
+                fields.refuse("list", diagnostic.help(NO_PASSWORD), found);
+            }
+            None => {
+                let diagnostic = Diagnostic::error(Code::BadValue, at, "a line here is not `name:password`");
+                fields.refuse("list", diagnostic, found);
+            }
         }
     }
     passwords

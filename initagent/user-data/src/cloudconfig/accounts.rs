@@ -4,9 +4,9 @@
 //! field: a user with a bad shell is still made, since people may depend on getting in as that user.
 //! Invariant: a name that reaches a plan is one that useradd accepts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::access::{authorized_keys, imports, is_account, is_hash};
+use super::access::{NO_PASSWORD, authorized_keys, check_plain, imports, is_account, is_hash};
 use super::fields::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
 use crate::plan::step::{Group, KeySource, Password, User};
 use crate::secret::Secret;
@@ -68,8 +68,18 @@ pub struct Person {
     pub make_groups: bool,
     /// Whether this is the platform's default user under another name.
     pub is_default: bool,
+    /// What its author said of it, if only by `sudo: []`.
+    given: Given,
     /// The path of keys to it.
     pub key: String,
+}
+
+/// Which options a user was given, with or without a value: a default stands only for the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Given {
+    groups: bool,
+    shell: bool,
+    sudo: bool,
 }
 
 /// Users and groups of a document.
@@ -85,38 +95,89 @@ impl Accounts {
     pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
         let mut people: Vec<At<Person>> = default_user(fields, found).into_iter().collect();
         people.extend(users(fields, found));
+        warn_of_repeated(&people, found);
         Self { groups: groups(fields, found), people }
     }
 }
 
+/// A user that is there gets groups, a password, keys and sudo; the rest is as it was made.
+fn warn_of_repeated(people: &[At<Person>], found: &mut Diagnostics) {
+    let mut seen: HashMap<&str, &Person> = HashMap::new();
+    for At { value: person, at } in people {
+        let User { name, uid, gecos, home, primary_group, shell, .. } = &person.user;
+        let Some(first) = seen.insert(name, person) else { continue };
+        let is_lost = *uid != first.user.uid && uid.is_some()
+            || [(gecos, &first.user.gecos), (home, &first.user.home), (shell, &first.user.shell)]
+                .into_iter()
+                .chain([(primary_group, &first.user.primary_group)])
+                .any(|(second, first)| second.is_some() && second != first);
+        if is_lost {
+            let message = format!(
+                "`{name}` is given twice; of this second one only groups, password, keys and sudo are used"
+            );
+            let diagnostic = Diagnostic::warning(Code::Conflict, *at, message).key(person.key.clone());
+            found.push(diagnostic.help("put both together under one name"));
+        }
+    }
+}
+
 /// `user`: another name or other options for the default user.
+///
+/// As in cloud-init, each option that is given stands in the place of the default one, also with nothing
+/// in it: `sudo: null` is how its manual says that this user gets no rule. The group sudo is another way
+/// to root, so it goes with the rule. An option that can't be used counts as given: a mistake must not
+/// make anybody root.
 fn default_user(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Person>> {
     let node = fields.node("user")?;
-    let mut person = user(node, fields.child("user"), found)?;
+    let path = fields.child("user");
+    let mut person = match &node.value {
+        Value::Mapping(_) => {
+            let own = At { value: super::DEFAULT_USER.to_owned(), at: node.at };
+            person(Fields::open(node, USER_KEYS, path, found)?, Some(own), found)?
+        }
+        _ => user(node, path, found)?,
+    };
     if person.value.user.name == super::DEFAULT_USER {
         return Some(person);
     }
-    let user = &mut person.value.user;
-    if user.sudo.is_empty() {
+    let Person { user, given, is_default, .. } = &mut person.value;
+    let loses_sudo = given.sudo && user.sudo.is_empty();
+    if !given.sudo {
         user.sudo = vec!["ALL=(ALL) NOPASSWD:ALL".to_owned()];
     }
-    if user.groups.is_empty() {
+    if !given.groups && !loses_sudo {
         user.groups = vec!["sudo".to_owned()];
     }
-    user.shell.get_or_insert_with(|| "/bin/bash".to_owned());
-    person.value.is_default = true;
+    if !given.shell {
+        user.shell = Some("/bin/bash".to_owned());
+    }
+    *is_default = true;
     Some(person)
+}
+
+/// The image lets `core` become root by a file of its own, so that the machine can always be mended.
+fn warn_of_core(person: &Person, at: Mark, found: &mut Diagnostics) {
+    if person.user.name == super::DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
+        let message = "`core` keeps its sudo: it is the image's own way to mend the machine";
+        let help = "give people users of their own without `sudo`, and `core` no key";
+        let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
+        found.push(diagnostic.help(help).key(format!("{}.sudo", person.key)));
+    }
 }
 
 fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
     let Some(node) = fields.node("users") else { return Vec::new() };
     let path = fields.child("users");
     match &node.value {
-        Value::Sequence(items) => items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| user(item, format!("{path}[{index}]"), found))
-            .collect(),
+        Value::Sequence(items) if items.is_empty() => {
+            let message = "no user is asked for; `core` is there all the same, since the image brings it";
+            found.push(Diagnostic::note(Code::NoEffect, node.at, message).key(path));
+            Vec::new()
+        }
+        Value::Sequence(items) => {
+            let items = items.iter().enumerate();
+            items.flat_map(|(index, item)| listed(item, format!("{path}[{index}]"), found)).collect()
+        }
         Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
@@ -144,10 +205,39 @@ fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<At<String>> {
     names.map(|name| At { value: name.to_owned(), at: text.at }).collect()
 }
 
-/// `users: {name: {…}}`.
+/// An item of the list in one of the shapes that cloud-init takes: besides one user, a text or a list of
+/// several names, or `name: {…}` where the name was not put behind `name:`.
+fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<At<Person>> {
+    match &item.value {
+        Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
+        Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
+            .into_iter()
+            .filter_map(|name| person_of(name.value, name.at, &path, found))
+            .collect(),
+        Value::Mapping(entries) => match &entries[..] {
+            [only] if is_named(only) => named_user(only, path, found).into_iter().collect(),
+            _ => user(item, path, found).into_iter().collect(),
+        },
+        _ => user(item, path, found).into_iter().collect(),
+    }
+}
+
+/// Whether the one key of a mapping is a name and no option.
+fn is_named(entry: &Entry) -> bool {
+    let is_option = USER_KEYS.iter().any(|key| key.name == entry.key.replace('-', "_"));
+    !is_option && (entry.value.is_null() || matches!(entry.value.value, Value::Mapping(_)))
+}
+
+/// `users: {name: {…}}`; also with nothing, or with a boolean, which says whether the user is wanted.
 fn named_user(entry: &Entry, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
-    if entry.value.is_null() {
-        return person_of(entry.key.clone(), entry.key_at, &path, found);
+    let wanted = match &entry.value.value {
+        Value::Scalar(scalar) if !entry.value.is_null() => scalar.as_bool(),
+        _ => entry.value.is_null().then_some(true),
+    };
+    match wanted {
+        Some(true) => return person_of(entry.key.clone(), entry.key_at, &path, found),
+        Some(false) => return None,
+        None => {}
     }
     let fields = Fields::open(&entry.value, USER_KEYS, path, found)?;
     person(fields, Some(At { value: entry.key.clone(), at: entry.key_at }), found)
@@ -176,7 +266,12 @@ fn person_of(name: String, at: Mark, path: &str, found: &mut Diagnostics) -> Opt
 }
 
 fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnostics) -> Option<At<Person>> {
-    let Some(name) = fields.text("name", found).or(key) else {
+    // Options of `default` are the image's own user's.
+    let own = |name: At<String>| match name.value.as_str() {
+        "default" => name.map(|_| super::DEFAULT_USER.to_owned()),
+        _ => name,
+    };
+    let Some(name) = fields.text("name", found).or(key).map(own) else {
         let at = fields.at();
         fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this user has no `name`"), found);
         return None;
@@ -186,6 +281,11 @@ fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnosti
         fields.refuse("name", diagnostic, found);
         return None;
     }
+    let given = Given {
+        groups: fields.is_given("groups"),
+        shell: fields.is_given("shell"),
+        sudo: fields.is_given("sudo"),
+    };
     let user = User {
         uid: fields.number("uid", found).map(|number| number.value),
         gecos: single_line(&mut fields, "gecos", found),
@@ -196,7 +296,7 @@ fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnosti
         no_user_group: on(&mut fields, "no_user_group", found),
         no_log_init: on(&mut fields, "no_log_init", found),
         system: on(&mut fields, "system", found),
-        shell: absolute(&mut fields, "shell", found),
+        shell: shell(&mut fields, found),
         password: user_password(&mut fields, found),
         lock: fields.flag("lock_passwd", found).map(|flag| flag.value),
         expires: expiry(&mut fields, found),
@@ -205,10 +305,26 @@ fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnosti
         name: name.value,
     };
     let path = fields.path().to_owned();
-    let make_groups = fields.flag("create_groups", found).is_none_or(|flag| flag.value);
+    let make_groups = fields.flag_or_true("create_groups", found);
     let keys = authorized_keys(&mut fields, "ssh_authorized_keys", found);
     let imports = all_imports(&mut fields, found);
-    Some(At { value: Person { user, keys, imports, make_groups, is_default: false, key: path }, at: name.at })
+    let sudo_at = fields.key_at("sudo").unwrap_or(name.at);
+    let person = Person { user, keys, imports, make_groups, is_default: false, given, key: path };
+    warn_of_core(&person, sudo_at, found);
+    Some(At { value: person, at: name.at })
+}
+
+/// An absolute path; and the words by which people mean that nobody logs in.
+fn shell(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let text = fields.node("shell").and_then(text_of);
+    let closes =
+        |word: &str| matches!(word.to_ascii_lowercase().as_str(), "false" | "no" | "nologin" | "none");
+    if let Some(text) = text.filter(|text| closes(&text.value)) {
+        let message = "this closes the user's logins: /usr/sbin/nologin is used";
+        found.push(Diagnostic::note(Code::Translated, text.at, message).key(fields.child("shell")));
+        return Some("/usr/sbin/nologin".to_owned());
+    }
+    absolute(fields, "shell", found)
 }
 
 fn on(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> bool {
@@ -306,9 +422,10 @@ fn user_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Pas
         return is_hash(&hash.value).then(|| Password::Hash(Secret::new(hash.value)));
     }
     let plain = fields.text("plain_text_passwd", found)?;
-    if plain.value.contains(['\n', '\0']) {
-        let diagnostic = Diagnostic::error(Code::BadValue, plain.at, "`plain_text_passwd` must be one line");
-        fields.refuse("plain_text_passwd", diagnostic, found);
+    if let Err(flaw) = check_plain(&plain.value) {
+        let message = format!("`plain_text_passwd` {flaw}");
+        let diagnostic = Diagnostic::error(Code::BadValue, plain.at, message);
+        fields.refuse("plain_text_passwd", diagnostic.help(NO_PASSWORD), found);
         return None;
     }
     Some(Password::Plain(Secret::new(plain.value)))
@@ -334,9 +451,12 @@ fn expiry(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 
 /// Text, a list of texts, or false.
 fn sudo(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
-    let off =
-        fields.node("sudo").and_then(text_of).is_some_and(|text| text.value.eq_ignore_ascii_case("false"));
-    if off {
+    let is_off =
+        |node: &Node| matches!(&node.value, Value::Scalar(scalar) if scalar.as_bool() == Some(false));
+    if fields
+        .node("sudo")
+        .is_some_and(|node| is_off(node) || matches!(text_of(node), Some(text) if text.value.is_empty()))
+    {
         return Vec::new();
     }
     let mut rules = Vec::new();
@@ -437,3 +557,6 @@ fn group(name: At<String>, members: Vec<String>, path: &str, found: &mut Diagnos
     }
     Some(name.map(|name| Group { name, members, ..Group::default() }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,6 +130,11 @@ fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Pho
 
 fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let texts = fields.texts("post", found);
+    // An empty list asks for a call that says nothing; what a machine tells is not for us to add to.
+    let says_nothing = matches!(fields.node("post").map(|node| &node.value), Some(Value::Sequence(items)) if items.is_empty());
+    if says_nothing {
+        return Vec::new();
+    }
     if texts.is_empty() || texts.iter().any(|text| text.value == "all") {
         return POSTS.map(str::to_owned).to_vec();
     }
@@ -187,8 +192,10 @@ fn condition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (bool, Option<
             None => (true, Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), scalar.text.clone()])),
         }
     } else {
-        let words = fields.texts("condition", found).into_iter().map(|text| text.value).collect();
-        (true, Some(words))
+        let words: Vec<String> =
+            fields.texts("condition", found).into_iter().map(|text| text.value).collect();
+        // A command of no words can't succeed.
+        (!words.is_empty(), Some(words))
     }
 }
 

@@ -177,6 +177,12 @@ impl<'n> Fields<'n> {
         self.entry(name).map(|entry| &entry.value).filter(|node| !node.is_null())
     }
 
+    /// Whether a field was written, if only with nothing behind it: `sudo:` and `sudo: []` are words of
+    /// their author, so that no default may stand in their place.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
     /// Where the name of a field stands.
     pub(crate) fn key_at(&self, name: &str) -> Option<Mark> {
         self.entry(name).map(|entry| entry.key_at)
@@ -204,6 +210,22 @@ impl<'n> Fields<'n> {
             }
             _ => self.mistyped(name, "true or false", node, found),
         }
+    }
+
+    /// A boolean that is true unless it is given.
+    ///
+    /// Without a value it stays true, since a template that left it empty must not shut anybody out; but
+    /// cloud-init takes it for false, so that this is told.
+    pub(crate) fn flag_or_true(&mut self, name: &str, found: &mut Diagnostics) -> bool {
+        if let Some(entry) = self
+            .entry(name)
+            .filter(|entry| matches!(&entry.value.value, Value::Scalar(_)) && entry.value.is_null())
+        {
+            let message = format!("`{name}` has no value, so its default is used, which is true");
+            let diagnostic = Diagnostic::warning(Code::BadValue, entry.key_at, message);
+            found.push(self.finding(diagnostic.help("write `true` or `false`"), name));
+        }
+        self.flag(name, found).is_none_or(|flag| flag.value)
     }
 
     /// A whole number that is not negative.
@@ -286,6 +308,12 @@ impl<'n> Fields<'n> {
 fn elsewhere(path: &str, name: &str) -> Option<String> {
     let knows = |table: &[Key]| table.iter().any(|key| key.name == name);
     match path {
+        "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
+            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
+        }
+        "" if matches!(name, "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels") => {
+            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
+        }
         "" if knows(super::services::COREOS_KEYS) => {
             Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
         }

@@ -4,6 +4,8 @@
 //! whose content or rights can't be understood: a secret must not land in a file that all may read.
 //! Invariant: a bad file costs itself only.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -34,7 +36,6 @@ pub const FILE_KEYS: &[Key] = &[
 /// The keys of `source`.
 pub const SOURCE_KEYS: &[Key] = &[key("uri"), key("headers")];
 
-const DEFAULT_MODE: u32 = 0o644;
 const LONGEST_PATH: usize = 4095;
 
 /// A file and whether it waits for everything else.
@@ -66,7 +67,29 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
 pub(crate) fn read(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Vec<At<Written>> {
     let path = fields.child("write_files");
     let items = fields.list("write_files", found).iter().enumerate();
-    items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), room, found)).collect()
+    let files: Vec<At<Written>> =
+        items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), room, found)).collect();
+    warn_of_rewritten(&files, found);
+    files
+}
+
+/// Of two files at one path, only the later one is there in the end; parts that add up may have both.
+fn warn_of_rewritten(files: &[At<Written>], found: &mut Diagnostics) {
+    let mut ordered: Vec<&At<Written>> = files.iter().collect();
+    ordered.sort_by_key(|written| written.value.defer);
+    let mut last: HashMap<&str, &At<Written>> = HashMap::new();
+    for written in ordered {
+        let file = &written.value.file;
+        if file.existing == Existing::Append {
+            continue;
+        }
+        if let Some(earlier) = last.insert(&file.path, written).filter(|earlier| earlier.value.file != *file)
+        {
+            let message = format!("{} is written again below; this one is not used", file.path);
+            let diagnostic = Diagnostic::warning(Code::Conflict, earlier.at, message);
+            found.push(diagnostic.key(earlier.value.key.clone()));
+        }
+    }
 }
 
 fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> Option<At<Written>> {
@@ -81,7 +104,7 @@ fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> O
         return None;
     }
     let existing = if append { Existing::Append } else { Existing::Replace };
-    let file = File { path: path?, content: content?, mode: mode.unwrap_or(DEFAULT_MODE), owner, existing };
+    let file = File { path: path?, content: content?, mode, owner, existing };
     Some(At { value: Written { file, defer, key }, at: item.at })
 }
 
@@ -222,6 +245,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> {
     let text = fields.text("permissions", found)?;
     if let Some(mode) = mode(text.value.trim()) {
+        doubt(mode, &text, fields, found);
         return Some(mode);
     }
     let decimal =
@@ -239,6 +263,28 @@ fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> 
     };
     fields.refuse("permissions", diagnostic, found);
     None
+}
+
+/// A mode by which others may do what its owner may not is hardly meant: `420` is what programs make of
+/// `0644` that write YAML without its octal numbers, and cloud-init reads it so; CoreOS reads 0420.
+fn doubt(mode: u32, text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
+    let is_usual = |mode: u32| {
+        let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        group & !owner == 0 && others & !owner == 0
+    };
+    let written = text.value.trim();
+    if is_usual(mode) || written.starts_with('0') {
+        return;
+    }
+    let message = format!(
+        "`permissions` of {written} is read as octal {mode:04o}, by which others may do what the owner may not"
+    );
+    let diagnostic = Diagnostic::warning(Code::BadValue, text.at, message).key(fields.child("permissions"));
+    let decimal = written.parse::<u32>().ok().filter(|decimal| *decimal <= 0o7777 && is_usual(*decimal));
+    found.push(match decimal {
+        Some(decimal) => diagnostic.help(format!("if a program lost the octal, write \"{decimal:04o}\"")),
+        None => diagnostic,
+    });
 }
 
 /// Reads a mode.

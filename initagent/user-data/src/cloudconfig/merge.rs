@@ -1,13 +1,18 @@
 //! Several documents become one.
 //!
-//! Knows cloud-init's mergers and their defaults. Refuses to know keys. Invariants: what comes later
-//! wins unless `merge_how` says otherwise; what the user says wins over what the vendor says.
+//! Knows cloud-init's mergers, and by [`parts`] what is done without one. Refuses to know what a key
+//! means. Invariants: what comes later wins unless `merge_how` says otherwise; what the user says wins
+//! over what the vendor says; whatever a part says and is not used is told, with its place.
+
+pub mod parts;
 
 use std::collections::HashMap;
 
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::source::{At, Mark};
 use document::yaml::{Entry, Node, Value};
+
+use super::fields::Support;
 
 /// How each shape is merged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,9 +49,9 @@ enum ListMethod {
 }
 
 impl How {
-    /// `dict(replace)+list()+str()`: a later part's top-level key replaces the earlier one's.
-    pub const USER_DATA: Self = Self {
-        dict: Dict { replace: true, allow_delete: false, recurse_text: false, recurse_lists: false },
+    /// What is already there wins, and mappings are merged: the vendor's below the user's.
+    pub const BELOW: Self = Self {
+        dict: Dict { replace: false, allow_delete: false, recurse_text: false, recurse_lists: false },
         list: List {
             method: ListMethod::Replace,
             recurse_dict: false,
@@ -55,16 +60,19 @@ impl How {
         },
         append_text: false,
     };
-    /// What is already there wins, and mappings are merged: the vendor's below the user's.
-    pub const BELOW: Self = Self { dict: Dict { replace: false, ..Self::USER_DATA.dict }, ..Self::USER_DATA };
 }
 
-/// What a document says about how it is merged, by `merge_how` or `merge_type`.
-pub fn how(document: &Node, found: &mut Diagnostics) -> Option<How> {
+/// What a document says about how it is merged, by `merge_how` or `merge_type`, and where.
+///
+/// Nothing behind the key says nothing, as in cloud-init.
+pub fn how(document: &Node, found: &mut Diagnostics) -> Option<At<How>> {
     let Value::Mapping(entries) = &document.value else { return None };
     let entry = entries
         .iter()
         .find(|entry| matches!(entry.key.replace('-', "_").as_str(), "merge_how" | "merge_type"))?;
+    if !says_something(&entry.value) {
+        return None;
+    }
     let mergers = match &entry.value.value {
         Value::Scalar(scalar) => parse_text(&scalar.text),
         Value::Sequence(items) => items.iter().map(parse_item).collect(),
@@ -79,11 +87,11 @@ pub fn how(document: &Node, found: &mut Diagnostics) -> Option<How> {
                 .help("write `dict(recurse_array)+list(append)+str()`, say"),
         );
     }
-    how
+    how.map(|how| At { value: how, at: entry.key_at })
 }
 
 /// As [`how`], for the text of a MIME header.
-pub fn how_from_header(text: &At<String>, found: &mut Diagnostics) -> Option<How> {
+pub fn how_from_header(text: &At<String>, found: &mut Diagnostics) -> Option<At<How>> {
     let how = parse_text(&text.value).and_then(assemble);
     if how.is_none() {
         found.push(Diagnostic::error(
@@ -92,7 +100,7 @@ pub fn how_from_header(text: &At<String>, found: &mut Diagnostics) -> Option<How
             "the mergers in this part's header are not understood",
         ));
     }
-    how
+    how.map(|how| At { value: how, at: text.at })
 }
 
 type Merger = (String, Vec<String>);
@@ -164,89 +172,238 @@ fn list_method(options: &[String]) -> ListMethod {
     known.unwrap_or_default()
 }
 
-/// The later value merged into the earlier one.
+/// The later part merged into the earlier one by its own word. What that leaves out is told.
 #[must_use]
-pub fn merge(earlier: Node, later: Node, how: How) -> Node {
+pub fn merge(earlier: Node, later: Node, how: At<How>, found: &mut Diagnostics) -> Node {
+    merged(earlier, later, &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) })
+}
+
+/// The vendor's document below the user's. That the user's word wins is the vendor's business only.
+#[must_use]
+pub fn below(user: Node, vendor: Node) -> Node {
+    merged(user, vendor, &mut Merging { how: How::BELOW, at: Mark::default(), path: Vec::new(), found: None })
+}
+
+/// A merge under way.
+struct Merging<'a> {
+    how: How,
+    /// Where that is said.
+    at: Mark,
+    /// The keys to what is merged now, and where the earlier one stands.
+    path: Vec<(String, Mark)>,
+    found: Option<&'a mut Diagnostics>,
+}
+
+impl Merging<'_> {
+    fn path(&self) -> String {
+        self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+    }
+
+    /// A value of the earlier part is not used.
+    fn lose_earlier(&mut self, value: &Node, because: &str) {
+        let Some((_, at)) = self.path.last() else { return };
+        self.report(*at, value, &format!("is not used from here: {because}"), None);
+    }
+
+    /// A value of the later part is not used.
+    fn lose_later(&mut self, at: Mark, value: &Node, because: &str, help: &str) {
+        self.report(at, value, because, Some(help));
+    }
+
+    fn report(&mut self, at: Mark, value: &Node, because: &str, help: Option<&str>) {
+        let path = self.path();
+        if !is_worth_words(&path, value) {
+            return;
+        }
+        let Some(found) = &mut self.found else { return };
+        let diagnostic = Diagnostic::warning(Code::Conflict, at, format!("`{path}` {because}"));
+        let help =
+            help.unwrap_or("`dict(recurse_array)+list(append)` in the later part's `merge_how` keeps both");
+        found.push(diagnostic.help(help).key(path));
+    }
+}
+
+/// A value that is not used, and where its key stands.
+struct Dropped<'n> {
+    path: &'n str,
+    at: Mark,
+    value: &'n Node,
+}
+
+/// Whether anybody misses a value: not one that says nothing, nor one of a key that does nothing here.
+fn is_worth_words(path: &str, value: &Node) -> bool {
+    let top = path.split('.').next().unwrap_or_default();
+    let key = super::top_level().iter().find(|key| key.name == top);
+    let has_effect = matches!(key.map(|key| key.support), Some(Support::Supported | Support::Translated(_)));
+    says_something(value) && has_effect && !matches!(top, "merge_how" | "merge_type")
+}
+
+fn says_something(node: &Node) -> bool {
+    match &node.value {
+        Value::Mapping(entries) => !entries.is_empty(),
+        Value::Scalar(scalar) => !node.is_null() && !scalar.text.is_empty(),
+        Value::Sequence(items) => !items.is_empty(),
+        Value::Unreadable => false,
+    }
+}
+
+/// Whether two values are equal wherever they stand.
+fn says_the_same(one: &Node, other: &Node) -> bool {
+    match (&one.value, &other.value) {
+        (Value::Scalar(one), Value::Scalar(other)) => one.text == other.text,
+        (Value::Sequence(one), Value::Sequence(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| says_the_same(one, other))
+        }
+        (Value::Mapping(one), Value::Mapping(other)) => {
+            let same = |(one, other): (&Entry, &Entry)| {
+                name_of(one) == name_of(other) && says_the_same(&one.value, &other.value)
+            };
+            one.len() == other.len() && one.iter().zip(other).all(same)
+        }
+        _ => false,
+    }
+}
+
+/// Hyphens equal underscores.
+fn name_of(entry: &Entry) -> String {
+    entry.key.replace('-', "_")
+}
+
+/// Where each key of a mapping stands in it.
+fn places_of(entries: &[Entry]) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        places.entry(name_of(entry)).or_insert(index);
+    }
+    places
+}
+
+fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     let at = earlier.at;
     match (earlier.value, later.value) {
         (Value::Mapping(old), Value::Mapping(new)) => {
-            Node { at, value: Value::Mapping(mappings(old, new, how)) }
+            Node { at, value: Value::Mapping(mappings(old, new, merging)) }
         }
         (Value::Sequence(old), Value::Sequence(new)) => {
-            Node { at, value: Value::Sequence(lists(old, new, how)) }
+            Node { at, value: Value::Sequence(lists(old, new, merging)) }
         }
-        (Value::Scalar(mut old), Value::Scalar(new)) if how.append_text => {
+        (Value::Scalar(mut old), Value::Scalar(new)) if merging.how.append_text => {
             old.text += &new.text;
             Node { at, value: Value::Scalar(old) }
         }
-        (_, value) => Node { at: later.at, value },
-    }
-}
-
-fn mappings(old: Vec<Entry>, new: Vec<Entry>, how: How) -> Vec<Entry> {
-    let name = |entry: &Entry| entry.key.replace('-', "_");
-    let mut places: HashMap<String, usize> = HashMap::new();
-    old.iter().enumerate().for_each(|(index, entry)| {
-        places.entry(name(entry)).or_insert(index);
-    });
-    let mut merged: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
-    for entry in new {
-        match places.get(&name(&entry)) {
-            None => merged.push(Some(entry)),
-            Some(index) if entry.value.is_null() && how.dict.allow_delete => merged[*index] = None,
-            Some(index) => {
-                let known = merged[*index].take();
-                merged[*index] = Some(match known {
-                    Some(known) => same_key(known, entry, how),
-                    None => entry,
-                });
+        (old, value) => {
+            let (old, new) = (Node { at, value: old }, Node { at: later.at, value });
+            if !says_the_same(&old, &new) {
+                merging.lose_earlier(&old, "a later part gives it another value");
             }
+            new
         }
     }
-    merged.into_iter().flatten().collect()
 }
 
-fn same_key(old: Entry, new: Entry, how: How) -> Entry {
+fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<Entry> {
+    let places = places_of(&old);
+    let mut all: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
+    for entry in new {
+        let Some(index) = places.get(&name_of(&entry)) else {
+            all.push(Some(entry));
+            continue;
+        };
+        let Some(known) = all[*index].take() else {
+            all[*index] = Some(entry);
+            continue;
+        };
+        merging.path.push((name_of(&entry), known.key_at));
+        if entry.value.is_null() && merging.how.dict.allow_delete {
+            merging.lose_earlier(&known.value, "a later part removes it by `allow_delete`");
+        } else {
+            all[*index] = Some(same_key(known, entry, merging));
+        }
+        merging.path.pop();
+    }
+    all.into_iter().flatten().collect()
+}
+
+fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
+    let dict = merging.how.dict;
     let recurse = match &new.value.value {
         Value::Mapping(_) => true,
-        Value::Sequence(_) => how.dict.recurse_lists,
-        Value::Scalar(_) => how.dict.recurse_text,
+        Value::Sequence(_) => dict.recurse_lists,
+        Value::Scalar(_) => dict.recurse_text,
         Value::Unreadable => false,
     };
-    match (how.dict.replace, recurse) {
-        (true, _) => new,
-        (false, true) => Entry { value: merge(old.value, new.value, how), ..old },
-        (false, false) => old,
-    }
-}
-
-fn lists(mut old: Vec<Node>, new: Vec<Node>, how: How) -> Vec<Node> {
-    match how.list.method {
-        ListMethod::Append => old.extend(new),
-        ListMethod::Prepend => old = new.into_iter().chain(old).collect(),
-        ListMethod::NoReplace => {}
-        ListMethod::Replace => {
-            let mut new = new.into_iter();
-            old = old
-                .into_iter()
-                .map(|old| match new.next() {
-                    Some(new) => same_index(old, new, how),
-                    None => old,
-                })
-                .collect();
+    if dict.replace {
+        if !says_the_same(&old.value, &new.value) {
+            merging.lose_earlier(&old.value, "a later part replaces it, as its `merge_how` says");
         }
+        return new;
+    }
+    if recurse {
+        return Entry { value: merged(old.value, new.value, merging), ..old };
+    }
+    if !says_the_same(&old.value, &new.value) {
+        keep_earlier(&new, merging);
     }
     old
 }
 
-fn same_index(old: Node, new: Node, how: How) -> Node {
+/// Says that the earlier value stays, where its author can mend that.
+fn keep_earlier(new: &Entry, merging: &mut Merging<'_>) {
+    if matches!(new.value.value, Value::Sequence(_)) {
+        let because = "of this part is not used: lists are not merged by this `merge_how`, since `dict` lacks `recurse_list`";
+        let help =
+            "write `dict(recurse_list)` beside `list(append)`, or leave `merge_how` out: then parts add up";
+        merging.lose_later(merging.at, &new.value, because, help);
+    } else {
+        let because = "is not used from here: by this part's `merge_how` an earlier value stays";
+        merging.lose_later(new.key_at, &new.value, because, "write `dict(replace)` to have it replaced");
+    }
+}
+
+fn lists(mut old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
+    match merging.how.list.method {
+        ListMethod::Append => old.extend(new),
+        ListMethod::Prepend => old = new.into_iter().chain(old).collect(),
+        ListMethod::NoReplace => {
+            let value = Node { at: merging.at, value: Value::Sequence(new) };
+            let because = "of this part is not used: `list(no_replace)` keeps the earlier list";
+            merging.lose_later(merging.at, &value, because, "write `list(append)` to have both");
+        }
+        ListMethod::Replace => old = by_index(old, new, merging),
+    }
+    old
+}
+
+/// As cloud-init has it, item by item; what the later list has more is left out.
+fn by_index(old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
+    let rest = Value::Sequence(new.iter().skip(old.len()).cloned().collect());
+    let rest = Node { at: merging.at, value: rest };
+    let because =
+        "of this part is used only as far as the earlier list is long: `list()` replaces item by item";
+    merging.lose_later(merging.at, &rest, because, "write `list(append)` to have both");
+    let mut new = new.into_iter();
+    let item = |old: Node| match new.next() {
+        Some(new) => same_index(old, new, merging),
+        None => old,
+    };
+    old.into_iter().map(item).collect()
+}
+
+fn same_index(old: Node, new: Node, merging: &mut Merging<'_>) -> Node {
+    let list = merging.how.list;
     let recurse = match &new.value {
-        Value::Mapping(_) => how.list.recurse_dict,
-        Value::Sequence(_) => how.list.recurse_lists,
-        Value::Scalar(_) => how.list.recurse_text,
+        Value::Mapping(_) => list.recurse_dict,
+        Value::Sequence(_) => list.recurse_lists,
+        Value::Scalar(_) => list.recurse_text,
         Value::Unreadable => false,
     };
-    if recurse { merge(old, new, how) } else { new }
+    if recurse {
+        return merged(old, new, merging);
+    }
+    if !says_the_same(&old, &new) {
+        merging.lose_earlier(&old, "`list()` in a later part replaces it item by item");
+    }
+    new
 }
 
 #[cfg(test)]
@@ -273,20 +430,100 @@ mod tests {
     }
 
     fn merged(old: &str, new: &str, how: &str) -> String {
-        let how = assemble(parse_text(how).unwrap()).unwrap();
-        flat(&merge(tree(old), tree(new), how))
+        merged_and_told(old, new, how).0
+    }
+
+    fn merged_and_told(old: &str, new: &str, how: &str) -> (String, Vec<String>) {
+        let mut found = Diagnostics::default();
+        let value = assemble(parse_text(how).unwrap()).unwrap();
+        let both = merge(tree(old), tree(new), At { value, at: Mark::default() }, &mut found);
+        (flat(&both), found.list().iter().map(|one| one.message.clone()).collect())
+    }
+
+    fn added(old: &str, new: &str) -> (String, usize) {
+        let mut found = Diagnostics::default();
+        let both = parts::add_up(tree(old), tree(new), &mut found);
+        (flat(&both), found.list().len())
     }
 
     #[test]
-    fn by_default_a_later_part_replaces_whole_keys() {
-        let both = merge(tree("{a: [1], b: {c: 1}}"), tree("{a: [2], d: 3}"), How::USER_DATA);
+    fn without_a_word_parts_add_up() {
+        for (old, new, both) in [
+            ("{runcmd: [1], b: {c: 1}}", "{runcmd: [2], d: 3}", "{runcmd:[1,2],b:{c:1},d:3}"),
+            ("{write_files: [1]}", "{write-files: [2]}", "{write_files:[1,2]}"),
+            (
+                "{coreos: {units: [1]}}",
+                "{coreos: {units: [2], etcd2: {name: a}}}",
+                "{coreos:{units:[1,2],etcd2:{name:a}}}",
+            ),
+            ("{ssh_authorized_keys: a}", "{ssh_authorized_keys: [b]}", "{ssh_authorized_keys:[a,b]}"),
+            ("{users: {ana: {uid: 1}}}", "{users: [ben]}", "{users:[{name:ana,uid:1},ben]}"),
+            ("{users: {ana: }}", "{users: {ben: {uid: 2}}}", "{users:[{name:ana},{name:ben,uid:2}]}"),
+            ("{users: 'ana, ben'}", "{users: [cy]}", "{users:[ana,ben,cy]}"),
+            ("{groups: [a]}", "{groups: {b: [ana]}}", "{groups:[a,{b:[ana]}]}"),
+            ("{chpasswd: {list: 'a:b'}}", "{chpasswd: {list: 'c:d'}}", "{chpasswd:{list:[a:b,c:d]}}"),
+            ("{users: [ana], hostname: a}", "{users: , hostname: }", "{users:[ana],hostname:a}"),
+            ("{hostname: a}", "{hostname: a}", "{hostname:a}"),
+        ] {
+            assert_eq!(added(old, new), (both.to_owned(), 0), "{old} and {new}");
+        }
+    }
 
-        assert_eq!(flat(&both), "{a:[2],b:{c:1},d:3}");
+    #[test]
+    fn what_does_not_add_up_is_told() {
+        for (old, new, both) in [
+            ("{hostname: a}", "{hostname: b}", "{hostname:b}"),
+            (
+                "{coreos: {update: {group: a}}}",
+                "{coreos: {update: {group: b}}}",
+                "{coreos:{update:{group:b}}}",
+            ),
+            ("{mount_default_fields: [a, b]}", "{mount_default_fields: [c]}", "{mount_default_fields:[c]}"),
+            (
+                "{disk_setup: {a: {layout: [50, 50]}}}",
+                "{disk_setup: {a: {layout: [100]}}}",
+                "{disk_setup:{a:{layout:[100]}}}",
+            ),
+            ("{user: {name: ana, uid: 1}}", "{user: {name: ben}}", "{user:{name:ben}}"),
+            ("{runcmd: {a: b}}", "{runcmd: [c]}", "{runcmd:[c]}"),
+        ] {
+            assert_eq!(added(old, new), (both.to_owned(), 1), "{old} and {new}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_merger_drops_is_told() {
+        for (old, new, how, words) in [
+            ("{users: [a]}", "{users: [b]}", "dict(replace)", "a later part replaces it"),
+            ("{users: [a]}", "{users: [b]}", "dict(recurse_dict)+list(append)", "lacks `recurse_list`"),
+            (
+                "{users: [a]}",
+                "{users: [b]}",
+                "dict(recurse_array)+list(no_replace)",
+                "keeps the earlier list",
+            ),
+            ("{users: [a]}", "{users: [b]}", "dict(recurse_array)+list()", "item by item"),
+            (
+                "{users: []}",
+                "{users: [b]}",
+                "dict(recurse_array)+list()",
+                "as far as the earlier list is long",
+            ),
+            ("{hostname: a}", "{hostname: b}", "dict()", "an earlier value stays"),
+            ("{hostname: a}", "{hostname: ~}", "dict(allow_delete)", "removes it"),
+            ("{users: [a]}", "{users: {b: }}", "dict(recurse_array)", "another value"),
+        ] {
+            let (_, told) = merged_and_told(old, new, how);
+
+            assert!(told.len() == 1 && told[0].contains(words), "{old} {new} {how}: {told:?}");
+        }
+        let both = merged_and_told("{users: [a]}", "{users: [b]}", "dict(recurse_array)+list(append)");
+        assert_eq!(both, ("{users:[a,b]}".to_owned(), Vec::new()));
     }
 
     #[test]
     fn the_users_word_stands_above_the_vendors() {
-        let both = merge(tree("{a: 1, b: {c: 1}}"), tree("{a: 2, b: {c: 2, d: 2}, e: 2}"), How::BELOW);
+        let both = below(tree("{a: 1, b: {c: 1}}"), tree("{a: 2, b: {c: 2, d: 2}, e: 2}"));
 
         assert_eq!(flat(&both), "{a:1,b:{c:1,d:2},e:2}");
     }
@@ -315,7 +552,7 @@ mod tests {
             "merge_how:\n - name: list\n   settings: [append]\n - name: dict\n   settings: [recurse_array]\n",
         );
 
-        let how = how(&part, &mut Diagnostics::default()).unwrap();
+        let how = how(&part, &mut Diagnostics::default()).unwrap().value;
 
         assert_eq!(how.list.method, ListMethod::Append);
         assert!(how.dict.recurse_lists && !how.dict.replace);

@@ -5,6 +5,7 @@
 
 use super::fields::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
 use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
+use crate::protected::{self, Objection};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
 use document::yaml::{Node, Value};
@@ -44,10 +45,6 @@ const DEFAULT_SWAP: &str = "/var/swap.img";
 const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
 const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-/// The places a mount may not cover.
-const KEPT_FREE: [&str; 12] =
-    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/usr", "/var", "/var/lib"];
-
 /// Storage of a document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Storage {
@@ -71,6 +68,21 @@ impl Storage {
             swap: swap(fields, found),
         }
     }
+}
+
+const NAME_A_DISK: &str =
+    "name the disk, such as /dev/vdb or LABEL=data, or give the name a device by `device_aliases`";
+
+/// Whether a word is one of cloud-init's names for disks that the platform says: `ephemeral0`, `ebs1`,
+/// also with a partition behind it. They are left to nobody's guess: such a disk is often empty and lost
+/// with the machine, or somebody's data.
+fn is_platforms(name: &str, aliases: &Aliases) -> bool {
+    let disk = name.split('.').next().unwrap_or_default();
+    let numbered = |kind: &str| {
+        disk.strip_prefix(kind).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let is_known = aliases.iter().any(|(alias, _)| alias == disk);
+    !is_known && (["ephemeral", "ebs"].into_iter().any(numbered) || matches!(disk, "ami" | "root" | "swap"))
 }
 
 type Aliases = Vec<(String, String)>;
@@ -163,7 +175,7 @@ fn mount(
     }
     // `[ephemeral0]` and `[ephemeral0, null]` say that a default mount is not wanted: there is none.
     if written.len() < 2 || written[1].is_null() {
-        if written.len() < 2 && !fields[0].starts_with("ephemeral") {
+        if written.len() < 2 && !is_platforms(&fields[0], aliases) {
             let message = "this names no directory, so nothing is mounted";
             found.push(
                 Diagnostic::warning(Code::NoEffect, item.at, message)
@@ -173,9 +185,19 @@ fn mount(
         }
         return None;
     }
+    if is_platforms(&fields[0], aliases) {
+        let message = format!(
+            "`{}` is no disk here: no platform is asked for such a name; nothing is mounted",
+            fields[0]
+        );
+        found.push(Diagnostic::warning(Code::NoEffect, written[0].at, message).key(path).help(NAME_A_DISK));
+        return None;
+    }
     fields[0] = device(&fields[0], aliases);
-    if let Some(flaw) = place_flaw(&fields[1]) {
-        found.push(Diagnostic::error(Code::Protected, written[1].at, flaw).key(path));
+    let options = || protected::mounts::options(&fields[3]);
+    if let Some(Objection { message, instead }) = objection_to(&fields[1]).or_else(options) {
+        let diagnostic = Diagnostic::error(Code::Protected, written[1].at, message);
+        found.push(diagnostic.help(instead).key(path));
         return None;
     }
     if fields.iter().any(|field| field.contains(['\n', '\0'])) {
@@ -193,22 +215,15 @@ fn mount(
     Some(At { value: Mount { fields }, at: item.at })
 }
 
+/// Why nothing can be mounted on a place, in one sentence.
 pub(crate) fn place_flaw(place: &str) -> Option<String> {
-    let clean = if place == "/" { place } else { place.trim_end_matches('/') };
-    let read_only = ["/mnt/", "/media/"].iter().any(|parent| clean.starts_with(parent));
-    match clean {
-        "none" | "swap" => None,
-        _ if read_only => {
-            Some(format!("{clean} is on the read-only root; mount on /mnt itself, or below /srv"))
-        }
-        _ if !clean.starts_with('/') || clean.contains("..") => {
-            Some("a mount needs an absolute path".to_owned())
-        }
-        _ if KEPT_FREE.contains(&clean) || crate::protected::path(clean).is_some() => Some(format!(
-            "nothing can be mounted on {clean}; use /mnt, or a directory below /srv, /opt or /var"
-        )),
-        _ => None,
-    }
+    let Objection { message, instead } = objection_to(place)?;
+    Some(format!("{message}; {instead}"))
+}
+
+/// As [`place_flaw`], in two; swap is mounted nowhere.
+fn objection_to(place: &str) -> Option<Objection> {
+    if matches!(place, "none" | "swap") { None } else { protected::mounts::place(place) }
 }
 
 fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, SwapSize)>> {
@@ -245,11 +260,11 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
         );
         return Ok(moved);
     }
-    if let Some(instead) = crate::protected::path(&path) {
-        report(
-            Diagnostic::error(Code::Protected, text.at, format!("{path} can't be written")).help(instead),
-            found,
-        );
+    // The file is cut to its size and filled, so that whatever lies there would be lost.
+    if protected::mounts::place(&path).is_some() {
+        let message = format!("{path} cannot be a swap file");
+        let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
+        report(diagnostic.help("use a file below /var or /srv"), found);
         return Err(());
     }
     Ok(path)
@@ -277,7 +292,28 @@ fn parse_size(text: &str) -> Option<u64> {
         "T" | "t" => 1_u64 << 40,
         _ => return None,
     };
-    digits.trim().parse::<u64>().ok()?.checked_mul(unit)
+    let (whole, fraction) = digits.trim().split_once('.').unwrap_or_else(|| (digits.trim(), ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { number(whole)? };
+    whole.checked_mul(unit)?.checked_add(part_of(unit, fraction)?)
+}
+
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// `5` of a GiB is half of it. More digits than nine are less than a byte of a GiB.
+fn part_of(unit: u64, fraction: &str) -> Option<u64> {
+    // Before it is cut: a text of other letters has other places to cut at.
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = &fraction[..fraction.len().min(9)];
+    let part = u128::from(if digits.is_empty() { 0 } else { number(digits)? });
+    let scale = 10_u128.pow(u32::try_from(digits.len()).ok()?);
+    u64::try_from(u128::from(unit) * part / scale).ok()
 }
 
 fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Partitioning>> {
@@ -288,6 +324,18 @@ fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) ->
     };
     let path = fields.child("disk_setup");
     let one = |entry: &document::yaml::Entry, found: &mut Diagnostics| {
+        if is_platforms(&entry.key, aliases) {
+            let message = format!(
+                "`{}` is no disk here: no platform is asked for such a name; nothing is made",
+                entry.key
+            );
+            found.push(
+                Diagnostic::warning(Code::NoEffect, entry.key_at, message)
+                    .key(path.clone())
+                    .help(NAME_A_DISK),
+            );
+            return None;
+        }
         let disk = device(&entry.key, aliases);
         disk_setup(&entry.value, disk, entry.key_at, format!("{path}.{}", entry.key), found)
     };
@@ -412,6 +460,15 @@ fn filesystem(
         fields.refuse("device", diagnostic, found);
         return None;
     };
+    if is_platforms(&disk.value, aliases) {
+        let message = format!(
+            "`{}` is no disk here: no platform is asked for such a name; nothing is made",
+            disk.value
+        );
+        let diagnostic = Diagnostic::warning(Code::NoEffect, disk.at, message).help(NAME_A_DISK);
+        found.push(diagnostic.key(fields.child("device")));
+        return None;
+    }
     let disk = device(&disk.value, aliases);
     let device = match partition.as_deref() {
         None | Some("none" | "any") => disk,
@@ -455,6 +512,13 @@ mod tests {
     fn sizes_have_units() {
         assert_eq!(parse_size("4G"), Some(4 << 30));
         assert_eq!(parse_size("512MiB"), Some(512 << 20));
+        assert_eq!(parse_size("1.5G"), Some(3 << 29));
+        assert_eq!(parse_size(".5T"), Some(1 << 39));
+        assert_eq!(parse_size("2.G"), Some(2 << 30));
+        assert_eq!(parse_size("0.123456789012345K"), Some(126));
+        for bad in [".", ".G", "1.\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}", "1.5.2G", "1,5G", "-1G", "1.xG", "+1G"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
         assert_eq!(parse_size("1024"), Some(1024));
         assert_eq!(parse_size("four"), None);
         assert_eq!(parse_size("99999999999T"), None);

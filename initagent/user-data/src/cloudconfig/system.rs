@@ -99,7 +99,7 @@ fn word(fields: &mut Fields<'_>, name: &str, others: &str, found: &mut Diagnosti
 fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Vec<String>>> {
     let node = fields.node("ntp")?;
     let mut inner = Fields::open(node, NTP_KEYS, fields.child("ntp"), found)?;
-    let enabled = inner.flag("enabled", found).is_none_or(|flag| flag.value);
+    let enabled = inner.flag_or_true("enabled", found);
     let mut servers = Vec::new();
     for name in ["servers", "pools", "peers"] {
         servers.extend(hosts(&mut inner, name, found));
@@ -175,13 +175,13 @@ fn certificates(text: &str) -> Option<String> {
 }
 
 fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<String>, Vec<String>)>> {
-    let managed = fields.flag("manage_resolv_conf", found);
+    let managed = fields.flag_or_true("manage_resolv_conf", found);
     let node = fields.node("resolv_conf")?;
     let mut inner = Fields::open(node, RESOLV_KEYS, fields.child("resolv_conf"), found)?;
     let servers = name_servers(&mut inner, found);
     let mut domains = hosts(&mut inner, "searchdomains", found);
     domains.extend(hosts(&mut inner, "domain", found));
-    if managed.is_some_and(|managed| !managed.value) {
+    if !managed {
         return None;
     }
     let at: Mark = node.at;

@@ -3,6 +3,8 @@
 //! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to know what people get in by,
 //! which [`crate::protected`] does. Invariant: a bad unit costs itself only.
 
+use std::collections::HashMap;
+
 use super::fields::{Fields, Key, key};
 use crate::plan::step::Verb;
 use crate::secret::Secret;
@@ -53,13 +55,30 @@ pub struct Unit {
 pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Unit>> {
     let path = fields.child("units");
     let items = fields.list("units", found).iter().enumerate();
-    items.filter_map(|(index, item)| unit(item, format!("{path}[{index}]"), found)).collect()
+    let units: Vec<At<Unit>> =
+        items.filter_map(|(index, item)| unit(item, format!("{path}[{index}]"), found)).collect();
+    warn_of_rewritten(&units, found);
+    units
+}
+
+/// Of two contents of one unit, only the later one is there in the end.
+fn warn_of_rewritten(units: &[At<Unit>], found: &mut Diagnostics) {
+    let mut last: HashMap<(&str, bool), &At<Unit>> = HashMap::new();
+    for unit in units.iter().filter(|unit| unit.value.content.is_some()) {
+        let Unit { name, content, runtime, .. } = &unit.value;
+        let earlier = last.insert((name, *runtime), unit);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.value.content != *content) {
+            let message = format!("{name} is written again below; the content here is not used");
+            let diagnostic = Diagnostic::warning(Code::Conflict, earlier.at, message);
+            found.push(diagnostic.key(earlier.value.key.clone()));
+        }
+    }
 }
 
 fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
-    let content = fields.text("content", found).map(|text| Secret::new(text.value));
+    let content = content(&mut fields, found);
     let drop_ins = drop_ins(&mut fields, found);
     let enable = fields.flag("enable", found).map(|flag| flag.value);
     let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
@@ -72,6 +91,18 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     }
     check(&unit, &fields, found);
     Some(At { value: unit, at: item.at })
+}
+
+/// As in CoreOS, nothing is written for an empty content: systemd takes an empty file for a mask, which
+/// would hide the image's own unit of that name.
+fn content(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Secret<String>> {
+    let text = fields.text("content", found)?;
+    if !text.value.trim().is_empty() {
+        return Some(Secret::new(text.value));
+    }
+    let message = "`content` is empty, so no unit is written; the one that is there is used";
+    found.push(Diagnostic::note(Code::NoEffect, text.at, message).key(fields.child("content")));
+    None
 }
 
 fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, UnitClass)> {

@@ -119,7 +119,7 @@ fn file(fields: &mut Fields<'_>, path: &str, room: &mut Room, plan: &mut Plan, f
         if let (HOSTNAME, Content::Inline(bytes)) = (target.as_str(), &content) {
             set_hostname(bytes.reveal(), fields, path, plan);
         }
-        let file = File { path: target.clone(), content, mode, owner: owner.clone(), existing };
+        let file = File { path: target.clone(), content, mode: Some(mode), owner: owner.clone(), existing };
         add(plan, Stage::Files, fields, path, Step::WriteFile(file));
     };
     let appended = match fields.node("append").map(|node| &node.value) {

@@ -4,6 +4,8 @@
 //! machine: everything it must know of it comes as [`Facts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
 
+use std::iter;
+
 use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
 use super::{Origin, Plan, Planned, Stage};
 use crate::cloudconfig::accounts::Person;
@@ -66,17 +68,19 @@ pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
 
 fn identity(plan: &mut Plan, config: &Config, facts: &Facts) {
     let identity = &config.identity;
-    let Some(names) = identity.names(facts.hostname.as_deref()) else { return };
+    let names = identity.names(facts.hostname.as_deref());
     let origin = match identity.hostname.as_ref().or(identity.fqdn.as_ref()) {
         Some(name) => Origin::written(name.at, if identity.hostname.is_some() { "hostname" } else { "fqdn" }),
         None => Origin::from("platform"),
     };
-    if !identity.preserve {
+    if let Some(names) = names.as_ref().filter(|_| !identity.preserve) {
         plan.once(Stage::Identity, origin, Step::SetHostname(names.hostname.clone()));
     }
     if let Some(style) = &identity.hosts {
-        let short = names.hostname.split('.').next().unwrap_or_default().to_owned();
-        let step = Step::SetHosts { fqdn: names.fqdn, hostname: short, style: style.value };
+        // Without a name in the document or from the platform, it is the one that the machine has.
+        let short = names.as_ref().and_then(|names| names.hostname.split('.').next()).map(str::to_owned);
+        let fqdn = names.and_then(|names| names.fqdn);
+        let step = Step::SetHosts { fqdn, hostname: short, style: style.value };
         plan.every_boot(Stage::Identity, Origin::written(style.at, "manage_etc_hosts"), step);
     }
 }
@@ -199,11 +203,15 @@ fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Perso
 
 fn passwords(plan: &mut Plan, config: &Config) {
     let access = &config.access;
-    let default = config.accounts.people.iter().find(|person| person.value.is_default);
-    let default = default.map_or(DEFAULT_USER, |person| &person.value.user.name);
+    let renamed = config.accounts.people.iter().find(|person| person.value.is_default);
+    let renamed = renamed.map(|person| person.value.user.name.as_str());
+    let default = renamed.unwrap_or(DEFAULT_USER);
+    // As the listed keys are: `core` is always there, the renamed one is whom the author means.
     for source in &access.imports {
-        let step = Step::ImportKeys { user: DEFAULT_USER.to_owned(), from: source.value.clone() };
-        plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+        for user in iter::once(DEFAULT_USER).chain(renamed) {
+            let step = Step::ImportKeys { user: user.to_owned(), from: source.value.clone() };
+            plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+        }
     }
     if let Some(password) = &access.password {
         let step = Step::SetPassword {
@@ -481,7 +489,7 @@ fn file(path: &str, text: String, mode: u32) -> File {
     File {
         path: path.to_owned(),
         content: Content::Inline(Secret::new(text.into_bytes())),
-        mode,
+        mode: Some(mode),
         owner: Owner { user: Some(Account::Id(0)), group: Some(Account::Id(0)) },
         existing: Existing::Replace,
     }

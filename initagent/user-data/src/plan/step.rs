@@ -96,8 +96,8 @@ pub enum Step {
     SetHosts {
         /// The fully qualified name, if any.
         fqdn: Option<String>,
-        /// The short name.
-        hostname: String,
+        /// The short name; the machine's own if `None`.
+        hostname: Option<String>,
         /// What else the file says.
         style: HostsStyle,
     },
@@ -183,9 +183,10 @@ pub struct File {
     pub path: String,
     /// What it holds.
     pub content: Content,
-    /// Permission bits, setuid, setgid and sticky included.
-    pub mode: u32,
-    /// Who owns it and the parents that must be made for it.
+    /// Permission bits, setuid, setgid and sticky included; `None` keeps those of a file that is there.
+    pub mode: Option<u32>,
+    /// Who owns it and the parents that must be made for it; what is `None` stays as it is on a file
+    /// that is there.
     pub owner: Owner,
     /// What happens to one that is there.
     pub existing: Existing,

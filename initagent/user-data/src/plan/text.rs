@@ -76,7 +76,7 @@ pub fn describe(step: &Step) -> String {
         Step::PhoneHome(home) => {
             format!(
                 "send {} to {}, {}",
-                home.post.join(" "),
+                if home.post.is_empty() { "nothing".to_owned() } else { home.post.join(" ") },
                 shown_address(&home.url),
                 count(home.tries as usize, "try")
             )
@@ -88,7 +88,9 @@ pub fn describe(step: &Step) -> String {
             Some(seconds) => format!("run script {} and wait up to {seconds} s", script.name),
             None => format!("run script {} in the background", script.name),
         },
-        Step::SetHosts { fqdn, hostname, style } => hosts_line(fqdn.as_deref(), hostname, *style),
+        Step::SetHosts { fqdn, hostname, style } => {
+            hosts_line(fqdn.as_deref(), hostname.as_deref().unwrap_or("the machine's name"), *style)
+        }
         Step::SetHostname(name) => format!("set host name {name}"),
         Step::SetPassword { user, password, expire } => {
             let ending = if *expire { ", to be changed at the next login" } else { "" };
@@ -157,6 +159,9 @@ fn until(runtime: bool) -> &'static str {
     if runtime { ", until the next boot" } else { "" }
 }
 
+/// What a file gets that is not there yet; one that is there keeps its own.
+const NEW_FILE: u32 = 0o644;
+
 fn rights(mode: u32, owner: &Owner) -> String {
     format!("{mode:04o} {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref()))
 }
@@ -179,7 +184,7 @@ fn file_line(file: &File) -> String {
         Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
         Content::Inline(content) => bytes(content.reveal().len()),
     };
-    format!("{verb} {} {}, {what}", file.path, rights(file.mode, &file.owner))
+    format!("{verb} {} {}, {what}", file.path, rights(file.mode.unwrap_or(NEW_FILE), &file.owner))
 }
 
 fn group_line(group: &super::step::Group) -> String {

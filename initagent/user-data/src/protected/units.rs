@@ -4,7 +4,8 @@
 //! what a command does: a program that root runs may do anything. Invariants: of the way in, a drop-in
 //! changes only what can't keep it from starting; no other unit holds it up without an end.
 
-use super::Objection;
+use super::{Objection, mounts};
+use crate::systemd::{mount_path, unquoted};
 
 /// Units without which nobody gets in, or the slot is never found good.
 const WAY_IN: [&str; 32] = [
@@ -229,9 +230,23 @@ pub(super) fn flaw(name: &str, part: Part<'_>, content: &str) -> Option<Objectio
     }
 }
 
+/// Whether a unit is refused only because it does not say when it ends. One that says "never" means it.
+pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
+    let text = UnitText::new(content);
+    let is_silent = text.last("TimeoutStartSec").or_else(|| text.last("TimeoutSec")).is_none();
+    let is_flawed = || {
+        is_way_in(name)
+            || stopped(name, &text).is_some()
+            || circle(name, &text).is_some()
+            || taken_over(name, &text).is_some()
+    };
+    name.ends_with(".service") && is_silent && held_up(name, Part::Whole, &text).is_some() && !is_flawed()
+}
+
 /// Of one that the way in gives way to.
 fn stopped(name: &str, text: &UnitText) -> Option<Objection> {
-    let victim = text.words(&["Conflicts", "PropagatesStopTo"]).find(|other| is_way_in(other))?;
+    let is_needed = |other: &&str| is_way_in(other) || mounts::gone(other).is_some();
+    let victim = text.words(&["Conflicts", "PropagatesStopTo"]).find(is_needed)?;
     let message = format!("{name} conflicts with {victim}, so nobody could get in while it runs");
     Some(Objection::new(message, LEAVE_IT_OUT))
 }
@@ -272,8 +287,7 @@ fn held_up(name: &str, part: Part<'_>, text: &UnitText) -> Option<Objection> {
     let is_early =
         text.last("DefaultDependencies").is_some_and(|word| ["no", "false", "off", "0"].contains(&word));
     let wanted = text.words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
-    let waits = |other: &&str| AWAITED.contains(other) || (is_way_in(other) && !LATE.contains(other));
-    let victim = text.words(&["Before"]).chain(wanted).find(waits)?;
+    let victim = text.words(&["Before"]).chain(wanted).find(|other| waits(other))?;
     let may_hang = match text.last("Type") {
         Some(kind) => kind == "oneshot",
         // What the unit itself says is not known here.
@@ -287,15 +301,42 @@ fn held_up(name: &str, part: Part<'_>, text: &UnitText) -> Option<Objection> {
     })
 }
 
+/// Whether the way in waits for what comes before this unit.
+pub(super) fn waits(unit: &str) -> bool {
+    AWAITED.contains(&unit) || (is_way_in(unit) && !LATE.contains(&unit))
+}
+
+/// Where a unit says that it mounts.
+pub(super) fn mounted(name: &str, content: &str) -> Vec<String> {
+    if mount_path(name).is_none() {
+        return Vec::new();
+    }
+    let text = UnitText::new(content);
+    text.settings()
+        .filter(|(key, value)| *key == "Where" && !value.is_empty())
+        .map(|(_, value)| unquoted(value))
+        .collect()
+}
+
+/// Whether a drop-in changes what is mounted, or how.
+pub(super) fn changes_mount(content: &str) -> bool {
+    let keys = ["Options", "SloppyOptions", "Type", "What", "Where"];
+    UnitText::new(content).settings().any(|(key, _)| keys.contains(&key))
+}
+
+/// Whether a limit of files or processes leaves a service enough to work: one number, or two.
+pub(super) fn is_limit(value: &str) -> bool {
+    let is_enough = |one: &str| one == "infinity" || one.parse::<u64>().is_ok_and(|number| number >= FEWEST);
+    value.split(':').all(is_enough)
+}
+
 fn is_harmless(key: &str, value: &str) -> bool {
     let all = |is_fine: &dyn Fn(&str) -> bool| value.split_whitespace().all(is_fine);
     match key {
         "After" => all(&|unit| ENDING.contains(&unit)),
         "Before" => all(&|unit| !is_way_in(unit) && !AWAITED.contains(&unit)),
         "Environment" => !value.contains("SSHD_OPTS") && !value.contains("LD_"),
-        "LimitNOFILE" | "LimitNPROC" | "TasksMax" => value
-            .split(':')
-            .all(|one| one == "infinity" || one.parse::<u64>().is_ok_and(|number| number >= FEWEST)),
+        "LimitNOFILE" | "LimitNPROC" | "TasksMax" => is_limit(value),
         "LimitCORE" => true,
         key => key.starts_with("X-") || HARMLESS.contains(&key),
     }

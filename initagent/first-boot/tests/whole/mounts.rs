@@ -1,0 +1,28 @@
+//! Mounts on the machine: what a plan cannot see, since only there links lead somewhere.
+
+use std::os::unix::fs::symlink;
+
+use first_boot::Verdict;
+
+use crate::machine::{Bench, KEY};
+
+#[test]
+fn no_link_leads_a_mount_over_the_way_in() {
+    for (link, target) in
+        [("/srv/homes", "home"), ("/srv/keys", "home/core/.ssh"), ("/opt/config", "etc/ssh")]
+    {
+        let bench = Bench::new();
+        let place = bench.machine.root.path(link);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        symlink(bench.machine.root.path(&format!("/{target}")), &place).unwrap();
+
+        let outcome = bench.apply(&format!(
+            "#cloud-config\nssh_authorized_keys: [{KEY}]\nmounts: [[tmpfs, {link}, tmpfs, nofail]]\n"
+        ));
+
+        assert_eq!(outcome.verdict(), Verdict::Degraded, "{link}");
+        assert!(outcome.text().contains("leads to a protected place"), "{}", outcome.text());
+        assert!(!bench.machine.root.path("/etc/fstab").exists() || !bench.read("/etc/fstab").contains(link));
+        assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY}\n"));
+    }
+}

@@ -1,0 +1,228 @@
+//! Where nothing may be mounted: what is mounted hides what lay there.
+//!
+//! Knows places by their path, whether `mounts`, a `.mount` or `.automount` unit, a drop-in of one or
+//! Ignition asks for it, and what fstab's options do to other units. Refuses to know devices. Invariant:
+//! no mount hides what people get in by; a mount below a read-only directory is refused, since systemd
+//! could not make its mount point.
+
+use std::path::Path;
+
+use super::{Objection, path, units};
+use crate::plan::step::{Mount, Step};
+use crate::plan::{Plan, Planned};
+use crate::systemd::mount_path;
+
+/// Where one may mount, for messages.
+const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /var";
+/// The image's links to directories: a mount on one is a mount on what it leads to.
+const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
+
+/// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
+pub(super) fn homes(plan: &Plan) -> Vec<String> {
+    let home = |planned: &Planned| match &planned.step {
+        Step::CreateUser(user) => user.home.as_deref().map(real),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(home).collect()
+}
+
+/// Why a step may not mount over one of these homes.
+///
+/// Lines of fstab are mounted before homes are made, so that they may hold homes, as `/srv/people` does;
+/// units are started after that.
+pub(super) fn over_homes(step: &Step, homes: &[String]) -> Option<Objection> {
+    let units = |name: &str| mount_path(name).map(|place| real(&place)).into_iter().collect();
+    let (places, is_late): (Vec<String>, bool) = match step {
+        Step::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
+        Step::WriteUnit { name, .. } => (units(name), true),
+        Step::WriteFile(file) => (file.path.rsplit('/').next().map(units).unwrap_or_default(), true),
+        _ => return None,
+    };
+    let hides = |place: &String, home: &String| {
+        let (home, keys) = (Path::new(home), Path::new(home).join(".ssh"));
+        let place = Path::new(place);
+        home == place || place.starts_with(keys) || (is_late && home.starts_with(place))
+    };
+    let place = places.iter().find(|place| homes.iter().any(|home| hides(place, home)))?;
+    let message = format!("nothing can be mounted on {place}: it would hide the keys of a user of this plan");
+    Some(Objection::new(message, INSTEAD))
+}
+
+/// Why nothing may be mounted on a place.
+#[must_use]
+pub fn place(place: &str) -> Option<Objection> {
+    if !place.starts_with('/') || place.split('/').any(|part| part == "..") {
+        return Some(Objection::new("a mount needs an absolute path without `..`", INSTEAD));
+    }
+    let real = real(place);
+    let parts: Vec<&str> = real.split('/').skip(1).filter(|part| !part.is_empty()).collect();
+    let objection = |because: &str| {
+        Some(Objection::new(format!("nothing can be mounted on {place}: {because}"), INSTEAD))
+    };
+    match parts[..] {
+        // The root's own directories that hold no file system, see `WRITABLE`.
+        ["mnt" | "media", _, ..] => Some(Objection::new(
+            format!("{place} is on the read-only root, so its directory cannot be made"),
+            "mount on /mnt or /media itself, or below /srv",
+        )),
+        [] => objection("it would hide the whole system"),
+        ["etc", ..] => objection("it would hide settings by which the machine is reached"),
+        ["run", ..] => objection("it would hide what the running programs need there"),
+        ["home"] => objection("it would hide the homes, and with them the keys of all people"),
+        _ if is_key_place(&parts) => objection("it would hide the keys that people get in by"),
+        ["var"] | ["var", "lib"] => objection("it would hide what the machine keeps"),
+        _ => path(&real).and_then(objection),
+    }
+}
+
+/// Whether keys lie at or below this place of a home.
+fn is_key_place(parts: &[&str]) -> bool {
+    matches!(parts, ["root"] | ["home", _] | ["root", ".ssh", ..] | ["home", _, ".ssh", ..])
+}
+
+/// A place as it is written in one way only.
+fn real(place: &str) -> String {
+    let parts: Vec<&str> = place.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let clean = format!("/{}", parts.join("/"));
+    let followed = LINKS.iter().find_map(|(link, target)| {
+        let rest = clean.strip_prefix(link)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{target}{rest}"))
+    });
+    followed.unwrap_or(clean)
+}
+
+/// Why a unit of this name may not be: by its name, systemd knows where it mounts.
+pub(super) fn unit(name: &str) -> Option<Objection> {
+    place(&mount_path(name)?)
+}
+
+/// Why a unit may not be stopped, masked or conflicted with: what is mounted there would be gone.
+pub(super) fn gone(name: &str) -> Option<Objection> {
+    unit(name).map(|_| {
+        let message =
+            format!("{name} cannot be masked, stopped or disabled: people get in by what it mounts");
+        Objection::new(message, "leave it as it is")
+    })
+}
+
+/// Why a mount unit may not say this; its drop-in may say it too.
+pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<Objection> {
+    places.find_map(place)
+}
+
+/// Why a line of fstab may not be.
+pub(super) fn line(mount: &Mount) -> Option<Objection> {
+    let [_, place, _, options, ..] = &mount.fields;
+    let objection = if place.starts_with('/') { self::place(place) } else { None };
+    objection.or_else(|| self::options(options))
+}
+
+/// fstab's options may tie the mount to other units (systemd.mount(5)): as `RequiredBy=` and `Before=` do.
+#[must_use]
+pub fn options(options: &str) -> Option<Objection> {
+    let values = |name: &'static str| {
+        let words = options.split(',').filter_map(|option| option.trim().split_once('='));
+        words.filter(move |(known, _)| *known == name).map(|(_, value)| value)
+    };
+    let fatal = |unit: &&str| units::tied(unit, "requires", "a mount").is_some();
+    if let Some(unit) = values("x-systemd.required-by").find(fatal) {
+        let message = format!("{unit} would not start where this mount fails");
+        return Some(Objection::new(message, "write `x-systemd.wanted-by=` instead"));
+    }
+    let endless = ["x-systemd.device-timeout", "x-systemd.mount-timeout"];
+    let is_endless =
+        endless.iter().any(|name| options.split(',').any(|option| is_unbounded(option.trim(), name)));
+    let victim = values("x-systemd.before").find(|unit| is_endless && units::waits(unit))?;
+    let message = format!("{victim} would wait for this mount, which may take for ever");
+    Some(Objection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
+}
+
+fn is_unbounded(option: &str, name: &str) -> bool {
+    option.split_once('=').is_some_and(|(known, value)| known == name && matches!(value, "0" | "infinity"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_hides_what_people_get_in_by() {
+        for bad in [
+            "/",
+            "//",
+            "/etc",
+            "/etc/",
+            "/etc/ssh",
+            "/etc/ssh/sshd_config.d",
+            "/etc/systemd/system",
+            "/home",
+            "/home/core",
+            "/home/./core/",
+            "/home/ana",
+            "/home/core/.ssh",
+            "/home/core/.ssh/authorized_keys",
+            "/root",
+            "/root/.ssh",
+            "/run",
+            "/run/sshd",
+            "/var",
+            "/var/lib",
+            "/var/lib/catamaran",
+            "/var/run",
+            "/var/run/sshd",
+            "/usr",
+            "/usr/local",
+            "/boot",
+            "/dev/shm",
+            "/proc/sys",
+            "/sys/fs/cgroup",
+            "/data",
+            "/media/scratch",
+            "/mnt/data",
+            "data",
+            "/srv/../etc",
+        ] {
+            assert!(place(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_free() {
+        for free in [
+            "/mnt",
+            "/media",
+            "/srv",
+            "/srv/data",
+            "/opt",
+            "/tmp",
+            "/var/lib/docker",
+            "/var/log",
+            "/var/running",
+            "/home/core/data",
+            "/home/ana/.sshd",
+            "/root/backup",
+        ] {
+            assert_eq!(place(free), None, "{free}");
+        }
+    }
+
+    #[test]
+    fn options_tie_no_mount_to_the_way_in() {
+        for bad in [
+            "defaults,x-systemd.required-by=ssh.service",
+            "x-systemd.required-by=local-fs.target",
+            "x-systemd.before=ssh.service,x-systemd.device-timeout=0",
+            "x-systemd.mount-timeout=infinity, x-systemd.before=network.target",
+        ] {
+            assert!(options(bad).is_some(), "{bad}");
+        }
+        for good in [
+            "defaults,nofail",
+            "x-systemd.required-by=docker.service",
+            "x-systemd.device-timeout=0",
+            "x-systemd.before=ssh.service",
+        ] {
+            assert_eq!(options(good), None, "{good}");
+        }
+    }
+}
