@@ -61,7 +61,7 @@ pub fn is_config(content: &[u8]) -> bool {
     // `network:` alone is a key of a cloud-config too, if it begins like one.
     let is_wrapped = matches!(&document.value, Value::Mapping(entries) if entries.len() == 1)
         && has("network")
-        && !text.starts_with("#cloud-config");
+        && payload::detect(content) != payload::Kind::CloudConfig;
     let kinds = ["config", "ethernets", "bonds", "bridges", "vlans", "wifis"];
     is_wrapped || (has("version") && kinds.iter().any(|kind| has(kind))) || (has("links") && has("networks"))
 }
