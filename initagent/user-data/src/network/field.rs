@@ -31,7 +31,7 @@ pub(super) fn checked<T>(
     check: impl Fn(&str) -> Option<T>,
     found: &mut Diagnostics,
 ) -> Option<T> {
-    let text = fields.text(name, found)?;
+    let text = fields.text(name, found).filter(is_given)?;
     let value = check(&text.value);
     if value.is_none() {
         let message = format!("`{name}` must be {wanted}");
@@ -40,7 +40,17 @@ pub(super) fn checked<T>(
     value
 }
 
-/// The address of a gateway, a server or a host.
+/// Providers write an empty text where they have nothing to say, which cloud-init reads over.
+fn is_given(text: &At<String>) -> bool {
+    !text.value.trim().is_empty()
+}
+
+/// The address of a gateway. All zeros mean that there is none, as in the kernel's own tables.
+pub(super) fn gateway(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
+    ip(fields, name, found).filter(|via| !via.is_unspecified())
+}
+
+/// The address of a server or a host.
 pub(super) fn ip(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
     checked(fields, name, "an address", value::ip, found)
 }
@@ -95,8 +105,8 @@ pub(super) fn address_or_guess(
     mask: Option<&str>,
     found: &mut Diagnostics,
 ) -> Option<Address> {
-    let text = fields.text(name, found)?;
-    match Net::parse(&text.value, mask) {
+    let text = fields.text(name, found).filter(is_given)?;
+    match Net::parse(&text.value, mask.filter(|mask| !mask.trim().is_empty())) {
         Ok(net) => Some(Address::plain(net)),
         Err(BadNet::NoPrefix(ip)) => {
             let net = Net::guess(ip);

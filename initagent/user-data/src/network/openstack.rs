@@ -247,7 +247,7 @@ fn add_gateways(
     found: &mut Diagnostics,
 ) {
     let mut routes = Vec::new();
-    if let Some(via) = field::ip(network, "gateway", found) {
+    if let Some(via) = field::gateway(network, "gateway", found) {
         routes.push(Route::default_by(
             via,
             network.node("gateway").map_or_else(|| network.at(), |node| node.at),
@@ -267,7 +267,7 @@ fn add_gateways(
 }
 
 fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let via = field::ip(fields, "gateway", found);
+    let via = field::gateway(fields, "gateway", found);
     let mask = fields.text("netmask", found).map(|mask| mask.value);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 /// What a setting takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Takes {
+    /// One address.
+    Address,
     /// Addresses, with white space or commas between them.
     Addresses,
     /// Yes or no, in whatever word or number.
@@ -116,7 +118,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("Route", "InitialCongestionWindow", Takes::Number(1, 1023)),
     setting("Route", "MTUBytes", Takes::Number(68, 65535)),
     setting("Route", "Metric", Takes::Number(0, u32::MAX)),
-    setting("Route", "PreferredSource", Takes::Addresses),
+    setting("Route", "PreferredSource", Takes::Address),
     setting("Route", "Scope", Takes::Words(&["global", "link", "host"])),
     setting("Route", "Table", Takes::Number(1, u32::MAX)),
     setting("Route", "TCPAdvertisedMaximumSegmentSize", Takes::Number(1, 65535)),
@@ -153,6 +155,7 @@ impl Setting {
     pub(super) fn value(&self, text: &str) -> Option<String> {
         let text = text.trim();
         match self.takes {
+            Takes::Address => text.parse::<IpAddr>().ok().map(|ip| ip.to_string()),
             Takes::Addresses => addresses(text),
             Takes::FlagOr(word) if text.eq_ignore_ascii_case(word) => Some(word.to_owned()),
             Takes::Flag | Takes::FlagOr(_) => flag(text).map(yes_or_no),
@@ -175,6 +178,7 @@ impl Setting {
         let list =
             |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         match self.takes {
+            Takes::Address => "an address".to_owned(),
             Takes::Addresses => "addresses".to_owned(),
             Takes::Flag => "true or false".to_owned(),
             Takes::FlagOr(word) => format!("true, false or `{word}`"),
@@ -189,7 +193,8 @@ impl Setting {
     /// Values that stand for all that it takes: every word, and both ends of a range.
     pub(super) fn samples(&self) -> Vec<String> {
         match self.takes {
-            Takes::Addresses => vec!["192.0.2.1".to_owned()],
+            Takes::Address => vec!["192.0.2.1".to_owned()],
+            Takes::Addresses => vec!["192.0.2.1".to_owned(), "192.0.2.1 192.0.2.2".to_owned()],
             Takes::Flag => vec!["yes".to_owned(), "no".to_owned()],
             Takes::FlagOr(word) => vec!["yes".to_owned(), "no".to_owned(), word.to_owned()],
             Takes::Host => vec!["node-1.example".to_owned()],

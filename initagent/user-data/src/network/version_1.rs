@@ -61,6 +61,7 @@ const SUBNET_KEYS: &[Key] = &[
     key("ipv6"),
     key("scope"),
     key("pointopoint"),
+    key("mtu"),
 ];
 const ROUTE_KEYS: &[Key] = &[
     key("destination"),
@@ -351,8 +352,15 @@ fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
         let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
         found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
     }
-    interface.addresses.extend(field::address_or_guess(fields, name, mask.as_deref(), found));
-    if let Some(via) = field::ip(fields, "gateway", found) {
+    let address = field::address_or_guess(fields, name, mask.as_deref(), found);
+    if address.as_ref().is_some_and(|address| address.net.ip.is_ipv6()) {
+        // What one family takes is no limit for the other.
+        field::set_option(fields, "mtu", ("Network", "IPv6MTUBytes"), &mut interface.network_options, found);
+    } else if interface.mtu.is_none() {
+        interface.mtu = field::mtu(fields, "mtu", found);
+    }
+    interface.addresses.extend(address);
+    if let Some(via) = field::gateway(fields, "gateway", found) {
         let mut route =
             Route::default_by(via, fields.node("gateway").map_or_else(|| fields.at(), |node| node.at));
         field::set_option(fields, "metric", ("Route", "Metric"), &mut route.options, found);
@@ -368,7 +376,7 @@ fn mask(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 
 fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
     let name = if fields.node("network").is_some() { "network" } else { "destination" };
-    let via = field::ip(fields, "gateway", found);
+    let via = field::gateway(fields, "gateway", found);
     let mask = mask(fields, found);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);

@@ -87,7 +87,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
     let mac = checked(&mut signs, "macaddress", "a hardware address", value::mac, found);
     let name =
         checked(&mut signs, "name", "the name of an interface, or a pattern", value::name_pattern, found);
-    let driver = checked(&mut signs, "driver", "the name of a driver", value::name_pattern, found);
+    let driver = drivers(&mut signs, found);
     if signs.broken() || (mac.is_none() && name.is_none() && driver.is_none()) {
         if !signs.broken() {
             let message = "`match` has no sign to find the interface by";
@@ -96,6 +96,19 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
         return None;
     }
     Some(Device::There { name, mac, driver })
+}
+
+/// One driver or several, which networkd takes in one line.
+fn drivers(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let mut drivers = Vec::new();
+    for text in signs.texts("driver", found) {
+        let Some(driver) = value::name_pattern(&text.value) else {
+            signs.refuse("driver", bad(&text, "the name of a driver"), found);
+            return None;
+        };
+        drivers.push(driver);
+    }
+    (!drivers.is_empty()).then(|| drivers.join(" "))
 }
 
 fn vlan(

@@ -45,14 +45,13 @@ const BRIDGE_OPTIONS: [(&str, &str); 6] = [
     ("stp", "STP"),
 ];
 /// What is said elsewhere, or what networkd and today's kernel do by themselves.
-const WITHOUT_EFFECT: [&str; 8] =
-    ["gcint", "mac_address", "maxwait", "ports", "slaves", "use_carrier", "waitport", "links"];
+const WITHOUT_EFFECT: [&str; 7] = ["gcint", "links", "maxwait", "ports", "slaves", "use_carrier", "waitport"];
 
 /// The settings that are collected from parameters.
 pub(in crate::network) struct Parameters {
     kind: Kind,
     pub(in crate::network) options: Options,
-    /// The hardware address of a bridge.
+    /// The hardware address that it gets.
     pub(in crate::network) mac: Option<String>,
 }
 
@@ -114,7 +113,7 @@ impl Parameters {
                 let added = add_ports(setting, words, wiring).then_some(());
                 Understood::if_some(added.as_ref(), "ports and numbers, such as `eth0 50`")
             }
-            (Kind::Bridge, "hw") => {
+            (Kind::Bridge, "hw") | (_, "mac_address") => {
                 self.mac = words.first().and_then(|mac| value::mac(mac));
                 Understood::if_some(self.mac.as_ref(), "a hardware address")
             }

@@ -16,7 +16,7 @@ const DEAD_ENDS: [&str; 4] = ["blackhole", "prohibit", "throw", "unreachable"];
 
 pub(super) fn add_routes(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
     for name in ["gateway4", "gateway6"] {
-        if let Some(via) = field::ip(fields, name, found) {
+        if let Some(via) = field::gateway(fields, name, found) {
             let at = fields.node(name).map_or(interface.at, |node| node.at);
             interface.routes.push(Route::default_by(via, at));
         }
@@ -36,7 +36,7 @@ pub(super) fn add_routes(interface: &mut Interface, fields: &mut Fields<'_>, fou
 }
 
 fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let via = field::ip(fields, "via", found);
+    let via = field::gateway(fields, "via", found);
     let on_link = field::switch(fields, "on_link", found);
     let mut options = Options::new();
     for (name, setting) in ROUTE_OPTIONS {
@@ -53,7 +53,11 @@ fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route>
     };
     let kind = options.iter().find(|(name, _)| *name == "Type").map(|(_, kind)| kind.as_str());
     let is_dead_end = kind.is_some_and(|kind| DEAD_ENDS.contains(&kind));
-    let wrong = if is_dead_end && via.is_some() {
+    let source = options.iter().find(|(name, _)| *name == "PreferredSource");
+    let source = source.and_then(|(_, source)| value::ip(source));
+    let wrong = if source.is_some_and(|source| source.is_ipv4() != to.ip.is_ipv4()) {
+        Some("`from` must be an address of the destination's family")
+    } else if is_dead_end && via.is_some() {
         Some("a route that leads nowhere has no `via`")
     } else if via.is_some_and(|via| via.is_ipv4() && !to.ip.is_ipv4()) {
         Some("an IPv6 network has no IPv4 gateway")
@@ -61,8 +65,7 @@ fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route>
         None
     };
     if let Some(message) = wrong {
-        let at = fields.key_at("via").unwrap_or_else(|| fields.at());
-        found.push(Diagnostic::error(Code::BadValue, at, message).key(fields.child("via")));
+        found.push(Diagnostic::error(Code::BadValue, fields.at(), message).key(fields.path()));
         return None;
     }
     Some(Route { on_link, options, ..Route::new(to, via, fields.at()) })
