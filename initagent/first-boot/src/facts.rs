@@ -64,8 +64,9 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
         Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
     };
+    let files = parts(&provision.files, "files of the platform");
     Handed {
-        user: parts(&provision.user_data, "user-data"),
+        user: [parts(&provision.user_data, "user-data"), files].concat(),
         vendor: parts(&provision.vendor_data, "vendor-data"),
         network: network(provision),
     }

@@ -131,8 +131,10 @@ fn read(file: &Path) -> io::Result<Handed> {
         return Err(io::Error::other(format!("it is larger than {MOST} bytes")));
     }
     let name = file.display().to_string();
-    // What lies beside user-data as `network-config` has no first line that would say so.
-    Ok(if payload::detect(&bytes) == Kind::Unknown && network::is_config(&bytes) {
+    // What lies beside user-data as `network-config` has no first line that would say so, or that of a
+    // cloud-config, which many people write there.
+    let may_be_network = matches!(payload::detect(&bytes), Kind::CloudConfig | Kind::Unknown);
+    Ok(if may_be_network && network::is_config(&bytes) {
         Handed { network: Some(Part::whole(name, bytes)), ..Handed::default() }
     } else {
         Handed { user: facts::unpack(&name, &bytes, References::none()), ..Handed::default() }

@@ -94,6 +94,7 @@ pub(crate) fn keep(root: &Root, provision: &Provision) -> Result<(), StepError> 
     for (name, payload) in [
         ("user-data", &provision.user_data),
         ("vendor-data", &provision.vendor_data),
+        ("files", &provision.files),
         ("network-config", &provision.network_config),
     ] {
         match bytes(payload) {
@@ -127,6 +128,7 @@ pub(crate) fn kept(root: &Root) -> Option<Provision> {
         ssh_keys: keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
         user_data: payload("user-data"),
         vendor_data: payload("vendor-data"),
+        files: payload("files"),
         network_config: payload("network-config"),
         addresses: Addresses {
             public_ipv4: text("public_ipv4").and_then(|text| text.parse().ok()),
@@ -190,6 +192,7 @@ mod tests {
             instance_id: Some("i-1".to_owned()),
             ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()],
             user_data: Payload::from_bytes(b"\x00\xff".to_vec()),
+            files: Payload::from_bytes(b"#cloud-config\n".to_vec()),
             addresses: Addresses { public_ipv4: "192.0.2.1".parse().ok(), ..Addresses::default() },
             ..Provision::default()
         };

@@ -57,6 +57,7 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
     provision.attribute("AKAMAI_INSTANCE_LABEL", tree.text("/label"));
     provision.attribute("AKAMAI_INSTANCE_REGION", provision.region.clone());
     provision.attribute("AKAMAI_INSTANCE_TYPE", provision.instance_type.clone());
+    provision.attribute("AKAMAI_INSTANCE_TAGS", Some(tree.texts("/tags").join(":")));
     provision
 }
 
@@ -79,7 +80,13 @@ fn add_addresses(provision: &mut Provision, document: &[u8]) {
     provision.addresses.public_ipv4 = parse_v4(first("/ipv4/public"));
     provision.addresses.private_ipv4 = parse_v4(first("/ipv4/private"));
     provision.addresses.public_ipv6 = first("/ipv6/slaac").and_then(|text| text.parse().ok());
-    for (name, pointer) in [("PUBLIC_IPV4", "/ipv4/public"), ("PRIVATE_IPV4", "/ipv4/private")] {
+    for (name, pointer) in [
+        ("PUBLIC_IPV4", "/ipv4/public"),
+        ("PRIVATE_IPV4", "/ipv4/private"),
+        ("SHARED_IPV4", "/ipv4/shared"),
+        ("IPV6_RANGE", "/ipv6/ranges"),
+        ("IPV6_SHARED_RANGE", "/ipv6/shared_ranges"),
+    ] {
         for (index, address) in tree.texts(pointer).iter().enumerate() {
             provision.attribute(&format!("AKAMAI_{name}_{index}"), Some(address));
         }

@@ -8,6 +8,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
+    json::Tree,
+    netplan::{Link, ethernets},
     one_document::{self, Places},
     ovf::Environment,
     registry::Evidence,
@@ -19,6 +21,8 @@ const WIRE_SERVER: [&str; 1] = ["http://168.63.129.16"];
 const WIRE_VERSION: &str = "2012-11-30";
 const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 const INSTANCE: &str = "/metadata/instance?api-version=2021-08-01&format=json";
+/// Of the interfaces that Hyper-V gives.
+const DRIVER: &str = "hv_netvsc";
 const CD_FILE: &str = "ovf-env.xml";
 const PLACES: Places = Places {
     instance_id: &["/compute/vmId"],
@@ -109,6 +113,7 @@ fn instance_facts(document: &[u8]) -> Provision {
     provision.addresses.private_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/privateIpAddress"));
     provision.addresses.public_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
     provision.addresses.private_ipv6 = tree.parsed(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
+    provision.network_config = network(&tree.list("/network/interface"));
     provision.attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
     provision.attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
     provision.attribute("AZURE_VMSIZE", provision.instance_type.clone());
@@ -116,6 +121,39 @@ fn instance_facts(document: &[u8]) -> Provision {
         set_user_data(&mut provision, &text);
     }
     provision
+}
+
+/// DHCP gives each interface its first address alone, so further ones are written down; without any, the
+/// image's own configuration does.
+fn network(interfaces: &[Tree]) -> Option<Payload> {
+    let addresses = |interface: &Tree, family: &str| interface.list(&format!("/{family}/ipAddress"));
+    let has_more = |one: &Tree| addresses(one, "ipv4").len() > 1 || addresses(one, "ipv6").len() > 1;
+    if !interfaces.iter().any(has_more) {
+        return None;
+    }
+    let link = |(index, interface): (usize, &Tree)| {
+        // Accelerated networking adds a second device of the same address below this driver's.
+        let mut link = Link::with_mac(&with_colons(&interface.text("/macAddress")?))?.of_driver(DRIVER);
+        (link.dhcp4, link.dhcp6) = (true, !addresses(interface, "ipv6").is_empty());
+        // The first interface carries what leaves the network.
+        link.metric = u32::try_from(index + 1).ok().map(|place| place * 100);
+        for family in ["ipv4", "ipv6"] {
+            let prefix = interface.text(&format!("/{family}/subnet/0/prefix"));
+            let prefix = prefix.unwrap_or_else(|| if family == "ipv4" { "24" } else { "128" }.to_owned());
+            for address in addresses(interface, family).iter().skip(1) {
+                link.add_address(address.text("/privateIpAddress").as_deref(), Some(&prefix));
+            }
+        }
+        Some(link)
+    };
+    ethernets(&interfaces.iter().enumerate().filter_map(link).collect::<Vec<Link>>())
+}
+
+/// The service writes `000D3A047598`.
+fn with_colons(mac: &str) -> String {
+    let pairs: Vec<String> =
+        mac.chars().collect::<Vec<_>>().chunks(2).map(|pair| pair.iter().collect()).collect();
+    pairs.join(":")
 }
 
 /// Adds what only the CD has; pure.
@@ -149,6 +187,38 @@ mod tests {
     use super::*;
 
     const CD: &[u8] = include_bytes!("../tests/data/azure/ovf-env.xml");
+
+    #[test]
+    fn user_data_of_the_service_goes_before_custom_data_of_the_cd() {
+        let service = br#"{"compute": {"userData": "I2Nsb3VkLWNvbmZpZwo="}}"#;
+        let mut provision = instance_facts(service);
+
+        add_cd(&mut provision, CD);
+
+        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n");
+    }
+
+    #[test]
+    fn addresses_beyond_the_first_are_not_lost() {
+        let told = |more: &str| {
+            let text = format!(
+                r#"{{"network": {{"interface": [{{"macAddress": "000D3A047598",
+                    "ipv4": {{"subnet": [{{"prefix": "24", "address": "10.0.0.0"}}],
+                             "ipAddress": [{{"privateIpAddress": "10.0.0.4", "publicIpAddress": "192.0.2.4"}}{more}]}},
+                    "ipv6": {{"ipAddress": []}}}}]}}}}"#
+            );
+            let config = instance_facts(text.as_bytes()).network_config;
+            config.map(|config| String::from_utf8_lossy(config.as_bytes()).into_owned())
+        };
+
+        assert_eq!(told(""), None);
+        assert_eq!(
+            told(r#", {"privateIpAddress": "10.0.0.5", "publicIpAddress": ""}"#).unwrap(),
+            "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.0.5/24\"],\"dhcp4\":true,\
+             \"dhcp4-overrides\":{\"route-metric\":100},\"dhcp6\":false,\
+             \"match\":{\"driver\":\"hv_netvsc\",\"macaddress\":\"00:0d:3a:04:75:98\"}}},\"version\":2}"
+        );
+    }
 
     #[test]
     fn the_cd_alone_gives_name_keys_and_custom_data() {

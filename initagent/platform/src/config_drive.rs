@@ -8,12 +8,14 @@ use std::{fs::File, io};
 use crate::{
     FetchError, Host, Platform, Provision, Web,
     disk::{self, Volume},
+    guest,
     openstack::{Documents, add_facts, gather},
     registry::Evidence,
-    web::MAX_METADATA,
+    web::{MAX_METADATA, MAX_USER_DATA},
 };
 
 const LABEL: &str = "config-2";
+const ROOT: &str = "openstack";
 const FOLDER: &str = "openstack/latest";
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
@@ -29,7 +31,10 @@ pub(crate) fn fetch(host: &Host, _: &Web) -> Result<Provision, FetchError> {
     let documents = gather(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
     let meta_data = provision.take("meta-data", meta_data(&mut volume));
     let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
-    add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents });
+    let mut content =
+        |path: &str| volume.read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());
+    add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents }, &mut content);
+    guest::add_attributes(host, &mut provision);
     Ok(provision)
 }
 
@@ -57,6 +62,7 @@ mod tests {
         let machine = drive(&[
             ("openstack/latest/meta_data.json", include_bytes!("../tests/data/openstack/meta_data.json")),
             ("openstack/latest/user_data", b"#!/bin/sh\n"),
+            ("openstack/content/0000", b"welcome"),
             ("openstack/latest/network_data.json", b"{\"links\": []}"),
             ("openstack/latest/vendor_data.json", b"\"#cloud-config\\n\""),
             ("ec2/latest/meta-data.json", b"{\"local-ipv4\": \"10.0.0.9\", \"instance-type\": \"m1\"}"),
@@ -86,6 +92,26 @@ mod tests {
 
         assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
         assert!(provision.lacks("meta-data"));
+    }
+
+    #[test]
+    fn what_the_metadata_refer_to_is_read_from_the_drive() {
+        let machine = drive(&[
+            (
+                "openstack/latest/meta_data.json",
+                br#"{"uuid": "i", "network_config": {"name": "network_config", "content_path": "/content/0000"},
+                    "files": [{"path": "/etc/one", "content_path": "/content/0001"}]}"#,
+            ),
+            ("openstack/content/0000", b"auto eth0\niface eth0 inet dhcp\n"),
+            ("openstack/content/0001", b"one"),
+        ]);
+
+        let provision =
+            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+
+        assert_eq!(provision.network_config.unwrap().as_bytes(), b"auto eth0\niface eth0 inet dhcp\n");
+        assert!(String::from_utf8_lossy(provision.files.unwrap().as_bytes()).contains("/etc/one"));
+        assert_eq!(provision.problems, []);
     }
 
     #[test]

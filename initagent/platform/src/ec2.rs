@@ -30,7 +30,16 @@ const ITEMS: [(&str, &str); 9] = [
 ];
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    let by_name = Evidence::firmware(host, &[("sys_vendor", "Amazon EC2"), ("product_serial", "ec2*")]);
+    let signs = [
+        ("sys_vendor", "Amazon EC2"),
+        ("product_serial", "ec2*"),
+        // Clouds that serve the same tree, and say who they are.
+        ("sys_vendor", "3DS Outscale"),
+        ("product_name", "3DS Outscale VM"),
+        ("sys_vendor", "Tilaa"),
+        ("product_name", "Tilaa*"),
+    ];
+    let by_name = Evidence::firmware(host, &signs);
     by_name.or_else(|| {
         let uuid = host.dmi("product_uuid").to_ascii_lowercase();
         let hypervisor = host.text("/sys/hypervisor/uuid").to_ascii_lowercase();

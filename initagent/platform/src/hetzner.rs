@@ -65,3 +65,26 @@ fn add_private_networks(provision: &mut Provision, document: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_without_a_type_and_an_empty_address_are_no_problem() {
+        let document = b"hostname: node7\ninstance-id: 123456\nlocal-ipv4: ''\npublic-ipv4: 192.0.2.7\n\
+            network-config:\n  version: 1\n  config:\n  - mac_address: 96:00:00:08:19:da\n    name: eth0\n    \
+            subnets:\n    - {ipv4: true, type: dhcp}\n    - address: 2001:db8::1/64\n      gateway: fe80::1\n      \
+            ipv6: true\n    type: physical\n\
+            network-sysconfig: \"DEVICE='eth0'\\n\\\n  ONBOOT='yes'\\n\"\n\
+            public-keys:\n- ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTsz9TWGBkQYVQGOCzYqzkUXyX9DdGe0CQp9Jkz a@b\n\
+            vendor_data: \"test\"\n";
+
+        let provision = facts(document);
+
+        assert_eq!(provision.problems, []);
+        assert_eq!(provision.addresses.public_ipv6, Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(provision.vendor_data.unwrap().as_bytes(), b"test");
+        assert!(String::from_utf8_lossy(provision.network_config.unwrap().as_bytes()).contains("fe80::1"));
+    }
+}

@@ -17,6 +17,7 @@ mod ec2;
 mod equinix;
 mod exoscale;
 mod gce;
+mod guest;
 mod hetzner;
 mod host;
 mod interfaces;

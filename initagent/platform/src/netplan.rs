@@ -13,12 +13,23 @@ use crate::Payload;
 /// One network interface.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
-    mac: String,
+    /// What finds it, as version 2's `match` says it.
+    signs: Map<String, Value>,
     pub(crate) dhcp4: bool,
     pub(crate) dhcp6: bool,
     addresses: Vec<String>,
     routes: Vec<Value>,
     pub(crate) dns: Vec<IpAddr>,
+    pub(crate) search: Vec<String>,
+    /// Of the routes that DHCP gives; the smaller goes first.
+    pub(crate) metric: Option<u32>,
+}
+
+/// What of a route cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RouteError {
+    Destination,
+    Gateway,
 }
 
 impl Link {
@@ -27,7 +38,25 @@ impl Link {
         let octets: Vec<&str> = mac.split(':').collect();
         let octet = |text: &&str| text.len() == 2 && u8::from_str_radix(text, 16).is_ok();
         let valid = octets.len() == 6 && octets.iter().all(octet);
-        valid.then(|| Self { mac: mac.to_ascii_lowercase(), ..Self::default() })
+        valid.then(|| Self::found_by("macaddress", &mac.to_ascii_lowercase()))
+    }
+
+    /// The interfaces of this name, which may be a pattern such as `ens*`.
+    pub(crate) fn with_name(name: &str) -> Option<Self> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.*?[]".contains(c);
+        // The kernel's limit is 15; a pattern may be longer than what it stands for.
+        let valid = (1..=32).contains(&name.len()) && name.chars().all(legal);
+        valid.then(|| Self::found_by("name", name))
+    }
+
+    /// The same interface, but only if it has this driver: two devices may have one hardware address.
+    pub(crate) fn of_driver(mut self, driver: &str) -> Self {
+        self.signs.insert("driver".to_owned(), json!(driver));
+        self
+    }
+
+    fn found_by(sign: &str, value: &str) -> Self {
+        Self { signs: Map::from_iter([(sign.to_owned(), json!(value))]), ..Self::default() }
     }
 
     /// Adds an address, whose prefix may be a number or a mask; says whether there was one.
@@ -47,34 +76,45 @@ impl Link {
         }
     }
 
-    /// Adds a route to a network, or the default route when `to` is everything.
-    pub(crate) fn add_route(&mut self, to: Option<&str>, via: Option<&str>) {
-        let Some((network, prefix)) = to.and_then(|to| to.split_once('/')) else {
-            return self.add_gateway(via);
+    /// Adds a route to a network. All zeros or no destination is the default route; any other address
+    /// without its prefix is no network.
+    pub(crate) fn add_route(&mut self, to: Option<&str>, via: Option<&str>) -> Result<(), RouteError> {
+        let gateway: IpAddr = via.and_then(|via| via.parse().ok()).ok_or(RouteError::Gateway)?;
+        let Some(to) = to.filter(|to| *to != "0.0.0.0" && *to != "::") else {
+            self.add_gateway(via);
+            return Ok(());
         };
-        let (Ok(network), Some(via)) =
-            (network.parse::<IpAddr>(), via.and_then(|via| via.parse::<IpAddr>().ok()))
-        else {
-            return;
+        let network = || {
+            let (network, prefix) = to.split_once('/')?;
+            let network: IpAddr = network.parse().ok()?;
+            Some((network, prefix_length(network, prefix)?))
         };
-        if let Some(prefix) = prefix_length(network, prefix) {
-            self.routes
-                .push(json!({"to": format!("{network}/{prefix}"), "via": via.to_string(), "on-link": true}));
-        }
+        let (network, prefix) = network().ok_or(RouteError::Destination)?;
+        self.routes
+            .push(json!({"to": format!("{network}/{prefix}"), "via": gateway.to_string(), "on-link": true}));
+        Ok(())
     }
 
     fn settings(&self) -> Map<String, Value> {
         let mut settings = Map::new();
         settings.insert("dhcp4".to_owned(), json!(self.dhcp4));
         settings.insert("dhcp6".to_owned(), json!(self.dhcp6));
+        if let Some(metric) = self.metric {
+            settings.insert("dhcp4-overrides".to_owned(), json!({"route-metric": metric}));
+        }
         if !self.addresses.is_empty() {
             settings.insert("addresses".to_owned(), json!(self.addresses));
         }
         if !self.routes.is_empty() {
             settings.insert("routes".to_owned(), json!(self.routes));
         }
-        if !self.dns.is_empty() {
-            settings.insert("nameservers".to_owned(), json!({"addresses": self.dns}));
+        if !self.dns.is_empty() || !self.search.is_empty() {
+            let mut servers = Map::new();
+            servers.insert("addresses".to_owned(), json!(self.dns));
+            if !self.search.is_empty() {
+                servers.insert("search".to_owned(), json!(self.search));
+            }
+            settings.insert("nameservers".to_owned(), Value::Object(servers));
         }
         settings
     }
@@ -84,7 +124,7 @@ impl Link {
 pub(crate) fn ethernets(links: &[Link]) -> Option<Payload> {
     let ethernets = links.iter().enumerate().map(|(index, link)| {
         let mut settings = link.settings();
-        settings.insert("match".to_owned(), json!({"macaddress": link.mac}));
+        settings.insert("match".to_owned(), json!(link.signs));
         (format!("nic{index}"), Value::Object(settings))
     });
     let ethernets: Map<String, Value> = ethernets.collect();
@@ -97,11 +137,11 @@ pub(crate) fn bond(members: &[Link], link: &Link) -> Option<Payload> {
         return None;
     }
     let names: Vec<String> = (0..members.len()).map(|index| format!("nic{index}")).collect();
-    let member = |(name, link): (&String, &Link)| (name.clone(), json!({"match": {"macaddress": link.mac}}));
+    let member = |(name, link): (&String, &Link)| (name.clone(), json!({"match": link.signs}));
     let ethernets: Map<String, Value> = names.iter().zip(members).map(member).collect();
     let mut settings = link.settings();
     settings.insert("interfaces".to_owned(), json!(names));
-    settings.insert("macaddress".to_owned(), json!(link.mac));
+    settings.insert("macaddress".to_owned(), json!(link.signs.get("macaddress")));
     let parameters = json!({"mode": "802.3ad", "lacp-rate": "fast", "mii-monitor-interval": 200});
     settings.insert("parameters".to_owned(), parameters);
     document(&json!({"version": 2, "ethernets": ethernets, "bonds": {"bond0": settings}}))

@@ -6,7 +6,7 @@
 //! Invariant: a disk that somebody attached to this machine goes before what the image brought along.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
+    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk, guest,
     json::Tree,
     meta_data::add_meta_data,
     registry::Evidence,
@@ -69,7 +69,9 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
         let fetched = web_seed(web, &expand(host, &url)).map_err(Platform::NoCloud.silent())?;
         seed = fetched.over(seed);
     }
-    Ok(facts(seed, &parameters))
+    let mut provision = facts(seed, &parameters);
+    guest::add_attributes(host, &mut provision);
+    Ok(provision)
 }
 
 /// Turns the files into facts; what the parameters say goes first.
@@ -80,17 +82,13 @@ fn facts(seed: Seed, parameters: &Parameters) -> Provision {
     }
     if let Some(bytes) = &seed.meta_data {
         let tree = add_meta_data(&mut provision, bytes);
-        if tree.text("/network-interfaces").is_some() && seed.network_config.is_none() {
-            provision.report(
-                "network-interfaces",
-                &"Debian's old format is not read; write a `network-config` file",
-            );
-        }
+        // Debian's old format; the file goes before it.
+        provision.network_config = tree.content("/network-interfaces").and_then(Payload::from_bytes);
         provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
     }
     provision.user_data = seed.user_data.and_then(Payload::from_bytes);
     provision.vendor_data = seed.vendor_data.and_then(Payload::from_bytes);
-    provision.network_config = seed.network_config.and_then(Payload::from_bytes);
+    provision.network_config = seed.network_config.and_then(Payload::from_bytes).or(provision.network_config);
     provision.set_hostname(parameters.hostname.as_ref());
     if parameters.instance_id.is_some() {
         provision.instance_id.clone_from(&parameters.instance_id);

@@ -3,7 +3,11 @@
 //! Knows the documents and that user-data lies beside them unchanged. Refuses the formats before
 //! `openstack/latest`. Invariant: both ways of reading make the same facts of the same documents.
 
+pub(crate) mod content;
+
 use serde_json::{Value, json};
+
+use self::content::ReadContent;
 
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web,
@@ -38,6 +42,9 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     let signs = [
         ("product_name", "OpenStack Nova"),
         ("product_name", "OpenStack Compute"),
+        // Where the hypervisor keeps the product's name for itself, such as VMware.
+        ("chassis_asset_tag", "OpenStack Nova"),
+        ("chassis_asset_tag", "OpenStack Compute"),
         ("chassis_asset_tag", "OpenTelekomCloud"),
         ("chassis_asset_tag", "SAP CCloud VM"),
         ("chassis_asset_tag", "HUAWEICLOUD"),
@@ -55,7 +62,9 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
         _ => service.get(&format!("/openstack/latest/{file}")),
     };
     let documents = Documents { meta_data: Some(meta_data), ..gather(&mut provision, read) };
-    add_facts(&mut provision, documents);
+    let mut content =
+        |path: &str| service.get_data(&format!("/openstack/{path}")).map_err(|error| error.to_string());
+    add_facts(&mut provision, documents, &mut content);
     for (name, path) in ITEMS {
         let value = service.text(&format!("/latest/meta-data/{path}"));
         // Not every OpenStack has the EC2-like tree.
@@ -87,17 +96,18 @@ pub(crate) fn gather<E: std::fmt::Display>(
 /// The facts of a `meta_data.json`; pure.
 pub(crate) fn facts(document: &[u8]) -> Provision {
     let mut provision = Provision::new(Platform::OpenStack);
-    add_facts(&mut provision, Documents { meta_data: Some(document.to_vec()), ..Documents::default() });
+    let documents = Documents { meta_data: Some(document.to_vec()), ..Documents::default() };
+    add_facts(&mut provision, documents, &mut |_| Ok(None));
     provision
 }
 
 /// Turns the documents into facts; pure.
-pub(crate) fn add_facts(provision: &mut Provision, documents: Documents) {
+pub(crate) fn add_facts(provision: &mut Provision, documents: Documents, content: ReadContent<'_>) {
     provision.user_data = documents.user_data.and_then(Payload::from_bytes);
     provision.network_config = documents.network_data.and_then(Payload::from_bytes);
     provision.vendor_data = vendor_data(&[documents.vendor_data, documents.vendor_data2]);
     if let Some(document) = documents.meta_data {
-        add_meta_data(provision, &document);
+        add_meta_data(provision, &document, content);
     }
     let tree =
         documents.ec2_meta_data.and_then(|document| Tree::from_json(&document).ok()).unwrap_or_default();
@@ -110,7 +120,7 @@ pub(crate) fn add_facts(provision: &mut Provision, documents: Documents) {
     provision.attribute("OPENSTACK_INSTANCE_UUID", provision.instance_id.clone());
 }
 
-fn add_meta_data(provision: &mut Provision, document: &[u8]) {
+fn add_meta_data(provision: &mut Provision, document: &[u8], content: ReadContent<'_>) {
     let parsed = Tree::from_json(document).map(Some);
     let Some(tree) = provision.take("meta-data", parsed) else { return };
     provision.instance_id = tree.text("/uuid");
@@ -122,6 +132,7 @@ fn add_meta_data(provision: &mut Provision, document: &[u8]) {
         provision.add_keys(key);
     }
     provision.attribute("OPENSTACK_HOSTNAME", provision.hostname.clone());
+    content::add_contents(provision, &tree, content);
 }
 
 /// The operator's two documents for cloud-init, the same for each machine and made for this one; the second

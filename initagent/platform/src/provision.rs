@@ -32,7 +32,10 @@ pub struct Provision {
     pub user_data: Option<Payload>,
     /// What the platform's operator wants done; user-data overrides it.
     pub vendor_data: Option<Payload>,
-    /// cloud-init network configuration (version 1 or 2) or OpenStack's `network_data.json`.
+    /// Files that the owner handed over beside user-data, as a cloud-config that writes them.
+    pub files: Option<Payload>,
+    /// cloud-init network configuration (version 1 or 2), OpenStack's `network_data.json` or Debian's
+    /// interfaces file.
     pub network_config: Option<Payload>,
     /// The addresses that `$public_ipv4` and its siblings stand for.
     pub addresses: Addresses,

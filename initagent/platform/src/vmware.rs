@@ -5,6 +5,7 @@
 
 mod backdoor;
 mod guest_rpc;
+mod interfaces;
 
 use std::io::Read;
 
@@ -17,16 +18,14 @@ use crate::{
     host::read_all,
     json::Tree,
     meta_data::add_meta_data,
-    netplan::{Link, ethernets},
     ovf::Environment,
     registry::Evidence,
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
-const OVF_LABELS: [&str; 2] = ["OVF ENV", "OVFENV"];
+/// VMware's label, and those that other makers of such discs write.
+const OVF_LABELS: [&str; 3] = ["OVF ENV", "OVFENV", "OVF-TRANSPORT"];
 const OVF_FILE: &str = "ovf-env.xml";
-const MAX_INTERFACES: usize = 16;
-const MAX_ADDRESSES: usize = 16;
 
 /// Gives the value of a guestinfo variable, without the `guestinfo.` prefix.
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -114,7 +113,7 @@ fn add_facts(provision: &mut Provision, lookup: Lookup<'_>) {
     if let Some(keys) = lookup("public-keys") {
         provision.add_keys(&keys);
     }
-    add_interfaces(provision, lookup);
+    interfaces::add_interfaces(provision, lookup);
     provision.attribute("VMWARE_HOSTNAME", provision.hostname.clone());
 }
 
@@ -156,48 +155,6 @@ fn unzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let source = flate2::read::GzDecoder::new(bytes);
     read_all(source.take(MAX_USER_DATA + 1), MAX_USER_DATA)
         .map_err(|error| format!("it cannot be unzipped: {error}"))
-}
-
-/// CoreOS's own description of the network: `interface.N.mac`, `.dhcp`, `.ip.M.address` and so on.
-fn add_interfaces(provision: &mut Provision, lookup: Lookup<'_>) {
-    let dns: Vec<_> = numbered(MAX_ADDRESSES, |index| lookup(&format!("dns.server.{index}"))?.parse().ok());
-    let links: Vec<Link> = numbered(MAX_INTERFACES, |index| {
-        let value = |key: &str| lookup(&format!("interface.{index}.{key}"));
-        let mut link = Link::with_mac(&value("mac")?)?;
-        link.dhcp4 = value("dhcp").as_deref() == Some("yes");
-        link.dns.clone_from(&dns);
-        let addresses = numbered(MAX_ADDRESSES, |number| value(&format!("ip.{number}.address")));
-        for address in &addresses {
-            if let Some((address, prefix)) = address.split_once('/') {
-                link.add_address(Some(address), Some(prefix));
-                note_address(provision, address, value("role").as_deref());
-            }
-        }
-        for number in 0..MAX_ADDRESSES {
-            let gateway = value(&format!("route.{number}.gateway"));
-            let destination = value(&format!("route.{number}.destination"));
-            link.add_route(destination.as_deref(), gateway.as_deref());
-        }
-        Some(link)
-    });
-    if provision.network_config.is_none() {
-        provision.network_config = ethernets(&links);
-    }
-}
-
-/// The values from number 0 to the first that is missing.
-fn numbered<T>(most: usize, value: impl FnMut(usize) -> Option<T>) -> Vec<T> {
-    (0..most).map_while(value).collect()
-}
-
-fn note_address(provision: &mut Provision, address: &str, role: Option<&str>) {
-    let known = &mut provision.addresses;
-    let (v4, v6) = match role {
-        Some("public") => (&mut known.public_ipv4, &mut known.public_ipv6),
-        _ => (&mut known.private_ipv4, &mut known.private_ipv6),
-    };
-    *v4 = v4.or_else(|| address.parse().ok());
-    *v6 = v6.or_else(|| address.parse().ok());
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Vultr: one JSON document, and the user-data beside it.
 //!
 //! Knows both generations of instance numbers. Refuses to run the start-up script that the
-//! document may carry. Invariant: public interfaces stay with DHCP; only private ones are static.
+//! document may carry. Invariant: public interfaces keep DHCP beside what is static.
 
 use crate::{
-    FetchError, Host, Platform, Provision, Web,
+    FetchError, Host, Payload, Platform, Provision, Web,
     json::Tree,
     netplan::{Link, ethernets},
     one_document::{self, Places},
@@ -47,21 +47,105 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
     provision.attribute("VULTR_HOSTNAME", provision.hostname.clone());
     provision.attribute("VULTR_INSTANCE_ID", provision.instance_id.clone());
     provision.attribute("VULTR_REGION_CODE", provision.region.clone());
-    provision.network_config = of("private").and_then(|_| ethernets(&links(&interfaces)));
+    provision.network_config = network(&tree, &interfaces);
     provision
+}
+
+/// Newer machines are told their configuration in cloud-init's own words. Otherwise it is made of the
+/// interfaces, when one of them has more than DHCP gives.
+fn network(tree: &Tree, interfaces: &[Tree]) -> Option<Payload> {
+    let told = tree.part("/cloud_interfaces").filter(|part| !part.list("/config").is_empty());
+    if let Some(told) = told {
+        return Payload::from_bytes(told.to_json());
+    }
+    let needed = |interface: &Tree| is_private(interface) || !additional(interface).is_empty();
+    interfaces.iter().any(needed).then(|| ethernets(&links(interfaces))).flatten()
 }
 
 fn links(interfaces: &[Tree]) -> Vec<Link> {
     let link = |interface: &Tree| {
         let mut link = Link::with_mac(&interface.text("/mac")?)?;
-        if interface.text("/network-type").as_deref() == Some("private") {
-            let text = |pointer: &str| interface.text(pointer);
+        // The owner wants to set it up alone.
+        if interface.is_true("/unconfigured") {
+            return None;
+        }
+        let text = |pointer: &str| interface.text(pointer);
+        if is_private(interface) {
             link.add_address(text("/ipv4/address").as_deref(), text("/ipv4/netmask").as_deref());
         } else {
             link.dhcp4 = true;
-            link.dhcp6 = interface.text("/ipv6/address").is_some();
+            link.dhcp6 = text("/ipv6/address").is_some();
+        }
+        for (address, prefix) in additional(interface) {
+            link.add_address(Some(&address), Some(&prefix));
         }
         Some(link)
     };
     interfaces.iter().filter_map(link).collect()
+}
+
+fn is_private(interface: &Tree) -> bool {
+    interface.text("/network-type").as_deref() == Some("private")
+}
+
+/// The addresses beyond the first one, which no DHCP server gives, with their prefixes or masks.
+fn additional(interface: &Tree) -> Vec<(String, String)> {
+    let of = |family: &str, address: &str, prefix: &str| {
+        let entries = interface.list(&format!("/{family}/additional"));
+        let pair = |entry: &Tree| Some((entry.text(address)?, entry.text(prefix)?));
+        entries.iter().filter_map(pair).collect::<Vec<_>>()
+    };
+    [of("ipv4", "/address", "/netmask"), of("ipv6", "/network", "/prefix")].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLIC: &str = r#"{"mac": "56:00:03:1b:4e:ca", "network-type": "public",
+        "ipv4": {"address": "192.0.2.7", "netmask": "255.255.254.0", "gateway": "192.0.2.1", "additional": A4},
+        "ipv6": {"address": "2001:db8::7", "network": "2001:db8::", "prefix": "64", "additional": A6}}"#;
+
+    fn network_of(text: &str) -> String {
+        let provision = facts(text.as_bytes());
+        assert_eq!(provision.problems, []);
+        String::from_utf8(
+            provision.network_config.map(|config| config.as_bytes().to_vec()).unwrap_or_default(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn addresses_beyond_the_first_are_not_lost() {
+        let with = |v4: &str, v6: &str| {
+            let interface = PUBLIC.replace("A4", v4).replace("A6", v6);
+            network_of(&format!("{{\"interfaces\": [{interface}]}}"))
+        };
+
+        assert_eq!(with("[]", "[]"), "");
+        let both = with(
+            r#"[{"address": "192.0.2.9", "netmask": "255.255.254.0"}]"#,
+            r#"[{"network": "2001:db8:5::", "prefix": "64"}]"#,
+        );
+        assert!(both.contains(r#""addresses":["192.0.2.9/23","2001:db8:5::/64"],"dhcp4":true"#), "{both}");
+    }
+
+    #[test]
+    fn what_is_told_in_cloud_inits_words_is_taken_as_it_is() {
+        let told = network_of(
+            r#"{"interfaces": [], "user-data": [], "vendor-data": "x",
+                "cloud_interfaces": {"version": 1, "config": [{"type": "physical", "mac_address": "56:00:03:1b:4e:ca"}]}}"#,
+        );
+
+        assert!(told.starts_with(r#"{"config":[{"mac_address":"56:00:03:1b:4e:ca""#), "{told}");
+        assert_eq!(network_of(r#"{"cloud_interfaces": {}}"#), "");
+    }
+
+    #[test]
+    fn an_interface_that_its_owner_sets_up_is_left_alone() {
+        let text = r#"{"interfaces": [{"mac": "5a:00:03:1b:4e:ca", "network-type": "private", "unconfigured": true,
+            "ipv4": {"address": "10.1.112.3", "netmask": "255.255.240.0"}}]}"#;
+
+        assert_eq!(network_of(text), "");
+    }
 }

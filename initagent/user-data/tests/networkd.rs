@@ -26,8 +26,10 @@ fn networkd_understands_every_unit() {
     let mut expectations: Vec<_> = fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()).collect();
     expectations.retain(|path| path.extension().is_some_and(|ending| ending == "units"));
     let count: usize = expectations.iter().map(|expectation| write_units(expectation, &folder)).sum();
-    // What is not understood must be seen to be reported.
+    let samples = write_samples(&folder);
+    // What is not understood must be seen to be reported: a key, and a value.
     fs::write(folder.join("broken.network"), "[Match]\nName=none\nNonsense=1\n").unwrap();
+    fs::write(folder.join("broken.netdev"), "[NetDev]\nName=n\nKind=bond\n[Bond]\nMode=4\n").unwrap();
 
     let said = networkd(&folder);
 
@@ -35,8 +37,31 @@ fn networkd_understands_every_unit() {
     let Some(said) = said else { return };
     let is_complaint = |line: &&str| line.contains(".network:") || line.contains(".netdev:");
     let complaints: Vec<&str> = said.lines().filter(is_complaint).collect();
-    assert!(count > 20, "{count}");
-    assert!(complaints.len() == 1 && complaints[0].contains("broken.network:3"), "{complaints:?}");
+    assert!(count > 20 && samples > 100, "{count}, {samples}");
+    let broken = ["broken.network:3", "broken.netdev:5"];
+    let expected = broken.iter().all(|place| complaints.iter().any(|line| line.contains(place)));
+    assert!(expected && complaints.len() == broken.len(), "{complaints:#?}");
+}
+
+/// Writes a unit for every word and every end of a range that a unit may have; says how many there are.
+fn write_samples(folder: &Path) -> usize {
+    let samples = user_data::network::samples();
+    for (number, (section, setting, value)) in samples.iter().enumerate() {
+        let made = |kind: &str| format!("[NetDev]\nName=s{number}\nKind={kind}\n");
+        let matched = format!("[Match]\nName=none{number}\n");
+        // A section is judged as a whole, so it has what makes it one.
+        let (ending, head, section) = match *section {
+            "Bond" => ("netdev", made("bond"), "[Bond]"),
+            "Bridge" => ("netdev", made("bridge"), "[Bridge]"),
+            "Bridge port" => ("network", matched, "[Bridge]"),
+            "Route" => ("network", matched, "[Route]\nDestination=10.0.0.0/8"),
+            "RoutingPolicyRule" => ("network", matched, "[RoutingPolicyRule]\nFrom=10.0.0.0/8"),
+            other => ("network", format!("{matched}[{other}]"), ""),
+        };
+        let unit = format!("{head}{section}\n{setting}={value}\n");
+        fs::write(folder.join(format!("sample-{number}-{setting}.{ending}")), unit).unwrap();
+    }
+    samples.len()
 }
 
 /// Writes the units of an expectation, each under a name of its own; says how many there were.

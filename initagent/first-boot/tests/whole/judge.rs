@@ -17,6 +17,8 @@ fn a_network_configuration_is_judged_as_one() {
         "version: 2\nethernets: {eth0: {dhcp4: true}}\n",
         "network:\n  version: 1\n  config: [{type: physical, name: eth0, subnets: [{type: dhcp}]}]\n",
         r#"{"links": [], "networks": [], "services": []}"#,
+        "#cloud-config\nversion: 2\nethernets: {eth0: {dhcp4: true}}\n",
+        "auto eth0\niface eth0 inet dhcp\n",
     ] {
         let judgement = judged(good);
 

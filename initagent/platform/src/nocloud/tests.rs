@@ -116,10 +116,20 @@ fn broken_meta_data_costs_itself_only() {
 }
 
 #[test]
-fn the_old_network_format_is_named() {
-    let provision = meta_data_facts(b"instance-id: i\nnetwork-interfaces: |\n  auto eth0\n");
+fn debians_interfaces_in_the_meta_data_count_when_there_is_no_network_config() {
+    let meta_data: &[u8] = b"instance-id: i\nnetwork-interfaces: |\n  auto eth0\n  iface eth0 inet dhcp\n";
+    let machine = twin(&[]);
+    machine.attach(
+        "vdb",
+        &iso_image("cidata", &[("meta-data", meta_data), ("network-config", b"newer")]),
+        "",
+    );
 
-    assert!(provision.lacks("network-interfaces"));
+    let alone = meta_data_facts(meta_data);
+
+    assert_eq!(alone.network_config.unwrap().as_bytes(), b"auto eth0\niface eth0 inet dhcp\n");
+    assert_eq!(alone.problems, []);
+    assert_eq!(fetched(&machine).1.network_config.unwrap().as_bytes(), b"newer");
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub(crate) fn printed(provision: &Provision) -> String {
         ("private-ipv6", addresses.private_ipv6.map(|address| address.to_string())),
         ("user-data", payload(&provision.user_data)),
         ("vendor-data", payload(&provision.vendor_data)),
+        ("files", payload(&provision.files)),
         ("network-config", payload(&provision.network_config)),
     ] {
         if let Some(value) = value {
@@ -138,6 +139,7 @@ pub(crate) fn routes(platform: Platform) -> Vec<Route> {
             file("/openstack/latest/vendor_data.json", "openstack/vendor_data.json"),
             file("/openstack/latest/vendor_data2.json", "openstack/vendor_data2.json"),
             file("/openstack/latest/user_data", "user-data"),
+            get("/openstack/content/0000", b"welcome"),
             get("/latest/meta-data/local-ipv4", b"10.0.0.9"),
             get("/latest/meta-data/public-ipv4", b"198.51.100.9"),
             get("/latest/meta-data/instance-type", b"m1.small"),

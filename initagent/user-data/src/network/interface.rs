@@ -3,10 +3,15 @@
 //! Knows what networkd can set. Refuses to know how formats name it. Invariant: every text in it was
 //! checked by [`super::value`].
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use document::source::Mark;
+
+use super::value::Net;
+
+/// The interface of every machine that leads to itself.
+pub(super) const LOOP_BACK: &str = "lo";
 
 /// One interface.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,24 +35,50 @@ pub(super) struct Interface {
     pub(super) dhcp4: bool,
     pub(super) dhcp6: bool,
     pub(super) accept_ra: Option<bool>,
-    pub(super) addresses: Vec<String>,
+    pub(super) addresses: Vec<Address>,
     pub(super) routes: Vec<Route>,
+    pub(super) rules: Vec<Options>,
     pub(super) dns: Vec<IpAddr>,
     pub(super) search: Vec<String>,
-    /// Settings of networkd's sections `DHCPv4` and `DHCPv6`.
-    pub(super) dhcp4_options: Vec<(&'static str, String)>,
-    pub(super) dhcp6_options: Vec<(&'static str, String)>,
+    /// Whether name servers were given for this interface alone, so that those for all do not count here.
+    pub(super) has_own_dns: bool,
+    /// Settings of networkd's sections of these names.
+    pub(super) link_options: Options,
+    pub(super) network_options: Options,
+    pub(super) dhcp4_options: Options,
+    pub(super) dhcp6_options: Options,
     /// `Bond=bond0`, `Bridge=br0`.
     pub(super) master: Option<(&'static str, String)>,
+    pub(super) port: Port,
     /// The VLANs on it.
     pub(super) vlans: Vec<String>,
+}
+
+/// Settings by their names in one section.
+pub(super) type Options = Vec<(&'static str, String)>;
+
+/// What a bond or a bridge says of one of its members.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Port {
+    /// `PrimarySlave=yes`.
+    pub(super) network: Options,
+    /// Of the section `Bridge`.
+    pub(super) bridge: Options,
+}
+
+/// One address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Address {
+    pub(super) net: Net,
+    /// Such as `Label`.
+    pub(super) options: Options,
 }
 
 /// What kind of interface it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Device {
     /// One that is made, with this kind, name and settings of the section named like the kind.
-    Made { kind: Kind, name: String, options: Vec<(&'static str, String)> },
+    Made { kind: Kind, name: String, options: Options },
     /// One that is there, found by these signs.
     There { name: Option<String>, mac: Option<String>, driver: Option<String> },
 }
@@ -61,13 +92,17 @@ pub(super) enum Kind {
 }
 
 /// One route.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Route {
-    pub(super) to: String,
+    pub(super) to: Net,
     pub(super) via: Option<IpAddr>,
-    pub(super) metric: Option<u32>,
-    pub(super) table: Option<u32>,
-    pub(super) on_link: bool,
+    /// Whether the gateway is reached directly, whatever networks the interface has; `None` when the
+    /// document does not say.
+    pub(super) on_link: Option<bool>,
+    /// `Metric`, `Table` and so on, in the order in which they are written.
+    pub(super) options: Options,
+    /// Where it was described.
+    pub(super) at: Mark,
 }
 
 /// How interfaces hang together, by their identifiers.
@@ -75,6 +110,8 @@ pub(super) struct Route {
 pub(super) struct Wiring {
     /// Member → the setting that joins it and the name of what it joins.
     pub(super) masters: BTreeMap<String, (&'static str, String)>,
+    /// Member → what its master says of it.
+    pub(super) ports: BTreeMap<String, Port>,
     /// Interface → the VLANs on it.
     pub(super) vlans: BTreeMap<String, Vec<String>>,
 }
@@ -82,8 +119,58 @@ pub(super) struct Wiring {
 impl Interface {
     /// Whether this machine can be reached by it, as far as the document says.
     pub(super) fn has_address(&self) -> bool {
-        let is_outer = |address: &String| !address.starts_with("127.") && !address.starts_with("::1/");
-        self.dhcp4 || self.dhcp6 || self.accept_ra == Some(true) || self.addresses.iter().any(is_outer)
+        self.is_outer()
+            && (self.dhcp4
+                || self.dhcp6
+                || self.accept_ra == Some(true)
+                || self.addresses.iter().any(|address| !address.net.ip.is_loopback()))
+    }
+
+    /// Whether it leads out of this machine.
+    pub(super) fn is_outer(&self) -> bool {
+        self.id != LOOP_BACK
+    }
+
+    /// Whether one of its own networks has this address, or a route says that it is on the link.
+    pub(super) fn is_near(&self, ip: IpAddr) -> bool {
+        let is_link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let has_type = |route: &Route| route.options.iter().any(|(name, _)| *name == "Type");
+        let is_on_link = |route: &Route| {
+            route.via.is_none() && route.to.prefix > 0 && route.to.contains(ip) && !has_type(route)
+        };
+        is_link_local
+            || self.addresses.iter().any(|address| address.net.contains(ip))
+            || self.routes.iter().any(is_on_link)
+    }
+
+    /// Whether it has an address of the family by this document.
+    pub(super) fn has_static(&self, family: IpAddr) -> bool {
+        self.addresses.iter().any(|address| address.net.ip.is_ipv4() == family.is_ipv4())
+    }
+
+    /// Whether it may get an address of the family from the network. networkd listens to router
+    /// advertisements unless told otherwise.
+    pub(super) fn may_learn(&self, family: IpAddr) -> bool {
+        if family.is_ipv4() { self.dhcp4 } else { self.dhcp6 || self.accept_ra != Some(false) }
+    }
+}
+
+impl Address {
+    pub(super) fn plain(net: Net) -> Self {
+        Self { net, options: Vec::new() }
+    }
+}
+
+impl Route {
+    /// A route by a gateway, as far as most formats can say.
+    pub(super) fn new(to: Net, via: Option<IpAddr>, at: Mark) -> Self {
+        Self { to, via, on_link: None, options: Vec::new(), at }
+    }
+
+    /// The route of a `gateway` that says no destination: everything of its family.
+    pub(super) fn default_by(via: IpAddr, at: Mark) -> Self {
+        let ip = if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        Self::new(Net { ip, prefix: 0 }, Some(via), at)
     }
 }
 
@@ -114,11 +201,17 @@ impl Kind {
 }
 
 impl Wiring {
+    /// What the master of a member says of it.
+    pub(super) fn port(&mut self, member: &str) -> &mut Port {
+        self.ports.entry(member.to_owned()).or_default()
+    }
+
     /// Tells every interface what it belongs to, and makes those that are only referred to.
     pub(super) fn connect(self, mut interfaces: Vec<Interface>) -> Vec<Interface> {
+        let mut known: HashSet<String> = interfaces.iter().map(|interface| interface.id.clone()).collect();
         for id in self.masters.keys().chain(self.vlans.keys()) {
-            let known = interfaces.iter().any(|interface| interface.id == *id);
-            if let Some(name) = super::value::interface_name(id).filter(|_| !known) {
+            let is_new = known.insert(id.clone());
+            if let Some(name) = super::value::interface_name(id).filter(|_| is_new) {
                 let device = Device::There { name: Some(name), mac: None, driver: None };
                 interfaces.push(Interface {
                     id: id.clone(),
@@ -130,6 +223,7 @@ impl Wiring {
         }
         for interface in &mut interfaces {
             interface.master = self.masters.get(&interface.id).cloned();
+            interface.port = self.ports.get(&interface.id).cloned().unwrap_or_default();
             interface.vlans = self.vlans.get(&interface.id).cloned().unwrap_or_default();
         }
         interfaces

@@ -1,17 +1,23 @@
 //! Network configuration, in the formats that clouds give, as units of systemd-networkd.
 //!
-//! Knows cloud-init's versions 1 and 2 and OpenStack's `network_data.json`. Refuses wireless and
-//! mobile networks, tunnels and Open vSwitch by name. Invariants: nothing is written but what was
+//! Knows cloud-init's versions 1 and 2, OpenStack's `network_data.json` and Debian's interfaces files.
+//! Refuses wireless and mobile networks, tunnels and Open vSwitch by name. Invariants: nothing is written but what was
 //! parsed as an address, a name or a word of a table; one wrong field costs that field only; a document
 //! by which no interface would have an address does not take the addresses that DHCP gives. Whether a
 //! given address is the right one, nobody knows here.
 
+mod debian;
+mod field;
 mod interface;
 mod openstack;
+mod reach;
 mod render;
+mod setting;
 mod value;
 mod version_1;
 mod version_2;
+
+use std::collections::HashSet;
 
 use crate::cloudconfig::fields::Key;
 use crate::json;
@@ -33,14 +39,29 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
     [version_1::tables(), version_2::tables(), openstack::tables()].concat()
 }
 
+/// Every value that a unit may be given from a document's words, by section and setting, so that a test
+/// can ask networkd about each.
+#[must_use]
+pub fn samples() -> Vec<(&'static str, &'static str, String)> {
+    let of = |one: &'static setting::Setting| {
+        one.samples().into_iter().map(|value| (one.section, one.name, value)).collect::<Vec<_>>()
+    };
+    setting::SETTINGS.iter().flat_map(of).collect()
+}
+
 /// Whether this is a network configuration and nothing else, so that it can be judged as one.
 #[must_use]
 pub fn is_config(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(payload::without_bom(content));
+    if debian::is_interfaces_file(&text) {
+        return true;
+    }
     let Some(document) = yaml::parse(&text, 0, &mut Diagnostics::default()) else { return false };
     let has = |name: &str| entry(&document, name).is_some();
-    let is_wrapped =
-        matches!(&document.value, Value::Mapping(entries) if entries.len() == 1) && has("network");
+    // `network:` alone is a key of a cloud-config too, if it begins like one.
+    let is_wrapped = matches!(&document.value, Value::Mapping(entries) if entries.len() == 1)
+        && has("network")
+        && payload::detect(content) != payload::Kind::CloudConfig;
     let kinds = ["config", "ethernets", "bonds", "bridges", "vlans", "wifis"];
     is_wrapped || (has("version") && kinds.iter().any(|kind| has(kind))) || (has("links") && has("networks"))
 }
@@ -49,33 +70,25 @@ pub fn is_config(content: &[u8]) -> bool {
 #[must_use]
 pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
     let text = String::from_utf8_lossy(payload::without_bom(content));
-    let document = if text.trim_start().starts_with('{') {
-        // YAML's short form begins with a brace too.
-        let mut as_json = Diagnostics::default();
-        json::parse(&text, part, &mut as_json).or_else(|| yaml::parse(&text, part, found))
-    } else {
-        yaml::parse(&text, part, found)
-    };
-    let Some(document) = document else { return Plan::default() };
-    let mut interfaces = interfaces(&document, part, found);
-    keep_reachable(&mut interfaces, found);
+    let Some(mut interfaces) = described(&text, part, found) else { return Plan::default() };
+    reach::check_gateways(&mut interfaces, found);
+    reach::keep_reachable(&mut interfaces, found);
     plan(&interfaces)
 }
 
-/// Interfaces that a document does not name ask by DHCP; if it gives an address to none of those that
-/// it names, they do so, too: a machine without an address is lost.
-fn keep_reachable(interfaces: &mut [Interface], found: &mut Diagnostics) {
-    if interfaces.iter().any(Interface::has_address) {
-        return;
+/// The interfaces that a text describes, in whatever format.
+fn described(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<Interface>> {
+    if debian::is_interfaces_file(text) {
+        return Some(debian::read(text, part, found));
     }
-    let Some(first) = interfaces.first() else { return };
-    let message =
-        "no interface would have an address by this, so those that are named here ask for one by DHCP";
-    let help = "write `addresses`, or `dhcp4: true`";
-    found.push(Diagnostic::warning(Code::Translated, first.at, message).help(help).key(first.key.clone()));
-    for interface in interfaces.iter_mut().filter(|one| one.master.is_none() && one.id != "lo") {
-        (interface.dhcp4, interface.dhcp6) = (true, true);
-    }
+    let document = if text.trim_start().starts_with('{') {
+        // YAML's short form begins with a brace too.
+        let mut as_json = Diagnostics::default();
+        json::parse(text, part, &mut as_json).or_else(|| yaml::parse(text, part, found))
+    } else {
+        yaml::parse(text, part, found)
+    };
+    Some(interfaces(&document?, part, found))
 }
 
 /// The interfaces that a document describes.
@@ -88,7 +101,8 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
         })
     };
     if is_crowded(document) {
-        let message = format!("this describes more than {MOST_INTERFACES} interfaces");
+        let message =
+            format!("this describes more than {MOST_INTERFACES} interfaces, members, addresses or routes");
         found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
         return Vec::new();
     }
@@ -106,20 +120,22 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
     }
 }
 
-/// Whether some list or map of the document is longer than that of any machine.
+/// Whether some list or map of the document, however deep, is longer than that of any machine.
 fn is_crowded(document: &Node) -> bool {
-    let Value::Mapping(entries) = &document.value else { return false };
-    entries.iter().any(|entry| match &entry.value.value {
-        Value::Mapping(entries) => entries.len() > MOST_INTERFACES,
-        Value::Sequence(items) => items.len() > MOST_INTERFACES,
+    match &document.value {
+        Value::Mapping(entries) => {
+            entries.len() > MOST_INTERFACES || entries.iter().any(|entry| is_crowded(&entry.value))
+        }
+        Value::Sequence(items) => items.len() > MOST_INTERFACES || items.iter().any(is_crowded),
         _ => false,
-    })
+    }
 }
 
 fn plan(interfaces: &[Interface]) -> Plan {
     let mut plan = Plan::default();
+    let mut stems = HashSet::new();
     for interface in interfaces {
-        for (name, content) in render::units(interface) {
+        for (name, content) in render::units(interface, &free_stem(&interface.id, &mut stems)) {
             let origin = Origin::written(interface.at, interface.key.clone());
             let step = Step::WriteUnit { name, content: Secret::new(content), runtime: false };
             plan.once(Stage::Network, origin, step);
@@ -129,6 +145,19 @@ fn plan(interfaces: &[Interface]) -> Plan {
         plan.once(Stage::Network, Origin::from("agent"), Step::RestartNetwork);
     }
     plan
+}
+
+/// What the names of an interface's units begin with. Identifiers that differ in characters that no file
+/// name has here would write over each other, so the second gets a number.
+fn free_stem(id: &str, stems: &mut HashSet<String>) -> String {
+    let wanted = format!("10-cloud-init-{}", value::file_word(id));
+    let mut stem = wanted.clone();
+    let mut number = 2;
+    while !stems.insert(stem.clone()) {
+        stem = format!("{wanted}-{number}");
+        number += 1;
+    }
+    stem
 }
 
 fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {

@@ -6,11 +6,9 @@
 use std::fmt::Write;
 
 use super::interface::{Device, Interface, Route};
-use super::value::file_word;
 
-/// Names and contents of an interface's units.
-pub(super) fn units(interface: &Interface) -> Vec<(String, String)> {
-    let stem = format!("10-cloud-init-{}", file_word(&interface.id));
+/// Names and contents of an interface's units; `stem` is what their names begin with.
+pub(super) fn units(interface: &Interface, stem: &str) -> Vec<(String, String)> {
     let mut units = Vec::new();
     if let Device::Made { kind, name, options } = &interface.device {
         let mut unit = Unit::default();
@@ -73,8 +71,17 @@ fn network(interface: &Interface) -> Unit {
     }
     link_section(interface, &mut unit);
     network_section(interface, &mut unit);
+    for address in interface.addresses.iter().filter(|address| !address.options.is_empty()) {
+        unit.section("Address");
+        unit.set("Address", &address.net.to_string());
+        unit.settings(&address.options);
+    }
+    unit.options("Bridge", &interface.port.bridge);
     unit.options("DHCPv4", &interface.dhcp4_options);
     unit.options("DHCPv6", &interface.dhcp6_options);
+    for rule in &interface.rules {
+        unit.options("RoutingPolicyRule", rule);
+    }
     for route in &interface.routes {
         route_section(route, &mut unit);
     }
@@ -85,7 +92,7 @@ fn link_section(interface: &Interface, unit: &mut Unit) {
     let made = matches!(interface.device, Device::Made { .. });
     let mac = interface.new_mac.as_ref().filter(|_| !made);
     let mtu = interface.mtu.filter(|_| !made);
-    if mac.is_none() && mtu.is_none() && !interface.optional {
+    if mac.is_none() && mtu.is_none() && !interface.optional && interface.link_options.is_empty() {
         return;
     }
     unit.section("Link");
@@ -94,6 +101,7 @@ fn link_section(interface: &Interface, unit: &mut Unit) {
     if interface.optional {
         unit.set("RequiredForOnline", "no");
     }
+    unit.settings(&interface.link_options);
 }
 
 fn network_section(interface: &Interface, unit: &mut Unit) {
@@ -107,13 +115,18 @@ fn network_section(interface: &Interface, unit: &mut Unit) {
     unit.set("DHCP", dhcp);
     if let Some((setting, master)) = &interface.master {
         unit.set(setting, master);
+        unit.settings(&interface.port.network);
+    }
+    let links_local = interface.network_options.iter().any(|(name, _)| *name == "LinkLocalAddressing");
+    if interface.master.is_some() && !links_local {
         unit.set("LinkLocalAddressing", "no");
     }
+    unit.settings(&interface.network_options);
     if let Some(accept) = interface.accept_ra {
         unit.set("IPv6AcceptRA", if accept { "yes" } else { "no" });
     }
-    for address in &interface.addresses {
-        unit.set("Address", address);
+    for address in interface.addresses.iter().filter(|address| address.options.is_empty()) {
+        unit.set("Address", &address.net.to_string());
     }
     let own_names = interface.master.is_none();
     for server in interface.dns.iter().filter(|_| own_names) {
@@ -129,13 +142,12 @@ fn network_section(interface: &Interface, unit: &mut Unit) {
 
 fn route_section(route: &Route, unit: &mut Unit) {
     unit.section("Route");
-    unit.set("Destination", &route.to);
+    unit.set("Destination", &route.to.to_string());
     unit.set_some("Gateway", route.via);
-    if route.on_link && route.via.is_some() {
+    if route.on_link == Some(true) && route.via.is_some() {
         unit.set("GatewayOnLink", "yes");
     }
-    unit.set_some("Metric", route.metric);
-    unit.set_some("Table", route.table);
+    unit.settings(&route.options);
 }
 
 /// A unit that is being written.
@@ -166,6 +178,10 @@ impl Unit {
             return;
         }
         self.section(section);
+        self.settings(options);
+    }
+
+    fn settings(&mut self, options: &[(&'static str, String)]) {
         for (name, value) in options {
             self.set(name, value);
         }

@@ -66,6 +66,74 @@ fn thousands_of_interfaces_are_refused_at_once() {
     assert!(text.contains("more than 1024 interfaces"), "{text}");
 }
 
+/// Twenty thousand members of a bond once took as many looks at as many interfaces: half a minute.
+#[test]
+fn lists_that_no_machine_has_cost_no_time() {
+    let many = |item: &dyn Fn(usize) -> String, count| (0..count).map(item).collect::<Vec<_>>().join(",");
+    let member = |number: usize| format!("eth{number}");
+    let members = many(&member, 20_000);
+    let route = |number: usize| format!("{{to: 10.{}.{}.0/24, via: 192.0.2.1}}", number / 250, number % 250);
+    let address = |number: usize| format!("10.{}.{}.1/24", number / 250, number % 250);
+    let words = "192.0.2.53 ".repeat(90_000);
+    for text in [
+        format!("version: 1\nconfig: [{{type: bond, name: bond0, bond_interfaces: [{members}]}}]"),
+        format!("version: 2\nbonds: {{bond0: {{interfaces: [{members}]}}}}"),
+        format!("{{\"links\": [{{\"id\": \"a\", \"type\": \"bond\", \"bond_links\": [{}]}}]}}", {
+            many(&|number| format!("\"eth{number}\""), 20_000)
+        }),
+        format!("auto bond0\niface bond0 inet dhcp\n  bond-slaves {}\n", members.replace(',', " ")),
+        format!("auto eth0\n{}", "iface eth0 inet static\naddress 192.0.2.1/24\n".repeat(20_000)),
+        format!("version: 2\nethernets: {{eth0: {{routes: [{}]}}}}", many(&route, 20_000)),
+        format!(
+            "version: 2\nethernets: {{eth0: {{addresses: [{}], routes: [{}]}}}}",
+            many(&address, 1000),
+            many(&route, 1000)
+        ),
+        format!(
+            "version: 1\nconfig: [{{type: nameserver, address: \"{words}\"}}, {{type: physical, name: eth0}}]"
+        ),
+    ] {
+        let start = processor_time();
+
+        let units = printed("x", text.as_bytes());
+
+        let took = processor_time().saturating_sub(start);
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}: {}", &text[..60]);
+        assert!(units.len() < 1 << 20, "{}: {}", units.len(), &text[..60]);
+    }
+}
+
+/// What the kernel says of this thread: others may keep the machine busy.
+fn processor_time() -> std::time::Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    std::time::Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_debian_file_is_told_from_yaml() {
+    for (text, expected) in [
+        ("auto lo\n", true),
+        ("# a comment\n\niface eth0 inet dhcp\n", true),
+        ("source /etc/network/interfaces.d/*\n", true),
+        ("auto: lo\n", false),
+        ("auto\n", false),
+        ("version: 2\n", false),
+        ("", false),
+    ] {
+        assert_eq!(debian::is_interfaces_file(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_header_does_not_hide_what_a_document_is() {
+    let with_header = b"#cloud-config\nversion: 2\nethernets: {eth0: {dhcp4: true}}\n";
+
+    assert!(is_config(with_header));
+    assert!(is_config(b"network: {version: 2}\n"));
+    assert!(!is_config(b"#cloud-config\nnetwork: {version: 2}\n"));
+    assert!(!is_config(b"#cloud-config\nhostname: a\n"));
+}
+
 #[test]
 fn a_configuration_that_is_switched_off_or_empty_writes_nothing() {
     for text in ["network: {config: disabled}", "{\"version\": 2}", "version: 1\nconfig: []\n", ""] {

@@ -3,7 +3,8 @@
 //! Knows what each may look like. Refuses everything else. Invariant: what passes holds no white
 //! space and no line end, so it can't become another setting.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kernel's limit for names of interfaces, without the zero at its end.
 const LONGEST_NAME: usize = 15;
@@ -17,6 +18,11 @@ pub(super) fn interface_name(text: &str) -> Option<String> {
         && text != "."
         && text != "..";
     valid.then(|| text.to_owned())
+}
+
+/// What an address is called, such as `eth0:1`.
+pub(super) fn label(text: &str) -> Option<String> {
+    interface_name(&text.replace(':', "_")).map(|_| text.to_owned())
 }
 
 /// A pattern for names, such as `en*`.
@@ -37,54 +43,97 @@ pub(super) fn ip(text: &str) -> Option<IpAddr> {
     text.trim().parse().ok()
 }
 
-/// An address with its prefix, which may stand behind it or beside it, as a number or a mask.
-pub(super) fn with_prefix(address: &str, mask: Option<&str>) -> Option<String> {
-    let (address, behind) = match address.trim().split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (address.trim(), None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = match behind.or(mask) {
-        Some(text) => prefix(text.trim())?,
-        None => most,
-    };
-    (prefix <= most).then(|| format!("{address}/{prefix}"))
+/// An address in its network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Net {
+    pub(super) ip: IpAddr,
+    pub(super) prefix: u8,
+}
+
+/// Why a text is no address in a network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum BadNet {
+    /// It is an address, and nothing says how large its network is.
+    NoPrefix(IpAddr),
+    Nonsense,
+}
+
+impl Net {
+    /// An address with its prefix, which may stand behind it or beside it, as a number or a mask.
+    pub(super) fn parse(address: &str, mask: Option<&str>) -> Result<Self, BadNet> {
+        let (address, behind) = match address.trim().split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (address.trim(), None),
+        };
+        let ip: IpAddr = address.parse().map_err(|_| BadNet::Nonsense)?;
+        let text = behind.or(mask).ok_or(BadNet::NoPrefix(ip))?;
+        let prefix = prefix(text.trim()).filter(|prefix| *prefix <= Self::most(ip));
+        prefix.map(|prefix| Self { ip, prefix }).ok_or(BadNet::Nonsense)
+    }
+
+    /// The address in a network of the size that cloud-init's version 1 takes when nothing says it.
+    pub(super) fn guess(ip: IpAddr) -> Self {
+        Self { ip, prefix: if ip.is_ipv4() { 24 } else { 64 } }
+    }
+
+    fn most(ip: IpAddr) -> u8 {
+        if ip.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// Whether an address is in this network.
+    pub(super) fn contains(&self, other: IpAddr) -> bool {
+        let bits = |ip: IpAddr| match ip {
+            IpAddr::V4(v4) => u128::from(u32::from(v4)),
+            IpAddr::V6(v6) => u128::from(v6),
+        };
+        let low = u32::from(Self::most(self.ip) - self.prefix);
+        self.ip.is_ipv4() == other.is_ipv4()
+            && bits(self.ip).checked_shr(low).unwrap_or(0) == bits(other).checked_shr(low).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
 }
 
 /// From `24`, `255.255.255.0` or `ffff:ffff::`.
-fn prefix(text: &str) -> Option<u32> {
+fn prefix(text: &str) -> Option<u8> {
     let bits = match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(mask)) => (u32::from(mask).leading_ones(), u32::from(mask).count_ones()),
         Ok(IpAddr::V6(mask)) => (u128::from(mask).leading_ones(), u128::from(mask).count_ones()),
         Err(_) => return text.parse().ok(),
     };
-    (bits.0 == bits.1).then_some(bits.0)
+    u8::try_from(bits.0).ok().filter(|_| bits.0 == bits.1)
 }
 
-/// A destination: a network, or `default` for all of the family of `via`.
-pub(super) fn destination(text: &str, mask: Option<&str>, via: Option<IpAddr>) -> Option<String> {
+/// A destination: a network, a host, or `default` for all of the family of `via`.
+pub(super) fn destination(text: &str, mask: Option<&str>, via: Option<IpAddr>) -> Option<Net> {
+    let all = |ip: IpAddr| Some(Net { ip, prefix: 0 });
+    let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let is_all = |mask: Option<&str>| mask.is_none_or(|mask| prefix(mask.trim()) == Some(0));
     match text.trim() {
-        "default" | "0.0.0.0"
-            if via.is_none_or(|via| via.is_ipv4()) && mask.is_none_or(|mask| mask == "0.0.0.0") =>
-        {
-            Some("0.0.0.0/0".to_owned())
-        }
-        "default" | "::" => Some("::/0".to_owned()),
-        text => with_prefix(text, mask),
+        "default" if via.is_none_or(|via| via.is_ipv4()) => all(v4),
+        "0.0.0.0" if is_all(mask) => all(v4),
+        "default" => all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        "::" if is_all(mask) => all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        text => match Net::parse(text, mask) {
+            Err(BadNet::NoPrefix(ip)) => Some(Net { ip, prefix: Net::most(ip) }),
+            parsed => parsed.ok(),
+        },
     }
+}
+
+/// The words of a text with white space or commas between them.
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty())
 }
 
 /// A domain that is searched.
 pub(super) fn domain(text: &str) -> Option<String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
     (!text.is_empty() && text.len() <= 255 && text.chars().all(legal)).then(|| text.to_owned())
-}
-
-/// One word of a table of settings, such as `802.3ad` or `layer3+4`.
-pub(super) fn word(text: &str) -> Option<String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.:+/".contains(c);
-    (!text.is_empty() && text.len() <= 64 && text.chars().all(legal)).then(|| text.to_owned())
 }
 
 /// An identifier as part of a file name.
@@ -97,25 +146,48 @@ pub(super) fn file_word(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn net(address: &str, mask: Option<&str>) -> Result<String, BadNet> {
+        Net::parse(address, mask).map(|net| net.to_string())
+    }
+
+    fn to(text: &str, mask: Option<&str>, via: Option<&str>) -> Option<String> {
+        destination(text, mask, via.and_then(ip)).map(|net| net.to_string())
+    }
+
     #[test]
     fn prefixes_stand_behind_or_beside() {
-        assert_eq!(with_prefix("10.0.0.1/24", None).as_deref(), Some("10.0.0.1/24"));
-        assert_eq!(with_prefix("10.0.0.1", Some("255.255.240.0")).as_deref(), Some("10.0.0.1/20"));
-        assert_eq!(
-            with_prefix("2001:db8::1", Some("ffff:ffff:ffff:ffff::")).as_deref(),
-            Some("2001:db8::1/64")
-        );
-        assert_eq!(with_prefix("10.0.0.1", None).as_deref(), Some("10.0.0.1/32"));
-        assert_eq!(with_prefix("10.0.0.1/33", None), None);
-        assert_eq!(with_prefix("10.0.0.1", Some("255.0.255.0")), None);
+        assert_eq!(net("10.0.0.1/24", None).as_deref(), Ok("10.0.0.1/24"));
+        assert_eq!(net("10.0.0.1/255.255.255.0", None).as_deref(), Ok("10.0.0.1/24"));
+        assert_eq!(net("10.0.0.1", Some("255.255.240.0")).as_deref(), Ok("10.0.0.1/20"));
+        assert_eq!(net("10.0.0.1", Some("20")).as_deref(), Ok("10.0.0.1/20"));
+        assert_eq!(net("2001:db8::1", Some("ffff:ffff:ffff:ffff::")).as_deref(), Ok("2001:db8::1/64"));
+        assert_eq!(net("10.0.0.1", None), Err(BadNet::NoPrefix([10, 0, 0, 1].into())));
+        assert_eq!(net("10.0.0.1/33", None), Err(BadNet::Nonsense));
+        assert_eq!(net("10.0.0.1", Some("255.0.255.0")), Err(BadNet::Nonsense));
+    }
+
+    #[test]
+    fn networks_hold_their_own_addresses_only() {
+        let net = |text| Net::parse(text, None).unwrap();
+
+        assert!(net("10.0.0.5/24").contains([10, 0, 0, 1].into()));
+        assert!(!net("10.0.0.5/24").contains([10, 0, 1, 1].into()));
+        assert!(!net("10.0.0.5/32").contains([10, 0, 0, 1].into()));
+        assert!(net("0.0.0.0/0").contains([10, 0, 0, 1].into()));
+        assert!(!net("0.0.0.0/0").contains(ip("::1").unwrap()));
+        assert!(net("2001:db8::5/64").contains(ip("2001:db8::1").unwrap()));
+        assert!(net("::/0").contains(ip("2001:db8::1").unwrap()));
     }
 
     #[test]
     fn default_routes_belong_to_a_family() {
-        assert_eq!(destination("default", None, ip("fe80::1")).as_deref(), Some("::/0"));
-        assert_eq!(destination("default", None, ip("10.0.0.1")).as_deref(), Some("0.0.0.0/0"));
-        assert_eq!(destination("0.0.0.0", Some("0.0.0.0"), None).as_deref(), Some("0.0.0.0/0"));
-        assert_eq!(destination("10.1.0.0", Some("255.255.0.0"), None).as_deref(), Some("10.1.0.0/16"));
+        assert_eq!(to("default", None, Some("fe80::1")).as_deref(), Some("::/0"));
+        assert_eq!(to("default", None, Some("10.0.0.1")).as_deref(), Some("0.0.0.0/0"));
+        assert_eq!(to("0.0.0.0", Some("0.0.0.0"), None).as_deref(), Some("0.0.0.0/0"));
+        assert_eq!(to("::", Some("::"), None).as_deref(), Some("::/0"));
+        assert_eq!(to("::", Some("0"), None).as_deref(), Some("::/0"));
+        assert_eq!(to("10.1.0.0", Some("255.255.0.0"), None).as_deref(), Some("10.1.0.0/16"));
+        assert_eq!(to("10.1.0.7", None, None).as_deref(), Some("10.1.0.7/32"));
     }
 
     #[test]
@@ -123,7 +195,6 @@ mod tests {
         let bad = "eth0\nDHCP=yes";
         assert_eq!(interface_name(bad), None);
         assert_eq!(name_pattern(bad), None);
-        assert_eq!(word(bad), None);
         assert_eq!(domain(bad), None);
         assert_eq!(mac("00:11:22:33:44:5\n"), None);
         assert_eq!(file_word("a/../b\n"), "a_.._b_");

@@ -3,15 +3,20 @@
 //! Knows physical interfaces, bonds, bridges, VLANs, name servers and routes. Refuses other types by
 //! name. Invariant: an item that can't be read costs itself only.
 
+pub(super) mod parameters;
+
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use crate::cloudconfig::fields::{Fields, Key, key, no_effect};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::yaml::Node;
+use document::source::At;
+use document::yaml::{Node, Value};
 
-use super::interface::{Device, Interface, Kind, Route, Wiring};
+use self::parameters::{Parameters, words_of};
+use super::field::{self, MOST_SERVERS, checked};
+use super::interface::{Device, Interface, Kind, Options, Route, Wiring};
 use super::value;
-use super::version_2::{bad, checked, default_route, with_unit};
 
 const ROOT_KEYS: &[Key] = &[key("version"), key("config")];
 const ITEM_KEYS: &[Key] = &[
@@ -31,7 +36,9 @@ const ITEM_KEYS: &[Key] = &[
     key("search"),
     key("interface"),
     key("destination"),
+    key("network"),
     key("netmask"),
+    key("prefix"),
     key("gateway"),
     key("metric"),
     key("id"),
@@ -40,7 +47,9 @@ const ITEM_KEYS: &[Key] = &[
 const SUBNET_KEYS: &[Key] = &[
     key("type"),
     key("address"),
+    key("ip_address"),
     key("netmask"),
+    key("prefix"),
     key("gateway"),
     key("dns_nameservers"),
     key("dns_search"),
@@ -51,31 +60,18 @@ const SUBNET_KEYS: &[Key] = &[
     key("ipv4"),
     key("ipv6"),
     key("scope"),
+    key("pointopoint"),
+    key("mtu"),
 ];
-const ROUTE_KEYS: &[Key] =
-    &[key("destination"), key("network"), key("netmask"), key("gateway"), key("metric"), key("id")];
-/// The settings of ifenslave and brctl that these lists have, with networkd's and the unit of a number.
-const BOND_OPTIONS: [(&str, &str, &str); 12] = [
-    ("mode", "Mode", ""),
-    ("ad_select", "AdSelect", ""),
-    ("arp_interval", "ARPIntervalSec", "ms"),
-    ("downdelay", "DownDelaySec", "ms"),
-    ("fail_over_mac", "FailOverMACPolicy", ""),
-    ("lacp_rate", "LACPTransmitRate", ""),
-    ("miimon", "MIIMonitorSec", "ms"),
-    ("min_links", "MinLinks", ""),
-    ("num_grat_arp", "GratuitousARP", ""),
-    ("primary_reselect", "PrimaryReselectPolicy", ""),
-    ("updelay", "UpDelaySec", "ms"),
-    ("xmit_hash_policy", "TransmitHashPolicy", ""),
-];
-const BRIDGE_OPTIONS: [(&str, &str, &str); 6] = [
-    ("ageing", "AgeingTimeSec", "s"),
-    ("bridgeprio", "Priority", ""),
-    ("fd", "ForwardDelaySec", "s"),
-    ("hello", "HelloTimeSec", "s"),
-    ("maxage", "MaxAgeSec", "s"),
-    ("stp", "STP", ""),
+const ROUTE_KEYS: &[Key] = &[
+    key("destination"),
+    key("network"),
+    key("netmask"),
+    key("prefix"),
+    key("gateway"),
+    key("metric"),
+    key("id"),
+    key("type"),
 ];
 
 pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
@@ -87,14 +83,20 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     ]
 }
 
-/// What is collected while the list is read.
+/// Name servers and searched domains.
+type Servers = (Vec<IpAddr>, Vec<String>);
+
+/// What is collected while the list is read. Items may stand in any order, so what refers to an interface
+/// waits until all of them are known.
 #[derive(Default)]
 struct Collected {
     interfaces: Vec<Interface>,
+    names: HashSet<String>,
     wiring: Wiring,
-    /// For every interface that has no name servers of its own.
-    dns: Vec<IpAddr>,
-    search: Vec<String>,
+    /// For every interface that has no name servers for itself alone.
+    everywhere: Servers,
+    /// For one interface alone, with the place that says so.
+    by_interface: BTreeMap<String, (Servers, At<String>)>,
     /// Routes that stand for themselves; networkd wants them at an interface.
     routes: Vec<Route>,
 }
@@ -108,28 +110,36 @@ pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
             collected.add(&mut item, path, found);
         }
     }
-    collected.finish()
+    collected.finish(found)
 }
 
 impl Collected {
     fn add(&mut self, fields: &mut Fields<'_>, path: String, found: &mut Diagnostics) {
-        const TYPES: &[&str] = &["physical", "bond", "bridge", "vlan", "nameserver", "route", "loopback"];
+        const TYPES: &[&str] =
+            &["physical", "bond", "bridge", "vlan", "nameserver", "route", "loopback", "infiniband"];
         let Some(kind) = fields.choice("type", TYPES, found) else { return };
         match kind.value {
-            "loopback" => {}
+            "infiniband" => {
+                let message = "InfiniBand interfaces can't be set up on this system";
+                let help = "write a `.network` unit in `coreos.units`";
+                fields.refuse("type", Diagnostic::error(Code::Refused, kind.at, message).help(help), found);
+            }
+            // What every machine has needs no unit, unless it gets an address more.
+            "loopback" if fields.node("subnets").is_none() => {}
             "nameserver" => self.add_nameserver(fields, found),
-            "route" => self.routes.extend(route(fields, "destination", found)),
+            "route" => self.routes.extend(route(fields, found)),
             _ => self.add_interface(kind.value, fields, path, found),
         }
     }
 
     fn add_nameserver(&mut self, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-        let (dns, search) = servers(fields, "address", "search", found);
-        let interface = fields.text("interface", found);
-        let own = interface.and_then(|name| self.interfaces.iter_mut().find(|one| one.id == name.value));
-        let (to_dns, to_search) = match own {
-            Some(own) => (&mut own.dns, &mut own.search),
-            None => (&mut self.dns, &mut self.search),
+        let (dns, search) = field::servers(fields, "address", "search", found);
+        let (to_dns, to_search) = match fields.text("interface", found) {
+            Some(name) => {
+                let entry = self.by_interface.entry(name.value.clone());
+                &mut entry.or_insert_with(|| (Servers::default(), name)).0
+            }
+            None => &mut self.everywhere,
         };
         to_dns.extend(dns);
         to_search.extend(search);
@@ -137,114 +147,86 @@ impl Collected {
 
     fn add_interface(&mut self, kind: &str, fields: &mut Fields<'_>, key: String, found: &mut Diagnostics) {
         let name = checked(fields, "name", "the name of an interface", value::interface_name, found);
-        let Some(name) = name else {
-            if !fields.broken() {
-                found.push(Diagnostic::error(Code::MissingKey, fields.at(), "this has no `name`"));
-            }
-            return;
-        };
         let mac = checked(fields, "mac_address", "a hardware address", value::mac, found);
-        let Some((device, new_name, new_mac)) = self.device(kind, &name, mac, fields, found) else { return };
+        // Vultr gives interfaces without a name, to be found by their address.
+        let id = match (&name, &mac) {
+            (Some(name), _) => name.clone(),
+            (None, Some(mac)) if kind == "physical" => mac.clone(),
+            _ => {
+                if !fields.broken() {
+                    found.push(Diagnostic::error(Code::MissingKey, fields.at(), "this has no `name`"));
+                }
+                return;
+            }
+        };
+        if !self.names.insert(id.clone()) {
+            let message = "this interface is described twice; this second description is not used";
+            return found.push(Diagnostic::error(Code::DuplicateKey, fields.at(), message).key(key));
+        }
+        let Some((device, new_name, new_mac)) = self.device(kind, name, mac, fields, found) else { return };
         let mut interface =
-            Interface { id: name, at: fields.at(), key, device, new_name, new_mac, ..Interface::default() };
-        interface.mtu = fields.number("mtu", found).map(|mtu| mtu.value);
-        interface.accept_ra = fields.flag("accept_ra", found).map(|flag| flag.value);
-        interface.wake_on_lan = fields.flag("wakeonlan", found).is_some_and(|flag| flag.value);
+            Interface { id, at: fields.at(), key, device, new_name, new_mac, ..Interface::default() };
+        interface.mtu = field::mtu(fields, "mtu", found);
+        interface.accept_ra = field::switch(fields, "accept_ra", found);
+        interface.wake_on_lan = field::switch(fields, "wakeonlan", found).unwrap_or(false);
         let path = fields.child("subnets");
         for (index, item) in fields.list("subnets", found).iter().enumerate() {
             if let Some(mut subnet) = Fields::open(item, SUBNET_KEYS, format!("{path}[{index}]"), found) {
                 add_subnet(&mut interface, &mut subnet, found);
             }
         }
-        self.interfaces.push(interface);
+        if kind != "loopback" || !interface.addresses.is_empty() {
+            self.interfaces.push(interface);
+        }
     }
 
     /// The device, the name and the hardware address it gets.
     fn device(
         &mut self,
         kind: &str,
-        name: &str,
+        name: Option<String>,
         mac: Option<String>,
         fields: &mut Fields<'_>,
         found: &mut Diagnostics,
     ) -> Option<(Device, Option<String>, Option<String>)> {
-        let (kind, options) = match kind {
-            "bond" => (
-                Kind::Bond,
-                self.members(name, "bond_interfaces", "bond_", &BOND_OPTIONS, Kind::Bond, fields, found),
-            ),
-            "bridge" => {
-                let options = self.members(
-                    name,
-                    "bridge_interfaces",
-                    "bridge_",
-                    &BRIDGE_OPTIONS,
-                    Kind::Bridge,
-                    fields,
-                    found,
-                );
-                (Kind::Bridge, options)
-            }
-            "vlan" => (Kind::Vlan, self.vlan(name, fields, found)?),
-            _ => {
-                let new_name = mac.is_some().then(|| name.to_owned());
-                let device = Device::There { name: Some(name.to_owned()), mac, driver: None };
-                return Some((device, new_name, None));
+        let (kind, name) = match (kind, name) {
+            ("bond", Some(name)) => (Kind::Bond, name),
+            ("bridge", Some(name)) => (Kind::Bridge, name),
+            ("vlan", Some(name)) => (Kind::Vlan, name),
+            (_, name) => {
+                let new_name = mac.is_some().then(|| name.clone()).flatten();
+                return Some((Device::There { name, mac, driver: None }, new_name, None));
             }
         };
-        Some((Device::Made { kind, name: name.to_owned(), options }, None, mac))
+        let (options, own_mac) = match kind {
+            Kind::Vlan => (self.vlan(&name, fields, found)?, None),
+            _ => self.members(kind, &name, fields, found),
+        };
+        Some((Device::Made { kind, name, options }, None, mac.or(own_mac)))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "bonds and bridges differ in names only")]
     fn members(
         &mut self,
-        name: &str,
-        list: &str,
-        prefix: &str,
-        options: &[(&'static str, &'static str, &str)],
         kind: Kind,
+        name: &str,
         fields: &mut Fields<'_>,
         found: &mut Diagnostics,
-    ) -> Vec<(&'static str, String)> {
+    ) -> (Options, Option<String>) {
+        let list = if kind == Kind::Bond { "bond_interfaces" } else { "bridge_interfaces" };
         for member in fields.texts(list, found) {
             self.wiring.masters.insert(member.value, (kind.section(), name.to_owned()));
         }
-        let Some(document::yaml::Value::Mapping(entries)) = fields.node("params").map(|node| &node.value)
-        else {
-            return Vec::new();
-        };
-        let mut settings = Vec::new();
-        for entry in entries {
-            let written = entry.key.replace('-', "_");
-            let short = written.strip_prefix(prefix).unwrap_or(&written);
-            let option = options.iter().find(|(known, ..)| *known == short);
-            let word =
-                crate::cloudconfig::fields::text_of(&entry.value).and_then(|text| value::word(&text.value));
-            match (option, word) {
-                (Some((_, setting, unit)), Some(word)) => settings.push((*setting, with_unit(&word, unit))),
-                (Some(_), None) => {
-                    found.push(Diagnostic::error(Code::BadValue, entry.value.at, "this must be one word"));
-                }
-                (None, _) => found.push(
-                    Diagnostic::warning(
-                        Code::UnknownKey,
-                        entry.key_at,
-                        format!("`{}` is not set here", entry.key),
-                    )
-                    .help("write a `.netdev` unit in `coreos.units`"),
-                ),
+        let mut parameters = Parameters::of(kind);
+        if let Some(Value::Mapping(entries)) = fields.node("params").map(|node| &node.value) {
+            for entry in entries {
+                let name = At { value: entry.key.clone(), at: entry.key_at };
+                parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
             }
         }
-        settings.sort_by_key(|(setting, _)| *setting);
-        settings
+        parameters.finish()
     }
 
-    fn vlan(
-        &mut self,
-        name: &str,
-        fields: &mut Fields<'_>,
-        found: &mut Diagnostics,
-    ) -> Option<Vec<(&'static str, String)>> {
+    fn vlan(&mut self, name: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Options> {
         let link = fields.text("vlan_link", found);
         let id = fields.number::<u32>("vlan_id", found).filter(|id| id.value < 4095);
         let (Some(link), Some(id)) = (link, id) else {
@@ -256,18 +238,65 @@ impl Collected {
         Some(vec![("Id", id.value.to_string())])
     }
 
-    fn finish(mut self) -> Vec<Interface> {
-        for interface in self.interfaces.iter_mut().filter(|one| one.dns.is_empty()) {
-            interface.dns.clone_from(&self.dns);
-            interface.search.extend(self.search.iter().cloned());
+    fn finish(mut self, found: &mut Diagnostics) -> Vec<Interface> {
+        for (name, (servers, at)) in std::mem::take(&mut self.by_interface) {
+            if let Some(own) = self.interfaces.iter_mut().find(|one| one.id == name) {
+                own.dns.extend(servers.0);
+                own.search.extend(servers.1);
+                own.has_own_dns = true;
+                continue;
+            }
+            // A name server too many does less harm than none.
+            let message = "no interface has this name, so the name servers are used for all of them";
+            found.push(Diagnostic::warning(Code::BadValue, at.at, message));
+            self.everywhere.0.extend(servers.0);
+            self.everywhere.1.extend(servers.1);
         }
-        let carrier =
-            self.interfaces.iter_mut().find(|one| !one.addresses.is_empty() || one.dhcp4 || one.dhcp6);
-        if let Some(carrier) = carrier {
-            carrier.routes.extend(self.routes);
+        add_servers_everywhere(&mut self.interfaces, &self.everywhere.0, &self.everywhere.1);
+        for route in self.routes {
+            place_route(&mut self.interfaces, route, found);
         }
         self.wiring.connect(self.interfaces)
     }
+}
+
+/// Adds the name servers that a document gives for all interfaces, behind an interface's own.
+pub(super) fn add_servers_everywhere(interfaces: &mut [Interface], dns: &[IpAddr], search: &[String]) {
+    for interface in interfaces.iter_mut().filter(|one| one.is_outer() && !one.has_own_dns) {
+        for server in dns.iter().take(MOST_SERVERS) {
+            if !interface.dns.contains(server) {
+                interface.dns.push(*server);
+            }
+        }
+        for domain in search.iter().take(MOST_SERVERS) {
+            if !interface.search.contains(domain) {
+                interface.search.push(domain.clone());
+            }
+        }
+    }
+}
+
+/// Gives a route to the interface in whose networks its gateway is, or else to the first that has an
+/// address of its family: the kernel refuses a route by an interface that can't reach the gateway.
+fn place_route(interfaces: &mut [Interface], route: Route, found: &mut Diagnostics) {
+    let family = route.via.unwrap_or(route.to.ip);
+    let is_near = |one: &Interface| {
+        one.is_outer()
+            && one.addresses.iter().any(|address| route.via.is_some_and(|via| address.net.contains(via)))
+    };
+    let may_carry = |one: &Interface| {
+        one.is_outer()
+            && (one.has_static(family)
+                || (if family.is_ipv4() { one.dhcp4 } else { one.dhcp6 || one.accept_ra == Some(true) }))
+    };
+    let near = interfaces.iter().position(is_near);
+    let place = near.or_else(|| interfaces.iter().position(may_carry));
+    if let Some(place) = place {
+        interfaces[place].routes.push(route);
+        return;
+    }
+    let message = "no interface has an address by which this route could lead, so it is left out";
+    found.push(Diagnostic::error(Code::BadValue, route.at, message));
 }
 
 fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
@@ -278,67 +307,90 @@ fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
         "ipv6_dhcpv6-stateful",
         "ipv6_dhcpv6-stateless",
         "ipv6_slaac",
+        "loopback",
         "manual",
         "static",
         "static6",
     ];
-    let Some(kind) = fields.choice("type", TYPES, found) else { return };
-    match kind.value {
-        "dhcp" | "dhcp4" => interface.dhcp4 = true,
+    let kind = match fields.choice("type", TYPES, found) {
+        Some(kind) => kind.value,
+        None if fields.broken() => return,
+        // Hetzner says no type where it says an address.
+        None => "static",
+    };
+    match kind {
+        "dhcp" | "dhcp4" => {
+            interface.dhcp4 = true;
+            add_metric(fields, &mut interface.dhcp4_options, found);
+        }
         "dhcp6" | "ipv6_dhcpv6-stateful" => interface.dhcp6 = true,
         "ipv6_dhcpv6-stateless" | "ipv6_slaac" => interface.accept_ra = Some(true),
-        "manual" => {}
+        "loopback" | "manual" => {}
         _ => add_static(interface, fields, found),
     }
-    let (dns, search) = servers(fields, "dns_nameservers", "dns_search", found);
+    let (dns, search) = field::servers(fields, "dns_nameservers", "dns_search", found);
     interface.dns.extend(dns);
     interface.search.extend(search);
     let path = fields.child("routes");
     for (index, item) in fields.list("routes", found).iter().enumerate() {
         if let Some(mut fields) = Fields::open(item, ROUTE_KEYS, format!("{path}[{index}]"), found) {
-            let name = if fields.node("network").is_some() { "network" } else { "destination" };
-            interface.routes.extend(route(&mut fields, name, found));
+            interface.routes.extend(route(&mut fields, found));
         }
+    }
+}
+
+fn add_metric(fields: &mut Fields<'_>, options: &mut Options, found: &mut Diagnostics) {
+    if !options.iter().any(|(name, _)| *name == "RouteMetric") {
+        field::set_option(fields, "metric", ("DHCPv4", "RouteMetric"), options, found);
     }
 }
 
 fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let mask = fields.text("netmask", found).map(|mask| mask.value);
-    let address =
-        checked(fields, "address", "an address", |text| value::with_prefix(text, mask.as_deref()), found);
+    let mask = mask(fields, found);
+    let name = if fields.node("address").is_some() { "address" } else { "ip_address" };
+    if fields.node(name).is_none() {
+        let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
+        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+    }
+    let address = field::address_or_guess(fields, name, mask.as_deref(), found);
+    if address.as_ref().is_some_and(|address| address.net.ip.is_ipv6()) {
+        // What one family takes is no limit for the other.
+        field::set_option(fields, "mtu", ("Network", "IPv6MTUBytes"), &mut interface.network_options, found);
+    } else if interface.mtu.is_none() {
+        interface.mtu = field::mtu(fields, "mtu", found);
+    }
     interface.addresses.extend(address);
-    if let Some(via) = checked(fields, "gateway", "an address", value::ip, found) {
-        let metric = fields.number("metric", found).map(|metric| metric.value);
-        interface.routes.push(Route { metric, ..default_route(via) });
+    if let Some(via) = field::gateway(fields, "gateway", found) {
+        let mut route =
+            Route::default_by(via, fields.node("gateway").map_or_else(|| fields.at(), |node| node.at));
+        field::set_option(fields, "metric", ("Route", "Metric"), &mut route.options, found);
+        interface.routes.push(route);
     }
 }
 
-fn route(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<Route> {
-    let via = checked(fields, "gateway", "an address", value::ip, found);
-    let mask = fields.text("netmask", found).map(|mask| mask.value);
-    let metric = fields.number("metric", found).map(|metric| metric.value);
-    let to = checked(fields, name, "a network", |to| value::destination(to, mask.as_deref(), via), found)?;
-    (!fields.broken()).then_some(Route { to, via, metric, ..Route::default() })
+/// The size of a network, as a mask or a number.
+fn mask(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let prefix = fields.text("prefix", found);
+    fields.text("netmask", found).or(prefix).map(|mask| mask.value)
 }
 
-fn servers(
-    fields: &mut Fields<'_>,
-    addresses: &str,
-    domains: &str,
-    found: &mut Diagnostics,
-) -> (Vec<IpAddr>, Vec<String>) {
-    let (mut dns, mut search) = (Vec::new(), Vec::new());
-    for text in fields.texts(addresses, found) {
-        match value::ip(&text.value) {
-            Some(address) => dns.push(address),
-            None => found.push(bad(&text, "an address").key(fields.child(addresses))),
-        }
+fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
+    let name = if fields.node("network").is_some() { "network" } else { "destination" };
+    let via = field::gateway(fields, "gateway", found);
+    let mask = mask(fields, found);
+    let mut options = Options::new();
+    field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
+    // In a list of items it says that this is a route; in a subnet, what kind of route.
+    if fields.text("type", found).is_some_and(|kind| kind.value != "route") {
+        field::set_option(fields, "type", ("Route", "Type"), &mut options, found);
     }
-    for text in fields.texts(domains, found) {
-        match value::domain(&text.value) {
-            Some(domain) => search.push(domain),
-            None => found.push(bad(&text, "a domain").key(fields.child(domains))),
-        }
+    let to = checked(fields, name, "a network", |to| value::destination(to, mask.as_deref(), via), found);
+    if fields.broken() {
+        return None;
     }
-    (dns, search)
+    let Some(to) = to else {
+        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a route needs `destination`"));
+        return None;
+    };
+    Some(Route { options, ..Route::new(to, via, fields.at()) })
 }

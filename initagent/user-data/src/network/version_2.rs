@@ -3,167 +3,23 @@
 //! Knows Ethernet, bonds, bridges and VLANs. Refuses the other kinds of interface by name.
 //! Invariant: an interface whose signs can't be read is left alone rather than guessed.
 
-use std::net::IpAddr;
+mod keys;
+mod route;
 
-use crate::cloudconfig::fields::{Fields, Key, key, no_effect, refused, text_of};
+use crate::cloudconfig::fields::{Fields, text_of};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
 use document::yaml::{Node, Value};
 
-use super::interface::{Device, Interface, Kind, Route, Wiring};
-use super::value;
+use self::keys::{
+    ADDRESS_KEYS, BOND_KEYS, BOND_OPTIONS, BRIDGE_KEYS, BRIDGE_OPTIONS, DNS_KEYS, INTERFACE_KEYS, MATCH_KEYS,
+    OLDER_BOND_NAMES, OVERRIDE_6_KEYS, OVERRIDE_KEYS, OVERRIDES, ROOT_KEYS,
+};
+use super::field::{self, WANTED_NET, bad, checked};
+use super::interface::{Address, Device, Interface, Kind, Options, Wiring};
+use super::setting;
+use super::value::{self, Net};
 
-const ROOT_KEYS: &[Key] = &[
-    key("version"),
-    key("ethernets"),
-    key("bonds"),
-    key("bridges"),
-    key("vlans"),
-    no_effect("renderer", "systemd-networkd is the only one here"),
-    refused("wifis", "wireless networks need programs that the image does not have"),
-    refused("modems", "mobile networks need programs that the image does not have"),
-    refused("tunnels", "write a `.netdev` unit in `coreos.units`"),
-    refused("vrfs", "write a `.netdev` unit in `coreos.units`"),
-    refused("openvswitch", "write a bridge, or run Open vSwitch in a container"),
-    refused("nm_devices", "NetworkManager is not in the image"),
-];
-const INTERFACE_KEYS: &[Key] = &[
-    key("match"),
-    key("set_name"),
-    key("wakeonlan"),
-    key("dhcp4"),
-    key("dhcp6"),
-    key("dhcp4_overrides"),
-    key("dhcp6_overrides"),
-    key("addresses"),
-    key("gateway4"),
-    key("gateway6"),
-    key("routes"),
-    key("nameservers"),
-    key("mtu"),
-    key("optional"),
-    key("accept_ra"),
-    key("macaddress"),
-    key("interfaces"),
-    key("parameters"),
-    key("link"),
-    key("id"),
-    no_effect("critical", "networkd keeps what it configured when it restarts"),
-    no_effect("dhcp_identifier", "networkd's own identifier is used"),
-    no_effect("renderer", "systemd-networkd is the only one here"),
-    refused("auth", "802.1X needs programs that the image does not have"),
-    refused("routing_policy", "write a `.network` unit in `coreos.units`"),
-];
-const MATCH_KEYS: &[Key] = &[key("name"), key("macaddress"), key("driver")];
-const DNS_KEYS: &[Key] = &[key("addresses"), key("search")];
-const ROUTE_KEYS: &[Key] = &[
-    key("to"),
-    key("via"),
-    key("metric"),
-    key("on_link"),
-    key("table"),
-    refused("from", "write a `.network` unit in `coreos.units`"),
-    refused("type", "write a `.network` unit in `coreos.units`"),
-    refused("scope", "write a `.network` unit in `coreos.units`"),
-    refused("mtu", "write a `.network` unit in `coreos.units`"),
-];
-const OVERRIDE_KEYS: &[Key] = &[
-    key("route_metric"),
-    key("use_dns"),
-    key("use_domains"),
-    key("use_hostname"),
-    key("use_mtu"),
-    key("use_ntp"),
-    key("use_routes"),
-    key("send_hostname"),
-    key("hostname"),
-];
-/// networkd's names of what may be overridden.
-const OVERRIDES: [(&str, &str); 9] = [
-    ("hostname", "Hostname"),
-    ("route_metric", "RouteMetric"),
-    ("send_hostname", "SendHostname"),
-    ("use_dns", "UseDNS"),
-    ("use_domains", "UseDomains"),
-    ("use_hostname", "UseHostname"),
-    ("use_mtu", "UseMTU"),
-    ("use_ntp", "UseNTP"),
-    ("use_routes", "UseRoutes"),
-];
-/// Settings of bonds: version 2's names, networkd's, and the unit of a bare number.
-pub(super) const BOND_OPTIONS: [(&str, &str, &str); 18] = [
-    ("mode", "Mode", ""),
-    ("ad_select", "AdSelect", ""),
-    ("all_slaves_active", "AllSlavesActive", ""),
-    ("arp_all_targets", "ARPAllTargets", ""),
-    ("arp_interval", "ARPIntervalSec", "ms"),
-    ("arp_validate", "ARPValidate", ""),
-    ("down_delay", "DownDelaySec", "ms"),
-    ("fail_over_mac_policy", "FailOverMACPolicy", ""),
-    ("gratuitous_arp", "GratuitousARP", ""),
-    ("lacp_rate", "LACPTransmitRate", ""),
-    ("learn_packet_interval", "LearnPacketIntervalSec", "s"),
-    ("mii_monitor_interval", "MIIMonitorSec", "ms"),
-    ("min_links", "MinLinks", ""),
-    ("packets_per_slave", "PacketsPerSlave", ""),
-    ("primary_reselect_policy", "PrimaryReselectPolicy", ""),
-    ("resend_igmp", "ResendIGMP", ""),
-    ("transmit_hash_policy", "TransmitHashPolicy", ""),
-    ("up_delay", "UpDelaySec", "ms"),
-];
-const BOND_KEYS: &[Key] = &[
-    key("mode"),
-    key("ad_select"),
-    key("all_slaves_active"),
-    key("arp_all_targets"),
-    key("arp_interval"),
-    key("arp_validate"),
-    key("down_delay"),
-    key("fail_over_mac_policy"),
-    key("gratuitous_arp"),
-    key("lacp_rate"),
-    key("learn_packet_interval"),
-    key("mii_monitor_interval"),
-    key("min_links"),
-    key("packets_per_slave"),
-    key("primary_reselect_policy"),
-    key("resend_igmp"),
-    key("transmit_hash_policy"),
-    key("up_delay"),
-    refused("arp_ip_targets", "write a `.netdev` unit in `coreos.units`"),
-    refused("primary", "write a `.network` unit with PrimarySlave= in `coreos.units`"),
-];
-pub(super) const BRIDGE_OPTIONS: [(&str, &str, &str); 6] = [
-    ("ageing_time", "AgeingTimeSec", "s"),
-    ("forward_delay", "ForwardDelaySec", "s"),
-    ("hello_time", "HelloTimeSec", "s"),
-    ("max_age", "MaxAgeSec", "s"),
-    ("priority", "Priority", ""),
-    ("stp", "STP", ""),
-];
-const BRIDGE_KEYS: &[Key] = &[
-    key("ageing_time"),
-    key("forward_delay"),
-    key("hello_time"),
-    key("max_age"),
-    key("priority"),
-    key("stp"),
-    refused("path_cost", "write a `.network` unit in `coreos.units`"),
-    refused("port_priority", "write a `.network` unit in `coreos.units`"),
-];
-
-pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
-    vec![
-        ("v2", ROOT_KEYS),
-        ("v2.*.*", INTERFACE_KEYS),
-        ("v2.*.*.match", MATCH_KEYS),
-        ("v2.*.*.nameservers", DNS_KEYS),
-        ("v2.*.*.routes[]", ROUTE_KEYS),
-        ("v2.*.*.dhcp4_overrides", OVERRIDE_KEYS),
-        ("v2.bonds.*.parameters", BOND_KEYS),
-        ("v2.bridges.*.parameters", BRIDGE_KEYS),
-    ]
-}
+pub(super) use self::keys::tables;
 
 pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
     let Some(fields) = Fields::open(document, ROOT_KEYS, "network", found) else { return Vec::new() };
@@ -207,8 +63,8 @@ fn device(
         return None;
     };
     let (kind, options) = match kind {
-        "bonds" => (Kind::Bond, parameters(fields, BOND_KEYS, &BOND_OPTIONS, found)),
-        "bridges" => (Kind::Bridge, parameters(fields, BRIDGE_KEYS, &BRIDGE_OPTIONS, found)),
+        "bonds" => (Kind::Bond, bond(fields, wiring, found)),
+        "bridges" => (Kind::Bridge, bridge(fields, wiring, found)),
         _ => (Kind::Vlan, vlan(fields, &name, wiring, found)?),
     };
     for member in fields.texts("interfaces", found) {
@@ -231,7 +87,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
     let mac = checked(&mut signs, "macaddress", "a hardware address", value::mac, found);
     let name =
         checked(&mut signs, "name", "the name of an interface, or a pattern", value::name_pattern, found);
-    let driver = checked(&mut signs, "driver", "the name of a driver", value::name_pattern, found);
+    let driver = drivers(&mut signs, found);
     if signs.broken() || (mac.is_none() && name.is_none() && driver.is_none()) {
         if !signs.broken() {
             let message = "`match` has no sign to find the interface by";
@@ -242,12 +98,25 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
     Some(Device::There { name, mac, driver })
 }
 
+/// One driver or several, which networkd takes in one line.
+fn drivers(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let mut drivers = Vec::new();
+    for text in signs.texts("driver", found) {
+        let Some(driver) = value::name_pattern(&text.value) else {
+            signs.refuse("driver", bad(&text, "the name of a driver"), found);
+            return None;
+        };
+        drivers.push(driver);
+    }
+    (!drivers.is_empty()).then(|| drivers.join(" "))
+}
+
 fn vlan(
     fields: &mut Fields<'_>,
     name: &str,
     wiring: &mut Wiring,
     found: &mut Diagnostics,
-) -> Option<Vec<(&'static str, String)>> {
+) -> Option<Options> {
     let link = fields.text("link", found);
     let id = fields.number::<u32>("id", found).filter(|id| id.value < 4095);
     let (Some(link), Some(id)) = (link, id) else {
@@ -259,154 +128,182 @@ fn vlan(
     Some(vec![("Id", id.value.to_string())])
 }
 
-/// Settings by a table of names.
-fn parameters(
-    fields: &Fields<'_>,
-    keys: &'static [Key],
-    options: &[(&'static str, &'static str, &str)],
-    found: &mut Diagnostics,
-) -> Vec<(&'static str, String)> {
-    let Some(node) = fields.node("parameters") else { return Vec::new() };
-    let Some(mut parameters) = Fields::open(node, keys, fields.child("parameters"), found) else {
-        return Vec::new();
-    };
-    let mut settings = Vec::new();
-    for (name, setting, unit) in options {
-        if let Some(word) = checked(&mut parameters, name, "one word", value::word, found) {
-            settings.push((*setting, with_unit(&word, unit)));
+/// The settings of a bond; which member leads is a setting of that member.
+fn bond(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
+    let Some(mut parameters) = parameters(fields, BOND_KEYS, found) else { return Options::new() };
+    let mut options = Options::new();
+    for (name, setting) in BOND_OPTIONS {
+        field::set_option(&mut parameters, name, ("Bond", setting), &mut options, found);
+    }
+    for (older, name) in OLDER_BOND_NAMES {
+        if let Some((_, setting)) = BOND_OPTIONS.iter().find(|(known, _)| *known == name) {
+            field::set_option(&mut parameters, older, ("Bond", setting), &mut options, found);
         }
     }
-    settings
+    if let Some(member) = parameters.text("primary", found) {
+        wiring.port(&member.value).network.push(("PrimarySlave", "yes".to_owned()));
+    }
+    options
 }
 
-/// A bare number gets the unit that the format means.
-pub(super) fn with_unit(word: &str, unit: &str) -> String {
-    if word.bytes().all(|byte| byte.is_ascii_digit()) { format!("{word}{unit}") } else { word.to_owned() }
+/// The settings of a bridge; costs and priorities of ports are settings of the members.
+fn bridge(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
+    let Some(mut parameters) = parameters(fields, BRIDGE_KEYS, found) else { return Options::new() };
+    let mut options = Options::new();
+    for (name, setting) in BRIDGE_OPTIONS {
+        field::set_option(&mut parameters, name, ("Bridge", setting), &mut options, found);
+    }
+    field::set_option(&mut parameters, "aging_time", ("Bridge", "AgeingTimeSec"), &mut options, found);
+    for (name, setting) in [("path_cost", "Cost"), ("port_priority", "Priority")] {
+        let Some(Value::Mapping(entries)) = parameters.node(name).map(|node| &node.value) else { continue };
+        let Some(setting) = setting::find("Bridge port", setting) else { continue };
+        for entry in entries {
+            if let Some(value) = field::value_of(setting, &entry.value) {
+                wiring.port(&entry.key).bridge.push((setting.name, value));
+                continue;
+            }
+            let message = format!("`{name}` must be {}", setting.wanted());
+            let error = Diagnostic::error(Code::BadValue, entry.value.at, message);
+            found.push(error.key(parameters.child(name)));
+        }
+    }
+    options
+}
+
+fn parameters<'n>(
+    fields: &Fields<'n>,
+    keys: &'static [crate::cloudconfig::fields::Key],
+    found: &mut Diagnostics,
+) -> Option<Fields<'n>> {
+    Fields::open(fields.node("parameters")?, keys, fields.child("parameters"), found)
 }
 
 fn settings(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
     interface.new_name =
         checked(fields, "set_name", "the name of an interface", value::interface_name, found);
     interface.new_mac = checked(fields, "macaddress", "a hardware address", value::mac, found);
-    interface.mtu = fields.number("mtu", found).map(|mtu| mtu.value);
-    let mut flag = |name: &str, found: &mut Diagnostics| fields.flag(name, found).map(|flag| flag.value);
-    interface.wake_on_lan = flag("wakeonlan", found).unwrap_or(false);
-    interface.optional = flag("optional", found).unwrap_or(false);
-    interface.dhcp4 = flag("dhcp4", found).unwrap_or(false);
-    interface.dhcp6 = flag("dhcp6", found).unwrap_or(false);
-    interface.accept_ra = flag("accept_ra", found);
-    for address in address_items(fields, found) {
-        match value::with_prefix(&address.value, None) {
-            Some(address) => interface.addresses.push(address),
-            None => found.push(
-                bad(&address, "an address with its prefix, such as 10.0.0.2/24")
-                    .key(fields.child("addresses")),
-            ),
-        }
-    }
-    for name in ["gateway4", "gateway6"] {
-        if let Some(via) = checked(fields, name, "an address", value::ip, found) {
-            interface.routes.push(default_route(via));
-        }
-    }
-    routes(interface, fields, found);
+    interface.mtu = field::mtu(fields, "mtu", found);
+    interface.wake_on_lan = field::switch(fields, "wakeonlan", found).unwrap_or(false);
+    interface.optional = field::switch(fields, "optional", found).unwrap_or(false);
+    interface.dhcp4 = field::switch(fields, "dhcp4", found).unwrap_or(false);
+    interface.dhcp6 = field::switch(fields, "dhcp6", found).unwrap_or(false);
+    interface.accept_ra = field::switch(fields, "accept_ra", found);
+    add_addresses(interface, fields, found);
+    route::add_routes(interface, fields, found);
     nameservers(interface, fields, found);
-    interface.dhcp4_options = overrides(fields, "dhcp4_overrides", found);
-    interface.dhcp6_options = overrides(fields, "dhcp6_overrides", found);
+    interface.dhcp4_options = overrides(fields, "dhcp4_overrides", "DHCPv4", OVERRIDE_KEYS, found);
+    interface.dhcp6_options = overrides(fields, "dhcp6_overrides", "DHCPv6", OVERRIDE_6_KEYS, found);
+    link_local(interface, fields, found);
+    for (name, setting) in [
+        ("ipv6_address_generation", "IPv6LinkLocalAddressGenerationMode"),
+        ("ipv6_mtu", "IPv6MTUBytes"),
+        ("ipv6_privacy", "IPv6PrivacyExtensions"),
+        ("ignore_carrier", "ConfigureWithoutCarrier"),
+        ("emit_lldp", "EmitLLDP"),
+    ] {
+        field::set_option(fields, name, ("Network", setting), &mut interface.network_options, found);
+    }
+    let identifier = ("DHCPv4", "ClientIdentifier");
+    field::set_option(fields, "dhcp_identifier", identifier, &mut interface.dhcp4_options, found);
+    activation(interface, fields, found);
 }
 
-/// netplan lets an address be a mapping of itself to its options; the options are left out.
-fn address_items(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<String>> {
-    let items = fields.list("addresses", found);
-    let item = |node: &Node| match &node.value {
-        Value::Mapping(entries) => {
-            entries.first().map(|entry| At { value: entry.key.clone(), at: entry.key_at })
-        }
-        _ => text_of(node),
+/// netplan's `off` is networkd's `always-down`.
+fn activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+    let policy = match fields.choice("activation_mode", &["manual", "off"], found).map(|word| word.value) {
+        Some("off") => "always-down",
+        Some(word) => word,
+        None => return,
     };
-    items.iter().filter_map(item).collect()
+    interface.link_options.push(("ActivationPolicy", policy.to_owned()));
 }
 
-pub(super) fn default_route(via: IpAddr) -> Route {
-    let to = if via.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-    Route { to: to.to_owned(), via: Some(via), ..Route::default() }
+/// For which families the interface gives itself an address; an empty list means none.
+fn link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+    if fields.node("link_local").is_none() {
+        return;
+    }
+    let mut families = (false, false);
+    for text in fields.texts("link_local", found) {
+        match text.value.as_str() {
+            "ipv4" => families.0 = true,
+            "ipv6" => families.1 = true,
+            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").key(fields.child("link_local"))),
+        }
+    }
+    let word = match families {
+        (true, true) => "yes",
+        (true, false) => "ipv4",
+        (false, true) => "ipv6",
+        (false, false) => "no",
+    };
+    interface.network_options.push(("LinkLocalAddressing", word.to_owned()));
 }
 
-fn routes(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let path = fields.child("routes");
-    for (index, item) in fields.list("routes", found).iter().enumerate() {
-        let Some(mut route) = Fields::open(item, ROUTE_KEYS, format!("{path}[{index}]"), found) else {
+/// netplan lets an address be a mapping of itself to its options.
+fn add_addresses(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+    let path = fields.child("addresses");
+    for item in fields.list("addresses", found) {
+        let (text, at, options) = match &item.value {
+            Value::Mapping(entries) if entries.len() == 1 => {
+                let entry = &entries[0];
+                (entry.key.clone(), entry.key_at, Some(&entry.value))
+            }
+            _ => (text_of(item).map(|text| text.value).unwrap_or_default(), item.at, None),
+        };
+        let Ok(net) = Net::parse(&text, None) else {
+            let message = format!("this must be {WANTED_NET}");
+            found.push(Diagnostic::error(Code::BadValue, at, message).key(path.clone()));
             continue;
         };
-        let via = checked(&mut route, "via", "an address", value::ip, found);
-        let number = |route: &mut Fields<'_>, name, found: &mut Diagnostics| {
-            route.number::<u32>(name, found).map(|number| number.value)
-        };
-        let (metric, table) = (number(&mut route, "metric", found), number(&mut route, "table", found));
-        let on_link = route.flag("on_link", found).is_some_and(|flag| flag.value);
-        let to = checked(
-            &mut route,
-            "to",
-            "a network or `default`",
-            |to| value::destination(to, None, via),
-            found,
-        );
-        match to {
-            Some(to) if !route.broken() => interface.routes.push(Route { to, via, metric, table, on_link }),
-            _ if route.broken() => {}
-            _ => found.push(Diagnostic::error(Code::MissingKey, route.at(), "a route needs `to`")),
+        let options = options.map(|node| address_options(node, net, &path, found)).unwrap_or_default();
+        interface.addresses.push(Address { net, options });
+    }
+}
+
+fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -> Options {
+    let Some(mut fields) = Fields::open(node, ADDRESS_KEYS, format!("{path}[].*"), found) else {
+        return Options::new();
+    };
+    let mut options = Options::new();
+    if let Some(label) = checked(&mut fields, "label", "at most 15 letters and digits", value::label, found) {
+        if net.ip.is_ipv4() {
+            options.push(("Label", label));
+        } else {
+            let at = fields.key_at("label").unwrap_or(node.at);
+            found.push(Diagnostic::warning(Code::NoEffect, at, "an IPv6 address has no label in the kernel"));
         }
     }
+    let lifetime = fields.choice("lifetime", &["0", "forever"], found);
+    if lifetime.is_some_and(|lifetime| lifetime.value == "0") {
+        options.push(("PreferredLifetime", "0".to_owned()));
+    }
+    options
 }
 
 fn nameservers(interface: &mut Interface, fields: &Fields<'_>, found: &mut Diagnostics) {
     let Some(node) = fields.node("nameservers") else { return };
     let Some(mut servers) = Fields::open(node, DNS_KEYS, fields.child("nameservers"), found) else { return };
-    for text in servers.texts("addresses", found) {
-        match value::ip(&text.value) {
-            Some(address) => interface.dns.push(address),
-            None => found.push(bad(&text, "an address").key(servers.child("addresses"))),
-        }
-    }
-    for text in servers.texts("search", found) {
-        match value::domain(&text.value) {
-            Some(domain) => interface.search.push(domain),
-            None => found.push(bad(&text, "a domain").key(servers.child("search"))),
-        }
-    }
+    (interface.dns, interface.search) = field::servers(&mut servers, "addresses", "search", found);
 }
 
-fn overrides(fields: &Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<(&'static str, String)> {
-    let Some(node) = fields.node(name) else { return Vec::new() };
-    let Some(mut overrides) = Fields::open(node, OVERRIDE_KEYS, fields.child(name), found) else {
-        return Vec::new();
-    };
-    let mut settings = Vec::new();
-    for (key, setting) in OVERRIDES {
-        if let Some(word) = checked(&mut overrides, key, "one word", value::word, found) {
-            settings.push((setting, word));
-        }
-    }
-    settings
-}
-
-/// A text that must look like something.
-pub(super) fn checked<T>(
-    fields: &mut Fields<'_>,
+fn overrides(
+    fields: &Fields<'_>,
     name: &str,
-    wanted: &str,
-    check: impl Fn(&str) -> Option<T>,
+    section: &str,
+    keys: &'static [crate::cloudconfig::fields::Key],
     found: &mut Diagnostics,
-) -> Option<T> {
-    let text = fields.text(name, found)?;
-    let value = check(&text.value);
-    if value.is_none() {
-        let message = format!("`{name}` must be {wanted}");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+) -> Options {
+    let Some(node) = fields.node(name) else { return Options::new() };
+    let Some(mut overrides) = Fields::open(node, keys, fields.child(name), found) else {
+        return Options::new();
+    };
+    let mut options = Options::new();
+    for (key, setting) in OVERRIDES {
+        // What the version of DHCP does not have is in its table without effect.
+        if setting::find(section, setting).is_some() {
+            field::set_option(&mut overrides, key, (section, setting), &mut options, found);
+        }
     }
-    value
-}
-
-pub(super) fn bad(text: &At<String>, wanted: &str) -> Diagnostic {
-    Diagnostic::error(Code::BadValue, text.at, format!("this must be {wanted}"))
+    options
 }

@@ -1,0 +1,96 @@
+//! Routes in the commands of an interfaces file.
+//!
+//! Knows `route add` of net-tools and `ip route add` of iproute2, as far as OpenStack and coreos-cloudinit
+//! wrote them. Refuses every other command. Invariant: a word that is not understood makes the whole
+//! command one that is not understood.
+
+use std::net::IpAddr;
+
+use document::source::Mark;
+
+use crate::network::interface::{Options, Route};
+use crate::network::setting;
+use crate::network::value::{self, Net};
+
+/// The route that a command adds; `None` when it does something else.
+pub(super) fn of_command(command: &str, at: Mark) -> Option<Route> {
+    // `|| true` is what OpenStack's template ends with.
+    let command = command.split("||").next()?;
+    let mut words: Vec<&str> = command.split_whitespace().collect();
+    let program = words.first()?.rsplit('/').next()?;
+    match (program, words.get(1..3)) {
+        ("route", Some(["add", _])) => read_words(words.split_off(2), Dialect::NetTools, at),
+        ("route", Some(["-A", "inet6"])) if words.get(3) == Some(&"add") => {
+            read_words(words.split_off(4), Dialect::NetTools, at)
+        }
+        ("ip", Some(["route", "add" | "replace" | "append"])) => {
+            read_words(words.split_off(3), Dialect::IpRoute, at)
+        }
+        ("ip", Some(["-6" | "-4", "route"])) if matches!(words.get(3), Some(&("add" | "replace"))) => {
+            read_words(words.split_off(4), Dialect::IpRoute, at)
+        }
+        _ => None,
+    }
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Dialect {
+    IpRoute,
+    NetTools,
+}
+
+fn read_words(words: Vec<&str>, dialect: Dialect, at: Mark) -> Option<Route> {
+    let (mut to, mut mask, mut via) = (None, None, None);
+    let mut options = Options::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word {
+            "-net" | "-host" if dialect == Dialect::NetTools => to = Some(words.next()?),
+            "netmask" if dialect == Dialect::NetTools => mask = Some(words.next()?),
+            "gw" | "via" => via = Some(words.next()?.parse::<IpAddr>().ok()?),
+            // The interface is the one of the stanza; a variable stands for it as well.
+            "dev" => drop(words.next()?),
+            "metric" => options.push(("Metric", setting::find("Route", "Metric")?.value(words.next()?)?)),
+            "table" => options.push(("Table", setting::find("Route", "Table")?.value(words.next()?)?)),
+            "default" => to = Some("default"),
+            word if to.is_none() => to = Some(word),
+            _ => return None,
+        }
+    }
+    let to: Net = value::destination(to?, mask, via)?;
+    Some(Route { options, ..Route::new(to, via, at) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(command: &str) -> Option<String> {
+        let route = of_command(command, Mark::start_of(0))?;
+        Some(format!("{} by {:?} {:?}", route.to, route.via, route.options))
+    }
+
+    #[test]
+    fn both_programs_commands_are_routes() {
+        for (command, expected) in [
+            ("route add -net 10.0.0.0 netmask 255.0.0.0 gw 192.0.2.1", "10.0.0.0/8 by Some(192.0.2.1) []"),
+            ("route add -net 10.0.0.0/8 gw 192.0.2.1 || true", "10.0.0.0/8 by Some(192.0.2.1) []"),
+            ("route add -host 10.0.0.5 gw 192.0.2.1", "10.0.0.5/32 by Some(192.0.2.1) []"),
+            ("route add default gw 192.0.2.1 metric 5", "0.0.0.0/0 by Some(192.0.2.1) [(\"Metric\", \"5\")]"),
+            ("/sbin/ip route add 10.0.0.0/8 via 192.0.2.1 dev eth0", "10.0.0.0/8 by Some(192.0.2.1) []"),
+            ("ip -6 route add default via fe80::1", "::/0 by Some(fe80::1) []"),
+            ("route -A inet6 add 2001:db8::/32 gw fe80::1", "2001:db8::/32 by Some(fe80::1) []"),
+        ] {
+            assert_eq!(route(command).as_deref(), Some(expected), "{command}");
+        }
+    }
+
+    #[test]
+    fn other_commands_are_not() {
+        for command in
+            ["iptables -F", "route del default", "ip route add", "ip route add 10.0.0.0/8 nonsense x", ""]
+        {
+            assert_eq!(route(command), None, "{command}");
+        }
+    }
+}
