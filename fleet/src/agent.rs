@@ -10,6 +10,8 @@
 pub mod fence;
 pub mod journal;
 pub mod presence;
+mod reloads;
+mod retries;
 pub mod systemd;
 mod telling;
 mod work;
@@ -18,7 +20,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{broadcast::error::TryRecvError, mpsc, watch};
@@ -30,7 +32,10 @@ use crate::{
         state::JobState,
         unit_name::UnitName,
     },
-    plan::reconcile::{Duties, Held, Wanted},
+    plan::{
+        ordering::required_units,
+        reconcile::{Duties, Held, Wanted},
+    },
     store::{
         boot_time::BootTime,
         etcd::{EtcdStore, chain, lease::Lease},
@@ -40,7 +45,13 @@ use crate::{
 };
 use fence::Fence;
 use journal::Journal;
+use reloads::Reloads;
+use retries::Retries;
 use systemd::{Activity, News, Systemd, SystemdError};
+
+/// How often systemd is asked about units that are on their way up or down, so that a lost signal costs
+/// seconds. All others are never asked about: they say when they change.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where an agent keeps its things.
 #[derive(Debug, Clone)]
@@ -66,6 +77,13 @@ pub struct Agent {
     wanted: BTreeMap<UnitName, Wanted>,
     /// Units whose stop job has to end before they can be forgotten.
     leaving: BTreeSet<UnitName>,
+    /// Those of them that are down, to be forgotten together.
+    down: BTreeSet<UnitName>,
+    /// Units whose last job ended badly, or may end so, with what they require and this machine did not hold.
+    refused: BTreeMap<UnitName, BTreeSet<UnitName>>,
+    /// Units about which systemd has to be asked.
+    unclear: BTreeSet<UnitName>,
+    ask_again: Option<Instant>,
     activity: BTreeMap<UnitName, Activity>,
     errors: BTreeMap<UnitName, String>,
     published: BTreeMap<UnitName, StateRecord>,
@@ -74,6 +92,8 @@ pub struct Agent {
     /// Units whose state may differ from what was published.
     dirty: BTreeSet<UnitName>,
     retry: Option<Instant>,
+    retries: Retries,
+    reloads: Reloads,
     /// Until when states are gathered before they are told.
     gather_until: Instant,
 }
@@ -106,14 +126,21 @@ impl Agent {
             held,
             wanted: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            down: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            unclear: BTreeSet::new(),
+            ask_again: None,
             activity: BTreeMap::new(),
             errors: BTreeMap::new(),
             published: BTreeMap::new(),
             unsure: BTreeSet::new(),
             retry: None,
+            retries: Retries::default(),
+            reloads: Reloads::default(),
             gather_until: Instant::now(),
         };
         agent.look_at_units().await.map_err(|source| AgentError::Systemd { source })?;
+        agent.remove_dangling_links().await;
         Ok(agent)
     }
 
@@ -151,10 +178,10 @@ impl Agent {
                 }
                 tell = (!self.dirty.is_empty()).then_some(self.gather_until);
             }
-            let wake = [self.retry, tell].into_iter().flatten().min();
+            let (wake, again) = self.next_wake(tell);
             tokio::select! {
                 change = changes.recv() => due |= self.observe(&change.unwrap_or(Change::Everything)),
-                Some(news) = news.recv() => due |= self.hear(news).await,
+                Some(news) = news.recv() => due |= self.hear(news),
                 _ = registered.changed() => {
                     self.join_anew();
                     due = true;
@@ -163,12 +190,7 @@ impl Agent {
                 _ = lease.changed() => {}
                 _ = purge.changed() => {}
                 () = reached(self.fence.wake(held_lease)) => {}
-                () = sleep_until(wake) => {
-                    if self.retry.is_some_and(|retry| retry <= Instant::now()) {
-                        self.retry = None;
-                        due = true;
-                    }
-                }
+                () = sleep_until(wake) => due |= self.is_retry_due(again),
             }
             loop {
                 match changes.try_recv() {
@@ -178,9 +200,29 @@ impl Agent {
                 }
             }
             while let Ok(news) = news.try_recv() {
-                due |= self.hear(news).await;
+                due |= self.hear(news);
             }
+            due |= self.catch_up().await;
         }
+    }
+
+    /// When to wake up although nothing happens; and when the next failed task is due.
+    fn next_wake(&self, tell: Option<Instant>) -> (Option<Instant>, Option<Instant>) {
+        let again = self.retries.next_due(Instant::now());
+        let has_work = !self.down.is_empty() || self.reloads.is_owed();
+        let reload = has_work.then(|| self.reloads.next()).flatten();
+        let wakes = [self.retry, tell, again, reload, self.ask_again];
+        (wakes.into_iter().flatten().min(), again)
+    }
+
+    /// Whether a batch is to be made although nothing happened.
+    fn is_retry_due(&mut self, again: Option<Instant>) -> bool {
+        let now = Instant::now();
+        let retry = self.retry.is_some_and(|retry| retry <= now);
+        if retry {
+            self.retry = None;
+        }
+        retry || again.is_some_and(|again| again <= now)
     }
 
     /// The registration is another one: states lived by the old lease, and the guards may have stopped
@@ -214,54 +256,91 @@ impl Agent {
             && lease.is_some_and(|lease| BootTime::now() < lease.deadline())
     }
 
-    /// Takes in what systemd says; returns whether a batch is due.
-    async fn hear(&mut self, news: News) -> bool {
+    /// Takes in what systemd says; returns whether a batch is due. What has to be asked is only noted:
+    /// a flood of news would wait for as many answers.
+    fn hear(&mut self, news: News) -> bool {
         match news {
             News::Anew => {
-                self.look_anew().await;
+                self.unclear.extend(self.held.keys().chain(&self.leaving).cloned());
                 true
             }
             News::Changed { unit, active, sub } => {
                 if let Some(activity) = self.activity.get_mut(&unit) {
                     activity.active = active.unwrap_or_else(|| std::mem::take(&mut activity.active));
                     activity.sub = sub.unwrap_or_else(|| std::mem::take(&mut activity.sub));
-                    self.dirty.insert(unit.clone());
+                    let activity = activity.clone();
+                    self.note_activity(unit, &activity);
                 }
-                self.forget_if_down(&unit).await
+                false
             }
             News::JobDone { unit, trouble } => {
                 self.note_job(&unit, trouble.as_deref());
                 // A start that was skipped changes nothing else.
                 let waits = self.activity.get(&unit).is_some_and(Activity::is_activating);
                 if self.leaving.contains(&unit) || waits {
-                    self.refresh(std::slice::from_ref(&unit)).await;
+                    self.unclear.insert(unit.clone());
                 }
-                self.forget_if_down(&unit).await
+                self.refused.contains_key(&unit)
             }
         }
     }
 
-    /// How all units are, since what they did meanwhile was not heard.
-    async fn look_anew(&mut self) {
-        let units: Vec<UnitName> = self.held.keys().chain(&self.leaving).cloned().collect();
-        self.refresh(&units).await;
-        for unit in units {
-            self.forget_if_down(&unit).await;
+    fn note_activity(&mut self, unit: UnitName, activity: &Activity) {
+        if activity.is_in_transition() {
+            self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
         }
+        if self.leaving.contains(&unit) && !activity.is_up() {
+            self.down.insert(unit.clone());
+        }
+        self.dirty.insert(unit);
+    }
+
+    /// Asks systemd what the news left open, and forgets the units that are down by now. Returns whether a
+    /// batch is due.
+    async fn catch_up(&mut self) -> bool {
+        if self.ask_again.is_some_and(|again| again <= Instant::now()) {
+            self.ask_again = (!self.leaving.is_empty()).then(|| Instant::now() + ASK_AGAIN);
+            let moving = self.activity.iter().filter(|(_, activity)| activity.is_in_transition());
+            self.unclear.extend(moving.map(|(unit, _)| unit).chain(&self.leaving).cloned());
+        }
+        let unclear: Vec<UnitName> = std::mem::take(&mut self.unclear).into_iter().collect();
+        self.refresh(&unclear).await;
+        if self.reloads.next().is_some_and(|next| Instant::now() < next) {
+            return false;
+        }
+        if self.down.is_empty() {
+            if self.reloads.is_owed() {
+                self.reload().await;
+            }
+            return false;
+        }
+        self.forget_all().await;
+        true
     }
 
     /// A job that could not be done shows nowhere else: the unit is as inactive as before.
     fn note_job(&mut self, unit: &UnitName, trouble: Option<&str>) {
-        if !self.held.contains_key(unit) {
-            return;
-        }
-        let before = match trouble {
-            Some(trouble) => self.errors.insert(unit.clone(), format!("systemd's job ended: {trouble}")),
-            None => self.errors.remove(unit),
+        let Some(held) = self.held.get(unit) else { return };
+        let before = if let Some(trouble) = trouble {
+            if held.job == JobState::Launched {
+                self.refused.entry(unit.clone()).or_default();
+            }
+            self.errors.insert(unit.clone(), format!("systemd's job ended: {trouble}"))
+        } else {
+            self.refused.remove(unit);
+            self.errors.remove(unit)
         };
         if before.is_some() || trouble.is_some() {
             self.dirty.insert(unit.clone());
         }
+    }
+
+    /// The units that this one requires and that this machine does not hold.
+    fn missing_units(&self, unit: &UnitName) -> BTreeSet<UnitName> {
+        let Some(wish) = self.wanted.get(unit) else { return BTreeSet::new() };
+        let mut required = required_units(unit, &wish.file);
+        required.retain(|required| !self.held.contains_key(required));
+        required
     }
 
     async fn look_at_units(&mut self) -> Result<(), SystemdError> {
@@ -279,11 +358,15 @@ impl Agent {
         match self.systemd.activities(units).await {
             Ok(activities) => {
                 for (unit, activity) in activities {
-                    self.activity.insert(unit.clone(), activity);
-                    self.dirty.insert(unit);
+                    self.activity.insert(unit.clone(), activity.clone());
+                    self.note_activity(unit, &activity);
                 }
             }
-            Err(error) => tracing::warn!(reason = %chain(&error), "systemd does not tell how units are"),
+            Err(error) => {
+                tracing::warn!(reason = %chain(&error), "systemd does not tell how units are");
+                self.unclear.extend(units.iter().cloned());
+                self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
+            }
         }
     }
 

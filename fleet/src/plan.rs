@@ -8,6 +8,7 @@ pub mod explain;
 pub mod global_rollout;
 pub mod globals;
 pub mod moment;
+pub mod ordering;
 pub mod patterns;
 pub mod place;
 pub mod reconcile;

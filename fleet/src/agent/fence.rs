@@ -108,11 +108,10 @@ impl Fence {
         let (service, timer) = (service(units, kill_after(ttl).saturating_sub(stop_after(ttl))), timer(ttl));
         let paths = [SERVICE, TIMER].map(|name| self.directory.join(name));
         for (path, text) in paths.iter().zip([service, timer]) {
-            if let Err(error) = replace_file(path, text.as_bytes()) {
+            if let Err(error) = replace_file(path, text.as_bytes()).and_then(|()| systemd.link(path)) {
                 tracing::error!(path = %path.display(), %error, "cannot write a guard");
             }
         }
-        systemd.link(&paths.map(|path| path.display().to_string()), &[]).await?;
         systemd.reload().await?;
         if units.is_empty() { systemd.stop_named(TIMER).await } else { systemd.restart_named(TIMER).await }
     }

@@ -1,32 +1,36 @@
 //! systemd over D-Bus: orders out, news in, and no polling.
 //!
-//! Knows the calls of `org.freedesktop.systemd1.Manager` and the two signals that tell how units fare.
-//! Refuses to know why a unit is started. Invariants: news is read all the time, whatever else is asked,
-//! so that a flood of it never blocks an answer; it is read in the order in which it was told; and when
+//! Knows when which call is made; [`calls`] says how, [`links`] does without one, and `news` reads what is
+//! told unasked. Refuses to know why a unit is started. Invariants: news is read all the time, whatever else
+//! is asked, so that a flood of it never blocks an answer; it is read in the order in which it was told; and when
 //! the bus or systemd was another one for a while, that is the first news of the new one.
 //!
 //! systemd's own socket would spare the bus its work, but on it systemd signs with its well-known name,
 //! which zbus does not take for a sender.
 
-use std::{collections::HashMap, future::poll_fn, num::NonZeroUsize, task::Poll, time::Duration};
+pub mod calls;
+pub mod links;
+mod news;
+
+use std::{future::poll_fn, num::NonZeroUsize, path::Path, task::Poll, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
-use zbus::{Connection, Message, MessageStream, OwnedObjectPath, Variant, connection};
+use zbus::{Connection, MessageStream, connection};
 
 use crate::{model::unit_name::UnitName, store::etcd::chain};
+use calls::{
+    AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
+    Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,
+};
+use links::Links;
+pub use news::News;
 
-const SERVICE: &str = "org.freedesktop.systemd1";
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit";
 const ACTIVATING: &str = "activating";
 /// How long systemd may think about a call; reading all units anew takes it a while.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Calls that may be under way at once.
 const AT_ONCE: usize = 64;
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-const BUS: &str = "org.freedesktop.DBus";
 /// What the bus passes on: how units are, which jobs ended, and that systemd is another one. Each change
 /// of a unit is told once for what all units have and once, longer, for what the kind has: only the first
 /// is wanted.
@@ -87,6 +91,12 @@ impl Activity {
         self.active == ACTIVATING
     }
 
+    /// Whether it will be in another state soon, unasked.
+    #[must_use]
+    pub fn is_in_transition(&self) -> bool {
+        matches!(self.active.as_str(), ACTIVATING | "deactivating" | "reloading" | "refreshing")
+    }
+
     /// Whether there is still something to stop.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -94,38 +104,12 @@ impl Activity {
     }
 }
 
-/// What systemd tells unasked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// The connection is another one: any news may have been missed.
-    Anew,
-    /// A unit's state changed.
-    Changed {
-        /// The unit.
-        unit: UnitName,
-        /// Its new `ActiveState`.
-        active: Option<String>,
-        /// Its new `SubState`.
-        sub: Option<String>,
-    },
-    /// A job ended, well or not.
-    JobDone {
-        /// The unit it was about.
-        unit: UnitName,
-        /// How it ended, if not well: `failed`, `dependency`, `timeout`.
-        trouble: Option<String>,
-    },
-}
-
 /// A connection to systemd that outlives its other end.
 #[derive(Debug, Clone)]
 pub struct Systemd {
     connection: watch::Receiver<Connection>,
+    links: Links,
 }
-
-/// One row of `ListUnitsByNames`.
-type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
-type Changes = Vec<(String, String, String)>;
 
 impl Systemd {
     /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
@@ -135,71 +119,102 @@ impl Systemd {
         let (current, connection) = watch::channel(connection);
         let (sender, news) = mpsc::unbounded_channel();
         tokio::spawn(listen(user, messages, current, sender));
-        Ok((Self { connection }, news))
+        Ok((Self { connection, links: Links::of_systemd(user) }, news))
     }
 
-    async fn call<B>(&self, method: &'static str, body: &B) -> Result<Message, SystemdError>
-    where
-        B: serde::Serialize + zbus::Type,
-    {
+    async fn call<C: Call>(&self, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
         let connection = self.connection.borrow().clone();
-        ask(&connection, method, body).await
+        ask::<C>(&connection, body).await
     }
 
-    /// Makes unit files known, and those in `enable` part of the targets they name.
-    pub async fn link(&self, paths: &[String], enable: &[String]) -> Result<(), SystemdError> {
-        self.call("LinkUnitFiles", &(paths, true, true)).await?;
-        if !enable.is_empty() {
-            self.call("EnableUnitFiles", &(enable, true, true)).await?;
-        }
-        Ok(())
+    /// Makes a unit file known.
+    pub fn link(&self, file: &Path) -> std::io::Result<()> {
+        self.links.link(file)
     }
 
-    /// Makes a unit unknown again.
-    pub async fn unlink(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        let reply = self.call("DisableUnitFiles", &(&[unit.as_str()], true)).await?;
-        let _: Changes = reply.body().deserialize().unwrap_or_default();
-        // A failed unit would stay in memory with its old content.
-        match self.call("ResetFailedUnit", &unit.as_str()).await {
-            Err(error) if !error.is_unknown_unit() => Err(error),
-            _ => Ok(()),
+    /// Removes the link to a unit file, if it is still there.
+    pub fn unlink(&self, file: &Path) -> std::io::Result<()> {
+        self.links.unlink(file)
+    }
+
+    /// The units whose links lead to files in this directory that are gone.
+    #[must_use]
+    pub fn dangling(&self, files: &Path) -> Vec<UnitName> {
+        self.links.dangling(files)
+    }
+
+    /// Makes units part of the targets that their files name.
+    pub async fn enable(&self, paths: &[&str]) -> Result<(), SystemdError> {
+        self.call::<EnableUnitFiles>((paths, true, true)).await.map(drop)
+    }
+
+    /// Removes all links to units. systemd refuses all of a call for one name that it does not like, so
+    /// each is then tried alone: one bad unit must not keep the others linked.
+    pub async fn disable(&self, units: &[UnitName]) -> Result<(), SystemdError> {
+        let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
+        let Err(error) = self.call::<DisableUnitFiles>((&names, true)).await else { return Ok(()) };
+        if names.len() == 1 {
+            return Err(error);
         }
+        let alone = names.iter().map(|name| async move {
+            let one = [*name];
+            self.call::<DisableUnitFiles>((&one, true)).await
+        });
+        together(alone.collect()).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+    }
+
+    /// Has systemd forget that units failed. A failed unit stays in memory, and its machine `degraded`, even
+    /// when its file is gone.
+    pub async fn reset_failed(&self, units: &[UnitName]) -> Result<(), SystemdError> {
+        let mut outcome = Ok(());
+        for chunk in units.chunks(AT_ONCE) {
+            let asked = chunk.iter().map(|unit| self.call::<ResetFailedUnit>((unit.as_str(),)));
+            for answer in together(asked.collect()).await {
+                // Most have not failed, and systemd has dropped them from memory already.
+                if let Err(error) = answer
+                    && !error.is_unknown_unit()
+                {
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
     }
 
     /// Has systemd read all unit files anew.
     pub async fn reload(&self) -> Result<(), SystemdError> {
-        self.call("Reload", &()).await.map(drop)
+        self.call::<Reload>(()).await
     }
 
     /// Starts a unit; returns when the job is queued.
     pub async fn start(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        self.call("StartUnit", &(unit.as_str(), "replace")).await.map(drop)
+        self.call::<StartUnit>((unit.as_str(), "replace")).await.map(drop)
     }
 
     /// Stops a unit; returns when the job is queued.
     pub async fn stop(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        self.call("StopUnit", &(unit.as_str(), "replace")).await.map(drop)
+        self.stop_named(unit.as_str()).await
     }
 
     /// Restarts a unit; returns when the job is queued.
     pub async fn restart(&self, unit: &UnitName) -> Result<(), SystemdError> {
-        self.call("RestartUnit", &(unit.as_str(), "replace")).await.map(drop)
+        self.restart_named(unit.as_str()).await
     }
 
     /// Starts a unit of any name anew.
     pub async fn restart_named(&self, unit: &str) -> Result<(), SystemdError> {
-        self.call("RestartUnit", &(unit, "replace")).await.map(drop)
+        self.call::<RestartUnit>((unit, "replace")).await.map(drop)
     }
 
     /// Stops a unit of any name.
     pub async fn stop_named(&self, unit: &str) -> Result<(), SystemdError> {
-        self.call("StopUnit", &(unit, "replace")).await.map(drop)
+        self.call::<StopUnit>((unit, "replace")).await.map(drop)
     }
 
     /// Kills all processes of a unit, at once.
     pub async fn kill(&self, unit: &UnitName) -> Result<(), SystemdError> {
         const SIGKILL: i32 = 9;
-        self.call("KillUnit", &(unit.as_str(), "all", SIGKILL)).await.map(drop)
+        self.call::<KillUnit>((unit.as_str(), "all", SIGKILL)).await
     }
 
     /// Starts units in this order. The calls go out together, so that a thousand units do not wait for a
@@ -215,7 +230,7 @@ impl Systemd {
     /// Whether systemd has one of the units in memory, so that its content would survive a new file.
     pub async fn knows_any(&self, units: &[UnitName]) -> Result<bool, SystemdError> {
         for chunk in units.chunks(AT_ONCE) {
-            let asked = chunk.iter().map(|unit| async move { self.call("GetUnit", &unit.as_str()).await });
+            let asked = chunk.iter().map(|unit| self.call::<GetUnit>((unit.as_str(),)));
             for answer in together(asked.collect()).await {
                 match answer {
                     Ok(_) => return Ok(true),
@@ -233,10 +248,8 @@ impl Systemd {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
-        let reply = self.call("ListUnitsByNames", &names).await?;
-        let rows: Vec<Listed> =
-            reply.body().deserialize().map_err(SystemdError::of("list units readably"))?;
-        let read = |row: Listed| {
+        let rows = self.call::<ListUnitsByNames>((&names,)).await?;
+        let read = |row: ListedUnit| {
             let unit = UnitName::parse(&row.0).ok()?;
             // A unit whose start waits for its turn is on its way, not down.
             let is_queued = row.8 == "start" && matches!(row.3.as_str(), "inactive" | "failed");
@@ -266,14 +279,12 @@ async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     pending.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-async fn ask<B>(connection: &Connection, method: &'static str, body: &B) -> Result<Message, SystemdError>
-where
-    B: serde::Serialize + zbus::Type,
-{
-    connection
-        .call_method(Some(SERVICE), MANAGER_PATH, Some(MANAGER), method, body)
+async fn ask<C: Call>(connection: &Connection, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
+    let reply = connection
+        .call_method(Some(C::SERVICE), C::PATH, Some(C::INTERFACE), C::NAME, &body)
         .await
-        .map_err(SystemdError::of(method))
+        .map_err(SystemdError::of(C::NAME))?;
+    reply.body().deserialize().map_err(SystemdError::of(C::NAME))
 }
 
 /// Connects, so that everything that is told from now on comes out of the stream.
@@ -284,12 +295,9 @@ async fn dial(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
     let mut messages = MessageStream::from(&connection);
     messages.set_max_queued(QUEUE);
     for rule in MATCHES {
-        connection
-            .call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule)
-            .await
-            .map_err(SystemdError::of("take a match rule"))?;
+        ask::<AddMatch>(&connection, (rule,)).await?;
     }
-    ask(&connection, "Subscribe", &()).await?;
+    ask::<Subscribe>(&connection, ()).await?;
     Ok((connection, messages))
 }
 
@@ -302,7 +310,7 @@ async fn listen(
 ) {
     loop {
         while let Some(Ok(message)) = messages.next().await {
-            let news = read(&message);
+            let news = news::read(&message);
             if news == Some(News::Anew) {
                 // What the one before had promised to tell, this one may not know.
                 break;
@@ -330,70 +338,5 @@ async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(most);
-    }
-}
-
-fn read(message: &Message) -> Option<News> {
-    let header = message.header();
-    match (header.interface()?.as_str(), header.member()?.as_str()) {
-        (PROPERTIES, "PropertiesChanged") => unit_changed(message),
-        (MANAGER, "JobRemoved") => job_removed(message),
-        (BUS, "NameOwnerChanged") => owner_changed(message),
-        _ => None,
-    }
-}
-
-fn owner_changed(message: &Message) -> Option<News> {
-    let body = message.body();
-    let (_, _, new): (&str, &str, &str) = body.deserialize().ok()?;
-    (!new.is_empty()).then_some(News::Anew)
-}
-
-fn unit_changed(message: &Message) -> Option<News> {
-    let header = message.header();
-    let unit = unit_of_path(header.path()?.as_str())?;
-    let body = message.body();
-    let (_, changed, _): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) = body.deserialize().ok()?;
-    let text = |property: &str| changed.get(property)?.downcast_ref::<String>().ok();
-    let (active, sub) = (text("ActiveState"), text("SubState"));
-    (active.is_some() || sub.is_some()).then_some(News::Changed { unit, active, sub })
-}
-
-fn job_removed(message: &Message) -> Option<News> {
-    let body = message.body();
-    let (_, _, unit, result): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
-    let unit = UnitName::parse(&unit).ok()?;
-    let trouble =
-        (!matches!(result.as_str(), "done" | "canceled" | "skipped" | "collected")).then_some(result);
-    Some(News::JobDone { unit, trouble })
-}
-
-/// The unit of an object path, where systemd writes `_xx` for each byte that is no letter or digit.
-fn unit_of_path(path: &str) -> Option<UnitName> {
-    let escaped = path.strip_prefix(UNIT_PATH)?.strip_prefix('/')?;
-    let mut name = Vec::with_capacity(escaped.len());
-    let mut bytes = escaped.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'_' {
-            let digits = [bytes.next()?, bytes.next()?];
-            name.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            name.push(byte);
-        }
-    }
-    UnitName::parse(std::str::from_utf8(&name).ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn object_paths_name_units() {
-        let unit = |path: &str| unit_of_path(&format!("{UNIT_PATH}/{path}")).map(|unit| unit.to_string());
-
-        assert_eq!(unit("mongo_401_2eservice").as_deref(), Some("mongo@1.service"));
-        assert_eq!(unit("a_2").as_deref(), None);
-        assert_eq!(unit("_2e_2e_2fx_2eservice"), None);
     }
 }

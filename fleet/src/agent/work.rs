@@ -4,6 +4,7 @@
 //! cluster hears of it. Invariant: a unit is forgotten only when it is down.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -11,21 +12,21 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Agent, AgentError,
+    ASK_AGAIN, Agent, AgentError,
     systemd::{Activity, News, SystemdError},
 };
 use crate::{
     metrics::Task,
     model::{state::JobState, unit_name::UnitName},
-    plan::reconcile::{Batch, Held, batch},
+    plan::{
+        ordering::required_units,
+        reconcile::{Batch, Held, batch},
+    },
     store::{etcd::chain, records::StateRecord, registry::Registry, writes},
 };
 
 /// How many names one line of the log may hold.
 const NAMES_AT_ONCE: usize = 8;
-/// How long to wait before a failed task is tried again.
-const RETRY: Duration = Duration::from_secs(5);
-
 impl Agent {
     /// Works off the difference between what should be here and what is.
     pub(super) async fn act(&mut self) {
@@ -34,13 +35,17 @@ impl Agent {
             let shown = cluster.machines.get(&machine.id).unwrap_or(machine);
             duties.wanted(cluster, shown, held)
         });
+        self.release_refused();
         let mut tasks = batch(&self.wanted, &self.held);
+        let now = Instant::now();
         // What is on its way out is dealt with when it is gone.
-        let leaving = &self.leaving;
+        let waits = |unit: &UnitName| {
+            self.leaving.contains(unit) || self.retries.is_held_back(unit, &self.wanted, now)
+        };
         for list in
             [&mut tasks.unload, &mut tasks.load, &mut tasks.stop, &mut tasks.restart, &mut tasks.start]
         {
-            list.retain(|unit| !leaving.contains(unit));
+            list.retain(|unit| !waits(unit));
         }
         if tasks.is_empty() {
             return;
@@ -50,10 +55,46 @@ impl Agent {
         self.write_journal();
     }
 
+    /// Lets units start again that could not before, if what they lacked is here, or comes with this batch.
+    fn release_refused(&mut self) {
+        let (wanted, held) = (&self.wanted, &self.held);
+        let comes = |unit: &UnitName| {
+            let wish = wanted.get(unit).map(|wish| wish.file.hash());
+            wish.is_some() && wish != held.get(unit).map(|held| held.hash)
+        };
+        let required = |unit: &UnitName| {
+            wanted.get(unit).map(|wish| required_units(unit, &wish.file)).unwrap_or_default()
+        };
+        // systemd refused the call: the start is still to be done, and only waits.
+        for unit in self.retries.units() {
+            if required(&unit).iter().any(comes) {
+                self.retries.clear(&unit);
+            }
+        }
+        // systemd took the call, and the job failed.
+        let appeared = |(unit, missing): &(&UnitName, &BTreeSet<UnitName>)| {
+            !self.activity.get(*unit).is_some_and(Activity::is_up)
+                && (required(unit).iter().any(comes) || missing.iter().any(|unit| held.contains_key(unit)))
+        };
+        let released: Vec<UnitName> =
+            self.refused.iter().filter(appeared).map(|(unit, _)| unit.clone()).collect();
+        for unit in released {
+            self.refused.remove(&unit);
+            if let Some(held) = self.held.get_mut(&unit).filter(|held| held.job == JobState::Launched) {
+                tracing::info!(%unit, "starting again: what it lacked is here");
+                held.job = JobState::Loaded;
+            }
+        }
+    }
+
     async fn carry_out(&mut self, mut tasks: Batch) {
         for unit in std::mem::take(&mut tasks.unload) {
             tracing::info!(%unit, "unloading");
             self.unload(&unit).await;
+        }
+        // Another content must not wait for the next reload that may come.
+        if tasks.load.iter().any(|unit| self.down.contains(unit)) {
+            self.forget_all().await;
         }
         let leaving = &self.leaving;
         tasks.load.retain(|unit| !leaving.contains(unit));
@@ -86,8 +127,30 @@ impl Agent {
         if !ready.is_empty() {
             tracing::info!(units = %names(&ready), "starting");
         }
+        let lacking: Vec<(UnitName, BTreeSet<UnitName>)> =
+            ready.iter().map(|unit| (unit.clone(), self.missing_units(unit))).collect();
         let outcomes = self.systemd.start_all(&ready).await;
-        for (unit, outcome) in ready.iter().zip(outcomes) {
+        let (unknown, known): (Vec<_>, Vec<_>) = ready
+            .into_iter()
+            .zip(outcomes)
+            .partition(|(_, outcome)| outcome.as_ref().is_err_and(SystemdError::is_unknown_unit));
+        for (unit, outcome) in known {
+            self.note(&unit, "start", JobState::Launched, outcome, Task::Start);
+        }
+        self.start_unknown(unknown.into_iter().map(|(unit, _)| unit).collect()).await;
+        // What a unit lacks may be here before systemd says that the job failed for it.
+        self.refused.extend(lacking.into_iter().filter(|(_, missing)| !missing.is_empty()));
+    }
+
+    /// systemd looks for a new file only if its directories changed since it last looked, by a clock that
+    /// ticks every few milliseconds: within one tick it needs to be told.
+    async fn start_unknown(&mut self, units: Vec<UnitName>) {
+        if units.is_empty() {
+            return;
+        }
+        self.reload().await;
+        let outcomes = self.systemd.start_all(&units).await;
+        for (unit, outcome) in units.iter().zip(outcomes) {
             self.note(unit, "start", JobState::Launched, outcome, Task::Start);
         }
     }
@@ -119,12 +182,19 @@ impl Agent {
 
     async fn unload(&mut self, unit: &UnitName) {
         match self.systemd.stop(unit).await {
-            Ok(()) if self.activity.get(unit).is_some_and(Activity::is_up) => {
+            Ok(()) => {
+                if self.activity.get(unit).is_some_and(Activity::is_up) {
+                    self.metrics.did(Task::Stop, 1);
+                    self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
+                } else {
+                    self.down.insert(unit.clone());
+                }
                 self.leaving.insert(unit.clone());
-                self.metrics.did(Task::Stop, 1);
             }
-            Ok(()) => self.forget(unit).await,
-            Err(error) if error.is_unknown_unit() => self.forget(unit).await,
+            Err(error) if error.is_unknown_unit() => {
+                self.leaving.insert(unit.clone());
+                self.down.insert(unit.clone());
+            }
             Err(error) => self.complain(unit, "stop", &error),
         }
     }
@@ -134,34 +204,16 @@ impl Agent {
         if units.is_empty() {
             return;
         }
-        let (mut paths, mut enable, mut loaded) = (Vec::new(), Vec::new(), Vec::new());
         // A name that systemd knows already has a content that must not live on.
-        let reload = self.systemd.knows_any(units).await.unwrap_or(true);
-        for unit in units {
-            let Some(wish) = self.wanted.get(unit) else { continue };
-            let path = self.path(unit);
-            if let Err(error) = std::fs::write(&path, wish.file.text()) {
-                self.complain(unit, "write", &AgentError::Write { path, source: error });
-                continue;
-            }
-            let path = path.display().to_string();
-            if wish.file.has_section("Install") {
-                enable.push(path.clone());
-            }
-            paths.push(path);
-            loaded.push(unit.clone());
+        let mut reload = self.systemd.knows_any(units).await.unwrap_or(true);
+        let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
+        let enabled = self.enable(&mut loaded).await;
+        reload |= enabled;
+        if reload {
+            self.reload().await;
         }
-        if let Err(error) = self.systemd.link(&paths, &enable).await {
-            for unit in &loaded {
-                self.complain(unit, "load", &error);
-            }
+        if loaded.is_empty() {
             return;
-        }
-        if reload || !enable.is_empty() {
-            self.metrics.did(Task::Reload, 1);
-            if let Err(error) = self.systemd.reload().await {
-                tracing::warn!(reason = %chain(&error), "systemd could not read its configuration anew");
-            }
         }
         tracing::info!(units = %names(&loaded), "loaded");
         for unit in loaded {
@@ -169,9 +221,55 @@ impl Agent {
             tracing::debug!(%unit, hash = %wish.file.hash().short(), "loaded");
             let held = Held { hash: wish.file.hash(), job: JobState::Loaded, restarts: wish.restarts };
             self.held.insert(unit.clone(), held);
+            self.refused.remove(&unit);
             self.errors.remove(&unit);
+            self.retries.clear(&unit);
             self.dirty.insert(unit);
             self.metrics.did(Task::Load, 1);
+        }
+    }
+
+    /// Writes a unit's file and links it; returns whether that worked.
+    fn write_file(&mut self, unit: &UnitName) -> bool {
+        let Some(wish) = self.wanted.get(unit) else { return false };
+        let path = self.path(unit);
+        let written = std::fs::write(&path, wish.file.text()).and_then(|()| self.systemd.link(&path));
+        if let Err(source) = written {
+            self.complain(unit, "load", &AgentError::Write { path, source });
+            return false;
+        }
+        true
+    }
+
+    /// Makes those of the units part of their targets that want to be; drops those for which that failed.
+    /// Returns whether systemd has to read its configuration anew.
+    async fn enable(&mut self, units: &mut Vec<UnitName>) -> bool {
+        let mut asked = false;
+        for unit in units.clone() {
+            if !self.wanted.get(&unit).is_some_and(|wish| wish.file.has_section("Install")) {
+                continue;
+            }
+            asked = true;
+            // One by one: systemd refuses all of a call for one bad unit.
+            let path = self.path(&unit).display().to_string();
+            if let Err(error) = self.systemd.enable(&[&path]).await {
+                self.complain(&unit, "load", &error);
+                units.retain(|each| *each != unit);
+            }
+        }
+        asked
+    }
+
+    /// Has systemd read its configuration anew; if it cannot now, later.
+    pub(super) async fn reload(&mut self) {
+        self.metrics.did(Task::Reload, 1);
+        let began = Instant::now();
+        match self.systemd.reload().await {
+            Ok(()) => self.reloads.note_success(began, Instant::now()),
+            Err(error) => {
+                tracing::warn!(reason = %chain(&error), "systemd could not read its configuration anew");
+                self.reloads.note_failure(Instant::now());
+            }
         }
     }
 
@@ -191,7 +289,9 @@ impl Agent {
                     held.job = job;
                     held.restarts = restarts;
                 }
+                self.refused.remove(unit);
                 self.errors.remove(unit);
+                self.retries.clear(unit);
                 self.metrics.did(task, 1);
             }
             Err(error) => self.complain(unit, verb, &error),
@@ -199,41 +299,66 @@ impl Agent {
         self.dirty.insert(unit.clone());
     }
 
+    /// Says why a task failed, once for each reason, and lets it be tried again.
     fn complain(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
-        let error = chain(error);
-        tracing::warn!(%unit, %error, "cannot {verb} the unit");
+        let reason = format!("cannot {verb}: {}", chain(error));
+        if self.retries.note(unit, &self.wanted, &reason, Instant::now()) {
+            tracing::warn!(%unit, %reason, "the unit is not as wanted; trying again, less and less often");
+        }
         self.metrics.did(Task::Failure, 1);
-        self.errors.insert(unit.clone(), format!("cannot {verb}: {error}"));
+        self.errors.insert(unit.clone(), reason);
         self.dirty.insert(unit.clone());
-        self.retry.get_or_insert_with(|| Instant::now() + RETRY);
     }
 
-    /// Ends the departure of a unit that is down.
-    pub(super) async fn forget_if_down(&mut self, unit: &UnitName) -> bool {
-        if !self.leaving.contains(unit) || self.activity.get(unit).is_some_and(Activity::is_up) {
-            return false;
+    /// Ends the departure of the units that are down, all with one reload.
+    pub(super) async fn forget_all(&mut self) {
+        let units: Vec<UnitName> = std::mem::take(&mut self.down).into_iter().collect();
+        self.remove_files(&units).await;
+        for unit in units {
+            self.leaving.remove(&unit);
+            self.held.remove(&unit);
+            self.activity.remove(&unit);
+            self.refused.remove(&unit);
+            self.errors.remove(&unit);
+            self.retries.clear(&unit);
+            self.dirty.insert(unit);
+            self.metrics.did(Task::Unload, 1);
         }
-        self.forget(unit).await;
-        true
-    }
-
-    async fn forget(&mut self, unit: &UnitName) {
-        self.leaving.remove(unit);
-        if let Err(error) = self.systemd.unlink(unit).await {
-            tracing::debug!(%unit, reason = %chain(&error), "systemd did not know the unit any more");
-        }
-        let path = self.path(unit);
-        if let Err(error) = std::fs::remove_file(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a unit file");
-        }
-        self.held.remove(unit);
-        self.activity.remove(unit);
-        self.errors.remove(unit);
-        self.dirty.insert(unit.clone());
-        self.metrics.did(Task::Unload, 1);
         self.write_journal();
+    }
+
+    /// Makes units unknown to systemd: links first, while their files still say which there are; then the
+    /// files; then what systemd has in memory of them.
+    async fn remove_files(&mut self, units: &[UnitName]) {
+        for path in units.iter().map(|unit| self.path(unit)).filter(|path| !path.exists()) {
+            // Somebody removed the file, or an earlier process did: without one systemd disables nothing.
+            if let Err(error) = std::fs::write(&path, "[Unit]\n") {
+                tracing::warn!(path = %path.display(), %error, "cannot write a file for a unit to be disabled");
+            }
+        }
+        if let Err(error) = self.systemd.disable(units).await {
+            tracing::warn!(units = %names(units), reason = %chain(&error), "links to these units may be left");
+        }
+        for unit in units {
+            let path = self.path(unit);
+            if let Err(error) = self.systemd.unlink(&path).and_then(|()| std::fs::remove_file(&path)) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a unit file");
+            }
+        }
+        self.reload().await;
+        if let Err(error) = self.systemd.reset_failed(units).await {
+            tracing::warn!(units = %names(units), reason = %chain(&error), "systemd still calls these units failed");
+        }
+    }
+
+    /// Removes what a fleetd left that could not disable units: until version 0.1 none could.
+    pub(super) async fn remove_dangling_links(&mut self) {
+        let mut units = self.systemd.dangling(&self.settings.units_directory);
+        units.retain(|unit| !self.held.contains_key(unit));
+        if !units.is_empty() {
+            tracing::info!(units = %names(&units), "removing links to units that are gone");
+            self.remove_files(&units).await;
+        }
     }
 
     fn path(&self, unit: &UnitName) -> PathBuf {
@@ -253,21 +378,20 @@ impl Agent {
             tracing::info!(%unit, "purging");
             self.unload(&unit).await;
         }
+        self.forget_all().await;
         let patience = Instant::now() + Duration::from_mins(1);
         while !self.leaving.is_empty() && Instant::now() < patience {
             match tokio::time::timeout(Duration::from_secs(1), news.recv()).await {
-                Ok(Some(news)) => {
-                    self.hear(news).await;
-                }
-                Ok(None) => return,
-                Err(_) => {
-                    let waiting: Vec<UnitName> = self.leaving.iter().cloned().collect();
-                    self.refresh(&waiting).await;
-                    for unit in waiting {
-                        self.forget_if_down(&unit).await;
+                Ok(Some(told)) => {
+                    self.hear(told);
+                    while let Ok(told) = news.try_recv() {
+                        self.hear(told);
                     }
                 }
+                Ok(None) => return,
+                Err(_) => self.unclear.extend(self.leaving.iter().cloned()),
             }
+            self.catch_up().await;
         }
         self.publish().await;
     }

@@ -41,6 +41,9 @@ impl From<&unit_file::UnitOption> for UnitOption {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Unit {
+    /// Whether its text was changed and has not proved well yet; not in the original.
+    #[serde(skip_serializing_if = "is_false")]
+    pub changing: bool,
     /// `inactive`, `loaded` or `launched`; empty for global units.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub current_state: String,

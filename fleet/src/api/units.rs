@@ -138,6 +138,7 @@ fn to_wire(cluster: &Cluster, unit: &cluster::Unit) -> Unit {
 pub(super) fn summary(cluster: &Cluster, unit: &cluster::Unit) -> Unit {
     let target = cluster.target(unit.name.as_str()).filter(|_| !unit.is_global());
     Unit {
+        changing: unit.rollout.is_some(),
         current_state: cluster
             .current_state(unit.name.as_str())
             .map(|state| state.to_string())

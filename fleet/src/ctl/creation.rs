@@ -6,7 +6,7 @@
 
 use super::parallel::each;
 use super::session::{Complaint, Session, chain, unit_file, unit_name};
-use super::waiting::{self, Alarm, Patience};
+use super::waiting::{self, Patience};
 use crate::api::schema::{self, Unit};
 use crate::model::requirements::{Requirements, unknown_keys};
 use crate::model::unit_file::{MAX_SIZE, UnitFile};
@@ -88,9 +88,9 @@ pub fn ensure(
         })?;
     }
     let patience = if patience == Patience::None { Patience::Endless } else { patience };
-    waiting::for_state(session, &created, "inactive", patience, &mut Alarm::silent()).map_err(
-        |complaint| Complaint::new(format_args!("Error waiting on unit creation: {}", complaint.text)),
-    )?;
+    waiting::for_creation(session, &created, patience).map_err(|complaint| {
+        Complaint::new(format_args!("Error waiting on unit creation: {}", complaint.text))
+    })?;
     Ok(replaced)
 }
 

@@ -3,7 +3,7 @@
 use super::arguments::DestroyArguments;
 use super::session::{Outcome, Session, chain, is_global};
 use super::stop::known_units;
-use super::waiting::{self, Alarm, Patience};
+use super::waiting::{self, Alarm, Disappearance, Patience};
 
 /// Runs the verb.
 pub fn run(session: &mut Session<'_>, arguments: &DestroyArguments) -> Outcome {
@@ -24,11 +24,17 @@ pub fn run(session: &mut Session<'_>, arguments: &DestroyArguments) -> Outcome {
     }
     for unit in destroyed {
         if patience != Patience::None && !is_global(unit) {
-            let name = std::slice::from_ref(&unit.name);
-            if let Err(complaint) = waiting::for_disappearance(session, name, patience, &mut alarm) {
-                session.warn(format_args!("Error destroying units: {}", complaint.text));
-                exit = 1;
-                continue;
+            match waiting::for_disappearance(session, unit, patience, &mut alarm) {
+                Ok(Disappearance::Complete) => {}
+                Ok(Disappearance::Resubmitted) => session.warn(format_args!(
+                    "Unit {} was submitted again by somebody else: not waiting for it to disappear",
+                    unit.name
+                )),
+                Err(complaint) => {
+                    session.warn(format_args!("Error destroying units: {}", complaint.text));
+                    exit = 1;
+                    continue;
+                }
             }
         }
         session.report(&unit.name, "destroyed", format_args!("Destroyed {}", unit.name))?;

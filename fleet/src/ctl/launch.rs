@@ -86,8 +86,8 @@ pub fn run(session: &mut Session<'_>, launch: Launch, arguments: &LaunchArgument
         Complaint::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
     })?;
     if launch == Launch::Start {
-        let contents: Vec<Unit> =
-            single.iter().filter(|unit| replaced.contains(&unit.name)).cloned().collect();
+        let changed = single.iter().chain(&global).filter(|unit| replaced.contains(&unit.name));
+        let contents: Vec<Unit> = changed.cloned().collect();
         waiting::for_content(session, &contents, patience, &mut alarm)
             .and_then(|()| waiting::for_active(session, &single, patience, &mut alarm))
             .map_err(|complaint| {

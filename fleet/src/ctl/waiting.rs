@@ -132,12 +132,17 @@ pub fn for_state(
     let mut hint_at = Some(started + ATTEMPT);
     let mut pending: Vec<String> = unique(names);
     loop {
-        let units = current_units(&session.client, &pending);
-        let units = later(session, units).unwrap_or_default();
+        let answer = current_units(&session.client, &pending);
+        let answer = later(session, answer);
+        let is_known = answer.is_some();
+        let units = answer.unwrap_or_default();
         for unit in units.iter().filter(|unit| reached(unit) == state) {
             announce(session, unit)?;
         }
         pending.retain(|name| !units.iter().any(|unit| &unit.name == name && reached(unit) == state));
+        if is_known {
+            check_countermand(&pending, &units, state)?;
+        }
         let Some(first) = pending.first() else { return Ok(()) };
         let now = Instant::now();
         if deadline.is_some_and(|at| at <= now) {
@@ -151,6 +156,48 @@ pub fn for_state(
         }
         let next = [deadline, hint_at].into_iter().flatten().min();
         alarm.wait(next);
+    }
+}
+
+/// Fails when somebody else wants something else of a unit by now: it would be waited for without end.
+fn check_countermand(pending: &[String], units: &[Unit], state: &str) -> Result<(), Complaint> {
+    for name in pending {
+        let Some(unit) = units.iter().find(|unit| unit.name == *name) else {
+            return Err(Complaint::new(format_args!("Unit {name} was destroyed by somebody else meanwhile")));
+        };
+        let wanted = &unit.desired_state;
+        // The server shows what it has carried out, and a server that does not say what is wanted is none
+        // that could contradict.
+        if !wanted.is_empty() && wanted != state {
+            return Err(Complaint::new(format_args!(
+                "Unit {name} was set to {wanted} by somebody else meanwhile"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the created units are there, and says so. Somebody else may start them at once.
+pub fn for_creation(
+    session: &mut Session<'_>,
+    names: &[String],
+    patience: Patience,
+) -> Result<(), Complaint> {
+    let mut alarm = Alarm::silent();
+    let deadline = patience.deadline(Instant::now());
+    let mut pending = unique(names);
+    loop {
+        let units = current_units(&session.client, &pending);
+        let units = later(session, units).unwrap_or_default();
+        for unit in &units {
+            announce(session, unit)?;
+        }
+        pending.retain(|name| !units.iter().any(|unit| unit.name == *name));
+        let Some(first) = pending.first() else { return Ok(()) };
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(Complaint::new(format_args!("timed out waiting for unit {first} to be created")));
+        }
+        alarm.wait(deadline);
     }
 }
 
@@ -205,8 +252,10 @@ pub fn for_active(
     }
 }
 
-/// Waits until every machine that has a unit runs the wanted text of it. A change that the engine takes
-/// back, because the new text did not come up, is a failure.
+/// Waits until every machine that has a unit runs the wanted text of it, and the server calls the change
+/// over: a simple service is active for a moment before it fails. A change that failed or that somebody
+/// else undid is a failure. A server of an earlier version says nothing of changes: there it is enough that
+/// the text runs.
 pub fn for_content(
     session: &mut Session<'_>,
     units: &[Unit],
@@ -220,12 +269,15 @@ pub fn for_content(
         let names: Vec<String> = pending.iter().map(|unit| unit.name.clone()).collect();
         let states = current_states(&session.client, &names);
         let states = later(session, states).unwrap_or_default();
-        pending.retain(|unit| !runs(unit, &states));
         let current = current_units(&session.client, &names);
-        for unit in later(session, current).unwrap_or_default() {
-            if !unit.note.is_empty() && pending.iter().any(|each| each.name == unit.name) {
-                return Err(Complaint::new(format_args!("Unit {}: {}", unit.name, unit.note)));
+        if let Some(current) = later(session, current) {
+            let mut open = Vec::new();
+            for unit in pending {
+                if !is_change_over(unit, current.iter().find(|each| each.name == unit.name), &states)? {
+                    open.push(unit);
+                }
             }
+            pending = open;
         }
         let Some(first) = pending.first() else { return Ok(()) };
         if deadline.is_some_and(|at| at <= Instant::now()) {
@@ -246,33 +298,49 @@ pub fn pause(alarm: &mut Alarm, length: Duration) {
     }
 }
 
-/// Waits until the units are gone from the registry, and no machine reports them any more.
+/// How the wait for a destroyed unit ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Disappearance {
+    /// No machine reports it any more.
+    Complete,
+    /// Somebody submitted a unit of this name again, and nothing is known of the old one.
+    Resubmitted,
+}
+
+/// Waits until no machine reports a unit that was destroyed. The server shows what it has carried out, so
+/// a unit of this name that is there was submitted again: it is another one, and may stay for ever.
 pub fn for_disappearance(
     session: &mut Session<'_>,
-    names: &[String],
+    destroyed: &Unit,
     patience: Patience,
     alarm: &mut Alarm,
-) -> Result<(), Complaint> {
+) -> Result<Disappearance, Complaint> {
     alarm.ready();
+    let name = &destroyed.name;
     let deadline = patience.deadline(Instant::now());
-    let mut pending = unique(names);
     loop {
-        let units = current_units(&session.client, &pending);
-        let states = current_states(&session.client, &pending);
-        if let (Some(units), Some(states)) = (later(session, units), later(session, states)) {
-            let here: BTreeSet<String> = units
-                .into_iter()
-                .map(|unit| unit.name)
-                .chain(states.into_iter().map(|state| state.name))
-                .collect();
-            pending.retain(|name| here.contains(name));
+        let unit = session.client.unit(name);
+        let states = session.client.states_of(name);
+        if let (Some(unit), Some(states)) = (later(session, unit), later(session, states))
+            && let Some(end) = departure(destroyed, unit.as_ref(), &states)
+        {
+            return Ok(end);
         }
-        let Some(first) = pending.first() else { return Ok(()) };
         if deadline.is_some_and(|at| at <= Instant::now()) {
-            return Err(Complaint::new(format_args!("timed out waiting for unit {first} to disappear")));
+            return Err(Complaint::new(format_args!("timed out waiting for unit {name} to disappear")));
         }
         alarm.wait(deadline);
     }
+}
+
+/// Whether a destroyed unit is gone. Machines say which text they have: one that comes with another text
+/// does not hide the old one.
+fn departure(destroyed: &Unit, successor: Option<&Unit>, states: &[UnitState]) -> Option<Disappearance> {
+    let Some(successor) = successor else { return states.is_empty().then_some(Disappearance::Complete) };
+    let old = unit_file(destroyed).ok().map(|file| file.hash().to_string());
+    let differs = successor.options != destroyed.options;
+    let is_reported = states.iter().any(|state| Some(&state.hash) == old.as_ref());
+    (!differs || !is_reported).then_some(Disappearance::Resubmitted)
 }
 
 /// Waits until no unit is assigned to the machine.
@@ -354,6 +422,27 @@ fn activity(unit: &Unit, states: &[UnitState]) -> Activity {
     }
 }
 
+/// Whether a changed unit has proved well in the text that was sent.
+fn is_change_over(sent: &Unit, current: Option<&Unit>, states: &[UnitState]) -> Result<bool, Complaint> {
+    let name = &sent.name;
+    let Some(current) = current else {
+        return Err(Complaint::new(format_args!("Unit {name} was destroyed by somebody else meanwhile")));
+    };
+    if !current.note.is_empty() {
+        return Err(Complaint::new(format_args!("Unit {name}: {}", current.note)));
+    }
+    if current.options != sent.options {
+        return Err(Complaint::new(format_args!("Unit {name} was changed by somebody else meanwhile")));
+    }
+    if current.desired_state != "launched" {
+        let state = &current.desired_state;
+        return Err(Complaint::new(format_args!(
+            "Unit {name} was set to {state} by somebody else meanwhile"
+        )));
+    }
+    Ok(!current.changing && (is_global(sent) || runs(sent, states)))
+}
+
 /// Whether the unit is somewhere, and everywhere in the text it should have.
 fn runs(unit: &Unit, states: &[UnitState]) -> bool {
     let Ok(file) = unit_file(unit) else { return false };
@@ -430,6 +519,43 @@ mod tests {
             assert_eq!(activity(&unit, &[state]), verdict);
         }
         assert_eq!(activity(&unit("simple"), &[]), Activity::Inactive);
+    }
+
+    #[test]
+    fn a_destroyed_unit_is_gone_also_when_another_one_came() {
+        let (old, other) = (unit("simple"), unit("oneshot"));
+        let hash = unit_file(&old).unwrap().hash().to_string();
+        let reported = [UnitState { hash, ..state("loaded", "deactivating") }];
+
+        assert_eq!(departure(&old, None, &reported), None);
+        assert_eq!(departure(&old, None, &[]), Some(Disappearance::Complete));
+        assert_eq!(departure(&old, Some(&old), &reported), Some(Disappearance::Resubmitted));
+        assert_eq!(departure(&old, Some(&other), &reported), None, "the old text still runs");
+        assert_eq!(departure(&old, Some(&other), &[]), Some(Disappearance::Resubmitted));
+    }
+
+    #[test]
+    fn a_change_is_over_when_it_proved_well_and_not_before() {
+        let sent = Unit { desired_state: "launched".into(), ..unit("simple") };
+        let hash = unit_file(&sent).unwrap().hash().to_string();
+        let runs = [UnitState { hash, ..state("loaded", "active") }];
+        let with = |change: fn(&mut Unit)| {
+            let mut unit = sent.clone();
+            change(&mut unit);
+            is_change_over(&sent, Some(&unit), &runs).map_err(|complaint| complaint.text)
+        };
+        let failed = |text: &str| Err(format!("Unit a.service{text}"));
+
+        assert_eq!(with(|_| {}), Ok(true));
+        assert_eq!(with(|unit| unit.changing = true), Ok(false));
+        assert_eq!(with(|unit| unit.note = "taken back".into()), failed(": taken back"));
+        assert_eq!(with(|unit| unit.options.clear()), failed(" was changed by somebody else meanwhile"));
+        assert_eq!(
+            with(|unit| unit.desired_state = "loaded".into()),
+            failed(" was set to loaded by somebody else meanwhile")
+        );
+        assert!(is_change_over(&sent, None, &runs).is_err());
+        assert!(!is_change_over(&sent, Some(&sent), &[]).unwrap(), "it runs nowhere yet");
     }
 
     #[test]

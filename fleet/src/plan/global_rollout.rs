@@ -37,6 +37,8 @@ struct Progress {
     hash: UnitHash,
     trials: BTreeMap<MachineId, Trial>,
     proven: BTreeSet<MachineId>,
+    /// The first failure of a content that is not taken back.
+    failure: Option<String>,
 }
 
 fn said<'a>(cluster: &'a Cluster, unit: &Unit, machine: &MachineId) -> Option<&'a UnitState> {
@@ -52,7 +54,7 @@ impl GlobalRollouts {
             return;
         };
         let hash = unit.file.hash();
-        let fresh = || Progress { hash, trials: BTreeMap::new(), proven: BTreeSet::new() };
+        let fresh = || Progress { hash, trials: BTreeMap::new(), proven: BTreeSet::new(), failure: None };
         let progress = self.0.entry(name.clone()).or_insert_with(fresh);
         if progress.hash != hash {
             *progress = fresh();
@@ -118,10 +120,16 @@ impl Progress {
             }
         }
         let revert = unit.previous.filter(|_| unit.rollout == Some(Direction::Forward) && rules.auto_revert);
+        let stays = failed.as_ref().map(|what| {
+            format!("change to {} failed and stays: {} on machine {what}", self.hash.short(), unit.name)
+        });
         if let (Some(what), Some(to)) = (failed, revert) {
             let note = format!("change to {} taken back: {} on machine {what}", self.hash.short(), unit.name);
             steps.push(Step::Revert { unit: unit.name.clone(), from: self.hash, to, note });
             return;
+        }
+        if unit.rollout == Some(Direction::Forward) {
+            self.failure = self.failure.take().or(stays);
         }
         let room = (rules.max_parallel as usize).saturating_sub(self.trials.len());
         let due = self.due(cluster, unit);
@@ -131,7 +139,8 @@ impl Progress {
             steps.push(Step::Admit { unit, machine, hash: self.hash });
         }
         if due.is_empty() && self.trials.is_empty() {
-            steps.push(Step::Finish { unit: unit.name.clone() });
+            let note = self.failure.clone().unwrap_or_default();
+            steps.push(Step::Finish { unit: unit.name.clone(), hash: self.hash, note });
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     },
     plan::{
         globals,
+        ordering::in_dependency_order,
         rules::{Guests, is_wanted},
     },
     store::{
@@ -106,50 +107,6 @@ pub fn batch(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held
 
 fn gone(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> Vec<UnitName> {
     held.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect()
-}
-
-/// Units after those they name in `After=`, and after those that name them in `Before=`; otherwise, and
-/// in circles, by name. systemd orders jobs itself, but only those it knows when it starts the first.
-fn in_dependency_order(units: &BTreeSet<UnitName>, wanted: &BTreeMap<UnitName, Wanted>) -> Vec<UnitName> {
-    let listed = |name: &UnitName, key: &str| -> Vec<UnitName> {
-        let values = wanted.get(name).into_iter().flat_map(|wish| wish.file.values("Unit", key));
-        values
-            .flat_map(str::split_whitespace)
-            .map(|word| name.expand(word))
-            .filter_map(|word| UnitName::parse(&word).ok())
-            .filter(|other| units.contains(other))
-            .collect()
-    };
-    let mut first: BTreeMap<&UnitName, BTreeSet<UnitName>> = BTreeMap::new();
-    for name in units {
-        first.entry(name).or_default().extend(listed(name, "After"));
-        for later in listed(name, "Before") {
-            if let Some(later) = units.get(&later) {
-                first.entry(later).or_default().insert(name.clone());
-            }
-        }
-    }
-    let mut order: Vec<UnitName> = Vec::with_capacity(units.len());
-    let mut done = BTreeSet::new();
-    for name in units {
-        visit(name, &first, &mut done, &mut order);
-    }
-    order
-}
-
-fn visit(
-    name: &UnitName,
-    first: &BTreeMap<&UnitName, BTreeSet<UnitName>>,
-    done: &mut BTreeSet<UnitName>,
-    order: &mut Vec<UnitName>,
-) {
-    if !done.insert(name.clone()) {
-        return;
-    }
-    for earlier in first.get(name).into_iter().flatten() {
-        visit(earlier, first, done, order);
-    }
-    order.push(name.clone());
 }
 
 /// What concerns one machine, kept up to date change by change, so that no change costs a look at the

@@ -46,10 +46,15 @@ pub enum Step {
         /// The content.
         hash: UnitHash,
     },
-    /// Every machine may have the content of the global unit.
+    /// The change is over: every machine that should has the content, and it proved well, or nobody wants
+    /// it back.
     Finish {
         /// The unit.
         unit: UnitName,
+        /// The content.
+        hash: UnitHash,
+        /// What went wrong, for people; empty if nothing did.
+        note: String,
     },
     /// The unit gets its former content back.
     Revert {
@@ -71,7 +76,7 @@ impl Step {
         match self {
             Self::Admit { unit, .. }
             | Self::Change { unit, .. }
-            | Self::Finish { unit }
+            | Self::Finish { unit, .. }
             | Self::Revert { unit, .. } => unit,
         }
     }
@@ -111,12 +116,17 @@ impl Trial {
             return Verdict::Failed("failed".to_owned());
         }
         match self.healthy {
-            Some(since) if now >= since + rules.healthy_after => Verdict::Proven,
+            Some(_) if self.is_proven(rules, now) => Verdict::Proven,
             None if now >= self.since + rules.deadline => {
                 Verdict::Failed(format!("was not up within {} s", rules.deadline.as_secs()))
             }
             _ => Verdict::Open,
         }
+    }
+
+    /// Whether it has been well for long enough.
+    fn is_proven(&self, rules: Rollout, now: Moment) -> bool {
+        self.healthy.is_some_and(|since| now >= since + rules.healthy_after)
     }
 
     /// When the verdict may change although nothing happens.
@@ -178,9 +188,8 @@ impl Rollouts {
         let change = match self.changing.get_mut(name) {
             Some(change) if change.hash == hash => change,
             // An engine that takes over meets changes that are under way: it watches them anew.
-            _ if unit.previous.is_some() && is_new => {
-                self.changing.insert(name.clone(), Trial::of(hash, now));
-                return;
+            _ if unit.rollout.is_some() || unit.previous.is_some() && is_new => {
+                self.changing.entry(name.clone()).insert_entry(Trial::of(hash, now)).into_mut()
             }
             _ => {
                 self.changing.remove(name);
@@ -194,7 +203,11 @@ impl Rollouts {
     pub fn steps(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
         let mut steps = self.judge(cluster, now);
         for (family_name, due) in &self.due {
-            let in_change = self.changing.keys().filter(|unit| family(unit) == *family_name).count();
+            let is_open = |(unit, trial): &(&UnitName, &Trial)| {
+                let rules = cluster.units.get(*unit).map(|unit| unit.requirements.rollout);
+                family(unit) == *family_name && rules.is_some_and(|rules| !trial.is_proven(rules, now))
+            };
+            let in_change = self.changing.iter().filter(is_open).count();
             let mut room = None;
             for name in due {
                 let Some((unit, place)) = cluster.units.get(name).zip(cluster.assignments.get(name)) else {
@@ -237,9 +250,10 @@ impl Rollouts {
             .min()
     }
 
-    /// Ends the changes that proved well and takes back those that did not.
+    /// Ends the changes that proved well and takes back those that did not. A change that ended is watched
+    /// until the store says so too: the write may be lost.
     fn judge(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
-        let mut failed = Vec::new();
+        let (mut failed, mut steps) = (Vec::new(), Vec::new());
         self.changing.retain(|name, change| {
             let Some(unit) = cluster.units.get(name) else { return false };
             let state = cluster
@@ -248,11 +262,15 @@ impl Rollouts {
             match change.verdict(state, unit.requirements.rollout, now) {
                 Verdict::Failed(what) => failed.push((name.clone(), what)),
                 Verdict::Open => return true,
+                Verdict::Proven if unit.rollout.is_some() => {
+                    let (unit, hash) = (name.clone(), change.hash);
+                    steps.push(Step::Finish { unit, hash, note: String::new() });
+                    return true;
+                }
                 Verdict::Proven => {}
             }
             false
         });
-        let mut steps = Vec::new();
         for (name, what) in failed {
             self.take_back(cluster, &name, &what, &mut steps);
         }
@@ -261,8 +279,14 @@ impl Rollouts {
 
     fn take_back(&mut self, cluster: &Cluster, culprit: &UnitName, what: &str, steps: &mut Vec<Step>) {
         let Some(unit) = cluster.units.get(culprit) else { return };
-        let (Some(to), true) = (unit.previous, unit.requirements.rollout.auto_revert) else { return };
         let from = unit.file.hash();
+        let (Some(to), true) = (unit.previous, unit.requirements.rollout.auto_revert) else {
+            if unit.rollout.is_some() {
+                let note = format!("change to {} failed and stays: {culprit} {what}", from.short());
+                steps.push(Step::Finish { unit: culprit.clone(), hash: from, note });
+            }
+            return;
+        };
         let family = family(culprit);
         let note = format!("change to {} taken back: {culprit} {what}", from.short());
         for kin in cluster.units.values().filter(|kin| self::family(&kin.name) == family) {
@@ -292,7 +316,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{machine::MachineId, unit_file::UnitFile},
-        store::cluster::Assignment,
+        store::cluster::{Assignment, Direction},
     };
 
     fn file(text: &str) -> UnitFile {
@@ -337,7 +361,8 @@ mod tests {
     fn submit(cluster: &mut Cluster, name: &UnitName, new: &UnitFile) {
         let unit = cluster.units.get_mut(name).unwrap();
         let previous = Some(unit.file.hash());
-        *unit = Unit { previous, ..Unit::new(name.clone(), new.clone(), JobState::Launched) };
+        let rollout = Some(Direction::Forward);
+        *unit = Unit { previous, rollout, ..Unit::new(name.clone(), new.clone(), JobState::Launched) };
     }
 
     fn obey(cluster: &mut Cluster, steps: &[Step]) -> Vec<String> {
@@ -354,7 +379,11 @@ mod tests {
                     cluster.units.insert(unit.clone(), old);
                     done.push(format!("revert {unit}"));
                 }
-                Step::Admit { .. } | Step::Finish { .. } => unreachable!("no unit here is global"),
+                Step::Finish { unit, note, .. } => {
+                    cluster.units.get_mut(unit).unwrap().rollout = None;
+                    done.push(format!("finish {unit} {note}").trim_end().to_owned());
+                }
+                Step::Admit { .. } => unreachable!("no unit here is global"),
             }
         }
         done
@@ -382,7 +411,36 @@ mod tests {
         assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0], "not proven yet");
         assert_eq!(rollouts.wake(&cluster), Some(now + Duration::from_secs(10)));
         now = now + Duration::from_secs(10);
-        assert_eq!(look(&mut rollouts, &mut cluster, now), ["change w@2.service"]);
+        assert_eq!(look(&mut rollouts, &mut cluster, now), ["finish w@1.service", "change w@2.service"]);
+        assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
+    }
+
+    #[test]
+    fn a_new_leader_proves_anew_what_is_not_finished() {
+        let (mut cluster, new, mut now) = (running(1), file("new"), Moment::START);
+        submit(&mut cluster, &name(1), &new);
+        look(&mut Rollouts::default(), &mut cluster, now);
+        say(&mut cluster, &name(1), new.hash(), "active");
+        let mut rollouts = Rollouts::default();
+
+        assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
+        now = now + Duration::from_secs(10);
+        assert_eq!(look(&mut rollouts, &mut cluster, now), ["finish w@1.service"]);
+    }
+
+    #[test]
+    fn a_change_that_nobody_wants_back_ends_with_a_note() {
+        let (mut cluster, mut rollouts) = (running(1), Rollouts::default());
+        let text = "[Service]\nExecStart=new\n[X-Fleet]\nAutoRevert=no\n";
+        let new = UnitFile::parse(text).unwrap();
+        submit(&mut cluster, &name(1), &new);
+        look(&mut rollouts, &mut cluster, Moment::START);
+        say(&mut cluster, &name(1), new.hash(), "failed");
+
+        let done = look(&mut rollouts, &mut cluster, Moment::START);
+
+        let note = format!("change to {} failed and stays: w@1.service failed", new.hash().short());
+        assert_eq!(done, [format!("finish w@1.service {note}")]);
     }
 
     #[test]

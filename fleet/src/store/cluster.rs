@@ -15,7 +15,7 @@ use crate::model::{
     unit_name::UnitName,
 };
 
-/// Where a change of a global unit is going, machine by machine.
+/// Where a change of a unit is going. Only global units go back machine by machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -40,7 +40,7 @@ pub struct Unit {
     pub restarts: u64,
     /// The content before the last change, to go back to.
     pub previous: Option<UnitHash>,
-    /// How a change of it is under way, if it is global.
+    /// How a change of it is under way, until it has proved well or was given up.
     pub rollout: Option<Direction>,
     /// What the engine wants a person to know: why a change was taken back.
     pub note: String,

@@ -52,7 +52,7 @@ pub struct UnitRecord {
     /// Its content before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<UnitHash>,
-    /// How a change of a global unit is under way; nothing when every machine may have it.
+    /// How a change is under way; nothing when it proved well everywhere, or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Direction>,
     /// For people.

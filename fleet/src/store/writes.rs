@@ -104,7 +104,7 @@ pub fn command(picture: &Picture, command: Command) -> Result<Write, CommandErro
         Command::ReleaseBrake => order(Order::ReleaseBrake, &OrderRecord::default()),
         Command::Replace { name, file, desired } => replace(picture, name, &file, desired)?,
         Command::Restart { name } => change(picture, name, |unit| unit.restarts += 1)?,
-        Command::SetDesired { name, desired } => change(picture, name, |unit| unit.desired = desired)?,
+        Command::SetDesired { name, desired } => set_desired(picture, name, desired)?,
         Command::SetMetadata { machine, key, value } => {
             let record = encode(&MetadataRecord { value });
             Write { when: Vec::new(), then: vec![put(Key::Metadata(machine, key), record)] }
@@ -159,12 +159,24 @@ fn replace(
             desired,
             restarts: unit.restarts,
             previous: changed.then_some(proven),
-            rollout: (changed && was_global && is_global).then_some(Direction::Forward),
+            rollout: (changed && was_global == is_global).then_some(Direction::Forward),
             note: String::new(),
         };
     })?;
     write.then.insert(0, put(Key::File(hash), file.text().into_bytes()));
     Ok(write)
+}
+
+fn set_desired(picture: &Picture, name: UnitName, desired: DesiredState) -> Result<Write, CommandError> {
+    let is_global = picture.cluster().units.get(&name).is_some_and(Unit::is_global);
+    change(picture, name, |unit| {
+        unit.desired = desired;
+        if desired != JobState::Launched && !is_global {
+            // Nothing will be proven of a unit that does not run. Machines that were told of the new content
+            // of a global unit keep it, so that the engine ends such a change itself.
+            unit.rollout = None;
+        }
+    })
 }
 
 fn change(
@@ -235,9 +247,11 @@ pub fn rollout_step(picture: &Picture, step: &Step) -> Option<Write> {
                 then: vec![put],
             })
         }
-        Step::Finish { unit } => {
-            let (record, revision) = picture.unit_record(unit)?;
-            let record = UnitRecord { rollout: None, ..record.clone() };
+        Step::Finish { unit, hash, note } => {
+            let (record, revision) = picture.unit_record(unit).filter(|(record, _)| record.hash == *hash)?;
+            // The note of a change that was taken back stays: the way back ends with it.
+            let note = if note.is_empty() { record.note.clone() } else { note.clone() };
+            let record = UnitRecord { rollout: None, note, ..record.clone() };
             let admitted = picture.cluster().admissions.get(unit).into_iter().flatten();
             let forget = admitted
                 .take(DELETED_AT_ONCE)
@@ -251,7 +265,8 @@ pub fn rollout_step(picture: &Picture, step: &Step) -> Option<Write> {
         Step::Revert { unit, from, to, note } => {
             let (record, revision) = picture.unit_record(unit).filter(|(record, _)| record.hash == *from)?;
             // A global unit goes back as it came, and its machines need what they run until then.
-            let back = record.rollout.map(|_| Direction::Back);
+            let is_global = picture.cluster().units.get(unit).is_some_and(Unit::is_global);
+            let back = record.rollout.filter(|_| is_global).map(|_| Direction::Back);
             let previous = back.map(|_| *from);
             let record =
                 UnitRecord { hash: *to, previous, rollout: back, note: note.clone(), ..record.clone() };

@@ -1,5 +1,9 @@
 //! Every verb of `fleetctl`, typed on real nodes: one, then three.
-use crate::nodes::{Cluster, Node, Options, address, can_boot};
+use crate::{
+    nodes::{Cluster, Node, Options, address, can_boot},
+    scheduling::SLEEP,
+    traces,
+};
 
 const UNITS: [(&str, &str); 6] = [
     (
@@ -41,6 +45,12 @@ fn one_node_obeys_every_verb() {
     let here = legend(1);
     let told = |line: &str, expected: &str| assert_eq!(typed(node, line), expected, "{line}");
 
+    traces::calls_are_as_systemd_describes_them(node);
+    traces::every_verb_leaves_systemd_as_it_found_it(&cluster, node);
+    traces::what_activates_a_unit_may_come_before_it(&cluster, node);
+    traces::a_refusal_is_said_once(&cluster, node);
+    traces::another_text_follows_a_slow_stop(&cluster, node);
+    traces::links_of_an_earlier_fleetd_are_removed(&cluster, node);
     told("fleetctl list-machines --no-legend", &format!("11111111...\t{}\tzone=z1\n", address(1)));
     told("fleetctl submit hello.service", "Unit hello.service inactive\n");
     told("fleetctl load hello", &format!("Unit hello.service loaded on {here}\n"));
@@ -104,7 +114,10 @@ fn replaces(cluster: &Cluster) {
     let node = cluster.node(1);
     assert!(!typed(node, "fleetctl start hello.service").contains("[1]"));
     let before = Some(cluster.wait("it runs", |_| node.main_pid("hello.service")));
-    node.write("/root/hello.service", "[Service]\nExecStart=/usr/bin/sleep 100000\n");
+    node.write(
+        "/root/hello.service",
+        "[Service]\nExecStart=/usr/bin/sleep 100000\n[X-Fleet]\nHealthyAfter=1s\n",
+    );
     let warned = typed(node, "fleetctl start hello.service");
     assert!(
         warned.contains("differs from local unit file hello.service. Add --replace to override."),
@@ -116,6 +129,34 @@ fn replaces(cluster: &Cluster) {
     assert_eq!(replaced, format!("Unit hello.service launched on {}\n", legend(1)));
     assert!(node.shell("systemctl show -P ExecStart hello.service").contains("100000"));
     assert_eq!(node.active("hello.service"), "active");
+    replacements_that_fail(node);
+}
+
+/// A simple service is active at once, and fails a moment later.
+fn replacements_that_fail(node: &Node) {
+    let kept = node.main_pid("hello.service");
+    let text = "[Service]\nExecStart=/usr/bin/sh -c 'sleep 1; exit 1'\n[X-Fleet]\nHealthyAfter=3s\n";
+    node.write("/root/hello.service", text);
+
+    let failed = typed(node, "fleetctl start --replace hello.service");
+
+    assert!(failed.contains("taken back: hello.service failed") && failed.ends_with("[1]\n"), "{failed}");
+    assert!(typed(node, "fleetctl cat hello").contains("sleep 100000"));
+    assert_ne!(node.main_pid("hello.service"), kept, "the former text was started anew");
+    node.write("/root/hello.service", &format!("{text}AutoRevert=no\n"));
+    let failed = typed(node, "fleetctl start --replace hello.service");
+    assert!(failed.contains("failed and stays") && failed.ends_with("[1]\n"), "{failed}");
+    let good = "[Service]\nExecStart=/usr/bin/sleep 100000\n[X-Fleet]\nHealthyAfter=1s\n";
+    node.write("/root/hello.service", good);
+    assert!(!typed(node, "fleetctl start --replace hello.service").contains("[1]"));
+    let global =
+        "[Service]\nExecStart=/usr/bin/sh -c 'sleep 1; exit 1'\n[X-Fleet]\nGlobal=true\nHealthyAfter=3s\n";
+    node.write("/root/all.service", &format!("{SLEEP}[X-Fleet]\nGlobal=true\n"));
+    assert!(!typed(node, "fleetctl start all.service").contains("[1]"));
+    node.write("/root/all.service", global);
+    let failed = typed(node, "fleetctl start --replace all.service");
+    assert!(failed.contains("taken back: all.service on machine") && failed.ends_with("[1]\n"), "{failed}");
+    typed(node, "fleetctl destroy all.service");
 }
 
 fn others(node: &Node) {
@@ -210,6 +251,7 @@ fn drains(cluster: &Cluster) {
         let elsewhere = cluster.node(1).home("hello.service").is_some_and(|now| now != home);
         (elsewhere && cluster.node(home).active("hello.service") == "inactive").then_some(())
     });
+    traces::a_move_leaves_nothing(cluster, home, "hello.service");
     assert_eq!(
         typed(node, &format!("fleetctl undrain {id}")),
         format!("Undrained machine {}\n", legend(home))

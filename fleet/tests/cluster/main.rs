@@ -13,4 +13,5 @@ mod failures;
 mod nodes;
 mod scheduling;
 mod security;
+mod traces;
 mod ways;
