@@ -209,6 +209,12 @@ fn its_root_holds_what_it_should_and_nothing_else() {
         assert!(!programs.iter().any(|name| name == unwanted), "{unwanted} is there");
     }
     assert!(!names("/etc/ssh").iter().any(|name| name.starts_with("ssh_host_")));
+    for unwanted in ["chage", "chfn", "chsh", "expiry", "gpasswd", "newgrp", "sg"] {
+        assert!(!programs.iter().any(|name| name == unwanted), "{unwanted} is there");
+    }
+    let generators = names("/usr/lib/systemd/system-generators");
+    // Each was looked at: the first reads a file, the second asks for consoles, and neither starts what it is told.
+    assert_eq!(generators, ["systemd-fstab-generator", "systemd-getty-generator"]);
     assert_eq!(names("/boot"), ["env", "initrd.img", "vmlinuz"]);
     assert_eq!(names("/var"), [""; 0]);
     assert_eq!(succeeded(builder(&["inspect", text(&image), "/etc/machine-id"])), "uninitialized\n");
@@ -219,6 +225,55 @@ fn its_root_holds_what_it_should_and_nothing_else() {
         shadow.lines().all(|line| matches!(line.split(':').nth(1), Some("*" | "!" | "!*" | "!!"))),
         "a password"
     );
+}
+
+/// Panics name source files. The builder's folders would tell who built it, and make another home another image.
+#[test]
+fn no_program_names_a_folder_of_its_builder() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let in_image = builder(&["inspect", text(&image), "/usr/bin/initagent"]).stdout;
+    assert!(in_image == fs::read(initagent()).unwrap(), "the image has another initagent");
+    let home = env::var("CARGO_HOME").unwrap_or_else(|_| env::var("HOME").unwrap() + "/.cargo");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    // Programs that were built with it lie beside it.
+    let beside = ["image-builder", "vm"].map(|name| Path::new(&initagent()).with_file_name(name));
+    let programs = beside.iter().filter_map(|path| fs::read(path).ok()).chain([in_image]);
+    for (number, program) in programs.enumerate() {
+        for folder in [home.as_bytes(), text(workspace).as_bytes()] {
+            let found = program.windows(folder.len()).position(|window| window == folder);
+            let said = found
+                .map(|at| String::from_utf8_lossy(&program[at..program.len().min(at + 120)]).into_owned());
+            assert_eq!(said, None, "program {number}");
+        }
+    }
+}
+
+#[test]
+fn it_says_whose_keys_vouch_for_it() {
+    let Some(Subject { image, key }) = subject() else { return };
+
+    let own = succeeded(builder(&["inspect", text(&image)]));
+    let given = succeeded(builder(&["inspect", text(&image), "--key", text(&key.with_extension("pub"))]));
+
+    assert!(own.contains("by the keys that the image itself brings"), "{own}");
+    assert!(given.contains("slot A: signed") && !given.contains("itself brings"), "{given}");
+    assert!(own.contains("module.sig_enforce=1") && own.contains("systemd.import_credentials=no"), "{own}");
+}
+
+/// What becomes the first program, and what starts before any of ours, is in the lock and in the bill.
+#[test]
+fn lock_and_bill_have_more_than_the_packages_of_the_root() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let beside = |name: &str| fs::read_to_string(image.with_file_name(name)).unwrap();
+    let digest = judged("sha256sum", &[&initagent()]).1.split(' ').next().unwrap().to_owned();
+
+    assert!(beside("packages.lock").contains(&format!("\ninitagent {digest}\n")));
+    let bill = beside("sbom.spdx.json");
+    for part in
+        ["pkg:cargo/rustls@", "pkg:deb/debian/shim-signed@", "pkg:deb/debian/grub-efi-amd64-signed@", &digest]
+    {
+        assert!(bill.contains(part), "{part} is missing");
+    }
 }
 
 #[test]
@@ -282,6 +337,8 @@ fn a_seed_lands_in_the_esp_and_nothing_else_changes() {
     let mut esp = Vec::new();
     File::open(&piece).unwrap().read_to_end(&mut esp).unwrap();
     assert!(esp.windows(17).any(|window| window == b"hostname: seeded\n"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&seeded).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "others can read what was seeded");
     assert!(builder(&["inspect", text(&seeded), "--verify"]).status.success());
     let (_, said) = judged("sgdisk", &["-v", text(&seeded)]);
     assert!(said.contains("No problems found"), "{said}");

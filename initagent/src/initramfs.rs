@@ -15,12 +15,12 @@ use image_format::command_line::GivenLine;
 use image_format::layout::Role;
 use image_format::manifest::Manifest;
 use image_format::signed::Verified;
-use image_format::slot::{Slot, SlotState, SlotTable, Tries, boot_decision};
+use image_format::slot::{Slot, SlotState, SlotTable, boot_decision};
 use image_format::version::Version;
 
 use crate::block_device::Access;
 use crate::boot_record::{BootRecord, Devices};
-use crate::release_floor::{Release, ReleaseFloor};
+use crate::release_floor::{Release, ReleaseFloor, Verdict};
 use crate::report::chain;
 use crate::slots::store::{Store, StoreError};
 
@@ -157,24 +157,27 @@ struct OlderReleaseError {
     floor: Version,
 }
 
-/// Refuses a release below the floor while the other slot is good and has tries left. Else it starts, for a
-/// machine that runs an old release can be mended and one that does not start cannot; says below which version
-/// it is then. What cannot be read of the floor or the slot table refuses nothing, for the same reason.
+/// Refuses a release below the floor, or says below which version it is if it starts all the same. What cannot be
+/// read of the floor refuses nothing: it must not cost a machine its boot.
 fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Option<Version>, Failure> {
     let floor = ReleaseFloor::read(Path::new(state::MOUNT_POINT)).unwrap_or_else(|error| {
         console::say(&format!("old releases are not refused: {}", chain(&error)));
         None
     });
     let release = Release { slot, version: &manifest.version, root_hash: manifest.root.root_hash };
-    let Some(floor) = floor.filter(|floor| !floor.allows(release)) else { return Ok(None) };
-    let error = OlderReleaseError { version: manifest.version.clone(), floor: floor.version };
+    let Some(floor) = floor else { return Ok(None) };
     let table = Store::open(&disk.abstate, Access::Read).and_then(|store| store.read());
     let other = table.ok().and_then(|copies| copies.table()).map(|table| table.state(!slot));
-    if other.is_some_and(|other| other.good && other.tries != Tries::NONE) {
-        return Err(Failure::of_slot(disk, slot, &error));
+    let verdict = floor.judge(release, other);
+    let error = OlderReleaseError { version: manifest.version.clone(), floor: floor.version };
+    match verdict {
+        Verdict::Start => Ok(None),
+        Verdict::Refuse => Err(Failure::of_slot(disk, slot, &error)),
+        Verdict::StartForWant => {
+            console::say(&format!("slot {slot} starts, since slot {} cannot, although {error}", !slot));
+            Ok(Some(error.floor))
+        }
     }
-    console::say(&format!("slot {slot} starts, since slot {} cannot, although {error}", !slot));
-    Ok(Some(error.floor))
 }
 
 /// Loads drivers until the disk of the slot appears.

@@ -13,7 +13,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
-use image_format::slot::Slot;
+use image_format::slot::{Slot, SlotState, Tries};
 use image_format::version::Version;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,17 @@ pub(crate) struct Release<'a> {
     pub(crate) slot: Slot,
     pub(crate) version: &'a Version,
     pub(crate) root_hash: Sha256,
+}
+
+/// What comes of a release that is about to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It starts.
+    Start,
+    /// It is below the floor, and starts for want of another.
+    StartForWant,
+    /// The other slot starts in its place.
+    Refuse,
 }
 
 /// Why the note could not be read or written.
@@ -70,8 +81,20 @@ impl ReleaseFloor {
         Self { version, ..self }
     }
 
-    /// Whether a release may start although another could.
-    pub(crate) fn allows(&self, release: Release<'_>) -> bool {
+    /// Judges a release by what the slot table says of the other slot, if it can be read. A machine that runs an
+    /// old release can be mended, and one that does not start cannot: so nothing is refused for a slot that has
+    /// not proven itself, or that the selector has given up for now.
+    pub(crate) fn judge(&self, release: Release<'_>, other: Option<SlotState>) -> Verdict {
+        let can_start = other.is_some_and(|other| other.good && other.tries != Tries::NONE);
+        match (self.allows(release), can_start) {
+            (true, _) => Verdict::Start,
+            (false, true) => Verdict::Refuse,
+            (false, false) => Verdict::StartForWant,
+        }
+    }
+
+    /// Whether a release is not below the floor, or is what was proven in its slot.
+    fn allows(&self, release: Release<'_>) -> bool {
         *release.version >= self.version || self.proven.get(&release.slot) == Some(&release.root_hash)
     }
 
@@ -107,6 +130,8 @@ impl ReleaseFloor {
 
 #[cfg(test)]
 mod tests {
+    use image_format::slot::{Condition, SlotTable, boot_decision};
+
     use super::*;
 
     fn release(slot: Slot, version: &Version, content: &[u8]) -> (Slot, Version, Sha256) {
@@ -143,6 +168,53 @@ mod tests {
 
         assert_eq!(after, floor);
         assert!(!after.allows(of(&old)));
+    }
+
+    /// Which slots are below the floor, A first.
+    const OLD_ONES: [[bool; 2]; 3] = [[true, true], [true, false], [false, true]];
+
+    /// All tables, with either slot or both below the floor: the selector and the initramfs together come to a
+    /// slot that starts, and to one above the floor if that one is good and has tries.
+    #[test]
+    fn no_floor_leaves_a_machine_without_a_slot_that_starts() {
+        let new = release(Slot::A, &Version::new(2, 0, 0), b"once");
+        let floor = ReleaseFloor::raise(None, of(&new));
+        let states = [false, true]
+            .into_iter()
+            .flat_map(|good| (0..=3).map(move |tries| SlotState { good, tries: Tries::new(tries).unwrap() }));
+        let states: Vec<SlotState> = states.collect();
+        for (a, b) in states.iter().flat_map(|a| states.iter().map(move |b| (*a, *b))) {
+            for (priority, old_ones) in
+                Slot::BOTH.into_iter().flat_map(|slot| OLD_ONES.map(|old_ones| (slot, old_ones)))
+            {
+                let table = SlotTable { priority, a, b };
+                let (started, refused) = start(table, |slot| old_ones[usize::from(slot == Slot::B)], &floor);
+
+                assert!(refused <= 1, "{table:?} refuses {refused} times");
+                let better = Slot::BOTH.into_iter().find(|slot| !old_ones[usize::from(*slot == Slot::B)]);
+                let better = better.filter(|slot| {
+                    table.state(*slot).good && table.state(*slot).tries > Tries::new(1).unwrap()
+                });
+                assert!(better.is_none_or(|better| better == started), "{table:?} starts {started}");
+            }
+        }
+    }
+
+    /// The slot that starts in the end, and how often one was refused before.
+    fn start(mut table: SlotTable, is_old: impl Fn(Slot) -> bool, floor: &ReleaseFloor) -> (Slot, usize) {
+        for refused in 0..5 {
+            let first = boot_decision(&table.to_block(), &[]).attempts[0];
+            if let Condition::Saves(after) | Condition::MustSave(after) = first.condition {
+                table = after;
+            }
+            let version = Version::new(if is_old(first.slot) { 1 } else { 2 }, 0, 0);
+            let held = release(first.slot, &version, b"whatever");
+            match floor.judge(of(&held), Some(table.state(!first.slot))) {
+                Verdict::Refuse => table = table.mark_bad(first.slot),
+                Verdict::Start | Verdict::StartForWant => return (first.slot, refused),
+            }
+        }
+        panic!("no slot starts with {table:?}");
     }
 
     #[test]

@@ -190,6 +190,7 @@ fn supervise(machine: Machine, claim: &Claim, signals: &Signals) -> Result<(), F
         if running.ended()?.is_some() {
             return finished(running);
         }
+        running.bound_console()?;
         if signals.wait(Duration::from_millis(200))? {
             let asked = running.power_off(PATIENCE);
             return asked.map(drop).map_err(Failure::from);

@@ -61,6 +61,16 @@ impl Console {
         Ok(self.text()?.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect())
     }
 
+    /// Begins the log anew when it has grown too long: a guest that talks without end must not fill this host's
+    /// disk. QEMU appends to it, so it goes on at the new end.
+    pub(crate) fn bound(&mut self, longest: u64) -> io::Result<()> {
+        if fs::metadata(&self.log)?.len() <= longest {
+            return Ok(());
+        }
+        (self.start, self.read) = (0, 0);
+        fs::OpenOptions::new().write(true).open(&self.log)?.set_len(0)
+    }
+
     fn bytes(&self) -> io::Result<Vec<u8>> {
         let bytes = fs::read(&self.log)?;
         Ok(without_control_sequences(bytes.get(self.start..).unwrap_or_default()))
@@ -142,6 +152,20 @@ mod tests {
         let (_folder, console) = console(b"\x1b[2J\x1b[01;01Hlo\x1b[0mgin\x1b]0;title\x07:\r\n\x1b[");
 
         assert_eq!(console.text().unwrap(), "login:\n");
+    }
+
+    #[test]
+    fn a_log_that_grew_too_long_begins_anew() {
+        let (folder, mut console) = console(b"one\n");
+        let log = folder.path().join("console.log");
+        console.bound(11).unwrap();
+        assert_eq!(console.text().unwrap(), "one\n");
+
+        console.bound(10).unwrap();
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+        fs::write(&log, "two\n").unwrap();
+
+        assert_eq!(console.find(&["two"]).unwrap(), Some((0, "two".into())));
     }
 
     #[test]

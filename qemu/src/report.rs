@@ -13,7 +13,13 @@ use crate::app::Failure;
 /// A line on standard error: progress, not results.
 pub(crate) fn note(text: impl Display) {
     // Nobody listens any more: the work goes on all the same.
-    let _ = writeln!(io::stderr(), "vm: {text}");
+    let _ = writeln!(io::stderr(), "vm: {}", printable(&text.to_string()));
+}
+
+/// Messages repeat what guests, their ssh and QEMU said, which gives this terminal no orders.
+fn printable(text: &str) -> String {
+    let plain = |char: char| !char.is_control() || matches!(char, '\n' | '\t');
+    text.chars().map(|char| if plain(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// Results, on standard output.
@@ -55,5 +61,15 @@ fn exit_code(error: &(dyn Error + 'static)) -> u8 {
     match error.downcast_ref::<GuestError>() {
         Some(GuestError::NoSsh { .. } | GuestError::Silent { .. } | GuestError::StillOn { .. }) => 4,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_gives_the_terminal_no_orders() {
+        assert_eq!(printable("a\u{1b}[2J\u{9b}2J\u{7}\n\tb"), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\n\tb");
     }
 }

@@ -22,6 +22,9 @@ use crate::ssh::{Ports, Ssh, SshError};
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
 
+/// Bytes of a console's log before it begins anew: many boots' worth, and little of a disk.
+const LONGEST_CONSOLE: u64 = 64 << 20;
+
 /// How a Linux kernel says that it gives up, whether it restarts then or not.
 const PANIC: &str = "Kernel panic - not syncing";
 
@@ -233,6 +236,11 @@ impl Running {
             Some(status) => Err(self.off(status, "it was to shut down")),
             None => Err(GuestError::StillOn { name: self.name(), asked, within, tail: self.tail() }),
         }
+    }
+
+    /// Keeps what the console's log takes of this host's disk within bounds.
+    pub fn bound_console(&mut self) -> io::Result<()> {
+        self.console.bound(LONGEST_CONSOLE)
     }
 
     /// Whether it went off by itself.

@@ -3,7 +3,7 @@
 use image_format::digest::Sha256;
 
 use super::*;
-use crate::release_floor::Release;
+use crate::release_floor::{Release, Verdict};
 use store::tests::{abstate, open};
 
 const DEMOTED: SlotState = SlotState { good: true, tries: Tries::NONE };
@@ -98,9 +98,9 @@ fn the_floor_is_lowered_by_a_person_and_never_raised_by_one() {
     let to = |version| lowered(Some(floor.clone()), &version, &place(Some(Slot::A)));
 
     assert_eq!(to(Version::new(1, 1, 9)).unwrap().version, Version::new(1, 1, 9));
-    assert!(
-        to(Version::new(1, 1, 9)).unwrap().allows(Release { version: &Version::new(1, 1, 9), ..release })
-    );
+    let older = Release { version: &Version::new(1, 1, 9), root_hash: Sha256::of(b"older"), ..release };
+    assert_eq!(floor.judge(older, Some(SlotState::GOOD)), Verdict::Refuse);
+    assert_eq!(to(Version::new(1, 1, 9)).unwrap().judge(older, Some(SlotState::GOOD)), Verdict::Start);
     for version in [Version::new(1, 2, 0), Version::new(2, 0, 0)] {
         let said = to(version.clone()).unwrap_err().to_string();
         assert_eq!(
