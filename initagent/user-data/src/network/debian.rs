@@ -246,8 +246,12 @@ impl Stanza {
                 self.vlan.is_none().then_some("a number below 4095")
             }
             "bond_master" => {
-                wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), line.rest.clone()));
-                value::interface_name(&line.rest).is_none().then_some("the name of an interface")
+                let master = value::interface_name(&line.rest);
+                let wanted = master.is_none().then_some("the name of an interface");
+                if let Some(master) = master {
+                    wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), master));
+                }
+                wanted
             }
             "bond_slaves" | "slaves" | "bridge_ports" => {
                 let kind = if name == "bridge_ports" { Kind::Bridge } else { Kind::Bond };
