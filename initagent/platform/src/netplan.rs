@@ -21,6 +21,7 @@ pub(crate) struct Link {
     routes: Vec<Value>,
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) search: Vec<String>,
+    pub(crate) mtu: Option<u32>,
     /// Of the routes that DHCP gives; the smaller goes first.
     pub(crate) metric: Option<u32>,
 }
@@ -106,6 +107,9 @@ impl Link {
         let mut settings = Map::new();
         settings.insert("dhcp4".to_owned(), json!(self.dhcp4));
         settings.insert("dhcp6".to_owned(), json!(self.dhcp6));
+        if let Some(mtu) = self.mtu {
+            settings.insert("mtu".to_owned(), json!(mtu));
+        }
         if let Some(metric) = self.metric {
             settings.insert("dhcp4-overrides".to_owned(), json!({"route-metric": metric}));
         }
