@@ -36,8 +36,7 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
         // Clouds that serve the same tree, and say who they are.
         ("sys_vendor", "3DS Outscale"),
         ("product_name", "3DS Outscale VM"),
-        ("sys_vendor", "Tilaa"),
-        ("product_name", "Tilaa*"),
+        ("sys_vendor", "Tilaa*"),
     ];
     let by_name = Evidence::firmware(host, &signs);
     by_name.or_else(|| {

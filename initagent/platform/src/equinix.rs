@@ -14,6 +14,8 @@ use crate::{
 
 const BASES: [&str; 2] = ["https://metadata.platformequinix.com", "https://metadata.packet.net"];
 
+/// All private addresses of Equinix.
+const PRIVATE_NETWORK: &str = "10.0.0.0/8";
 const PLACES: Places = Places {
     instance_id: &["/id"],
     hostname: &["/hostname"],
@@ -90,6 +92,10 @@ fn network(tree: &Tree) -> Option<Payload> {
         link.add_address(text("/address").as_deref(), text("/cidr").as_deref());
         if entry.is_true("/public") {
             link.add_gateway(text("/gateway").as_deref());
+        } else if text("/address_family").as_deref() == Some("4") {
+            // Other servers of the project are in other networks behind this gateway; without it, they would
+            // be sought on the Internet. What has no gateway has no others.
+            let _ = link.add_route(Some(PRIVATE_NETWORK), text("/gateway").as_deref());
         }
     }
     link.dns = tree.texts("/dns").iter().filter_map(|text| text.parse().ok()).collect();

@@ -21,6 +21,7 @@ pub(crate) struct Link {
     routes: Vec<Value>,
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) search: Vec<String>,
+    pub(crate) mtu: Option<u32>,
     /// Of the routes that DHCP gives; the smaller goes first.
     pub(crate) metric: Option<u32>,
 }
@@ -63,7 +64,11 @@ impl Link {
     pub(crate) fn add_address(&mut self, address: Option<&str>, prefix: Option<&str>) -> bool {
         let Some(address) = address.and_then(|text| text.parse::<IpAddr>().ok()) else { return false };
         let Some(prefix) = prefix.and_then(|text| prefix_length(address, text)) else { return false };
-        self.addresses.push(format!("{address}/{prefix}"));
+        let address = format!("{address}/{prefix}");
+        // Some documents say an address twice, in an older and a newer way.
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
         true
     }
 
@@ -72,7 +77,10 @@ impl Link {
         let Some(gateway) = gateway.and_then(|text| text.parse::<IpAddr>().ok()) else { return };
         if !gateway.is_unspecified() {
             let to = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-            self.routes.push(json!({"to": to, "via": gateway.to_string(), "on-link": true}));
+            let route = json!({"to": to, "via": gateway.to_string(), "on-link": true});
+            if !self.routes.contains(&route) {
+                self.routes.push(route);
+            }
         }
     }
 
@@ -99,6 +107,9 @@ impl Link {
         let mut settings = Map::new();
         settings.insert("dhcp4".to_owned(), json!(self.dhcp4));
         settings.insert("dhcp6".to_owned(), json!(self.dhcp6));
+        if let Some(mtu) = self.mtu {
+            settings.insert("mtu".to_owned(), json!(mtu));
+        }
         if let Some(metric) = self.metric {
             settings.insert("dhcp4-overrides".to_owned(), json!({"route-metric": metric}));
         }

@@ -6,13 +6,16 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    FetchError, Host, Platform, Provision, Web,
+    FetchError, Host, Payload, Platform, Provision, Web,
     json::Tree,
+    netplan::{Link, ethernets},
     one_document::{self, Places},
     registry::Evidence,
 };
 
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:c1::a9fe:a9fe]"];
+/// Of every network of Oracle Cloud.
+const MTU: u32 = 9000;
 const PLACES: Places = Places {
     instance_id: &["/id"],
     hostname: &["/hostname", "/displayName"],
@@ -67,4 +70,61 @@ fn add_addresses(provision: &mut Provision, document: &[u8]) {
     let Some(tree) = provision.take("network interfaces", parsed) else { return };
     provision.addresses.private_ipv4 = tree.parsed("/0/privateIp");
     provision.addresses.public_ipv6 = tree.parsed("/0/ipv6Addresses/0");
+    provision.network_config = network(&tree.list(""));
+}
+
+/// The first interface has DHCP, which the others do not, so their addresses are written down. They get
+/// no gateway: two default routes would be one too many. The interfaces of bare metal, which say an
+/// index, are VLANs that the hypervisor does not undo; those are the owner's to set up.
+fn network(interfaces: &[Tree]) -> Option<Payload> {
+    if interfaces.iter().any(|one| one.text("/nicIndex").is_some()) {
+        return None;
+    }
+    let link = |interface: &Tree| {
+        let mut link = Link::with_mac(&interface.text("/macAddr")?)?;
+        link.mtu = Some(MTU);
+        let prefix = |pointer: &str| Some(interface.text(pointer)?.split_once('/')?.1.to_owned());
+        let v4 = interface.text("/privateIp");
+        let mut is_needed = link.add_address(v4.as_deref(), prefix("/subnetCidrBlock").as_deref());
+        for address in interface.texts("/ipv6Addresses") {
+            is_needed |= link.add_address(Some(&address), prefix("/ipv6SubnetCidrBlock").as_deref());
+        }
+        is_needed.then_some(link)
+    };
+    ethernets(&interfaces.iter().skip(1).filter_map(link).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(document: &str) -> Option<String> {
+        let mut provision = Provision::new(Platform::Oracle);
+        add_addresses(&mut provision, document.as_bytes());
+        assert_eq!(provision.problems, []);
+        Some(String::from_utf8_lossy(provision.network_config?.as_bytes()).into_owned())
+    }
+
+    const FIRST: &str = r#"{"privateIp": "10.0.0.230", "vlanTag": 1039, "macAddr": "02:00:17:05:D1:DB",
+        "virtualRouterIp": "10.0.0.1", "subnetCidrBlock": "10.0.0.0/24"}"#;
+    const SECOND: &str = r#"{"privateIp": "10.0.4.231", "vlanTag": 1041, "macAddr": "00:00:17:02:2B:B1",
+        "virtualRouterIp": "10.0.4.1", "subnetCidrBlock": "10.0.4.0/24", "ipv6Addresses": ["2001:db8::5"],
+        "ipv6SubnetCidrBlock": "2001:db8::/64"}"#;
+
+    #[test]
+    fn interfaces_beyond_the_first_are_not_lost() {
+        assert_eq!(told(&format!("[{FIRST}]")), None);
+        assert_eq!(
+            told(&format!("[{FIRST}, {SECOND}]")).unwrap(),
+            "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.4.231/24\",\"2001:db8::5/64\"],\"dhcp4\":false,\
+             \"dhcp6\":false,\"match\":{\"macaddress\":\"00:00:17:02:2b:b1\"},\"mtu\":9000}},\"version\":2}"
+        );
+    }
+
+    #[test]
+    fn the_interfaces_of_bare_metal_are_left_alone() {
+        let indexed = |text: &str| text.replacen('{', "{\"nicIndex\": 0, ", 1);
+
+        assert_eq!(told(&format!("[{}, {}]", indexed(FIRST), indexed(SECOND))), None);
+    }
 }

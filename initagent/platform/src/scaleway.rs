@@ -6,6 +6,7 @@
 use crate::{
     FetchError, Host, Payload, Platform, Provision, Web, WebError,
     json::Tree,
+    netplan::{Link, ethernets},
     one_document::{self, Places},
     registry::Evidence,
 };
@@ -27,15 +28,44 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     })
 }
 
-pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
     let service = web.service(&BASES);
     let document = one_document::ask(Platform::Scaleway, &service, "/conf?format=json")?;
     let mut provision = facts(&document);
+    provision.network_config = network(host, &Tree::from_json(&document).unwrap_or_default());
     let privileged = service.with_privileged_port();
     provision.take_user_data(privileged.get_data("/user_data/cloud-init"));
     let vendor_data = privileged.get_data("/vendor_data/cloud-init");
     provision.vendor_data = provision.take("vendor-data", vendor_data).and_then(Payload::from_bytes);
     Ok(provision)
+}
+
+/// DHCP gives the first IPv4 address alone, and nothing gives the others: they are written down for the
+/// interface that leads out, which the document does not name; it is the first one of the machine.
+fn network(host: &Host, tree: &Tree) -> Option<Payload> {
+    let mut link = Link::with_mac(&first_card(host)?)?;
+    link.dhcp4 = true;
+    let by_dhcp = tree.text("/public_ip/address");
+    let older = tree.part("/ipv6").into_iter();
+    let mut is_needed = false;
+    for entry in older.chain(tree.list("/public_ips")) {
+        let address = entry.text("/address").filter(|address| Some(address) != by_dhcp.as_ref());
+        is_needed |= link.add_address(address.as_deref(), entry.text("/netmask").as_deref());
+        let is_v6 = address.is_some_and(|address| address.contains(':'));
+        link.add_gateway(entry.text("/gateway").filter(|_| is_v6).as_deref());
+    }
+    is_needed.then(|| ethernets(&[link])).flatten()
+}
+
+/// The hardware address of the card that the kernel found first.
+fn first_card(host: &Host) -> Option<String> {
+    let entries = host.path("/sys/class/net").read_dir().ok()?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // Bridges and tunnels have no device.
+    let cards = names.filter(|name| host.exists(&format!("/sys/class/net/{name}/device")));
+    let number = |name: &String| host.text(&format!("/sys/class/net/{name}/ifindex")).parse::<u32>().ok();
+    let first = cards.filter_map(|name| Some((number(&name)?, name))).min()?;
+    Some(host.text(&format!("/sys/class/net/{}/address", first.1)))
 }
 
 /// Tells Scaleway that the machine is up.
@@ -77,4 +107,50 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
     provision.attribute("SCALEWAY_IPV6_PUBLIC", provision.addresses.public_ipv6);
     provision.attribute("SCALEWAY_ZONE_ID", tree.text("/location/zone_id"));
     provision
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::twin;
+
+    fn told(document: &str) -> Option<String> {
+        let machine = twin(&[
+            ("sys/class/net/lo/ifindex", "1\n"),
+            ("sys/class/net/ens6/ifindex", "3\n"),
+            ("sys/class/net/ens6/device/uevent", ""),
+            ("sys/class/net/ens6/address", "02:00:00:00:00:06\n"),
+            ("sys/class/net/ens2/ifindex", "2\n"),
+            ("sys/class/net/ens2/device/uevent", ""),
+            ("sys/class/net/ens2/address", "de:00:00:00:00:02\n"),
+        ]);
+        let config = network(&machine.host, &Tree::from_json(document.as_bytes()).unwrap())?;
+        Some(String::from_utf8_lossy(config.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn addresses_that_dhcp_does_not_give_are_not_lost() {
+        let config = told(
+            r#"{"private_ip": null, "public_ip": {"address": "192.0.2.10"}, "public_ips": [
+                {"address": "192.0.2.10", "netmask": "32", "gateway": "62.210.0.1", "family": "inet"},
+                {"address": "192.0.2.11", "netmask": "32", "gateway": "62.210.0.1", "family": "inet"},
+                {"address": "2001:db8::1", "netmask": "64", "gateway": "2001:db8::", "family": "inet6"}]}"#,
+        );
+
+        assert_eq!(
+            config.unwrap(),
+            "{\"ethernets\":{\"nic0\":{\"addresses\":[\"192.0.2.11/32\",\"2001:db8::1/64\"],\"dhcp4\":true,\
+             \"dhcp6\":false,\"match\":{\"macaddress\":\"de:00:00:00:00:02\"},\
+             \"routes\":[{\"on-link\":true,\"to\":\"::/0\",\"via\":\"2001:db8::\"}]}},\"version\":2}"
+        );
+    }
+
+    #[test]
+    fn the_older_description_of_ipv6_counts_too_and_dhcp_alone_needs_none() {
+        let older = r#"{"public_ip": {"address": "192.0.2.10"},
+            "ipv6": {"address": "2001:db8::42", "netmask": "127", "gateway": "2001:db8::43"}}"#;
+
+        assert!(told(older).unwrap().contains("2001:db8::42/127"));
+        assert_eq!(told(r#"{"public_ip": {"address": "192.0.2.10"}, "ipv6": null}"#), None);
+    }
 }

@@ -221,14 +221,16 @@ mod tests {
         let xml: &[u8] = br#"<Environment xmlns:oe="urn:oe"><PropertySection>
             <Property oe:key="hostname" oe:value="n9"/><Property oe:key="user-data" oe:value="I2Nsb3VkLWNvbmZpZwo="/>
             </PropertySection></Environment>"#;
-        let machine = twin(&[]);
-        machine.attach("sr0", &iso_image("OVF ENV", &[("ovf-env.xml", xml)]), "");
+        for label in ["OVF ENV", "OVFENV", "OVF-TRANSPORT", "ovf-transport"] {
+            let machine = twin(&[]);
+            machine.attach("sr0", &iso_image(label, &[("ovf-env.xml", xml)]), "");
 
-        let detected = detect(&machine.host).unwrap();
-        let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+            let detected = detect(&machine.host).unwrap();
+            let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
 
-        assert_eq!(detected.platform, Platform::Vmware);
-        assert_eq!(provision.hostname.as_deref(), Some("n9"));
-        assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n");
+            assert_eq!(detected.platform, Platform::Vmware, "{label}");
+            assert_eq!(provision.hostname.as_deref(), Some("n9"), "{label}");
+            assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n", "{label}");
+        }
     }
 }

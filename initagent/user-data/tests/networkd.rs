@@ -1,4 +1,5 @@
-//! systemd-networkd itself reads every unit of the golden files, and has nothing to say about them.
+//! systemd-networkd itself reads every unit of the golden files, and has nothing to say about them; and the
+//! kernel has the routes that come of it.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -11,12 +12,51 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use document::diagnostic::Diagnostics;
+use user_data::plan::step::Step;
+
 const NETWORKD: &str = "/lib/systemd/systemd-networkd";
 /// In name spaces of its own it can neither see nor change this machine's network.
 const SCRIPT: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/network &&
     install -d -o systemd-network -g systemd-network /run/systemd/netif &&
     cp \"$1\"/* /run/systemd/network/ &&
     SYSTEMD_LOG_LEVEL=info SYSTEMD_LOG_TARGET=console timeout 2 \"$2\"; [ $? = 124 ] && echo ran";
+
+/// With an interface of its own it does what the units say. Read-only, `/sys` tells it that no udev is there.
+const LIVE_SCRIPT: &str = "mount -t tmpfs none /run && mkdir -p /run/systemd/network &&
+    install -d -o systemd-network -g systemd-network /run/systemd/netif &&
+    cp \"$1\"/* /run/systemd/network/ && mount -t sysfs -o ro sysfs /sys &&
+    ip link add eth0 type veth peer name far && ip link set far up || exit 1
+    timeout 20 \"$2\" & networkd=$!
+    for try in $(seq 60); do
+        routes=$(ip -4 route; ip -6 route)
+        case $routes in *10.0.0.0/8*) [ \"$(echo \"$routes\" | grep -c ^default)\" = 2 ] && break ;; esac; sleep 0.1
+    done
+    kill $networkd; echo \"$routes\"; echo ran";
+
+/// What a machine with a single address and a gateway in another network needs to be reached at all.
+#[test]
+fn the_kernel_takes_a_gateway_off_the_network() {
+    let document = "version: 2\nethernets: {eth0: {addresses: [203.0.113.70/32, '2001:db8:1::70/128'], \
+        gateway4: 198.51.100.1, gateway6: '2001:db8:2::1', routes: [{to: 10.0.0.0/8, type: blackhole}]}}\n";
+    let folder = env::temp_dir().join(format!("networkd-live-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    for planned in user_data::network::read(document.as_bytes(), 0, &mut Diagnostics::default()).steps {
+        if let Step::WriteUnit { name, content, .. } = planned.step {
+            fs::write(folder.join(name), content.reveal()).unwrap();
+        }
+    }
+
+    let routes = networkd(&folder, LIVE_SCRIPT);
+
+    fs::remove_dir_all(&folder).unwrap();
+    let Some(routes) = routes else { return };
+    for route in
+        ["default via 198.51.100.1 dev eth0", "default via 2001:db8:2::1 dev eth0", "blackhole 10.0.0.0/8"]
+    {
+        assert!(routes.contains(route), "{route}: {routes}");
+    }
+}
 
 #[test]
 fn networkd_understands_every_unit() {
@@ -31,7 +71,7 @@ fn networkd_understands_every_unit() {
     fs::write(folder.join("broken.network"), "[Match]\nName=none\nNonsense=1\n").unwrap();
     fs::write(folder.join("broken.netdev"), "[NetDev]\nName=n\nKind=bond\n[Bond]\nMode=4\n").unwrap();
 
-    let said = networkd(&folder);
+    let said = networkd(&folder, SCRIPT);
 
     fs::remove_dir_all(&folder).unwrap();
     let Some(said) = said else { return };
@@ -77,10 +117,10 @@ fn write_units(expectation: &Path, folder: &Path) -> usize {
     units.map(write).count()
 }
 
-/// What networkd says of the units in a folder; `None` when it can't be run here.
-fn networkd(folder: &Path) -> Option<String> {
+/// What a script says that runs networkd on the units in a folder; `None` when it can't be run here.
+fn networkd(folder: &Path, script: &str) -> Option<String> {
     let output =
-        Command::new("unshare").args(["-mn", "sh", "-c", SCRIPT, "sh"]).arg(folder).arg(NETWORKD).output();
+        Command::new("unshare").args(["-mn", "sh", "-c", script, "sh"]).arg(folder).arg(NETWORKD).output();
     let said = output.map(|output| {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     });

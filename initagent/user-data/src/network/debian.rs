@@ -18,6 +18,7 @@ use super::field::{MOST_SERVERS, WANTED_NET};
 use super::interface::{Address, Device, Interface, Kind, LOOP_BACK, Options, Route, Wiring};
 use super::setting;
 use super::value::{self, BadNet, Net};
+use super::version_1::add_servers_everywhere;
 use super::version_1::parameters::Parameters;
 
 /// What may begin such a file; YAML's documents begin otherwise.
@@ -71,6 +72,8 @@ struct Stanza {
     members: Vec<(Kind, String)>,
     kind: Option<Kind>,
     parameters: Vec<(At<String>, Vec<String>)>,
+    /// By commands: the kernel looks for the interface that reaches the gateway.
+    routes: Vec<Route>,
 }
 
 /// One `iface` line and what is below it.
@@ -177,11 +180,21 @@ impl File {
 
     fn finish(mut self, found: &mut Diagnostics) -> Vec<Interface> {
         self.end(found);
-        let mut interfaces = Vec::new();
+        let (mut interfaces, mut routes) = (Vec::new(), Vec::new());
+        let mut everywhere = (Vec::new(), Vec::new());
         for name in std::mem::take(&mut self.order) {
-            if let Some(stanza) = self.stanzas.remove(&name) {
-                interfaces.extend(stanza.finish(&mut self.wiring, found));
+            let Some(mut stanza) = self.stanzas.remove(&name) else { continue };
+            routes.extend(std::mem::take(&mut stanza.routes).into_iter().map(|route| (name.clone(), route)));
+            if name == LOOP_BACK {
+                // Here stand the name servers that are for no interface alone.
+                everywhere.0.append(&mut stanza.interface.dns);
+                everywhere.1.append(&mut stanza.interface.search);
             }
+            interfaces.extend(stanza.finish(&mut self.wiring, found));
+        }
+        add_servers_everywhere(&mut interfaces, &everywhere.0, &everywhere.1);
+        for (name, route) in routes {
+            place_command(&mut interfaces, &name, route);
         }
         self.wiring.connect(interfaces)
     }
@@ -216,13 +229,13 @@ impl Stanza {
             "dns_nameserver" | "dns_nameservers" => {
                 let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::ip).collect();
                 let wanted = parsed.is_none().then_some("addresses");
-                self.interface.dns.extend(parsed.unwrap_or_default());
+                extend_new(&mut self.interface.dns, parsed.unwrap_or_default());
                 wanted
             }
             "dns_search" | "dns_domain" => {
                 let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::domain).collect();
                 let wanted = parsed.is_none().then_some("domains");
-                self.interface.search.extend(parsed.unwrap_or_default());
+                extend_new(&mut self.interface.search, parsed.unwrap_or_default());
                 wanted
             }
             "mtu" => {
@@ -246,8 +259,12 @@ impl Stanza {
                 self.vlan.is_none().then_some("a number below 4095")
             }
             "bond_master" => {
-                wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), line.rest.clone()));
-                value::interface_name(&line.rest).is_none().then_some("the name of an interface")
+                let master = value::interface_name(&line.rest);
+                let wanted = master.is_none().then_some("the name of an interface");
+                if let Some(master) = master {
+                    wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), master));
+                }
+                wanted
             }
             "bond_slaves" | "slaves" | "bridge_ports" => {
                 let kind = if name == "bridge_ports" { Kind::Bridge } else { Kind::Bond };
@@ -279,7 +296,7 @@ impl Stanza {
 
     fn add_command(&mut self, line: &Line, found: &mut Diagnostics) {
         if let Some(route) = routes::of_command(&line.rest, line.at) {
-            return self.interface.routes.push(route);
+            return self.routes.push(route);
         }
         let message = "this command is not run: only `route add` and `ip route add` are understood here";
         let help = "write `runcmd` or a unit in user-data";
@@ -327,6 +344,27 @@ impl Stanza {
         let id = self.vlan.or_else(|| digits.parse().ok()).filter(|id| *id < 4095)?;
         let under = self.under.clone().or_else(|| behind_dot.map(|(under, _)| under.to_owned()))?;
         Some((under, id))
+    }
+}
+
+/// Debian's tools repeat what holds for an interface below each of its addresses.
+fn extend_new<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !list.contains(&one) {
+            list.push(one);
+        }
+    }
+}
+
+/// Gives a command's route to the interface that reaches its gateway: that of the stanza, if it does, or
+/// else another; if none does, it stays where it was written.
+fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
+    let reaches = |one: &Interface| one.is_outer() && route.via.is_none_or(|via| one.is_near(via));
+    let own = interfaces.iter().position(|one| one.id == name);
+    let place =
+        own.filter(|own| reaches(&interfaces[*own])).or_else(|| interfaces.iter().position(reaches)).or(own);
+    if let Some(place) = place {
+        interfaces[place].routes.push(route);
     }
 }
 

@@ -18,20 +18,27 @@ pub(super) fn of_command(command: &str, at: Mark) -> Option<Route> {
     let command = command.split("||").next()?;
     let mut words: Vec<&str> = command.split_whitespace().collect();
     let program = words.first()?.rsplit('/').next()?;
-    match (program, words.get(1..3)) {
-        ("route", Some(["add", _])) => read_words(words.split_off(2), Dialect::NetTools, at),
-        ("route", Some(["-A", "inet6"])) if words.get(3) == Some(&"add") => {
-            read_words(words.split_off(4), Dialect::NetTools, at)
-        }
-        ("ip", Some(["route", "add" | "replace" | "append"])) => {
-            read_words(words.split_off(3), Dialect::IpRoute, at)
-        }
-        ("ip", Some(["-6" | "-4", "route"])) if matches!(words.get(3), Some(&("add" | "replace"))) => {
-            read_words(words.split_off(4), Dialect::IpRoute, at)
-        }
-        _ => None,
+    let dialect = match program {
+        "route" => Dialect::NetTools,
+        "ip" => Dialect::IpRoute,
+        _ => return None,
+    };
+    // The family shows in the addresses, so that it need not be said.
+    words.remove(0);
+    while let Some(place) = words.iter().position(|word| FAMILY_OPTIONS.contains(word)) {
+        words.drain(place..(place + 2).min(words.len()));
     }
+    words.retain(|word| !["-4", "-6"].contains(word));
+    let verbs: &[&[&str]] = match dialect {
+        Dialect::NetTools => &[&["add"]],
+        Dialect::IpRoute => &[&["route", "add"], &["route", "append"], &["route", "replace"]],
+    };
+    let verb = verbs.iter().find(|verb| words.starts_with(verb))?;
+    read_words(words.split_off(verb.len()), dialect, at)
 }
+
+/// What has the name of a family behind it.
+const FAMILY_OPTIONS: [&str; 3] = ["-A", "-f", "-family"];
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Dialect {
@@ -80,6 +87,9 @@ mod tests {
             ("/sbin/ip route add 10.0.0.0/8 via 192.0.2.1 dev eth0", "10.0.0.0/8 by Some(192.0.2.1) []"),
             ("ip -6 route add default via fe80::1", "::/0 by Some(fe80::1) []"),
             ("route -A inet6 add 2001:db8::/32 gw fe80::1", "2001:db8::/32 by Some(fe80::1) []"),
+            ("route add -A inet6 default gw 2001:db8::1 || true", "::/0 by Some(2001:db8::1) []"),
+            ("ip -family inet6 route add default via 2001:db8::1", "::/0 by Some(2001:db8::1) []"),
+            ("route add gw 192.0.2.1 -net 10.0.0.0 netmask 255.0.0.0", "10.0.0.0/8 by Some(192.0.2.1) []"),
         ] {
             assert_eq!(route(command).as_deref(), Some(expected), "{command}");
         }
@@ -87,9 +97,18 @@ mod tests {
 
     #[test]
     fn other_commands_are_not() {
-        for command in
-            ["iptables -F", "route del default", "ip route add", "ip route add 10.0.0.0/8 nonsense x", ""]
-        {
+        for command in [
+            "iptables -F",
+            "route del default",
+            "route add",
+            "route add -net",
+            "route add gw",
+            "route add netmask",
+            "ip route add",
+            "ip route add 10.0.0.0/8 nonsense x",
+            "1 2",
+            "",
+        ] {
             assert_eq!(route(command), None, "{command}");
         }
     }
