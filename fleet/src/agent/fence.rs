@@ -52,6 +52,22 @@ fn kill_after(ttl: Duration) -> Duration {
     ttl * 9 / 10
 }
 
+/// The units to guard: the fenced ones, and of those guarded before the ones that are still on their way
+/// out. A slow `ExecStop=` may take longer than the lease lives.
+fn guarded(
+    before: Option<&BTreeSet<UnitName>>,
+    wanted: &BTreeMap<UnitName, Wanted>,
+    held: &BTreeMap<UnitName, Held>,
+) -> BTreeSet<UnitName> {
+    let stays = |unit: &&UnitName| {
+        let wish = wanted.get(*unit).map(|wish| wish.file.hash());
+        held.get(*unit).is_some_and(|held| Some(held.hash) != wish)
+    };
+    let mut units = fenced(wanted, held);
+    units.extend(before.into_iter().flatten().filter(stays).cloned());
+    units
+}
+
 fn fenced(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> BTreeSet<UnitName> {
     wanted
         .iter()
@@ -87,7 +103,7 @@ impl Fence {
         wanted: &BTreeMap<UnitName, Wanted>,
         held: &BTreeMap<UnitName, Held>,
     ) {
-        let units = fenced(wanted, held);
+        let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
         let Some(ttl) = self.ttl else { return };
         if self.covered.as_ref() == Some(&(units.clone(), ttl)) || units.is_empty() && self.covered.is_none()
         {
@@ -146,20 +162,21 @@ impl Fence {
     ) -> Vec<UnitName> {
         let silent = lease.renewed.elapsed();
         let running = |unit: &UnitName| held.get(unit).is_some_and(|held| held.job == JobState::Launched);
+        let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
         let mut stopped = Vec::new();
         if silent >= stop_after(lease.ttl) && self.stopped_for != Some(lease.renewed) {
             self.stopped_for = Some(lease.renewed);
-            for unit in fenced(wanted, held).into_iter().filter(running) {
+            for unit in units.iter().filter(|unit| running(unit)) {
                 tracing::error!(%unit, "stopping a fenced unit: the cluster is out of reach");
-                if let Err(error) = systemd.stop(&unit).await {
+                if let Err(error) = systemd.stop(unit).await {
                     tracing::error!(%unit, reason = %chain(&error), "cannot stop a fenced unit");
                 }
-                stopped.push(unit);
+                stopped.push(unit.clone());
             }
         }
         if silent >= kill_after(lease.ttl) && self.killed_for != Some(lease.renewed) {
             self.killed_for = Some(lease.renewed);
-            for unit in fenced(wanted, held) {
+            for unit in units {
                 // Most are down by now, and then there is nothing to kill.
                 let _ = systemd.kill(&unit).await;
             }
@@ -195,6 +212,25 @@ fn service(units: &BTreeSet<UnitName>, patience: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::unit_file::UnitFile;
+
+    #[test]
+    fn a_unit_on_its_way_out_stays_guarded_until_it_is_gone() {
+        let unit = UnitName::parse("a.service").unwrap();
+        let file = UnitFile::parse("[Service]\nExecStart=1\n").unwrap();
+        let here = Held { hash: file.hash(), job: JobState::Launched, restarts: 0 };
+        let held = BTreeMap::from([(unit.clone(), here)]);
+        let wish = Wanted { file, job: JobState::Launched, restarts: 0, fence: true, global: false };
+        let wanted = BTreeMap::from([(unit.clone(), wish)]);
+        let nothing = BTreeMap::new();
+
+        let before = guarded(None, &wanted, &held);
+
+        assert_eq!(before, BTreeSet::from([unit]));
+        assert_eq!(guarded(Some(&before), &nothing, &held), before);
+        assert!(guarded(None, &nothing, &held).is_empty(), "it was never fenced");
+        assert!(guarded(Some(&before), &nothing, &BTreeMap::new()).is_empty());
+    }
 
     #[test]
     fn the_guard_stops_then_kills_before_the_lease_ends() {

@@ -48,6 +48,7 @@ impl Agent {
             list.retain(|unit| !waits(unit));
         }
         if tasks.is_empty() {
+            self.fence.cover(&self.systemd, &self.wanted, &self.held).await;
             return;
         }
         self.metrics.did(Task::Batch, 1);
@@ -330,18 +331,15 @@ impl Agent {
     /// Makes units unknown to systemd: links first, while their files still say which there are; then the
     /// files; then what systemd has in memory of them.
     async fn remove_files(&mut self, units: &[UnitName]) {
-        for path in units.iter().map(|unit| self.path(unit)).filter(|path| !path.exists()) {
-            // Somebody removed the file, or an earlier process did: without one systemd disables nothing.
-            if let Err(error) = std::fs::write(&path, "[Unit]\n") {
-                tracing::warn!(path = %path.display(), %error, "cannot write a file for a unit to be disabled");
-            }
-        }
         if let Err(error) = self.systemd.disable(units).await {
             tracing::warn!(units = %names(units), reason = %chain(&error), "links to these units may be left");
         }
         for unit in units {
             let path = self.path(unit);
-            if let Err(error) = self.systemd.unlink(&path).and_then(|()| std::fs::remove_file(&path)) {
+            let removed = self.systemd.unlink(&path).and_then(|()| std::fs::remove_file(&path));
+            if let Err(error) = removed
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a unit file");
             }
         }
@@ -366,7 +364,14 @@ impl Agent {
     }
 
     fn write_journal(&self) {
-        if let Err(error) = self.journal.write(&self.held) {
+        let mut held = self.held.clone();
+        for unit in &self.leaving {
+            // A process that takes over would not start what is wanted again by then.
+            if let Some(held) = held.get_mut(unit) {
+                held.job = JobState::Loaded;
+            }
+        }
+        if let Err(error) = self.journal.write(&held) {
             tracing::warn!(reason = %chain(&error), "a restart of fleetd would start units anew that have run to their end");
         }
     }

@@ -94,6 +94,12 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl UnitState {
+    /// Whether systemd has something of it to stop, or is stopping it.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !matches!(self.active.as_str(), "inactive" | "failed" | "")
+    }
+
     /// Whether systemd has it up, or has run it to its proper end.
     #[must_use]
     pub fn is_healthy(&self) -> bool {

@@ -12,7 +12,11 @@ use std::{
 };
 
 use crate::{
-    model::{machine::MachineId, state::JobState, unit_name::UnitName},
+    model::{
+        machine::MachineId,
+        state::{JobState, UnitState},
+        unit_name::UnitName,
+    },
     plan::{
         global_rollout::GlobalRollouts,
         moment::Moment,
@@ -144,6 +148,10 @@ impl Converger {
         }
         for (name, place) in &cluster.assignments {
             self.placement.observe(name, Some(&place.machine));
+        }
+        // Whom the former books held back still runs somewhere, as far as anybody knows.
+        for name in self.fenced.keys() {
+            self.placement.hold(name, true);
         }
         self.touched.extend(cluster.units.keys().cloned());
         let lost: Vec<MachineId> = self.placement.lost().map(|(id, _)| id.clone()).collect();
@@ -310,13 +318,16 @@ impl Converger {
             if down {
                 self.fenced.remove(name);
                 self.placement.hold(name, false);
-            } else if !present {
+            } else if present {
+                // A machine that came back with the unit had its fence lifted by then.
+                waiting.free = None;
+            } else {
                 let grace = self.caution.fence_grace();
                 waiting.free.get_or_insert_with(|| now + grace);
             }
         } else if fenced && cluster.target(name.as_str()).is_none() {
             let runs_on = cluster.states.get(name).into_iter().flatten();
-            let mut runs_on = runs_on.filter(|(_, state)| state.job == JobState::Launched);
+            let mut runs_on = runs_on.filter(|(_, state)| is_running(state));
             if let Some((from, _)) = runs_on.next() {
                 self.fenced.insert(name.clone(), Waiting { from: from.clone(), free: None });
                 self.placement.hold(name, true);
@@ -326,7 +337,12 @@ impl Converger {
 }
 
 fn still_runs(cluster: &Cluster, name: &UnitName, machine: &MachineId) -> bool {
-    cluster.state(name.as_str(), machine.as_str()).is_some_and(|state| state.job == JobState::Launched)
+    cluster.state(name.as_str(), machine.as_str()).is_some_and(is_running)
+}
+
+/// A unit that was told to stop runs until it is down, and a slow `ExecStop=` takes its time.
+fn is_running(state: &UnitState) -> bool {
+    state.job == JobState::Launched || state.is_up()
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) running: BTreeMap<UnitName, Held>,
     /// The units that systemd's own guard stops when it is not wound up in time.
     guarded: BTreeSet<UnitName>,
+    /// Units on their way out, and when the agent hears that they are down.
+    leaving: BTreeMap<UnitName, Moment>,
     steady_since: Moment,
     /// How far its clock is ahead of the store's.
     pub(crate) ahead: Duration,
@@ -79,16 +81,17 @@ impl Node {
             mind: None,
             running: BTreeMap::new(),
             guarded: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             steady_since: Moment::START,
             ahead: Duration::from_secs(dice.roll(1000) as u64),
             told: BTreeMap::new(),
         }
     }
 
-    /// What its own clock says. It never goes back, but runs up to a twentieth fast, and jumps.
+    /// What its own clock says. It never goes back, but runs up to a twentieth fast or slow, and jumps.
     pub(crate) fn clock(&self, now: Moment) -> Moment {
-        let drift = now.since(Moment::START) * u32::try_from(self.number % 6).unwrap() / 100;
-        now + self.ahead + drift
+        let percent = 95 + u32::try_from(self.number * 3 % 11).unwrap();
+        Moment::START + self.ahead + now.since(Moment::START) * percent / 100
     }
 
     pub(crate) fn awake(&self, now: Moment) -> bool {
@@ -100,7 +103,14 @@ impl Node {
         if power_cut {
             self.running.clear();
             self.guarded.clear();
+            self.leaving.clear();
             self.boot += 1;
+        }
+        // The journal says of what was leaving that it has to be started again if it is wanted.
+        for (unit, _) in std::mem::take(&mut self.leaving) {
+            if let Some(held) = self.running.get_mut(&unit) {
+                held.job = JobState::Loaded;
+            }
         }
         self.picture = Picture::of(Keys::under(DEFAULT_PREFIX));
         self.duties = Duties::of(self.id.clone());
@@ -228,7 +238,8 @@ impl Node {
     }
 
     /// What the agent does: fence first, then duties.
-    pub(crate) fn work(&mut self, store: &mut Store, now: Moment) {
+    pub(crate) fn work(&mut self, store: &mut Store, dice: &mut Dice, now: Moment) {
+        self.forget_departed(now);
         let silent = now.since(self.renewed);
         if silent >= TTL * 2 / 3 {
             let cluster = self.picture.cluster();
@@ -244,22 +255,32 @@ impl Node {
         let cluster = self.picture.cluster();
         let me = cluster.machines.get(&self.id).unwrap_or(&self.machine);
         let wanted = self.duties.wanted(cluster, me, &self.running);
-        let tasks = batch(&wanted, &self.running);
+        let mut tasks = batch(&wanted, &self.running);
+        tasks.unload.retain(|unit| !self.leaving.contains_key(unit));
         for unit in tasks.unload {
-            self.running.remove(&unit);
+            if self.running[&unit].job == JobState::Launched && dice.chance(40) {
+                self.leaving.insert(unit, now + slow_stop(dice));
+            } else {
+                self.running.remove(&unit);
+            }
+        }
+        for list in [&mut tasks.load, &mut tasks.stop, &mut tasks.restart, &mut tasks.start] {
+            list.retain(|unit| !self.leaving.contains_key(unit));
         }
         for unit in tasks.load {
             let (hash, restarts) = (wanted[&unit].file.hash(), wanted[&unit].restarts);
             self.running.insert(unit, Held { hash, job: JobState::Loaded, restarts });
         }
         let guarded = wanted.iter().filter(|(unit, wish)| wish.fence && self.running.contains_key(*unit));
-        self.guarded = guarded.map(|(unit, _)| unit.clone()).collect();
+        let guarded: BTreeSet<UnitName> = guarded.map(|(unit, _)| unit.clone()).collect();
+        self.guarded.retain(|unit| self.leaving.contains_key(unit));
+        self.guarded.extend(guarded);
         let mut refused = false;
         for (units, job) in [(tasks.stop, JobState::Loaded), (tasks.start, JobState::Launched)] {
             for unit in units {
                 let wish = &wanted[&unit];
                 if job == JobState::Launched && wish.fence && !wish.global {
-                    let record = record(Held { hash: wish.file.hash(), job, restarts: wish.restarts });
+                    let record = record(Held { hash: wish.file.hash(), job, restarts: wish.restarts }, false);
                     if store.commit(&writes::intent(&self.id, &unit, &record), self.number) != Some(true) {
                         refused = true;
                         continue;
@@ -273,7 +294,26 @@ impl Node {
         for unit in tasks.restart {
             self.running.get_mut(&unit).unwrap().restarts = wanted[&unit].restarts;
         }
-        assert!(refused || batch(&wanted, &self.running).is_empty(), "a batch leaves nothing to do");
+        let left = batch(&wanted, &self.running);
+        let mut names = [left.unload, left.load, left.stop, left.restart, left.start].concat();
+        names.retain(|unit| !self.leaving.contains_key(unit));
+        assert!(refused || names.is_empty(), "a batch leaves nothing to do");
+    }
+
+    /// Forgets the units of which the agent has heard that they are down.
+    fn forget_departed(&mut self, now: Moment) {
+        let departed: Vec<UnitName> =
+            self.leaving.iter().filter(|(_, heard)| **heard <= now).map(|(unit, _)| unit.clone()).collect();
+        for unit in departed {
+            self.leaving.remove(&unit);
+            self.running.remove(&unit);
+        }
+    }
+
+    /// What the machine would say of a unit now.
+    pub(crate) fn would_say(&self, unit: &UnitName) -> Option<StateRecord> {
+        let is_leaving = self.leaving.contains_key(unit);
+        self.running.get(unit).map(|held| record(*held, is_leaving))
     }
 
     /// What systemd's guard does, whether the daemon works, is frozen, or was restarted and knows nothing.
@@ -297,7 +337,7 @@ impl Node {
             .keys()
             .filter(|unit| !self.running.contains_key(*unit))
             .map(|unit| (unit.clone(), None));
-        let now = self.running.iter().map(|(unit, held)| (unit.clone(), Some(record(*held))));
+        let now = self.running.keys().map(|unit| (unit.clone(), self.would_say(unit)));
         let news: Vec<_> = gone.chain(now).collect();
         for (unit, record) in news {
             let operation = writes::state(&self.id, &unit, record.as_ref());
@@ -316,8 +356,18 @@ impl Node {
     }
 }
 
-fn record(held: Held) -> StateRecord {
-    let active = if held.job == JobState::Launched { "active" } else { "inactive" };
+/// How long a stop takes until the agent knows of its end: when the signal is lost, until it asks.
+fn slow_stop(dice: &mut Dice) -> Duration {
+    let stop = Duration::from_millis(250 * dice.roll(40) as u64);
+    if dice.chance(10) { stop + Duration::from_secs(5) } else { stop }
+}
+
+fn record(held: Held, is_leaving: bool) -> StateRecord {
+    let active = match held.job {
+        _ if is_leaving => "deactivating",
+        JobState::Launched => "active",
+        _ => "inactive",
+    };
     StateRecord {
         hash: held.hash,
         job: held.job,

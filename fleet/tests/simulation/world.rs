@@ -200,7 +200,7 @@ impl World {
             node.lead(&mut self.store, self.caution, self.now);
             node.decide(&mut self.store, &mut self.dice, clock, &mut self.brakes);
             node.sweep(&mut self.store, &mut self.dice);
-            node.work(&mut self.store, clock);
+            node.work(&mut self.store, &mut self.dice, clock);
             node.tell(&mut self.store);
         }
         for node in &mut self.nodes {
@@ -300,6 +300,23 @@ impl World {
         }
     }
 
+    /// What the store says of each unit on each machine is what the machine would say now, and no more.
+    fn check_states(&self) {
+        let cluster = self.client.cluster();
+        for node in &self.nodes {
+            let said = cluster.states.iter().filter_map(|(unit, states)| Some((unit, states.get(&node.id)?)));
+            for unit in node.running.keys().chain(said.map(|(unit, _)| unit)) {
+                let said = cluster
+                    .state(unit.as_str(), node.id.as_str())
+                    .map(|state| (state.hash, state.active.clone()));
+                let is = node.would_say(unit).map(|record| (record.hash, record.active));
+                if said != is || said.as_ref().is_some_and(|(_, active)| active == "deactivating") {
+                    self.fail(&format!("{unit} on {} is {is:?}, and the store says {said:?}", node.id));
+                }
+            }
+        }
+    }
+
     /// Everything mended and time to settle: the cluster must be exactly as wanted.
     pub(crate) fn settle_and_check(&mut self) {
         self.raise_store();
@@ -320,13 +337,15 @@ impl World {
         if let Some((hash, _)) = self.client.unused_files().first() {
             self.fail(&format!("the file {hash} is left behind"));
         }
+        self.check_states();
         for unit in cluster.units.values() {
             let runs: Vec<&Node> =
                 self.nodes.iter().filter(|node| node.running.contains_key(&unit.name)).collect();
+            let is_over = unit.rollout.is_none() || runs.is_empty() || unit.desired != JobState::Launched;
+            if !is_over {
+                self.fail(&format!("the change of {} never ends", unit.name));
+            }
             if unit.is_global() {
-                if unit.rollout.is_some() {
-                    self.fail(&format!("the change of {} never ends", unit.name));
-                }
                 if runs.iter().any(|node| node.running[&unit.name].hash != unit.file.hash()) {
                     self.fail(&format!("{} runs in another content somewhere", unit.name));
                 }

@@ -63,6 +63,11 @@ impl Watchroom {
     }
 
     fn say(&mut self, unit: &str, machine: u8, job: JobState) {
+        let active = if job == JobState::Launched { "active" } else { "inactive" };
+        self.say_active(unit, machine, job, active);
+    }
+
+    fn say_active(&mut self, unit: &str, machine: u8, job: JobState, active: &str) {
         let unit = &self.cluster.units[&name(unit)];
         let state = UnitState {
             name: unit.name.clone(),
@@ -70,7 +75,7 @@ impl Watchroom {
             hash: unit.file.hash(),
             job,
             load: "loaded".to_owned(),
-            active: "active".to_owned(),
+            active: active.to_owned(),
             sub: "running".to_owned(),
             restarts: 0,
             error: String::new(),
@@ -196,6 +201,59 @@ fn a_fenced_unit_leaves_a_living_machine_before_it_starts_elsewhere() {
     assert_eq!(room.act(), NOTHING);
     room.say("a", 1, JobState::Inactive);
     assert_eq!(room.act(), ["a ->m2"]);
+}
+
+#[test]
+fn a_fenced_unit_that_stops_slowly_runs_until_it_is_down() {
+    let mut room = Watchroom::with_machines(2);
+    room.submit("a", "Fence=yes");
+    room.act();
+    room.say("a", 1, JobState::Launched);
+    room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
+    room.tell(&Change::Machine(id(1)));
+    assert_eq!(room.act(), ["a m1>-"]);
+    room.say_active("a", 1, JobState::Loaded, "deactivating");
+    assert_eq!(room.act(), NOTHING);
+    room.say("a", 1, JobState::Loaded);
+    assert_eq!(room.act(), ["a ->m2"]);
+}
+
+#[test]
+fn a_picture_that_is_read_anew_lets_no_fenced_unit_go() {
+    let mut room = Watchroom::with_machines(2);
+    room.submit("a", "Fence=yes");
+    room.act();
+    room.say("a", 1, JobState::Launched);
+    room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
+    room.tell(&Change::Machine(id(1)));
+    room.act();
+    room.say_active("a", 1, JobState::Launched, "deactivating");
+
+    room.tell(&Change::Everything);
+
+    assert_eq!(room.act(), NOTHING);
+    room.say("a", 1, JobState::Inactive);
+    assert_eq!(room.act(), ["a ->m2"]);
+}
+
+#[test]
+fn a_machine_that_returns_with_a_fenced_unit_is_waited_for_anew() {
+    let mut room = Watchroom::with_machines(2);
+    room.submit("a", "Fence=yes");
+    room.act();
+    room.say("a", 1, JobState::Launched);
+    room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
+    room.tell(&Change::Machine(id(1)));
+    room.act();
+    room.lose(1);
+    assert_eq!(room.act(), NOTHING);
+    room.join(1);
+    room.say("a", 1, JobState::Launched);
+    assert_eq!(room.act(), NOTHING);
+    room.wait(Duration::from_secs(6));
+    room.tell(&Change::Unit(name("a")));
+
+    assert_eq!(room.act(), NOTHING, "it runs there");
 }
 
 #[test]
