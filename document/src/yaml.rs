@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::source::Mark;
 
+mod quoted;
 mod tree;
 
+use quoted::Padded;
 pub use tree::{Entry, Node, Scalar, Style, Value};
 
 /// No cloud hands over more than this.
@@ -44,27 +46,52 @@ pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostic
         ));
         return None;
     }
-    let options = options! {
+    match builder.read(text) {
+        Ending::Tree => builder.root,
+        Ending::Nothing => None,
+        Ending::Quoted(error) => {
+            if let Some(padded) = quoted::pad(text) {
+                return read_padded(padded, part, first_line, found);
+            }
+            let diagnostic = builder.syntax(&error);
+            builder.report(diagnostic);
+            None
+        }
+    }
+}
+
+/// A text of which some lines were indented; [`Builder`] warns of each.
+fn read_padded(mut padded: Padded, part: u16, first_line: u32, found: &mut Diagnostics) -> Option<Node> {
+    let text = std::mem::take(&mut padded.text);
+    let mut builder = Builder::new(part, first_line, found);
+    builder.padded = Some(padded);
+    match builder.read(&text) {
+        Ending::Tree => builder.root,
+        Ending::Nothing => None,
+        Ending::Quoted(error) => {
+            let diagnostic = builder.syntax(&error);
+            builder.report(diagnostic);
+            None
+        }
+    }
+}
+
+fn parser_options() -> Options {
+    options! {
         emit_unresolved_aliases: true,
         emit_comments: false,
         flow_nesting_limit: DEEPEST,
         block_nesting_limit: DEEPEST,
-    };
-    for event in Parser::new_from_str_with_options(text, options) {
-        let step = match event {
-            Ok((event, span)) => builder.take(event, &span),
-            Err(error) => Err(Box::new(builder.syntax(&error))),
-        };
-        match step {
-            Ok(Flow::GoOn) => {}
-            Ok(Flow::Stop) => break,
-            Err(diagnostic) => {
-                builder.report(*diagnostic);
-                return None;
-            }
-        }
     }
-    builder.root
+}
+
+/// How the reading of a text ended.
+enum Ending {
+    /// With what was reported.
+    Nothing,
+    /// At a line of a quoted text that is indented too little.
+    Quoted(ScanError),
+    Tree,
 }
 
 /// The top-level entries with one of these keys that can be read on their own, out of a document
@@ -156,6 +183,8 @@ struct Builder<'a> {
     aliased: usize,
     root: Option<Node>,
     documents: usize,
+    /// What is read is the user's text with these lines indented.
+    padded: Option<Padded>,
 }
 
 impl<'a> Builder<'a> {
@@ -170,7 +199,32 @@ impl<'a> Builder<'a> {
             aliased: 0,
             root: None,
             documents: 0,
+            padded: None,
         }
+    }
+
+    fn read(&mut self, text: &str) -> Ending {
+        // What was found before such a line is found again when the text is read anew.
+        let known = self.found.clone();
+        for event in Parser::new_from_str_with_options(text, parser_options()) {
+            let step = match event {
+                Ok((event, span)) => self.take(event, &span),
+                Err(error) if quoted::is_one(error.kind()) => {
+                    *self.found = known;
+                    return Ending::Quoted(error);
+                }
+                Err(error) => Err(Box::new(self.syntax(&error))),
+            };
+            match step {
+                Ok(Flow::GoOn) => {}
+                Ok(Flow::Stop) => break,
+                Err(diagnostic) => {
+                    self.report(*diagnostic);
+                    return Ending::Nothing;
+                }
+            }
+        }
+        Ending::Tree
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
@@ -182,6 +236,7 @@ impl<'a> Builder<'a> {
         match event {
             Event::DocumentStart(..) => return Ok(self.start_document(at)),
             Event::Scalar(text, style, anchor, tag) => {
+                self.warn_if_padded(span, at);
                 let node = self.scalar(&text, style, tag.as_deref(), at);
                 self.finish(node, anchor, 0)?;
             }
@@ -209,6 +264,17 @@ impl<'a> Builder<'a> {
         Ok(Flow::GoOn)
     }
 
+    /// At the start of the text, whose line hides a secret as any other does; its other lines would not.
+    fn warn_if_padded(&mut self, span: &Span, at: Mark) {
+        let next = |padded: &Padded| padded.lines.range(span.start.line() + 1..).next().copied();
+        if self.padded.as_ref().and_then(next).is_none_or(|line| line > span.end.line()) {
+            return;
+        }
+        let message = "a later line of this text is indented less than its key, which YAML forbids; it is read all the same";
+        let diagnostic = Diagnostic::warning(Code::Syntax, at, message);
+        self.report(diagnostic.help("indent it further than its key, or write the text behind `|`"));
+    }
+
     fn start_document(&mut self, at: Mark) -> Flow {
         self.documents += 1;
         if self.documents == 1 {
@@ -221,9 +287,18 @@ impl<'a> Builder<'a> {
         Flow::Stop
     }
 
+    /// The column of the user's own text.
+    fn column(&self, line: usize, column: usize) -> usize {
+        match &self.padded {
+            Some(padded) => padded.column(line, column),
+            None => column,
+        }
+    }
+
     fn mark(&self, span: &Span) -> Mark {
         let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
-        let column = u32::try_from(span.start.col()).unwrap_or(u32::MAX).saturating_add(1);
+        let column = self.column(span.start.line(), span.start.col());
+        let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
         let width = if span.end.line() == span.start.line() {
             u32::try_from(span.end.col().saturating_sub(span.start.col())).unwrap_or(u32::MAX)
         } else {
@@ -332,7 +407,8 @@ impl<'a> Builder<'a> {
     fn syntax(&self, error: &ScanError) -> Diagnostic {
         let marker = error.marker();
         let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
-        let column = u32::try_from(marker.col()).unwrap_or(u32::MAX).saturating_add(1);
+        let column = self.column(marker.line(), marker.col());
+        let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
         let at = Mark { part: self.part, line: line.max(1), column, width: 1 };
         let message = format!("this is not YAML: {}", error.kind());
         let diagnostic = Diagnostic::error(Code::Syntax, at, message);

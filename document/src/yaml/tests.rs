@@ -134,3 +134,59 @@ fn what_a_broken_document_says_of_access_is_salvaged_with_its_line() {
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].key_at.line, 4);
 }
+
+#[test]
+fn quoted_texts_may_be_indented_less_than_their_key() {
+    for (text, expected) in [
+        ("a: \"first words\nand the rest\"\nb: 1\n", "first words and the rest"),
+        ("a: 'first words\n\n  and\nthe rest' # comment\nb: 1\n", "first words\nand the rest"),
+        ("a: \"first\n\twords\"\nb: 1\n", "first words"),
+        ("a: \"first\r\nwords\"\r\nb: 1\r\n", "first words"),
+        ("a: \"it's\nours\"\nb: 1\n", "it's ours"),
+    ] {
+        let nested = format!("top:\n  {}", text.replacen("\nb:", "\n  b:", 1));
+
+        let (node, found) = read(&nested);
+
+        let Some(Value::Mapping(top)) = node.map(|node| node.value) else { panic!("{nested}: {found:?}") };
+        let Value::Mapping(entries) = &top[0].value.value else { panic!("{nested}") };
+        assert_eq!(self::text(&entries[0].value), expected, "{nested:?}");
+        assert_eq!((entries[1].key.as_str(), entries[1].key_at.column), ("b", 3), "{nested:?}");
+        assert_eq!(
+            codes(&found).iter().map(|(code, ..)| *code).collect::<Vec<_>>(),
+            ["syntax"],
+            "{nested:?}"
+        );
+        assert_eq!(found.worst(), Some(crate::diagnostic::Severity::Warning), "{nested:?}");
+    }
+}
+
+#[test]
+fn places_behind_such_a_text_are_the_users() {
+    let (node, found) = read("a:\n  - {b: \"x\ny\", c: z}\n  - d\n");
+
+    let Some(Value::Mapping(entries)) = node.map(|node| node.value) else { panic!("{found:?}") };
+    let Value::Sequence(items) = &entries[0].value.value else { panic!("not a list") };
+    let Value::Mapping(first) = &items[0].value else { panic!("not a mapping") };
+    assert_eq!((first[1].key_at.line, first[1].key_at.column), (3, 5));
+    assert_eq!((items[1].at.line, items[1].at.column), (4, 5));
+}
+
+#[test]
+fn other_mistakes_behind_such_a_text_are_found_in_their_places() {
+    let (node, found) = read("a:\n  b: \"x\ny\"\nc: [\n");
+
+    assert!(node.is_none());
+    assert!(codes(&found).iter().any(|(code, line, _)| *code == "syntax" && *line >= 4), "{found:?}");
+}
+
+#[test]
+fn more_such_lines_than_anybody_writes_are_a_mistake() {
+    // Each has a quote in it, so that each is looked for anew.
+    let text = "a:\n  b: \"x\n".to_owned() + &"y's\n".repeat(100_000) + "\"\n";
+
+    let (node, found) = read(&text);
+
+    assert!(node.is_none());
+    assert_eq!(codes(&found), [("syntax", 3, 1)]);
+}
