@@ -10,6 +10,7 @@ mod digits;
 mod edit_error;
 mod facts;
 mod files;
+mod folder;
 mod home;
 mod judge;
 mod machine;

@@ -142,7 +142,7 @@ impl Outcome {
     #[must_use]
     pub fn json(&self) -> Value {
         let items: Vec<Value> = self.items.iter().map(|item| self.item_json(item)).collect();
-        let found = caret::to_json(&self.found, &self.sources);
+        let found = caret::to_json(&self.found, &self.sources, Excerpts::Hidden);
         json!({
             "version": 1,
             "verdict": self.verdict().word(),

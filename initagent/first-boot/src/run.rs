@@ -4,8 +4,9 @@
 //! is remembered as configured only after its files are on the disk and its scripts were started.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,10 @@ use crate::{facts, record};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
 const LOCK: &str = "/run/catamaran/first-boot.lock";
+const LOCK_MODE: u32 = 0o600;
+/// Longer than a whole run with a silent platform; after it the boot goes on, since nothing of it is worse
+/// than a machine that never comes up.
+const LOCK_PATIENCE: Duration = Duration::from_mins(6);
 /// Says that whoever may log in can: sshd waits for it on a machine that nobody had before.
 const LOGINS: &str = "/run/catamaran/logins";
 const METADATA: &str = "/run/metadata/catamaran";
@@ -56,7 +61,7 @@ pub struct Options {
 pub fn run(options: Options, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome::default();
-    let _lock = lock(root, &mut outcome);
+    let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let place = platform_host(root);
     let detected = platform::detect(&place);
     let provision = provision(root, &place, detected.as_ref(), &mut outcome);
@@ -88,7 +93,8 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let (plan, closing) = split(reading.plan, when);
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
-    let (way_in, plan) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
     carry_out(plan, &host, &mut outcome);
@@ -120,6 +126,17 @@ fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
     fates
 }
 
+/// For whom the platform has keys at this boot.
+fn users_of_platform(steps: &[Planned]) -> Vec<&str> {
+    let mut users = Vec::new();
+    for planned in steps {
+        if let Step::SetPlatformKeys { user, .. } = &planned.step {
+            users.push(user.as_str());
+        }
+    }
+    users
+}
+
 /// Tells the platform that the machine is up.
 fn check_in(detected: &Detected, outcome: &mut Outcome) {
     let boot = if outcome.is_first { Boot::First } else { Boot::Later };
@@ -136,7 +153,7 @@ fn check_in(detected: &Detected, outcome: &mut Outcome) {
 pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome { platform: "a file".to_owned(), is_first: true, ..Outcome::default() };
-    let _lock = lock(root, &mut outcome);
+    let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let kept = record::kept(root).unwrap_or_default();
     outcome.instance_id = facts::instance(&kept).id;
     let bytes = match read(file) {
@@ -215,13 +232,32 @@ fn open_logins(root: &Root, outcome: &mut Outcome) {
 }
 
 /// Two runs must not meet; the second one waits for the first.
-fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
+fn lock(root: &Root, patience: Duration, outcome: &mut Outcome) -> Option<File> {
     let path = root.path(LOCK);
-    let locked = files::make_parents(&path, Rights::PUBLIC).map_err(|error| error.chain()).and_then(|()| {
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        open.and_then(|file| file.lock().map(|()| file)).map_err(|error| error.to_string())
-    });
+    let locked = files::make_parents(&path, Rights::PUBLIC)
+        .map_err(|error| error.chain())
+        .and_then(|()| locked(&path, patience).map_err(|error| error.to_string()));
     locked.map_err(|error| outcome.failures.push(format!("cannot lock {LOCK}: {error}"))).ok()
+}
+
+/// Only root can open the file: whoever can open it can lock it, and keep us out.
+fn locked(path: &Path, patience: Duration) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(LOCK_MODE))?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = format!("another run has held it for {} s", patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+        }
+    }
 }
 
 /// What the platform says, or said last time if it is silent now.
@@ -330,4 +366,25 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// Decides the jitter of pauses only.
 fn seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_held_does_not_stop_the_run_and_is_roots_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let mut outcome = Outcome::default();
+        let held = lock(&root, Duration::ZERO, &mut outcome).unwrap();
+        assert_eq!(held.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+        assert!(lock(&root, Duration::from_millis(50), &mut outcome).is_none());
+
+        assert_eq!(
+            outcome.failures,
+            ["cannot lock /run/catamaran/first-boot.lock: another run has held it for 0 s"]
+        );
+    }
 }

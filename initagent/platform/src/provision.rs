@@ -93,7 +93,7 @@ impl Provision {
     }
 
     /// Notes what may be wrong many times in one document.
-    fn report_once(&mut self, item: &str, cause: &str) {
+    pub(crate) fn report_once(&mut self, item: &str, cause: &str) {
         if !self.problems.iter().any(|known| known.item == item && known.cause == cause) {
             self.report(item, &cause);
         }

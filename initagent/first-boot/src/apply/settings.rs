@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use user_data::address;
 use user_data::plan::step::HostsStyle;
 use user_data::secret::Secret;
 
@@ -80,7 +81,10 @@ pub(crate) fn merge_environment(
         .ok()
         .or_else(|| fs::read_to_string(host.root.path(template?)).ok())
         .unwrap_or_default();
-    files::write(&place, merged(&known, variables).as_bytes(), Rights::PUBLIC)
+    let text = merged(&known, variables);
+    // Such as the server of updates, whose readers are root's.
+    let rights = if address::has_password(&text) { Rights::PRIVATE } else { Rights::PUBLIC };
+    files::write(&place, text.as_bytes(), rights)
 }
 
 fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {

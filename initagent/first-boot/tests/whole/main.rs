@@ -4,6 +4,7 @@
 
 mod apply;
 mod disks;
+mod homes;
 mod judge;
 mod machine;
 mod run;
