@@ -18,6 +18,7 @@ use user_data::plan::{Plan, Planned, Stage, When};
 use user_data::reading::{self, Handed};
 
 use crate::apply::{self, Done, Host};
+use crate::chooser::Chooser;
 use crate::files::{self, Rights};
 use crate::machine::Machine;
 use crate::outcome::{self, Item, Outcome, Verdict};
@@ -63,16 +64,17 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let mut outcome = Outcome::default();
     let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let place = platform_host(root);
-    let detected = platform::detect(&place);
-    let provision = provision(root, &place, detected.as_ref(), &mut outcome);
-    let Some(mut provision) = provision else {
+    let chooser = Chooser::of(root, &place, options, &mut outcome);
+    let detected = chooser.ask(&place, &mut outcome);
+    let current = provision(root, &place, detected.as_ref(), &chooser, &mut outcome);
+    let Some(Current { mut provision, is_fresh }) = current else {
         outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
         keep_access(machine, &mut outcome);
         open_logins(root, &mut outcome);
         return reported(root, outcome);
     };
-    let instance = facts::instance(&provision);
     let known = record::instance(root);
+    let instance = facts::instance(&provision);
     let is_same = known.as_deref() == Some(instance.id.as_str());
     outcome.is_first = options.force || !is_same;
     outcome.instance_id.clone_from(&instance.id);
@@ -99,12 +101,17 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     open_logins(root, &mut outcome);
     carry_out(plan, &host, &mut outcome);
     // What could not be had is asked for again at the next boot.
-    if outcome.is_first && !provision.lacks("user-data") {
+    let is_whole = !provision.lacks("user-data");
+    if let Some(detected) = detected.as_ref().filter(|_| is_whole && is_fresh) {
+        chooser.remember(detected, &mut outcome);
+    }
+    if outcome.is_first && is_whole {
         settle(root, &instance.id, &mut outcome);
     }
     if let Some(detected) = detected.filter(|_| root.is_running()) {
         check_in(&detected, &mut outcome);
     }
+    chooser.report_late(root, &mut outcome);
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
 }
@@ -260,30 +267,60 @@ fn locked(path: &Path, patience: Duration) -> io::Result<File> {
     }
 }
 
-/// What the platform says, or said last time if it is silent now.
+/// What a machine goes by at this boot.
+struct Current {
+    provision: Provision,
+    /// Whether the platform said so now; else it is what was said before.
+    is_fresh: bool,
+}
+
+impl Current {
+    fn before(provision: Provision) -> Self {
+        Self { provision, is_fresh: false }
+    }
+}
+
+/// What the platform says, or said last time if it is silent now or turned away.
 fn provision(
     root: &Root,
     place: &platform::Host,
     detected: Option<&Detected>,
+    chooser: &Chooser<'_>,
     outcome: &mut Outcome,
-) -> Option<Provision> {
+) -> Option<Current> {
     let Some(detected) = detected else {
-        "metal".clone_into(&mut outcome.platform);
-        return Some(record::kept(root).unwrap_or_default());
+        // Whatever configured it is gone, or there never was anything.
+        let before = record::source(root).map(|remembered| remembered.source.platform);
+        outcome.platform = before.unwrap_or_else(|| "metal".to_owned());
+        return Some(Current::before(record::kept(root).unwrap_or_default()));
     };
     outcome.platform = detected.platform.to_string();
     match detected.fetch(place, &platform::Web::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
+            if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
+                return Some(Current::before(kept));
+            }
+            let provision = without_strange_volume(root, provision);
             remember(root, &provision, outcome);
-            Some(provision)
+            Some(Current { provision, is_fresh: true })
         }
-        Err(error) => silent(root, detected, &error, outcome),
+        Err(error) => silent(root, detected, &error, outcome).map(Current::before),
+    }
+}
+
+/// On a machine that is configured, user-data that came beside the platform's own answer, on a volume that
+/// anybody may have attached since, is what it was.
+fn without_strange_volume(root: &Root, provision: Provision) -> Provision {
+    let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
+    match record::kept(root).filter(|_| is_same && provision.is_by_volume) {
+        Some(kept) => Provision { user_data: kept.user_data, ..provision },
+        None => provision,
     }
 }
 
 /// The machine as the platforms look at it.
-fn platform_host(root: &Root) -> platform::Host {
+pub(crate) fn platform_host(root: &Root) -> platform::Host {
     if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
 }
 

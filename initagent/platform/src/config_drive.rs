@@ -3,10 +3,10 @@
 //! Knows where the documents lie on it; `KubeVirt`, Nutanix and IBM have the same drive. Refuses to
 //! know what the documents mean: that is [`crate::openstack`]. Invariant: needs no network.
 
-use std::{fs::File, io};
+use std::{fs::File, io, path::Path};
 
 use crate::{
-    FetchError, Host, Platform, Provision, Web,
+    FetchError, Host, Platform, Provision,
     disk::{self, Volume},
     openstack::{Documents, add_facts, gather},
     registry::Evidence,
@@ -16,21 +16,33 @@ use crate::{
 const LABEL: &str = "config-2";
 const FOLDER: &str = "openstack/latest";
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    let (device, mut volume) = disk::labelled(host, &[LABEL])?;
-    let present = matches!(meta_data(&mut volume), Ok(Some(_)) | Err(_));
-    present.then(|| Evidence::local(format!("{} labelled {}", device.path.display(), volume.label())))
+pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
+    disk::labelled(host, &[LABEL])
+        .into_iter()
+        .filter_map(|(device, volume)| evidence(&device.path, volume))
+        .collect()
 }
 
-pub(crate) fn fetch(host: &Host, _: &Web) -> Result<Provision, FetchError> {
+fn evidence(device: &Path, mut volume: Volume<File>) -> Option<Evidence> {
+    if matches!(meta_data(&mut volume), Ok(None)) {
+        return None;
+    }
+    let text = format!("{} labelled {}", device.display(), volume.label());
+    Some(Evidence::local(text).on_volume(device, &facts(volume), None))
+}
+
+pub(crate) fn fetch(device: &Path) -> Result<Provision, FetchError> {
     let gone = || FetchError::Gone { place: format!("the disk labelled {LABEL}") };
-    let (_, mut volume) = disk::labelled(host, &[LABEL]).ok_or_else(gone)?;
+    Ok(facts(disk::on_device(device).ok_or_else(gone)?))
+}
+
+fn facts(mut volume: Volume<File>) -> Provision {
     let mut provision = Provision::new(Platform::ConfigDrive);
     let documents = gather(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
     let meta_data = provision.take("meta-data", meta_data(&mut volume));
     let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
     add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents });
-    Ok(provision)
+    provision
 }
 
 fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
@@ -41,7 +53,7 @@ fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use crate::{
-        Timing, detect,
+        Timing, Web, detect,
         disk::tests::fat_image,
         host::{Twin, twin},
     };

@@ -8,4 +8,6 @@ mod homes;
 mod judge;
 mod machine;
 mod run;
+mod secrets;
+mod sources;
 mod way_in;

@@ -44,6 +44,8 @@ pub struct PartScript {
 const BOOTCMD_SECONDS: u32 = 60;
 /// RSA is left out: it takes seconds to make, and every client of today knows the others.
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
+/// The file that says whether the machine may be configured again.
+pub const SWITCH: &str = "/etc/catamaran/provision";
 /// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
 const SECRETS: &str = "/run/cloudinit";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
@@ -239,6 +241,9 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
         plan.once(Stage::Files, Origin::written(at, key), Step::WriteFile(file(path, text, 0o644)));
     };
     let system = &config.system;
+    if let Some(word) = &system.provision {
+        write(word.at, "provision", SWITCH, format!("{}\n", word.value));
+    }
     if let Some(locale) = &system.locale {
         write(locale.at, "locale", "/etc/locale.conf", format!("LANG={}\n", locale.value));
     }
