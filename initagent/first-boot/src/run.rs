@@ -309,8 +309,8 @@ fn provision(
     }
 }
 
-/// On a machine that is configured, user-data that came beside the platform's own answer, on a volume that
-/// anybody may have attached since, is what it was.
+/// On a machine that is configured, user-data that comes beside the platform's own answer, on a volume that
+/// may be gone or anybody's by now, is what it was.
 fn without_strange_volume(root: &Root, provision: Provision) -> Provision {
     let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
     match record::kept(root).filter(|_| is_same && provision.is_by_volume) {
@@ -408,6 +408,27 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_data_beside_the_platforms_answer_is_that_of_the_first_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let said = |user_data: &[u8], instance: &str| Provision {
+            user_data: platform::Payload::from_bytes(user_data.to_vec()),
+            instance_id: Some(instance.to_owned()),
+            is_by_volume: true,
+            ..Provision::default()
+        };
+        let now = |user_data, instance| without_strange_volume(&root, said(user_data, instance)).user_data;
+        let first = said(b"first", "i-1");
+        assert_eq!(now(b"first", "i-1"), first.user_data);
+        record::keep(&root, &first).unwrap();
+        record::settle(&root, "i-1").unwrap();
+
+        assert_eq!(now(b"evil", "i-1"), first.user_data);
+        assert_eq!(now(b"", "i-1"), first.user_data);
+        assert_eq!(now(b"second", "i-2"), said(b"second", "i-2").user_data);
+    }
 
     #[test]
     fn a_lock_that_is_held_does_not_stop_the_run_and_is_roots_alone() {

@@ -299,6 +299,30 @@ mod tests {
     }
 
     #[test]
+    fn the_firmwares_name_of_a_machine_counts_if_somebody_gave_it_one() {
+        let name = |uuid: &str| twin(&[("sys/class/dmi/id/product_uuid", uuid)]).host.machine_name();
+
+        assert_eq!(name("4C4C4544-0001\n").as_deref(), Some("4c4c4544-0001"));
+        for blank in ["", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"] {
+            assert_eq!(name(blank), None, "{blank}");
+        }
+    }
+
+    #[test]
+    fn partitions_of_other_disks_are_not_our_own() {
+        let own = |disk: &str, partition: &str| {
+            let record = format!("{{\"disk\": \"/dev/{disk}\"}}");
+            let twin = twin(&[("run/catamaran/boot.json", &record)]);
+            let path = Path::new("/dev").join(partition);
+            twin.host.is_of_own_disk(&BlockDevice { path, partition_label: None, is_partition: true })
+        };
+
+        assert!(own("vda", "vda1") && own("nvme0n1", "nvme0n1p2") && own("sda", "sda15"));
+        assert!(!own("vda", "vdb1") && !own("sda", "sdaa1") && !own("nvme0n1", "nvme0n11p1"));
+        assert!(!own("vda", "vda") && !own("nvme0n1", "nvme1n1p1"));
+    }
+
+    #[test]
     fn a_file_larger_than_its_limit_is_refused() {
         assert_eq!(read_all(&b"12345"[..], 5).unwrap(), b"12345");
         assert_eq!(read_all(&b"123456"[..], 5).unwrap_err().kind(), io::ErrorKind::FileTooLarge);

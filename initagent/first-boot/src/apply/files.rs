@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, Step};
 use user_data::protected::{self, Objection};
 
-use super::{Host, access, content, guard};
+use super::{Host, access, content, guard, units};
 use crate::accounts;
 use crate::files::{self, Change, Rights};
 use crate::folder::Held;
@@ -34,6 +34,7 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
         Existing::Refuse | Existing::Replace => bytes,
     };
     allow(protected::file(&real, &bytes), &file.path, &real)?;
+    let rights = units::file_rights(&real, &bytes, rights, host);
     if protected::concerns_access(&real) {
         guard::remember(&file.path, host);
         return files::write_durably(&path, &bytes, rights);

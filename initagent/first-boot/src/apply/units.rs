@@ -18,6 +18,7 @@ use crate::systemd::Request;
 
 const NETWORKD: &str = "systemd-networkd.service";
 const NETWORKD_GROUP: &str = "systemd-network";
+const NETWORK_FOLDERS: [&str; 2] = ["/etc/systemd/network/", "/run/systemd/network/"];
 /// Settings of networkd's files whose values are keys: of tunnels, of MAC security, of 802.1X and of PPP.
 const NETWORK_SECRETS: [&str; 4] = ["privatekey=", "presharedkey=", "password=", "\nkey="];
 
@@ -111,6 +112,17 @@ fn unit_rights(name: &str, content: &str, host: &Host<'_>) -> Rights {
         None if has_secret => Rights::PRIVATE,
         None => Rights::PUBLIC,
     }
+}
+
+/// The rights of a file that is such a unit, whatever it was asked for as: it is readable by all unless
+/// somebody says otherwise, which few do who mean a key to be one.
+pub(crate) fn file_rights(path: &str, content: &[u8], asked: Rights, host: &Host<'_>) -> Rights {
+    let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
+    let is_unit = NETWORK_FOLDERS.iter().any(|folder| path.starts_with(folder)) && is_of_network(&name);
+    let wanted = unit_rights(&name, &String::from_utf8_lossy(content), host);
+    // An owner or group that was asked for knows why.
+    let is_plain = (asked.uid, asked.gid) == (0, 0) && asked.mode & 0o004 != 0;
+    if is_unit && is_plain && wanted.mode & 0o004 == 0 { wanted } else { asked }
 }
 
 /// Masks, or lifts a mask.

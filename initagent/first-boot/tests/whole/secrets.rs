@@ -26,6 +26,10 @@ ssh_keys:
 write_files:
 - {path: /etc/secret, permissions: '0600', content: SEKRIT-file}
 - {path: /etc/fetched, permissions: '0600', source: {uri: 'https://me:SEKRIT-url@example.org/x?token=SEKRIT-query', headers: {Authorization: SEKRIT-header}}}
+- path: /etc/systemd/network/20-wg.netdev
+  content: |
+    [WireGuard]
+    PrivateKey=SEKRIT-written
 bootcmd: [echo SEKRIT-bootcmd]
 runcmd: [echo SEKRIT-runcmd]
 phone_home: {url: 'https://me:SEKRIT-phone@example.org/?x=SEKRIT-phone', tries: 1}
