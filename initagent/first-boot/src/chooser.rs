@@ -7,9 +7,13 @@ use platform::{Detected, Provision};
 
 use crate::outcome::Outcome;
 use crate::root::Root;
-use crate::run::{Options, platform_host};
 use crate::source::{self, Choice, Circumstances, Remembered, Source, Switch};
 use crate::{facts, record, switch};
+
+/// The machine as the platforms look at it.
+pub(crate) fn platform_host(root: &Root) -> platform::Host {
+    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
+}
 
 /// What is known before anybody is asked.
 #[derive(Debug)]
@@ -22,16 +26,16 @@ pub(crate) struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
+    /// `by_hand` is what root asks for now, whatever the switch says for each boot.
     pub(crate) fn of(
         root: &'a Root,
         place: &platform::Host,
-        options: Options,
+        by_hand: Option<Switch>,
         outcome: &mut Outcome,
     ) -> Self {
         let (switch, problem) = switch::read(root);
         outcome.refused.extend(problem);
-        // Root asked for it by hand, now.
-        let switch = if options.force { Switch::Always } else { switch };
+        let switch = by_hand.unwrap_or(switch);
         let (remembered, is_settled) = (record::source(root), record::instance(root).is_some());
         Self { root, remembered, is_settled, machine: place.machine_name(), switch }
     }
@@ -62,10 +66,11 @@ impl<'a> Chooser<'a> {
     }
 
     /// Tells of those that came later than the choice.
-    pub(crate) fn report_late(&self, root: &Root, outcome: &mut Outcome) {
-        // It looks anew, and what was found before was kept.
+    pub(crate) fn report_late(&self, outcome: &mut Outcome) {
+        // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
+        // to a machine that is new.
         if self.remembered.is_some() {
-            let offers = self.offers(&platform_host(root));
+            let offers = self.offers(&platform_host(self.root));
             self.report(&offers, &self.choose(&offers), outcome);
         }
     }

@@ -18,11 +18,12 @@ use user_data::plan::{Plan, Planned, Stage, When};
 use user_data::reading::{self, Handed};
 
 use crate::apply::{self, Done, Host};
-use crate::chooser::Chooser;
+use crate::chooser::{Chooser, platform_host};
 use crate::files::{self, Rights};
 use crate::machine::Machine;
 use crate::outcome::{self, Item, Outcome, Verdict};
 use crate::root::Root;
+use crate::source::Switch;
 use crate::{facts, record};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
@@ -64,7 +65,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let mut outcome = Outcome::default();
     let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let place = platform_host(root);
-    let chooser = Chooser::of(root, &place, options, &mut outcome);
+    let chooser = Chooser::of(root, &place, options.force.then_some(Switch::Always), &mut outcome);
     let detected = chooser.ask(&place, &mut outcome);
     let current = provision(root, &place, detected.as_ref(), &chooser, &mut outcome);
     let Some(Current { mut provision, is_fresh }) = current else {
@@ -111,7 +112,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     if let Some(detected) = detected.filter(|_| root.is_running()) {
         check_in(&detected, &mut outcome);
     }
-    chooser.report_late(root, &mut outcome);
+    chooser.report_late(&mut outcome);
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
 }
@@ -317,11 +318,6 @@ fn without_strange_volume(root: &Root, provision: Provision) -> Provision {
         Some(kept) => Provision { user_data: kept.user_data, ..provision },
         None => provision,
     }
-}
-
-/// The machine as the platforms look at it.
-pub(crate) fn platform_host(root: &Root) -> platform::Host {
-    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
