@@ -39,6 +39,12 @@ pub enum Excerpts {
     Shown,
 }
 
+/// Whether the value of a key of this name may be a secret; the name has underscores.
+#[must_use]
+pub fn may_hold_secret(name: &str) -> bool {
+    SECRET_KEYS.contains(&name)
+}
+
 /// All findings as text, each ended by an empty line, and a count at the end.
 #[must_use]
 pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> String {
@@ -56,6 +62,7 @@ pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Str
 /// One finding as text.
 #[must_use]
 pub fn render_one(diagnostic: &Diagnostic, sources: &Sources, excerpts: Excerpts) -> String {
+    let diagnostic = &seen(diagnostic, excerpts);
     let mut out = format!("{diagnostic}\n");
     let gutter = " ".repeat(digits(sources.place(diagnostic.at).line));
     let _ = writeln!(out, "{gutter}--> {}", sources.place(diagnostic.at));
@@ -70,10 +77,19 @@ pub fn render_one(diagnostic: &Diagnostic, sources: &Sources, excerpts: Excerpts
     out
 }
 
+/// The finding as its reader may see it.
+fn seen(diagnostic: &Diagnostic, excerpts: Excerpts) -> Diagnostic {
+    match excerpts {
+        Excerpts::Hidden => diagnostic.published(),
+        Excerpts::Shown => diagnostic.clone(),
+    }
+}
+
 /// All findings as one JSON value.
 #[must_use]
-pub fn to_json(found: &Diagnostics, sources: &Sources) -> Value {
-    let list: Vec<Value> = found.list().iter().map(|one| one_to_json(one, sources)).collect();
+pub fn to_json(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Value {
+    let list: Vec<Value> =
+        found.list().iter().map(|one| one_to_json(&seen(one, excerpts), sources)).collect();
     json!({ "diagnostics": list, "left_out": found.left_out() })
 }
 

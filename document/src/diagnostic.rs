@@ -101,6 +101,18 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub help: Option<String>,
+    /// What others than the author may read of it, if the message repeats what could be a secret.
+    pub public: Option<Box<Public>>,
+}
+
+/// A finding without the words of the document: a secret that is indented wrongly becomes a key, and one
+/// that begins with a star becomes a reference.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Public {
+    /// What is wrong.
+    pub message: String,
+    /// The path of keys to it, as far as their names are known ones.
+    pub key: String,
 }
 
 impl Diagnostic {
@@ -133,8 +145,29 @@ impl Diagnostic {
         self
     }
 
+    /// Says what others than the author may read.
+    #[must_use]
+    pub fn in_public(mut self, message: impl Display, key: impl Into<String>) -> Self {
+        let public = Public { message: cut(&message.to_string()), key: key.into() };
+        // Boxed, since findings are handed about and few have one.
+        self.public = Some(Box::new(public));
+        self
+    }
+
+    /// The finding as others than the author may read it.
+    #[must_use]
+    pub fn published(&self) -> Self {
+        match self.public.as_deref() {
+            None => self.clone(),
+            Some(Public { message, key }) => {
+                Self { message: message.clone(), key: key.clone(), public: None, ..self.clone() }
+            }
+        }
+    }
+
     fn of(severity: Severity, code: Code, at: Mark, message: impl Display) -> Self {
-        Self { severity, code, at, key: String::new(), message: cut(&message.to_string()), help: None }
+        let message = cut(&message.to_string());
+        Self { severity, code, at, key: String::new(), message, help: None, public: None }
     }
 }
 
@@ -224,6 +257,18 @@ mod tests {
 
         assert_eq!((found.list().len(), found.left_out()), (KEPT, 1000 - KEPT));
         assert_eq!(found.worst(), Some(Severity::Warning));
+    }
+
+    #[test]
+    fn what_could_be_a_secret_is_not_published() {
+        let diagnostic = Diagnostic::warning(Code::UnknownKey, Mark::default(), "`hunter2` is unknown")
+            .key("users[0].hunter2")
+            .in_public("a key is unknown", "users[0]");
+
+        let published = diagnostic.published();
+
+        assert!(!format!("{published:?}").contains("hunter2"), "{published:?}");
+        assert_eq!((published.severity, published.at), (diagnostic.severity, diagnostic.at));
     }
 
     #[test]

@@ -255,7 +255,8 @@ impl<'a> Builder<'a> {
                         at,
                         format!("no anchor `&{name}` stands before this alias"),
                     )
-                    .help("quote the value if it only begins with a star"),
+                    .help("quote the value if it only begins with a star")
+                    .in_public("no anchor of this name stands before this alias", ""),
                 );
                 self.finish(Node { at, value: Value::Unreadable }, 0, 0)?;
             }
@@ -465,7 +466,8 @@ fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> 
                 at,
                 format!("`{}` is given twice here; this second one is not used", scalar.text),
             )
-            .help("put both together under one key"),
+            .help("put both together under one key")
+            .in_public("a key is given twice here; this second one is not used", ""),
         );
         return (Key::Dropped, at);
     }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use first_boot::{Judgement, Machine, Outcome, Root, Status};
+use first_boot::{Judgement, Machine, Outcome, Root, Status, Switch, SwitchError};
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{Format, UsageError, Verb};
@@ -29,6 +29,8 @@ pub(crate) enum RunError {
     #[error(transparent)]
     NetworkCards(#[from] NetworkCardsError),
     #[error(transparent)]
+    Provision(#[from] SwitchError),
+    #[error(transparent)]
     Slots(#[from] SlotsError),
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -46,12 +48,21 @@ pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
         Verb::NetworkCards => Report::done(network_cards::run()?),
         Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
+        Verb::Provision { to } => Report::done(provision(to, &Root::real())?),
         Verb::Slots(request) => Report::done(slots::run(&request)?),
         Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
         Verb::Status { format, wait: true } => status(end_of_first_boot(&Root::real()), format),
         Verb::Validate { files, style } => judgement(first_boot::validate(&files, style)),
         Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
+}
+
+/// Sets the switch, if it is to be set, and says how it stands.
+fn provision(to: Option<Switch>, root: &Root) -> Result<String, RunError> {
+    if let Some(switch) = to {
+        first_boot::set_switch(root, switch)?;
+    }
+    Ok(first_boot::describe_switch(root))
 }
 
 fn outcome(outcome: &Outcome, format: Format) -> Report {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use first_boot::{Listing, Options, Style};
+use first_boot::{Listing, Options, Style, Switch};
 use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
@@ -52,6 +52,11 @@ pub(crate) enum Verb {
         file: PathBuf,
         /// How much of it to print.
         listing: Listing,
+    },
+    /// Show or set whether the machine may be configured again.
+    Provision {
+        /// What it is set to.
+        to: Option<Switch>,
     },
     /// Show or change the slot table.
     Slots(slots::Request),
@@ -122,6 +127,7 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
             Some("network-cards") => bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS),
             Some("plan") => plan(parser),
+            Some("provision") => provision(parser),
             Some("slots") => slots(parser),
             Some("status") => status(parser),
             Some("validate") => validate(parser),
@@ -195,6 +201,26 @@ fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     match <[PathBuf; 1]>::try_from(files) {
         Ok([file]) => Ok(Verb::Plan { file, listing }),
         Err(_) => Err(UsageError::Incomplete { verb: "plan", what: "one FILE, or - for standard input" }),
+    }
+}
+
+fn provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let mut words = Vec::new();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Verb::Help(help::PROVISION)),
+            Value(word) => words.push(shown(&word)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let unknown = |given: &String| UsageError::Word { verb: "provision", given: given.clone() };
+    let to = match words.first().map(String::as_str) {
+        None | Some("show") => None,
+        Some(word) => Some(Switch::from_word(word).ok_or_else(|| unknown(&words[0]))?),
+    };
+    match words.get(1) {
+        Some(extra) => Err(unknown(extra)),
+        None => Ok(Verb::Provision { to }),
     }
 }
 
@@ -347,6 +373,9 @@ mod tests {
         assert_eq!(typed("plan --full a.yaml").unwrap(), Verb::Plan { file: file(), listing: Listing::Full });
         assert_eq!(typed("status").unwrap(), Verb::Status { format: Format::Text, wait: false });
         assert_eq!(typed("status --wait").unwrap(), Verb::Status { format: Format::Text, wait: true });
+        assert_eq!(typed("provision").unwrap(), Verb::Provision { to: None });
+        assert_eq!(typed("provision show").unwrap(), Verb::Provision { to: None });
+        assert_eq!(typed("provision locked").unwrap(), Verb::Provision { to: Some(Switch::Locked) });
         assert_eq!(typed("--from-file=x.yaml").unwrap(), typed("apply --from-file x.yaml").unwrap());
         assert_eq!(
             typed("validate a.yaml -").unwrap(),
@@ -365,6 +394,7 @@ mod tests {
             "host-keys",
             "network-cards",
             "plan",
+            "provision",
             "slots",
             "status",
             "validate",
@@ -405,6 +435,11 @@ mod tests {
             "'initagent validate' needs at least one FILE, or - for standard input; \
              'initagent validate --help' says more"
         );
+        assert_eq!(
+            said("provision never"),
+            "'initagent provision' has no \"never\"; 'initagent provision --help' says what it has"
+        );
+        assert!(said("provision once twice").contains("\"twice\""));
         assert_eq!(said("slots --jsn"), "invalid option '--jsn'");
     }
 }

@@ -25,13 +25,20 @@ pub(crate) struct Login {
 
 /// The user of this name.
 pub(crate) fn user(root: &Root, name: &str) -> Option<Login> {
-    let text = fs::read_to_string(root.path("/etc/passwd")).ok()?;
-    text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
-        [login, _, uid, gid, _, home, _] if login == name => {
-            Some(Login { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() })
+    all(root).into_iter().find(|(known, _)| known == name).map(|(_, login)| login)
+}
+
+/// Every user, by name.
+pub(crate) fn all(root: &Root) -> Vec<(String, Login)> {
+    let text = fs::read_to_string(root.path("/etc/passwd")).unwrap_or_default();
+    let login = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
+        [name, _, uid, gid, _, home, _] => {
+            let login = Login { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() };
+            Some((name.to_owned(), login))
         }
         _ => None,
-    })
+    };
+    text.lines().filter_map(login).collect()
 }
 
 /// The number of the group of this name.

@@ -29,6 +29,8 @@ use crate::step_error::StepError;
 use crate::systemd::Manager;
 use crate::web::Web;
 
+pub(crate) use access::retain_platform_keys;
+
 /// What steps act on.
 #[derive(Debug)]
 pub(crate) struct Host<'a> {
@@ -151,6 +153,7 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
             settings::set_hosts(fqdn.as_deref(), hostname.as_deref(), *style, host)
         }
         Step::SetHostname(name) => settings::set_hostname(name, host),
+        Step::SetPlatformKeys { user, keys } => access::set_platform_keys(user, keys, host),
         Step::SetTimezone(zone) => settings::set_timezone(zone, host),
         Step::ShowMessage(text) => closing::show_message(text, host),
         Step::TrustCertificates { trusted, remove_defaults } => {

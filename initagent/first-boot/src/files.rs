@@ -1,14 +1,14 @@
 //! Writes files whole or not at all.
 //!
 //! Knows temporary names, owners, modes and parents. Refuses to know what a file is for. Invariants: a
-//! reader sees the old file or the new one; a file that is already as it should be is not touched.
+//! reader sees the old file or the new one; a file that is already as it should be is not touched; every
+//! way goes by [`Folder`], so that no user leads us elsewhere.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::folder::{self, Folder, Held};
 use crate::step_error::StepError;
 
 /// The mode of parents that are made.
@@ -73,60 +73,77 @@ pub(crate) fn write_durably(path: &Path, content: &[u8], rights: Rights) -> Resu
 
 fn write_as(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> Result<Change, StepError> {
     let rights = rights.settled();
-    if is_already(path, content, rights) {
-        return Ok(Change::None);
-    }
-    make_parents(path, rights)?;
-    let replaced = replace(path, content, rights, on_disk);
-    replaced.map_err(|source| StepError::Write { path: path.to_owned(), source })?;
-    Ok(Change::Made)
+    let write = || -> io::Result<Change> {
+        let (parent, name) = folder::split(path)?;
+        let folder = Folder::make(&parent, Rights { mode: PARENT_MODE, ..rights })?;
+        if is_already(&folder, name, content, rights) {
+            return Ok(Change::None);
+        }
+        replace(&folder, name, content, rights, on_disk)?;
+        Ok(Change::Made)
+    };
+    write().map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
 
 /// Owner and mode of a regular file that is there, without set-user-ID and set-group-ID: what is written
 /// into it is another program, which was not given them.
 pub(crate) fn existing_rights(path: &Path) -> Option<Rights> {
-    let meta = fs::symlink_metadata(path).ok().filter(Metadata::is_file)?;
-    Some(Rights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o1777 })
+    let (parent, name) = folder::split(path).ok()?;
+    let stat = Folder::open(&parent).ok()?.stat(name).ok()??;
+    folder::is_regular(&stat).then(|| {
+        let rights = folder::rights_of(&stat);
+        Rights { mode: rights.mode & 0o1777, ..rights }
+    })
 }
 
-fn is_already(path: &Path, content: &[u8], rights: Rights) -> bool {
-    let Ok(meta) = fs::symlink_metadata(path) else { return false };
-    meta.is_file()
-        && meta.len() == content.len() as u64
-        && meta.mode() & 0o7777 == rights.mode
-        && (meta.uid(), meta.gid()) == (rights.uid, rights.gid)
-        && fs::read(path).is_ok_and(|known| known == content)
+fn is_already(folder: &Folder, name: &OsStr, content: &[u8], rights: Rights) -> bool {
+    let known = folder.read(name, rights.uid, content.len() as u64).ok().flatten();
+    known.is_some_and(|known| known.rights == rights && known.content == content)
 }
 
-fn replace(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
-    let temporary = temporary(path)?;
-    let written = fill(&temporary, content, rights, on_disk).and_then(|()| fs::rename(&temporary, path));
+fn replace(folder: &Folder, name: &OsStr, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
+    let temporary = temporary(name);
+    let fill = || {
+        let file = folder.fill(&temporary, content, rights)?;
+        if on_disk == OnDisk::AtOnce { file.sync_all() } else { Ok(()) }
+    };
+    let written = fill().and_then(|()| folder.rename(&temporary, name));
     if written.is_err() {
         // The first failure is the one to tell; what is left over is overwritten next time.
-        let _ = fs::remove_file(&temporary);
+        let _ = folder.remove(&temporary);
     }
     written?;
-    if on_disk == OnDisk::AtOnce { sync_parent(path) } else { Ok(()) }
+    if on_disk == OnDisk::AtOnce { folder.sync() } else { Ok(()) }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+/// What a path holds, as far as `reader` may know it; `None` if nothing is there.
+pub(crate) fn read(path: &Path, reader: u32, most: u64) -> Result<Option<Held>, StepError> {
+    let read = || -> io::Result<Option<Held>> {
+        let (parent, name) = folder::split(path)?;
+        match Folder::open(&parent) {
+            Ok(folder) => folder.read(name, reader, most),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    read().map_err(|source| StepError::Read { path: path.to_owned(), source })
 }
 
 /// A file that is written but does not have its name yet.
 #[derive(Debug)]
 #[must_use = "it is not there before it is settled"]
 pub(crate) struct Staged {
-    temporary: PathBuf,
+    folder: Folder,
     path: PathBuf,
 }
 
 /// Writes a file beside its place, in a directory that is there.
 pub(crate) fn stage(path: &Path, content: &[u8], rights: Rights) -> Result<Staged, StepError> {
     let stage = || -> io::Result<Staged> {
-        let temporary = temporary(path)?;
-        fill(&temporary, content, rights.settled(), OnDisk::Later)?;
-        Ok(Staged { temporary, path: path.to_owned() })
+        let (parent, name) = folder::split(path)?;
+        let folder = Folder::open(&parent)?;
+        folder.fill(&temporary(name), content, rights.settled())?;
+        Ok(Staged { folder, path: path.to_owned() })
     };
     stage().map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
@@ -134,25 +151,14 @@ pub(crate) fn stage(path: &Path, content: &[u8], rights: Rights) -> Result<Stage
 impl Staged {
     /// Gives the file its name, for good. What it holds is as durable as it was before.
     pub(crate) fn settle(self) -> Result<(), StepError> {
-        let named = fs::rename(&self.temporary, &self.path).and_then(|()| sync_parent(&self.path));
+        let name = self.path.file_name().unwrap_or_default();
+        let named = self.folder.rename(&temporary(name), name).and_then(|()| self.folder.sync());
         named.map_err(|source| StepError::Write { path: self.path, source })
     }
 }
 
-fn fill(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
-    // One left by a power cut.
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    fchown(&file, Some(rights.uid), Some(rights.gid))?;
-    // After the owner: a change of owner takes setuid and setgid away.
-    file.set_permissions(Permissions::from_mode(rights.mode))?;
-    if on_disk == OnDisk::AtOnce { file.sync_all() } else { Ok(()) }
-}
-
 /// The name a file has until it is complete, in the same directory.
-fn temporary(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+fn temporary(name: &OsStr) -> OsString {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".catamaran-new");
@@ -160,58 +166,79 @@ fn temporary(path: &Path) -> io::Result<PathBuf> {
     if hidden.len() > 255 {
         hidden = OsString::from(".catamaran-new");
     }
-    Ok(path.with_file_name(hidden))
+    hidden
 }
 
 /// Makes the directories above a path; those that are made are owned as the file is.
 pub(crate) fn make_parents(path: &Path, rights: Rights) -> Result<(), StepError> {
-    let rights = rights.settled();
-    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
-    for parent in missing.into_iter().rev() {
-        make_directory(parent, Rights { mode: PARENT_MODE, ..rights })?;
-    }
-    Ok(())
+    let rights = Rights { mode: PARENT_MODE, ..rights.settled() };
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let made = Folder::make(parent, rights);
+    made.map(drop).map_err(|source| StepError::MakeDirectory { path: parent.to_owned(), source })
 }
 
 /// Makes one directory, or gives one that is there these rights.
 pub(crate) fn make_directory(path: &Path, rights: Rights) -> Result<Change, StepError> {
     let rights = rights.settled();
     let act = || -> io::Result<Change> {
-        let made = match fs::create_dir(path) {
-            Ok(()) => Change::Made,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Change::None,
-            Err(error) => return Err(error),
-        };
-        let meta = fs::metadata(path)?;
-        let fits =
-            meta.mode() & 0o7777 == rights.mode && (meta.uid(), meta.gid()) == (rights.uid, rights.gid);
-        if !fits {
-            lchown(path, Some(rights.uid), Some(rights.gid))?;
-            fs::set_permissions(path, Permissions::from_mode(rights.mode))?;
-        }
-        Ok(if fits { made } else { Change::Made })
+        let (parent, name) = folder::split(path)?;
+        let folder = Folder::open(&parent)?;
+        let is_link = folder.stat(name)?.is_some_and(|stat| folder::is_link(&stat));
+        // One of root's leads to the directory that is meant, as /var/run does.
+        if is_link { Folder::open(path)?.set_rights(rights) } else { folder.make_directory(name, rights) }
     };
     act().map_err(|source| StepError::MakeDirectory { path: path.to_owned(), source })
 }
 
 /// Makes a symbolic link, in place of whatever file or link is there.
 pub(crate) fn link(path: &Path, target: &str) -> Result<Change, StepError> {
-    if fs::read_link(path).is_ok_and(|known| known == Path::new(target)) {
-        return Ok(Change::None);
-    }
-    make_parents(path, Rights::PUBLIC)?;
-    let act = || -> io::Result<()> {
-        let temporary = temporary(path)?;
-        let _ = fs::remove_file(&temporary);
-        symlink(target, &temporary)?;
-        fs::rename(&temporary, path)
+    link_as(path, target, Rights::PUBLIC)
+}
+
+/// As [`link`], for an owner.
+pub(crate) fn link_as(path: &Path, target: &str, rights: Rights) -> Result<Change, StepError> {
+    let rights = rights.settled();
+    let act = || -> io::Result<Change> {
+        let (parent, name) = folder::split(path)?;
+        let folder = Folder::make(&parent, Rights { mode: PARENT_MODE, ..rights })?;
+        if folder.read_link(name).is_some_and(|known| known == target) {
+            return Ok(Change::None);
+        }
+        let temporary = temporary(name);
+        folder.symlink(&temporary, OsStr::new(target), rights)?;
+        folder.rename(&temporary, name)?;
+        Ok(Change::Made)
     };
-    act().map_err(|source| StepError::Link { path: path.to_owned(), source })?;
-    Ok(Change::Made)
+    act().map_err(|source| StepError::Link { path: path.to_owned(), source })
+}
+
+/// Gives a file a second name.
+pub(crate) fn hard_link(path: &Path, target: &Path) -> Result<Change, StepError> {
+    let act = || -> io::Result<Change> {
+        let ((parent, name), (from, target)) = (folder::split(path)?, folder::split(target)?);
+        Folder::open(&parent)?.hard_link(name, &Folder::open(&from)?, target)?;
+        Ok(Change::Made)
+    };
+    act().map_err(|source| StepError::Link { path: path.to_owned(), source })
+}
+
+/// Removes whatever is at a path, with all that is in it.
+pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
+    let act = || -> io::Result<()> {
+        let (parent, name) = folder::split(path)?;
+        match Folder::open(&parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            folder => folder?.remove(name),
+        }
+    };
+    act().map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
     use super::*;
 
     fn rights(mode: u32) -> Rights {

@@ -4,7 +4,7 @@
 //! owner's.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, lchown, symlink};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::accounts::{Defaults, Login};
@@ -40,8 +40,9 @@ fn copy(from: &Path, to: &Path, login: &Login, deepest: u32) {
                 copy(&entry.path(), &place, login, deepest - 1);
             }
         } else if meta.is_symlink() {
-            let linked = fs::read_link(entry.path()).and_then(|target| symlink(target, &place));
-            let _ = linked.and_then(|()| lchown(&place, Some(login.uid), Some(login.gid)));
+            if let Ok(target) = fs::read_link(entry.path()) {
+                let _ = files::link_as(&place, &target.to_string_lossy(), rights);
+            }
         } else if let (true, Ok(content)) = (meta.is_file(), fs::read(entry.path())) {
             let _ = files::write(&place, &content, rights);
         }

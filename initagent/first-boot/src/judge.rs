@@ -64,7 +64,7 @@ pub fn validate(files: &[PathBuf], style: Style) -> Judgement {
                 let reading = reading_of(&handed, Addresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
                 out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
-                let found = caret::to_json(&reading.found, &reading.sources);
+                let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
                 list.push(json!({ "file": file.display().to_string(), "diagnostics": found["diagnostics"] }));
             }
             Err(error) => {

@@ -6,10 +6,12 @@
 
 mod accounts;
 mod apply;
+mod chooser;
 mod digits;
 mod edit_error;
 mod facts;
 mod files;
+mod folder;
 mod home;
 mod judge;
 mod machine;
@@ -18,7 +20,9 @@ mod programs;
 mod record;
 mod root;
 mod run;
+mod source;
 mod step_error;
+mod switch;
 mod systemd;
 mod web;
 
@@ -28,5 +32,7 @@ pub use outcome::{Outcome, Verdict};
 pub use programs::{Call, Programs, Real as RealPrograms, RunError};
 pub use root::Root;
 pub use run::{Options, Status, apply_file, await_logins, ended, run, status};
+pub use source::Switch;
+pub use switch::{SwitchError, describe as describe_switch, set as set_switch};
 pub use systemd::{Manager, ManagerError, Real as RealManager, Request};
 pub use web::{Real as RealWeb, Web, WebError};

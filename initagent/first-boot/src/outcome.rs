@@ -71,6 +71,9 @@ pub struct Outcome {
     pub(crate) failures: Vec<String>,
     /// What the platform has but could not hand over.
     pub(crate) problems: Vec<String>,
+    /// Who wanted to say what this machine is to be and was turned away. It does not count as a failure: else
+    /// whoever attaches a volume could make a good slot look bad.
+    pub(crate) refused: Vec<String>,
 }
 
 impl Outcome {
@@ -104,6 +107,9 @@ impl Outcome {
         }
         for problem in &self.problems {
             let _ = writeln!(out, "warning: the platform did not hand over {problem}");
+        }
+        for refused in &self.refused {
+            let _ = writeln!(out, "warning: {refused}");
         }
         for diagnostic in self.found.list() {
             out += &caret::render_one(diagnostic, &self.sources, Excerpts::Hidden);
@@ -142,7 +148,7 @@ impl Outcome {
     #[must_use]
     pub fn json(&self) -> Value {
         let items: Vec<Value> = self.items.iter().map(|item| self.item_json(item)).collect();
-        let found = caret::to_json(&self.found, &self.sources);
+        let found = caret::to_json(&self.found, &self.sources, Excerpts::Hidden);
         json!({
             "version": 1,
             "verdict": self.verdict().word(),
@@ -151,6 +157,7 @@ impl Outcome {
             "first_boot": self.is_first,
             "failures": self.failures,
             "problems": self.problems,
+            "refused_sources": self.refused,
             "diagnostics": found["diagnostics"],
             "diagnostics_left_out": found["left_out"],
             "items": items,
@@ -194,6 +201,9 @@ pub(crate) fn describe(result: &Value) -> String {
     );
     for failure in list("failures").iter().chain(&list("problems")) {
         let _ = writeln!(out, "failure:  {}", failure.as_str().unwrap_or_default());
+    }
+    for refused in list("refused_sources") {
+        let _ = writeln!(out, "refused:  {}", refused.as_str().unwrap_or_default());
     }
     for one in list("diagnostics") {
         let (line, column) = (&one["line"], &one["column"]);

@@ -12,12 +12,15 @@ use serde_json::{Value, json};
 
 use crate::files::{self, Rights};
 use crate::root::Root;
+use crate::source::Remembered;
 use crate::step_error::StepError;
 
 /// Where it lies.
 pub(crate) const FOLDER: &str = "/var/lib/catamaran/first-boot";
 /// The file by which an instance counts as configured.
 const INSTANCE: &str = "instance-id";
+/// The file of what configured it.
+const SOURCE: &str = "source.json";
 /// Read back at most so much.
 const MOST: u64 = 64 << 20;
 
@@ -37,6 +40,18 @@ pub(crate) fn settle(root: &Root, instance: &str) -> Result<(), StepError> {
     let staged = files::stage(&path, format!("{instance}\n").as_bytes(), Rights::PRIVATE)?;
     sync(root);
     staged.settle()
+}
+
+/// What configured this disk, once something has.
+pub(crate) fn source(root: &Root) -> Option<Remembered> {
+    // Without an instance it is the beginning of a run that was cut.
+    instance(root)?;
+    Remembered::from_json(&serde_json::from_slice(&read(root, SOURCE)?).ok()?)
+}
+
+/// Remembers what configures this disk; it holds once the instance is remembered, too.
+pub(crate) fn remember_source(root: &Root, source: &Remembered) -> Result<(), StepError> {
+    write(root, SOURCE, source.to_json().to_string().as_bytes())
 }
 
 /// Brings everything that was written onto the disk: of this machine's own file systems only, since the

@@ -4,8 +4,9 @@
 //! is remembered as configured only after its files are on the disk and its scripts were started.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,14 +18,20 @@ use user_data::plan::{Plan, Planned, Stage, When};
 use user_data::reading::{self, Handed};
 
 use crate::apply::{self, Done, Host};
+use crate::chooser::{Chooser, platform_host};
 use crate::files::{self, Rights};
 use crate::machine::Machine;
 use crate::outcome::{self, Item, Outcome, Verdict};
 use crate::root::Root;
+use crate::source::Switch;
 use crate::{facts, record};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
 const LOCK: &str = "/run/catamaran/first-boot.lock";
+const LOCK_MODE: u32 = 0o600;
+/// Longer than a whole run with a silent platform; after it the boot goes on, since nothing of it is worse
+/// than a machine that never comes up.
+const LOCK_PATIENCE: Duration = Duration::from_mins(6);
 /// Says that whoever may log in can: sshd waits for it on a machine that nobody had before.
 const LOGINS: &str = "/run/catamaran/logins";
 const METADATA: &str = "/run/metadata/catamaran";
@@ -56,18 +63,19 @@ pub struct Options {
 pub fn run(options: Options, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome::default();
-    let _lock = lock(root, &mut outcome);
+    let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let place = platform_host(root);
-    let detected = platform::detect(&place);
-    let provision = provision(root, &place, detected.as_ref(), &mut outcome);
-    let Some(mut provision) = provision else {
+    let chooser = Chooser::of(root, &place, options.force.then_some(Switch::Always), &mut outcome);
+    let detected = chooser.ask(&place, &mut outcome);
+    let current = provision(root, &place, detected.as_ref(), &chooser, &mut outcome);
+    let Some(Current { mut provision, is_fresh }) = current else {
         outcome.instance_id = record::instance(root).unwrap_or_else(|| "unknown".to_owned());
         keep_access(machine, &mut outcome);
         open_logins(root, &mut outcome);
         return reported(root, outcome);
     };
-    let instance = facts::instance(&provision);
     let known = record::instance(root);
+    let instance = facts::instance(&provision);
     let is_same = known.as_deref() == Some(instance.id.as_str());
     outcome.is_first = options.force || !is_same;
     outcome.instance_id.clone_from(&instance.id);
@@ -88,17 +96,23 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let (plan, closing) = split(reading.plan, when);
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
-    let (way_in, plan) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
     carry_out(plan, &host, &mut outcome);
     // What could not be had is asked for again at the next boot.
-    if outcome.is_first && !provision.lacks("user-data") {
+    let is_whole = !provision.lacks("user-data");
+    if let Some(detected) = detected.as_ref().filter(|_| is_whole && is_fresh) {
+        chooser.remember(detected, &mut outcome);
+    }
+    if outcome.is_first && is_whole {
         settle(root, &instance.id, &mut outcome);
     }
     if let Some(detected) = detected.filter(|_| root.is_running()) {
         check_in(&detected, &mut outcome);
     }
+    chooser.report_late(&mut outcome);
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
 }
@@ -120,6 +134,17 @@ fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
     fates
 }
 
+/// For whom the platform has keys at this boot.
+fn users_of_platform(steps: &[Planned]) -> Vec<&str> {
+    let mut users = Vec::new();
+    for planned in steps {
+        if let Step::SetPlatformKeys { user, .. } = &planned.step {
+            users.push(user.as_str());
+        }
+    }
+    users
+}
+
 /// Tells the platform that the machine is up.
 fn check_in(detected: &Detected, outcome: &mut Outcome) {
     let boot = if outcome.is_first { Boot::First } else { Boot::Later };
@@ -136,7 +161,7 @@ fn check_in(detected: &Detected, outcome: &mut Outcome) {
 pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     let root = &machine.root;
     let mut outcome = Outcome { platform: "a file".to_owned(), is_first: true, ..Outcome::default() };
-    let _lock = lock(root, &mut outcome);
+    let _lock = lock(root, LOCK_PATIENCE, &mut outcome);
     let kept = record::kept(root).unwrap_or_default();
     outcome.instance_id = facts::instance(&kept).id;
     let bytes = match read(file) {
@@ -215,40 +240,84 @@ fn open_logins(root: &Root, outcome: &mut Outcome) {
 }
 
 /// Two runs must not meet; the second one waits for the first.
-fn lock(root: &Root, outcome: &mut Outcome) -> Option<File> {
+fn lock(root: &Root, patience: Duration, outcome: &mut Outcome) -> Option<File> {
     let path = root.path(LOCK);
-    let locked = files::make_parents(&path, Rights::PUBLIC).map_err(|error| error.chain()).and_then(|()| {
-        let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        open.and_then(|file| file.lock().map(|()| file)).map_err(|error| error.to_string())
-    });
+    let locked = files::make_parents(&path, Rights::PUBLIC)
+        .map_err(|error| error.chain())
+        .and_then(|()| locked(&path, patience).map_err(|error| error.to_string()));
     locked.map_err(|error| outcome.failures.push(format!("cannot lock {LOCK}: {error}"))).ok()
 }
 
-/// What the platform says, or said last time if it is silent now.
+/// Only root can open the file: whoever can open it can lock it, and keep us out.
+fn locked(path: &Path, patience: Duration) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(path)?;
+    file.set_permissions(Permissions::from_mode(LOCK_MODE))?;
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if began.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = format!("another run has held it for {} s", patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+        }
+    }
+}
+
+/// What a machine goes by at this boot.
+struct Current {
+    provision: Provision,
+    /// Whether the platform said so now; else it is what was said before.
+    is_fresh: bool,
+}
+
+impl Current {
+    fn before(provision: Provision) -> Self {
+        Self { provision, is_fresh: false }
+    }
+}
+
+/// What the platform says, or said last time if it is silent now or turned away.
 fn provision(
     root: &Root,
     place: &platform::Host,
     detected: Option<&Detected>,
+    chooser: &Chooser<'_>,
     outcome: &mut Outcome,
-) -> Option<Provision> {
+) -> Option<Current> {
     let Some(detected) = detected else {
-        "metal".clone_into(&mut outcome.platform);
-        return Some(record::kept(root).unwrap_or_default());
+        // Whatever configured it is gone, or there never was anything.
+        let before = record::source(root).map(|remembered| remembered.source.platform);
+        outcome.platform = before.unwrap_or_else(|| "metal".to_owned());
+        return Some(Current::before(record::kept(root).unwrap_or_default()));
     };
     outcome.platform = detected.platform.to_string();
     match detected.fetch(place, &platform::Web::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
+            if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
+                return Some(Current::before(kept));
+            }
+            let provision = without_strange_volume(root, provision);
             remember(root, &provision, outcome);
-            Some(provision)
+            Some(Current { provision, is_fresh: true })
         }
-        Err(error) => silent(root, detected, &error, outcome),
+        Err(error) => silent(root, detected, &error, outcome).map(Current::before),
     }
 }
 
-/// The machine as the platforms look at it.
-fn platform_host(root: &Root) -> platform::Host {
-    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
+/// On a machine that is configured, user-data that comes beside the platform's own answer, on a volume that
+/// may be gone or anybody's by now, is what it was.
+fn without_strange_volume(root: &Root, provision: Provision) -> Provision {
+    let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
+    match record::kept(root).filter(|_| is_same && provision.is_by_volume) {
+        Some(kept) => Provision { user_data: kept.user_data, ..provision },
+        None => provision,
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -330,4 +399,46 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// Decides the jitter of pauses only.
 fn seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_beside_the_platforms_answer_is_that_of_the_first_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let said = |user_data: &[u8], instance: &str| Provision {
+            user_data: platform::Payload::from_bytes(user_data.to_vec()),
+            instance_id: Some(instance.to_owned()),
+            is_by_volume: true,
+            ..Provision::default()
+        };
+        let now = |user_data, instance| without_strange_volume(&root, said(user_data, instance)).user_data;
+        let first = said(b"first", "i-1");
+        assert_eq!(now(b"first", "i-1"), first.user_data);
+        record::keep(&root, &first).unwrap();
+        record::settle(&root, "i-1").unwrap();
+
+        assert_eq!(now(b"evil", "i-1"), first.user_data);
+        assert_eq!(now(b"", "i-1"), first.user_data);
+        assert_eq!(now(b"second", "i-2"), said(b"second", "i-2").user_data);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_does_not_stop_the_run_and_is_roots_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let mut outcome = Outcome::default();
+        let held = lock(&root, Duration::ZERO, &mut outcome).unwrap();
+        assert_eq!(held.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+        assert!(lock(&root, Duration::from_millis(50), &mut outcome).is_none());
+
+        assert_eq!(
+            outcome.failures,
+            ["cannot lock /run/catamaran/first-boot.lock: another run has held it for 0 s"]
+        );
+    }
 }

@@ -55,6 +55,8 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
     if let Some(xml) = cd {
         add_cd(&mut provision, &xml);
     }
+    // The CD of the first boot is taken out one day, and any other disk may hold such a file.
+    provision.is_by_volume = true;
     Ok(provision)
 }
 

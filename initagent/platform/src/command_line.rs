@@ -4,7 +4,7 @@
 //! Invariant: the address is shown without user, password and query.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
+    FetchError, Host, Payload, Place, Platform, Provision, Web,
     registry::Evidence,
     web::{MAX_USER_DATA, without_secrets},
 };
@@ -19,7 +19,8 @@ const PARAMETERS: [&str; 5] = [
 
 pub(crate) fn detect(host: &Host) -> Option<Evidence> {
     let url = url(host)?;
-    Some(Evidence::network(format!("kernel command line: cloud-config-url={}", without_secrets(&url))))
+    let text = format!("kernel command line: cloud-config-url={}", without_secrets(&url));
+    Some(Evidence::network(text).at(Place::CommandLine))
 }
 
 pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {

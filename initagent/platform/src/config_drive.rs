@@ -3,10 +3,10 @@
 //! Knows where the documents lie on it; `KubeVirt`, Nutanix and IBM have the same drive. Refuses to
 //! know what the documents mean: that is [`crate::openstack`]. Invariant: needs no network.
 
-use std::{fs::File, io};
+use std::{fs::File, io, path::Path};
 
 use crate::{
-    FetchError, Host, Platform, Provision, Web,
+    FetchError, Host, Platform, Provision,
     disk::{self, Volume},
     guest,
     openstack::{Documents, add_facts, gather},
@@ -18,15 +18,29 @@ const LABEL: &str = "config-2";
 const ROOT: &str = "openstack";
 const FOLDER: &str = "openstack/latest";
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    let (device, mut volume) = disk::labelled(host, &[LABEL])?;
-    let present = matches!(meta_data(&mut volume), Ok(Some(_)) | Err(_));
-    present.then(|| Evidence::local(format!("{} labelled {}", device.path.display(), volume.label())))
+pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
+    disk::labelled(host, &[LABEL])
+        .into_iter()
+        .filter_map(|(device, volume)| evidence(&device.path, volume))
+        .collect()
 }
 
-pub(crate) fn fetch(host: &Host, _: &Web) -> Result<Provision, FetchError> {
+fn evidence(device: &Path, mut volume: Volume<File>) -> Option<Evidence> {
+    if matches!(meta_data(&mut volume), Ok(None)) {
+        return None;
+    }
+    let text = format!("{} labelled {}", device.display(), volume.label());
+    Some(Evidence::local(text).on_volume(device, &facts(volume), None))
+}
+
+pub(crate) fn fetch(host: &Host, device: &Path) -> Result<Provision, FetchError> {
     let gone = || FetchError::Gone { place: format!("the disk labelled {LABEL}") };
-    let (_, mut volume) = disk::labelled(host, &[LABEL]).ok_or_else(gone)?;
+    let mut provision = facts(disk::on_device(device).ok_or_else(gone)?);
+    guest::add_attributes(host, &mut provision);
+    Ok(provision)
+}
+
+fn facts(mut volume: Volume<File>) -> Provision {
     let mut provision = Provision::new(Platform::ConfigDrive);
     let documents = gather(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
     let meta_data = provision.take("meta-data", meta_data(&mut volume));
@@ -34,8 +48,7 @@ pub(crate) fn fetch(host: &Host, _: &Web) -> Result<Provision, FetchError> {
     let mut content =
         |path: &str| volume.read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());
     add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents }, &mut content);
-    guest::add_attributes(host, &mut provision);
-    Ok(provision)
+    provision
 }
 
 fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
@@ -46,7 +59,7 @@ fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use crate::{
-        Timing, detect,
+        Timing, Web, detect,
         disk::tests::fat_image,
         host::{Twin, twin},
     };

@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
 };
 
 use crate::{
@@ -79,28 +80,37 @@ impl<R: Read + Seek> std::fmt::Debug for Files<R> {
     }
 }
 
-/// The first volume whose label is one of `labels`, whatever the letter case.
-pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Option<(BlockDevice, Volume<File>)> {
+/// The volumes whose label is one of `labels`, whatever the letter case.
+///
+/// Whole disks and CDs only: what attaches a volume to tell a machine something does not divide it, and a
+/// partition of a disk that holds data is not looked into.
+pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, Volume<File>)> {
     let wanted = |label: &str| labels.iter().any(|one| one.eq_ignore_ascii_case(label));
-    host.block_devices().into_iter().find_map(|device| {
+    let whole = host.block_devices().into_iter().filter(|device| !device.is_partition);
+    let volumes = whole.filter_map(|device| {
         let volume = open(&device).filter(|volume| wanted(volume.label()))?;
         Some((device, volume))
-    })
+    });
+    volumes.collect()
 }
 
-/// The volume on the partition named `label` in its partition table.
-pub(crate) fn on_partition(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
+/// The volume on a device that was found by its label.
+pub(crate) fn on_device(path: &Path) -> Option<Volume<File>> {
+    Volume::open(File::open(path).ok()?)
+}
+
+/// The volume on the partition of our own disk that is named `label` in the partition table. Any other disk
+/// may have one of this name.
+pub(crate) fn on_own_partition(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
     let named = |device: &BlockDevice| device.partition_label.as_deref() == Some(label);
-    host.block_devices().into_iter().filter(named).find_map(|device| {
-        let volume = open(&device)?;
-        Some((device, volume))
-    })
+    let own = host.block_devices().into_iter().filter(named).filter(|device| host.is_of_own_disk(device));
+    own.filter_map(|device| Some((open(&device)?, device))).map(|(volume, device)| (device, volume)).next()
 }
 
 /// The file at `path` on the first disk that has it; discs that only the kernel can read, in the
 /// UDF format, are mounted for it.
 pub(crate) fn holding(host: &Host, path: &str, limit: u64) -> Option<Vec<u8>> {
-    host.block_devices().iter().find_map(|device| {
+    host.block_devices().iter().filter(|device| !device.is_partition).find_map(|device| {
         let read = match open(device) {
             Some(mut volume) => volume.read(path, limit).ok().flatten(),
             None => None,
@@ -116,7 +126,7 @@ fn is_udf(device: &BlockDevice) -> bool {
 }
 
 fn open(device: &BlockDevice) -> Option<Volume<File>> {
-    Volume::open(File::open(&device.path).ok()?)
+    on_device(&device.path)
 }
 
 fn is_iso9660(source: &mut (impl Read + Seek)) -> bool {

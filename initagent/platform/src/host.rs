@@ -15,6 +15,9 @@ use std::{
 /// Firmware strings and command lines are short; more than this is not one.
 const MAX_TEXT: u64 = 64 << 10;
 
+/// What the initramfs says of the disk.
+const BOOT_RECORD: &str = "/run/catamaran/boot.json";
+
 /// Block devices that never carry a configuration.
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
@@ -42,6 +45,7 @@ pub(crate) struct BlockDevice {
     pub(crate) path: PathBuf,
     /// The name in the partition table, such as `ESP`.
     pub(crate) partition_label: Option<String>,
+    pub(crate) is_partition: bool,
 }
 
 impl Host {
@@ -151,7 +155,30 @@ impl Host {
         (sectors > 0).then(|| BlockDevice {
             path: self.path(&format!("/dev/{node}")),
             partition_label: property("PARTNAME="),
+            is_partition: property("DEVTYPE=").as_deref() == Some("partition")
+                || self.exists(&format!("{directory}/partition")),
         })
+    }
+
+    /// What the firmware calls this machine: a copy of it has another name, and a volume cannot change it.
+    #[must_use]
+    pub fn machine_name(&self) -> Option<String> {
+        let name = self.dmi("product_uuid").to_ascii_lowercase();
+        // What machines have to which nobody gave one.
+        let is_blank = |blank: char| name.chars().all(|letter| letter == blank || letter == '-');
+        (!is_blank('0') && !is_blank('f')).then_some(name)
+    }
+
+    /// Whether a partition is of the disk that this machine was started from, as far as that is known.
+    pub(crate) fn is_of_own_disk(&self, partition: &BlockDevice) -> bool {
+        let record: serde_json::Value = serde_json::from_str(&self.text(BOOT_RECORD)).unwrap_or_default();
+        let Some(disk) = record.get("disk").and_then(serde_json::Value::as_str) else { return true };
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (disk, partition) = (name(Path::new(disk)), name(&partition.path));
+        // `sda` and `sda1`, but not `sdaa1`; `nvme0n1` and `nvme0n1p1`.
+        let number = partition.strip_prefix(&disk).unwrap_or_default();
+        let number = number.strip_prefix('p').unwrap_or(number);
+        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
     }
 
     /// Asks the kernel for a module; that it may not exist is for the caller to see.
@@ -179,7 +206,7 @@ impl Host {
     /// slow. Over at once when there is nothing left to look for; the drivers of a CD drive have taken
     /// 50 s on a machine that was busy with other things. The kernel begins when udev asks it to, which it
     /// does once networkd runs.
-    pub(crate) fn settle_devices(&self) {
+    pub fn settle_devices(&self) {
         self.output("/usr/bin/systemctl", &["start", "systemd-udev-trigger.service"]);
         self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
         // It may be done before it has read what a driver that it had just loaded brought to light.
@@ -269,6 +296,30 @@ mod tests {
         let words = words("ro  a=b ds=\"nocloud;s=http://h/\" ds=nocloud\\;i=7 \"x=1 2\"\n");
 
         assert_eq!(words, ["ro", "a=b", "ds=nocloud;s=http://h/", "ds=nocloud;i=7", "x=1 2"]);
+    }
+
+    #[test]
+    fn the_firmwares_name_of_a_machine_counts_if_somebody_gave_it_one() {
+        let name = |uuid: &str| twin(&[("sys/class/dmi/id/product_uuid", uuid)]).host.machine_name();
+
+        assert_eq!(name("4C4C4544-0001\n").as_deref(), Some("4c4c4544-0001"));
+        for blank in ["", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"] {
+            assert_eq!(name(blank), None, "{blank}");
+        }
+    }
+
+    #[test]
+    fn partitions_of_other_disks_are_not_our_own() {
+        let own = |disk: &str, partition: &str| {
+            let record = format!("{{\"disk\": \"/dev/{disk}\"}}");
+            let twin = twin(&[("run/catamaran/boot.json", &record)]);
+            let path = Path::new("/dev").join(partition);
+            twin.host.is_of_own_disk(&BlockDevice { path, partition_label: None, is_partition: true })
+        };
+
+        assert!(own("vda", "vda1") && own("nvme0n1", "nvme0n1p2") && own("sda", "sda15"));
+        assert!(!own("vda", "vdb1") && !own("sda", "sdaa1") && !own("nvme0n1", "nvme0n11p1"));
+        assert!(!own("vda", "vda") && !own("nvme0n1", "nvme1n1p1"));
     }
 
     #[test]

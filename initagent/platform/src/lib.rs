@@ -43,5 +43,5 @@ mod web;
 
 pub use host::Host;
 pub use provision::{Addresses, Payload, Problem, Provision};
-pub use registry::{Boot, Detected, FetchError, Platform, detect};
+pub use registry::{Boot, Detected, FetchError, Place, Platform, detect, offers};
 pub use web::{Timing, Web, WebError};

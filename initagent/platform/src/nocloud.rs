@@ -3,10 +3,12 @@
 //! Knows where they may lie: a web server or directory named by `ds=nocloud;s=...` on the kernel
 //! command line or in the SMBIOS serial number, a disk labelled `cidata`, the folder `seed` of the
 //! EFI system partition, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
-//! Invariant: a disk that somebody attached to this machine goes before what the image brought along.
+//! Invariant: the files are of one place, and a place on our own disk cannot be brought by another disk.
+
+use std::{fs::File, path::Path};
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk, guest,
+    FetchError, Host, Payload, Place, Platform, Provision, Web, WebError, disk, guest,
     json::Tree,
     meta_data::add_meta_data,
     registry::Evidence,
@@ -39,32 +41,48 @@ struct Parameters {
     instance_id: Option<String>,
 }
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    let parameters = parameters(host);
-    if let Some(told) = &parameters
-        && let Some(url) = told.seed_from.as_deref().filter(|url| is_web(url))
-    {
-        return Some(Evidence::network(format!(
-            "{}: ds=nocloud, seed from {}",
-            told.told_by,
-            without_secrets(url)
-        )));
-    }
-    let Some(seed) = local_seed(host, parameters.as_ref()) else {
-        return parameters.map(|told| Evidence::local(format!("{}: ds=nocloud", told.told_by)));
-    };
-    match seed.seed_from() {
-        Some(url) if is_web(&url) => {
-            Some(Evidence::network(format!("{}, seed from {}", seed.place, without_secrets(&url))))
+pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
+    let told = parameters(host);
+    let named = told.as_ref().and_then(Parameters::evidence_of_address);
+    let volumes = disk::labelled(host, &[LABEL]).into_iter().filter_map(|(device, volume)| {
+        let seed = disk_seed(&device.path, volume, "")?;
+        let (evidence, elsewhere) = (seed.evidence(), seed.seed_from());
+        let said = facts(seed, &Parameters::default());
+        Some(evidence.on_volume(&device.path, &said, elsewhere.as_deref()))
+    });
+    let own = own_seed(host, told.as_ref()).map(|seed| seed.evidence().at(Place::OwnDisk));
+    let found: Vec<Evidence> = named.into_iter().chain(volumes).chain(own).collect();
+    match told {
+        Some(told) if found.is_empty() => {
+            vec![Evidence::local(format!("{}: ds=nocloud", told.told_by)).at(Place::CommandLine)]
         }
-        _ => Some(Evidence::local(seed.place)),
+        _ => found,
     }
 }
 
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+/// Whether the command line or the firmware asks for it by name.
+pub(crate) fn is_named(host: &Host) -> bool {
+    parameters(host).is_some()
+}
+
+/// Asks the place that was found, and no other: what one place does not say, another must not add.
+pub(crate) fn fetch(host: &Host, web: &Web, place: &Place) -> Result<Provision, FetchError> {
     let parameters = parameters(host).unwrap_or_default();
-    let mut seed = local_seed(host, Some(&parameters)).unwrap_or_default();
-    let from = parameters.seed_from.clone().or_else(|| seed.seed_from());
+    let mut seed = match place {
+        Place::Volume { device, .. } => {
+            let gone = || FetchError::Gone { place: device.display().to_string() };
+            let volume = disk::on_device(device).ok_or_else(gone)?;
+            disk_seed(device, volume, "").unwrap_or_default()
+        }
+        Place::CommandLine | Place::Firmware | Place::OwnDisk => {
+            own_seed(host, Some(&parameters)).unwrap_or_default()
+        }
+    };
+    let named = || parameters.seed_from.clone().filter(|url| is_web(url));
+    let from = match place {
+        Place::Volume { .. } => seed.seed_from(),
+        _ => named().or_else(|| seed.seed_from()),
+    };
     if let Some(url) = from.filter(|url| is_web(url)) {
         let fetched = web_seed(web, &expand(host, &url)).map_err(Platform::NoCloud.silent())?;
         seed = fetched.over(seed);
@@ -112,6 +130,15 @@ fn parameters(host: &Host) -> Option<Parameters> {
     })
 }
 
+impl Parameters {
+    /// That a web server is named.
+    fn evidence_of_address(&self) -> Option<Evidence> {
+        let url = self.seed_from.as_deref().filter(|url| is_web(url))?;
+        let text = format!("{}: ds=nocloud, seed from {}", self.told_by, without_secrets(url));
+        Some(Evidence::network(text).at(Place::CommandLine))
+    }
+}
+
 fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
     let mut words = text.split(';').map(str::trim);
     let name = words.next()?;
@@ -131,14 +158,13 @@ fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
     Some(found)
 }
 
-/// The first place on this machine that has any of the files.
-fn local_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
+/// The first place on this machine's own disk that has any of the files.
+fn own_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
     let named = parameters.and_then(|told| told.seed_from.as_deref()).and_then(local_folder);
     let folders = named.as_deref().into_iter().chain(SEED_FOLDERS);
-    if let Some(seed) = disk_seed(disk::labelled(host, &[LABEL]), "") {
-        return Some(seed);
-    }
-    if let Some(seed) = disk_seed(disk::on_partition(host, ESP), ESP_FOLDER) {
+    if let Some((device, volume)) = disk::on_own_partition(host, ESP)
+        && let Some(seed) = disk_seed(&device.path, volume, ESP_FOLDER)
+    {
         return Some(seed);
     }
     let mut seeds = folders.map(|folder| {
@@ -147,13 +173,9 @@ fn local_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
     seeds.find(Seed::has_any)
 }
 
-fn disk_seed(
-    found: Option<(crate::host::BlockDevice, disk::Volume<std::fs::File>)>,
-    folder: &str,
-) -> Option<Seed> {
-    let (device, mut volume) = found?;
-    let place = format!("{folder} on {} labelled {}", device.path.display(), volume.label());
-    let place = place.trim_start().to_owned();
+fn disk_seed(device: &Path, mut volume: disk::Volume<File>, folder: &str) -> Option<Seed> {
+    let place = format!("{folder} on {} labelled {}", device.display(), volume.label());
+    let place = place.trim_start().trim_start_matches("on ").to_owned();
     Some(Seed::gather(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
         .filter(Seed::has_any)
 }
@@ -230,6 +252,15 @@ impl Seed {
     fn has_any(&self) -> bool {
         let files = [&self.meta_data, &self.user_data, &self.vendor_data, &self.network_config];
         files.iter().any(|file| file.is_some()) || !self.unreadable.is_empty()
+    }
+
+    fn evidence(&self) -> Evidence {
+        match self.seed_from() {
+            Some(url) if is_web(&url) => {
+                Evidence::network(format!("{}, seed from {}", self.place, without_secrets(&url)))
+            }
+            _ => Evidence::local(self.place.clone()),
+        }
     }
 
     /// The address that `meta-data` refers to.

@@ -49,6 +49,9 @@ pub struct Provision {
     pub attributes: BTreeMap<String, String>,
     /// What could not be had, and why; never with values.
     pub problems: Vec<Problem>,
+    /// Whether user-data came on a volume beside the platform's own answer. At a later boot anybody may have
+    /// attached that volume.
+    pub is_by_volume: bool,
 }
 
 /// The four addresses that templates and units ask for.
@@ -90,13 +93,35 @@ impl Provision {
         self.problems.iter().any(|problem| problem.item == item)
     }
 
+    /// Everything that is obeyed at some boot, as bytes that differ whenever it does: the fields and their
+    /// lengths. A name and addresses let nobody in, and change when a person renames a machine.
+    ///
+    /// `elsewhere` is the address that the rest is fetched from.
+    pub(crate) fn obeyed(&self, elsewhere: Option<&str>) -> Vec<u8> {
+        let payload = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.0.clone());
+        let fields = [
+            self.instance_id.as_ref().map(|id| id.as_bytes().to_vec()),
+            Some(self.ssh_keys.join("\n").into_bytes()),
+            payload(&self.user_data),
+            payload(&self.vendor_data),
+            payload(&self.network_config),
+            elsewhere.map(|address| address.as_bytes().to_vec()),
+        ];
+        let mut bytes = Vec::new();
+        for field in fields {
+            bytes.extend(field.as_ref().map_or(u64::MAX, |field| field.len() as u64).to_le_bytes());
+            bytes.extend(field.unwrap_or_default());
+        }
+        bytes
+    }
+
     /// Notes that `item` could not be had.
     pub(crate) fn report(&mut self, item: &str, cause: &dyn fmt::Display) {
         self.problems.push(Problem { item: item.to_owned(), cause: cause.to_string() });
     }
 
     /// Notes what may be wrong many times in one document.
-    fn report_once(&mut self, item: &str, cause: &str) {
+    pub(crate) fn report_once(&mut self, item: &str, cause: &str) {
         if !self.problems.iter().any(|known| known.item == item && known.cause == cause) {
             self.report(item, &cause);
         }
@@ -204,6 +229,29 @@ mod tests {
 
         assert_eq!(provision.ssh_keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a", "ssh-rsa AAAAB3Nza b"]);
         assert!(provision.lacks("ssh keys"));
+    }
+
+    #[test]
+    fn what_is_obeyed_differs_when_any_of_it_does_and_not_by_a_name() {
+        let provision = |edit: fn(&mut Provision)| {
+            let mut provision =
+                Provision { user_data: Payload::from_bytes(b"a".to_vec()), ..Provision::default() };
+            edit(&mut provision);
+            provision.obeyed(None)
+        };
+        let plain = provision(|_| {});
+
+        assert_eq!(provision(|one| one.hostname = Some("renamed".to_owned())), plain);
+        let others: [fn(&mut Provision); 5] = [
+            |one| one.instance_id = Some("i-1".to_owned()),
+            |one| one.ssh_keys.push("ssh-rsa AAAAB3Nza".to_owned()),
+            |one| one.user_data = Payload::from_bytes(b"b".to_vec()),
+            |one| one.vendor_data = one.user_data.take(),
+            |one| one.network_config = Payload::from_bytes(b"a".to_vec()),
+        ];
+        for other in others {
+            assert_ne!(provision(other), plain);
+        }
     }
 
     #[test]

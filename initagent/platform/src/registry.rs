@@ -3,11 +3,15 @@
 //! Knows which platform is looked for before which. Refuses to know how any of them works.
 //! Invariant: detection reads files of this machine only, so it takes no time worth measuring.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    Host, Provision, Web, WebError, akamai, azure, command_line, config_drive, digitalocean, ec2, equinix,
-    exoscale, gce, hetzner, nocloud, openstack, oracle, provision, qemu, scaleway, upcloud, vmware, vultr,
+    Host, Payload, Provision, Web, WebError, akamai, azure, command_line, config_drive, digitalocean, ec2,
+    equinix, exoscale, gce, hetzner, nocloud, openstack, oracle, provision, qemu, scaleway, upcloud, vmware,
+    vultr,
 };
 
 /// A place that machines run in.
@@ -63,6 +67,27 @@ pub struct Detected {
     pub evidence: String,
     /// Whether [`Detected::fetch`] needs a working network.
     pub needs_network: bool,
+    /// What it speaks from.
+    pub place: Place,
+}
+
+/// What a platform speaks from, which decides who could have put it there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The kernel command line, which is part of the image.
+    CommandLine,
+    /// The firmware, which the hypervisor or the maker of the machine fills.
+    #[default]
+    Firmware,
+    /// A folder on the disk that this machine was started from.
+    OwnDisk,
+    /// A disk or CD with a label: whoever may attach one.
+    Volume {
+        /// The device; its name may be another at the next boot.
+        device: PathBuf,
+        /// Everything on it that would be obeyed, to tell it from others.
+        content: Payload,
+    },
 }
 
 /// Which boot it is in the life of an instance.
@@ -92,53 +117,160 @@ pub enum FetchError {
 struct Entry {
     platform: Platform,
     /// What gives it away on this machine; asked in the table's order.
-    detect: fn(&Host) -> Option<Evidence>,
-    fetch: fn(&Host, &Web) -> Result<Provision, FetchError>,
+    detect: Detect,
+    fetch: Fetch,
+}
+
+enum Detect {
+    /// Every volume that it may speak from is found by itself.
+    Each(fn(&Host) -> Vec<Evidence>),
+    One(fn(&Host) -> Option<Evidence>),
+}
+
+enum Fetch {
+    /// From the place that was found.
+    At(fn(&Host, &Web, &Place) -> Result<Provision, FetchError>),
+    Drive(fn(&Host, &Path) -> Result<Provision, FetchError>),
+    Service(fn(&Host, &Web) -> Result<Provision, FetchError>),
 }
 
 /// What a platform's `detect` found.
 pub(crate) struct Evidence {
     text: String,
     needs_network: bool,
+    place: Place,
 }
 
-/// First what a person asked for by name, then disks that somebody attached, then the clouds.
-/// `DigitalOcean` goes before the config drive, which it attaches too but tells less on.
+/// In this order where no cloud names itself; [`rank`] says what is different where one does.
 const TABLE: [Entry; 18] = [
-    Entry { platform: Platform::CloudConfigUrl, detect: command_line::detect, fetch: command_line::fetch },
-    Entry { platform: Platform::NoCloud, detect: nocloud::detect, fetch: nocloud::fetch },
-    Entry { platform: Platform::DigitalOcean, detect: digitalocean::detect, fetch: digitalocean::fetch },
-    Entry { platform: Platform::ConfigDrive, detect: config_drive::detect, fetch: config_drive::fetch },
-    Entry { platform: Platform::Qemu, detect: qemu::detect, fetch: qemu::fetch },
-    Entry { platform: Platform::Akamai, detect: akamai::detect, fetch: akamai::fetch },
-    Entry { platform: Platform::Azure, detect: azure::detect, fetch: azure::fetch },
-    Entry { platform: Platform::Ec2, detect: ec2::detect, fetch: ec2::fetch },
-    Entry { platform: Platform::Equinix, detect: equinix::detect, fetch: equinix::fetch },
-    Entry { platform: Platform::Exoscale, detect: exoscale::detect, fetch: exoscale::fetch },
-    Entry { platform: Platform::Gce, detect: gce::detect, fetch: gce::fetch },
-    Entry { platform: Platform::Hetzner, detect: hetzner::detect, fetch: hetzner::fetch },
-    Entry { platform: Platform::OpenStack, detect: openstack::detect, fetch: openstack::fetch },
-    Entry { platform: Platform::Oracle, detect: oracle::detect, fetch: oracle::fetch },
-    Entry { platform: Platform::Scaleway, detect: scaleway::detect, fetch: scaleway::fetch },
-    Entry { platform: Platform::UpCloud, detect: upcloud::detect, fetch: upcloud::fetch },
-    Entry { platform: Platform::Vmware, detect: vmware::detect, fetch: vmware::fetch },
-    Entry { platform: Platform::Vultr, detect: vultr::detect, fetch: vultr::fetch },
+    Entry {
+        platform: Platform::CloudConfigUrl,
+        detect: Detect::One(command_line::detect),
+        fetch: Fetch::Service(command_line::fetch),
+    },
+    Entry {
+        platform: Platform::NoCloud,
+        detect: Detect::Each(nocloud::detect),
+        fetch: Fetch::At(nocloud::fetch),
+    },
+    Entry {
+        platform: Platform::DigitalOcean,
+        detect: Detect::One(digitalocean::detect),
+        fetch: Fetch::Service(digitalocean::fetch),
+    },
+    Entry {
+        platform: Platform::ConfigDrive,
+        detect: Detect::Each(config_drive::detect),
+        fetch: Fetch::Drive(config_drive::fetch),
+    },
+    Entry { platform: Platform::Qemu, detect: Detect::One(qemu::detect), fetch: Fetch::Service(qemu::fetch) },
+    Entry {
+        platform: Platform::Akamai,
+        detect: Detect::One(akamai::detect),
+        fetch: Fetch::Service(akamai::fetch),
+    },
+    Entry {
+        platform: Platform::Azure,
+        detect: Detect::One(azure::detect),
+        fetch: Fetch::Service(azure::fetch),
+    },
+    Entry { platform: Platform::Ec2, detect: Detect::One(ec2::detect), fetch: Fetch::Service(ec2::fetch) },
+    Entry {
+        platform: Platform::Equinix,
+        detect: Detect::One(equinix::detect),
+        fetch: Fetch::Service(equinix::fetch),
+    },
+    Entry {
+        platform: Platform::Exoscale,
+        detect: Detect::One(exoscale::detect),
+        fetch: Fetch::Service(exoscale::fetch),
+    },
+    Entry { platform: Platform::Gce, detect: Detect::One(gce::detect), fetch: Fetch::Service(gce::fetch) },
+    Entry {
+        platform: Platform::Hetzner,
+        detect: Detect::One(hetzner::detect),
+        fetch: Fetch::Service(hetzner::fetch),
+    },
+    Entry {
+        platform: Platform::OpenStack,
+        detect: Detect::One(openstack::detect),
+        fetch: Fetch::Service(openstack::fetch),
+    },
+    Entry {
+        platform: Platform::Oracle,
+        detect: Detect::One(oracle::detect),
+        fetch: Fetch::Service(oracle::fetch),
+    },
+    Entry {
+        platform: Platform::Scaleway,
+        detect: Detect::One(scaleway::detect),
+        fetch: Fetch::Service(scaleway::fetch),
+    },
+    Entry {
+        platform: Platform::UpCloud,
+        detect: Detect::One(upcloud::detect),
+        fetch: Fetch::Service(upcloud::fetch),
+    },
+    Entry {
+        platform: Platform::Vmware,
+        detect: Detect::Each(vmware::detect),
+        fetch: Fetch::At(vmware::fetch),
+    },
+    Entry {
+        platform: Platform::Vultr,
+        detect: Detect::One(vultr::detect),
+        fetch: Fetch::Service(vultr::fetch),
+    },
 ];
 
 /// Finds out where this machine runs, without asking any network; `None` when nothing says so.
 #[must_use]
 pub fn detect(host: &Host) -> Option<Detected> {
-    let at_once = found(host);
+    let at_once = offers(host, None).into_iter().next();
     if at_once.as_ref().is_some_and(|detected| !detected.needs_network) {
         return at_once;
     }
     // A disk goes before a cloud, and may be slower to appear.
     host.settle_devices();
-    found(host)
+    offers(host, None).into_iter().next()
 }
 
-fn found(host: &Host) -> Option<Detected> {
-    named(host).or_else(|| TABLE.iter().find_map(|entry| Some(entry.detected((entry.detect)(host)?))))
+/// Everything that would say what this machine is to be, the first of which goes before the others; `wanted`
+/// names a platform that is looked for in any case.
+#[must_use]
+pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<Detected> {
+    let mut offers: Vec<Detected> = named(host).into_iter().collect();
+    for entry in &TABLE {
+        // To load its driver takes longer than everything else, and nobody can attach it later.
+        let is_slow = entry.platform == Platform::Qemu && wanted != Some(entry.platform.name());
+        if !is_slow || offers.iter().all(|offer| offer.needs_network) {
+            offers.extend(entry.found(host));
+        }
+    }
+    let cloud = offers.iter().find(|offer| offer.is_cloud()).map(|offer| offer.platform);
+    // Who names it means its volumes, too, wherever the machine is.
+    let cloud = cloud.filter(|_| !nocloud::is_named(host));
+    // It attaches a drive, too, and tells less on it.
+    let is_less =
+        |offer: &Detected| cloud == Some(Platform::DigitalOcean) && offer.platform == Platform::ConfigDrive;
+    offers.retain(|offer| !is_less(offer));
+    // Of equal ranks the table's order stays.
+    offers.sort_by_key(|offer| rank(offer, cloud));
+    offers
+}
+
+/// What goes before what, where a cloud names itself in the firmware: what a person named, what the image
+/// brings along, the cloud, and last a volume that anybody may have attached. `OpenStack`'s own volume is the
+/// cloud's word, and needs no network.
+fn rank(offer: &Detected, cloud: Option<Platform>) -> u8 {
+    let Some(cloud) = cloud else { return u8::from(offer.place != Place::CommandLine) };
+    match offer.place {
+        Place::CommandLine => 0,
+        Place::OwnDisk => 1,
+        Place::Volume { .. } if (cloud, offer.platform) == (Platform::OpenStack, Platform::ConfigDrive) => 2,
+        Place::Firmware => 3,
+        Place::Volume { .. } => 4,
+    }
 }
 
 /// The platform that the kernel command line names.
@@ -147,7 +279,8 @@ fn named(host: &Host) -> Option<Detected> {
         let name = host.parameter(parameter)?;
         let platform = Platform::from_name(&name)?;
         let entry = TABLE.iter().find(|entry| entry.platform == platform)?;
-        Some(entry.detected(Evidence::network(format!("kernel command line: {parameter}={name}"))))
+        let evidence = Evidence::network(format!("kernel command line: {parameter}={name}"));
+        Some(entry.detected(evidence.at(Place::CommandLine)))
     })
 }
 
@@ -156,8 +289,17 @@ const PLATFORM_PARAMETERS: [&str; 4] =
     ["catamaran.platform", "ignition.platform.id", "flatcar.oem.id", "coreos.oem.id"];
 
 impl Entry {
+    fn found(&self, host: &Host) -> Vec<Detected> {
+        let evidence = match self.detect {
+            Detect::Each(detect) => detect(host),
+            Detect::One(detect) => detect(host).into_iter().collect(),
+        };
+        evidence.into_iter().map(|evidence| self.detected(evidence)).collect()
+    }
+
     fn detected(&self, evidence: Evidence) -> Detected {
-        Detected { platform: self.platform, evidence: evidence.text, needs_network: evidence.needs_network }
+        let Evidence { text, needs_network, place } = evidence;
+        Detected { platform: self.platform, evidence: text, needs_network, place }
     }
 }
 
@@ -176,7 +318,18 @@ impl Evidence {
 
     /// Found on this machine, where everything else is too.
     pub(crate) fn local(text: impl Into<String>) -> Self {
-        Self { text: text.into(), needs_network: false }
+        Self { text: text.into(), needs_network: false, place: Place::Firmware }
+    }
+
+    /// The same, found elsewhere.
+    pub(crate) fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The same, found on a volume that says this, and the rest at an address.
+    pub(crate) fn on_volume(self, device: &Path, said: &Provision, elsewhere: Option<&str>) -> Self {
+        let content = Payload::from_bytes(said.obeyed(elsewhere)).unwrap_or_default();
+        self.at(Place::Volume { device: device.to_owned(), content })
     }
 
     /// The same, but whatever is to be read is on this machine.
@@ -186,7 +339,7 @@ impl Evidence {
 
     /// Found on this machine, but the rest must be asked for.
     pub(crate) fn network(text: impl Into<String>) -> Self {
-        Self { text: text.into(), needs_network: true }
+        Self { text: text.into(), needs_network: true, place: Place::Firmware }
     }
 }
 
@@ -194,10 +347,22 @@ impl Detected {
     /// Asks the platform what it knows. `Err` means that it told nothing at all; what is missing
     /// or broken in an answer is among [`Provision::problems`].
     pub fn fetch(&self, host: &Host, web: &Web) -> Result<Provision, FetchError> {
-        match TABLE.iter().find(|entry| entry.platform == self.platform) {
-            Some(entry) => (entry.fetch)(host, web),
-            None => Ok(Provision::new(self.platform)),
+        let Some(entry) = TABLE.iter().find(|entry| entry.platform == self.platform) else {
+            return Ok(Provision::new(self.platform));
+        };
+        match (&entry.fetch, &self.place) {
+            (Fetch::At(fetch), place) => fetch(host, web, place),
+            (Fetch::Drive(fetch), Place::Volume { device, .. }) => fetch(host, device),
+            (Fetch::Drive(_), _) => Err(FetchError::Gone { place: self.evidence.clone() }),
+            (Fetch::Service(fetch), _) => fetch(host, web),
         }
+    }
+
+    /// Whether the firmware names a cloud, which has its own way to say everything. VMware is none: its users
+    /// attach volumes as QEMU's do.
+    fn is_cloud(&self) -> bool {
+        let is_hypervisor = matches!(self.platform, Platform::NoCloud | Platform::Qemu | Platform::Vmware);
+        self.place == Place::Firmware && !is_hypervisor
     }
 }
 

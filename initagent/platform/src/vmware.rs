@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use self::backdoor::Backdoor;
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, disk,
+    FetchError, Host, Payload, Place, Platform, Provision, Web, disk,
     host::read_all,
     json::Tree,
     meta_data::add_meta_data,
@@ -30,19 +30,23 @@ const OVF_FILE: &str = "ovf-env.xml";
 /// Gives the value of a guestinfo variable, without the `guestinfo.` prefix.
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    if let Some((device, volume)) = disk::labelled(host, &OVF_LABELS) {
-        return Some(Evidence::local(format!("{} labelled {}", device.path.display(), volume.label())));
-    }
-    let evidence = Evidence::firmware(host, &[("sys_vendor", "VMware*")])?;
-    let lookup = |key: &str| guestinfo(host, key);
-    Some(if address(&lookup).is_some() { evidence } else { evidence.without_network() })
+pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
+    let discs = disk::labelled(host, &OVF_LABELS).into_iter().map(|(device, mut volume)| {
+        let text = format!("{} labelled {}", device.path.display(), volume.label());
+        let document = volume.read(OVF_FILE, MAX_METADATA).ok().flatten().unwrap_or_default();
+        Evidence::local(text).on_volume(&device.path, &facts(&document), None)
+    });
+    let firmware = Evidence::firmware(host, &[("sys_vendor", "VMware*")]).map(|evidence| {
+        let lookup = |key: &str| guestinfo(host, key);
+        if address(&lookup).is_some() { evidence } else { evidence.without_network() }
+    });
+    discs.chain(firmware).collect()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "fetch has one shape on every platform")]
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &Web, place: &Place) -> Result<Provision, FetchError> {
     let mut provision = Provision::new(Platform::Vmware);
-    let environment = environment(host, &mut provision);
+    let environment = environment(host, place, &mut provision);
     let lookup = |key: &str| {
         let properties = &environment.properties;
         let property =
@@ -64,11 +68,15 @@ fn guestinfo(host: &Host, key: &str) -> Option<String> {
     String::from_utf8(value).ok().filter(|text| !text.is_empty())
 }
 
-fn environment(host: &Host, provision: &mut Provision) -> Environment {
-    let on_disk = disk::labelled(host, &OVF_LABELS).and_then(|(_, mut volume)| {
-        let read = volume.read(OVF_FILE, MAX_METADATA);
-        provision.take(OVF_FILE, read)
-    });
+/// The disc's where that is the place that was found: another disc must not add to what guestinfo says.
+fn environment(host: &Host, place: &Place, provision: &mut Provision) -> Environment {
+    let on_disk = match place {
+        Place::Volume { device, .. } => disk::on_device(device).and_then(|mut volume| {
+            let read = volume.read(OVF_FILE, MAX_METADATA);
+            provision.take(OVF_FILE, read)
+        }),
+        _ => None,
+    };
     let xml = on_disk.or_else(|| guestinfo(host, "ovfEnv").map(String::into_bytes));
     let parsed = xml.map(|xml| Environment::parse(&xml)).transpose();
     provision.take(OVF_FILE, parsed).unwrap_or_default()

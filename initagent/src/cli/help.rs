@@ -10,6 +10,7 @@ Usage: initagent VERB [OPTIONS]
 Verbs for people:
   apply           do what a cloud-config asks for, now
   plan            say what a cloud-config would do
+  provision       show or set whether this machine may be configured again
   slots           show or change which slot boots
   status          say what came of the first boot
   validate        find the mistakes in a cloud-config
@@ -142,6 +143,27 @@ Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
 Examples:
   initagent plan user-data.yaml
   curl -s https://example.com/user-data | initagent plan -
+";
+
+pub(super) const PROVISION: &str = "\
+Usage: initagent provision [show | locked | once | always]
+
+Shows what configured this machine, and whether it may be configured again; or
+sets that, from the next boot on. The file is /etc/catamaran/provision.
+
+  locked   never, not even when its platform says that it is another instance
+  once     once an instance, by the source that configured it first (the default);
+           another volume counts in a copy of this disk only, in another machine
+  always   by any source, if the one that configured it is gone
+
+`initagent apply --force` configures it again now, as `always` would.
+
+Options:
+  -h, --help   this text
+
+Examples:
+  initagent provision
+  sudo initagent provision locked
 ";
 
 pub(super) const SLOTS: &str = "\

@@ -8,6 +8,16 @@ pub fn is_web(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty()) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
+/// Whether a text holds an address with a password in it.
+#[must_use]
+pub fn has_password(text: &str) -> bool {
+    let holds = |rest: &str| {
+        let host = rest.split(['/', '?', '#', ',', ' ']).next().unwrap_or_default();
+        host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    };
+    text.split("://").skip(1).any(holds)
+}
+
 /// An address without what may be secret in it: user, password, query and fragment.
 #[must_use]
 pub fn shown(address: &str) -> String {
@@ -27,6 +37,12 @@ mod tests {
     fn secrets_in_an_address_are_not_shown() {
         assert_eq!(shown("https://me:pw@example.org/a?token=x"), "https://example.org/a");
         assert_eq!(shown("http://example.org"), "http://example.org");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_seen() {
+        assert!(has_password("http://a:1,https://me:pw@b:2379"));
+        assert!(!has_password("http://a:1,http://b:2/@c:d") && !has_password("me:pw@b"));
     }
 
     #[test]

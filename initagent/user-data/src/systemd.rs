@@ -68,6 +68,21 @@ pub fn environment(name: &str, value: &str) -> String {
     line + "\""
 }
 
+/// A line that sets a variable in a file for `EnvironmentFile=`, whatever its value holds.
+///
+/// Only these four are escaped between double quotes, see `systemd.exec(5)`; nothing is expanded.
+#[must_use]
+pub fn environment_line(name: &str, value: &str) -> String {
+    let mut line = format!("{name}=\"");
+    for character in value.chars() {
+        if matches!(character, '"' | '\\' | '`' | '$') {
+            line.push('\\');
+        }
+        line.push(character);
+    }
+    line + "\"\n"
+}
+
 /// The unit that mounts a path.
 #[must_use]
 pub fn mount_unit(path: &str) -> String {
@@ -122,6 +137,11 @@ mod tests {
     fn values_survive_systemd_quoting() {
         assert_eq!(environment("A", r#"50% "of" \n"#), r#"Environment="A=50%% \"of\" \\n""#);
         assert_eq!(environment("A", "a\nb"), "Environment=\"A=a\\nb\"");
+    }
+
+    #[test]
+    fn values_survive_an_environment_file() {
+        assert_eq!(environment_line("A", r#"5% "of" $HOME \`"#), "A=\"5% \\\"of\\\" \\$HOME \\\\\\`\"\n");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) fn gce(scene: &Scene, user_data: &str) -> Cloud {
     let item = |path, body: &str| Page::get(path, body).wanting("metadata-flavor: google");
     let interfaces = r#"[{"accessConfigs": [{"externalIp": "203.0.113.20", "type": "ONE_TO_ONE_NAT"}], "ip": "10.0.2.15"}]"#;
     let pages = vec![
-        item("/computeMetadata/v1/instance/attributes/ssh-keys", &format!("core:{}", scene.public_key())),
+        item("/computeMetadata/v1/instance/attributes/ssh-keys", &expiring_keys(scene)),
         item("/computeMetadata/v1/instance/attributes/user-data", user_data),
         item("/computeMetadata/v1/instance/hostname", "node1.europe-west3-c.c.story.internal"),
         item("/computeMetadata/v1/instance/id", "5241352356321472323"),
@@ -77,6 +77,15 @@ pub(crate) fn gce(scene: &Scene, user_data: &str) -> Cloud {
             "COREOS_GCE_IP_LOCAL_0=10.0.2.15",
         ],
     }
+}
+
+/// The key with a date that sshd must know how to read, and the same key as one whose date has passed.
+fn expiring_keys(scene: &Scene) -> String {
+    let key: Vec<&str> = scene.public_key().split_whitespace().take(2).collect();
+    let line = |user: &str, date: &str| {
+        format!("{user}:{} google-ssh {{\"userName\":\"{user}\",\"expireOn\":\"{date}\"}}\n", key.join(" "))
+    };
+    line("core", "2099-12-31T23:59:59+0000") + &line("gone", "2020-01-01T00:00:00+0000")
 }
 
 pub(crate) fn digital_ocean(scene: &Scene, user_data: &str) -> Cloud {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use user_data::plan::step::{HostKeys, KeySource};
 use user_data::ssh_key;
@@ -13,13 +13,20 @@ use user_data::ssh_key;
 use super::{Host, guard};
 use crate::accounts::{self, Login};
 use crate::files::{self, Change, Rights};
+use crate::folder::Held;
 use crate::home;
 use crate::programs::Call;
+use crate::root::Root;
 use crate::step_error::StepError;
 
 /// More keys than anyone has.
-const MOST_KEYS: u64 = 1 << 20;
+pub(super) const MOST_KEYS: u64 = 1 << 20;
 const SSH_FOLDER: &str = "/etc/ssh";
+/// In a home.
+pub(super) const KEYS: &str = ".ssh/authorized_keys";
+/// Where sshd is told to look, too (`AuthorizedKeysFile`); gone at each boot.
+pub(super) const PLATFORM_KEYS: &str = "/run/catamaran/keys";
+const STICKY: u32 = 0o1000;
 
 /// Adds keys to those a user has, and sees to the rights that sshd insists on.
 pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
@@ -27,11 +34,11 @@ pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<
         .ok_or_else(|| StepError::NoAccount { kind: "user", name: user.to_owned() })?;
     let home = host.root.path(&login.home);
     let change = prepare_home(&home, &login, host)?;
-    let folder = home.join(".ssh");
-    refuse_link(&folder)?;
-    let change = change.and(files::make_directory(&folder, owned(&login, 0o700))?);
-    let path = folder.join("authorized_keys");
-    let known = fs::read(&path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let path = home.join(KEYS);
+    let folder = path.parent().unwrap_or(&home);
+    refuse_link(folder)?;
+    let change = change.and(files::make_directory(folder, owned(&login, 0o700))?);
+    let known = known_keys(&path, &login)?;
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -43,6 +50,57 @@ pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<
     Ok(change.and(files::write(&path, text.as_bytes(), owned(&login, 0o600))?))
 }
 
+/// Replaces the keys that the platform has for a user.
+pub(crate) fn set_platform_keys(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
+    let path = platform_keys(user, host);
+    let text: String = keys.iter().flat_map(|key| [key.as_str(), "\n"]).collect();
+    let change = files::write(&path, text.as_bytes(), Rights::PUBLIC)?;
+    // Who gets in by these alone wants a home, too.
+    match accounts::user(host.root, user) {
+        Some(login) => Ok(change.and(home::make(host.root, &login)?)),
+        None => Ok(change),
+    }
+}
+
+/// Takes away what the platform had for everybody else.
+pub(crate) fn retain_platform_keys(root: &Root, users: &[&str]) {
+    let entries = fs::read_dir(root.path(PLATFORM_KEYS)).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| !users.iter().any(|user| entry.file_name() == *user)) {
+        // The directory is the agent's own and in memory: what is there can be removed.
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+/// The file of the keys that the platform has for a user.
+pub(super) fn platform_keys(user: &str, host: &Host<'_>) -> PathBuf {
+    host.root.path(PLATFORM_KEYS).join(user)
+}
+
+/// Owner and mode of the file of a user's keys, if that is what lies at a path.
+pub(crate) fn key_rights(path: &Path, host: &Host<'_>) -> Option<Rights> {
+    let is_its_own = |login: &Login| host.root.path(&login.home).join(KEYS) == path;
+    let (_, login) = accounts::all(host.root).into_iter().find(|(_, login)| is_its_own(login))?;
+    Some(owned(&login, 0o600))
+}
+
+/// The keys that a user has.
+///
+/// sshd takes a file of root's, too. That it holds nothing but keys tells it from another file of root's, to
+/// which the user made a hard link: what is in here becomes the user's.
+fn known_keys(path: &Path, login: &Login) -> Result<String, StepError> {
+    let text = |held: Option<Held>| {
+        held.map(|held| String::from_utf8_lossy(&held.content).into_owned()).unwrap_or_default()
+    };
+    match files::read(path, login.uid, MOST_KEYS) {
+        Ok(held) => Ok(text(held)),
+        Err(error) => {
+            let text = files::read(path, 0, MOST_KEYS).map(text).unwrap_or_default();
+            let are_keys = ssh_key::lines(&text).all(|line| ssh_key::check(line).is_ok());
+            if are_keys && !text.is_empty() { Ok(text) } else { Err(error) }
+        }
+    }
+}
+
 fn owned(login: &Login, mode: u32) -> Rights {
     Rights { uid: login.uid, gid: login.gid, mode }
 }
@@ -51,8 +109,14 @@ fn owned(login: &Login, mode: u32) -> Rights {
 fn prepare_home(home: &Path, login: &Login, host: &Host<'_>) -> Result<Change, StepError> {
     let Ok(meta) = fs::metadata(home) else { return home::make(host.root, login) };
     let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
-    if mode & 0o022 == 0 && (uid == login.uid || uid == 0) {
+    let is_its_own = uid == login.uid || uid == 0;
+    if mode & 0o022 == 0 && is_its_own {
         return Ok(Change::None);
+    }
+    // A directory for everybody, like /tmp, or of somebody else does not become this user's.
+    if mode & STICKY != 0 || !is_its_own {
+        let reason = "is not the user's own, so no key is put there".to_owned();
+        return Err(StepError::Path { path: login.home.clone(), reason });
     }
     files::make_directory(home, owned(login, mode & !0o022))
 }

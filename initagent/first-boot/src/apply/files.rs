@@ -1,38 +1,42 @@
 //! Files, directories and links.
 //!
 //! Knows owners by name and what lies behind symbolic links. Refuses to write through a link to what
-//! the machine is reached by. Invariant: parents that were made are owned as the file is.
+//! the machine is reached by, and through one of a user's at all. Invariant: parents that were made are owned as the file is.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, Step};
 use user_data::protected::{self, Objection};
 
-use super::{Host, content, guard};
+use super::{Host, access, content, guard, units};
 use crate::accounts;
 use crate::files::{self, Change, Rights};
+use crate::folder::Held;
 use crate::step_error::StepError;
 
 /// The mode of a file that nobody said one for, as cloud-init and CoreOS have it.
 const NEW_FILE: u32 = 0o644;
 /// A file that is appended to is read first.
 const MOST_APPENDED: u64 = 64 << 20;
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = 0o6000;
 
 /// Writes a file of a document.
 pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&file.path, host);
-    let rights = file_rights(file, &path, host)?;
+    // sshd reads the keys in a home only if they are its user's.
+    let rights = access::key_rights(&path, host).map_or_else(|| file_rights(file, &path, host), Ok)?;
     let bytes = content::bytes(&file.content, host)?;
     let bytes = match file.existing {
-        Existing::Append => appended(&path, bytes)?,
-        Existing::Refuse if path.exists() && fs::read(&path).ok().as_deref() != Some(bytes.as_slice()) => {
+        Existing::Append => appended(&path, bytes, rights)?,
+        Existing::Refuse if is_another(&path, &bytes) => {
             return Err(refusal(&file.path, "is there already, and replacing it was not asked for"));
         }
         Existing::Refuse | Existing::Replace => bytes,
     };
     allow(protected::file(&real, &bytes), &file.path, &real)?;
+    let rights = units::file_rights(&real, &bytes, rights, host);
     if protected::concerns_access(&real) {
         guard::remember(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
@@ -55,18 +59,22 @@ fn file_rights(file: &File, path: &Path, host: &Host<'_>) -> Result<Rights, Step
     })
 }
 
+/// Whether something else is at a path; what cannot be read is.
+fn is_another(path: &Path, bytes: &[u8]) -> bool {
+    let most = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    files::read(path, 0, most).map_or(true, |held| held.is_some_and(|held| held.content != bytes))
+}
+
 /// What a file becomes when something is added to its end, once.
-fn appended(path: &Path, addition: Vec<u8>) -> Result<Vec<u8>, StepError> {
-    let read = |source| StepError::Read { path: path.to_owned(), source };
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(addition),
-        Err(error) => return Err(read(error)),
-        Ok(meta) if meta.len() > MOST_APPENDED => {
-            return Err(refusal(&path.display().to_string(), "is too large to be appended to"));
-        }
-        Ok(_) => {}
+fn appended(path: &Path, addition: Vec<u8>, rights: Rights) -> Result<Vec<u8>, StepError> {
+    let Some(Held { content: mut known, rights: before }) = files::read(path, rights.uid, MOST_APPENDED)?
+    else {
+        return Ok(addition);
+    };
+    // Else what one user wrote would run as another.
+    if rights.mode & SET_ID != 0 && rights.uid != before.uid {
+        return Err(refusal(&path.display().to_string(), "is another user's, so it gets no set-user-ID bit"));
     }
-    let mut known = fs::read(path).map_err(read)?;
     if !known.ends_with(&addition) {
         known.extend(addition);
     }
@@ -80,7 +88,7 @@ pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<C
     allow(protected::objection(&Step::MakeDirectory(meant)), &directory.path, &real)?;
     let rights = rights(&directory.owner, directory.mode, host)?;
     if directory.overwrite {
-        remove(&path)?;
+        files::remove(&path)?;
     }
     files::make_parents(&path, rights)?;
     files::make_directory(&path, rights)
@@ -98,23 +106,13 @@ pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepErro
     if !link.hard {
         return files::link(&path, &link.target);
     }
-    remove(&path)?;
+    files::remove(&path)?;
     files::make_parents(&path, rights(&link.owner, 0o755, host)?)?;
     let (target, real) = place(&link.target, host);
     if let Some(instead) = protected::path(&real) {
         return Err(refusal(&link.target, &format!("is protected; {instead}")));
     }
-    let linked = fs::hard_link(target, &path);
-    linked.map(|()| Change::Made).map_err(|source| StepError::Link { path, source })
-}
-
-fn remove(path: &Path) -> Result<(), StepError> {
-    let removed = match fs::symlink_metadata(path) {
-        Err(_) => Ok(()),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    removed.map_err(|source| StepError::Write { path: path.to_owned(), source })
+    files::hard_link(&path, &target)
 }
 
 /// Where a path lies, and what the machine calls it once links on the way are followed.

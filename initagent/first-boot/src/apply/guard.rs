@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use user_data::cloudconfig::DEFAULT_USER;
@@ -15,7 +14,9 @@ use user_data::plan::step::Verb;
 
 use super::reach::{self, Candidate, Settings};
 use super::{Host, access};
+use crate::accounts;
 use crate::files::{self, Change, Rights};
+use crate::folder::Held;
 use crate::programs::Call;
 use crate::step_error::StepError;
 use crate::systemd::Request;
@@ -26,8 +27,6 @@ const SERVICE: &str = "ssh.service";
 const SEPARATION: &str = "/run/sshd";
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const DROP_INS: &str = "/etc/ssh/sshd_config.d";
-/// In a home.
-const KEYS: &str = ".ssh/authorized_keys";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 /// Rules may be for some addresses only: those of the world and of the usual private nets.
 const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
@@ -38,16 +37,25 @@ const MOST_OWNERS: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Before {
     path: PathBuf,
-    /// `None` if it was not there.
-    held: Option<(Vec<u8>, Rights)>,
+    held: Known,
+}
+
+/// What was at a path.
+#[derive(Clone, Debug)]
+enum Known {
+    File(Held),
+    Nothing,
+    /// A link or whatever else a user put there: it is not read, so it cannot be put back.
+    Unread,
 }
 
 impl Before {
     fn of(path: PathBuf) -> Self {
-        let held = fs::read(&path).ok().zip(fs::metadata(&path).ok()).map(|(content, meta)| {
-            let rights = Rights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777 };
-            (content, rights)
-        });
+        let held = match files::read(&path, 0, access::MOST_KEYS) {
+            Ok(Some(held)) => Known::File(held),
+            Ok(None) => Known::Nothing,
+            Err(_) => Known::Unread,
+        };
         Self { path, held }
     }
 
@@ -55,8 +63,8 @@ impl Before {
     /// machine by that one turns away) nor a list of keys that had some and has none any more.
     fn is_usable(&self, host: &Host<'_>) -> Result<(), String> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let had_keys = self.held.as_ref().is_some_and(|(text, _)| !kinds_in(text).is_empty());
-        if self.path.ends_with(KEYS) && had_keys && key_kinds(&self.path).is_empty() {
+        let had_keys = matches!(&self.held, Known::File(held) if !kinds_in(&held.content).is_empty());
+        if self.path.ends_with(access::KEYS) && had_keys && key_kinds(&self.path).is_empty() {
             return Err("there were keys in it, and now there is none".to_owned());
         }
         if !name.starts_with("ssh_host_") || !name.ends_with("_key") || !self.path.exists() {
@@ -69,13 +77,9 @@ impl Before {
 
     fn restore(&self) -> Result<(), StepError> {
         match &self.held {
-            Some((content, rights)) => files::write_durably(&self.path, content, *rights).map(drop),
-            None => match fs::remove_file(&self.path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    Err(StepError::Write { path: self.path.clone(), source })
-                }
-                _ => Ok(()),
-            },
+            Known::File(held) => files::write_durably(&self.path, &held.content, held.rights).map(drop),
+            Known::Nothing => files::remove(&self.path),
+            Known::Unread => Ok(()),
         }
     }
 }
@@ -181,14 +185,11 @@ fn ask(arguments: &[&str], host: &Host<'_>) -> Result<String, String> {
 /// sshd takes keys only from a file of their user in a home that others can't write, and a file of root's
 /// that all others may not read is as good as none.
 fn settle_keys(written: &[Before], host: &Host<'_>) {
-    let passwd = fs::read_to_string(host.root.path("/etc/passwd")).unwrap_or_default();
-    for line in passwd.lines() {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, _, _, _, home, _] = fields[..] else { continue };
-        let keys = host.root.path(home).join(KEYS);
+    for (name, login) in accounts::all(host.root) {
+        let keys = host.root.path(&login.home).join(access::KEYS);
         if written.iter().any(|one| one.path == keys) {
             // If it can't be done, the file is as its author asked for.
-            let _ = access::authorize(name, &[], host);
+            let _ = access::authorize(&name, &[], host);
         }
     }
 }
@@ -211,7 +212,7 @@ fn owners(host: &Host<'_>) -> Vec<Candidate> {
     };
     let (mut own, mut others): (Vec<_>, Vec<_>) =
         people.filter(owners).partition(|who| who.name == DEFAULT_USER);
-    let proves = |who: &Candidate| who.has_password || !who.key_kinds.is_empty();
+    let proves = |who: &Candidate| who.has_password || who.has_key();
     others.retain(proves);
     if !others.is_empty() {
         own.retain(proves);
@@ -238,15 +239,17 @@ fn person(line: &str, group: &str, shadow: &str, host: &Host<'_>) -> Option<Cand
         name: name.to_owned(),
         home: home.to_owned(),
         groups: groups.collect(),
-        key_kinds: key_kinds(&host.root.path(home).join(KEYS)),
+        key_kinds: key_kinds(&host.root.path(home).join(access::KEYS)),
+        platform_key_kinds: key_kinds(&access::platform_keys(name, host)),
         has_password: hash.is_some_and(|(_, rest)| rest.starts_with(['$', '_'])),
         is_root: uid == "0",
     })
 }
 
-/// The kinds of the keys in a file.
+/// The kinds of the keys in a file. Links are not followed: to read as sshd does, one must be the user.
 fn key_kinds(path: &Path) -> Vec<String> {
-    kinds_in(&fs::read(path).unwrap_or_default())
+    let held = files::read(path, 0, access::MOST_KEYS).ok().flatten();
+    held.map(|held| kinds_in(&held.content)).unwrap_or_default()
 }
 
 /// The kinds of keys, one a line; before one may stand options.

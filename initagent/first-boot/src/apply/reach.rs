@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::access::PLATFORM_KEYS;
+
 /// Somebody who may get in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Candidate {
@@ -12,10 +14,18 @@ pub(super) struct Candidate {
     pub(super) home: String,
     /// The groups' names.
     pub(super) groups: Vec<String>,
-    /// The kinds of the user's keys, like `ssh-ed25519`.
+    /// The kinds of the user's own keys, like `ssh-ed25519`.
     pub(super) key_kinds: Vec<String>,
+    /// Of those that the platform has for the user, in another file.
+    pub(super) platform_key_kinds: Vec<String>,
     pub(super) has_password: bool,
     pub(super) is_root: bool,
+}
+
+impl Candidate {
+    pub(super) fn has_key(&self) -> bool {
+        !self.key_kinds.is_empty() || !self.platform_key_kinds.is_empty()
+    }
 }
 
 /// What sshd says, line by line.
@@ -88,11 +98,10 @@ fn key_obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
     if !methods_allow(settings, "publickey") {
         return Some("it wants more than a public key".to_owned());
     }
-    let own = format!("{}/.ssh/authorized_keys", who.home);
-    let is_own = |file: &str| [".ssh/authorized_keys", "%h/.ssh/authorized_keys", &own].contains(&file);
-    if !settings.one("authorizedkeysfile", ".ssh/authorized_keys").split_ascii_whitespace().any(is_own) {
-        return Some("it looks for keys elsewhere than in .ssh/authorized_keys".to_owned());
-    }
+    let seen = match seen_kinds(settings, who) {
+        Ok(seen) => seen,
+        Err(obstacle) => return Some(obstacle),
+    };
     let accepted = settings.one("pubkeyacceptedalgorithms", "");
     let takes = |kind: &String| {
         accepted.is_empty()
@@ -100,10 +109,33 @@ fn key_obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
                 known == kind || (kind == "ssh-rsa" && known.starts_with("rsa-sha2-") && !known.contains('@'))
             })
     };
-    if !who.key_kinds.is_empty() && !who.key_kinds.iter().any(takes) {
+    if !seen.is_empty() && !seen.into_iter().any(takes) {
         return Some(format!("it takes no keys of {}'s kinds", who.name));
     }
     None
+}
+
+/// The kinds of the keys in those files that sshd looks into.
+fn seen_kinds<'a>(settings: Settings<'_>, who: &'a Candidate) -> Result<Vec<&'a String>, String> {
+    let files = settings.one("authorizedkeysfile", ".ssh/authorized_keys");
+    let reads = |names: &[&str]| files.split_ascii_whitespace().any(|file| names.contains(&file));
+    let own = reads(&[
+        ".ssh/authorized_keys",
+        "%h/.ssh/authorized_keys",
+        &format!("{}/.ssh/authorized_keys", who.home),
+    ]);
+    let platforms = format!("{PLATFORM_KEYS}/{}", who.name);
+    let platforms = reads(&[&format!("{PLATFORM_KEYS}/%u"), &platforms]);
+    let seen: Vec<&String> = [(own, &who.key_kinds), (platforms, &who.platform_key_kinds)]
+        .into_iter()
+        .filter_map(|(is_read, kinds)| is_read.then_some(kinds))
+        .flatten()
+        .collect();
+    // Who has no key yet will get one in the usual place.
+    if (seen.is_empty() && who.has_key()) || (!own && !who.has_key()) {
+        return Err("it looks for keys elsewhere than in .ssh/authorized_keys".to_owned());
+    }
+    Ok(seen)
 }
 
 /// One of the ways it accepts needs nothing but this.
@@ -224,6 +256,18 @@ mod tests {
         ] {
             assert!(!meets(settings), "{settings}");
         }
+    }
+
+    #[test]
+    fn the_platforms_keys_count_where_sshd_looks_for_them() {
+        let who =
+            Candidate { key_kinds: Vec::new(), platform_key_kinds: vec!["ssh-ed25519".to_owned()], ..core() };
+        let both = Settings("authorizedkeysfile .ssh/authorized_keys /run/catamaran/keys/%u\n");
+
+        assert_eq!(obstacle(both, &who), None);
+        assert!(obstacle(Settings("authorizedkeysfile .ssh/authorized_keys\n"), &who).is_some());
+        assert!(obstacle(Settings("authorizedkeysfile /etc/keys/%u\n"), &Candidate::default()).is_some());
+        assert_eq!(obstacle(both, &Candidate { platform_key_kinds: Vec::new(), ..who }), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use user_data::address;
 use user_data::plan::step::HostsStyle;
 use user_data::secret::Secret;
 
@@ -90,9 +91,14 @@ pub(crate) fn merge_environment(
         .ok()
         .or_else(|| fs::read_to_string(host.root.path(template?)).ok())
         .unwrap_or_default();
-    // Its author may have closed it, since proxies have passwords.
-    let rights = files::existing_rights(&place).unwrap_or(Rights::PUBLIC);
-    files::write(&place, merged(&known, variables).as_bytes(), rights)
+    let text = merged(&known, variables);
+    // Such as the server of updates, whose readers are root's. What its author closed stays closed.
+    let rights = match files::existing_rights(&place) {
+        _ if address::has_password(&text) => Rights::PRIVATE,
+        Some(known) => known,
+        None => Rights::PUBLIC,
+    };
+    files::write(&place, text.as_bytes(), rights)
 }
 
 fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {

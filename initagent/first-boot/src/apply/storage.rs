@@ -13,6 +13,7 @@ use user_data::systemd::mount_unit;
 
 use super::Host;
 use crate::files::{self, Change, Rights};
+use crate::folder::{Folder, Holder};
 use crate::programs::{Call, RunError};
 use crate::step_error::StepError;
 use crate::systemd::Request;
@@ -177,12 +178,25 @@ pub(crate) fn make_swap(path: &str, size: SwapSize, host: &Host<'_>) -> Result<C
     let known = fs::metadata(&place).is_ok_and(|meta| meta.len() == bytes);
     if !known {
         files::make_parents(&place, Rights::PRIVATE)?;
+        refuse_users_folder(&place)?;
         allocate(&place, bytes)?;
         host.programs.run(&Call::new("mkswap", [path]))?;
         host.programs.run(&Call::new("swapon", [path]))?;
     }
     let change = add_to_fstab(&[format!("{} none swap sw,nofail 0 0", escaped(path))], host)?;
     Ok(if known { change } else { Change::Made })
+}
+
+/// A swap file is opened by its name again and again, so nobody but root may change what that stands for.
+fn refuse_users_folder(path: &Path) -> Result<(), StepError> {
+    let parent = path.parent().unwrap_or(path);
+    let folder =
+        Folder::open(parent).map_err(|source| StepError::Read { path: parent.to_owned(), source })?;
+    if folder.holder() == Holder::Root {
+        return Ok(());
+    }
+    let reason = "is in a directory that others than root may change; put the swap file elsewhere".to_owned();
+    Err(StepError::Path { path: path.display().to_string(), reason })
 }
 
 fn allocate(path: &Path, bytes: u64) -> Result<(), StepError> {

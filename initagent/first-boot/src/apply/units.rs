@@ -4,18 +4,23 @@
 //! must not stop it. Invariant: contents are on disk before the manager reads them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use user_data::plan::Planned;
 use user_data::plan::step::{Step, Verb};
 use user_data::systemd::{UnitClass, classify};
 
 use super::{Done, Host};
+use crate::accounts;
 use crate::files::{self, Change, Rights};
 use crate::step_error::StepError;
 use crate::systemd::Request;
 
 const NETWORKD: &str = "systemd-networkd.service";
+const NETWORKD_GROUP: &str = "systemd-network";
+const NETWORK_FOLDERS: [&str; 2] = ["/etc/systemd/network/", "/run/systemd/network/"];
+/// Settings of networkd's files whose values are keys: of tunnels, of MAC security, of 802.1X and of PPP.
+const NETWORK_SECRETS: [&str; 4] = ["privatekey=", "presharedkey=", "password=", "\nkey="];
 
 /// Whether a step is something that the manager is asked for.
 pub(crate) fn is_request(step: &Step) -> bool {
@@ -71,7 +76,7 @@ pub(crate) fn write_unit(
 ) -> Result<Change, StepError> {
     let path = place(name, runtime, host);
     // A mask in its place is lifted by this.
-    Ok(note(name, files::write(&path, content.as_bytes(), Rights::PUBLIC)?, host))
+    Ok(note(name, files::write(&path, content.as_bytes(), unit_rights(name, content, host))?, host))
 }
 
 /// Writes a drop-in.
@@ -85,7 +90,39 @@ pub(crate) fn write_drop_in(
     let folder = place(&format!("{unit}.d"), runtime, host);
     // Settings may hold passwords of the services.
     let rights = if runtime { Rights::PRIVATE } else { Rights::PUBLIC };
+    let rights = if is_of_network(unit) { unit_rights(unit, content, host) } else { rights };
     Ok(note(unit, files::write(&folder.join(name), content.as_bytes(), rights)?, host))
+}
+
+fn is_of_network(unit: &str) -> bool {
+    matches!(classify(unit), Ok(UnitClass::Network))
+}
+
+/// Who may read a unit. The manager's own are no secret: it tells everybody who asks what is in them. The
+/// keys of a network device are, and networkd, which is not root, must read them: see `systemd.netdev(5)`.
+fn unit_rights(name: &str, content: &str, host: &Host<'_>) -> Rights {
+    let text = content.to_ascii_lowercase().replace([' ', '\t'], "");
+    let has_secret = NETWORK_SECRETS.iter().any(|word| text.contains(word));
+    let is_device = Path::new(name).extension().is_some_and(|kind| kind == "netdev");
+    if !is_of_network(name) || !(has_secret || is_device) {
+        return Rights::PUBLIC;
+    }
+    match accounts::group(host.root, NETWORKD_GROUP) {
+        Some(gid) => Rights { gid, mode: 0o640, ..Rights::PRIVATE },
+        None if has_secret => Rights::PRIVATE,
+        None => Rights::PUBLIC,
+    }
+}
+
+/// The rights of a file that is such a unit, whatever it was asked for as: it is readable by all unless
+/// somebody says otherwise, which few do who mean a key to be one.
+pub(crate) fn file_rights(path: &str, content: &[u8], asked: Rights, host: &Host<'_>) -> Rights {
+    let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
+    let is_unit = NETWORK_FOLDERS.iter().any(|folder| path.starts_with(folder)) && is_of_network(&name);
+    let wanted = unit_rights(&name, &String::from_utf8_lossy(content), host);
+    // An owner or group that was asked for knows why.
+    let is_plain = (asked.uid, asked.gid) == (0, 0) && asked.mode & 0o004 != 0;
+    if is_unit && is_plain && wanted.mode & 0o004 == 0 { wanted } else { asked }
 }
 
 /// Masks, or lifts a mask.

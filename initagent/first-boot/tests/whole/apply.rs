@@ -17,7 +17,7 @@ fn statuses(outcome: &Outcome) -> Vec<(String, String)> {
 }
 
 /// Whether we may give files away; a test that needs it says so otherwise.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     assert!(is_root || std::env::var("CI").as_deref() != Ok("true"), "CI must run these tests as root");
     is_root

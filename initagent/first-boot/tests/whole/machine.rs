@@ -14,6 +14,7 @@ use first_boot::{
     Web, WebError, apply_file, await_logins, run,
 };
 use tempfile::TempDir;
+use user_data::address::shown;
 use user_data::secret::Secret;
 
 pub(crate) const KEY: &str =
@@ -48,7 +49,10 @@ pub(crate) enum Sshd {
     Takes(&'static str),
 }
 
-const LETS_IN: Sshd = Sshd::Takes("port 22\npubkeyauthentication yes\nlistenaddress 0.0.0.0:22\n");
+const LETS_IN: Sshd = Sshd::Takes(
+    "port 22\npubkeyauthentication yes\nlistenaddress 0.0.0.0:22\n\
+     authorizedkeysfile .ssh/authorized_keys /run/catamaran/keys/%u\n",
+);
 
 #[derive(Debug)]
 struct Twins {
@@ -117,11 +121,11 @@ struct Silence;
 
 impl Web for Silence {
     fn get(&self, url: &str, _: &[(String, Secret<String>)], _: u64) -> Result<Vec<u8>, WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
+        Err(WebError::Status { url: shown(url), status: 404 })
     }
 
     fn post(&self, url: &str, _: &[(String, String)], _: u32) -> Result<(), WebError> {
-        Err(WebError::Status { url: url.to_owned(), status: 404 })
+        Err(WebError::Status { url: shown(url), status: 404 })
     }
 }
 

@@ -4,8 +4,11 @@
 
 mod apply;
 mod disks;
+mod homes;
 mod judge;
 mod machine;
 mod mounts;
 mod run;
+mod secrets;
+mod sources;
 mod way_in;

@@ -155,7 +155,7 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
         let outcome = bench.boot(ONCE);
 
         assert_ne!(outcome.verdict(), Verdict::Ok, "{user_data:?}");
-        assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY} owner\n"), "{user_data:?}");
+        assert_eq!(bench.read("/run/catamaran/keys/core"), format!("{KEY} owner\n"), "{user_data:?}");
     }
 }
 

@@ -157,11 +157,11 @@ fn disks_are_found_by_label_and_by_partition_name() {
     machine.attach("vdb", &iso_image("cidata", &[("user-data", b"b")]), "");
     machine.attach("loop0", &iso_image("cidata", &[("user-data", b"c")]), "");
 
-    let (device, _) = labelled(&machine.host, &["CIDATA"]).unwrap();
-    let (esp, mut volume) = on_partition(&machine.host, "ESP").unwrap();
+    let (device, _) = labelled(&machine.host, &["CIDATA"]).pop().unwrap();
+    let (esp, mut volume) = on_own_partition(&machine.host, "ESP").unwrap();
 
     assert!(device.path.ends_with("dev/vdb"));
     assert!(esp.path.ends_with("dev/vda2"));
     assert_eq!(volume.read("seed/user-data", 9).unwrap().unwrap(), b"a");
-    assert!(labelled(&machine.host, &["config-2"]).is_none());
+    assert!(labelled(&machine.host, &["config-2"]).is_empty());
 }

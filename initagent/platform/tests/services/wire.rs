@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use platform::{Detected, Payload, Platform, Provision};
+use platform::{Detected, Payload, Place, Platform, Provision};
 
 use crate::service::Route;
 
@@ -30,7 +30,7 @@ pub(crate) const PLATFORMS: [Platform; 15] = [
 ];
 
 pub(crate) fn detected(platform: Platform) -> Detected {
-    Detected { platform, evidence: "a test".to_owned(), needs_network: true }
+    Detected { platform, evidence: "a test".to_owned(), needs_network: true, place: Place::Firmware }
 }
 
 /// The facts as text, so that a person can read what is expected.

@@ -4,6 +4,7 @@
 //! mapping may have. Refuses to know what a field means. Invariant: each entry of a mapping is either
 //! read or reported.
 
+use document::caret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
 use document::spelling;
@@ -90,7 +91,7 @@ impl<'n> Fields<'n> {
         }
         let Some(key) = table.iter().find(|key| key.name == name) else {
             let near = (!found.is_full()).then(|| near(&name, table)).flatten();
-            return found.push(self.unknown(entry, &name, near));
+            return found.push(self.unknown(entry, &name, near, table));
         };
         if self.entries.iter().any(|(known, _)| *known == key.name) {
             return found.push(self.finding(
@@ -130,10 +131,17 @@ impl<'n> Fields<'n> {
         }
     }
 
-    fn unknown(&self, entry: &Entry, name: &str, near: Option<&str>) -> Diagnostic {
+    fn unknown(&self, entry: &Entry, name: &str, near: Option<&str>, table: &'static [Key]) -> Diagnostic {
         let place = if self.path.is_empty() { "a cloud-config" } else { self.path.as_str() };
         let message = format!("`{}` is not a key of {place}", entry.key);
-        let diagnostic = Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
+        let mut diagnostic =
+            Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
+        // Where secrets may be written, one that is indented wrongly looks like a key; a slip of the pen does
+        // not look like a secret.
+        if near.is_none() && table.iter().any(|key| caret::may_hold_secret(key.name)) {
+            let message = format!("a key here is not one of {place}; it may be a secret, so it is not shown");
+            diagnostic = diagnostic.in_public(message, self.path.clone());
+        }
         match (elsewhere(&self.path, name), near) {
             (Some(place), _) => diagnostic.help(place),
             (None, Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),

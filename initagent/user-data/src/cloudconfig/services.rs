@@ -76,12 +76,22 @@ impl Services {
 }
 
 impl Settings {
-    /// The drop-in that hands the variables to a service.
+    /// The drop-in that hands the variables to a service, and what it must not say itself: everybody may ask
+    /// the manager for the environment that stands in a unit, so secrets go by a file.
     #[must_use]
-    pub fn drop_in(&self) -> String {
-        let lines =
-            self.variables.iter().map(|(name, value)| systemd::environment(name, value.reveal()) + "\n");
-        std::iter::once("[Service]\n".to_owned()).chain(lines).collect()
+    pub fn drop_in(&self, secrets: &str) -> (String, Option<String>) {
+        let (hidden, open): (Vec<_>, Vec<_>) =
+            self.variables.iter().partition(|(name, value)| is_secret(name, value.reveal()));
+        let mut text = "[Service]\n".to_owned();
+        for (name, value) in open {
+            text.extend([systemd::environment(name, value.reveal()).as_str(), "\n"]);
+        }
+        if hidden.is_empty() {
+            return (text, None);
+        }
+        text.extend(["EnvironmentFile=", secrets, "\n"]);
+        let lines = hidden.iter().map(|(name, value)| systemd::environment_line(name, value.reveal()));
+        (text, Some(lines.collect()))
     }
 
     /// `NAME=value` lines.
@@ -97,6 +107,11 @@ impl Settings {
             self.variables.push((name.to_owned(), Secret::new(value)));
         }
     }
+}
+
+/// Whether a variable's value lets people in somewhere.
+fn is_secret(name: &str, value: &str) -> bool {
+    name.ends_with("_PASSWORD") || name.ends_with("_TOKEN") || address::has_password(value)
 }
 
 /// The keys of a service, made from its table.

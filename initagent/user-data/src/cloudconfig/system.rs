@@ -5,13 +5,14 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Fields, Key, key, no_effect, translated};
+use super::fields::{Fields, Key, bad_choice, key, no_effect, translated};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
 use document::yaml::Value;
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[
+    key("provision"),
     key("timezone"),
     translated("locale", "LANG in /etc/locale.conf; the image has the C.UTF-8 locale only"),
     no_effect("locale_configfile", "the language is set in /etc/locale.conf"),
@@ -44,12 +45,15 @@ pub const RESOLV_KEYS: &[Key] = &[
     no_effect("sortlist", "systemd-resolved has its own way of asking"),
 ];
 
+const SWITCHES: &[&str] = &["locked", "once", "always"];
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// Settings of a document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct System {
+    /// `provision`: whether the machine may be configured again.
+    pub provision: Option<At<String>>,
     /// `timezone`.
     pub timezone: Option<At<String>>,
     /// `locale`.
@@ -65,6 +69,7 @@ pub struct System {
 impl System {
     pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
         Self {
+            provision: provision(fields, found),
             timezone: word(fields, "timezone", "/_+-", found),
             locale: word(fields, "locale", "_.@-", found),
             ntp: ntp(fields, found),
@@ -72,6 +77,17 @@ impl System {
             resolver: resolver(fields, found),
         }
     }
+}
+
+/// One of the words that the agent knows; any other would close the machine.
+fn provision(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+    let word = fields.text("provision", found)?;
+    if SWITCHES.contains(&word.value.as_str()) {
+        return Some(word);
+    }
+    let diagnostic = bad_choice("provision", &word.value, word.at, SWITCHES);
+    fields.refuse("provision", diagnostic, found);
+    None
 }
 
 /// Letters, digits and these; no dots that climb.

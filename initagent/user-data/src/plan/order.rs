@@ -46,6 +46,10 @@ pub struct PartScript {
 const BOOTCMD_SECONDS: u32 = 60;
 /// RSA is left out: it takes seconds to make, and every client of today knows the others.
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
+/// The file that says whether the machine may be configured again.
+pub const SWITCH: &str = "/etc/catamaran/provision";
+/// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
+const SECRETS: &str = "/run/cloudinit";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 
 /// The whole plan.
@@ -56,7 +60,7 @@ pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
     access(&mut plan, config, facts);
     early(&mut plan, config);
     storage(&mut plan, config);
-    accounts(&mut plan, config, facts);
+    accounts(&mut plan, config);
     settings(&mut plan, config, facts);
     files(&mut plan, config);
     units(&mut plan, config);
@@ -98,14 +102,26 @@ fn access(plan: &mut Plan, config: &Config, facts: &Facts) {
     let origin =
         access.host_keys_at.map_or_else(|| Origin::from("agent"), |at| Origin::written(at, "ssh_keys"));
     plan.once(Stage::Identity, origin, Step::PrepareHostKeys(host_keys));
-    if !facts.keys.is_empty() && !access.without_platform_keys {
-        let step = Step::AuthorizeKeys { user: user(), keys: facts.keys.clone() };
-        plan.once(Stage::Identity, Origin::from("platform"), step);
-    }
+    platform_keys(plan, config, facts);
     if let Some(first) = access.keys.first() {
         let keys = access.keys.iter().map(|key| key.value.clone()).collect();
         let origin = Origin::written(first.at, "ssh_authorized_keys");
         plan.once(Stage::Identity, origin, Step::AuthorizeKeys { user: user(), keys });
+    }
+}
+
+/// At each boot, since a key may have been taken away or have come; for the image's own user, and for the one
+/// who has its place. They are not added to a user's own, where nothing would ever take them away.
+fn platform_keys(plan: &mut Plan, config: &Config, facts: &Facts) {
+    if facts.keys.is_empty() || config.access.without_platform_keys {
+        return;
+    }
+    let default = config.accounts.people.iter().filter(|person| person.value.is_default);
+    let mut users = vec![DEFAULT_USER];
+    users.extend(default.map(|person| person.value.user.name.as_str()).filter(|name| *name != DEFAULT_USER));
+    for user in users {
+        let step = Step::SetPlatformKeys { user: user.to_owned(), keys: facts.keys.clone() };
+        plan.every_boot(Stage::Identity, Origin::from("platform"), step);
     }
 }
 
@@ -136,13 +152,13 @@ fn storage(plan: &mut Plan, config: &Config) {
     }
 }
 
-fn accounts(plan: &mut Plan, config: &Config, facts: &Facts) {
+fn accounts(plan: &mut Plan, config: &Config) {
     for group in bare_groups(config) {
         plan.once(Stage::Accounts, Origin::written(group.at, "groups"), Step::CreateGroup(group.value));
     }
     let mut rules = Vec::new();
     for person in &config.accounts.people {
-        one_person(plan, config, facts, person);
+        one_person(plan, config, person);
         let user = &person.value.user;
         rules.extend(user.sudo.iter().map(|rule| format!("{} {rule}\n", user.name)));
     }
@@ -181,14 +197,13 @@ fn bare_groups(config: &Config) -> Vec<At<Group>> {
     groups
 }
 
-fn one_person(plan: &mut Plan, config: &Config, facts: &Facts, person: &At<Person>) {
+fn one_person(plan: &mut Plan, config: &Config, person: &At<Person>) {
     let Person { user, keys, imports, is_default, key, .. } = &person.value;
     let origin = |at: Mark| Origin::written(at, key);
     plan.once(Stage::Accounts, origin(person.at), Step::CreateUser(user.clone()));
     let mut lines: Vec<String> = keys.iter().map(|key| key.value.clone()).collect();
     if *is_default {
         lines.extend(config.access.keys.iter().map(|key| key.value.clone()));
-        lines.extend(facts.keys.iter().filter(|_| !config.access.without_platform_keys).cloned());
     }
     if !lines.is_empty() {
         let at = keys.first().map_or(person.at, |key| key.at);
@@ -234,6 +249,9 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
         plan.once(Stage::Files, Origin::written(at, key), Step::WriteFile(file(path, text, 0o644)));
     };
     let system = &config.system;
+    if let Some(word) = &system.provision {
+        write(word.at, "provision", SWITCH, format!("{}\n", word.value));
+    }
     if let Some(locale) = &system.locale {
         write(locale.at, "locale", "/etc/locale.conf", format!("LANG={}\n", locale.value));
     }
@@ -431,23 +449,30 @@ fn unit_links(plan: &mut Plan, unit: &At<Unit>) {
 /// The services' own configuration: in /run, so it is made at each boot with that boot's addresses.
 fn service_files(plan: &mut Plan, config: &Config) {
     for settings in &config.services.environments {
-        let origin = Origin::written(settings.at, format!("coreos.{}", settings.service));
-        plan.every_boot(Stage::Units, origin, service_file(settings));
+        for step in service_steps(settings) {
+            let origin = Origin::written(settings.at, format!("coreos.{}", settings.service));
+            plan.every_boot(Stage::Units, origin, step);
+        }
     }
 }
 
-fn service_file(settings: &Settings) -> Step {
+/// Passwords are for the manager's eyes, which reads the files as root and hands the variables on.
+fn service_steps(settings: &Settings) -> Vec<Step> {
     let unit = match settings.service {
-        "flannel" => return Step::WriteFile(file("/run/flannel/options.env", settings.lines(), 0o644)),
+        "flannel" => return vec![Step::WriteFile(file("/run/flannel/options.env", settings.lines(), 0o600))],
         "locksmith" => "locksmithd.service".to_owned(),
         service => format!("{service}.service"),
     };
-    Step::WriteDropIn {
+    let secrets = format!("{SECRETS}/{unit}.env");
+    let (drop_in, hidden) = settings.drop_in(&secrets);
+    let hidden = hidden.map(|text| Step::WriteFile(file(&secrets, text, 0o600)));
+    let drop_in = Step::WriteDropIn {
         unit,
         name: "20-cloudinit.conf".to_owned(),
-        content: Secret::new(settings.drop_in()),
+        content: Secret::new(drop_in),
         runtime: true,
-    }
+    };
+    hidden.into_iter().chain([drop_in]).collect()
 }
 
 fn scripts_of(plan: &mut Plan, config: &Config, scripts: &[PartScript]) {

@@ -103,6 +103,13 @@ pub enum Step {
     },
     /// Names the machine.
     SetHostname(String),
+    /// Lets in whom the platform lets in, and nobody whom it does no longer: a file of its own is replaced.
+    SetPlatformKeys {
+        /// As whom.
+        user: String,
+        /// The lines.
+        keys: Vec<String>,
+    },
     /// Sets a password.
     SetPassword {
         /// Whose.

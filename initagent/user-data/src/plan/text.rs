@@ -96,6 +96,9 @@ pub fn describe(step: &Step) -> String {
             let ending = if *expire { ", to be changed at the next login" } else { "" };
             format!("set {} of {user}{ending}", password_kind(password))
         }
+        Step::SetPlatformKeys { user, keys } => {
+            format!("let {} of the platform in as {user}", count(keys.len(), "key"))
+        }
         Step::SetTimezone(zone) => format!("set time zone {zone}"),
         Step::ShowMessage(_) => "show the final message".to_owned(),
         Step::TrustCertificates { trusted, remove_defaults } => {
@@ -130,7 +133,7 @@ fn shown(step: &Step) -> Vec<String> {
         Step::MergeEnvironment { variables, .. } => {
             variables.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
         }
-        Step::AuthorizeKeys { keys, .. } => keys.clone(),
+        Step::AuthorizeKeys { keys, .. } | Step::SetPlatformKeys { keys, .. } => keys.clone(),
         Step::ShowMessage(text) => vec![text.clone()],
         Step::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields.join(" ")).collect(),
         _ => Vec::new(),

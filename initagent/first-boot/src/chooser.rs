@@ -1,0 +1,127 @@
+//! Finds who may say what this machine is to be, and keeps in mind who did.
+//!
+//! Knows what is remembered, the switch and what offers itself. Refuses to decide: [`crate::source`] does.
+//! Invariant: a source is asked only after it was chosen, so that one that is turned away says nothing.
+
+use platform::{Detected, Provision};
+
+use crate::outcome::Outcome;
+use crate::root::Root;
+use crate::source::{self, Choice, Circumstances, Remembered, Source, Switch};
+use crate::{facts, record, switch};
+
+/// The machine as the platforms look at it.
+pub(crate) fn platform_host(root: &Root) -> platform::Host {
+    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
+}
+
+/// What is known before anybody is asked.
+#[derive(Debug)]
+pub(crate) struct Chooser<'a> {
+    root: &'a Root,
+    remembered: Option<Remembered>,
+    is_settled: bool,
+    machine: Option<String>,
+    switch: Switch,
+}
+
+impl<'a> Chooser<'a> {
+    /// `by_hand` is what root asks for now, whatever the switch says for each boot.
+    pub(crate) fn of(
+        root: &'a Root,
+        place: &platform::Host,
+        by_hand: Option<Switch>,
+        outcome: &mut Outcome,
+    ) -> Self {
+        let (switch, problem) = switch::read(root);
+        outcome.refused.extend(problem);
+        let switch = by_hand.unwrap_or(switch);
+        let (remembered, is_settled) = (record::source(root), record::instance(root).is_some());
+        Self { root, remembered, is_settled, machine: place.machine_name(), switch }
+    }
+
+    /// The one that is asked, if any.
+    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut Outcome) -> Option<Detected> {
+        let at_once = self.offers(place);
+        let (offers, choice) = if self.is_enough(&at_once) {
+            let choice = self.choose(&at_once);
+            (at_once, choice)
+        } else {
+            place.settle_devices();
+            let offers = self.offers(place);
+            let choice = self.choose(&offers);
+            (offers, choice)
+        };
+        self.report(&offers, &choice, outcome);
+        choice.asked.and_then(|number| offers.into_iter().nth(number))
+    }
+
+    /// Whether nothing better can come while slow disks are still looked for: a disk goes before a cloud, and
+    /// what is remembered before all.
+    fn is_enough(&self, offers: &[Detected]) -> bool {
+        match &self.remembered {
+            Some(remembered) => offers.iter().any(|offer| Source::of(offer).is_same(&remembered.source)),
+            None => offers.first().is_some_and(|offer| !offer.needs_network),
+        }
+    }
+
+    /// Tells of those that came later than the choice.
+    pub(crate) fn report_late(&self, outcome: &mut Outcome) {
+        // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
+        // to a machine that is new.
+        if self.remembered.is_some() {
+            let offers = self.offers(&platform_host(self.root));
+            self.report(&offers, &self.choose(&offers), outcome);
+        }
+    }
+
+    fn offers(&self, place: &platform::Host) -> Vec<Detected> {
+        let before = self.remembered.as_ref().map(|remembered| remembered.source.platform.as_str());
+        platform::offers(place, before)
+    }
+
+    fn choose(&self, offers: &[Detected]) -> Choice {
+        let offers: Vec<Source> = offers.iter().map(Source::of).collect();
+        source::choose(&offers, self.circumstances())
+    }
+
+    fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances {
+            remembered: self.remembered.as_ref(),
+            is_settled: self.is_settled,
+            machine: self.machine.as_deref(),
+            switch: self.switch,
+        }
+    }
+
+    fn report(&self, offers: &[Detected], choice: &Choice, outcome: &mut Outcome) {
+        for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
+            let refusal = source::refusal(&Source::of(offer), self.circumstances());
+            if !outcome.refused.contains(&refusal) {
+                outcome.refused.push(refusal);
+            }
+        }
+    }
+
+    /// Remembers who was asked, and in which machine.
+    pub(crate) fn remember(&self, asked: &Detected, outcome: &mut Outcome) {
+        let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
+        if let Err(error) = record::remember_source(self.root, &source) {
+            outcome.failures.push(format!("cannot remember what configured this machine: {}", error.chain()));
+        }
+    }
+
+    /// What a locked machine stays, if its platform says now that it is another instance.
+    pub(crate) fn turn_away_instance(&self, said: &Provision, outcome: &mut Outcome) -> Option<Provision> {
+        let (known, now) = (record::instance(self.root)?, facts::instance(said).id);
+        if self.switch != Switch::Locked || known == now {
+            return None;
+        }
+        outcome.refused.push(format!(
+            "{} says that this machine is instance {now} now; it stays {known}, since `provision` is locked: see \
+             `initagent provision`",
+            said.platform
+        ));
+        Some(record::kept(self.root).unwrap_or_default())
+    }
+}

@@ -1,0 +1,87 @@
+//! The switch on the machine by which its owner says whether it may be configured again.
+//!
+//! Knows one file of one word. Refuses to guess: a word that is none closes the machine, since who writes the
+//! file wants less than the default. Invariant: without the file it is [`Switch::Once`].
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+
+use user_data::plan::order::SWITCH;
+
+use crate::files::{self, Rights};
+use crate::record;
+use crate::root::Root;
+use crate::source::Switch;
+
+/// Why the switch was not set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set the switch in {SWITCH}: {reason}")]
+pub struct SwitchError {
+    reason: String,
+}
+
+/// How it stands, and what is wrong with it.
+pub(crate) fn read(root: &Root) -> (Switch, Option<String>) {
+    let text = match fs::read_to_string(root.path(SWITCH)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (Switch::default(), None),
+        Err(error) => {
+            return (Switch::Locked, Some(format!("cannot read {SWITCH}, so it is locked: {error}")));
+        }
+    };
+    if let Some(switch) = Switch::from_word(text.trim()) {
+        return (switch, None);
+    }
+    let words = Switch::ALL.map(Switch::word).join(", ");
+    (Switch::Locked, Some(format!("{SWITCH} holds none of {words}, so this machine is locked")))
+}
+
+/// Sets it, for all boots to come.
+pub fn set(root: &Root, switch: Switch) -> Result<(), SwitchError> {
+    let text = format!("{}\n", switch.word());
+    let written = files::write_durably(&root.path(SWITCH), text.as_bytes(), Rights::PUBLIC);
+    written.map(drop).map_err(|error| SwitchError { reason: error.chain() })
+}
+
+/// How it stands, and what configured this machine, for people.
+#[must_use]
+pub fn describe(root: &Root) -> String {
+    let (switch, problem) = read(root);
+    let mut text = format!("provision: {}\n", switch.word());
+    if let Some(problem) = problem {
+        let _ = writeln!(text, "warning: {problem}");
+    }
+    match (record::source(root), record::instance(root)) {
+        (Some(remembered), Some(instance)) => {
+            let _ = writeln!(text, "configured by {} as instance {instance}", remembered.source.text());
+        }
+        (None, Some(instance)) => {
+            let _ = writeln!(text, "configured as instance {instance}, by nothing that is remembered");
+        }
+        (_, None) => text.push_str("not configured yet, or not for others to see\n"),
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_none_closes_the_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        assert_eq!(read(&root), (Switch::Once, None));
+
+        set(&root, Switch::Always).unwrap();
+        assert_eq!(read(&root), (Switch::Always, None));
+
+        for text in ["", "alway", "locked once", "\u{fffd}"] {
+            fs::write(root.path(SWITCH), text).unwrap();
+            let (switch, problem) = read(&root);
+            assert_eq!(switch, Switch::Locked, "{text:?}");
+            assert!(problem.unwrap().contains("/etc/catamaran/provision"));
+        }
+    }
+}
