@@ -56,7 +56,7 @@ fn serve_tcp(access: Access) -> u16 {
     let (socket, port) = socket();
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
-        listen::tcp(listener, router(api()), access, std::future::pending()).await.unwrap();
+        listen::tcp(listener, router(api()), access, Vec::new(), std::future::pending()).await.unwrap();
     });
     port
 }
@@ -122,6 +122,7 @@ fn tls_gives_each_authority_its_role() {
         key: key.as_bytes(),
         admin_authority: admins.pem().as_bytes(),
         read_authority: Some(readers.pem().as_bytes()),
+        lock_authority: None,
     })
     .unwrap();
     let (socket, port) = socket();
@@ -168,7 +169,7 @@ fn tls_gives_each_authority_its_role() {
 
 #[test]
 fn unix_groups_decide_on_the_socket() {
-    let groups = UnixGroups { admin: Some("no-such-group".to_owned()), read: None };
+    let groups = UnixGroups { admin: Some("no-such-group".to_owned()), ..UnixGroups::default() };
     let server = Server::with(three_machines(), Options { groups, ..Options::default() });
     let root = nix::unistd::geteuid().is_root();
 
