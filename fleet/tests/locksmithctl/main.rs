@@ -63,6 +63,17 @@ fn tell_the_story(endpoint: &str) {
     assert_eq!(run("lock m3"), refused("Error locking: semaphore is at 0\nHeld by: m2\n"));
     assert_eq!(run("unlock m2"), ok(""));
     assert_eq!(run("status"), ok("Available: 1\nMax: 1\n"));
+    // A holder that would take over the terminal of who reads of it.
+    if endpoint.starts_with("http") {
+        let hostile = "m\u{1b}]0;OWNED\u{7}\u{9b}2J";
+        assert_eq!(run(&format!("lock {hostile}")), ok(""));
+        let shown = "m\\u{1b}]0;OWNED\\u{7}\\u{9b}2J";
+        assert_eq!(run("lock m4").2, format!("Error locking: semaphore is at 0\nHeld by: {shown}\n"));
+        for words in ["status", "status -long", "status -json"] {
+            assert!(!run(words).1.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{words}");
+        }
+        assert_eq!(run(&format!("unlock {hostile}")), ok(""));
+    }
 }
 
 #[test]
