@@ -12,10 +12,12 @@ pub mod page;
 pub mod schema;
 
 mod answer;
+mod bodies;
 mod commands;
 mod discovery;
 mod explain;
 mod fleet_lock;
+mod forgery;
 pub(crate) mod locks;
 mod machines;
 mod metrics;

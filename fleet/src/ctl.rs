@@ -6,6 +6,7 @@
 //! the repairs that the documentation lists.
 
 pub mod arguments;
+pub mod askpass;
 pub mod cat;
 pub mod client;
 pub mod columns;
@@ -38,6 +39,7 @@ pub mod table;
 pub mod top;
 pub mod waiting;
 
+use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use client::Client;
@@ -45,6 +47,7 @@ use session::{Complaint, Outcome, Session, chain};
 use settings::Settings;
 use std::ffi::OsString;
 use std::io::Write;
+use table::printable_lines;
 
 /// The world as a run of `fleetctl` sees it.
 pub struct World<'a> {
@@ -69,6 +72,10 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
     if words.len() <= 1 {
         return finish(help(world.out), world.err);
     }
+    if let Some((prompt, input)) = askpass::prompt(&words, world.environment) {
+        return askpass::run(&prompt, &input, world.out, world.err);
+    }
+    let words = with_double_dashes(words, &Arguments::command(), Some("ssh"));
     if words[1] == "--version" || words[1] == "-v" {
         return finish(version(world.out), world.err);
     }
@@ -76,7 +83,7 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => {
             // The words of a usage error come with their own line end.
-            let _ = write!(world.err, "fleetctl: {error}");
+            let _ = write!(world.err, "fleetctl: {}", printable_lines(&error.to_string()));
             return 2;
         }
         Err(shown) => {
@@ -91,7 +98,7 @@ fn finish(outcome: Outcome, err: &mut dyn Write) -> u8 {
     outcome.unwrap_or_else(|complaint| {
         if !complaint.text.is_empty() {
             // Without a stderr there is nobody to tell.
-            let _ = writeln!(err, "{}", complaint.text);
+            let _ = writeln!(err, "{}", printable_lines(&complaint.text));
         }
         complaint.exit
     })
@@ -134,7 +141,7 @@ fn open<'a>(arguments: &Arguments, world: &'a mut World<'_>) -> Result<Session<'
 
 fn command(session: &mut Session<'_>, verb: &Verb, is_terminal: bool) -> Outcome {
     match verb {
-        Verb::Cat(arguments) => cat::run(session, arguments),
+        Verb::Cat(arguments) => cat::run(session, arguments, is_terminal),
         Verb::Destroy(arguments) => destroy::run(session, arguments),
         Verb::Drain(arguments) => drain::drain(session, arguments),
         Verb::Explain(arguments) => explain::run(session, arguments),

@@ -1,10 +1,11 @@
 //! The daemon: settings become parts, parts run until a signal.
 //!
 //! Knows how the parts of a machine fit together, and what each signal means. Refuses to know how any of
-//! them works. Invariant: a signal to stop stops no unit, unless the settings say so.
+//! them works. Invariant: a daemon that comes back at once stops no unit.
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+pub mod departure;
 pub mod reload;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::unistd::Group;
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -25,8 +27,10 @@ use tokio::{
 
 use crate::{
     agent::{
-        Agent, AgentError, AgentSettings, machine_id,
-        presence::Presence,
+        Agent, AgentError, AgentSettings,
+        journal::Journal,
+        machine_id,
+        presence::{Presence, former::LeaseFile},
         systemd::{Systemd, SystemdError},
     },
     api::{
@@ -39,9 +43,13 @@ use crate::{
     model::machine::{Machine, MachineId, MachineIdError, Resources},
     plan::converge::Caution,
     settings::{ApiTls, Listen, Options, Reserve, Settings, SettingsError},
-    store::etcd::{EtcdSettings, EtcdStore, chain},
+    store::{
+        etcd::{EtcdSettings, EtcdStore, chain},
+        registry::{Health, Registry},
+    },
 };
 
+use departure::Departure;
 use reload::{Running, Source};
 
 /// The largest configuration file or certificate that is read.
@@ -123,8 +131,11 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
         units_directory: settings.units_directory.clone(),
         runtime_directory: settings.runtime_directory.clone(),
     };
-    let agent = Agent::resume(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
     let lease_file = settings.runtime_directory.join("lease");
+    if LeaseFile::read(&lease_file).of_another(&me, &store.prefix()).is_some() {
+        stop_former_units(&machine, &store, &settings, &metrics).await?;
+    }
+    let agent = Agent::resume(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
     let boot =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let boot = format!("{boot}/{}", init_start_time());
@@ -144,10 +155,16 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
         let engine = Engine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
         parts.spawn(Box::pin(async move { engine.run().await }))
     });
-    serve(&settings, &store, &metrics, &stopped, &mut parts)?;
-    parts.spawn(announce_health(store.clone()));
+    serve(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
+    let etcd_warning = settings.etcd_warning();
+    if let Some(warning) = &etcd_warning {
+        tracing::warn!("{warning}");
+    }
+    parts.spawn(announce_health(store.clone(), etcd_warning));
 
-    let stop_units = settings.stop_units_on_exit;
+    let (units_on_exit, in_user_systemd) = (settings.units_on_exit, settings.systemd_user);
+    let journal = Journal::at(&settings.runtime_directory);
+    let units_directory = settings.units_directory.clone();
     let mut running = Running {
         source,
         settings,
@@ -158,18 +175,59 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     };
     wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let departure = Departure::of(departure::stop_reason(in_user_systemd).await, units_on_exit);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
         store.resign().await;
     }
-    if stop_units {
-        purge.send_replace(true);
-        // The agent returns when everything is down; a panic in it has been reported already.
-        let _ = agent.await;
-        presence.leave().await;
+    match departure {
+        Departure::KeepUnits => tracing::info!("Gracefully shutting down; units of fleet run on"),
+        Departure::StopUnits => {
+            tracing::info!(
+                "Gracefully shutting down; units of fleet are stopped, and this machine leaves the cluster"
+            );
+            purge.send_replace(true);
+            // The agent returns when everything is down; a panic in it has been reported already.
+            let _ = agent.await;
+            leave_when_empty(&presence, || journal.read(&units_directory).is_empty()).await;
+        }
     }
     stop.send_replace(true);
+    Ok(())
+}
+
+/// Leaves the cluster unless a unit is still on its way down: it must not start elsewhere before that, and
+/// as long as the lease lasts it does not.
+async fn leave_when_empty(presence: &Presence, is_empty: impl FnOnce() -> bool) {
+    if is_empty() {
+        presence.leave().await;
+    } else {
+        tracing::warn!(
+            "some units of fleet do not stop; this machine stays in the cluster until its TTL is over"
+        );
+    }
+}
+
+/// Stops what an earlier process ran for another machine ID or prefix, before that registration ends and
+/// the units start elsewhere.
+async fn stop_former_units(
+    machine: &Machine,
+    store: &Arc<EtcdStore>,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<(), DaemonError> {
+    tracing::info!("the machine ID or etcd_key_prefix is another one; stopping what ran under the former");
+    // The connection is of this agent alone: the next one must not miss what systemd says meanwhile.
+    let (systemd, news) = Systemd::connect(settings.systemd_user).await?;
+    let places = AgentSettings {
+        units_directory: settings.units_directory.clone(),
+        runtime_directory: settings.runtime_directory.clone(),
+    };
+    let agent = Agent::resume(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
+    let (_none, no_lease) = watch::channel(None);
+    let (_all, everything) = watch::channel(true);
+    agent.run(news, no_lease, everything).await;
     Ok(())
 }
 
@@ -245,6 +303,7 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
 
 /// Opens every socket there is to serve on.
 fn serve(
+    me: &MachineId,
     settings: &Settings,
     store: &Arc<EtcdStore>,
     metrics: &Arc<Metrics>,
@@ -256,14 +315,20 @@ fn serve(
         token_limit: settings.token_limit,
         drain_on_lock: settings.drain_on_lock,
         more_metrics: Some(Arc::new(move |text: &mut String| metrics.write(text))),
+        warnings: settings.etcd_warning().into_iter().collect(),
         ..Api::new(store.clone(), store.clone())
     };
     let router = api::router(api);
-    let groups = UnixGroups { admin: settings.admin_group.clone(), read: settings.read_group.clone() };
+    let groups = UnixGroups {
+        admin: settings.admin_group.clone(),
+        lock: settings.lock_group.clone().map(|group| (group, me.to_string())),
+        read: settings.read_group.clone(),
+    };
     let identity = settings.api_tls.as_ref().map(tls_identity).transpose()?;
     for socket in sockets(settings)? {
         let (router, groups, identity, stop) =
             (router.clone(), groups.clone(), identity.clone(), stop_of(stopped));
+        let hosts = settings.api_hosts.iter().chain(&settings.public_ip).cloned().collect();
         parts.spawn(async move {
             let outcome = match (socket, &identity) {
                 (Socket::Unix(listener), _) => listen::unix(listener, router, groups, stop).await,
@@ -271,7 +336,8 @@ fn serve(
                     listen::tls(listener, router, identity, stop).await
                 }
                 (Socket::Tls(listener) | Socket::Tcp(listener), _) => {
-                    listen::tcp(listener, router, Access::Admin, stop).await
+                    warn_of_plain_tcp(&listener);
+                    listen::tcp(listener, router, Access::Admin, hosts, stop).await
                 }
             };
             if let Err(error) = outcome {
@@ -280,6 +346,14 @@ fn serve(
         });
     }
     Ok(())
+}
+
+fn warn_of_plain_tcp(listener: &TcpListener) {
+    let at = listener.local_addr().map_or_else(|_| "TCP".to_owned(), |at| format!("tcp://{at}"));
+    tracing::warn!(
+        "{at} is neither encrypted nor protected: whoever can connect there is root on every machine of the \
+         cluster; use tls:// or a unix socket"
+    );
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {
@@ -293,11 +367,13 @@ fn stop_of(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send +
 
 fn tls_identity(tls: &ApiTls) -> Result<TlsIdentity, DaemonError> {
     let readonly = tls.readonly_client_ca.as_deref().map(read_small).transpose()?;
+    let lock = tls.lock_client_ca.as_deref().map(read_small).transpose()?;
     Ok(TlsIdentity::read(&TlsTexts {
         certificate: &read_small(&tls.certificate)?,
         key: &read_small(&tls.key)?,
         admin_authority: &read_small(&tls.client_ca)?,
         read_authority: readonly.as_deref(),
+        lock_authority: lock.as_deref(),
     })?)
 }
 
@@ -312,7 +388,11 @@ fn sockets(settings: &Settings) -> Result<Vec<Socket>, DaemonError> {
     for listen in &settings.listen {
         let failed = |source| DaemonError::Listen { at: format!("{listen:?}"), source };
         sockets.push(match listen {
-            Listen::Unix(path) => Socket::Unix(bind_unix(path).map_err(failed)?),
+            Listen::Unix(path) => {
+                let socket = bind_unix(path).map_err(failed)?;
+                open_to_groups(path, settings).map_err(failed)?;
+                Socket::Unix(socket)
+            }
             Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address).map_err(failed)?),
             Listen::Tls(address) => Socket::Tls(bind_tcp(*address).map_err(failed)?),
         });
@@ -338,6 +418,24 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
     Ok(listener)
+}
+
+/// Lets those open a socket who have a role on it. Root and the group of the socket may as long as there is
+/// one group; for several there is no such mode, so anybody may, and who has no role gets 403.
+fn open_to_groups(path: &Path, settings: &Settings) -> io::Result<()> {
+    let named: Vec<&String> =
+        [&settings.admin_group, &settings.read_group, &settings.lock_group].into_iter().flatten().collect();
+    let (group, mode) = match (named.as_slice(), &settings.admin_group) {
+        ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, 0o660),
+        (_, Some(_)) => (None, 0o666),
+        // Without an admin group whoever opens the socket may do everything: root alone.
+        (_, None) => (None, 0o660),
+    };
+    if let ([only], true) = (named.as_slice(), group.is_none() && mode == 0o660) {
+        tracing::warn!(group = only.as_str(), "there is no such group; the socket stays root's");
+    }
+    std::os::unix::fs::chown(path, None, group.map(|group| group.gid.as_raw()))?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 /// The sockets of fleet.socket. One that is not a unix socket speaks TLS if there is a certificate.
@@ -368,13 +466,19 @@ fn passed_socket(fd: RawFd, tls: bool) -> io::Result<Socket> {
 }
 
 /// Tells systemd when this machine has joined, and how it fares.
-async fn announce_health(store: Arc<EtcdStore>) {
-    let (mut registered, mut hearing) = (store.registered(), store.hearing());
+async fn announce_health(store: Arc<EtcdStore>, warning: Option<String>) {
+    let (mut registered, mut hearing, mut excluded) = (store.registered(), store.hearing(), store.excluded());
     loop {
-        let status = match (hearing.borrow_and_update().lost.clone(), *registered.borrow_and_update()) {
-            (Some(reason), _) => format!("store lost, units keep running: {reason}"),
-            (None, false) => "registering".to_owned(),
-            (None, true) => "serving".to_owned(),
+        registered.mark_unchanged();
+        hearing.mark_unchanged();
+        excluded.mark_unchanged();
+        let status = match store.health() {
+            Health::Excluded(reason) => reason,
+            Health::Registering => "registering".to_owned(),
+            Health::Serving => {
+                warning.as_ref().map_or_else(|| "serving".to_owned(), |warning| format!("serving; {warning}"))
+            }
+            Health::StoreLost(reason) => format!("store lost, units keep running: {reason}"),
         };
         // Without systemd nobody listens, which is fine. Ready means that the daemon works, not that the
         // store does: a machine must come up without it.
@@ -382,6 +486,7 @@ async fn announce_health(store: Arc<EtcdStore>) {
         tokio::select! {
             _ = registered.changed() => {}
             _ = hearing.changed() => {}
+            _ = excluded.changed() => {}
         }
     }
 }
@@ -398,7 +503,7 @@ async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
         tokio::select! {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
-            _ = dump.recv() => store.look(|picture| tracing::info!(?picture, "dump")),
+            _ = dump.recv() => store.look(|picture| tracing::info!(?picture, "Dumping server state")),
             _ = reload.recv() => running.reload(),
         }
     }

@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod settings;
+pub mod single_dash;
 pub mod store;

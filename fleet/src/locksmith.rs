@@ -9,6 +9,7 @@ mod slots;
 
 use crate::api::schema::LockGroup;
 use crate::ctl::remote;
+use crate::ctl::table::{printable, printable_json, printable_lines};
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use slots::{SlotError, Slots};
@@ -63,7 +64,7 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
             return 2;
         }
         Err(error) if error.use_stderr() => {
-            let _ = write!(world.err, "locksmithctl: {error}");
+            let _ = write!(world.err, "locksmithctl: {}", printable_lines(&error.to_string()));
             return 2;
         }
         Err(shown) => return print(world, &shown.to_string()),
@@ -77,7 +78,7 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
     match perform(&arguments, verb, world) {
         Ok(text) => print(world, &text),
         Err(complaint) => {
-            let _ = writeln!(world.err, "{}", complaint.text);
+            let _ = writeln!(world.err, "{}", printable_lines(&complaint.text));
             complaint.exit
         }
     }
@@ -111,7 +112,7 @@ fn perform(arguments: &Arguments, verb: &Verb, world: &World<'_>) -> Result<Stri
         Verb::Status { long } => {
             let group = open()?.look().map_err(|error| Complaint::new(one_line(&error)))?;
             Ok(if arguments.json {
-                format!("{}\n", crate::api::schema::to_json(&group))
+                format!("{}\n", printable_json(&crate::api::schema::to_json(&group)))
             } else {
                 show(&group, *long)
             })
@@ -167,6 +168,7 @@ fn maximum(text: Option<&str>) -> Result<u32, Complaint> {
 fn failed(doing: &str, error: &SlotError) -> Complaint {
     match error {
         SlotError::Full(holders) => {
+            let holders = printable(holders);
             Complaint::new(format_args!("Error {doing}: semaphore is at 0\nHeld by: {holders}"))
         }
         other => Complaint::new(format_args!("Error {doing}: {}", one_line(other))),
@@ -187,7 +189,7 @@ fn show(group: &LockGroup, long: bool) -> String {
     if !long {
         text.push_str("MACHINE ID\n");
         for holder in &group.holders {
-            let _ = writeln!(text, "{}", crate::ctl::table::printable(&holder.id));
+            let _ = writeln!(text, "{}", printable(&holder.id));
         }
         return text;
     }

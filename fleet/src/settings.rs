@@ -18,7 +18,7 @@ use crate::{
 pub const DEFAULT_FILE: &str = "/etc/fleet/fleet.conf";
 
 /// Each option with its default. The first twenty are the original's.
-const KNOWN: [(&str, &str); 37] = [
+const KNOWN: [(&str, &str); 40] = [
     ("verbosity", "0"),
     ("etcd_servers", "http://127.0.0.1:2379,http://127.0.0.1:4001"),
     ("etcd_request_timeout", "1.0"),
@@ -43,11 +43,14 @@ const KNOWN: [(&str, &str); 37] = [
     ("admin_group", ""),
     ("api_certfile", ""),
     ("api_client_cafile", ""),
+    ("api_hosts", ""),
     ("api_keyfile", ""),
+    ("api_lock_client_cafile", ""),
     ("api_readonly_client_cafile", ""),
     ("brake_percent", "50"),
     ("drain_on_lock", "false"),
     ("listen", ""),
+    ("lock_group", ""),
     ("machine_id", ""),
     ("max_units", "0"),
     ("read_group", ""),
@@ -55,7 +58,7 @@ const KNOWN: [(&str, &str); 37] = [
     ("reserve_memory", "auto"),
     ("reserve_resources", "false"),
     ("runtime_directory", "/run/fleet"),
-    ("stop_units_on_exit", "false"),
+    ("stop_units_on_exit", "auto"),
 ];
 
 /// Options of the original that no longer mean anything.
@@ -65,8 +68,8 @@ const RETIRED: [&str; 4] = ["authorized_keys_file", "disable_watches", "enable_g
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum SettingsError {
-    #[error("line {line} of the configuration is no \"name=value\": {text:?}")]
-    Line { line: usize, text: String },
+    #[error("line {line} of the configuration is no \"name=value\": it has no \"=\"")]
+    Line { line: usize },
     #[error("option {name} is {value:?}, which is no {expected}")]
     Value { name: &'static str, value: String, expected: &'static str },
     #[error("option {name} needs {needs} too")]
@@ -91,9 +94,8 @@ impl Options {
             if text.is_empty() || text.starts_with(['#', ';', '[']) {
                 continue;
             }
-            let (name, value) = text
-                .split_once('=')
-                .ok_or_else(|| SettingsError::Line { line, text: text.chars().take(80).collect() })?;
+            // The line is not shown: it may be a password that lacks the sign.
+            let (name, value) = text.split_once('=').ok_or(SettingsError::Line { line })?;
             options.set(name.trim(), value.trim());
         }
         Ok(options)
@@ -145,7 +147,7 @@ impl Options {
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingsError> {
         let value = self.text(name);
-        read(value).ok_or_else(|| SettingsError::Value { name, value: value.to_owned(), expected })
+        read(value).ok_or_else(|| SettingsError::Value { name, value: without_credentials(value), expected })
     }
 
     fn flag(&self, name: &'static str) -> Result<bool, SettingsError> {
@@ -174,6 +176,23 @@ fn unquote(text: &str) -> &str {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
+/// A list of URLs as it may be shown: without the user and the password that one may hold.
+#[must_use]
+pub fn without_credentials(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let end = rest.find('/').unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            match authority.rsplit_once('@') {
+                Some((_, host)) => format!("{scheme}://***@{host}{path}"),
+                None => url.to_owned(),
+            }
+        }
+        None => url.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join(",")
+}
+
 /// Where the API is served, beside sockets that systemd passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -194,6 +213,17 @@ pub enum Reserve {
     Amount(u64),
 }
 
+/// Whether a daemon that stops takes its units along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitsOnExit {
+    /// When it is to stay down or the machine goes down, not when it is restarted.
+    Auto,
+    /// Never.
+    Keep,
+    /// Always, as the original did.
+    Stop,
+}
+
 /// The certificate of the API, and whose clients may come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiTls {
@@ -205,12 +235,13 @@ pub struct ApiTls {
     pub client_ca: PathBuf,
     /// The authority whose clients may look.
     pub readonly_client_ca: Option<PathBuf>,
+    /// The authority whose clients may take reboot slots.
+    pub lock_client_ca: Option<PathBuf>,
 }
 
 /// What is meant.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the options are documented where users read of them")]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, set by people")]
 pub struct Settings {
     pub verbosity: i64,
     pub etcd_servers: Vec<String>,
@@ -229,6 +260,8 @@ pub struct Settings {
     pub systemd_user: bool,
     pub admin_group: Option<String>,
     pub read_group: Option<String>,
+    pub lock_group: Option<String>,
+    pub api_hosts: Vec<String>,
     pub api_tls: Option<ApiTls>,
     pub brake_percent: u8,
     pub drain_on_lock: bool,
@@ -238,10 +271,24 @@ pub struct Settings {
     /// Memory and CPU that units may reserve; `None` when reservations are not enforced.
     pub reserve: Option<(Reserve, Reserve)>,
     pub runtime_directory: PathBuf,
-    pub stop_units_on_exit: bool,
+    pub units_on_exit: UnitsOnExit,
 }
 
 impl Settings {
+    /// Why etcd is open to others, if it is as far as the settings tell: whoever writes fleet's keys there
+    /// has units of his run by root, whatever roles the API has.
+    #[must_use]
+    pub fn etcd_warning(&self) -> Option<String> {
+        if self.etcd_user.is_some() || self.etcd_identity.is_some() {
+            return None;
+        }
+        let servers = without_credentials(&self.etcd_servers.join(","));
+        Some(format!(
+            "etcd is reached without a certificate or a password: whoever reaches {servers} is admin of this cluster, \
+             roles of the API notwithstanding; set etcd_certfile and etcd_keyfile, or etcd_username and etcd_password"
+        ))
+    }
+
     /// Takes over what may change while the daemon runs; returns the names of the options that differ and
     /// may not.
     pub fn adopt(&mut self, new: &Self) -> Vec<&'static str> {
@@ -266,12 +313,14 @@ impl Settings {
             ("systemd_user", self.systemd_user != new.systemd_user),
             ("admin_group", self.admin_group != new.admin_group),
             ("read_group", self.read_group != new.read_group),
+            ("lock_group", self.lock_group != new.lock_group),
+            ("api_hosts", self.api_hosts != new.api_hosts),
             ("api_certfile", self.api_tls != new.api_tls),
             ("drain_on_lock", self.drain_on_lock != new.drain_on_lock),
             ("listen", self.listen != new.listen),
             ("machine_id", self.machine_id != new.machine_id),
             ("runtime_directory", self.runtime_directory != new.runtime_directory),
-            ("stop_units_on_exit", self.stop_units_on_exit != new.stop_units_on_exit),
+            ("stop_units_on_exit", self.units_on_exit != new.units_on_exit),
         ];
         fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
@@ -304,6 +353,8 @@ impl Settings {
             systemd_user: options.flag("systemd_user")?,
             admin_group: options.optional("admin_group"),
             read_group: options.optional("read_group"),
+            lock_group: options.optional("lock_group"),
+            api_hosts: options.list("api_hosts"),
             api_tls: api_tls(options)?,
             brake_percent: options.read("brake_percent", "percentage", |text| {
                 text.parse().ok().filter(|percent| *percent <= 100)
@@ -314,9 +365,24 @@ impl Settings {
             max_units: Some(options.number("max_units")?).filter(|most| *most > 0),
             reserve: reserve(options)?,
             runtime_directory: options.text("runtime_directory").into(),
-            stop_units_on_exit: options.flag("stop_units_on_exit")?,
+            units_on_exit: units_on_exit(options)?,
         })
     }
+}
+
+fn units_on_exit(options: &Options) -> Result<UnitsOnExit, SettingsError> {
+    if options.text("stop_units_on_exit") == "auto" {
+        return Ok(UnitsOnExit::Auto);
+    }
+    options
+        .flag("stop_units_on_exit")
+        .map(|stop| if stop { UnitsOnExit::Stop } else { UnitsOnExit::Keep })
+        .map_err(|error| match error {
+            SettingsError::Value { name, value, .. } => {
+                SettingsError::Value { name, value, expected: "true, false or auto" }
+            }
+            other => other,
+        })
 }
 
 fn etcd_servers(options: &Options) -> Result<Vec<String>, SettingsError> {
@@ -350,6 +416,7 @@ fn api_tls(options: &Options) -> Result<Option<ApiTls>, SettingsError> {
         key: key.into(),
         client_ca,
         readonly_client_ca: options.path("api_readonly_client_cafile"),
+        lock_client_ca: options.path("api_lock_client_cafile"),
     }))
 }
 
@@ -446,14 +513,38 @@ mod tests {
                 "option listen is \"foo\", which is no unix:///path, tcp://address:port or tls://address:port",
             ),
             ("token_limit=0", "option token_limit is \"0\", which is no number from 1 to 65535"),
-            ("stop_units_on_exit=maybe", "option stop_units_on_exit is \"maybe\", which is no true or false"),
+            (
+                "stop_units_on_exit=maybe",
+                "option stop_units_on_exit is \"maybe\", which is no true, false or auto",
+            ),
         ] {
             assert_eq!(settings(text).unwrap_err().to_string(), message);
         }
         assert_eq!(
             Options::parse("a=b\nnonsense").unwrap_err().to_string(),
-            "line 2 of the configuration is no \"name=value\": \"nonsense\""
+            "line 2 of the configuration is no \"name=value\": it has no \"=\""
         );
+        let secret = Options::parse("etcd_password hunter2").unwrap_err().to_string();
+        assert!(!secret.contains("hunter2"), "{secret}");
+        let secret = settings("etcd_servers=ftp://root:hunter2@a:1").unwrap_err().to_string();
+        assert!(!secret.contains("hunter2") && secret.contains("ftp://***@a:1"), "{secret}");
+    }
+
+    #[test]
+    fn an_etcd_that_knows_nobody_is_warned_of() {
+        let warning = |text: &str| settings(text).unwrap().etcd_warning();
+
+        assert!(
+            warning("")
+                .unwrap()
+                .contains("whoever reaches http://127.0.0.1:2379,http://127.0.0.1:4001 is admin")
+        );
+        assert!(
+            warning("etcd_servers=https://a:1\netcd_cafile=/ca").is_some(),
+            "an authority proves etcd, not us"
+        );
+        assert_eq!(warning("etcd_username=u\netcd_password=p"), None);
+        assert_eq!(warning("etcd_servers=https://a:1\netcd_certfile=/c\netcd_keyfile=/k"), None);
     }
 
     #[test]

@@ -198,9 +198,9 @@ fn service(units: &BTreeSet<UnitName>, patience: Duration) -> String {
     for (verb, pause) in [("stop --no-block", Some(patience)), ("kill --signal=KILL", None)] {
         for unit in units {
             // Names hold no quotes, spaces or dollars; a percent sign cannot be in them either, but a
-            // backslash can.
+            // backslash can, and a dash at the beginning: hence the two before the name.
             let name = unit.as_str().replace('\\', "\\\\");
-            let _ = writeln!(text, "ExecStart=-/usr/bin/systemctl {verb} {name}");
+            let _ = writeln!(text, "ExecStart=-/usr/bin/systemctl {verb} -- {name}");
         }
         if let Some(pause) = pause {
             let _ = writeln!(text, "ExecStart=-/usr/bin/sleep {:.1}", pause.as_secs_f64());
@@ -242,9 +242,9 @@ mod tests {
         assert_eq!(
             text.lines().skip(5).collect::<Vec<_>>(),
             [
-                "ExecStart=-/usr/bin/systemctl stop --no-block a\\\\x2d.service",
+                "ExecStart=-/usr/bin/systemctl stop --no-block -- a\\\\x2d.service",
                 "ExecStart=-/usr/bin/sleep 7.0",
-                "ExecStart=-/usr/bin/systemctl kill --signal=KILL a\\\\x2d.service",
+                "ExecStart=-/usr/bin/systemctl kill --signal=KILL -- a\\\\x2d.service",
             ]
         );
         assert!(timer(ttl).contains("OnActiveSec=20000ms\n"));

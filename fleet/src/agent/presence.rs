@@ -1,23 +1,28 @@
 //! The place of a machine in the cluster: one lease, kept alive, and what the machine says of itself.
 //!
 //! Knows how to come back after a restart of the daemon without anybody noticing, and after a lost lease
-//! as if new. Refuses to know what the machine runs. Invariant: [`crate::store::etcd::EtcdStore::registered`]
-//! is true only while the presence in the picture is ours.
+//! as if new; and that a machine ID belongs to the machine that is there, so that a clone stays out.
+//! Refuses to know what the machine runs. Invariant: [`crate::store::etcd::EtcdStore::registered`] is true
+//! only while the presence in the picture is ours.
+
+pub mod former;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::replace_file;
 use crate::{
     model::machine::Machine,
     store::{
+        boot_time::BootTime,
         etcd::{EtcdStore, StoreError, chain, lease::Lease},
+        keys::Key,
         records::PresenceRecord,
         registry::{Change, Registry},
-        writes::{self, Write},
+        writes::{self, Condition, Write},
     },
 };
+use former::{FormerRegistration, LeaseFile};
 
 /// A machine that wants to be seen.
 #[derive(Debug)]
@@ -26,9 +31,25 @@ pub struct Presence {
     /// What the machine says of itself; it may change at any time.
     record: watch::Sender<PresenceRecord>,
     ttl: Duration,
-    /// Where the number of the lease survives a restart of the daemon.
+    /// Where the registration survives a restart of the daemon.
     lease_file: PathBuf,
     lease: watch::Sender<Option<Lease>>,
+}
+
+/// What came of an attempt to register.
+#[derive(Debug)]
+enum Registration {
+    /// The machine was there for a while, until this happened.
+    Ended(&'static str),
+    /// Somebody else is there under the same machine ID, or was a moment ago.
+    Occupied(Option<PresenceRecord>),
+}
+
+/// Since when a machine is kept out, and by whom.
+#[derive(Debug, Default)]
+struct Exclusion {
+    since: Option<BootTime>,
+    logged: String,
 }
 
 impl Presence {
@@ -60,18 +81,24 @@ impl Presence {
         });
     }
 
-    fn said(&self) -> PresenceRecord {
+    fn own_record(&self) -> PresenceRecord {
         self.record.borrow().clone()
     }
 
-    /// Stays present for ever; `stop` ends it without leaving.
+    /// Stays present for ever; who stops polling ends it without leaving.
     pub async fn run(&self) {
         let mut pause = Duration::from_millis(100);
+        let mut exclusion = Exclusion::default();
         loop {
-            match Box::pin(self.stay()).await {
-                Ok(reason) => {
-                    tracing::warn!(reason, "this machine is not registered any more");
+            match Box::pin(self.be_present(&mut exclusion)).await {
+                Ok(Registration::Ended(reason)) => {
+                    // The original's words, for those whose alerts wait for them.
+                    tracing::error!("Server monitor triggered: {reason}");
                     pause = Duration::from_millis(100);
+                }
+                Ok(Registration::Occupied(occupant)) => {
+                    self.stay_out(occupant, &mut exclusion).await;
+                    continue;
                 }
                 Err(error) => {
                     tracing::debug!(reason = %chain(&error), "cannot register yet");
@@ -96,39 +123,122 @@ impl Presence {
         let _ = std::fs::remove_file(&self.lease_file);
     }
 
-    async fn stay(&self) -> Result<&'static str, StoreError> {
-        let lease = self.obtain().await?;
-        self.store.set_machine_lease(lease.id);
+    async fn be_present(&self, exclusion: &mut Exclusion) -> Result<Registration, StoreError> {
+        let file = LeaseFile::read(&self.lease_file);
+        self.end_another(&file).await?;
         let mut revisions = self.record.subscribe();
-        let write = Write { when: Vec::new(), then: vec![writes::presence(&self.said())] };
-        let committed = self.store.commit(&write).await?;
-        if !self.store.reached(committed.revision).await {
-            return Ok("the picture does not follow");
+        let Some((lease, revision)) = self.register(&file).await? else {
+            return Ok(Registration::Occupied(self.occupant()));
+        };
+        *exclusion = Exclusion::default();
+        self.store.set_excluded(None);
+        if !self.store.reached(revision).await {
+            return Ok(Registration::Ended("the picture of the cluster does not follow"));
         }
         let renewals = watch::Sender::new(lease);
         self.lease.send_replace(Some(lease));
         self.store.set_registered(true);
-        tracing::info!(machine = %self.said().machine.id, lease = lease.id, "this machine is registered");
-        Ok(tokio::select! {
-            _ = self.store.keep_alive(&renewals) => "its lease ran out",
-            () = self.pass_on(renewals.subscribe()) => "its lease ran out",
-            () = self.defend(&mut revisions) => "another machine of the same ID came, or somebody removed it",
-        })
+        tracing::info!(machine = %self.own_record().machine.id, lease = lease.id, "this machine is registered");
+        Ok(Registration::Ended(tokio::select! {
+            _ = self.store.keep_alive(&renewals) => "Monitor timed out before successful heartbeat",
+            () = self.pass_on(renewals.subscribe()) => "Monitor timed out before successful heartbeat",
+            () = self.defend(&mut revisions) => "somebody removed this machine from the cluster",
+        }))
     }
 
-    async fn obtain(&self) -> Result<Lease, StoreError> {
-        let before = std::fs::read_to_string(&self.lease_file).ok();
-        if let Some(id) = before.and_then(|text| text.trim().parse().ok())
-            && let Some(lease) = self.store.take_up(id).await?
-            && lease.ttl == self.ttl
-        {
-            return Ok(lease);
+    /// Ends the registration under a machine ID or a prefix that this machine had before.
+    async fn end_another(&self, file: &LeaseFile) -> Result<(), StoreError> {
+        let me = self.own_record().machine.id;
+        let Some(former) = file.clone().of_another(&me, &self.store.prefix()) else { return Ok(()) };
+        if self.store.take_up(former.lease).await?.is_some() {
+            self.store.revoke(former.lease).await?;
+        }
+        tracing::info!(machine = %former.machine, prefix = former.prefix, "the former registration of this machine is ended");
+        Ok(())
+    }
+
+    /// Registers if nobody is there, or if who is there is an earlier process of this machine; by which
+    /// lease, and in which revision.
+    async fn register(&self, file: &LeaseFile) -> Result<Option<(Lease, i64)>, StoreError> {
+        let me = self.own_record().machine.id;
+        if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
+            let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
+                Some(lease) => lease,
+                None => self.store.grant(self.ttl).await?,
+            };
+            let own = Condition::LivesBy(Key::Presence(me.clone()), former);
+            if let Some(revision) = self.claim(lease, own).await? {
+                return Ok(Some((lease, revision)));
+            }
         }
         let lease = self.store.grant(self.ttl).await?;
-        if let Err(error) = replace_file(&self.lease_file, lease.id.to_string().as_bytes()) {
+        let revision = self.claim(lease, Condition::Absent(Key::Presence(me))).await?;
+        Ok(revision.map(|revision| (lease, revision)))
+    }
+
+    /// Says that this machine is there if the condition holds, in which revision; gives the lease back if it
+    /// does not, with whatever else lives by it: that is nobody's any more.
+    async fn claim(&self, lease: Lease, condition: Condition) -> Result<Option<i64>, StoreError> {
+        self.store.set_machine_lease(lease.id);
+        let write = Write { when: vec![condition], then: vec![writes::presence(&self.own_record())] };
+        let committed = self.store.commit(&write).await?;
+        if committed.succeeded {
+            self.remember(lease);
+            return Ok(Some(committed.revision));
+        }
+        self.store.set_machine_lease(0);
+        self.lease.send_replace(None);
+        // The file may name a registration that went to a clone while this machine was away.
+        let _ = std::fs::remove_file(&self.lease_file);
+        self.store.revoke(lease.id).await?;
+        self.store.reached(committed.revision).await;
+        Ok(None)
+    }
+
+    fn remember(&self, lease: Lease) {
+        let registration = FormerRegistration {
+            lease: lease.id,
+            machine: self.own_record().machine.id,
+            prefix: self.store.prefix(),
+        };
+        if let Err(error) = registration.write(&self.lease_file) {
             tracing::warn!(path = %self.lease_file.display(), %error, "a restart of fleetd will be noticed by the cluster");
         }
-        Ok(lease)
+    }
+
+    fn occupant(&self) -> Option<PresenceRecord> {
+        let me = self.own_record().machine.id;
+        self.store.look(|picture| picture.presence(&me).cloned())
+    }
+
+    /// Says why this machine is not in the cluster, and waits until it may be.
+    async fn stay_out(&self, occupant: Option<PresenceRecord>, exclusion: &mut Exclusion) {
+        self.store.set_registered(false);
+        let mut changes = self.store.changes();
+        let Some(occupant) = occupant else {
+            // It went meanwhile, or its record cannot be read.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return;
+        };
+        let since = *exclusion.since.get_or_insert_with(BootTime::now);
+        let reason = explain_exclusion(&self.own_record(), &occupant, self.ttl, since.elapsed());
+        if exclusion.logged != reason {
+            tracing::error!("{reason}");
+            exclusion.logged.clone_from(&reason);
+        }
+        self.store.set_excluded(Some(reason));
+        let me = occupant.machine.id;
+        let vacated = async {
+            loop {
+                match changes.recv().await {
+                    Ok(Change::Machine(id)) if id != me => {}
+                    Ok(Change::Machine(_) | Change::Everything) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        // A change of the words is due when the TTL is over, whether or not anything happens.
+        let _ = tokio::time::timeout(self.ttl, vacated).await;
     }
 
     /// Shows every renewal to those who watch the lease; ends when renewals stay out for a full TTL.
@@ -150,14 +260,18 @@ impl Presence {
             tokio::select! {
                 biased;
                 Ok(()) = revisions.changed() => self.announce().await,
-                () = self.usurped() => return,
+                () = self.removed() => return,
             }
         }
     }
 
     async fn announce(&self) {
-        let write = Write { when: Vec::new(), then: vec![writes::presence(&self.said())] };
+        let lease = self.lease.borrow().map_or(0, |lease| lease.id);
         loop {
+            let record = self.own_record();
+            // A clone that came while this machine was cut off is not overwritten either.
+            let when = vec![Condition::LivesBy(Key::Presence(record.machine.id.clone()), lease)];
+            let write = Write { when, then: vec![writes::presence(&record)] };
             match self.store.commit(&write).await {
                 Ok(committed) if self.store.reached(committed.revision).await => return,
                 Ok(_) => {}
@@ -169,11 +283,11 @@ impl Presence {
         }
     }
 
-    async fn usurped(&self) {
+    async fn removed(&self) {
         let mut changes = self.store.changes();
-        let me = self.said().machine.id;
+        let me = self.own_record().machine.id;
         loop {
-            let ours = self.store.look(|picture| picture.presence(&me) == Some(&self.said()));
+            let ours = self.store.look(|picture| picture.presence(&me) == Some(&self.own_record()));
             if !ours {
                 return;
             }
@@ -183,5 +297,52 @@ impl Presence {
                 }
             }
         }
+    }
+}
+
+/// Why a machine is kept out. Within the first TTL nobody can know whether the other one is alive or is
+/// what a power cut left of this machine.
+fn explain_exclusion(me: &PresenceRecord, other: &PresenceRecord, ttl: Duration, waited: Duration) -> String {
+    let id = &me.machine.id;
+    let address = if other.machine.public_ip.is_empty() { "unknown" } else { &other.machine.public_ip };
+    let seen = format!("machine ID {id} is registered already, by a machine with the address {address}");
+    if waited < ttl {
+        return format!(
+            "this machine waits outside the cluster: {seen}; if that was this machine before it lost power, its \
+             registration ends within {} s",
+            ttl.as_secs()
+        );
+    }
+    format!(
+        "this machine stays outside the cluster: {seen} and alive; two machines have one ID, mostly because a disk \
+         was cloned; give this one its own: remove /etc/machine-id, run systemd-machine-id-setup, reboot"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::machine::MachineId;
+
+    fn record(address: &str) -> PresenceRecord {
+        let mut machine = Machine::new(MachineId::parse("m1").unwrap());
+        machine.public_ip = address.to_owned();
+        PresenceRecord { machine, boot: String::new() }
+    }
+
+    #[test]
+    fn a_machine_that_is_kept_out_says_by_whom_and_what_to_do() {
+        let ttl = Duration::from_secs(30);
+        let explain = |waited| explain_exclusion(&record("10.0.0.2"), &record("10.0.0.1"), ttl, waited);
+
+        let (first, later) = (explain(Duration::ZERO), explain(ttl));
+
+        assert!(
+            first.contains("machine ID m1") && first.contains("10.0.0.1") && first.contains("within 30 s")
+        );
+        assert!(
+            later.contains("10.0.0.1 and alive") && later.contains("systemd-machine-id-setup"),
+            "{later}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do what: everything, or look.
+//! Who may do what: everything, look, or take reboot slots.
 //!
 //! A request's rights come from the connection it arrives on: the peer's credentials on a unix socket,
 //! the authority that signed its certificate in TLS, a fixed right on plain TCP. Reading is `GET` and
@@ -12,16 +12,73 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use nix::unistd::{Gid, Group, Uid, User};
 use std::ffi::CString;
+use tokio_rustls::rustls::client::verify_server_name;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::server::ParsedCertificate;
+
+/// The paths of the FleetLock protocol.
+const FLEET_LOCK: [&str; 2] = ["/v1/pre-reboot", "/v1/steady-state"];
 
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
     /// Everything.
     Admin,
+    /// To take and give back its own reboot slot.
+    Lock,
     /// Nothing.
     None,
     /// To be told.
     Read,
+}
+
+/// Who is at the other end of a connection, as far as rights depend on it.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    access: Access,
+    name: Name,
+}
+
+/// Whose reboot slots a caller may take and give back.
+#[derive(Clone, Debug)]
+enum Name {
+    /// Anybody's.
+    Any,
+    /// Those of the DNS names in the certificate.
+    Certificate(CertificateDer<'static>),
+    /// Those of this machine.
+    Machine(String),
+}
+
+impl Caller {
+    /// Somebody whose rights are bound to no name.
+    pub(super) const fn of(access: Access) -> Self {
+        Self { access, name: Name::Any }
+    }
+
+    /// Who may take the reboot slots of the names in a certificate.
+    pub(super) const fn with_certificate(certificate: CertificateDer<'static>) -> Self {
+        Self { access: Access::Lock, name: Name::Certificate(certificate) }
+    }
+
+    /// Whether the caller may take and give back the slot of `id`.
+    pub(super) fn may_hold(&self, id: &str) -> bool {
+        match &self.name {
+            Name::Any => self.access == Access::Admin,
+            Name::Certificate(certificate) => is_named(certificate, id),
+            Name::Machine(machine) => machine == id,
+        }
+    }
+}
+
+/// Whether a DNS name of the certificate is the id. A machine ID is one, a UUID too; what is no DNS name
+/// can be in no certificate.
+fn is_named(certificate: &CertificateDer<'_>, id: &str) -> bool {
+    let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(certificate), ServerName::try_from(id))
+    else {
+        return false;
+    };
+    matches!(name, ServerName::DnsName(_)) && verify_server_name(&certificate, &name).is_ok()
 }
 
 /// Which users of a unix socket may do what. Root may do everything.
@@ -29,6 +86,9 @@ pub enum Access {
 pub struct UnixGroups {
     /// Members may do everything; without it, whoever can open the socket may, as it always was.
     pub admin: Option<String>,
+    /// Members may take the reboot slot of the machine with this ID, and nothing else unless they are in
+    /// another group.
+    pub lock: Option<(String, String)>,
     /// Members may look; without it, whoever can open the socket may.
     pub read: Option<String>,
 }
@@ -41,9 +101,23 @@ impl UnixGroups {
         if uid == 0 || is_member(admin, uid, gid) {
             return Access::Admin;
         }
-        match &self.read {
-            Some(read) if !is_member(read, uid, gid) => Access::None,
-            _ => Access::Read,
+        if self.read.as_ref().is_some_and(|read| is_member(read, uid, gid)) {
+            return Access::Read;
+        }
+        if self.lock.as_ref().is_some_and(|(lock, _)| is_member(lock, uid, gid)) {
+            return Access::Lock;
+        }
+        if self.read.is_none() { Access::Read } else { Access::None }
+    }
+
+    /// A peer with its rights.
+    pub(super) fn caller(&self, uid: u32, gid: u32) -> Caller {
+        let access = self.access(uid, gid);
+        match &self.lock {
+            Some((_, machine)) if access == Access::Lock => {
+                Caller { access, name: Name::Machine(machine.clone()) }
+            }
+            _ => Caller::of(access),
         }
     }
 }
@@ -60,23 +134,44 @@ fn is_member(name: &str, uid: u32, gid: u32) -> bool {
     nix::unistd::getgrouplist(&login, user.gid).is_ok_and(|groups| groups.contains(&group.gid))
 }
 
+/// Who sent a request.
+pub(super) fn caller(request: &Request) -> Caller {
+    let known = request.extensions().get::<ConnectInfo<Caller>>();
+    known.map_or(Caller::of(Access::None), |ConnectInfo(caller)| caller.clone())
+}
+
 /// What the connection of a request may ask for.
 pub(super) fn of(request: &Request) -> Access {
-    request.extensions().get::<ConnectInfo<Access>>().map_or(Access::None, |ConnectInfo(access)| *access)
+    request
+        .extensions()
+        .get::<ConnectInfo<Caller>>()
+        .map_or(Access::None, |ConnectInfo(caller)| caller.access)
+}
+
+/// Whether a request may do what it asks for, by its method and path alone; if not, why.
+pub(super) fn check(request: &Request) -> Result<(), Refusal> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let forbidden = |message: String| Err(Refusal::new(StatusCode::FORBIDDEN, message));
+    match of(request) {
+        Access::Admin => Ok(()),
+        Access::Read if reads => Ok(()),
+        // Which slot it may be, the body says.
+        Access::Lock if FLEET_LOCK.contains(&request.uri().path()) => Ok(()),
+        Access::Read => {
+            forbidden(format!("{} needs the admin role; this connection may only read", request.method()))
+        }
+        Access::Lock => {
+            forbidden("this connection may only take and give back its own reboot slot".to_owned())
+        }
+        Access::None => forbidden("this connection has no role".to_owned()),
+    }
 }
 
 /// Lets a request through if its connection may ask for it.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let access = of(&request);
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    match access {
-        Access::Admin => next.run(request).await,
-        Access::Read if reads => next.run(request).await,
-        Access::Read => {
-            let message = format!("{} needs the admin role; this connection may only read", request.method());
-            Refusal::new(StatusCode::FORBIDDEN, message).into_response()
-        }
-        Access::None => Refusal::new(StatusCode::FORBIDDEN, "this connection has no role").into_response(),
+    match check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -85,7 +180,7 @@ mod tests {
     use super::*;
 
     fn groups(admin: Option<&str>, read: Option<&str>) -> UnixGroups {
-        UnixGroups { admin: admin.map(str::to_owned), read: read.map(str::to_owned) }
+        UnixGroups { admin: admin.map(str::to_owned), lock: None, read: read.map(str::to_owned) }
     }
 
     #[test]
@@ -110,5 +205,30 @@ mod tests {
         assert_eq!(groups.access(65534, 65534), Access::None);
         assert_eq!(groups.access(65534, 0), Access::Read);
         assert_eq!(groups.access(0, 0), Access::Admin);
+    }
+
+    #[test]
+    fn members_of_the_lock_group_hold_the_slot_of_their_machine() {
+        let lock = Some(("root".to_owned(), "m1".to_owned()));
+        let groups = UnixGroups { lock, ..groups(Some("no-such-group"), Some("no-such-group")) };
+
+        let caller = groups.caller(65534, 0);
+
+        assert_eq!(caller.access, Access::Lock);
+        assert!(caller.may_hold("m1") && !caller.may_hold("m2"));
+        assert!(groups.caller(0, 0).may_hold("m2"), "an admin may hold any");
+    }
+
+    #[test]
+    fn a_certificate_names_whose_slot_its_owner_may_hold() {
+        let machine = "148a18ff6e95480a8ab53b17a3b4b4a1";
+        let names = vec![machine.to_owned(), "978a225b-3d7b-40e9-acd7-ce9b62f68444".to_owned()];
+        let signed = rcgen::generate_simple_self_signed(names.clone()).unwrap();
+        let caller = Caller::with_certificate(signed.cert.der().clone());
+
+        assert!(names.iter().all(|name| caller.may_hold(name)));
+        for other in ["248a18ff6e95480a8ab53b17a3b4b4a1", "", "127.0.0.1", "a b"] {
+            assert!(!caller.may_hold(other), "{other}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Answers: values as JSON, refusals as the error body that every client knows.
 
 use super::schema::{ErrorBody, ErrorEntity, to_json};
+use crate::model::unit_file::DecodedText;
 use crate::store::registry::CommandError;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -54,7 +55,7 @@ impl IntoResponse for Refusal {
 impl From<CommandError> for Refusal {
     fn from(error: CommandError) -> Self {
         let status = match &error {
-            CommandError::Exists(_) => StatusCode::CONFLICT,
+            CommandError::Collision(_) | CommandError::Exists(_) => StatusCode::CONFLICT,
             CommandError::NotFound(_) => return Self::not_found("unit does not exist"),
             CommandError::Contended { .. } | CommandError::Store { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -90,9 +91,11 @@ pub(super) async fn body(body: Body) -> Result<Bytes, Refusal> {
     })
 }
 
-/// Reads the first JSON value of a body; what follows it is not looked at, as it never was.
+/// Reads the first JSON value of a body; what follows it is not looked at, as it never was. Bytes that are
+/// no UTF-8 are read as Go reads them: the original took unit files that were saved as Latin-1.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::Deserializer::from_slice(bytes)
+    let text = DecodedText::of(bytes).text;
+    serde_json::Deserializer::from_str(&text)
         .into_iter()
         .next()
         .unwrap_or_else(|| serde_json::from_slice(b""))

@@ -2,10 +2,11 @@
 //!
 //! Both calls may be repeated without harm. If the cluster is set up so, a machine that takes a slot is
 //! emptied first: it is told to ask again until it is. Failures are `{"kind","value"}`, as the protocol
-//! wants, with few kinds, since clients make metrics of them.
+//! wants, with few kinds, since clients make metrics of them. Who has the lock role asks for itself only.
 
 use super::answer::{Refusal, body, decode};
 use super::served::Api;
+use super::{access, forgery};
 use crate::lock::semaphore::GroupName;
 use crate::lock::{LockError, RebootLocks};
 use crate::model::machine::MachineId;
@@ -134,11 +135,12 @@ async fn read_caller(request: Request) -> Result<Caller, Failure> {
             "only POST is allowed",
         ));
     }
-    let header = request.headers().get("fleet-lock-protocol");
+    let header = request.headers().get(forgery::FLEET_LOCK);
     if header.is_none_or(|value| value != "true") {
         let text = "header \"fleet-lock-protocol: true\" is missing";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "missing_header", text));
     }
+    let connection = access::caller(&request);
     let bytes = body(request.into_body()).await.map_err(|refusal: Refusal| {
         Failure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
     })?;
@@ -150,6 +152,12 @@ async fn read_caller(request: Request) -> Result<Caller, Failure> {
         return Err(identity(format!("the client's id must have 1 to {MAX_ID} printable bytes")));
     }
     let group = GroupName::parse(&group).map_err(|error| identity(error.to_string()))?;
+    if !connection.may_hold(&id) {
+        let text = format!(
+            "this connection may not take or give back the slot of {id:?}: its role is bound to another name"
+        );
+        return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", text));
+    }
     Ok(Caller { id, group })
 }
 

@@ -1,46 +1,73 @@
 //! Serves the API on sockets that somebody else opened: unix, TCP, TLS.
 //!
-//! In TLS a client must show a certificate; which of two authorities signed it decides what it may do. A
-//! handshake that dawdles holds up nobody else and is dropped after ten seconds.
+//! In TLS a client must show a certificate; which of the authorities signed it decides what it may do.
+//! Nobody can wear the server out by being slow or many: a request's head has ten seconds, connections are
+//! counted ([`connections`]), and handshakes give way to newer ones ([`handshakes`]).
 
-use super::access::{Access, UnixGroups};
+mod connections;
+mod handshakes;
+mod identity;
+
+use super::access::{Access, Caller, UnixGroups};
+use super::forgery::{self, Hosts};
 use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::extract::connect_info::ConnectInfo;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::serve::Listener;
+use connections::{Connections, Counted, Peer};
+use handshakes::TlsListener;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+pub use identity::{TlsError, TlsIdentity, TlsTexts};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const PENDING_HANDSHAKES: usize = 64;
+/// How long the head of a request may take; an idle connection is closed after it, too.
+const HEAD: Duration = Duration::from_secs(10);
+/// The largest head of a request: page tokens are the longest that is sent, and they have some 100 bytes.
+const LARGEST_HEAD: usize = 32 * 1024;
 
 /// Serves on a unix socket until `stop` is ready.
 pub async fn unix<S>(listener: UnixListener, router: Router, groups: UnixGroups, stop: S) -> io::Result<()>
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let listener =
-        WithAccess { listener, access: Arc::new(move |stream: &UnixStream| unix_access(stream, &groups)) };
-    serve(listener, router, stop).await
+    let judge = move |stream: &UnixStream| {
+        let peer = stream.peer_cred();
+        let uid = peer.as_ref().ok().map(tokio::net::unix::UCred::uid);
+        let caller = peer.map_or(Caller::of(Access::None), |peer| groups.caller(peer.uid(), peer.gid()));
+        Guest { caller, peer: Peer::of_user(uid), local: None }
+    };
+    serve(listener, router, judge, stop).await;
+    Ok(())
 }
 
-/// Serves on TCP in the clear; everybody there has the same rights.
-pub async fn tcp<S>(listener: TcpListener, router: Router, access: Access, stop: S) -> io::Result<()>
+/// Serves on TCP in the clear; everybody there has the same rights. `hosts` are names that clients may use
+/// for this server, beside its address and localhost.
+pub async fn tcp<S>(
+    listener: TcpListener,
+    router: Router,
+    access: Access,
+    hosts: Vec<String>,
+    stop: S,
+) -> io::Result<()>
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    serve(WithAccess { listener, access: Arc::new(move |_: &TcpStream| access) }, router, stop).await
+    let judge = move |stream: &TcpStream| Guest { caller: Caller::of(access), ..Guest::of_tcp(stream) };
+    let router = router
+        .layer(from_fn(forgery::refuse_forged))
+        .layer(from_fn_with_state(Hosts::new(hosts), forgery::refuse_foreign_host));
+    serve(listener, router, judge, stop).await;
+    Ok(())
 }
 
 /// Serves in TLS.
@@ -48,200 +75,96 @@ pub async fn tls<S>(listener: TcpListener, router: Router, identity: &TlsIdentit
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let admins = identity.admins.clone();
-    let access = Arc::new(move |stream: &TlsStream<TcpStream>| tls_access(stream, admins.as_ref()));
-    serve(WithAccess { listener: TlsListener::new(listener, &identity.config)?, access }, router, stop).await
+    let listener = TlsListener::new(listener, &identity.config)?;
+    let identity = identity.clone();
+    let judge = move |stream: &TlsStream<TcpStream>| {
+        let (tcp, tls) = stream.get_ref();
+        Guest { caller: identity.caller(tls.peer_certificates()), ..Guest::of_tcp(tcp) }
+    };
+    serve(listener, router.layer(from_fn(forgery::refuse_forged)), judge, stop).await;
+    Ok(())
 }
 
-async fn serve<L, S>(listener: WithAccess<L>, router: Router, stop: S) -> io::Result<()>
+/// Who came in.
+#[derive(Debug, Clone)]
+struct Guest {
+    caller: Caller,
+    peer: Peer,
+    /// The address of ours that was dialled.
+    local: Option<IpAddr>,
+}
+
+impl Guest {
+    /// Somebody without rights, who came by TCP.
+    fn of_tcp(stream: &TcpStream) -> Self {
+        let peer = stream.peer_addr().map_or(Peer::User(None), |peer| Peer::of_address(peer.ip()));
+        let local = stream.local_addr().ok().map(|local| local.ip());
+        Self { caller: Caller::of(Access::None), peer, local }
+    }
+}
+
+/// Accepts connections until `stop` is ready, then waits for the requests under way.
+async fn serve<L, S>(mut listener: L, router: Router, judge: impl Fn(&L::Io) -> Guest, stop: S)
 where
     L: Listener,
     S: Future<Output = ()> + Send + 'static,
 {
-    let service = router.into_make_service_with_connect_info::<Access>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
-}
-
-fn unix_access(stream: &UnixStream, groups: &UnixGroups) -> Access {
-    stream.peer_cred().map_or(Access::None, |peer| groups.access(peer.uid(), peer.gid()))
-}
-
-/// How connections of a listener get their rights.
-type Judge<Io> = Arc<dyn Fn(&Io) -> Access + Send + Sync>;
-
-struct WithAccess<L: Listener> {
-    listener: L,
-    access: Judge<L::Io>,
-}
-
-impl<L: Listener> Listener for WithAccess<L> {
-    type Io = L::Io;
-    type Addr = Access;
-
-    async fn accept(&mut self) -> (L::Io, Access) {
-        let (stream, _) = self.listener.accept().await;
-        let access = (self.access)(&stream);
-        (stream, access)
-    }
-
-    fn local_addr(&self) -> io::Result<Access> {
-        Ok(Access::None)
-    }
-}
-
-impl<L: Listener> Connected<IncomingStream<'_, WithAccess<L>>> for Access {
-    fn connect_info(stream: IncomingStream<'_, WithAccess<L>>) -> Self {
-        *stream.remote_addr()
-    }
-}
-
-/// A server's certificate and key, and whom it lets in.
-#[derive(Debug, Clone)]
-pub struct TlsIdentity {
-    config: Arc<ServerConfig>,
-    admins: Option<Arc<dyn ClientCertVerifier>>,
-}
-
-/// PEM texts that make a [`TlsIdentity`].
-#[derive(Clone, Copy, Debug)]
-pub struct TlsTexts<'a> {
-    /// The server's certificate, and those between it and its authority.
-    pub certificate: &'a [u8],
-    /// Its key.
-    pub key: &'a [u8],
-    /// Who signs certificates of those who may do everything.
-    pub admin_authority: &'a [u8],
-    /// Who signs certificates of those who may look.
-    pub read_authority: Option<&'a [u8]>,
-}
-
-/// Why TLS can't be served.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages are the documentation")]
-pub enum TlsError {
-    #[error("cannot use the {what}: it holds no certificate")]
-    Empty { what: &'static str },
-    #[error("cannot read the {what} as PEM")]
-    Pem { what: &'static str, source: rustls::pki_types::pem::Error },
-    #[error("cannot use the certificate with its key")]
-    Pair { source: rustls::Error },
-    #[error("cannot use the {what}")]
-    Authority { what: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
-}
-
-impl TlsIdentity {
-    /// Reads the texts.
-    pub fn read(texts: &TlsTexts<'_>) -> Result<Self, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut all = RootCertStore::empty();
-        add(&mut all, "client authority", texts.admin_authority)?;
-        let admins = match texts.read_authority {
-            None => None,
-            Some(readers) => {
-                let admins = all.clone();
-                add(&mut all, "read-only client authority", readers)?;
-                Some(verifier(admins, &provider, "client authority")?)
+    let connections = Connections::new();
+    let (stopping, stopped) = watch::channel(false);
+    let accept = async {
+        loop {
+            let place = connections.place().await;
+            let (stream, _) = listener.accept().await;
+            let guest = judge(&stream);
+            let peer = guest.peer;
+            if let Some(counted) = connections.admit(place, peer) {
+                tokio::spawn(serve_one(stream, router.clone(), guest, counted, stopped.clone()));
+            } else {
+                tracing::debug!(?peer, "a connection too many of one peer is closed");
             }
-        };
-        let certificates = certificates("server certificate", texts.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(texts.key)
-            .map_err(|source| TlsError::Pem { what: "server key", source })?;
-        let config = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|source| TlsError::Pair { source })?
-            .with_client_cert_verifier(verifier(all, &provider, "client authorities")?)
-            .with_single_cert(certificates, key)
-            .map_err(|source| TlsError::Pair { source })?;
-        Ok(Self { config: Arc::new(config), admins })
-    }
-}
-
-fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|source| TlsError::Pem { what, source })?;
-    if found.is_empty() { Err(TlsError::Empty { what }) } else { Ok(found) }
-}
-
-fn add(roots: &mut RootCertStore, what: &'static str, pem: &[u8]) -> Result<(), TlsError> {
-    for certificate in certificates(what, pem)? {
-        roots.add(certificate).map_err(|source| TlsError::Authority { what, source: source.into() })?;
-    }
-    Ok(())
-}
-
-fn verifier(
-    roots: RootCertStore,
-    provider: &Arc<rustls::crypto::CryptoProvider>,
-    what: &'static str,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
-        .map_err(|source| TlsError::Authority { what, source: source.into() })
-}
-
-/// The handshake proved that one of the authorities signed; whose rights are the admins'?
-fn tls_access(stream: &TlsStream<TcpStream>, admins: Option<&Arc<dyn ClientCertVerifier>>) -> Access {
-    let Some(admins) = admins else { return Access::Admin };
-    let Some([first, rest @ ..]) = stream.get_ref().1.peer_certificates() else { return Access::None };
-    match admins.verify_client_cert(first, rest, UnixTime::now()) {
-        Ok(_) => Access::Admin,
-        Err(_) => Access::Read,
-    }
-}
-
-/// Shakes hands aside, so that a slow client does not keep others waiting.
-struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl TlsListener {
-    fn new(listener: TcpListener, config: &Arc<ServerConfig>) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(PENDING_HANDSHAKES);
-        tokio::spawn(shake_hands(listener, TlsAcceptor::from(config.clone()), sender));
-        Ok(Self { ready, address })
-    }
-}
-
-async fn shake_hands(
-    mut listener: TcpListener,
-    acceptor: TlsAcceptor,
-    ready: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(PENDING_HANDSHAKES));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            connection = Listener::accept(&mut listener) => connection,
-            () = ready.closed() => return,
-        };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                // A receiver that is gone means that we are being stopped.
-                Ok(Ok(stream)) => drop(ready.send((stream, address)).await),
-                Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
-            }
-            drop(slot);
-        });
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            // The accepting task lives as long as we do; without it there is nothing to hand out.
-            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = stop => {}
     }
+    drop(listener);
+    drop(stopped);
+    stopping.send_replace(true);
+    stopping.closed().await;
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+async fn serve_one<Io>(
+    stream: Io,
+    router: Router,
+    guest: Guest,
+    _counted: Counted,
+    mut stopped: watch::Receiver<bool>,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(guest.caller.clone()));
+        request.extensions_mut().insert(forgery::Dialled(guest.local));
+        service.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // What is waited for must not be kept while the connection is closed: the value is locked meanwhile.
+    let told = async { drop(stopped.wait_for(|stopped| *stopped).await) };
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = told => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection to the API ended early");
     }
 }

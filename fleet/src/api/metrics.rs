@@ -49,7 +49,7 @@ pub(super) async fn health<R: Registry, L: RebootLocks>(
         Health::Registering => {
             (StatusCode::SERVICE_UNAVAILABLE, "this machine is not registered yet".to_owned())
         }
-        Health::StoreLost(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+        Health::Excluded(reason) | Health::StoreLost(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     };
     let body = api.registry.read(|cluster| {
         json!({
@@ -58,6 +58,7 @@ pub(super) async fn health<R: Registry, L: RebootLocks>(
             "leader": cluster.leader.as_ref().map(ToString::to_string).unwrap_or_default(),
             "reason": reason,
             "revision": cluster.revision,
+            "warnings": api.warnings,
         })
     });
     Ok(json(status, &body))

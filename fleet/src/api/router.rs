@@ -1,7 +1,8 @@
 //! Which path is answered by what.
 
 use super::access;
-use super::answer::{Refusal, body};
+use super::answer::Refusal;
+use super::bodies;
 use super::requests;
 use super::served::Api;
 use super::{commands, discovery, explain, fleet_lock, locks, machines, metrics, state, units, watch};
@@ -18,6 +19,9 @@ use axum::routing::any;
 /// The name under which the server makes itself known.
 const SERVER_NAME: &str = concat!("fleetd/", env!("CARGO_PKG_VERSION"));
 
+/// What the original answered until its machine was registered; programs wait for these words.
+const UNREGISTERED: &str = "fleet server unable to communicate with etcd";
+
 /// The whole API as one service. Serve it with [`super::listen`], which tells it who is asking.
 pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
     let version_one = version_one::<R, L>();
@@ -32,7 +36,7 @@ pub fn router<R: Registry, L: RebootLocks>(api: Api<R, L>) -> Router {
         .fallback(fallback)
         .layer(from_fn_with_state(api.clone(), available))
         .layer(from_fn(access::guard))
-        .layer(from_fn(read_ahead))
+        .layer(from_fn_with_state(bodies::Turns::default(), bodies::read_ahead))
         .layer(from_fn_with_state(api.requests.clone(), requests::count))
         .layer(from_fn(name_server))
         .with_state(api)
@@ -76,24 +80,13 @@ async fn available<R: Registry, L: RebootLocks>(
     next: Next,
 ) -> Response {
     let always = matches!(request.uri().path(), "/health" | "/fleet/v1/health" | "/metrics");
-    if always || api.registry.health() == Health::Serving {
-        return next.run(request).await;
-    }
-    let message = "fleet server unable to communicate with etcd";
+    let message = match api.registry.health() {
+        _ if always => return next.run(request).await,
+        Health::Serving => return next.run(request).await,
+        Health::Excluded(reason) => reason,
+        Health::Registering | Health::StoreLost(_) => UNREGISTERED.to_owned(),
+    };
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
-}
-
-/// Reads the body before anybody may refuse the request: a client that is still sending when the
-/// connection closes would see a broken pipe in place of the refusal. Who has no role is not listened to.
-async fn read_ahead(request: Request, next: Next) -> Response {
-    if access::of(&request) == access::Access::None {
-        return next.run(request).await;
-    }
-    let (head, rest) = request.into_parts();
-    match body(rest).await {
-        Ok(bytes) => next.run(Request::from_parts(head, bytes.into())).await,
-        Err(refusal) => refusal.into_response(),
-    }
 }
 
 async fn name_server(request: Request, next: Next) -> Response {

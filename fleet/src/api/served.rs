@@ -21,6 +21,8 @@ pub struct Api<R, L> {
     pub drain_on_lock: bool,
     /// Metrics of the engine and the agent, if somebody keeps them.
     pub more_metrics: Option<MoreMetrics>,
+    /// What a person should mend although everything works; shown with the health.
+    pub warnings: Vec<String>,
     /// Requests so far, for the metrics.
     pub requests: Arc<Requests>,
 }
@@ -34,6 +36,7 @@ impl<R, L> Api<R, L> {
             token_limit: page::DEFAULT_LIMIT,
             drain_on_lock: false,
             more_metrics: None,
+            warnings: Vec::new(),
             requests: Arc::default(),
         }
     }
@@ -47,6 +50,7 @@ impl<R, L> Clone for Api<R, L> {
             token_limit: self.token_limit,
             drain_on_lock: self.drain_on_lock,
             more_metrics: self.more_metrics.clone(),
+            warnings: self.warnings.clone(),
             requests: self.requests.clone(),
         }
     }

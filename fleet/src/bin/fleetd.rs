@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use fleet::{
     daemon::{self, reload::Source},
     settings::Settings,
+    single_dash::with_double_dashes,
 };
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
@@ -22,7 +23,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let words = with_double_dashes(std::env::args_os().collect(), &Arguments::command(), None);
+    let arguments = Arguments::parse_from(words);
     if arguments.command.is_some() {
         report(concat!("fleetd version ", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;

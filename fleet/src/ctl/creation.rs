@@ -9,7 +9,7 @@ use super::session::{Complaint, Session, chain, unit_file, unit_name};
 use super::waiting::{self, Patience};
 use crate::api::schema::{self, Unit};
 use crate::model::requirements::{Requirements, unknown_keys};
-use crate::model::unit_file::{MAX_SIZE, UnitFile};
+use crate::model::unit_file::{DecodedText, MAX_SIZE, ParseUnitError, UnitFile};
 use crate::model::unit_name::UnitName;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -135,7 +135,7 @@ fn find(
     if let Some(file) = local(path)
         .map_err(|error| Complaint::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
     {
-        return Ok(file);
+        return Ok(accept(session, file));
     }
     let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
     let Some(template) = template else {
@@ -158,7 +158,7 @@ fn find(
     }
     let beside = path.with_file_name(template.as_str());
     match local(&beside) {
-        Ok(Some(file)) => Ok(file),
+        Ok(Some(file)) => Ok(accept(session, file)),
         Ok(None) => Err(from_template(format!(
             "unable to find template Unit({template}) in Registry or on filesystem"
         ))),
@@ -166,6 +166,14 @@ fn find(
             Err(from_template(format!("unable to load template Unit({template}) from file: {error}")))
         }
     }
+}
+
+/// The file, with a warning if its text is not what its author wrote.
+fn accept(session: &mut Session<'_>, local: LocalFile) -> UnitFile {
+    if let Some(foreign) = local.foreign {
+        session.warn(foreign);
+    }
+    local.file
 }
 
 /// What a submitted unit is to be replaced by, if it differs and the verb may.
@@ -176,10 +184,10 @@ fn replacement(
     path: &Path,
 ) -> Result<Option<UnitFile>, Complaint> {
     let missing = || format!("open {}: no such file or directory", path.display());
-    let (_, file) =
+    let (_, local) =
         candidate(unit, path).map_err(Complaint::new)?.ok_or_else(|| Complaint::new(missing()))?;
     let name = &unit.name;
-    if file.text() == unit_file(unit)?.text() {
+    if local.file.text() == unit_file(unit)?.text() {
         session.say(format_args!("Found same Unit({name}) in Registry, nothing to do"))?;
         return Ok(None);
     }
@@ -190,12 +198,12 @@ fn replacement(
         ));
         return Ok(None);
     }
-    Ok(Some(file))
+    Ok(Some(accept(session, local)))
 }
 
 fn warn_if_different(session: &mut Session<'_>, unit: &Unit, path: &Path) {
-    let (Ok(Some((kind, file))), Ok(submitted)) = (candidate(unit, path), unit_file(unit)) else { return };
-    if file.text() != submitted.text() {
+    let (Ok(Some((kind, local))), Ok(submitted)) = (candidate(unit, path), unit_file(unit)) else { return };
+    if local.file.text() != submitted.text() {
         session.warn(format_args!(
             "WARNING: Unit {} in registry differs from local {} {}. Add --replace to override.",
             unit.name,
@@ -222,7 +230,7 @@ impl Found {
 }
 
 /// The local text that belongs to a submitted unit: at the path, or the template beside it.
-fn candidate(unit: &Unit, path: &Path) -> io::Result<Option<(Found, UnitFile)>> {
+fn candidate(unit: &Unit, path: &Path) -> io::Result<Option<(Found, LocalFile)>> {
     if let Some(file) = local(path)? {
         return Ok(Some((Found::File, file)));
     }
@@ -233,15 +241,39 @@ fn candidate(unit: &Unit, path: &Path) -> io::Result<Option<(Found, UnitFile)>> 
     Ok(local(&beside)?.map(|file| (Found::Template, file)))
 }
 
+/// A unit file of this machine, and what is to be said about its bytes.
+#[derive(Debug)]
+pub struct LocalFile {
+    /// The file.
+    pub file: UnitFile,
+    /// Where its text is not what its author wrote.
+    pub foreign: Option<String>,
+}
+
 /// Reads a unit file, if there is one. Its size is bounded before it is parsed.
-pub fn local(path: &Path) -> io::Result<Option<UnitFile>> {
+pub fn local(path: &Path) -> io::Result<Option<LocalFile>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut text = String::new();
-    let limit = u64::try_from(MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(limit).read_to_string(&mut text)?;
-    UnitFile::parse(&text).map(Some).map_err(io::Error::other)
+    let size = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_SIZE).unwrap_or(u64::MAX);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    // A pipe has no size to speak of; what was read of it is more than there may be.
+    let size = usize::try_from(size).unwrap_or(usize::MAX).max(bytes.len());
+    if bytes.len() > MAX_SIZE {
+        return Err(io::Error::other(ParseUnitError::TooLarge(size)));
+    }
+    let decoded = DecodedText::of(&bytes);
+    let foreign = decoded.first_foreign.map(|(line, column, byte)| {
+        format!(
+            "WARNING: {}, line {line}, column {column}: byte 0x{byte:02x} is no UTF-8; it is stored as U+FFFD. Save the \
+             file as UTF-8 to keep the character.",
+            path.display()
+        )
+    });
+    let file = UnitFile::parse(&decoded.text).map_err(io::Error::other)?;
+    Ok(Some(LocalFile { file, foreign }))
 }

@@ -5,6 +5,7 @@
 //! way but plain TCP is a [`UnixStream`] with real timeouts. TLS is laid over whichever stream it is.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use super::askpass;
 use super::endpoint::Endpoint;
 use super::remote::{self, SshProgram};
 use super::settings::{Settings, TlsFiles};
@@ -136,7 +137,9 @@ impl Connector for Ssh {
     ) -> Result<Option<Self::Out>, ureq::Error> {
         let (ours, theirs) = UnixStream::pair()?;
         let (program, arguments) = self.0.split_first().ok_or(ureq::Error::ConnectionFailed)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        askpass::prepare(&mut command);
+        let child = command
             .args(arguments)
             .stdin(OwnedFd::from(theirs.try_clone()?))
             .stdout(OwnedFd::from(theirs))

@@ -9,6 +9,7 @@ use super::dial;
 use super::endpoint::Endpoint;
 use super::session::{Complaint, Outcome, Session, chain, unit_file, unit_name};
 use super::settings::Settings;
+use super::table::printable;
 use crate::api::schema::Unit;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,11 +38,11 @@ pub fn run(session: &mut Session<'_>, arguments: &ImportArguments) -> Outcome {
         if step == Step::Differs {
             session.warn(format_args!(
                 "Unit {} is here already with another text. Add --replace to override.",
-                unit.name
+                printable(&unit.name)
             ));
         }
         if let Err(words) = carry_out(session, unit, &step, arguments.dry_run) {
-            session.warn(format_args!("Error importing unit {}: {words}", unit.name));
+            session.warn(format_args!("Error importing unit {}: {words}", printable(&unit.name)));
             exit = 1;
             continue;
         }
@@ -107,7 +108,7 @@ fn carry_out(session: &Session<'_>, theirs: &Unit, step: &Step, dry_run: bool) -
 }
 
 fn report(session: &mut Session<'_>, theirs: &Unit, step: &Step, dry_run: bool) -> Result<(), Complaint> {
-    let name = &theirs.name;
+    let name = printable(&theirs.name);
     let (word, state) = match step {
         Step::Put(unit) => ("imported", unit.desired_state.as_str()),
         Step::Want(state) => ("wanted", state.as_str()),

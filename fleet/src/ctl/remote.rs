@@ -4,6 +4,7 @@
 //! quoted for the shell at the far end, and a host can't pass for an option of ssh.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use super::askpass;
 use super::settings::SshSettings;
 use std::ffi::OsString;
 use std::io;
@@ -93,10 +94,12 @@ pub fn quoted(words: &[String]) -> String {
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a program with our own stdin, stdout and stderr; its exit status, 255 if a signal ended it.
+/// Runs a program with our own stdin, stdout and stderr, which answer what ssh asks; its exit status, 255 if a signal ended it.
 pub fn run(argv: &[OsString]) -> io::Result<u8> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let status = Command::new(program).args(arguments).status()?;
+    let mut command = Command::new(program);
+    askpass::prepare(command.args(arguments));
+    let status = command.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 

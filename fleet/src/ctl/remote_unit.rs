@@ -65,10 +65,43 @@ pub fn by_prefix(machines: &[Machine], prefix: &str) -> Result<Machine, Complain
     }
 }
 
-/// Whether ssh would take this for a host: not for an option, nor for two words.
+/// Whether ssh would take this for a host and nothing else: not for an option, not for two words, and not
+/// for a piece of the command line into which it puts the host of a `ProxyCommand` (CVE-2023-51385).
 #[must_use]
 pub fn is_host(address: &str) -> bool {
     !address.is_empty()
         && !address.starts_with('-')
-        && !address.contains(|each: char| each.is_whitespace() || each.is_control())
+        && address.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:%_-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_holds_nothing_that_a_shell_or_ssh_would_read() {
+        for host in ["10.0.0.1", "fe80::1%eth0", "core-01.example", "a_b"] {
+            assert!(is_host(host), "{host}");
+        }
+        let hosts = [
+            "",
+            "-oProxyCommand=x",
+            "a b",
+            "a;b",
+            "$(id)",
+            "`id`",
+            "a|b",
+            "a&b",
+            "a'b",
+            "a\"b",
+            "a\\b",
+            "a\nb",
+            "a/b",
+            "é",
+            "a@b",
+        ];
+        for host in hosts {
+            assert!(!is_host(host), "{host}");
+        }
+    }
 }

@@ -72,7 +72,7 @@ fn restart_global(session: &mut Session<'_>, unit: &Unit, ssh_port: u16) -> Resu
             let states = session.client.states_of(name)?;
             for state in states {
                 let place = Place { machine: &state.machine_id, ssh_port };
-                let words = ["systemctl", "restart", name].map(str::to_owned);
+                let words = ["systemctl", "restart", "--", name].map(str::to_owned);
                 let exit = remote_unit::run(session, place, &words)?;
                 if exit != 0 {
                     return Err(failed(format!(

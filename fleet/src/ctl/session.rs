@@ -6,7 +6,7 @@
 use super::arguments::truth;
 use super::client::{ApiError, Client};
 use super::settings::{Format, Settings};
-use super::table::printable;
+use super::table::{printable, printable_json, printable_lines};
 use crate::api::schema::{Machine, Unit};
 use crate::model::unit_file::{UnitFile, UnitOption};
 use crate::model::unit_name::UnitName;
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
     pub fn say(&mut self, line: impl Display) -> Result<(), Complaint> {
         match self.settings.format {
             Format::Json => Ok(()),
-            Format::Text => Ok(writeln!(self.out, "{line}")?),
+            Format::Text => Ok(writeln!(self.out, "{}", printable_lines(&line.to_string()))?),
         }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Prints text as it is.
+    /// Prints text as it is: nothing of it may come from the cluster unless it is escaped already.
     pub fn print(&mut self, text: &str) -> Result<(), Complaint> {
         self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
     /// Prints a value for programs, on a line of its own.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), Complaint> {
         let text = serde_json::to_string(value).map_err(Complaint::new)?;
-        Ok(writeln!(self.out, "{text}")?)
+        Ok(writeln!(self.out, "{}", printable_json(&text))?)
     }
 
     /// Whether programs are to read the output.
@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
 
     /// Prints a line on stderr; one that nobody can read is lost.
     pub fn warn(&mut self, line: impl Display) {
-        let _ = writeln!(self.err, "{line}");
+        let _ = writeln!(self.err, "{}", printable_lines(&line.to_string()));
     }
 
     /// Tells what is being done, with `--debug`.

@@ -25,7 +25,7 @@ pub fn run(session: &mut Session<'_>, arguments: &StatusArguments) -> Outcome {
             session.print("\n")?;
         }
         let place = Place { machine: &unit.machine_id, ssh_port: arguments.ssh_port };
-        let words = ["systemctl", "status", "-l", &name].map(str::to_owned);
+        let words = ["systemctl", "status", "-l", "--", &name].map(str::to_owned);
         let exit = remote_unit::run(session, place, &words)?;
         if exit != 0 {
             return Ok(exit);
@@ -40,7 +40,7 @@ pub fn run(session: &mut Session<'_>, arguments: &StatusArguments) -> Outcome {
 fn global(session: &mut Session<'_>, name: &str, ssh_port: u16) -> Result<(), Complaint> {
     for state in session.client.states_of(name)? {
         let place = Place { machine: &state.machine_id, ssh_port };
-        let words = ["systemctl", "status", name].map(str::to_owned);
+        let words = ["systemctl", "status", "--", name].map(str::to_owned);
         let exit = remote_unit::run(session, place, &words)?;
         if exit != 0 {
             return Err(Complaint::new(format_args!(

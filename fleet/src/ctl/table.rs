@@ -4,6 +4,8 @@
 //! tabs; the last cell of a line is never padded. Cells come from a cluster, hence control characters are
 //! escaped: no unit name moves a terminal's cursor.
 
+use std::fmt::Write as _;
+
 const TAB: usize = 8;
 
 /// Sets the rows in columns, a line each.
@@ -29,11 +31,43 @@ pub fn render(rows: &[Vec<String>]) -> String {
 /// Escapes what would steer a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() { safe.extend(character.escape_default()) } else { safe.push(character) }
+    escape(text, steers)
+}
+
+/// Escapes what would steer a terminal, but for the ends of lines and the tabs of tables.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    escape(text, |character| steers(character) && !matches!(character, '\n' | '\t'))
+}
+
+/// Escapes, in JSON, what would steer a terminal: JSON itself escapes only what is below the space.
+#[must_use]
+pub fn printable_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for character in json.chars() {
+        // Outside of its texts there is nothing that steers, so this is an escape inside one.
+        if steers(character) && !character.is_ascii_whitespace() {
+            let _ = write!(safe, "\\u{:04x}", u32::from(character));
+        } else {
+            safe.push(character);
+        }
     }
     safe
+}
+
+fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_escaped(character) { safe.extend(character.escape_default()) } else { safe.push(character) }
+    }
+    safe
+}
+
+/// Whether a character moves the cursor, starts an escape sequence, or changes the direction in which the
+/// others are shown, so that what is read is not what is there (<https://trojansource.codes>).
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn widths(rows: &[Vec<String>]) -> Vec<usize> {
@@ -76,5 +110,16 @@ mod tests {
     #[test]
     fn control_characters_are_shown_not_obeyed() {
         assert_eq!(render(&rows(&[&["a\x1b[2J\tb"]])), "a\\u{1b}[2J\\tb\n");
+    }
+
+    #[test]
+    fn whatever_is_printed_steers_no_terminal() {
+        let hostile = "a\x1b]0;OWNED\x07\u{9b}2J\r\u{202e}\x7f\n\tb";
+
+        assert_eq!(printable_lines(hostile), "a\\u{1b}]0;OWNED\\u{7}\\u{9b}2J\\r\\u{202e}\\u{7f}\n\tb");
+        assert!(!printable(hostile).contains(['\n', '\t', '\x1b']));
+        let json = printable_json(&serde_json::to_string(hostile).unwrap());
+        assert!(!json.contains(['\x1b', '\u{9b}', '\x7f', '\u{202e}']), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
     }
 }

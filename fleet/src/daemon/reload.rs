@@ -43,6 +43,8 @@ pub(super) struct Running {
 impl Running {
     /// Takes in the configuration as it is written now.
     pub(super) fn reload(&mut self) {
+        // The original's words, for those whose alerts wait for them.
+        tracing::info!("Reloading configuration");
         let new = match (self.source.read)() {
             Ok(new) => new,
             Err(error) => {

@@ -34,6 +34,36 @@ pub enum ParseUnitError {
     Unwritable { section: String, name: String },
 }
 
+/// A text as the store can keep it, made of the bytes of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodedText {
+    /// The text; each byte that is no UTF-8 is U+FFFD.
+    pub text: String,
+    /// The line and the column, in bytes and from 1, of the first such byte, and the byte.
+    pub first_foreign: Option<(usize, usize, u8)>,
+}
+
+impl DecodedText {
+    /// Reads the bytes of a file. The original kept them as they were until they went through JSON, where
+    /// Go puts U+FFFD for each byte that is no UTF-8 (encoding/json, "Marshal"). One for each, where Rust
+    /// puts one for several: else the hash would be another one.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut text = String::with_capacity(bytes.len());
+        let mut first_foreign = None;
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            if let (None, Some(byte)) = (first_foreign, chunk.invalid().first()) {
+                let line = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+                let column = text.len() - text.rfind('\n').map_or(0, |end| end + 1) + 1;
+                first_foreign = Some((line, column, *byte));
+            }
+            text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+        }
+        Self { text, first_foreign }
+    }
+}
+
 /// One `Name=Value` of a section.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UnitOption {
@@ -322,6 +352,21 @@ mod tests {
 
     const HELLO: &str =
         "[Service]\nExecStart=/bin/bash -c \"while true; do echo Hello, World!; sleep 1; done\"\n";
+
+    #[test]
+    fn bytes_that_are_no_utf_8_become_what_go_made_of_them() {
+        let latin = DecodedText::of(b"[Unit]\nDescription=caf\xe9 cr\xe8me\n");
+
+        assert_eq!(latin.text, "[Unit]\nDescription=caf\u{fffd} cr\u{fffd}me\n");
+        assert_eq!(latin.first_foreign, Some((2, 16, 0xe9)));
+        // The beginning of a character that is cut off: Go counts bytes.
+        assert_eq!(DecodedText::of(b"a=\xf0\x9f\x98").text, "a=\u{fffd}\u{fffd}\u{fffd}");
+        let plain = "[Unit]\nDescription=café\n";
+        assert_eq!(
+            DecodedText::of(plain.as_bytes()),
+            DecodedText { text: plain.into(), first_foreign: None }
+        );
+    }
 
     #[test]
     fn the_hash_is_the_one_the_original_computes() {

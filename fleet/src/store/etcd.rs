@@ -120,6 +120,7 @@ pub struct EtcdStore {
     changes: broadcast::Sender<Change>,
     hearing: watch::Sender<Hearing>,
     registered: watch::Sender<bool>,
+    excluded: watch::Sender<Option<String>>,
     machine_lease: AtomicI64,
     leader_lease: AtomicI64,
     term: AtomicI64,
@@ -141,6 +142,7 @@ impl EtcdStore {
             changes,
             hearing: watch::Sender::new(hearing),
             registered: watch::Sender::new(false),
+            excluded: watch::Sender::new(None),
             machine_lease: AtomicI64::new(0),
             leader_lease: AtomicI64::new(0),
             term: AtomicI64::new(0),
@@ -193,6 +195,23 @@ impl EtcdStore {
     #[must_use]
     pub fn registered(&self) -> watch::Receiver<bool> {
         self.registered.subscribe()
+    }
+
+    /// Says why this machine may not register, if it may not.
+    pub fn set_excluded(&self, reason: Option<String>) {
+        self.excluded.send_replace(reason);
+    }
+
+    /// Why this machine may not register, to wait for changes of that.
+    #[must_use]
+    pub fn excluded(&self) -> watch::Receiver<Option<String>> {
+        self.excluded.subscribe()
+    }
+
+    /// What all keys of this tree begin with.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        self.look(|picture| picture.keys().prefix().to_owned())
     }
 
     /// Which lease keys of this machine live by from now on.
@@ -387,6 +406,7 @@ fn compare(keys: &Keys, condition: &Condition) -> Compare {
         Condition::SameLife(key, created) => {
             Compare::create_revision(keys.path(key), CompareOp::Equal, *created)
         }
+        Condition::LivesBy(key, lease) => Compare::lease(keys.path(key), CompareOp::Equal, *lease),
     }
 }
 
@@ -422,6 +442,9 @@ impl Registry for EtcdStore {
         if let Some(reason) = self.hearing.borrow().lost.clone() {
             return Health::StoreLost(reason);
         }
-        if *self.registered.borrow() { Health::Serving } else { Health::Registering }
+        if *self.registered.borrow() {
+            return Health::Serving;
+        }
+        self.excluded.borrow().clone().map_or(Health::Registering, Health::Excluded)
     }
 }

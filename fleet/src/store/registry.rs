@@ -81,6 +81,10 @@ pub enum Command {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum CommandError {
+    #[error(
+        "the text of unit {0} has the SHA-1 of another text that is stored already; change a character of it"
+    )]
+    Collision(UnitName),
     #[error("unit {0} exists already")]
     Exists(UnitName),
     #[error("unit {0} does not exist")]
@@ -94,6 +98,8 @@ pub enum CommandError {
 /// Whether the picture can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
+    /// Another machine has this one's ID; the reason in words.
+    Excluded(String),
     /// The machine is registered and hears the store.
     Serving,
     /// The machine is not registered yet.

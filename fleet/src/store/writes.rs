@@ -40,6 +40,8 @@ pub enum Condition {
     Unchanged(Key, i64),
     /// The key came into being in this revision, and has existed since.
     SameLife(Key, i64),
+    /// The key exists and lives by this lease, which is never 0.
+    LivesBy(Key, i64),
 }
 
 /// Which lease a key lives by.
@@ -120,6 +122,16 @@ fn order(order: Order, record: &OrderRecord) -> Write {
     Write { when: Vec::new(), then: vec![put(Key::Order(order), encode(record))] }
 }
 
+/// Texts are stored by their SHA-1, which the API shows and old clients compute, so that units of one text
+/// share one record. Two texts of one SHA-1 can be made (<https://shattered.io>): the second must not take the
+/// place of the first, or who submits it changes somebody else's unit.
+fn check_collision(picture: &Picture, name: &UnitName, file: &UnitFile) -> Result<(), CommandError> {
+    match picture.cluster().files.get(&file.hash()) {
+        Some(stored) if stored.text() != file.text() => Err(CommandError::Collision(name.clone())),
+        _ => Ok(()),
+    }
+}
+
 fn create(
     picture: &Picture,
     name: UnitName,
@@ -130,6 +142,7 @@ fn create(
         return Err(CommandError::Exists(name));
     }
     let hash = file.hash();
+    check_collision(picture, &name, file)?;
     let record =
         UnitRecord { hash, desired, restarts: 0, previous: None, rollout: None, note: String::new() };
     let key = Key::Unit(name);
@@ -147,6 +160,7 @@ fn replace(
     desired: DesiredState,
 ) -> Result<Write, CommandError> {
     let hash = file.hash();
+    check_collision(picture, &name, file)?;
     let was_global = picture.cluster().units.get(&name).is_some_and(Unit::is_global);
     let is_global = Requirements::of(&name, file).global;
     let mut write = change(picture, name, |unit| {

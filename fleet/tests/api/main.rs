@@ -3,6 +3,8 @@
 #![expect(clippy::format_push_string, reason = "a transcript is put together line by line")]
 #![expect(clippy::unwrap_used, reason = "what prepares a test may fail it too")]
 
+/// Who is slow, many or a web page gets nowhere, and hinders nobody.
+mod abuse;
 /// Whatever a client sends, it gets an answer.
 mod any_request;
 /// Locks, drains and slots of machines that restart.

@@ -294,6 +294,26 @@ fn by_ssh(cluster: &Cluster) {
     // A machine whose key is not known is refused where nobody can be asked.
     let strict = node.shell(&format!("fleetctl --ssh-username=root ssh {unit} true 2>&1; echo [$?]"));
     assert!(strict.contains("Host key verification failed") && strict.ends_with("[255]\n"), "{strict}");
+    // What is piped answers the question, and what follows it is the command's.
+    let forget = "rm -f /root/.fleetctl/known_hosts";
+    let piped = |answer: &str, words: &str| {
+        node.shell(&format!(
+            "{forget}; printf '{answer}' | timeout 60 fleetctl --ssh-username=root {words} 2>/tmp/err; echo [$?]"
+        ))
+    };
+    let on_unit = format!("ssh {unit} cat");
+    assert_eq!(piped("yes\\nrest\\n", &on_unit), "rest\n[0]\n", "{}", node.shell("cat /tmp/err"));
+    assert_eq!(piped("Y\\nrest\\n", &on_unit), "rest\n[0]\n");
+    assert!(node.shell("cat /tmp/err").contains("continue connecting"), "the question is shown");
+    assert_eq!(piped("no\\nrest\\n", &on_unit), "[255]\n");
+    assert_eq!(
+        piped("yes\\n", &format!("--tunnel={} list-machines", address(home))),
+        format!("{machines}[0]\n")
+    );
+    assert_ne!(
+        piped("no\\n", &format!("--tunnel={} list-machines", address(home))),
+        format!("{machines}[0]\n")
+    );
     node.shell(&format!(
         "mkdir -p /root/.fleetctl && ssh-keyscan {} > /root/.fleetctl/known_hosts 2>/dev/null",
         address(home)

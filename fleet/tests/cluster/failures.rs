@@ -1,10 +1,7 @@
 //! What breaks, and what goes on running.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     nodes::{Cluster, Options, can_boot},
@@ -89,8 +86,7 @@ fn units_of_a_lost_node_run_elsewhere() {
     if !can_boot() {
         return;
     }
-    let old_way = BTreeMap::from([(1, "stop_units_on_exit=true".to_owned())]);
-    let mut cluster = Cluster::boot(3, &Options { node_config: old_way, ..options() });
+    let mut cluster = Cluster::boot(3, &options());
     for unit in units() {
         cluster.node(1).put(&unit, SLEEP, "launched");
     }
@@ -99,13 +95,135 @@ fn units_of_a_lost_node_run_elsewhere() {
     a_node_that_is_cut_off_keeps_its_units_and_gives_them_back(&cluster);
     a_frozen_daemon_wakes_up_and_lets_go(&cluster);
     a_killed_node_is_replaced_and_may_return(&mut cluster);
-    a_daemon_told_so_takes_its_units_along(&cluster);
+    a_clone_stays_out_and_a_new_id_leaves_no_ghost(&cluster);
+    a_machine_that_is_powered_off_leaves_at_once(&mut cluster);
+    a_daemon_that_is_stopped_takes_its_units_along(&cluster);
 }
 
-fn a_daemon_told_so_takes_its_units_along(cluster: &Cluster) {
+fn a_clone_stays_out_and_a_new_id_leaves_no_ghost(cluster: &Cluster) {
+    let (victim, asked) = victim(cluster);
+    let original = (1..=3).find(|number| ![victim, asked].contains(number)).unwrap_or(asked);
+    let present = |ids: &[&str]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        ids.sort();
+        cluster.wait("these machines are there", |cluster| {
+            (cluster.node(asked).machines() == ids).then_some(())
+        });
+    };
+    let restart_as = |id: &str| {
+        let line = format!(
+            "sed -i '/^machine_id=/d' /etc/fleet/fleet.conf; echo machine_id={id} >> /etc/fleet/fleet.conf"
+        );
+        cluster.node(victim).shell(&format!("{line}; systemctl restart fleet"));
+    };
+    let ids = [1, 2, 3].map(|number| cluster.node(number).machine_id());
+    let others: Vec<&str> =
+        ids.iter().map(String::as_str).filter(|id| *id != cluster.node(victim).machine_id()).collect();
+    start_on(cluster, victim, "renamed.service", &format!("{WITNESS}[X-Fleet]\nFence=yes\n"));
+
+    // Another ID, and the machine of the old one is gone at once, its unit down before it is up elsewhere.
+    restart_as("ffffffffffffffffffffffffffffffff");
+    present(&[others[0], others[1], "ffffffffffffffffffffffffffffffff"]);
+    all_once_of(cluster, &["renamed.service"]);
+    cluster.node(asked).destroy("renamed.service");
+
+    // The ID of another machine: that one does not notice, and this one says why it stays out.
+    start_on(cluster, original, "twin.service", &format!("{SLEEP}[X-Fleet]\nFence=yes\n"));
+    let pid = cluster.node(original).main_pid("twin.service");
+    let registrations = "journalctl -u fleet -o cat --no-pager | grep -c 'this machine is registered'";
+    let before = cluster.node(original).shell(registrations);
+    restart_as(&cluster.node(original).machine_id());
+    present(&others);
+    cluster.wait("the clone is known to be one", |cluster| {
+        cluster
+            .node(victim)
+            .property("fleet.service", "StatusText")
+            .contains("two machines have one ID")
+            .then_some(())
+    });
+    let refused = cluster.node(victim).shell("fleetctl --endpoint=unix:///run/fleet.sock list-machines 2>&1");
+    assert!(refused.contains("stays outside the cluster"), "{refused}");
+    assert!(
+        cluster
+            .node(victim)
+            .shell("journalctl -u fleet -o cat --no-pager")
+            .contains("two machines have one ID")
+    );
+    assert_ne!(cluster.node(victim).active("twin.service"), "active");
+    for _ in 0..20 {
+        assert_eq!(
+            cluster.node(original).get("/fleet/v1/machines").0,
+            200,
+            "the original answers each request"
+        );
+    }
+    assert_eq!(cluster.node(original).main_pid("twin.service"), pid);
+    assert_eq!(cluster.node(original).shell(registrations), before, "the original never registered anew");
+    cluster.node(asked).destroy("twin.service");
+
+    restart_as(&cluster.node(victim).machine_id());
+    present(&ids.each_ref().map(String::as_str));
+    cluster.settle();
+}
+
+fn all_once_of(cluster: &Cluster, units: &[&str]) {
+    for unit in units {
+        cluster.wait("it runs exactly once", |cluster| {
+            let copies =
+                [1, 2, 3].iter().filter(|node| cluster.node(**node).active(unit) == "active").count();
+            (copies == 1).then_some(())
+        });
+    }
+}
+
+fn a_machine_that_is_powered_off_leaves_at_once(cluster: &mut Cluster) {
+    let (victim, asked) = victim(cluster);
+    // Its last breath takes a while, and only then may it live elsewhere.
+    let slow = WITNESS.replace("ExecStopPost=", "ExecStop=/usr/bin/sleep 2\nExecStopPost=");
+    let witness = "/run/was-down /var/was-down";
+    let text = slow.replace("> /run/was-down'", &format!("| tee {witness}'"));
+    start_on(cluster, victim, "evening.service", &text);
+
+    let start = Instant::now();
+    cluster.node(victim).shell("systemctl poweroff");
+    cluster.wait("it has left", |cluster| (cluster.node(asked).machines().len() == 2).then_some(()));
+    let left = start.elapsed();
+    cluster.wait("its unit runs elsewhere", |cluster| {
+        cluster.node(asked).home("evening.service").filter(|home| *home != victim)
+    });
+    println!(
+        "powered off, out of the list after {left:?} with a TTL of {TTL:?} and a unit that takes 2 s to stop"
+    );
+    assert!(left < TTL, "it left after {left:?}");
+
+    let home = cluster.node(asked).home("evening.service").unwrap_or(asked);
+    let up: f64 = cluster.node(home).shell("cat /run/came-up").trim().parse().unwrap();
+    cluster.kill(victim);
+    cluster.power_on(victim);
+    cluster.wait("it is back", |cluster| (cluster.node(asked).machines().len() == 3).then_some(()));
+    let down: f64 = cluster.node(victim).shell("cat /var/was-down").trim().parse().unwrap();
+    assert!(down <= up, "down after {down} s, up elsewhere after {up} s");
+    cluster.node(asked).destroy("evening.service");
+}
+
+fn a_daemon_that_is_stopped_takes_its_units_along(cluster: &Cluster) {
     cluster.node(1).put("mine.service", &format!("{SLEEP}[X-Fleet]\nPrefer=zone=z1\n"), "launched");
     cluster
         .wait("it runs at home", |cluster| (cluster.node(2).home("mine.service") == Some(1)).then_some(()));
+    // A restart is none of it, by whatever name.
+    let pid = cluster.node(1).main_pid("mine.service");
+    for restart in ["systemctl restart fleet", "systemctl kill -s TERM fleet", "systemctl try-restart fleet"]
+    {
+        let before = cluster.node(1).main_pid("fleet.service");
+        cluster.node(1).shell(restart);
+        cluster.wait("the daemon is another one", |cluster| {
+            cluster.node(1).main_pid("fleet.service").filter(|pid| Some(pid) != before.as_ref())
+        });
+    }
+    cluster
+        .wait("the daemon serves again", |cluster| (cluster.node(1).get("/health").0 == 200).then_some(()));
+    assert_eq!(cluster.node(1).main_pid("mine.service"), pid);
+
     cluster.node(1).shell("systemctl stop fleet.service");
     assert_eq!(cluster.node(1).active("mine.service"), "inactive");
     cluster

@@ -36,7 +36,7 @@ After=user@0.service etcd.service
 [Service]
 Type=notify
 Environment=XDG_RUNTIME_DIR=/run/user/0 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/0/bus
-ExecStart=/usr/bin/fleetd --config=/etc/fleet/user.conf
+ExecStart=/usr/bin/fleetd -config /etc/fleet/user.conf
 Restart=always
 RestartSec=100ms
 ";

@@ -56,7 +56,7 @@ fn serve_tcp(access: Access) -> u16 {
     let (socket, port) = socket();
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
-        listen::tcp(listener, router(api()), access, std::future::pending()).await.unwrap();
+        listen::tcp(listener, router(api()), access, Vec::new(), std::future::pending()).await.unwrap();
     });
     port
 }
@@ -81,6 +81,81 @@ fn plain_tcp_has_the_right_it_was_given() {
     let (code, _, err) = run(&[&none, "list-units"]);
     assert_eq!(code, Some(1));
     assert!(err.contains("answered 403: this connection has no role"), "{err}");
+}
+
+/// What a fleet says that wants the terminal of whoever looks.
+const HOSTILE: &str = "evil\u{1b}]0;OWNED\u{7}\u{1b}[2J\u{9b}2J\u{202e}.service";
+
+async fn hostile_answer(request: Request) -> impl IntoResponse {
+    let option = serde_json::json!({"section": "Service", "name": "ExecStart", "value": HOSTILE});
+    let unit = serde_json::json!({
+        "name": HOSTILE, "options": [option], "desiredState": HOSTILE, "currentState": HOSTILE, "machineID": HOSTILE
+    });
+    let machine = serde_json::json!({"id": HOSTILE, "primaryIP": HOSTILE, "metadata": {HOSTILE: HOSTILE}});
+    let state = serde_json::json!({
+        "name": HOSTILE, "machineID": HOSTILE, "hash": HOSTILE, "systemdActiveState": HOSTILE,
+        "systemdLoadState": HOSTILE, "systemdSubState": HOSTILE
+    });
+    let error = serde_json::json!({"error": {"code": 400, "message": HOSTILE}});
+    match (request.method().as_str(), request.uri().path()) {
+        ("GET", "/fleet/v1/units") => (StatusCode::OK, serde_json::json!({"units": [unit]}).to_string()),
+        ("GET", "/fleet/v1/units/a.service") => (StatusCode::OK, unit.to_string()),
+        ("GET", "/fleet/v1/machines") => {
+            (StatusCode::OK, serde_json::json!({"machines": [machine]}).to_string())
+        }
+        ("GET", "/fleet/v1/state") => (StatusCode::OK, serde_json::json!({"states": [state]}).to_string()),
+        _ => (StatusCode::BAD_REQUEST, error.to_string()),
+    }
+}
+
+#[test]
+fn a_hostile_fleet_steers_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.service", "[Service]\nExecStart=/bin/true\n");
+    let (socket, port) = socket();
+    on_thread(async move {
+        let listener = TcpListener::from_std(socket).unwrap();
+        let router = axum::Router::new().fallback(hostile_answer);
+        listen::tcp(listener, router, Access::Admin, Vec::new(), std::future::pending()).await.unwrap();
+    });
+    let hostile = format!("http://127.0.0.1:{port}");
+    let friendly = format!("http://127.0.0.1:{}", serve_tcp(Access::Admin));
+    let escaped = "evil\\u{1b}]0;OWNED\\u{7}\\u{1b}[2J\\u{9b}2J\\u{202e}.service";
+
+    for (endpoint, words) in [
+        (&friendly, format!("import --dry-run --from={hostile}")),
+        (&friendly, format!("import --from={hostile}")),
+        (&friendly, format!("import --json --dry-run --from={hostile}")),
+        (&hostile, "list-units".to_owned()),
+        (&hostile, "list-unit-files --fields=unit,desc,dstate,state,target".to_owned()),
+        (&hostile, "list-machines --full".to_owned()),
+        (&hostile, "list-machines --json".to_owned()),
+        (&hostile, "top --once".to_owned()),
+        (&hostile, "cat --json a".to_owned()),
+        (&hostile, "explain a".to_owned()),
+        (&hostile, "start a.service".to_owned()),
+        (&hostile, "status a".to_owned()),
+        (&hostile, "journal a".to_owned()),
+        (&hostile, "ssh a".to_owned()),
+        (&hostile, "destroy a".to_owned()),
+        (&hostile, "drain evil".to_owned()),
+        (&hostile, "rebalance".to_owned()),
+        (&hostile, "restart a --block-attempts=1".to_owned()),
+    ] {
+        let endpoint = format!("--endpoint={endpoint}");
+        let words: Vec<&str> = std::iter::once(endpoint.as_str()).chain(words.split(' ')).collect();
+        let (_, out, err) = seen(&run(folder.path(), "/usr/bin:/bin", &words));
+        let all = format!("{out}{err}");
+        let steering = |each: char| (each.is_control() && !"\n\t".contains(each)) || each == '\u{202e}';
+        assert!(!all.contains(steering), "{words:?}: {all:?}");
+        assert!(!all.is_empty(), "{words:?} said nothing");
+        if words.contains(&"--dry-run") && !words.contains(&"--json") {
+            assert!(all.contains(escaped), "{all}");
+        }
+    }
+    // To a pipe a text goes as it is.
+    let words = [&format!("--endpoint={hostile}"), "cat", "a"];
+    assert!(seen(&run(folder.path(), "/usr/bin:/bin", &words)).1.contains(HOSTILE));
 }
 
 struct Authority {
@@ -122,6 +197,7 @@ fn tls_gives_each_authority_its_role() {
         key: key.as_bytes(),
         admin_authority: admins.pem().as_bytes(),
         read_authority: Some(readers.pem().as_bytes()),
+        lock_authority: None,
     })
     .unwrap();
     let (socket, port) = socket();
@@ -168,7 +244,7 @@ fn tls_gives_each_authority_its_role() {
 
 #[test]
 fn unix_groups_decide_on_the_socket() {
-    let groups = UnixGroups { admin: Some("no-such-group".to_owned()), read: None };
+    let groups = UnixGroups { admin: Some("no-such-group".to_owned()), ..UnixGroups::default() };
     let server = Server::with(three_machines(), Options { groups, ..Options::default() });
     let root = nix::unistd::geteuid().is_root();
 
@@ -239,7 +315,7 @@ fn commands_on_machines_go_by_ssh_and_end_as_they_end() {
     let on_machine = run(&["ssh", "aaaa", "echo", "-n", "over;", "exit", "7"]);
     let on_unit = run(&["ssh", "-A", "--unit", "a", "--", "echo", "here"]);
 
-    assert_eq!(status, (Some(3), "systemctl status -l a.service\n".into(), String::new()));
+    assert_eq!(status, (Some(3), "systemctl status -l -- a.service\n".into(), String::new()));
     let words = "journalctl --unit a.service --no-pager -n 3 --output short -f\n";
     assert_eq!(journal, (Some(0), words.into(), String::new()));
     assert_eq!(on_machine, (Some(7), "over".into(), String::new()));

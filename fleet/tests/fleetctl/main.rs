@@ -146,6 +146,86 @@ fn every_verb_explains_itself() {
     }
 }
 
+#[test]
+fn every_program_takes_one_dash_or_two() {
+    let programs = [
+        ("fleetctl", env!("CARGO_BIN_EXE_fleetctl")),
+        ("fleetd", env!("CARGO_BIN_EXE_fleetd")),
+        ("locksmithctl", env!("CARGO_BIN_EXE_locksmithctl")),
+    ];
+    let run = |program: &str, words: &[&str]| {
+        let output = Command::new(program).args(words).env_clear().stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    for (name, program) in programs {
+        let version = (Some(0), concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned(), String::new());
+        for flag in ["-version", "--version"] {
+            let (code, out, err) = run(program, &[flag]);
+            assert_eq!((code, out.rsplit(' ').next().unwrap().to_owned(), err), version, "{name} {flag}");
+        }
+        assert_eq!(run(program, &["-help"]).0, Some(0), "{name}");
+        assert_eq!(run(program, &["-help"]), run(program, &["--help"]), "{name}");
+        assert_eq!(run(program, &["-h"]).0, Some(0), "{name}: a short flag stays one");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("fleet.conf");
+    std::fs::write(&config, "agent_ttl=30s\netcd_password hunter2\n").unwrap();
+    let path = config.to_str().unwrap();
+    let inline = format!("-config={path}");
+    for words in [&["-config", path][..], &["--config", path], &[&inline]] {
+        let (code, out, err) = run(programs[1].1, words);
+        let all = format!("{out}{err}");
+        assert!(code == Some(1) && all.contains("line 2 of the configuration"), "{words:?}: {all}");
+        assert!(!all.contains("hunter2"), "a line that cannot be read may be a password: {all}");
+    }
+
+    let server = Server::with(three_machines(), Options { idle: true, ..Options::default() });
+    for words in [
+        &["list-machines", "-no-legend", "-fields=machine", "-full"][..],
+        &["-debug=false", "list-machines", "-fields", "machine", "-no-legend", "--full"],
+        &["-request-timeout", "9", "list-machines", "-no-legend=true", "--fields=machine", "-full"],
+    ] {
+        let output = fleetctl(&server, words);
+        let expected = ["a", "b", "c"].map(|id| format!("{}\n", id.repeat(32))).concat();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{words:?}");
+    }
+}
+
+#[test]
+fn files_that_are_not_utf_8_or_too_large_are_told_of() {
+    let server = Server::with(three_machines(), Options { idle: true, ..Options::default() });
+    let latin = b"[Unit]\nDescription=caf\xe9\n\n[Service]\nExecStart=/bin/true\n";
+    std::fs::write(server.folder.path().join("latin.service"), latin).unwrap();
+    std::fs::write(server.folder.path().join("large.service"), vec![b'#'; 700_000]).unwrap();
+    let run = |words: &[&str]| {
+        let output = fleetctl(&server, words);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+
+    let warning = "WARNING: latin.service, line 2, column 16: byte 0xe9 is no UTF-8; it is stored as U+FFFD. Save the \
+                   file as UTF-8 to keep the character.\n";
+    assert_eq!(
+        run(&["submit", "latin.service"]),
+        (Some(0), "Unit latin.service inactive\n".into(), warning.into())
+    );
+    let text = "[Unit]\nDescription=caf\u{fffd}\n\n[Service]\nExecStart=/bin/true\n";
+    assert_eq!(run(&["cat", "latin"]).1, text);
+    let hash = fleet::model::unit_file::UnitHash::of(text).to_string();
+    assert_eq!(run(&["list-unit-files", "--no-legend", "--full", "--fields=hash"]).1, format!("{hash}\n"));
+    assert_eq!(run(&["submit", "latin.service"]).2, "", "it is the same as what is stored");
+    let large = run(&["submit", "large.service"]);
+    assert_eq!(large.0, Some(1));
+    assert!(large.2.contains("unit file of 700000 bytes is too large (max 524288 bytes)"), "{}", large.2);
+    // The bytes themselves, as a client sends them that knows no better.
+    let mut body = br#"{"options":[{"section":"Unit","name":"Description","value":"caf"#.to_vec();
+    body.extend(b"\xe9\"}]}");
+    assert_eq!(server.put_bytes("/fleet/v1/units/raw.service", &body).status, 201);
+    assert_eq!(run(&["cat", "raw"]).1, "[Unit]\nDescription=caf\u{fffd}\n");
+}
+
 stories! {
     cat destroy drain explain import_from_itself journal lists load old_habits
     rebalance replace restart ssh start status stop submit top unload usage waits

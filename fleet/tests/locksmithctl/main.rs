@@ -4,20 +4,16 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 #![expect(clippy::unwrap_used, reason = "what prepares a test may fail it too")]
 
+#[path = "../support/etcd.rs"]
+mod etcd;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use etcd::Etcd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 use support::{Options, Server, three_machines, write};
 use tempfile::TempDir;
-
-/// How long to wait for what must come; the host may starve.
-const PATIENCE: Duration = Duration::from_mins(5);
 
 type Seen = (Option<i32>, String, String);
 
@@ -67,6 +63,17 @@ fn tell_the_story(endpoint: &str) {
     assert_eq!(run("lock m3"), refused("Error locking: semaphore is at 0\nHeld by: m2\n"));
     assert_eq!(run("unlock m2"), ok(""));
     assert_eq!(run("status"), ok("Available: 1\nMax: 1\n"));
+    // A holder that would take over the terminal of who reads of it.
+    if endpoint.starts_with("http") {
+        let hostile = "m\u{1b}]0;OWNED\u{7}\u{9b}2J";
+        assert_eq!(run(&format!("lock {hostile}")), ok(""));
+        let shown = "m\\u{1b}]0;OWNED\\u{7}\\u{9b}2J";
+        assert_eq!(run("lock m4").2, format!("Error locking: semaphore is at 0\nHeld by: {shown}\n"));
+        for words in ["status", "status -long", "status -json"] {
+            assert!(!run(words).1.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{words}");
+        }
+        assert_eq!(run(&format!("unlock {hostile}")), ok(""));
+    }
 }
 
 #[test]
@@ -161,71 +168,4 @@ fn a_reboot_takes_the_slot_first() {
         "until it is given back"
     );
     assert_eq!(run("unlock"), ok(""));
-}
-
-/// A real etcd of one member, gone when dropped.
-struct Etcd {
-    child: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Etcd {
-    fn start() -> Option<Self> {
-        if !Path::new("/usr/bin/etcd").exists() {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "this test needs Debian's etcd-server");
-            eprintln!("skipped: this test needs Debian's etcd-server");
-            return None;
-        }
-        // A port that is free now may be somebody's a moment later: then etcd ends, and gets others.
-        let start = Instant::now();
-        loop {
-            let mut etcd = Self::spawn();
-            while etcd.child.try_wait().unwrap().is_none() {
-                if etcd.is_healthy() {
-                    return Some(etcd);
-                }
-                assert!(start.elapsed() < PATIENCE, "etcd did not come up in {PATIENCE:?}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-
-    fn spawn() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (port, peer) = (free(), free());
-        let folder = tempfile::tempdir().unwrap();
-        let (clients, peers) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
-        let child = Command::new("/usr/bin/etcd")
-            .args(["--data-dir", folder.path().to_str().unwrap(), "--unsafe-no-fsync", "--log-level=error"])
-            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
-            .args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers])
-            .args(["--initial-cluster", &format!("default={peers}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, port, _folder: folder }
-    }
-
-    fn is_healthy(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
-        let mut answer = String::new();
-        let _ = stream
-            .write_all(b"GET /health HTTP/1.0\r\n\r\n")
-            .and_then(|()| stream.read_to_string(&mut answer));
-        answer.contains("\"true\"")
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        // It may have died by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

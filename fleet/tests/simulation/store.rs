@@ -54,6 +54,9 @@ impl Store {
                 find(key).is_some_and(|stored| stored.changed == *revision)
             }
             Condition::SameLife(key, created) => find(key).is_some_and(|stored| stored.created == *created),
+            Condition::LivesBy(key, lease) => find(key).is_some_and(|stored| {
+                stored.lease.and_then(|lease| i64::try_from(lease).ok()) == Some(*lease)
+            }),
         }
     }
 
