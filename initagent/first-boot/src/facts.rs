@@ -93,7 +93,7 @@ pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
 pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<Part> {
     let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);
     let mut fetch = |what: &Fetch| {
-        let fetched = machine.web.get(&what.url, &what.headers, most);
+        let fetched = machine.web.get_within(&what.url, &what.headers, what.timeouts, most);
         fetched.map_err(|error| error.to_string())
     };
     let include = machine.root.path(INCLUDE_SWITCH).exists();

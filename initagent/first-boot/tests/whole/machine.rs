@@ -14,6 +14,7 @@ use first_boot::{
     Web, WebError, apply_file, await_logins, run,
 };
 use tempfile::TempDir;
+use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
 pub(crate) const KEY: &str =
@@ -116,7 +117,13 @@ impl Manager for ManagerTwin {
 struct Silence;
 
 impl Web for Silence {
-    fn get(&self, url: &str, _: &[(String, Secret<String>)], _: u64) -> Result<Vec<u8>, WebError> {
+    fn get_within(
+        &self,
+        url: &str,
+        _: &[(String, Secret<String>)],
+        _: Timeouts,
+        _: u64,
+    ) -> Result<Vec<u8>, WebError> {
         Err(WebError::Status { url: url.to_owned(), status: 404 })
     }
 

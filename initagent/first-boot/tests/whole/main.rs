@@ -6,5 +6,6 @@ mod apply;
 mod disks;
 mod judge;
 mod machine;
+mod nodes;
 mod run;
 mod way_in;

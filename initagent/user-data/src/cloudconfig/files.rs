@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::fields::{Fields, Key, bad_choice, is_bare, key};
 use crate::address;
-use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner};
+use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner, Timeouts};
 use crate::protected::{self, Objection};
 use crate::room::Room;
 use crate::secret::Secret;
@@ -139,7 +139,8 @@ fn content(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) ->
     match url {
         Some(url) if address::is_web(&url.value) => {
             let (gzip, _) = encoding(fields, found)?;
-            Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback }))
+            let timeouts = Timeouts::default();
+            Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback, timeouts }))
         }
         _ => {
             let at = url.map_or(node.at, |url| url.at);

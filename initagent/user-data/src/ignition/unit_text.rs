@@ -1,0 +1,119 @@
+//! The syntax of units: sections and settings.
+//!
+//! Knows what systemd.syntax(7) and Ignition's reader both call a unit. Refuses to know any setting. Invariant: a
+//! text that is taken here is read by systemd without a line left out.
+
+/// Why a text is no unit, and in which of its lines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct SyntaxFlaw {
+    /// From 1.
+    pub(super) line: usize,
+    pub(super) reason: &'static str,
+}
+
+/// What is wrong with a unit's text.
+pub(super) fn flaw(text: &str) -> Option<SyntaxFlaw> {
+    let mut in_section = false;
+    let mut continues = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        let was_continued = continues;
+        let is_comment = line.starts_with(['#', ';']);
+        // A comment between two halves of a line is skipped, and the line goes on.
+        if is_comment && was_continued {
+            continue;
+        }
+        continues = line.ends_with('\\') && !is_comment;
+        if was_continued || line.is_empty() || is_comment {
+            continue;
+        }
+        let reason = if line.starts_with('[') {
+            in_section = true;
+            section_flaw(line)
+        } else if !in_section {
+            // Ignition skips what stands before the first section, and so does systemd, with a complaint.
+            None
+        } else {
+            (!line.contains('=')).then_some("has neither a section in brackets nor a setting with `=`")
+        };
+        if let Some(reason) = reason {
+            return Some(SyntaxFlaw { line: number, reason });
+        }
+    }
+    None
+}
+
+fn section_flaw(line: &str) -> Option<&'static str> {
+    match line.find(']') {
+        None => Some("begins a section whose bracket is not closed"),
+        Some(end) if end + 1 < line.len() => Some("has something behind the name of its section"),
+        Some(_) => None,
+    }
+}
+
+/// Whether a unit says when it is started.
+pub(super) fn has_install(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == "[Install]")
+}
+
+/// The text with `RequiredBy=` turned into `WantedBy=`, for the targets of a boot.
+///
+/// Butane writes `RequiredBy=local-fs.target` for `with_mount_unit: true`. There a disk that is missing is to
+/// end in the emergency shell; here nobody could get in any more, so the boot goes on without it.
+pub(super) fn want_instead_of_require(text: &str) -> Option<String> {
+    const TARGETS: [&str; 3] = ["local-fs.target", "remote-fs.target", "swap.target"];
+    let mut changed = false;
+    let lines: Vec<String> = text
+        .split_inclusive('\n')
+        .map(|line| match line.trim_start().strip_prefix("RequiredBy") {
+            Some(rest) => {
+                let value = rest.trim_start().strip_prefix('=').unwrap_or_default();
+                let mut targets = value.split_whitespace();
+                if value.trim().is_empty() || !targets.all(|target| TARGETS.contains(&target)) {
+                    return line.to_owned();
+                }
+                changed = true;
+                format!("WantedBy{rest}")
+            }
+            None => line.to_owned(),
+        })
+        .collect();
+    changed.then(|| lines.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_neither_section_nor_setting_is_found() {
+        for (text, line) in [
+            ("[Unit]\nDescription\n", 2),
+            ("[Unit\nA=b\n", 1),
+            ("[Unit] x\nA=b\n", 1),
+            ("[Unit]\nA=b \\\n c\n\nd\n", 5),
+            ("# a\n[Service]\n; b\nExecStart\n", 4),
+        ] {
+            assert_eq!(flaw(text).map(|flaw| flaw.line), Some(line), "{text:?}");
+        }
+        for text in [
+            "",
+            "before the first section\n[Unit]\n",
+            "[Unit]\nA=\n\n[X-Y]\nB=[\n",
+            "[Service]\nExecStart=/bin/sh -c \\\n# a comment\n  'x'\n",
+            "[Unit]\r\nA=b\r\n",
+        ] {
+            assert_eq!(flaw(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_boot_would_wait_for_is_wanted_instead() {
+        let butane = "[Mount]\nWhere=/a\n\n[Install]\nRequiredBy=local-fs.target";
+        let wanted = "[Mount]\nWhere=/a\n\n[Install]\nWantedBy=local-fs.target";
+
+        assert_eq!(want_instead_of_require(butane).as_deref(), Some(wanted));
+        assert_eq!(want_instead_of_require("[Install]\nRequiredBy=app.service\n"), None);
+        assert_eq!(want_instead_of_require("[Install]\nRequiredBy=local-fs.target a.service\n"), None);
+    }
+}
