@@ -80,7 +80,7 @@ fn a_redirect_is_followed_without_the_headers_that_were_given() {
 }
 
 #[test]
-fn a_redirect_to_nowhere_is_told_by_its_status() {
+fn a_redirect_to_nowhere_is_reported_by_its_status() {
     let (url, server) =
         server(vec!["HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()]);
     let headers = [("X-Token".to_owned(), Secret::new("secret".to_owned()))];

@@ -63,7 +63,7 @@ fn appended(path: &Path, addition: Vec<u8>) -> Result<Vec<u8>, StepError> {
 /// Puts a file in its place as Ignition does: <https://coreos.github.io/ignition/configuration-v3_6/>.
 pub(crate) fn place_file(file: &PlacedFile, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&file.path, host);
-    claim(&file.path, &real, host)?;
+    claim_place(&file.path, &real, host)?;
     let known = fs::symlink_metadata(&path).ok();
     if known.as_ref().is_some_and(|known| !known.is_file()) && !file.overwrite {
         return Err(refusal(&file.path, "is there already, but is no regular file, and `overwrite` is off"));
@@ -108,7 +108,7 @@ fn placed_bytes(
 
 /// Keeps a place for one path of a document. Links that are there may lead two of them to one place, which is
 /// seen nowhere but here.
-fn claim(path: &str, real: &str, host: &Host<'_>) -> Result<(), StepError> {
+fn claim_place(path: &str, real: &str, host: &Host<'_>) -> Result<(), StepError> {
     let mut placed = host.placed.borrow_mut();
     let owner = placed.entry(real.to_owned()).or_insert_with(|| path.to_owned());
     if owner == path {
@@ -137,7 +137,7 @@ pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<C
     let (path, real) = place(&directory.path, host);
     let meant = Directory { path: real.clone(), ..directory.clone() };
     allow(protected::objection(&Step::MakeDirectory(meant)), &directory.path, &real)?;
-    claim(&directory.path, &real, host)?;
+    claim_place(&directory.path, &real, host)?;
     let known = fs::symlink_metadata(&path).ok();
     if known.as_ref().is_some_and(|known| !known.is_dir()) && !directory.overwrite {
         return Err(refusal(
@@ -159,7 +159,7 @@ pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepErro
     let (path, real) = place(&link.path, host);
     let meant = Link { path: real.clone(), ..link.clone() };
     allow(protected::objection(&Step::MakeLink(meant)), &link.path, &real)?;
-    claim(&link.path, &real, host)?;
+    claim_place(&link.path, &real, host)?;
     let target = link.hard.then(|| place(&link.target, host));
     if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::path(real)) {
         return Err(refusal(&link.target, &format!("is protected; {instead}")));

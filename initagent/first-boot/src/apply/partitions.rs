@@ -10,7 +10,7 @@ mod table;
 use user_data::plan::step::Partitions;
 
 use super::Host;
-use super::storage::{self, Held};
+use super::storage::{self, DeviceContent};
 use crate::files::Change;
 use crate::programs::Call;
 use crate::step_error::StepError;
@@ -24,22 +24,26 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
     if wanted.wipe_table {
         return write_anew(wanted, host);
     }
-    let before = match storage::held(device, host)? {
-        Held::Table(kind) if kind == "gpt" => read(device, host)?,
-        Held::Table(kind) => {
+    let before = match storage::probe_device(device, host)? {
+        DeviceContent::Table(kind) if kind == "gpt" => read(device, host)?,
+        DeviceContent::Table(kind) => {
             let reason =
                 format!("has a partition table of the kind {kind}; set `wipeTable` to have a GPT instead");
             return Err(StepError::Path { path: device.clone(), reason });
         }
-        Held::Nothing if wanted.wanted.iter().all(|one| one.rule.is_removal()) => return Ok(Change::None),
-        Held::Nothing => Table::new(storage::sectors(device, host)?, storage::sector_size(device, host)),
-        Held::Several => return Err(storage::several(device)),
-        Held::Filesystem(kind) => {
+        DeviceContent::Nothing if wanted.wanted.iter().all(|one| one.rule.is_removal()) => {
+            return Ok(Change::None);
+        }
+        DeviceContent::Nothing => {
+            Table::new(storage::sectors(device, host)?, storage::sector_size(device, host))
+        }
+        DeviceContent::Several => return Err(storage::ambiguous_error(device)),
+        DeviceContent::Filesystem(kind) => {
             let reason = format!("holds {kind} already; set `wipeTable` to have a partition table instead");
             return Err(StepError::Path { path: device.clone(), reason });
         }
     };
-    let after = layout::edited(&before, wanted).map_err(|flaw| told(device, &flaw))?;
+    let after = layout::edited(&before, wanted).map_err(|flaw| refusal(device, &flaw))?;
     if after == before {
         return Ok(Change::None);
     }
@@ -52,10 +56,10 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
 fn write_anew(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepError> {
     let device = &wanted.device;
     let new = Table::new(storage::sectors(device, host)?, storage::sector_size(device, host));
-    let after = layout::edited(&new, wanted).map_err(|flaw| told(device, &flaw))?;
+    let after = layout::edited(&new, wanted).map_err(|flaw| refusal(device, &flaw))?;
     if after.entries.is_empty() {
         // An empty table would be in the way of a file system on the whole disk.
-        storage::wipe(device, host)?;
+        storage::wipe_device(device, host)?;
         return Ok(Change::Made);
     }
     write(device, &after, "always", host)
@@ -75,6 +79,6 @@ fn write(device: &str, table: &Table, wipe: &str, host: &Host<'_>) -> Result<Cha
     Ok(Change::Made)
 }
 
-fn told(device: &str, flaw: &Flaw) -> StepError {
+fn refusal(device: &str, flaw: &Flaw) -> StepError {
     StepError::Path { path: device.to_owned(), reason: flaw.to_string() }
 }

@@ -74,8 +74,8 @@ pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Resul
     if filesystem.overwrite {
         // mkfs does not remove what other file systems left behind its own first sectors, and with two
         // signatures nothing recognizes the device any more.
-        wipe(device, host)?;
-    } else if is_reused(filesystem, held(device, host)?, host)? {
+        wipe_device(device, host)?;
+    } else if is_reused(filesystem, probe_device(device, host)?, host)? {
         return Ok(Change::None);
     }
     if filesystem.format == NO_FORMAT {
@@ -86,27 +86,27 @@ pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Resul
 }
 
 /// Removes every signature of a device that is not in use.
-pub(super) fn wipe(device: &str, host: &Host<'_>) -> Result<(), StepError> {
+pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError> {
     host.programs.run(&Call::new("wipefs", ["--quiet", "--all", device]))?;
     // Of partition tables it wants to be told twice. That nothing of the disk is in use it has looked at by now;
     // with `--force` it would not.
-    if matches!(held(device, host)?, Held::Table(_)) {
+    if matches!(probe_device(device, host)?, DeviceContent::Table(_)) {
         host.programs.run(&Call::new("wipefs", ["--quiet", "--all", "--force", device]))?;
     }
     Ok(())
 }
 
 /// Whether a device that may not be overwritten holds what is wanted; an error if it holds something else.
-fn is_reused(filesystem: &Filesystem, held: Held, host: &Host<'_>) -> Result<bool, StepError> {
+fn is_reused(filesystem: &Filesystem, content: DeviceContent, host: &Host<'_>) -> Result<bool, StepError> {
     let device = &filesystem.device;
     let refusal =
         |what: &str| Err(StepError::Said(format!("{device} holds {what} already, and `overwrite` is off")));
-    match held {
-        Held::Nothing => Ok(false),
-        Held::Several => Err(several(device)),
-        Held::Table(kind) => refusal(&format!("a partition table ({kind})")),
-        Held::Filesystem(known) if known != filesystem.format => refusal(&known),
-        Held::Filesystem(known) => {
+    match content {
+        DeviceContent::Nothing => Ok(false),
+        DeviceContent::Several => Err(ambiguous_error(device)),
+        DeviceContent::Table(kind) => refusal(&format!("a partition table ({kind})")),
+        DeviceContent::Filesystem(known) if known != filesystem.format => refusal(&known),
+        DeviceContent::Filesystem(known) => {
             let has = |tag, wanted: &Option<String>| -> Result<bool, StepError> {
                 let Some(wanted) = wanted else { return Ok(true) };
                 let found = signature(device, tag, host)?.unwrap_or_default();
@@ -159,7 +159,7 @@ fn mkfs(filesystem: &Filesystem) -> Call {
 
 /// What a device holds.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Held {
+pub(super) enum DeviceContent {
     /// A file system, or another thing that fills the device.
     Filesystem(String),
     /// Nothing that blkid knows.
@@ -171,17 +171,19 @@ pub(super) enum Held {
 }
 
 /// What blkid finds on a device.
-pub(super) fn held(device: &str, host: &Host<'_>) -> Result<Held, StepError> {
+pub(super) fn probe_device(device: &str, host: &Host<'_>) -> Result<DeviceContent, StepError> {
     match signature(device, "TYPE", host) {
-        Ok(Some(kind)) => Ok(Held::Filesystem(kind)),
-        Ok(None) => Ok(signature(device, "PTTYPE", host)?.map_or(Held::Nothing, Held::Table)),
-        Err(StepError::Run(RunError::Failed { code: Some(AMBIVALENT), .. })) => Ok(Held::Several),
+        Ok(Some(kind)) => Ok(DeviceContent::Filesystem(kind)),
+        Ok(None) => {
+            Ok(signature(device, "PTTYPE", host)?.map_or(DeviceContent::Nothing, DeviceContent::Table))
+        }
+        Err(StepError::Run(RunError::Failed { code: Some(AMBIVALENT), .. })) => Ok(DeviceContent::Several),
         Err(error) => Err(error),
     }
 }
 
 /// Why a device with several signatures is left alone.
-pub(super) fn several(device: &str) -> StepError {
+pub(super) fn ambiguous_error(device: &str) -> StepError {
     StepError::Said(format!(
         "{device} holds signatures of more than one file system, and `overwrite` is off; wipe it to have one of them"
     ))

@@ -63,6 +63,9 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
     ("gzip+b64", true, true),
 ];
 
+/// How long a server is asked before `content` is used instead; cloud-init's three tries take as long.
+const FALLBACK_SECONDS: u64 = 20;
+
 pub(crate) fn read(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Vec<At<Written>> {
     let path = fields.child("write_files");
     let items = fields.list("write_files", found).iter().enumerate();
@@ -139,7 +142,9 @@ fn content(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) ->
     match url {
         Some(url) if address::is_web(&url.value) => {
             let (gzip, _) = encoding(fields, found)?;
-            let timeouts = Timeouts::default();
+            // Who gave another content does not want to wait long for this one.
+            let total = fallback.as_ref().map(|_| FALLBACK_SECONDS);
+            let timeouts = Timeouts { headers: None, total };
             Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback, timeouts }))
         }
         _ => {

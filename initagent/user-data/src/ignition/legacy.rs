@@ -128,7 +128,7 @@ impl Mover<'_> {
         };
         if let Some(path) = tree::find_mut(item, "path") {
             let joined = cleaned(&format!("{place}/{}", tree::text(path).unwrap_or_default()));
-            *path = tree::made_scalar(path.at, &joined, Style::Quoted);
+            *path = tree::make_scalar(path.at, &joined, Style::Quoted);
         }
     }
 
@@ -142,7 +142,7 @@ impl Mover<'_> {
                     match sectors.filter(|sectors| sectors % SECTORS_PER_MIB == 0) {
                         Some(sectors) => {
                             let text = (sectors / SECTORS_PER_MIB).to_string();
-                            let value = tree::made_scalar(entry.value.at, &text, Style::Plain);
+                            let value = tree::make_scalar(entry.value.at, &text, Style::Plain);
                             tree::insert(partition, to, value);
                         }
                         None if entry.value.is_null() => {}
@@ -184,22 +184,22 @@ fn contents(item: &mut Node) -> Option<Node> {
     if appends {
         tree::remove(item, "overwrite");
         let at = item.at;
-        let nothing = || tree::made(at, Value::Mapping(Vec::new()));
+        let nothing = || tree::make_node(at, Value::Mapping(Vec::new()));
         return Some(tree::remove(item, "contents").map_or_else(nothing, |entry| entry.value));
     }
     let at = item.at;
     if tree::find(item, "overwrite").is_none() {
-        tree::insert(item, "overwrite", tree::made_scalar(at, "true", Style::Plain));
+        tree::insert(item, "overwrite", tree::make_scalar(at, "true", Style::Plain));
     }
     if tree::find(item, "contents").is_none() {
         tree::remove(item, "contents");
-        tree::insert(item, "contents", tree::made(at, Value::Mapping(Vec::new())));
+        tree::insert(item, "contents", tree::make_node(at, Value::Mapping(Vec::new())));
     }
     if let Some(contents) = tree::find_mut(item, "contents")
         && tree::find(contents, "source").is_none()
     {
         // In 3 a file without a source is left as it is; in 2 it was made empty.
-        tree::insert(contents, "source", tree::made_scalar(at, "", Style::Quoted));
+        tree::insert(contents, "source", tree::make_scalar(at, "", Style::Quoted));
     }
     None
 }
@@ -207,7 +207,7 @@ fn contents(item: &mut Node) -> Option<Node> {
 fn add_item(node: &mut Node, key: &str, item: Node) {
     match tree::find_mut(node, key).map(|list| &mut list.value) {
         Some(Value::Sequence(items)) => items.push(item),
-        _ => tree::insert(node, key, tree::made(item.at, Value::Sequence(vec![item]))),
+        _ => tree::insert(node, key, tree::make_node(item.at, Value::Sequence(vec![item]))),
     }
 }
 
@@ -251,7 +251,7 @@ fn network_units(document: &mut Node) {
     }
     if tree::find(document, "storage").is_none() {
         tree::remove(document, "storage");
-        tree::insert(document, "storage", tree::made(networkd.at, Value::Mapping(Vec::new())));
+        tree::insert(document, "storage", tree::make_node(networkd.at, Value::Mapping(Vec::new())));
     }
     if let Some(storage) = tree::find_mut(document, "storage") {
         for file in files {
@@ -263,14 +263,14 @@ fn network_units(document: &mut Node) {
 fn network_file(unit: &Node, path: &str) -> Option<Node> {
     let contents = tree::find(unit, "contents")?;
     let at = contents.at;
-    let text = |text: &str| tree::made_scalar(at, text, Style::Quoted);
+    let text = |text: &str| tree::make_scalar(at, text, Style::Quoted);
     let source = format!("data:,{}", percent_encoded(tree::text(contents)?));
     let mapping = |pairs: Vec<(&str, Node)>| {
         let entry = |(key, value): (&str, Node)| Entry { key: key.to_owned(), key_at: at, value };
-        tree::made(at, Value::Mapping(pairs.into_iter().map(entry).collect()))
+        tree::make_node(at, Value::Mapping(pairs.into_iter().map(entry).collect()))
     };
     let resource = mapping(vec![("source", text(&source))]);
-    let overwrite = tree::made_scalar(at, "true", Style::Plain);
+    let overwrite = tree::make_scalar(at, "true", Style::Plain);
     Some(mapping(vec![("path", text(path)), ("overwrite", overwrite), ("contents", resource)]))
 }
 

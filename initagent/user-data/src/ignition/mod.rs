@@ -114,11 +114,13 @@ pub fn read_resolved(resolved: &Resolved, numbers: &[u16], room: &mut Room, foun
     let resolved = resolved.clone().renumbered(numbers);
     let mut own = resolved.found;
     let context = |scope| Context { scope, timeouts: timeouts::read(&resolved.tree) };
-    // Each is judged by itself first, since a mistake in one may be hidden by another.
+    // Each is judged by itself first, since a mistake in one may be hidden by another. They share one room: with
+    // one for each, many packed contents would be unpacked beyond every bound.
+    let mut scratch = room.clone();
     for document in &resolved.documents {
         conflict::check(document, &mut own);
-        let mut ignored = Plan::default();
-        ignored.append(whole(document, context(Scope::Part), &mut room.clone(), &mut own));
+        // Only what is wrong with it counts.
+        let _ = whole(document, context(Scope::Part), &mut scratch, &mut own);
     }
     conflict::check(&resolved.tree, &mut own);
     let plan = whole(&resolved.tree, context(Scope::Merged), room, &mut own);

@@ -103,7 +103,7 @@ fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Stri
 /// The text of a mount or of swap that the boot does not depend on.
 fn wanted(fields: &Fields<'_>, name: &str, contents: At<String>, found: &mut Diagnostics) -> String {
     let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| name.ends_with(kind));
-    let wanted = is_mount.then(|| unit_text::want_instead_of_require(&contents.value)).flatten();
+    let wanted = is_mount.then(|| unit_text::relax_requirement(&contents.value)).flatten();
     let Some(text) = wanted else { return contents.value };
     let message = format!("{name} is wanted, not required, by the boot, which goes on if it fails");
     let diagnostic = Diagnostic::warning(Code::Translated, contents.at, message);

@@ -72,13 +72,13 @@ pub(super) fn is_true(node: &Node, key: &str) -> bool {
 }
 
 /// A value that nobody wrote, in the place of one that somebody did.
-pub(super) fn made(at: Mark, value: Value) -> Node {
+pub(super) fn make_node(at: Mark, value: Value) -> Node {
     Node { at, value }
 }
 
 /// A text, number or boolean that nobody wrote.
-pub(super) fn made_scalar(at: Mark, text: &str, style: Style) -> Node {
-    made(at, Value::Scalar(Scalar { text: text.to_owned(), style, binary: false }))
+pub(super) fn make_scalar(at: Mark, text: &str, style: Style) -> Node {
+    make_node(at, Value::Scalar(Scalar { text: text.to_owned(), style, binary: false }))
 }
 
 /// Gives every place of a tree the number that its source has now.

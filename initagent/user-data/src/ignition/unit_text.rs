@@ -60,7 +60,7 @@ pub(super) fn has_install(text: &str) -> bool {
 ///
 /// Butane writes `RequiredBy=local-fs.target` for `with_mount_unit: true`. There a disk that is missing is to
 /// end in the emergency shell; here nobody could get in any more, so the boot goes on without it.
-pub(super) fn want_instead_of_require(text: &str) -> Option<String> {
+pub(super) fn relax_requirement(text: &str) -> Option<String> {
     const TARGETS: [&str; 3] = ["local-fs.target", "remote-fs.target", "swap.target"];
     let mut changed = false;
     let lines: Vec<String> = text
@@ -112,8 +112,8 @@ mod tests {
         let butane = "[Mount]\nWhere=/a\n\n[Install]\nRequiredBy=local-fs.target";
         let wanted = "[Mount]\nWhere=/a\n\n[Install]\nWantedBy=local-fs.target";
 
-        assert_eq!(want_instead_of_require(butane).as_deref(), Some(wanted));
-        assert_eq!(want_instead_of_require("[Install]\nRequiredBy=app.service\n"), None);
-        assert_eq!(want_instead_of_require("[Install]\nRequiredBy=local-fs.target a.service\n"), None);
+        assert_eq!(relax_requirement(butane).as_deref(), Some(wanted));
+        assert_eq!(relax_requirement("[Install]\nRequiredBy=app.service\n"), None);
+        assert_eq!(relax_requirement("[Install]\nRequiredBy=local-fs.target a.service\n"), None);
     }
 }

@@ -100,7 +100,7 @@ fn drop_special_bits(document: &mut Node, minor: u32, found: &mut Diagnostics) {
                     .key(format!("$.storage.{list}[{index}].mode"))
                     .help("write \"version\": \"3.6.0\" to have them set"),
             );
-            *mode = tree::made_scalar(mode.at, &(bits & !SPECIAL_BITS).to_string(), Style::Plain);
+            *mode = tree::make_scalar(mode.at, &(bits & !SPECIAL_BITS).to_string(), Style::Plain);
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw
     }
     let mut missing = Vec::new();
     for wanted in request.wanted.iter().filter(|wanted| !wanted.rule.is_removal()) {
-        if !is_settled(&mut table, wanted)? {
+        if !ensure_present(&mut table, wanted)? {
             missing.push(wanted);
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw
 }
 
 /// Whether an entry that is wanted is there, once it was resized if need be; one to be replaced is not any more.
-fn is_settled(table: &mut Table, wanted: &WantedPartition) -> Result<bool, Flaw> {
+fn ensure_present(table: &mut Table, wanted: &WantedPartition) -> Result<bool, Flaw> {
     // Without a number the label tells which one is meant, so that a second run makes no second partition.
     let is_meant = |entry: &Entry| match wanted.number {
         0 => wanted.label.as_ref().is_some_and(|label| !label.is_empty() && *label == entry.name),
