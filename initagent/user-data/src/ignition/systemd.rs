@@ -73,7 +73,7 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
                     .help("add `[Install]` and `WantedBy=multi-user.target`"),
             );
         }
-        let content = Secret::new(wanted(fields, name, contents, found));
+        let content = Secret::new(relaxed_text(fields, name, contents, found));
         let step = Step::WriteUnit { name: name.to_owned(), content, runtime: false };
         add(files, Stage::Units, fields, path, step);
     }
@@ -84,7 +84,7 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
             fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
         }
         if let (Some(contents), Some(file)) = (unit_text(fields, found), file) {
-            let content = Secret::new(contents.value);
+            let content = Secret::new(relaxed_text(fields, name, contents, found));
             let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
             add(files, Stage::Units, fields, path, step);
         }
@@ -101,10 +101,10 @@ fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Stri
 }
 
 /// The text of a mount or of swap that the boot does not depend on.
-fn wanted(fields: &Fields<'_>, name: &str, contents: At<String>, found: &mut Diagnostics) -> String {
+fn relaxed_text(fields: &Fields<'_>, name: &str, contents: At<String>, found: &mut Diagnostics) -> String {
     let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| name.ends_with(kind));
-    let wanted = is_mount.then(|| unit_text::relax_requirement(&contents.value)).flatten();
-    let Some(text) = wanted else { return contents.value };
+    let relaxed = is_mount.then(|| unit_text::relax_requirement(&contents.value)).flatten();
+    let Some(text) = relaxed else { return contents.value };
     let message = format!("{name} is wanted, not required, by the boot, which goes on if it fails");
     let diagnostic = Diagnostic::warning(Code::Translated, contents.at, message);
     found.push(diagnostic.key(fields.child("contents")).help("write WantedBy= instead of RequiredBy="));

@@ -56,29 +56,38 @@ pub(super) fn has_install(text: &str) -> bool {
     text.lines().any(|line| line.trim() == "[Install]")
 }
 
-/// The text with `RequiredBy=` turned into `WantedBy=`, for the targets of a boot.
+/// The text with `RequiredBy=local-fs.target` turned into `WantedBy=`; `None` if it does not say so.
 ///
-/// Butane writes `RequiredBy=local-fs.target` for `with_mount_unit: true`. There a disk that is missing is to
-/// end in the emergency shell; here nobody could get in any more, so the boot goes on without it.
+/// Butane writes it for `with_mount_unit: true`. There a disk that is missing is to end in the emergency shell;
+/// here nobody could get in any more, so the boot goes on without it. Of other targets nobody gets in by, what is
+/// required stays required.
 pub(super) fn relax_requirement(text: &str) -> Option<String> {
-    const TARGETS: [&str; 3] = ["local-fs.target", "remote-fs.target", "swap.target"];
     let mut changed = false;
-    let lines: Vec<String> = text
-        .split_inclusive('\n')
-        .map(|line| match line.trim_start().strip_prefix("RequiredBy") {
-            Some(rest) => {
-                let value = rest.trim_start().strip_prefix('=').unwrap_or_default();
-                let mut targets = value.split_whitespace();
-                if value.trim().is_empty() || !targets.all(|target| TARGETS.contains(&target)) {
-                    return line.to_owned();
-                }
-                changed = true;
-                format!("WantedBy{rest}")
-            }
-            None => line.to_owned(),
-        })
-        .collect();
+    let lines = text.split_inclusive('\n').map(|line| match relaxed_line(line) {
+        Some(relaxed) => {
+            changed = true;
+            relaxed
+        }
+        None => line.to_owned(),
+    });
+    let lines: Vec<String> = lines.collect();
     changed.then(|| lines.concat())
+}
+
+fn relaxed_line(line: &str) -> Option<String> {
+    const TARGET: &str = "local-fs.target";
+    let value = line.trim().strip_prefix("RequiredBy")?.trim_start().strip_prefix('=')?;
+    let others: Vec<&str> = value.split_whitespace().filter(|unit| *unit != TARGET).collect();
+    if others.len() == value.split_whitespace().count() {
+        return None;
+    }
+    let end = if line.ends_with('\n') { "\n" } else { "" };
+    let wanted = format!("WantedBy={TARGET}");
+    Some(if others.is_empty() {
+        wanted + end
+    } else {
+        format!("{wanted}\nRequiredBy={}{end}", others.join(" "))
+    })
 }
 
 #[cfg(test)]
@@ -114,6 +123,10 @@ mod tests {
 
         assert_eq!(relax_requirement(butane).as_deref(), Some(wanted));
         assert_eq!(relax_requirement("[Install]\nRequiredBy=app.service\n"), None);
-        assert_eq!(relax_requirement("[Install]\nRequiredBy=local-fs.target a.service\n"), None);
+        assert_eq!(relax_requirement("[Install]\nRequiredBy=remote-fs.target\n"), None);
+        assert_eq!(
+            relax_requirement("[Install]\nRequiredBy = local-fs.target a.service\n").as_deref(),
+            Some("[Install]\nWantedBy=local-fs.target\nRequiredBy=a.service\n")
+        );
     }
 }
