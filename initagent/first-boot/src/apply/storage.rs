@@ -331,6 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn each_program_gets_label_and_uuid_as_it_wants_them() {
+        for (format, uuid, call) in [
+            ("btrfs", "0cc1", "mkfs.btrfs -f -L l -U 0cc1 -O x /dev/vdb1"),
+            ("ext3", "0cc1", "mkfs.ext3 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
+            ("ext4", "0cc1", "mkfs.ext4 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
+            ("swap", "0cc1", "mkswap -f -L l -U 0cc1 -O x /dev/vdb1"),
+            ("vfat", "1234-ABCD", "mkfs.vfat -I -n l -i 1234ABCD -O x /dev/vdb1"),
+            ("xfs", "0cc1", "mkfs.xfs -f -L l -m uuid=0cc1 -O x /dev/vdb1"),
+        ] {
+            let filesystem = Filesystem {
+                device: "/dev/vdb1".to_owned(),
+                format: format.to_owned(),
+                label: Some("l".to_owned()),
+                uuid: Some(uuid.to_owned()),
+                overwrite: false,
+                options: vec!["-O".to_owned(), "x".to_owned()],
+            };
+
+            assert_eq!(mkfs(&filesystem).to_string(), call);
+        }
+    }
+
+    #[test]
     fn blanks_in_a_field_of_fstab_are_escaped() {
         assert_eq!(escaped("/my disk#1"), "/my\\040disk\\0431");
     }
