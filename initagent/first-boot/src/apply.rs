@@ -9,6 +9,7 @@ mod closing;
 mod content;
 mod files;
 mod guard;
+mod partitions;
 mod reach;
 mod scripts;
 mod settings;
@@ -16,6 +17,7 @@ mod storage;
 mod units;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use user_data::plan::step::Step;
@@ -43,6 +45,8 @@ pub(crate) struct Host<'a> {
     pub(crate) changed_units: RefCell<Vec<String>>,
     /// What sshd's files held before this run, so that it can be put back.
     pub(crate) before: RefCell<Vec<guard::Before>>,
+    /// Where files were placed, by the paths that links on the way lead to.
+    pub(crate) placed: RefCell<HashMap<String, String>>,
     /// What was put back, and why.
     pub(crate) taken_back: RefCell<Vec<(PathBuf, String)>>,
 }
@@ -58,6 +62,7 @@ impl<'a> Host<'a> {
             instance_id,
             before: RefCell::default(),
             changed_units: RefCell::default(),
+            placed: RefCell::default(),
             taken_back: RefCell::default(),
         }
     }
@@ -97,9 +102,12 @@ pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
         let _ = guard::guard(host);
     }
     for (planned, fate) in steps.iter().zip(&mut fates) {
-        if let Step::WriteFile(file) = &planned.step
-            && let Some(reason) = guard::taken_back(&file.path, host)
-        {
+        let path = match &planned.step {
+            Step::PlaceFile(file) => &file.path,
+            Step::WriteFile(file) => &file.path,
+            _ => continue,
+        };
+        if let Some(reason) = guard::taken_back(path, host) {
             *fate = Done::Failed(reason);
         }
     }
@@ -135,6 +143,7 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
             Ok(Change::None)
         }
         Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. } => accounts::one(step, host),
+        Step::EditPartitions(wanted) => partitions::edit(wanted, host),
         Step::GuardAccess => guard::guard(host),
         Step::ImportKeys { user, from } => access::import(user, from, host),
         Step::MakeDirectory(directory) => files::make_directory(directory, host),
@@ -147,6 +156,7 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         }
         Step::PartitionDisk(partitioning) => storage::partition(partitioning, host),
         Step::PhoneHome(home) => closing::phone_home(home, host),
+        Step::PlaceFile(file) => files::place_file(file, host),
         Step::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
         Step::RunScript(script) => scripts::run(script, host),
         Step::SetHosts { fqdn, hostname, style } => {

@@ -83,9 +83,13 @@ pub(crate) fn network(provision: &Provision) -> Option<Part> {
 pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
     let names: [&[u8]; 5] =
         [b"public_ipv4", b"private_ipv4", b"public_ipv6", b"private_ipv6", b"/run/metadata/"];
-    let mentions = |part: &Part| {
-        let content = part.content.to_ascii_lowercase();
+    let holds = |content: &[u8]| {
+        let content = content.to_ascii_lowercase();
         names.iter().any(|name| content.windows(name.len()).any(|window| window == *name))
+    };
+    let mentions = |part: &Part| {
+        let mut referred = part.resolved.iter().flat_map(|resolved| &resolved.referred);
+        holds(&part.content) || referred.any(|one| holds(one.text.reveal().as_bytes()))
     };
     handed.user.iter().chain(&handed.vendor).any(mentions)
 }
@@ -94,7 +98,7 @@ pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
 pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<Part> {
     let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);
     let mut fetch = |what: &Fetch| {
-        let fetched = machine.web.get(&what.url, &what.headers, most);
+        let fetched = machine.web.get_within(&what.url, &what.headers, what.timeouts, most);
         fetched.map_err(|error| error.to_string())
     };
     let include = machine.root.path(INCLUDE_SWITCH).exists();

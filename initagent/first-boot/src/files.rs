@@ -8,6 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::FileStat;
+use nix::unistd::{Gid, Uid};
+
 use crate::folder::{self, Folder, Held};
 use crate::step_error::StepError;
 
@@ -44,10 +47,10 @@ impl Rights {
 
     /// The user we run as, where that is not root: then files are ours whatever was asked for.
     fn settled(self) -> Self {
-        if nix::unistd::Uid::effective().is_root() {
+        if Uid::effective().is_root() {
             return self;
         }
-        let (uid, gid) = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
+        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
         Self { uid, gid, ..self }
     }
 }
@@ -88,12 +91,15 @@ fn write_as(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> Res
 /// Owner and mode of a regular file that is there, without set-user-ID and set-group-ID: what is written
 /// into it is another program, which was not given them.
 pub(crate) fn existing_rights(path: &Path) -> Option<Rights> {
+    let stat = stat(path).filter(folder::is_regular)?;
+    let rights = folder::rights_of(&stat);
+    Some(Rights { mode: rights.mode & 0o1777, ..rights })
+}
+
+/// What is at a path, itself and not what it leads to.
+pub(crate) fn stat(path: &Path) -> Option<FileStat> {
     let (parent, name) = folder::split(path).ok()?;
-    let stat = Folder::open(&parent).ok()?.stat(name).ok()??;
-    folder::is_regular(&stat).then(|| {
-        let rights = folder::rights_of(&stat);
-        Rights { mode: rights.mode & 0o1777, ..rights }
-    })
+    Folder::open(&parent).ok()?.stat(name).ok()?
 }
 
 fn is_already(folder: &Folder, name: &OsStr, content: &[u8], rights: Rights) -> bool {
@@ -201,7 +207,11 @@ pub(crate) fn link_as(path: &Path, target: &str, rights: Rights) -> Result<Chang
     let act = || -> io::Result<Change> {
         let (parent, name) = folder::split(path)?;
         let folder = Folder::make(&parent, Rights { mode: PARENT_MODE, ..rights })?;
-        if folder.read_link(name).is_some_and(|known| known == target) {
+        let is_owned = folder.stat(name)?.is_some_and(|stat| {
+            // Where we are not root, as in tests, everything is ours.
+            !Uid::effective().is_root() || (stat.st_uid, stat.st_gid) == (rights.uid, rights.gid)
+        });
+        if is_owned && folder.read_link(name).is_some_and(|known| known == target) {
             return Ok(Change::None);
         }
         let temporary = temporary(name);

@@ -331,6 +331,10 @@ pub(crate) fn is_link(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFLNK
 }
 
+pub(crate) fn is_directory(stat: &FileStat) -> bool {
+    kind(stat) == SFlag::S_IFDIR
+}
+
 pub(crate) fn is_regular(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFREG
 }

@@ -1,8 +1,11 @@
-//! Fetches what a document refers to, and tells what it wants told.
+//! Fetches what a document refers to, and reports what it wants reported.
 //!
-//! Knows one GET and one POST, bounded and with few retries. Refuses to follow a redirect with the
-//! headers that a document gave for one host. Invariant: no answer is larger than its bound.
+//! Knows one GET and one POST, bounded, with pauses that grow. Refuses to send the headers that a document gave
+//! for one address to the one that a redirect leads to. Invariant: no answer is larger than its bound, and no
+//! server is waited for without an end.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+mod location;
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -11,14 +14,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use user_data::address::shown;
+use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
-const TRIES: u32 = 4;
+/// Go's client, by which Ignition fetches, follows as many.
 const MOST_REDIRECTS: u32 = 10;
-/// For all requests of one run together.
+/// For all requests of one run together, unless a document asks for another time: files and units must not wait
+/// for ever, as they do under Ignition, where no time is set.
 const BUDGET: Duration = Duration::from_mins(3);
-const PAUSE: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time that a document can ask for; 0, which is "no limit" to Ignition, is this, too.
+const LONGEST: Duration = Duration::from_mins(30);
+/// Ignition's pauses: they double up to five seconds. A server that turns away who asks too often wants such.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Ignition's time for an answer to begin.
+const HEADERS: Duration = Duration::from_secs(10);
+/// A whole form and its answer.
+const POST: Duration = Duration::from_secs(20);
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +59,18 @@ impl WebError {
 
 /// The way to the network.
 pub trait Web: Debug {
-    /// What an address holds.
-    fn get(&self, url: &str, headers: &[(String, Secret<String>)], most: u64) -> Result<Vec<u8>, WebError>;
+    /// What an address holds, within the usual time.
+    fn get(&self, url: &str, headers: &[(String, Secret<String>)], most: u64) -> Result<Vec<u8>, WebError> {
+        self.get_within(url, headers, Timeouts::default(), most)
+    }
+    /// What an address holds, within the time that a document gives its server.
+    fn get_within(
+        &self,
+        url: &str,
+        headers: &[(String, Secret<String>)],
+        timeouts: Timeouts,
+        most: u64,
+    ) -> Result<Vec<u8>, WebError>;
     /// Posts a form, so many times at most.
     fn post(&self, url: &str, form: &[(String, String)], tries: u32) -> Result<(), WebError>;
 }
@@ -57,30 +79,39 @@ pub trait Web: Debug {
 #[derive(Debug)]
 pub struct Real {
     agent: ureq::Agent,
-    /// What all requests took so far: files and units must not wait for ever.
+    /// What all requests took so far.
     spent: Cell<Duration>,
 }
 
 impl Default for Real {
     fn default() -> Self {
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         Self { agent: config.into(), spent: Cell::new(Duration::ZERO) }
     }
 }
 
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Until its answer begins; `None` for as long as all may take.
+    headers: Option<Duration>,
+    /// All tries together.
+    total: Duration,
+    tries: Option<u32>,
+}
+
 impl Web for Real {
-    fn get(&self, url: &str, headers: &[(String, Secret<String>)], most: u64) -> Result<Vec<u8>, WebError> {
-        self.retried(url, TRIES, || {
-            // What was given for one host is not carried to another.
-            let redirects = if headers.is_empty() { MOST_REDIRECTS } else { 0 };
-            let mut request = self.agent.get(url).config().max_redirects(redirects).build();
-            for (name, value) in headers {
-                request = request.header(name.as_str(), value.reveal().as_str());
-            }
-            let answer = request.call().map_err(|source| unreachable_at(url, source))?;
-            let mut body = Vec::new();
+    fn get_within(
+        &self,
+        url: &str,
+        headers: &[(String, Secret<String>)],
+        timeouts: Timeouts,
+        most: u64,
+    ) -> Result<Vec<u8>, WebError> {
+        self.retried(url, self.limits(timeouts), |limits| {
+            let answer = self.ask(url, headers, limits).map_err(|source| unreachable_at(url, source))?;
             let mut answer = checked(url, answer)?;
+            let mut body = Vec::new();
             let read = answer.body_mut().as_reader().take(most + 1).read_to_end(&mut body);
             read.map_err(|source| unreachable_at(url, ureq::Error::Io(source)))?;
             if body.len() as u64 > most {
@@ -92,10 +123,12 @@ impl Web for Real {
     }
 
     fn post(&self, url: &str, form: &[(String, String)], tries: u32) -> Result<(), WebError> {
-        self.retried(url, tries, || {
+        let total = BUDGET.saturating_sub(self.spent.get());
+        let limits = Limits { headers: None, total, tries: Some(tries.max(1)) };
+        self.retried(url, limits, |limits| {
             let pairs = form.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            let answer =
-                self.agent.post(url).send_form(pairs).map_err(|source| unreachable_at(url, source))?;
+            let request = self.agent.post(url).config().timeout_global(Some(POST.min(limits.total))).build();
+            let answer = request.send_form(pairs).map_err(|source| unreachable_at(url, source))?;
             checked(url, answer).map(drop)
         })
     }
@@ -115,29 +148,97 @@ fn unreachable_at(url: &str, source: ureq::Error) -> WebError {
 }
 
 impl Real {
+    /// What a document asks for, and what is left of the time of all of them where it asks for nothing.
+    fn limits(&self, timeouts: Timeouts) -> Limits {
+        let seconds =
+            |seconds| if seconds == 0 { LONGEST } else { Duration::from_secs(seconds).min(LONGEST) };
+        let total = timeouts.total.map_or_else(|| BUDGET.saturating_sub(self.spent.get()), seconds);
+        let headers = match timeouts.headers {
+            None => Some(HEADERS),
+            Some(0) => None,
+            Some(headers) => Some(Duration::from_secs(headers)),
+        };
+        Limits { headers, total, tries: None }
+    }
+
+    /// One request, and one more without its headers where they lead elsewhere.
+    fn ask(
+        &self,
+        url: &str,
+        headers: &[(String, Secret<String>)],
+        limits: Limits,
+    ) -> Result<Answer, ureq::Error> {
+        let started = Instant::now();
+        if headers.is_empty() {
+            return self.request(url, headers, limits, MOST_REDIRECTS);
+        }
+        let answer = self.request(url, headers, limits, 0)?;
+        let Some(location) = location::of(&answer, url) else { return Ok(answer) };
+        // What was given for one host is not carried to another, nor to another path: so does Ignition.
+        let total = limits.total.saturating_sub(started.elapsed());
+        self.request(&location, &[], Limits { total, ..limits }, MOST_REDIRECTS - 1)
+    }
+
+    fn request(
+        &self,
+        url: &str,
+        headers: &[(String, Secret<String>)],
+        limits: Limits,
+        redirects: u32,
+    ) -> Result<Answer, ureq::Error> {
+        let config = self.agent.get(url).config().max_redirects(redirects);
+        let config = config.timeout_recv_response(limits.headers).timeout_connect(Some(HEADERS));
+        let request = config.timeout_global(Some(limits.total)).build();
+        let with = |request: ureq::RequestBuilder<_>, (name, value): &(String, Secret<String>)| {
+            request.header(name.as_str(), value.reveal().as_str())
+        };
+        headers.iter().fold(request, with).call()
+    }
+
     fn retried<T>(
         &self,
         url: &str,
-        tries: u32,
-        once: impl Fn() -> Result<T, WebError>,
+        limits: Limits,
+        once: impl Fn(Limits) -> Result<T, WebError>,
     ) -> Result<T, WebError> {
-        let mut left = tries.max(1);
+        let spent = self.spent.get();
+        if limits.total.is_zero() {
+            return Err(WebError::OutOfTime { url: shown(url), spent });
+        }
+        let started = Instant::now();
+        let (mut pause, mut tried) = (FIRST_PAUSE, 0);
         loop {
-            let spent = self.spent.get();
-            if spent > BUDGET {
-                return Err(WebError::OutOfTime { url: shown(url), spent });
-            }
-            left -= 1;
-            let started = Instant::now();
-            let answer = once();
-            let again = left > 0 && answer.as_ref().is_err_and(WebError::is_passing);
-            if again {
-                thread::sleep(PAUSE);
-            }
-            self.spent.set(spent + started.elapsed());
-            if !again {
+            let left = limits.total.saturating_sub(started.elapsed());
+            let answer = once(Limits { total: left, ..limits });
+            tried += 1;
+            let may_ask = limits.tries.is_none_or(|tries| tried < tries);
+            let has_time = started.elapsed() + pause < limits.total;
+            if !(may_ask && has_time && answer.as_ref().is_err_and(WebError::is_passing)) {
+                self.spent.set(spent + started.elapsed());
                 return answer;
             }
+            thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_sets_its_times_and_none_is_endless() {
+        let web = Real::default();
+        web.spent.set(Duration::from_secs(170));
+        let limits = |headers, total| web.limits(Timeouts { headers, total });
+
+        let usual = limits(None, None);
+        assert_eq!((usual.headers, usual.total), (Some(HEADERS), Duration::from_secs(10)));
+        let own = limits(Some(3), Some(600));
+        assert_eq!((own.headers, own.total), (Some(Duration::from_secs(3)), Duration::from_mins(10)));
+        let open = limits(Some(0), Some(0));
+        assert_eq!((open.headers, open.total), (None, LONGEST));
+        assert_eq!(limits(None, Some(u64::MAX)).total, LONGEST);
     }
 }

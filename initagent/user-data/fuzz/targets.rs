@@ -33,6 +33,21 @@ pub(crate) fn ignition(bytes: &[u8]) {
     let only_access = plan.steps.iter().all(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
     assert!(!refused || only_access, "a refused configuration does something");
     print(&plan, &found, &sources);
+    merged(bytes);
+}
+
+/// A configuration whose references lead to itself: every place is one of the sources.
+fn merged(bytes: &[u8]) {
+    let mut fetch = |_: &Fetch| Ok(bytes.to_vec());
+    let user = container::open("config.ign", bytes, References { include: false, fetch: Some(&mut fetch) });
+    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    for diagnostic in reading.found.list() {
+        assert!(
+            diagnostic.at.line == 0 || reading.sources.part(diagnostic.at.part).is_some(),
+            "{diagnostic}"
+        );
+    }
+    print(&reading.plan, &reading.found, &reading.sources);
 }
 
 /// Network configuration: every unit that comes of it has only sections and settings, one a line.

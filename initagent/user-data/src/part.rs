@@ -1,5 +1,6 @@
 //! One part of what was handed over, unpacked.
 
+use crate::ignition::reference::Resolved;
 use crate::payload::{self, Kind};
 use document::diagnostic::Diagnostic;
 
@@ -18,6 +19,8 @@ pub struct Part {
     pub merge_how: Option<String>,
     /// What went wrong when it was unpacked; the places are those of the whole part.
     pub flaws: Vec<Diagnostic>,
+    /// An Ignition configuration with what it refers to; `None` if it refers to nothing.
+    pub resolved: Option<Box<Resolved>>,
 }
 
 impl Part {
@@ -30,6 +33,7 @@ impl Part {
             kind: None,
             merge_how: None,
             flaws: Vec::new(),
+            resolved: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::plan::step::{Account, Content, Directory, Link, Step, Verb};
+use crate::plan::step::{Account, Content, Directory, Link, Owner, Step, Verb};
 use crate::plan::{Plan, Planned};
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify};
@@ -191,6 +191,10 @@ pub fn objection(step: &Step) -> Option<Objection> {
         Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => units::started(name),
         Step::MakeDirectory(directory) => at(&directory.path).or_else(|| closed(directory)),
         Step::MakeLink(link) => at(&link.path).or_else(|| instead_of(&link.path)).or_else(|| hides(link)),
+        Step::PlaceFile(file) => match file.known_content() {
+            None => at(&file.path).or_else(|| instead_of(&file.path)),
+            Some(bytes) => self::file(&file.path, &bytes),
+        },
         Step::WriteDropIn { unit, name, content, .. } => {
             unit_text(unit, Part::DropIn(name), content.reveal())
         }
@@ -265,23 +269,29 @@ fn closed(directory: &Directory) -> Option<Objection> {
             format!("{path} can't be emptied"),
             "there are keys in it by which somebody gets in; name the directories below it",
         )),
-        false if is_home(path) && directory.mode & 0o022 != 0 => Some(Objection::new(
-            format!("{path} can't be writable by others"),
-            "sshd ignores the keys in such a home; use mode 493, which is 0755",
-        )),
+        false if is_home(path) && directory.mode.is_some_and(|mode| mode & 0o022 != 0) => {
+            Some(Objection::new(
+                format!("{path} can't be writable by others"),
+                "sshd ignores the keys in such a home; use mode 493, which is 0755",
+            ))
+        }
         _ => None,
     }
 }
 
-/// Whether what the machine needs stays as open as it must be, and no more.
+/// Whether what the machine needs stays as open as it must be, and no more. What is not given stays.
 fn keeps_open(directory: &Directory) -> bool {
+    if directory.mode.is_none() && directory.owner == Owner::default() {
+        return true;
+    }
     let is = |account: &Option<Account>, id, name: &str| match account {
         None => id == 0,
         Some(Account::Id(known)) => *known == id,
         Some(Account::Name(known)) => known == name,
     };
-    let Directory { path, mode, owner, .. } = directory;
-    let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && *mode == 0o755;
+    let Directory { path, owner, .. } = directory;
+    let mode = directory.mode.unwrap_or(0o755);
+    let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && mode == 0o755;
     let is_cores =
         path.starts_with("/home/core") && is(&owner.user, 1000, DEFAULT_USER) && mode & 0o722 == 0o700;
     is_roots || is_cores
@@ -374,7 +384,6 @@ mod tests {
     use document::source::Mark;
 
     use super::*;
-    use crate::plan::step::Owner;
     use crate::plan::{Origin, Stage};
 
     #[test]
@@ -439,7 +448,7 @@ mod tests {
 
     fn directory(path: &str, mode: u32, user: Option<Account>, overwrite: bool) -> Step {
         let owner = Owner { user, group: None };
-        Step::MakeDirectory(Directory { path: path.to_owned(), mode, owner, overwrite })
+        Step::MakeDirectory(Directory { path: path.to_owned(), mode: Some(mode), owner, overwrite })
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use crate::cloudconfig::merge::{self, parts};
 use crate::cloudconfig::{self, Config};
 use crate::ignition;
+use crate::ignition::reference::Resolved;
 use crate::network;
 use crate::part::Part;
 use crate::payload::{self, Kind};
@@ -117,10 +118,34 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
         }
         let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
+        if let Some(resolved) = &part.resolved {
+            side.plan.append(read_ignition(part, resolved, number, room, reading));
+            continue;
+        }
         let text = reading.sources.part(number).map_or("", |source| source.text.as_str());
         read_part(part, text, number, facts, room, &mut side, &mut reading.found);
     }
     side
+}
+
+/// A configuration with those that it refers to: each of them is a source of its own.
+fn read_ignition(
+    part: &Part,
+    resolved: &Resolved,
+    number: u16,
+    room: &mut Room,
+    reading: &mut Reading,
+) -> Plan {
+    let whole = Mark::start_of(number);
+    for flaw in &part.flaws {
+        reading.found.push(Diagnostic { at: whole, ..flaw.clone() });
+    }
+    let mut numbers = vec![number];
+    for one in &resolved.referred {
+        let name = format!("{} by way of {}", part.name, one.name);
+        numbers.push(reading.sources.add(name, one.text.reveal().clone()));
+    }
+    ignition::read_resolved(resolved, &numbers, room, &mut reading.found)
 }
 
 fn read_part(

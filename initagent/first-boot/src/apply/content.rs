@@ -27,7 +27,7 @@ pub(crate) fn bytes(content: &Content, host: &Host<'_>) -> Result<Vec<u8>, StepE
 }
 
 fn fetched(fetch: &Fetch, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
-    let mut bytes = host.web.get(&fetch.url, &fetch.headers, MOST_FETCHED)?;
+    let mut bytes = host.web.get_within(&fetch.url, &fetch.headers, fetch.timeouts, MOST_FETCHED)?;
     if fetch.gzip {
         bytes = unpack(&bytes)
             .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", shown(&fetch.url))))?;

@@ -6,13 +6,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, Step};
+use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, PlacedFile, Step};
 use user_data::protected::{self, Objection};
 
 use super::{Host, access, content, guard, units};
 use crate::accounts;
 use crate::files::{self, Change, Rights};
-use crate::folder::Held;
+use crate::folder::{self, Held};
 use crate::step_error::StepError;
 
 /// The mode of a file that nobody said one for, as cloud-init and CoreOS have it.
@@ -21,12 +21,17 @@ const NEW_FILE: u32 = 0o644;
 const MOST_APPENDED: u64 = 64 << 20;
 /// Set-user-ID and set-group-ID.
 const SET_ID: u32 = 0o6000;
+/// Ignition's mode of a directory that is made without one; cloud-init has no directories.
+const DIRECTORY_MODE: u32 = 0o755;
 
 /// Writes a file of a document.
 pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&file.path, host);
     // sshd reads the keys in a home only if they are its user's.
-    let rights = access::key_rights(&path, host).map_or_else(|| file_rights(file, &path, host), Ok)?;
+    let rights = match access::key_rights(&path, host) {
+        Some(rights) => rights,
+        None => kept_rights(&file.owner, file.mode, files::existing_rights(&path), NEW_FILE, host)?,
+    };
     let bytes = content::bytes(&file.content, host)?;
     let bytes = match file.existing {
         Existing::Append => appended(&path, bytes, rights)?,
@@ -42,21 +47,6 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
-}
-
-/// Owner and mode of a file of a document. What it does not say stays as it is on a file that is there:
-/// a secret that is appended to, or replaced, must not become one that all may read.
-fn file_rights(file: &File, path: &Path, host: &Host<'_>) -> Result<Rights, StepError> {
-    let known = files::existing_rights(path);
-    let mode = file.mode.or_else(|| known.map(|known| known.mode)).unwrap_or(NEW_FILE);
-    let given = rights(&file.owner, mode, host)?;
-    let Some(known) = known else { return Ok(given) };
-    let Owner { user, group } = &file.owner;
-    Ok(Rights {
-        uid: if user.is_some() { given.uid } else { known.uid },
-        gid: if group.is_some() { given.gid } else { known.gid },
-        mode,
-    })
 }
 
 /// Whether something else is at a path; what cannot be read is.
@@ -81,12 +71,101 @@ fn appended(path: &Path, addition: Vec<u8>, rights: Rights) -> Result<Vec<u8>, S
     Ok(known)
 }
 
+/// Puts a file in its place as Ignition does: <https://coreos.github.io/ignition/configuration-v3_6/>.
+pub(crate) fn place_file(file: &PlacedFile, host: &Host<'_>) -> Result<Change, StepError> {
+    let (path, real) = place(&file.path, host);
+    claim_place(&file.path, &real, host)?;
+    let known = files::stat(&path);
+    if known.is_some_and(|stat| !folder::is_regular(&stat)) && !file.overwrite {
+        return Err(refusal(&file.path, "is there already, but is no regular file, and `overwrite` is off"));
+    }
+    // What is overwritten leaves neither its mode nor its owner behind.
+    let kept = files::existing_rights(&path).filter(|_| !file.overwrite);
+    let rights = match access::key_rights(&path, host) {
+        Some(rights) => rights,
+        None => kept_rights(&file.owner, file.mode, kept, NEW_FILE, host)?,
+    };
+    let bytes = placed_bytes(file, &path, kept.map(|_| rights), host)?;
+    allow(protected::file(&real, &bytes), &file.path, &real)?;
+    let rights = units::file_rights(&real, &bytes, rights, host);
+    if known.is_some_and(|stat| folder::is_directory(&stat)) {
+        files::remove(&path)?;
+    }
+    if protected::concerns_access(&real) {
+        guard::remember(&file.path, host);
+        return files::write_durably(&path, &bytes, rights);
+    }
+    files::write(&path, &bytes, rights)
+}
+
+/// What a placed file holds in the end; `kept` are the rights of one that is there and stays.
+fn placed_bytes(
+    file: &PlacedFile,
+    path: &Path,
+    kept: Option<Rights>,
+    host: &Host<'_>,
+) -> Result<Vec<u8>, StepError> {
+    let mut addition = Vec::new();
+    for content in &file.append {
+        addition.extend(content::bytes(content, host)?);
+    }
+    let Some(contents) = &file.contents else {
+        return match kept {
+            Some(rights) => appended(path, addition, rights),
+            None => Ok(addition),
+        };
+    };
+    let mut bytes = content::bytes(contents, host)?;
+    bytes.extend(addition);
+    // A second run finds what the first one wrote.
+    if kept.is_some() && is_another(path, &bytes) {
+        return Err(refusal(&file.path, "is there already, and replacing it was not asked for"));
+    }
+    Ok(bytes)
+}
+
+/// Keeps a place for one path of a document. Links that are there may lead two of them to one place, which is
+/// seen nowhere but here.
+fn claim_place(path: &str, real: &str, host: &Host<'_>) -> Result<(), StepError> {
+    let mut placed = host.placed.borrow_mut();
+    let owner = placed.entry(real.to_owned()).or_insert_with(|| path.to_owned());
+    if owner == path {
+        return Ok(());
+    }
+    Err(refusal(path, &format!("leads to {real}, where {owner} is put already")))
+}
+
+/// Rights of which those that are not given are those of what is there: a secret that is appended to, or
+/// replaced, must not become one that all may read.
+fn kept_rights(
+    owner: &Owner,
+    mode: Option<u32>,
+    known: Option<Rights>,
+    default: u32,
+    host: &Host<'_>,
+) -> Result<Rights, StepError> {
+    let mode = mode.or_else(|| known.map(|known| known.mode)).unwrap_or(default);
+    let given = rights(owner, mode, host)?;
+    let uid = known.filter(|_| owner.user.is_none()).map_or(given.uid, |known| known.uid);
+    let gid = known.filter(|_| owner.group.is_none()).map_or(given.gid, |known| known.gid);
+    Ok(Rights { uid, gid, mode })
+}
+
 /// Makes a directory of a document.
 pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&directory.path, host);
     let meant = Directory { path: real.clone(), ..directory.clone() };
     allow(protected::objection(&Step::MakeDirectory(meant)), &directory.path, &real)?;
-    let rights = rights(&directory.owner, directory.mode, host)?;
+    claim_place(&directory.path, &real, host)?;
+    let known = files::stat(&path);
+    if known.is_some_and(|stat| !folder::is_directory(&stat)) && !directory.overwrite {
+        return Err(refusal(
+            &directory.path,
+            "is there already, but is no directory, and `overwrite` is off",
+        ));
+    }
+    let kept = known.filter(|_| !directory.overwrite).map(|stat| folder::rights_of(&stat));
+    let rights = kept_rights(&directory.owner, directory.mode, kept, DIRECTORY_MODE, host)?;
     if directory.overwrite {
         files::remove(&path)?;
     }
@@ -99,20 +178,44 @@ pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepErro
     let (path, real) = place(&link.path, host);
     let meant = Link { path: real.clone(), ..link.clone() };
     allow(protected::objection(&Step::MakeLink(meant)), &link.path, &real)?;
-    let already = fs::read_link(&path).is_ok_and(|target| target == Path::new(&link.target));
-    if !already && !link.overwrite && fs::symlink_metadata(&path).is_ok() {
-        return Err(refusal(&link.path, "is there already, and replacing it was not asked for"));
-    }
-    if !link.hard {
-        return files::link(&path, &link.target);
-    }
-    files::remove(&path)?;
-    files::make_parents(&path, rights(&link.owner, 0o755, host)?)?;
-    let (target, real) = place(&link.target, host);
-    if let Some(instead) = protected::path(&real) {
+    claim_place(&link.path, &real, host)?;
+    let target = link.hard.then(|| place(&link.target, host));
+    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::path(real)) {
         return Err(refusal(&link.target, &format!("is protected; {instead}")));
     }
-    files::hard_link(&path, &target)
+    let is_right = match &target {
+        Some((target, _)) => is_same_file(&path, target),
+        None => fs::read_link(&path).is_ok_and(|known| known == Path::new(&link.target)),
+    };
+    if !is_right && !link.overwrite && files::stat(&path).is_some() {
+        return Err(refusal(&link.path, "is there already, and replacing it was not asked for"));
+    }
+    match target {
+        Some(_) if is_right => Ok(Change::None),
+        Some((target, _)) => {
+            files::remove(&path)?;
+            files::make_parents(&path, rights(&link.owner, DIRECTORY_MODE, host)?)?;
+            files::hard_link(&path, &target)
+        }
+        None => make_symlink(link, &path, is_right, host),
+    }
+}
+
+/// A link that is right already keeps its owner, unless another one is given.
+fn make_symlink(link: &Link, path: &Path, is_right: bool, host: &Host<'_>) -> Result<Change, StepError> {
+    let known = files::stat(path);
+    let kept = known.filter(|_| is_right).map(|stat| folder::rights_of(&stat));
+    let rights = kept_rights(&link.owner, None, kept, 0o777, host)?;
+    if known.is_some_and(|stat| folder::is_directory(&stat)) {
+        files::remove(path)?;
+    }
+    files::link_as(path, &link.target, rights)
+}
+
+/// Whether two paths name one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let node = |path| files::stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+    node(one).is_some_and(|known| node(other) == Some(known))
 }
 
 /// Where a path lies, and what the machine calls it once links on the way are followed.

@@ -19,6 +19,10 @@ use crate::step_error::StepError;
 use crate::systemd::Request;
 
 const FSTAB: &str = "/etc/fstab";
+/// Ignition's word for a device that gets no file system.
+const NO_FORMAT: &str = "none";
+/// blkid's code for a device with more than one signature; see its manual page.
+const AMBIVALENT: i32 = 8;
 /// cloud-init's rule: twice the memory up to 2 GiB, as much up to 8, then less.
 const GIB: u64 = 1 << 30;
 
@@ -69,36 +73,124 @@ fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> 
 
 /// Makes a file system, unless there is one.
 pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Result<Change, StepError> {
-    refuse_own_disk(&filesystem.device, host)?;
-    if let Some(known) = signature(&filesystem.device, "TYPE", host)?
-        && (known == filesystem.format || !filesystem.overwrite)
-    {
-        if known == filesystem.format {
-            return Ok(Change::None);
-        }
-        let device = &filesystem.device;
-        return Err(StepError::Said(format!("{device} holds {known} already, and `overwrite` is off")));
+    let device = &filesystem.device;
+    refuse_own_disk(device, host)?;
+    if filesystem.overwrite {
+        // mkfs does not remove what other file systems left behind its own first sectors, and with two
+        // signatures nothing recognizes the device any more.
+        wipe_device(device, host)?;
+    } else if is_reused(filesystem, probe_device(device, host)?, host)? {
+        return Ok(Change::None);
     }
-    let (program, label, force): (&'static str, &str, &[&str]) = match filesystem.format.as_str() {
-        "vfat" => ("mkfs.vfat", "-n", &[]),
-        "swap" => ("mkswap", "-L", &["-f"]),
-        "xfs" => ("mkfs.xfs", "-L", &["-f"]),
-        "btrfs" => ("mkfs.btrfs", "-L", &["-f"]),
-        "ext3" => ("mkfs.ext3", "-L", &["-F", "-q"]),
-        "ext2" => ("mkfs.ext2", "-L", &["-F", "-q"]),
-        _ => ("mkfs.ext4", "-L", &["-F", "-q"]),
+    if filesystem.format == NO_FORMAT {
+        return Ok(if filesystem.overwrite { Change::Made } else { Change::None });
+    }
+    host.programs.run(&mkfs(filesystem))?;
+    Ok(Change::Made)
+}
+
+/// Removes every signature of a device that is not in use.
+pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError> {
+    host.programs.run(&Call::new("wipefs", ["--quiet", "--all", device]))?;
+    // Of partition tables it wants to be told twice. That nothing of the disk is in use it has looked at by now;
+    // with `--force` it would not.
+    if matches!(probe_device(device, host)?, DeviceContent::Table(_)) {
+        host.programs.run(&Call::new("wipefs", ["--quiet", "--all", "--force", device]))?;
+    }
+    Ok(())
+}
+
+/// Whether a device that may not be overwritten holds what is wanted; an error if it holds something else.
+fn is_reused(filesystem: &Filesystem, content: DeviceContent, host: &Host<'_>) -> Result<bool, StepError> {
+    let device = &filesystem.device;
+    let refusal =
+        |what: &str| Err(StepError::Said(format!("{device} holds {what} already, and `overwrite` is off")));
+    match content {
+        DeviceContent::Nothing => Ok(false),
+        DeviceContent::Several => Err(ambiguous_error(device)),
+        DeviceContent::Table(kind) => refusal(&format!("a partition table ({kind})")),
+        DeviceContent::Filesystem(known) if known != filesystem.format => refusal(&known),
+        DeviceContent::Filesystem(known) => {
+            let has = |tag, wanted: &Option<String>| -> Result<bool, StepError> {
+                let Some(wanted) = wanted else { return Ok(true) };
+                let found = signature(device, tag, host)?.unwrap_or_default();
+                Ok(comparable(&known, tag, &found) == comparable(&known, tag, wanted))
+            };
+            let is_word =
+                filesystem.uuid.as_ref().is_some_and(|uuid| !uuid.contains(|c: char| c.is_ascii_digit()));
+            match (has("LABEL", &filesystem.label)?, is_word || has("UUID", &filesystem.uuid)?) {
+                (false, _) => refusal(&format!("{known} with another label")),
+                (true, false) => refusal(&format!("{known} with another UUID")),
+                (true, true) => Ok(true),
+            }
+        }
+    }
+}
+
+/// A label or UUID as blkid and mkfs both could write it.
+fn comparable(format: &str, tag: &str, text: &str) -> String {
+    match (format, tag) {
+        // blkid puts a hyphen into the 32 bits that FAT has for a UUID.
+        ("vfat", "UUID") => text.replace('-', "").to_ascii_lowercase(),
+        (_, "UUID") => text.to_ascii_lowercase(),
+        // FAT keeps labels in capitals and fills them up with blanks.
+        ("vfat", _) => text.trim_end().to_ascii_uppercase(),
+        _ => text.to_owned(),
+    }
+}
+
+/// The program that makes a file system. Each takes its label and UUID in its own way.
+fn mkfs(filesystem: &Filesystem) -> Call {
+    let uuid = filesystem.uuid.as_ref();
+    let (program, label, uuid, force): (_, _, _, &[&str]) = match filesystem.format.as_str() {
+        "vfat" => ("mkfs.vfat", "-n", uuid.map(|uuid| ["-i".to_owned(), uuid.replace('-', "")]), &["-I"]),
+        "swap" => ("mkswap", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-f"]),
+        "xfs" => ("mkfs.xfs", "-L", uuid.map(|uuid| ["-m".to_owned(), format!("uuid={uuid}")]), &["-f"]),
+        "btrfs" => ("mkfs.btrfs", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-f"]),
+        "ext3" => ("mkfs.ext3", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
+        "ext2" => ("mkfs.ext2", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
+        _ => ("mkfs.ext4", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
     };
     let mut arguments: Vec<String> = force.iter().map(|option| (*option).to_owned()).collect();
     if let Some(text) = &filesystem.label {
         arguments.extend([label.to_owned(), text.clone()]);
     }
-    if let Some(uuid) = &filesystem.uuid {
-        arguments.extend(["-U".to_owned(), uuid.clone()]);
-    }
+    arguments.extend(uuid.into_iter().flatten());
     arguments.extend(filesystem.options.iter().cloned());
     arguments.push(filesystem.device.clone());
-    host.programs.run(&Call::new(program, arguments))?;
-    Ok(Change::Made)
+    Call::new(program, arguments)
+}
+
+/// What a device holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum DeviceContent {
+    /// A file system, or another thing that fills the device.
+    Filesystem(String),
+    /// Nothing that blkid knows.
+    Nothing,
+    /// More than one of them, so that nobody can say which one counts.
+    Several,
+    /// A partition table.
+    Table(String),
+}
+
+/// What blkid finds on a device.
+pub(super) fn probe_device(device: &str, host: &Host<'_>) -> Result<DeviceContent, StepError> {
+    match signature(device, "TYPE", host) {
+        Ok(Some(kind)) => Ok(DeviceContent::Filesystem(kind)),
+        Ok(None) => {
+            Ok(signature(device, "PTTYPE", host)?.map_or(DeviceContent::Nothing, DeviceContent::Table))
+        }
+        Err(StepError::Run(RunError::Failed { code: Some(AMBIVALENT), .. })) => Ok(DeviceContent::Several),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a device with several signatures is left alone.
+pub(super) fn ambiguous_error(device: &str) -> StepError {
+    StepError::Said(format!(
+        "{device} holds signatures of more than one file system, and `overwrite` is off; wipe it to have one of them"
+    ))
 }
 
 /// Divides a disk, unless it is divided.
@@ -142,16 +234,26 @@ fn signature(device: &str, tag: &str, host: &Host<'_>) -> Result<Option<String>,
 }
 
 /// The disk's size in sectors of 512 bytes, as the kernel says it.
-fn sectors(device: &str, host: &Host<'_>) -> Result<u64, StepError> {
-    let real = host.root.real_path(&host.root.path(device)).unwrap_or_else(|| device.to_owned());
-    let name = Path::new(&real).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let path = host.root.path(&format!("/sys/class/block/{name}/size"));
+pub(super) fn sectors(device: &str, host: &Host<'_>) -> Result<u64, StepError> {
+    let path = host.root.path(&format!("/sys/class/block/{}/size", kernel_name(device, host)));
     let text = fs::read_to_string(&path).map_err(|source| StepError::Read { path: path.clone(), source })?;
     text.trim().parse().map_err(|_| StepError::Said(format!("the size of {device} is not known")))
 }
 
+/// The size of the disk's own sectors; 512 bytes where the kernel does not say it.
+pub(super) fn sector_size(device: &str, host: &Host<'_>) -> u64 {
+    let name = kernel_name(device, host);
+    let path = host.root.path(&format!("/sys/class/block/{name}/queue/logical_block_size"));
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(512)
+}
+
+fn kernel_name(device: &str, host: &Host<'_>) -> String {
+    let real = host.root.real_path(&host.root.path(device)).unwrap_or_else(|| device.to_owned());
+    Path::new(&real).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// The disk with the slots and the state is not for users' partitions.
-fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepError> {
+pub(super) fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepError> {
     let real = |path: &str| host.root.real_path(&host.root.path(path));
     let Some(wanted) = real(device) else {
         return Err(StepError::Said(format!("there is no device {device}")));
@@ -243,6 +345,29 @@ mod tests {
         assert_eq!(swap_bytes(SwapSize::Automatic { most: None }, GIB), 2 * GIB);
         assert_eq!(swap_bytes(SwapSize::Automatic { most: Some(GIB) }, 4 * GIB), GIB);
         assert_eq!(swap_bytes(SwapSize::Bytes(5), GIB), 5);
+    }
+
+    #[test]
+    fn each_program_gets_label_and_uuid_as_it_wants_them() {
+        for (format, uuid, call) in [
+            ("btrfs", "0cc1", "mkfs.btrfs -f -L l -U 0cc1 -O x /dev/vdb1"),
+            ("ext3", "0cc1", "mkfs.ext3 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
+            ("ext4", "0cc1", "mkfs.ext4 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
+            ("swap", "0cc1", "mkswap -f -L l -U 0cc1 -O x /dev/vdb1"),
+            ("vfat", "1234-ABCD", "mkfs.vfat -I -n l -i 1234ABCD -O x /dev/vdb1"),
+            ("xfs", "0cc1", "mkfs.xfs -f -L l -m uuid=0cc1 -O x /dev/vdb1"),
+        ] {
+            let filesystem = Filesystem {
+                device: "/dev/vdb1".to_owned(),
+                format: format.to_owned(),
+                label: Some("l".to_owned()),
+                uuid: Some(uuid.to_owned()),
+                overwrite: false,
+                options: vec!["-O".to_owned(), "x".to_owned()],
+            };
+
+            assert_eq!(mkfs(&filesystem).to_string(), call);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use first_boot::{
 };
 use tempfile::TempDir;
 use user_data::address::shown;
+use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
 pub(crate) const KEY: &str =
@@ -120,7 +121,13 @@ impl Manager for ManagerTwin {
 struct Silence;
 
 impl Web for Silence {
-    fn get(&self, url: &str, _: &[(String, Secret<String>)], _: u64) -> Result<Vec<u8>, WebError> {
+    fn get_within(
+        &self,
+        url: &str,
+        _: &[(String, Secret<String>)],
+        _: Timeouts,
+        _: u64,
+    ) -> Result<Vec<u8>, WebError> {
         Err(WebError::Status { url: shown(url), status: 404 })
     }
 

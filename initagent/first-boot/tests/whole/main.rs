@@ -8,6 +8,7 @@ mod homes;
 mod judge;
 mod machine;
 mod mounts;
+mod nodes;
 mod run;
 mod secrets;
 mod sources;

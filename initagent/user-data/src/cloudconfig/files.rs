@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::fields::{Fields, Key, bad_choice, is_bare, key};
 use crate::address;
-use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner};
+use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner, Timeouts};
 use crate::protected::{self, Objection};
 use crate::room::Room;
 use crate::secret::Secret;
@@ -63,6 +63,9 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
     ("gz+b64", true, true),
     ("gzip+b64", true, true),
 ];
+
+/// How long a server is asked before `content` is used instead; cloud-init's three tries take as long.
+const FALLBACK_SECONDS: u64 = 20;
 
 pub(crate) fn read(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Vec<At<Written>> {
     let path = fields.child("write_files");
@@ -162,7 +165,10 @@ fn content(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) ->
     match url {
         Some(url) if address::is_web(&url.value) => {
             let (gzip, _) = encoding(fields, found)?;
-            Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback }))
+            // Who gave another content does not want to wait long for this one.
+            let total = fallback.as_ref().map(|_| FALLBACK_SECONDS);
+            let timeouts = Timeouts { headers: None, total };
+            Some(Content::Fetched(Fetch { url: url.value, headers, hash: None, gzip, fallback, timeouts }))
         }
         _ => {
             let at = url.map_or(node.at, |url| url.at);

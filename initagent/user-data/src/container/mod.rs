@@ -17,8 +17,8 @@ use crate::cloudconfig::files;
 use crate::ignition;
 use crate::part::Part;
 use crate::payload::{self, Kind};
-use crate::plan::step::Fetch;
-use document::diagnostic::{Code, Diagnostic, Severity};
+use crate::plan::step::{Fetch, Timeouts};
+use document::diagnostic::{Code, Diagnostic};
 use document::source::Mark;
 
 /// How many containers may lie in one another.
@@ -156,21 +156,12 @@ impl Opener<'_> {
         }
     }
 
-    /// Puts what an Ignition configuration refers to into it.
+    /// Puts what an Ignition configuration refers to beside it; it is merged where it is read.
     fn resolve(&mut self, part: Part) {
-        let merged = ignition::reference::resolve(&part.content, &mut |fetch| self.fetch(fetch));
-        match merged {
-            Ok(None) => self.keep(part),
-            Ok(Some(content)) => match self.count(content) {
-                Ok(content) => self.keep(Part { content, first_line: 1, ..part }),
-                Err(flaw) => self.give_up(part, flaw),
-            },
-            // Where nothing is fetched, the rest can still be checked.
-            Err(flaw) if flaw.severity < Severity::Error => {
-                self.keep(Part { flaws: vec![flaw], ..part });
-            }
-            Err(flaw) => self.give_up(part, flaw),
-        }
+        let resolved = ignition::reference::resolve(&part.content, &mut |fetch| {
+            self.fetch(fetch).and_then(|content| self.count(content))
+        });
+        self.keep(Part { resolved: resolved.map(Box::new), ..part });
     }
 
     fn fetch(&mut self, what: &Fetch) -> Result<Vec<u8>, Diagnostic> {
@@ -227,7 +218,14 @@ impl Opener<'_> {
 
 /// A page as it is.
 fn page(url: &str) -> Fetch {
-    Fetch { url: url.to_owned(), headers: Vec::new(), hash: None, gzip: false, fallback: None }
+    Fetch {
+        url: url.to_owned(),
+        headers: Vec::new(),
+        hash: None,
+        gzip: false,
+        fallback: None,
+        timeouts: Timeouts::default(),
+    }
 }
 
 /// Base64 as people paste it: with line ends, spaces and perhaps without padding.

@@ -1,36 +1,72 @@
-//! Ignition configurations of specification 3: the same steps as a cloud-config's.
+//! Ignition configurations of specifications 2 and 3: the same steps as a cloud-config's.
 //!
-//! Knows files, directories, links, simple disks and file systems, units, users and groups. Refuses
-//! by name what it can't do (RAID, LUKS, kernel arguments and more). Invariant: a configuration is
+//! Knows files, directories, links, disks and file systems, units, users and groups. Refuses
+//! by name what it cannot do (RAID, LUKS, kernel arguments and more). Invariant: a configuration is
 //! planned wholly or not at all; of one that is refused only the keys of the image's own user stay,
 //! so that its author can get in.
 
 pub mod reference;
 
+mod conflict;
+mod disks;
+mod filesystems;
+mod legacy;
+mod merge;
+mod nodes;
 mod passwd;
 mod resource;
+mod shape;
 mod storage;
 mod systemd;
+mod timeouts;
+mod tree;
+mod unit_text;
+mod version;
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::cloudconfig::fields::{Fields, Key, key, no_effect, refused};
+use crate::cloudconfig::fields::{Fields, Key, key, refused};
 use crate::json;
-use crate::plan::step::Step;
+use crate::plan::step::{Step, Timeouts};
 use crate::plan::{Origin, Plan, Stage};
 use crate::protected;
 use crate::room::Room;
 use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
-use document::source::At;
+use document::yaml::Node;
+use reference::Resolved;
 
 /// The path of the whole document, as Ignition's own validator writes it.
 const ROOT: &str = "$";
-/// The newest stable version of the specification.
-const NEWEST_MINOR: u32 = 6;
+
+/// Which document is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    /// One that refers to no other.
+    Alone,
+    /// All of them, put on top of one another.
+    Merged,
+    /// One of several, before they are merged.
+    Part,
+}
+
+/// What all readers of a document must know.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    scope: Scope,
+    timeouts: Timeouts,
+}
 
 /// Every mapping whose keys are known, by its path.
 #[must_use]
 pub fn tables() -> Vec<(&'static str, &'static [Key])> {
-    let mut tables = vec![("", ROOT_KEYS), ("ignition", IGNITION_KEYS)];
+    let mut tables = vec![
+        ("", ROOT_KEYS),
+        ("ignition", IGNITION_KEYS),
+        ("ignition.proxy", PROXY_KEYS),
+        ("ignition.security", SECURITY_KEYS),
+        ("ignition.security.tls", TLS_KEYS),
+        ("ignition.timeouts", TIMEOUT_KEYS),
+        ("kernelArguments", ARGUMENT_KEYS),
+    ];
     tables.extend(storage::tables());
     tables.extend(systemd::tables());
     tables.extend(passwd::tables());
@@ -38,59 +74,107 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
     tables
 }
 
-const ROOT_KEYS: &[Key] = &[
-    key("ignition"),
-    key("passwd"),
-    key("storage"),
-    key("systemd"),
-    refused(
-        "kernelArguments",
-        "the kernel command line is part of the verified boot path; use sysctl or module options",
-    ),
-];
-const IGNITION_KEYS: &[Key] = &[
-    key("version"),
-    key("config"),
-    no_effect("timeouts", "every fetch has the same deadlines here"),
-    refused("proxy", "set the proxy in the units that need it"),
-    refused(
-        "security",
-        "serve the files under a certificate of a public authority, or hand them over as data URLs",
-    ),
-];
+const ROOT_KEYS: &[Key] =
+    &[key("ignition"), key("kernelArguments"), key("passwd"), key("storage"), key("systemd")];
+const IGNITION_KEYS: &[Key] =
+    &[key("version"), key("config"), key("timeouts"), key("proxy"), key("security")];
+const ARGUMENT_KEYS: &[Key] =
+    &[refused("shouldExist", NO_ARGUMENTS), refused("shouldNotExist", NO_ARGUMENTS)];
+const PROXY_KEYS: &[Key] =
+    &[refused("httpProxy", NO_PROXY), refused("httpsProxy", NO_PROXY), refused("noProxy", NO_PROXY)];
+const SECURITY_KEYS: &[Key] = &[key("tls")];
+const TLS_KEYS: &[Key] = &[refused(
+    "certificateAuthorities",
+    "serve the files under a certificate of a public authority, or hand them over as data URLs",
+)];
+const TIMEOUT_KEYS: &[Key] = &[key("httpResponseHeaders"), key("httpTotal")];
+const NO_ARGUMENTS: &str =
+    "the kernel command line is part of the verified boot path; use sysctl or module options";
+const NO_PROXY: &str = "set the proxy in the units that need it";
 
-/// Plans a configuration. What is refused is reported, and then nothing is planned but access.
+/// Plans a configuration that refers to no other. What is refused is reported, and then nothing is planned but
+/// access.
 #[must_use]
 pub fn read(text: &str, part: u16, room: &mut Room, found: &mut Diagnostics) -> Plan {
     let mut own = Diagnostics::default();
-    let Some(document) = json::parse(text.trim_start_matches('\u{feff}'), part, &mut own) else {
+    let Some(mut document) = json::parse(text.trim_start_matches('\u{feff}'), part, &mut own) else {
         found.append(own);
         return Plan::default();
     };
-    let (mut plan, at) = match Fields::open(&document, ROOT_KEYS, ROOT, &mut own) {
-        Some(mut fields) => (whole(&mut fields, room, &mut own), fields.at()),
-        None => (Plan::default(), document.at),
-    };
+    version::modernize(&mut document, &mut own);
+    conflict::check(&document, &mut own);
+    let context = Context { scope: Scope::Alone, timeouts: timeouts::read(&document) };
+    let plan = whole(&document, context, room, &mut own);
+    wholly_or_not(plan, &document, own, found)
+}
+
+/// As [`read`], for a configuration with what it refers to; its places are those of sources with these numbers.
+#[must_use]
+pub fn read_resolved(resolved: &Resolved, numbers: &[u16], room: &mut Room, found: &mut Diagnostics) -> Plan {
+    let resolved = resolved.clone().renumbered(numbers);
+    let mut own = resolved.found;
+    let context = |scope| Context { scope, timeouts: timeouts::read(&resolved.tree) };
+    // Each is judged by itself first, since a mistake in one may be hidden by another. They share one room: with
+    // one for each, many packed contents would be unpacked beyond every bound.
+    let mut scratch = room.clone();
+    for document in &resolved.documents {
+        conflict::check(document, &mut own);
+        // Only what is wrong with it counts.
+        let _ = whole(document, context(Scope::Part), &mut scratch, &mut own);
+    }
+    conflict::check(&resolved.tree, &mut own);
+    let plan = whole(&resolved.tree, context(Scope::Merged), room, &mut own);
+    wholly_or_not(plan, &resolved.tree, without_repetitions(&own), found)
+}
+
+/// What is found in a document is found in the merged one again.
+fn without_repetitions(found: &Diagnostics) -> Diagnostics {
+    let mut once = Diagnostics::default();
+    for (index, diagnostic) in found.list().iter().enumerate() {
+        let is_known = |one: &Diagnostic| one.at == diagnostic.at && one.message == diagnostic.message;
+        if !found.list()[..index].iter().any(is_known) {
+            once.push(diagnostic.clone());
+        }
+    }
+    // An error beyond those that are kept still counts.
+    if found.worst() > once.worst() {
+        once.push(Diagnostic::error(
+            Code::Refused,
+            document::source::Mark::default(),
+            "more is wrong than is shown",
+        ));
+    }
+    once
+}
+
+/// Leaves of a refused plan what lets its author in.
+fn wholly_or_not(mut plan: Plan, document: &Node, mut own: Diagnostics, found: &mut Diagnostics) -> Plan {
     protected::take_out(&mut plan, &mut own);
     if own.worst() == Some(Severity::Error) {
         plan = access_of(plan);
         let kept =
             if plan.steps.is_empty() { "" } else { "; only the keys of the image's own user are used" };
-        let message = format!("nothing of this configuration is done, because it can't be done wholly{kept}");
-        own.push(Diagnostic::error(Code::Refused, at, message).help("mend or leave out what is named above"));
+        let message =
+            format!("nothing of this configuration is done, because it cannot be done wholly{kept}");
+        own.push(
+            Diagnostic::error(Code::Refused, document.at, message)
+                .help("mend or leave out what is named above"),
+        );
     }
     plan.sort();
     found.append(own);
     plan
 }
 
-fn whole(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Plan {
+fn whole(document: &Node, context: Context, room: &mut Room, found: &mut Diagnostics) -> Plan {
     let mut plan = Plan::default();
-    version(fields, found);
+    let Some(mut fields) = Fields::open(document, ROOT_KEYS, ROOT, found) else { return plan };
+    ignition(&mut fields, found);
+    inner(&fields, "kernelArguments", ARGUMENT_KEYS, found);
     let section = |name: &str| (fields.node(name), fields.child(name));
     let (storage, systemd, passwd) = (section("storage"), section("systemd"), section("passwd"));
     if let (Some(node), path) = storage {
-        storage::read(node, path, room, &mut plan, found);
+        storage::read(node, path, context, room, &mut plan, found);
     }
     if let (Some(node), path) = passwd {
         passwd::read(node, path, &mut plan, found);
@@ -98,46 +182,32 @@ fn whole(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> P
     if let (Some(node), path) = systemd {
         systemd::read(node, path, &mut plan, found);
     }
+    // Ignition runs before networkd, which runs already here.
+    if plan.steps.iter().any(|planned| nodes::concerns_network(&planned.step)) {
+        plan.once(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
+    }
     plan
 }
 
-fn version(fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let path = fields.child("ignition");
-    let opened = fields.node("ignition").and_then(|node| Fields::open(node, IGNITION_KEYS, path, found));
-    let Some(mut ignition) = opened else {
-        let message = "`ignition.version` is missing";
-        return found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).help("write \"3.4.0\""));
-    };
-    let Some(version) = ignition.text("version", found) else {
-        let message = "`ignition.version` is missing";
-        return found
-            .push(Diagnostic::error(Code::MissingKey, ignition.at(), message).help("write \"3.4.0\""));
-    };
-    if let Some(flaw) = version_flaw(&version) {
-        ignition.refuse("version", flaw, found);
+/// What `ignition` says besides its version and what it refers to. Tools write empty sections, which ask for
+/// nothing.
+fn ignition(fields: &mut Fields<'_>, found: &mut Diagnostics) {
+    let Some(ignition) = inner(fields, "ignition", IGNITION_KEYS, found) else { return };
+    inner(&ignition, "proxy", PROXY_KEYS, found);
+    inner(&ignition, "timeouts", TIMEOUT_KEYS, found);
+    if let Some(security) = inner(&ignition, "security", SECURITY_KEYS, found) {
+        inner(&security, "tls", TLS_KEYS, found);
     }
 }
 
-fn version_flaw(version: &At<String>) -> Option<Diagnostic> {
-    let mut numbers = version.value.split('.').map(str::parse::<u32>);
-    let (major, minor) = (numbers.next()?.ok(), numbers.next().and_then(Result::ok));
-    let patch = numbers.next().and_then(Result::ok);
-    let refuse = |message: &str| Diagnostic::error(Code::Refused, version.at, message);
-    match (major, minor, patch) {
-        (Some(3), Some(0..=NEWEST_MINOR), Some(_)) if numbers.next().is_none() => None,
-        (Some(3), Some(_), _) => Some(
-            refuse("this version of Ignition's specification is experimental or not known here")
-                .help(format!("versions 3.0.0 to 3.{NEWEST_MINOR}.0 are")),
-        ),
-        (Some(1 | 2), ..) => Some(
-            refuse("specifications before 3 are not read here")
-                .help("convert it, as Butane and ign-converter do"),
-        ),
-        _ => Some(
-            Diagnostic::error(Code::BadValue, version.at, "`version` must look like \"3.4.0\"")
-                .help("write \"3.4.0\""),
-        ),
-    }
+/// Opens a mapping inside a mapping.
+fn inner<'n>(
+    fields: &Fields<'n>,
+    name: &str,
+    table: &'static [Key],
+    found: &mut Diagnostics,
+) -> Option<Fields<'n>> {
+    fields.node(name).and_then(|node| Fields::open(node, table, fields.child(name), found))
 }
 
 /// What lets the author in.

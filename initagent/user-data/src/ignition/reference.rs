@@ -1,261 +1,192 @@
 //! `ignition.config`: configurations that a configuration refers to, put into it.
 //!
-//! Knows Ignition's merging: a list of mappings is merged by the key that names its items, and what
-//! is referred to wins over what refers to it. Refuses to fetch: that is done by a function it is
-//! given. Invariant: depth, number and size of what is referred to are bounded.
+//! Knows the order: depth first, each on top of what refers to it. Refuses to fetch: that is done by a
+//! function it is given. Invariants: depth, number and size of what is referred to are bounded; every value
+//! keeps the place that it has in its own file, and no copy is written anew.
 
-use std::collections::{HashMap, HashSet};
-
-use serde_json::{Map, Value};
-
-use crate::json;
-use crate::plan::step::Fetch;
-use crate::room::{self, Room};
-use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::Mark;
+use document::yaml::Node;
 
-use super::resource;
+use crate::address;
+use crate::json;
+use crate::plan::step::{Content, Fetch};
+use crate::room::{self, Room};
 
+use super::{merge, resource, timeouts, tree, version};
+
+/// Ignition has no bound; a configuration that refers to itself must end all the same.
 const DEEPEST: usize = 8;
 const MOST_REFERENCES: usize = 64;
-/// Files, directories and links may not lie at the same path.
-const PATHS: [&str; 3] = ["directories", "files", "links"];
 
 /// Gets the bytes at an address.
 pub type Getter<'a> = &'a mut dyn FnMut(&Fetch) -> Result<Vec<u8>, Diagnostic>;
 
-/// The configuration with everything it refers to in it; `None` when it refers to nothing.
-pub fn resolve(content: &[u8], get: Getter<'_>) -> Result<Option<Vec<u8>>, Diagnostic> {
-    // A document that can't be read is reported by who reads it, with the place.
-    let Ok(document) = parse(content) else { return Ok(None) };
-    if document.pointer("/ignition/config").is_none_or(|config| !config.is_object()) {
-        return Ok(None);
+/// A configuration with everything it refers to in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resolved {
+    /// What it refers to, in the order in which it was fetched: the places with the numbers 1 and so on.
+    pub referred: Vec<Referred>,
+    /// All of them merged.
+    pub(super) tree: Node,
+    /// Each of them as it was written, to be judged alone.
+    pub(super) documents: Vec<Node>,
+    /// What was found so far.
+    pub(super) found: Diagnostics,
+}
+
+/// A configuration that another one refers to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Referred {
+    /// Where it came from, for people.
+    pub name: String,
+    /// What it says.
+    pub text: crate::secret::Secret<String>,
+}
+
+impl Resolved {
+    /// The same, its places being those of sources with these numbers.
+    #[must_use]
+    pub(super) fn renumbered(mut self, numbers: &[u16]) -> Self {
+        tree::renumber(&mut self.tree, numbers);
+        self.documents.iter_mut().for_each(|document| tree::renumber(document, numbers));
+        let mut found = Diagnostics::default();
+        for diagnostic in self.found.list() {
+            let mut diagnostic = diagnostic.clone();
+            tree::renumber_mark(&mut diagnostic.at, numbers);
+            found.push(diagnostic);
+        }
+        // An error beyond those that are kept still counts.
+        if self.found.worst() > found.worst() {
+            found.push(problem(Code::Refused, "more is wrong than is shown"));
+        }
+        self.found = found;
+        self
     }
-    let mut resolver = Resolver { get, asked: 0 };
-    let merged = resolver.resolve(document, 0)?;
-    let bytes = serde_json::to_vec_pretty(&merged);
-    bytes.map(Some).map_err(|_| problem(Code::Encoding, "the merged configuration can't be written"))
+}
+
+/// The configuration with what it refers to; `None` if it refers to nothing, or can't be read at all.
+pub fn resolve(content: &[u8], get: Getter<'_>) -> Option<Resolved> {
+    // A document that can't be read is reported by who reads it, with the place.
+    let document = json::is_bounded(content).then(|| parse(content, 0, &mut Diagnostics::default()))??;
+    let config = tree::find_below(&document, &["ignition", "config"])?;
+    let refers = ["append", "merge", "replace"].iter().any(|key| tree::find(config, key).is_some());
+    if !refers {
+        return None;
+    }
+    let mut resolver = Resolver {
+        get,
+        room: Room::default(),
+        referred: Vec::new(),
+        documents: Vec::new(),
+        found: Diagnostics::default(),
+    };
+    let tree = resolver.resolve(document, 0);
+    Some(Resolved { referred: resolver.referred, tree, documents: resolver.documents, found: resolver.found })
+}
+
+fn parse(content: &[u8], part: u16, found: &mut Diagnostics) -> Option<Node> {
+    let text = String::from_utf8_lossy(content);
+    json::parse(text.trim_start_matches('\u{feff}'), part, found)
 }
 
 struct Resolver<'a> {
     get: Getter<'a>,
-    asked: usize,
+    room: Room,
+    referred: Vec<Referred>,
+    documents: Vec<Node>,
+    found: Diagnostics,
 }
 
 impl Resolver<'_> {
-    fn resolve(&mut self, mut document: Value, depth: usize) -> Result<Value, Diagnostic> {
-        let config = document
-            .pointer_mut("/ignition")
-            .and_then(Value::as_object_mut)
-            .and_then(|ignition| ignition.remove("config"));
-        let Some(config) = config else { return Ok(document) };
-        if depth > DEEPEST {
-            return Err(problem(Code::LimitExceeded, "configurations refer to one another more than 8 deep"));
+    fn resolve(&mut self, mut document: Node, depth: usize) -> Node {
+        version::modernize(&mut document, &mut self.found);
+        self.documents.push(document.clone());
+        let patience = timeouts::read(&document);
+        let config = tree::find_mut(&mut document, "ignition").and_then(|node| tree::remove(node, "config"));
+        let Some(config) = config.map(|entry| entry.value) else { return document };
+        if depth >= DEEPEST {
+            self.refuse(
+                config.at,
+                Code::LimitExceeded,
+                "configurations refer to one another more than 8 deep",
+            );
+            return document;
         }
-        if config.pointer("/replace/source").is_some_and(|source| !source.is_null()) {
-            let other = self.fetch(&config["replace"])?;
-            return self.resolve(other, depth + 1);
+        // An empty `replace`, as tools write it, replaces nothing.
+        if let Some(replace) =
+            tree::find(&config, "replace").filter(|node| tree::text_of(node, "source").is_some())
+        {
+            let path = "$.ignition.config.replace";
+            return match self.fetch(replace, path, patience) {
+                Some(other) => self.resolve(other, depth + 1),
+                None => document,
+            };
         }
-        for reference in config.get("merge").and_then(Value::as_array).into_iter().flatten() {
-            let other = self.fetch(reference)?;
-            let other = self.resolve(other, depth + 1)?;
-            merge(&mut document, other, "");
+        for (index, reference) in tree::items(tree::find(&config, "merge")).iter().enumerate() {
+            let path = format!("$.ignition.config.merge[{index}]");
+            if let Some(other) = self.fetch(reference, &path, patience) {
+                let other = self.resolve(other, depth + 1);
+                merge::merge(&mut document, other, "");
+            }
         }
-        Ok(document)
+        document
     }
 
-    fn fetch(&mut self, reference: &Value) -> Result<Value, Diagnostic> {
-        self.asked += 1;
-        if self.asked > MOST_REFERENCES {
-            return Err(problem(Code::LimitExceeded, "more than 64 configurations are referred to"));
+    /// Gets a configuration and reads it; says where it was asked for why it can't be had.
+    fn fetch(&mut self, reference: &Node, path: &str, patience: timeouts::Timeouts) -> Option<Node> {
+        let source = tree::find(reference, "source");
+        let at = source.map_or(reference.at, |node| node.at);
+        if self.referred.len() >= MOST_REFERENCES {
+            self.refuse(at, Code::LimitExceeded, "more than 64 configurations are referred to");
+            return None;
         }
-        let source = reference.get("source").and_then(Value::as_str).unwrap_or_default();
-        let gzip = reference.get("compression").and_then(Value::as_str) == Some("gzip");
-        let hash = reference.pointer("/verification/hash").and_then(Value::as_str);
-        if hash.is_some_and(|hash| !resource::is_hash(hash)) {
-            return Err(problem(Code::BadValue, "the hash of a configuration this refers to is none"));
-        }
-        let bytes = if source.starts_with("http") {
-            let hash = hash.map(str::to_owned);
-            let fetch =
-                Fetch { url: source.to_owned(), headers: headers(reference), hash, gzip, fallback: None };
-            let packed = (self.get)(&fetch)?;
-            let bytes = if gzip { unpack(&packed)? } else { packed };
-            if fetch.hash.as_ref().is_some_and(|hash| !resource::matches(&bytes, hash)) {
-                return Err(problem(
-                    Code::Encoding,
-                    "a configuration this refers to does not have the hash it must have",
-                ));
+        let content =
+            resource::required(reference, path.to_owned(), patience, &mut self.room, &mut self.found)?;
+        let (name, bytes) = match content {
+            Content::Inline(bytes) => {
+                (format!("the data address in line {}", at.line), bytes.reveal().clone())
             }
-            bytes
-        } else {
-            let bytes = resource::inline(source, gzip, &mut Room::default(), hash);
-            bytes.map_err(|(code, message)| {
-                problem(code, &format!("a configuration this refers to: {message}"))
-            })?
+            Content::Fetched(fetch) => match self.get(&fetch) {
+                Ok(bytes) => (address::shown(&fetch.url), bytes),
+                Err(flaw) => {
+                    self.found.push(Diagnostic { at, ..flaw }.key(path));
+                    return None;
+                }
+            },
         };
-        parse(&bytes)
-            .map_err(|()| problem(Code::Syntax, "a configuration this refers to is no JSON document"))
+        self.parse_referred(name, &bytes, at)
     }
-}
 
-fn parse(content: &[u8]) -> Result<Value, ()> {
-    if !json::is_bounded(content) {
-        return Err(());
-    }
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    serde_json::from_slice(content).ok().filter(Value::is_object).ok_or(())
-}
-
-fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Diagnostic> {
-    let flawed = |flaw: &str| problem(Code::Encoding, &format!("a configuration this refers to {flaw}"));
-    room::unpack(bytes).map_err(flawed)
-}
-
-fn headers(reference: &Value) -> Vec<(String, Secret<String>)> {
-    let list = reference.get("httpHeaders").and_then(Value::as_array).into_iter().flatten();
-    let text = |header: &Value, key: &str| header.get(key).and_then(Value::as_str).map(str::to_owned);
-    list.filter_map(|header| Some((text(header, "name")?, Secret::new(text(header, "value")?)))).collect()
-}
-
-/// Puts `over` on top of `base`. `name` is the key both stand under.
-fn merge(base: &mut Value, over: Value, name: &str) {
-    match (base, over) {
-        (_, Value::Null) => {}
-        // The parts of one content belong together.
-        (base, over) if name == "contents" => *base = over,
-        (Value::Object(base), Value::Object(over)) => merge_maps(base, over),
-        (Value::Array(base), Value::Array(over)) => merge_lists(base, over, name),
-        (base, over) => *base = over,
-    }
-}
-
-fn merge_maps(base: &mut Map<String, Value>, over: Map<String, Value>) {
-    for kind in PATHS {
-        let taken: HashSet<String> = over
-            .get(kind)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item.get("path").map(ToString::to_string))
-            .collect();
-        for other in PATHS.iter().filter(|other| **other != kind) {
-            if let Some(Value::Array(items)) = base.get_mut(*other) {
-                items.retain(|item| item.get("path").is_none_or(|path| !taken.contains(&path.to_string())));
+    fn get(&mut self, fetch: &Fetch) -> Result<Vec<u8>, Diagnostic> {
+        let packed = (self.get)(fetch)?;
+        let flawed = |flaw: &str| problem(Code::Encoding, &format!("a configuration this refers to {flaw}"));
+        let bytes = if fetch.gzip { room::unpack(&packed).map_err(flawed)? } else { packed };
+        match &fetch.hash {
+            Some(hash) if !resource::matches(&bytes, hash) => {
+                Err(flawed("does not have the hash it must have"))
             }
+            _ => Ok(bytes),
         }
     }
-    for (key, value) in over {
-        match base.get_mut(&key) {
-            Some(known) => merge(known, value, &key),
-            None => {
-                base.insert(key, value);
-            }
-        }
-    }
-}
 
-fn merge_lists(base: &mut Vec<Value>, over: Vec<Value>, name: &str) {
-    let mut places: HashMap<String, usize> =
-        base.iter().enumerate().map(|(place, item)| (identity(item, name), place)).collect();
-    for item in over {
-        let key = identity(&item, name);
-        let known = places.get(&key).filter(|_| name != "append").and_then(|place| base.get_mut(*place));
-        if let Some(known) = known {
-            merge(known, item, "");
-        } else {
-            places.insert(key, base.len());
-            base.push(item);
+    fn parse_referred(&mut self, name: String, bytes: &[u8], at: Mark) -> Option<Node> {
+        if !json::is_bounded(bytes) {
+            self.refuse(at, Code::LimitExceeded, "a configuration this refers to is too large");
+            return None;
         }
+        let number = u16::try_from(self.referred.len() + 1).unwrap_or(u16::MAX);
+        let text = String::from_utf8_lossy(bytes).trim_start_matches('\u{feff}').to_owned();
+        let document = json::parse(&text, number, &mut self.found);
+        self.referred.push(Referred { name, text: crate::secret::Secret::new(text) });
+        document
     }
-}
 
-/// What names an item of a list, by the list's own name; an item without a name is its own.
-fn identity(item: &Value, list: &str) -> String {
-    let name = match list {
-        "directories" | "files" | "links" => item.get("path"),
-        "disks" | "filesystems" => item.get("device"),
-        "dropins" | "groups" | "httpHeaders" | "luks" | "raid" | "units" | "users" => item.get("name"),
-        "partitions" => {
-            let number = item.get("number").filter(|number| number.as_u64().is_some_and(|number| number > 0));
-            number.or_else(|| item.get("label"))
-        }
-        _ => None,
-    };
-    name.unwrap_or(item).to_string()
+    fn refuse(&mut self, at: Mark, code: Code, message: &str) {
+        self.found.push(Diagnostic::error(code, at, message).key("$.ignition.config"));
+    }
 }
 
 fn problem(code: Code, message: &str) -> Diagnostic {
     Diagnostic::error(code, Mark::default(), message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolved(text: &str, pages: &[(&str, &str)]) -> Result<Value, String> {
-        let mut get = |fetch: &Fetch| {
-            let page =
-                pages.iter().find(|(url, _)| *url == fetch.url).map(|(_, page)| page.as_bytes().to_vec());
-            page.ok_or_else(|| problem(Code::BadValue, "no such page"))
-        };
-        let bytes = resolve(text.as_bytes(), &mut get).map_err(|flaw| flaw.message)?;
-        Ok(serde_json::from_slice(&bytes.unwrap_or_else(|| text.as_bytes().to_vec())).unwrap())
-    }
-
-    #[test]
-    fn what_is_referred_to_wins_item_by_item() {
-        let merged = resolved(
-            r#"{"ignition": {"version": "3.4.0", "config": {"merge": [{"source": "http://h/a"}]}},
-                "storage": {"files": [{"path": "/a", "mode": 420, "contents": {"source": "data:,1", "compression": "gzip"}},
-                                      {"path": "/b"}, {"path": "/l"}]},
-                "passwd": {"users": [{"name": "core", "sshAuthorizedKeys": ["k1"]}]}}"#,
-            &[(
-                "http://h/a",
-                r#"{"ignition": {"version": "3.5.0"},
-                    "storage": {"files": [{"path": "/a", "contents": {"source": "data:,2"}}], "links": [{"path": "/l", "target": "/a"}]},
-                    "passwd": {"users": [{"name": "core", "sshAuthorizedKeys": ["k1", "k2"]}]}}"#,
-            )],
-        )
-        .unwrap();
-
-        assert_eq!(
-            merged,
-            serde_json::json!({
-                "ignition": {"version": "3.5.0"},
-                "storage": {
-                    "files": [{"path": "/a", "mode": 420, "contents": {"source": "data:,2"}}, {"path": "/b"}],
-                    "links": [{"path": "/l", "target": "/a"}],
-                },
-                "passwd": {"users": [{"name": "core", "sshAuthorizedKeys": ["k1", "k2"]}]},
-            })
-        );
-    }
-
-    #[test]
-    fn a_replacement_replaces_everything() {
-        let text = r#"{"ignition": {"version": "3.0.0", "config": {"replace": {"source":
-            "data:,%7B%22ignition%22%3A%7B%22version%22%3A%223.1.0%22%7D%7D"}}}, "systemd": {}}"#;
-
-        assert_eq!(resolved(text, &[]).unwrap(), serde_json::json!({"ignition": {"version": "3.1.0"}}));
-    }
-
-    #[test]
-    fn a_configuration_that_has_another_hash_is_refused() {
-        let text = format!(
-            r#"{{"ignition": {{"config": {{"merge": [{{"source": "http://h/a", "verification": {{"hash": "sha256-{}"}}}}]}}}}}}"#,
-            "0".repeat(64)
-        );
-
-        assert!(resolved(&text, &[("http://h/a", "{}")]).unwrap_err().contains("hash"));
-    }
-
-    #[test]
-    fn configurations_that_refer_to_themselves_end() {
-        let text =
-            r#"{"ignition": {"config": {"merge": [{"source": "http://h/a"}, {"source": "http://h/a"}]}}}"#;
-
-        assert!(resolved(text, &[("http://h/a", text)]).is_err());
-    }
 }

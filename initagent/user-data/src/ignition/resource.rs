@@ -8,19 +8,29 @@ use sha2::{Digest, Sha256, Sha512};
 use crate::address;
 use crate::cloudconfig::fields::{Fields, Key, key, text_of};
 use crate::cloudconfig::files;
-use crate::plan::step::{Content, Fetch};
+use crate::plan::step::{Content, Fetch, Timeouts};
 use crate::room::Room;
 use crate::secret::Secret;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
 use document::yaml::Node;
 
+use super::{Context, Scope, tree};
+
 pub(super) const RESOURCE_KEYS: &[Key] =
     &[key("source"), key("compression"), key("httpHeaders"), key("verification")];
 const HEADER_KEYS: &[Key] = &[key("name"), key("value")];
 const VERIFICATION_KEYS: &[Key] = &[key("hash")];
-/// Addresses that people with Ignition use and that are not read here.
-const OTHER_SCHEMES: [&str; 4] = ["arn:", "gs:", "s3:", "tftp:"];
+/// Addresses that people with Ignition use and that are not read here, and what to do instead.
+const OTHER_SCHEMES: [(&str, &str); 4] = [
+    ("arn:", "an object that all may read is at https://BUCKET.s3.amazonaws.com/KEY"),
+    ("gs:", "an object that all may read is at https://storage.googleapis.com/BUCKET/KEY"),
+    ("s3:", "an object that all may read is at https://BUCKET.s3.amazonaws.com/KEY"),
+    ("tftp:", "serve it by https"),
+];
+/// What a data address may hold besides letters and digits, by RFC 3986. Ignition's reader knows the same
+/// set; a shell script pasted as it is breaks it, and the `#` of its first line ends the address.
+const DATA_MARKS: &[u8] = b"$-_.+!*'(),;/?:@&=[]~%";
 
 pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     vec![
@@ -30,70 +40,159 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     ]
 }
 
-/// The content that `contents` or an item of `append` describes.
+/// Why an address can't be used, and what to write instead.
+pub(super) type Flaw = (Code, String, &'static str);
+
+/// The content that `contents` or an item of `append` describes. `Ok(None)` means that no source is given, so
+/// that what is there stays; an error was reported.
 pub(super) fn content(
     node: &Node,
     path: String,
+    context: Context,
     room: &mut Room,
     found: &mut Diagnostics,
-) -> Option<Content> {
-    let mut fields = Fields::open(node, RESOURCE_KEYS, path, found)?;
-    let gzip = compression(&mut fields, found)?;
-    let headers = headers(&mut fields, found);
-    let hash = verification(&fields, found);
+) -> Result<Option<Content>, ()> {
+    let Some(mut fields) = Fields::open(node, RESOURCE_KEYS, path, found) else { return Ok(None) };
+    let gzip = compression(&mut fields, found);
+    let headers = headers(&mut fields, context.scope, found);
+    let hash = verification(&mut fields, found);
+    let source = fields.text("source", found);
+    check_headers(&mut fields, source.as_ref(), context.scope, found);
+    check_hash(&mut fields, source.as_ref(), context.scope, found);
     if fields.broken() {
-        return None;
+        return Err(());
     }
-    let Some(source) = fields.text("source", found).filter(|source| !source.value.is_empty()) else {
-        return Some(Content::Inline(Secret::default()));
-    };
+    let Some(source) = source else { return Ok(None) };
+    let hash = hash.map(|hash| hash.value);
     if address::is_web(&source.value) {
-        let hash = hash.map(|hash| hash.value);
-        return Some(Content::Fetched(Fetch { url: source.value, headers, hash, gzip, fallback: None }));
+        let Context { timeouts, .. } = context;
+        let fetch = Fetch { url: source.value, headers, hash, gzip, fallback: None, timeouts };
+        return Ok(Some(Content::Fetched(fetch)));
     }
-    match inline(&source.value, gzip, room, hash.as_ref().map(|hash| hash.value.as_str())) {
-        Ok(bytes) => Some(Content::Inline(Secret::new(bytes))),
-        Err((code, message)) => {
-            fields.refuse("source", Diagnostic::error(code, source.at, message), found);
-            None
+    match inline(&source.value, gzip, room, hash.as_deref()) {
+        Ok(bytes) => Ok(Some(Content::Inline(Secret::new(bytes)))),
+        Err((code, message, help)) => {
+            let diagnostic = Diagnostic::error(code, source.at, message);
+            fields.refuse("source", if help.is_empty() { diagnostic } else { diagnostic.help(help) }, found);
+            Err(())
         }
     }
 }
 
-/// The bytes of a data address.
-pub(super) fn inline(
-    source: &str,
-    gzip: bool,
+/// The content of a reference, which must have a source.
+pub(super) fn required(
+    node: &Node,
+    path: String,
+    timeouts: Timeouts,
     room: &mut Room,
-    hash: Option<&str>,
-) -> Result<Vec<u8>, (Code, String)> {
-    let refused = |message: &str| Err((Code::Refused, message.to_owned()));
-    if OTHER_SCHEMES.iter().any(|scheme| source.starts_with(scheme)) {
-        return refused("only data, http and https addresses are read here");
+    found: &mut Diagnostics,
+) -> Option<Content> {
+    if tree::text_of(node, "source").is_none() {
+        let message = "`source` is missing";
+        found.push(Diagnostic::error(Code::MissingKey, node.at, message).key(path));
+        return None;
     }
-    let Some(data) = source.strip_prefix("data:") else {
-        return refused("`source` must be a data, http or https address");
+    content(node, path, Context { scope: Scope::Alone, timeouts }, room, found).ok().flatten()
+}
+
+/// Headers are sent by http and https only.
+fn check_headers(
+    fields: &mut Fields<'_>,
+    source: Option<&At<String>>,
+    scope: Scope,
+    found: &mut Diagnostics,
+) {
+    let Some(node) = fields.node("httpHeaders").filter(|node| !tree::items(Some(node)).is_empty()) else {
+        return;
     };
-    let broken = |message: &str| (Code::Encoding, message.to_owned());
-    let bytes = decode(data).ok_or_else(|| broken("this data address is damaged"))?;
-    let bytes = if gzip {
-        room.unpack(&bytes).map_err(|flaw| (Code::Encoding, format!("this data address {flaw}")))?
+    let is_web =
+        |source: &At<String>| source.value.starts_with("http://") || source.value.starts_with("https://");
+    let message = match (source, scope) {
+        (Some(source), _) if is_web(source) => return,
+        // A child may name only what it adds to its parent's headers.
+        (None, Scope::Part) => return,
+        // Merged from two documents that are right by themselves: the content is here, so nothing is asked for.
+        (Some(_), Scope::Merged) => {
+            let message = "these headers are not sent: `source` is neither http nor https";
+            let diagnostic = Diagnostic::warning(Code::NoEffect, node.at, message);
+            return found.push(diagnostic.key(fields.child("httpHeaders")));
+        }
+        (Some(_), _) => "headers are sent by http and https only, and `source` is neither",
+        (None, _) => "headers need a `source` that they are sent to",
+    };
+    fields.refuse("httpHeaders", Diagnostic::error(Code::BadValue, node.at, message), found);
+}
+
+/// Nothing has no hash.
+fn check_hash(fields: &mut Fields<'_>, source: Option<&At<String>>, scope: Scope, found: &mut Diagnostics) {
+    let hash = fields.node("verification").and_then(|node| tree::find(node, "hash"));
+    if let (Some(hash), None, Scope::Alone | Scope::Merged) = (hash, source, scope) {
+        let message = "a hash needs a `source` whose hash it is";
+        fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
+    }
+}
+
+/// The bytes of an address that is not fetched. An empty one means an empty content.
+pub(super) fn inline(source: &str, gzip: bool, room: &mut Room, hash: Option<&str>) -> Result<Vec<u8>, Flaw> {
+    if let Some((_, help)) = OTHER_SCHEMES.iter().find(|(scheme, _)| source.starts_with(scheme)) {
+        return Err((Code::Refused, "only data, http and https addresses are read here".to_owned(), help));
+    }
+    let broken = |message: String, help| (Code::Encoding, message, help);
+    let bytes = match source.strip_prefix("data:") {
+        _ if source.is_empty() => Vec::new(),
+        Some(data) => {
+            decode(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
+        }
+        None => {
+            return Err((Code::BadValue, "`source` must be a data, http or https address".to_owned(), ""));
+        }
+    };
+    let bytes = if gzip && !source.is_empty() {
+        room.unpack(&bytes).map_err(|flaw| broken(format!("this data address {flaw}"), ""))?
     } else {
         bytes
     };
     match hash {
         Some(hash) if !matches(&bytes, hash) => {
-            Err(broken("the content does not have the hash it must have"))
+            Err(broken("the content does not have the hash it must have".to_owned(), ""))
         }
         _ => Ok(bytes),
     }
 }
 
 /// What stands behind `data:`, as RFC 2397 has it.
-fn decode(data: &str) -> Option<Vec<u8>> {
-    let (kind, payload) = data.split_once(',')?;
-    let bytes = percent_decoded(payload)?;
-    if kind.ends_with(";base64") { files::decode(&bytes) } else { Some(bytes) }
+fn decode(data: &str) -> Result<Vec<u8>, (&'static str, &'static str)> {
+    let (kind, payload) =
+        data.split_once(',').ok_or(("has no comma before its data", "write `data:,` and the text"))?;
+    let (kind, is_base64) = match kind.strip_suffix(";base64") {
+        Some(kind) => (kind, true),
+        None => (kind, false),
+    };
+    if !is_media_type(kind) {
+        return Err((
+            "has something before its comma that is no media type",
+            "write `data:,` or `data:;base64,`",
+        ));
+    }
+    if payload.bytes().any(|byte| !byte.is_ascii_alphanumeric() && !DATA_MARKS.contains(&byte)) {
+        return Err((
+            "has characters that no address may have",
+            "write them as `%20` and so on, or use base64",
+        ));
+    }
+    let damaged = ("is damaged", "after `%` stand two hexadecimal digits, and base64 ends with its padding");
+    let bytes = percent_decoded(payload).ok_or(damaged)?;
+    if is_base64 { files::decode(&bytes).ok_or(damaged) } else { Ok(bytes) }
+}
+
+/// `type/subtype` and `;name=value`, or nothing.
+fn is_media_type(text: &str) -> bool {
+    let mut parts = text.split(';');
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_pair =
+        |text: &str, mark| text.split_once(mark).is_some_and(|(one, two)| is_word(one) && is_word(two));
+    let kind = parts.next().unwrap_or_default();
+    (kind.is_empty() || is_pair(kind, '/')) && parts.all(|parameter| is_pair(parameter, '='))
 }
 
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
@@ -102,8 +201,8 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+            bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
             rest = &rest[2..];
         } else {
             bytes.push(byte);
@@ -123,26 +222,38 @@ pub(super) fn matches(bytes: &[u8], hash: &str) -> bool {
     }
 }
 
-fn compression(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<bool> {
-    let word = match fields.node("compression").and_then(text_of) {
-        Some(text) if text.value.is_empty() => return Some(false),
-        _ => fields.choice("compression", &["gzip"], found),
-    };
-    (!fields.broken()).then_some(word.is_some())
+fn compression(fields: &mut Fields<'_>, found: &mut Diagnostics) -> bool {
+    match fields.node("compression").and_then(text_of) {
+        Some(text) if text.value.is_empty() => false,
+        _ => fields.choice("compression", &["gzip"], found).is_some(),
+    }
 }
 
-fn headers(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+fn headers(fields: &mut Fields<'_>, scope: Scope, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
     let path = fields.child("httpHeaders");
-    let items = fields.list("httpHeaders", found).iter().enumerate();
-    let header = |(index, item)| {
-        let mut header = Fields::open(item, HEADER_KEYS, format!("{path}[{index}]"), found)?;
-        let (name, value) = (header.text("name", found)?, header.text("value", found)?);
-        Some((name.value, Secret::new(value.value)))
-    };
-    items.filter_map(header).collect()
+    let mut headers = Vec::new();
+    for (index, item) in fields.list("httpHeaders", found).iter().enumerate() {
+        let Some(mut header) = Fields::open(item, HEADER_KEYS, format!("{path}[{index}]"), found) else {
+            continue;
+        };
+        let filled = |text: Option<At<String>>| text.filter(|text| !text.value.is_empty());
+        let is_given = header.node("value").is_some();
+        let (name, value) = (filled(header.text("name", found)), filled(header.text("value", found)));
+        match (name, value) {
+            (Some(name), Some(value)) => headers.push((name.value, Secret::new(value.value))),
+            // By leaving the value out, a child takes a header of its parent away.
+            (Some(_), None) if scope == Scope::Part && !is_given => {}
+            (name, _) => {
+                let missing = if name.is_none() { "name" } else { "value" };
+                let message = format!("a header needs a `{missing}` that is not empty");
+                fields.refuse("httpHeaders", Diagnostic::error(Code::MissingKey, item.at, message), found);
+            }
+        }
+    }
+    headers
 }
 
-fn verification(fields: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+fn verification(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
     let node = fields.node("verification")?;
     let mut verification = Fields::open(node, VERIFICATION_KEYS, fields.child("verification"), found)?;
     let hash = verification.text("hash", found)?;
@@ -150,7 +261,7 @@ fn verification(fields: &Fields<'_>, found: &mut Diagnostics) -> Option<At<Strin
         return Some(hash);
     }
     let message = "`hash` must be `sha256-` or `sha512-` and as many hexadecimal digits as that has";
-    verification.refuse("hash", Diagnostic::error(Code::BadValue, hash.at, message), found);
+    fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
     None
 }
 
@@ -176,6 +287,8 @@ mod tests {
             ("data:text/plain;charset=utf-8;base64,aGVsbG8=", "hello"),
             ("data:;base64,aGVsbG8%3D", "hello"),
             ("data:,", ""),
+            ("data:;charset=utf-8,a", "a"),
+            ("", ""),
         ] {
             assert_eq!(
                 inline(source, false, &mut Room::default(), None).unwrap(),
@@ -183,7 +296,23 @@ mod tests {
                 "{source}"
             );
         }
-        for source in ["data:hello", "data:,%2", "data:;base64,*", "file:///etc/passwd", "s3://bucket/x"] {
+        for source in [
+            "data:hello",
+            "data:,%2",
+            "data:,%+1",
+            "data:text,hello",
+            "data:;foo,hello",
+            "data:,hello world",
+            "data:,#!/bin/sh",
+            "data:,gr\u{fc}n",
+            "data:;base64,*",
+            "file:///etc/passwd",
+            "s3://bucket/x",
+            "arn:aws:s3:::bucket/x",
+            "gs://bucket/x",
+            "tftp://host/x",
+            "HTTP:x",
+        ] {
             assert!(inline(source, false, &mut Room::default(), None).is_err(), "{source}");
         }
     }

@@ -10,10 +10,11 @@ use crate::plan::{Origin, Plan, Stage};
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify, is_drop_in};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
 use document::yaml::Node;
 
-use super::add;
-use super::storage::{each, flag, required};
+use super::storage::{each, required};
+use super::{add, unit_text};
 
 const SYSTEMD_KEYS: &[Key] = &[key("units")];
 const UNIT_KEYS: &[Key] = &[key("name"), key("enabled"), key("mask"), key("contents"), key("dropins")];
@@ -60,28 +61,54 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 }
 
 fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan, found: &mut Diagnostics) {
-    if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
-        let content = Secret::new(contents.value);
-        add(
-            files,
-            Stage::Units,
-            fields,
-            path,
-            Step::WriteUnit { name: name.to_owned(), content, runtime: false },
-        );
+    let is_enabled = fields.flag("enabled", found).is_some_and(|flag| flag.value);
+    if let Some(contents) = unit_text(fields, found) {
+        if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
+            let message =
+                format!("{name} is started once: without an [Install] section no later boot starts it");
+            let diagnostic = Diagnostic::warning(Code::NoEffect, contents.at, message);
+            found.push(
+                diagnostic
+                    .key(fields.child("enabled"))
+                    .help("add `[Install]` and `WantedBy=multi-user.target`"),
+            );
+        }
+        let content = Secret::new(relaxed_text(fields, name, contents, found));
+        let step = Step::WriteUnit { name: name.to_owned(), content, runtime: false };
+        add(files, Stage::Units, fields, path, step);
     }
     each(fields, "dropins", DROP_IN_KEYS, found, |fields, path, found| {
-        let Some(file) = required(fields, "name", found) else { return };
-        if !is_drop_in(&file) {
-            let message = "the name of a drop-in must end in `.conf`";
-            return fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
+        let file = required(fields, "name", found);
+        if let Some(file) = file.as_ref().filter(|file| !is_drop_in(file)) {
+            let message = format!("the name of a drop-in must end in `.conf`, and {file} does not");
+            fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
         }
-        if let Some(contents) = fields.text("contents", found).filter(|text| !text.value.is_empty()) {
-            let content = Secret::new(contents.value);
+        if let (Some(contents), Some(file)) = (unit_text(fields, found), file) {
+            let content = Secret::new(relaxed_text(fields, name, contents, found));
             let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
             add(files, Stage::Units, fields, path, step);
         }
     });
+}
+
+/// `contents`, if it is a unit's; an empty one says nothing.
+fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+    let contents = fields.text("contents", found).filter(|text| !text.value.is_empty())?;
+    let Some(flaw) = unit_text::flaw(&contents.value) else { return Some(contents) };
+    let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
+    fields.refuse("contents", Diagnostic::error(Code::Syntax, contents.at, message), found);
+    None
+}
+
+/// The text of a mount or of swap that the boot does not depend on.
+fn relaxed_text(fields: &Fields<'_>, name: &str, contents: At<String>, found: &mut Diagnostics) -> String {
+    let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| name.ends_with(kind));
+    let relaxed = is_mount.then(|| unit_text::relax_requirement(&contents.value)).flatten();
+    let Some(text) = relaxed else { return contents.value };
+    let message = format!("{name} is wanted, not required, by the boot, which goes on if it fails");
+    let diagnostic = Diagnostic::warning(Code::Translated, contents.at, message);
+    found.push(diagnostic.key(fields.child("contents")).help("write WantedBy= instead of RequiredBy="));
+    text
 }
 
 fn unit_links(
@@ -92,11 +119,15 @@ fn unit_links(
     starts: &mut Plan,
     found: &mut Diagnostics,
 ) {
-    let masked = flag(fields, "mask", found);
+    let masked = fields.flag("mask", found).map(|flag| flag.value);
     let enabled = fields.flag("enabled", found).map(|flag| flag.value);
-    if masked {
-        let step = Step::MaskUnit { name: name.to_owned(), mask: true, runtime: false };
-        return add(links, Stage::Units, fields, path, step);
+    if let Some(mask) = masked {
+        // `false` lifts a mask that is there, and is not the same as nothing.
+        let step = Step::MaskUnit { name: name.to_owned(), mask, runtime: false };
+        add(links, Stage::Units, fields, path, step);
+    }
+    if masked == Some(true) {
+        return;
     }
     if let Some(enable) = enabled {
         add(

@@ -2,6 +2,10 @@ use super::*;
 use crate::plan::text::{Contents, render};
 use document::source::Sources;
 
+mod legacy;
+mod merging;
+mod validation;
+
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";
 
 fn planned(text: &str) -> (String, Vec<String>) {
@@ -37,7 +41,7 @@ fn a_whole_configuration_becomes_steps_in_order() {
     ]
   }},
   "systemd": {{"units": [
-    {{"name": "hello.service", "enabled": true, "contents": "[Service]\nExecStart=/bin/true\n"}},
+    {{"name": "hello.service", "enabled": true, "contents": "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"}},
     {{"name": "docker.service", "dropins": [{{"name": "10-x.conf", "contents": "[Service]\n"}}]}},
     {{"name": "echo@.service", "enabled": true}},
     {{"name": "apt.service", "mask": true}}
@@ -66,9 +70,9 @@ fn a_configuration_with_one_refused_thing_does_nothing_but_let_its_author_in() {
     assert_eq!(
         messages,
         [
-            "2: $.kernelArguments `kernelArguments` can't be done on this system",
+            "2: $.kernelArguments.shouldExist `shouldExist` can't be done on this system",
             "3: $.storage.luks `luks` can't be done on this system",
-            "1:  nothing of this configuration is done, because it can't be done wholly; only the keys of the \
+            "1:  nothing of this configuration is done, because it cannot be done wholly; only the keys of the \
              image's own user are used",
         ]
     );
@@ -78,13 +82,7 @@ fn a_configuration_with_one_refused_thing_does_nothing_but_let_its_author_in() {
 fn everything_that_is_not_supported_is_refused_by_name() {
     for (section, message) in [
         (r#""storage": {"raid": [{"name": "md"}]}"#, "`raid`"),
-        (r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"startMiB": 5}]}]}"#, "`startMiB`"),
-        (r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"number": 5}]}]}"#, "numbers"),
-        (
-            r#""storage": {"disks": [{"device": "/dev/vdb", "partitions": [{"shouldExist": false}]}]}"#,
-            "wipeTable",
-        ),
-        (r#""storage": {"disks": [{"device": "vdb"}]}"#, "below /dev"),
+        (r#""storage": {"disks": [{"device": "vdb"}]}"#, "slash"),
         (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "can't be written"),
         (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "can't be written"),
         (r#""storage": {"directories": [{"path": "/etc/ssh", "overwrite": true}]}"#, "can't be emptied"),
@@ -164,8 +162,11 @@ fn a_file_with_the_host_name_names_the_machine_at_once() {
 #[test]
 fn versions_that_are_not_read_are_told_apart() {
     for (version, message) in [
-        ("2.3.0", "before 3"),
+        ("1.0.0", "specification 1"),
+        ("2.5.0", "experimental or not known"),
+        ("2.3.0-experimental", "experimental"),
         ("3.7.0-experimental", "experimental"),
+        ("3.4.1", "experimental or not known"),
         ("3.9.0", "experimental or not known"),
         ("x", "must look like"),
         ("3", "must look like"),
@@ -174,7 +175,14 @@ fn versions_that_are_not_read_are_told_apart() {
 
         assert!(messages[0].contains(message), "{version}: {messages:?}");
     }
-    assert_eq!(planned(r#"{"ignition": {"version": "3.6.0"}}"#).1, Vec::<String>::new());
+    for minor in 0..=6 {
+        assert_eq!(
+            planned(&format!(r#"{{"ignition": {{"version": "3.{minor}.0"}}}}"#)).1,
+            Vec::<String>::new()
+        );
+    }
+    let (_, messages) = planned(r#"{"ignitionVersion": 1, "storage": {}}"#);
+    assert!(messages.iter().any(|one| one.contains("specification 1")), "{messages:?}");
 }
 
 #[test]

@@ -367,6 +367,7 @@ fn path_of(step: &Step) -> Option<&str> {
     match step {
         Step::MakeDirectory(directory) => Some(&directory.path),
         Step::MakeLink(link) => Some(&link.path),
+        Step::PlaceFile(file) => Some(&file.path),
         Step::WriteFile(file) => Some(&file.path),
         _ => None,
     }

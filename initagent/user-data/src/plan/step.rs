@@ -40,6 +40,8 @@ pub enum Step {
         /// What is done.
         verb: Verb,
     },
+    /// Makes a partition table as it is asked for, entry by entry.
+    EditPartitions(Partitions),
     /// Enables or disables a unit.
     EnableUnit {
         /// The unit.
@@ -84,6 +86,8 @@ pub enum Step {
     PartitionDisk(Partitioning),
     /// Sends facts of this machine to an address.
     PhoneHome(PhoneHome),
+    /// Puts a file in its place by Ignition's rules: what is not given stays as it is there.
+    PlaceFile(PlacedFile),
     /// Makes the host keys that are missing; puts given ones in place.
     PrepareHostKeys(HostKeys),
     /// Reads changed units anew.
@@ -221,6 +225,49 @@ pub struct Fetch {
     pub gzip: bool,
     /// Written when they can't be fetched.
     pub fallback: Option<Secret<Vec<u8>>>,
+    /// How long the server may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long a server may take, in seconds; what is `None` is as long as usual, and 0 as long as may be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Timeouts {
+    /// Until its answer begins.
+    pub headers: Option<u64>,
+    /// Until all of it is here, further tries included.
+    pub total: Option<u64>,
+}
+
+/// A file as Ignition means it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlacedFile {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// What it holds; `None` for what is there, or nothing.
+    pub contents: Option<Content>,
+    /// What is added to its end, in this order.
+    pub append: Vec<Content>,
+    /// Permission bits; `None` for those that are there, or 0644.
+    pub mode: Option<u32>,
+    /// Who owns it; what is `None` stays as it is there, or is root.
+    pub owner: Owner,
+    /// Whether what is there in its place is removed first.
+    pub overwrite: bool,
+}
+
+impl PlacedFile {
+    /// All that it is known to hold; `None` if something must be fetched first.
+    #[must_use]
+    pub fn known_content(&self) -> Option<Vec<u8>> {
+        let mut known = Vec::new();
+        for content in self.contents.iter().chain(&self.append) {
+            match content {
+                Content::Fetched(_) => return None,
+                Content::Inline(bytes) => known.extend_from_slice(bytes.reveal()),
+            }
+        }
+        Some(known)
+    }
 }
 
 /// A directory to make.
@@ -228,9 +275,9 @@ pub struct Fetch {
 pub struct Directory {
     /// Absolute, without `..`.
     pub path: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// Who owns it.
+    /// Permission bits; `None` for those of one that is there, or 0755.
+    pub mode: Option<u32>,
+    /// Who owns it; what is `None` stays as it is there, or is root.
     pub owner: Owner,
     /// Whether what is there in its place is removed first.
     pub overwrite: bool,
@@ -435,6 +482,62 @@ pub struct Filesystem {
     pub overwrite: bool,
     /// Further arguments of mkfs.
     pub options: Vec<String>,
+}
+
+/// A partition table to be edited.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Partitions {
+    /// The disk.
+    pub device: String,
+    /// Whether the table that is there is forgotten first.
+    pub wipe_table: bool,
+    /// What must be in it, as its author wrote it.
+    pub wanted: Vec<WantedPartition>,
+}
+
+/// A partition that must, or must not, be in a table. What is `None` need not match.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WantedPartition {
+    /// From 1; 0 for the next free one.
+    pub number: u32,
+    /// Its name.
+    pub label: Option<String>,
+    /// Where it begins; 0 for the start of the largest gap.
+    pub start_mib: Option<u64>,
+    /// How large it is; 0 for all up to the next one.
+    pub size_mib: Option<u64>,
+    /// Its type, in capitals.
+    pub type_guid: Option<String>,
+    /// Its own GUID, in capitals.
+    pub guid: Option<String>,
+    /// What may be done with one that is there.
+    pub rule: PartitionRule,
+}
+
+/// What is done with an entry of a table that is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PartitionRule {
+    /// It is removed.
+    Absent,
+    /// It may not be there.
+    Forbidden,
+    /// It must match.
+    Kept,
+    /// It is replaced unless it matches.
+    Replaced,
+    /// It gets another size if all else matches.
+    Resized {
+        /// Whether it is replaced if more than its size differs.
+        replace: bool,
+    },
+}
+
+impl PartitionRule {
+    /// Whether the entry must not be there in the end.
+    #[must_use]
+    pub fn is_removal(self) -> bool {
+        matches!(self, Self::Absent | Self::Forbidden)
+    }
 }
 
 /// How a disk is divided.

@@ -6,8 +6,8 @@
 use std::fmt::Write;
 
 use super::step::{
-    Account, Content, Existing, File, HostsStyle, KeySource, Owner, PartitionSize, Password, Step, SwapSize,
-    User,
+    Account, Content, Existing, File, HostsStyle, KeySource, Owner, PartitionRule, PartitionSize, Partitions,
+    Password, PlacedFile, Step, SwapSize, User, WantedPartition,
 };
 use super::{Plan, Planned, When};
 use crate::address::shown as shown_address;
@@ -54,11 +54,12 @@ pub fn describe(step: &Step) -> String {
         Step::GuardAccess => "check that sshd starts, else take back what was written for it".to_owned(),
         Step::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
         Step::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
+        Step::EditPartitions(table) => table_line(table),
         Step::EnableUnit { name, enable, runtime } => {
             format!("{} {name}{}", if *enable { "enable" } else { "disable" }, until(*runtime))
         }
         Step::MakeDirectory(directory) => {
-            format!("make directory {} {}", directory.path, rights(directory.mode, &directory.owner))
+            format!("make directory {} {}", directory.path, kept_rights(directory.mode, &directory.owner))
         }
         Step::MakeFilesystem(fs) => filesystem_line(fs),
         Step::MakeLink(link) => {
@@ -81,6 +82,7 @@ pub fn describe(step: &Step) -> String {
                 count(home.tries as usize, "try")
             )
         }
+        Step::PlaceFile(file) => placed_line(file),
         Step::PrepareHostKeys(keys) => host_keys_line(keys),
         Step::ReloadUnits => "reload units".to_owned(),
         Step::RestartNetwork => "restart systemd-networkd.service".to_owned(),
@@ -129,6 +131,12 @@ fn shown(step: &Step) -> Vec<String> {
     match step {
         Step::WriteDropIn { content, .. } | Step::WriteUnit { content, .. } => vec![content.reveal().clone()],
         Step::WriteFile(File { content: Content::Inline(bytes), .. }) => vec![lossy(bytes.reveal())],
+        Step::PlaceFile(file) => file
+            .known_content()
+            .filter(|content| !content.is_empty())
+            .iter()
+            .map(|content| lossy(content))
+            .collect(),
         Step::RunScript(script) => vec![lossy(script.body.reveal())],
         Step::MergeEnvironment { variables, .. } => {
             variables.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
@@ -188,6 +196,34 @@ fn file_line(file: &File) -> String {
         Content::Inline(content) => bytes(content.reveal().len()),
     };
     format!("{verb} {} {}, {what}", file.path, rights(file.mode.unwrap_or(NEW_FILE), &file.owner))
+}
+
+/// Rights of which those that are not given are kept.
+fn kept_rights(mode: Option<u32>, owner: &Owner) -> String {
+    match mode {
+        Some(mode) => rights(mode, owner),
+        None => format!("---- {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref())),
+    }
+}
+
+fn placed_line(file: &PlacedFile) -> String {
+    let what = |content: &Content| match content {
+        Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
+        Content::Inline(content) => bytes(content.reveal().len()),
+    };
+    let verb = match (&file.contents, file.overwrite) {
+        (None, _) => "keep or make",
+        (Some(_), true) => "write",
+        (Some(_), false) => "write new",
+    };
+    let mut line = format!("{verb} {} {}", file.path, kept_rights(file.mode, &file.owner));
+    if let Some(content) = &file.contents {
+        let _ = write!(line, ", {}", what(content));
+    }
+    for content in &file.append {
+        let _ = write!(line, ", then {}", what(content));
+    }
+    line
 }
 
 fn group_line(group: &super::step::Group) -> String {
@@ -308,6 +344,36 @@ fn partition_line(disk: &super::step::Partitioning) -> String {
         .collect();
     let over = if disk.overwrite { ", even over a table" } else { ", unless it has a table" };
     format!("divide {} into {}{over}", disk.device, sizes.join(", "))
+}
+
+fn table_line(table: &Partitions) -> String {
+    let over = if table.wipe_table { "anew" } else { "where it differs" };
+    let wanted: Vec<String> = table.wanted.iter().map(wanted_partition).collect();
+    let list = if wanted.is_empty() { "no partitions".to_owned() } else { wanted.join("; ") };
+    format!("make the table of {} {over}: {list}", table.device)
+}
+
+fn wanted_partition(wanted: &WantedPartition) -> String {
+    let mut line = if wanted.number == 0 { "next".to_owned() } else { wanted.number.to_string() };
+    if wanted.rule.is_removal() {
+        return line + " not there";
+    }
+    if let Some(label) = &wanted.label {
+        let _ = write!(line, " {label}");
+    }
+    match wanted.size_mib {
+        Some(size) if size > 0 => drop(write!(line, " of {size} MiB")),
+        _ => line += " with the rest",
+    }
+    if let Some(start) = wanted.start_mib.filter(|start| *start > 0) {
+        let _ = write!(line, " at {start} MiB");
+    }
+    line += match wanted.rule {
+        PartitionRule::Replaced => ", replaced if it differs",
+        PartitionRule::Resized { .. } => ", resized if need be",
+        _ => "",
+    };
+    line
 }
 
 fn power_line(power: &super::step::Power) -> String {

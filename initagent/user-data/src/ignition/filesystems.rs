@@ -1,0 +1,147 @@
+//! `storage.filesystems`.
+//!
+//! Knows the formats that the image can make, how long their labels are and what their UUIDs look like.
+//! Refuses what mkfs would refuse, before anything is done. Invariant: nothing is mounted over the system.
+
+use crate::cloudconfig::fields::{Fields, Key, key};
+use crate::cloudconfig::storage::place_flaw;
+use crate::plan::step::{Filesystem, Mount, Step};
+use crate::plan::{Plan, Stage};
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+
+use super::storage::{device, each, filled, flag, texts};
+use super::{add, nodes};
+
+pub(super) const FILESYSTEM_KEYS: &[Key] = &[
+    key("device"),
+    key("format"),
+    key("path"),
+    key("wipeFilesystem"),
+    key("label"),
+    key("uuid"),
+    key("options"),
+    key("mountOptions"),
+];
+const FORMATS: &[&str] = &["btrfs", "ext4", "none", "swap", "vfat", "xfs"];
+/// What mkfs of each format takes as a label, in bytes; by their manual pages.
+const LONGEST_LABELS: [(&str, usize); 5] =
+    [("btrfs", 256), ("ext4", 16), ("swap", 15), ("vfat", 11), ("xfs", 12)];
+/// Words that mkfs.ext4 takes instead of a UUID.
+const UUID_WORDS: [&str; 3] = ["clear", "random", "time"];
+
+pub(super) fn read(storage: &mut Fields<'_>, plan: &mut Plan, found: &mut Diagnostics) {
+    each(storage, "filesystems", FILESYSTEM_KEYS, found, |fields, path, found| {
+        filesystem(fields, path, plan, found);
+    });
+}
+
+fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
+    let device = device(fields, found);
+    let format = format(fields, found);
+    let place = place(fields, found);
+    let label = fields.text("label", found).filter(|label| !label.value.is_empty());
+    let uuid = fields.text("uuid", found).filter(|uuid| !uuid.value.is_empty());
+    let overwrite = flag(fields, "wipeFilesystem", found);
+    let (options, mount_options) = (texts(fields, "options", found), texts(fields, "mountOptions", found));
+    let Some(format) = format else {
+        let others = [place.is_some(), label.is_some(), uuid.is_some(), overwrite];
+        if others.contains(&true) || !options.is_empty() || !mount_options.is_empty() {
+            let message = "`format` is missing, which all that is said of a file system needs";
+            let diagnostic = Diagnostic::error(Code::MissingKey, fields.at(), message);
+            found.push(
+                diagnostic
+                    .key(fields.child("format"))
+                    .help("write the format, or \"none\" for the one there is"),
+            );
+        }
+        return;
+    };
+    check_label(fields, format, label.as_ref(), found);
+    check_uuid(fields, format, uuid.as_ref(), found);
+    let (Some(device), false) = (device, fields.broken()) else { return };
+    let filesystem = Filesystem {
+        device: device.clone(),
+        format: format.to_owned(),
+        label: label.map(|label| label.value),
+        uuid: uuid.map(|uuid| uuid.value),
+        overwrite,
+        options,
+    };
+    add(plan, Stage::Storage, fields, path, Step::MakeFilesystem(filesystem));
+    if let Some(place) = place {
+        mount(plan, fields, path, [device, place, format.to_owned()], mount_options);
+    }
+}
+
+/// The format, if one is given.
+fn format(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<&'static str> {
+    filled(fields, "format", found)?;
+    fields.choice("format", FORMATS, found).map(|format| format.value)
+}
+
+/// Where it is mounted.
+fn place(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+    filled(fields, "path", found)?;
+    let place = nodes::written_path(fields, "path", found)?;
+    let Some(flaw) = place_flaw(&place) else { return Some(place) };
+    let at = fields.node("path").map_or_else(|| fields.at(), |node| node.at);
+    fields.refuse("path", Diagnostic::error(Code::Protected, at, format!("`path` {flaw}")), found);
+    None
+}
+
+fn check_label(fields: &mut Fields<'_>, format: &str, label: Option<&At<String>>, found: &mut Diagnostics) {
+    let Some(label) = label else { return };
+    let longest = LONGEST_LABELS.iter().find(|(known, _)| *known == format).map(|(_, longest)| *longest);
+    if longest.is_some_and(|longest| label.value.len() > longest) {
+        let message = format!("a label of {format} has at most {} bytes", longest.unwrap_or_default());
+        fields.refuse("label", Diagnostic::error(Code::BadValue, label.at, message), found);
+    }
+}
+
+fn check_uuid(fields: &mut Fields<'_>, format: &str, uuid: Option<&At<String>>, found: &mut Diagnostics) {
+    let Some(uuid) = uuid else { return };
+    let (is_right, looks) = match format {
+        // FAT has a number of 32 bits; blkid prints it with a hyphen, and mkfs.vfat takes it without.
+        "vfat" => (is_volume_id(&uuid.value), "\"1234-ABCD\""),
+        "ext4" if UUID_WORDS.contains(&uuid.value.as_str()) => return,
+        "none" => return,
+        _ => (is_guid(&uuid.value), "\"0cc175b9-c0f1-46b6-a31c-399e26977266\""),
+    };
+    if !is_right {
+        let message = format!("the UUID of {format} must look like {looks}");
+        fields.refuse("uuid", Diagnostic::error(Code::BadValue, uuid.at, message), found);
+    }
+}
+
+fn is_volume_id(text: &str) -> bool {
+    let digits = match text.split_once('-') {
+        Some((one, two)) if one.len() == 4 => [one, two].concat(),
+        Some(_) => return false,
+        None => text.to_owned(),
+    };
+    digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// 8, 4, 4, 4 and 12 hexadecimal digits.
+pub(super) fn is_guid(text: &str) -> bool {
+    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+    lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// Ignition itself mounts only while it writes; here the file system stays mounted, as its authors expect
+/// who write no unit for it.
+fn mount(
+    plan: &mut Plan,
+    fields: &Fields<'_>,
+    path: &str,
+    [device, place, format]: [String; 3],
+    options: Vec<String>,
+) {
+    // Swap is used, not mounted.
+    let place = if format == "swap" { "none".to_owned() } else { place };
+    let kind = if format == "none" { "auto".to_owned() } else { format };
+    let options = [options, vec!["nofail".to_owned()]].concat().join(",");
+    let words = [device, place, kind, options, "0".to_owned(), "2".to_owned()];
+    add(plan, Stage::Storage, fields, path, Step::AddMounts(vec![Mount { fields: words }]));
+}
