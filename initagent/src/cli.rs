@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use first_boot::{Listing, Options, Style, Switch};
+use first_boot::{Document, Listing, Options, Role, Style, Switch};
 use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
@@ -69,8 +69,8 @@ pub(crate) enum Verb {
     },
     /// Find the mistakes in files.
     Validate {
-        /// The files.
-        files: Vec<PathBuf>,
+        /// The files, and what each is for.
+        files: Vec<Document>,
         /// How to print what is found.
         style: Style,
     },
@@ -243,8 +243,12 @@ fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => style = Style::Json,
+            Long("meta-data") => files.push(document(parser, Role::MetaData)?),
+            Long("network-config") => files.push(document(parser, Role::NetworkConfig)?),
+            Long("user-data") => files.push(document(parser, Role::UserData)?),
+            Long("vendor-data") => files.push(document(parser, Role::VendorData)?),
             Short('h') | Long("help") => return Ok(Verb::Help(help::VALIDATE)),
-            Value(file) => files.push(PathBuf::from(file)),
+            Value(file) => files.push(PathBuf::from(file).into()),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -253,6 +257,11 @@ fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         return Err(UsageError::Incomplete { verb: "validate", what });
     }
     Ok(Verb::Validate { files, style })
+}
+
+/// The file behind an option that says what it is for.
+fn document(parser: &mut lexopt::Parser, role: Role) -> Result<Document, UsageError> {
+    Ok(Document { path: PathBuf::from(parser.value()?), role })
 }
 
 fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
@@ -379,8 +388,14 @@ mod tests {
         assert_eq!(typed("--from-file=x.yaml").unwrap(), typed("apply --from-file x.yaml").unwrap());
         assert_eq!(
             typed("validate a.yaml -").unwrap(),
-            Verb::Validate { files: vec![file(), "-".into()], style: Style::Text }
+            Verb::Validate { files: vec![file().into(), PathBuf::from("-").into()], style: Style::Text }
         );
+        let told = Document { path: file(), role: Role::NetworkConfig };
+        assert_eq!(
+            typed("validate --network-config a.yaml --json").unwrap(),
+            Verb::Validate { files: vec![told], style: Style::Json }
+        );
+        assert!(typed("validate --meta-data").is_err());
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! `validate` and `plan`: what a run would say and do, on any machine, without doing it.
 //!
-//! Knows files, of user-data and of network configuration. Refuses to know this machine: addresses are judged by examples, and printed as their tokens. Invariant: nothing is
-//! written.
+//! Knows documents, of user-data and of what lies beside it, and by [`source`] seeds. Refuses to know this
+//! machine: addresses are judged by examples, and printed as their tokens. Invariant: nothing is written.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+mod meta_data;
+mod source;
+
+use std::path::Path;
 
 use document::caret::{self, Excerpts};
-use document::diagnostic::Severity;
+use document::diagnostic::{Diagnostics, Severity};
 use serde_json::json;
 use user_data::container::References;
-use user_data::network;
+use user_data::image_units;
 use user_data::part::Part;
-use user_data::payload::{self, Kind};
+use user_data::payload;
 use user_data::plan::Plan;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
@@ -22,9 +23,8 @@ use user_data::tokens::Addresses;
 
 use crate::facts;
 use crate::outcome::Verdict;
-
-/// More than any cloud hands over.
-const MOST: u64 = 64 << 20;
+use source::SeedFile;
+pub use source::{Document, Role};
 
 /// How a judgement is printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,13 +55,14 @@ pub struct Judgement {
 
 /// Says everything that a run would complain about.
 #[must_use]
-pub fn validate(files: &[PathBuf], style: Style) -> Judgement {
+pub fn validate(documents: &[Document], style: Style) -> Judgement {
     let mut verdict = Verdict::Ok;
     let (mut out, mut list) = (String::new(), Vec::new());
-    for file in files {
-        match read(file) {
-            Ok(handed) => {
-                let reading = reading_of(&handed, Addresses::examples());
+    for document in documents {
+        let file = &document.path;
+        match source::read(document) {
+            Ok(files) => {
+                let reading = reading_of(&files, Addresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
                 out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
@@ -86,11 +87,11 @@ pub fn validate(files: &[PathBuf], style: Style) -> Judgement {
 /// Prints each effect in order, then what is wrong.
 #[must_use]
 pub fn plan(file: &Path, listing: Listing) -> Judgement {
-    match read(file) {
-        Ok(handed) => {
+    match source::read(&file.to_owned().into()) {
+        Ok(files) => {
             // The plan of this one is let go, since contents may be large.
-            let reading = Reading { plan: Plan::default(), ..reading_of(&handed, Addresses::examples()) };
-            let shown = reading_of(&handed, Addresses::placeholders());
+            let reading = Reading { plan: Plan::default(), ..reading_of(&files, Addresses::examples()) };
+            let shown = reading_of(&files, Addresses::placeholders());
             let contents = match listing {
                 Listing::Full => Contents::Shown,
                 Listing::Short => Contents::Hidden,
@@ -115,28 +116,26 @@ fn verdict_of(reading: &Reading) -> Verdict {
     }
 }
 
-fn reading_of(handed: &Handed, addresses: Addresses) -> Reading {
-    reading::read(handed, &Facts { addresses, ..Facts::default() })
-}
-
-/// Reads a file, or stdin for `-`.
-fn read(file: &Path) -> io::Result<Handed> {
-    let mut bytes = Vec::new();
-    if file.as_os_str() == "-" {
-        io::stdin().take(MOST + 1).read_to_end(&mut bytes)?;
-    } else {
-        File::open(file)?.take(MOST + 1).read_to_end(&mut bytes)?;
+fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
+    let mut handed = Handed::default();
+    for file in files {
+        let unpacked = || facts::unpack(&file.name, &file.bytes, References::none());
+        match file.role {
+            Role::NetworkConfig => handed.network = Some(Part::whole(&file.name, file.bytes.clone())),
+            Role::VendorData => handed.vendor.extend(unpacked()),
+            Role::Guessed | Role::UserData => handed.user.extend(unpacked()),
+            Role::MetaData => {}
+        }
     }
-    if bytes.len() as u64 > MOST {
-        return Err(io::Error::other(format!("it is larger than {MOST} bytes")));
+    let mut reading = reading::read(&handed, &Facts { addresses, ..Facts::default() });
+    let mut found = Diagnostics::default();
+    image_units::warn(&reading.plan, &mut found);
+    for file in files.iter().filter(|file| file.role == Role::MetaData) {
+        let text = String::from_utf8_lossy(payload::without_bom(&file.bytes)).into_owned();
+        let number = reading.sources.add_at(&file.name, text.as_str(), 1);
+        meta_data::judge(&text, number, &mut found);
     }
-    let name = file.display().to_string();
-    // What lies beside user-data as `network-config` has no first line that would say so, or that of a
-    // cloud-config, which many people write there.
-    let may_be_network = matches!(payload::detect(&bytes), Kind::CloudConfig | Kind::Unknown);
-    Ok(if may_be_network && network::is_config(&bytes) {
-        Handed { network: Some(Part::whole(name, bytes)), ..Handed::default() }
-    } else {
-        Handed { user: facts::unpack(&name, &bytes, References::none()), ..Handed::default() }
-    })
+    reading.found.append(found);
+    reading.found.sort();
+    reading
 }

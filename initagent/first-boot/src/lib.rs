@@ -26,7 +26,7 @@ mod switch;
 mod systemd;
 mod web;
 
-pub use judge::{Judgement, Listing, Style, plan, validate};
+pub use judge::{Document, Judgement, Listing, Role, Style, plan, validate};
 pub use machine::Machine;
 pub use outcome::{Outcome, Verdict};
 pub use programs::{Call, Programs, Real as RealPrograms, RunError};

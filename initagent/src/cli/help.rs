@@ -220,15 +220,23 @@ pub(super) const VALIDATE: &str = "\
 Usage: initagent validate FILE... [--json]
 
 Finds everything that a run would complain about, with line and column, without
-doing anything. Works on any machine, without a network.
+doing anything. Works on any machine, without a network. A FILE may also be a
+folder or an image with a whole seed (user-data, meta-data, network-config). What
+a file is for is guessed by its name and content, unless an option says it.
 
 Options:
-      --json   print for programs
-  -h, --help   this text
+      --json                  print for programs
+      --meta-data FILE        facts of the instance
+      --network-config FILE   a network configuration
+      --user-data FILE        a cloud-config, script, archive or Ignition
+      --vendor-data FILE      the same, of the platform's operator
+  -h, --help                  this text
 
 Exit codes: 0 nothing is wrong, 1 errors, 2 warnings only.
 
 Examples:
   initagent validate user-data.yaml
+  initagent validate --network-config eth0.yaml
+  initagent validate seed.iso
   initagent validate --json *.yaml
 ";

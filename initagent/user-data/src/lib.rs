@@ -8,6 +8,7 @@ pub mod address;
 pub mod cloudconfig;
 pub mod container;
 pub mod ignition;
+pub mod image_units;
 pub mod json;
 pub mod network;
 pub mod part;

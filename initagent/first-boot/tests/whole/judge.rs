@@ -1,14 +1,15 @@
 //! `validate` and `plan` of files as people have them.
 
 use std::fs;
+use std::io::{Cursor, Write};
 
-use first_boot::{Judgement, Listing, Style, Verdict, plan, validate};
+use first_boot::{Document, Judgement, Listing, Role, Style, Verdict, plan, validate};
 
 fn judged(content: &str) -> Judgement {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, content).unwrap();
-    validate(&[file], Style::Text)
+    validate(&[file.into()], Style::Text)
 }
 
 #[test]
@@ -59,4 +60,133 @@ fn an_address_in_a_host_name_is_judged_as_the_address_that_it_will_be() {
 
     assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
     assert!(judged("#cloud-config\nfqdn: ip-$private.example.org\n").text.contains("not a host name"));
+}
+
+#[test]
+fn a_network_configuration_is_known_behind_a_first_line_too() {
+    let judgement = judged("#cloud-config\nversion: 2\nethernets:\n  eth0: {dhcp4: true}\n");
+
+    assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
+    let judgement = judged("#cloud-config\nhostname: a\nversion: 2\n");
+    assert!(judgement.text.contains("one version of cloud-config"), "{}", judgement.text);
+}
+
+#[test]
+fn a_file_is_what_it_is_told_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eth0.yaml");
+    fs::write(&path, "etherents: {eth0: {dhcp4: true}}\n").unwrap();
+    let judged = |role| validate(&[Document { path: path.clone(), role }], Style::Text).text;
+
+    assert!(judged(Role::NetworkConfig).contains("no network configuration that is known"));
+    assert!(judged(Role::UserData).contains("no kind of user-data"));
+    assert!(judged(Role::VendorData).contains("no kind of user-data"));
+    assert!(judged(Role::MetaData).contains("no `instance-id` is given"));
+}
+
+#[test]
+fn facts_of_an_instance_are_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("meta-data");
+    fs::write(
+        &file,
+        "instance-id: a\nlocal-hostnam: b\nhostname: a b\npublic-keys: {0: ssh-rsa nonsense}\nsite: x\n",
+    )
+    .unwrap();
+
+    let judgement = validate(&[file.into()], Style::Text);
+
+    for words in ["did you mean `local-hostname`?", "is not a host name", "this key", "meta-data:3:"] {
+        assert!(judgement.text.contains(words), "{words}: {}", judgement.text);
+    }
+    assert!(!judgement.text.contains("site"));
+}
+
+fn seed(folder: &std::path::Path) {
+    fs::write(folder.join("meta-data"), "instance_id: a\n").unwrap();
+    fs::write(folder.join("user-data"), "#cloud-config\nhostnam: a\n").unwrap();
+    fs::write(folder.join("network-config"), "version: 2\nethernets: {eth0: {dhcp4: maybe}}\n").unwrap();
+}
+
+#[test]
+fn a_folder_with_a_seed_is_judged_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    seed(folder.path());
+
+    let judgement = validate(&[folder.path().to_owned().into()], Style::Text);
+
+    for words in ["user-data:2:1", "network-config:2:"] {
+        assert!(judgement.text.contains(words), "{words}: {}", judgement.text);
+    }
+    let drive = tempfile::tempdir().unwrap();
+    let latest = drive.path().join("openstack/latest");
+    fs::create_dir_all(&latest).unwrap();
+    fs::write(latest.join("meta_data.json"), r#"{"uuid": "a"}"#).unwrap();
+    fs::write(latest.join("user_data"), "#cloud-config\nhostname: a\n").unwrap();
+    let judgement = validate(&[drive.path().to_owned().into()], Style::Text);
+    assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
+    let empty = tempfile::tempdir().unwrap();
+    let judgement = validate(&[empty.path().to_owned().into()], Style::Text);
+    assert!(judgement.text.contains("there is no seed in it"), "{}", judgement.text);
+    assert_eq!(judgement.verdict, Verdict::Failed);
+}
+
+#[test]
+fn an_image_with_a_seed_is_judged_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.img");
+    let mut image = Cursor::new(vec![0; 1 << 20]);
+    fatfs::format_volume(&mut image, fatfs::FormatVolumeOptions::new()).unwrap();
+    let fat = fatfs::FileSystem::new(&mut image, fatfs::FsOptions::new()).unwrap();
+    for (name, content) in [("user-data", "#cloud-config\nhostnam: a\n"), ("meta-data", "instance-id: a\n")] {
+        fat.root_dir().create_file(name).unwrap().write_all(content.as_bytes()).unwrap();
+    }
+    drop(fat);
+    fs::write(&path, image.into_inner()).unwrap();
+
+    let judgement = validate(&[path.into()], Style::Text);
+
+    assert_eq!(judgement.verdict, Verdict::Degraded, "{}", judgement.text);
+    assert!(judgement.text.contains("seed.img/user-data:2:1"), "{}", judgement.text);
+}
+
+#[test]
+fn json_has_one_entry_a_path_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    seed(folder.path());
+    let path = folder.path().to_owned();
+
+    let text = validate(&[path.clone().into(), path.join("user-data").into()], Style::Json).text;
+
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["verdict"], "failed");
+    assert_eq!(json["files"].as_array().unwrap().len(), 2);
+    assert_eq!(json["files"][0]["file"], path.display().to_string());
+    assert!(json["files"][0]["diagnostics"].as_array().unwrap().len() >= 2, "{text}");
+    assert!(json["files"][1]["diagnostics"][0]["line"].is_number(), "{text}");
+}
+
+#[test]
+fn a_unit_that_nobody_brings_is_told() {
+    let unit = |name: &str, content: &str| {
+        format!("#cloud-config\ncoreos: {{units: [{{name: {name}, command: start{content}}}]}}\n")
+    };
+    for missing in ["flanneld.service", "cron.service", "web@1.service", "backup.timer"] {
+        let judgement = judged(&unit(missing, ""));
+
+        assert_eq!(judgement.verdict, Verdict::Degraded, "{missing}: {}", judgement.text);
+        assert!(judgement.text.contains(&format!("the image has no unit {missing}")), "{}", judgement.text);
+    }
+    for there in
+        ["docker.service", "etcd2.service", "getty@tty3.service", "systemd-timesyncd.service", "x.target"]
+    {
+        assert_eq!(judged(&unit(there, "")).verdict, Verdict::Ok, "{there}");
+    }
+    let own = unit("web.service", r#", content: "[Service]\nExecStart=/opt/bin/web\n""#);
+    assert_eq!(judged(&own).verdict, Verdict::Ok);
+    let by_file = format!(
+        "{}write_files: [{{path: /etc/systemd/system/cron.service, content: x}}]\n",
+        unit("cron.service", "")
+    );
+    assert_eq!(judged(&by_file).verdict, Verdict::Ok);
 }
