@@ -223,7 +223,7 @@ fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
 }
 
 fn add_value(options: &mut Options, (section, name): (&str, &'static str), text: Option<&str>) {
-    if let Some(value) = text.and_then(|text| setting::find(section, name)?.value(text)) {
+    if let Some(value) = text.and_then(|text| setting::find_setting(section, name)?.value(text)) {
         options.push((name, value));
     }
 }

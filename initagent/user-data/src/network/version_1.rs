@@ -105,7 +105,7 @@ impl Collected {
     }
 
     fn add_nameserver(&mut self, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-        let (dns, search) = field::servers(fields, "address", "search", found);
+        let (dns, search) = field::read_servers(fields, "address", "search", found);
         let (to_dns, to_search) = match fields.text("interface", found) {
             Some(name) => {
                 let entry = self.by_interface.entry(name.value.clone());
@@ -137,9 +137,9 @@ impl Collected {
         let Some((device, new_name, new_mac)) = self.device(kind, name, mac, fields, found) else { return };
         let mut interface =
             Interface { id, at: fields.at(), key, device, new_name, new_mac, ..Interface::default() };
-        interface.mtu = field::mtu(fields, "mtu", found);
-        interface.accept_ra = field::switch(fields, "accept_ra", found);
-        interface.wake_on_lan = field::switch(fields, "wakeonlan", found).unwrap_or(false);
+        interface.mtu = field::read_mtu(fields, "mtu", found);
+        interface.accept_ra = field::read_switch(fields, "accept_ra", found);
+        interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
         add_subnets(&mut interface, fields, found);
         if kind != "loopback" || !interface.addresses.is_empty() {
             self.interfaces.push(interface);

@@ -78,7 +78,7 @@ fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
         "loopback" | "manual" => {}
         _ => add_static(interface, fields, found),
     }
-    let (dns, search) = field::servers(fields, "dns_nameservers", "dns_search", found);
+    let (dns, search) = field::read_servers(fields, "dns_nameservers", "dns_search", found);
     interface.dns.extend(dns);
     interface.search.extend(search);
     let path = fields.child("routes");
@@ -107,10 +107,10 @@ fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
         // What one family takes is no limit for the other.
         field::set_option(fields, "mtu", ("Network", "IPv6MTUBytes"), &mut interface.network_options, found);
     } else if interface.mtu.is_none() {
-        interface.mtu = field::mtu(fields, "mtu", found);
+        interface.mtu = field::read_mtu(fields, "mtu", found);
     }
     interface.addresses.extend(address);
-    if let Some(via) = field::gateway(fields, "gateway", found) {
+    if let Some(via) = field::read_gateway(fields, "gateway", found) {
         let mut route =
             Route::default_by(via, fields.node("gateway").map_or_else(|| fields.at(), |node| node.at));
         field::set_option(fields, "metric", ("Route", "Metric"), &mut route.options, found);
@@ -126,7 +126,7 @@ fn mask(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
 
 pub(super) fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
     let name = if fields.node("network").is_some() { "network" } else { "destination" };
-    let via = field::gateway(fields, "gateway", found);
+    let via = field::read_gateway(fields, "gateway", found);
     let mask = mask(fields, found);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
