@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn addresses_beyond_the_first_are_not_lost() {
-        let told = |more: &str| {
+        let config_of = |more: &str| {
             let text = format!(
                 r#"{{"network": {{"interface": [{{"macAddress": "000D3A047598",
                     "ipv4": {{"subnet": [{{"prefix": "24", "address": "10.0.0.0"}}],
@@ -213,9 +213,9 @@ mod tests {
             config.map(|config| String::from_utf8_lossy(config.as_bytes()).into_owned())
         };
 
-        assert_eq!(told(""), None);
+        assert_eq!(config_of(""), None);
         assert_eq!(
-            told(r#", {"privateIpAddress": "10.0.0.5", "publicIpAddress": ""}"#).unwrap(),
+            config_of(r#", {"privateIpAddress": "10.0.0.5", "publicIpAddress": ""}"#).unwrap(),
             "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.0.5/24\"],\"dhcp4\":true,\
              \"dhcp4-overrides\":{\"route-metric\":100},\"dhcp6\":false,\
              \"match\":{\"driver\":\"hv_netvsc\",\"macaddress\":\"00:0d:3a:04:75:98\"}}},\"version\":2}"

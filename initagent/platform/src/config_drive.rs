@@ -108,6 +108,22 @@ mod tests {
     }
 
     #[test]
+    fn debians_description_of_the_network_is_read_from_the_drive() {
+        let machine = drive(&[
+            ("openstack/latest/meta_data.json", include_bytes!("../tests/data/debian-drive/meta_data.json")),
+            ("openstack/latest/user_data", include_bytes!("../tests/data/debian-drive/user_data")),
+            ("openstack/content/0000", include_bytes!("../tests/data/debian-drive/0000")),
+        ]);
+
+        let provision =
+            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+
+        assert!(provision.network_config.unwrap().as_bytes().starts_with(b"auto eth0\n"));
+        assert_eq!(provision.hostname.as_deref(), Some("edge1"));
+        assert_eq!(provision.problems, []);
+    }
+
+    #[test]
     fn what_the_metadata_refer_to_is_read_from_the_drive() {
         let machine = drive(&[
             (

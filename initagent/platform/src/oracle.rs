@@ -98,7 +98,7 @@ fn network(interfaces: &[Tree]) -> Option<Payload> {
 mod tests {
     use super::*;
 
-    fn told(document: &str) -> Option<String> {
+    fn config_of(document: &str) -> Option<String> {
         let mut provision = Provision::new(Platform::Oracle);
         add_addresses(&mut provision, document.as_bytes());
         assert_eq!(provision.problems, []);
@@ -113,9 +113,9 @@ mod tests {
 
     #[test]
     fn interfaces_beyond_the_first_are_not_lost() {
-        assert_eq!(told(&format!("[{FIRST}]")), None);
+        assert_eq!(config_of(&format!("[{FIRST}]")), None);
         assert_eq!(
-            told(&format!("[{FIRST}, {SECOND}]")).unwrap(),
+            config_of(&format!("[{FIRST}, {SECOND}]")).unwrap(),
             "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.4.231/24\",\"2001:db8::5/64\"],\"dhcp4\":false,\
              \"dhcp6\":false,\"match\":{\"macaddress\":\"00:00:17:02:2b:b1\"},\"mtu\":9000}},\"version\":2}"
         );
@@ -125,6 +125,6 @@ mod tests {
     fn the_interfaces_of_bare_metal_are_left_alone() {
         let indexed = |text: &str| text.replacen('{', "{\"nicIndex\": 0, ", 1);
 
-        assert_eq!(told(&format!("[{}, {}]", indexed(FIRST), indexed(SECOND))), None);
+        assert_eq!(config_of(&format!("[{}, {}]", indexed(FIRST), indexed(SECOND))), None);
     }
 }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::host::twin;
 
-    fn told(document: &str) -> Option<String> {
+    fn config_of(document: &str) -> Option<String> {
         let machine = twin(&[
             ("sys/class/net/lo/ifindex", "1\n"),
             ("sys/class/net/ens6/ifindex", "3\n"),
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn addresses_that_dhcp_does_not_give_are_not_lost() {
-        let config = told(
+        let config = config_of(
             r#"{"private_ip": null, "public_ip": {"address": "192.0.2.10"}, "public_ips": [
                 {"address": "192.0.2.10", "netmask": "32", "gateway": "62.210.0.1", "family": "inet"},
                 {"address": "192.0.2.11", "netmask": "32", "gateway": "62.210.0.1", "family": "inet"},
@@ -150,7 +150,7 @@ mod tests {
         let older = r#"{"public_ip": {"address": "192.0.2.10"},
             "ipv6": {"address": "2001:db8::42", "netmask": "127", "gateway": "2001:db8::43"}}"#;
 
-        assert!(told(older).unwrap().contains("2001:db8::42/127"));
-        assert_eq!(told(r#"{"public_ip": {"address": "192.0.2.10"}, "ipv6": null}"#), None);
+        assert!(config_of(older).unwrap().contains("2001:db8::42/127"));
+        assert_eq!(config_of(r#"{"public_ip": {"address": "192.0.2.10"}, "ipv6": null}"#), None);
     }
 }

@@ -51,12 +51,12 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
     provision
 }
 
-/// Newer machines are told their configuration in cloud-init's own words. Otherwise it is made of the
+/// Newer machines are given their configuration in cloud-init's own words. Otherwise it is made of the
 /// interfaces, when one of them has more than DHCP gives.
 fn network(tree: &Tree, interfaces: &[Tree]) -> Option<Payload> {
-    let told = tree.part("/cloud_interfaces").filter(|part| !part.list("/config").is_empty());
-    if let Some(told) = told {
-        return Payload::from_bytes(told.to_json());
+    let given = tree.part("/cloud_interfaces").filter(|part| !part.list("/config").is_empty());
+    if let Some(given) = given {
+        return Payload::from_bytes(given.to_json());
     }
     let needed = |interface: &Tree| is_private(interface) || !additional(interface).is_empty();
     interfaces.iter().any(needed).then(|| ethernets(&links(interfaces))).flatten()
@@ -132,12 +132,12 @@ mod tests {
 
     #[test]
     fn what_is_told_in_cloud_inits_words_is_taken_as_it_is() {
-        let told = network_of(
+        let given = network_of(
             r#"{"interfaces": [], "user-data": [], "vendor-data": "x",
                 "cloud_interfaces": {"version": 1, "config": [{"type": "physical", "mac_address": "56:00:03:1b:4e:ca"}]}}"#,
         );
 
-        assert!(told.starts_with(r#"{"config":[{"mac_address":"56:00:03:1b:4e:ca""#), "{told}");
+        assert!(given.starts_with(r#"{"config":[{"mac_address":"56:00:03:1b:4e:ca""#), "{given}");
         assert_eq!(network_of(r#"{"cloud_interfaces": {}}"#), "");
     }
 

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::Platform;
 
-    fn told(meta_data: &str, network_data: Option<&str>) -> Provision {
+    fn provision_of(meta_data: &str, network_data: Option<&str>) -> Provision {
         let mut provision = Provision::new(Platform::ConfigDrive);
         provision.network_config = network_data.and_then(|text| Payload::from_bytes(text.into()));
         let tree = Tree::from_json(meta_data.as_bytes()).unwrap();
@@ -114,14 +114,18 @@ mod tests {
         let meta_data = r#"{"network_config": {"name": "network_config", "content_path": "/content/0000"}}"#;
         let newer = r#"{"links": [{"id": "a"}]}"#;
 
-        assert_eq!(text(told(meta_data, None).network_config.as_ref()), "auto eth0\n");
-        assert_eq!(text(told(meta_data, Some("{\"links\": []}")).network_config.as_ref()), "auto eth0\n");
-        assert_eq!(text(told(meta_data, Some(newer)).network_config.as_ref()), newer);
+        assert_eq!(text(provision_of(meta_data, None).network_config.as_ref()), "auto eth0\n");
+        assert_eq!(
+            text(provision_of(meta_data, Some("{\"links\": []}")).network_config.as_ref()),
+            "auto eth0\n"
+        );
+        assert_eq!(text(provision_of(meta_data, Some(newer)).network_config.as_ref()), newer);
     }
 
     #[test]
     fn files_become_a_cloud_config() {
-        let provision = told(r#"{"files": [{"path": "/etc/one", "content_path": "/content/0001"}]}"#, None);
+        let provision =
+            provision_of(r#"{"files": [{"path": "/etc/one", "content_path": "/content/0001"}]}"#, None);
 
         assert_eq!(
             text(provision.files.as_ref()),
@@ -133,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_reported_by_its_file() {
-        let provision = told(
+        let provision = provision_of(
             r#"{"network_config": {"content_path": "/content/9"}, "files": [
                 {"path": "/a", "content_path": "/content/bad"}, {"path": "/b", "content_path": "../user_data"},
                 {"path": "/c", "content_path": "/content/../../x"}, {"path": "/d"},

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::Platform;
 
-    fn told(text: &str) -> Provision {
+    fn provision_of(text: &str) -> Provision {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let variables: BTreeMap<&str, &str> = lines.filter_map(|line| line.split_once('=')).collect();
         let mut provision = Provision::new(Platform::Vmware);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn interfaces_are_found_by_name_or_by_address() {
-        let provision = told(include_str!("../../tests/data/vmware/interfaces-by-name"));
+        let provision = provision_of(include_str!("../../tests/data/vmware/interfaces-by-name"));
 
         assert_eq!(
             network(&provision),
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn gaps_in_the_numbers_hide_nothing() {
-        let provision = told(
+        let provision = provision_of(
             "guestinfo.interface.2.name=ens*
              guestinfo.interface.2.ip.1.address=192.0.2.8/24
              guestinfo.interface.2.ip.3.address=2001:db8::8/64
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn of_several_addresses_the_last_one_has_the_role() {
-        let provision = told(
+        let provision = provision_of(
             "guestinfo.interface.0.name=a
              guestinfo.interface.0.role=public
              guestinfo.interface.0.ip.0.address=10.0.0.100/24
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_bare_destination_is_the_default_route_only_when_it_is_all_zeros() {
         let routes = |destination: &str| {
-            told(&format!(
+            provision_of(&format!(
                 "guestinfo.interface.0.name=a
                  guestinfo.interface.0.ip.0.address=192.0.2.8/24
                  guestinfo.interface.0.route.0.gateway=192.0.2.1
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_reported_by_its_variable() {
-        let provision = told(
+        let provision = provision_of(
             "guestinfo.dns.server.0=x
              guestinfo.dns.server.1=192.0.2.53
              guestinfo.interface.0.dhcp=yes

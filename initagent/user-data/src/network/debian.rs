@@ -7,6 +7,7 @@
 
 mod line;
 mod routes;
+mod stanza;
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,12 @@ use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
 
 use self::line::{Line, logical_lines};
-use super::field::{MOST_SERVERS, WANTED_NET};
-use super::interface::{Address, Device, Interface, Kind, LOOP_BACK, Options, Route, Wiring};
+use self::stanza::Stanza;
+use super::field::WANTED_NET;
+use super::interface::{Address, Interface, LOOP_BACK, Options, Route, Wiring};
 use super::setting;
 use super::value::{self, BadNet, Net};
 use super::version_1::add_servers_everywhere;
-use super::version_1::parameters::Parameters;
 
 /// What may begin such a file; YAML's documents begin otherwise.
 const FIRST_WORDS: [&str; 8] =
@@ -60,20 +61,6 @@ struct File {
     /// The stanza that the lines belong to, with the address that is being described.
     current: Option<(String, Part)>,
     wiring: Wiring,
-}
-
-/// All that is said of one interface.
-#[derive(Default)]
-struct Stanza {
-    interface: Interface,
-    mac: Option<String>,
-    under: Option<String>,
-    vlan: Option<u32>,
-    members: Vec<(Kind, String)>,
-    kind: Option<Kind>,
-    parameters: Vec<(At<String>, Vec<String>)>,
-    /// By commands: the kernel looks for the interface that reaches the gateway.
-    routes: Vec<Route>,
 }
 
 /// One `iface` line and what is below it.
@@ -223,139 +210,6 @@ impl Part {
     }
 }
 
-impl Stanza {
-    fn add_option(&mut self, name: &str, line: &Line, wiring: &mut Wiring, found: &mut Diagnostics) {
-        let wanted = match name {
-            "dns_nameserver" | "dns_nameservers" => {
-                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::ip).collect();
-                let wanted = parsed.is_none().then_some("addresses");
-                extend_new(&mut self.interface.dns, parsed.unwrap_or_default());
-                wanted
-            }
-            "dns_search" | "dns_domain" => {
-                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::domain).collect();
-                let wanted = parsed.is_none().then_some("domains");
-                extend_new(&mut self.interface.search, parsed.unwrap_or_default());
-                wanted
-            }
-            "mtu" => {
-                self.interface.mtu = line.rest.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
-                self.interface.mtu.is_none().then_some("a number from 68 to 65535")
-            }
-            "hwaddress" => {
-                self.mac = line.words().last().and_then(value::mac);
-                self.mac.is_none().then_some("a hardware address")
-            }
-            "accept_ra" => {
-                self.interface.accept_ra = line.rest.parse::<u8>().ok().map(|level| level > 0);
-                self.interface.accept_ra.is_none().then_some("0, 1 or 2")
-            }
-            "vlan_raw_device" => {
-                self.under = value::interface_name(&line.rest);
-                self.under.is_none().then_some("the name of an interface")
-            }
-            "vlan_id" => {
-                self.vlan = line.rest.parse().ok();
-                self.vlan.is_none().then_some("a number below 4095")
-            }
-            "bond_master" => {
-                let master = value::interface_name(&line.rest);
-                let wanted = master.is_none().then_some("the name of an interface");
-                if let Some(master) = master {
-                    wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), master));
-                }
-                wanted
-            }
-            "bond_slaves" | "slaves" | "bridge_ports" => {
-                let kind = if name == "bridge_ports" { Kind::Bridge } else { Kind::Bond };
-                self.kind = Some(kind);
-                let members = line.words().filter(|word| *word != "none").filter_map(value::interface_name);
-                self.members.extend(members.map(|member| (kind, member)));
-                None
-            }
-            "up" | "post_up" | "pre_up" => return self.add_command(line, found),
-            // What these undo, networkd undoes.
-            "down" | "pre_down" | "post_down" | "broadcast" | "network" | "scope" | "pointopoint" => None,
-            _ if name.starts_with("bond_") || name.starts_with("bridge_") => {
-                let kind = if name.starts_with("bond_") { Kind::Bond } else { Kind::Bridge };
-                self.kind = self.kind.or(Some(kind));
-                let words = value::words(&line.rest).map(str::to_owned).collect();
-                self.parameters.push((At { value: name.to_owned(), at: line.at }, words));
-                None
-            }
-            _ => {
-                let message = format!("`{}` is not an option that is known here", line.name);
-                return found.push(Diagnostic::warning(Code::UnknownKey, line.at, message));
-            }
-        };
-        if let Some(wanted) = wanted {
-            let message = format!("`{}` must be {wanted}", line.name);
-            found.push(Diagnostic::error(Code::BadValue, line.at, message));
-        }
-    }
-
-    fn add_command(&mut self, line: &Line, found: &mut Diagnostics) {
-        if let Some(route) = routes::of_command(&line.rest, line.at) {
-            return self.routes.push(route);
-        }
-        let message = "this command is not run: only `route add` and `ip route add` are understood here";
-        let help = "write `runcmd` or a unit in user-data";
-        found.push(Diagnostic::warning(Code::Refused, line.at, message).help(help));
-    }
-
-    /// The interface, of the kind that its name and its options say; `None` for the loop-back interface.
-    fn finish(mut self, wiring: &mut Wiring, found: &mut Diagnostics) -> Option<Interface> {
-        let name = self.interface.id.clone();
-        if name == LOOP_BACK && self.interface.addresses.iter().all(|address| address.net.ip.is_loopback()) {
-            return None;
-        }
-        // A member of a bond repeats the bond's parameters; only what has members is one.
-        let is_member = wiring.masters.contains_key(&name);
-        if let Some(kind) = self.kind.filter(|_| !is_member) {
-            for (kind, member) in &self.members {
-                wiring.masters.insert(member.clone(), (kind.section(), name.clone()));
-            }
-            let mut parameters = Parameters::of(kind);
-            for (name, words) in &self.parameters {
-                parameters.add(name, words, name.at, wiring, found);
-            }
-            let (options, mac) = parameters.finish();
-            self.interface.new_mac = self.mac.or(mac);
-            self.interface.device = Device::Made { kind, name, options };
-            return Some(self.interface);
-        }
-        if let Some((under, id)) = self.vlan_of(&name) {
-            wiring.vlans.entry(under).or_default().push(name.clone());
-            self.interface.new_mac = self.mac;
-            let options = vec![("Id", id.to_string())];
-            self.interface.device = Device::Made { kind: Kind::Vlan, name, options };
-            return Some(self.interface);
-        }
-        // OpenStack's template says by the address which card is meant, whatever the kernel calls it.
-        self.interface.new_name = self.mac.is_some().then(|| name.clone());
-        self.interface.device = Device::There { name: Some(name), mac: self.mac, driver: None };
-        Some(self.interface)
-    }
-
-    /// The interface below a VLAN and its number: `eth0.5`, or `vlan5` with `vlan-raw-device`.
-    fn vlan_of(&self, name: &str) -> Option<(String, u32)> {
-        let behind_dot = name.rsplit_once('.');
-        let digits = behind_dot.map_or_else(|| name.trim_start_matches("vlan"), |(_, digits)| digits);
-        let id = self.vlan.or_else(|| digits.parse().ok()).filter(|id| *id < 4095)?;
-        let under = self.under.clone().or_else(|| behind_dot.map(|(under, _)| under.to_owned()))?;
-        Some((under, id))
-    }
-}
-
-/// Debian's tools repeat what holds for an interface below each of its addresses.
-fn extend_new<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>) {
-    for one in more {
-        if !list.contains(&one) {
-            list.push(one);
-        }
-    }
-}
-
 /// Gives a command's route to the interface that reaches its gateway: that of the stanza, if it does, or
 /// else another; if none does, it stays where it was written.
 fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
@@ -369,7 +223,7 @@ fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
 }
 
 fn add_value(options: &mut Options, (section, name): (&str, &'static str), text: Option<&str>) {
-    if let Some(value) = text.and_then(|text| setting::find(section, name)?.value(text)) {
+    if let Some(value) = text.and_then(|text| setting::find_setting(section, name)?.value(text)) {
         options.push((name, value));
     }
 }

@@ -46,23 +46,23 @@ fn is_given(text: &At<String>) -> bool {
 }
 
 /// The address of a gateway. All zeros mean that there is none, as in the kernel's own tables.
-pub(super) fn gateway(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
-    ip(fields, name, found).filter(|via| !via.is_unspecified())
+pub(super) fn read_gateway(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
+    read_address(fields, name, found).filter(|via| !via.is_unspecified())
 }
 
 /// The address of a server or a host.
-pub(super) fn ip(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
+pub(super) fn read_address(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
     checked(fields, name, "an address", value::ip, found)
 }
 
 /// True or false, in whatever word or number; ifupdown and Vultr write `1`.
-pub(super) fn switch(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<bool> {
-    let written = fields.node(name).and_then(text_of).and_then(|text| setting::flag(&text.value));
+pub(super) fn read_switch(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<bool> {
+    let written = fields.node(name).and_then(text_of).and_then(|text| setting::parse_flag(&text.value));
     written.or_else(|| fields.flag(name, found).map(|flag| flag.value))
 }
 
 /// How large packets may be; OpenStack writes zero when it does not know.
-pub(super) fn mtu(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<u32> {
+pub(super) fn read_mtu(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<u32> {
     let wanted = format!("a number from {} to {}", MTU.start(), MTU.end());
     let check = |text: &str| text.trim().parse().ok().filter(|mtu| *mtu == 0 || MTU.contains(mtu));
     checked(fields, name, &wanted, check, found).filter(|mtu| *mtu > 0)
@@ -76,7 +76,7 @@ pub(super) fn set_option(
     options: &mut Options,
     found: &mut Diagnostics,
 ) {
-    let Some(setting) = setting::find(section, setting) else { return };
+    let Some(setting) = setting::find_setting(section, setting) else { return };
     let Some(node) = fields.node(name) else { return };
     if let Some(value) = value_of(setting, node) {
         return options.push((setting.name, value));
@@ -128,7 +128,7 @@ pub(super) fn address_or_guess(
 
 /// The name servers and the searched domains of two fields. Each may be a list, or one text with white
 /// space or commas between its words, as what was made of Debian's files has it.
-pub(super) fn servers(
+pub(super) fn read_servers(
     fields: &mut Fields<'_>,
     addresses: &str,
     domains: &str,

@@ -90,7 +90,7 @@ pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
             found.push(Diagnostic::error(Code::BadValue, network.at(), message));
         }
     }
-    add_servers_everywhere(&mut interfaces, &services(&mut fields, found), &[]);
+    add_servers_everywhere(&mut interfaces, &name_servers(&mut fields, found), &[]);
     wiring.connect(interfaces)
 }
 
@@ -124,18 +124,18 @@ impl Links {
         let kind = link.text("type", found).map(|kind| kind.value).unwrap_or_default();
         let mac = checked(link, "ethernet_mac_address", "a hardware address", value::mac, found);
         let mut interface = Interface { id, at: link.at(), key, ..Interface::default() };
-        interface.mtu = field::mtu(link, "mtu", found);
+        interface.mtu = field::read_mtu(link, "mtu", found);
         let device = match kind.as_str() {
             "bond" => {
                 interface.new_mac = mac;
-                Some(self.bond(link, parameters, found))
+                Some(self.bond_device(link, parameters, found))
             }
             "vlan" => {
                 interface.new_mac =
                     checked(link, "vlan_mac_address", "a hardware address", value::mac, found);
-                self.vlan(link, found)
+                self.vlan_device(link, found)
             }
-            _ => physical(link, mac, found),
+            _ => physical_device(link, mac, found),
         };
         if let Some(device) = device {
             interface.device = device;
@@ -143,7 +143,7 @@ impl Links {
         }
     }
 
-    fn bond(&mut self, link: &mut Fields<'_>, entries: &[Entry], found: &mut Diagnostics) -> Device {
+    fn bond_device(&mut self, link: &mut Fields<'_>, entries: &[Entry], found: &mut Diagnostics) -> Device {
         let name = format!("bond{}", self.bonds);
         self.bonds += 1;
         for member in link.texts("bond_links", found) {
@@ -157,7 +157,7 @@ impl Links {
         Device::Made { kind: Kind::Bond, name, options: parameters.finish().0 }
     }
 
-    fn vlan(&mut self, link: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Device> {
+    fn vlan_device(&mut self, link: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Device> {
         let vlan = link.number::<u32>("vlan_id", found).map(|id| id.value).filter(|id| *id < 4095);
         let under = link.text("vlan_link", found).map(|under| under.value);
         let (Some(vlan), Some(under)) = (vlan, under) else {
@@ -182,7 +182,7 @@ impl Links {
     }
 }
 
-fn physical(link: &Fields<'_>, mac: Option<String>, found: &mut Diagnostics) -> Option<Device> {
+fn physical_device(link: &Fields<'_>, mac: Option<String>, found: &mut Diagnostics) -> Option<Device> {
     if mac.is_none() {
         let message = "this link has no hardware address to find it by";
         found.push(Diagnostic::error(Code::MissingKey, link.at(), message));
@@ -217,10 +217,10 @@ fn add_network(
         None => add_address(interface, network, found),
     }
     add_gateways(interface, network, seen, found);
-    let (dns, search) = field::servers(network, "dns_nameservers", "dns_search", found);
+    let (dns, search) = field::read_servers(network, "dns_nameservers", "dns_search", found);
     interface.dns.extend(dns);
     interface.search.extend(search);
-    interface.dns.extend(services(network, found));
+    interface.dns.extend(name_servers(network, found));
 }
 
 fn warn_of_type(network: &Fields<'_>, at: document::source::Mark, found: &mut Diagnostics) {
@@ -247,7 +247,7 @@ fn add_gateways(
     found: &mut Diagnostics,
 ) {
     let mut routes = Vec::new();
-    if let Some(via) = field::gateway(network, "gateway", found) {
+    if let Some(via) = field::read_gateway(network, "gateway", found) {
         routes.push(Route::default_by(
             via,
             network.node("gateway").map_or_else(|| network.at(), |node| node.at),
@@ -258,16 +258,16 @@ fn add_gateways(
         let Some(mut fields) = Fields::open(item, ROUTE_KEYS, format!("{path}[{index}]"), found) else {
             continue;
         };
-        interface.dns.extend(services(&mut fields, found));
-        routes.extend(route(&mut fields, found));
+        interface.dns.extend(name_servers(&mut fields, found));
+        routes.extend(read_route(&mut fields, found));
     }
     // Some clouds give the default route twice.
     let is_new = |route: &Route| seen.insert((interface.id.clone(), format!("{} {:?}", route.to, route.via)));
     interface.routes.extend(routes.into_iter().filter(is_new));
 }
 
-fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let via = field::gateway(fields, "gateway", found);
+fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
+    let via = field::read_gateway(fields, "gateway", found);
     let mask = fields.text("netmask", found).map(|mask| mask.value);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
@@ -276,7 +276,7 @@ fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
     (!fields.broken()).then(|| Route { options, ..Route::new(to, via, fields.at()) })
 }
 
-fn services(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<IpAddr> {
+fn name_servers(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<IpAddr> {
     let path = fields.child("services");
     let mut servers = Vec::new();
     for (index, item) in fields.list("services", found).iter().enumerate() {
@@ -284,7 +284,7 @@ fn services(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<IpAddr> {
             continue;
         };
         if service.text("type", found).is_some_and(|kind| kind.value == "dns") {
-            servers.extend(field::ip(&mut service, "address", found));
+            servers.extend(field::read_address(&mut service, "address", found));
         }
     }
     servers

@@ -23,7 +23,18 @@ pub(super) fn check_gateways(interfaces: &mut [Interface], found: &mut Diagnosti
 
 fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics) -> bool {
     let Some(via) = route.via else { return true };
-    if route.on_link.is_some() || interface.is_near(via) {
+    if route.on_link == Some(true) || interface.is_near(via) {
+        return true;
+    }
+    if route.on_link == Some(false) && !interface.may_learn(via) {
+        let message = format!(
+            "{via} is in no network of `{}` and `on-link` is false, so the kernel will refuse this route",
+            interface.id
+        );
+        let help = "write `on-link: true` if the gateway is on the same link";
+        found.push(Diagnostic::warning(Code::BadValue, route.at, message).help(help));
+    }
+    if route.on_link.is_some() {
         return true;
     }
     if interface.has_static(via) || (interface.addresses.is_empty() && interface.may_learn(via)) {

@@ -146,7 +146,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// The setting of a section; every name in a format's table has one.
-pub(super) fn find(section: &str, name: &str) -> Option<&'static Setting> {
+pub(super) fn find_setting(section: &str, name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|one| one.section == section && one.name == name)
 }
 
@@ -156,15 +156,15 @@ impl Setting {
         let text = text.trim();
         match self.takes {
             Takes::Address => text.parse::<IpAddr>().ok().map(|ip| ip.to_string()),
-            Takes::Addresses => addresses(text),
+            Takes::Addresses => address_list(text),
             Takes::FlagOr(word) if text.eq_ignore_ascii_case(word) => Some(word.to_owned()),
-            Takes::Flag | Takes::FlagOr(_) => flag(text).map(yes_or_no),
+            Takes::Flag | Takes::FlagOr(_) => parse_flag(text).map(yes_or_no),
             Takes::Host => is_host(text).then(|| text.to_owned()),
             Takes::Number(least, most) => {
                 let number: u32 = text.parse().ok()?;
                 (least..=most).contains(&number).then(|| number.to_string())
             }
-            Takes::Span(unit) => span(text, unit),
+            Takes::Span(unit) => time_span(text, unit),
             Takes::Words(words) => find_word(words, text),
             Takes::Counted(words) => match text.parse::<usize>() {
                 Ok(number) => words.get(number).map(|word| (*word).to_owned()),
@@ -208,7 +208,7 @@ impl Setting {
 }
 
 /// As YAML 1.1, ifupdown and the kernel's own files write it.
-pub(super) fn flag(text: &str) -> Option<bool> {
+pub(super) fn parse_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "y" | "yes" | "on" | "true" => Some(true),
         "0" | "n" | "no" | "off" | "false" => Some(false),
@@ -224,7 +224,7 @@ fn find_word(words: &[&'static str], text: &str) -> Option<String> {
     words.iter().find(|word| word.eq_ignore_ascii_case(text)).map(|word| (*word).to_owned())
 }
 
-fn addresses(text: &str) -> Option<String> {
+fn address_list(text: &str) -> Option<String> {
     let parsed: Option<Vec<String>> =
         super::value::words(text).map(|word| word.parse::<IpAddr>().ok().map(|ip| ip.to_string())).collect();
     parsed.filter(|list| !list.is_empty()).map(|list| list.join(" "))
@@ -242,7 +242,7 @@ fn is_host(text: &str) -> bool {
 }
 
 /// `100`, `100ms`, `1.5s`. Longer forms such as `1min 20s` are networkd's alone.
-fn span(text: &str, unit: &str) -> Option<String> {
+fn time_span(text: &str, unit: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, given) = text.split_at(end);
     number.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number))?;
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     fn value(section: &str, name: &str, text: &str) -> Option<String> {
-        find(section, name).unwrap().value(text)
+        find_setting(section, name).unwrap().value(text)
     }
 
     #[test]

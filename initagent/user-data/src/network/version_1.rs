@@ -4,6 +4,7 @@
 //! name. Invariant: an item that can't be read costs itself only.
 
 pub(super) mod parameters;
+mod subnet;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use document::source::At;
 use document::yaml::{Node, Value};
 
 use self::parameters::{Parameters, words_of};
+use self::subnet::{add_subnets, read_route};
 use super::field::{self, MOST_SERVERS, checked};
 use super::interface::{Device, Interface, Kind, Options, Route, Wiring};
 use super::value;
@@ -44,42 +46,12 @@ const ITEM_KEYS: &[Key] = &[
     key("id"),
     no_effect("keep_configuration", "networkd keeps what it configured when it restarts"),
 ];
-const SUBNET_KEYS: &[Key] = &[
-    key("type"),
-    key("address"),
-    key("ip_address"),
-    key("netmask"),
-    key("prefix"),
-    key("gateway"),
-    key("dns_nameservers"),
-    key("dns_search"),
-    key("routes"),
-    key("metric"),
-    key("broadcast"),
-    key("control"),
-    key("ipv4"),
-    key("ipv6"),
-    key("scope"),
-    key("pointopoint"),
-    key("mtu"),
-];
-const ROUTE_KEYS: &[Key] = &[
-    key("destination"),
-    key("network"),
-    key("netmask"),
-    key("prefix"),
-    key("gateway"),
-    key("metric"),
-    key("id"),
-    key("type"),
-];
-
 pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     vec![
         ("v1", ROOT_KEYS),
         ("v1.config[]", ITEM_KEYS),
-        ("v1.config[].subnets[]", SUBNET_KEYS),
-        ("v1.config[].subnets[].routes[]", ROUTE_KEYS),
+        ("v1.config[].subnets[]", subnet::SUBNET_KEYS),
+        ("v1.config[].subnets[].routes[]", subnet::ROUTE_KEYS),
     ]
 }
 
@@ -127,13 +99,13 @@ impl Collected {
             // What every machine has needs no unit, unless it gets an address more.
             "loopback" if fields.node("subnets").is_none() => {}
             "nameserver" => self.add_nameserver(fields, found),
-            "route" => self.routes.extend(route(fields, found)),
+            "route" => self.routes.extend(read_route(fields, found)),
             _ => self.add_interface(kind.value, fields, path, found),
         }
     }
 
     fn add_nameserver(&mut self, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-        let (dns, search) = field::servers(fields, "address", "search", found);
+        let (dns, search) = field::read_servers(fields, "address", "search", found);
         let (to_dns, to_search) = match fields.text("interface", found) {
             Some(name) => {
                 let entry = self.by_interface.entry(name.value.clone());
@@ -160,24 +132,39 @@ impl Collected {
             }
         };
         if !self.names.insert(id.clone()) {
-            let message = "this interface is described twice; this second description is not used";
-            return found.push(Diagnostic::error(Code::DuplicateKey, fields.at(), message).key(key));
+            return self.add_again(&id, kind, fields, key, found);
         }
         let Some((device, new_name, new_mac)) = self.device(kind, name, mac, fields, found) else { return };
         let mut interface =
             Interface { id, at: fields.at(), key, device, new_name, new_mac, ..Interface::default() };
-        interface.mtu = field::mtu(fields, "mtu", found);
-        interface.accept_ra = field::switch(fields, "accept_ra", found);
-        interface.wake_on_lan = field::switch(fields, "wakeonlan", found).unwrap_or(false);
-        let path = fields.child("subnets");
-        for (index, item) in fields.list("subnets", found).iter().enumerate() {
-            if let Some(mut subnet) = Fields::open(item, SUBNET_KEYS, format!("{path}[{index}]"), found) {
-                add_subnet(&mut interface, &mut subnet, found);
-            }
-        }
+        interface.mtu = field::read_mtu(fields, "mtu", found);
+        interface.accept_ra = field::read_switch(fields, "accept_ra", found);
+        interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
+        add_subnets(&mut interface, fields, found);
         if kind != "loopback" || !interface.addresses.is_empty() {
             self.interfaces.push(interface);
         }
+    }
+
+    /// Adds a second description of an interface: what it says of addresses counts too, since without
+    /// them the machine may not be reached.
+    fn add_again(
+        &mut self,
+        id: &str,
+        kind: &str,
+        fields: &mut Fields<'_>,
+        key: String,
+        found: &mut Diagnostics,
+    ) {
+        let known = self.interfaces.iter_mut().find(|one| one.id == id && kind == "physical");
+        let message = match known {
+            Some(known) => {
+                add_subnets(known, fields, found);
+                "this interface is described twice; of this second description only the subnets are used"
+            }
+            None => "this interface is described twice; this second description is not used",
+        };
+        found.push(Diagnostic::error(Code::DuplicateKey, fields.at(), message).key(key));
     }
 
     /// The device, the name and the hardware address it gets.
@@ -297,100 +284,4 @@ fn place_route(interfaces: &mut [Interface], route: Route, found: &mut Diagnosti
     }
     let message = "no interface has an address by which this route could lead, so it is left out";
     found.push(Diagnostic::error(Code::BadValue, route.at, message));
-}
-
-fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    const TYPES: &[&str] = &[
-        "dhcp",
-        "dhcp4",
-        "dhcp6",
-        "ipv6_dhcpv6-stateful",
-        "ipv6_dhcpv6-stateless",
-        "ipv6_slaac",
-        "loopback",
-        "manual",
-        "static",
-        "static6",
-    ];
-    let kind = match fields.choice("type", TYPES, found) {
-        Some(kind) => kind.value,
-        None if fields.broken() => return,
-        // Hetzner says no type where it says an address.
-        None => "static",
-    };
-    match kind {
-        "dhcp" | "dhcp4" => {
-            interface.dhcp4 = true;
-            add_metric(fields, &mut interface.dhcp4_options, found);
-        }
-        "dhcp6" | "ipv6_dhcpv6-stateful" => interface.dhcp6 = true,
-        "ipv6_dhcpv6-stateless" | "ipv6_slaac" => interface.accept_ra = Some(true),
-        "loopback" | "manual" => {}
-        _ => add_static(interface, fields, found),
-    }
-    let (dns, search) = field::servers(fields, "dns_nameservers", "dns_search", found);
-    interface.dns.extend(dns);
-    interface.search.extend(search);
-    let path = fields.child("routes");
-    for (index, item) in fields.list("routes", found).iter().enumerate() {
-        if let Some(mut fields) = Fields::open(item, ROUTE_KEYS, format!("{path}[{index}]"), found) {
-            interface.routes.extend(route(&mut fields, found));
-        }
-    }
-}
-
-fn add_metric(fields: &mut Fields<'_>, options: &mut Options, found: &mut Diagnostics) {
-    if !options.iter().any(|(name, _)| *name == "RouteMetric") {
-        field::set_option(fields, "metric", ("DHCPv4", "RouteMetric"), options, found);
-    }
-}
-
-fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let mask = mask(fields, found);
-    let name = if fields.node("address").is_some() { "address" } else { "ip_address" };
-    if fields.node(name).is_none() {
-        let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
-    }
-    let address = field::address_or_guess(fields, name, mask.as_deref(), found);
-    if address.as_ref().is_some_and(|address| address.net.ip.is_ipv6()) {
-        // What one family takes is no limit for the other.
-        field::set_option(fields, "mtu", ("Network", "IPv6MTUBytes"), &mut interface.network_options, found);
-    } else if interface.mtu.is_none() {
-        interface.mtu = field::mtu(fields, "mtu", found);
-    }
-    interface.addresses.extend(address);
-    if let Some(via) = field::gateway(fields, "gateway", found) {
-        let mut route =
-            Route::default_by(via, fields.node("gateway").map_or_else(|| fields.at(), |node| node.at));
-        field::set_option(fields, "metric", ("Route", "Metric"), &mut route.options, found);
-        interface.routes.push(route);
-    }
-}
-
-/// The size of a network, as a mask or a number.
-fn mask(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let prefix = fields.text("prefix", found);
-    fields.text("netmask", found).or(prefix).map(|mask| mask.value)
-}
-
-fn route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let name = if fields.node("network").is_some() { "network" } else { "destination" };
-    let via = field::gateway(fields, "gateway", found);
-    let mask = mask(fields, found);
-    let mut options = Options::new();
-    field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
-    // In a list of items it says that this is a route; in a subnet, what kind of route.
-    if fields.text("type", found).is_some_and(|kind| kind.value != "route") {
-        field::set_option(fields, "type", ("Route", "Type"), &mut options, found);
-    }
-    let to = checked(fields, name, "a network", |to| value::destination(to, mask.as_deref(), via), found);
-    if fields.broken() {
-        return None;
-    }
-    let Some(to) = to else {
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a route needs `destination`"));
-        return None;
-    };
-    Some(Route { options, ..Route::new(to, via, fields.at()) })
 }

@@ -63,9 +63,9 @@ fn device(
         return None;
     };
     let (kind, options) = match kind {
-        "bonds" => (Kind::Bond, bond(fields, wiring, found)),
-        "bridges" => (Kind::Bridge, bridge(fields, wiring, found)),
-        _ => (Kind::Vlan, vlan(fields, &name, wiring, found)?),
+        "bonds" => (Kind::Bond, bond_options(fields, wiring, found)),
+        "bridges" => (Kind::Bridge, bridge_options(fields, wiring, found)),
+        _ => (Kind::Vlan, vlan_options(fields, &name, wiring, found)?),
     };
     for member in fields.texts("interfaces", found) {
         wiring.masters.insert(member.value, (kind.section(), name.clone()));
@@ -87,7 +87,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
     let mac = checked(&mut signs, "macaddress", "a hardware address", value::mac, found);
     let name =
         checked(&mut signs, "name", "the name of an interface, or a pattern", value::name_pattern, found);
-    let driver = drivers(&mut signs, found);
+    let driver = driver_names(&mut signs, found);
     if signs.broken() || (mac.is_none() && name.is_none() && driver.is_none()) {
         if !signs.broken() {
             let message = "`match` has no sign to find the interface by";
@@ -99,7 +99,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
 }
 
 /// One driver or several, which networkd takes in one line.
-fn drivers(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn driver_names(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     let mut drivers = Vec::new();
     for text in signs.texts("driver", found) {
         let Some(driver) = value::name_pattern(&text.value) else {
@@ -111,7 +111,7 @@ fn drivers(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     (!drivers.is_empty()).then(|| drivers.join(" "))
 }
 
-fn vlan(
+fn vlan_options(
     fields: &mut Fields<'_>,
     name: &str,
     wiring: &mut Wiring,
@@ -129,7 +129,7 @@ fn vlan(
 }
 
 /// The settings of a bond; which member leads is a setting of that member.
-fn bond(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
+fn bond_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
     let Some(mut parameters) = parameters(fields, BOND_KEYS, found) else { return Options::new() };
     let mut options = Options::new();
     for (name, setting) in BOND_OPTIONS {
@@ -147,7 +147,7 @@ fn bond(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Op
 }
 
 /// The settings of a bridge; costs and priorities of ports are settings of the members.
-fn bridge(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
+fn bridge_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
     let Some(mut parameters) = parameters(fields, BRIDGE_KEYS, found) else { return Options::new() };
     let mut options = Options::new();
     for (name, setting) in BRIDGE_OPTIONS {
@@ -156,7 +156,7 @@ fn bridge(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> 
     field::set_option(&mut parameters, "aging_time", ("Bridge", "AgeingTimeSec"), &mut options, found);
     for (name, setting) in [("path_cost", "Cost"), ("port_priority", "Priority")] {
         let Some(Value::Mapping(entries)) = parameters.node(name).map(|node| &node.value) else { continue };
-        let Some(setting) = setting::find("Bridge port", setting) else { continue };
+        let Some(setting) = setting::find_setting("Bridge port", setting) else { continue };
         for entry in entries {
             if let Some(value) = field::value_of(setting, &entry.value) {
                 wiring.port(&entry.key).bridge.push((setting.name, value));
@@ -182,18 +182,18 @@ fn settings(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diag
     interface.new_name =
         checked(fields, "set_name", "the name of an interface", value::interface_name, found);
     interface.new_mac = checked(fields, "macaddress", "a hardware address", value::mac, found);
-    interface.mtu = field::mtu(fields, "mtu", found);
-    interface.wake_on_lan = field::switch(fields, "wakeonlan", found).unwrap_or(false);
-    interface.optional = field::switch(fields, "optional", found).unwrap_or(false);
-    interface.dhcp4 = field::switch(fields, "dhcp4", found).unwrap_or(false);
-    interface.dhcp6 = field::switch(fields, "dhcp6", found).unwrap_or(false);
-    interface.accept_ra = field::switch(fields, "accept_ra", found);
+    interface.mtu = field::read_mtu(fields, "mtu", found);
+    interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
+    interface.optional = field::read_switch(fields, "optional", found).unwrap_or(false);
+    interface.dhcp4 = field::read_switch(fields, "dhcp4", found).unwrap_or(false);
+    interface.dhcp6 = field::read_switch(fields, "dhcp6", found).unwrap_or(false);
+    interface.accept_ra = field::read_switch(fields, "accept_ra", found);
     add_addresses(interface, fields, found);
     route::add_routes(interface, fields, found);
-    nameservers(interface, fields, found);
-    interface.dhcp4_options = overrides(fields, "dhcp4_overrides", "DHCPv4", OVERRIDE_KEYS, found);
-    interface.dhcp6_options = overrides(fields, "dhcp6_overrides", "DHCPv6", OVERRIDE_6_KEYS, found);
-    link_local(interface, fields, found);
+    add_nameservers(interface, fields, found);
+    interface.dhcp4_options = read_overrides(fields, "dhcp4_overrides", "DHCPv4", OVERRIDE_KEYS, found);
+    interface.dhcp6_options = read_overrides(fields, "dhcp6_overrides", "DHCPv6", OVERRIDE_6_KEYS, found);
+    add_link_local(interface, fields, found);
     for (name, setting) in [
         ("ipv6_address_generation", "IPv6LinkLocalAddressGenerationMode"),
         ("ipv6_mtu", "IPv6MTUBytes"),
@@ -205,11 +205,11 @@ fn settings(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diag
     }
     let identifier = ("DHCPv4", "ClientIdentifier");
     field::set_option(fields, "dhcp_identifier", identifier, &mut interface.dhcp4_options, found);
-    activation(interface, fields, found);
+    add_activation(interface, fields, found);
 }
 
 /// netplan's `off` is networkd's `always-down`.
-fn activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn add_activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
     let policy = match fields.choice("activation_mode", &["manual", "off"], found).map(|word| word.value) {
         Some("off") => "always-down",
         Some(word) => word,
@@ -219,7 +219,7 @@ fn activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
 }
 
 /// For which families the interface gives itself an address; an empty list means none.
-fn link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn add_link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
     if fields.node("link_local").is_none() {
         return;
     }
@@ -281,13 +281,13 @@ fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -
     options
 }
 
-fn nameservers(interface: &mut Interface, fields: &Fields<'_>, found: &mut Diagnostics) {
+fn add_nameservers(interface: &mut Interface, fields: &Fields<'_>, found: &mut Diagnostics) {
     let Some(node) = fields.node("nameservers") else { return };
     let Some(mut servers) = Fields::open(node, DNS_KEYS, fields.child("nameservers"), found) else { return };
-    (interface.dns, interface.search) = field::servers(&mut servers, "addresses", "search", found);
+    (interface.dns, interface.search) = field::read_servers(&mut servers, "addresses", "search", found);
 }
 
-fn overrides(
+fn read_overrides(
     fields: &Fields<'_>,
     name: &str,
     section: &str,
@@ -301,7 +301,7 @@ fn overrides(
     let mut options = Options::new();
     for (key, setting) in OVERRIDES {
         // What the version of DHCP does not have is in its table without effect.
-        if setting::find(section, setting).is_some() {
+        if setting::find_setting(section, setting).is_some() {
             field::set_option(&mut overrides, key, (section, setting), &mut options, found);
         }
     }

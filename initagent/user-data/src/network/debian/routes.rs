@@ -57,8 +57,12 @@ fn read_words(words: Vec<&str>, dialect: Dialect, at: Mark) -> Option<Route> {
             "gw" | "via" => via = Some(words.next()?.parse::<IpAddr>().ok()?),
             // The interface is the one of the stanza; a variable stands for it as well.
             "dev" => drop(words.next()?),
-            "metric" => options.push(("Metric", setting::find("Route", "Metric")?.value(words.next()?)?)),
-            "table" => options.push(("Table", setting::find("Route", "Table")?.value(words.next()?)?)),
+            "metric" => {
+                options.push(("Metric", setting::find_setting("Route", "Metric")?.value(words.next()?)?));
+            }
+            "table" => {
+                options.push(("Table", setting::find_setting("Route", "Table")?.value(words.next()?)?));
+            }
             "default" => to = Some("default"),
             word if to.is_none() => to = Some(word),
             _ => return None,

@@ -76,7 +76,7 @@ impl Parameters {
         };
         let short = written.strip_prefix(prefix).unwrap_or(&written);
         let known = options.iter().find(|(known, _)| *known == short);
-        let known = known.and_then(|(_, setting)| setting::find(self.kind.section(), setting));
+        let known = known.and_then(|(_, setting)| setting::find_setting(self.kind.section(), setting));
         let understood = match known {
             Some(setting) => {
                 let value = setting.value(&words.join(" "));
@@ -151,7 +151,7 @@ fn unknown(name: &At<String>) -> Diagnostic {
 
 /// Pairs of a port and a number; says whether all were understood.
 fn add_ports(setting: &str, words: &[String], wiring: &mut Wiring) -> bool {
-    let Some(setting) = setting::find("Bridge port", setting) else { return false };
+    let Some(setting) = setting::find_setting("Bridge port", setting) else { return false };
     let mut understood = !words.is_empty() && words.len().is_multiple_of(2);
     for pair in words.chunks_exact(2) {
         match setting.value(&pair[1]) {

@@ -16,7 +16,7 @@ const DEAD_ENDS: [&str; 4] = ["blackhole", "prohibit", "throw", "unreachable"];
 
 pub(super) fn add_routes(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
     for name in ["gateway4", "gateway6"] {
-        if let Some(via) = field::gateway(fields, name, found) {
+        if let Some(via) = field::read_gateway(fields, name, found) {
             let at = fields.node(name).map_or(interface.at, |node| node.at);
             interface.routes.push(Route::default_by(via, at));
         }
@@ -36,8 +36,8 @@ pub(super) fn add_routes(interface: &mut Interface, fields: &mut Fields<'_>, fou
 }
 
 fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let via = field::gateway(fields, "via", found);
-    let on_link = field::switch(fields, "on_link", found);
+    let via = field::read_gateway(fields, "via", found);
+    let on_link = field::read_switch(fields, "on_link", found);
     let mut options = Options::new();
     for (name, setting) in ROUTE_OPTIONS {
         field::set_option(fields, name, ("Route", setting), &mut options, found);
