@@ -8,6 +8,7 @@
 
 pub mod bytes;
 pub mod digest;
+pub mod disk_tag;
 pub mod gpt;
 pub mod layout;
 pub mod manifest;

@@ -22,7 +22,7 @@ const GRUB_BIOS: &str = "usr/lib/grub/i386-pc";
 pub(crate) fn write(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
     let Target { disk, layout, disk_guid, tools, .. } = *target;
-    let selector = selector::script(disk_guid, layout);
+    let selector = selector::script(layout);
 
     let bios = layout.place(Role::Bios);
     let grub = core_image::place(make_core_image(site, target, &selector)?, bios)?;
