@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware};
+use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware, OtherDisk};
 use crate::builder::SeedBy;
 use crate::disk::Disk;
 use crate::firmware::Firmware;
@@ -41,6 +41,8 @@ pub(crate) struct Description {
     pub(crate) mac: String,
     #[serde(default)]
     pub(crate) devices: Devices,
+    #[serde(default)]
+    pub(crate) beside: Vec<OtherDisk>,
     #[serde(default)]
     pub(crate) metadata_service: Option<u16>,
     pub(crate) watchdog: bool,
@@ -75,6 +77,7 @@ impl Description {
                 log: self.log_writes.then(|| WRITE_LOG.to_owned()),
             },
             devices: self.devices,
+            beside: self.beside.clone(),
             seed: self.seed(),
             mac: self.mac.clone(),
             metadata_service: self.metadata_service,
