@@ -424,8 +424,10 @@ fn last_resort(table: SlotTable) -> impl Iterator<Item = Attempt> {
     good.chain(rest).map(|slot| Attempt { slot, condition: Condition::LastResort })
 }
 
-/// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning.
-fn selector_reads(block: &[u8]) -> Option<SlotTable> {
+/// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning. A person's
+/// `grub-editenv` may have left what [`SlotTable::from_block`] refuses.
+#[must_use]
+pub fn selector_reads(block: &[u8]) -> Option<SlotTable> {
     let mut rest = block.strip_prefix(SIGNATURE)?;
     let mut values = Values::default();
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    BOOT_RECORD, RunningDisk,
     host::{BlockDevice, Host, read_all},
     iso9660::Iso9660,
 };
@@ -88,13 +89,16 @@ pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Option<(BlockDevice, Vol
     })
 }
 
-/// The volume on the partition named `label` in its partition table.
-pub(crate) fn on_partition(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
-    let named = |device: &BlockDevice| device.partition_label.as_deref() == Some(label);
-    host.block_devices().into_iter().filter(named).find_map(|device| {
-        let volume = open(&device)?;
-        Some((device, volume))
-    })
+/// The volume on the EFI system partition of the disk that the machine runs from, if it still bears
+/// that `label`.
+pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
+    let running = RunningDisk::read(&host.path(BOOT_RECORD))?;
+    let own = |device: &BlockDevice| {
+        device.path == host.path(&running.esp) && device.partition_label.as_deref() == Some(label)
+    };
+    let device = host.block_devices().into_iter().find(own)?;
+    let volume = open(&device)?;
+    Some((device, volume))
 }
 
 /// The file at `path` on the first disk that has it; discs that only the kernel can read, in the

@@ -252,6 +252,12 @@ impl Twin {
         fs::write(path, content).unwrap();
     }
 
+    /// Leaves the record of a boot.
+    pub(crate) fn runs_from(&self, disk: &str, esp: &str) {
+        let record = serde_json::json!({"devices": {"disk": disk, "esp": esp}});
+        self.write("run/catamaran/boot.json", record.to_string().as_bytes());
+    }
+
     /// Attaches a disk that holds `image`.
     pub(crate) fn attach(&self, name: &str, image: &[u8], uevent: &str) {
         self.write(&format!("sys/class/block/{name}/size"), format!("{}\n", image.len() / 512).as_bytes());

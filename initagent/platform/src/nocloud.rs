@@ -2,7 +2,7 @@
 //!
 //! Knows where they may lie: a web server or directory named by `ds=nocloud;s=...` on the kernel
 //! command line or in the SMBIOS serial number, a disk labelled `cidata`, the folder `seed` of the
-//! EFI system partition, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
+//! EFI system partition of the disk that the machine runs from, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
 //! Invariant: a disk that somebody attached to this machine goes before what the image brought along.
 
 use crate::{
@@ -140,7 +140,7 @@ fn local_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
     if let Some(seed) = disk_seed(disk::labelled(host, &[LABEL]), "") {
         return Some(seed);
     }
-    if let Some(seed) = disk_seed(disk::on_partition(host, ESP), ESP_FOLDER) {
+    if let Some(seed) = disk_seed(disk::on_own_esp(host, ESP), ESP_FOLDER) {
         return Some(seed);
     }
     let mut seeds = folders.map(|folder| {

@@ -37,26 +37,63 @@ pub(super) enum Choice {
 
 /// Chooses among disks by their tags.
 pub(super) fn choose(known: KnownDisk, disks: &[Tags], arrivals: Arrivals) -> Choice {
-    // The selector writes env1 and then env0: when only one could be written, one copy holds the tag.
-    let holds = |tags: &Tags| match known {
-        KnownDisk::Read(tag) | KnownDisk::Written(tag) => tags.contains(&Some(tag)),
-        // What GRUB could not read may still be readable here, so every disk could be meant.
-        KnownDisk::Unknown => true,
+    let those = |fits: &dyn Fn(&Tags) -> bool| -> Vec<usize> {
+        (0..disks.len()).filter(|index| fits(&disks[*index])).collect()
     };
-    let fitting: Vec<usize> = (0..disks.len()).filter(|index| holds(&disks[*index])).collect();
-    let unique = matches!(known, KnownDisk::Written(_));
+    // What GRUB could not read may still be readable here, so without a tag every disk could be meant.
+    let (tag, written) = match known {
+        KnownDisk::Read(tag) => (Some(tag), vec![]),
+        KnownDisk::Unknown => (None, vec![]),
+        KnownDisk::Written(tag) => (Some(tag), those(&|tags| *tags == [Some(tag); 2])),
+    };
+    let sure = !written.is_empty();
+    // The selector writes env1 and then env0. A disk with the tag in one copy is the one where only one
+    // could be written, or else a copy that was made after the power failed between the two writes.
+    let fitting = if sure { written } else { those(&|tags| tag.is_none() || tags.contains(&tag)) };
     match fitting[..] {
-        [only] if unique || arrivals == Arrivals::Over => Choice::Only(only),
+        [only] if sure || arrivals == Arrivals::Over => Choice::Only(only),
         [] | [_] => Choice::Nothing,
         _ => Choice::Ambiguous(fitting),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use image_format::slot::{Condition, SlotTable, boot_decision};
+pub(super) mod tests {
+    use image_format::slot::{
+        BLOCK_BYTES, Condition, SECTOR_BYTES, SlotTable, Source, boot_decision, selector_reads,
+    };
 
     use super::*;
+
+    /// Both copies of a slot table, as blocks.
+    pub(in crate::initramfs) type Blocks = [[u8; BLOCK_BYTES]; 2];
+
+    /// What the selector does to the blocks of its disk, and what it hands on: the twin of the script.
+    pub(in crate::initramfs) fn select(blocks: &mut Blocks) -> KnownDisk {
+        let decision = boot_decision(&blocks[0], &blocks[1]);
+        let read = match decision.source {
+            Source::Env0 => selector_reads(&blocks[0]).unwrap().tag,
+            Source::Env1 => selector_reads(&blocks[1]).unwrap().tag,
+            Source::Nothing => return KnownDisk::Unknown,
+        };
+        let (Condition::Saves(table) | Condition::MustSave(table)) = decision.attempts[0].condition else {
+            return KnownDisk::Read(read);
+        };
+        // GRUB's save_env refuses a file that does not begin as a block.
+        let is_block = |block: &[u8]| block.starts_with(b"# GRUB Environment Block\n");
+        if !is_block(&blocks[1]) {
+            return KnownDisk::Read(read);
+        }
+        blocks[1] = table.to_block();
+        if is_block(&blocks[0]) {
+            blocks[0] = table.to_block();
+        }
+        KnownDisk::Written(table.tag)
+    }
+
+    pub(in crate::initramfs) fn tags_in(blocks: &Blocks) -> Tags {
+        blocks.map(|block| selector_reads(&block).map(|table| table.tag))
+    }
 
     const SETTLED: DiskTag = DiskTag::new([7; 16]);
     const FRESH: DiskTag = DiskTag::UNSET;
@@ -67,9 +104,9 @@ mod tests {
 
     /// What the selector does to the tags of its disk, and what it hands on.
     fn started(tag: DiskTag) -> (KnownDisk, Tags) {
-        let block = SlotTable::FRESH.with_tag(tag).to_block();
-        let Condition::Saves(table) = boot_decision(&block, &block).attempts[0].condition else { panic!() };
-        (KnownDisk::Written(table.tag), both(table.tag))
+        let mut blocks = [SlotTable::FRESH.with_tag(tag).to_block(); 2];
+        let known = select(&mut blocks);
+        (known, tags_in(&blocks))
     }
 
     #[test]
@@ -86,12 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn one_written_copy_of_the_table_is_enough() {
+    fn one_written_copy_of_the_table_is_enough_when_no_more_disks_come() {
         let (known, [_, written]) = started(SETTLED);
         for tags in [[None, written], [written, None], [Some(SETTLED), written]] {
             let disks = [both(SETTLED), tags];
 
-            assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Only(1), "{tags:?}");
+            assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Nothing, "{tags:?}");
+            assert_eq!(choose(known, &disks, Arrivals::Over), Choice::Only(1), "{tags:?}");
         }
     }
 
@@ -114,6 +152,64 @@ mod tests {
         let copied = [both(SETTLED), both(SETTLED)];
         for arrivals in [Arrivals::Expected, Arrivals::Over] {
             assert_eq!(choose(known, &copied, arrivals), Choice::Ambiguous(vec![0, 1]));
+        }
+    }
+
+    /// Writes env1 and then env0, and leaves so many bytes of a write undone.
+    fn cut_write(blocks: &Blocks, new: SlotTable, write: usize, reached: usize) -> Blocks {
+        let (new, mut blocks) = (new.to_block(), *blocks);
+        blocks[1][..if write == 0 { reached } else { SECTOR_BYTES }]
+            .copy_from_slice(&new[..if write == 0 { reached } else { SECTOR_BYTES }]);
+        if write == 1 {
+            blocks[0][..reached].copy_from_slice(&new[..reached]);
+        }
+        blocks
+    }
+
+    /// Cut the power in any write of a tag, tear any sector: the next boot finds its own disk beside
+    /// the copy that was made before, beside the one that was made just then, and beside an image.
+    #[test]
+    fn after_every_cut_of_a_tags_write_the_machine_finds_itself_and_no_copy() {
+        let image = SlotTable::FRESH;
+        let own = image.with_tag(DiskTag::new([0xc4; 16]));
+        let counted = own.with_tag(own.tag.next_boot());
+        let renewed = own.with_tag(DiskTag::new([0x39; 16]));
+        for (old, new) in [(image, own), (own, counted), (counted, renewed), (image, renewed)] {
+            let before = [old.to_block(), old.to_block()];
+            for (write, reached) in (0..2).flat_map(|write| (0..=SECTOR_BYTES).map(move |at| (write, at))) {
+                let cut = cut_write(&before, new, write, reached);
+                let mut blocks = cut;
+
+                let known = select(&mut blocks);
+
+                let others = [tags_in(&before), tags_in(&cut), tags_in(&[image.to_block(); 2])];
+                for other in others {
+                    let disks = [other, tags_in(&blocks)];
+                    let chosen = choose(known, &disks, Arrivals::Over);
+                    assert_eq!(chosen, Choice::Only(1), "{old:?} -> {new:?}, write {write} at {reached}");
+                }
+            }
+        }
+    }
+
+    /// The selector cannot write to a copy that is garbage; then being alone decides.
+    #[test]
+    fn with_one_or_both_copies_garbage_no_other_disk_is_ever_chosen() {
+        let table = SlotTable::FRESH.with_tag(SETTLED).to_block();
+        let garbage = [0xa5; BLOCK_BYTES];
+        for (mut blocks, expected) in [
+            ([garbage, table], [Choice::Only(1), Choice::Only(1)]),
+            ([table, garbage], [Choice::Ambiguous(vec![0, 1]), Choice::Only(1)]),
+            ([garbage, garbage], [Choice::Ambiguous(vec![0, 1]), Choice::Ambiguous(vec![0, 1])]),
+        ] {
+            let copy = tags_in(&blocks);
+            let known = select(&mut blocks);
+            let own = tags_in(&blocks);
+
+            let beside = [copy, both(FRESH)].map(|other| choose(known, &[other, own], Arrivals::Over));
+
+            assert_eq!(beside, expected);
+            assert_eq!(choose(known, &[own], Arrivals::Over), Choice::Only(0));
         }
     }
 

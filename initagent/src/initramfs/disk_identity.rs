@@ -109,9 +109,6 @@ pub(super) fn renew_uuid(superblock: &[u8], mounted: &File) {
 mod tests {
     use std::os::unix::fs::FileExt as _;
 
-    use image_format::gpt::encode;
-    use image_format::layout::Partition;
-
     use super::super::disk::tests::layout;
     use super::*;
     use crate::block_device::Access;
@@ -182,7 +179,6 @@ mod tests {
         renew_serials(&disk, &device);
 
         assert_eq!(std::fs::read(file.path()).unwrap(), before);
-        assert!(encode(&disk.table, layout().disk_size()).is_ok());
     }
 
     #[test]
@@ -194,6 +190,5 @@ mod tests {
         renew_serials(&disk, &device);
 
         assert_eq!(std::fs::read(file.path()).unwrap(), before);
-        assert!(Partition::of(Role::Esp).label == "ESP");
     }
 }

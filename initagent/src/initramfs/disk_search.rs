@@ -14,7 +14,7 @@ use std::time::Duration;
 use image_format::bytes::Bytes;
 use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, Table, backup_offset};
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Role};
-use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
+use image_format::slot::{BLOCK_BYTES, Slot, selector_reads};
 
 use super::command_line::{KnownDisk, Parameters};
 use super::disk::{BootDisk, CLASS, Missing, entry_of, missing_partition, number_in};
@@ -208,12 +208,12 @@ fn read_table(disk: &BlockDevice) -> io::Result<Result<Table, gpt::ReadTableErro
     Ok(gpt::read(&disk.read(PRIMARY_OFFSET, COPY_BYTES)?, &disk.read(backup, COPY_BYTES)?, size))
 }
 
-/// The tags in both copies of the slot table; a copy that is no table has none.
+/// The tags in both copies of the slot table, as the selector reads them.
 fn read_tags(disk: &BlockDevice, table: &Table) -> io::Result<Tags> {
     let start = entry_of(table, Role::Abstate).ok_or(io::ErrorKind::NotFound)?.offset();
     let tag = |offset: Bytes| -> io::Result<_> {
         let block = disk.read(Bytes::new(start.get() + offset.get()), BLOCK_BYTES)?;
-        Ok(SlotTable::from_block(&block).ok().map(|table| table.tag))
+        Ok(selector_reads(&block).map(|table| table.tag))
     };
     Ok([tag(ENV0_OFFSET)?, tag(ENV1_OFFSET)?])
 }

@@ -3,9 +3,12 @@
 use std::os::unix::fs::FileExt as _;
 
 use image_format::disk_tag::DiskTag;
-use image_format::slot::{Condition, boot_decision};
+use image_format::gpt::Step;
+use image_format::slot::{SECTOR_BYTES, SlotTable};
 
 use super::super::disk::tests::layout;
+use super::super::disk_choice::tests::{Blocks, select, tags_in};
+use super::super::disk_identity;
 use super::*;
 
 const WAITED: Duration = Duration::from_mins(1);
@@ -74,9 +77,9 @@ impl Machine {
 
 /// The table that the selector leaves, and what it hands on.
 fn started(tag: DiskTag) -> (KnownDisk, SlotTable) {
-    let block = SlotTable::FRESH.with_tag(tag).to_block();
-    let Condition::Saves(table) = boot_decision(&block, &block).attempts[0].condition else { panic!() };
-    (KnownDisk::Written(table.tag), table)
+    let mut blocks = [SlotTable::FRESH.with_tag(tag).to_block(); 2];
+    let known = select(&mut blocks);
+    (known, SlotTable::from_block(&blocks[0]).unwrap())
 }
 
 #[test]
@@ -197,4 +200,129 @@ fn an_empty_search_says_what_it_saw() {
          sda (no copy of the partition table is whole (backup: there is no partition table): there is no \
          partition table), vda (has a slot table, but another one)"
     );
+}
+
+/// One sector that a first boot writes: where, and what.
+type SectorWrite = (u64, Vec<u8>);
+
+/// Everything that a first boot writes to the disk before its file systems are mounted, in order.
+fn first_boot_writes(disk: &Path) -> Vec<SectorWrite> {
+    let own = SlotTable::FRESH.with_tag(SETTLED).to_block();
+    let abstate = layout().place(Role::Abstate).offset().get();
+    let tag = [ENV1_OFFSET, ENV0_OFFSET].map(|offset| (abstate + offset.get(), own[..SECTOR_BYTES].to_vec()));
+    tag.into_iter().chain(serial_writes(disk)).chain(table_writes(disk)).collect()
+}
+
+/// The boot sectors of the two FAT volumes, of which the ESP has a copy in its sector 6.
+fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
+    let renewed = tempfile::NamedTempFile::new().unwrap();
+    fs::copy(disk, renewed.path()).unwrap();
+    let device = BlockDevice::open(renewed.path(), Access::Write).unwrap();
+    let boot = BootDisk::new("/sys".into(), renewed.path().to_owned(), "vda".into(), layout().table());
+    disk_identity::renew_serials(&boot, &device);
+    let start = |role| layout().place(role).offset().get();
+    let sector = SECTOR_BYTES as u64;
+    let places = [start(Role::Esp) + 6 * sector, start(Role::Esp), start(Role::Abstate)];
+    places.map(|at| (at, device.read(Bytes::new(at), SECTOR_BYTES).unwrap())).into()
+}
+
+fn table_writes(disk: &Path) -> Vec<SectorWrite> {
+    let device = BlockDevice::open(disk, Access::Read).unwrap();
+    let size = device.size().unwrap();
+    let copy = |offset| device.read(offset, COPY_BYTES).unwrap();
+    let (primary, backup) = (copy(PRIMARY_OFFSET), copy(backup_offset(size).unwrap()));
+    let steps = gpt::plan_growth(size, &primary, &backup, "STATE", [7; 16]).unwrap();
+    let sectors = |step: &Step| match step {
+        Step::Sync => vec![],
+        Step::Write { offset, bytes } => {
+            let sectors = bytes.chunks_exact(SECTOR_BYTES).enumerate();
+            sectors.map(|(n, bytes)| (offset.get() + (n * SECTOR_BYTES) as u64, bytes.to_vec())).collect()
+        }
+    };
+    steps.iter().flat_map(sectors).collect()
+}
+
+/// A disk of the image, larger than it, with boot sectors in its FAT volumes.
+fn imaged(machine: &Machine, name: &str) -> PathBuf {
+    machine.attach(name, SlotTable::FRESH);
+    let path = machine.path(name);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(2 * layout().disk_size().get()).unwrap();
+    for (role, sector, kind) in [(Role::Esp, 0, 82), (Role::Esp, 6, 82), (Role::Abstate, 0, 54)] {
+        let mut boot = vec![0; SECTOR_BYTES];
+        boot[50] = 6;
+        boot[kind..kind + 5].copy_from_slice(if kind == 82 { b"FAT32" } else { b"FAT12" });
+        boot[510..].copy_from_slice(&[0x55, 0xaa]);
+        let at = layout().place(role).offset().get() + sector * SECTOR_BYTES as u64;
+        file.write_all_at(&boot, at).unwrap();
+    }
+    path
+}
+
+/// The selector's turn: it reads and writes the slot table where it lies.
+fn select_on(disk: &fs::File) -> KnownDisk {
+    let mut blocks: Blocks = table_places().map(|at| {
+        let mut block = [0; BLOCK_BYTES];
+        disk.read_exact_at(&mut block, at).unwrap();
+        block
+    });
+    let known = select(&mut blocks);
+    for (at, block) in table_places().into_iter().zip(blocks) {
+        disk.write_all_at(&block, at).unwrap();
+    }
+    assert!(tags_in(&blocks).iter().all(Option::is_some));
+    known
+}
+
+fn table_places() -> [u64; 2] {
+    [ENV0_OFFSET, ENV1_OFFSET].map(|offset| layout().place(Role::Abstate).offset().get() + offset.get())
+}
+
+/// Invariant 1, over the very bytes that a first boot writes: cut the power before, in or after any
+/// sector. The disk boots and finds itself beside a disk that is as it was before the boot.
+#[test]
+fn after_every_cut_of_a_first_boots_writes_the_disk_finds_itself_beside_its_copy() {
+    let mut machine = Machine::new();
+    let (disk, copy) = (imaged(&machine, "vdb"), imaged(&machine, "vda"));
+    let image = fs::read(&copy).unwrap();
+    let writes = first_boot_writes(&disk);
+    assert!(writes.len() > 60, "{} sectors", writes.len());
+    let file = fs::OpenOptions::new().read(true).write(true).open(&disk).unwrap();
+    let restore = |at: u64, length: usize| {
+        let start = usize::try_from(at).unwrap();
+        file.write_all_at(&image[start..start + length], at).unwrap();
+    };
+    for (cut, reached) in (0..=writes.len()).flat_map(|cut| [0, 100, 256, 509].map(|at| (cut, at))) {
+        for (at, length) in writes.iter().map(|(at, _)| (*at, SECTOR_BYTES)) {
+            restore(at, length);
+        }
+        for at in table_places() {
+            restore(at, BLOCK_BYTES);
+        }
+        writes[..cut].iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        if let Some((at, bytes)) = writes.get(cut) {
+            file.write_all_at(&bytes[..reached], *at).unwrap();
+        }
+
+        let known = select_on(&file);
+
+        machine.search.seen.clear();
+        assert_eq!(machine.look(known, Duration::ZERO), "vdb", "cut in write {cut} at {reached}");
+    }
+    assert_eq!(fs::read(&copy).unwrap(), image);
+}
+
+/// A person's tool may leave in the slot table what the agent would not: the selector does not mind.
+#[test]
+fn a_table_with_a_strange_variable_still_says_which_disk_it_is() {
+    let mut machine = Machine::new();
+    machine.attach("vda", SlotTable::FRESH);
+    let file = fs::OpenOptions::new().read(true).write(true).open(machine.path("vda")).unwrap();
+    let tag = SlotTable::FRESH.with_tag(SETTLED.next_boot());
+    let strange = String::from_utf8(tag.to_block().into()).unwrap().replacen("\n#", "\nsaved_entry=0\n#", 1);
+    for at in table_places() {
+        file.write_all_at(&strange.as_bytes()[..BLOCK_BYTES], at).unwrap();
+    }
+
+    assert_eq!(machine.look(KnownDisk::Written(SETTLED.next_boot()), Duration::ZERO), "vda");
 }
