@@ -386,7 +386,8 @@ pub struct Decision {
 /// A copy counts if GRUB can read it and all six variables have a value they can have. The slots
 /// are walked in order of priority; one that has tries left spends one, saved to env1 and then to
 /// env0 together with the tag that follows, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
-/// resort loads the good slots and then the others, uncounted.
+/// resort loads the good slots and then the others, uncounted; it saves the tag alone, if nothing was
+/// saved before.
 #[must_use]
 pub fn boot_decision(env0: &[u8], env1: &[u8]) -> Decision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {

@@ -72,17 +72,18 @@ pub(super) mod tests {
     pub(in crate::initramfs) fn select(blocks: &mut Blocks) -> KnownDisk {
         let decision = boot_decision(&blocks[0], &blocks[1]);
         let read = match decision.source {
-            Source::Env0 => selector_reads(&blocks[0]).unwrap().tag,
-            Source::Env1 => selector_reads(&blocks[1]).unwrap().tag,
+            Source::Env0 => selector_reads(&blocks[0]).unwrap(),
+            Source::Env1 => selector_reads(&blocks[1]).unwrap(),
             Source::Nothing => return KnownDisk::Unknown,
         };
-        let (Condition::Saves(table) | Condition::MustSave(table)) = decision.attempts[0].condition else {
-            return KnownDisk::Read(read);
+        let table = match decision.attempts[0].condition {
+            Condition::Saves(table) | Condition::MustSave(table) => table,
+            Condition::LastResort => read.with_tag(read.tag.next_boot()),
         };
         // GRUB's save_env refuses a file that does not begin as a block.
         let is_block = |block: &[u8]| block.starts_with(b"# GRUB Environment Block\n");
         if !is_block(&blocks[1]) {
-            return KnownDisk::Read(read);
+            return KnownDisk::Read(read.tag);
         }
         blocks[1] = table.to_block();
         if is_block(&blocks[0]) {
@@ -120,6 +121,17 @@ pub(super) mod tests {
                 assert_eq!(choose(known, &[both(other), own, both(other)], arrivals), Choice::Only(1));
             }
         }
+    }
+
+    #[test]
+    fn in_a_last_resort_the_disk_is_known_too() {
+        let table = SlotTable::lost(image_format::slot::Slot::A).with_tag(SETTLED).to_block();
+        let mut blocks = [table; 2];
+
+        let known = select(&mut blocks);
+
+        let disks = [both(SETTLED), tags_in(&blocks)];
+        assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Only(1));
     }
 
     #[test]
