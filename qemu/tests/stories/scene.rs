@@ -203,12 +203,15 @@ fn modified(path: &Path) -> SystemTime {
 
 /// Fails unless everything that the machine uses is on the disk that the firmware started from.
 pub(crate) fn assert_runs_from_own_disk(running: &Running) {
+    // A virtio disk says its serial number itself, a SCSI disk in the page 0x80 of its product data.
     let script = "set -e
-        own=$(lsblk -ndo NAME,SERIAL | awk '$2 == \"disk\" {print \"/dev/\" $1}')
-        grep -o '\"/dev/[a-z0-9]*\"' /run/catamaran/boot.json | tr -d '\"' | grep -v dm-
+        for disk in /sys/block/*; do
+            if grep -qsx disk $disk/serial || grep -qsa disk $disk/device/vpd_pg80; then own=${disk##*/}; fi
+        done
+        grep -o '\"/dev/[a-z0-9]*\"' /run/catamaran/boot.json | tr -d '\"' | grep -v /dev/dm-
         findmnt -no SOURCE /run/catamaran/state
-        sudo dmsetup deps -o devname | grep -o '([a-z0-9]*)' | tr -d '()' | sed s,^,/dev/,
-        echo own=$own";
+        ls /sys/block/dm-0/slaves | sed s,^,/dev/,
+        echo own=/dev/$own";
     let said = run(running, script);
     let (devices, own) = said.trim().split_once("\nown=").unwrap();
     assert!(own.starts_with("/dev/") && devices.lines().count() > 6, "{said}");
