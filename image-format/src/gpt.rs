@@ -95,10 +95,10 @@ impl Table {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// Whether the disk's GUID is still its image's, like that of every other machine of the image.
+    /// Whether a GUID is still the image's, like that of every other machine of the image.
     #[must_use]
     pub fn is_of_image(&self) -> bool {
-        is_derived(self.disk_guid)
+        is_derived(self.disk_guid) || self.entries.iter().any(|entry| is_derived(entry.guid))
     }
 
     /// The same partitions under GUIDs of this disk's own, which follow from random bytes. Only

@@ -234,14 +234,16 @@ fn guids_that_are_no_images_stay() {
     let chosen = Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_0001);
     let mut entries = table.entries;
     entries[3].guid = chosen;
-    let copies = encode(&Table { disk_guid: chosen, entries }, disk.size).unwrap();
+    let chosen_in_part = Table { disk_guid: chosen, entries };
+    assert!(chosen_in_part.is_of_image());
+    let copies = encode(&chosen_in_part, disk.size).unwrap();
     disk.write(PRIMARY_OFFSET, &copies.primary);
 
     disk.apply(&disk.plan());
 
     let table = disk.table().unwrap();
     assert_eq!((table.disk_guid, table.entries[3].guid), (chosen, chosen));
-    assert!(table.entries.iter().all(|entry| !is_derived(entry.guid)));
+    assert!(!table.is_of_image());
 }
 
 #[test]

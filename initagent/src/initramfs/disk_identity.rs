@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn a_disk_that_has_its_own_guids_is_left_alone() {
         let (file, mut disk) = disk(&fat32(), &fat32(), &fat12());
-        disk.table.disk_guid = Uuid::from_u128(0x4000_8000_0000_0000_0000);
+        disk.table.disk_guid = Uuid::nil();
+        disk.table.entries.iter_mut().for_each(|entry| entry.guid = Uuid::nil());
         let before = std::fs::read(file.path()).unwrap();
         let device = BlockDevice::open(file.path(), Access::Write).unwrap();
 

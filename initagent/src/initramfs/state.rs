@@ -104,7 +104,9 @@ fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 }
 
 fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(Table, Outcome), String> {
-    let random = disk_identity::random().ok_or("there are no random bytes for its GUIDs")?;
+    // Only where they are needed: early in a boot the kernel may have to collect them first.
+    let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
+    let random = random.ok_or("there are no random bytes for its GUIDs")?;
     disk_identity::renew_serials(disk, device);
     growth::grow(device, random).map_err(|error| chain(&error))
 }
