@@ -103,7 +103,10 @@ pub(crate) fn write_state(site: &Site<'_>, target: &Target<'_>) -> Result<(), Bu
     let mut command = target.tools.command("usr/sbin/mke2fs");
     command
         .env("SOURCE_DATE_EPOCH", target.epoch.to_string())
-        .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE", "-U"])
+        .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE"])
+        // Without it every checksum follows from the UUID, and the kernel refuses to change that on the
+        // first boot. Said here, since the default is the mke2fs.conf that is found.
+        .args(["-O", "metadata_csum_seed", "-U"])
         .arg(uuid.to_string())
         .args(["-E", &options])
         .arg(target.disk.path())
