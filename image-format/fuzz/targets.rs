@@ -53,7 +53,7 @@ pub(crate) fn partition_table(bytes: &[u8]) {
     let mut backup = rest.to_vec();
     backup.resize(gpt::COPY_BYTES, 0);
     let disk = Bytes::mib(64);
-    let _ = gpt::plan_growth(disk, primary, &backup, "STATE");
+    let _ = gpt::plan_growth(disk, primary, &backup, "STATE", [7; 16]);
     if let Ok(found) = gpt::read_primary(primary, disk)
         && let Ok(copies) = gpt::encode(&found.table, disk)
     {

@@ -18,7 +18,7 @@ pub const MAX_LINE: usize = 900;
 /// What begins the selector's parameters, and those that a person writes.
 pub const PREFIX: &str = "catamaran.";
 /// The parameters that the selector adds, each once. No signed line may have one of them.
-pub const SELECTOR_PARAMETERS: [&str; 4] = ["slot", "root", "state", "abstate"];
+pub const SELECTOR_PARAMETERS: [&str; 2] = ["slot", "disk"];
 
 /// What GRUB puts first: where it read the kernel.
 const BOOT_IMAGE: &str = "BOOT_IMAGE=";

@@ -95,10 +95,26 @@ impl Table {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// The partition with that GUID.
+    /// Whether a GUID is still the image's, like that of every other machine of the image.
     #[must_use]
-    pub fn with_guid(&self, guid: Uuid) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.guid == guid)
+    pub fn is_of_image(&self) -> bool {
+        is_derived(self.disk_guid) || self.entries.iter().any(|entry| is_derived(entry.guid))
+    }
+
+    /// The same partitions under GUIDs of this disk's own, which follow from random bytes. Only
+    /// GUIDs of an image are replaced: a random one is this disk's already, or a person's choice.
+    fn with_own_guids(mut self, random: [u8; 16]) -> Self {
+        let random = Uuid::from_bytes(random);
+        let own = |label: &str| {
+            uuid::Builder::from_random_bytes(Uuid::new_v5(&random, label.as_bytes()).into_bytes()).into_uuid()
+        };
+        for entry in self.entries.iter_mut().filter(|entry| is_derived(entry.guid)) {
+            entry.guid = own(&entry.label);
+        }
+        if is_derived(self.disk_guid) {
+            self.disk_guid = own("disk");
+        }
+        self
     }
 
     fn check(&self, usable: std::ops::RangeInclusive<u64>) -> Result<(), TableError> {
@@ -131,6 +147,13 @@ impl Table {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a UUID is one that image-builder derives from what goes into an image: of version 5, by
+/// names (RFC 9562, section 5.5). What a machine or a tool makes is random, of version 4.
+#[must_use]
+pub fn is_derived(uuid: Uuid) -> bool {
+    uuid.get_version_num() == 5
 }
 
 /// One copy as it was found, whole and consistent in itself.

@@ -9,6 +9,7 @@
 pub mod bytes;
 pub mod command_line;
 pub mod digest;
+pub mod disk_tag;
 pub mod gpt;
 pub mod layout;
 pub mod manifest;

@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk_tag::DiskTag;
+
 /// Bytes of a GRUB environment block.
 pub const BLOCK_BYTES: usize = 1024;
 /// Bytes of the part of the block that carries everything: one sector.
@@ -20,7 +22,7 @@ pub const SECTOR_BYTES: usize = 512;
 pub const FULL_TRIES: u8 = 3;
 
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
-const NAMES: [&str; 5] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries"];
+const NAMES: [&str; 6] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries", "tag"];
 
 /// One of the two halves that can hold a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,11 +149,20 @@ pub struct SlotTable {
     pub a: SlotState,
     /// Slot B.
     pub b: SlotState,
+    /// What tells this disk from a copy of it.
+    pub tag: DiskTag,
 }
 
 impl SlotTable {
     /// The table of a fresh image: slot A was just written, slot B is empty.
-    pub const FRESH: Self = Self { priority: Slot::A, a: SlotState::GOOD, b: SlotState::EMPTY };
+    pub const FRESH: Self =
+        Self { priority: Slot::A, a: SlotState::GOOD, b: SlotState::EMPTY, tag: DiskTag::UNSET };
+
+    /// A table in place of one that was lost: this slot goes first, nothing is known of either.
+    #[must_use]
+    pub const fn lost(priority: Slot) -> Self {
+        Self { priority, a: SlotState::EMPTY, b: SlotState::EMPTY, tag: DiskTag::UNSET }
+    }
 
     /// What the table says about a slot.
     #[must_use]
@@ -173,6 +184,12 @@ impl SlotTable {
     pub const fn activate(self, slot: Slot) -> Self {
         let armed = SlotState { good: self.state(slot).good, tries: Tries::FULL };
         Self { priority: slot, ..self.with(slot, armed) }
+    }
+
+    /// The disk has another tag from now on.
+    #[must_use]
+    pub const fn with_tag(self, tag: DiskTag) -> Self {
+        Self { tag, ..self }
     }
 
     /// The slot is about to be overwritten and may not boot. Refused when nothing good would remain.
@@ -240,7 +257,8 @@ impl fmt::Display for SlotTable {
         let (a, b) = (self.a, self.b);
         writeln!(f, "prio={}", self.priority)?;
         writeln!(f, "a_ok={}\na_tries={}", u8::from(a.good), a.tries.get())?;
-        writeln!(f, "b_ok={}\nb_tries={}", u8::from(b.good), b.tries.get())
+        writeln!(f, "b_ok={}\nb_tries={}", u8::from(b.good), b.tries.get())?;
+        writeln!(f, "tag={}", self.tag)
     }
 }
 
@@ -277,7 +295,7 @@ pub enum ParseSlotTableError {
 
 /// The variables of one block, in the order of [`NAMES`].
 #[derive(Debug, Default, Clone)]
-struct Values([Option<String>; 5]);
+struct Values([Option<String>; 6]);
 
 impl Values {
     fn index(name: &str) -> Option<usize> {
@@ -312,6 +330,7 @@ impl Values {
             priority: self.value(0, slot)?,
             a: SlotState { good: self.value(1, flag)?, tries: self.value(2, tries)? },
             b: SlotState { good: self.value(3, flag)?, tries: self.value(4, tries)? },
+            tag: self.value(5, |text| text.parse().ok())?,
         })
     }
 
@@ -364,10 +383,11 @@ pub struct Decision {
 
 /// What the boot selector does with these two copies: the executable twin of the GRUB script.
 ///
-/// A copy counts if GRUB can read it and all five variables have a value they can have. The slots
+/// A copy counts if GRUB can read it and all six variables have a value they can have. The slots
 /// are walked in order of priority; one that has tries left spends one, saved to env1 and then to
-/// env0, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
-/// resort loads the good slots and then the others, uncounted.
+/// env0 together with the tag that follows, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
+/// resort loads the good slots and then the others, uncounted; it saves the tag alone, if nothing was
+/// saved before.
 #[must_use]
 pub fn boot_decision(env0: &[u8], env1: &[u8]) -> Decision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {
@@ -381,11 +401,12 @@ pub fn boot_decision(env0: &[u8], env1: &[u8]) -> Decision {
 /// What the selector assumes when neither copy can be read.
 const UNREADABLE: SlotTable = {
     let unknown = SlotState { good: true, tries: Tries::NONE };
-    SlotTable { priority: Slot::A, a: unknown, b: unknown }
+    SlotTable { priority: Slot::A, a: unknown, b: unknown, tag: DiskTag::UNSET }
 };
 
 fn counted(table: SlotTable) -> Vec<Attempt> {
-    let mut table = table;
+    // Once in a boot, however many kernels it tries: the tag that is handed on is the one on the disk.
+    let mut table = table.with_tag(table.tag.next_boot());
     let mut attempts = Vec::new();
     for slot in [table.priority, !table.priority] {
         let SlotState { good, tries } = table.state(slot);
@@ -404,8 +425,10 @@ fn last_resort(table: SlotTable) -> impl Iterator<Item = Attempt> {
     good.chain(rest).map(|slot| Attempt { slot, condition: Condition::LastResort })
 }
 
-/// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning.
-fn selector_reads(block: &[u8]) -> Option<SlotTable> {
+/// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning. A person's
+/// `grub-editenv` may have left what [`SlotTable::from_block`] refuses.
+#[must_use]
+pub fn selector_reads(block: &[u8]) -> Option<SlotTable> {
     let mut rest = block.strip_prefix(SIGNATURE)?;
     let mut values = Values::default();
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {

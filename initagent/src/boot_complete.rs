@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use image_format::disk_tag::{DiskTag, ID_BYTES};
 use image_format::slot::{Slot, SlotState, SlotTable};
 
 use crate::block_device::Access;
@@ -141,7 +142,10 @@ fn write_note(path: &Path, text: &str) -> io::Result<()> {
 fn mark(abstate: &Path, slot: Slot, credit: Credit) -> Result<String, StoreError> {
     let store = Store::open(abstate, Access::Write)?;
     let copies = store.read()?;
-    let after = completed(&copies, slot, credit);
+    let mut id = [0; ID_BYTES];
+    // Without random bytes the old tag stays, which the selector counts up further.
+    let tag = getrandom::fill(&mut id).is_ok().then(|| DiskTag::new(id));
+    let after = completed(&copies, slot, credit, tag);
     store.write(&copies, after)?;
     let tries = after.state(slot).tries.get();
     Ok(match copies.table().map(|table| table.state(slot)) {
@@ -155,10 +159,11 @@ fn mark(abstate: &Path, slot: Slot, credit: Credit) -> Result<String, StoreError
     })
 }
 
-/// The table after a complete boot. If it was lost, nothing is known of the other slot.
-fn completed(copies: &Copies, slot: Slot, credit: Credit) -> SlotTable {
-    let lost = SlotTable { priority: slot, a: SlotState::EMPTY, b: SlotState::EMPTY };
-    let table = copies.table().unwrap_or(lost);
+/// The table after a complete boot. If it was lost, nothing is known of the other slot. The tag that
+/// the selector has used is replaced in the same write that gives the tries back.
+fn completed(copies: &Copies, slot: Slot, credit: Credit, tag: Option<DiskTag>) -> SlotTable {
+    let table = copies.table().unwrap_or_else(|| SlotTable::lost(slot));
+    let table = tag.filter(|_| table.tag.is_used()).map_or(table, |tag| table.with_tag(tag));
     if table.state(slot).good && credit == Credit::None { table } else { table.mark_good(slot) }
 }
 
@@ -213,7 +218,12 @@ mod tests {
         run.settle(&Run::noted(&run.note)).unwrap()
     }
 
-    const BOTH_GOOD: SlotTable = SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD };
+    const BOTH_GOOD: SlotTable = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH };
+
+    /// The table without what is random in it.
+    fn tagless(table: SlotTable) -> SlotTable {
+        table.with_tag(DiskTag::UNSET)
+    }
 
     #[test]
     fn a_slot_on_trial_is_good_after_its_boot_is_complete() {
@@ -232,7 +242,7 @@ mod tests {
 
         assert_eq!(complete(&run), "slot A is good and has all its tries again");
         assert_eq!(complete(&run), "slot A was good already");
-        assert_eq!(machine.table(), BOTH_GOOD);
+        assert_eq!(tagless(machine.table()), BOTH_GOOD);
     }
 
     /// A damaged block that is read only after the boot is complete.
@@ -267,7 +277,7 @@ mod tests {
 
         assert_eq!(settle(&run), "this boot is not complete, or settled already");
         complete(&machine.boot());
-        assert_eq!(machine.table(), BOTH_GOOD);
+        assert_eq!(tagless(machine.table()), BOTH_GOOD);
     }
 
     #[test]
@@ -304,7 +314,31 @@ mod tests {
 
         mark(machine.image.path(), Slot::B, Credit::None).unwrap();
 
-        let expected = SlotTable { priority: Slot::B, a: SlotState::EMPTY, b: SlotState::GOOD };
-        assert_eq!(machine.table(), expected);
+        let expected = SlotTable { b: SlotState::GOOD, ..SlotTable::lost(Slot::B) };
+        assert_eq!(tagless(machine.table()), expected);
+        assert!(!machine.table().tag.is_of_image());
+    }
+
+    /// So two copies that each boot alone never count to the same tag, and the one on the command
+    /// line, which everyone can read, is not what the next boot goes by.
+    #[test]
+    fn every_complete_boot_renews_the_tag_once() {
+        let mut machine = Machine::with(BOTH_GOOD);
+        let mut tags = vec![machine.table().tag];
+        for _ in 0..3 {
+            let run = machine.boot();
+            let counted = machine.table().tag;
+            assert_eq!(counted, tags.last().unwrap().next_boot());
+
+            complete(&run);
+
+            tags.push(machine.table().tag);
+            assert!(
+                !tags[..tags.len() - 1].contains(tags.last().unwrap()) && counted != *tags.last().unwrap()
+            );
+            complete(&run);
+            settle(&run);
+            assert_eq!(machine.table().tag, *tags.last().unwrap());
+        }
     }
 }

@@ -15,7 +15,7 @@ use image_format::command_line::GivenLine;
 use image_format::layout::Role;
 use image_format::manifest::Manifest;
 use image_format::signed::Verified;
-use image_format::slot::{Slot, SlotState, SlotTable, boot_decision};
+use image_format::slot::{Slot, SlotTable, boot_decision};
 use image_format::version::Version;
 
 use crate::block_device::Access;
@@ -30,8 +30,14 @@ mod command_line;
 mod console;
 /// dm-verity by way of the device-mapper.
 mod device_mapper;
-/// Finds the disk that holds the slot.
+/// The disk that the machine runs from.
 mod disk;
+/// Decides which disk that is.
+mod disk_choice;
+/// Makes the disk differ from all others of its image.
+mod disk_identity;
+/// Looks for it while disks appear.
+mod disk_search;
 /// Makes the partition table cover the whole disk.
 mod growth;
 /// Moves to the new root.
@@ -53,6 +59,7 @@ mod verified_root;
 
 use command_line::Parameters;
 use disk::BootDisk;
+use disk_search::{Found, Search};
 use kernel_modules::Progress;
 
 /// Where the new root is put together.
@@ -116,7 +123,7 @@ fn start() -> Result<Infallible, Failure> {
     let line = GivenLine::parse(&line);
     let parameters = command_line::parse(&line).map_err(unclear)?;
     let disk = find_disk(&parameters, began)?;
-    take_turns(&disk, parameters.slot);
+    update_table(&disk, parameters.slot);
     let manifest = verified_root::read(&disk, parameters.slot, &line)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
@@ -180,59 +187,73 @@ fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Optio
     }
 }
 
-/// Loads drivers until the disk of the slot appears.
+/// Loads drivers until the disk of the slot appears. While two could be meant, it stops there: to
+/// restart would change nothing, and would spend the tries of a slot that is not at fault.
 fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failure> {
     let mut loader = kernel_modules::Loader::open()
         .map_err(|error| Failure::passing("cannot load kernel modules", &error))?;
     loader.load_always();
-    let mut search = disk::Search::default();
+    let mut search = Search::default();
+    let mut said = String::new();
     loop {
         let progress = loader.load_driver();
-        if let Some(disk) = search.look(parameters) {
-            return Ok(disk);
-        }
-        if began.elapsed() > DISK_DEADLINE {
-            let error = search.diagnosis(parameters, DISK_DEADLINE);
-            return Err(Failure::passing("cannot find the disk to start from", &error));
-        }
-        // A driver that was just loaded may have made devices that need another one.
-        if progress == Progress::Nothing {
-            std::thread::sleep(Duration::from_millis(5));
+        match search.look(parameters, progress, began.elapsed()) {
+            Found::Disk(disk) => return Ok(*disk),
+            Found::Ambiguous(doubt) if doubt != said => {
+                console::say(&doubt);
+                said = doubt;
+            }
+            Found::Ambiguous(_) => std::thread::sleep(Duration::from_millis(100)),
+            Found::Nothing if said.is_empty() && began.elapsed() > DISK_DEADLINE => {
+                let error = search.diagnosis(parameters, DISK_DEADLINE);
+                return Err(Failure::passing("cannot find the disk to start from", &error));
+            }
+            // A driver that was just loaded may have made devices that need another one.
+            Found::Nothing if progress == Progress::Nothing => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Found::Nothing => {}
         }
     }
 }
 
-/// Lets the good slots take turns in a last resort. Not being able to is no reason to stop.
-fn take_turns(disk: &BootDisk, slot: Slot) {
-    let turned = change_table(disk, |table| table.take_turns(slot), SlotTable::FRESH);
-    if let Err(error) = turned {
+/// Lets the good slots take turns in a last resort, and gives the disk a tag of its own on its first
+/// boot. Not being able to is no reason to stop; a table that was lost is left to the complete boot.
+fn update_table(disk: &BootDisk, slot: Slot) {
+    let change = |table: SlotTable| {
+        let tag = if table.tag.is_of_image() { disk_identity::random_tag() } else { None };
+        tag.map_or(table, |tag| table.with_tag(tag)).take_turns(slot)
+    };
+    let changed = change_table(disk, |table| table.map(change));
+    if let Err(error) = changed {
         console::log(&format!("cannot update the slot table: {}", chain(&error)));
     }
 }
 
 fn mark_bad(disk: &BootDisk, slot: Slot) -> Result<SlotTable, StoreError> {
-    let lost = SlotTable { priority: slot, a: SlotState::EMPTY, b: SlotState::EMPTY };
-    change_table(disk, |table| table.mark_bad(slot), lost)
+    let marked = |table: Option<SlotTable>| table.unwrap_or_else(|| SlotTable::lost(slot)).mark_bad(slot);
+    change_table(disk, |table| Some(marked(table))).map(|table| table.unwrap_or_else(|| marked(None)))
 }
 
-/// Changes the table, which is `otherwise` if it was lost; then nothing but a change is written.
+/// Changes the table, and says what it is then; if it was lost, it is only written if it is changed.
 fn change_table(
     disk: &BootDisk,
-    change: impl Fn(SlotTable) -> SlotTable,
-    otherwise: SlotTable,
-) -> Result<SlotTable, StoreError> {
+    change: impl Fn(Option<SlotTable>) -> Option<SlotTable>,
+) -> Result<Option<SlotTable>, StoreError> {
     let store = Store::open(&disk.abstate, Access::Write)?;
     let copies = store.read()?;
-    let before = copies.table().unwrap_or(otherwise);
+    let before = copies.table();
     let after = change(before);
-    if after != before {
-        store.write(&copies, after)?;
+    if let Some(table) = after {
+        if after != before {
+            store.write(&copies, table)?;
+        }
+        let next = boot_decision(&table.to_block(), &table.to_block()).attempts;
+        console::log(&format!(
+            "the slots to start next are {:?}",
+            next.iter().map(|one| one.slot).collect::<Vec<_>>()
+        ));
     }
-    let next = boot_decision(&after.to_block(), &after.to_block()).attempts;
-    console::log(&format!(
-        "the slots to start next are {:?}",
-        next.iter().map(|one| one.slot).collect::<Vec<_>>()
-    ));
     Ok(after)
 }
 

@@ -112,6 +112,24 @@ pub(crate) fn grow_ext4(file: &File, blocks: u64) -> io::Result<()> {
     outcome(result)
 }
 
+#[repr(C)]
+struct Ext4Uuid {
+    length: u32,
+    flags: u32,
+    uuid: [u8; 16],
+}
+
+/// Gives a mounted ext4 another UUID, in all copies of its superblock. The file is any of the file system's.
+pub(crate) fn set_ext4_uuid(file: &File, uuid: [u8; 16]) -> io::Result<()> {
+    // The size in the number is that of the structure without the UUID, whose length is a field.
+    let code = nix::request_code_write!(b'f', 44, 8);
+    let argument = Ext4Uuid { length: 16, flags: 0, uuid };
+    // SAFETY: EXT4_IOC_SETFSUUID reads the two fields and, since the length says 16, as many bytes
+    // behind them. All of it lives on this stack through the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), code, &raw const argument) };
+    outcome(result)
+}
+
 fn outcome(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -136,5 +154,6 @@ mod tests {
     fn the_structures_have_the_kernels_layout() {
         assert_eq!(size_of::<BlkpgPartition>(), 152);
         assert_eq!(size_of::<BlkpgArgument>(), 24);
+        assert_eq!(size_of::<Ext4Uuid>(), 24);
     }
 }

@@ -130,6 +130,7 @@ impl ReleaseFloor {
 
 #[cfg(test)]
 mod tests {
+    use image_format::disk_tag::DiskTag;
     use image_format::slot::{Condition, SlotTable, boot_decision};
 
     use super::*;
@@ -187,7 +188,7 @@ mod tests {
             for (priority, old_ones) in
                 Slot::BOTH.into_iter().flat_map(|slot| OLD_ONES.map(|old_ones| (slot, old_ones)))
             {
-                let table = SlotTable { priority, a, b };
+                let table = SlotTable { priority, a, b, tag: DiskTag::UNSET };
                 let (started, refused) = start(table, |slot| old_ones[usize::from(slot == Slot::B)], &floor);
 
                 assert!(refused <= 1, "{table:?} refuses {refused} times");

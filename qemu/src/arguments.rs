@@ -29,6 +29,9 @@ pub struct Hardware {
     pub disk: Drive,
     /// What the disk and the network card are
     pub devices: Devices,
+    /// Disks that the firmware does not start from. They come before the one that it starts from, so
+    /// that a guest that takes the first disk takes the wrong one
+    pub beside: Vec<OtherDisk>,
     /// How configuration goes in
     pub seed: Seed,
     /// Ethernet address
@@ -70,6 +73,25 @@ pub struct Drive {
     pub log: Option<String>,
 }
 
+/// A raw disk that the firmware does not start from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherDisk {
+    /// The file
+    pub path: String,
+    /// How it is attached
+    pub bus: Bus,
+}
+
+/// How a further disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    /// At a virtio-scsi controller of its own; can be detached while the guest runs
+    Scsi,
+    /// As a virtio-blk device
+    Virtio,
+}
+
 /// What a machine's disk and network card are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -79,6 +101,8 @@ pub enum Devices {
     Virtual,
     /// Those of real computers: an `NVMe` disk and Intel's e1000e
     Physical,
+    /// Those of Google's and Oracle's clouds: a disk at a virtio-scsi controller, a virtio network card
+    Scsi,
 }
 
 /// What a guest's network reaches.
@@ -142,6 +166,9 @@ pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
     words.pair("-m", &format!("{}M", hardware.memory));
     words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
     words.all("-rtc base=utc -device virtio-rng-pci");
+    for (index, other) in hardware.beside.iter().enumerate() {
+        other_disk(&mut words, index, other);
+    }
     disk(&mut words, &hardware.disk, hardware.devices);
     network(&mut words, hardware);
     console(&mut words);
@@ -180,7 +207,28 @@ fn disk(words: &mut Words, drive: &Drive, devices: Devices) {
     words.all(match devices {
         Devices::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
         Devices::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
+        Devices::Scsi => {
+            "-device virtio-scsi-pci,id=scsi -device scsi-hd,bus=scsi.0,drive=disk,bootindex=1,serial=disk"
+        }
     });
+}
+
+/// The name of a further disk, by which [`crate::Running::detach`] finds it.
+pub(crate) fn other_disk_name(index: usize) -> String {
+    format!("beside{index}")
+}
+
+fn other_disk(words: &mut Words, index: usize, other: &OtherDisk) {
+    let name = other_disk_name(index);
+    words.blockdev(&json!({"driver": "raw", "file": file(&other.path), "node-name": name}));
+    let device = format!("drive={name},id={name},serial={name}");
+    match other.bus {
+        Bus::Scsi => {
+            words.pair("-device", &format!("virtio-scsi-pci,id={name}-bus"));
+            words.pair("-device", &format!("scsi-hd,bus={name}-bus.0,{device}"));
+        }
+        Bus::Virtio => words.pair("-device", &format!("virtio-blk-pci,{device}")),
+    }
 }
 
 fn disk_node(drive: &Drive) -> Value {
@@ -218,7 +266,7 @@ fn network(words: &mut Words, hardware: &Hardware) {
     let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match *devices {
-        Devices::Virtual => "virtio-net-pci",
+        Devices::Scsi | Devices::Virtual => "virtio-net-pci",
         Devices::Physical => "e1000e",
     };
     let device = format!("{model},netdev=net,romfile=,mac={mac}");
@@ -315,6 +363,7 @@ mod tests {
             boot: Boot::Bios,
             disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
             devices: Devices::Virtual,
+            beside: vec![],
             seed: Seed::Disk("seed.img".into()),
             mac: "52:54:00:12:34:56".into(),
             metadata_service: None,
@@ -345,6 +394,35 @@ mod tests {
 
         assert!(text.contains("-device nvme,drive=disk,bootindex=1,serial=disk\n"), "{text}");
         assert!(text.contains("-device e1000e,netdev=net,romfile=,mac=52:54:00:12:34:56\n"), "{text}");
+    }
+
+    #[test]
+    fn other_disks_come_before_the_one_that_the_firmware_starts_from() {
+        let other = |path: &str, bus| OtherDisk { path: path.into(), bus };
+        let beside = vec![other("copy,1.raw", Bus::Virtio), other("two.raw", Bus::Scsi)];
+
+        let text = lines(&Hardware { beside, devices: Devices::Scsi, ..hardware() });
+
+        assert!(
+            text.contains(
+                r#"
+-blockdev {"driver":"raw","file":{"driver":"file","filename":"copy,1.raw"},"node-name":"beside0"}
+-device virtio-blk-pci,drive=beside0,id=beside0,serial=beside0
+-blockdev {"driver":"raw","file":{"driver":"file","filename":"two.raw"},"node-name":"beside1"}
+-device virtio-scsi-pci,id=beside1-bus
+-device scsi-hd,bus=beside1-bus.0,drive=beside1,id=beside1,serial=beside1
+-blockdev {"discard":"unmap","driver":"qcow2","#
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "-device virtio-scsi-pci,id=scsi
+-device scsi-hd,bus=scsi.0,drive=disk,bootindex=1,serial=disk
+"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

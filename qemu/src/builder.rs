@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::{self, Wish};
-use crate::arguments::{Devices, Reach};
+use crate::arguments::{Bus, Devices, OtherDisk, Reach};
 use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::Disk;
 use crate::firmware::{FindFirmwareError, Firmware};
@@ -51,6 +51,7 @@ pub struct Builder {
     key: Option<Key>,
     user: Option<String>,
     devices: Devices,
+    beside: Vec<(PathBuf, Bus)>,
     watchdog: bool,
     log_writes: bool,
     mac: Option<String>,
@@ -94,6 +95,7 @@ impl Builder {
             key: None,
             user: None,
             devices: Devices::Virtual,
+            beside: Vec::new(),
             watchdog: false,
             log_writes: false,
             mac: None,
@@ -188,6 +190,13 @@ impl Builder {
         self
     }
 
+    /// Attaches a raw disk that the firmware does not start from, before the one that it starts from.
+    #[must_use]
+    pub fn beside(mut self, disk: &Path, bus: Bus) -> Self {
+        self.beside.push((disk.into(), bus));
+        self
+    }
+
     /// Puts in a hardware watchdog (i6300esb) that resets the machine.
     #[must_use]
     pub fn watchdog(mut self) -> Self {
@@ -262,6 +271,7 @@ impl Builder {
             user_data: self.user_data.is_some(),
             key,
             devices: self.devices,
+            beside: self.beside.into_iter().map(other_disk).collect::<Result<_, _>>()?,
             watchdog: self.watchdog,
             log_writes: self.log_writes,
             metadata_service: self.metadata_service,
@@ -336,6 +346,11 @@ fn absolute(disk: Disk) -> Result<Disk, BuildError> {
         Disk::Overlay(path, stamp) => Disk::Overlay(absolute(path)?, stamp),
         Disk::Raw(path) => Disk::Raw(absolute(path)?),
     })
+}
+
+fn other_disk((path, bus): (PathBuf, Bus)) -> Result<OtherDisk, BuildError> {
+    let path = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
+    Ok(OtherDisk { path: utf8(&path)?, bus })
 }
 
 fn utf8(path: &Path) -> Result<String, BuildError> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware, Reach};
+use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware, OtherDisk, Reach};
 use crate::builder::SeedBy;
 use crate::disk::Disk;
 use crate::firmware::Firmware;
@@ -41,6 +41,8 @@ pub(crate) struct Description {
     pub(crate) mac: String,
     #[serde(default)]
     pub(crate) devices: Devices,
+    #[serde(default)]
+    pub(crate) beside: Vec<OtherDisk>,
     #[serde(default)]
     pub(crate) metadata_service: Option<u16>,
     #[serde(default)]
@@ -77,6 +79,7 @@ impl Description {
                 log: self.log_writes.then(|| WRITE_LOG.to_owned()),
             },
             devices: self.devices,
+            beside: self.beside.clone(),
             seed: self.seed(),
             mac: self.mac.clone(),
             metadata_service: self.metadata_service,

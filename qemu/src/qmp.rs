@@ -80,6 +80,11 @@ impl Qmp {
         self.run("system_reset", &json!({})).map(drop)
     }
 
+    /// Detaches a device, as soon as the guest lets go of it.
+    pub fn detach(&mut self, device: &str) -> Result<(), QmpError> {
+        self.run("device_del", &json!({"id": device})).map(drop)
+    }
+
     /// Ends QEMU at once.
     pub fn quit(&mut self) -> Result<(), QmpError> {
         self.run("quit", &json!({})).map(drop)

@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arguments::CONSOLE_SOCKET;
+use crate::arguments::{self, CONSOLE_SOCKET};
 use crate::console::Console;
 use crate::machine::Machine;
 use crate::process::Child;
@@ -205,6 +205,11 @@ impl Running {
     pub fn reset(&self) -> Result<(), GuestError> {
         self.ssh.log_out();
         Ok(monitor(&self.machine)?.reset()?)
+    }
+
+    /// Detaches a disk that was attached beside the machine's own, counted from 0.
+    pub fn detach(&self, index: usize) -> Result<(), GuestError> {
+        Ok(monitor(&self.machine)?.detach(&arguments::other_disk_name(index))?)
     }
 
     /// Pulls the plug.

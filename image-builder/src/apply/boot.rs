@@ -22,7 +22,7 @@ const GRUB_BIOS: &str = "usr/lib/grub/i386-pc";
 pub(crate) fn write(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
     let Target { disk, layout, disk_guid, tools, .. } = *target;
-    let selector = selector::script(disk_guid, layout);
+    let selector = selector::script(layout);
 
     let bios = layout.place(Role::Bios);
     let grub = core_image::place(make_core_image(site, target, &selector)?, bios)?;
@@ -103,7 +103,10 @@ pub(crate) fn write_state(site: &Site<'_>, target: &Target<'_>) -> Result<(), Bu
     let mut command = target.tools.command("usr/sbin/mke2fs");
     command
         .env("SOURCE_DATE_EPOCH", target.epoch.to_string())
-        .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE", "-U"])
+        .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE"])
+        // Without it every checksum follows from the UUID, and the kernel refuses to change that on the
+        // first boot. Said here, since the default is the mke2fs.conf that is found.
+        .args(["-O", "metadata_csum_seed", "-U"])
         .arg(uuid.to_string())
         .args(["-E", &options])
         .arg(target.disk.path())

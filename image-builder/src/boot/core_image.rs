@@ -7,7 +7,7 @@ use image_format::bytes::Bytes;
 use image_format::layout::Placed;
 
 /// GRUB modules the selector's commands come from, and those that find its files.
-pub(crate) const MODULES: [&str; 24] = [
+pub(crate) const MODULES: [&str; 22] = [
     "biosdisk",
     "boot",
     "configfile",
@@ -24,8 +24,6 @@ pub(crate) const MODULES: [&str; 24] = [
     "part_gpt",
     "reboot",
     "regexp",
-    "search",
-    "search_label",
     "serial",
     "sleep",
     "tar",

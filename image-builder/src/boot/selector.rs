@@ -5,28 +5,22 @@
 //! read falls through to the other slot in the same boot; a good slot without tries left is demoted
 //! behind the other; when nothing is left, good slots boot uncounted, then anything, then a reboot.
 
-use image_format::layout::{Layout, Partition, Placed, Role};
+use image_format::layout::{Layout, Placed, Role};
 use image_format::slot::Slot;
-use uuid::Uuid;
 
 /// Seconds before a machine without a bootable slot tries again.
 const PAUSE: u32 = 30;
 
-/// The script for the disk with this GUID and layout.
-pub(crate) fn script(disk: Uuid, layout: &Layout) -> String {
+/// The script for disks with this layout.
+pub(crate) fn script(layout: &Layout) -> String {
     let extent = |role| {
         let Placed { first_lba, sectors, .. } = layout.place(role);
         format!("{first_lba}+{sectors}")
     };
-    let guid = |role| Partition::of(role).guid(disk).to_string();
     include_str!("selector.cfg")
         .replace("@ABSTATE_EXTENT@", &extent(Role::Abstate))
         .replace("@ROOT_A_EXTENT@", &extent(Role::Root(Slot::A)))
         .replace("@ROOT_B_EXTENT@", &extent(Role::Root(Slot::B)))
-        .replace("@ROOT_A_GUID@", &guid(Role::Root(Slot::A)))
-        .replace("@ROOT_B_GUID@", &guid(Role::Root(Slot::B)))
-        .replace("@ABSTATE_GUID@", &guid(Role::Abstate))
-        .replace("@STATE_GUID@", &guid(Role::State))
         .replace("@PAUSE@", &PAUSE.to_string())
 }
 
@@ -39,14 +33,44 @@ mod tests {
 
     #[test]
     fn every_place_and_identifier_is_filled_in() {
-        let disk = Uuid::from_u128(7);
-        let layout = Layout::plan(disk, Sizes { root: Bytes::GIB, state: Bytes::mib(64) }).unwrap();
+        let layout =
+            Layout::plan(uuid::Uuid::from_u128(7), Sizes { root: Bytes::GIB, state: Bytes::mib(64) })
+                .unwrap();
 
-        let script = script(disk, &layout);
+        let script = script(&layout);
 
         assert!(!script.contains('@'), "{script}");
         let root_b = layout.place(Role::Root(Slot::B));
         assert!(script.contains(&format!("loopback root_b ($disk){}+{}", root_b.first_lba, root_b.sectors)));
-        assert!(script.contains(&format!("catamaran.root={}", root_b.partition.guid(disk))));
+    }
+
+    /// Whatever is the same on two disks of one image can only be found on the wrong one of them.
+    #[test]
+    fn nothing_in_the_script_finds_a_disk_by_what_a_copy_of_it_also_has() {
+        let layout =
+            Layout::plan(uuid::Uuid::from_u128(7), Sizes { root: Bytes::GIB, state: Bytes::mib(64) });
+        let layout = layout.unwrap();
+
+        let script = script(&layout);
+
+        for line in script.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            assert!(!line.contains("search"), "{line}");
+        }
+        for partition in layout.partitions() {
+            assert!(!script.contains(&layout.guid(partition.partition.role).to_string()), "{script}");
+        }
+        assert!(script.contains("catamaran.slot=$name catamaran.disk=$known;"), "{script}");
+    }
+
+    /// A copy of the slot table is one sector, so what the script saves is what it loads.
+    #[test]
+    fn the_variables_that_are_loaded_are_those_that_are_saved() {
+        let variables: Vec<&str> = include_str!("selector.cfg")
+            .lines()
+            .filter_map(|line| line.split_once("_env --file \"($ab)/"))
+            .map(|(_, rest)| rest.split_once("\" ").unwrap().1.split(';').next().unwrap())
+            .collect();
+
+        assert_eq!(variables, ["prio a_ok a_tries b_ok b_tries tag"; 3]);
     }
 }

@@ -5,8 +5,7 @@ use super::*;
 const KERNEL: &str = "/boot/vmlinuz";
 const SIGNED: &str = "console=tty0 console=ttyS0,115200n8 quiet gpt panic=10 systemd.firstboot=off";
 const FIRST: &str = "BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz";
-const LAST: &str = "catamaran.slot=a catamaran.root=d058d7ee-b7ed-5fe1-b285-0431601e3658 \
-    catamaran.state=395a7af1-5289-59f9-b3f0-c9b9a7ace73c catamaran.abstate=51d79fdf-c815-5fd1-be6d-6affa21d2d61";
+const LAST: &str = "catamaran.slot=a catamaran.disk=written:395a7af1528959f9b3f0c9b9a7ace73c.4";
 
 fn signed() -> CommandLine {
     SIGNED.parse().unwrap()
@@ -70,7 +69,7 @@ fn a_word_more_is_refused_wherever_it_stands() {
         "catamaran.platform=ec2",
         "catamaran.future",
         "catamaran.slot=b",
-        "catamaran.root=00000000-0000-0000-0000-000000000000",
+        "catamaran.disk=unknown",
         "BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz",
     ];
     let words: Vec<&str> = SIGNED.split(' ').collect();
@@ -108,12 +107,12 @@ fn the_kernel_must_be_the_one_of_the_slot() {
 /// Else a word in /boot/env could send the initramfs to another disk, or stop it before it judges the slot.
 #[test]
 fn the_selector_has_the_last_word_on_its_parameters() {
-    let line = format!("{FIRST} catamaran.slot=b catamaran.state=x {SIGNED} catamaran.abstate=y {LAST}");
+    let line = format!("{FIRST} catamaran.slot=b catamaran.disk=x {SIGNED} catamaran.disk=unknown {LAST}");
 
     let given = GivenLine::parse(&line);
 
     assert_eq!(given.parameter("slot"), Some("a"));
-    assert_eq!(given.parameter("state"), Some("395a7af1-5289-59f9-b3f0-c9b9a7ace73c"));
+    assert_eq!(given.parameter("disk"), Some("written:395a7af1528959f9b3f0c9b9a7ace73c.4"));
     assert_eq!(given.parameter("platform"), None);
     assert!(signed().check(&given, KERNEL).is_err());
 }
@@ -127,7 +126,7 @@ fn what_another_program_reads_differently_cannot_be_signed() {
     {
         assert!(refused(text).starts_with("the command line has "), "{text:?}");
     }
-    for text in ["catamaran.slot=a", "quiet catamaran.root=", "catamaran.state", "BOOT_IMAGE=x", "BOOT_IMAGE"]
+    for text in ["catamaran.slot=a", "quiet catamaran.disk=", "catamaran.disk", "BOOT_IMAGE=x", "BOOT_IMAGE"]
     {
         assert!(refused(text).ends_with("is the boot loader's own"), "{text:?}");
     }

@@ -1,5 +1,5 @@
 //! Moves the backup copy to the real end of a grown disk, extends the last partition, mends what
-//! is broken.
+//! is broken, and replaces the GUIDs that every disk of the image has.
 //!
 //! Knows the order of writes that survives a power cut: first both copies are made whole again,
 //! then backup, sync, primary array, sync, primary header, sync. At each moment the copy that is
@@ -27,13 +27,16 @@ pub enum Step {
 }
 
 /// Plans how the table comes to cover a disk of that size: both copies whole, the backup in the
-/// last sector, the last partition, which must have the label `grow`, up to the end. The plan is
-/// empty when nothing is to be done; carried out in part, planning again finishes it.
+/// last sector, the last partition, which must have the label `grow`, up to the end. GUIDs of the
+/// image are replaced by ones that follow from `random`, in the same writes: a first boot has no
+/// more of them than growing alone. The plan is empty when nothing is to be done; carried out in
+/// part, planning again finishes it, with the same random bytes or others.
 pub fn plan_growth(
     disk: Bytes,
     primary: &[u8],
     backup: &[u8],
     grow: &str,
+    random: [u8; 16],
 ) -> Result<Vec<Step>, PlanGrowthError> {
     let sectors = disk.get() / SECTOR.get();
     let offset = backup_offset(disk).ok_or(EncodeError::Disk { disk })?;
@@ -50,7 +53,7 @@ pub fn plan_growth(
         }
         (Err(primary), Err(backup)) => return Err(ReadTableError { backup, primary }.into()),
     };
-    let target = encode(&extended(table, sectors, grow)?, disk)?;
+    let target = encode(&extended(table, sectors, grow)?.with_own_guids(random), disk)?;
     plan.rewrite_backup(&now.backup, &target.backup);
     plan.rewrite_primary(&now.primary, &target.primary);
     Ok(plan.steps)

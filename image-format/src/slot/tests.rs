@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::disk_tag::ID_BYTES;
+
+const TAG: DiskTag = DiskTag::new([0x5a; ID_BYTES]);
 
 fn all_tables() -> Vec<SlotTable> {
     let states: Vec<SlotState> = [false, true]
@@ -13,10 +16,9 @@ fn all_tables() -> Vec<SlotTable> {
         .into_iter()
         .flat_map(|priority| {
             let states = states.clone();
-            states
-                .clone()
-                .into_iter()
-                .flat_map(move |a| states.clone().into_iter().map(move |b| SlotTable { priority, a, b }))
+            states.clone().into_iter().flat_map(move |a| {
+                states.clone().into_iter().map(move |b| SlotTable { priority, a, b, tag: TAG })
+            })
         })
         .collect()
 }
@@ -50,14 +52,16 @@ fn the_block_of_a_fresh_image_is_this_text() {
     let block = SlotTable::FRESH.to_block();
 
     let text = String::from_utf8(block.to_vec()).unwrap();
-    let expected = "# GRUB Environment Block\nprio=A\na_ok=1\na_tries=3\nb_ok=0\nb_tries=0\n";
+    let expected = "# GRUB Environment Block\nprio=A\na_ok=1\na_tries=3\nb_ok=0\nb_tries=0\n\
+                    tag=00000000000000000000000000000000.0\n";
     assert_eq!(text.trim_end_matches('#'), expected);
     assert_eq!(text.len(), BLOCK_BYTES);
 }
 
 #[test]
 fn variables_may_stand_in_any_order_as_save_env_leaves_them() {
-    let block = block_of("b_tries=1\nb_ok=0\na_tries=3\na_ok=1\nprio=B\n");
+    let block =
+        block_of("tag=5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a.7\nb_tries=1\nb_ok=0\na_tries=3\na_ok=1\nprio=B\n");
 
     let table = SlotTable::from_block(&block).unwrap();
 
@@ -66,7 +70,7 @@ fn variables_may_stand_in_any_order_as_save_env_leaves_them() {
 
 #[test]
 fn what_is_not_exactly_a_table_is_refused() {
-    let good = "prio=A\na_ok=1\na_tries=3\nb_ok=0\nb_tries=0\n";
+    let good = "prio=A\na_ok=1\na_tries=3\nb_ok=0\nb_tries=0\ntag=00000000000000000000000000000000.0\n";
     let cases = [
         (
             block_of(&good.replace("prio=A", "prio=C")),
@@ -88,6 +92,10 @@ fn what_is_not_exactly_a_table_is_refused() {
         (block_of(&format!("{good}evil=1\n")), "variable \"evil\" is unknown"),
         (block_of(&format!("{good}evil\n")), "line \"evil\" is not NAME=VALUE"),
         (block_of(&good.replace("b_ok=0\n", "")), "variable b_ok is missing"),
+        (
+            block_of(&good.replace("tag=0", "tag=")),
+            "variable tag has the value \"0000000000000000000000000000000.0\", which it can not have",
+        ),
         (
             block_of(good.trim_end()),
             "the lines are not UTF-8 text that ends in a line break before the padding",
@@ -132,15 +140,31 @@ fn an_unproven_slot_boots_only_counted() {
 
     let decision = boot_decision(&table.to_block(), &table.to_block());
 
-    let spent = table.with(Slot::B, SlotState { good: false, tries: Tries(2) });
+    let spent =
+        table.with(Slot::B, SlotState { good: false, tries: Tries(2) }).with_tag(table.tag.next_boot());
     assert_eq!(decision.attempts[0], Attempt { slot: Slot::B, condition: Condition::MustSave(spent) });
     assert_eq!(decision.attempts[1].slot, Slot::A);
+}
+
+/// The disk that the selector runs from can be told from any copy that was made before this boot.
+#[test]
+fn every_counted_boot_writes_a_tag_that_no_earlier_copy_of_the_disk_has() {
+    for table in all_tables() {
+        let blocks = [table.to_block(), [0; BLOCK_BYTES]];
+        for (env0, env1) in [(blocks[0], blocks[0]), (blocks[0], blocks[1]), (blocks[1], blocks[0])] {
+            for attempt in boot_decision(&env0, &env1).attempts {
+                if let Condition::Saves(saved) | Condition::MustSave(saved) = attempt.condition {
+                    assert_eq!(saved.tag, table.tag.next_boot(), "{table:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn a_good_slot_that_keeps_failing_is_demoted() {
     let demoted = SlotState { good: true, tries: Tries::NONE };
-    let table = SlotTable { priority: Slot::A, a: demoted, b: SlotState::GOOD };
+    let table = SlotTable { a: demoted, b: SlotState::GOOD, ..SlotTable::FRESH };
 
     let decision = boot_decision(&table.to_block(), &[]);
 
@@ -150,7 +174,7 @@ fn a_good_slot_that_keeps_failing_is_demoted() {
 #[test]
 fn when_nothing_has_tries_the_last_resort_prefers_the_good_slot() {
     let demoted = SlotState { good: true, tries: Tries::NONE };
-    let table = SlotTable { priority: Slot::A, a: SlotState::EMPTY, b: demoted };
+    let table = SlotTable { a: SlotState::EMPTY, b: demoted, ..SlotTable::FRESH };
 
     let decision = boot_decision(&table.to_block(), &table.to_block());
 
@@ -298,7 +322,7 @@ fn a_slot_that_panics_for_ever_gets_three_boots() {
 #[test]
 fn in_a_last_resort_the_good_slots_take_turns() {
     let demoted = SlotState { good: true, tries: Tries::NONE };
-    let table = SlotTable { priority: Slot::A, a: demoted, b: demoted };
+    let table = SlotTable { a: demoted, b: demoted, ..SlotTable::FRESH };
 
     assert_eq!(table.take_turns(Slot::A).priority, Slot::B);
     assert_eq!(SlotTable { b: SlotState::EMPTY, ..table }.take_turns(Slot::A).priority, Slot::A);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    BOOT_RECORD, RunningDisk,
     host::{BlockDevice, Host, read_all},
     iso9660::Iso9660,
 };
@@ -99,12 +100,16 @@ pub(crate) fn on_device(path: &Path) -> Option<Volume<File>> {
     Volume::open(File::open(path).ok()?)
 }
 
-/// The volume on the partition of our own disk that is named `label` in the partition table. Any other disk
-/// may have one of this name.
-pub(crate) fn on_own_partition(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
-    let named = |device: &BlockDevice| device.partition_label.as_deref() == Some(label);
-    let own = host.block_devices().into_iter().filter(named).filter(|device| host.is_of_own_disk(device));
-    own.filter_map(|device| Some((open(&device)?, device))).map(|(volume, device)| (device, volume)).next()
+/// The volume on the EFI system partition of the disk that the machine runs from, if it still bears
+/// that `label`.
+pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
+    let running = RunningDisk::read(&host.path(BOOT_RECORD))?;
+    let own = |device: &BlockDevice| {
+        device.path == host.path(&running.esp) && device.partition_label.as_deref() == Some(label)
+    };
+    let device = host.block_devices().into_iter().find(own)?;
+    let volume = open(&device)?;
+    Some((device, volume))
 }
 
 /// The file at `path` on the first disk that has it; discs that only the kernel can read, in the

@@ -15,9 +15,6 @@ use std::{
 /// Firmware strings and command lines are short; more than this is not one.
 const MAX_TEXT: u64 = 64 << 10;
 
-/// What the initramfs says of the disk.
-const BOOT_RECORD: &str = "/run/catamaran/boot.json";
-
 /// Block devices that never carry a configuration.
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
@@ -169,18 +166,6 @@ impl Host {
         (!is_blank('0') && !is_blank('f')).then_some(name)
     }
 
-    /// Whether a partition is of the disk that this machine was started from, as far as that is known.
-    pub(crate) fn is_of_own_disk(&self, partition: &BlockDevice) -> bool {
-        let record: serde_json::Value = serde_json::from_str(&self.text(BOOT_RECORD)).unwrap_or_default();
-        let Some(disk) = record.get("disk").and_then(serde_json::Value::as_str) else { return true };
-        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (disk, partition) = (name(Path::new(disk)), name(&partition.path));
-        // `sda` and `sda1`, but not `sdaa1`; `nvme0n1` and `nvme0n1p1`.
-        let number = partition.strip_prefix(&disk).unwrap_or_default();
-        let number = number.strip_prefix('p').unwrap_or(number);
-        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
-    }
-
     /// Asks the kernel for a module; that it may not exist is for the caller to see.
     pub(crate) fn load_module(&self, name: &str) {
         if self.programs == Programs::Run {
@@ -279,6 +264,12 @@ impl Twin {
         fs::write(path, content).unwrap();
     }
 
+    /// Leaves the record of a boot.
+    pub(crate) fn runs_from(&self, disk: &str, esp: &str) {
+        let record = serde_json::json!({"devices": {"disk": disk, "esp": esp}});
+        self.write("run/catamaran/boot.json", record.to_string().as_bytes());
+    }
+
     /// Attaches a disk that holds `image`.
     pub(crate) fn attach(&self, name: &str, image: &[u8], uevent: &str) {
         self.write(&format!("sys/class/block/{name}/size"), format!("{}\n", image.len() / 512).as_bytes());
@@ -306,20 +297,6 @@ mod tests {
         for blank in ["", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"] {
             assert_eq!(name(blank), None, "{blank}");
         }
-    }
-
-    #[test]
-    fn partitions_of_other_disks_are_not_our_own() {
-        let own = |disk: &str, partition: &str| {
-            let record = format!("{{\"disk\": \"/dev/{disk}\"}}");
-            let twin = twin(&[("run/catamaran/boot.json", &record)]);
-            let path = Path::new("/dev").join(partition);
-            twin.host.is_of_own_disk(&BlockDevice { path, partition_label: None, is_partition: true })
-        };
-
-        assert!(own("vda", "vda1") && own("nvme0n1", "nvme0n1p2") && own("sda", "sda15"));
-        assert!(!own("vda", "vdb1") && !own("sda", "sdaa1") && !own("nvme0n1", "nvme0n11p1"));
-        assert!(!own("vda", "vda") && !own("nvme0n1", "nvme1n1p1"));
     }
 
     #[test]

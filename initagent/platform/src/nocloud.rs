@@ -2,7 +2,8 @@
 //!
 //! Knows where they may lie: a web server or directory named by `ds=nocloud;s=...` on the kernel
 //! command line or in the SMBIOS serial number, a disk labelled `cidata`, the folder `seed` of the
-//! EFI system partition, `/var/lib/cloud/seed/nocloud`. Refuses to look on when one has any of the files.
+//! EFI system partition of the disk that the machine runs from, `/var/lib/cloud/seed/nocloud`. Refuses to look
+//! on when one has any of the files.
 //! Invariant: the files are of one place, and a place on our own disk cannot be brought by another disk.
 
 use std::{fs::File, path::Path};
@@ -162,7 +163,7 @@ fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
 fn own_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
     let named = parameters.and_then(|told| told.seed_from.as_deref()).and_then(local_folder);
     let folders = named.as_deref().into_iter().chain(SEED_FOLDERS);
-    if let Some((device, volume)) = disk::on_own_partition(host, ESP)
+    if let Some((device, volume)) = disk::on_own_esp(host, ESP)
         && let Some(seed) = disk_seed(&device.path, volume, ESP_FOLDER)
     {
         return Some(seed);

@@ -1,4 +1,4 @@
-//! Makes the partition table cover the whole disk, mends a broken copy, and tells the kernel.
+//! Makes the partition table cover the whole disk and have GUIDs of its own, and mends a broken copy.
 //!
 //! Knows how to carry out the plan of [`image_format::gpt::plan_growth`], step by step, past the
 //! page cache. Refuses to plan. Invariant: a step begins only when the device has stored the one
@@ -27,15 +27,16 @@ pub(super) enum GrowError {
     Write { source: io::Error },
 }
 
-/// Grows STATE to the end of the disk, if it does not reach there, and says what the table is now.
-pub(super) fn grow(disk: &BlockDevice) -> Result<(Table, Outcome), GrowError> {
+/// Grows STATE to the end of the disk, if it does not reach there, replaces the GUIDs of the image by
+/// ones that follow from random bytes, and says what the table is now.
+pub(super) fn grow(disk: &BlockDevice, random: [u8; 16]) -> Result<(Table, Outcome), GrowError> {
     let size = disk.size().map_err(|source| GrowError::Read { source })?;
     let copies = || {
         let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok((disk.read(PRIMARY_OFFSET, COPY_BYTES)?, disk.read(backup, COPY_BYTES)?))
     };
     let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
-    let steps = plan_growth(size, &primary, &backup, Partition::of(Role::State).label)?;
+    let steps = plan_growth(size, &primary, &backup, Partition::of(Role::State).label, random)?;
     carry_out(disk, &steps).map_err(|source| GrowError::Write { source })?;
     let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
     let outcome = if steps.is_empty() { Outcome::Unchanged } else { Outcome::Written };
@@ -82,7 +83,7 @@ mod tests {
         image.as_file().write_all_at(&copies.backup, backup.get()).unwrap();
         let disk = BlockDevice::open(image.path(), Access::Write).unwrap();
 
-        let (table, outcome) = grow(&disk).unwrap();
+        let (table, outcome) = grow(&disk, [7; 16]).unwrap();
 
         assert_eq!(outcome, Outcome::Written);
         let size = disk.size().unwrap();
@@ -91,6 +92,6 @@ mod tests {
         let primary = read_primary(&disk.read(PRIMARY_OFFSET, COPY_BYTES).unwrap(), size).unwrap();
         let backup = disk.read(backup_offset(size).unwrap(), COPY_BYTES).unwrap();
         assert_eq!(read_backup(&backup, size).unwrap().table, primary.table);
-        assert_eq!(grow(&disk).unwrap(), (table, Outcome::Unchanged));
+        assert_eq!(grow(&disk, [7; 16]).unwrap(), (table, Outcome::Unchanged));
     }
 }

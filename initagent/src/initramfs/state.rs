@@ -10,11 +10,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
+use image_format::gpt::Table;
 use image_format::layout::Role;
 use nix::mount::MsFlags;
 
 use super::console;
 use super::disk::BootDisk;
+use super::disk_identity;
 use super::growth::{self, Outcome};
 use super::machine_id::{self, KeepMachineIdError};
 use super::mounts::{self, Mount, MountError};
@@ -70,7 +72,7 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let state = Path::new(MOUNT_POINT);
     let what = node.to_string_lossy();
     Mount { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.now()?;
-    if let Err(error) = grow_file_system(&node, state) {
+    if let Err(error) = adapt_file_system(&node, state) {
         console::log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
     Ok(node)
@@ -96,7 +98,7 @@ pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
 fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let grown = BlockDevice::open(&disk.device, Access::Write)
         .map_err(|error| error.to_string())
-        .and_then(|device| growth::grow(&device).map_err(|error| chain(&error)));
+        .and_then(|device| grow_table(disk, &device));
     let entry = match &grown {
         Ok((table, outcome)) => {
             if *outcome == Outcome::Written {
@@ -116,10 +118,21 @@ fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     disk.node(entry).map_err(|source| OpenStateError::Node { disk: disk.device.clone(), source })
 }
 
-/// Grows the mounted file system to the end of its partition.
-fn grow_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
+fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(Table, Outcome), String> {
+    // Only where they are needed: early in a boot the kernel may have to collect them first.
+    let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
+    let random = random.ok_or("there are no random bytes for its GUIDs")?;
+    disk_identity::renew_serials(disk, device);
+    growth::grow(device, random).map_err(|error| chain(&error))
+}
+
+/// Gives the mounted file system a UUID of its own, and grows it to the end of its partition.
+fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
     let device = BlockDevice::open(node, Access::Read)?;
-    let now = Ext4Size::read(&device.read(Bytes::new(1024), 1024)?).ok_or(io::ErrorKind::InvalidData)?;
+    let superblock = device.read(Bytes::new(1024), 1024)?;
+    let now = Ext4Size::read(&superblock).ok_or(io::ErrorKind::InvalidData)?;
+    // Before it grows: each group that has a copy of the superblock is one more write.
+    disk_identity::renew_uuid(&superblock, &File::open(mounted)?);
     let blocks = device.size()?.get() / now.block_bytes;
     if blocks <= now.blocks {
         return Ok(());

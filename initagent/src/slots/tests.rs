@@ -49,7 +49,11 @@ fn changes_that_could_lose_the_machine_are_refused() {
 
 #[test]
 fn a_table_is_shown_to_people_like_this() {
-    let table = SlotTable { priority: Slot::B, a: DEMOTED, b: SlotState { good: false, tries: Tries::FULL } };
+    let table = SlotTable {
+        a: DEMOTED,
+        b: SlotState { good: false, tries: Tries::FULL },
+        ..SlotTable::lost(Slot::B)
+    };
     let image = abstate(table);
     let shown = Shown::of(table, Some(Slot::A), &open(&image).read().unwrap());
 

@@ -18,7 +18,7 @@ pub(crate) fn program(scene: &Scene) {
     changes_the_slot(scene, "program", |map| {
         // The kernel panics each time, and that three times are enough is told by another story.
         let last_try = SlotState { good: true, tries: Tries::new(1).unwrap() };
-        map.write_slot_table(SlotTable { priority: Slot::A, a: last_try, b: SlotState::GOOD });
+        map.write_slot_table(SlotTable { a: last_try, ..map.slot_table() });
         map.file_block(Slot::A, "/usr/lib/systemd/systemd", 2)
     });
 }

@@ -3,11 +3,12 @@
 //! Each firmware stands in another place, as they do in the world, and is told everything by it.
 
 use vm::Running;
+use vm::arguments::{Bus, Devices};
 use vm::firmware::Firmware;
 use vm::ssh::Ssh;
 
 use crate::clouds::{self, Cloud};
-use crate::scene::{PATIENCE, Scene, assert_calm, run, throw_away, wait_until_up};
+use crate::scene::{PATIENCE, Scene, assert_calm, assert_runs_from_own_disk, run, throw_away, wait_until_up};
 
 pub(crate) fn bios(scene: &Scene) {
     // No platform says the address here, and how soon an interface has one is the host's mood.
@@ -32,10 +33,21 @@ pub(crate) fn digital_ocean(scene: &Scene) {
     throw_away(is_configured(clouds::digital_ocean(scene, &user_data(scene, ""))));
 }
 
+/// The image lies on other disks too: one never booted, and one of a machine that was. The kernel finds both
+/// before the disk that the firmware starts from.
 pub(crate) fn config_drive(scene: &Scene) {
-    let running = is_configured(clouds::config_drive(scene, &user_data(scene, "")));
+    let (settled, fresh) = (scene.settled_copy(), scene.fresh_copy());
+    let cloud = clouds::config_drive(scene, &user_data(scene, ""));
+    let builder = cloud.builder.devices(Devices::Scsi);
+    let builder = builder.beside(settled.path(), Bus::Virtio).beside(fresh.path(), Bus::Virtio);
+
+    let running = is_configured(Cloud { builder, ..cloud });
+
+    assert_runs_from_own_disk(&running);
     is_told_by_vagrant(&running);
     throw_away(running);
+    settled.assert_untouched();
+    fresh.assert_untouched();
 }
 
 /// The way the users of the first hour write it.

@@ -98,7 +98,7 @@ fn put(map: &DiskMap, forge: Forge) {
     let forged = forge(&envelope, &envelope[payload_at..]);
     assert_ne!(forged, envelope);
     map.edit().write(at, &trailer::encode(&forged).unwrap()).unwrap();
-    map.write_slot_table(SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD });
+    map.write_slot_table(SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH });
 }
 
 fn sees_the_refusal(running: &mut Running, refused: &str, because: &str) {

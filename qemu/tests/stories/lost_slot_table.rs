@@ -10,7 +10,7 @@ use crate::scene::{Scene, discard, slot, switch_off, wait_until_up};
 pub(crate) fn first_copy(scene: &Scene) {
     let mut running = scene.damaged("env0-garbage", Firmware::Bios, |map| {
         // Only the second copy knows that slot B goes first.
-        map.write_slot_table(SlotTable { priority: Slot::B, a: SlotState::GOOD, b: SlotState::GOOD });
+        map.write_slot_table(SlotTable { priority: Slot::B, ..map.slot_table() });
         spoil(map, 0);
     });
     wait_until_up(&mut running);
@@ -18,7 +18,9 @@ pub(crate) fn first_copy(scene: &Scene) {
     assert_eq!(slot(&running), Slot::B);
 
     let (machine, map) = switch_off(running);
-    assert_eq!(map.slot_table(), SlotTable { priority: Slot::B, a: SlotState::GOOD, b: SlotState::GOOD });
+    let table = map.slot_table();
+    assert_eq!((table.priority, table.a, table.b), (Slot::B, SlotState::GOOD, SlotState::GOOD));
+    assert!(!table.tag.is_used(), "a complete boot renews the tag");
     discard(&machine);
 }
 

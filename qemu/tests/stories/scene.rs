@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 use vm::builder::Builder;
@@ -142,6 +142,21 @@ impl Scene {
         start_damaged(self.two_slots(name).firmware(firmware).build().unwrap(), damage)
     }
 
+    /// A copy of the image as it is written to a disk, to be attached beside a machine's own.
+    pub(crate) fn fresh_copy(&self) -> Bystander {
+        Bystander::of(self, &self.image, Size::More(MORE))
+    }
+
+    /// A copy of the disk of a machine that was booted once.
+    pub(crate) fn settled_copy(&self) -> Bystander {
+        Bystander::of(self, &self.settling().disk, Size::Same)
+    }
+
+    /// A copy of the disk that [`Self::two_slots`] starts from.
+    pub(crate) fn two_slots_copy(&self) -> Bystander {
+        Bystander::of(self, self.two_slots.get_or_init(|| self.fill_slot_b()), Size::Same)
+    }
+
     /// The first boot that all settled machines share; made when first asked for.
     pub(crate) fn settling(&self) -> &Settled {
         self.settled.get_or_init(|| self.settle())
@@ -170,9 +185,56 @@ impl Scene {
         let (a, b) = (map.root(Slot::A), map.root(Slot::B));
         assert_eq!(a.end - a.start, b.end - b.start);
         map.edit().copy_within(a.start, b.start, a.end - a.start).unwrap();
-        map.write_slot_table(SlotTable { priority: Slot::A, a: SlotState::GOOD, b: SlotState::GOOD });
+        map.write_slot_table(SlotTable { b: SlotState::GOOD, ..map.slot_table() });
         path
     }
+}
+
+/// A disk that lies beside a machine's own, and that the machine must not touch.
+pub(crate) struct Bystander {
+    path: PathBuf,
+    before: SystemTime,
+}
+
+impl Bystander {
+    fn of(scene: &Scene, disk: &Path, size: Size) -> Self {
+        let number = scene.number.fetch_add(1, Ordering::Relaxed);
+        let path = disk::copy(disk, &scene.folder.path().join(format!("beside-{number}.raw")), size).unwrap();
+        let path = path.path().to_owned();
+        Self { before: modified(&path), path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fails if anything was written or discarded, be it the same bytes again: QEMU writes through to the
+    /// file, whose time the host changes then. Ends the disk.
+    pub(crate) fn assert_untouched(self) {
+        assert_eq!(modified(&self.path), self.before, "{} was written to", self.path.display());
+        std::fs::remove_file(&self.path).unwrap();
+    }
+}
+
+fn modified(path: &Path) -> SystemTime {
+    std::fs::metadata(path).unwrap().modified().unwrap()
+}
+
+/// Fails unless everything that the machine uses is on the disk that the firmware started from.
+pub(crate) fn assert_runs_from_own_disk(running: &Running) {
+    // A virtio disk says its serial number itself, a SCSI disk in the page 0x80 of its product data.
+    let script = "set -e
+        for disk in /sys/block/*; do
+            if grep -qsx disk $disk/serial || grep -qsa disk $disk/device/vpd_pg80; then own=${disk##*/}; fi
+        done
+        grep -o '\"/dev/[a-z0-9]*\"' /run/catamaran/boot.json | tr -d '\"' | grep -v /dev/dm-
+        findmnt -no SOURCE /run/catamaran/state
+        ls /sys/block/dm-0/slaves | sed s,^,/dev/,
+        echo own=/dev/$own";
+    let said = run(running, script);
+    let (devices, own) = said.trim().split_once("\nown=").unwrap();
+    assert!(own.starts_with("/dev/") && devices.lines().count() > 6, "{said}");
+    assert!(devices.lines().all(|device| device.starts_with(own)), "{said}");
 }
 
 /// Damages a machine's disk and switches it on.

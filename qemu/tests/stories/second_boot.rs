@@ -1,21 +1,26 @@
-//! A machine that boots again is the machine it was, whatever somebody has attached to it meanwhile, and as
-//! closed as it should be.
+//! A machine that boots again is the machine it was, also with copies of its disk beside it and whatever else
+//! somebody has attached to it meanwhile; and it is as closed as it should be.
 
 use std::ffi::OsString;
 
 use vm::Running;
+use vm::arguments::Bus;
 use vm::seed::Seed;
 
-use crate::scene::{Scene, assert_calm, facts, run, throw_away, wait_until_up};
+use crate::scene::{Scene, assert_calm, assert_runs_from_own_disk, facts, run, throw_away, wait_until_up};
 
 /// What a hypervisor may hand to systemd, and an image of ours does not take.
 const CREDENTIAL: [&str; 2] = ["-smbios", "type=11,value=io.systemd.credential:story=told"];
 
 pub(crate) fn changes_nothing(scene: &Scene) {
     let before = &scene.settling().facts;
+    let (copy, fresh) = (scene.settled_copy(), scene.fresh_copy());
     let attached = CREDENTIAL.map(OsString::from).into_iter().chain(stray_volume(scene));
-    let mut running = scene.settled("second").extra(attached).build().unwrap().start().unwrap();
+    let machine = scene.settled("second").beside(copy.path(), Bus::Virtio).beside(fresh.path(), Bus::Scsi);
+    let mut running = machine.extra(attached).build().unwrap().start().unwrap();
     wait_until_up(&mut running);
+
+    assert_runs_from_own_disk(&running);
 
     assert_eq!(&facts(&running), before);
     assert_calm(&running);
@@ -33,6 +38,8 @@ pub(crate) fn changes_nothing(scene: &Scene) {
 
     is_closed(&running);
     throw_away(running);
+    copy.assert_untouched();
+    fresh.assert_untouched();
 }
 
 /// What is listened on, what the kernel allows, what programs may do with root's rights, and what of it a mount

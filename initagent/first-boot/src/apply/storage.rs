@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use platform::{BOOT_RECORD, RunningDisk};
 use user_data::plan::step::{Filesystem, Mount, PartitionSize, Partitioning, SwapSize, Verb};
 use user_data::systemd::mount_unit;
 
@@ -258,13 +259,8 @@ pub(super) fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepE
     let Some(wanted) = real(device) else {
         return Err(StepError::Said(format!("there is no device {device}")));
     };
-    let own = ["ESP", "ABSTATE", "ROOT-A", "ROOT-B", "STATE"]
-        .map(|label| format!("/dev/disk/by-partlabel/{label}"));
-    let of_own_disk = |partition: &String| {
-        let number = partition.trim_end_matches(|c: char| c.is_ascii_digit());
-        *partition == wanted || number == wanted || number.strip_suffix('p') == Some(&wanted)
-    };
-    if own.iter().filter_map(|path| real(path)).any(|partition| of_own_disk(&partition)) {
+    let running = RunningDisk::read(&host.root.path(BOOT_RECORD));
+    if running.is_some_and(|running| running.holds(&wanted)) {
         return Err(StepError::Said(format!("{device} is the disk that this machine runs from")));
     }
     Ok(())

@@ -209,16 +209,11 @@ fn the_machines_own_disk_is_not_divided() {
     for name in ["vda", "vda6", "nvme0n1", "nvme0n1p6"] {
         attach(&bench, name);
     }
-    let labels = bench.machine.root.path("/dev/disk/by-partlabel");
-    fs::create_dir_all(&labels).unwrap();
-    for partition in ["vda6", "nvme0n1p6"] {
-        let _ = fs::remove_file(labels.join("STATE"));
-        std::os::unix::fs::symlink(
-            bench.machine.root.path(&format!("/dev/{partition}")),
-            labels.join("STATE"),
-        )
-        .unwrap();
-        let disk = if partition == "vda6" { "vda" } else { "nvme0n1" };
+    let record = bench.machine.root.path("/run/catamaran/boot.json");
+    fs::create_dir_all(record.parent().unwrap()).unwrap();
+    for (disk, partition) in [("vda", "vda6"), ("nvme0n1", "nvme0n1p6")] {
+        let text = format!(r#"{{"devices": {{"disk": "/dev/{disk}", "esp": "/dev/{disk}2"}}}}"#);
+        fs::write(&record, text).unwrap();
 
         let outcome = bench.apply(&format!(
             "#cloud-config
@@ -231,6 +226,31 @@ fs_setup: [{{filesystem: ext4, device: /dev/{partition}, overwrite: true}}]
         assert_eq!(failed, 2, "{}", outcome.text());
         assert!(!bench.called("sfdisk") && !bench.called("mkfs"));
     }
+}
+
+/// udev's links by label lead to one of the two, whichever came last.
+#[test]
+fn a_copy_of_the_machines_own_disk_is_not_taken_for_it() {
+    let bench = Bench::new();
+    for name in ["vda", "vda6", "vdb", "vdb6"] {
+        attach(&bench, name);
+    }
+    let path = |path: &str| bench.machine.root.path(path);
+    for folder in ["/run/catamaran", "/dev/disk/by-partlabel"] {
+        fs::create_dir_all(path(folder)).unwrap();
+    }
+    fs::write(path("/run/catamaran/boot.json"), r#"{"devices": {"disk": "/dev/vdb", "esp": "/dev/vdb2"}}"#)
+        .unwrap();
+    std::os::unix::fs::symlink(path("/dev/vda6"), path("/dev/disk/by-partlabel/STATE")).unwrap();
+
+    let outcome = bench.apply("#cloud-config\ndisk_setup: {/dev/vdb: {layout: true, overwrite: true}}\n");
+
+    assert!(
+        outcome.text().contains("/dev/vdb is the disk that this machine runs from"),
+        "{}",
+        outcome.text()
+    );
+    assert!(!bench.called("sfdisk"));
 }
 
 #[test]

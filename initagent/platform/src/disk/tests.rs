@@ -150,15 +150,33 @@ fn other_disks_are_no_volumes() {
 }
 
 #[test]
+fn the_esp_is_that_of_the_disk_that_the_machine_runs_from() {
+    for (own, other) in [("sda", "vda"), ("vda", "sda"), ("vdb", "vda")] {
+        let machine = twin(&[]);
+        for (name, text) in [(own, b"own"), (other, b"not")] {
+            let image = fat_image("ESP", &[("seed/user-data", text)]);
+            machine.attach(&format!("{name}2"), &image, "PARTNAME=ESP\n");
+        }
+        assert!(on_own_esp(&machine.host, "ESP").is_none(), "no record says which");
+
+        machine.runs_from(&format!("/dev/{own}"), &format!("/dev/{own}2"));
+
+        let (_, mut volume) = on_own_esp(&machine.host, "ESP").unwrap();
+        assert_eq!(volume.read("seed/user-data", 9).unwrap().unwrap(), b"own");
+    }
+}
+
+#[test]
 fn disks_are_found_by_label_and_by_partition_name() {
     let machine = twin(&[]);
+    machine.runs_from("/dev/vda", "/dev/vda2");
     machine.attach("vda", &vec![0; 4096], "");
     machine.attach("vda2", &fat_image("ESP", &[("seed/user-data", b"a")]), "PARTNAME=ESP\n");
     machine.attach("vdb", &iso_image("cidata", &[("user-data", b"b")]), "");
     machine.attach("loop0", &iso_image("cidata", &[("user-data", b"c")]), "");
 
     let (device, _) = labelled(&machine.host, &["CIDATA"]).pop().unwrap();
-    let (esp, mut volume) = on_own_partition(&machine.host, "ESP").unwrap();
+    let (esp, mut volume) = on_own_esp(&machine.host, "ESP").unwrap();
 
     assert!(device.path.ends_with("dev/vdb"));
     assert!(esp.path.ends_with("dev/vda2"));

@@ -47,8 +47,10 @@ fn a_disk_labelled_cidata_tells_everything() {
 #[test]
 fn the_seed_folder_of_the_esp_counts_when_it_has_a_file() {
     let machine = twin(&[]);
+    machine.runs_from("/dev/vda", "/dev/vda2");
     machine.attach("vda2", &fat_image("ESP", &[("seed/user-data", b"#!/bin/sh\n")]), "PARTNAME=ESP\n");
     let empty = twin(&[]);
+    empty.runs_from("/dev/vda", "/dev/vda2");
     empty.attach("vda2", &fat_image("ESP", &[("seed/README", b"put files here")]), "PARTNAME=ESP\n");
 
     assert_eq!(fetched(&machine).1.user_data.unwrap().as_bytes(), b"#!/bin/sh\n");
@@ -58,6 +60,7 @@ fn the_seed_folder_of_the_esp_counts_when_it_has_a_file() {
 #[test]
 fn an_attached_disk_goes_before_the_seed_of_the_image() {
     let machine = twin(&[]);
+    machine.runs_from("/dev/vda", "/dev/vda2");
     machine.attach("vda2", &fat_image("ESP", &[("seed/user-data", b"image")]), "PARTNAME=ESP\n");
     machine.attach("vdb", &iso_image("cidata", &[("user-data", b"disk")]), "");
 
