@@ -6,7 +6,8 @@
 
 pub mod parts;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark};
@@ -265,15 +266,22 @@ fn says_the_same(one: &Node, other: &Node) -> bool {
 }
 
 /// Hyphens equal underscores.
-fn name_of(entry: &Entry) -> String {
-    entry.key.replace('-', "_")
+fn name_of(entry: &Entry) -> Cow<'_, str> {
+    if entry.key.contains('-') { Cow::Owned(entry.key.replace('-', "_")) } else { Cow::Borrowed(&entry.key) }
 }
 
-/// Where each key of a mapping stands in it.
-fn places_of(entries: &[Entry]) -> HashMap<String, usize> {
+/// Where those keys of a mapping stand that another has too.
+///
+/// Of the other, since a part is often short and what was merged so far is long: its names are not copied
+/// for each of the parts.
+fn places_of(old: &[Entry], new: &[Entry]) -> HashMap<String, usize> {
+    let wanted: HashSet<Cow<'_, str>> = new.iter().map(name_of).collect();
     let mut places = HashMap::new();
-    for (index, entry) in entries.iter().enumerate() {
-        places.entry(name_of(entry)).or_insert(index);
+    for (index, entry) in old.iter().enumerate() {
+        let name = name_of(entry);
+        if wanted.contains(&name) {
+            places.entry(name.into_owned()).or_insert(index);
+        }
     }
     places
 }
@@ -302,10 +310,10 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
 }
 
 fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<Entry> {
-    let places = places_of(&old);
+    let places = places_of(&old, &new);
     let mut all: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
     for entry in new {
-        let Some(index) = places.get(&name_of(&entry)) else {
+        let Some(index) = places.get(&*name_of(&entry)) else {
             all.push(Some(entry));
             continue;
         };
@@ -313,7 +321,7 @@ fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<
             all[*index] = Some(entry);
             continue;
         };
-        merging.path.push((name_of(&entry), known.key_at));
+        merging.path.push((name_of(&entry).into_owned(), known.key_at));
         if entry.value.is_null() && merging.how.dict.allow_delete {
             merging.lose_earlier(&known.value, "a later part removes it by `allow_delete`");
         } else {
