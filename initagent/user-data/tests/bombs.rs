@@ -116,6 +116,29 @@ fn bombs() -> Vec<Bomb> {
         }),
         bomb("commands", move || filled("runcmd:\n", |_| "- [a, b]\n".to_owned())),
         bomb("mounts", move || filled("mounts:\n", |number| format!("- [vdb, /srv/{number}]\n"))),
+        bomb("mounts and homes", move || {
+            let line = |n: usize| format!("- [vdb, /srv/{n}]\n");
+            let homes = (0..SIZE / 64).map(|n| format!("- {{name: u{n}, homedir: /opt/{n}}}\n"));
+            filled("mounts:\n", line).split_at(SIZE / 2).0.rsplit_once('\n').unwrap().0.to_owned()
+                + "\nusers:\n"
+                + &homes.collect::<String>()
+        }),
+        bomb("mount units and homes", move || {
+            filled("coreos:\n units:\n", |n| format!(" - {{name: srv-{n}.mount, content: '[Mount]'}}\n"))
+        }),
+        bomb("users in lists of lists", move || {
+            filled("users:\n", |_| "- [[[a, b], 'c,d'], e]\n".to_owned())
+        }),
+        bomb("quoted texts indented too little", move || {
+            filled("a:\n  b: \"", |_| "it's\n".to_owned()) + "\""
+        }),
+        bomb("temporary files", move || {
+            filled("write_files: [{path: /etc/tmpfiles.d/a.conf, content: '", |_| "R /a\n\n    ".to_owned())
+                + "'}]"
+        }),
+        bomb("a long environment", move || {
+            filled("write_files: [{path: /etc/environment, content: '", |_| "A=b\n\n    ".to_owned()) + "'}]"
+        }),
         bomb("device names with dots", move || {
             format!("#cloud-config\nmounts: [['{}', /srv/a]]\n", "a.".repeat(SIZE / 2 - 100))
         }),
@@ -128,6 +151,23 @@ fn bombs() -> Vec<Bomb> {
         bomb("a script of one line", move || format!("#!/bin/sh\n{}", "$public_ipv4".repeat(SIZE / 12 - 10))),
         bomb("too long", move || filled("", |number| format!("a{number}: b\n")).repeat(20)),
     ]
+}
+
+#[test]
+fn many_parts_cost_no_more_than_one() {
+    let _alone = alone();
+    let first = filled("", |number| format!("k{number}: 1\n"));
+    let later =
+        (0..250).map(|number| format!("#cloud-config\nruncmd: [echo {number}]\nhostname: h{number}\n"));
+    let parts = [first].into_iter().chain(later).enumerate();
+    let user: Vec<Part> = parts.map(|(number, text)| Part::whole(format!("part-{number}"), text)).collect();
+    let before = processor_time();
+
+    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+
+    let took = processor_time().saturating_sub(before);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(!reading.plan.steps.is_empty());
 }
 
 #[test]

@@ -29,9 +29,18 @@ const GIB: u64 = 1 << 30;
 
 /// Adds lines to fstab and starts what they mean.
 pub(crate) fn add_mounts(mounts: &[Mount], host: &Host<'_>) -> Result<Change, StepError> {
-    for mount in mounts.iter().filter(|mount| mount.fields[1].starts_with('/')) {
-        super::files::allow_mount(&mount.fields[1], host)?;
-    }
+    let is_allowed = |mount: &Mount| match mount.fields[1].as_str() {
+        place if place.starts_with('/') => super::files::allow_mount(place, host),
+        _ => Ok(()),
+    };
+    let (mounts, refused): (Vec<&Mount>, Vec<&Mount>) =
+        mounts.iter().partition(|mount| is_allowed(mount).is_ok());
+    let change = mount_all(&mounts, host)?;
+    // The others are mounted all the same.
+    refused.first().map_or(Ok(change), |mount| is_allowed(mount).map(|()| change))
+}
+
+fn mount_all(mounts: &[&Mount], host: &Host<'_>) -> Result<Change, StepError> {
     let lines: Vec<String> =
         mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
     let change = add_to_fstab(&lines, host)?;

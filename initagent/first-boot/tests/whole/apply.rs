@@ -393,7 +393,7 @@ fn a_file_that_is_there_keeps_what_was_not_given_anew() {
         ("content: new, owner: root", 0o600, (0, 1000), "new"),
         ("content: new, owner: 'root:root', permissions: '0644'", 0o644, (0, 0), "new"),
         ("permissions: '0400'", 0o400, (1000, 1000), ""),
-        ("content: new, permissions: , owner: ''", 0o600, (1000, 1000), "new"),
+        ("content: new, owner: ''", 0o600, (1000, 1000), "new"),
     ] {
         let bench = Bench::new();
         let path = bench.machine.root.path("/srv/secret");

@@ -190,3 +190,37 @@ fn a_unit_that_nobody_brings_is_told() {
     );
     assert_eq!(judged(&by_file).verdict, Verdict::Ok);
 }
+
+/// Two parts, the second with these lines before its files.
+fn two_parts(merging: &str) -> String {
+    format!(
+        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"fold\"\n\n\
+         --fold\nContent-Type: text/cloud-config\n\n\
+         #cloud-config\nhostname: one\nwrite_files: [{{path: /etc/site/base, content: x}}]\n\
+         --fold\nContent-Type: text/cloud-config\n{merging}\
+         hostname: one\nwrite_files: [{{path: /etc/site/extra, content: x}}]\n--fold--\n"
+    )
+}
+
+#[test]
+fn parts_of_a_mime_message_add_up_or_say_what_they_lose() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("user-data");
+    let replace = "\n#cloud-config\nmerge_how: dict(replace)\n";
+    for (merging, has_both, verdict) in [
+        ("\n#cloud-config\n", true, Verdict::Ok),
+        ("\n#cloud-config\nmerge_how:\n", true, Verdict::Ok),
+        ("\n#cloud-config\nmerge_how: dict(recurse_list)+list(append)\n", true, Verdict::Ok),
+        ("Merge-Type: dict(recurse_array)+list(append)+str()\n\n#cloud-config\n", true, Verdict::Ok),
+        (replace, false, Verdict::Degraded),
+        ("X-Merge-Type: list(append)\n\n#cloud-config\n", false, Verdict::Degraded),
+    ] {
+        fs::write(&file, two_parts(merging)).unwrap();
+
+        let judgement = plan(&file, Listing::Short);
+
+        let both =
+            ["/etc/site/base 0644", "/etc/site/extra 0644"].iter().all(|path| judgement.text.contains(path));
+        assert_eq!((both, judgement.verdict), (has_both, verdict), "{merging}: {}", judgement.text);
+    }
+}

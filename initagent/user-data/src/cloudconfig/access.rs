@@ -256,8 +256,7 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
     if fields.broken() {
         return None;
     }
-    let flaw = value.as_ref().filter(|_| kind == "text").map(|value| (value.at, check_plain(&value.value)));
-    if let Some((at, Err(flaw))) = flaw {
+    if let Some(Err((at, flaw))) = value.as_ref().map(|value| check_password(kind, value)) {
         let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`password` {flaw}"));
         fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
         return None;
@@ -280,6 +279,23 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
         return None;
     };
     Some(At { value: (name.value, password), at: item.at })
+}
+
+/// Whether a password is what its `type` says. What is no hash would stand in /etc/shadow as it is: an empty
+/// one lets everybody in, another nobody.
+fn check_password(kind: &str, value: &At<String>) -> Result<(), (Mark, &'static str)> {
+    let is_lock = matches!(value.value.as_str(), "*" | "!" | "!!" | "x");
+    match kind {
+        "text" => check_plain(&value.value).map_err(|flaw| (value.at, flaw)),
+        "hash" if value.value.is_empty() => {
+            Err((value.at, "is empty, so it is not set: everybody could log in with it"))
+        }
+        "hash" if !is_lock && !is_hash(&value.value) => Err((
+            value.at,
+            "is not a password hash, so it is not set; say `type: text` if it is the password",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `list`: `name:password` a line, where `R` and `RANDOM` ask for a made-up one.

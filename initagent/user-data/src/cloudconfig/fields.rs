@@ -225,15 +225,17 @@ impl<'n> Fields<'n> {
     /// Without a value it stays true, since a template that left it empty must not shut anybody out; but
     /// cloud-init takes it for false, so that this is told.
     pub(crate) fn flag_or_true(&mut self, name: &str, found: &mut Diagnostics) -> bool {
-        if let Some(entry) = self
-            .entry(name)
-            .filter(|entry| matches!(&entry.value.value, Value::Scalar(_)) && entry.value.is_null())
-        {
-            let message = format!("`{name}` has no value, so its default is used, which is true");
-            let diagnostic = Diagnostic::warning(Code::BadValue, entry.key_at, message);
-            found.push(self.finding(diagnostic.help("write `true` or `false`"), name));
-        }
+        self.warn_if_empty(name, "its default is used, which is true", found);
         self.flag(name, found).is_none_or(|flag| flag.value)
+    }
+
+    /// Warns of a field that is there without a value, where its absence has an effect.
+    pub(crate) fn warn_if_empty(&self, name: &str, instead: &str, found: &mut Diagnostics) {
+        let is_empty = |node: &Node| matches!(node.value, Value::Scalar(_)) && node.is_null();
+        if let Some(entry) = self.entry(name).filter(|entry| is_empty(&entry.value)) {
+            let message = format!("`{name}` has no value, so {instead}");
+            found.push(self.finding(Diagnostic::warning(Code::BadValue, entry.key_at, message), name));
+        }
     }
 
     /// A whole number that is not negative.

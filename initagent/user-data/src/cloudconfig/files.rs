@@ -99,6 +99,9 @@ fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> O
     let mut fields = Fields::open(item, FILE_KEYS, key.clone(), found)?;
     let path = file_path(&mut fields, found);
     let content = content(&mut fields, room, found);
+    fields.warn_if_empty("permissions", "a new file gets 0644, which all may read", found);
+    fields.warn_if_empty("owner", "a new file is root's", found);
+    fields.warn_if_empty("content", "the file is empty", found);
     let mode = permissions(&mut fields, found);
     let owner = owner(&mut fields, found);
     let append = fields.flag("append", found).is_some_and(|flag| flag.value);

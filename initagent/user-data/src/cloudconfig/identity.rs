@@ -48,6 +48,7 @@ pub struct Names {
 
 impl Identity {
     pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+        fields.warn_if_empty("hostname", "the platform's name is used", found);
         Self {
             hostname: name(fields, "hostname", found),
             fqdn: name(fields, "fqdn", found),

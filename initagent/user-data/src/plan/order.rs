@@ -387,7 +387,12 @@ fn units(plan: &mut Plan, config: &Config) {
     if wrote || units.iter().any(|unit| unit.value.mask) {
         plan.every_boot(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
     }
-    if units.iter().any(|unit| unit.value.class == UnitClass::Network && unit.value.content.is_some()) {
+    // A drop-in alone changes the network too: of the image's own file, or of one that is there.
+    let changes_network = |unit: &At<Unit>| {
+        let Unit { class, content, drop_ins, .. } = &unit.value;
+        *class == UnitClass::Network && (content.is_some() || !drop_ins.is_empty())
+    };
+    if units.iter().any(changes_network) {
         plan.every_boot(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
     }
     if config.system.ntp.is_some() {

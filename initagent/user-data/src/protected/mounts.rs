@@ -5,6 +5,7 @@
 //! no mount hides what people get in by; a mount below a read-only directory is refused, since systemd
 //! could not make its mount point.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Objection, path, units};
@@ -18,7 +19,7 @@ const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /
 const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
 
 /// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
-pub(super) fn homes(plan: &Plan) -> Vec<String> {
+pub(super) fn homes(plan: &Plan) -> BTreeSet<String> {
     let home = |planned: &Planned| match &planned.step {
         Step::CreateUser(user) => user.home.as_deref().map(real),
         _ => None,
@@ -30,7 +31,7 @@ pub(super) fn homes(plan: &Plan) -> Vec<String> {
 ///
 /// Lines of fstab are mounted before homes are made, so that they may hold homes, as `/srv/people` does;
 /// units are started after that.
-pub(super) fn over_homes(step: &Step, homes: &[String]) -> Option<Objection> {
+pub(super) fn over_homes(step: &Step, homes: &BTreeSet<String>) -> Option<Objection> {
     let units = |name: &str| mount_path(name).map(|place| real(&place)).into_iter().collect();
     let (places, is_late): (Vec<String>, bool) = match step {
         Step::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
@@ -38,14 +39,23 @@ pub(super) fn over_homes(step: &Step, homes: &[String]) -> Option<Objection> {
         Step::WriteFile(file) => (file.path.rsplit('/').next().map(units).unwrap_or_default(), true),
         _ => return None,
     };
-    let hides = |place: &String, home: &String| {
-        let (home, keys) = (Path::new(home), Path::new(home).join(".ssh"));
-        let place = Path::new(place);
-        home == place || place.starts_with(keys) || (is_late && home.starts_with(place))
-    };
-    let place = places.iter().find(|place| homes.iter().any(|home| hides(place, home)))?;
+    let hides = |place: &&String| is_home(place, homes) || (is_late && holds_home(place, homes));
+    let place = places.iter().find(hides)?;
     let message = format!("nothing can be mounted on {place}: it would hide the keys of a user of this plan");
     Some(Objection::new(message, INSTEAD))
+}
+
+/// Whether a place is a home, or lies where its keys do.
+fn is_home(place: &str, homes: &BTreeSet<String>) -> bool {
+    let above = Path::new(place).ancestors().filter(|above| above.ends_with(".ssh"));
+    let owners = above.filter_map(|keys| keys.parent()?.to_str());
+    homes.contains(place) || owners.into_iter().any(|home| homes.contains(home))
+}
+
+/// Whether a home lies below a place: it is the first that sorts behind it.
+fn holds_home(place: &str, homes: &BTreeSet<String>) -> bool {
+    let inside = format!("{}/", place.trim_end_matches('/'));
+    homes.range(inside.clone()..).next().is_some_and(|home| home.starts_with(&inside))
 }
 
 /// Why nothing may be mounted on a place.

@@ -57,6 +57,9 @@ const LIMITS: [&str; 3] = ["DefaultLimitNOFILE", "DefaultLimitNPROC", "DefaultTa
 /// What people get in by, besides what no document may write: nothing of it may be removed or emptied.
 const KEPT: [&str; 5] = ["/etc/ssh", "/etc/sudoers.d", "/home/*/.ssh", "/root/.ssh", "/run/sshd"];
 
+/// More than anybody writes; each line is compared with all that is kept.
+const LONGEST: usize = 64 << 10;
+
 /// Of a PATH that lacks one of these, a login finds no program.
 const PROGRAMS: [&str; 2] = ["/usr/bin", "/bin"];
 
@@ -85,7 +88,12 @@ pub(super) fn linked(path: &str, target: &str) -> Option<Objection> {
 
 /// Why a file may not hold this.
 pub(super) fn flaw(path: &str, content: &str) -> Option<Objection> {
-    match kind_of(path)? {
+    let kind = kind_of(path)?;
+    if content.len() > LONGEST {
+        let message = format!("{path} has {} bytes; at most {LONGEST} are judged", content.len());
+        return Some(Objection::new(message, "divide it into several files"));
+    }
+    match kind {
         Kind::Environment => content.lines().find_map(variable),
         Kind::Manager => content.lines().find_map(setting),
         Kind::TemporaryFiles => content.lines().find_map(temporary),

@@ -86,13 +86,14 @@ fn a_shell_that_closes_logins_does_not_become_the_default_one() {
 fn an_empty_password_is_never_set() {
     let (config, found) = config(
         "password: ''\nusers: [{name: ana, plain_text_passwd: ''}]\n\
-         chpasswd: {list: ['ana:'], users: [{name: ana, type: text, password: ''}]}\n",
+         chpasswd: {list: ['ana:'], users: [{name: ana, type: text, password: ''}, {name: ben, password: ''}, \
+         {name: cy, password: hunter2}]}\n",
     );
 
     assert_eq!(config.access.password, None);
     assert_eq!(config.access.passwords, []);
     assert_eq!(config.accounts.people[0].value.user.password, None);
-    assert_eq!(found.list().len(), 4);
+    assert_eq!(found.list().len(), 6);
 }
 
 #[test]
@@ -142,5 +143,18 @@ fn users_are_read_in_every_shape_that_people_write() {
         made.sort_unstable();
         assert_eq!(made, names, "{text}");
         assert_eq!(found.list(), [], "{text}");
+    }
+}
+
+#[test]
+fn what_is_given_without_a_value_where_absence_matters_is_told() {
+    for text in [
+        "hostname:",
+        "write_files: [{path: /srv/a, permissions: , content: x}]",
+        "write_files: [{path: /srv/a, content: }]",
+    ] {
+        let (_, found) = config(text);
+
+        assert!(found.list().iter().any(|one| one.message.contains("has no value")), "{text}");
     }
 }

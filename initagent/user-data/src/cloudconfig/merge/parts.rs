@@ -46,14 +46,14 @@ pub fn add_up(earlier: Node, later: Node, found: &mut Diagnostics) -> Node {
 }
 
 fn mappings(old: Vec<Entry>, new: Vec<Entry>, path: &str, found: &mut Diagnostics) -> Vec<Entry> {
-    let places = places_of(&old);
+    let places = places_of(&old, &new);
     let mut merged = old;
     for entry in new {
-        let Some(place) = places.get(&name_of(&entry)) else {
+        let Some(place) = places.get(&*name_of(&entry)) else {
             merged.push(entry);
             continue;
         };
-        let name = name_of(&entry);
+        let name = name_of(&entry).into_owned();
         let path = if path.is_empty() { name } else { format!("{path}.{name}") };
         let known = &mut merged[*place];
         let value = std::mem::replace(&mut known.value, Node { at: known.key_at, value: Value::Unreadable });
