@@ -210,7 +210,7 @@ impl Agent {
     fn next_wake(&self, tell: Option<Instant>) -> (Option<Instant>, Option<Instant>) {
         let again = self.retries.next_due(Instant::now());
         let has_work = !self.down.is_empty() || self.reloads.is_owed();
-        let reload = has_work.then(|| self.reloads.next()).flatten();
+        let reload = has_work.then(|| self.reloads.next().unwrap_or_else(Instant::now));
         let wakes = [self.retry, tell, again, reload, self.ask_again];
         (wakes.into_iter().flatten().min(), again)
     }

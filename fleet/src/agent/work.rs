@@ -72,9 +72,11 @@ impl Agent {
                 self.retries.clear(&unit);
             }
         }
-        // systemd took the call, and the job failed.
+        // systemd took the call, and the job failed or will: it may not have said so yet. A start that is under
+        // way takes a second call in.
+        let may_start = |activity: &Activity| !activity.is_up() || activity.is_activating();
         let appeared = |(unit, missing): &(&UnitName, &BTreeSet<UnitName>)| {
-            !self.activity.get(*unit).is_some_and(Activity::is_up)
+            self.activity.get(*unit).is_none_or(may_start)
                 && (required(unit).iter().any(comes) || missing.iter().any(|unit| held.contains_key(unit)))
         };
         let released: Vec<UnitName> =
@@ -314,6 +316,9 @@ impl Agent {
     /// Ends the departure of the units that are down, all with one reload.
     pub(super) async fn forget_all(&mut self) {
         let units: Vec<UnitName> = std::mem::take(&mut self.down).into_iter().collect();
+        if units.is_empty() {
+            return;
+        }
         self.remove_files(&units).await;
         for unit in units {
             self.leaving.remove(&unit);
