@@ -208,7 +208,10 @@ impl Agent {
             return;
         }
         // A name that systemd knows already has a content that must not live on.
-        let mut reload = self.systemd.knows_any(units).await.unwrap_or(true);
+        let mut reload = self.systemd.knows_any(units).await.unwrap_or_else(|error| {
+            tracing::warn!(reason = %chain(&error), "systemd does not say which units it knows");
+            true
+        });
         let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
         let enabled = self.enable(&mut loaded).await;
         reload |= enabled;
