@@ -7,6 +7,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+mod departures;
 pub mod fence;
 pub mod journal;
 pub mod presence;
@@ -14,6 +15,7 @@ mod reloads;
 mod retries;
 pub mod systemd;
 mod telling;
+mod watching;
 mod work;
 
 use std::{
@@ -32,13 +34,10 @@ use crate::{
         state::JobState,
         unit_name::UnitName,
     },
-    plan::{
-        ordering::required_units,
-        reconcile::{Duties, Held, Wanted},
-    },
+    plan::reconcile::{Duties, Held, Wanted},
     store::{
         boot_time::BootTime,
-        etcd::{EtcdStore, chain, lease::Lease},
+        etcd::{EtcdStore, lease::Lease},
         records::StateRecord,
         registry::{Change, Health, Registry},
     },
@@ -210,7 +209,7 @@ impl Agent {
     fn next_wake(&self, tell: Option<Instant>) -> (Option<Instant>, Option<Instant>) {
         let again = self.retries.next_due(Instant::now());
         let has_work = !self.down.is_empty() || self.reloads.is_owed();
-        let reload = has_work.then(|| self.reloads.next()).flatten();
+        let reload = has_work.then(|| self.reloads.next().unwrap_or_else(Instant::now));
         let wakes = [self.retry, tell, again, reload, self.ask_again];
         (wakes.into_iter().flatten().min(), again)
     }
@@ -254,120 +253,6 @@ impl Agent {
     fn may_act(&self, lease: Option<Lease>) -> bool {
         self.store.health() == Health::Serving
             && lease.is_some_and(|lease| BootTime::now() < lease.deadline())
-    }
-
-    /// Takes in what systemd says; returns whether a batch is due. What has to be asked is only noted:
-    /// a flood of news would wait for as many answers.
-    fn hear(&mut self, news: News) -> bool {
-        match news {
-            News::Anew => {
-                self.unclear.extend(self.held.keys().chain(&self.leaving).cloned());
-                true
-            }
-            News::Changed { unit, active, sub } => {
-                if let Some(activity) = self.activity.get_mut(&unit) {
-                    activity.active = active.unwrap_or_else(|| std::mem::take(&mut activity.active));
-                    activity.sub = sub.unwrap_or_else(|| std::mem::take(&mut activity.sub));
-                    let activity = activity.clone();
-                    self.note_activity(unit, &activity);
-                }
-                false
-            }
-            News::JobDone { unit, trouble } => {
-                self.note_job(&unit, trouble.as_deref());
-                // A start that was skipped changes nothing else.
-                let waits = self.activity.get(&unit).is_some_and(Activity::is_activating);
-                if self.leaving.contains(&unit) || waits {
-                    self.unclear.insert(unit.clone());
-                }
-                self.refused.contains_key(&unit)
-            }
-        }
-    }
-
-    fn note_activity(&mut self, unit: UnitName, activity: &Activity) {
-        if activity.is_in_transition() {
-            self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
-        }
-        if self.leaving.contains(&unit) && !activity.is_up() {
-            self.down.insert(unit.clone());
-        }
-        self.dirty.insert(unit);
-    }
-
-    /// Asks systemd what the news left open, and forgets the units that are down by now. Returns whether a
-    /// batch is due.
-    async fn catch_up(&mut self) -> bool {
-        if self.ask_again.is_some_and(|again| again <= Instant::now()) {
-            self.ask_again = (!self.leaving.is_empty()).then(|| Instant::now() + ASK_AGAIN);
-            let moving = self.activity.iter().filter(|(_, activity)| activity.is_in_transition());
-            self.unclear.extend(moving.map(|(unit, _)| unit).chain(&self.leaving).cloned());
-        }
-        let unclear: Vec<UnitName> = std::mem::take(&mut self.unclear).into_iter().collect();
-        self.refresh(&unclear).await;
-        if self.reloads.next().is_some_and(|next| Instant::now() < next) {
-            return false;
-        }
-        if self.down.is_empty() {
-            if self.reloads.is_owed() {
-                self.reload().await;
-            }
-            return false;
-        }
-        self.forget_all().await;
-        true
-    }
-
-    /// A job that could not be done shows nowhere else: the unit is as inactive as before.
-    fn note_job(&mut self, unit: &UnitName, trouble: Option<&str>) {
-        let Some(held) = self.held.get(unit) else { return };
-        let before = if let Some(trouble) = trouble {
-            if held.job == JobState::Launched {
-                self.refused.entry(unit.clone()).or_default();
-            }
-            self.errors.insert(unit.clone(), format!("systemd's job ended: {trouble}"))
-        } else {
-            self.refused.remove(unit);
-            self.errors.remove(unit)
-        };
-        if before.is_some() || trouble.is_some() {
-            self.dirty.insert(unit.clone());
-        }
-    }
-
-    /// The units that this one requires and that this machine does not hold.
-    fn missing_units(&self, unit: &UnitName) -> BTreeSet<UnitName> {
-        let Some(wish) = self.wanted.get(unit) else { return BTreeSet::new() };
-        let mut required = required_units(unit, &wish.file);
-        required.retain(|required| !self.held.contains_key(required));
-        required
-    }
-
-    async fn look_at_units(&mut self) -> Result<(), SystemdError> {
-        let units: Vec<UnitName> = self.held.keys().cloned().collect();
-        for (unit, activity) in self.systemd.activities(&units).await? {
-            self.activity.insert(unit, activity);
-        }
-        Ok(())
-    }
-
-    async fn refresh(&mut self, units: &[UnitName]) {
-        if units.is_empty() {
-            return;
-        }
-        match self.systemd.activities(units).await {
-            Ok(activities) => {
-                for (unit, activity) in activities {
-                    self.activity.insert(unit.clone(), activity.clone());
-                    self.note_activity(unit, &activity);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(reason = %chain(&error), "systemd does not tell how units are");
-                self.unclear.extend(units.iter().cloned());
-                self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
-            }
-        }
     }
 
     /// Stops fenced units while the lease is still surely alive, if nobody can renew it.

@@ -177,8 +177,12 @@ impl Fence {
         if silent >= kill_after(lease.ttl) && self.killed_for != Some(lease.renewed) {
             self.killed_for = Some(lease.renewed);
             for unit in units {
-                // Most are down by now, and then there is nothing to kill.
-                let _ = systemd.kill(&unit).await;
+                // Most are down by now, and systemd does not know them any more.
+                if let Err(error) = systemd.kill(&unit).await
+                    && !error.is_unknown_unit()
+                {
+                    tracing::error!(%unit, reason = %chain(&error), "cannot kill a fenced unit");
+                }
             }
         }
         stopped

@@ -1,8 +1,8 @@
 //! When systemd reads its configuration anew.
 //!
 //! That takes it longer the more units it has, and it does nothing else meanwhile. Knows how long the last
-//! time took; refuses to know what for. Invariant: at most a fifth of the time is spent on reloads, however
-//! many units come and go; a single one never waits.
+//! time took; refuses to know what for. Invariant: for units that go, at most a fifth of the time is
+//! spent on reloads, however many go; a single one never waits. Units that come and need one do not wait.
 
 use std::time::{Duration, Instant};
 

@@ -331,10 +331,17 @@ async fn listen(
 
 async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
     let (mut pause, most) = AGAIN;
+    let mut said = None;
     loop {
         match dial(user).await {
             Ok(answered) => return answered,
-            Err(error) => tracing::debug!(reason = %chain(&error), "systemd does not answer yet"),
+            Err(error) => {
+                let reason = chain(&error);
+                if said.as_ref() != Some(&reason) {
+                    tracing::warn!(%reason, "systemd does not answer; units are left as they are until it does");
+                }
+                said = Some(reason);
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(most);

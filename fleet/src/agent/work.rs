@@ -1,7 +1,7 @@
-//! Carries batches out: units are written, made known, started, stopped and forgotten.
+//! Carries batches out: units are written, made known, started and stopped.
 //!
 //! Knows the order of things inside a batch and what a failure of each leaves. Refuses to know how the
-//! cluster hears of it. Invariant: a unit is forgotten only when it is down.
+//! cluster hears of it. Invariant: what failed stays to be done.
 
 use std::{
     collections::BTreeSet,
@@ -9,11 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
-
 use super::{
-    ASK_AGAIN, Agent, AgentError,
-    systemd::{Activity, News, SystemdError},
+    Agent, AgentError,
+    systemd::{Activity, SystemdError},
 };
 use crate::{
     metrics::Task,
@@ -72,9 +70,11 @@ impl Agent {
                 self.retries.clear(&unit);
             }
         }
-        // systemd took the call, and the job failed.
+        // systemd took the call, and the job failed or will: it may not have said so yet. A start that is under
+        // way takes a second call in.
+        let may_start = |activity: &Activity| !activity.is_up() || activity.is_activating();
         let appeared = |(unit, missing): &(&UnitName, &BTreeSet<UnitName>)| {
-            !self.activity.get(*unit).is_some_and(Activity::is_up)
+            self.activity.get(*unit).is_none_or(may_start)
                 && (required(unit).iter().any(comes) || missing.iter().any(|unit| held.contains_key(unit)))
         };
         let released: Vec<UnitName> =
@@ -181,32 +181,16 @@ impl Agent {
         }
     }
 
-    async fn unload(&mut self, unit: &UnitName) {
-        match self.systemd.stop(unit).await {
-            Ok(()) => {
-                if self.activity.get(unit).is_some_and(Activity::is_up) {
-                    self.metrics.did(Task::Stop, 1);
-                    self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
-                } else {
-                    self.down.insert(unit.clone());
-                }
-                self.leaving.insert(unit.clone());
-            }
-            Err(error) if error.is_unknown_unit() => {
-                self.leaving.insert(unit.clone());
-                self.down.insert(unit.clone());
-            }
-            Err(error) => self.complain(unit, "stop", &error),
-        }
-    }
-
     /// Writes files, makes them known, and has systemd read them anew once if it must.
     async fn load(&mut self, units: &[UnitName]) {
         if units.is_empty() {
             return;
         }
         // A name that systemd knows already has a content that must not live on.
-        let mut reload = self.systemd.knows_any(units).await.unwrap_or(true);
+        let mut reload = self.systemd.knows_any(units).await.unwrap_or_else(|error| {
+            tracing::warn!(reason = %chain(&error), "systemd does not say which units it knows");
+            true
+        });
         let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
         let enabled = self.enable(&mut loaded).await;
         reload |= enabled;
@@ -301,7 +285,7 @@ impl Agent {
     }
 
     /// Says why a task failed, once for each reason, and lets it be tried again.
-    fn complain(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
+    pub(super) fn complain(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
         let reason = format!("cannot {verb}: {}", chain(error));
         if self.retries.note(unit, &self.wanted, &reason, Instant::now()) {
             tracing::warn!(%unit, %reason, "the unit is not as wanted; trying again, less and less often");
@@ -311,59 +295,11 @@ impl Agent {
         self.dirty.insert(unit.clone());
     }
 
-    /// Ends the departure of the units that are down, all with one reload.
-    pub(super) async fn forget_all(&mut self) {
-        let units: Vec<UnitName> = std::mem::take(&mut self.down).into_iter().collect();
-        self.remove_files(&units).await;
-        for unit in units {
-            self.leaving.remove(&unit);
-            self.held.remove(&unit);
-            self.activity.remove(&unit);
-            self.refused.remove(&unit);
-            self.errors.remove(&unit);
-            self.retries.clear(&unit);
-            self.dirty.insert(unit);
-            self.metrics.did(Task::Unload, 1);
-        }
-        self.write_journal();
-    }
-
-    /// Makes units unknown to systemd: links first, while their files still say which there are; then the
-    /// files; then what systemd has in memory of them.
-    async fn remove_files(&mut self, units: &[UnitName]) {
-        if let Err(error) = self.systemd.disable(units).await {
-            tracing::warn!(units = %names(units), reason = %chain(&error), "links to these units may be left");
-        }
-        for unit in units {
-            let path = self.path(unit);
-            let removed = self.systemd.unlink(&path).and_then(|()| std::fs::remove_file(&path));
-            if let Err(error) = removed
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot remove a unit file");
-            }
-        }
-        self.reload().await;
-        if let Err(error) = self.systemd.reset_failed(units).await {
-            tracing::warn!(units = %names(units), reason = %chain(&error), "systemd still calls these units failed");
-        }
-    }
-
-    /// Removes what a fleetd left that could not disable units: until version 0.1 none could.
-    pub(super) async fn remove_dangling_links(&mut self) {
-        let mut units = self.systemd.dangling(&self.settings.units_directory);
-        units.retain(|unit| !self.held.contains_key(unit));
-        if !units.is_empty() {
-            tracing::info!(units = %names(&units), "removing links to units that are gone");
-            self.remove_files(&units).await;
-        }
-    }
-
-    fn path(&self, unit: &UnitName) -> PathBuf {
+    pub(super) fn path(&self, unit: &UnitName) -> PathBuf {
         self.settings.units_directory.join(unit.as_str())
     }
 
-    fn write_journal(&self) {
+    pub(super) fn write_journal(&self) {
         let mut held = self.held.clone();
         for unit in &self.leaving {
             // A process that takes over would not start what is wanted again by then.
@@ -375,35 +311,10 @@ impl Agent {
             tracing::warn!(reason = %chain(&error), "a restart of fleetd would start units anew that have run to their end");
         }
     }
-
-    /// Stops and forgets everything: the old way of leaving a cluster.
-    pub(super) async fn purge(&mut self, news: &mut mpsc::UnboundedReceiver<News>) {
-        self.wanted.clear();
-        for unit in self.held.keys().cloned().collect::<Vec<_>>() {
-            tracing::info!(%unit, "purging");
-            self.unload(&unit).await;
-        }
-        self.forget_all().await;
-        let patience = Instant::now() + Duration::from_mins(1);
-        while !self.leaving.is_empty() && Instant::now() < patience {
-            match tokio::time::timeout(Duration::from_secs(1), news.recv()).await {
-                Ok(Some(told)) => {
-                    self.hear(told);
-                    while let Ok(told) = news.try_recv() {
-                        self.hear(told);
-                    }
-                }
-                Ok(None) => return,
-                Err(_) => self.unclear.extend(self.leaving.iter().cloned()),
-            }
-            self.catch_up().await;
-        }
-        self.publish().await;
-    }
 }
 
 /// Units for the log, the first of many.
-fn names(units: &[UnitName]) -> String {
+pub(super) fn names(units: &[UnitName]) -> String {
     let first: Vec<&str> = units.iter().take(NAMES_AT_ONCE).map(UnitName::as_str).collect();
     let more = units.len() - first.len();
     if more == 0 { first.join(" ") } else { format!("{} and {more} more", first.join(" ")) }
