@@ -302,7 +302,7 @@ fn provision(
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
                 return Some(Current::before(kept));
             }
-            let provision = without_strange_volume(root, provision);
+            let provision = completed(root, provision);
             remember(root, &provision, outcome);
             Some(Current { provision, is_fresh: true })
         }
@@ -310,14 +310,22 @@ fn provision(
     }
 }
 
-/// On a machine that is configured, user-data that comes beside the platform's own answer, on a volume that
-/// may be gone or anybody's by now, is what it was.
-fn without_strange_volume(root: &Root, provision: Provision) -> Provision {
+/// What the platform says, with what it said before in the place of what cannot be trusted or had now.
+///
+/// User-data that comes beside its own answer, on a volume, may be gone or anybody's by now. Keys that could
+/// not be asked for are those of the last boot: else a service that is out of breath would keep people out.
+fn completed(root: &Root, provision: Provision) -> Provision {
     let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
-    match record::kept(root).filter(|_| is_same && provision.is_by_volume) {
-        Some(kept) => Provision { user_data: kept.user_data, ..provision },
-        None => provision,
+    let Some(kept) = record::kept(root).filter(|_| is_same) else { return provision };
+    let mut provision = provision;
+    if provision.is_by_volume {
+        provision.user_data = kept.user_data;
     }
+    if provision.lacks_keys() {
+        let known = provision.ssh_keys.clone();
+        provision.ssh_keys.extend(kept.ssh_keys.into_iter().filter(|key| !known.contains(key)));
+    }
+    provision
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -415,7 +423,7 @@ mod tests {
             is_by_volume: true,
             ..Provision::default()
         };
-        let now = |user_data, instance| without_strange_volume(&root, said(user_data, instance)).user_data;
+        let now = |user_data, instance| completed(&root, said(user_data, instance)).user_data;
         let first = said(b"first", "i-1");
         assert_eq!(now(b"first", "i-1"), first.user_data);
         record::keep(&root, &first).unwrap();
@@ -424,6 +432,30 @@ mod tests {
         assert_eq!(now(b"evil", "i-1"), first.user_data);
         assert_eq!(now(b"", "i-1"), first.user_data);
         assert_eq!(now(b"second", "i-2"), said(b"second", "i-2").user_data);
+    }
+
+    #[test]
+    fn keys_that_cannot_be_asked_for_are_those_of_the_last_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let said = |keys: &[&str], item: &str| {
+            let problem = platform::Problem { item: item.to_owned(), cause: "503".to_owned() };
+            Provision {
+                instance_id: Some("i-1".to_owned()),
+                ssh_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+                problems: vec![problem],
+                ..Provision::default()
+            }
+        };
+        record::keep(&root, &said(&["a", "b"], "zone")).unwrap();
+        record::settle(&root, "i-1").unwrap();
+        let now = |keys, item| completed(&root, said(keys, item)).ssh_keys;
+
+        assert_eq!(now(&["c", "b"], "ssh keys"), ["c", "b", "a"]);
+        assert_eq!(now(&[], "metadata"), ["a", "b"]);
+        // Taken away, or refused for its date.
+        assert_eq!(now(&["b"], "zone"), ["b"]);
+        assert_eq!(now(&[], "an ssh key"), [""; 0]);
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
     for line in key_lines(&mut provision, &service) {
         match key_of(&line, unix_time()) {
             Key::Expired => {}
-            Key::Unclear => provision.report_once("ssh keys", "a key whose date cannot be read was left out"),
+            Key::Unclear => {
+                provision.report_once("an ssh key", "a key whose date cannot be read was left out");
+            }
             Key::Valid(key) => provision.add_keys(&key),
         }
     }

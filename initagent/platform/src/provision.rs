@@ -93,6 +93,12 @@ impl Provision {
         self.problems.iter().any(|problem| problem.item == item)
     }
 
+    /// Whether keys that the platform has could not be asked for; one that was refused is none of them.
+    #[must_use]
+    pub fn lacks_keys(&self) -> bool {
+        ["ssh keys", "metadata", "meta-data"].into_iter().any(|item| self.lacks(item))
+    }
+
     /// Everything that is obeyed at some boot, as bytes that differ whenever it does: the fields and their
     /// lengths. A name and addresses let nobody in, and change when a person renames a machine.
     ///
@@ -144,9 +150,9 @@ impl Provision {
     pub(crate) fn add_keys(&mut self, text: &str) {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if !keys::is_public_key(line) {
-                self.report_once("ssh keys", "a line that is not an SSH public key was left out");
+                self.report_once("an ssh key", "a line that is not an SSH public key was left out");
             } else if self.ssh_keys.len() >= MAX_KEYS {
-                self.report_once("ssh keys", "there are more than a thousand; the others were left out");
+                self.report_once("an ssh key", "there are more than a thousand; the others were left out");
             } else if !self.ssh_keys.iter().any(|known| known == line) {
                 self.ssh_keys.push(line.to_owned());
             }
@@ -228,7 +234,7 @@ mod tests {
             .add_keys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a\n# note\nrubbish\r\nssh-rsa AAAAB3Nza b\r\n");
 
         assert_eq!(provision.ssh_keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a", "ssh-rsa AAAAB3Nza b"]);
-        assert!(provision.lacks("ssh keys"));
+        assert!(provision.lacks("an ssh key") && !provision.lacks_keys());
     }
 
     #[test]

@@ -160,6 +160,37 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
 }
 
 #[test]
+fn a_key_that_the_platform_took_away_lets_nobody_in_after_the_next_boot() {
+    let document = format!("#cloud-config\nuser: ada\nssh_authorized_keys: [{KEY} own]\n");
+    let bench = Bench::seeded("i-1", &document);
+    let meta = bench.machine.root.path("/var/lib/cloud/seed/nocloud/meta-data");
+    let offer = |keys: &str| fs::write(&meta, format!("instance-id: i-1\npublic-keys: [{keys}]\n")).unwrap();
+    offer(&format!("{KEY} stays, expiry-time=\"20991231235959Z\" {KEY} goes"));
+    bench.boot(ONCE);
+    for user in ["ada", "core"] {
+        let path = format!("/run/catamaran/keys/{user}");
+        assert!(bench.read(&path).contains("expiry-time=\"20991231235959Z\" ssh-ed25519"), "{user}");
+        assert_eq!((bench.mode(&path), bench.mode("/run/catamaran/keys")), (0o644, 0o755));
+        assert_eq!(bench.read(&format!("/home/{user}/.ssh/authorized_keys")), format!("{KEY} own\n"));
+    }
+
+    offer(&format!("{KEY} stays"));
+    bench.boot(ONCE);
+    assert_eq!(bench.read("/run/catamaran/keys/core"), format!("{KEY} stays\n"));
+
+    offer("");
+    bench.boot(ONCE);
+    assert!(!bench.machine.root.path("/run/catamaran/keys/core").exists());
+    assert!(!bench.machine.root.path("/run/catamaran/keys/ada").exists());
+    assert_eq!(bench.read("/home/ada/.ssh/authorized_keys"), format!("{KEY} own\n"));
+    // A file that is applied has nothing to do with the platform.
+    offer(&format!("{KEY} back"));
+    bench.boot(ONCE);
+    bench.apply("#cloud-config\nhostname: x\n");
+    assert_eq!(bench.read("/run/catamaran/keys/core"), format!("{KEY} back\n"));
+}
+
+#[test]
 fn what_an_earlier_boot_left_is_not_the_end_of_this_one() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     bench.boot(ONCE);
