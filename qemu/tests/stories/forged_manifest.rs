@@ -48,7 +48,8 @@ fn is_not_set_back(running: &mut Running) {
     sees_the_refusal(running, "but this machine has proven 99.0.0 already", "lower-floor");
 }
 
-/// Once boot-complete has written its own note, which it would otherwise write later.
+/// Once boot-complete has written its own note, which it would otherwise write later. The restart waits until ssh
+/// has said that all went well.
 const OLD_RELEASE_IN_SLOT_A: &str = "set -e
     until systemctl is-active -q catamaran-boot-complete.service; do sleep 1; done
     floor=/var/lib/catamaran/release-floor.json
@@ -57,7 +58,7 @@ const OLD_RELEASE_IN_SLOT_A: &str = "set -e
     end=$(($(sudo blockdev --getsize64 /dev/vda5) / 65536 - 1))
     sudo dd if=/dev/vda5 of=/dev/vda4 bs=64k count=1 skip=$end seek=$end conv=fsync status=none
     sudo initagent slots activate A | grep 'older than 99.0.0'
-    sudo systemctl reboot";
+    nohup sh -c 'sleep 1; sudo systemctl reboot' >/dev/null 2>&1 &";
 
 const NOT_TRUSTED: &str = "its manifest is not trusted";
 

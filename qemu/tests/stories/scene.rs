@@ -54,6 +54,7 @@ coreos:
         ConditionKernelCommandLine=catamaran.slot=a
         [Service]
         Type=oneshot
+        TimeoutStartSec=30
         ExecStart=/bin/sh -c 'cd /proc; echo 1 >sys/kernel/panic; echo 1 >sys/kernel/sysrq; echo c >sysrq-trigger'
         [Install]
         WantedBy=sysinit.target
