@@ -175,14 +175,15 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     };
     wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let departure = Departure::of(departure::stop_reason(in_user_systemd).await, units_on_exit);
+    let reason = departure::stop_reason(in_user_systemd).await;
+    let departure = Departure::of(reason, units_on_exit);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
         store.resign().await;
     }
     match departure {
-        Departure::KeepUnits => tracing::info!("Gracefully shutting down; units of fleet run on"),
+        Departure::KeepUnits => tracing::info!(?reason, "Gracefully shutting down; units of fleet run on"),
         Departure::StopUnits => {
             tracing::info!(
                 "Gracefully shutting down; units of fleet are stopped, and this machine leaves the cluster"
@@ -513,4 +514,39 @@ async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
 #[must_use]
 pub fn one_line(error: &dyn std::error::Error) -> String {
     chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn who_has_a_role_can_open_the_socket() {
+        if !nix::unistd::geteuid().is_root() {
+            // Only root may give a socket to a group that it is not in.
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "this test needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fleet.sock");
+        std::fs::write(&path, "").unwrap();
+        // Debian has group 1 under this name everywhere.
+        for (text, group, mode) in [
+            ("", 0, 0o660),
+            ("admin_group=daemon", 1, 0o660),
+            ("admin_group=daemon\nread_group=nogroup", 0, 0o666),
+            ("admin_group=daemon\nlock_group=nogroup", 0, 0o666),
+            ("read_group=daemon", 0, 0o660),
+            ("admin_group=no-such-group", 0, 0o660),
+        ] {
+            let settings = Settings::of(&Options::parse(text).unwrap()).unwrap();
+            std::os::unix::fs::chown(&path, None, Some(0)).unwrap();
+
+            open_to_groups(&path, &settings).unwrap();
+
+            let seen = std::fs::metadata(&path).unwrap();
+            assert_eq!((seen.gid(), seen.mode() & 0o777), (group, mode), "{text}");
+        }
+    }
 }

@@ -114,10 +114,14 @@ impl Presence {
     pub async fn leave(&self) {
         self.store.set_registered(false);
         let lease = *self.lease.borrow();
-        if let Some(lease) = lease
-            && let Err(error) = self.store.revoke(lease.id).await
-        {
-            tracing::warn!(reason = %chain(&error), "the cluster will notice the leave only after the TTL");
+        match lease {
+            None => {}
+            Some(lease) => match self.store.revoke(lease.id).await {
+                Ok(()) => tracing::info!("this machine has left the cluster"),
+                Err(error) => {
+                    tracing::warn!(reason = %chain(&error), "the cluster will notice the leave only after the TTL");
+                }
+            },
         }
         // Nothing to come back to; without the file there is none either.
         let _ = std::fs::remove_file(&self.lease_file);
