@@ -7,19 +7,17 @@
 
 pub mod departure;
 pub mod reload;
+mod sockets;
 
 use std::{
     io,
     net::{IpAddr, UdpSocket},
-    os::fd::{FromRawFd, RawFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use nix::unistd::Group;
 use sd_notify::NotifyState;
 use tokio::{
-    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinSet,
@@ -33,16 +31,12 @@ use crate::{
         presence::{Presence, former::LeaseFile},
         systemd::{Systemd, SystemdError},
     },
-    api::{
-        self, Api,
-        access::{Access, UnixGroups},
-        listen::{self, TlsError, TlsIdentity, TlsTexts},
-    },
+    api::listen::TlsError,
     engine::{Engine, EngineSettings},
     metrics::Metrics,
     model::machine::{Machine, MachineId, MachineIdError, Resources},
     plan::converge::Caution,
-    settings::{ApiTls, Listen, Options, Reserve, Settings, SettingsError},
+    settings::{Options, Reserve, Settings, SettingsError},
     store::{
         etcd::{EtcdSettings, EtcdStore, chain},
         registry::{Health, Registry},
@@ -54,8 +48,6 @@ use reload::{Running, Source};
 
 /// The largest configuration file or certificate that is read.
 const LARGEST_FILE: u64 = 1 << 20;
-/// The first descriptor that systemd passes.
-const FIRST_PASSED: RawFd = 3;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +147,7 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
         let engine = Engine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
         parts.spawn(Box::pin(async move { engine.run().await }))
     });
-    serve(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
+    sockets::serve(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
     let etcd_warning = settings.etcd_warning();
     if let Some(warning) = &etcd_warning {
         tracing::warn!("{warning}");
@@ -175,14 +167,15 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     };
     wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let departure = Departure::of(departure::stop_reason(in_user_systemd).await, units_on_exit);
+    let reason = departure::stop_reason(in_user_systemd).await;
+    let departure = Departure::of(reason, units_on_exit);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
         store.resign().await;
     }
     match departure {
-        Departure::KeepUnits => tracing::info!("Gracefully shutting down; units of fleet run on"),
+        Departure::KeepUnits => tracing::info!(?reason, "Gracefully shutting down; units of fleet run on"),
         Departure::StopUnits => {
             tracing::info!(
                 "Gracefully shutting down; units of fleet are stopped, and this machine leaves the cluster"
@@ -299,170 +292,6 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
     let caution =
         Caution { ttl: settings.agent_ttl, brake_percent: settings.brake_percent, ..Caution::default() };
     EngineSettings { caution, leader_ttl: settings.leader_ttl }
-}
-
-/// Opens every socket there is to serve on.
-fn serve(
-    me: &MachineId,
-    settings: &Settings,
-    store: &Arc<EtcdStore>,
-    metrics: &Arc<Metrics>,
-    stopped: &watch::Receiver<bool>,
-    parts: &mut JoinSet<()>,
-) -> Result<(), DaemonError> {
-    let metrics = metrics.clone();
-    let api = Api {
-        token_limit: settings.token_limit,
-        drain_on_lock: settings.drain_on_lock,
-        more_metrics: Some(Arc::new(move |text: &mut String| metrics.write(text))),
-        warnings: settings.etcd_warning().into_iter().collect(),
-        ..Api::new(store.clone(), store.clone())
-    };
-    let router = api::router(api);
-    let groups = UnixGroups {
-        admin: settings.admin_group.clone(),
-        lock: settings.lock_group.clone().map(|group| (group, me.to_string())),
-        read: settings.read_group.clone(),
-    };
-    let identity = settings.api_tls.as_ref().map(tls_identity).transpose()?;
-    for socket in sockets(settings)? {
-        let (router, groups, identity, stop) =
-            (router.clone(), groups.clone(), identity.clone(), stop_of(stopped));
-        let hosts = settings.api_hosts.iter().chain(&settings.public_ip).cloned().collect();
-        parts.spawn(async move {
-            let outcome = match (socket, &identity) {
-                (Socket::Unix(listener), _) => listen::unix(listener, router, groups, stop).await,
-                (Socket::Tls(listener), Some(identity)) => {
-                    listen::tls(listener, router, identity, stop).await
-                }
-                (Socket::Tls(listener) | Socket::Tcp(listener), _) => {
-                    warn_of_plain_tcp(&listener);
-                    listen::tcp(listener, router, Access::Admin, hosts, stop).await
-                }
-            };
-            if let Err(error) = outcome {
-                tracing::error!(%error, "a socket of the API is served no longer");
-            }
-        });
-    }
-    Ok(())
-}
-
-fn warn_of_plain_tcp(listener: &TcpListener) {
-    let at = listener.local_addr().map_or_else(|_| "TCP".to_owned(), |at| format!("tcp://{at}"));
-    tracing::warn!(
-        "{at} is neither encrypted nor protected: whoever can connect there is root on every machine of the \
-         cluster; use tls:// or a unix socket"
-    );
-}
-
-async fn until_stopped(mut stopped: watch::Receiver<bool>) {
-    // Without a sender the daemon is gone, which is a stop too.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn stop_of(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    until_stopped(stopped.clone())
-}
-
-fn tls_identity(tls: &ApiTls) -> Result<TlsIdentity, DaemonError> {
-    let readonly = tls.readonly_client_ca.as_deref().map(read_small).transpose()?;
-    let lock = tls.lock_client_ca.as_deref().map(read_small).transpose()?;
-    Ok(TlsIdentity::read(&TlsTexts {
-        certificate: &read_small(&tls.certificate)?,
-        key: &read_small(&tls.key)?,
-        admin_authority: &read_small(&tls.client_ca)?,
-        read_authority: readonly.as_deref(),
-        lock_authority: lock.as_deref(),
-    })?)
-}
-
-enum Socket {
-    Tcp(TcpListener),
-    Tls(TcpListener),
-    Unix(UnixListener),
-}
-
-fn sockets(settings: &Settings) -> Result<Vec<Socket>, DaemonError> {
-    let mut sockets = passed_sockets(settings.api_tls.is_some())?;
-    for listen in &settings.listen {
-        let failed = |source| DaemonError::Listen { at: format!("{listen:?}"), source };
-        sockets.push(match listen {
-            Listen::Unix(path) => {
-                let socket = bind_unix(path).map_err(failed)?;
-                open_to_groups(path, settings).map_err(failed)?;
-                Socket::Unix(socket)
-            }
-            Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address).map_err(failed)?),
-            Listen::Tls(address) => Socket::Tls(bind_tcp(*address).map_err(failed)?),
-        });
-    }
-    Ok(sockets)
-}
-
-fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
-/// A socket left by an earlier process is in nobody's use.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
-    Ok(listener)
-}
-
-/// Lets those open a socket who have a role on it. Root and the group of the socket may as long as there is
-/// one group; for several there is no such mode, so anybody may, and who has no role gets 403.
-fn open_to_groups(path: &Path, settings: &Settings) -> io::Result<()> {
-    let named: Vec<&String> =
-        [&settings.admin_group, &settings.read_group, &settings.lock_group].into_iter().flatten().collect();
-    let (group, mode) = match (named.as_slice(), &settings.admin_group) {
-        ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, 0o660),
-        (_, Some(_)) => (None, 0o666),
-        // Without an admin group whoever opens the socket may do everything: root alone.
-        (_, None) => (None, 0o660),
-    };
-    if let ([only], true) = (named.as_slice(), group.is_none() && mode == 0o660) {
-        tracing::warn!(group = only.as_str(), "there is no such group; the socket stays root's");
-    }
-    std::os::unix::fs::chown(path, None, group.map(|group| group.gid.as_raw()))?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-/// The sockets of fleet.socket. One that is not a unix socket speaks TLS if there is a certificate.
-fn passed_sockets(tls: bool) -> Result<Vec<Socket>, DaemonError> {
-    let mine = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    let count: RawFd = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
-    let mut sockets = Vec::new();
-    for fd in (FIRST_PASSED..).take(if mine { usize::try_from(count.clamp(0, 64)).unwrap_or(0) } else { 0 }) {
-        let failed = |source| DaemonError::Listen { at: format!("the passed socket {fd}"), source };
-        sockets.push(passed_socket(fd, tls).map_err(failed)?);
-    }
-    Ok(sockets)
-}
-
-fn passed_socket(fd: RawFd, tls: bool) -> io::Result<Socket> {
-    #[expect(unsafe_code, reason = "descriptors passed by systemd have no other way in")]
-    // SAFETY: LISTEN_PID says that systemd passed the descriptors from 3 on to this process, LISTEN_FDS
-    // says how many, and each is taken here exactly once, before anything else is opened from it.
-    let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
-    let listener = std::net::TcpListener::from(socket);
-    listener.set_nonblocking(true)?;
-    if listener.local_addr().is_ok() {
-        let listener = TcpListener::from_std(listener)?;
-        return Ok(if tls { Socket::Tls(listener) } else { Socket::Tcp(listener) });
-    }
-    let listener = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(listener));
-    Ok(Socket::Unix(UnixListener::from_std(listener)?))
 }
 
 /// Tells systemd when this machine has joined, and how it fares.

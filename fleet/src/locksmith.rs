@@ -10,6 +10,7 @@ mod slots;
 use crate::api::schema::LockGroup;
 use crate::ctl::remote;
 use crate::ctl::table::{printable, printable_json, printable_lines};
+use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use slots::{SlotError, Slots};
@@ -50,7 +51,7 @@ impl Complaint {
 
 /// Runs `locksmithctl` with these words, the program's name first; the exit status.
 pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
-    let words = arguments::with_double_dashes(words);
+    let words = with_double_dashes(words, &Arguments::command(), None);
     let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {

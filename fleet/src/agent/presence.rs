@@ -5,6 +5,7 @@
 //! Refuses to know what the machine runs. Invariant: [`crate::store::etcd::EtcdStore::registered`] is true
 //! only while the presence in the picture is ours.
 
+mod exclusion;
 pub mod former;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 use crate::{
     model::machine::Machine,
     store::{
-        boot_time::BootTime,
         etcd::{EtcdStore, StoreError, chain, lease::Lease},
         keys::Key,
         records::PresenceRecord,
@@ -22,6 +22,7 @@ use crate::{
         writes::{self, Condition, Write},
     },
 };
+use exclusion::Exclusion;
 use former::{FormerRegistration, LeaseFile};
 
 /// A machine that wants to be seen.
@@ -43,13 +44,6 @@ enum Registration {
     Ended(&'static str),
     /// Somebody else is there under the same machine ID, or was a moment ago.
     Occupied(Option<PresenceRecord>),
-}
-
-/// Since when a machine is kept out, and by whom.
-#[derive(Debug, Default)]
-struct Exclusion {
-    since: Option<BootTime>,
-    logged: String,
 }
 
 impl Presence {
@@ -114,10 +108,14 @@ impl Presence {
     pub async fn leave(&self) {
         self.store.set_registered(false);
         let lease = *self.lease.borrow();
-        if let Some(lease) = lease
-            && let Err(error) = self.store.revoke(lease.id).await
-        {
-            tracing::warn!(reason = %chain(&error), "the cluster will notice the leave only after the TTL");
+        match lease {
+            None => {}
+            Some(lease) => match self.store.revoke(lease.id).await {
+                Ok(()) => tracing::info!("this machine has left the cluster"),
+                Err(error) => {
+                    tracing::warn!(reason = %chain(&error), "the cluster will notice the leave only after the TTL");
+                }
+            },
         }
         // Nothing to come back to; without the file there is none either.
         let _ = std::fs::remove_file(&self.lease_file);
@@ -220,12 +218,7 @@ impl Presence {
             tokio::time::sleep(Duration::from_secs(1)).await;
             return;
         };
-        let since = *exclusion.since.get_or_insert_with(BootTime::now);
-        let reason = explain_exclusion(&self.own_record(), &occupant, self.ttl, since.elapsed());
-        if exclusion.logged != reason {
-            tracing::error!("{reason}");
-            exclusion.logged.clone_from(&reason);
-        }
+        let reason = exclusion.explain(&self.own_record(), &occupant, self.ttl);
         self.store.set_excluded(Some(reason));
         let me = occupant.machine.id;
         let vacated = async {
@@ -297,52 +290,5 @@ impl Presence {
                 }
             }
         }
-    }
-}
-
-/// Why a machine is kept out. Within the first TTL nobody can know whether the other one is alive or is
-/// what a power cut left of this machine.
-fn explain_exclusion(me: &PresenceRecord, other: &PresenceRecord, ttl: Duration, waited: Duration) -> String {
-    let id = &me.machine.id;
-    let address = if other.machine.public_ip.is_empty() { "unknown" } else { &other.machine.public_ip };
-    let seen = format!("machine ID {id} is registered already, by a machine with the address {address}");
-    if waited < ttl {
-        return format!(
-            "this machine waits outside the cluster: {seen}; if that was this machine before it lost power, its \
-             registration ends within {} s",
-            ttl.as_secs()
-        );
-    }
-    format!(
-        "this machine stays outside the cluster: {seen} and alive; two machines have one ID, mostly because a disk \
-         was cloned; give this one its own: remove /etc/machine-id, run systemd-machine-id-setup, reboot"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::machine::MachineId;
-
-    fn record(address: &str) -> PresenceRecord {
-        let mut machine = Machine::new(MachineId::parse("m1").unwrap());
-        machine.public_ip = address.to_owned();
-        PresenceRecord { machine, boot: String::new() }
-    }
-
-    #[test]
-    fn a_machine_that_is_kept_out_says_by_whom_and_what_to_do() {
-        let ttl = Duration::from_secs(30);
-        let explain = |waited| explain_exclusion(&record("10.0.0.2"), &record("10.0.0.1"), ttl, waited);
-
-        let (first, later) = (explain(Duration::ZERO), explain(ttl));
-
-        assert!(
-            first.contains("machine ID m1") && first.contains("10.0.0.1") && first.contains("within 30 s")
-        );
-        assert!(
-            later.contains("10.0.0.1 and alive") && later.contains("systemd-machine-id-setup"),
-            "{later}"
-        );
     }
 }

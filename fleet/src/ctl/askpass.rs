@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::fd::AsFd as _;
 use std::process::Command;
 
 use super::table::printable_lines;
@@ -58,7 +59,8 @@ fn question(input: &str) -> io::Result<Option<String>> {
     // What ssh hands on is the same pipe or file at the same place; only a tunnel's ssh has another.
     let own = std::fs::read_link("/proc/self/fd/0").ok();
     let line = if own.is_some() && own == std::fs::read_link(input).ok() {
-        read_line(&mut io::stdin().lock())?
+        // Not by `stdin()`, which would read ahead.
+        read_line(&mut File::from(io::stdin().as_fd().try_clone_to_owned()?))?
     } else {
         read_line(&mut File::open(input)?)?
     };

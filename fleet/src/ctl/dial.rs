@@ -33,6 +33,8 @@ const CONNECTIONS: usize = 32;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum DialError {
+    #[error("cannot make the folder of {path}, in which ssh keeps the keys of machines")]
+    KnownHosts { path: PathBuf, source: io::Error },
     #[error("{path} holds no {what}")]
     Pem { path: PathBuf, what: &'static str },
     #[error("cannot read {path}")]
@@ -53,6 +55,10 @@ pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialErro
         .tls_config(tls(&settings.tls)?)
         .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
         .build();
+    if settings.ssh.tunnel.is_some() {
+        let path = settings.ssh.known_hosts.clone();
+        remote::prepare(&settings.ssh).map_err(|source| DialError::KnownHosts { path, source })?;
+    }
     Ok(match (&settings.ssh.tunnel, endpoint) {
         (None, Endpoint::Tcp { .. }) => {
             let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());

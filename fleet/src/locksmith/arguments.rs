@@ -5,7 +5,6 @@ use crate::ctl::endpoint::{Endpoint, EndpointError};
 use crate::lock::semaphore::{GroupName, GroupNameError};
 use crate::store::keys::DEFAULT_PREFIX;
 use clap::{Parser, Subcommand};
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 const DEFAULT_ENDPOINTS: &str = "http://127.0.0.1:2379,http://127.0.0.1:4001";
@@ -180,25 +179,17 @@ fn both<T>(pair: (Option<T>, Option<T>), one: SettingsError) -> Result<Option<(T
     }
 }
 
-/// Go's flags may be typed with one dash: `-group=web` is `--group=web`.
-pub(super) fn with_double_dashes(words: Vec<OsString>) -> Vec<OsString> {
-    let double = |word: OsString| match word.to_str().and_then(|text| text.strip_prefix('-')) {
-        Some(rest) if rest.len() > 1 && rest.starts_with(|first: char| first.is_ascii_alphabetic()) => {
-            OsString::from(format!("--{rest}"))
-        }
-        _ => word,
-    };
-    words.into_iter().map(double).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::single_dash::with_double_dashes;
     use clap::CommandFactory;
+    use std::ffi::OsString;
 
     fn settings(line: &str, environment: &[(&str, &str)]) -> Result<Settings, String> {
         let words = line.split(' ').map(OsString::from).collect();
-        let arguments = Arguments::try_parse_from(with_double_dashes(words)).unwrap();
+        let words = with_double_dashes(words, &Arguments::command(), None);
+        let arguments = Arguments::try_parse_from(words).unwrap();
         let find = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };

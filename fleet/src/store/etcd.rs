@@ -28,6 +28,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     plan::moment::Moment,
+    settings::without_credentials,
     store::{
         keys::Keys,
         picture::Picture,
@@ -283,7 +284,12 @@ impl EtcdStore {
         Err(result)
     }
 
+    /// The URL of a member as it may be shown.
     fn endpoint(&self, at: usize) -> String {
+        without_credentials(&self.url(at))
+    }
+
+    fn url(&self, at: usize) -> String {
         self.settings.endpoints.get(at % self.settings.endpoints.len().max(1)).cloned().unwrap_or_default()
     }
 
@@ -295,7 +301,8 @@ impl EtcdStore {
             return Ok((client.clone(), at));
         }
         let (endpoint, action, limit) = (self.endpoint(at), "connect", self.settings.request_timeout);
-        let connect = Client::connect([&endpoint], Some(self.connect_options()));
+        let url = self.url(at);
+        let connect = Client::connect([&url], Some(self.connect_options()));
         match tokio::time::timeout(limit, connect).await {
             Ok(Ok(client)) => {
                 connection.client = Some(client.clone());

@@ -385,3 +385,32 @@ pub fn semaphore(group: &GroupName, slots: &Semaphore, revision: i64) -> Write {
     };
     Write { when: vec![unchanged], then: vec![put(key, encode(slots))] }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        keys::{DEFAULT_PREFIX, Keys},
+        picture::Event,
+    };
+
+    #[test]
+    fn a_text_never_takes_the_place_of_another_of_its_sha_1() {
+        let file = UnitFile::parse("[Service]\nExecStart=mine\n").unwrap();
+        let name = UnitName::parse("a.service").unwrap();
+        let keys = Keys::under(DEFAULT_PREFIX);
+        let key = keys.path(&Key::File(file.hash())).into_bytes();
+        // To make a real collision takes months of a computer; the store only sees what lies under the hash.
+        for (stored, collides) in [("[Service]\nExecStart=theirs\n", true), (file.text().as_str(), false)] {
+            let mut picture = Picture::of(keys.clone());
+            let value = Some(stored.as_bytes().to_vec());
+            picture
+                .apply(&Event { key: key.clone(), value, revision: 1, created: 1 }, &mut Vec::new())
+                .unwrap();
+
+            let outcome = create(&picture, name.clone(), &file, JobState::Inactive);
+
+            assert_eq!(matches!(outcome, Err(CommandError::Collision(_))), collides, "{stored}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ pub enum LeaseFile {
     Empty,
     /// A registration.
     Named(FormerRegistration),
-    /// A number and no name, as fleetd before 0.2 wrote it.
+    /// A number and no name, as the file was before it held names.
     Unnamed(i64),
 }
 

@@ -260,7 +260,7 @@ fn etcd_environment(number: usize, count: usize, options: &Options) -> String {
 const FLEET_SERVICE: &str = "\
 [Unit]
 Description=fleet daemon
-After=etcd.service dbus.socket
+After=etcd.service dbus.service
 StartLimitIntervalSec=0
 
 [Service]
