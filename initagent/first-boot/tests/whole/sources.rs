@@ -39,6 +39,13 @@ fn attach(bench: &Bench, name: &str, label: &str, files: &[(&str, &str)], uevent
     fs::write(root.path(&format!("/dev/{name}")), bytes.into_inner()).unwrap();
 }
 
+/// What the initramfs leaves: without it no EFI system partition is the machine's own.
+fn runs_from_vda(bench: &Bench) {
+    fs::create_dir_all(bench.machine.root.path("/run/catamaran")).unwrap();
+    let record = r#"{"devices": {"disk": "/dev/vda", "esp": "/dev/vda1"}}"#;
+    fs::write(bench.machine.root.path("/run/catamaran/boot.json"), record).unwrap();
+}
+
 fn cidata(bench: &Bench, name: &str, instance: &str, user_data: &str) {
     let meta_data = format!("instance-id: {instance}\npublic-keys: [{KEY} {instance}]\n");
     attach(bench, name, "CIDATA", &[("meta-data", &meta_data), ("user-data", user_data)], "DEVTYPE=disk\n");
@@ -82,6 +89,7 @@ fn resists(bench: &Bench) -> bool {
 #[test]
 fn a_stray_volume_does_not_configure_a_machine_in_service() {
     let bench = Bench::new();
+    runs_from_vda(&bench);
     attach(
         &bench,
         "vda1",
@@ -136,8 +144,7 @@ fn the_volume_that_configured_a_machine_is_known_by_what_is_on_it() {
 #[test]
 fn a_partition_and_a_foreign_esp_are_no_sources() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/run/catamaran")).unwrap();
-    fs::write(bench.machine.root.path("/run/catamaran/boot.json"), "{\"disk\": \"/dev/vda\"}").unwrap();
+    runs_from_vda(&bench);
     let seed = [("seed/user-data", EVIL), ("user-data", EVIL)];
     attach(&bench, "sda1", "CIDATA", &seed, "DEVTYPE=partition\nPARTNAME=data\n");
     attach(&bench, "vdaa1", "ESP", &seed, "DEVTYPE=partition\nPARTNAME=ESP\n");
