@@ -202,12 +202,16 @@ fn its_root_holds_what_it_should_and_nothing_else() {
     };
 
     let programs = [names("/usr/bin"), names("/usr/sbin")].concat();
-    for wanted in ["bash", "dockerd", "etcd", "etcdctl", "initagent", "sshd", "systemctl"] {
+    let for_disks =
+        ["blkid", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mkfs.xfs", "mkswap", "sfdisk", "wipefs"];
+    let for_nodes = ["bash", "dockerd", "etcd", "etcdctl", "initagent", "sshd", "systemctl"];
+    for wanted in for_disks.into_iter().chain(for_nodes) {
         assert!(programs.iter().any(|name| name == wanted), "{wanted} is missing");
     }
     for unwanted in ["apt", "apt-get", "cc", "dpkg", "gcc", "perl", "python3"] {
         assert!(!programs.iter().any(|name| name == unwanted), "{unwanted} is there");
     }
+    assert!(!names("/usr/lib").iter().any(|name| name.starts_with("python")), "Python left something behind");
     assert!(!names("/etc/ssh").iter().any(|name| name.starts_with("ssh_host_")));
     for unwanted in ["chage", "chfn", "chsh", "expiry", "gpasswd", "newgrp", "sg"] {
         assert!(!programs.iter().any(|name| name == unwanted), "{unwanted} is there");

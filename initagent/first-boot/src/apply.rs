@@ -8,6 +8,7 @@ mod accounts;
 mod closing;
 mod content;
 mod files;
+mod filesystems;
 mod guard;
 mod partitions;
 mod reach;
@@ -147,7 +148,7 @@ fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
         Step::GuardAccess => guard::guard(host),
         Step::ImportKeys { user, from } => access::import(user, from, host),
         Step::MakeDirectory(directory) => files::make_directory(directory, host),
-        Step::MakeFilesystem(filesystem) => storage::make_filesystem(filesystem, host),
+        Step::MakeFilesystem(filesystem) => filesystems::make_filesystem(filesystem, host),
         Step::MakeLink(link) => files::make_link(link, host),
         Step::MakeSwap { path, size } => storage::make_swap(path, *size, host),
         Step::MaskUnit { name, mask, runtime } => units::mask(name, *mask, *runtime, host),

@@ -10,7 +10,8 @@ mod table;
 use user_data::plan::step::Partitions;
 
 use super::Host;
-use super::storage::{self, DeviceContent};
+use super::filesystems::{self, DeviceContent};
+use super::storage;
 use crate::files::Change;
 use crate::programs::Call;
 use crate::step_error::StepError;
@@ -24,7 +25,7 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
     if wanted.wipe_table {
         return write_anew(wanted, host);
     }
-    let before = match storage::probe_device(device, host)? {
+    let before = match filesystems::probe_device(device, host)? {
         DeviceContent::Table(kind) if kind == "gpt" => read(device, host)?,
         DeviceContent::Table(kind) => {
             let reason =
@@ -37,7 +38,7 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
         DeviceContent::Nothing => {
             Table::new(storage::sectors(device, host)?, storage::sector_size(device, host))
         }
-        DeviceContent::Several => return Err(storage::ambiguous_error(device)),
+        DeviceContent::Several => return Err(filesystems::ambiguous_error(device)),
         DeviceContent::Filesystem(kind) => {
             let reason = format!("holds {kind} already; set `wipeTable` to have a partition table instead");
             return Err(StepError::Path { path: device.clone(), reason });
@@ -59,7 +60,7 @@ fn write_anew(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepError>
     let after = layout::edited(&new, wanted).map_err(|flaw| refusal(device, &flaw))?;
     if after.entries.is_empty() {
         // An empty table would be in the way of a file system on the whole disk.
-        storage::wipe_device(device, host)?;
+        filesystems::wipe_device(device, host)?;
         return Ok(Change::Made);
     }
     write(device, &after, "always", host)

@@ -9,21 +9,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use platform::{BOOT_RECORD, RunningDisk};
-use user_data::plan::step::{Filesystem, Mount, PartitionSize, Partitioning, SwapSize, Verb};
+use user_data::plan::step::{Mount, PartitionSize, Partitioning, SwapSize, Verb};
 use user_data::systemd::mount_unit;
 
 use super::Host;
+use super::filesystems::{self, DeviceContent};
 use crate::files::{self, Change, Rights};
 use crate::folder::{Folder, Holder};
-use crate::programs::{Call, RunError};
+use crate::programs::Call;
 use crate::step_error::StepError;
 use crate::systemd::Request;
 
 const FSTAB: &str = "/etc/fstab";
-/// Ignition's word for a device that gets no file system.
-const NO_FORMAT: &str = "none";
-/// blkid's code for a device with more than one signature; see its manual page.
-const AMBIVALENT: i32 = 8;
 /// cloud-init's rule: twice the memory up to 2 GiB, as much up to 8, then less.
 const GIB: u64 = 1 << 30;
 
@@ -81,138 +78,20 @@ fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> 
     files::write_durably(&path, text.as_bytes(), Rights::PUBLIC)
 }
 
-/// Makes a file system, unless there is one.
-pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Result<Change, StepError> {
-    let device = &filesystem.device;
-    refuse_own_disk(device, host)?;
-    if filesystem.overwrite {
-        // mkfs does not remove what other file systems left behind its own first sectors, and with two
-        // signatures nothing recognizes the device any more.
-        wipe_device(device, host)?;
-    } else if is_reused(filesystem, probe_device(device, host)?, host)? {
-        return Ok(Change::None);
-    }
-    if filesystem.format == NO_FORMAT {
-        return Ok(if filesystem.overwrite { Change::Made } else { Change::None });
-    }
-    host.programs.run(&mkfs(filesystem))?;
-    Ok(Change::Made)
-}
-
-/// Removes every signature of a device that is not in use.
-pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError> {
-    host.programs.run(&Call::new("wipefs", ["--quiet", "--all", device]))?;
-    // Of partition tables it wants to be told twice. That nothing of the disk is in use it has looked at by now;
-    // with `--force` it would not.
-    if matches!(probe_device(device, host)?, DeviceContent::Table(_)) {
-        host.programs.run(&Call::new("wipefs", ["--quiet", "--all", "--force", device]))?;
-    }
-    Ok(())
-}
-
-/// Whether a device that may not be overwritten holds what is wanted; an error if it holds something else.
-fn is_reused(filesystem: &Filesystem, content: DeviceContent, host: &Host<'_>) -> Result<bool, StepError> {
-    let device = &filesystem.device;
-    let refusal =
-        |what: &str| Err(StepError::Said(format!("{device} holds {what} already, and `overwrite` is off")));
-    match content {
-        DeviceContent::Nothing => Ok(false),
-        DeviceContent::Several => Err(ambiguous_error(device)),
-        DeviceContent::Table(kind) => refusal(&format!("a partition table ({kind})")),
-        DeviceContent::Filesystem(known) if known != filesystem.format => refusal(&known),
-        DeviceContent::Filesystem(known) => {
-            let has = |tag, wanted: &Option<String>| -> Result<bool, StepError> {
-                let Some(wanted) = wanted else { return Ok(true) };
-                let found = signature(device, tag, host)?.unwrap_or_default();
-                Ok(comparable(&known, tag, &found) == comparable(&known, tag, wanted))
-            };
-            let is_word =
-                filesystem.uuid.as_ref().is_some_and(|uuid| !uuid.contains(|c: char| c.is_ascii_digit()));
-            match (has("LABEL", &filesystem.label)?, is_word || has("UUID", &filesystem.uuid)?) {
-                (false, _) => refusal(&format!("{known} with another label")),
-                (true, false) => refusal(&format!("{known} with another UUID")),
-                (true, true) => Ok(true),
-            }
-        }
-    }
-}
-
-/// A label or UUID as blkid and mkfs both could write it.
-fn comparable(format: &str, tag: &str, text: &str) -> String {
-    match (format, tag) {
-        // blkid puts a hyphen into the 32 bits that FAT has for a UUID.
-        ("vfat", "UUID") => text.replace('-', "").to_ascii_lowercase(),
-        (_, "UUID") => text.to_ascii_lowercase(),
-        // FAT keeps labels in capitals and fills them up with blanks.
-        ("vfat", _) => text.trim_end().to_ascii_uppercase(),
-        _ => text.to_owned(),
-    }
-}
-
-/// The program that makes a file system. Each takes its label and UUID in its own way.
-fn mkfs(filesystem: &Filesystem) -> Call {
-    let uuid = filesystem.uuid.as_ref();
-    let (program, label, uuid, force): (_, _, _, &[&str]) = match filesystem.format.as_str() {
-        "vfat" => ("mkfs.vfat", "-n", uuid.map(|uuid| ["-i".to_owned(), uuid.replace('-', "")]), &["-I"]),
-        "swap" => ("mkswap", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-f"]),
-        "xfs" => ("mkfs.xfs", "-L", uuid.map(|uuid| ["-m".to_owned(), format!("uuid={uuid}")]), &["-f"]),
-        "btrfs" => ("mkfs.btrfs", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-f"]),
-        "ext3" => ("mkfs.ext3", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
-        "ext2" => ("mkfs.ext2", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
-        _ => ("mkfs.ext4", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-F", "-q"]),
-    };
-    let mut arguments: Vec<String> = force.iter().map(|option| (*option).to_owned()).collect();
-    if let Some(text) = &filesystem.label {
-        arguments.extend([label.to_owned(), text.clone()]);
-    }
-    arguments.extend(uuid.into_iter().flatten());
-    arguments.extend(filesystem.options.iter().cloned());
-    arguments.push(filesystem.device.clone());
-    Call::new(program, arguments)
-}
-
-/// What a device holds.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum DeviceContent {
-    /// A file system, or another thing that fills the device.
-    Filesystem(String),
-    /// Nothing that blkid knows.
-    Nothing,
-    /// More than one of them, so that nobody can say which one counts.
-    Several,
-    /// A partition table.
-    Table(String),
-}
-
-/// What blkid finds on a device.
-pub(super) fn probe_device(device: &str, host: &Host<'_>) -> Result<DeviceContent, StepError> {
-    match signature(device, "TYPE", host) {
-        Ok(Some(kind)) => Ok(DeviceContent::Filesystem(kind)),
-        Ok(None) => {
-            Ok(signature(device, "PTTYPE", host)?.map_or(DeviceContent::Nothing, DeviceContent::Table))
-        }
-        Err(StepError::Run(RunError::Failed { code: Some(AMBIVALENT), .. })) => Ok(DeviceContent::Several),
-        Err(error) => Err(error),
-    }
-}
-
-/// Why a device with several signatures is left alone.
-pub(super) fn ambiguous_error(device: &str) -> StepError {
-    StepError::Said(format!(
-        "{device} holds signatures of more than one file system, and `overwrite` is off; wipe it to have one of them"
-    ))
-}
-
 /// Divides a disk, unless it is divided.
 pub(crate) fn partition(partitioning: &Partitioning, host: &Host<'_>) -> Result<Change, StepError> {
     let device = &partitioning.device;
     refuse_own_disk(device, host)?;
     if !partitioning.overwrite {
-        if signature(device, "PTTYPE", host)?.is_some() {
-            return Ok(Change::None);
-        }
-        if let Some(known) = signature(device, "TYPE", host)? {
-            return Err(StepError::Said(format!("{device} holds {known} already, and `overwrite` is off")));
+        match filesystems::probe_device(device, host)? {
+            DeviceContent::Nothing => {}
+            DeviceContent::Table(_) => return Ok(Change::None),
+            DeviceContent::Several => return Err(filesystems::ambiguous_error(device)),
+            DeviceContent::Filesystem(known) => {
+                return Err(StepError::Said(format!(
+                    "{device} holds {known} already, and `overwrite` is off"
+                )));
+            }
         }
     }
     let sectors = sectors(device, host)?;
@@ -229,18 +108,6 @@ pub(crate) fn partition(partitioning: &Partitioning, host: &Host<'_>) -> Result<
     host.programs.run(&Call::new("sfdisk", ["--quiet", "--wipe", "always", device]).input(table))?;
     host.programs.run(&Call::new("udevadm", ["settle", "--timeout=10"]))?;
     Ok(Change::Made)
-}
-
-/// What blkid finds on a device; nothing is no error.
-fn signature(device: &str, tag: &str, host: &Host<'_>) -> Result<Option<String>, StepError> {
-    let call = Call::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
-    match host.programs.run(&call) {
-        Ok(answer) => {
-            Ok(Some(String::from_utf8_lossy(&answer).trim().to_owned()).filter(|kind| !kind.is_empty()))
-        }
-        Err(RunError::Failed { code: Some(2), .. }) if host.root.path(device).exists() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// The disk's size in sectors of 512 bytes, as the kernel says it.
@@ -350,29 +217,6 @@ mod tests {
         assert_eq!(swap_bytes(SwapSize::Automatic { most: None }, GIB), 2 * GIB);
         assert_eq!(swap_bytes(SwapSize::Automatic { most: Some(GIB) }, 4 * GIB), GIB);
         assert_eq!(swap_bytes(SwapSize::Bytes(5), GIB), 5);
-    }
-
-    #[test]
-    fn each_program_gets_label_and_uuid_as_it_wants_them() {
-        for (format, uuid, call) in [
-            ("btrfs", "0cc1", "mkfs.btrfs -f -L l -U 0cc1 -O x /dev/vdb1"),
-            ("ext3", "0cc1", "mkfs.ext3 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
-            ("ext4", "0cc1", "mkfs.ext4 -F -q -L l -U 0cc1 -O x /dev/vdb1"),
-            ("swap", "0cc1", "mkswap -f -L l -U 0cc1 -O x /dev/vdb1"),
-            ("vfat", "1234-ABCD", "mkfs.vfat -I -n l -i 1234ABCD -O x /dev/vdb1"),
-            ("xfs", "0cc1", "mkfs.xfs -f -L l -m uuid=0cc1 -O x /dev/vdb1"),
-        ] {
-            let filesystem = Filesystem {
-                device: "/dev/vdb1".to_owned(),
-                format: format.to_owned(),
-                label: Some("l".to_owned()),
-                uuid: Some(uuid.to_owned()),
-                overwrite: false,
-                options: vec!["-O".to_owned(), "x".to_owned()],
-            };
-
-            assert_eq!(mkfs(&filesystem).to_string(), call);
-        }
     }
 
     #[test]

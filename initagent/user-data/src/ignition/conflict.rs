@@ -136,8 +136,9 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
             continue;
         }
         let key = format!("$.storage.links[{index}]");
-        let target = tree::text_of(link, "target").unwrap_or_default();
-        if directories.contains(&target.trim_end_matches('/')) {
+        let (path, target) = (tree::text_of(link, "path"), tree::text_of(link, "target"));
+        let target = joined(path.unwrap_or_default(), target.unwrap_or_default());
+        if directories.contains(&target.as_str()) {
             let message = format!("{target} is a directory, and nothing can be a hard link to one");
             let diagnostic = Diagnostic::error(Code::Conflict, link.at, message);
             found.push(diagnostic.key(key.clone()).help("leave `hard` out"));
@@ -149,6 +150,20 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
             found.push(Diagnostic::warning(Code::NoEffect, owner.at, message).key(key));
         }
     }
+}
+
+/// Where a link leads; one that is not absolute begins at the link, as Ignition has it.
+fn joined(link: &str, target: &str) -> String {
+    let whole = if target.starts_with('/') { target.to_owned() } else { format!("{link}/{target}") };
+    let mut parts = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Two things are said of one device.

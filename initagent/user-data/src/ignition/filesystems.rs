@@ -46,31 +46,29 @@ fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut 
     let (options, mount_options) = (texts(fields, "options", found), texts(fields, "mountOptions", found));
     let Some(format) = format else {
         let others = [place.is_some(), label.is_some(), uuid.is_some(), overwrite];
-        if others.contains(&true) || !options.is_empty() || !mount_options.is_empty() {
-            let message = "`format` is missing, which all that is said of a file system needs";
-            let diagnostic = Diagnostic::error(Code::MissingKey, fields.at(), message);
-            found.push(
-                diagnostic
-                    .key(fields.child("format"))
-                    .help("write the format, or \"none\" for the one there is"),
-            );
-        }
-        return;
+        let has_options = !options.is_empty() || !mount_options.is_empty();
+        return require_format(fields, others.contains(&true) || has_options, found);
     };
     check_label(fields, format, label.as_ref(), found);
     check_uuid(fields, format, uuid.as_ref(), found);
     let (Some(device), false) = (device, fields.broken()) else { return };
-    let filesystem = Filesystem {
-        device: device.clone(),
-        format: format.to_owned(),
-        label: label.map(|label| label.value),
-        uuid: uuid.map(|uuid| uuid.value),
-        overwrite,
-        options,
-    };
+    let format = format.to_owned();
+    let (label, uuid) = (label.map(|label| label.value), uuid.map(|uuid| uuid.value));
+    let filesystem =
+        Filesystem { device: device.clone(), format: format.clone(), label, uuid, overwrite, options };
     add(plan, Stage::Storage, fields, path, Step::MakeFilesystem(filesystem));
     if let Some(place) = place {
-        mount(plan, fields, path, [device, place, format.to_owned()], mount_options);
+        mount(plan, fields, path, [device, place, format], mount_options);
+    }
+}
+
+/// A file system of which nothing but its device is said asks for nothing.
+fn require_format(fields: &Fields<'_>, is_described: bool, found: &mut Diagnostics) {
+    if is_described && !fields.broken() {
+        let message = "`format` is missing, which all that is said of a file system needs";
+        let diagnostic =
+            Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child("format"));
+        found.push(diagnostic.help("write the format, or \"none\" for the one there is"));
     }
 }
 

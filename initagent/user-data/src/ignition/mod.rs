@@ -8,6 +8,7 @@
 pub mod reference;
 
 mod conflict;
+mod data_address;
 mod disks;
 mod filesystems;
 mod legacy;

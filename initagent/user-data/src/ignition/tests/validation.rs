@@ -233,6 +233,10 @@ fn what_lies_in_the_way_of_another_is_refused() {
             "hard link",
         ),
         (
+            r#""storage": {"directories": [{"path": "/srv/d"}], "links": [{"path": "/srv/f", "target": "../x/.././d/", "hard": true}]}"#,
+            "hard link",
+        ),
+        (
             r#""storage": {"files": [{"path": "/etc/systemd/system/a.service"}]}, "systemd": {"units": [{"name": "a.service", "contents": "[Unit]\n"}]}"#,
             "written as a unit",
         ),
