@@ -25,6 +25,10 @@ const SECRET_KEYS: [&str; 12] = [
     "plain_text_passwd",
     "token",
 ];
+/// Keys of lists and mappings that hold contents or credentials. `append: true` is none of them.
+const SECRET_COLLECTIONS: [&str; 3] = ["append", "headers", "httpheaders"];
+/// Ignition's key for what a header says.
+const HEADER_VALUE: &str = "value";
 /// Of a longer line nothing is shown: nobody wrote it by hand.
 const LONGEST_LINE: usize = 4096;
 /// A longer line is cut around the mark.
@@ -143,37 +147,93 @@ fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<S
 
 /// The line with control characters as blanks and the values of secret keys as dots, column by column.
 fn without_secret(line: &str) -> String {
-    let mut shown: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let plain: String = shown.iter().collect::<String>().replace('-', "_").to_ascii_lowercase();
+    let line: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown = line.clone();
+    let plain: String = line.iter().collect::<String>().replace('-', "_").to_ascii_lowercase();
     let plain: Vec<char> = plain.chars().collect();
     for colon in (0..plain.len()).filter(|index| plain[*index] == ':') {
         let name: String = plain[..colon].iter().collect();
         let name = name.trim_end_matches([' ', '"', '\'']);
         let start = name.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |end| end + 1);
         let name = name.get(start..).unwrap_or_default().trim_start_matches('_');
-        if SECRET_KEYS.contains(&name) || name.ends_with("_private") {
-            hide_value(&mut shown, colon + 1);
+        let Some(value) = (colon + 1..line.len()).find(|index| line[*index] != ' ') else { continue };
+        let is_secret = SECRET_KEYS.contains(&name) || name.ends_with("_private");
+        let is_filled = SECRET_COLLECTIONS.contains(&name) && matches!(line[value], '[' | '{');
+        if is_secret || is_filled || name == HEADER_VALUE {
+            let end = value_end(&line, value);
+            shown[value..end].fill('•');
         }
     }
     shown.into_iter().collect()
 }
 
-/// Hides a value: to its closing quote, to the end of its flow entry, or to the end of the line.
-fn hide_value(line: &mut [char], after: usize) {
-    let Some(start) = (after..line.len()).find(|index| line[*index] != ' ') else { return };
+/// Where a value ends: at its closing quote or bracket, at the end of its flow entry, or with the line. Rather too
+/// late than too early: an apostrophe in a plain text is taken for a quote.
+fn value_end(line: &[char], start: usize) -> usize {
     let rest: String = line[start..].iter().collect();
     if matches!(rest.trim(), "|" | "|-" | "|+" | ">" | ">-" | ">+" | "!!binary |") {
-        return;
+        return start;
     }
     let in_flow = line[..start].contains(&'{');
     let end = match line[start] {
-        quote @ ('"' | '\'') => (start + 1..line.len()).find(|index| line[*index] == quote),
-        '[' => (start..line.len()).find(|index| line[*index] == ']'),
-        _ if in_flow => (start..line.len()).find(|index| matches!(line[*index], ',' | '}')),
-        _ => None,
+        quote @ ('"' | '\'') => quote_end(line, start + 1, quote),
+        '[' | '{' => bracket_end(line, start),
+        _ if in_flow => {
+            let end = (start..line.len()).find(|index| matches!(line[*index], ',' | '}' | ']'));
+            end.unwrap_or(line.len())
+        }
+        _ => line.len(),
     };
-    let end = end.unwrap_or(line.len());
-    line[start..end].fill('•');
+    // A data address is no key, but its content ends with the text that it stands in.
+    open_quote(&line[..start]).map_or(end, |quote| end.max(quote_end(line, start, quote)))
+}
+
+/// Where a quoted text ends whose inside begins at `start`; YAML doubles single quotes in it.
+fn quote_end(line: &[char], start: usize, quote: char) -> usize {
+    let mut index = start;
+    while index < line.len() {
+        match (line[index], line.get(index + 1)) {
+            ('\\', _) if quote == '"' => index += 2,
+            ('\'', Some('\'')) if quote == '\'' => index += 2,
+            (mark, _) if mark == quote => return index,
+            _ => index += 1,
+        }
+    }
+    line.len()
+}
+
+/// Where the bracket at `start` is closed; those in quoted texts do not count.
+fn bracket_end(line: &[char], start: usize) -> usize {
+    let (mut index, mut depth) = (start, 0_usize);
+    while index < line.len() {
+        match line[index] {
+            quote @ ('"' | '\'') => index = quote_end(line, index + 1, quote),
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return index;
+        }
+        index += 1;
+    }
+    line.len()
+}
+
+/// The quote that is open at the end of a text.
+fn open_quote(line: &[char]) -> Option<char> {
+    let mut index = 0;
+    while index < line.len() {
+        let quote = line[index];
+        if matches!(quote, '"' | '\'') {
+            index = quote_end(line, index + 1, quote);
+            if index >= line.len() {
+                return Some(quote);
+            }
+        }
+        index += 1;
+    }
+    None
 }
 
 /// Whether the mark covers a token and nothing else.
@@ -223,6 +283,41 @@ mod tests {
         for line in
             ["  passwd: hunter2", "- {name: a, plain-text-passwd: hunter2}", "ed25519_private: hunter2"]
         {
+            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_to_the_end_of_its_value_and_no_further() {
+        for line in [
+            r#"{"contents": {"source": "data:,a,hunter2"}, "b": "shown"}"#,
+            r#"{"contents": {"source": "data:,a}hunter2"}, "b": "shown"}"#,
+            r#"{"source": "data:,a,hunter2", "b": "shown"}"#,
+            r#"{"contents": "[Service]\nEnvironment=\"A=hunter2\"", "b": "shown"}"#,
+            r#"{"append": [{"source": "data:,a"}, {"source": "data:,hunter2"}], "b": "shown"}"#,
+            r#"{"httpHeaders": [{"name": "X", "value": "hunter2"}], "b": "shown"}"#,
+            r#"{"value": "hunter2", "b": "shown"}"#,
+            "{source: {headers: {A: x, Authorization: hunter2}}, b: shown}",
+            "{content: [a, [b], hunter2], b: shown}",
+            "{passwd: 'it''s, hunter2', b: shown}",
+            "{append: true, passwd: hunter2, b: shown}",
+        ] {
+            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+
+            assert!(!text.contains("hunter2") && text.contains("shown"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_goes_on_in_the_next_line_is_hidden_to_the_end_of_this_one() {
+        for line in [
+            r#"  "source": "data:,hunter2"#,
+            r#"  "contents": {"source": "data:,a", "verification": {}, "hunter2": ["#,
+            "content: \"a, hunter2",
+            "  headers: {A: x, B: hunter2",
+        ] {
             let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
 
             assert!(!text.contains("hunter2"), "{text}");

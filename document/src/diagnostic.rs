@@ -227,6 +227,14 @@ impl Diagnostics {
         self.worst
     }
 
+    /// Leaves out what its reader could do nothing about. What was only counted stays counted.
+    pub fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
+        self.kept.retain(keep);
+        if self.left_out == 0 {
+            self.worst = self.kept.iter().map(|diagnostic| diagnostic.severity).max();
+        }
+    }
+
     /// Orders the findings by place, as people read.
     pub fn sort(&mut self) {
         self.kept.sort_by_key(|diagnostic| diagnostic.at);

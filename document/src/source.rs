@@ -84,6 +84,12 @@ impl Sources {
         number
     }
 
+    /// How many texts there are, which is the number of the next one.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.parts.len()
+    }
+
     /// The text with this number.
     #[must_use]
     pub fn part(&self, number: u16) -> Option<&Source> {

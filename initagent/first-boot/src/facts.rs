@@ -64,9 +64,9 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
         Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
     };
-    let files = parts(&provision.files, "files of the platform");
     Handed {
-        user: [parts(&provision.user_data, "user-data"), files].concat(),
+        user: parts(&provision.user_data, "user-data"),
+        files: parts(&provision.files, "files of the platform"),
         vendor: parts(&provision.vendor_data, "vendor-data"),
         network: network(provision),
     }
@@ -91,7 +91,7 @@ pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
         let mut referred = part.resolved.iter().flat_map(|resolved| &resolved.referred);
         holds(&part.content) || referred.any(|one| holds(one.text.reveal().as_bytes()))
     };
-    handed.user.iter().chain(&handed.vendor).any(mentions)
+    handed.user.iter().chain(&handed.vendor).chain(&handed.files).any(mentions)
 }
 
 /// The parts of a payload, and of what it refers to.

@@ -70,6 +70,39 @@ fn add_private_networks(provision: &mut Provision, document: &[u8]) {
 mod tests {
     use super::*;
 
+    /// The order and the shape of a whole reply: what follows a text that YAML forbids is there, too.
+    #[test]
+    fn a_quoted_text_whose_lines_are_not_indented_costs_nothing() {
+        let document = b"availability-zone: fsn1-dc14\nhostname: node7\ninstance-id: 123456\n\
+            public-ipv4: 192.0.2.7\n\
+            network-config:\n  config:\n  - mac_address: 96:00:00:08:19:da\n    name: eth0\n    subnets:\n    \
+            - dns_nameservers:\n      - 192.0.2.53\n      ipv4: true\n      type: dhcp\n    \
+            - address: 2001:db8::1/64\n      gateway: fe80::1\n      ipv6: true\n    type: physical\n  version: 1\n\
+            vendor_data: \"#cloud-config\\nwrite_files:\\n- path: /srv/note\\n  content: first words\n\
+            and the rest\\n\\\n\
+            - path: /srv/more\\n  content: x\\n\"\n\
+            public-keys:\n- ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTsz9TWGBkQYVQGOCzYqzkUXyX9DdGe0CQp9Jkz a@b\n\
+            local-ipv4: 10.0.0.7\nregion: eu-central\n";
+
+        let provision = facts(document);
+
+        assert_eq!(provision.problems, []);
+        let vendor = String::from_utf8_lossy(provision.vendor_data.unwrap().as_bytes()).into_owned();
+        assert_eq!(
+            vendor,
+            "#cloud-config\nwrite_files:\n- path: /srv/note\n  content: first words and the rest\n\
+             - path: /srv/more\n  content: x\n"
+        );
+        assert_eq!(provision.instance_id.as_deref(), Some("123456"));
+        assert_eq!(provision.ssh_keys.len(), 1);
+        assert_eq!(provision.addresses.private_ipv4, Some("10.0.0.7".parse().unwrap()));
+        assert_eq!(provision.addresses.public_ipv6, Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(provision.region.as_deref(), Some("eu-central"));
+        let network = provision.network_config.unwrap();
+        let network = String::from_utf8_lossy(network.as_bytes());
+        assert!(network.contains("192.0.2.53") && network.contains("fe80::1"), "{network}");
+    }
+
     #[test]
     fn a_subnet_without_a_type_and_an_empty_address_are_no_problem() {
         let document = b"hostname: node7\ninstance-id: 123456\nlocal-ipv4: ''\npublic-ipv4: 192.0.2.7\n\

@@ -127,14 +127,12 @@ fn made_by(step: &Step) -> Vec<String> {
     let file_name = |path: &str| path.rsplit('/').next().map(str::to_owned).into_iter().collect();
     match step {
         Step::AddMounts(mounts) => mounts.iter().map(|mount| mount_unit(&mount.fields[1])).collect(),
-        Step::MakeLink(link) => file_name(&link.path),
-        Step::WriteFile(file) => file_name(&file.path),
         Step::WriteUnit { name, content, .. } => {
             let aliases = content.reveal().lines().filter_map(|line| line.trim().strip_prefix("Alias="));
             let aliases = aliases.flat_map(str::split_whitespace).map(str::to_owned);
             aliases.chain([name.clone()]).collect()
         }
-        _ => Vec::new(),
+        step => step.written_path().map(file_name).unwrap_or_default(),
     }
 }
 
@@ -143,6 +141,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::part::Part;
+    use crate::plan::order::Facts;
+    use crate::reading::{self, Handed};
 
     #[test]
     fn the_units_of_the_overlays_are_known() {
@@ -154,6 +155,31 @@ mod tests {
         let is_unit = |name: &&String| !matches!(name.rsplit('.').next(), Some("d" | "wants"));
         for name in names.iter().filter(is_unit) {
             assert!(is_brought(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_a_file_or_a_link_makes_is_there_whichever_format_asks_for_it() {
+        let ignition = r#"{"ignition": {"version": "3.4.0"},
+            "storage": {"files": [{"path": "/etc/systemd/system/a.service", "contents": {"source": "data:,x"}}],
+                        "links": [{"path": "/etc/systemd/system/b.service", "target": "/srv/b.service"}]},
+            "systemd": {"units": [{"name": "a.service", "enabled": true}, {"name": "b.service", "enabled": true},
+                                  {"name": "c.service", "enabled": true}]}}"#;
+        let cloud_config = "#cloud-config\nwrite_files: [{path: /etc/systemd/system/a.service, content: x}]\n\
+            coreos: {units: [{name: a.service, command: start}, {name: c.service, command: start}]}\n";
+        for document in [ignition, cloud_config] {
+            let user = vec![Part::whole("user-data", document)];
+            let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+            let mut found = Diagnostics::default();
+
+            warn(&reading.plan, &mut found);
+
+            let messages: Vec<&str> = found.list().iter().map(|one| one.message.as_str()).collect();
+            assert_eq!(
+                messages,
+                ["the image has no unit c.service, and nothing here writes it"],
+                "{document}"
+            );
         }
     }
 

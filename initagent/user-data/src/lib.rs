@@ -21,4 +21,5 @@ pub mod secret;
 pub mod ssh_key;
 pub mod systemd;
 pub mod tokens;
+mod unit_text;
 pub mod unread;

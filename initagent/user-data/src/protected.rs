@@ -384,6 +384,7 @@ mod tests {
     use document::source::Mark;
 
     use super::*;
+    use crate::plan::step::{Existing, File, PlacedFile};
     use crate::plan::{Origin, Stage};
 
     #[test]
@@ -414,6 +415,61 @@ mod tests {
             "/home/core/.ssh/authorized_keys",
         ] {
             assert_eq!(file(free, b"anything"), None, "{free}");
+        }
+    }
+
+    /// The ways in which Ignition asks for a file of this content.
+    fn placed(path: &str, content: &str) -> [Step; 3] {
+        let part = |text: &str| Content::Inline(Secret::new(text.as_bytes().to_vec()));
+        let (first, rest) = content.split_at(content.len() / 2);
+        let file = |contents, append| {
+            let (mode, owner) = (None, Owner::default());
+            Step::PlaceFile(PlacedFile {
+                path: path.to_owned(),
+                contents,
+                append,
+                mode,
+                owner,
+                overwrite: false,
+            })
+        };
+        [
+            file(Some(part(content)), vec![]),
+            file(None, vec![part(content)]),
+            file(Some(part(first)), vec![part(rest)]),
+        ]
+    }
+
+    #[test]
+    fn a_file_of_ignition_is_judged_as_any_other() {
+        for (path, content) in [
+            ("/etc/shadow", "x"),
+            ("/home/ada/.ssh/rc", "x"),
+            ("/etc/systemd/system", "x"),
+            ("/home", "x"),
+            ("/etc/systemd/system/ssh.service", "[Service]\n"),
+            ("/etc/systemd/system/a.service", "[Unit]\nConflicts=ssh.service\n"),
+            ("/etc/systemd/system/ssh.service.d/b.conf", "[Service]\nExecStart=\n"),
+            ("/etc/systemd/system/ssh.service.requires/a.service", "x"),
+            ("/etc/systemd/system/home.mount", "[Mount]\nWhat=a\nWhere=/home\n"),
+            ("/etc/systemd/system/home.mount.d/a.conf", "[Mount]\nWhat=a\n"),
+            ("/etc/tmpfiles.d/site.conf", "R /home/core/.ssh\n"),
+            ("/etc/systemd/system.conf.d/site.conf", "[Manager]\nDefaultTasksMax=5\n"),
+            ("/etc/environment", "LD_PRELOAD=/x.so\n"),
+        ] {
+            let bytes = Content::Inline(Secret::new(content.as_bytes().to_vec()));
+            let existing = Existing::Replace;
+            let owner = Owner::default();
+            let written =
+                Step::WriteFile(File { path: path.to_owned(), content: bytes, mode: None, owner, existing });
+            let objected = objection(&written);
+            assert!(objected.is_some(), "{path}");
+            for step in placed(path, content) {
+                assert_eq!(objection(&step), objected, "{step:?}");
+            }
+        }
+        for step in placed("/etc/systemd/system/a.service", "[Service]\nRestart=always\n") {
+            assert_eq!(objection(&step), None, "{step:?}");
         }
     }
 

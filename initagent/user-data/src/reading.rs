@@ -38,6 +38,8 @@ pub struct Handed {
     pub user: Vec<Part>,
     /// By the operator of its platform.
     pub vendor: Vec<Part>,
+    /// Files that the platform was asked to put there, as a document of their own.
+    pub files: Vec<Part>,
     /// How the platform describes the network.
     pub network: Option<Part>,
 }
@@ -66,7 +68,11 @@ struct Side {
 pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     let mut reading = Reading::default();
     let mut room = Room::default();
-    let user = read_side(&handed.user, facts, &mut room, &mut reading);
+    let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
+    let first_other = reading.sources.count();
+    let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
+    let placed = files.as_ref().map(|document| document.at.part);
+    user.document = with_files(user.document, files, &mut reading.found);
     let vendor = if user.document.as_ref().is_some_and(refuses_vendor) {
         Side::default()
     } else {
@@ -76,13 +82,20 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
         (Some(user), Some(vendor)) => Some(merge::below(user, vendor)),
         (user, vendor) => user.or(vendor),
     };
-    let config =
-        document.map(|document| Config::check(&document, &mut room, &mut reading.found)).unwrap_or_default();
+    let mut own = Diagnostics::default();
+    let config = document.map(|document| Config::check(&document, &mut room, &mut own)).unwrap_or_default();
+    // Nobody can mend in user-data what the platform was asked for besides; the user's word wins.
+    own.retain(|one| one.code != Code::Conflict || Some(one.at.part) != placed);
+    reading.found.append(own);
     let scripts = [vendor.scripts, user.scripts].concat();
     reading.plan = order::plan(&config, &scripts, facts);
     protected::take_out(&mut reading.plan, &mut reading.found);
     reading.plan.append(vendor.plan);
+    order::leave_places(&mut reading.plan, &user.plan, |planned| {
+        planned.origin.at.is_some_and(|at| usize::from(at.part) < first_other)
+    });
     reading.plan.append(user.plan);
+    order::leave_environment(&mut reading.plan);
     order::guard(&mut reading.plan);
     unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
@@ -92,6 +105,16 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     }
     reading.found.sort();
     reading
+}
+
+/// The files of the platform before those of the user, of which the last one of a path is there in the end.
+fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) -> Option<Node> {
+    let (Some(user), Some(files)) = (&user, &files) else { return user.or(files) };
+    let (user, files) = (user.clone(), files.clone());
+    Some(match merge::how(&files, found) {
+        Some(how) => merge::merge(user, files, how, found),
+        None => parts::add_up(user, files, found),
+    })
 }
 
 /// `vendor_data: {enabled: false}`.

@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 
 use crate::plan::Plan;
-use crate::plan::step::Step;
 
 const NETWORK: &str =
     "write a `.network` unit in `coreos.units`, or hand over `network-config` beside user-data";
@@ -99,13 +98,9 @@ pub fn instead(path: &str) -> Option<&'static str> {
 pub fn warn(plan: &Plan, found: &mut Diagnostics) {
     let mut seen = HashSet::new();
     for planned in &plan.steps {
-        let path = match &planned.step {
-            Step::WriteFile(file) => &file.path,
-            Step::MakeLink(link) => &link.path,
-            _ => continue,
-        };
+        let Some(path) = planned.step.written_path() else { continue };
         let (Some(at), Some(instead)) = (planned.origin.at, instead(path)) else { continue };
-        if seen.insert((at, path.clone())) {
+        if seen.insert((at, path.to_owned())) {
             let message = format!("nothing on this system reads {path}");
             let diagnostic = Diagnostic::warning(Code::NoEffect, at, message).help(instead);
             found.push(diagnostic.key(planned.origin.key.clone()));

@@ -43,13 +43,18 @@ fn facts(case: &Path) -> Facts {
     facts
 }
 
-/// `user-data`, `user-data.2`, …, `vendor-data`.
+/// `user-data`, `user-data.2`, …, `vendor-data`, `files`.
 fn read(case: &Path) -> Reading {
     let part = |name: &str| fs::read(case.join(name)).ok().map(|content| Part::whole(name, content));
     let later = (2..10).map_while(|number| part(&format!("user-data.{number}")));
     let user = part("user-data").into_iter().chain(later).collect();
     reading::read(
-        &Handed { user, vendor: part("vendor-data").into_iter().collect(), ..Handed::default() },
+        &Handed {
+            user,
+            vendor: part("vendor-data").into_iter().collect(),
+            files: part("files").into_iter().collect(),
+            network: None,
+        },
         &facts(case),
     )
 }

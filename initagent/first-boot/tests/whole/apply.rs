@@ -225,7 +225,38 @@ fs_setup: [{{filesystem: ext4, device: /dev/{partition}, overwrite: true}}]
         let failed = statuses(&outcome).into_iter().filter(|(_, status)| status == "failed").count();
         assert_eq!(failed, 2, "{}", outcome.text());
         assert!(!bench.called("sfdisk") && !bench.called("mkfs"));
+
+        for storage in own_disk_storage(disk, partition) {
+            let outcome =
+                bench.apply(&format!(r#"{{"ignition": {{"version": "3.4.0"}}, "storage": {{{storage}}}}}"#));
+
+            assert!(outcome.text().contains("is the disk that this machine runs from"), "{}", outcome.text());
+            // Nothing even looks at it.
+            for program in ["sfdisk", "wipefs", "blkid", "mkfs", "mkswap"] {
+                assert!(!bench.called(program), "{storage}: {:?}", bench.calls());
+            }
+        }
     }
+}
+
+/// Each way in which Ignition divides, empties or formats a disk or a partition.
+fn own_disk_storage(disk: &str, partition: &str) -> Vec<String> {
+    let disks = [
+        r#""wipeTable": true"#,
+        r#""wipeTable": true, "partitions": [{"number": 1}]"#,
+        r#""partitions": [{"number": 9, "label": "more"}]"#,
+        r#""partitions": [{"number": 6, "shouldExist": false, "wipePartitionEntry": true}]"#,
+    ];
+    let filesystems = [
+        r#""format": "ext4""#,
+        r#""format": "swap", "wipeFilesystem": true"#,
+        r#""format": "none", "wipeFilesystem": true"#,
+    ];
+    let divided = disks.map(|fields| format!(r#""disks": [{{"device": "/dev/{disk}", {fields}}}]"#));
+    let formatted = [disk, partition].map(|device| {
+        filesystems.map(|fields| format!(r#""filesystems": [{{"device": "/dev/{device}", {fields}}}]"#))
+    });
+    divided.into_iter().chain(formatted.into_iter().flatten()).collect()
 }
 
 /// udev's links by label lead to one of the two, whichever came last.
@@ -451,6 +482,40 @@ fn a_closed_environment_stays_closed() {
 
     assert!(bench.read("/etc/coreos/update.conf").contains("GROUP=beta"));
     assert_eq!(bench.mode("/etc/coreos/update.conf"), 0o600);
+}
+
+#[test]
+fn an_environment_keeps_its_rights_until_it_holds_a_password() {
+    if !is_root() {
+        return;
+    }
+    let open = "update: {group: beta}";
+    let secret = "update: {server: 'https://site:secret@updates.example'}";
+    for (known, update, mode, owner) in [
+        (Some((0o640, 1000)), open, 0o640, 1000),
+        (Some((0o600, 0)), open, 0o600, 0),
+        (Some((0o644, 0)), open, 0o644, 0),
+        (Some((0o644, 0)), secret, 0o600, 0),
+        (None, open, 0o644, 0),
+        (None, secret, 0o600, 0),
+    ] {
+        let bench = Bench::new();
+        let path = bench.machine.root.path("/etc/coreos/update.conf");
+        if let Some((mode, owner)) = known {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "# the site's\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            chown(&path, Some(owner), Some(owner)).unwrap();
+        }
+
+        for _ in 0..2 {
+            let outcome = bench.apply(&format!("#cloud-config\ncoreos: {{{update}}}\n"));
+
+            assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+            let rights = (bench.mode("/etc/coreos/update.conf"), bench.owner("/etc/coreos/update.conf"));
+            assert_eq!(rights, (mode, (owner, owner)), "{known:?} {update}");
+        }
+    }
 }
 
 #[test]

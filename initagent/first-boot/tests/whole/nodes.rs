@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use first_boot::{Outcome, Verdict};
 
-use crate::machine::Bench;
+use crate::machine::{Bench, KEY};
 
 fn configuration(storage: &str) -> String {
     format!(r#"{{"ignition": {{"version": "3.4.0"}}, "storage": {{{storage}}}}}"#)
@@ -256,4 +256,102 @@ fn nothing_is_done_unless_all_can_be_done() {
         "{:?}",
         bench.calls()
     );
+}
+
+#[test]
+fn a_setuid_bit_goes_over_neither_to_another_program_nor_to_another_user() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let bench = bench();
+    let latest = |fields: &str| file(fields).replace("3.4.0", "3.6.0");
+    put(&bench, "/srv/tool", "old", 0o4755, 0);
+    let overwriting = r#""path": "/srv/tool", "overwrite": true, "contents": {"source": "data:,new"}"#;
+    succeeds(&bench.apply(&latest(overwriting)));
+    assert_eq!((bench.read("/srv/tool"), bench.mode("/srv/tool")), ("new".to_owned(), 0o644));
+
+    for fields in [r#""append": [{"source": "data:,x"}]"#, r#""group": {"id": 0}"#] {
+        let place = put(&bench, "/srv/users", "a user's", 0o755, 1000);
+        let roots = format!(r#""path": "/srv/users", "mode": 2541, "user": {{"id": 0}}, {fields}"#);
+        fails(&bench.apply(&latest(&roots)), "another user's");
+        assert_eq!((bench.mode("/srv/users"), bench.owner("/srv/users")), (0o755, (1000, 1000)), "{fields}");
+        fs::remove_file(place).unwrap();
+    }
+}
+
+#[test]
+fn keys_of_network_devices_are_for_networkd_alone() {
+    let bench = bench();
+    let group = bench.read("/etc/group") + "systemd-network:x:998:\n";
+    fs::write(bench.machine.root.path("/etc/group"), group).unwrap();
+    let source = |text: &str| format!(r#""source": "data:,{text}""#);
+    let (head, key) = (source("%5BWireGuard%5D%0A"), source("PrivateKey%3DSEKRIT%0A"));
+    let document = configuration(&format!(
+        r#""files": [{{"path": "/etc/systemd/network/20-wg.netdev", "contents": {{{head}}}, "append": [{{{key}}}]}},
+                     {{"path": "/etc/systemd/network/30-x.network", "append": [{{{}}}]}}]"#,
+        source("%5BMACsecTransmitAssociation%5D%0AKey%3DSEKRIT%0A")
+    ));
+
+    for _ in 0..2 {
+        let outcome = bench.apply(&document);
+
+        succeeds(&outcome);
+        assert!(!outcome.text().contains("SEKRIT") && !outcome.json().to_string().contains("SEKRIT"));
+        assert_eq!(bench.read("/etc/systemd/network/20-wg.netdev"), "[WireGuard]\nPrivateKey=SEKRIT\n");
+        for path in ["/etc/systemd/network/20-wg.netdev", "/etc/systemd/network/30-x.network"] {
+            assert_eq!(bench.mode(path), 0o640, "{path}");
+        }
+    }
+}
+
+#[test]
+fn keys_survive_a_file_placed_over_them() {
+    for contents in [r#""contents": {"source": "data:,nothing"}, "overwrite": true"#, r#""mode": 438"#] {
+        let bench = bench();
+        let document = format!(
+            r#"{{"ignition": {{"version": "3.4.0"}},
+                "passwd": {{"users": [{{"name": "core", "sshAuthorizedKeys": ["{KEY} me"]}}]}},
+                "storage": {{"files": [{{"path": "/home/core/.ssh/authorized_keys", {contents}}}]}}}}"#
+        );
+
+        bench.apply(&document);
+
+        assert!(bench.read("/home/core/.ssh/authorized_keys").contains(KEY), "{contents}");
+        assert_eq!(bench.mode("/home/core/.ssh/authorized_keys"), 0o600, "{contents}");
+        assert_eq!(bench.mode("/home/core/.ssh"), 0o700, "{contents}");
+    }
+}
+
+#[test]
+fn no_link_leads_a_node_to_a_protected_place() {
+    for fields in [
+        file(r#""path": "/etc/harmless/sshd", "contents": {"source": "data:,x"}"#),
+        file(r#""path": "/etc/harmless/sshd", "overwrite": true, "contents": {"source": "data:,x"}"#),
+        file(r#""path": "/etc/harmless/sshd", "append": [{"source": "data:,x"}]"#),
+        link(r#""path": "/etc/harmless/sshd", "target": "/srv/x""#),
+        directory(r#""path": "/etc/harmless/sshd""#),
+    ] {
+        let bench = bench();
+        let target = bench.machine.root.path("/etc/pam.d");
+        fs::create_dir_all(&target).unwrap();
+        symlink(&target, bench.machine.root.path("/etc/harmless")).unwrap();
+
+        fails(&bench.apply(&fields), "leads to a protected place");
+
+        assert!(!target.join("sshd").exists(), "{fields}");
+    }
+}
+
+#[test]
+fn what_is_added_to_a_protected_text_is_judged_with_what_is_there() {
+    let bench = bench();
+    // Each half is harmless; joined they take every login its programs.
+    put(&bench, "/etc/environment", "PATH=/opt", 0o644, 0);
+
+    fails(
+        &bench.apply(&file(r#""path": "/etc/environment", "append": [{"source": "data:,%2Fbin"}]"#)),
+        "is refused",
+    );
+
+    assert_eq!(bench.read("/etc/environment"), "PATH=/opt");
 }

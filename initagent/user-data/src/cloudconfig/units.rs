@@ -9,6 +9,7 @@ use super::fields::{Fields, Key, key};
 use crate::plan::step::Verb;
 use crate::secret::Secret;
 use crate::systemd::{self, UnitClass};
+use crate::unit_text::relaxed_text;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
 use document::yaml::Node;
@@ -78,8 +79,8 @@ fn warn_of_rewritten(units: &[At<Unit>], found: &mut Diagnostics) {
 fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
     let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
-    let content = content(&mut fields, found);
-    let drop_ins = drop_ins(&mut fields, found);
+    let content = content(&name, &mut fields, found);
+    let drop_ins = drop_ins(&name, &mut fields, found);
     let enable = fields.flag("enable", found).map(|flag| flag.value);
     let mask = fields.flag("mask", found).is_some_and(|flag| flag.value);
     let runtime = fields.flag("runtime", found).is_some_and(|flag| flag.value);
@@ -95,10 +96,10 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
 
 /// As in CoreOS, nothing is written for an empty content: systemd takes an empty file for a mask, which
 /// would hide the image's own unit of that name.
-fn content(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Secret<String>> {
+fn content(unit: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Secret<String>> {
     let text = fields.text("content", found)?;
     if !text.value.trim().is_empty() {
-        return Some(Secret::new(text.value));
+        return Some(Secret::new(relaxed_text(unit, text, fields.child("content"), found)));
     }
     let message = "`content` is empty, so no unit is written; the one that is there is used";
     found.push(Diagnostic::note(Code::NoEffect, text.at, message).key(fields.child("content")));
@@ -123,13 +124,18 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, Uni
     }
 }
 
-fn drop_ins(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+fn drop_ins(unit: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
     let path = fields.child("drop_ins");
     let items = fields.list("drop_ins", found).iter().enumerate();
-    items.filter_map(|(index, item)| drop_in(item, format!("{path}[{index}]"), found)).collect()
+    items.filter_map(|(index, item)| drop_in(unit, item, format!("{path}[{index}]"), found)).collect()
 }
 
-fn drop_in(item: &Node, path: String, found: &mut Diagnostics) -> Option<(String, Secret<String>)> {
+fn drop_in(
+    unit: &str,
+    item: &Node,
+    path: String,
+    found: &mut Diagnostics,
+) -> Option<(String, Secret<String>)> {
     let mut fields = Fields::open(item, DROP_IN_KEYS, path, found)?;
     let (name, content) = (fields.text("name", found), fields.text("content", found));
     if fields.broken() {
@@ -146,7 +152,8 @@ fn drop_in(item: &Node, path: String, found: &mut Diagnostics) -> Option<(String
         fields.refuse("name", diagnostic.help("systemd does not read other files there"), found);
         return None;
     }
-    Some((name.value, Secret::new(content.value)))
+    let text = relaxed_text(unit, content, fields.child("content"), found);
+    Some((name.value, Secret::new(text)))
 }
 
 fn command(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Verb> {

@@ -21,7 +21,6 @@ mod storage;
 mod systemd;
 mod timeouts;
 mod tree;
-mod unit_text;
 mod version;
 
 use crate::cloudconfig::DEFAULT_USER;

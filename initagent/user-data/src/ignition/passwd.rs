@@ -4,6 +4,7 @@
 //! of the image's own user depend on nothing else.
 
 use crate::cloudconfig::DEFAULT_USER;
+use crate::cloudconfig::access::is_hash;
 use crate::cloudconfig::accounts::check_name;
 use crate::cloudconfig::fields::{Fields, Key, key, refused};
 use crate::plan::step::{Group, Password, Step, User};
@@ -65,7 +66,7 @@ fn user(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         let text: Option<document::source::At<String>> = fields.text(name, found);
         text.map(|text| text.value).filter(|text| !text.is_empty() && !text.contains(['\n', ':']))
     };
-    let hash = fields.text("passwordHash", found).map(|hash| hash.value);
+    let password = password(fields, found);
     let user = User {
         name: name.clone(),
         uid: fields.number::<u32>("uid", found).map(|uid| uid.value),
@@ -78,7 +79,7 @@ fn user(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         no_log_init: flag(fields, "noLogInit", found),
         system: flag(fields, "system", found),
         shell: text(fields, "shell", found),
-        password: hash.filter(|hash| !hash.is_empty()).map(|hash| Password::Hash(Secret::new(hash))),
+        password,
         ..User::default()
     };
     let is_own = name == DEFAULT_USER;
@@ -89,6 +90,29 @@ fn user(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
         let stage = if is_own { Stage::Identity } else { Stage::Accounts };
         add(plan, stage, fields, path, Step::AuthorizeKeys { user: name, keys });
     }
+}
+
+/// `passwordHash`. Of an empty one Ignition makes `*`, which no password fits: in /etc/shadow an empty field lets
+/// everybody in. Not given, the password stays as it is.
+fn password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Password> {
+    let hash = fields.text("passwordHash", found)?;
+    if hash.value.is_empty() {
+        return Some(Password::Hash(Secret::new("*".to_owned())));
+    }
+    // Either would end the field, and begin another one or another user.
+    if hash.value.contains(|c: char| c == ':' || c.is_control()) {
+        let message = "a password hash has neither a colon nor a line break";
+        fields.refuse("passwordHash", Diagnostic::error(Code::BadValue, hash.at, message), found);
+        return None;
+    }
+    // Ignition writes down what it is given, so that this is no error; `!` before a hash locks it.
+    let unlocked = hash.value.trim_start_matches(['!', '*']);
+    if !unlocked.is_empty() && unlocked != "x" && !is_hash(unlocked) {
+        let message = "this is not a password hash, so no password fits it";
+        let diagnostic = Diagnostic::warning(Code::BadValue, hash.at, message);
+        found.push(diagnostic.key(fields.child("passwordHash")).help("make one with `openssl passwd -6`"));
+    }
+    Some(Password::Hash(Secret::new(hash.value)))
 }
 
 /// The keys that sshd can read; the others are reported and cost no good one.

@@ -9,12 +9,13 @@ use crate::plan::step::{Step, Verb};
 use crate::plan::{Origin, Plan, Stage};
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify, is_drop_in};
+use crate::unit_text::{self, relaxed_text};
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::At;
 use document::yaml::Node;
 
+use super::add;
 use super::storage::{each, required};
-use super::{add, unit_text};
 
 const SYSTEMD_KEYS: &[Key] = &[key("units")];
 const UNIT_KEYS: &[Key] = &[key("name"), key("enabled"), key("mask"), key("contents"), key("dropins")];
@@ -73,7 +74,7 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
                     .help("add `[Install]` and `WantedBy=multi-user.target`"),
             );
         }
-        let content = Secret::new(relaxed_text(fields, name, contents, found));
+        let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
         let step = Step::WriteUnit { name: name.to_owned(), content, runtime: false };
         add(files, Stage::Units, fields, path, step);
     }
@@ -84,7 +85,7 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
             fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
         }
         if let (Some(contents), Some(file)) = (unit_text(fields, found), file) {
-            let content = Secret::new(relaxed_text(fields, name, contents, found));
+            let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
             let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
             add(files, Stage::Units, fields, path, step);
         }
@@ -98,17 +99,6 @@ fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Stri
     let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
     fields.refuse("contents", Diagnostic::error(Code::Syntax, contents.at, message), found);
     None
-}
-
-/// The text of a mount or of swap that the boot does not depend on.
-fn relaxed_text(fields: &Fields<'_>, name: &str, contents: At<String>, found: &mut Diagnostics) -> String {
-    let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| name.ends_with(kind));
-    let relaxed = is_mount.then(|| unit_text::relax_requirement(&contents.value)).flatten();
-    let Some(text) = relaxed else { return contents.value };
-    let message = format!("{name} is wanted, not required, by the boot, which goes on if it fails");
-    let diagnostic = Diagnostic::warning(Code::Translated, contents.at, message);
-    found.push(diagnostic.key(fields.child("contents")).help("write WantedBy= instead of RequiredBy="));
-    text
 }
 
 fn unit_links(

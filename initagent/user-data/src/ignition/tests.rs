@@ -1,5 +1,8 @@
 use super::*;
+use crate::plan::Planned;
+use crate::plan::step::Password;
 use crate::plan::text::{Contents, render};
+use crate::secret::Secret;
 use document::source::Sources;
 
 mod legacy;
@@ -53,6 +56,48 @@ fn a_whole_configuration_becomes_steps_in_order() {
 
     assert_eq!(messages, Vec::<String>::new());
     assert_eq!(plan, include_str!("plan.txt"));
+}
+
+fn passwords_of(hash: &str) -> (Vec<Option<Password>>, Vec<String>) {
+    let text = format!(
+        r#"{{"ignition": {{"version": "3.4.0"}}, "passwd": {{"users": [{{"name": "ann"{hash}}}]}}}}"#
+    );
+    let mut found = Diagnostics::default();
+    let plan = read(&text, 0, &mut Room::default(), &mut found);
+    let password = |planned: &Planned| match &planned.step {
+        Step::CreateUser(user) => Some(user.password.clone()),
+        _ => None,
+    };
+    let messages = found.list().iter().map(ToString::to_string).collect();
+    (plan.steps.iter().filter_map(password).collect(), messages)
+}
+
+#[test]
+fn an_empty_hash_lets_nobody_in_and_none_leaves_the_password() {
+    let hash = |text: &str| Some(Password::Hash(Secret::new(text.to_owned())));
+    for (given, password) in [
+        ("", None),
+        (r#", "passwordHash": null"#, None),
+        (r#", "passwordHash": """#, hash("*")),
+        (r#", "passwordHash": "*""#, hash("*")),
+        (r#", "passwordHash": "$6$x$y""#, hash("$6$x$y")),
+        (r#", "passwordHash": "!$6$x$y""#, hash("!$6$x$y")),
+    ] {
+        assert_eq!(passwords_of(given), (vec![password], vec![]), "{given}");
+    }
+}
+
+#[test]
+fn a_hash_that_is_none_is_named_and_one_that_would_be_another_user_is_refused() {
+    let (passwords, messages) = passwords_of(r#", "passwordHash": "sesame""#);
+    assert_eq!((passwords.len(), messages.len()), (1, 1), "{messages:?}");
+    assert!(messages[0].starts_with("warning[bad-value]"), "{messages:?}");
+
+    for hash in [r"$6$x$y\nroot::1:0:::::", r"$6$x$y:0"] {
+        let (passwords, messages) = passwords_of(&format!(r#", "passwordHash": "{hash}""#));
+        assert_eq!(passwords, [], "{hash}");
+        assert!(messages.iter().any(|one| one.contains("neither a colon nor")), "{messages:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! machine: everything it must know of it comes as [`Facts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
 
+use std::collections::HashSet;
 use std::iter;
 
 use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
@@ -48,6 +49,8 @@ const BOOTCMD_SECONDS: u32 = 60;
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
 /// The file that says whether the machine may be configured again.
 pub const SWITCH: &str = "/etc/catamaran/provision";
+/// What PAM gives each login.
+const ENVIRONMENT: &str = "/etc/environment";
 /// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
 const SECRETS: &str = "/run/cloudinit";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
@@ -181,7 +184,7 @@ fn accounts(plan: &mut Plan, config: &Config) {
 fn bare_groups(config: &Config) -> Vec<At<Group>> {
     let bare = |name: &str, gid| Group { name: name.to_owned(), gid, ..Group::default() };
     let mut groups: Vec<At<Group>> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for group in &config.accounts.groups {
         if seen.insert(group.value.name.clone()) {
             groups.push(At { value: Group { members: Vec::new(), ..group.value.clone() }, at: group.at });
@@ -317,13 +320,37 @@ fn environment_files(plan: &mut Plan, config: &Config, facts: &Facts) {
         };
         plan.once(Stage::Files, Origin::written(update.at, "coreos.update"), step);
     }
-    let written = config.files.iter().any(|file| file.value.file.path == "/etc/environment");
     let lines = facts.addresses.environment();
-    if !lines.is_empty() && !written {
+    if !lines.is_empty() {
         let variables = lines.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
-        let step = Step::MergeEnvironment { path: "/etc/environment".to_owned(), template: None, variables };
+        let step = Step::MergeEnvironment { path: ENVIRONMENT.to_owned(), template: None, variables };
         plan.every_boot(Stage::Files, Origin::from("platform"), step);
     }
+}
+
+/// Leaves /etc/environment to its author, by whichever document: with the platform's addresses in it before,
+/// Ignition would find a file that it may not replace.
+pub(crate) fn leave_environment(plan: &mut Plan) {
+    if plan.steps.iter().any(|planned| planned.step.written_path() == Some(ENVIRONMENT)) {
+        let is_ours =
+            |step: &Step| matches!(step, Step::MergeEnvironment { path, .. } if path == ENVIRONMENT);
+        plan.steps.retain(|planned| !is_ours(&planned.step));
+    }
+}
+
+/// Leaves out what others than the user put where the user's Ignition puts something itself. Ignition replaces
+/// nothing unless it was told to, and nobody tells it of files that the platform brings.
+pub(crate) fn leave_places(plan: &mut Plan, user: &Plan, is_users: impl Fn(&Planned) -> bool) {
+    let adds_only = |step: &Step| matches!(step, Step::PlaceFile(file) if file.contents.is_none());
+    let places: HashSet<&str> = user
+        .steps
+        .iter()
+        .filter(|planned| !adds_only(&planned.step))
+        .filter_map(|planned| planned.step.written_path())
+        .collect();
+    plan.steps.retain(|planned| {
+        is_users(planned) || !planned.step.written_path().is_some_and(|path| places.contains(path))
+    });
 }
 
 /// The files that were asked for.
@@ -345,12 +372,12 @@ fn files(plan: &mut Plan, config: &Config) {
 pub(crate) fn guard(plan: &mut Plan) {
     let concerns = |planned: &Planned| match &planned.step {
         Step::PrepareHostKeys(keys) => keys.renew || !keys.given.is_empty(),
-        step => path_of(step).is_some_and(protected::concerns_access),
+        step => step.written_path().is_some_and(protected::concerns_access),
     };
     if !plan.steps.iter().any(concerns) {
         return;
     }
-    let homes = |planned: &Planned| path_of(&planned.step).is_some_and(|path| path.contains("/.ssh"));
+    let homes = |planned: &Planned| planned.step.written_path().is_some_and(|path| path.contains("/.ssh"));
     if plan.steps.iter().any(homes) {
         let is_key = |planned: &&Planned| matches!(planned.step, Step::AuthorizeKeys { .. });
         let again: Vec<Step> = plan.steps.iter().filter(is_key).map(|planned| planned.step.clone()).collect();
@@ -360,17 +387,6 @@ pub(crate) fn guard(plan: &mut Plan) {
     }
     plan.once(Stage::DeferredFiles, Origin::from("agent"), Step::GuardAccess);
     plan.sort();
-}
-
-/// Where a step puts something that its author names.
-fn path_of(step: &Step) -> Option<&str> {
-    match step {
-        Step::MakeDirectory(directory) => Some(&directory.path),
-        Step::MakeLink(link) => Some(&link.path),
-        Step::PlaceFile(file) => Some(&file.path),
-        Step::WriteFile(file) => Some(&file.path),
-        _ => None,
-    }
 }
 
 /// Contents first, then one reload, then masks and enables, then commands: none waits for another.

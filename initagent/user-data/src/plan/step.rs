@@ -158,6 +158,20 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Where a step puts something that its author names by its path, whichever format asks for it.
+    #[must_use]
+    pub fn written_path(&self) -> Option<&str> {
+        match self {
+            Self::MakeDirectory(directory) => Some(&directory.path),
+            Self::MakeLink(link) => Some(&link.path),
+            Self::PlaceFile(file) => Some(&file.path),
+            Self::WriteFile(file) => Some(&file.path),
+            _ => None,
+        }
+    }
+}
+
 /// A user or group, by name or number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Account {

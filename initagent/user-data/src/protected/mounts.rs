@@ -36,8 +36,7 @@ pub(super) fn over_homes(step: &Step, homes: &BTreeSet<String>) -> Option<Object
     let (places, is_late): (Vec<String>, bool) = match step {
         Step::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
         Step::WriteUnit { name, .. } => (units(name), true),
-        Step::WriteFile(file) => (file.path.rsplit('/').next().map(units).unwrap_or_default(), true),
-        _ => return None,
+        step => (step.written_path()?.rsplit('/').next().map(units).unwrap_or_default(), true),
     };
     let hides = |place: &&String| is_home(place, homes) || (is_late && holds_home(place, homes));
     let place = places.iter().find(hides)?;

@@ -3,16 +3,19 @@
 //! Knows what systemd.syntax(7) and Ignition's reader both call a unit. Refuses to know any setting. Invariant: a
 //! text that is taken here is read by systemd without a line left out.
 
+use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::source::At;
+
 /// Why a text is no unit, and in which of its lines.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct SyntaxFlaw {
+pub(crate) struct SyntaxFlaw {
     /// From 1.
-    pub(super) line: usize,
-    pub(super) reason: &'static str,
+    pub(crate) line: usize,
+    pub(crate) reason: &'static str,
 }
 
 /// What is wrong with a unit's text.
-pub(super) fn flaw(text: &str) -> Option<SyntaxFlaw> {
+pub(crate) fn flaw(text: &str) -> Option<SyntaxFlaw> {
     let mut in_section = false;
     let mut continues = false;
     for (number, line) in (1..).zip(text.lines()) {
@@ -52,8 +55,27 @@ fn section_flaw(line: &str) -> Option<&'static str> {
 }
 
 /// Whether a unit says when it is started.
-pub(super) fn has_install(text: &str) -> bool {
+pub(crate) fn has_install(text: &str) -> bool {
     text.lines().any(|line| line.trim() == "[Install]")
+}
+
+/// The text of a unit or of its drop-in, which the boot does not depend on if it mounts something or swaps.
+///
+/// Whichever format brings it: the guard of the way in refuses what the boot requires, and would cost a disk that
+/// only has to be named otherwise.
+pub(crate) fn relaxed_text(
+    unit: &str,
+    content: At<String>,
+    key: impl Into<String>,
+    found: &mut Diagnostics,
+) -> String {
+    let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| unit.ends_with(kind));
+    let relaxed = is_mount.then(|| relax_requirement(&content.value)).flatten();
+    let Some(text) = relaxed else { return content.value };
+    let message = format!("{unit} is wanted, not required, by the boot, which goes on if it fails");
+    let diagnostic = Diagnostic::warning(Code::Translated, content.at, message);
+    found.push(diagnostic.key(key).help("write WantedBy= instead of RequiredBy="));
+    text
 }
 
 /// The text with `RequiredBy=local-fs.target` turned into `WantedBy=`; `None` if it does not say so.
@@ -61,7 +83,7 @@ pub(super) fn has_install(text: &str) -> bool {
 /// Butane writes it for `with_mount_unit: true`. There a disk that is missing is to end in the emergency shell;
 /// here nobody could get in any more, so the boot goes on without it. Of other targets nobody gets in by, what is
 /// required stays required.
-pub(super) fn relax_requirement(text: &str) -> Option<String> {
+fn relax_requirement(text: &str) -> Option<String> {
     let mut changed = false;
     let lines = text.split_inclusive('\n').map(|line| match relaxed_line(line) {
         Some(relaxed) => {
