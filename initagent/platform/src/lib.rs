@@ -42,6 +42,6 @@ mod vultr;
 mod web;
 
 pub use host::Host;
-pub use provision::{Addresses, Payload, Problem, Provision};
+pub use provision::{Addresses, MetaData, Payload, Problem, Provision};
 pub use registry::{Boot, Detected, FetchError, Place, Platform, detect, offers};
 pub use web::{Timing, Web, WebError};
