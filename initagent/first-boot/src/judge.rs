@@ -18,6 +18,7 @@ use user_data::plan::Plan;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
 use user_data::reading::{self, Handed, Reading};
+use user_data::template::InstanceData;
 use user_data::tokens::Addresses;
 
 use crate::facts;
@@ -116,7 +117,7 @@ fn verdict_of(reading: &Reading) -> Verdict {
 }
 
 fn reading_of(handed: &Handed, addresses: Addresses) -> Reading {
-    reading::read(handed, &Facts { addresses, ..Facts::default() })
+    reading::read(handed, &Facts { addresses, instance: InstanceData::examples(), ..Facts::default() })
 }
 
 /// Reads a file, or stdin for `-`.

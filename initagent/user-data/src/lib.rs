@@ -19,5 +19,6 @@ pub mod room;
 pub mod secret;
 pub mod ssh_key;
 pub mod systemd;
+pub mod template;
 pub mod tokens;
 pub mod unread;
