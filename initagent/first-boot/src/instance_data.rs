@@ -73,7 +73,11 @@ fn of_platform(provision: &Provision, instance_id: &str) -> Pairs {
     let text = |text: &Option<String>| text.clone().map(Value::from);
     let cloud = cloud_name(provision.platform);
     // cloud-init's is the first label; the whole name is in `ds.meta_data`.
-    let hostname = provision.hostname.as_deref().and_then(|name| name.split('.').next());
+    // Where the platform gives none, as with cloud-init, it is the name that the machine has.
+    let own = utsname::uname().ok().map(|kernel| kernel.nodename().to_string_lossy().into_owned());
+    let own = own.filter(|name| !matches!(name.as_str(), "" | "(none)" | "localhost"));
+    let hostname = provision.hostname.clone().or(own);
+    let hostname = hostname.as_deref().and_then(|name| name.split('.').next());
     vec![
         ("availability-zone", text(&provision.zone)),
         ("cloud-name", Some(json!(cloud))),

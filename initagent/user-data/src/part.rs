@@ -46,7 +46,9 @@ impl Part {
     pub fn kind(&self) -> Kind {
         match (payload::detect(&self.content), self.kind) {
             (Kind::Unknown, Some(told))
-            | (Kind::Script, Some(told @ (Kind::ScriptPerBoot | Kind::ScriptPerOnce))) => told,
+            | (Kind::Script, Some(told @ (Kind::Boothook | Kind::ScriptPerBoot | Kind::ScriptPerOnce))) => {
+                told
+            }
             (Kind::CloudConfig | Kind::Script | Kind::Boothook, Some(Kind::Jinja)) => Kind::Jinja,
             (seen, _) => seen,
         }

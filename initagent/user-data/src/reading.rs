@@ -205,7 +205,10 @@ fn read_part(
         Kind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
         Kind::ScriptPerOnce => run(text, Occasion::Once, found),
         Kind::Boothook => {
-            let body = text.trim_start().split_once('\n').map_or("", |(_, body)| body);
+            // A container can say what it is, too; then the script begins on the first line.
+            let text = text.trim_start();
+            let has_header = payload::detect(text.as_bytes()) == Kind::Boothook;
+            let body = if has_header { text.split_once('\n').map_or("", |(_, body)| body) } else { text };
             run(body, Occasion::Boothook, found);
         }
         kind => {

@@ -106,12 +106,7 @@ impl Splitter<'_> {
 /// Takes over what the header says about the part's kind.
 pub(super) fn classify(part: &mut Part, content_type: &str) {
     part.kind = match content_type {
-        "text/cloud-boothook" => {
-            if !part.content.starts_with(b"#cloud-boothook") {
-                part.content.splice(..0, *b"#cloud-boothook\n");
-            }
-            Some(Kind::Boothook)
-        }
+        "text/cloud-boothook" => Some(Kind::Boothook),
         "text/cloud-config" => Some(Kind::CloudConfig),
         "text/cloud-config-archive" => Some(Kind::CloudConfigArchive),
         "text/cloud-config-jsonp" => Some(Kind::CloudConfigJsonPatch),

@@ -230,6 +230,8 @@ fn a_type_says_how_often_a_script_runs_and_that_a_text_is_a_template() {
     assert_eq!(kind("text/x-shellscript-per-boot", "#!/bin/sh"), Kind::ScriptPerBoot);
     assert_eq!(kind("text/x-shellscript-per-once", "#!/bin/sh"), Kind::ScriptPerOnce);
     assert_eq!(kind("text/x-shellscript-per-instance", "#!/bin/sh"), Kind::Script);
+    assert_eq!(kind("text/cloud-boothook", "#!/bin/sh"), Kind::Boothook);
+    assert_eq!(kind("text/cloud-boothook", "## template: jinja\n#!/bin/sh"), Kind::Jinja);
     assert_eq!(kind("text/jinja2", "#cloud-config"), Kind::Jinja);
     assert_eq!(kind("text/cloud-config", "## template: jinja\nhostname: a"), Kind::Jinja);
 }
