@@ -156,13 +156,16 @@ impl Template<'_> {
     fn diagnostic(&self, error: &Error, data: &InstanceData) -> Diagnostic {
         let at = self.mark(error);
         if let Some(name) = missing(error) {
-            let message = format!("`{name}` is not known on this machine, so this template is not expanded");
+            let whose = data.whose();
+            let message = format!("`{name}` is not known on {whose} machine, so this template is not expanded");
             return Diagnostic::error(Code::UnknownToken, at, message).help(data.help(&name));
         }
         if error.kind() == ErrorKind::OutOfFuel {
             let message = format!("this template takes more than {FUEL} steps, so it is not expanded");
             return Diagnostic::error(Code::LimitExceeded, at, message).help("write what it makes");
         }
+        // The parser says where the text ends; `${#array[@]}` of a shell begins a comment of Jinja's.
+        let at = if error.detail() == Some("unexpected end of comment") { self.open_comment() } else { at };
         let kind = error.kind();
         let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         // The words of a template may hold secrets.
@@ -185,6 +188,13 @@ impl Template<'_> {
 
     fn place(&self, offset: usize, width: u32) -> Mark {
         places::Text::new(self.text.to_owned()).mark(self.start + offset, self.part, width)
+    }
+
+    /// The comment that does not end.
+    fn open_comment(&self) -> Mark {
+        let body = &self.text[self.start..];
+        let closed = body.rfind("#}").map_or(0, |end| end + 2);
+        self.place(closed + body[closed..].find("{#").unwrap_or_default(), 2)
     }
 
     fn mark(&self, error: &Error) -> Mark {

@@ -98,6 +98,14 @@ impl InstanceData {
         true
     }
 
+    /// Of which machine this is.
+    pub(super) fn whose(&self) -> &'static str {
+        match self.knowledge {
+            Knowledge::Examples => "any",
+            Knowledge::Machine => "this",
+        }
+    }
+
     /// What could have been meant in the place of a name.
     pub(super) fn help(&self, name: &str) -> String {
         let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);

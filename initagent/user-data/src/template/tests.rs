@@ -66,6 +66,7 @@ fn what_is_no_jinja_is_refused_in_its_place() {
         ("{% include 'x' %}", 2, 4),
         ("a\n{{ v1.region | nothing }}", 3, 16),
         ("{{ debug() }}", 2, 4),
+        ("{# a #}\necho ${#list[@]}\n", 3, 7),
         ("{% for a in [1] %}\n", 2, 17),
     ] {
         let flaw = refused(body);
