@@ -235,6 +235,13 @@ impl Diagnostics {
         }
     }
 
+    /// Moves each finding to where its place came from, when the text was made from another one.
+    pub fn replace_marks(&mut self, origin: impl Fn(Mark) -> Mark) {
+        for diagnostic in &mut self.kept {
+            diagnostic.at = origin(diagnostic.at);
+        }
+    }
+
     /// Orders the findings by place, as people read.
     pub fn sort(&mut self) {
         self.kept.sort_by_key(|diagnostic| diagnostic.at);

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use first_boot::{Judgement, Machine, Outcome, Root, Status, Switch, SwitchError};
+use first_boot::{Judgement, Machine, Outcome, RecurError, Root, Status, Switch, SwitchError};
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{Format, UsageError, Verb};
@@ -31,6 +31,8 @@ pub(crate) enum RunError {
     #[error(transparent)]
     Provision(#[from] SwitchError),
     #[error(transparent)]
+    Recur(#[from] RecurError),
+    #[error(transparent)]
     Slots(#[from] SlotsError),
     #[error(transparent)]
     Usage(#[from] UsageError),
@@ -49,6 +51,10 @@ pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
         Verb::NetworkCards => Report::done(network_cards::run()?),
         Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
         Verb::Provision { to } => Report::done(provision(to, &Root::real())?),
+        Verb::Recur { recurrence, name, command } => {
+            let exit_code = first_boot::run_recurring(&Root::real(), recurrence, &name, &command)?;
+            Report { text: String::new(), exit_code }
+        }
         Verb::Slots(request) => Report::done(slots::run(&request)?),
         Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
         Verb::Status { format, wait: true } => status(end_of_first_boot(&Root::real()), format),

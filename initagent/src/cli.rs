@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use first_boot::{Document, Listing, Options, Role, Style, Switch};
+use first_boot::{Document, Listing, Options, Recurrence, Role, Style, Switch};
 use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
@@ -16,6 +16,11 @@ mod help;
 
 use crate::app::RunError;
 use crate::slots::{self, Change, Order};
+
+/// The verb that cloud-init has as a program of its own.
+const RECUR: &str = "cloud-init-per";
+const INCOMPLETE_RECUR: UsageError =
+    UsageError::Incomplete { verb: RECUR, what: "once, instance or always, a NAME and a COMMAND" };
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,15 @@ pub(crate) enum Verb {
     Provision {
         /// What it is set to.
         to: Option<Switch>,
+    },
+    /// Run a command as often as its caller says.
+    Recur {
+        /// How often.
+        recurrence: Recurrence,
+        /// By what it is known again.
+        name: String,
+        /// The program and its arguments.
+        command: Vec<OsString>,
     },
     /// Show or change the slot table.
     Slots(slots::Request),
@@ -112,6 +126,10 @@ pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
 }
 
 fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    // Scripts of user-data call this program by cloud-init's name of the verb.
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
+        return recur(parser);
+    }
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
@@ -119,6 +137,7 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
             Some("apply") => apply(parser),
+            Some(RECUR) => recur(parser),
             Some("await-logins") => bare(parser, "await-logins", Verb::AwaitLogins, help::AWAIT_LOGINS),
             Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE),
             Some("boot-settled") => bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
@@ -222,6 +241,28 @@ fn provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Some(extra) => Err(unknown(extra)),
         None => Ok(Verb::Provision { to }),
     }
+}
+
+fn recur(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let mut words = Vec::new();
+    while words.len() < 2 {
+        match parser.next()? {
+            Some(Short('h') | Long("help")) => return Ok(Verb::Help(help::CLOUD_INIT_PER)),
+            Some(Value(word)) => words.push(word),
+            Some(other) => return Err(other.unexpected().into()),
+            None => break,
+        }
+    }
+    // What follows is the command's own, options included.
+    let command: Vec<OsString> = parser.raw_args()?.collect();
+    let [frequency, name] = words.as_slice() else { return Err(INCOMPLETE_RECUR) };
+    if command.is_empty() {
+        return Err(INCOMPLETE_RECUR);
+    }
+    let recurrence = frequency.to_str().and_then(Recurrence::from_word);
+    let recurrence = recurrence.ok_or_else(|| UsageError::Word { verb: RECUR, given: shown(frequency) })?;
+    let name = name.to_string_lossy().into_owned();
+    Ok(Verb::Recur { recurrence, name, command })
 }
 
 fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
@@ -352,6 +393,26 @@ mod tests {
         assert_eq!(change_of("slots mark-bad A"), Change::MarkBad(Slot::A));
         let request = slots::Request { abstate: Some("/dev/vdb3".into()), order: None, format: Format::Json };
         assert_eq!(typed("slots --json --abstate=/dev/vdb3").unwrap(), Verb::Slots(request));
+    }
+
+    #[test]
+    fn a_command_that_recurs_keeps_its_own_options() {
+        let verb = Verb::Recur {
+            recurrence: Recurrence::Once,
+            name: "data".to_owned(),
+            command: ["mkfs.ext4", "-L", "data", "--help"].map(OsString::from).to_vec(),
+        };
+
+        let called = |words: &str| super::verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+
+        assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
+        assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
+        assert_eq!(called("cloud-init-per --help").unwrap(), Verb::Help(help::CLOUD_INIT_PER));
+        assert!(called("cloud-init-per sometimes a b").unwrap_err().to_string().contains("\"sometimes\""));
+        for line in ["", "once", "once data"] {
+            let error = called(&format!("cloud-init-per {line}")).unwrap_err();
+            assert!(error.to_string().contains("needs once, instance or always"), "{error}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use user_data::ssh_key;
 use user_data::tokens::Addresses;
 
 use crate::digits::hex;
+use crate::instance_data::Names;
 use crate::machine::Machine;
 
 /// The instance of a machine on a platform that names none.
@@ -42,7 +43,7 @@ pub(crate) fn instance(provision: &Provision) -> Instance {
 }
 
 /// The facts of a plan.
-pub(crate) fn of(provision: &Provision, is_clone: bool) -> Facts {
+pub(crate) fn of(provision: &Provision, is_clone: bool, names: &Names) -> Facts {
     let addresses = &provision.addresses;
     let keys = provision.ssh_keys.iter().flat_map(|text| ssh_key::lines(text));
     Facts {
@@ -55,6 +56,8 @@ pub(crate) fn of(provision: &Provision, is_clone: bool) -> Facts {
         hostname: provision.hostname.clone(),
         keys: keys.filter(|line| ssh_key::check(line).is_ok()).map(str::to_owned).collect(),
         is_clone,
+        launch_index: names.launch_index,
+        instance: names.data(),
     }
 }
 
@@ -81,8 +84,17 @@ pub(crate) fn network(provision: &Provision) -> Option<Part> {
 /// Whether anything that was handed over names an address of this machine, or the files that hold
 /// them, so that it is worth waiting for one.
 pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
-    let names: [&[u8]; 5] =
-        [b"public_ipv4", b"private_ipv4", b"public_ipv6", b"private_ipv6", b"/run/metadata/"];
+    let names: [&[u8]; 8] = [
+        b"public_ipv4",
+        b"private_ipv4",
+        b"public_ipv6",
+        b"private_ipv6",
+        b"/run/metadata/",
+        // As templates name them.
+        b"public-ipv4",
+        b"local_ipv4",
+        b"local-ipv4",
+    ];
     let holds = |content: &[u8]| {
         let content = content.to_ascii_lowercase();
         names.iter().any(|name| content.windows(name.len()).any(|window| window == *name))

@@ -19,6 +19,7 @@ use user_data::plan::Plan;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
 use user_data::reading::{self, Handed, Reading};
+use user_data::template::InstanceData;
 use user_data::tokens::Addresses;
 
 use crate::facts;
@@ -127,11 +128,12 @@ fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
             Role::MetaData => {}
         }
     }
-    let mut reading = reading::read(&handed, &Facts { addresses, ..Facts::default() });
+    let mut reading =
+        reading::read(&handed, &Facts { addresses, instance: InstanceData::examples(), ..Facts::default() });
     let mut found = Diagnostics::default();
     image_units::warn(&reading.plan, &mut found);
     for file in files.iter().filter(|file| file.role == Role::MetaData) {
-        let text = String::from_utf8_lossy(payload::without_bom(&file.bytes)).into_owned();
+        let text = String::from_utf8_lossy(payload::without_marks(&file.bytes)).into_owned();
         let number = reading.sources.add_at(&file.name, text.as_str(), 1);
         meta_data::judge(&text, number, &mut found);
     }

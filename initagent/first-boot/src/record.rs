@@ -155,7 +155,8 @@ pub(crate) fn kept(root: &Root) -> Option<Provision> {
     })
 }
 
-fn read(root: &Root, name: &str) -> Option<Vec<u8>> {
+/// Reads one of the files.
+pub(crate) fn read(root: &Root, name: &str) -> Option<Vec<u8>> {
     let path = root.path(&format!("{FOLDER}/{name}"));
     fs::metadata(&path).ok().filter(|meta| meta.len() <= MOST)?;
     fs::read(path).ok()

@@ -20,6 +20,7 @@ use user_data::reading::{self, Handed};
 use crate::apply::{self, Done, Host};
 use crate::chooser::{Chooser, platform_host};
 use crate::files::{self, Rights};
+use crate::instance_data::Names;
 use crate::machine::Machine;
 use crate::outcome::{self, Item, Outcome, Verdict};
 use crate::root::Root;
@@ -88,7 +89,8 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
         provision.addresses = provision.addresses.or_interfaces(NETWORK_PATIENCE);
         remember(root, &provision, &mut outcome);
     }
-    let facts = facts::of(&provision, !is_same && was_named && instance.is_named);
+    let names = names_of(&provision, root, &mut outcome);
+    let facts = facts::of(&provision, !is_same && was_named && instance.is_named, &names);
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
@@ -115,6 +117,18 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     chooser.report_late(&mut outcome);
     carry_out(closing, &host, &mut outcome);
     reported(root, outcome)
+}
+
+/// What templates may name: of an instance that is configured, as it was then.
+fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names {
+    if let Some(kept) = Names::kept(root).filter(|_| !outcome.is_first) {
+        return kept;
+    }
+    let names = Names::of(provision, &outcome.instance_id, root);
+    if let Err(error) = names.keep(root) {
+        outcome.problems.push(format!("a copy of its names ({})", error.chain()));
+    }
+    names
 }
 
 /// The network before anything that may need it: what user-data refers to, addresses, keys elsewhere.
@@ -174,7 +188,8 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     let name = file.display().to_string();
     let user = facts::unpack_with(&name, &bytes, machine);
     let handed = Handed { user, ..Handed::default() };
-    let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false) };
+    let names = Names::kept(root).unwrap_or_else(|| Names::of(&kept, &outcome.instance_id, root));
+    let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false, &names) };
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;

@@ -65,6 +65,9 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
         let value = provision.take(path, value);
         provision.attribute(name, value);
     }
+    // Some clouds that serve the same tree do not number their machines.
+    let index = service.text("/latest/meta-data/ami-launch-index").ok().flatten();
+    provision.meta_data.insert("ami-launch-index", index);
     if !provision.attributes.contains_key("AWS_REGION") {
         let document = service.get("/latest/dynamic/instance-identity/document");
         let document = provision.take("identity document", document).unwrap_or_default();

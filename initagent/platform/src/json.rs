@@ -10,6 +10,8 @@ use document::{
 };
 use serde_json::Value;
 
+use crate::MetaData;
+
 /// An empty map takes 600 bytes of memory and two of a document, so their number is bounded too.
 const MAX_MAPS: usize = 30_000;
 const MAX_VALUES: usize = 250_000;
@@ -91,6 +93,11 @@ impl Tree {
     /// The part at `pointer`.
     pub(crate) fn part(&self, pointer: &str) -> Option<Self> {
         self.0.pointer(pointer).filter(|part| !part.is_null()).cloned().map(Self)
+    }
+
+    /// The names of the document.
+    pub(crate) fn meta_data(&self) -> MetaData {
+        MetaData::from_value(self.0.clone())
     }
 
     /// The document as JSON.

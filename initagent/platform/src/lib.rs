@@ -43,7 +43,7 @@ mod vultr;
 mod web;
 
 pub use host::Host;
-pub use provision::{Addresses, Payload, Problem, Provision};
+pub use provision::{Addresses, MetaData, Payload, Problem, Provision};
 pub use registry::{Boot, Detected, FetchError, Place, Platform, detect, offers};
 pub use running_disk::{BOOT_RECORD, RunningDisk};
 pub use web::{Timing, Web, WebError};

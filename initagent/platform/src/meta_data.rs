@@ -23,6 +23,7 @@ pub(crate) fn add_meta_data(provision: &mut Provision, bytes: &[u8]) -> Tree {
     for key in tree.texts("/public-keys").iter().chain(&tree.texts("/public_keys")) {
         provision.add_keys(key);
     }
+    provision.meta_data = tree.meta_data();
     provision.region = tree.text("/region");
     provision.zone = either("/availability-zone", "/availability_zone");
     tree

@@ -45,6 +45,7 @@ pub(crate) fn read(platform: Platform, document: &[u8], places: &Places) -> (Pro
     let tree = provision.take("metadata", parsed).unwrap_or_default();
     let text = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.text(pointer));
     let content = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.content(pointer));
+    provision.meta_data = tree.meta_data();
     provision.instance_id = text(places.instance_id);
     provision.set_hostname(text(places.hostname));
     provision.region = text(places.region);

@@ -123,6 +123,7 @@ pub(crate) fn add_facts(provision: &mut Provision, documents: Documents, content
 fn add_meta_data(provision: &mut Provision, document: &[u8], content: ReadContent<'_>) {
     let parsed = Tree::from_json(document).map(Some);
     let Some(tree) = provision.take("meta-data", parsed) else { return };
+    provision.meta_data = tree.meta_data();
     provision.instance_id = tree.text("/uuid");
     provision.set_hostname(tree.text("/hostname").or_else(|| tree.text("/name")));
     provision.zone = tree.text("/availability_zone");

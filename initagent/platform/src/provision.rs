@@ -9,8 +9,15 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+use serde_json::{Map, Value};
+
 use crate::{keys, registry::Platform};
 
+/// What is no metadata, but lies in the same document as they do, and may be large.
+const PAYLOADS: [&str; 6] =
+    ["user-data", "user_data", "userdata", "vendor-data", "vendor_data", "customdata"];
+/// As EC2 and OpenStack call which of the machines this is that were started together.
+const LAUNCH_INDEX: [&str; 3] = ["ami-launch-index", "launch_index", "launch-index"];
 /// No person has more keys than this.
 const MAX_KEYS: usize = 1000;
 
@@ -47,6 +54,8 @@ pub struct Provision {
     pub instance_type: Option<String>,
     /// afterburn's attributes without their `AFTERBURN_` prefix, such as `AWS_IPV4_LOCAL`.
     pub attributes: BTreeMap<String, String>,
+    /// The platform's own document, by its own names, which templates in user-data may use.
+    pub meta_data: MetaData,
     /// What could not be had, and why; never with values.
     pub problems: Vec<Problem>,
     /// Whether user-data came on a volume beside the platform's own answer. At a later boot anybody may have
@@ -70,6 +79,10 @@ pub struct Addresses {
 /// Bytes from outside, not yet looked at; printed as their length only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(Vec<u8>);
+
+/// What a platform's document says, by its names; printed as their number only, since passwords may be among it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MetaData(Map<String, Value>);
 
 /// One item that the platform has, or should have, but that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +110,17 @@ impl Provision {
     #[must_use]
     pub fn lacks_keys(&self) -> bool {
         ["ssh keys", "metadata", "meta-data"].into_iter().any(|item| self.lacks(item))
+    }
+
+    /// Which of the machines it is that were started together.
+    #[must_use]
+    pub fn launch_index(&self) -> Option<u32> {
+        let number = |value: &Value| match value {
+            Value::Number(number) => number.as_u64().and_then(|number| number.try_into().ok()),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        LAUNCH_INDEX.iter().find_map(|name| number(self.meta_data.0.get(*name)?))
     }
 
     /// Everything that is obeyed at some boot, as bytes that differ whenever it does: the fields and their
@@ -194,6 +218,35 @@ impl Payload {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl MetaData {
+    /// The names of a map; anything else has none.
+    #[must_use]
+    pub fn from_value(value: Value) -> Self {
+        let Value::Object(mut names) = value else { return Self::default() };
+        names.retain(|name, _| !PAYLOADS.contains(&name.as_str()));
+        Self(names)
+    }
+
+    /// The names, with what they stand for.
+    #[must_use]
+    pub fn names(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// Adds what has an address of its own.
+    pub(crate) fn insert(&mut self, name: &str, text: Option<String>) {
+        if let Some(text) = text {
+            self.0.insert(name.to_owned(), text.into());
+        }
+    }
+}
+
+impl fmt::Debug for MetaData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MetaData({} names)", self.0.len())
     }
 }
 

@@ -15,6 +15,9 @@ Verbs for people:
   status          say what came of the first boot
   validate        find the mistakes in a cloud-config
 
+Verbs that scripts of user-data run:
+  cloud-init-per  run a command once, once an instance, or always
+
 Verbs that the boot runs:
   await-logins    wait until the first boot has brought keys and users
   boot-complete   mark the running slot good, now that the boot is complete
@@ -89,6 +92,25 @@ crashes sooner, again and again, uses up its tries and gives way to the other.
 
 Example:
   systemctl list-timers catamaran-boot-settled.timer
+";
+
+pub(super) const CLOUD_INIT_PER: &str = "\
+Usage: cloud-init-per FREQUENCY NAME COMMAND [ARGUMENTS]
+       initagent cloud-init-per FREQUENCY NAME COMMAND [ARGUMENTS]
+
+Runs a command, unless one of the same NAME ran as often as FREQUENCY says.
+A command that failed counts as run; one that could not be started does not.
+
+Frequencies:
+  once       once on this disk, whatever instance it is
+  instance   once on this instance
+  always     at each call; also: boot
+
+Exit codes: that of the command, 0 if it ran before, 1 not started or not
+remembered, 64 not understood.
+
+Example:
+  cloud-init-per once format-data mkfs.ext4 -L data /dev/vdb   # in `bootcmd`
 ";
 
 pub(super) const FIRST_BOOT: &str = "\

@@ -20,6 +20,7 @@ pub mod room;
 pub mod secret;
 pub mod ssh_key;
 pub mod systemd;
+pub mod template;
 pub mod tokens;
 mod unit_text;
 pub mod unread;

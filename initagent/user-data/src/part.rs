@@ -15,6 +15,8 @@ pub struct Part {
     pub first_line: u32,
     /// What its container says it is, where that can't be seen from the bytes.
     pub kind: Option<Kind>,
+    /// For which of several machines that were started together its container says it is.
+    pub launch_index: Option<u32>,
     /// How its container says it is merged.
     pub merge_how: Option<String>,
     /// What went wrong when it was unpacked; the places are those of the whole part.
@@ -31,17 +33,23 @@ impl Part {
             content: content.into(),
             first_line: 1,
             kind: None,
+            launch_index: None,
             merge_how: None,
             flaws: Vec::new(),
             resolved: None,
         }
     }
 
-    /// What it is: by its bytes, else by what its container says.
+    /// What it is: by its bytes, else by what its container says. How often a script runs, and that a text is a
+    /// template, only the container knows.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match (payload::detect(&self.content), self.kind) {
-            (Kind::Unknown, Some(told)) => told,
+            (Kind::Unknown, Some(told))
+            | (Kind::Script, Some(told @ (Kind::Boothook | Kind::ScriptPerBoot | Kind::ScriptPerOnce))) => {
+                told
+            }
+            (Kind::CloudConfig | Kind::Script | Kind::Boothook, Some(Kind::Jinja)) => Kind::Jinja,
             (seen, _) => seen,
         }
     }

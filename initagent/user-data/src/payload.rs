@@ -4,13 +4,15 @@
 //! modules of their own. Invariant: looking takes no longer for a long payload than for a short one,
 //! except for JSON, whose version must be found.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use crate::cloudconfig::files;
 use crate::json;
 
 /// How far base64 is looked into to see what it wraps.
 const PEEK: usize = 4096;
+
+/// The bytes that editors and web pages leave before a first line, and that nobody sees: a no-break space
+/// (also in Latin-1), a space without width, a byte order mark.
+const UNSEEN: [&[u8]; 4] = [b"\xc2\xa0", b"\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf"];
 
 /// A format, by content.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -35,12 +37,16 @@ pub enum Kind {
     Include,
     /// `## template: jinja`.
     Jinja,
-    /// MIME multipart.
+    /// A MIME message, of one part or of several.
     Multipart,
     /// `#part-handler`: Python.
     PartHandler,
     /// `#!`.
     Script,
+    /// A script for each boot, as only a container can say.
+    ScriptPerBoot,
+    /// A script that runs once, whatever instance the machine is, as only a container can say.
+    ScriptPerOnce,
     /// None of these.
     Unknown,
 }
@@ -51,23 +57,28 @@ pub fn detect(payload: &[u8]) -> Kind {
     if payload.starts_with(&[0x1f, 0x8b]) {
         return Kind::Gzip;
     }
-    let text = without_bom(payload).trim_ascii_start();
+    let text = without_marks(payload).trim_ascii_start();
     if text.is_empty() || text.iter().all(|byte| *byte == 0) {
         return Kind::Empty;
     }
     let kind = by_first_line(first_line(text));
     match kind {
         Kind::Unknown if text.starts_with(b"{") && is_ignition(text) => Kind::Ignition,
-        Kind::Unknown if is_multipart(text) => Kind::Multipart,
+        Kind::Unknown if is_message(text) => Kind::Multipart,
         Kind::Unknown if wraps_something_known(text) => Kind::Base64,
         kind => kind,
     }
 }
 
-/// The payload without the mark that Windows editors put before UTF-8.
+/// The payload without what nobody sees before its first letter, such as the mark that Windows editors put
+/// before UTF-8. Line ends stay, so that places keep their lines.
 #[must_use]
-pub fn without_bom(payload: &[u8]) -> &[u8] {
-    payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload)
+pub fn without_marks(payload: &[u8]) -> &[u8] {
+    let mut rest = payload;
+    while let Some(after) = UNSEEN.iter().find_map(|mark| rest.strip_prefix(*mark)) {
+        rest = after;
+    }
+    rest
 }
 
 fn first_line(text: &[u8]) -> &[u8] {
@@ -75,23 +86,32 @@ fn first_line(text: &[u8]) -> &[u8] {
     line[..line.len().min(PEEK)].trim_ascii_end()
 }
 
-/// As cloud-init does, without regard to case and to a colon behind the word: people have files with
-/// `#Cloud-Config` and `#cloud-config:`. A no-break space, which editors and web pages leave, is a space.
+/// As cloud-init does, without regard to case and to what stands behind the word: people have files with
+/// `#Cloud-Config`, `#cloud-config:` and `#cloud-config, of the web servers`. A longer word is another word.
 fn by_first_line(line: &[u8]) -> Kind {
-    let is_space = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xa0 | 0xc2 | 0xe2 | 0xef);
-    let word = line.split(is_space).next().unwrap_or_default().to_ascii_lowercase();
-    let word = word.strip_suffix(b":").unwrap_or(&word);
-    match word {
+    let line = line.to_ascii_lowercase();
+    if line.starts_with(b"#!") {
+        return Kind::Script;
+    }
+    if is_template(&line) {
+        return Kind::Jinja;
+    }
+    let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let end = line.iter().skip(1).position(|byte| !is_of_word(byte)).map_or(line.len(), |end| end + 1);
+    match &line[..end] {
         b"#cloud-boothook" => Kind::Boothook,
         b"#cloud-config" => Kind::CloudConfig,
         b"#cloud-config-archive" => Kind::CloudConfigArchive,
         b"#cloud-config-jsonp" => Kind::CloudConfigJsonPatch,
         b"#include" | b"#include-once" => Kind::Include,
         b"#part-handler" => Kind::PartHandler,
-        b"##" if line.to_ascii_lowercase().starts_with(b"## template:") => Kind::Jinja,
-        word if word.starts_with(b"#!") => Kind::Script,
         _ => Kind::Unknown,
     }
+}
+
+/// `## template: jinja`, with or without the blanks, in small letters already.
+fn is_template(line: &[u8]) -> bool {
+    line.strip_prefix(b"##").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"template:"))
 }
 
 fn is_ignition(text: &[u8]) -> bool {
@@ -102,10 +122,15 @@ fn is_ignition(text: &[u8]) -> bool {
     document.get("ignition").is_some() || document.get("ignitionVersion").is_some()
 }
 
-fn is_multipart(text: &[u8]) -> bool {
+/// cloud-init asks for `MIME-Version:`; where the type comes first, what else it could be is nothing known.
+fn is_message(text: &[u8]) -> bool {
     let head = text[..text.len().min(PEEK)].to_ascii_lowercase();
+    let begins_with_type = head.strip_prefix(b"content-type:").is_some_and(|rest| {
+        let kind = rest.trim_ascii_start();
+        [b"multipart/".as_slice(), b"text/", b"application/"].iter().any(|one| kind.starts_with(one))
+    });
     let header = head.first().is_some_and(u8::is_ascii_alphabetic);
-    header && (contains(&head, b"mime-version:") || head.starts_with(b"content-type: multipart/"))
+    begins_with_type || (header && contains(&head, b"mime-version:"))
 }
 
 fn wraps_something_known(text: &[u8]) -> bool {
@@ -118,7 +143,7 @@ fn wraps_something_known(text: &[u8]) -> bool {
     if text.len() > head.len() {
         digits.truncate(digits.len() / 4 * 4);
     }
-    STANDARD.decode(digits).is_ok_and(|inner| !matches!(detect(&inner), Kind::Unknown | Kind::Empty))
+    files::decode(&digits).is_some_and(|inner| !matches!(detect(&inner), Kind::Unknown | Kind::Empty))
 }
 
 fn contains(text: &[u8], needle: &[u8]) -> bool {
@@ -127,6 +152,9 @@ fn contains(text: &[u8], needle: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
     use super::*;
 
     #[test]
@@ -144,15 +172,25 @@ mod tests {
             ("#cloud-config\u{200b}\r\nhostname: a", Kind::CloudConfig),
             ("#cloud-config-archive:\n", Kind::CloudConfigArchive),
             ("#Include: \nhttp://x", Kind::Include),
+            ("#cloud-config, of the web servers\n", Kind::CloudConfig),
+            ("\u{a0}\u{feff}#cloud-config\nhostname: a", Kind::CloudConfig),
+            ("#CLOUD-BOOTHOOK:\n#!/bin/sh", Kind::Boothook),
+            ("#Part-Handler:\n", Kind::PartHandler),
+            ("#cloud-config-jsonp:\n", Kind::CloudConfigJsonPatch),
             ("#cloud-configuration\n", Kind::Unknown),
             ("#!/bin/bash\n", Kind::Script),
             ("#include-once\nhttp://x", Kind::Include),
             ("## template: jinja\n#cloud-config", Kind::Jinja),
+            ("##Template:Jinja\n#cloud-config", Kind::Jinja),
+            ("## templates\n", Kind::Unknown),
             ("{\"ignition\": {\"version\": \"3.4.0\"}}", Kind::Ignition),
             ("{\"ignition\": {", Kind::Ignition),
             ("{\"hostname\": 1}", Kind::Unknown),
             ("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n", Kind::Multipart),
             ("Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\n", Kind::Multipart),
+            ("Content-Type: text/cloud-config\nMIME-Version: 1.0\n\nhostname: a", Kind::Multipart),
+            ("Content-Type: text/x-shellscript\n\n#!/bin/sh\n", Kind::Multipart),
+            ("content-type: of no kind\n", Kind::Unknown),
             ("hostname: no-header", Kind::Unknown),
         ] {
             assert_eq!(detect(payload.as_bytes()), kind, "{payload:?}");
@@ -167,6 +205,8 @@ mod tests {
         assert_eq!(wrapped(b"#cloud-config\nhostname: a\n"), Kind::Base64);
         assert_eq!(wrapped(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]), Kind::Base64);
         assert_eq!(wrapped(format!("#!/bin/sh\n{}", "x".repeat(10_000)).as_bytes()), Kind::Base64);
+        let bare = STANDARD_NO_PAD.encode(b"#cloud-config\nhostname: abc\n");
+        assert_eq!(detect(bare.as_bytes()), Kind::Base64);
         assert_eq!(wrapped(b"nothing that is known"), Kind::Unknown);
     }
 }

@@ -12,24 +12,22 @@ use crate::network;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::Plan;
-use crate::plan::order::{self, Facts, PartScript};
+use crate::plan::order::{self, Facts, Occasion, PartScript};
+use crate::plan::script_folders;
 use crate::protected;
 use crate::room::Room;
 use crate::secret::Secret;
+use crate::template::{self, Places};
 use crate::tokens;
 use crate::unread;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::{At, Mark, Sources};
-use document::yaml::{self, Node, Value};
+use document::yaml::{Node, Value};
+
+mod refusal;
 
 /// Of documents and scripts; Ignition carries the contents of files and has its own bound.
 const MOST_BYTES: usize = 4 << 20;
-
-/// How far it is looked what a text without a first line may be.
-const LINES_LOOKED_AT: usize = 1000;
-
-/// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
-const UTF_16: &str = "\u{fffd}\u{fffd}";
 
 /// What was handed over.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -61,6 +59,14 @@ struct Side {
     document: Option<Node>,
     scripts: Vec<PartScript>,
     plan: Plan,
+    templates: Vec<Expanded>,
+}
+
+/// A template that was expanded: findings in what it became belong to places of what its author wrote.
+struct Expanded {
+    number: u16,
+    places: Places,
+    notes: Vec<Diagnostic>,
 }
 
 /// Reads everything and plans it.
@@ -97,11 +103,15 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     reading.plan.append(user.plan);
     order::leave_environment(&mut reading.plan);
     order::guard(&mut reading.plan);
+    script_folders::run(&mut reading.plan, &mut reading.found);
     unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
         let text = String::from_utf8_lossy(&part.content);
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         reading.plan.append(network::read(&part.content, number, &mut reading.found));
+    }
+    for template in user.templates.iter().chain(&vendor.templates) {
+        return_places(template, &mut reading);
     }
     reading.found.sort();
     reading
@@ -115,6 +125,17 @@ fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) 
         Some(how) => merge::merge(user, files, how, found),
         None => parts::add_up(user, files, found),
     })
+}
+
+/// Says of each place in what a template became, where that came from.
+fn return_places(template: &Expanded, reading: &mut Reading) {
+    let is_of = |mark: &Mark| mark.part == template.number;
+    reading.found.replace_marks(|mark| if is_of(&mark) { template.places.origin(mark) } else { mark });
+    for planned in &mut reading.plan.steps {
+        planned.origin.at =
+            planned.origin.at.map(|at| if is_of(&at) { template.places.origin(at) } else { at });
+    }
+    template.notes.iter().for_each(|note| reading.found.push(note.clone()));
 }
 
 /// `vendor_data: {enabled: false}`.
@@ -139,7 +160,7 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
             reading.found.push(Diagnostic::error(Code::LimitExceeded, at, message));
             continue;
         }
-        let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
+        let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         if let Some(resolved) = &part.resolved {
             side.plan.append(read_ignition(part, resolved, number, room, reading));
@@ -184,6 +205,12 @@ fn read_part(
     for flaw in &part.flaws {
         found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
+    if !is_for_this_machine(part.launch_index, whole, facts, found) {
+        return;
+    }
+    let mut run = |text: &str, occasion, found: &mut Diagnostics| {
+        side.scripts.extend(script(text, number, facts, occasion, found));
+    };
     match part.kind() {
         Kind::Empty => {}
         Kind::Ignition => side.plan.append(ignition::read(text, number, room, found)),
@@ -196,16 +223,80 @@ fn read_part(
             add_document(part, text, number, facts, side, found);
         }
         Kind::CloudConfig => add_document(part, text, number, facts, side, found),
-        Kind::Script => side.scripts.extend(script(text, number, facts, false, found)),
+        Kind::Jinja => add_template(part, text, number, facts, room, side, found),
+        Kind::Script => run(text, Occasion::Instance, found),
+        Kind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
+        Kind::ScriptPerOnce => run(text, Occasion::Once, found),
         Kind::Boothook => {
-            let body = text.trim_start().split_once('\n').map_or("", |(_, body)| body);
-            side.scripts.extend(script(body, number, facts, true, found));
+            // A container can say what it is, too; then the script begins on the first line.
+            let text = text.trim_start();
+            let has_header = payload::detect(text.as_bytes()) == Kind::Boothook;
+            let body = if has_header { text.split_once('\n').map_or("", |(_, body)| body) } else { text };
+            run(body, Occasion::Boothook, found);
         }
         kind => {
-            found.push(unreadable(kind, text, whole));
+            found.push(refusal::unreadable(kind, text, whole));
             add_access(text, number, side, found);
         }
     }
+}
+
+/// Whether a part is this machine's, of those that were started together. Where the platform does not number
+/// them it is, as with cloud-init.
+fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut Diagnostics) -> bool {
+    match (wanted, facts.launch_index) {
+        (Some(wanted), Some(own)) if wanted != own => {
+            let message =
+                format!("this part is for the machine with launch index {wanted}; this one has {own}");
+            found.push(Diagnostic::note(Code::NoEffect, at, message));
+            false
+        }
+        // A machine that is alone is the first.
+        (Some(wanted), None) if wanted > 0 => {
+            let message = format!(
+                "this part is for the machine with launch index {wanted}, but where no platform numbers its machines it is used by each"
+            );
+            found.push(Diagnostic::warning(Code::NoEffect, at, message).help(
+                "EC2 and OpenStack number machines that are started together; elsewhere hand each its own user-data",
+            ));
+            true
+        }
+        _ => true,
+    }
+}
+
+/// Reads what a template becomes; of one that cannot be expanded, what lets people in is kept.
+fn add_template(
+    part: &Part,
+    text: &str,
+    number: u16,
+    facts: &Facts,
+    room: &mut Room,
+    side: &mut Side,
+    found: &mut Diagnostics,
+) {
+    let expansion = match template::expand(text, number, &facts.instance) {
+        Ok(expansion) => expansion,
+        Err(flaw) => {
+            found.push(flaw);
+            return add_access(text, number, side, found);
+        }
+    };
+    let kind = part.kind.filter(|kind| *kind != Kind::Jinja);
+    let inner = Part {
+        content: expansion.text.into_bytes(),
+        kind,
+        launch_index: None,
+        flaws: Vec::new(),
+        ..part.clone()
+    };
+    let text = String::from_utf8_lossy(&inner.content);
+    side.templates.push(Expanded { number, places: expansion.places, notes: expansion.notes });
+    if payload::detect(&inner.content) == Kind::Jinja {
+        found.push(refusal::unreadable(Kind::Jinja, &text, Mark::start_of(number)));
+        return add_access(&text, number, side, found);
+    }
+    read_part(&inner, &text, number, facts, room, side, found);
 }
 
 fn add_document(
@@ -216,7 +307,11 @@ fn add_document(
     side: &mut Side,
     found: &mut Diagnostics,
 ) {
-    let Some(node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
+    let Some(mut node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
+    let index = part.launch_index.is_none().then(|| remove_launch_index(&mut node, found)).flatten();
+    if !is_for_this_machine(index, Mark::start_of(number), facts, found) {
+        return;
+    }
     let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
     let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
     side.document = Some(match (side.document.take(), how) {
@@ -224,6 +319,22 @@ fn add_document(
         (Some(earlier), None) => parts::add_up(earlier, node, found),
         (None, _) => node,
     });
+}
+
+/// `launch_index` at the top level, which is about the part and nothing that parts could add up.
+fn remove_launch_index(document: &mut Node, found: &mut Diagnostics) -> Option<u32> {
+    let Value::Mapping(entries) = &mut document.value else { return None };
+    let place = entries.iter().position(|entry| entry.key.replace('-', "_") == "launch_index")?;
+    let entry = entries.remove(place);
+    let number = match &entry.value.value {
+        Value::Scalar(scalar) => scalar.text.trim().parse().ok(),
+        _ => None,
+    };
+    if number.is_none() && !entry.value.is_null() {
+        let message = "`launch_index` must be a number; the document is used by each machine";
+        found.push(Diagnostic::warning(Code::BadValue, entry.key_at, message).key("launch_index"));
+    }
+    number
 }
 
 /// Of a part that is no document, what lets people in is kept where it can be read.
@@ -240,7 +351,7 @@ fn script(
     text: &str,
     number: u16,
     facts: &Facts,
-    every_boot: bool,
+    occasion: Occasion,
     found: &mut Diagnostics,
 ) -> Option<PartScript> {
     let at = Mark::start_of(number);
@@ -252,76 +363,5 @@ fn script(
             .push(Diagnostic::error(Code::BadValue, at, message).help("write `#!/bin/sh` as its first line"));
         return None;
     }
-    Some(PartScript { body: Secret::new(body.as_bytes().to_vec()), at, every_boot })
-}
-
-fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
-    let refused = |message: &str, help: &str| Diagnostic::error(Code::Refused, at, message).help(help);
-    match kind {
-        Kind::Jinja => refused(
-            "jinja templates are not expanded here",
-            "write the values, or `$public_ipv4` and `$private_ipv4` where an address is meant",
-        ),
-        Kind::PartHandler => {
-            refused("part handlers are Python, which this system does not have", "use a `#!` script")
-        }
-        Kind::CloudConfigJsonPatch => {
-            refused("JSON patches are not applied here", "use several parts and `merge_how`")
-        }
-        _ if is_butane(text) => {
-            Diagnostic::error(Code::UnknownFormat, at, "this is Butane's input, not what it makes")
-                .help("run `butane` on it and hand over the JSON")
-        }
-        _ if is_container_linux(text) => Diagnostic::error(
-            Code::UnknownFormat,
-            at,
-            "this is a Container Linux Config, which a program must translate",
-        )
-        .help("make a Butane config of it, run `butane` on that, and hand over the JSON"),
-        _ if text.starts_with(UTF_16) => {
-            Diagnostic::error(Code::UnknownFormat, at, "this is UTF-16, or no text at all")
-                .help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
-        }
-        _ if looks_like_config(text) => Diagnostic::error(
-            Code::UnknownFormat,
-            at,
-            "this looks like a cloud-config without its first line",
-        )
-        .help("write `#cloud-config` as the first line"),
-        _ => Diagnostic::error(Code::UnknownFormat, at, "this is no kind of user-data that is known here")
-            .help("begin with `#cloud-config` or `#!`, or hand over Ignition JSON or MIME multipart"),
-    }
-}
-
-/// Butane's configs say `variant`, wherever at the top level.
-fn is_butane(text: &str) -> bool {
-    top_level_names(text).iter().any(|name| name == "variant")
-}
-
-/// Their predecessor has Ignition's sections and nothing that a cloud-config has.
-fn is_container_linux(text: &str) -> bool {
-    let names = top_level_names(text);
-    let has = |sections: &[&str]| names.iter().any(|name| sections.contains(&name.as_str()));
-    has(&["networkd", "passwd", "storage", "systemd"])
-        && !has(&["hostname", "users", "write_files", "runcmd", "coreos"])
-}
-
-/// The names of a text's top level, as far as they begin lines; of JSON, those that the parser finds.
-fn top_level_names(text: &str) -> Vec<String> {
-    if text.trim_start().starts_with('{') {
-        return match yaml::parse(text, 0, &mut Diagnostics::default()).map(|node| node.value) {
-            Some(Value::Mapping(entries)) => entries.into_iter().map(|entry| entry.key).collect(),
-            _ => Vec::new(),
-        };
-    }
-    let lines = text.lines().take(LINES_LOOKED_AT).filter_map(|line| line.split_once(':'));
-    lines.map(|(name, _)| name.replace('-', "_")).collect()
-}
-
-fn looks_like_config(text: &str) -> bool {
-    let keys = cloudconfig::top_level();
-    text.lines().take(LINES_LOOKED_AT).any(|line| {
-        let name = line.split(':').next().unwrap_or_default().replace('-', "_");
-        line.contains(':') && keys.iter().any(|key| key.name == name)
-    })
+    Some(PartScript { body: Secret::new(body.as_bytes().to_vec()), at, occasion })
 }

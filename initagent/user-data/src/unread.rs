@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, script_folders};
 
 const NETWORK: &str =
     "write a `.network` unit in `coreos.units`, or hand over `network-config` beside user-data";
@@ -31,7 +31,7 @@ const NO_PROGRAM: &str = "the image has no such program: run it as a container f
 /// The image has systemd with few of its generators (none for rc.local, none for init scripts), networkd, timesyncd and the
 /// journal; no cron, no package manager, no other network manager. Debian's systemd reads /etc/sysctl.d
 /// and no longer /etc/sysctl.conf.
-const UNREAD: [(&str, &str); 50] = [
+const UNREAD: [(&str, &str); 49] = [
     ("/etc/NetworkManager/", NETWORK),
     ("/etc/anacrontab", AS_TIMER),
     ("/etc/apt/", NO_PACKAGES),
@@ -78,7 +78,6 @@ const UNREAD: [(&str, &str); 50] = [
     ("/etc/ufw/", FIREWALL),
     ("/etc/xinetd.d/", "write a `.socket` unit and its `.service` in `coreos.units`"),
     ("/etc/yum.repos.d/", NO_PACKAGES),
-    ("/var/lib/cloud/scripts/per-boot/", EACH_BOOT),
     ("/var/lib/cloud/scripts/", ONCE),
     ("/var/lib/cloud/", CLOUD_INIT),
     ("/var/spool/cron/", AS_TIMER),
@@ -91,6 +90,9 @@ pub fn instead(path: &str) -> Option<&'static str> {
         Some(_) => path.starts_with(place),
         None => path == place,
     };
+    if script_folders::holds(path) {
+        return None;
+    }
     UNREAD.iter().find(|(place, _)| is_at(place)).map(|(_, instead)| *instead)
 }
 
@@ -121,7 +123,8 @@ mod tests {
             "/etc/crontab",
             "/etc/cron.d/site",
             "/var/spool/cron/crontabs/root",
-            "/var/lib/cloud/scripts/per-boot/10-site.sh",
+            "/var/lib/cloud/scripts/vendor/10-site.sh",
+            "/var/lib/cloud/scripts/per-boot/deeper/10-site.sh",
             "/etc/cloud/cloud.cfg.d/99-site.cfg",
             "/etc/sysctl.conf",
             "/etc/default/grub",
@@ -134,6 +137,7 @@ mod tests {
             "/etc/crontab.bak",
             "/etc/profile.d/site.sh",
             "/opt/etc/netplan/site.yaml",
+            "/var/lib/cloud/scripts/per-boot/10-site.sh",
             "/etc/modules-load.d/site.conf",
             "/etc/sysconfig/docker",
         ] {

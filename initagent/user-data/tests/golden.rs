@@ -7,10 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use document::caret::{self, Excerpts};
+use serde_json::json;
+use user_data::container::{self, References};
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::text::{self, Contents};
 use user_data::reading::{self, Handed, Reading};
+use user_data::template::InstanceData;
 use user_data::tokens::Addresses;
 
 fn data() -> PathBuf {
@@ -27,6 +30,7 @@ fn cases() -> Vec<PathBuf> {
 fn facts(case: &Path) -> Facts {
     let text = fs::read_to_string(case.join("facts")).unwrap_or_default();
     let mut facts = Facts { addresses: Addresses::default(), ..Facts::default() };
+    let mut names = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
         let value = value.to_owned();
         match name {
@@ -37,22 +41,35 @@ fn facts(case: &Path) -> Facts {
             "hostname" => facts.hostname = Some(value),
             "key" => facts.keys.push(value),
             "clone" => facts.is_clone = value == "yes",
+            "launch_index" => facts.launch_index = value.parse().ok(),
+            // Names of templates: `v1.local-hostname=web-1`.
+            name if name.starts_with("v1.") || name.starts_with("ds.meta_data.") => {
+                names.push((name.to_owned(), value));
+            }
             other => panic!("{}: unknown fact {other}", case.display()),
         }
     }
+    let below = |prefix: &str| {
+        let of =
+            |(name, value): &(String, String)| Some((name.strip_prefix(prefix)?.to_owned(), json!(value)));
+        names.iter().filter_map(of).collect()
+    };
+    facts.instance = InstanceData::new(below("v1."), below("ds.meta_data."));
     facts
 }
 
-/// `user-data`, `user-data.2`, …, `vendor-data`, `files`.
+/// `user-data`, `user-data.2`, …, `vendor-data`, `files`, each maybe a container.
 fn read(case: &Path) -> Reading {
-    let part = |name: &str| fs::read(case.join(name)).ok().map(|content| Part::whole(name, content));
-    let later = (2..10).map_while(|number| part(&format!("user-data.{number}")));
-    let user = part("user-data").into_iter().chain(later).collect();
+    let parts = |name: &str| -> Option<Vec<Part>> {
+        fs::read(case.join(name)).ok().map(|content| container::open(name, &content, References::none()))
+    };
+    let later = (2..10).map_while(|number| parts(&format!("user-data.{number}")));
+    let user = parts("user-data").into_iter().chain(later).flatten().collect();
     reading::read(
         &Handed {
             user,
-            vendor: part("vendor-data").into_iter().collect(),
-            files: part("files").into_iter().collect(),
+            vendor: parts("vendor-data").unwrap_or_default(),
+            files: parts("files").unwrap_or_default(),
             network: None,
         },
         &facts(case),

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::Path;
 
 use document::diagnostic::Diagnostics;
+use document::source::Mark;
 use document::yaml::{self, Node, Value};
 use proptest::prelude::*;
 use user_data::part::Part;
 use user_data::plan::order::Facts;
 use user_data::plan::step::Step;
 use user_data::reading::{self, Handed};
+use user_data::template::{self, InstanceData};
 
 /// The documents of the golden tests.
 fn documents() -> Vec<String> {
@@ -124,5 +126,64 @@ proptest! {
 
         let found = document::caret::render(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
         prop_assert!(!found.contains(char::from(27)), "an escape code reaches the terminal");
+    }
+}
+
+/// Pieces of which templates are made, right and wrong ones.
+fn template() -> impl Strategy<Value = String> {
+    let pieces = [
+        "{{ ",
+        " }}",
+        "{% ",
+        " %}",
+        "{# ",
+        " #}",
+        "v1.region",
+        "ds.meta_data['x']",
+        "for a in [1, 'é']",
+        "endfor",
+        "if v1.zone",
+        "else",
+        "endif",
+        "set b = 1",
+        "raw",
+        "endraw",
+        "'",
+        "\"",
+        "\\",
+        "(",
+        "]",
+        "|upper",
+        "a",
+        "\n",
+        "é\n",
+        "- ",
+        "-%}",
+        "hostname: ",
+    ];
+    let body = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40);
+    body.prop_map(|pieces| format!("## template: jinja\n#cloud-config\n{}", pieces.concat()))
+}
+
+proptest! {
+    #[test]
+    fn each_place_of_a_template_is_one_in_its_authors_text(text in template()) {
+        let names = serde_json::json!({"region": "north\nsouth"}).as_object().unwrap().clone();
+        let data = InstanceData::new(names, serde_json::Map::default());
+        let is_in_text = |mark: Mark| {
+            let line = text.split('\n').nth(mark.line as usize - 1);
+            line.is_some_and(|line| mark.column as usize <= line.chars().count() + 1)
+        };
+
+        match template::expand(&text, 0, &data) {
+            Err(flaw) => prop_assert!(is_in_text(flaw.at), "{flaw:?}"),
+            Ok(expansion) => for (index, line) in expansion.text.split('\n').enumerate() {
+                for column in 1..=line.chars().count() {
+                    let (line, column) = (u32::try_from(index).unwrap() + 1, u32::try_from(column).unwrap());
+                    let origin = expansion.places.origin(Mark { part: 0, line, column, width: 1 });
+                    prop_assert!(is_in_text(origin), "{line}:{column} became {origin:?}");
+                }
+            },
+        }
     }
 }

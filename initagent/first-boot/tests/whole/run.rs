@@ -217,3 +217,27 @@ fn status_tells_what_the_last_run_did_and_for_how_long_nothing() {
     let item = json["items"].as_array().unwrap().iter().find(|item| item["key"] == "write_files[0]").unwrap();
     assert_eq!((item["line"].as_u64(), item["status"].as_str()), (Some(2), Some("failed")));
 }
+
+#[test]
+fn a_template_keeps_the_names_of_the_first_boot() {
+    let document = "## template: jinja\n#cloud-config\n\
+        write_files: [{path: /etc/join, content: '{{ ds.meta_data.provider_id }} {{ v1.local_hostname }}'}]\n\
+        bootcmd: ['echo {{ ds.meta_data.rack }}']\n";
+    let bench = Bench::seeded("i-1", document);
+    let meta_data = bench.machine.root.path("/var/lib/cloud/seed/nocloud/meta-data");
+    let names = |rack: &str| {
+        format!("instance-id: i-1\nlocal-hostname: web.example.net\nprovider-id: site://7\nrack: {rack}\n")
+    };
+    let early = "/var/lib/catamaran/first-boot/scripts/bootcmd";
+    fs::write(&meta_data, names("r-1")).unwrap();
+    let first = bench.boot(ONCE);
+    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
+    assert_eq!(bench.read("/etc/join"), "site://7 web");
+    assert!(bench.read(early).contains("echo r-1"));
+
+    fs::write(&meta_data, names("$(evil)")).unwrap();
+    let second = bench.boot(ONCE);
+
+    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.text());
+    assert!(bench.read(early).contains("echo r-1"));
+}

@@ -46,6 +46,7 @@ pub(crate) fn printed(provision: &Provision) -> String {
         ("region", provision.region.clone()),
         ("zone", provision.zone.clone()),
         ("instance-type", provision.instance_type.clone()),
+        ("launch-index", provision.launch_index().map(|index| index.to_string())),
         ("public-ipv4", addresses.public_ipv4.map(|address| address.to_string())),
         ("private-ipv4", addresses.private_ipv4.map(|address| address.to_string())),
         ("public-ipv6", addresses.public_ipv6.map(|address| address.to_string())),
@@ -180,6 +181,7 @@ fn ec2() -> Vec<Route> {
         vec![
             get("/latest/meta-data/instance-id", b"i-0a1b2c3d4e5f67890"),
             get("/latest/meta-data/instance-type", b"t3.medium"),
+            get("/latest/meta-data/ami-launch-index", b"2"),
             get("/latest/meta-data/local-ipv4", b"172.31.7.9"),
             get("/latest/meta-data/public-ipv4", b"18.184.10.20"),
             get("/latest/meta-data/ipv6", b"2a05:d014:1:2::3"),

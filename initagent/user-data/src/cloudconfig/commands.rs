@@ -1,9 +1,9 @@
 //! Commands, and how the first boot ends.
 //!
-//! Knows `runcmd`, `bootcmd`, `final_message`, `phone_home` and `power_state`. Refuses to run
-//! anything. Invariant: an argument that stands in a list reaches its program as it was written.
+//! Knows `runcmd`, `bootcmd`, how often scripts run, `final_message`, `phone_home` and `power_state`. Refuses
+//! to run anything. Invariant: an argument that stands in a list reaches its program as it was written.
 
-use super::fields::{Fields, Key, key, no_effect, text_of, wrong_type};
+use super::fields::{Fields, Key, key, no_effect, text_of, translated, wrong_type};
 use crate::address;
 use crate::plan::step::{PhoneHome, Power};
 use crate::secret::Secret;
@@ -12,8 +12,18 @@ use document::source::At;
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
-pub const KEYS: &[Key] =
-    &[key("runcmd"), key("bootcmd"), key("final_message"), key("phone_home"), key("power_state")];
+pub const KEYS: &[Key] = &[
+    key("runcmd"),
+    key("bootcmd"),
+    translated(
+        "cloud_final_modules",
+        "`[scripts-user, always]` alone; the order of stages is this system's own",
+    ),
+    key("scripts_user"),
+    key("final_message"),
+    key("phone_home"),
+    key("power_state"),
+];
 /// The keys of `phone_home`.
 pub const PHONE_HOME_KEYS: &[Key] = &[key("url"), key("post"), key("tries")];
 /// The keys of `power_state`.
@@ -24,6 +34,10 @@ pub const POWER_KEYS: &[Key] = &[
     key("condition"),
     no_effect("timeout", "nothing is waited for: scripts run as units of their own"),
 ];
+
+mod frequency;
+
+pub use frequency::Frequency;
 
 /// What can be told to `phone_home`'s address.
 const POSTS: [&str; 6] =
@@ -38,6 +52,8 @@ pub struct Commands {
     pub run: Option<At<Secret<String>>>,
     /// `bootcmd` as a script.
     pub boot: Option<At<Secret<String>>>,
+    /// Whether scripts and `runcmd` run at each boot.
+    pub scripts: Frequency,
     /// `final_message`.
     pub message: Option<At<String>>,
     /// `phone_home`.
@@ -51,6 +67,7 @@ impl Commands {
         Self {
             run: script(fields, "runcmd", found),
             boot: script(fields, "bootcmd", found),
+            scripts: frequency::read(fields, found),
             message: fields.text("final_message", found),
             phone_home: phone_home(fields, found),
             power: power(fields, found),

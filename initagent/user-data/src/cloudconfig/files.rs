@@ -196,17 +196,27 @@ fn headers(source: &Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<
 fn inline(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Option<Vec<u8>> {
     let (gzip, base64) = encoding(fields, found)?;
     let Some(node) = fields.node("content") else { return Some(Vec::new()) };
-    let (mut bytes, base64) = match &node.value {
+    let (mut bytes, is_binary) = match &node.value {
         Value::Scalar(scalar) if scalar.binary => (scalar.text.as_bytes().to_vec(), true),
-        _ => (fields.text("content", found)?.value.into_bytes(), base64),
+        _ => (fields.text("content", found)?.value.into_bytes(), false),
     };
     let at = node.at;
-    if base64 {
+    if base64 || is_binary {
         if let Some(decoded) = decode(&bytes) {
             bytes = decoded;
         } else {
             fields.refuse("content", Diagnostic::error(Code::Encoding, at, "`content` is not base64"), found);
             return None;
+        }
+    }
+    if base64 && is_binary {
+        // YAML's own decoding comes first, as with cloud-init; many write both and encoded once.
+        if let Some(decoded) = decode(&bytes) {
+            bytes = decoded;
+        } else {
+            let message = "`!!binary` is base64 already, so `encoding` has nothing more to decode";
+            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
+            found.push(diagnostic.help("leave one of the two out").key(fields.child("content")));
         }
     }
     if gzip {

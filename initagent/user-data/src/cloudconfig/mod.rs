@@ -35,6 +35,7 @@ const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
 const OWN_KEYS: &[Key] = &[
     key("coreos"),
     translated("flatcar", "`coreos`"),
+    key("launch_index"),
     key("merge_how"),
     key("merge_type"),
     key("vendor_data"),

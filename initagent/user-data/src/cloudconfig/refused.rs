@@ -58,7 +58,6 @@ pub const KEYS: &[Key] = &[
     no_effect("disable_ec2_metadata", "a firewall rule in a unit does it"),
     no_effect("cloud_init_modules", OWN_ORDER),
     no_effect("cloud_config_modules", OWN_ORDER),
-    no_effect("cloud_final_modules", OWN_ORDER),
     no_effect("system_info", "there is one distribution here"),
     no_effect("datasource", "the platform is found by its firmware"),
     no_effect("datasource_list", "the platform is found by its firmware"),
@@ -70,7 +69,6 @@ pub const KEYS: &[Key] = &[
     no_effect("updates", "network configuration is applied at each boot"),
     no_effect("cleanup", "nothing is kept that would have to go"),
     no_effect("authkey_hash", "no fingerprints are printed"),
-    no_effect("launch_index", "a part is chosen by its MIME header"),
     no_effect("manual_cache_clean", "each instance-id is configured once"),
     no_effect("migrate", "there is nothing of an older release"),
     no_effect("preserve_sources_list", "there is no package manager"),
@@ -96,7 +94,6 @@ pub const KEYS: &[Key] = &[
     refused("apt_key", NO_PACKAGES),
     refused("debconf_selections", NO_PACKAGES),
     refused("rpi", "it is for another kind of machine; remove it"),
-    refused("scripts_user", "use `bootcmd` or a unit for what runs at each boot"),
     refused("vendor_data2", "it is the platform operator's; `vendor_data` is the user's word on it"),
     no_effect("version", "there is one version of cloud-config"),
 ];

@@ -1,13 +1,12 @@
 //! `#cloud-config-archive`: a YAML list of parts.
 //!
-//! Knows an entry's `type`, `content`, `filename` and encoding. Refuses launch indices: a machine
-//! does not know its number. Invariant: an entry that can't be read costs itself only.
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+//! Knows an entry's `type`, `content`, `filename` and the headers that MIME has, too. Refuses to choose among
+//! entries. Invariant: an entry that can't be read costs itself only.
 
 use super::mime;
+use crate::cloudconfig::files;
 use crate::part::Part;
+use crate::payload::Kind;
 use document::diagnostic::{Code, Diagnostic, Diagnostics};
 use document::source::Mark;
 use document::yaml::{self, Node, Scalar, Value};
@@ -49,8 +48,14 @@ fn part(whole: &Part, number: usize, entry: &Node) -> Part {
             "this entry of the archive has no `content` that can be read",
         )),
     }
-    mime::classify(&mut part, &entry_text(entry, "type").unwrap_or_default());
-    part.merge_how = entry_text(entry, "merge_how").or_else(|| entry_text(entry, "Merge-Type"));
+    match entry_text(entry, "type").filter(|written| !written.trim().is_empty()) {
+        Some(written) => mime::classify(&mut part, &mime::essence(&written)),
+        // As cloud-init has it; what the bytes say goes before it.
+        None => part.kind = Some(Kind::CloudConfig),
+    }
+    part.merge_how =
+        ["merge_how", "merge_type", "x_merge_type"].iter().find_map(|name| entry_text(entry, name));
+    mime::set_launch_index(&mut part, entry_text(entry, "launch_index"));
     part
 }
 
@@ -58,13 +63,16 @@ fn bytes(scalar: &Scalar) -> Option<Vec<u8>> {
     if !scalar.binary {
         return Some(scalar.text.clone().into_bytes());
     }
-    let digits: Vec<u8> = scalar.text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    STANDARD.decode(digits).ok()
+    files::decode(scalar.text.as_bytes())
 }
 
+/// cloud-init makes headers of an entry's keys, so their letters may be capitals, and hyphens stand in them.
 fn field<'n>(entry: &'n Node, name: &str) -> Option<&'n Node> {
     match &entry.value {
-        Value::Mapping(entries) => entries.iter().find(|one| one.key == name).map(|one| &one.value),
+        Value::Mapping(entries) => {
+            let is_named = |key: &str| key.replace('-', "_").eq_ignore_ascii_case(name);
+            entries.iter().find(|one| is_named(&one.key)).map(|one| &one.value)
+        }
         _ => None,
     }
 }

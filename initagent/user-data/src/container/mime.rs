@@ -1,12 +1,10 @@
-//! MIME multipart, of any subtype, nested.
+//! MIME messages: of one part, or multipart of any subtype, nested.
 //!
 //! Knows headers, boundaries and transfer encodings. Refuses character sets other than UTF-8: bytes
 //! are passed on as they are. Invariant: a part that isn't closed is used and reported, because a
 //! cloud may have cut the payload at its limit.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use crate::cloudconfig::files;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use document::diagnostic::{Code, Diagnostic};
@@ -25,14 +23,22 @@ struct Entity<'a> {
     line: u32,
 }
 
-/// The parts of a multipart message, in their order, those of nested ones included.
+/// The parts of a message, in their order, those of nested ones included.
 pub(super) fn parts(whole: &Part, most: usize) -> Result<Vec<Part>, Diagnostic> {
-    let content = payload::without_bom(&whole.content);
+    let content = payload::without_marks(&whole.content);
     let start = content.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
     let line = whole.first_line.saturating_add(lines(&content[..start]));
     let entity = Entity::read(&content[start..], line);
     let mut splitter = Splitter { name: &whole.name, parts: Vec::new(), most };
-    splitter.split(&entity, 0)?;
+    if entity.content_type().starts_with("multipart/") {
+        splitter.split(&entity, 0)?;
+    } else {
+        splitter.add(&entity);
+        // The only one is no "part 1".
+        if let Some(part) = splitter.parts.first_mut() {
+            part.name = part.name.replacen(" part 1", "", 1);
+        }
+    }
     Ok(splitter.parts)
 }
 
@@ -84,18 +90,15 @@ impl Splitter<'_> {
         };
         let mut part = Part { first_line: entity.line, ..Part::whole(name, Vec::new()) };
         match transferred(entity.body, &entity.header("content-transfer-encoding").unwrap_or_default()) {
-            Some((content, plain)) => {
+            Ok((content, plain)) => {
                 part.content = content;
                 part.first_line = if plain { entity.line } else { 1 };
             }
-            None => part.flaws.push(Diagnostic::error(
-                Code::Encoding,
-                Mark::default(),
-                "the header says that this part is base64, but it is not",
-            )),
+            Err(message) => part.flaws.push(Diagnostic::error(Code::Encoding, Mark::default(), message)),
         }
         classify(&mut part, &entity.content_type());
         part.merge_how = entity.header("merge-type").or_else(|| entity.header("x-merge-type"));
+        set_launch_index(&mut part, entity.header("launch-index"));
         self.parts.push(part);
     }
 }
@@ -103,34 +106,39 @@ impl Splitter<'_> {
 /// Takes over what the header says about the part's kind.
 pub(super) fn classify(part: &mut Part, content_type: &str) {
     part.kind = match content_type {
-        "text/cloud-boothook" => {
-            if !part.content.starts_with(b"#cloud-boothook") {
-                part.content.splice(..0, *b"#cloud-boothook\n");
-            }
-            Some(Kind::Boothook)
-        }
+        "text/cloud-boothook" => Some(Kind::Boothook),
         "text/cloud-config" => Some(Kind::CloudConfig),
         "text/cloud-config-archive" => Some(Kind::CloudConfigArchive),
         "text/cloud-config-jsonp" => Some(Kind::CloudConfigJsonPatch),
         "text/jinja2" => Some(Kind::Jinja),
         "text/part-handler" => Some(Kind::PartHandler),
         "text/x-include-url" | "text/x-include-once-url" => Some(Kind::Include),
-        "text/x-shellscript" | "text/x-shellscript-per-instance" | "text/x-shellscript-per-once" => {
-            Some(Kind::Script)
-        }
-        "text/x-shellscript-per-boot" => {
-            part.flaws.push(
-                Diagnostic::warning(
-                    Code::Translated,
-                    Mark::default(),
-                    "this script is run once, not at each boot",
-                )
-                .help("for each boot, write a unit, or use `bootcmd` or `text/cloud-boothook`"),
-            );
-            Some(Kind::Script)
-        }
+        "text/x-shellscript" | "text/x-shellscript-per-instance" => Some(Kind::Script),
+        "text/x-shellscript-per-boot" => Some(Kind::ScriptPerBoot),
+        "text/x-shellscript-per-once" => Some(Kind::ScriptPerOnce),
         _ => None,
     };
+}
+
+/// A type without its parameters.
+pub(super) fn essence(written: &str) -> String {
+    written.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Takes over which machine a part is for.
+pub(super) fn set_launch_index(part: &mut Part, written: Option<String>) {
+    let Some(written) = written else { return };
+    match written.trim().parse() {
+        Ok(index) => part.launch_index = Some(index),
+        Err(_) => part.flaws.push(
+            Diagnostic::warning(
+                Code::BadValue,
+                Mark::default(),
+                "the launch index of this part is no number, so the part is for every machine",
+            )
+            .help("write a number, 0 for the first machine"),
+        ),
+    }
 }
 
 impl<'a> Entity<'a> {
@@ -167,8 +175,7 @@ impl<'a> Entity<'a> {
     }
 
     fn content_type(&self) -> String {
-        let value = self.header("content-type").unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        essence(&self.header("content-type").unwrap_or_default())
     }
 
     /// A parameter such as `boundary="x y"`.
@@ -250,15 +257,19 @@ fn next_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.strip_suffix(b"\r").unwrap_or(line), rest))
 }
 
-/// The bytes that were meant, and whether they are those of the payload; `None` if they are damaged.
-fn transferred(body: &[u8], encoding: &str) -> Option<(Vec<u8>, bool)> {
+/// The bytes that were meant, and whether they are those of the payload; else what is wrong with them.
+fn transferred(body: &[u8], encoding: &str) -> Result<(Vec<u8>, bool), &'static str> {
     match encoding.trim().to_ascii_lowercase().as_str() {
-        "base64" => {
-            let digits: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-            STANDARD.decode(digits).ok().map(|content| (content, false))
+        // With or without its padding, as every reader of mail takes it.
+        "base64" => match files::decode(body) {
+            Some(content) => Ok((content, false)),
+            None => Err("the header says that this part is base64, but it is not"),
+        },
+        "quoted-printable" => Ok((quoted_printable(body), true)),
+        "uuencode" | "x-uuencode" | "uue" | "x-uue" => {
+            Err("this part is uuencoded, which is not read here; send it as base64")
         }
-        "quoted-printable" => Some((quoted_printable(body), true)),
-        _ => Some((body.to_vec(), true)),
+        _ => Ok((body.to_vec(), true)),
     }
 }
 

@@ -144,8 +144,8 @@ impl Opener<'_> {
             .help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
             return self.give_up(part, flaw);
         }
-        let text = String::from_utf8_lossy(payload::without_bom(&part.content)).into_owned();
-        let addresses = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
+        let addresses = text.lines().map(included).filter(|line| !line.is_empty() && !line.starts_with('#'));
         for (index, url) in addresses.enumerate() {
             let name = format!("{} include {}", part.name, index + 1);
             let empty = Part::whole(name, Vec::new());
@@ -216,6 +216,15 @@ impl Opener<'_> {
     }
 }
 
+/// A line of an include, without the word that it may begin with: cloud-init takes an address behind it.
+fn included(line: &str) -> &str {
+    let line = line.trim();
+    let word = ["#include-once", "#include"]
+        .into_iter()
+        .find(|word| line.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word)));
+    word.map_or(line, |word| line[word.len()..].trim_start_matches(':').trim())
+}
+
 /// A page as it is.
 fn page(url: &str) -> Fetch {
     Fetch {
@@ -230,7 +239,7 @@ fn page(url: &str) -> Fetch {
 
 /// Base64 as people paste it: with line ends, spaces and perhaps without padding.
 fn decode(content: &[u8]) -> Result<Vec<u8>, Diagnostic> {
-    files::decode(payload::without_bom(content)).ok_or_else(|| {
+    files::decode(payload::without_marks(content)).ok_or_else(|| {
         Diagnostic::error(
             Code::Encoding,
             Mark::default(),

@@ -63,8 +63,8 @@ fn multipart_in_multipart_is_flattened_whatever_its_subtype() {
     let parts = opened(text);
 
     let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
-    assert_eq!(kinds, [Kind::Script, Kind::Script, Kind::CloudConfig]);
-    assert_eq!(flaws(&parts), ["this script is run once, not at each boot"]);
+    assert_eq!(kinds, [Kind::Script, Kind::ScriptPerBoot, Kind::CloudConfig]);
+    assert_eq!(flaws(&parts), Vec::<&str>::new());
 }
 
 #[test]
@@ -166,6 +166,88 @@ fn an_archive_is_a_list_of_parts() {
     );
     assert_eq!((parts[0].name.as_str(), parts[0].first_line), ("user-data part 1 (a)", 5));
     assert_eq!(flaws(&parts), ["this entry of the archive has no `content` that can be read"]);
+}
+
+#[test]
+fn an_entry_of_an_archive_without_a_type_is_a_cloud_config() {
+    let parts = opened(
+        "#Cloud-Config-Archive:\n- content: 'hostname: a'\n- 'hostname: b'\n- content: '#!/bin/sh'\n\
+         - {type: 'Text/X-Shellscript-Per-Once; charset=utf-8', content: '#!/bin/sh'}\n\
+         - {Merge-Type: 'list(append)', Launch-Index: 3, content: 'hostname: c'}\n\
+         - {launch-index: last, content: !!binary 'aG9zdG5hbWU6IGQ'}\n",
+    );
+
+    let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
+    let config = Kind::CloudConfig;
+    assert_eq!(kinds, [config, config, Kind::Script, Kind::ScriptPerOnce, config, config]);
+    assert_eq!((parts[4].launch_index, parts[4].merge_how.as_deref()), (Some(3), Some("list(append)")));
+    assert_eq!(parts[5].content, b"hostname: d");
+    assert_eq!(
+        flaws(&parts),
+        ["the launch index of this part is no number, so the part is for every machine"]
+    );
+}
+
+#[test]
+fn a_message_of_one_part_is_that_part() {
+    let message = |header: &str, body: &str| opened(format!("{header}\nMIME-Version: 1.0\n\n{body}"));
+
+    let config =
+        message("Content-Type: text/cloud-config; charset=\"us-ascii\"", "#cloud-config\nhostname: a\n");
+    let bare = message("Content-Type: text/cloud-config", "hostname: a\n");
+    let script = message(
+        "Content-Type: text/x-shellscript\nContent-Transfer-Encoding: base64\nLaunch-Index: 2",
+        "IyEvYmluL3NoCg",
+    );
+
+    assert_eq!((config[0].name.as_str(), config[0].first_line), ("user-data", 4));
+    assert_eq!(config[0].content, b"#cloud-config\nhostname: a\n");
+    assert_eq!(bare[0].kind(), Kind::CloudConfig);
+    assert_eq!((script[0].kind(), script[0].launch_index), (Kind::Script, Some(2)));
+    assert_eq!(script[0].content, b"#!/bin/sh\n");
+    assert_eq!((config.len(), bare.len(), script.len()), (1, 1, 1));
+}
+
+#[test]
+fn base64_needs_no_padding_and_uuencode_is_named() {
+    let part = |encoding: &str, body: &str| {
+        opened(format!(
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\
+             Content-Transfer-Encoding: {encoding}\n\n{body}\n--b--\n"
+        ))
+    };
+
+    assert_eq!(part("base64", "IyEvYmluL3NoCg")[0].content, b"#!/bin/sh\n");
+    assert_eq!(opened("IyEvYmluL3NoCg")[0].content, b"#!/bin/sh\n");
+    assert!(flaws(&part("x-uuencode", "begin 644 a"))[0].contains("send it as base64"));
+}
+
+#[test]
+fn a_type_says_how_often_a_script_runs_and_that_a_text_is_a_template() {
+    let kind =
+        |of: &str, body: &str| opened(format!("MIME-Version: 1.0\nContent-Type: {of}\n\n{body}\n"))[0].kind();
+
+    assert_eq!(kind("text/x-shellscript-per-boot", "#!/bin/sh"), Kind::ScriptPerBoot);
+    assert_eq!(kind("text/x-shellscript-per-once", "#!/bin/sh"), Kind::ScriptPerOnce);
+    assert_eq!(kind("text/x-shellscript-per-instance", "#!/bin/sh"), Kind::Script);
+    assert_eq!(kind("text/cloud-boothook", "#!/bin/sh"), Kind::Boothook);
+    assert_eq!(kind("text/cloud-boothook", "## template: jinja\n#!/bin/sh"), Kind::Jinja);
+    assert_eq!(kind("text/jinja2", "#cloud-config"), Kind::Jinja);
+    assert_eq!(kind("text/cloud-config", "## template: jinja\nhostname: a"), Kind::Jinja);
+}
+
+#[test]
+fn an_include_may_begin_on_its_first_line() {
+    let mut fetch = |what: &Fetch| Ok(format!("#!{}", what.url).into_bytes());
+
+    let parts = open(
+        "x",
+        b"#Include: http://h/a\n#include-once http://h/b\n",
+        References { include: true, fetch: Some(&mut fetch) },
+    );
+
+    let contents: Vec<&[u8]> = parts.iter().map(|part| part.content.as_slice()).collect();
+    assert_eq!(contents, [b"#!http://h/a", b"#!http://h/b"]);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub fn samples() -> Vec<(&'static str, &'static str, String)> {
 /// Whether this is a network configuration and nothing else, so that it can be judged as one.
 #[must_use]
 pub fn is_config(content: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(payload::without_bom(content));
+    let text = String::from_utf8_lossy(payload::without_marks(content));
     if debian::is_interfaces_file(&text) {
         return true;
     }
@@ -69,7 +69,7 @@ pub fn is_config(content: &[u8]) -> bool {
 /// Plans a configuration: units of networkd, then its restart.
 #[must_use]
 pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
-    let text = String::from_utf8_lossy(payload::without_bom(content));
+    let text = String::from_utf8_lossy(payload::without_marks(content));
     let Some(mut interfaces) = described(&text, part, found) else { return Plan::default() };
     reach::check_gateways(&mut interfaces, found);
     reach::keep_reachable(&mut interfaces, found);

@@ -5,6 +5,7 @@
 //! the others.
 
 pub mod order;
+pub(crate) mod script_folders;
 pub mod step;
 pub mod text;
 
@@ -114,6 +115,11 @@ impl Plan {
     /// Adds a step that is done at each boot.
     pub fn every_boot(&mut self, stage: Stage, origin: Origin, step: Step) {
         self.steps.push(Planned { stage, when: When::EveryBoot, origin, step });
+    }
+
+    /// Adds a step and how often it is done.
+    pub fn add(&mut self, stage: Stage, when: When, origin: Origin, step: Step) {
+        self.steps.push(Planned { stage, when, origin, step });
     }
 
     /// Adds the steps of another plan behind the own ones of the same stage.

@@ -8,14 +8,16 @@ use std::collections::HashSet;
 use std::iter;
 
 use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
-use super::{Origin, Plan, Planned, Stage};
+use super::{Origin, Plan, Planned, Stage, When, script_folders};
 use crate::cloudconfig::accounts::Person;
+use crate::cloudconfig::commands::Frequency;
 use crate::cloudconfig::services::Settings;
 use crate::cloudconfig::units::Unit;
 use crate::cloudconfig::{Config, DEFAULT_USER};
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
+use crate::template::InstanceData;
 use crate::tokens::Addresses;
 use document::source::{At, Mark};
 
@@ -30,6 +32,10 @@ pub struct Facts {
     pub keys: Vec<String>,
     /// Whether this disk was another instance before, so that its host keys are not its own.
     pub is_clone: bool,
+    /// Which of the machines it is that were started together.
+    pub launch_index: Option<u32>,
+    /// What templates may name.
+    pub instance: InstanceData,
 }
 
 /// A script among the parts.
@@ -39,8 +45,21 @@ pub struct PartScript {
     pub body: Secret<Vec<u8>>,
     /// Where it came from.
     pub at: Mark,
-    /// Whether it is a boothook: early, at each boot.
-    pub every_boot: bool,
+    /// When it runs.
+    pub occasion: Occasion,
+}
+
+/// When a script of user-data runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Occasion {
+    /// Early, at each boot.
+    Boothook,
+    /// At each boot.
+    EachBoot,
+    /// Once in the life of an instance, unless the document says that scripts always run.
+    Instance,
+    /// Once, whatever instance the machine is.
+    Once,
 }
 
 /// How long `bootcmd` may hold up the boot.
@@ -498,21 +517,34 @@ fn service_steps(settings: &Settings) -> Vec<Step> {
 }
 
 fn scripts_of(plan: &mut Plan, config: &Config, scripts: &[PartScript]) {
+    let usual = match config.commands.scripts {
+        Frequency::Always => When::EveryBoot,
+        Frequency::Instance => When::FirstBoot,
+    };
     for (index, script) in scripts.iter().enumerate() {
-        let script_step =
-            |name: String, wait| Step::RunScript(Script { name, body: script.body.clone(), wait });
+        let step = |name: String, wait| Step::RunScript(Script { name, body: script.body.clone(), wait });
         let origin = Origin::written(script.at, "script");
-        if script.every_boot {
-            let step = script_step(format!("boothook-{index}"), Some(BOOTCMD_SECONDS));
-            plan.every_boot(Stage::Early, origin, step);
-        } else {
-            plan.once(Stage::Scripts, origin, script_step(format!("script-{index}"), None));
+        let name = format!("script-{index}");
+        match script.occasion {
+            Occasion::Boothook => {
+                let step = step(format!("boothook-{index}"), Some(BOOTCMD_SECONDS));
+                plan.every_boot(Stage::Early, origin, step);
+            }
+            Occasion::EachBoot => plan.every_boot(Stage::Scripts, origin, step(name, None)),
+            Occasion::Instance => plan.add(Stage::Scripts, usual, origin, step(name, None)),
+            // As cloud-init does, so that the folder's marks hold for it, too.
+            Occasion::Once => {
+                let path = format!("{}part-{index}", script_folders::PER_ONCE);
+                let content = Content::Inline(script.body.clone());
+                let file = File { content, mode: Some(0o700), ..file(&path, String::new(), 0o700) };
+                plan.once(Stage::Files, origin, Step::WriteFile(file));
+            }
         }
     }
     if let Some(script) = &config.commands.run {
         let body = Secret::new(script.value.reveal().clone().into_bytes());
         let step = Step::RunScript(Script { name: "runcmd".to_owned(), body, wait: None });
-        plan.once(Stage::Scripts, Origin::written(script.at, "runcmd"), step);
+        plan.add(Stage::Scripts, usual, Origin::written(script.at, "runcmd"), step);
     }
 }
 
