@@ -15,8 +15,8 @@ use fleet::{
         unit_file::UnitFile,
         unit_name::UnitName,
     },
-    plan::place::Placement,
-    store::cluster::Unit,
+    plan::place::UnitPlacement,
+    store::cluster::SubmittedUnit,
 };
 
 const MACHINES: usize = 5000;
@@ -61,14 +61,14 @@ fn id(number: usize) -> MachineId {
     MachineId::parse(&format!("{scattered:016x}{number:016x}")).unwrap()
 }
 
-fn unit(number: usize) -> Unit {
+fn unit(number: usize) -> SubmittedUnit {
     let name = format!("app{}@{number}.service", number / 1000 % 100);
     unit_asking(&name, ASKS[number / 1000 % ASKS.len()])
 }
 
-fn unit_asking(name: &str, ask: &str) -> Unit {
+fn unit_asking(name: &str, ask: &str) -> SubmittedUnit {
     let file = UnitFile::parse(&format!("[Service]\nExecStart=/bin/app\n[X-Fleet]\n{ask}")).unwrap();
-    Unit::new(UnitName::parse(name).unwrap(), file, JobState::Launched)
+    SubmittedUnit::new(UnitName::parse(name).unwrap(), file, JobState::Launched)
 }
 
 fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
@@ -77,8 +77,8 @@ fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-fn loaded(machines: usize, units: &[Unit]) -> Placement {
-    let mut placement = Placement::default();
+fn loaded(machines: usize, units: &[SubmittedUnit]) -> UnitPlacement {
+    let mut placement = UnitPlacement::default();
     for number in 0..machines {
         placement.set_machine(&machine(number));
     }
@@ -93,24 +93,24 @@ fn rate(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-fn cold(units: &[Unit], count: usize) -> Placement {
+fn cold(units: &[SubmittedUnit], count: usize) -> UnitPlacement {
     let (mut placement, load) = timed(|| loaded(MACHINES, &units[..count]));
-    let (decisions, time) = timed(|| placement.decide());
+    let (decisions, time) = timed(|| placement.decide_all());
     assert_eq!(decisions.len(), count, "every unit has a machine");
     println!("placement_cold_{count}_units_{MACHINES}_machines {:.0} decisions/s", rate(count, time));
     println!("placement_cold_{count}_with_reading {:.0} decisions/s", rate(count, time + load));
     placement
 }
 
-fn one_more(placement: &mut Placement, label: &str) {
+fn one_more(placement: &mut UnitPlacement, label: &str) {
     // Of all kinds alike, so that those that keep apart are fewer than the machines.
     let units = (0..1000).map(|number| unit(UNITS + number * 977));
     report(label, units.map(|unit| time_of(placement, &unit)).collect());
 }
 
-fn one_more_of_each_kind(placement: &mut Placement) {
+fn one_more_of_each_kind(placement: &mut UnitPlacement) {
     placement.set_unit(&unit_asking("everywhere.service", "Global=true\n"));
-    placement.decide();
+    placement.decide_all();
     for (kind, ask) in KINDS {
         let name = |number: usize| match kind {
             "never_seen" => format!("{kind}{number}.service"),
@@ -121,10 +121,10 @@ fn one_more_of_each_kind(placement: &mut Placement) {
     }
 }
 
-fn time_of(placement: &mut Placement, unit: &Unit) -> Duration {
+fn time_of(placement: &mut UnitPlacement, unit: &SubmittedUnit) -> Duration {
     let (decisions, time) = timed(|| {
         placement.set_unit(unit);
-        placement.decide()
+        placement.decide_all()
     });
     assert!(decisions.iter().any(|decision| decision.unit == unit.name), "{} has a machine", unit.name);
     time
@@ -138,7 +138,7 @@ fn report(label: &str, mut times: Vec<Duration>) {
     println!("placement_one_more_worst_{label} {:.1} us", at(100));
 }
 
-fn lose_machines(placement: &mut Placement, count: usize) {
+fn lose_machines(placement: &mut UnitPlacement, count: usize) {
     let (decisions, time) = timed(|| {
         for number in 0..count {
             let id = id(number * 13);
@@ -147,7 +147,7 @@ fn lose_machines(placement: &mut Placement, count: usize) {
                 placement.give_up(&unit, &id);
             }
         }
-        placement.decide()
+        placement.decide_all()
     });
     assert!(decisions.iter().all(|decision| decision.to.is_some()), "every unit has a new machine");
     println!(
@@ -158,10 +158,10 @@ fn lose_machines(placement: &mut Placement, count: usize) {
 }
 
 fn main() {
-    let units: Vec<Unit> = (0..UNITS).map(unit).collect();
+    let units: Vec<SubmittedUnit> = (0..UNITS).map(unit).collect();
     cold(&units, UNITS / 4);
     let mut small = loaded(MACHINES / 100, &units[..UNITS / 100]);
-    small.decide();
+    small.decide_all();
     one_more(&mut small, "at_a_hundredth");
     let mut placement = cold(&units, UNITS);
     one_more(&mut placement, "at_full_size");

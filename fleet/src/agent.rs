@@ -28,25 +28,25 @@ use std::{
 use tokio::sync::{broadcast::error::TryRecvError, mpsc, watch};
 
 use crate::{
-    metrics::Metrics,
+    metrics::DaemonMetrics,
     model::{
         machine::{Machine, MachineId},
         state::JobState,
         unit_name::UnitName,
     },
-    plan::reconcile::{Duties, Held, Wanted},
+    plan::reconcile::{ActualUnit, DesiredUnit, MachineAssignments},
     store::{
         boot_time::BootTime,
-        etcd::{EtcdStore, lease::Lease},
+        etcd::{EtcdStore, lease::HeldLease},
         records::StateRecord,
-        registry::{Change, Health, Registry},
+        registry::{ClusterChange, Registry, StoreHealth},
     },
 };
-use fence::Fence;
-use journal::Journal;
+use fence::FenceTimers;
+use journal::AgentJournal;
 use reloads::Reloads;
 use retries::Retries;
-use systemd::{Activity, News, Systemd, SystemdError};
+use systemd::{News, SystemdClient, SystemdError, UnitActivity};
 
 /// How often systemd is asked about units that are on their way up or down, so that a lost signal costs
 /// seconds. All others are never asked about: they say when they change.
@@ -63,17 +63,17 @@ pub struct AgentSettings {
 
 /// An agent.
 #[derive(Debug)]
-pub struct Agent {
+pub struct FleetAgent {
     machine: Machine,
     store: Arc<EtcdStore>,
-    systemd: Systemd,
+    systemd: SystemdClient,
     settings: AgentSettings,
-    metrics: Arc<Metrics>,
-    journal: Journal,
-    fence: Fence,
-    duties: Duties,
-    held: BTreeMap<UnitName, Held>,
-    wanted: BTreeMap<UnitName, Wanted>,
+    metrics: Arc<DaemonMetrics>,
+    journal: AgentJournal,
+    fence: FenceTimers,
+    duties: MachineAssignments,
+    held: BTreeMap<UnitName, ActualUnit>,
+    wanted: BTreeMap<UnitName, DesiredUnit>,
     /// Units whose stop job has to end before they can be forgotten.
     leaving: BTreeSet<UnitName>,
     /// Those of them that are down, to be forgotten together.
@@ -83,7 +83,7 @@ pub struct Agent {
     /// Units about which systemd has to be asked.
     unclear: BTreeSet<UnitName>,
     ask_again: Option<Instant>,
-    activity: BTreeMap<UnitName, Activity>,
+    activity: BTreeMap<UnitName, UnitActivity>,
     errors: BTreeMap<UnitName, String>,
     published: BTreeMap<UnitName, StateRecord>,
     /// Units of which the store may say anything.
@@ -97,25 +97,25 @@ pub struct Agent {
     gather_until: Instant,
 }
 
-impl Agent {
+impl FleetAgent {
     /// Takes up what an earlier process left.
-    pub async fn resume(
+    pub async fn resume_journal(
         machine: Machine,
         store: Arc<EtcdStore>,
-        systemd: Systemd,
+        systemd: SystemdClient,
         settings: AgentSettings,
-        metrics: Arc<Metrics>,
+        metrics: Arc<DaemonMetrics>,
     ) -> Result<Self, AgentError> {
         for directory in [&settings.units_directory, &settings.runtime_directory] {
             std::fs::create_dir_all(directory)
                 .map_err(|source| AgentError::Directory { path: directory.clone(), source })?;
         }
-        let journal = Journal::at(&settings.runtime_directory);
+        let journal = AgentJournal::in_directory(&settings.runtime_directory);
         let held = journal.read(&settings.units_directory);
         let mut agent = Self {
-            duties: Duties::of(machine.id.clone()),
+            duties: MachineAssignments::of_machine(machine.id.clone()),
             dirty: held.keys().cloned().collect(),
-            fence: Fence::new(settings.runtime_directory.clone()),
+            fence: FenceTimers::new(settings.runtime_directory.clone()),
             machine,
             store,
             systemd,
@@ -147,13 +147,13 @@ impl Agent {
     pub async fn run(
         mut self,
         mut news: mpsc::UnboundedReceiver<News>,
-        mut lease: watch::Receiver<Option<Lease>>,
+        mut lease: watch::Receiver<Option<HeldLease>>,
         mut purge: watch::Receiver<bool>,
     ) {
-        let mut changes = self.store.changes();
-        let mut registered = self.store.registered();
-        let mut hearing = self.store.hearing();
-        self.observe(&Change::Everything);
+        let mut changes = self.store.subscribe_changes();
+        let mut registered = self.store.watch_registration();
+        let mut hearing = self.store.watch_connectivity();
+        self.observe_change(&ClusterChange::Everything);
         let mut due = true;
         loop {
             if *purge.borrow_and_update() {
@@ -170,17 +170,17 @@ impl Agent {
             let mut tell = None;
             if self.may_act(held_lease) {
                 if std::mem::take(&mut due) {
-                    self.act().await;
+                    self.work_off_difference().await;
                 }
                 if Instant::now() >= self.gather_until {
-                    self.publish().await;
+                    self.publish_states().await;
                 }
                 tell = (!self.dirty.is_empty()).then_some(self.gather_until);
             }
             let (wake, again) = self.next_wake(tell);
             tokio::select! {
-                change = changes.recv() => due |= self.observe(&change.unwrap_or(Change::Everything)),
-                Some(news) = news.recv() => due |= self.hear(news),
+                change = changes.recv() => due |= self.observe_change(&change.unwrap_or(ClusterChange::Everything)),
+                Some(news) = news.recv() => due |= self.receive_news(news),
                 _ = registered.changed() => {
                     self.join_anew();
                     due = true;
@@ -188,18 +188,18 @@ impl Agent {
                 _ = hearing.changed() => due = true,
                 _ = lease.changed() => {}
                 _ = purge.changed() => {}
-                () = reached(self.fence.wake(held_lease)) => {}
+                () = sleep_until_reached(self.fence.next_wakeup(held_lease)) => {}
                 () = sleep_until(wake) => due |= self.is_retry_due(again),
             }
             loop {
                 match changes.try_recv() {
-                    Ok(change) => due |= self.observe(&change),
-                    Err(TryRecvError::Lagged(_)) => due |= self.observe(&Change::Everything),
+                    Ok(change) => due |= self.observe_change(&change),
+                    Err(TryRecvError::Lagged(_)) => due |= self.observe_change(&ClusterChange::Everything),
                     Err(_) => break,
                 }
             }
             while let Ok(news) = news.try_recv() {
-                due |= self.hear(news);
+                due |= self.receive_news(news);
             }
             due |= self.catch_up().await;
         }
@@ -237,27 +237,27 @@ impl Agent {
         self.dirty.extend(self.unsure.iter().cloned());
         for (unit, _) in self.wanted.iter().filter(|(_, wish)| wish.fence && wish.job == JobState::Launched) {
             if let Some(held) = self.held.get_mut(unit)
-                && !self.activity.get(unit).is_some_and(Activity::is_up)
+                && !self.activity.get(unit).is_some_and(UnitActivity::is_up)
             {
                 held.job = JobState::Loaded;
             }
         }
     }
 
-    fn observe(&mut self, change: &Change) -> bool {
+    fn observe_change(&mut self, change: &ClusterChange) -> bool {
         let duties = &mut self.duties;
-        self.store.read(|cluster| duties.observe(cluster, change))
+        self.store.read(|cluster| duties.observe_change(cluster, change))
     }
 
     /// Whether what the picture shows may be acted upon.
-    fn may_act(&self, lease: Option<Lease>) -> bool {
-        self.store.health() == Health::Serving
+    fn may_act(&self, lease: Option<HeldLease>) -> bool {
+        self.store.health() == StoreHealth::Serving
             && lease.is_some_and(|lease| BootTime::now() < lease.deadline())
     }
 
     /// Stops fenced units while the lease is still surely alive, if nobody can renew it.
-    async fn mind_the_fence(&mut self, lease: Option<Lease>) {
-        let stopped = self.fence.enforce(&self.systemd, lease, &self.wanted, &self.held).await;
+    async fn mind_the_fence(&mut self, lease: Option<HeldLease>) {
+        let stopped = self.fence.enforce_lease(&self.systemd, lease, &self.wanted, &self.held).await;
         for unit in stopped {
             if let Some(held) = self.held.get_mut(&unit) {
                 held.job = JobState::Loaded;
@@ -279,9 +279,9 @@ pub enum AgentError {
     Write { path: PathBuf, source: std::io::Error },
 }
 
-async fn reached(moment: Option<BootTime>) {
+async fn sleep_until_reached(moment: Option<BootTime>) {
     match moment {
-        Some(moment) => moment.reached().await,
+        Some(moment) => moment.sleep_until().await,
         None => std::future::pending().await,
     }
 }

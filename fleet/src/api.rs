@@ -28,6 +28,6 @@ mod state;
 mod units;
 mod watch;
 
-pub use requests::Requests;
-pub use router::router;
-pub use served::{Api, MoreMetrics};
+pub use requests::RequestCounts;
+pub use router::api_router;
+pub use served::{MoreMetrics, ServedApi};

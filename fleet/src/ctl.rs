@@ -42,15 +42,15 @@ pub mod waiting;
 use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
-use client::Client;
-use session::{Complaint, Outcome, Session, chain};
-use settings::Settings;
+use client::ApiClient;
+use session::{CommandError, CommandOutcome, CommandSession, error_chain};
+use settings::ClientSettings;
 use std::ffi::OsString;
 use std::io::Write;
 use table::printable_lines;
 
 /// The world as a run of `fleetctl` sees it.
-pub struct World<'a> {
+pub struct CommandWorld<'a> {
     /// Variables, by name.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Standard output.
@@ -61,23 +61,23 @@ pub struct World<'a> {
     pub is_terminal: bool,
 }
 
-impl std::fmt::Debug for World<'_> {
+impl std::fmt::Debug for CommandWorld<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("World").field("is_terminal", &self.is_terminal).finish_non_exhaustive()
     }
 }
 
 /// Runs `fleetctl` with these words, the program's name first; the exit status.
-pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
+pub fn run_fleetctl(words: Vec<OsString>, world: &mut CommandWorld<'_>) -> u8 {
     if words.len() <= 1 {
-        return finish(help(world.out), world.err);
+        return finish_command(print_help(world.out), world.err);
     }
     if let Some((prompt, input)) = askpass::prompt(&words, world.environment) {
         return askpass::run(&prompt, &input, world.out, world.err);
     }
     let words = with_double_dashes(words, &Arguments::command(), Some("ssh"));
     if words[1] == "--version" || words[1] == "-v" {
-        return finish(version(world.out), world.err);
+        return finish_command(print_version(world.out), world.err);
     }
     let arguments = match Arguments::try_parse_from(arguments::without_switch_values(words)) {
         Ok(arguments) => arguments,
@@ -87,14 +87,17 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
             return 2;
         }
         Err(shown) => {
-            return finish(write!(world.out, "{shown}").map(|()| 0).map_err(Complaint::from), world.err);
+            return finish_command(
+                write!(world.out, "{shown}").map(|()| 0).map_err(CommandError::from),
+                world.err,
+            );
         }
     };
-    let outcome = dispatch(&arguments, world);
-    finish(outcome, world.err)
+    let outcome = dispatch_verb(&arguments, world);
+    finish_command(outcome, world.err)
 }
 
-fn finish(outcome: Outcome, err: &mut dyn Write) -> u8 {
+fn finish_command(outcome: CommandOutcome, err: &mut dyn Write) -> u8 {
     outcome.unwrap_or_else(|complaint| {
         if !complaint.text.is_empty() {
             // Without a stderr there is nobody to tell.
@@ -104,79 +107,85 @@ fn finish(outcome: Outcome, err: &mut dyn Write) -> u8 {
     })
 }
 
-fn dispatch(arguments: &Arguments, world: &mut World<'_>) -> Outcome {
+fn dispatch_verb(arguments: &Arguments, world: &mut CommandWorld<'_>) -> CommandOutcome {
     if arguments.global.version {
-        return version(world.out);
+        return print_version(world.out);
     }
-    let Some(verb) = &arguments.verb else { return help(world.out) };
+    let Some(verb) = &arguments.verb else { return print_help(world.out) };
     match verb {
-        Verb::Completions(arguments) => manual::completions(arguments.shell, world.out),
-        Verb::FdForward(arguments) => fd_forward::run(arguments),
-        Verb::Man => manual::man(world.out),
+        Verb::Completions(arguments) => manual::print_completions(arguments.shell, world.out),
+        Verb::FdForward(arguments) => fd_forward::run_fd_forward(arguments),
+        Verb::Man => manual::print_man_page(world.out),
         Verb::Verify(_) => signed_units(),
-        Verb::Version => version(world.out),
+        Verb::Version => print_version(world.out),
         Verb::Load(arguments) | Verb::Start(arguments) if arguments.sign => signed_units(),
         Verb::Submit(arguments) if arguments.sign => signed_units(),
         _ => {
             let is_terminal = world.is_terminal;
-            let mut session = open(arguments, world)
-                .map_err(|words| Complaint::new(format_args!("Unable to initialize client: {words}")))?;
-            command(&mut session, verb, is_terminal)
+            let mut session = open_session(arguments, world)
+                .map_err(|words| CommandError::new(format_args!("Unable to initialize client: {words}")))?;
+            run_verb(&mut session, verb, is_terminal)
         }
     }
 }
 
-fn open<'a>(arguments: &Arguments, world: &'a mut World<'_>) -> Result<Session<'a>, String> {
-    let settings = Settings::gather(&arguments.global, world.environment).map_err(|error| chain(&error))?;
-    let agent = dial::agent(&settings.endpoint, &settings).map_err(|error| chain(&error))?;
-    let client = Client::new(agent, &settings.endpoint);
+fn open_session<'a>(
+    arguments: &Arguments,
+    world: &'a mut CommandWorld<'_>,
+) -> Result<CommandSession<'a>, String> {
+    let settings = ClientSettings::from_arguments(&arguments.global, world.environment)
+        .map_err(|error| error_chain(&error))?;
+    let agent = dial::http_agent(&settings.endpoint, &settings).map_err(|error| error_chain(&error))?;
+    let client = ApiClient::new(agent, &settings.endpoint);
     let endpoint = settings.endpoint.to_string();
     let spare = settings.spare_endpoints;
-    let mut session = Session::new(client, settings, world.out, world.err);
+    let mut session = CommandSession::new(client, settings, world.out, world.err);
     if spare > 0 {
-        session.warn(format_args!("multiple endpoints provided but only the first ({endpoint}) is used"));
+        session.print_warning(format_args!(
+            "multiple endpoints provided but only the first ({endpoint}) is used"
+        ));
     }
     Ok(session)
 }
 
-fn command(session: &mut Session<'_>, verb: &Verb, is_terminal: bool) -> Outcome {
+fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, is_terminal: bool) -> CommandOutcome {
     match verb {
-        Verb::Cat(arguments) => cat::run(session, arguments, is_terminal),
-        Verb::Destroy(arguments) => destroy::run(session, arguments),
-        Verb::Drain(arguments) => drain::drain(session, arguments),
-        Verb::Explain(arguments) => explain::run(session, arguments),
-        Verb::Import(arguments) => import::run(session, arguments),
-        Verb::Journal(arguments) => journal::run(session, arguments),
-        Verb::ListMachines(arguments) => list_machines::run(session, arguments),
-        Verb::ListUnitFiles(arguments) => list_unit_files::run(session, arguments),
-        Verb::ListUnits(arguments) => list_units::run(session, arguments),
-        Verb::Load(arguments) => launch::run(session, launch::Launch::Load, arguments),
-        Verb::Rebalance(arguments) => rebalance::rebalance(session, arguments),
+        Verb::Cat(arguments) => cat::run_cat(session, arguments, is_terminal),
+        Verb::Destroy(arguments) => destroy::run_destroy(session, arguments),
+        Verb::Drain(arguments) => drain::run_drain(session, arguments),
+        Verb::Explain(arguments) => explain::run_explain(session, arguments),
+        Verb::Import(arguments) => import::run_import(session, arguments),
+        Verb::Journal(arguments) => journal::run_journal(session, arguments),
+        Verb::ListMachines(arguments) => list_machines::run_list_machines(session, arguments),
+        Verb::ListUnitFiles(arguments) => list_unit_files::run_list_unit_files(session, arguments),
+        Verb::ListUnits(arguments) => list_units::run_list_units(session, arguments),
+        Verb::Load(arguments) => launch::run_launch(session, launch::LaunchVerb::Load, arguments),
+        Verb::Rebalance(arguments) => rebalance::run_rebalance(session, arguments),
         Verb::ReleaseBrake => rebalance::release_brake(session),
-        Verb::Restart(arguments) => restart::run(session, arguments),
-        Verb::Ssh(arguments) => ssh::run(session, arguments),
-        Verb::Start(arguments) => launch::run(session, launch::Launch::Start, arguments),
-        Verb::Status(arguments) => status::run(session, arguments),
-        Verb::Stop(arguments) => stop::run(session, stop::Stop::Stop, arguments),
-        Verb::Submit(arguments) => submit::run(session, arguments),
-        Verb::Top(arguments) => top::run(session, arguments, is_terminal),
-        Verb::Undrain(arguments) => drain::undrain(session, arguments),
-        Verb::Unload(arguments) => stop::run(session, stop::Stop::Unload, arguments),
+        Verb::Restart(arguments) => restart::run_restart(session, arguments),
+        Verb::Ssh(arguments) => ssh::run_ssh(session, arguments),
+        Verb::Start(arguments) => launch::run_launch(session, launch::LaunchVerb::Start, arguments),
+        Verb::Status(arguments) => status::run_status(session, arguments),
+        Verb::Stop(arguments) => stop::run_stop(session, stop::StopVerb::Stop, arguments),
+        Verb::Submit(arguments) => submit::run_submit(session, arguments),
+        Verb::Top(arguments) => top::run_top(session, arguments, is_terminal),
+        Verb::Undrain(arguments) => drain::run_undrain(session, arguments),
+        Verb::Unload(arguments) => stop::run_stop(session, stop::StopVerb::Unload, arguments),
         Verb::Completions(_) | Verb::FdForward(_) | Verb::Man | Verb::Verify(_) | Verb::Version => Ok(0),
     }
 }
 
-fn help(out: &mut dyn Write) -> Outcome {
+fn print_help(out: &mut dyn Write) -> CommandOutcome {
     write!(out, "{}", Arguments::command().render_long_help())?;
     Ok(0)
 }
 
-fn version(out: &mut dyn Write) -> Outcome {
+fn print_version(out: &mut dyn Write) -> CommandOutcome {
     writeln!(out, "fleetctl version {}", env!("CARGO_PKG_VERSION"))?;
     Ok(0)
 }
 
-fn signed_units() -> Outcome {
+fn signed_units() -> CommandOutcome {
     let text = "WARNING: The signed/verified units feature is DEPRECATED and cannot be used.".to_owned();
-    Err(Complaint { text, exit: 2 })
+    Err(CommandError { text, exit: 2 })
 }

@@ -25,26 +25,26 @@ use tokio::{
 
 use crate::{
     agent::{
-        Agent, AgentError, AgentSettings,
-        journal::Journal,
+        AgentError, AgentSettings, FleetAgent,
+        journal::AgentJournal,
         machine_id,
-        presence::{Presence, former::LeaseFile},
-        systemd::{Systemd, SystemdError},
+        presence::{MachinePresence, former::LeaseFile},
+        systemd::{SystemdClient, SystemdError},
     },
     api::listen::TlsError,
-    engine::{Engine, EngineSettings},
-    metrics::Metrics,
+    engine::{EngineSettings, FleetEngine},
+    metrics::DaemonMetrics,
     model::machine::{Machine, MachineId, MachineIdError, Resources},
-    plan::converge::Caution,
-    settings::{Options, Reserve, Settings, SettingsError},
+    plan::converge::SafetyLimits,
+    settings::{DaemonSettings, Options, ResourceReserve, SettingsError},
     store::{
-        etcd::{EtcdSettings, EtcdStore, chain},
-        registry::{Health, Registry},
+        etcd::{EtcdSettings, EtcdStore, error_chain},
+        registry::{Registry, StoreHealth},
     },
 };
 
 use departure::Departure;
-use reload::{Running, Source};
+use reload::{RunningDaemon, SettingsSource};
 
 /// The largest configuration file or certificate that is read.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -74,7 +74,7 @@ pub enum DaemonError {
 }
 
 /// Reads the configuration: the named file must exist, the default one need not.
-pub fn options(file: Option<&Path>) -> Result<Options, DaemonError> {
+pub fn read_options(file: Option<&Path>) -> Result<Options, DaemonError> {
     let path = file.unwrap_or_else(|| Path::new(crate::settings::DEFAULT_FILE));
     let text = match read_small(path) {
         Err(DaemonError::Read { source, .. })
@@ -102,7 +102,7 @@ fn read_small(path: &Path) -> Result<Vec<u8>, DaemonError> {
 }
 
 /// Runs until a signal says stop.
-pub fn run(settings: Settings, source: Source) -> Result<(), DaemonError> {
+pub fn run_daemon(settings: DaemonSettings, source: SettingsSource) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,15 +110,15 @@ pub fn run(settings: Settings, source: Source) -> Result<(), DaemonError> {
     runtime.block_on(run_parts(settings, source))
 }
 
-async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError> {
+async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(), DaemonError> {
     let me = match &settings.machine_id {
         Some(id) => MachineId::parse(id)?,
         None => machine_id()?,
     };
-    let machine = describe(&me, &settings);
-    let metrics = Arc::new(Metrics::default());
+    let machine = describe_machine(&me, &settings);
+    let metrics = Arc::new(DaemonMetrics::default());
     let store = Arc::new(EtcdStore::new(etcd_settings(&settings)?));
-    let (systemd, news) = Systemd::connect(settings.systemd_user).await?;
+    let (systemd, news) = SystemdClient::connect(settings.systemd_user).await?;
     let places = AgentSettings {
         units_directory: settings.units_directory.clone(),
         runtime_directory: settings.runtime_directory.clone(),
@@ -127,25 +127,27 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     if LeaseFile::read(&lease_file).of_another(&me, &store.prefix()).is_some() {
         stop_former_units(&machine, &store, &settings, &metrics).await?;
     }
-    let agent = Agent::resume(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
+    let agent =
+        FleetAgent::resume_journal(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
     let boot =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let boot = format!("{boot}/{}", init_start_time());
-    let presence = Arc::new(Presence::new(store.clone(), machine, boot, settings.agent_ttl, lease_file));
+    let presence =
+        Arc::new(MachinePresence::new(store.clone(), machine, boot, settings.agent_ttl, lease_file));
 
     let (stop, stopped) = watch::channel(false);
     let (purge, purged) = watch::channel(false);
     let mut parts = JoinSet::new();
     let following = store.clone();
-    parts.spawn(async move { following.follow().await });
+    parts.spawn(async move { following.follow_store().await });
     let staying = presence.clone();
-    let lease = presence.lease();
-    parts.spawn(async move { staying.run().await });
+    let lease = presence.watch_lease();
+    parts.spawn(async move { staying.stay_registered().await });
     let agent = tokio::spawn(agent.run(news, lease, purged));
     let care = watch::Sender::new(engine_settings(&settings));
     let engine = (!settings.disable_engine).then(|| {
-        let engine = Engine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
-        parts.spawn(Box::pin(async move { engine.run().await }))
+        let engine = FleetEngine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
+        parts.spawn(Box::pin(async move { engine.run_elections().await }))
     });
     sockets::serve(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
     let etcd_warning = settings.etcd_warning();
@@ -155,12 +157,12 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     parts.spawn(announce_health(store.clone(), etcd_warning));
 
     let (units_on_exit, in_user_systemd) = (settings.units_on_exit, settings.systemd_user);
-    let journal = Journal::at(&settings.runtime_directory);
+    let journal = AgentJournal::in_directory(&settings.runtime_directory);
     let units_directory = settings.units_directory.clone();
-    let mut running = Running {
+    let mut running = RunningDaemon {
         source,
         settings,
-        describe: Box::new(move |settings| describe(&me, settings)),
+        describe: Box::new(move |settings| describe_machine(&me, settings)),
         presence: presence.clone(),
         caution: engine_settings,
         engine: care,
@@ -172,7 +174,7 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
-        store.resign().await;
+        store.resign_leadership().await;
     }
     match departure {
         Departure::KeepUnits => tracing::info!(?reason, "Gracefully shutting down; units of fleet run on"),
@@ -192,9 +194,9 @@ async fn run_parts(settings: Settings, source: Source) -> Result<(), DaemonError
 
 /// Leaves the cluster unless a unit is still on its way down: it must not start elsewhere before that, and
 /// as long as the lease lasts it does not.
-async fn leave_when_empty(presence: &Presence, is_empty: impl FnOnce() -> bool) {
+async fn leave_when_empty(presence: &MachinePresence, is_empty: impl FnOnce() -> bool) {
     if is_empty() {
-        presence.leave().await;
+        presence.leave_cluster().await;
     } else {
         tracing::warn!(
             "some units of fleet do not stop; this machine stays in the cluster until its TTL is over"
@@ -207,17 +209,18 @@ async fn leave_when_empty(presence: &Presence, is_empty: impl FnOnce() -> bool) 
 async fn stop_former_units(
     machine: &Machine,
     store: &Arc<EtcdStore>,
-    settings: &Settings,
-    metrics: &Arc<Metrics>,
+    settings: &DaemonSettings,
+    metrics: &Arc<DaemonMetrics>,
 ) -> Result<(), DaemonError> {
     tracing::info!("the machine ID or etcd_key_prefix is another one; stopping what ran under the former");
     // The connection is of this agent alone: the next one must not miss what systemd says meanwhile.
-    let (systemd, news) = Systemd::connect(settings.systemd_user).await?;
+    let (systemd, news) = SystemdClient::connect(settings.systemd_user).await?;
     let places = AgentSettings {
         units_directory: settings.units_directory.clone(),
         runtime_directory: settings.runtime_directory.clone(),
     };
-    let agent = Agent::resume(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
+    let agent =
+        FleetAgent::resume_journal(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
     let (_none, no_lease) = watch::channel(None);
     let (_all, everything) = watch::channel(true);
     agent.run(news, no_lease, everything).await;
@@ -225,14 +228,14 @@ async fn stop_former_units(
 }
 
 /// What this machine says of itself.
-fn describe(me: &MachineId, settings: &Settings) -> Machine {
+fn describe_machine(me: &MachineId, settings: &DaemonSettings) -> Machine {
     Machine {
         public_ip: settings.public_ip.clone().or_else(default_address).unwrap_or_default(),
         metadata: settings.metadata.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity: settings.reserve.map(|(memory, cpu)| Resources {
-            memory_mib: amount(memory, total_memory_mib),
-            cpu_percent: amount(cpu, || {
+            memory_mib: reserved_amount(memory, total_memory_mib),
+            cpu_percent: reserved_amount(cpu, || {
                 std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) as u64 * 100
             }),
         }),
@@ -241,10 +244,10 @@ fn describe(me: &MachineId, settings: &Settings) -> Machine {
     }
 }
 
-fn amount(reserve: Reserve, all: impl FnOnce() -> u64) -> u64 {
+fn reserved_amount(reserve: ResourceReserve, all: impl FnOnce() -> u64) -> u64 {
     match reserve {
-        Reserve::All => all(),
-        Reserve::Amount(amount) => amount,
+        ResourceReserve::All => all(),
+        ResourceReserve::Amount(amount) => amount,
     }
 }
 
@@ -273,7 +276,7 @@ fn init_start_time() -> String {
     after_name.split_whitespace().nth(19).unwrap_or_default().to_owned()
 }
 
-fn etcd_settings(settings: &Settings) -> Result<EtcdSettings, DaemonError> {
+fn etcd_settings(settings: &DaemonSettings) -> Result<EtcdSettings, DaemonError> {
     let identity = match &settings.etcd_identity {
         Some((certificate, key)) => Some((read_small(certificate)?, read_small(key)?)),
         None => None,
@@ -288,26 +291,30 @@ fn etcd_settings(settings: &Settings) -> Result<EtcdSettings, DaemonError> {
     })
 }
 
-fn engine_settings(settings: &Settings) -> EngineSettings {
-    let caution =
-        Caution { ttl: settings.agent_ttl, brake_percent: settings.brake_percent, ..Caution::default() };
+fn engine_settings(settings: &DaemonSettings) -> EngineSettings {
+    let caution = SafetyLimits {
+        ttl: settings.agent_ttl,
+        brake_percent: settings.brake_percent,
+        ..SafetyLimits::default()
+    };
     EngineSettings { caution, leader_ttl: settings.leader_ttl }
 }
 
 /// Tells systemd when this machine has joined, and how it fares.
 async fn announce_health(store: Arc<EtcdStore>, warning: Option<String>) {
-    let (mut registered, mut hearing, mut excluded) = (store.registered(), store.hearing(), store.excluded());
+    let (mut registered, mut hearing, mut excluded) =
+        (store.watch_registration(), store.watch_connectivity(), store.excluded());
     loop {
         registered.mark_unchanged();
         hearing.mark_unchanged();
         excluded.mark_unchanged();
         let status = match store.health() {
-            Health::Excluded(reason) => reason,
-            Health::Registering => "registering".to_owned(),
-            Health::Serving => {
+            StoreHealth::Excluded(reason) => reason,
+            StoreHealth::Registering => "registering".to_owned(),
+            StoreHealth::Serving => {
                 warning.as_ref().map_or_else(|| "serving".to_owned(), |warning| format!("serving; {warning}"))
             }
-            Health::StoreLost(reason) => format!("store lost, units keep running: {reason}"),
+            StoreHealth::StoreLost(reason) => format!("store lost, units keep running: {reason}"),
         };
         // Without systemd nobody listens, which is fine. Ready means that the daemon works, not that the
         // store does: a machine must come up without it.
@@ -321,7 +328,7 @@ async fn announce_health(store: Arc<EtcdStore>, warning: Option<String>) {
 }
 
 /// Returns on TERM or INT; dumps the picture on USR1, reads the configuration anew on HUP.
-async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
+async fn wait_for_stop(store: &EtcdStore, running: &mut RunningDaemon) {
     let kinds =
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1(), SignalKind::hangup()];
     let [Ok(mut terminate), Ok(mut interrupt), Ok(mut dump), Ok(mut reload)] = kinds.map(signal) else {
@@ -332,8 +339,8 @@ async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
         tokio::select! {
             _ = terminate.recv() => return,
             _ = interrupt.recv() => return,
-            _ = dump.recv() => store.look(|picture| tracing::info!(?picture, "Dumping server state")),
-            _ = reload.recv() => running.reload(),
+            _ = dump.recv() => store.with_view(|picture| tracing::info!(?picture, "Dumping server state")),
+            _ = reload.recv() => running.reload_settings(),
         }
     }
 }
@@ -341,5 +348,5 @@ async fn wait_for_stop(store: &EtcdStore, running: &mut Running) {
 /// An error as one line for the log.
 #[must_use]
 pub fn one_line(error: &dyn std::error::Error) -> String {
-    chain(error)
+    error_chain(error)
 }

@@ -17,15 +17,15 @@ use tokio::sync::{
 };
 
 use crate::{
-    metrics::Metrics,
+    metrics::DaemonMetrics,
     model::{machine::MachineId, unit_name::UnitName},
-    plan::converge::{Caution, Converger, Plan},
+    plan::converge::{ClusterConverger, EnginePlan, SafetyLimits},
     store::{
         boot_time::BootTime,
-        etcd::{EtcdStore, StoreError, lease::Lease},
-        keys::Order,
-        registry::{Change, Registry},
-        writes::{self, Write},
+        etcd::{EtcdStore, StoreError, lease::HeldLease},
+        keys::OperatorOrder,
+        registry::{ClusterChange, Registry},
+        writes::{self, StoreWrite},
     },
 };
 
@@ -40,29 +40,29 @@ const SWEEP: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy)]
 pub struct EngineSettings {
     /// How careful it is.
-    pub caution: Caution,
+    pub caution: SafetyLimits,
     /// How long leadership lasts without renewal.
     pub leader_ttl: Duration,
 }
 
 /// An engine that takes part in elections.
 #[derive(Debug)]
-pub struct Engine {
+pub struct FleetEngine {
     me: MachineId,
     store: Arc<EtcdStore>,
     /// They may change at any time.
     settings: watch::Receiver<EngineSettings>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<DaemonMetrics>,
 }
 
-impl Engine {
+impl FleetEngine {
     /// The engine of a machine.
     #[must_use]
     pub fn new(
         me: MachineId,
         store: Arc<EtcdStore>,
         settings: watch::Receiver<EngineSettings>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<DaemonMetrics>,
     ) -> Self {
         Self { me, store, settings, metrics }
     }
@@ -72,11 +72,11 @@ impl Engine {
     }
 
     /// Stands for election for ever, and leads whenever it is elected.
-    pub async fn run(&self) {
+    pub async fn run_elections(&self) {
         loop {
-            self.vacancy().await;
+            self.wait_for_vacancy().await;
             match self.campaign().await {
-                Ok(Some((lease, created))) => Box::pin(self.reign(lease, created)).await,
+                Ok(Some((lease, created))) => Box::pin(self.run_as_leader(lease, created)).await,
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "cannot stand for election yet");
@@ -87,15 +87,15 @@ impl Engine {
     }
 
     /// Waits until nobody leads and this machine could.
-    async fn vacancy(&self) {
-        let mut revisions = self.store.revisions();
-        let mut registered = self.store.registered();
-        let mut hearing = self.store.hearing();
+    async fn wait_for_vacancy(&self) {
+        let mut revisions = self.store.watch_revision();
+        let mut registered = self.store.watch_registration();
+        let mut hearing = self.store.watch_connectivity();
         loop {
             revisions.mark_unchanged();
             hearing.mark_unchanged();
-            let vacant = self.store.look(|picture| picture.leader().is_none());
-            let heard = self.store.hearing().borrow().lost.is_none();
+            let vacant = self.store.with_view(|picture| picture.leader().is_none());
+            let heard = self.store.watch_connectivity().borrow().lost.is_none();
             if vacant && heard && *registered.borrow_and_update() {
                 return;
             }
@@ -107,29 +107,29 @@ impl Engine {
         }
     }
 
-    async fn campaign(&self) -> Result<Option<(Lease, i64)>, StoreError> {
-        let lease = self.store.grant(self.settings().leader_ttl).await?;
+    async fn campaign(&self) -> Result<Option<(HeldLease, i64)>, StoreError> {
+        let lease = self.store.grant_lease(self.settings().leader_ttl).await?;
         self.store.set_leader_lease(lease.id);
-        let committed = self.store.commit(&writes::claim_leadership(&self.me)).await?;
+        let committed = self.store.commit_write(&writes::claim_leadership(&self.me)).await?;
         if !committed.succeeded {
-            self.store.reached(committed.revision).await;
+            self.store.wait_for_revision(committed.revision).await;
             // Nothing lives by it; it would run out by itself.
-            let _ = self.store.revoke(lease.id).await;
+            let _ = self.store.revoke_lease(lease.id).await;
             return Ok(None);
         }
         Ok(Some((lease, committed.revision)))
     }
 
-    async fn reign(&self, lease: Lease, created: i64) {
+    async fn run_as_leader(&self, lease: HeldLease, created: i64) {
         let id = lease.id;
         let (renewals, mut renewed) = watch::channel(lease);
         tracing::info!("this engine leads");
-        self.metrics.leads(true);
+        self.metrics.set_leading(true);
         let frozen = async {
             // A leader whose lease ran out while it slept must not go on for even one decision.
             loop {
                 let deadline = renewed.borrow_and_update().deadline();
-                deadline.reached().await;
+                deadline.sleep_until().await;
                 if BootTime::now() >= renewed.borrow().deadline() {
                     return;
                 }
@@ -138,28 +138,29 @@ impl Engine {
         tokio::select! {
             error = self.store.keep_alive(&renewals) => tracing::warn!(%error, "this engine leads no longer"),
             () = frozen => tracing::warn!("this engine leads no longer: its lease ran out"),
-            () = self.lead(created) => tracing::warn!("this engine leads no longer: the store says so"),
+            () = self.lead_cluster(created) => tracing::warn!("this engine leads no longer: the store says so"),
         }
-        self.metrics.leads(false);
-        let _ = self.store.revoke(id).await;
+        self.metrics.set_leading(false);
+        let _ = self.store.revoke_lease(id).await;
     }
 
     /// Converges the cluster until the leadership is found lost.
-    async fn lead(&self, created: i64) {
-        self.store.reached(created).await;
-        let mut changes = self.store.changes();
-        let mut hearing = self.store.hearing();
-        let mut mind = Converger::new(self.settings().caution, hearing.borrow_and_update().steady_since);
+    async fn lead_cluster(&self, created: i64) {
+        self.store.wait_for_revision(created).await;
+        let mut changes = self.store.subscribe_changes();
+        let mut hearing = self.store.watch_connectivity();
+        let mut mind =
+            ClusterConverger::new(self.settings().caution, hearing.borrow_and_update().steady_since);
         let mut settings = self.settings.clone();
         let mut shown_brake = None;
-        self.tell(&mut mind, &Change::Everything);
+        self.observe_change(&mut mind, &ClusterChange::Everything);
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.obey_orders(&mut mind, created).await;
             let started = Instant::now();
-            let plan = self.store.look(|picture| mind.plan(picture.cluster(), self.store.now()));
-            self.metrics.planned(started.elapsed());
+            let plan = self.store.with_view(|picture| mind.plan_changes(picture.cluster(), self.store.now()));
+            self.metrics.count_plan(started.elapsed());
             let wake = plan.wake;
             self.show_brake(&plan, &mut shown_brake, created).await;
             if !self.write_plan(&mut mind, plan, created).await {
@@ -167,62 +168,67 @@ impl Engine {
             }
             tokio::select! {
                 change = changes.recv() => self.take_in(&mut mind, change),
-                _ = hearing.changed() => mind.interrupted(hearing.borrow_and_update().steady_since),
+                _ = hearing.changed() => mind.note_interruption(hearing.borrow_and_update().steady_since),
                 () = self.sleep_until(wake) => {}
-                Ok(()) = settings.changed() => mind.be(self.settings().caution),
-                _ = sweep.tick() => self.sweep(created).await,
+                Ok(()) = settings.changed() => mind.set_limits(self.settings().caution),
+                _ = sweep.tick() => self.remove_leftovers(created).await,
             }
             self.drain_changes(&mut mind, &mut changes);
         }
     }
 
-    async fn sleep_until(&self, wake: Option<crate::plan::moment::Moment>) {
+    async fn sleep_until(&self, wake: Option<crate::plan::moment::MonotonicTime>) {
         match wake {
-            Some(wake) => tokio::time::sleep_until(self.store.instant(wake).into()).await,
+            Some(wake) => tokio::time::sleep_until(self.store.instant_of(wake).into()).await,
             None => std::future::pending().await,
         }
     }
 
-    fn take_in(&self, mind: &mut Converger, change: Result<Change, RecvError>) {
+    fn take_in(&self, mind: &mut ClusterConverger, change: Result<ClusterChange, RecvError>) {
         match change {
-            Ok(change) => self.tell(mind, &change),
-            Err(_) => self.tell(mind, &Change::Everything),
+            Ok(change) => self.observe_change(mind, &change),
+            Err(_) => self.observe_change(mind, &ClusterChange::Everything),
         }
     }
 
-    fn drain_changes(&self, mind: &mut Converger, changes: &mut broadcast::Receiver<Change>) {
+    fn drain_changes(&self, mind: &mut ClusterConverger, changes: &mut broadcast::Receiver<ClusterChange>) {
         loop {
             match changes.try_recv() {
-                Ok(change) => self.tell(mind, &change),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => self.tell(mind, &Change::Everything),
+                Ok(change) => self.observe_change(mind, &change),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                    self.observe_change(mind, &ClusterChange::Everything);
+                }
                 Err(_) => return,
             }
         }
     }
 
-    fn tell(&self, mind: &mut Converger, change: &Change) {
-        self.store.look(|picture| mind.observe(picture.cluster(), change, self.store.now()));
+    fn observe_change(&self, mind: &mut ClusterConverger, change: &ClusterChange) {
+        self.store.with_view(|picture| mind.observe_change(picture.cluster(), change, self.store.now()));
     }
 
-    async fn obey_orders(&self, mind: &mut Converger, created: i64) {
-        let orders: Vec<_> = self.store.look(|picture| {
-            picture.orders().map(|(order, record, revision)| (order, record.budget, revision)).collect()
+    async fn obey_orders(&self, mind: &mut ClusterConverger, created: i64) {
+        let orders: Vec<_> = self.store.with_view(|picture| {
+            picture
+                .operator_orders()
+                .map(|(order, record, revision)| (order, record.budget, revision))
+                .collect()
         });
         for (order, budget, revision) in orders {
             tracing::info!(?order, "obeying an order");
             match order {
-                Order::Rebalance => {
-                    let decisions = mind.rebalance(budget);
-                    let plan = Plan { decisions, ..Plan::default() };
+                OperatorOrder::Rebalance => {
+                    let decisions = mind.rebalance_units(budget);
+                    let plan = EnginePlan { decisions, ..EnginePlan::default() };
                     self.write_plan(mind, plan, created).await;
                 }
-                Order::ReleaseBrake => mind.release_brake(),
+                OperatorOrder::ReleaseBrake => mind.release_brake(),
             }
-            self.settle(&writes::fulfil(order, revision), created).await;
+            self.commit_and_wait(&writes::fulfil_write(order, revision), created).await;
         }
     }
 
-    async fn show_brake(&self, plan: &Plan, shown: &mut Option<String>, created: i64) {
+    async fn show_brake(&self, plan: &EnginePlan, shown: &mut Option<String>, created: i64) {
         if plan.brake == *shown {
             return;
         }
@@ -231,19 +237,19 @@ impl Engine {
         } else {
             tracing::info!("the brake is off");
         }
-        self.settle(&writes::brake(plan.brake.as_deref()), created).await;
+        self.commit_and_wait(&writes::brake_write(plan.brake.as_deref()), created).await;
         shown.clone_from(&plan.brake);
     }
 
     /// Writes what the mind wants; `false` when the leadership is lost.
-    async fn write_plan(&self, mind: &mut Converger, plan: Plan, created: i64) -> bool {
-        let mut wishes: Vec<(UnitName, Option<Write>)> = Vec::new();
+    async fn write_plan(&self, mind: &mut ClusterConverger, plan: EnginePlan, created: i64) -> bool {
+        let mut wishes: Vec<(UnitName, Option<StoreWrite>)> = Vec::new();
         // A flood of decisions must not become a flood in the journal.
         let few = plan.decisions.len() <= DECISIONS_TOLD;
         if !few {
             tracing::info!(count = plan.decisions.len(), first = %plan.decisions[0].unit, "decided on many units");
         }
-        self.store.look(|picture| {
+        self.store.with_view(|picture| {
             for decision in &plan.decisions {
                 let (unit, from, to, reason) =
                     (&decision.unit, &decision.from, &decision.to, &decision.reason);
@@ -252,8 +258,8 @@ impl Engine {
                 } else {
                     tracing::debug!(%unit, ?from, ?to, %reason, "decided");
                 }
-                self.metrics.decided(&decision.reason, decision.to.is_some());
-                wishes.push((decision.unit.clone(), writes::decision(picture, decision)));
+                self.metrics.count_decision(&decision.reason, decision.to.is_some());
+                wishes.push((decision.unit.clone(), writes::decision_write(picture, decision)));
             }
             for step in &plan.rollout {
                 tracing::info!(?step, "rolling out");
@@ -261,14 +267,14 @@ impl Engine {
             }
         });
         let mut undone = Vec::new();
-        for batch in batches(wishes, &mut undone) {
+        for batch in pack_batches(wishes, &mut undone) {
             if !self.write_batch(batch, created, &mut undone).await {
                 return false;
             }
         }
         // What was not written is looked at anew, as it really is.
         for unit in undone {
-            self.tell(mind, &Change::Unit(unit));
+            self.observe_change(mind, &ClusterChange::Unit(unit));
         }
         true
     }
@@ -276,15 +282,15 @@ impl Engine {
     /// Writes several units' changes at once, and one by one if that fails.
     async fn write_batch(
         &self,
-        batch: Vec<(UnitName, Write)>,
+        batch: Vec<(UnitName, StoreWrite)>,
         created: i64,
         undone: &mut Vec<UnitName>,
     ) -> bool {
-        let mut all = Write::default();
+        let mut all = StoreWrite::default();
         for (_, write) in &batch {
-            all.join(write.clone());
+            all.join_with(write.clone());
         }
-        let mut rest = match self.settle(&all, created).await {
+        let mut rest = match self.commit_and_wait(&all, created).await {
             Some(true) => return true,
             Some(false) => batch.into_iter(),
             None => {
@@ -293,7 +299,7 @@ impl Engine {
             }
         };
         while let Some((unit, write)) = rest.next() {
-            let outcome = self.settle(&write, created).await;
+            let outcome = self.commit_and_wait(&write, created).await;
             if outcome != Some(true) {
                 undone.push(unit);
             }
@@ -312,40 +318,40 @@ impl Engine {
     }
 
     fn still_leads(&self, created: i64) -> bool {
-        self.store.look(|picture| {
+        self.store.with_view(|picture| {
             picture.leader().is_some_and(|leader| leader.machine == self.me && leader.created == created)
         })
     }
 
     /// Commits as leader and waits until the picture shows it: the next plan must see its effect.
     /// `None` when the store did not answer.
-    async fn settle(&self, write: &Write, created: i64) -> Option<bool> {
-        match self.store.commit(&writes::as_leader(write.clone(), created)).await {
+    async fn commit_and_wait(&self, write: &StoreWrite, created: i64) -> Option<bool> {
+        match self.store.commit_write(&writes::as_leader(write.clone(), created)).await {
             Ok(committed) => {
-                self.store.reached(committed.revision).await;
+                self.store.wait_for_revision(committed.revision).await;
                 Some(committed.succeeded)
             }
             Err(error) => {
-                tracing::warn!(reason = %crate::store::etcd::chain(&error), "a decision could not be written yet");
+                tracing::warn!(reason = %crate::store::etcd::error_chain(&error), "a decision could not be written yet");
                 None
             }
         }
     }
 
     /// Removes what nothing needs any more.
-    async fn sweep(&self, created: i64) {
-        for write in self.store.look(writes::sweep) {
-            self.settle(&write, created).await;
+    async fn remove_leftovers(&self, created: i64) {
+        for write in self.store.with_view(writes::sweep_writes) {
+            self.commit_and_wait(&write, created).await;
         }
     }
 }
 
 /// Packs writes into transactions that etcd takes; units without a write are undone already.
-fn batches(
-    wishes: Vec<(UnitName, Option<Write>)>,
+fn pack_batches(
+    wishes: Vec<(UnitName, Option<StoreWrite>)>,
     undone: &mut Vec<UnitName>,
-) -> Vec<Vec<(UnitName, Write)>> {
-    let mut batches: Vec<Vec<(UnitName, Write)>> = Vec::new();
+) -> Vec<Vec<(UnitName, StoreWrite)>> {
+    let mut batches: Vec<Vec<(UnitName, StoreWrite)>> = Vec::new();
     let (mut conditions, mut operations) = (LARGEST_TRANSACTION, LARGEST_TRANSACTION);
     for (unit, write) in wishes {
         let Some(write) = write else {
@@ -370,24 +376,24 @@ mod tests {
     use super::*;
     use crate::{
         model::unit_file::UnitHash,
-        store::{keys::Key, writes::Condition},
+        store::{keys::StoreKey, writes::WriteCondition},
     };
 
     #[test]
     fn transactions_are_filled_but_not_overfilled() {
         let unit = |number: usize| UnitName::parse(&format!("u@{number}.service")).unwrap();
         let write = |number: usize| {
-            let key = Key::File(UnitHash::of(&number.to_string()));
-            Write {
-                when: vec![Condition::Absent(key.clone()); 4],
-                then: vec![writes::Operation::Delete(key)],
+            let key = StoreKey::File(UnitHash::of_text(&number.to_string()));
+            StoreWrite {
+                when: vec![WriteCondition::Absent(key.clone()); 4],
+                then: vec![writes::WriteOperation::Delete(key)],
             }
         };
         let mut wishes: Vec<_> = (0..100).map(|number| (unit(number), Some(write(number)))).collect();
         wishes.push((unit(100), None));
         let mut undone = Vec::new();
 
-        let batches = batches(wishes, &mut undone);
+        let batches = pack_batches(wishes, &mut undone);
 
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert_eq!(undone, [unit(100)]);

@@ -7,7 +7,7 @@ pub mod semaphore;
 
 use std::future::Future;
 
-use semaphore::{GroupName, Semaphore};
+use semaphore::{GroupName, GroupSemaphore};
 
 /// Why a slot operation had no effect.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,8 @@ pub trait RebootLocks: Send + Sync + 'static {
     fn set_max(&self, group: &GroupName, max: u32) -> impl Future<Output = Result<u32, LockError>> + Send;
 
     /// One group; a group nobody used yet has one free slot.
-    fn group(&self, group: &GroupName) -> impl Future<Output = Result<Semaphore, LockError>> + Send;
+    fn group(&self, group: &GroupName) -> impl Future<Output = Result<GroupSemaphore, LockError>> + Send;
 
     /// Every group that was ever used, by name.
-    fn groups(&self) -> impl Future<Output = Result<Vec<(GroupName, Semaphore)>, LockError>> + Send;
+    fn groups(&self) -> impl Future<Output = Result<Vec<(GroupName, GroupSemaphore)>, LockError>> + Send;
 }

@@ -9,18 +9,18 @@ mod slots;
 
 use crate::api::schema::LockGroup;
 use crate::ctl::remote;
-use crate::ctl::table::{printable, printable_json, printable_lines};
+use crate::ctl::table::{printable_json, printable_lines, printable_text};
 use crate::single_dash::with_double_dashes;
-use arguments::{Arguments, Verb};
+use arguments::{LocksmithArguments, LocksmithVerb};
 use clap::{CommandFactory, Parser};
-use slots::{SlotError, Slots};
+use slots::{RebootSlots, SlotError};
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
 
 /// The world as a run of `locksmithctl` sees it.
-pub struct World<'a> {
+pub struct LocksmithWorld<'a> {
     /// Variables, by name.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Standard output.
@@ -31,28 +31,28 @@ pub struct World<'a> {
     pub is_root: bool,
 }
 
-impl std::fmt::Debug for World<'_> {
+impl std::fmt::Debug for LocksmithWorld<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("World").field("is_root", &self.is_root).finish_non_exhaustive()
     }
 }
 
 /// What ends a verb early.
-struct Complaint {
+struct LocksmithError {
     text: String,
     exit: u8,
 }
 
-impl Complaint {
+impl LocksmithError {
     fn new(text: impl std::fmt::Display) -> Self {
         Self { text: text.to_string(), exit: 1 }
     }
 }
 
 /// Runs `locksmithctl` with these words, the program's name first; the exit status.
-pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
-    let words = with_double_dashes(words, &Arguments::command(), None);
-    let arguments = match Arguments::try_parse_from(words) {
+pub fn run_locksmithctl(words: Vec<OsString>, world: &mut LocksmithWorld<'_>) -> u8 {
+    let words = with_double_dashes(words, &LocksmithArguments::command(), None);
+    let arguments = match LocksmithArguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
             let named = error.get(clap::error::ContextKind::InvalidSubcommand);
@@ -68,16 +68,16 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
             let _ = write!(world.err, "locksmithctl: {}", printable_lines(&error.to_string()));
             return 2;
         }
-        Err(shown) => return print(world, &shown.to_string()),
+        Err(shown) => return print_text(world, &shown.to_string()),
     };
     if arguments.version {
-        return print(world, concat!("locksmithctl version ", env!("CARGO_PKG_VERSION"), "\n"));
+        return print_text(world, concat!("locksmithctl version ", env!("CARGO_PKG_VERSION"), "\n"));
     }
     let Some(verb) = &arguments.verb else {
-        return print(world, &Arguments::command().render_help().to_string());
+        return print_text(world, &LocksmithArguments::command().render_help().to_string());
     };
-    match perform(&arguments, verb, world) {
-        Ok(text) => print(world, &text),
+    match perform_verb(&arguments, verb, world) {
+        Ok(text) => print_text(world, &text),
         Err(complaint) => {
             let _ = writeln!(world.err, "{}", printable_lines(&complaint.text));
             complaint.exit
@@ -86,102 +86,108 @@ pub fn run(words: Vec<OsString>, world: &mut World<'_>) -> u8 {
 }
 
 /// Whoever read our output may have gone.
-fn print(world: &mut World<'_>, text: &str) -> u8 {
+fn print_text(world: &mut LocksmithWorld<'_>, text: &str) -> u8 {
     u8::from(world.out.write_all(text.as_bytes()).and_then(|()| world.out.flush()).is_err())
 }
 
-fn perform(arguments: &Arguments, verb: &Verb, world: &World<'_>) -> Result<String, Complaint> {
+fn perform_verb(
+    arguments: &LocksmithArguments,
+    verb: &LocksmithVerb,
+    world: &LocksmithWorld<'_>,
+) -> Result<String, LocksmithError> {
     let open = || {
-        let settings = arguments.settings(world.environment).map_err(Complaint::new)?;
-        Slots::open(&settings).map_err(|error| Complaint::new(one_line(&error)))
+        let settings = arguments.settings(world.environment).map_err(LocksmithError::new)?;
+        RebootSlots::open(&settings).map_err(|error| LocksmithError::new(one_line(&error)))
     };
     match verb {
-        Verb::Lock { id, reason } => {
+        LocksmithVerb::Lock { id, reason } => {
             let id = own_or(id.as_deref())?;
-            open()?.take(&id, reason).map_err(|error| failed("locking", &error))?;
+            open()?.take_slot(&id, reason).map_err(|error| slot_error("locking", &error))?;
             Ok(String::new())
         }
-        Verb::Reboot { reason } => reboot(world, &open, reason),
-        Verb::SendNeedReboot => Err(Complaint::new(
+        LocksmithVerb::Reboot { reason } => reboot_machine(world, &open, reason),
+        LocksmithVerb::SendNeedReboot => Err(LocksmithError::new(
             "send-need-reboot is gone: it spoke to update_engine, which this system does not have",
         )),
-        Verb::SetMax { max } => {
-            let max = maximum(max.as_deref())?;
-            let old = open()?.set_max(max).map_err(|error| failed("setting value", &error))?;
+        LocksmithVerb::SetMax { max } => {
+            let max = parse_maximum(max.as_deref())?;
+            let old = open()?.set_max(max).map_err(|error| slot_error("setting value", &error))?;
             Ok(format!("Old-Max: {old}\nMax: {max}\n"))
         }
-        Verb::Status { long } => {
-            let group = open()?.look().map_err(|error| Complaint::new(one_line(&error)))?;
+        LocksmithVerb::Status { long } => {
+            let group = open()?.read_group().map_err(|error| LocksmithError::new(one_line(&error)))?;
             Ok(if arguments.json {
                 format!("{}\n", printable_json(&crate::api::schema::to_json(&group)))
             } else {
-                show(&group, *long)
+                render_group(&group, *long)
             })
         }
-        Verb::Unlock { id } => {
+        LocksmithVerb::Unlock { id } => {
             let id = own_or(id.as_deref())?;
-            let held = open()?.give_back(&id).map_err(|error| failed("unlocking", &error))?;
+            let held = open()?.give_back(&id).map_err(|error| slot_error("unlocking", &error))?;
             if held {
                 Ok(String::new())
             } else {
-                Err(Complaint::new("Error unlocking: holder does not exist"))
+                Err(LocksmithError::new("Error unlocking: holder does not exist"))
             }
         }
     }
 }
 
-fn reboot(
-    world: &World<'_>,
-    open: &dyn Fn() -> Result<Slots, Complaint>,
+fn reboot_machine(
+    world: &LocksmithWorld<'_>,
+    open: &dyn Fn() -> Result<RebootSlots, LocksmithError>,
     reason: &str,
-) -> Result<String, Complaint> {
+) -> Result<String, LocksmithError> {
     if !world.is_root {
-        return Err(Complaint::new("Must be root to initiate reboot."));
+        return Err(LocksmithError::new("Must be root to initiate reboot."));
     }
     let id = own_or(None)?;
-    open()?.take_to_reboot(&id, reason).map_err(|error| failed("locking", &error))?;
+    open()?.take_to_reboot(&id, reason).map_err(|error| slot_error("locking", &error))?;
     let words = ["systemctl", "reboot"].map(OsString::from);
-    match remote::run(&words) {
+    match remote::run_inherited(&words) {
         Ok(0) => Ok(String::new()),
-        Ok(exit) => Err(Complaint {
+        Ok(exit) => Err(LocksmithError {
             text: "Error rebooting: systemctl reboot failed; the slot is still held".into(),
             exit,
         }),
-        Err(error) => Err(Complaint::new(format_args!("Error rebooting: {error}; the slot is still held"))),
+        Err(error) => {
+            Err(LocksmithError::new(format_args!("Error rebooting: {error}; the slot is still held")))
+        }
     }
 }
 
 /// The given holder, or this machine.
-fn own_or(id: Option<&str>) -> Result<String, Complaint> {
+fn own_or(id: Option<&str>) -> Result<String, LocksmithError> {
     match id {
         Some(id) => Ok(id.to_owned()),
         None => remote::local_machine_id().ok_or_else(|| {
-            Complaint::new("Error reading /etc/machine-id: this machine has no id; name a holder")
+            LocksmithError::new("Error reading /etc/machine-id: this machine has no id; name a holder")
         }),
     }
 }
 
-fn maximum(text: Option<&str>) -> Result<u32, Complaint> {
-    let text = text.ok_or_else(|| Complaint::new("New maximum value must be set."))?;
-    text.parse().map_err(|_| Complaint::new(format_args!("Invalid maximum value: {text}")))
+fn parse_maximum(text: Option<&str>) -> Result<u32, LocksmithError> {
+    let text = text.ok_or_else(|| LocksmithError::new("New maximum value must be set."))?;
+    text.parse().map_err(|_| LocksmithError::new(format_args!("Invalid maximum value: {text}")))
 }
 
-fn failed(doing: &str, error: &SlotError) -> Complaint {
+fn slot_error(doing: &str, error: &SlotError) -> LocksmithError {
     match error {
         SlotError::Full(holders) => {
-            let holders = printable(holders);
-            Complaint::new(format_args!("Error {doing}: semaphore is at 0\nHeld by: {holders}"))
+            let holders = printable_text(holders);
+            LocksmithError::new(format_args!("Error {doing}: semaphore is at 0\nHeld by: {holders}"))
         }
-        other => Complaint::new(format_args!("Error {doing}: {}", one_line(other))),
+        other => LocksmithError::new(format_args!("Error {doing}: {}", one_line(other))),
     }
 }
 
 fn one_line(error: &dyn Error) -> String {
-    crate::ctl::session::chain(error)
+    crate::ctl::session::error_chain(error)
 }
 
 /// The state of a group, as it was always shown; with `--long`, since when and why, too.
-fn show(group: &LockGroup, long: bool) -> String {
+fn render_group(group: &LockGroup, long: bool) -> String {
     let mut text = format!("Available: {}\nMax: {}\n", group.available, group.max);
     if group.holders.is_empty() {
         return text;
@@ -190,21 +196,21 @@ fn show(group: &LockGroup, long: bool) -> String {
     if !long {
         text.push_str("MACHINE ID\n");
         for holder in &group.holders {
-            let _ = writeln!(text, "{}", printable(&holder.id));
+            let _ = writeln!(text, "{}", printable_text(&holder.id));
         }
         return text;
     }
     let mut rows = vec![["MACHINE ID", "SINCE", "REASON"].map(str::to_owned).to_vec()];
     for holder in &group.holders {
         let reason = if holder.reason.is_empty() { "-".to_owned() } else { holder.reason.clone() };
-        rows.push(vec![holder.id.clone(), moment(holder.since), reason]);
+        rows.push(vec![holder.id.clone(), format_time(holder.since), reason]);
     }
-    text.push_str(&crate::ctl::table::render(&rows));
+    text.push_str(&crate::ctl::table::render_table(&rows));
     text
 }
 
 /// Seconds since the epoch as RFC 3339 writes them, in UTC.
-fn moment(seconds: u64) -> String {
+fn format_time(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Counted in eras of 400 years from 1 March of year 0, so that a leap day ends a year.
     let days = days + 719_468;
@@ -227,13 +233,13 @@ mod tests {
     fn a_group_is_shown_as_it_always_was() {
         let holder = LockHolder { id: "m1".into(), reason: String::new(), since: 1_700_000_000 };
         let mut group = LockGroup { available: 1, group: "default".into(), holders: vec![], max: 1 };
-        assert_eq!(show(&group, false), "Available: 1\nMax: 1\n");
+        assert_eq!(render_group(&group, false), "Available: 1\nMax: 1\n");
 
         group.holders.push(holder);
         group.available = 0;
-        assert_eq!(show(&group, false), "Available: 0\nMax: 1\n\nMACHINE ID\nm1\n");
+        assert_eq!(render_group(&group, false), "Available: 0\nMax: 1\n\nMACHINE ID\nm1\n");
         assert_eq!(
-            show(&group, true),
+            render_group(&group, true),
             "Available: 0\nMax: 1\n\nMACHINE ID\tSINCE\t\t\tREASON\nm1\t\t2023-11-14T22:13:20Z\t-\n"
         );
     }
@@ -250,7 +256,7 @@ mod tests {
         ];
 
         for (seconds, text) in moments {
-            assert_eq!(moment(seconds), text);
+            assert_eq!(format_time(seconds), text);
         }
     }
 }

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::plan::place::Reason;
+use crate::plan::place::DecisionReason;
 
 /// The counters of one daemon.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub struct DaemonMetrics {
     leader_since: AtomicU64,
     reconciles: AtomicU64,
     reconcile_micros: AtomicU64,
@@ -34,7 +34,7 @@ pub struct Metrics {
 
 /// What an agent did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum AgentTask {
     /// A batch was carried out.
     Batch,
     /// A task of a batch failed.
@@ -53,41 +53,41 @@ pub enum Task {
     Unload,
 }
 
-impl Metrics {
+impl DaemonMetrics {
     /// The engine leads now, or does no longer.
-    pub fn leads(&self, leads: bool) {
+    pub fn set_leading(&self, leads: bool) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         self.leader_since.store(if leads { now } else { 0 }, Relaxed);
     }
 
     /// The engine thought for so long.
-    pub fn planned(&self, time: Duration) {
+    pub fn count_plan(&self, time: Duration) {
         self.reconciles.fetch_add(1, Relaxed);
         self.reconcile_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// The engine decided.
-    pub fn decided(&self, reason: &Reason, scheduled: bool) {
+    pub fn count_decision(&self, reason: &DecisionReason, scheduled: bool) {
         match reason {
-            Reason::MachineAway(_) => self.machines_away.fetch_add(1, Relaxed),
-            Reason::Unable(..) => self.unable.fetch_add(1, Relaxed),
-            Reason::Wanted | Reason::Inactive | Reason::Rebalanced(_) => 0,
+            DecisionReason::MachineAway(_) => self.machines_away.fetch_add(1, Relaxed),
+            DecisionReason::Unable(..) => self.unable.fetch_add(1, Relaxed),
+            DecisionReason::Wanted | DecisionReason::Inactive | DecisionReason::Rebalanced(_) => 0,
         };
         let counter = if scheduled { &self.scheduled } else { &self.unscheduled };
         counter.fetch_add(1, Relaxed);
     }
 
     /// The agent did something so often.
-    pub fn did(&self, task: Task, count: usize) {
+    pub fn count_task(&self, task: AgentTask, count: usize) {
         let counter = match task {
-            Task::Batch => &self.batches,
-            Task::Failure => &self.failed,
-            Task::Load => &self.loaded,
-            Task::Reload => &self.reloads,
-            Task::Start => &self.started,
-            Task::State => &self.states_published,
-            Task::Stop => &self.stopped,
-            Task::Unload => &self.unloaded,
+            AgentTask::Batch => &self.batches,
+            AgentTask::Failure => &self.failed,
+            AgentTask::Load => &self.loaded,
+            AgentTask::Reload => &self.reloads,
+            AgentTask::Start => &self.started,
+            AgentTask::State => &self.states_published,
+            AgentTask::Stop => &self.stopped,
+            AgentTask::Unload => &self.unloaded,
         };
         counter.fetch_add(count as u64, Relaxed);
     }
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn families_are_announced_once() {
-        let metrics = Metrics::default();
-        metrics.did(Task::Start, 3);
+        let metrics = DaemonMetrics::default();
+        metrics.count_task(AgentTask::Start, 3);
         let mut text = String::new();
 
         metrics.write(&mut text);

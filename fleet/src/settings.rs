@@ -1,7 +1,7 @@
 //! The settings of fleetd: `fleet.conf`, overridden by `FLEET_*` in the environment.
 //!
 //! Knows every option's name, default and form; refuses to know what an option does. Three types, one
-//! per stage: text becomes [`Options`] (what was written), which become [`Settings`] (what is meant).
+//! per stage: text becomes [`DaemonOptions`] (what was written), which become [`Settings`] (what is meant).
 //! Invariant: [`Settings`] exist only if all of them make sense.
 
 mod options;
@@ -9,8 +9,8 @@ mod options;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{
-    machine::{Metadata, parse_metadata},
-    requirements::duration,
+    machine::{MachineMetadata, parse_metadata},
+    requirements::parse_duration,
 };
 
 pub use options::Options;
@@ -49,7 +49,7 @@ pub fn without_credentials(urls: &str) -> String {
 
 /// Where the API is served, beside sockets that systemd passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// In the clear; everybody may do everything.
     Tcp(SocketAddr),
     /// With certificates on both sides.
@@ -60,7 +60,7 @@ pub enum Listen {
 
 /// How much of the machine units may reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserve {
+pub enum ResourceReserve {
     /// All there is.
     All,
     /// This much: MiB, or percent of a core.
@@ -96,7 +96,7 @@ pub struct ApiTls {
 /// What is meant.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the options are documented where users read of them")]
-pub struct Settings {
+pub struct DaemonSettings {
     pub verbosity: i64,
     pub etcd_servers: Vec<String>,
     pub etcd_request_timeout: Duration,
@@ -105,7 +105,7 @@ pub struct Settings {
     pub etcd_user: Option<(String, String)>,
     pub etcd_key_prefix: String,
     pub public_ip: Option<String>,
-    pub metadata: Metadata,
+    pub metadata: MachineMetadata,
     pub agent_ttl: Duration,
     pub leader_ttl: Duration,
     pub token_limit: u16,
@@ -119,16 +119,16 @@ pub struct Settings {
     pub api_tls: Option<ApiTls>,
     pub brake_percent: u8,
     pub drain_on_lock: bool,
-    pub listen: Vec<Listen>,
+    pub listen: Vec<ListenAddress>,
     pub machine_id: Option<String>,
     pub max_units: Option<u32>,
     /// Memory and CPU that units may reserve; `None` when reservations are not enforced.
-    pub reserve: Option<(Reserve, Reserve)>,
+    pub reserve: Option<(ResourceReserve, ResourceReserve)>,
     pub runtime_directory: PathBuf,
     pub units_on_exit: UnitsOnExit,
 }
 
-impl Settings {
+impl DaemonSettings {
     /// Why etcd is open to others, if it is as far as the settings tell: whoever writes fleet's keys there
     /// has units of his run by root, whatever roles the API has.
     #[must_use]
@@ -145,7 +145,7 @@ impl Settings {
 
     /// Takes over what may change while the daemon runs; returns the names of the options that differ and
     /// may not.
-    pub fn adopt(&mut self, new: &Self) -> Vec<&'static str> {
+    pub fn adopt_changes(&mut self, new: &Self) -> Vec<&'static str> {
         self.verbosity = new.verbosity;
         self.public_ip.clone_from(&new.public_ip);
         self.metadata.clone_from(&new.metadata);
@@ -180,9 +180,9 @@ impl Settings {
     }
 
     /// Makes sense of options.
-    pub fn of(options: &Options) -> Result<Self, SettingsError> {
+    pub fn from_options(options: &Options) -> Result<Self, SettingsError> {
         let agent_ttl = options.read("agent_ttl", "span of at least 2 s, such as 30s", |text| {
-            duration(text).filter(|ttl| *ttl >= Duration::from_secs(2))
+            parse_duration(text).filter(|ttl| *ttl >= Duration::from_secs(2))
         })?;
         let interval = options.seconds("engine_reconcile_interval")?;
         Ok(Self {
@@ -190,8 +190,9 @@ impl Settings {
             etcd_servers: etcd_servers(options)?,
             etcd_request_timeout: options.seconds("etcd_request_timeout")?,
             etcd_cafile: options.path("etcd_cafile"),
-            etcd_identity: pair(options, "etcd_certfile", "etcd_keyfile")?.map(|(a, b)| (a.into(), b.into())),
-            etcd_user: pair(options, "etcd_username", "etcd_password")?,
+            etcd_identity: option_pair(options, "etcd_certfile", "etcd_keyfile")?
+                .map(|(a, b)| (a.into(), b.into())),
+            etcd_user: option_pair(options, "etcd_username", "etcd_password")?,
             etcd_key_prefix: options.text("etcd_key_prefix").to_owned(),
             public_ip: options.optional("public_ip"),
             metadata: parse_metadata(options.text("metadata")),
@@ -214,10 +215,10 @@ impl Settings {
                 text.parse().ok().filter(|percent| *percent <= 100)
             })?,
             drain_on_lock: options.flag("drain_on_lock")?,
-            listen: listen(options)?,
+            listen: listen_addresses(options)?,
             machine_id: options.optional("machine_id"),
             max_units: Some(options.number("max_units")?).filter(|most| *most > 0),
-            reserve: reserve(options)?,
+            reserve: resource_reserve(options)?,
             runtime_directory: options.text("runtime_directory").into(),
             units_on_exit: units_on_exit(options)?,
         })
@@ -247,7 +248,7 @@ fn etcd_servers(options: &Options) -> Result<Vec<String>, SettingsError> {
     })
 }
 
-fn pair(
+fn option_pair(
     options: &Options,
     first: &'static str,
     second: &'static str,
@@ -261,7 +262,9 @@ fn pair(
 }
 
 fn api_tls(options: &Options) -> Result<Option<ApiTls>, SettingsError> {
-    let Some((certificate, key)) = pair(options, "api_certfile", "api_keyfile")? else { return Ok(None) };
+    let Some((certificate, key)) = option_pair(options, "api_certfile", "api_keyfile")? else {
+        return Ok(None);
+    };
     let client_ca = options
         .path("api_client_cafile")
         .ok_or(SettingsError::Needs { name: "api_certfile", needs: "api_client_cafile" })?;
@@ -274,30 +277,31 @@ fn api_tls(options: &Options) -> Result<Option<ApiTls>, SettingsError> {
     }))
 }
 
-fn listen(options: &Options) -> Result<Vec<Listen>, SettingsError> {
+fn listen_addresses(options: &Options) -> Result<Vec<ListenAddress>, SettingsError> {
     let expected = "unix:///path, tcp://address:port or tls://address:port";
     let read = |text: String| {
         let listen = match text.split_once("://") {
-            Some(("unix", path)) if path.starts_with('/') => Some(Listen::Unix(path.into())),
-            Some(("tcp", address)) => address.parse().ok().map(Listen::Tcp),
-            Some(("tls", address)) => address.parse().ok().map(Listen::Tls),
+            Some(("unix", path)) if path.starts_with('/') => Some(ListenAddress::Unix(path.into())),
+            Some(("tcp", address)) => address.parse().ok().map(ListenAddress::Tcp),
+            Some(("tls", address)) => address.parse().ok().map(ListenAddress::Tls),
             _ => None,
         };
         listen.ok_or(SettingsError::Value { name: "listen", value: text, expected })
     };
-    let all: Vec<Listen> = options.list("listen").into_iter().map(read).collect::<Result<_, _>>()?;
-    if all.iter().any(|listen| matches!(listen, Listen::Tls(_))) && options.optional("api_certfile").is_none()
+    let all: Vec<ListenAddress> = options.list("listen").into_iter().map(read).collect::<Result<_, _>>()?;
+    if all.iter().any(|listen| matches!(listen, ListenAddress::Tls(_)))
+        && options.optional("api_certfile").is_none()
     {
         return Err(SettingsError::Needs { name: "listen", needs: "api_certfile" });
     }
     Ok(all)
 }
 
-fn reserve(options: &Options) -> Result<Option<(Reserve, Reserve)>, SettingsError> {
+fn resource_reserve(options: &Options) -> Result<Option<(ResourceReserve, ResourceReserve)>, SettingsError> {
     let read = |name, expected| {
         options.read(name, expected, |text| match text {
-            "auto" => Some(Reserve::All),
-            amount => amount.parse().ok().map(Reserve::Amount),
+            "auto" => Some(ResourceReserve::All),
+            amount => amount.parse().ok().map(ResourceReserve::Amount),
         })
     };
     let memory = read("reserve_memory", "number of MiB, or auto")?;
@@ -309,8 +313,8 @@ fn reserve(options: &Options) -> Result<Option<(Reserve, Reserve)>, SettingsErro
 mod tests {
     use super::*;
 
-    fn settings(text: &str) -> Result<Settings, SettingsError> {
-        Settings::of(&Options::parse(text).unwrap())
+    fn settings(text: &str) -> Result<DaemonSettings, SettingsError> {
+        DaemonSettings::from_options(&Options::parse(text).unwrap())
     }
 
     #[test]
@@ -345,7 +349,7 @@ mod tests {
             ("HOME".to_owned(), "/".to_owned()),
         ]);
 
-        assert_eq!(Settings::of(&options).unwrap().public_ip.as_deref(), Some("2.2.2.2"));
+        assert_eq!(DaemonSettings::from_options(&options).unwrap().public_ip.as_deref(), Some("2.2.2.2"));
         assert_eq!(
             options.warnings,
             ["option foo is not known", "option enable_grpc no longer means anything"]
@@ -418,7 +422,7 @@ mod tests {
                 .unwrap();
 
         // The leadership never lasts longer than the TTL, so it differs with it.
-        assert_eq!(running.adopt(&new), ["agent_ttl", "engine_reconcile_interval", "listen"]);
+        assert_eq!(running.adopt_changes(&new), ["agent_ttl", "engine_reconcile_interval", "listen"]);
         assert_eq!((running.brake_percent, running.verbosity), (20, 1));
         assert_eq!(running.metadata, new.metadata);
         assert_eq!(running.agent_ttl, Duration::from_secs(30));

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{
-    ASK_AGAIN, Agent,
-    systemd::{Activity, News},
-    work::names,
+    ASK_AGAIN, FleetAgent,
+    systemd::{News, UnitActivity},
+    work::join_names,
 };
-use crate::{metrics::Task, model::unit_name::UnitName, store::etcd::chain};
+use crate::{metrics::AgentTask, model::unit_name::UnitName, store::etcd::error_chain};
 
-impl Agent {
+impl FleetAgent {
     /// Stops a unit that is to go, and notes whether it is down.
     pub(super) async fn unload(&mut self, unit: &UnitName) {
-        match self.systemd.stop(unit).await {
+        match self.systemd.stop_unit(unit).await {
             Ok(()) => {
-                if self.activity.get(unit).is_some_and(Activity::is_up) {
-                    self.metrics.did(Task::Stop, 1);
+                if self.activity.get(unit).is_some_and(UnitActivity::is_up) {
+                    self.metrics.count_task(AgentTask::Stop, 1);
                     self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
                 } else {
                     self.down.insert(unit.clone());
@@ -31,7 +31,7 @@ impl Agent {
                 self.leaving.insert(unit.clone());
                 self.down.insert(unit.clone());
             }
-            Err(error) => self.complain(unit, "stop", &error),
+            Err(error) => self.report_failure(unit, "stop", &error),
         }
     }
 
@@ -50,7 +50,7 @@ impl Agent {
             self.errors.remove(&unit);
             self.retries.clear(&unit);
             self.dirty.insert(unit);
-            self.metrics.did(Task::Unload, 1);
+            self.metrics.count_task(AgentTask::Unload, 1);
         }
         self.write_journal();
     }
@@ -59,11 +59,11 @@ impl Agent {
     /// files; then what systemd has in memory of them.
     async fn remove_files(&mut self, units: &[UnitName]) {
         if let Err(error) = self.systemd.disable(units).await {
-            tracing::warn!(units = %names(units), reason = %chain(&error), "links to these units may be left");
+            tracing::warn!(units = %join_names(units), reason = %error_chain(&error), "links to these units may be left");
         }
         for unit in units {
-            let path = self.path(unit);
-            let removed = self.systemd.unlink(&path).and_then(|()| std::fs::remove_file(&path));
+            let path = self.unit_path(unit);
+            let removed = self.systemd.unlink_unit(&path).and_then(|()| std::fs::remove_file(&path));
             if let Err(error) = removed
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -72,7 +72,7 @@ impl Agent {
         }
         self.reload().await;
         if let Err(error) = self.systemd.reset_failed(units).await {
-            tracing::warn!(units = %names(units), reason = %chain(&error), "systemd still calls these units failed");
+            tracing::warn!(units = %join_names(units), reason = %error_chain(&error), "systemd still calls these units failed");
         }
     }
 
@@ -81,7 +81,7 @@ impl Agent {
         let mut units = self.systemd.dangling(&self.settings.units_directory);
         units.retain(|unit| !self.held.contains_key(unit));
         if !units.is_empty() {
-            tracing::info!(units = %names(&units), "removing links to units that are gone");
+            tracing::info!(units = %join_names(&units), "removing links to units that are gone");
             self.remove_files(&units).await;
         }
     }
@@ -98,9 +98,9 @@ impl Agent {
         while !self.leaving.is_empty() && Instant::now() < patience {
             match tokio::time::timeout(Duration::from_secs(1), news.recv()).await {
                 Ok(Some(told)) => {
-                    self.hear(told);
+                    self.receive_news(told);
                     while let Ok(told) = news.try_recv() {
-                        self.hear(told);
+                        self.receive_news(told);
                     }
                 }
                 Ok(None) => return,
@@ -108,6 +108,6 @@ impl Agent {
             }
             self.catch_up().await;
         }
-        self.publish().await;
+        self.publish_states().await;
     }
 }

@@ -17,14 +17,14 @@ use std::{
     time::Duration,
 };
 
-use super::systemd::{Systemd, SystemdError};
+use super::systemd::{SystemdClient, SystemdError};
 use crate::{
     agent::replace_file,
     model::{state::JobState, unit_name::UnitName},
-    plan::reconcile::{Held, Wanted},
+    plan::reconcile::{ActualUnit, DesiredUnit},
     store::{
         boot_time::BootTime,
-        etcd::{chain, lease::Lease},
+        etcd::{error_chain, lease::HeldLease},
     },
 };
 
@@ -33,7 +33,7 @@ const SERVICE: &str = "fleet-fence.service";
 
 /// The guards of this machine.
 #[derive(Debug)]
-pub struct Fence {
+pub struct FenceTimers {
     directory: PathBuf,
     /// The units the timer would stop, and after how long.
     covered: Option<(BTreeSet<UnitName>, Duration)>,
@@ -56,19 +56,22 @@ fn kill_after(ttl: Duration) -> Duration {
 /// out. A slow `ExecStop=` may take longer than the lease lives.
 fn guarded(
     before: Option<&BTreeSet<UnitName>>,
-    wanted: &BTreeMap<UnitName, Wanted>,
-    held: &BTreeMap<UnitName, Held>,
+    wanted: &BTreeMap<UnitName, DesiredUnit>,
+    held: &BTreeMap<UnitName, ActualUnit>,
 ) -> BTreeSet<UnitName> {
     let stays = |unit: &&UnitName| {
         let wish = wanted.get(*unit).map(|wish| wish.file.hash());
         held.get(*unit).is_some_and(|held| Some(held.hash) != wish)
     };
-    let mut units = fenced(wanted, held);
+    let mut units = fenced_units(wanted, held);
     units.extend(before.into_iter().flatten().filter(stays).cloned());
     units
 }
 
-fn fenced(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> BTreeSet<UnitName> {
+fn fenced_units(
+    wanted: &BTreeMap<UnitName, DesiredUnit>,
+    held: &BTreeMap<UnitName, ActualUnit>,
+) -> BTreeSet<UnitName> {
     wanted
         .iter()
         .filter(|(unit, wish)| wish.fence && held.contains_key(*unit))
@@ -76,7 +79,7 @@ fn fenced(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) 
         .collect()
 }
 
-impl Fence {
+impl FenceTimers {
     /// No guards yet; their unit files will lie in this directory.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
@@ -85,7 +88,7 @@ impl Fence {
 
     /// When to look again at a lease that is not renewed.
     #[must_use]
-    pub fn wake(&self, lease: Option<Lease>) -> Option<BootTime> {
+    pub fn next_wakeup(&self, lease: Option<HeldLease>) -> Option<BootTime> {
         let lease = lease.filter(|_| self.covered.as_ref().is_some_and(|(units, _)| !units.is_empty()))?;
         let stop = lease.renewed + stop_after(lease.ttl);
         if self.stopped_for == Some(lease.renewed) {
@@ -97,11 +100,11 @@ impl Fence {
     }
 
     /// Brings the timer in line with the units there are to guard.
-    pub async fn cover(
+    pub async fn update_timer(
         &mut self,
-        systemd: &Systemd,
-        wanted: &BTreeMap<UnitName, Wanted>,
-        held: &BTreeMap<UnitName, Held>,
+        systemd: &SystemdClient,
+        wanted: &BTreeMap<UnitName, DesiredUnit>,
+        held: &BTreeMap<UnitName, ActualUnit>,
     ) {
         let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
         let Some(ttl) = self.ttl else { return };
@@ -109,37 +112,38 @@ impl Fence {
         {
             return;
         }
-        if let Err(error) = self.rewrite(systemd, &units, ttl).await {
-            tracing::error!(reason = %chain(&error), "fenced units are guarded by this process only");
+        if let Err(error) = self.rewrite_units(systemd, &units, ttl).await {
+            tracing::error!(reason = %error_chain(&error), "fenced units are guarded by this process only");
         }
         self.covered = Some((units, ttl));
     }
 
-    async fn rewrite(
+    async fn rewrite_units(
         &self,
-        systemd: &Systemd,
+        systemd: &SystemdClient,
         units: &BTreeSet<UnitName>,
         ttl: Duration,
     ) -> Result<(), SystemdError> {
-        let (service, timer) = (service(units, kill_after(ttl).saturating_sub(stop_after(ttl))), timer(ttl));
+        let (service, timer) =
+            (service_unit(units, kill_after(ttl).saturating_sub(stop_after(ttl))), timer_unit(ttl));
         let paths = [SERVICE, TIMER].map(|name| self.directory.join(name));
         for (path, text) in paths.iter().zip([service, timer]) {
-            if let Err(error) = replace_file(path, text.as_bytes()).and_then(|()| systemd.link(path)) {
+            if let Err(error) = replace_file(path, text.as_bytes()).and_then(|()| systemd.link_units(path)) {
                 tracing::error!(path = %path.display(), %error, "cannot write a guard");
             }
         }
-        systemd.reload().await?;
+        systemd.reload_manager().await?;
         if units.is_empty() { systemd.stop_named(TIMER).await } else { systemd.restart_named(TIMER).await }
     }
 
     /// Winds the timer up after a renewal, and stops or kills fenced units when renewals stay out.
     /// Returns the units it stopped.
-    pub async fn enforce(
+    pub async fn enforce_lease(
         &mut self,
-        systemd: &Systemd,
-        lease: Option<Lease>,
-        wanted: &BTreeMap<UnitName, Wanted>,
-        held: &BTreeMap<UnitName, Held>,
+        systemd: &SystemdClient,
+        lease: Option<HeldLease>,
+        wanted: &BTreeMap<UnitName, DesiredUnit>,
+        held: &BTreeMap<UnitName, ActualUnit>,
     ) -> Vec<UnitName> {
         let Some(lease) = lease else { return Vec::new() };
         self.ttl = Some(lease.ttl);
@@ -147,7 +151,7 @@ impl Fence {
         if guarded && self.wound != Some(lease.renewed) && lease.renewed.elapsed() < stop_after(lease.ttl) {
             self.wound = Some(lease.renewed);
             if let Err(error) = systemd.restart_named(TIMER).await {
-                tracing::error!(reason = %chain(&error), "cannot wind up the guard of fenced units");
+                tracing::error!(reason = %error_chain(&error), "cannot wind up the guard of fenced units");
             }
         }
         self.stop_or_kill(systemd, lease, wanted, held).await
@@ -155,10 +159,10 @@ impl Fence {
 
     async fn stop_or_kill(
         &mut self,
-        systemd: &Systemd,
-        lease: Lease,
-        wanted: &BTreeMap<UnitName, Wanted>,
-        held: &BTreeMap<UnitName, Held>,
+        systemd: &SystemdClient,
+        lease: HeldLease,
+        wanted: &BTreeMap<UnitName, DesiredUnit>,
+        held: &BTreeMap<UnitName, ActualUnit>,
     ) -> Vec<UnitName> {
         let silent = lease.renewed.elapsed();
         let running = |unit: &UnitName| held.get(unit).is_some_and(|held| held.job == JobState::Launched);
@@ -168,8 +172,8 @@ impl Fence {
             self.stopped_for = Some(lease.renewed);
             for unit in units.iter().filter(|unit| running(unit)) {
                 tracing::error!(%unit, "stopping a fenced unit: the cluster is out of reach");
-                if let Err(error) = systemd.stop(unit).await {
-                    tracing::error!(%unit, reason = %chain(&error), "cannot stop a fenced unit");
+                if let Err(error) = systemd.stop_unit(unit).await {
+                    tracing::error!(%unit, reason = %error_chain(&error), "cannot stop a fenced unit");
                 }
                 stopped.push(unit.clone());
             }
@@ -178,10 +182,10 @@ impl Fence {
             self.killed_for = Some(lease.renewed);
             for unit in units {
                 // Most are down by now, and systemd does not know them any more.
-                if let Err(error) = systemd.kill(&unit).await
+                if let Err(error) = systemd.kill_unit(&unit).await
                     && !error.is_unknown_unit()
                 {
-                    tracing::error!(%unit, reason = %chain(&error), "cannot kill a fenced unit");
+                    tracing::error!(%unit, reason = %error_chain(&error), "cannot kill a fenced unit");
                 }
             }
         }
@@ -189,7 +193,7 @@ impl Fence {
     }
 }
 
-fn timer(ttl: Duration) -> String {
+fn timer_unit(ttl: Duration) -> String {
     format!(
         "[Unit]\nDescription=Stops fenced units when the cluster has been out of reach for too long\n\n\
          [Timer]\nOnActiveSec={}ms\nAccuracySec=50ms\n",
@@ -197,7 +201,7 @@ fn timer(ttl: Duration) -> String {
     )
 }
 
-fn service(units: &BTreeSet<UnitName>, patience: Duration) -> String {
+fn service_unit(units: &BTreeSet<UnitName>, patience: Duration) -> String {
     let mut text = "[Unit]\nDescription=Stops fenced units\n\n[Service]\nType=oneshot\n".to_owned();
     for (verb, pause) in [("stop --no-block", Some(patience)), ("kill --signal=KILL", None)] {
         for unit in units {
@@ -222,9 +226,9 @@ mod tests {
     fn a_unit_on_its_way_out_stays_guarded_until_it_is_gone() {
         let unit = UnitName::parse("a.service").unwrap();
         let file = UnitFile::parse("[Service]\nExecStart=1\n").unwrap();
-        let here = Held { hash: file.hash(), job: JobState::Launched, restarts: 0 };
+        let here = ActualUnit { hash: file.hash(), job: JobState::Launched, restarts: 0 };
         let held = BTreeMap::from([(unit.clone(), here)]);
-        let wish = Wanted { file, job: JobState::Launched, restarts: 0, fence: true, global: false };
+        let wish = DesiredUnit { file, job: JobState::Launched, restarts: 0, fence: true, global: false };
         let wanted = BTreeMap::from([(unit.clone(), wish)]);
         let nothing = BTreeMap::new();
 
@@ -241,7 +245,7 @@ mod tests {
         let ttl = Duration::from_secs(30);
         let units = BTreeSet::from([UnitName::parse("a\\x2d.service").unwrap()]);
 
-        let text = service(&units, kill_after(ttl).saturating_sub(stop_after(ttl)));
+        let text = service_unit(&units, kill_after(ttl).saturating_sub(stop_after(ttl)));
 
         assert_eq!(
             text.lines().skip(5).collect::<Vec<_>>(),
@@ -251,6 +255,6 @@ mod tests {
                 "ExecStart=-/usr/bin/systemctl kill --signal=KILL -- a\\\\x2d.service",
             ]
         );
-        assert!(timer(ttl).contains("OnActiveSec=20000ms\n"));
+        assert!(timer_unit(ttl).contains("OnActiveSec=20000ms\n"));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         unit_file::{UnitFile, UnitHash},
         unit_name::UnitName,
     },
-    plan::reconcile::Held,
+    plan::reconcile::ActualUnit,
 };
 
 /// The largest journal that is read back.
@@ -26,12 +26,12 @@ const MAX_SIZE: u64 = 16 << 20;
 
 /// The journal of an agent.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub struct AgentJournal {
     path: PathBuf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+struct JournalLine {
     hash: UnitHash,
     job: JobState,
     #[serde(default)]
@@ -46,34 +46,38 @@ pub struct JournalError {
     source: io::Error,
 }
 
-impl Journal {
+impl AgentJournal {
     /// The journal in this directory.
     #[must_use]
-    pub fn at(directory: &Path) -> Self {
+    pub fn in_directory(directory: &Path) -> Self {
         Self { path: directory.join("held.json") }
     }
 
     /// What was held when the journal was last written, as far as it still is.
     #[must_use]
-    pub fn read(&self, units_directory: &Path) -> BTreeMap<UnitName, Held> {
+    pub fn read(&self, units_directory: &Path) -> BTreeMap<UnitName, ActualUnit> {
         let small = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= MAX_SIZE);
         let text = if small { std::fs::read(&self.path).unwrap_or_default() } else { Vec::new() };
-        let lines: BTreeMap<UnitName, Line> = serde_json::from_slice(&text).unwrap_or_default();
+        let lines: BTreeMap<UnitName, JournalLine> = serde_json::from_slice(&text).unwrap_or_default();
         lines
             .into_iter()
             .filter(|(unit, line)| {
                 let file = std::fs::read_to_string(units_directory.join(unit.as_str())).ok();
                 file.and_then(|text| UnitFile::parse(&text).ok()).is_some_and(|file| file.hash() == line.hash)
             })
-            .map(|(unit, line)| (unit, Held { hash: line.hash, job: line.job, restarts: line.restarts }))
+            .map(|(unit, line)| {
+                (unit, ActualUnit { hash: line.hash, job: line.job, restarts: line.restarts })
+            })
             .collect()
     }
 
     /// Writes what is held.
-    pub fn write(&self, held: &BTreeMap<UnitName, Held>) -> Result<(), JournalError> {
-        let lines: BTreeMap<&UnitName, Line> = held
+    pub fn write(&self, held: &BTreeMap<UnitName, ActualUnit>) -> Result<(), JournalError> {
+        let lines: BTreeMap<&UnitName, JournalLine> = held
             .iter()
-            .map(|(unit, held)| (unit, Line { hash: held.hash, job: held.job, restarts: held.restarts }))
+            .map(|(unit, held)| {
+                (unit, JournalLine { hash: held.hash, job: held.job, restarts: held.restarts })
+            })
             .collect();
         let text = serde_json::to_vec(&lines).unwrap_or_default();
         replace_file(&self.path, &text).map_err(|source| JournalError { path: self.path.clone(), source })
@@ -87,12 +91,12 @@ mod tests {
     #[test]
     fn only_units_whose_file_is_unchanged_are_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::at(folder.path());
+        let journal = AgentJournal::in_directory(folder.path());
         let file = UnitFile::parse("[Service]\nExecStart=x\n").unwrap();
-        let held = Held { hash: file.hash(), job: JobState::Launched, restarts: 3 };
+        let held = ActualUnit { hash: file.hash(), job: JobState::Launched, restarts: 3 };
         let name = |text: &str| UnitName::parse(text).unwrap();
         let all = ["a.service", "b.service", "c.service"].map(|unit| (name(unit), held));
-        std::fs::write(folder.path().join("a.service"), file.text()).unwrap();
+        std::fs::write(folder.path().join("a.service"), file.canonical_text()).unwrap();
         std::fs::write(folder.path().join("b.service"), "[Service]\nExecStart=y\n").unwrap();
 
         journal.write(&BTreeMap::from(all)).unwrap();
@@ -105,6 +109,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("held.json"), "{").unwrap();
 
-        assert!(Journal::at(folder.path()).read(folder.path()).is_empty());
+        assert!(AgentJournal::in_directory(folder.path()).read(folder.path()).is_empty());
     }
 }

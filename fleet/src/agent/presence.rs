@@ -2,7 +2,7 @@
 //!
 //! Knows how to come back after a restart of the daemon without anybody noticing, and after a lost lease
 //! as if new; and that a machine ID belongs to the machine that is there, so that a clone stays out.
-//! Refuses to know what the machine runs. Invariant: [`crate::store::etcd::EtcdStore::registered`] is true
+//! Refuses to know what the machine runs. Invariant: [`crate::store::etcd::EtcdStore::watch_registration`] is true
 //! only while the presence in the picture is ours.
 
 mod exclusion;
@@ -15,11 +15,11 @@ use tokio::sync::watch;
 use crate::{
     model::machine::Machine,
     store::{
-        etcd::{EtcdStore, StoreError, chain, lease::Lease},
-        keys::Key,
+        etcd::{EtcdStore, StoreError, error_chain, lease::HeldLease},
+        keys::StoreKey,
         records::PresenceRecord,
-        registry::{Change, Registry},
-        writes::{self, Condition, Write},
+        registry::{ClusterChange, Registry},
+        writes::{self, StoreWrite, WriteCondition},
     },
 };
 use exclusion::Exclusion;
@@ -27,14 +27,14 @@ use former::{FormerRegistration, LeaseFile};
 
 /// A machine that wants to be seen.
 #[derive(Debug)]
-pub struct Presence {
+pub struct MachinePresence {
     store: Arc<EtcdStore>,
     /// What the machine says of itself; it may change at any time.
     record: watch::Sender<PresenceRecord>,
     ttl: Duration,
     /// Where the registration survives a restart of the daemon.
     lease_file: PathBuf,
-    lease: watch::Sender<Option<Lease>>,
+    lease: watch::Sender<Option<HeldLease>>,
 }
 
 /// What came of an attempt to register.
@@ -46,7 +46,7 @@ enum Registration {
     Occupied(Option<PresenceRecord>),
 }
 
-impl Presence {
+impl MachinePresence {
     /// Prepares to announce `machine`, booted as `boot`.
     #[must_use]
     pub fn new(
@@ -62,12 +62,12 @@ impl Presence {
 
     /// The lease by which the machine is present, while it is.
     #[must_use]
-    pub fn lease(&self) -> watch::Receiver<Option<Lease>> {
+    pub fn watch_lease(&self) -> watch::Receiver<Option<HeldLease>> {
         self.lease.subscribe()
     }
 
     /// The machine says something else of itself from now on.
-    pub fn revise(&self, machine: &Machine) {
+    pub fn update_machine(&self, machine: &Machine) {
         self.record.send_if_modified(|record| {
             let changed = record.machine != *machine;
             record.machine.clone_from(machine);
@@ -80,7 +80,7 @@ impl Presence {
     }
 
     /// Stays present for ever; who stops polling ends it without leaving.
-    pub async fn run(&self) {
+    pub async fn stay_registered(&self) {
         let mut pause = Duration::from_millis(100);
         let mut exclusion = Exclusion::default();
         loop {
@@ -95,7 +95,7 @@ impl Presence {
                     continue;
                 }
                 Err(error) => {
-                    tracing::debug!(reason = %chain(&error), "cannot register yet");
+                    tracing::debug!(reason = %error_chain(&error), "cannot register yet");
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
             }
@@ -105,15 +105,15 @@ impl Presence {
     }
 
     /// Leaves the cluster at once.
-    pub async fn leave(&self) {
+    pub async fn leave_cluster(&self) {
         self.store.set_registered(false);
         let lease = *self.lease.borrow();
         match lease {
             None => {}
-            Some(lease) => match self.store.revoke(lease.id).await {
+            Some(lease) => match self.store.revoke_lease(lease.id).await {
                 Ok(()) => tracing::info!("this machine has left the cluster"),
                 Err(error) => {
-                    tracing::warn!(reason = %chain(&error), "the cluster will notice the leave only after the TTL");
+                    tracing::warn!(reason = %error_chain(&error), "the cluster will notice the leave only after the TTL");
                 }
             },
         }
@@ -130,7 +130,7 @@ impl Presence {
         };
         *exclusion = Exclusion::default();
         self.store.set_excluded(None);
-        if !self.store.reached(revision).await {
+        if !self.store.wait_for_revision(revision).await {
             return Ok(Registration::Ended("the picture of the cluster does not follow"));
         }
         let renewals = watch::Sender::new(lease);
@@ -140,7 +140,7 @@ impl Presence {
         Ok(Registration::Ended(tokio::select! {
             _ = self.store.keep_alive(&renewals) => "Monitor timed out before successful heartbeat",
             () = self.pass_on(renewals.subscribe()) => "Monitor timed out before successful heartbeat",
-            () = self.defend(&mut revisions) => "somebody removed this machine from the cluster",
+            () = self.republish_changes(&mut revisions) => "somebody removed this machine from the cluster",
         }))
     }
 
@@ -149,7 +149,7 @@ impl Presence {
         let me = self.own_record().machine.id;
         let Some(former) = file.clone().of_another(&me, &self.store.prefix()) else { return Ok(()) };
         if self.store.take_up(former.lease).await?.is_some() {
-            self.store.revoke(former.lease).await?;
+            self.store.revoke_lease(former.lease).await?;
         }
         tracing::info!(machine = %former.machine, prefix = former.prefix, "the former registration of this machine is ended");
         Ok(())
@@ -157,29 +157,30 @@ impl Presence {
 
     /// Registers if nobody is there, or if who is there is an earlier process of this machine; by which
     /// lease, and in which revision.
-    async fn register(&self, file: &LeaseFile) -> Result<Option<(Lease, i64)>, StoreError> {
+    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, i64)>, StoreError> {
         let me = self.own_record().machine.id;
         if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
             let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
                 Some(lease) => lease,
-                None => self.store.grant(self.ttl).await?,
+                None => self.store.grant_lease(self.ttl).await?,
             };
-            let own = Condition::LivesBy(Key::Presence(me.clone()), former);
+            let own = WriteCondition::LivesBy(StoreKey::Presence(me.clone()), former);
             if let Some(revision) = self.claim(lease, own).await? {
                 return Ok(Some((lease, revision)));
             }
         }
-        let lease = self.store.grant(self.ttl).await?;
-        let revision = self.claim(lease, Condition::Absent(Key::Presence(me))).await?;
+        let lease = self.store.grant_lease(self.ttl).await?;
+        let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;
         Ok(revision.map(|revision| (lease, revision)))
     }
 
     /// Says that this machine is there if the condition holds, in which revision; gives the lease back if it
     /// does not, with whatever else lives by it: that is nobody's any more.
-    async fn claim(&self, lease: Lease, condition: Condition) -> Result<Option<i64>, StoreError> {
+    async fn claim(&self, lease: HeldLease, condition: WriteCondition) -> Result<Option<i64>, StoreError> {
         self.store.set_machine_lease(lease.id);
-        let write = Write { when: vec![condition], then: vec![writes::presence(&self.own_record())] };
-        let committed = self.store.commit(&write).await?;
+        let write =
+            StoreWrite { when: vec![condition], then: vec![writes::presence_operation(&self.own_record())] };
+        let committed = self.store.commit_write(&write).await?;
         if committed.succeeded {
             self.remember(lease);
             return Ok(Some(committed.revision));
@@ -188,12 +189,12 @@ impl Presence {
         self.lease.send_replace(None);
         // The file may name a registration that went to a clone while this machine was away.
         let _ = std::fs::remove_file(&self.lease_file);
-        self.store.revoke(lease.id).await?;
-        self.store.reached(committed.revision).await;
+        self.store.revoke_lease(lease.id).await?;
+        self.store.wait_for_revision(committed.revision).await;
         Ok(None)
     }
 
-    fn remember(&self, lease: Lease) {
+    fn remember(&self, lease: HeldLease) {
         let registration = FormerRegistration {
             lease: lease.id,
             machine: self.own_record().machine.id,
@@ -206,13 +207,13 @@ impl Presence {
 
     fn occupant(&self) -> Option<PresenceRecord> {
         let me = self.own_record().machine.id;
-        self.store.look(|picture| picture.presence(&me).cloned())
+        self.store.with_view(|picture| picture.presence_of(&me).cloned())
     }
 
     /// Says why this machine is not in the cluster, and waits until it may be.
     async fn stay_out(&self, occupant: Option<PresenceRecord>, exclusion: &mut Exclusion) {
         self.store.set_registered(false);
-        let mut changes = self.store.changes();
+        let mut changes = self.store.subscribe_changes();
         let Some(occupant) = occupant else {
             // It went meanwhile, or its record cannot be read.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -224,8 +225,8 @@ impl Presence {
         let vacated = async {
             loop {
                 match changes.recv().await {
-                    Ok(Change::Machine(id)) if id != me => {}
-                    Ok(Change::Machine(_) | Change::Everything) | Err(_) => return,
+                    Ok(ClusterChange::Machine(id)) if id != me => {}
+                    Ok(ClusterChange::Machine(_) | ClusterChange::Everything) | Err(_) => return,
                     Ok(_) => {}
                 }
             }
@@ -235,41 +236,41 @@ impl Presence {
     }
 
     /// Shows every renewal to those who watch the lease; ends when renewals stay out for a full TTL.
-    async fn pass_on(&self, mut renewals: watch::Receiver<Lease>) {
+    async fn pass_on(&self, mut renewals: watch::Receiver<HeldLease>) {
         loop {
             let lease = *renewals.borrow_and_update();
             self.lease.send_replace(Some(lease));
             tokio::select! {
                 changed = renewals.changed() => if changed.is_err() { return },
                 // The fence works with what is left of a lease; past its end there is nothing to guard.
-                () = lease.deadline().reached() => return,
+                () = lease.deadline().sleep_until() => return,
             }
         }
     }
 
     /// Says anew what the machine is whenever that changes; ends when somebody else says something else.
-    async fn defend(&self, revisions: &mut watch::Receiver<PresenceRecord>) {
+    async fn republish_changes(&self, revisions: &mut watch::Receiver<PresenceRecord>) {
         loop {
             tokio::select! {
                 biased;
-                Ok(()) = revisions.changed() => self.announce().await,
+                Ok(()) = revisions.changed() => self.write_record().await,
                 () = self.removed() => return,
             }
         }
     }
 
-    async fn announce(&self) {
+    async fn write_record(&self) {
         let lease = self.lease.borrow().map_or(0, |lease| lease.id);
         loop {
             let record = self.own_record();
             // A clone that came while this machine was cut off is not overwritten either.
-            let when = vec![Condition::LivesBy(Key::Presence(record.machine.id.clone()), lease)];
-            let write = Write { when, then: vec![writes::presence(&record)] };
-            match self.store.commit(&write).await {
-                Ok(committed) if self.store.reached(committed.revision).await => return,
+            let when = vec![WriteCondition::LivesBy(StoreKey::Presence(record.machine.id.clone()), lease)];
+            let write = StoreWrite { when, then: vec![writes::presence_operation(&record)] };
+            match self.store.commit_write(&write).await {
+                Ok(committed) if self.store.wait_for_revision(committed.revision).await => return,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(reason = %chain(&error), "cannot say yet what this machine is now");
+                    tracing::debug!(reason = %error_chain(&error), "cannot say yet what this machine is now");
                 }
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -277,15 +278,17 @@ impl Presence {
     }
 
     async fn removed(&self) {
-        let mut changes = self.store.changes();
+        let mut changes = self.store.subscribe_changes();
         let me = self.own_record().machine.id;
         loop {
-            let ours = self.store.look(|picture| picture.presence(&me) == Some(&self.own_record()));
+            let ours = self.store.with_view(|picture| picture.presence_of(&me) == Some(&self.own_record()));
             if !ours {
                 return;
             }
             while let Ok(change) = changes.recv().await {
-                if matches!(&change, Change::Machine(id) if *id == me) || change == Change::Everything {
+                if matches!(&change, ClusterChange::Machine(id) if *id == me)
+                    || change == ClusterChange::Everything
+                {
                     break;
                 }
             }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     model::{state::JobState, unit_file::UnitHash, unit_name::UnitName},
-    plan::reconcile::Wanted,
+    plan::reconcile::DesiredUnit,
 };
 
 /// The first pause is that of the original. Each is twice the one before, up to five minutes: what systemd
@@ -34,7 +34,7 @@ pub(super) struct Retries {
     failures: BTreeMap<UnitName, Failure>,
 }
 
-fn wish_of(wanted: &BTreeMap<UnitName, Wanted>, unit: &UnitName) -> Wish {
+fn wish_of(wanted: &BTreeMap<UnitName, DesiredUnit>, unit: &UnitName) -> Wish {
     wanted.get(unit).map(|wish| (wish.file.hash(), wish.job, wish.restarts))
 }
 
@@ -43,7 +43,7 @@ impl Retries {
     pub(super) fn is_held_back(
         &self,
         unit: &UnitName,
-        wanted: &BTreeMap<UnitName, Wanted>,
+        wanted: &BTreeMap<UnitName, DesiredUnit>,
         now: Instant,
     ) -> bool {
         let failure = self.failures.get(unit);
@@ -54,7 +54,7 @@ impl Retries {
     pub(super) fn note(
         &mut self,
         unit: &UnitName,
-        wanted: &BTreeMap<UnitName, Wanted>,
+        wanted: &BTreeMap<UnitName, DesiredUnit>,
         reason: &str,
         now: Instant,
     ) -> bool {
@@ -90,10 +90,10 @@ mod tests {
     use super::*;
     use crate::model::unit_file::UnitFile;
 
-    fn wanted(text: &str) -> (UnitName, BTreeMap<UnitName, Wanted>) {
+    fn wanted(text: &str) -> (UnitName, BTreeMap<UnitName, DesiredUnit>) {
         let unit = UnitName::parse("a.service").unwrap();
         let file = UnitFile::parse(&format!("[Service]\nExecStart={text}\n")).unwrap();
-        let wish = Wanted { file, job: JobState::Launched, restarts: 0, fence: false, global: false };
+        let wish = DesiredUnit { file, job: JobState::Launched, restarts: 0, fence: false, global: false };
         (unit.clone(), BTreeMap::from([(unit, wish)]))
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use zbus::{Connection, MessageStream, connection};
 
-use crate::{model::unit_name::UnitName, store::etcd::chain};
+use crate::{model::unit_name::UnitName, store::etcd::error_chain};
 use calls::{
     AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
     Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,
@@ -57,7 +57,7 @@ pub struct SystemdError {
 }
 
 impl SystemdError {
-    fn of(call: impl Into<String>) -> impl FnOnce(zbus::Error) -> Self {
+    fn in_call(call: impl Into<String>) -> impl FnOnce(zbus::Error) -> Self {
         let call = call.into();
         move |source| Self { call, source: Box::new(source) }
     }
@@ -75,7 +75,7 @@ impl SystemdError {
 
 /// How a unit is, in systemd's words.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Activity {
+pub struct UnitActivity {
     /// `LoadState`.
     pub load: String,
     /// `ActiveState`.
@@ -84,7 +84,7 @@ pub struct Activity {
     pub sub: String,
 }
 
-impl Activity {
+impl UnitActivity {
     /// Whether it is on its way up.
     #[must_use]
     pub fn is_activating(&self) -> bool {
@@ -106,34 +106,34 @@ impl Activity {
 
 /// A connection to systemd that outlives its other end.
 #[derive(Debug, Clone)]
-pub struct Systemd {
+pub struct SystemdClient {
     connection: watch::Receiver<Connection>,
     links: Links,
 }
 
-impl Systemd {
+impl SystemdClient {
     /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
     /// channel.
     pub async fn connect(user: bool) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
-        let (connection, messages) = dial(user).await?;
+        let (connection, messages) = connect_bus(user).await?;
         let (current, connection) = watch::channel(connection);
         let (sender, news) = mpsc::unbounded_channel();
-        tokio::spawn(listen(user, messages, current, sender));
+        tokio::spawn(forward_signals(user, messages, current, sender));
         Ok((Self { connection, links: Links::of_systemd(user) }, news))
     }
 
     async fn call<C: Call>(&self, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
         let connection = self.connection.borrow().clone();
-        ask::<C>(&connection, body).await
+        call_manager::<C>(&connection, body).await
     }
 
     /// Makes a unit file known.
-    pub fn link(&self, file: &Path) -> std::io::Result<()> {
+    pub fn link_units(&self, file: &Path) -> std::io::Result<()> {
         self.links.link(file)
     }
 
     /// Removes the link to a unit file, if it is still there.
-    pub fn unlink(&self, file: &Path) -> std::io::Result<()> {
+    pub fn unlink_unit(&self, file: &Path) -> std::io::Result<()> {
         self.links.unlink(file)
     }
 
@@ -160,7 +160,7 @@ impl Systemd {
             let one = [*name];
             self.call::<DisableUnitFiles>((&one, true)).await
         });
-        together(alone.collect()).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        join_all(alone.collect()).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
     }
 
     /// Has systemd forget that units failed. A failed unit stays in memory, and its machine `degraded`, even
@@ -169,7 +169,7 @@ impl Systemd {
         let mut outcome = Ok(());
         for chunk in units.chunks(AT_ONCE) {
             let asked = chunk.iter().map(|unit| self.call::<ResetFailedUnit>((unit.as_str(),)));
-            for answer in together(asked.collect()).await {
+            for answer in join_all(asked.collect()).await {
                 // Most have not failed, and systemd has dropped them from memory already.
                 if let Err(error) = answer
                     && !error.is_unknown_unit()
@@ -182,22 +182,22 @@ impl Systemd {
     }
 
     /// Has systemd read all unit files anew.
-    pub async fn reload(&self) -> Result<(), SystemdError> {
+    pub async fn reload_manager(&self) -> Result<(), SystemdError> {
         self.call::<Reload>(()).await
     }
 
     /// Starts a unit; returns when the job is queued.
-    pub async fn start(&self, unit: &UnitName) -> Result<(), SystemdError> {
+    pub async fn start_unit(&self, unit: &UnitName) -> Result<(), SystemdError> {
         self.call::<StartUnit>((unit.as_str(), "replace")).await.map(drop)
     }
 
     /// Stops a unit; returns when the job is queued.
-    pub async fn stop(&self, unit: &UnitName) -> Result<(), SystemdError> {
+    pub async fn stop_unit(&self, unit: &UnitName) -> Result<(), SystemdError> {
         self.stop_named(unit.as_str()).await
     }
 
     /// Restarts a unit; returns when the job is queued.
-    pub async fn restart(&self, unit: &UnitName) -> Result<(), SystemdError> {
+    pub async fn restart_unit(&self, unit: &UnitName) -> Result<(), SystemdError> {
         self.restart_named(unit.as_str()).await
     }
 
@@ -212,7 +212,7 @@ impl Systemd {
     }
 
     /// Kills all processes of a unit, at once.
-    pub async fn kill(&self, unit: &UnitName) -> Result<(), SystemdError> {
+    pub async fn kill_unit(&self, unit: &UnitName) -> Result<(), SystemdError> {
         const SIGKILL: i32 = 9;
         self.call::<KillUnit>((unit.as_str(), "all", SIGKILL)).await
     }
@@ -222,7 +222,7 @@ impl Systemd {
     pub async fn start_all(&self, units: &[UnitName]) -> Vec<Result<(), SystemdError>> {
         let mut outcomes = Vec::with_capacity(units.len());
         for chunk in units.chunks(AT_ONCE) {
-            outcomes.extend(together(chunk.iter().map(|unit| self.start(unit)).collect()).await);
+            outcomes.extend(join_all(chunk.iter().map(|unit| self.start_unit(unit)).collect()).await);
         }
         outcomes
     }
@@ -231,7 +231,7 @@ impl Systemd {
     pub async fn knows_any(&self, units: &[UnitName]) -> Result<bool, SystemdError> {
         for chunk in units.chunks(AT_ONCE) {
             let asked = chunk.iter().map(|unit| self.call::<GetUnit>((unit.as_str(),)));
-            for answer in together(asked.collect()).await {
+            for answer in join_all(asked.collect()).await {
                 match answer {
                     Ok(_) => return Ok(true),
                     Err(error) if error.is_unknown_unit() => {}
@@ -243,7 +243,10 @@ impl Systemd {
     }
 
     /// How units are.
-    pub async fn activities(&self, units: &[UnitName]) -> Result<Vec<(UnitName, Activity)>, SystemdError> {
+    pub async fn list_activities(
+        &self,
+        units: &[UnitName],
+    ) -> Result<Vec<(UnitName, UnitActivity)>, SystemdError> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
@@ -254,14 +257,14 @@ impl Systemd {
             // A unit whose start waits for its turn is on its way, not down.
             let is_queued = row.8 == "start" && matches!(row.3.as_str(), "inactive" | "failed");
             let active = if is_queued { ACTIVATING.to_owned() } else { row.3 };
-            Some((unit, Activity { load: row.2, active, sub: row.4 }))
+            Some((unit, UnitActivity { load: row.2, active, sub: row.4 }))
         };
         Ok(rows.into_iter().filter_map(read).collect())
     }
 }
 
 /// Polls all futures in order until each is done.
-async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         let mut all_done = true;
@@ -279,30 +282,33 @@ async fn together<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     pending.into_iter().filter_map(|(_, output)| output).collect()
 }
 
-async fn ask<C: Call>(connection: &Connection, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
+async fn call_manager<C: Call>(
+    connection: &Connection,
+    body: C::Body<'_>,
+) -> Result<C::Answer, SystemdError> {
     let reply = connection
         .call_method(Some(C::SERVICE), C::PATH, Some(C::INTERFACE), C::NAME, &body)
         .await
-        .map_err(SystemdError::of(C::NAME))?;
-    reply.body().deserialize().map_err(SystemdError::of(C::NAME))
+        .map_err(SystemdError::in_call(C::NAME))?;
+    reply.body().deserialize().map_err(SystemdError::in_call(C::NAME))
 }
 
 /// Connects, so that everything that is told from now on comes out of the stream.
-async fn dial(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
+async fn connect_bus(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
     let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
     let connection =
-        builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::of("answer on D-Bus"))?;
+        builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::in_call("answer on D-Bus"))?;
     let mut messages = MessageStream::from(&connection);
     messages.set_max_queued(QUEUE);
     for rule in MATCHES {
-        ask::<AddMatch>(&connection, (rule,)).await?;
+        call_manager::<AddMatch>(&connection, (rule,)).await?;
     }
-    ask::<Subscribe>(&connection, ()).await?;
+    call_manager::<Subscribe>(&connection, ()).await?;
     Ok((connection, messages))
 }
 
 /// Reads what is told for ever, from one connection after the other, as long as somebody wants the news.
-async fn listen(
+async fn forward_signals(
     user: bool,
     mut messages: MessageStream,
     current: watch::Sender<Connection>,
@@ -333,10 +339,10 @@ async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
     let (mut pause, most) = AGAIN;
     let mut said = None;
     loop {
-        match dial(user).await {
+        match connect_bus(user).await {
             Ok(answered) => return answered,
             Err(error) => {
-                let reason = chain(&error);
+                let reason = error_chain(&error);
                 if said.as_ref() != Some(&reason) {
                     tracing::warn!(%reason, "systemd does not answer; units are left as they are until it does");
                 }

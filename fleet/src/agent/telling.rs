@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::Agent;
+use super::FleetAgent;
 use crate::{
-    metrics::Task,
+    metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     store::{
-        etcd::chain,
+        etcd::error_chain,
         records::StateRecord,
-        writes::{self, Write},
+        writes::{self, StoreWrite},
     },
 };
 
@@ -23,9 +23,9 @@ const STATES_AT_ONCE: usize = 100;
 const GATHER_EACH: Duration = Duration::from_millis(1);
 const GATHER_MOST: Duration = Duration::from_millis(100);
 
-impl Agent {
+impl FleetAgent {
     /// Tells the cluster how units are, where that changed.
-    pub(super) async fn publish(&mut self) {
+    pub(super) async fn publish_states(&mut self) {
         let me = self.machine.id.clone();
         let mut news: Vec<(UnitName, Option<StateRecord>)> = Vec::new();
         for unit in std::mem::take(&mut self.dirty) {
@@ -37,14 +37,17 @@ impl Agent {
         self.gather_until = Instant::now()
             + GATHER_EACH.saturating_mul(u32::try_from(news.len()).unwrap_or(u32::MAX)).min(GATHER_MOST);
         for chunk in news.chunks(STATES_AT_ONCE) {
-            let then = chunk.iter().map(|(unit, record)| writes::state(&me, unit, record.as_ref())).collect();
-            if let Err(error) = self.store.commit(&Write { when: Vec::new(), then }).await {
-                tracing::debug!(reason = %chain(&error), "cannot tell how units are yet");
+            let then = chunk
+                .iter()
+                .map(|(unit, record)| writes::state_operation(&me, unit, record.as_ref()))
+                .collect();
+            if let Err(error) = self.store.commit_write(&StoreWrite { when: Vec::new(), then }).await {
+                tracing::debug!(reason = %error_chain(&error), "cannot tell how units are yet");
                 self.dirty.extend(chunk.iter().map(|(unit, _)| unit.clone()));
                 self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
                 continue;
             }
-            self.metrics.did(Task::State, chunk.len());
+            self.metrics.count_task(AgentTask::State, chunk.len());
             for (unit, record) in chunk {
                 self.unsure.remove(unit);
                 match record {

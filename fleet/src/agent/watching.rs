@@ -6,19 +6,19 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
-    ASK_AGAIN, Agent,
-    systemd::{Activity, News, SystemdError},
+    ASK_AGAIN, FleetAgent,
+    systemd::{News, SystemdError, UnitActivity},
 };
 use crate::{
     model::{state::JobState, unit_name::UnitName},
     plan::ordering::required_units,
-    store::etcd::chain,
+    store::etcd::error_chain,
 };
 
-impl Agent {
+impl FleetAgent {
     /// Takes in what systemd says; returns whether a batch is due. What has to be asked is only noted:
     /// a flood of news would wait for as many answers.
-    pub(super) fn hear(&mut self, news: News) -> bool {
+    pub(super) fn receive_news(&mut self, news: News) -> bool {
         match news {
             News::Anew => {
                 self.unclear.extend(self.held.keys().chain(&self.leaving).cloned());
@@ -36,7 +36,7 @@ impl Agent {
             News::JobDone { unit, trouble } => {
                 self.note_job(&unit, trouble.as_deref());
                 // A start that was skipped changes nothing else.
-                let waits = self.activity.get(&unit).is_some_and(Activity::is_activating);
+                let waits = self.activity.get(&unit).is_some_and(UnitActivity::is_activating);
                 if self.leaving.contains(&unit) || waits {
                     self.unclear.insert(unit.clone());
                 }
@@ -45,7 +45,7 @@ impl Agent {
         }
     }
 
-    fn note_activity(&mut self, unit: UnitName, activity: &Activity) {
+    fn note_activity(&mut self, unit: UnitName, activity: &UnitActivity) {
         if activity.is_in_transition() {
             self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
         }
@@ -105,7 +105,7 @@ impl Agent {
 
     pub(super) async fn look_at_units(&mut self) -> Result<(), SystemdError> {
         let units: Vec<UnitName> = self.held.keys().cloned().collect();
-        for (unit, activity) in self.systemd.activities(&units).await? {
+        for (unit, activity) in self.systemd.list_activities(&units).await? {
             self.activity.insert(unit, activity);
         }
         Ok(())
@@ -115,7 +115,7 @@ impl Agent {
         if units.is_empty() {
             return;
         }
-        match self.systemd.activities(units).await {
+        match self.systemd.list_activities(units).await {
             Ok(activities) => {
                 for (unit, activity) in activities {
                     self.activity.insert(unit.clone(), activity.clone());
@@ -123,7 +123,7 @@ impl Agent {
                 }
             }
             Err(error) => {
-                tracing::warn!(reason = %chain(&error), "systemd does not tell how units are");
+                tracing::warn!(reason = %error_chain(&error), "systemd does not tell how units are");
                 self.unclear.extend(units.iter().cloned());
                 self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
             }

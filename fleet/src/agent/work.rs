@@ -10,31 +10,31 @@ use std::{
 };
 
 use super::{
-    Agent, AgentError,
-    systemd::{Activity, SystemdError},
+    AgentError, FleetAgent,
+    systemd::{SystemdError, UnitActivity},
 };
 use crate::{
-    metrics::Task,
+    metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{
         ordering::required_units,
-        reconcile::{Batch, Held, batch},
+        reconcile::{ActualUnit, TaskBatch, plan_batch},
     },
-    store::{etcd::chain, records::StateRecord, registry::Registry, writes},
+    store::{etcd::error_chain, records::StateRecord, registry::Registry, writes},
 };
 
 /// How many names one line of the log may hold.
 const NAMES_AT_ONCE: usize = 8;
-impl Agent {
+impl FleetAgent {
     /// Works off the difference between what should be here and what is.
-    pub(super) async fn act(&mut self) {
+    pub(super) async fn work_off_difference(&mut self) {
         let (duties, machine, held) = (&self.duties, &self.machine, &self.held);
         self.wanted = self.store.read(|cluster| {
             let shown = cluster.machines.get(&machine.id).unwrap_or(machine);
-            duties.wanted(cluster, shown, held)
+            duties.desired_units(cluster, shown, held)
         });
         self.release_refused();
-        let mut tasks = batch(&self.wanted, &self.held);
+        let mut tasks = plan_batch(&self.wanted, &self.held);
         let now = Instant::now();
         // What is on its way out is dealt with when it is gone.
         let waits = |unit: &UnitName| {
@@ -46,10 +46,10 @@ impl Agent {
             list.retain(|unit| !waits(unit));
         }
         if tasks.is_empty() {
-            self.fence.cover(&self.systemd, &self.wanted, &self.held).await;
+            self.fence.update_timer(&self.systemd, &self.wanted, &self.held).await;
             return;
         }
-        self.metrics.did(Task::Batch, 1);
+        self.metrics.count_task(AgentTask::Batch, 1);
         self.carry_out(tasks).await;
         self.write_journal();
     }
@@ -72,7 +72,7 @@ impl Agent {
         }
         // systemd took the call, and the job failed or will: it may not have said so yet. A start that is under
         // way takes a second call in.
-        let may_start = |activity: &Activity| !activity.is_up() || activity.is_activating();
+        let may_start = |activity: &UnitActivity| !activity.is_up() || activity.is_activating();
         let appeared = |(unit, missing): &(&UnitName, &BTreeSet<UnitName>)| {
             self.activity.get(*unit).is_none_or(may_start)
                 && (required(unit).iter().any(comes) || missing.iter().any(|unit| held.contains_key(unit)))
@@ -88,7 +88,7 @@ impl Agent {
         }
     }
 
-    async fn carry_out(&mut self, mut tasks: Batch) {
+    async fn carry_out(&mut self, mut tasks: TaskBatch) {
         for unit in std::mem::take(&mut tasks.unload) {
             tracing::info!(%unit, "unloading");
             self.unload(&unit).await;
@@ -100,25 +100,25 @@ impl Agent {
         let leaving = &self.leaving;
         tasks.load.retain(|unit| !leaving.contains(unit));
         tasks.start.retain(|unit| !leaving.contains(unit));
-        self.load(&tasks.load).await;
+        self.load_units(&tasks.load).await;
         for unit in &tasks.stop {
             tracing::info!(%unit, "stopping");
-            let outcome = self.systemd.stop(unit).await;
-            self.note(unit, "stop", JobState::Loaded, outcome, Task::Stop);
+            let outcome = self.systemd.stop_unit(unit).await;
+            self.note_outcome(unit, "stop", JobState::Loaded, outcome, AgentTask::Stop);
         }
         for unit in &tasks.restart {
             tracing::info!(%unit, "restarting");
-            let outcome = self.systemd.restart(unit).await;
-            self.note(unit, "restart", JobState::Launched, outcome, Task::Start);
+            let outcome = self.systemd.restart_unit(unit).await;
+            self.note_outcome(unit, "restart", JobState::Launched, outcome, AgentTask::Start);
         }
         // Whoever runs is guarded before, even if this process ends here.
-        self.fence.cover(&self.systemd, &self.wanted, &self.held).await;
-        self.start(&tasks.start).await;
+        self.fence.update_timer(&self.systemd, &self.wanted, &self.held).await;
+        self.start_units(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();
         self.refresh(&touched).await;
     }
 
-    async fn start(&mut self, units: &[UnitName]) {
+    async fn start_units(&mut self, units: &[UnitName]) {
         let mut ready = Vec::with_capacity(units.len());
         for unit in units {
             if self.held.contains_key(unit) && self.may_start(unit).await {
@@ -126,7 +126,7 @@ impl Agent {
             }
         }
         if !ready.is_empty() {
-            tracing::info!(units = %names(&ready), "starting");
+            tracing::info!(units = %join_names(&ready), "starting");
         }
         let lacking: Vec<(UnitName, BTreeSet<UnitName>)> =
             ready.iter().map(|unit| (unit.clone(), self.missing_units(unit))).collect();
@@ -136,7 +136,7 @@ impl Agent {
             .zip(outcomes)
             .partition(|(_, outcome)| outcome.as_ref().is_err_and(SystemdError::is_unknown_unit));
         for (unit, outcome) in known {
-            self.note(&unit, "start", JobState::Launched, outcome, Task::Start);
+            self.note_outcome(&unit, "start", JobState::Launched, outcome, AgentTask::Start);
         }
         self.start_unknown(unknown.into_iter().map(|(unit, _)| unit).collect()).await;
         // What a unit lacks may be here before systemd says that the job failed for it.
@@ -152,7 +152,7 @@ impl Agent {
         self.reload().await;
         let outcomes = self.systemd.start_all(&units).await;
         for (unit, outcome) in units.iter().zip(outcomes) {
-            self.note(unit, "start", JobState::Launched, outcome, Task::Start);
+            self.note_outcome(unit, "start", JobState::Launched, outcome, AgentTask::Start);
         }
     }
 
@@ -168,7 +168,7 @@ impl Agent {
             restarts: wish.restarts,
             error: String::new(),
         };
-        match self.store.commit(&writes::intent(&self.machine.id, unit, &record)).await {
+        match self.store.commit_write(&writes::intent_write(&self.machine.id, unit, &record)).await {
             Ok(committed) if committed.succeeded => {
                 self.published.insert(unit.clone(), record);
                 true
@@ -182,13 +182,13 @@ impl Agent {
     }
 
     /// Writes files, makes them known, and has systemd read them anew once if it must.
-    async fn load(&mut self, units: &[UnitName]) {
+    async fn load_units(&mut self, units: &[UnitName]) {
         if units.is_empty() {
             return;
         }
         // A name that systemd knows already has a content that must not live on.
         let mut reload = self.systemd.knows_any(units).await.unwrap_or_else(|error| {
-            tracing::warn!(reason = %chain(&error), "systemd does not say which units it knows");
+            tracing::warn!(reason = %error_chain(&error), "systemd does not say which units it knows");
             true
         });
         let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
@@ -200,27 +200,28 @@ impl Agent {
         if loaded.is_empty() {
             return;
         }
-        tracing::info!(units = %names(&loaded), "loaded");
+        tracing::info!(units = %join_names(&loaded), "loaded");
         for unit in loaded {
             let Some(wish) = self.wanted.get(&unit) else { continue };
-            tracing::debug!(%unit, hash = %wish.file.hash().short(), "loaded");
-            let held = Held { hash: wish.file.hash(), job: JobState::Loaded, restarts: wish.restarts };
+            tracing::debug!(%unit, hash = %wish.file.hash().short_hash(), "loaded");
+            let held = ActualUnit { hash: wish.file.hash(), job: JobState::Loaded, restarts: wish.restarts };
             self.held.insert(unit.clone(), held);
             self.refused.remove(&unit);
             self.errors.remove(&unit);
             self.retries.clear(&unit);
             self.dirty.insert(unit);
-            self.metrics.did(Task::Load, 1);
+            self.metrics.count_task(AgentTask::Load, 1);
         }
     }
 
     /// Writes a unit's file and links it; returns whether that worked.
     fn write_file(&mut self, unit: &UnitName) -> bool {
         let Some(wish) = self.wanted.get(unit) else { return false };
-        let path = self.path(unit);
-        let written = std::fs::write(&path, wish.file.text()).and_then(|()| self.systemd.link(&path));
+        let path = self.unit_path(unit);
+        let written =
+            std::fs::write(&path, wish.file.canonical_text()).and_then(|()| self.systemd.link_units(&path));
         if let Err(source) = written {
-            self.complain(unit, "load", &AgentError::Write { path, source });
+            self.report_failure(unit, "load", &AgentError::Write { path, source });
             return false;
         }
         true
@@ -236,9 +237,9 @@ impl Agent {
             }
             asked = true;
             // One by one: systemd refuses all of a call for one bad unit.
-            let path = self.path(&unit).display().to_string();
+            let path = self.unit_path(&unit).display().to_string();
             if let Err(error) = self.systemd.enable(&[&path]).await {
-                self.complain(&unit, "load", &error);
+                self.report_failure(&unit, "load", &error);
                 units.retain(|each| *each != unit);
             }
         }
@@ -247,25 +248,25 @@ impl Agent {
 
     /// Has systemd read its configuration anew; if it cannot now, later.
     pub(super) async fn reload(&mut self) {
-        self.metrics.did(Task::Reload, 1);
+        self.metrics.count_task(AgentTask::Reload, 1);
         let began = Instant::now();
-        match self.systemd.reload().await {
+        match self.systemd.reload_manager().await {
             Ok(()) => self.reloads.note_success(began, Instant::now()),
             Err(error) => {
-                tracing::warn!(reason = %chain(&error), "systemd could not read its configuration anew");
+                tracing::warn!(reason = %error_chain(&error), "systemd could not read its configuration anew");
                 self.reloads.note_failure(Instant::now());
             }
         }
     }
 
     /// Remembers how far a unit got, or why it did not.
-    fn note(
+    fn note_outcome(
         &mut self,
         unit: &UnitName,
         verb: &str,
         job: JobState,
         outcome: Result<(), SystemdError>,
-        task: Task,
+        task: AgentTask,
     ) {
         match outcome {
             Ok(()) => {
@@ -277,25 +278,25 @@ impl Agent {
                 self.refused.remove(unit);
                 self.errors.remove(unit);
                 self.retries.clear(unit);
-                self.metrics.did(task, 1);
+                self.metrics.count_task(task, 1);
             }
-            Err(error) => self.complain(unit, verb, &error),
+            Err(error) => self.report_failure(unit, verb, &error),
         }
         self.dirty.insert(unit.clone());
     }
 
     /// Says why a task failed, once for each reason, and lets it be tried again.
-    pub(super) fn complain(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
-        let reason = format!("cannot {verb}: {}", chain(error));
+    pub(super) fn report_failure(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
+        let reason = format!("cannot {verb}: {}", error_chain(error));
         if self.retries.note(unit, &self.wanted, &reason, Instant::now()) {
             tracing::warn!(%unit, %reason, "the unit is not as wanted; trying again, less and less often");
         }
-        self.metrics.did(Task::Failure, 1);
+        self.metrics.count_task(AgentTask::Failure, 1);
         self.errors.insert(unit.clone(), reason);
         self.dirty.insert(unit.clone());
     }
 
-    pub(super) fn path(&self, unit: &UnitName) -> PathBuf {
+    pub(super) fn unit_path(&self, unit: &UnitName) -> PathBuf {
         self.settings.units_directory.join(unit.as_str())
     }
 
@@ -308,13 +309,13 @@ impl Agent {
             }
         }
         if let Err(error) = self.journal.write(&held) {
-            tracing::warn!(reason = %chain(&error), "a restart of fleetd would start units anew that have run to their end");
+            tracing::warn!(reason = %error_chain(&error), "a restart of fleetd would start units anew that have run to their end");
         }
     }
 }
 
 /// Units for the log, the first of many.
-pub(super) fn names(units: &[UnitName]) -> String {
+pub(super) fn join_names(units: &[UnitName]) -> String {
     let first: Vec<&str> = units.iter().take(NAMES_AT_ONCE).map(UnitName::as_str).collect();
     let more = units.len() - first.len();
     if more == 0 { first.join(" ") } else { format!("{} and {more} more", first.join(" ")) }

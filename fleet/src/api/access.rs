@@ -4,7 +4,7 @@
 //! the authority that signed its certificate in TLS, a fixed right on plain TCP. Reading is `GET` and
 //! `HEAD`; all else changes something.
 
-use super::answer::Refusal;
+use super::answer::ApiRefusal;
 use axum::extract::Request;
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::{Method, StatusCode};
@@ -21,7 +21,7 @@ const FLEET_LOCK: [&str; 2] = ["/v1/pre-reboot", "/v1/steady-state"];
 
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Access {
+pub enum AccessRole {
     /// Everything.
     Admin,
     /// To take and give back its own reboot slot.
@@ -35,7 +35,7 @@ pub enum Access {
 /// Who is at the other end of a connection, as far as rights depend on it.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    access: Access,
+    access: AccessRole,
     name: Name,
 }
 
@@ -52,19 +52,19 @@ enum Name {
 
 impl Caller {
     /// Somebody whose rights are bound to no name.
-    pub(super) const fn of(access: Access) -> Self {
+    pub(super) const fn of(access: AccessRole) -> Self {
         Self { access, name: Name::Any }
     }
 
     /// Who may take the reboot slots of the names in a certificate.
     pub(super) const fn with_certificate(certificate: CertificateDer<'static>) -> Self {
-        Self { access: Access::Lock, name: Name::Certificate(certificate) }
+        Self { access: AccessRole::Lock, name: Name::Certificate(certificate) }
     }
 
     /// Whether the caller may take and give back the slot of `id`.
     pub(super) fn may_hold(&self, id: &str) -> bool {
         match &self.name {
-            Name::Any => self.access == Access::Admin,
+            Name::Any => self.access == AccessRole::Admin,
             Name::Certificate(certificate) => is_named(certificate, id),
             Name::Machine(machine) => machine == id,
         }
@@ -96,25 +96,25 @@ pub struct UnixGroups {
 impl UnixGroups {
     /// The rights of a peer.
     #[must_use]
-    pub fn access(&self, uid: u32, gid: u32) -> Access {
-        let Some(admin) = &self.admin else { return Access::Admin };
+    pub fn access_of(&self, uid: u32, gid: u32) -> AccessRole {
+        let Some(admin) = &self.admin else { return AccessRole::Admin };
         if uid == 0 || is_member(admin, uid, gid) {
-            return Access::Admin;
+            return AccessRole::Admin;
         }
         if self.read.as_ref().is_some_and(|read| is_member(read, uid, gid)) {
-            return Access::Read;
+            return AccessRole::Read;
         }
         if self.lock.as_ref().is_some_and(|(lock, _)| is_member(lock, uid, gid)) {
-            return Access::Lock;
+            return AccessRole::Lock;
         }
-        if self.read.is_none() { Access::Read } else { Access::None }
+        if self.read.is_none() { AccessRole::Read } else { AccessRole::None }
     }
 
     /// A peer with its rights.
     pub(super) fn caller(&self, uid: u32, gid: u32) -> Caller {
-        let access = self.access(uid, gid);
+        let access = self.access_of(uid, gid);
         match &self.lock {
-            Some((_, machine)) if access == Access::Lock => {
+            Some((_, machine)) if access == AccessRole::Lock => {
                 Caller { access, name: Name::Machine(machine.clone()) }
             }
             _ => Caller::of(access),
@@ -137,38 +137,38 @@ fn is_member(name: &str, uid: u32, gid: u32) -> bool {
 /// Who sent a request.
 pub(super) fn caller(request: &Request) -> Caller {
     let known = request.extensions().get::<ConnectInfo<Caller>>();
-    known.map_or(Caller::of(Access::None), |ConnectInfo(caller)| caller.clone())
+    known.map_or(Caller::of(AccessRole::None), |ConnectInfo(caller)| caller.clone())
 }
 
 /// What the connection of a request may ask for.
-pub(super) fn of(request: &Request) -> Access {
+pub(super) fn of(request: &Request) -> AccessRole {
     request
         .extensions()
         .get::<ConnectInfo<Caller>>()
-        .map_or(Access::None, |ConnectInfo(caller)| caller.access)
+        .map_or(AccessRole::None, |ConnectInfo(caller)| caller.access)
 }
 
 /// Whether a request may do what it asks for, by its method and path alone; if not, why.
-pub(super) fn check(request: &Request) -> Result<(), Refusal> {
+pub(super) fn check(request: &Request) -> Result<(), ApiRefusal> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let forbidden = |message: String| Err(Refusal::new(StatusCode::FORBIDDEN, message));
+    let forbidden = |message: String| Err(ApiRefusal::new(StatusCode::FORBIDDEN, message));
     match of(request) {
-        Access::Admin => Ok(()),
-        Access::Read if reads => Ok(()),
+        AccessRole::Admin => Ok(()),
+        AccessRole::Read if reads => Ok(()),
         // Which slot it may be, the body says.
-        Access::Lock if FLEET_LOCK.contains(&request.uri().path()) => Ok(()),
-        Access::Read => {
+        AccessRole::Lock if FLEET_LOCK.contains(&request.uri().path()) => Ok(()),
+        AccessRole::Read => {
             forbidden(format!("{} needs the admin role; this connection may only read", request.method()))
         }
-        Access::Lock => {
+        AccessRole::Lock => {
             forbidden("this connection may only take and give back its own reboot slot".to_owned())
         }
-        Access::None => forbidden("this connection has no role".to_owned()),
+        AccessRole::None => forbidden("this connection has no role".to_owned()),
     }
 }
 
 /// Lets a request through if its connection may ask for it.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
+pub(super) async fn authorize_request(request: Request, next: Next) -> Response {
     match check(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn without_groups_whoever_opens_the_socket_may_do_everything() {
-        assert_eq!(groups(None, None).access(1000, 1000), Access::Admin);
+        assert_eq!(groups(None, None).access_of(1000, 1000), AccessRole::Admin);
     }
 
     #[test]
@@ -193,18 +193,18 @@ mod tests {
         // Group 0 has this name on every system that tests run on.
         let groups = groups(Some("root"), None);
 
-        assert_eq!(groups.access(0, 0), Access::Admin);
-        assert_eq!(groups.access(65534, 0), Access::Admin);
-        assert_eq!(groups.access(65534, 65534), Access::Read);
+        assert_eq!(groups.access_of(0, 0), AccessRole::Admin);
+        assert_eq!(groups.access_of(65534, 0), AccessRole::Admin);
+        assert_eq!(groups.access_of(65534, 65534), AccessRole::Read);
     }
 
     #[test]
     fn who_is_in_neither_group_has_no_role() {
         let groups = groups(Some("no-such-group"), Some("root"));
 
-        assert_eq!(groups.access(65534, 65534), Access::None);
-        assert_eq!(groups.access(65534, 0), Access::Read);
-        assert_eq!(groups.access(0, 0), Access::Admin);
+        assert_eq!(groups.access_of(65534, 65534), AccessRole::None);
+        assert_eq!(groups.access_of(65534, 0), AccessRole::Read);
+        assert_eq!(groups.access_of(0, 0), AccessRole::Admin);
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
 
         let caller = groups.caller(65534, 0);
 
-        assert_eq!(caller.access, Access::Lock);
+        assert_eq!(caller.access, AccessRole::Lock);
         assert!(caller.may_hold("m1") && !caller.may_hold("m2"));
         assert!(groups.caller(0, 0).may_hold("m2"), "an admin may hold any");
     }

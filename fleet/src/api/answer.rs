@@ -18,12 +18,12 @@ pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// A request that is not answered as asked.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiRefusal {
     status: StatusCode,
     message: String,
 }
 
-impl Refusal {
+impl ApiRefusal {
     pub(super) fn new(status: StatusCode, message: impl Display) -> Self {
         Self { status, message: message.to_string() }
     }
@@ -40,19 +40,19 @@ impl Refusal {
         &self.message
     }
 
-    pub(super) fn method(message: &str) -> Self {
+    pub(super) fn wrong_method(message: &str) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiRefusal {
     fn into_response(self) -> Response {
         let body = ErrorBody { error: ErrorEntity { code: self.status.as_u16(), message: self.message } };
-        json(self.status, &body)
+        json_response(self.status, &body)
     }
 }
 
-impl From<CommandError> for Refusal {
+impl From<CommandError> for ApiRefusal {
     fn from(error: CommandError) -> Self {
         let status = match &error {
             CommandError::Collision(_) | CommandError::Exists(_) => StatusCode::CONFLICT,
@@ -68,7 +68,7 @@ impl From<CommandError> for Refusal {
 }
 
 /// A value.
-pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+pub(super) fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
     let mut response = Response::new(Body::from(to_json(value)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -76,24 +76,24 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
 }
 
 /// A success that has nothing to say.
-pub(super) fn empty(status: StatusCode) -> Response {
+pub(super) fn empty_response(status: StatusCode) -> Response {
     status.into_response()
 }
 
 /// Reads the whole body, within bounds.
-pub(super) async fn body(body: Body) -> Result<Bytes, Refusal> {
+pub(super) async fn read_body(body: Body) -> Result<Bytes, ApiRefusal> {
     axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
         let too_large = error.source().is_some_and(|cause| cause.to_string().contains("length limit"));
         if too_large {
-            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {MAX_BODY} bytes"));
+            return ApiRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {MAX_BODY} bytes"));
         }
-        Refusal::bad_request(format!("unable to read body: {error}"))
+        ApiRefusal::bad_request(format!("unable to read body: {error}"))
     })
 }
 
 /// Reads the first JSON value of a body; what follows it is not looked at, as it never was. Bytes that are
 /// no UTF-8 are read as Go reads them: the original took unit files that were saved as Latin-1.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+pub(super) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     let text = DecodedText::of(bytes).text;
     serde_json::Deserializer::from_str(&text)
         .into_iter()
@@ -102,8 +102,8 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json:
 }
 
 /// Refuses a body that does not say it is JSON.
-pub(super) fn check_content_type(request: &Request) -> Result<(), Refusal> {
-    let unsupported = |message: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+pub(super) fn check_content_type(request: &Request) -> Result<(), ApiRefusal> {
+    let unsupported = |message: String| ApiRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
     let values = request.headers().get_all(CONTENT_TYPE);
     let count = values.iter().count();
     let Some(value) = values.iter().next().filter(|_| count == 1) else {
@@ -117,9 +117,9 @@ pub(super) fn check_content_type(request: &Request) -> Result<(), Refusal> {
 }
 
 /// Refuses every method but this one.
-pub(super) fn only(method: &Method, allowed: &Method) -> Result<(), Refusal> {
+pub(super) fn allow_only(method: &Method, allowed: &Method) -> Result<(), ApiRefusal> {
     if method == allowed {
         return Ok(());
     }
-    Err(Refusal::method(&format!("only {allowed} supported against this resource")))
+    Err(ApiRefusal::wrong_method(&format!("only {allowed} supported against this resource")))
 }

@@ -4,8 +4,8 @@
 //! ones are held at once. Refuses to know what is in them. Invariant: whatever clients send, bodies take no
 //! more memory than [`LARGE_AT_ONCE`] of the largest and a small one for each connection.
 
-use super::access::{self, Access};
-use super::answer::{MAX_BODY, Refusal};
+use super::access::{self, AccessRole};
+use super::answer::{ApiRefusal, MAX_BODY};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, HeaderValue};
@@ -39,16 +39,17 @@ impl Default for Turns {
 /// small body is read; who has no role is not listened to.
 pub(super) async fn read_ahead(State(turns): State<Turns>, request: Request, next: Next) -> Response {
     let access = access::of(&request);
-    if access == Access::None {
+    if access == AccessRole::None {
         return closing(next.run(request).await);
     }
-    let may_be_large = access == Access::Admin && !matches!(*request.method(), Method::GET | Method::HEAD);
+    let may_be_large =
+        access == AccessRole::Admin && !matches!(*request.method(), Method::GET | Method::HEAD);
     let (limit, allowed) = (if may_be_large { MAX_BODY } else { SMALL }, access::check(&request));
     let (head, body) = request.into_parts();
     let outcome = tokio::time::timeout(DEADLINE, collect(body, limit, &turns.0)).await;
     let late = || {
         let message = format!("the body did not arrive within {} s", DEADLINE.as_secs());
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, message)
+        ApiRefusal::new(StatusCode::REQUEST_TIMEOUT, message)
     };
     match (allowed, outcome.unwrap_or_else(|_| Err(late()))) {
         (Ok(()), Ok((bytes, _turn))) => next.run(Request::from_parts(head, bytes.into())).await,
@@ -68,14 +69,18 @@ async fn collect(
     body: Body,
     limit: usize,
     turns: &Arc<Semaphore>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ApiRefusal> {
     let mut chunks = body.into_data_stream();
     let (mut all, mut turn) = (Vec::new(), None);
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Refusal::bad_request(format!("unable to read body: {error}")))?;
+        let chunk =
+            chunk.map_err(|error| ApiRefusal::bad_request(format!("unable to read body: {error}")))?;
         let size = all.len() + chunk.len();
         if size > limit {
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {limit} bytes")));
+            return Err(ApiRefusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("body exceeds {limit} bytes"),
+            ));
         }
         if size > SMALL && turn.is_none() {
             // The semaphore is never closed.
@@ -90,7 +95,11 @@ async fn collect(
 mod tests {
     use super::*;
 
-    async fn read(size: usize, limit: usize, turns: &Turns) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    async fn read(
+        size: usize,
+        limit: usize,
+        turns: &Turns,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiRefusal> {
         let body = Body::from(vec![b' '; size]);
         collect(body, limit, &turns.0).await.map(|(bytes, turn)| {
             assert_eq!(bytes.len(), size);

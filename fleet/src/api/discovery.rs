@@ -1,21 +1,21 @@
 //! `/discovery`: the API described in the form that Google's client generators read.
 
-use super::answer::Refusal;
+use super::answer::ApiRefusal;
 use axum::http::Method;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// `GET /discovery`
-pub(super) async fn discovery(method: Method) -> Result<Response, Refusal> {
+pub(super) async fn serve_discovery(method: Method) -> Result<Response, ApiRefusal> {
     if method != Method::GET {
-        return Err(Refusal::bad_request("only HTTP GET supported against this resource"));
+        return Err(ApiRefusal::bad_request("only HTTP GET supported against this resource"));
     }
     let kind = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, kind)], document().to_string()).into_response())
+    Ok(([(CONTENT_TYPE, kind)], discovery_document().to_string()).into_response())
 }
 
-fn document() -> Value {
+fn discovery_document() -> Value {
     json!({
         "kind": "discovery#restDescription",
         "discoveryVersion": "v1",
@@ -35,12 +35,12 @@ fn document() -> Value {
         "batchPath": "batch",
         "parameters": {},
         "auth": {},
-        "schemas": schemas(),
-        "resources": resources(),
+        "schemas": discovery_schemas(),
+        "resources": discovery_resources(),
     })
 }
 
-fn schemas() -> Value {
+fn discovery_schemas() -> Value {
     let text = json!({ "type": "string" });
     let state = json!({ "type": "string", "enum": ["inactive", "loaded", "launched"] });
     let list = |of: &str| json!({ "type": "array", "items": { "$ref": of } });
@@ -71,7 +71,7 @@ fn schemas() -> Value {
     })
 }
 
-fn resources() -> Value {
+fn discovery_resources() -> Value {
     let in_query = json!({ "type": "string", "location": "query" });
     let in_path = json!({ "type": "string", "location": "path", "required": true });
     let method = |id: &str, verb: &str, path: &str, parameters: Value, request: &str, response: &str| {

@@ -1,46 +1,46 @@
 //! `/explain/NAME`: why a unit is where it is, or nowhere.
 
-use super::answer::{Refusal, json, only};
-use super::schema::{Explanation, MachineVerdict};
-use super::served::Api;
-use super::units::summary;
+use super::answer::{ApiRefusal, allow_only, json_response};
+use super::schema::{MachineVerdict, UnitExplanation};
+use super::served::ServedApi;
+use super::units::unit_without_text;
 use crate::lock::RebootLocks;
 use crate::model::state::JobState;
-use crate::plan::explain::{Verdict, explain as verdicts};
-use crate::store::cluster::{Cluster, Unit};
+use crate::plan::explain::{PlacementVerdict, explain_unit as verdicts};
+use crate::store::cluster::{Cluster, SubmittedUnit};
 use crate::store::registry::Registry;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 /// `GET /explain/NAME`
-pub(super) async fn explain<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_explanation<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     Path(name): Path<String>,
     method: Method,
-) -> Result<Response, Refusal> {
-    only(&method, &Method::GET)?;
-    let explanation = api.registry.read(|cluster| explanation(cluster, &name));
-    let explanation = explanation.ok_or_else(|| Refusal::not_found("unit does not exist"))?;
-    Ok(json(StatusCode::OK, &explanation))
+) -> Result<Response, ApiRefusal> {
+    allow_only(&method, &Method::GET)?;
+    let explanation = api.registry.read(|cluster| explain_unit(cluster, &name));
+    let explanation = explanation.ok_or_else(|| ApiRefusal::not_found("unit does not exist"))?;
+    Ok(json_response(StatusCode::OK, &explanation))
 }
 
-fn explanation(cluster: &Cluster, name: &str) -> Option<Explanation> {
+fn explain_unit(cluster: &Cluster, name: &str) -> Option<UnitExplanation> {
     let unit = cluster.units.get(name)?;
     let machines = verdicts(cluster, name)?;
-    let shown = summary(cluster, unit);
-    Some(Explanation {
+    let shown = unit_without_text(cluster, unit);
+    Some(UnitExplanation {
         current_state: shown.current_state,
         desired_state: shown.desired_state,
         global: unit.is_global(),
         machine_id: shown.machine_id,
-        summary: sentence(cluster, unit, &machines),
+        summary: summary_sentence(cluster, unit, &machines),
         machines: machines.iter().map(to_wire).collect(),
         name: shown.name,
     })
 }
 
-fn to_wire(verdict: &Verdict) -> MachineVerdict {
+fn to_wire(verdict: &PlacementVerdict) -> MachineVerdict {
     MachineVerdict {
         able: verdict.refusal.is_none(),
         id: verdict.machine.to_string(),
@@ -50,7 +50,7 @@ fn to_wire(verdict: &Verdict) -> MachineVerdict {
 }
 
 /// The state of affairs in one sentence.
-fn sentence(cluster: &Cluster, unit: &Unit, machines: &[Verdict]) -> String {
+fn summary_sentence(cluster: &Cluster, unit: &SubmittedUnit, machines: &[PlacementVerdict]) -> String {
     let able = machines.iter().filter(|verdict| verdict.refusal.is_none()).count();
     let all = machines.len();
     let mut words = if unit.name.is_template() {
@@ -59,13 +59,13 @@ fn sentence(cluster: &Cluster, unit: &Unit, machines: &[Verdict]) -> String {
         format!("inactive as wanted; {able} of {all} machines could take it")
     } else if unit.is_global() {
         format!("global: runs on each of the {able} of {all} machines that can take it")
-    } else if let Some(machine) = cluster.target(unit.name.as_str()) {
+    } else if let Some(machine) = cluster.target_of(unit.name.as_str()) {
         let gone = if cluster.machines.contains_key(machine) { "" } else { ", which is gone" };
-        format!("scheduled on machine {}{gone}", machine.short())
+        format!("scheduled on machine {}{gone}", machine.short_id())
     } else if all == 0 {
         "not scheduled: there is no machine".to_owned()
     } else if able == 0 {
-        format!("not scheduled: none of {all} machines can take it{}", commonest(machines))
+        format!("not scheduled: none of {all} machines can take it{}", most_common_reason(machines))
     } else if cluster.leader.is_none() {
         format!("not scheduled: {able} of {all} machines could take it, but no engine leads")
     } else {
@@ -75,8 +75,8 @@ fn sentence(cluster: &Cluster, unit: &Unit, machines: &[Verdict]) -> String {
         words = format!("{words}; the engine holds still: {}", cluster.brake);
     }
     let state = cluster
-        .target(unit.name.as_str())
-        .and_then(|machine| cluster.state(unit.name.as_str(), machine.as_str()));
+        .target_of(unit.name.as_str())
+        .and_then(|machine| cluster.state_on(unit.name.as_str(), machine.as_str()));
     if let Some(state) = state.filter(|state| !state.error.is_empty()) {
         words = format!("{words}; its agent says: {}", state.error);
     }
@@ -84,7 +84,7 @@ fn sentence(cluster: &Cluster, unit: &Unit, machines: &[Verdict]) -> String {
 }
 
 /// The reason that most machines give.
-fn commonest(machines: &[Verdict]) -> String {
+fn most_common_reason(machines: &[PlacementVerdict]) -> String {
     let reasons: Vec<String> =
         machines.iter().filter_map(|each| each.refusal.as_ref()).map(ToString::to_string).collect();
     let count = |reason: &String| reasons.iter().filter(|each| *each == reason).count();

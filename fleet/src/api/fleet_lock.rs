@@ -4,15 +4,15 @@
 //! emptied first: it is told to ask again until it is. Failures are `{"kind","value"}`, as the protocol
 //! wants, with few kinds, since clients make metrics of them. Who has the lock role asks for itself only.
 
-use super::answer::{Refusal, body, decode};
-use super::served::Api;
+use super::answer::{ApiRefusal, decode_first, read_body};
+use super::served::ServedApi;
 use super::{access, forgery};
 use crate::lock::semaphore::GroupName;
 use crate::lock::{LockError, RebootLocks};
 use crate::model::machine::MachineId;
 use crate::model::state::JobState;
 use crate::store::cluster::Cluster;
-use crate::store::registry::{Command, CommandError, Registry};
+use crate::store::registry::{CommandError, Registry, RegistryCommand};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
@@ -29,7 +29,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(20);
 const MAX_ID: usize = 256;
 
 #[derive(Deserialize)]
-struct Message {
+struct LockMessage {
     client_params: ClientParams,
 }
 
@@ -40,24 +40,24 @@ struct ClientParams {
 }
 
 /// A client: who, in which group.
-struct Caller {
+struct LockCaller {
     id: String,
     group: GroupName,
 }
 
-struct Failure {
+struct LockFailure {
     status: StatusCode,
     kind: &'static str,
     value: String,
 }
 
-impl Failure {
+impl LockFailure {
     fn new(status: StatusCode, kind: &'static str, value: impl Display) -> Self {
         Self { status, kind, value: value.to_string() }
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for LockFailure {
     fn into_response(self) -> Response {
         let mut response =
             Response::new(Body::from(json!({ "kind": self.kind, "value": self.value }).to_string()));
@@ -67,7 +67,7 @@ impl IntoResponse for Failure {
     }
 }
 
-impl From<LockError> for Failure {
+impl From<LockError> for LockFailure {
     fn from(error: LockError) -> Self {
         match &error {
             LockError::Full { .. } => Self::new(StatusCode::LOCKED, "failed_lock", error),
@@ -80,7 +80,7 @@ impl From<LockError> for Failure {
     }
 }
 
-impl From<CommandError> for Failure {
+impl From<CommandError> for LockFailure {
     fn from(error: CommandError) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", error)
     }
@@ -88,7 +88,7 @@ impl From<CommandError> for Failure {
 
 /// `POST /v1/pre-reboot`
 pub(super) async fn pre_reboot<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+    State(api): State<ServedApi<R, L>>,
     request: Request,
 ) -> Response {
     let outcome = async {
@@ -97,14 +97,14 @@ pub(super) async fn pre_reboot<R: Registry, L: RebootLocks>(
         if api.drain_on_lock {
             empty_machine(&*api.registry, &caller.id).await?;
         }
-        Ok::<(), Failure>(())
+        Ok::<(), LockFailure>(())
     };
-    answer(outcome.await)
+    lock_response(outcome.await)
 }
 
 /// `POST /v1/steady-state`
 pub(super) async fn steady_state<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+    State(api): State<ServedApi<R, L>>,
     request: Request,
 ) -> Response {
     let outcome = async {
@@ -115,21 +115,21 @@ pub(super) async fn steady_state<R: Registry, L: RebootLocks>(
             fill_machine(&*api.registry, &caller.id).await?;
         }
         api.locks.release(&caller.group, &caller.id).await?;
-        Ok::<(), Failure>(())
+        Ok::<(), LockFailure>(())
     };
-    answer(outcome.await)
+    lock_response(outcome.await)
 }
 
-fn answer(outcome: Result<(), Failure>) -> Response {
+fn lock_response(outcome: Result<(), LockFailure>) -> Response {
     match outcome {
         Ok(()) => StatusCode::OK.into_response(),
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn read_caller(request: Request) -> Result<Caller, Failure> {
+async fn read_caller(request: Request) -> Result<LockCaller, LockFailure> {
     if request.method() != Method::POST {
-        return Err(Failure::new(
+        return Err(LockFailure::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
             "only POST is allowed",
@@ -138,15 +138,15 @@ async fn read_caller(request: Request) -> Result<Caller, Failure> {
     let header = request.headers().get(forgery::FLEET_LOCK);
     if header.is_none_or(|value| value != "true") {
         let text = "header \"fleet-lock-protocol: true\" is missing";
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "missing_header", text));
+        return Err(LockFailure::new(StatusCode::BAD_REQUEST, "missing_header", text));
     }
     let connection = access::caller(&request);
-    let bytes = body(request.into_body()).await.map_err(|refusal: Refusal| {
-        Failure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
+    let bytes = read_body(request.into_body()).await.map_err(|refusal: ApiRefusal| {
+        LockFailure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
     })?;
-    let message: Message =
-        decode(&bytes).map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "decode_error", error))?;
-    let identity = |text: String| Failure::new(StatusCode::BAD_REQUEST, "invalid_client_identity", text);
+    let message: LockMessage = decode_first(&bytes)
+        .map_err(|error| LockFailure::new(StatusCode::BAD_REQUEST, "decode_error", error))?;
+    let identity = |text: String| LockFailure::new(StatusCode::BAD_REQUEST, "invalid_client_identity", text);
     let ClientParams { id, group } = message.client_params;
     if id.is_empty() || id.len() > MAX_ID || id.chars().any(char::is_control) {
         return Err(identity(format!("the client's id must have 1 to {MAX_ID} printable bytes")));
@@ -156,17 +156,17 @@ async fn read_caller(request: Request) -> Result<Caller, Failure> {
         let text = format!(
             "this connection may not take or give back the slot of {id:?}: its role is bound to another name"
         );
-        return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", text));
+        return Err(LockFailure::new(StatusCode::FORBIDDEN, "forbidden", text));
     }
-    Ok(Caller { id, group })
+    Ok(LockCaller { id, group })
 }
 
 /// Drains the caller's machine and waits a while for it to be empty.
-async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), Failure> {
-    let Some(machine) = member(registry, id) else { return Ok(()) };
-    let mut changes = registry.changes();
+async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFailure> {
+    let Some(machine) = cluster_member(registry, id) else { return Ok(()) };
+    let mut changes = registry.subscribe_changes();
     if !registry.read(|cluster| cluster.machines.get(&machine).is_some_and(|each| each.draining)) {
-        registry.execute(Command::Drain { machine: machine.clone(), draining: true }).await?;
+        registry.execute_command(RegistryCommand::Drain { machine: machine.clone(), draining: true }).await?;
     }
     let emptied = async {
         while registry.read(|cluster| units_on(cluster, &machine)) > 0 {
@@ -179,20 +179,20 @@ async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), Failur
     }
     let left = registry.read(|cluster| units_on(cluster, &machine));
     let text =
-        format!("the slot is yours, but {left} units are still on machine {}; ask again", machine.short());
-    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "drain_pending", text))
+        format!("the slot is yours, but {left} units are still on machine {}; ask again", machine.short_id());
+    Err(LockFailure::new(StatusCode::SERVICE_UNAVAILABLE, "drain_pending", text))
 }
 
-async fn fill_machine<R: Registry>(registry: &R, id: &str) -> Result<(), Failure> {
+async fn fill_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFailure> {
     let Ok(machine) = MachineId::parse(id) else { return Ok(()) };
     if registry.read(|cluster| cluster.machines.get(&machine).is_none_or(|each| each.draining)) {
-        registry.execute(Command::Drain { machine, draining: false }).await?;
+        registry.execute_command(RegistryCommand::Drain { machine, draining: false }).await?;
     }
     Ok(())
 }
 
 /// The machine that the caller is, if it is one of ours.
-fn member<R: Registry>(registry: &R, id: &str) -> Option<MachineId> {
+fn cluster_member<R: Registry>(registry: &R, id: &str) -> Option<MachineId> {
     let machine = MachineId::parse(id).ok()?;
     registry.read(|cluster| cluster.machines.contains_key(&machine)).then_some(machine)
 }

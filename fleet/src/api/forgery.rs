@@ -5,7 +5,7 @@
 //! header of ours. And a page whose own name was rebound to our address is of our origin, but names a host
 //! that we are not: <https://en.wikipedia.org/wiki/DNS_rebinding>. Unix sockets need none of it.
 
-use super::answer::{Refusal, check_content_type};
+use super::answer::{ApiRefusal, check_content_type};
 use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
@@ -65,7 +65,7 @@ pub(super) async fn refuse_foreign_host(
     let message = format!(
         "{host:?} is no name of this server: use its address, or add the name to api_hosts in fleet.conf"
     );
-    Refusal::new(StatusCode::MISDIRECTED_REQUEST, message).into_response()
+    ApiRefusal::new(StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 
 /// The first host that a request names and that is not ours; empty when it names none.
@@ -84,7 +84,7 @@ fn foreign_host(request: &Request, hosts: &Hosts) -> Option<String> {
 pub(super) async fn refuse_forged(request: Request, next: Next) -> Response {
     if request.headers().contains_key(ORIGIN) {
         let message = "requests of web pages are refused: this one has an Origin";
-        return Refusal::new(StatusCode::FORBIDDEN, message).into_response();
+        return ApiRefusal::new(StatusCode::FORBIDDEN, message).into_response();
     }
     match check_intent(&request) {
         Ok(()) => next.run(request).await,
@@ -94,7 +94,7 @@ pub(super) async fn refuse_forged(request: Request, next: Next) -> Response {
 
 /// What changes something must be JSON. Without a body no type is asked for, but of POST: that is the one
 /// changing method that a page may send unasked.
-fn check_intent(request: &Request) -> Result<(), Refusal> {
+fn check_intent(request: &Request) -> Result<(), ApiRefusal> {
     match *request.method() {
         Method::GET | Method::HEAD => return Ok(()),
         Method::POST if request.headers().contains_key(FLEET_LOCK) => return Ok(()),

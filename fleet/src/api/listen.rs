@@ -8,7 +8,7 @@ mod connections;
 mod handshakes;
 mod identity;
 
-use super::access::{Access, Caller, UnixGroups};
+use super::access::{AccessRole, Caller, UnixGroups};
 use super::forgery::{self, Hosts};
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
@@ -36,26 +36,31 @@ const HEAD: Duration = Duration::from_secs(10);
 const LARGEST_HEAD: usize = 32 * 1024;
 
 /// Serves on a unix socket until `stop` is ready.
-pub async fn unix<S>(listener: UnixListener, router: Router, groups: UnixGroups, stop: S) -> io::Result<()>
+pub async fn serve_unix<S>(
+    listener: UnixListener,
+    router: Router,
+    groups: UnixGroups,
+    stop: S,
+) -> io::Result<()>
 where
     S: Future<Output = ()> + Send + 'static,
 {
     let judge = move |stream: &UnixStream| {
         let peer = stream.peer_cred();
         let uid = peer.as_ref().ok().map(tokio::net::unix::UCred::uid);
-        let caller = peer.map_or(Caller::of(Access::None), |peer| groups.caller(peer.uid(), peer.gid()));
+        let caller = peer.map_or(Caller::of(AccessRole::None), |peer| groups.caller(peer.uid(), peer.gid()));
         Guest { caller, peer: Peer::of_user(uid), local: None }
     };
-    serve(listener, router, judge, stop).await;
+    serve_listener(listener, router, judge, stop).await;
     Ok(())
 }
 
 /// Serves on TCP in the clear; everybody there has the same rights. `hosts` are names that clients may use
 /// for this server, beside its address and localhost.
-pub async fn tcp<S>(
+pub async fn serve_tcp<S>(
     listener: TcpListener,
     router: Router,
-    access: Access,
+    access: AccessRole,
     hosts: Vec<String>,
     stop: S,
 ) -> io::Result<()>
@@ -66,12 +71,17 @@ where
     let router = router
         .layer(from_fn(forgery::refuse_forged))
         .layer(from_fn_with_state(Hosts::new(hosts), forgery::refuse_foreign_host));
-    serve(listener, router, judge, stop).await;
+    serve_listener(listener, router, judge, stop).await;
     Ok(())
 }
 
 /// Serves in TLS.
-pub async fn tls<S>(listener: TcpListener, router: Router, identity: &TlsIdentity, stop: S) -> io::Result<()>
+pub async fn serve_tls<S>(
+    listener: TcpListener,
+    router: Router,
+    identity: &TlsIdentity,
+    stop: S,
+) -> io::Result<()>
 where
     S: Future<Output = ()> + Send + 'static,
 {
@@ -81,7 +91,7 @@ where
         let (tcp, tls) = stream.get_ref();
         Guest { caller: identity.caller(tls.peer_certificates()), ..Guest::of_tcp(tcp) }
     };
-    serve(listener, router.layer(from_fn(forgery::refuse_forged)), judge, stop).await;
+    serve_listener(listener, router.layer(from_fn(forgery::refuse_forged)), judge, stop).await;
     Ok(())
 }
 
@@ -99,12 +109,12 @@ impl Guest {
     fn of_tcp(stream: &TcpStream) -> Self {
         let peer = stream.peer_addr().map_or(Peer::User(None), |peer| Peer::of_address(peer.ip()));
         let local = stream.local_addr().ok().map(|local| local.ip());
-        Self { caller: Caller::of(Access::None), peer, local }
+        Self { caller: Caller::of(AccessRole::None), peer, local }
     }
 }
 
 /// Accepts connections until `stop` is ready, then waits for the requests under way.
-async fn serve<L, S>(mut listener: L, router: Router, judge: impl Fn(&L::Io) -> Guest, stop: S)
+async fn serve_listener<L, S>(mut listener: L, router: Router, judge: impl Fn(&L::Io) -> Guest, stop: S)
 where
     L: Listener,
     S: Future<Output = ()> + Send + 'static,

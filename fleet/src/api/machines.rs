@@ -1,13 +1,13 @@
 //! `/machines`: the members of the cluster, and their labels.
 
-use super::answer::{Refusal, body, decode, json};
+use super::answer::{ApiRefusal, decode_first, json_response, read_body};
 use super::page::PageToken;
-use super::schema::{Machine, MachinePage, MetadataOperation};
-use super::served::Api;
-use super::state::token;
+use super::schema::{ApiMachine, MachinePage, MetadataOperation};
+use super::served::ServedApi;
+use super::state::page_token;
 use crate::lock::RebootLocks;
 use crate::model::machine::{self, MachineId};
-use crate::store::registry::{Command, Registry};
+use crate::store::registry::{Registry, RegistryCommand};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, StatusCode};
@@ -17,33 +17,33 @@ use axum::response::{IntoResponse, Response};
 const MAX_OPERATIONS: usize = 1000;
 
 /// `GET` and `PATCH /machines`
-pub(super) async fn machines<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_machines<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiRefusal> {
     match *request.method() {
         Method::GET => {
-            let token = token(request.uri(), api.token_limit)?;
+            let token = page_token(request.uri(), api.token_limit)?;
             let (machines, next) =
-                token.cut(api.registry.read(|cluster| cluster.machines.values().map(to_wire).collect()));
+                token.cut_page(api.registry.read(|cluster| cluster.machines.values().map(to_wire).collect()));
             let next_page_token = next.map(PageToken::encode).unwrap_or_default();
-            Ok(json(StatusCode::OK, &MachinePage { machines, next_page_token }))
+            Ok(json_response(StatusCode::OK, &MachinePage { machines, next_page_token }))
         }
         Method::PATCH => {
-            let commands = read_operations(&body(request.into_body()).await?)?;
+            let commands = read_operations(&read_body(request.into_body()).await?)?;
             for command in commands {
-                api.registry.execute(command).await?;
+                api.registry.execute_command(command).await?;
             }
             let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
             Ok((StatusCode::NO_CONTENT, json).into_response())
         }
-        _ => Err(Refusal::method("only GET and PATCH supported against this resource")),
+        _ => Err(ApiRefusal::wrong_method("only GET and PATCH supported against this resource")),
     }
 }
 
 /// A machine as the wire carries it.
-pub(super) fn to_wire(machine: &machine::Machine) -> Machine {
-    Machine {
+pub(super) fn to_wire(machine: &machine::Machine) -> ApiMachine {
+    ApiMachine {
         draining: machine.draining,
         id: machine.id.to_string(),
         metadata: machine.metadata.clone(),
@@ -52,25 +52,25 @@ pub(super) fn to_wire(machine: &machine::Machine) -> Machine {
 }
 
 /// All operations are looked at before the first is carried out.
-fn read_operations(bytes: &[u8]) -> Result<Vec<Command>, Refusal> {
-    let operations: Vec<MetadataOperation> = decode(bytes).map_err(Refusal::bad_request)?;
+fn read_operations(bytes: &[u8]) -> Result<Vec<RegistryCommand>, ApiRefusal> {
+    let operations: Vec<MetadataOperation> = decode_first(bytes).map_err(ApiRefusal::bad_request)?;
     if operations.len() > MAX_OPERATIONS {
-        return Err(Refusal::bad_request(format!("more than {MAX_OPERATIONS} operations")));
+        return Err(ApiRefusal::bad_request(format!("more than {MAX_OPERATIONS} operations")));
     }
     operations.iter().map(read_operation).collect()
 }
 
-fn read_operation(operation: &MetadataOperation) -> Result<Command, Refusal> {
+fn read_operation(operation: &MetadataOperation) -> Result<RegistryCommand, ApiRefusal> {
     if !matches!(operation.op.as_str(), "add" | "remove" | "replace") {
-        return Err(Refusal::bad_request("invalid op: expect add, remove, or replace"));
+        return Err(ApiRefusal::bad_request("invalid op: expect add, remove, or replace"));
     }
     let (machine, key) =
-        read_path(&operation.path).ok_or_else(|| Refusal::bad_request("machine metadata path invalid"))?;
+        read_path(&operation.path).ok_or_else(|| ApiRefusal::bad_request("machine metadata path invalid"))?;
     let value = Some(operation.value.text().to_owned()).filter(|_| operation.op != "remove");
     if value.as_ref().is_some_and(String::is_empty) {
-        return Err(Refusal::bad_request("invalid value: add and replace require a value"));
+        return Err(ApiRefusal::bad_request("invalid value: add and replace require a value"));
     }
-    Ok(Command::SetMetadata { machine, key, value })
+    Ok(RegistryCommand::SetMetadata { machine, key, value })
 }
 
 /// `/MACHINE/metadata/KEY`

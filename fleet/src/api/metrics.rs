@@ -1,11 +1,11 @@
 //! `/metrics` and `/health`: the cluster for those who watch it from outside.
 
-use super::answer::{Refusal, json, only};
-use super::served::Api;
+use super::answer::{ApiRefusal, allow_only, json_response};
+use super::served::ServedApi;
 use crate::lock::RebootLocks;
 use crate::model::state::JobState;
 use crate::store::cluster::Cluster;
-use crate::store::registry::{Health, Registry};
+use crate::store::registry::{Registry, StoreHealth};
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, StatusCode};
@@ -15,19 +15,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// `GET /metrics`
-pub(super) async fn metrics<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_metrics<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     method: Method,
-) -> Result<Response, Refusal> {
-    only(&method, &Method::GET)?;
-    let mut text = api.registry.read(picture);
-    gauge(
+) -> Result<Response, ApiRefusal> {
+    allow_only(&method, &Method::GET)?;
+    let mut text = api.registry.read(cluster_metrics);
+    push_gauge(
         &mut text,
         "fleet_api_available",
         "Whether the API answers.",
-        u64::from(api.registry.health() == Health::Serving),
+        u64::from(api.registry.health() == StoreHealth::Serving),
     );
-    head(&mut text, "fleet_api_requests_total", "counter", "Requests answered, by class of status.");
+    metric_head(&mut text, "fleet_api_requests_total", "counter", "Requests answered, by class of status.");
     for (class, count) in api.requests.by_class() {
         let _ = writeln!(text, "fleet_api_requests_total{{code=\"{class}xx\"}} {count}");
     }
@@ -39,17 +39,19 @@ pub(super) async fn metrics<R: Registry, L: RebootLocks>(
 }
 
 /// `GET /health`: 200 while the API answers, 503 while it does not, and why.
-pub(super) async fn health<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_health<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     method: Method,
-) -> Result<Response, Refusal> {
-    only(&method, &Method::GET)?;
+) -> Result<Response, ApiRefusal> {
+    allow_only(&method, &Method::GET)?;
     let (status, reason) = match api.registry.health() {
-        Health::Serving => (StatusCode::OK, String::new()),
-        Health::Registering => {
+        StoreHealth::Serving => (StatusCode::OK, String::new()),
+        StoreHealth::Registering => {
             (StatusCode::SERVICE_UNAVAILABLE, "this machine is not registered yet".to_owned())
         }
-        Health::Excluded(reason) | Health::StoreLost(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+        StoreHealth::Excluded(reason) | StoreHealth::StoreLost(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, reason)
+        }
     };
     let body = api.registry.read(|cluster| {
         json!({
@@ -61,15 +63,15 @@ pub(super) async fn health<R: Registry, L: RebootLocks>(
             "warnings": api.warnings,
         })
     });
-    Ok(json(status, &body))
+    Ok(json_response(status, &body))
 }
 
-fn picture(cluster: &Cluster) -> String {
+fn cluster_metrics(cluster: &Cluster) -> String {
     let mut text = String::new();
-    gauge(&mut text, "fleet_machines", "Machines that are present.", cluster.machines.len() as u64);
+    push_gauge(&mut text, "fleet_machines", "Machines that are present.", cluster.machines.len() as u64);
     let draining = cluster.machines.values().filter(|machine| machine.draining).count();
-    gauge(&mut text, "fleet_machines_draining", "Machines that are being emptied.", draining as u64);
-    head(&mut text, "fleet_units", "gauge", "Submitted units, by wanted state.");
+    push_gauge(&mut text, "fleet_machines_draining", "Machines that are being emptied.", draining as u64);
+    metric_head(&mut text, "fleet_units", "gauge", "Submitted units, by wanted state.");
     for state in [JobState::Inactive, JobState::Loaded, JobState::Launched] {
         let count = cluster.units.values().filter(|unit| unit.desired == state).count();
         let _ = writeln!(text, "fleet_units{{desired=\"{state}\"}} {count}");
@@ -78,24 +80,24 @@ fn picture(cluster: &Cluster) -> String {
         unit.desired != JobState::Inactive
             && !unit.is_global()
             && !unit.name.is_template()
-            && cluster.target(unit.name.as_str()).is_none()
+            && cluster.target_of(unit.name.as_str()).is_none()
     });
-    gauge(&mut text, "fleet_units_waiting", "Units that no machine has taken.", waiting.count() as u64);
+    push_gauge(&mut text, "fleet_units_waiting", "Units that no machine has taken.", waiting.count() as u64);
     let mut states: BTreeMap<&str, u64> = BTreeMap::new();
     for state in cluster.all_states() {
         *states.entry(state.active.as_str()).or_default() += 1;
     }
-    head(&mut text, "fleet_unit_states", "gauge", "Units on machines, by what systemd says.");
+    metric_head(&mut text, "fleet_unit_states", "gauge", "Units on machines, by what systemd says.");
     for (active, count) in states {
         let _ = writeln!(text, "fleet_unit_states{{active={active:?}}} {count}");
     }
-    gauge(
+    push_gauge(
         &mut text,
         "fleet_engine_leader_known",
         "Whether an engine leads.",
         u64::from(cluster.leader.is_some()),
     );
-    gauge(
+    push_gauge(
         &mut text,
         "fleet_engine_brake",
         "Whether the engine holds still.",
@@ -104,11 +106,11 @@ fn picture(cluster: &Cluster) -> String {
     text
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+fn metric_head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
-    head(text, name, "gauge", help);
+fn push_gauge(text: &mut String, name: &str, help: &str, value: u64) {
+    metric_head(text, name, "gauge", help);
     let _ = writeln!(text, "{name} {value}");
 }

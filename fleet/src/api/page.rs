@@ -63,8 +63,9 @@ impl PageToken {
 
     /// Reads a token, whatever it says.
     pub fn decode(text: &str) -> Result<Self, PageTokenError> {
-        let bytes =
-            URL_SAFE.decode(text).map_err(|error| PageTokenError::Base64 { at: offset(&error, text) })?;
+        let bytes = URL_SAFE
+            .decode(text)
+            .map_err(|error| PageTokenError::Base64 { at: error_offset(&error, text) })?;
         let Some(&[limit_low, limit_high, page_low, page_high]) = bytes.first_chunk() else {
             return Err(PageTokenError::Short);
         };
@@ -85,7 +86,7 @@ impl PageToken {
     ///
     /// A list whose length is a multiple of the limit has one empty page at its end, as it always had.
     #[must_use]
-    pub fn cut<T>(self, all: Vec<T>) -> (Vec<T>, Option<Self>) {
+    pub fn cut_page<T>(self, all: Vec<T>) -> (Vec<T>, Option<Self>) {
         let start = (usize::from(self.page) - 1) * usize::from(self.limit);
         let stop = start + usize::from(self.limit);
         if start >= all.len() {
@@ -97,7 +98,7 @@ impl PageToken {
     }
 }
 
-fn offset(error: &base64::DecodeError, text: &str) -> usize {
+fn error_offset(error: &base64::DecodeError, text: &str) -> usize {
     match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
         // Where the last four characters would begin, of which some are missing.
@@ -141,17 +142,17 @@ mod tests {
 
     #[test]
     fn an_exact_multiple_ends_with_one_empty_page() {
-        let (items, next) = PageToken::first(2).cut(vec![1, 2]);
+        let (items, next) = PageToken::first(2).cut_page(vec![1, 2]);
         assert_eq!((items, next), (vec![1, 2], Some(PageToken { limit: 2, page: 2 })));
-        assert_eq!(next.unwrap().cut(vec![1, 2]), (vec![], None));
-        assert_eq!(PageToken::first(2).cut(vec![1]), (vec![1], None));
+        assert_eq!(next.unwrap().cut_page(vec![1, 2]), (vec![], None));
+        assert_eq!(PageToken::first(2).cut_page(vec![1]), (vec![1], None));
     }
 
     #[test]
     fn a_list_beyond_sixteen_bits_does_not_wrap() {
         let token = PageToken { limit: 100, page: 700 };
 
-        assert_eq!(token.cut((0..70_001).collect::<Vec<_>>()).0.first(), Some(&69_900));
+        assert_eq!(token.cut_page((0..70_001).collect::<Vec<_>>()).0.first(), Some(&69_900));
     }
 
     proptest! {
@@ -160,7 +161,7 @@ mod tests {
             let all: Vec<_> = (0..length).collect();
             let (mut joined, mut token) = (Vec::new(), Some(PageToken::first(limit)));
             while let Some(this) = token {
-                let (items, next) = this.cut(all.clone());
+                let (items, next) = this.cut_page(all.clone());
                 joined.extend(items);
                 token = next;
             }

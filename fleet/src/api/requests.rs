@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many requests were answered, by the first digit of their status.
 #[derive(Debug, Default)]
-pub struct Requests([AtomicU64; 6]);
+pub struct RequestCounts([AtomicU64; 6]);
 
-impl Requests {
+impl RequestCounts {
     /// Each class that there is, and how many it had.
     pub(super) fn by_class(&self) -> impl Iterator<Item = (usize, u64)> {
         self.0.iter().map(|count| count.load(Ordering::Relaxed)).enumerate().skip(1)
@@ -20,7 +20,11 @@ impl Requests {
 }
 
 /// Counts a request.
-pub(super) async fn count(State(requests): State<Arc<Requests>>, request: Request, next: Next) -> Response {
+pub(super) async fn count_request(
+    State(requests): State<Arc<RequestCounts>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let response = next.run(request).await;
     let class = usize::from(response.status().as_u16() / 100).min(5);
     requests.0[class].fetch_add(1, Ordering::Relaxed);

@@ -40,7 +40,7 @@ impl From<&unit_file::UnitOption> for UnitOption {
 /// A submitted unit: what it says, what is wanted of it, where it is.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Unit {
+pub struct ApiUnit {
     /// Whether its text was changed and has not proved well yet; not in the original.
     #[serde(skip_serializing_if = "is_false")]
     pub changing: bool,
@@ -99,7 +99,7 @@ pub struct UnitState {
 /// A member of the cluster.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Machine {
+pub struct ApiMachine {
     /// Whether its units are being moved away; not in the original.
     #[serde(skip_serializing_if = "is_false")]
     pub draining: bool,
@@ -127,7 +127,7 @@ pub struct UnitPage {
     pub next_page_token: String,
     /// The units, sorted by name.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    pub units: Vec<Unit>,
+    pub units: Vec<ApiUnit>,
 }
 
 /// A page of `/state`.
@@ -148,7 +148,7 @@ pub struct UnitStatePage {
 pub struct MachinePage {
     /// The machines, sorted by id.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    pub machines: Vec<Machine>,
+    pub machines: Vec<ApiMachine>,
     /// Where the next page starts; empty on the last.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "String::is_empty")]
     pub next_page_token: String,
@@ -219,7 +219,7 @@ impl MetadataValue {
 /// Why a unit is where it is, or nowhere.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Explanation {
+pub struct UnitExplanation {
     /// How far the unit got, as in [`Unit`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub current_state: String,
@@ -270,16 +270,16 @@ pub struct RebalanceRequest {
 /// How units were spread.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Rebalanced {
+pub struct RebalanceResult {
     /// The moves, in the order they are made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub moves: Vec<Move>,
+    pub moves: Vec<UnitMove>,
 }
 
 /// A unit that goes from one machine to another.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub struct Move {
+pub struct UnitMove {
     /// The machine it leaves.
     pub from: String,
     /// The machine it goes to.
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn fields_come_in_alphabetical_order_and_empty_ones_not_at_all() {
-        let unit = Unit {
+        let unit = ApiUnit {
             name: "hello.service".into(),
             options: vec![UnitOption {
                 name: "ExecStart".into(),
@@ -408,7 +408,7 @@ mod tests {
                 value: "/bin/sh -c \"a && b > c\"".into(),
             }],
             desired_state: "launched".into(),
-            ..Unit::default()
+            ..ApiUnit::default()
         };
 
         assert_eq!(
@@ -420,9 +420,10 @@ mod tests {
 
     #[test]
     fn nulls_and_unknown_fields_are_read_as_nothing() {
-        let unit: Unit = serde_json::from_str(r#"{"name":"a.service","options":null,"later":[1]}"#).unwrap();
+        let unit: ApiUnit =
+            serde_json::from_str(r#"{"name":"a.service","options":null,"later":[1]}"#).unwrap();
 
-        assert_eq!(unit, Unit { name: "a.service".into(), ..Unit::default() });
+        assert_eq!(unit, ApiUnit { name: "a.service".into(), ..ApiUnit::default() });
     }
 
     #[test]

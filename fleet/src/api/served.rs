@@ -3,14 +3,14 @@
 //! Refuses to know paths and answers. Invariant: a clone serves the same.
 
 use super::page;
-use super::requests::Requests;
+use super::requests::RequestCounts;
 use std::sync::Arc;
 
 /// Writes more metrics, in Prometheus' text format.
 pub type MoreMetrics = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 /// What the API serves.
-pub struct Api<R, L> {
+pub struct ServedApi<R, L> {
     /// The cluster.
     pub registry: Arc<R>,
     /// The reboot slots.
@@ -24,10 +24,10 @@ pub struct Api<R, L> {
     /// What a person should mend although everything works; shown with the health.
     pub warnings: Vec<String>,
     /// Requests so far, for the metrics.
-    pub requests: Arc<Requests>,
+    pub requests: Arc<RequestCounts>,
 }
 
-impl<R, L> Api<R, L> {
+impl<R, L> ServedApi<R, L> {
     /// An API with the usual page size.
     pub fn new(registry: Arc<R>, locks: Arc<L>) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl<R, L> Api<R, L> {
     }
 }
 
-impl<R, L> Clone for Api<R, L> {
+impl<R, L> Clone for ServedApi<R, L> {
     fn clone(&self) -> Self {
         Self {
             registry: self.registry.clone(),
@@ -56,7 +56,7 @@ impl<R, L> Clone for Api<R, L> {
     }
 }
 
-impl<R, L> std::fmt::Debug for Api<R, L> {
+impl<R, L> std::fmt::Debug for ServedApi<R, L> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Api").field("token_limit", &self.token_limit).finish_non_exhaustive()
     }

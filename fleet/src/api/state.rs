@@ -1,9 +1,9 @@
 //! `/state`: what systemd says of units, machine by machine.
 
-use super::answer::{Refusal, json};
+use super::answer::{ApiRefusal, json_response};
 use super::page::PageToken;
 use super::schema::{UnitState, UnitStatePage};
-use super::served::Api;
+use super::served::ServedApi;
 use crate::lock::RebootLocks;
 use crate::model::state;
 use crate::store::cluster::Cluster;
@@ -13,46 +13,46 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 
 /// A query, name by name, in the order it was written.
-type Pairs = Vec<(String, String)>;
+type QueryPairs = Vec<(String, String)>;
 
 /// `GET /state?machineID=&unitName=`
-pub(super) async fn collection<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_states<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     method: Method,
     uri: Uri,
-) -> Result<Response, Refusal> {
-    check(&method)?;
-    let token = token(&uri, api.token_limit)?;
-    let pairs = pairs(&uri);
+) -> Result<Response, ApiRefusal> {
+    check_method(&method)?;
+    let token = page_token(&uri, api.token_limit)?;
+    let pairs = query_pairs(&uri);
     let wanted = |name: &str| {
         pairs.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
     };
     let (machine, unit) = (wanted("machineID"), wanted("unitName"));
-    let page = api.registry.read(|cluster| page(cluster, unit, machine, token));
-    Ok(json(StatusCode::OK, &page))
+    let page = api.registry.read(|cluster| state_page(cluster, unit, machine, token));
+    Ok(json_response(StatusCode::OK, &page))
 }
 
 /// `GET /state/NAME`
-pub(super) async fn item<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_state<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     Path(name): Path<String>,
     method: Method,
-) -> Result<Response, Refusal> {
-    check(&method)?;
+) -> Result<Response, ApiRefusal> {
+    check_method(&method)?;
     let state = api.registry.read(|cluster| cluster.states.get(name.as_str())?.values().next().map(to_wire));
-    let state = state.ok_or_else(|| Refusal::not_found("unit state does not exist"))?;
-    Ok(json(StatusCode::OK, &state))
+    let state = state.ok_or_else(|| ApiRefusal::not_found("unit state does not exist"))?;
+    Ok(json_response(StatusCode::OK, &state))
 }
 
-fn check(method: &Method) -> Result<(), Refusal> {
+fn check_method(method: &Method) -> Result<(), ApiRefusal> {
     if method == Method::GET {
         Ok(())
     } else {
-        Err(Refusal::method("only GET supported against this resource"))
+        Err(ApiRefusal::wrong_method("only GET supported against this resource"))
     }
 }
 
-fn page(
+fn state_page(
     cluster: &Cluster,
     unit: Option<&String>,
     machine: Option<&String>,
@@ -65,7 +65,7 @@ fn page(
     };
     let states =
         states.filter(|state| machine.is_none_or(|machine| state.machine.as_str() == machine)).collect();
-    let (states, next) = token.cut(states);
+    let (states, next) = token.cut_page(states);
     UnitStatePage {
         next_page_token: next.map(PageToken::encode).unwrap_or_default(),
         states: states.into_iter().map(to_wire).collect(),
@@ -85,13 +85,13 @@ pub(super) fn to_wire(state: &state::UnitState) -> UnitState {
 }
 
 /// The page that a query asks for.
-pub(super) fn token(uri: &Uri, limit: u16) -> Result<PageToken, Refusal> {
-    let pairs = pairs(uri);
+pub(super) fn page_token(uri: &Uri, limit: u16) -> Result<PageToken, ApiRefusal> {
+    let pairs = query_pairs(uri);
     let tokens = pairs.iter().filter(|(name, _)| name == "nextPageToken").map(|(_, value)| value.as_str());
-    PageToken::from_query(tokens, limit).map_err(Refusal::bad_request)
+    PageToken::from_query(tokens, limit).map_err(ApiRefusal::bad_request)
 }
 
 /// A query that can't be read asks for nothing, as it always did.
-pub(super) fn pairs(uri: &Uri) -> Pairs {
+pub(super) fn query_pairs(uri: &Uri) -> QueryPairs {
     Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default()
 }

@@ -5,14 +5,14 @@
 //! have changed; `ready` comes first. An event's id is the store's revision. A client that reads too
 //! slowly gets a `reset` instead of what it missed: nobody's slowness costs memory here.
 
-use super::answer::{Refusal, only};
+use super::answer::{ApiRefusal, allow_only};
 use super::schema::to_json;
-use super::served::Api;
-use super::state::pairs;
+use super::served::ServedApi;
+use super::state::query_pairs;
 use super::{machines, state, units};
 use crate::lock::RebootLocks;
 use crate::store::cluster::Cluster;
-use crate::store::registry::{Change, Registry};
+use crate::store::registry::{ClusterChange, Registry};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -33,31 +33,32 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const PENDING: usize = 16;
 
 /// `GET /watch?unit=NAME`
-pub(super) async fn watch<R: Registry, L: RebootLocks>(
-    State(api): State<Api<R, L>>,
+pub(super) async fn serve_watch<R: Registry, L: RebootLocks>(
+    State(api): State<ServedApi<R, L>>,
     method: Method,
     uri: Uri,
-) -> Result<Response, Refusal> {
-    only(&method, &Method::GET)?;
-    let units = pairs(&uri).into_iter().filter(|(name, _)| name == "unit").map(|(_, value)| value).collect();
+) -> Result<Response, ApiRefusal> {
+    allow_only(&method, &Method::GET)?;
+    let units =
+        query_pairs(&uri).into_iter().filter(|(name, _)| name == "unit").map(|(_, value)| value).collect();
     let (sender, receiver) = mpsc::channel(PENDING);
     // Subscribed before the first byte of the answer: what happens after it is not missed.
-    let changes = api.registry.changes();
-    tokio::spawn(follow(api.registry, changes, units, sender));
+    let changes = api.registry.subscribe_changes();
+    tokio::spawn(follow_changes(api.registry, changes, units, sender));
     let mut response = Response::new(Body::from_stream(ReceiverStream::new(receiver)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-type Chunk = Result<String, Infallible>;
+type StreamChunk = Result<String, Infallible>;
 
 /// Ends when the client has gone, or the registry.
-async fn follow<R: Registry>(
+async fn follow_changes<R: Registry>(
     registry: Arc<R>,
-    mut changes: Receiver<Change>,
+    mut changes: Receiver<ClusterChange>,
     units: Vec<String>,
-    sender: mpsc::Sender<Chunk>,
+    sender: mpsc::Sender<StreamChunk>,
 ) {
     let revision = registry.read(|cluster| cluster.revision);
     let mut next = Some(format!("id: {revision}\nevent: ready\ndata: {{}}\n\n"));
@@ -71,8 +72,8 @@ async fn follow<R: Registry>(
             () = sender.closed() => return,
             () = tokio::time::sleep(HEARTBEAT) => Some(": still here\n\n".to_owned()),
             change = changes.recv() => match change {
-                Ok(change) => registry.read(|cluster| event(cluster, &change, &units)),
-                Err(RecvError::Lagged(_)) => registry.read(|cluster| event(cluster, &Change::Everything, &units)),
+                Ok(change) => registry.read(|cluster| change_event(cluster, &change, &units)),
+                Err(RecvError::Lagged(_)) => registry.read(|cluster| change_event(cluster, &ClusterChange::Everything, &units)),
                 Err(RecvError::Closed) => return,
             },
         };
@@ -80,20 +81,20 @@ async fn follow<R: Registry>(
 }
 
 /// The event that tells of a change; none if it is about a unit that nobody asked for.
-fn event(cluster: &Cluster, change: &Change, units: &[String]) -> Option<String> {
+fn change_event(cluster: &Cluster, change: &ClusterChange, units: &[String]) -> Option<String> {
     let wanted = |name: &str| units.is_empty() || units.iter().any(|unit| unit == name);
     let (kind, data) = match change {
-        Change::Everything => ("reset", "{}".to_owned()),
-        Change::Order => return None,
-        Change::Machine(id) => match cluster.machines.get(id) {
+        ClusterChange::Everything => ("reset", "{}".to_owned()),
+        ClusterChange::Order => return None,
+        ClusterChange::Machine(id) => match cluster.machines.get(id) {
             Some(machine) => ("machine", to_json(&machines::to_wire(machine))),
             None => ("machine-removed", to_json(&json!({ "id": id.as_str() }))),
         },
-        Change::State(name, machine) => {
+        ClusterChange::State(name, machine) => {
             if !wanted(name.as_str()) {
                 return None;
             }
-            match cluster.state(name.as_str(), machine.as_str()) {
+            match cluster.state_on(name.as_str(), machine.as_str()) {
                 Some(state) => ("state", to_json(&state::to_wire(state))),
                 None => (
                     "state-removed",
@@ -101,12 +102,12 @@ fn event(cluster: &Cluster, change: &Change, units: &[String]) -> Option<String>
                 ),
             }
         }
-        Change::Unit(name) => {
+        ClusterChange::Unit(name) => {
             if !wanted(name.as_str()) {
                 return None;
             }
             match cluster.units.get(name) {
-                Some(unit) => ("unit", to_json(&units::summary(cluster, unit))),
+                Some(unit) => ("unit", to_json(&units::unit_without_text(cluster, unit))),
                 None => ("unit-removed", to_json(&json!({ "name": name.as_str() }))),
             }
         }

@@ -4,8 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use fleet::{
-    daemon::{self, reload::Source},
-    settings::Settings,
+    daemon::{self, reload::SettingsSource},
+    settings::DaemonSettings,
     single_dash::with_double_dashes,
 };
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
@@ -13,7 +13,7 @@ use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, reload, util
 /// Runs units of a cluster on this machine, and helps to decide where the others run.
 #[derive(Debug, Parser)]
 #[command(name = "fleetd", version, disable_help_subcommand = true)]
-struct Arguments {
+struct DaemonArguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -23,13 +23,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let words = with_double_dashes(std::env::args_os().collect(), &Arguments::command(), None);
-    let arguments = Arguments::parse_from(words);
+    let words = with_double_dashes(std::env::args_os().collect(), &DaemonArguments::command(), None);
+    let arguments = DaemonArguments::parse_from(words);
     if arguments.command.is_some() {
-        report(concat!("fleetd version ", env!("CARGO_PKG_VERSION")));
+        print_error(concat!("fleetd version ", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    match start(arguments) {
+    match start_daemon(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(reason = %daemon::one_line(&error), "fleetd cannot run");
@@ -38,46 +38,46 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: Arguments) -> Result<(), daemon::DaemonError> {
+fn start_daemon(arguments: DaemonArguments) -> Result<(), daemon::DaemonError> {
     let settings = read(&arguments);
     let verbosity = settings.as_ref().map_or(0, |(settings, _)| settings.verbosity);
-    let (filter, handle) = reload::Layer::new(level(verbosity));
+    let (filter, handle) = reload::Layer::new(log_level(verbosity));
     // The journal adds the time.
     let lines = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
     tracing_subscriber::registry().with(filter).with(lines).init();
     let (settings, warnings) = settings?;
-    warn(warnings);
-    let source = Source {
+    print_warnings(warnings);
+    let source = SettingsSource {
         read: Box::new(move || {
             let (settings, warnings) = read(&arguments)?;
-            warn(warnings);
+            print_warnings(warnings);
             Ok(settings)
         }),
         log: Box::new(move |verbosity| {
             // The subscriber lives as long as the program.
-            let _ = handle.reload(level(verbosity));
+            let _ = handle.reload(log_level(verbosity));
         }),
     };
-    daemon::run(settings, source)
+    daemon::run_daemon(settings, source)
 }
 
 /// The settings, and what to warn about.
-fn read(arguments: &Arguments) -> Result<(Settings, Vec<String>), daemon::DaemonError> {
-    let options = daemon::options(arguments.config.as_deref())?;
-    Ok((Settings::of(&options)?, options.warnings))
+fn read(arguments: &DaemonArguments) -> Result<(DaemonSettings, Vec<String>), daemon::DaemonError> {
+    let options = daemon::read_options(arguments.config.as_deref())?;
+    Ok((DaemonSettings::from_options(&options)?, options.warnings))
 }
 
-fn warn(warnings: Vec<String>) {
+fn print_warnings(warnings: Vec<String>) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
 
-const fn level(verbosity: i64) -> LevelFilter {
+const fn log_level(verbosity: i64) -> LevelFilter {
     if verbosity > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO }
 }
 
 #[expect(clippy::print_stdout, reason = "the version is the answer")]
-fn report(text: &str) {
+fn print_error(text: &str) {
     println!("{text}");
 }

@@ -440,13 +440,13 @@ pub fn without_switch_values(words: impl IntoIterator<Item = OsString>) -> Vec<O
 
 fn switch_value(word: &OsString) -> Option<(&str, bool)> {
     let (name, value) = word.to_str()?.strip_prefix("--")?.split_once('=')?;
-    let value = truth(value)?;
+    let value = parse_bool(value)?;
     SWITCHES.contains(&name).then_some((name, value))
 }
 
 /// Reads a truth value as Go's `strconv.ParseBool` does.
 #[must_use]
-pub fn truth(text: &str) -> Option<bool> {
+pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),

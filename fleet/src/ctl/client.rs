@@ -3,10 +3,10 @@
 //! Works against this fleet and against any older one; what only this one has (watch, explain, drain,
 //! rebalance) answers [`ApiError::Status`] with 404 elsewhere. Bodies are bounded before they are parsed.
 
-use super::endpoint::Endpoint;
+use super::endpoint::ApiEndpoint;
 use crate::api::schema::{
-    ErrorBody, Explanation, LockGroup, Machine, MachinePage, RebalanceRequest, Rebalanced, Unit, UnitPage,
-    UnitState, UnitStatePage, to_json,
+    ApiMachine, ApiUnit, ErrorBody, LockGroup, MachinePage, RebalanceRequest, RebalanceResult,
+    UnitExplanation, UnitPage, UnitState, UnitStatePage, to_json,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,130 +46,139 @@ impl ApiError {
 
 /// A fleet API.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ApiClient {
     agent: Agent,
     base: String,
     shown: String,
 }
 
 /// A method that carries no body, or one that does.
-enum Request<'a> {
+enum ApiRequest<'a> {
     Delete,
     Get,
     Post(&'a str),
     Put(&'a str),
 }
 
-impl Client {
+impl ApiClient {
     /// The API at `endpoint`, spoken to by `agent`.
     #[must_use]
-    pub fn new(agent: Agent, endpoint: &Endpoint) -> Self {
+    pub fn new(agent: Agent, endpoint: &ApiEndpoint) -> Self {
         Self { agent, base: format!("{}/fleet/v1", endpoint.base_url()), shown: endpoint.to_string() }
     }
 
     /// Every submitted unit, sorted by name.
-    pub fn units(&self) -> Result<Vec<Unit>, ApiError> {
-        let mut units = self.pages("/units", |page: UnitPage| (page.units, page.next_page_token))?;
+    pub fn list_units(&self) -> Result<Vec<ApiUnit>, ApiError> {
+        let mut units = self.fetch_pages("/units", |page: UnitPage| (page.units, page.next_page_token))?;
         units.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(units)
     }
 
     /// One unit.
-    pub fn unit(&self, name: &str) -> Result<Option<Unit>, ApiError> {
-        found(self.fetch(&format!("/units/{}", escaped(name))))
+    pub fn find_unit(&self, name: &str) -> Result<Option<ApiUnit>, ApiError> {
+        none_if_missing(self.fetch_json(&format!("/units/{}", percent_encode(name))))
     }
 
     /// What systemd says everywhere, sorted by unit, then by machine.
     pub fn unit_states(&self) -> Result<Vec<UnitState>, ApiError> {
-        let mut states = self.pages("/state", |page: UnitStatePage| (page.states, page.next_page_token))?;
+        let mut states =
+            self.fetch_pages("/state", |page: UnitStatePage| (page.states, page.next_page_token))?;
         states.sort_by(|left, right| (&left.name, &left.machine_id).cmp(&(&right.name, &right.machine_id)));
         Ok(states)
     }
 
     /// What systemd says of one unit, on every machine that has it.
     pub fn states_of(&self, name: &str) -> Result<Vec<UnitState>, ApiError> {
-        let path = format!("/state?unitName={}", escaped(name));
-        self.pages(&path, |page: UnitStatePage| (page.states, page.next_page_token))
+        let path = format!("/state?unitName={}", percent_encode(name));
+        self.fetch_pages(&path, |page: UnitStatePage| (page.states, page.next_page_token))
     }
 
     /// The machines, sorted by id.
-    pub fn machines(&self) -> Result<Vec<Machine>, ApiError> {
+    pub fn list_machines(&self) -> Result<Vec<ApiMachine>, ApiError> {
         let mut machines =
-            self.pages("/machines", |page: MachinePage| (page.machines, page.next_page_token))?;
+            self.fetch_pages("/machines", |page: MachinePage| (page.machines, page.next_page_token))?;
         machines.sort_by(|left, right| left.id.cmp(&right.id));
         Ok(machines)
     }
 
     /// Creates the unit, or replaces its options.
-    pub fn put(&self, unit: &Unit) -> Result<(), ApiError> {
-        let path = format!("/units/{}", escaped(&unit.name));
-        self.send(&path, &Request::Put(&to_json(unit))).map(drop)
+    pub fn put_unit(&self, unit: &ApiUnit) -> Result<(), ApiError> {
+        let path = format!("/units/{}", percent_encode(&unit.name));
+        self.send_request(&path, &ApiRequest::Put(&to_json(unit))).map(drop)
     }
 
     /// Says what is wanted of a unit.
     pub fn set_desired_state(&self, name: &str, state: &str) -> Result<(), ApiError> {
-        self.put(&Unit { name: name.to_owned(), desired_state: state.to_owned(), ..Unit::default() })
+        self.put_unit(&ApiUnit {
+            name: name.to_owned(),
+            desired_state: state.to_owned(),
+            ..ApiUnit::default()
+        })
     }
 
     /// Removes a unit; whether it was there.
-    pub fn destroy(&self, name: &str) -> Result<bool, ApiError> {
-        let answer = self.send(&format!("/units/{}", escaped(name)), &Request::Delete).map(drop);
-        Ok(found(answer)?.is_some())
+    pub fn destroy_unit(&self, name: &str) -> Result<bool, ApiError> {
+        let answer =
+            self.send_request(&format!("/units/{}", percent_encode(name)), &ApiRequest::Delete).map(drop);
+        Ok(none_if_missing(answer)?.is_some())
     }
 
     /// Why a unit is where it is.
-    pub fn explain(&self, name: &str) -> Result<Explanation, ApiError> {
-        self.fetch(&format!("/explain/{}", escaped(name)))
+    pub fn explain_unit(&self, name: &str) -> Result<UnitExplanation, ApiError> {
+        self.fetch_json(&format!("/explain/{}", percent_encode(name)))
     }
 
     /// Empties a machine.
-    pub fn drain(&self, machine: &str) -> Result<(), ApiError> {
-        self.send(&format!("/machines/{}/drain", escaped(machine)), &Request::Put("{}")).map(drop)
+    pub fn drain_machine(&self, machine: &str) -> Result<(), ApiError> {
+        self.send_request(&format!("/machines/{}/drain", percent_encode(machine)), &ApiRequest::Put("{}"))
+            .map(drop)
     }
 
     /// Lets a machine take units again.
-    pub fn undrain(&self, machine: &str) -> Result<(), ApiError> {
-        self.send(&format!("/machines/{}/drain", escaped(machine)), &Request::Delete).map(drop)
+    pub fn undrain_machine(&self, machine: &str) -> Result<(), ApiError> {
+        self.send_request(&format!("/machines/{}/drain", percent_encode(machine)), &ApiRequest::Delete)
+            .map(drop)
     }
 
     /// Spreads units again.
-    pub fn rebalance(&self, request: &RebalanceRequest) -> Result<Rebalanced, ApiError> {
-        let answer = self.send("/rebalance", &Request::Post(&to_json(request)))?;
+    pub fn rebalance_units(&self, request: &RebalanceRequest) -> Result<RebalanceResult, ApiError> {
+        let answer = self.send_request("/rebalance", &ApiRequest::Post(&to_json(request)))?;
         self.read(answer)
     }
 
     /// Lets the engine move units although many machines vanished.
     pub fn release_brake(&self) -> Result<(), ApiError> {
-        self.send("/brake", &Request::Delete).map(drop)
+        self.send_request("/brake", &ApiRequest::Delete).map(drop)
     }
 
     /// Restarts a unit where it runs.
-    pub fn restart(&self, name: &str) -> Result<(), ApiError> {
-        self.send(&format!("/units/{}/restart", escaped(name)), &Request::Post("{}")).map(drop)
+    pub fn restart_unit(&self, name: &str) -> Result<(), ApiError> {
+        self.send_request(&format!("/units/{}/restart", percent_encode(name)), &ApiRequest::Post("{}"))
+            .map(drop)
     }
 
     /// The reboot slots of a group.
     pub fn lock_group(&self, group: &str) -> Result<LockGroup, ApiError> {
-        self.fetch(&format!("/locks/{}", escaped(group)))
+        self.fetch_json(&format!("/locks/{}", percent_encode(group)))
     }
 
     /// Takes a reboot slot; it may be held already.
-    pub fn lock(&self, group: &str, id: &str, reason: &str) -> Result<(), ApiError> {
-        let path = format!("/locks/{}/holders/{}", escaped(group), escaped(id));
+    pub fn take_lock(&self, group: &str, id: &str, reason: &str) -> Result<(), ApiError> {
+        let path = format!("/locks/{}/holders/{}", percent_encode(group), percent_encode(id));
         let body = serde_json::json!({ "reason": reason }).to_string();
-        self.send(&path, &Request::Put(&body)).map(drop)
+        self.send_request(&path, &ApiRequest::Put(&body)).map(drop)
     }
 
     /// Gives a reboot slot back; whether it was held.
-    pub fn unlock(&self, group: &str, id: &str) -> Result<bool, ApiError> {
-        let path = format!("/locks/{}/holders/{}", escaped(group), escaped(id));
-        Ok(found(self.send(&path, &Request::Delete).map(drop))?.is_some())
+    pub fn release_lock(&self, group: &str, id: &str) -> Result<bool, ApiError> {
+        let path = format!("/locks/{}/holders/{}", percent_encode(group), percent_encode(id));
+        Ok(none_if_missing(self.send_request(&path, &ApiRequest::Delete).map(drop))?.is_some())
     }
 
     /// Sets the number of reboot slots of a group.
     pub fn set_max(&self, group: &str, max: u32) -> Result<(), ApiError> {
         let body = serde_json::json!({ "max": max }).to_string();
-        self.send(&format!("/locks/{}", escaped(group)), &Request::Put(&body)).map(drop)
+        self.send_request(&format!("/locks/{}", percent_encode(group)), &ApiRequest::Put(&body)).map(drop)
     }
 
     /// Asks, by the FleetLock protocol, whether a machine may reboot now.
@@ -180,7 +189,7 @@ impl Client {
         // Longer than fleetd waits for a machine to be empty.
         let request = request.config().timeout_recv_response(Some(Duration::from_mins(1))).build();
         let unreachable =
-            |error| ApiError::Unreachable { endpoint: self.shown.clone(), source: cause(error) };
+            |error| ApiError::Unreachable { endpoint: self.shown.clone(), source: connection_error(error) };
         let mut answer = request.content_type("application/json").send(&body).map_err(unreachable)?;
         if answer.status().is_success() {
             return Ok(());
@@ -191,24 +200,24 @@ impl Client {
     }
 
     /// What changes from now on, event by event, until the server goes away.
-    pub fn watch(&self) -> Result<Events, ApiError> {
-        let answer = self.send("/watch", &Request::Get)?;
+    pub fn watch_events(&self) -> Result<WatchEvents, ApiError> {
+        let answer = self.send_request("/watch", &ApiRequest::Get)?;
         let reader = answer.into_body().into_with_config().limit(u64::MAX).reader();
-        Ok(Events { lines: BufReader::new(Box::new(reader)) })
+        Ok(WatchEvents { lines: BufReader::new(Box::new(reader)) })
     }
 
-    fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.read(self.send(path, &Request::Get)?)
+    fn fetch_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.read(self.send_request(path, &ApiRequest::Get)?)
     }
 
-    fn pages<P: DeserializeOwned, T>(
+    fn fetch_pages<P: DeserializeOwned, T>(
         &self,
         path: &str,
         take: impl Fn(P) -> (Vec<T>, String),
     ) -> Result<Vec<T>, ApiError> {
         let (mut all, mut token) = (Vec::new(), String::new());
         for _ in 0..MAX_PAGES {
-            let (items, next) = take(self.fetch(&with_token(path, &token))?);
+            let (items, next) = take(self.fetch_json(&with_token(path, &token))?);
             all.extend(items);
             if next.is_empty() {
                 return Ok(all);
@@ -218,17 +227,19 @@ impl Client {
         Err(ApiError::Endless { endpoint: self.shown.clone() })
     }
 
-    fn send(&self, path: &str, request: &Request<'_>) -> Result<Response<Body>, ApiError> {
+    fn send_request(&self, path: &str, request: &ApiRequest<'_>) -> Result<Response<Body>, ApiError> {
         let url = format!("{}{path}", self.base);
         let json = "application/json";
         let outcome = match request {
-            Request::Delete => self.agent.delete(&url).call(),
-            Request::Get => self.agent.get(&url).call(),
-            Request::Post(body) => self.agent.post(&url).content_type(json).send(*body),
-            Request::Put(body) => self.agent.put(&url).content_type(json).send(*body),
+            ApiRequest::Delete => self.agent.delete(&url).call(),
+            ApiRequest::Get => self.agent.get(&url).call(),
+            ApiRequest::Post(body) => self.agent.post(&url).content_type(json).send(*body),
+            ApiRequest::Put(body) => self.agent.put(&url).content_type(json).send(*body),
         };
-        let mut answer = outcome
-            .map_err(|error| ApiError::Unreachable { endpoint: self.shown.clone(), source: cause(error) })?;
+        let mut answer = outcome.map_err(|error| ApiError::Unreachable {
+            endpoint: self.shown.clone(),
+            source: connection_error(error),
+        })?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -247,11 +258,11 @@ impl Client {
 }
 
 /// A watch's events, as they come.
-pub struct Events {
+pub struct WatchEvents {
     lines: BufReader<Box<dyn std::io::Read + Send>>,
 }
 
-impl std::fmt::Debug for Events {
+impl std::fmt::Debug for WatchEvents {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Events").finish_non_exhaustive()
     }
@@ -259,18 +270,18 @@ impl std::fmt::Debug for Events {
 
 /// One event of a watch.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Event {
+pub struct WatchEvent {
     /// What kind of thing changed: `unit`, `state`, `machine`, `ready` or `reset`.
     pub kind: String,
     /// The thing, as JSON.
     pub data: String,
 }
 
-impl Iterator for Events {
-    type Item = Event;
+impl Iterator for WatchEvents {
+    type Item = WatchEvent;
 
-    fn next(&mut self) -> Option<Event> {
-        let mut event = Event::default();
+    fn next(&mut self) -> Option<WatchEvent> {
+        let mut event = WatchEvent::default();
         loop {
             let mut line = String::new();
             let length = std::io::Read::take(&mut self.lines, MAX_EVENT).read_line(&mut line).ok()?;
@@ -288,14 +299,14 @@ impl Iterator for Events {
 }
 
 /// What went wrong with a connection, without the library's preface.
-fn cause(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
+fn connection_error(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
         ureq::Error::Io(error) => error.into(),
         other => other.into(),
     }
 }
 
-fn found<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+fn none_if_missing<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
@@ -308,12 +319,12 @@ fn with_token(path: &str, token: &str) -> String {
         return path.to_owned();
     }
     let separator = if path.contains('?') { '&' } else { '?' };
-    format!("{path}{separator}nextPageToken={}", escaped(token))
+    format!("{path}{separator}nextPageToken={}", percent_encode(token))
 }
 
 /// Escapes everything that has a meaning in a URL.
 #[must_use]
-pub fn escaped(text: &str) -> String {
+pub fn percent_encode(text: &str) -> String {
     use std::fmt::Write as _;
     let mut safe = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -332,7 +343,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_for_a_path() {
-        assert_eq!(escaped(r"a\x2d@b c/..?.service"), r"a%5Cx2d@b%20c%2F..%3F.service");
+        assert_eq!(percent_encode(r"a\x2d@b c/..?.service"), r"a%5Cx2d@b%20c%2F..%3F.service");
     }
 
     #[test]
@@ -346,9 +357,9 @@ mod tests {
     fn events_are_cut_out_of_the_stream() {
         let text =
             ": hello\n\nid: 7\nevent: unit\ndata: {\"name\":\"a\"}\n\nevent: ready\ndata: {}\n\nevent: cut";
-        let events = Events { lines: BufReader::new(Box::new(text.as_bytes())) };
+        let events = WatchEvents { lines: BufReader::new(Box::new(text.as_bytes())) };
 
-        let event = |kind: &str, data: &str| Event { kind: kind.into(), data: data.into() };
+        let event = |kind: &str, data: &str| WatchEvent { kind: kind.into(), data: data.into() };
         assert_eq!(events.collect::<Vec<_>>(), [event("unit", "{\"name\":\"a\"}"), event("ready", "{}")]);
     }
 }

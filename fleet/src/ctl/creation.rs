@@ -4,11 +4,11 @@
 //! an instance and its template is in the registry; the template lies beside the given path. With
 //! `--replace`, a submitted unit that differs from its file is replaced where it runs, if the verb may.
 
-use super::parallel::each;
-use super::session::{Complaint, Session, chain, unit_file, unit_name};
-use super::waiting::{self, Patience};
-use crate::api::schema::{self, Unit};
-use crate::model::requirements::{Requirements, unknown_keys};
+use super::parallel::map_parallel;
+use super::session::{CommandError, CommandSession, error_chain, unit_file, unit_name};
+use super::waiting::{self, WaitLimit};
+use crate::api::schema::{self, ApiUnit};
+use crate::model::requirements::{UnitRequirements, unknown_keys};
 use crate::model::unit_file::{DecodedText, MAX_SIZE, ParseUnitError, UnitFile};
 use crate::model::unit_name::UnitName;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// The verbs that create units.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Creator {
+pub enum CreatingVerb {
     /// `load`
     Load,
     /// `restart`, which never replaces.
@@ -29,9 +29,9 @@ pub enum Creator {
     Submit,
 }
 
-impl Creator {
+impl CreatingVerb {
     /// The wanted states in which this verb may replace a unit.
-    const fn replaceable(self) -> &'static [&'static str] {
+    const fn replaceable_states(self) -> &'static [&'static str] {
         match self {
             Self::Load => &["", "inactive", "loaded"],
             Self::Restart => &[],
@@ -41,7 +41,7 @@ impl Creator {
     }
 
     /// What is wanted of a unit that this verb replaces.
-    const fn desired(self) -> &'static str {
+    const fn desired_state(self) -> &'static str {
         match self {
             Self::Load => "loaded",
             Self::Restart | Self::Start => "launched",
@@ -52,15 +52,15 @@ impl Creator {
 
 /// Creates what is missing, and replaces what differs if that is asked for; the names of the replaced.
 /// Everything is found and looked at before the first unit is sent.
-pub fn ensure(
-    session: &mut Session<'_>,
-    creator: Creator,
+pub fn ensure_units(
+    session: &mut CommandSession<'_>,
+    creator: CreatingVerb,
     arguments: &[String],
     replace: bool,
-    patience: Patience,
-) -> Result<Vec<String>, Complaint> {
+    patience: WaitLimit,
+) -> Result<Vec<String>, CommandError> {
     let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
-    let known = known(session, &names)?;
+    let known = known_units(session, &names)?;
     let mut templates = BTreeMap::new();
     let (mut created, mut replaced, mut orders) = (Vec::new(), Vec::new(), Vec::new());
     for (argument, name) in arguments.iter().zip(&names) {
@@ -68,13 +68,13 @@ pub fn ensure(
         match known.get(name) {
             None if created.contains(name) => {}
             None => {
-                let file = find(session, name, &path, &mut templates)?;
-                orders.push(order(session, name, &file, "")?);
+                let file = find_unit_file(session, name, &path, &mut templates)?;
+                orders.push(unit_request(session, name, &file, "")?);
                 created.push(name.clone());
             }
             Some(unit) if replace => {
-                if let Some(file) = replacement(session, creator, unit, &path)? {
-                    orders.push(order(session, name, &file, creator.desired())?);
+                if let Some(file) = find_replacement(session, creator, unit, &path)? {
+                    orders.push(unit_request(session, name, &file, creator.desired_state())?);
                     replaced.push(name.clone());
                 }
             }
@@ -82,23 +82,29 @@ pub fn ensure(
         }
     }
     let client = &session.client;
-    for (unit, outcome) in orders.iter().zip(each(&orders, |unit| client.put(unit))) {
+    for (unit, outcome) in orders.iter().zip(map_parallel(&orders, |unit| client.put_unit(unit))) {
         outcome.map_err(|error| {
-            Complaint::new(format_args!("failed creating unit {}: {}", unit.name, chain(&error)))
+            CommandError::new(format_args!("failed creating unit {}: {}", unit.name, error_chain(&error)))
         })?;
     }
-    let patience = if patience == Patience::None { Patience::Endless } else { patience };
+    let patience = if patience == WaitLimit::None { WaitLimit::Endless } else { patience };
     waiting::for_creation(session, &created, patience).map_err(|complaint| {
-        Complaint::new(format_args!("Error waiting on unit creation: {}", complaint.text))
+        CommandError::new(format_args!("Error waiting on unit creation: {}", complaint.text))
     })?;
     Ok(replaced)
 }
 
 /// The named units that are in the registry.
-fn known(session: &Session<'_>, names: &[String]) -> Result<BTreeMap<String, Unit>, Complaint> {
+fn known_units(
+    session: &CommandSession<'_>,
+    names: &[String],
+) -> Result<BTreeMap<String, ApiUnit>, CommandError> {
     let units = waiting::current_units(&session.client, names).map_err(|error| {
         let name = names.first().map_or("", String::as_str);
-        Complaint::new(format_args!("error retrieving Unit({name}) from Registry: {}", chain(&error)))
+        CommandError::new(format_args!(
+            "error retrieving Unit({name}) from Registry: {}",
+            error_chain(&error)
+        ))
     })?;
     Ok(units.into_iter().map(|unit| (unit.name.clone(), unit)).collect())
 }
@@ -110,44 +116,54 @@ fn with_suffix(argument: &str) -> PathBuf {
 }
 
 /// What is sent to create or replace a unit, once it is known to make sense.
-fn order(session: &mut Session<'_>, name: &str, file: &UnitFile, desired: &str) -> Result<Unit, Complaint> {
-    let parsed = UnitName::parse(name).map_err(Complaint::new)?;
-    Requirements::of(&parsed, file).check().map_err(Complaint::new)?;
+fn unit_request(
+    session: &mut CommandSession<'_>,
+    name: &str,
+    file: &UnitFile,
+    desired: &str,
+) -> Result<ApiUnit, CommandError> {
+    let parsed = UnitName::parse(name).map_err(CommandError::new)?;
+    UnitRequirements::of_unit(&parsed, file).check_rules().map_err(CommandError::new)?;
     for key in unknown_keys(file) {
-        session.warn(format_args!("Unit {name}: unrecognized requirement in [X-Fleet] section: {key:?}"));
+        session.print_warning(format_args!(
+            "Unit {name}: unrecognized requirement in [X-Fleet] section: {key:?}"
+        ));
     }
-    Ok(Unit {
+    Ok(ApiUnit {
         name: name.to_owned(),
         desired_state: desired.to_owned(),
         options: file.options().iter().map(schema::UnitOption::from).collect(),
-        ..Unit::default()
+        ..ApiUnit::default()
     })
 }
 
 /// The file a new unit gets.
-fn find(
-    session: &mut Session<'_>,
+fn find_unit_file(
+    session: &mut CommandSession<'_>,
     name: &str,
     path: &Path,
-    templates: &mut BTreeMap<UnitName, Option<Unit>>,
-) -> Result<UnitFile, Complaint> {
+    templates: &mut BTreeMap<UnitName, Option<ApiUnit>>,
+) -> Result<UnitFile, CommandError> {
     let shown = path.display();
-    if let Some(file) = local(path)
-        .map_err(|error| Complaint::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
+    if let Some(file) = read_local(path)
+        .map_err(|error| CommandError::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
     {
         return Ok(accept(session, file));
     }
     let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
     let Some(template) = template else {
-        return Err(Complaint::new(format_args!("unable to find Unit({name}) in Registry or on filesystem")));
+        return Err(CommandError::new(format_args!(
+            "unable to find Unit({name}) in Registry or on filesystem"
+        )));
     };
-    let from_template =
-        |cause: String| Complaint::new(format_args!("failed getting Unit({shown}) from template: {cause}"));
+    let from_template = |cause: String| {
+        CommandError::new(format_args!("failed getting Unit({shown}) from template: {cause}"))
+    };
     if !templates.contains_key(&template) {
-        let submitted = session.client.unit(template.as_str()).map_err(|error| {
+        let submitted = session.client.find_unit(template.as_str()).map_err(|error| {
             from_template(format!(
                 "error retrieving template Unit({template}) from Registry: {}",
-                chain(&error)
+                error_chain(&error)
             ))
         })?;
         templates.insert(template.clone(), submitted);
@@ -157,7 +173,7 @@ fn find(
         return unit_file(unit);
     }
     let beside = path.with_file_name(template.as_str());
-    match local(&beside) {
+    match read_local(&beside) {
         Ok(Some(file)) => Ok(accept(session, file)),
         Ok(None) => Err(from_template(format!(
             "unable to find template Unit({template}) in Registry or on filesystem"
@@ -169,31 +185,32 @@ fn find(
 }
 
 /// The file, with a warning if its text is not what its author wrote.
-fn accept(session: &mut Session<'_>, local: LocalFile) -> UnitFile {
+fn accept(session: &mut CommandSession<'_>, local: LocalFile) -> UnitFile {
     if let Some(foreign) = local.foreign {
-        session.warn(foreign);
+        session.print_warning(foreign);
     }
     local.file
 }
 
 /// What a submitted unit is to be replaced by, if it differs and the verb may.
-fn replacement(
-    session: &mut Session<'_>,
-    creator: Creator,
-    unit: &Unit,
+fn find_replacement(
+    session: &mut CommandSession<'_>,
+    creator: CreatingVerb,
+    unit: &ApiUnit,
     path: &Path,
-) -> Result<Option<UnitFile>, Complaint> {
+) -> Result<Option<UnitFile>, CommandError> {
     let missing = || format!("open {}: no such file or directory", path.display());
-    let (_, local) =
-        candidate(unit, path).map_err(Complaint::new)?.ok_or_else(|| Complaint::new(missing()))?;
+    let (_, local) = local_candidate(unit, path)
+        .map_err(CommandError::new)?
+        .ok_or_else(|| CommandError::new(missing()))?;
     let name = &unit.name;
-    if local.file.text() == unit_file(unit)?.text() {
-        session.say(format_args!("Found same Unit({name}) in Registry, nothing to do"))?;
+    if local.file.canonical_text() == unit_file(unit)?.canonical_text() {
+        session.print_line(format_args!("Found same Unit({name}) in Registry, nothing to do"))?;
         return Ok(None);
     }
-    if !creator.replaceable().contains(&unit.desired_state.as_str()) {
+    if !creator.replaceable_states().contains(&unit.desired_state.as_str()) {
         let state = &unit.desired_state;
-        session.warn(format_args!(
+        session.print_warning(format_args!(
             "Warning: can not replace Unit({name}) in state '{state}', use the appropriate command"
         ));
         return Ok(None);
@@ -201,10 +218,12 @@ fn replacement(
     Ok(Some(accept(session, local)))
 }
 
-fn warn_if_different(session: &mut Session<'_>, unit: &Unit, path: &Path) {
-    let (Ok(Some((kind, local))), Ok(submitted)) = (candidate(unit, path), unit_file(unit)) else { return };
-    if local.file.text() != submitted.text() {
-        session.warn(format_args!(
+fn warn_if_different(session: &mut CommandSession<'_>, unit: &ApiUnit, path: &Path) {
+    let (Ok(Some((kind, local))), Ok(submitted)) = (local_candidate(unit, path), unit_file(unit)) else {
+        return;
+    };
+    if local.file.canonical_text() != submitted.canonical_text() {
+        session.print_warning(format_args!(
             "WARNING: Unit {} in registry differs from local {} {}. Add --replace to override.",
             unit.name,
             kind.word(),
@@ -215,12 +234,12 @@ fn warn_if_different(session: &mut Session<'_>, unit: &Unit, path: &Path) {
 
 /// Where a unit's text was found on this machine.
 #[derive(Clone, Copy)]
-enum Found {
+enum FoundAt {
     File,
     Template,
 }
 
-impl Found {
+impl FoundAt {
     const fn word(self) -> &'static str {
         match self {
             Self::File => "unit file",
@@ -230,15 +249,15 @@ impl Found {
 }
 
 /// The local text that belongs to a submitted unit: at the path, or the template beside it.
-fn candidate(unit: &Unit, path: &Path) -> io::Result<Option<(Found, LocalFile)>> {
-    if let Some(file) = local(path)? {
-        return Ok(Some((Found::File, file)));
+fn local_candidate(unit: &ApiUnit, path: &Path) -> io::Result<Option<(FoundAt, LocalFile)>> {
+    if let Some(file) = read_local(path)? {
+        return Ok(Some((FoundAt::File, file)));
     }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(&unit.name);
     let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
     let Some(template) = template else { return Ok(None) };
     let beside = path.with_file_name(template.as_str());
-    Ok(local(&beside)?.map(|file| (Found::Template, file)))
+    Ok(read_local(&beside)?.map(|file| (FoundAt::Template, file)))
 }
 
 /// A unit file of this machine, and what is to be said about its bytes.
@@ -251,7 +270,7 @@ pub struct LocalFile {
 }
 
 /// Reads a unit file, if there is one. Its size is bounded before it is parsed.
-pub fn local(path: &Path) -> io::Result<Option<LocalFile>> {
+pub fn read_local(path: &Path) -> io::Result<Option<LocalFile>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

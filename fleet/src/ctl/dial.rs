@@ -6,9 +6,9 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use super::askpass;
-use super::endpoint::Endpoint;
+use super::endpoint::ApiEndpoint;
 use super::remote::{self, SshProgram};
-use super::settings::{Settings, TlsFiles};
+use super::settings::{ClientSettings, TlsFiles};
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -44,7 +44,7 @@ pub enum DialError {
 }
 
 /// Makes the HTTP client that reaches `endpoint` as the settings say.
-pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialError> {
+pub fn http_agent(endpoint: &ApiEndpoint, settings: &ClientSettings) -> Result<Agent, DialError> {
     let config = Config::builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -52,49 +52,56 @@ pub fn agent(endpoint: &Endpoint, settings: &Settings) -> Result<Agent, DialErro
         .max_idle_connections_per_host(CONNECTIONS)
         .timeout_connect(Some(settings.request_timeout))
         .timeout_recv_response(Some(settings.request_timeout))
-        .tls_config(tls(&settings.tls)?)
+        .tls_config(tls_config(&settings.tls)?)
         .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
         .build();
     if settings.ssh.tunnel.is_some() {
         let path = settings.ssh.known_hosts.clone();
-        remote::prepare(&settings.ssh).map_err(|source| DialError::KnownHosts { path, source })?;
+        remote::prepare_known_hosts(&settings.ssh)
+            .map_err(|source| DialError::KnownHosts { path, source })?;
     }
     Ok(match (&settings.ssh.tunnel, endpoint) {
-        (None, Endpoint::Tcp { .. }) => {
+        (None, ApiEndpoint::Tcp { .. }) => {
             let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
             Agent::with_parts(config, connector, DefaultResolver::default())
         }
-        (None, Endpoint::Unix(path)) => Agent::with_parts(config, Socket(path.clone()), Nowhere),
-        (Some(tunnel), Endpoint::Tcp { host, port, .. }) => {
-            let target = format!("{host}:{port}");
-            let argv = remote::ssh(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Forward(&target));
-            Agent::with_parts(config, Ssh(argv).chain(RustlsConnector::default()), Nowhere)
+        (None, ApiEndpoint::Unix(path)) => {
+            Agent::with_parts(config, UnixConnector(path.clone()), UnusedResolver)
         }
-        (Some(tunnel), Endpoint::Unix(path)) => {
+        (Some(tunnel), ApiEndpoint::Tcp { host, port, .. }) => {
+            let target = format!("{host}:{port}");
+            let argv =
+                remote::ssh_command(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Forward(&target));
+            Agent::with_parts(config, SshConnector(argv).chain(RustlsConnector::default()), UnusedResolver)
+        }
+        (Some(tunnel), ApiEndpoint::Unix(path)) => {
             let command = ["fleetctl".to_owned(), "fd-forward".to_owned(), path.display().to_string()];
-            let argv = remote::ssh(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Command(&command));
-            Agent::with_parts(config, Ssh(argv), Nowhere)
+            let argv =
+                remote::ssh_command(&settings.ssh, &tunnel.host, tunnel.port, SshProgram::Command(&command));
+            Agent::with_parts(config, SshConnector(argv), UnusedResolver)
         }
     })
 }
 
 /// The server must show a certificate that our authority signed (without one: the public authorities).
-fn tls(files: &TlsFiles) -> Result<TlsConfig, DialError> {
+fn tls_config(files: &TlsFiles) -> Result<TlsConfig, DialError> {
     let mut config = TlsConfig::builder();
     if let Some(path) = &files.authority {
-        config = config.root_certs(RootCerts::new_with_certs(&certificates(path)?));
+        config = config.root_certs(RootCerts::new_with_certs(&read_certificates(path)?));
     }
     if let Some((certificate, key)) = &files.identity {
-        let key = PrivateKey::from_pem(&read(key)?).map_err(|source| syntax(key, source))?;
-        config = config.client_cert(Some(ClientCert::new_with_certs(&certificates(certificate)?, key)));
+        let key = PrivateKey::from_pem(&read(key)?).map_err(|source| syntax_error(key, source))?;
+        config = config.client_cert(Some(ClientCert::new_with_certs(&read_certificates(certificate)?, key)));
     }
     Ok(config.build())
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, DialError> {
+fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, DialError> {
     let mut found = Vec::new();
     for item in parse_pem(&read(path)?) {
-        if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|source| syntax(path, source))? {
+        if let ureq::tls::PemItem::Certificate(certificate) =
+            item.map_err(|source| syntax_error(path, source))?
+        {
             found.push(certificate);
         }
     }
@@ -108,15 +115,15 @@ fn read(path: &Path) -> Result<Vec<u8>, DialError> {
     std::fs::read(path).map_err(|source| DialError::Read { path: path.to_owned(), source })
 }
 
-fn syntax(path: &Path, source: ureq::Error) -> DialError {
+fn syntax_error(path: &Path, source: ureq::Error) -> DialError {
     DialError::Syntax { path: path.to_owned(), source }
 }
 
 /// Connects to a unix socket, whatever the URL says.
 #[derive(Debug)]
-struct Socket(PathBuf);
+struct UnixConnector(PathBuf);
 
-impl Connector for Socket {
+impl Connector for UnixConnector {
     type Out = StreamTransport;
 
     fn connect(
@@ -131,9 +138,9 @@ impl Connector for Socket {
 
 /// Runs ssh and speaks through its standard input and output.
 #[derive(Debug)]
-struct Ssh(Vec<OsString>);
+struct SshConnector(Vec<OsString>);
 
-impl Connector for Ssh {
+impl Connector for SshConnector {
     type Out = StreamTransport;
 
     fn connect(
@@ -156,9 +163,9 @@ impl Connector for Ssh {
 
 /// Resolves every name to an address nobody dials: the connector knows where to go.
 #[derive(Debug)]
-struct Nowhere;
+struct UnusedResolver;
 
-impl Resolver for Nowhere {
+impl Resolver for UnusedResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
         addresses.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
@@ -188,18 +195,18 @@ impl Transport for StreamTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.set_write_timeout(limit(timeout))?;
+        self.stream.set_write_timeout(timeout_limit(timeout))?;
         let output = &self.buffers.output()[..amount];
-        self.stream.write_all(output).map_err(|error| timed(error, timeout))
+        self.stream.write_all(output).map_err(|error| timeout_error(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.set_read_timeout(limit(timeout))?;
+        self.stream.set_read_timeout(timeout_limit(timeout))?;
         let input = self.buffers.input_append_buf();
         let amount = loop {
             match self.stream.read(input) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => break outcome.map_err(|error| timed(error, timeout))?,
+                outcome => break outcome.map_err(|error| timeout_error(error, timeout))?,
             }
         };
         self.buffers.input_appended(amount);
@@ -226,11 +233,11 @@ impl Drop for StreamTransport {
     }
 }
 
-fn limit(timeout: NextTimeout) -> Option<Duration> {
+fn timeout_limit(timeout: NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|each| *each)
 }
 
-fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
+fn timeout_error(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ureq::Error::Timeout(timeout.reason),
         _ => ureq::Error::Io(error),

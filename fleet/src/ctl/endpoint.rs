@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 /// The address of a fleet API.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Endpoint {
+pub enum ApiEndpoint {
     /// Over TCP, in the clear or in TLS.
     Tcp {
         /// With or without TLS.
-        scheme: Scheme,
+        scheme: UrlScheme,
         /// Name or address, IPv6 in brackets.
         host: String,
         /// Port.
@@ -25,7 +25,7 @@ pub enum Endpoint {
 
 /// What is spoken over TCP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scheme {
+pub enum UrlScheme {
     /// In the clear.
     Http,
     /// In TLS.
@@ -50,7 +50,7 @@ pub enum EndpointError {
     Scheme(String),
 }
 
-impl Scheme {
+impl UrlScheme {
     const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -66,15 +66,15 @@ impl Scheme {
     }
 }
 
-impl Endpoint {
+impl ApiEndpoint {
     /// Reads `unix:///PATH`, `file:///PATH`, `http://HOST[:PORT]` or `https://HOST[:PORT]`.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         let (scheme, rest) =
             text.split_once(':').filter(|(name, _)| is_scheme(name)).ok_or(EndpointError::NoScheme)?;
         match scheme.to_ascii_lowercase().as_str() {
-            "unix" | "file" => unix(text, scheme, rest),
-            "http" => tcp(text, Scheme::Http, rest),
-            "https" => tcp(text, Scheme::Https, rest),
+            "unix" | "file" => parse_unix(text, scheme, rest),
+            "http" => parse_tcp(text, UrlScheme::Http, rest),
+            "https" => parse_tcp(text, UrlScheme::Https, rest),
             _ => Err(EndpointError::Scheme(scheme.to_owned())),
         }
     }
@@ -89,7 +89,7 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ApiEndpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
@@ -103,7 +103,7 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|each| each.is_ascii_alphanumeric() || "+-.".contains(each))
 }
 
-fn unix(text: &str, scheme: &str, rest: &str) -> Result<Endpoint, EndpointError> {
+fn parse_unix(text: &str, scheme: &str, rest: &str) -> Result<ApiEndpoint, EndpointError> {
     let path = match rest.strip_prefix("//") {
         Some(rest) => {
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -117,11 +117,11 @@ fn unix(text: &str, scheme: &str, rest: &str) -> Result<Endpoint, EndpointError>
     if path.is_empty() {
         Err(EndpointError::NoPath(text.to_owned()))
     } else {
-        Ok(Endpoint::Unix(PathBuf::from(path)))
+        Ok(ApiEndpoint::Unix(PathBuf::from(path)))
     }
 }
 
-fn tcp(text: &str, scheme: Scheme, rest: &str) -> Result<Endpoint, EndpointError> {
+fn parse_tcp(text: &str, scheme: UrlScheme, rest: &str) -> Result<ApiEndpoint, EndpointError> {
     let no_host = || EndpointError::NoHost(text.to_owned());
     let rest = rest.strip_prefix("//").ok_or_else(no_host)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -137,7 +137,7 @@ fn tcp(text: &str, scheme: Scheme, rest: &str) -> Result<Endpoint, EndpointError
         None | Some("") => scheme.default_port(),
         Some(digits) => digits.parse().map_err(|_| EndpointError::Port(text.to_owned()))?,
     };
-    Ok(Endpoint::Tcp { scheme, host: host.to_owned(), port, path: path.trim_end_matches('/').to_owned() })
+    Ok(ApiEndpoint::Tcp { scheme, host: host.to_owned(), port, path: path.trim_end_matches('/').to_owned() })
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
         ];
 
         for (typed, shown, url) in readings {
-            let endpoint = Endpoint::parse(typed).unwrap();
+            let endpoint = ApiEndpoint::parse(typed).unwrap();
             assert_eq!((endpoint.to_string().as_str(), endpoint.base_url().as_str()), (shown, url));
         }
     }
@@ -179,21 +179,21 @@ mod tests {
         ];
 
         for (typed, message) in refusals {
-            assert_eq!(Endpoint::parse(typed).unwrap_err().to_string(), message);
+            assert_eq!(ApiEndpoint::parse(typed).unwrap_err().to_string(), message);
         }
     }
 
     proptest! {
         #[test]
         fn what_is_printed_is_read_back(host in "[a-z0-9.]{1,20}", port: u16, secure: bool) {
-            let scheme = if secure { Scheme::Https } else { Scheme::Http };
-            let endpoint = Endpoint::Tcp { scheme, host, port, path: String::new() };
-            prop_assert_eq!(Endpoint::parse(&endpoint.to_string()), Ok(endpoint));
+            let scheme = if secure { UrlScheme::Https } else { UrlScheme::Http };
+            let endpoint = ApiEndpoint::Tcp { scheme, host, port, path: String::new() };
+            prop_assert_eq!(ApiEndpoint::parse(&endpoint.to_string()), Ok(endpoint));
         }
 
         #[test]
         fn any_text_is_read_or_refused(text in any::<String>()) {
-            let _ = Endpoint::parse(&text);
+            let _ = ApiEndpoint::parse(&text);
         }
     }
 }

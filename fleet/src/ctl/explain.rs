@@ -1,51 +1,54 @@
 //! `explain`: why a unit is where it is, or nowhere, machine by machine.
 
 use super::arguments::UnitNames;
-use super::session::{Complaint, Outcome, Session, chain, unit_name};
-use super::table::render;
-use crate::api::schema::{Explanation, MachineVerdict};
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, unit_name};
+use super::table::render_table;
+use crate::api::schema::{MachineVerdict, UnitExplanation};
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &UnitNames) -> Outcome {
+pub fn run_explain(session: &mut CommandSession<'_>, arguments: &UnitNames) -> CommandOutcome {
     if arguments.units.is_empty() {
-        return Err(Complaint::new("One unit file must be provided."));
+        return Err(CommandError::new("One unit file must be provided."));
     }
     for (index, argument) in arguments.units.iter().enumerate() {
         let name = unit_name(argument);
-        let explanation = session.client.explain(&name).map_err(|error| {
+        let explanation = session.client.explain_unit(&name).map_err(|error| {
             if error.is_not_found() {
-                return Complaint::new(format_args!(
+                return CommandError::new(format_args!(
                     "Unit {name} does not exist, or this fleet is too old to explain."
                 ));
             }
-            Complaint::new(format_args!("Error explaining unit {name}: {}", chain(&error)))
+            CommandError::new(format_args!("Error explaining unit {name}: {}", error_chain(&error)))
         })?;
         if session.is_json() {
-            session.json(&explanation)?;
+            session.print_json(&explanation)?;
             continue;
         }
         if index != 0 {
-            session.print("\n")?;
+            session.print_text("\n")?;
         }
-        show(session, &explanation)?;
+        print_explanation(session, &explanation)?;
     }
     Ok(0)
 }
 
-fn show(session: &mut Session<'_>, explanation: &Explanation) -> Result<(), Complaint> {
-    session.say(format_args!("{}: {}", explanation.name, explanation.summary))?;
+fn print_explanation(
+    session: &mut CommandSession<'_>,
+    explanation: &UnitExplanation,
+) -> Result<(), CommandError> {
+    session.print_line(format_args!("{}: {}", explanation.name, explanation.summary))?;
     if explanation.machines.is_empty() {
         return Ok(());
     }
     let mut rows = vec![["MACHINE", "UNITS", "VERDICT"].map(str::to_owned).to_vec()];
     for verdict in &explanation.machines {
         let legend = session.machine_legend(&verdict.id, false);
-        rows.push(vec![legend, verdict.load.to_string(), words(explanation, verdict)]);
+        rows.push(vec![legend, verdict.load.to_string(), verdict_words(explanation, verdict)]);
     }
-    session.print(&render(&rows))
+    session.print_text(&render_table(&rows))
 }
 
-fn words(explanation: &Explanation, verdict: &MachineVerdict) -> String {
+fn verdict_words(explanation: &UnitExplanation, verdict: &MachineVerdict) -> String {
     match (verdict.id == explanation.machine_id, verdict.able) {
         (true, true) => "chosen".to_owned(),
         (true, false) => format!("chosen, but: {}", verdict.reason),

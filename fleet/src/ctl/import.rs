@@ -4,128 +4,149 @@
 //! inactive, since they probably still run over there; `--start` also asks for the states they have there.
 
 use super::arguments::ImportArguments;
-use super::client::Client;
+use super::client::ApiClient;
 use super::dial;
-use super::endpoint::Endpoint;
-use super::session::{Complaint, Outcome, Session, chain, unit_file, unit_name};
-use super::settings::Settings;
-use super::table::printable;
-use crate::api::schema::Unit;
+use super::endpoint::ApiEndpoint;
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, unit_file, unit_name};
+use super::settings::ClientSettings;
+use super::table::printable_text;
+use crate::api::schema::ApiUnit;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is done with one unit of the other fleet.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Step {
+enum ImportStep {
     /// Nothing: it is here already, the same.
     Keep,
     /// Nothing: it is here already, with another text, and that stays.
     Differs,
     /// It is created, or its text replaced.
-    Put(Unit),
+    Put(ApiUnit),
     /// It is here, the same, but another state is wanted.
     Want(String),
 }
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &ImportArguments) -> Outcome {
+pub fn run_import(session: &mut CommandSession<'_>, arguments: &ImportArguments) -> CommandOutcome {
     let theirs = other_units(session, arguments)?;
-    let ours: BTreeMap<String, Unit> =
-        session.client.units()?.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+    let ours: BTreeMap<String, ApiUnit> =
+        session.client.list_units()?.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
     let mut exit = 0;
     for unit in &theirs {
-        let step = step(unit, ours.get(&unit.name), arguments);
-        if step == Step::Differs {
-            session.warn(format_args!(
+        let step = plan_import(unit, ours.get(&unit.name), arguments);
+        if step == ImportStep::Differs {
+            session.print_warning(format_args!(
                 "Unit {} is here already with another text. Add --replace to override.",
-                printable(&unit.name)
+                printable_text(&unit.name)
             ));
         }
         if let Err(words) = carry_out(session, unit, &step, arguments.dry_run) {
-            session.warn(format_args!("Error importing unit {}: {words}", printable(&unit.name)));
+            session
+                .print_warning(format_args!("Error importing unit {}: {words}", printable_text(&unit.name)));
             exit = 1;
             continue;
         }
-        report(session, unit, &step, arguments.dry_run)?;
+        report_step(session, unit, &step, arguments.dry_run)?;
     }
     if theirs.is_empty() {
-        session.warn(format_args!("No units at {}", arguments.from));
+        session.print_warning(format_args!("No units at {}", arguments.from));
     }
     Ok(exit)
 }
 
-fn other_units(session: &Session<'_>, arguments: &ImportArguments) -> Result<Vec<Unit>, Complaint> {
-    let endpoint = Endpoint::parse(&arguments.from)
-        .map_err(|error| Complaint::new(format_args!("Unable to import from {}: {error}", arguments.from)))?;
+fn other_units(
+    session: &CommandSession<'_>,
+    arguments: &ImportArguments,
+) -> Result<Vec<ApiUnit>, CommandError> {
+    let endpoint = ApiEndpoint::parse(&arguments.from).map_err(|error| {
+        CommandError::new(format_args!("Unable to import from {}: {error}", arguments.from))
+    })?;
     // A tunnel leads to our own cluster.
-    let mut settings: Settings = session.settings.clone();
+    let mut settings: ClientSettings = session.settings.clone();
     settings.ssh.tunnel = None;
-    let agent = dial::agent(&endpoint, &settings).map_err(|error| Complaint::new(chain(&error)))?;
-    let other = Client::new(agent, &endpoint);
-    let all =
-        other.units().map_err(|error| Complaint::new(format_args!("Unable to import: {}", chain(&error))))?;
+    let agent =
+        dial::http_agent(&endpoint, &settings).map_err(|error| CommandError::new(error_chain(&error)))?;
+    let other = ApiClient::new(agent, &endpoint);
+    let all = other
+        .list_units()
+        .map_err(|error| CommandError::new(format_args!("Unable to import: {}", error_chain(&error))))?;
     let wanted: BTreeSet<String> = arguments.units.iter().map(|argument| unit_name(argument)).collect();
     if let Some(missing) = wanted.iter().find(|name| !all.iter().any(|unit| &unit.name == *name)) {
-        return Err(Complaint::new(format_args!("Unit {missing} does not exist at {}", arguments.from)));
+        return Err(CommandError::new(format_args!("Unit {missing} does not exist at {}", arguments.from)));
     }
     Ok(all.into_iter().filter(|unit| wanted.is_empty() || wanted.contains(&unit.name)).collect())
 }
 
 /// What to do with a unit of theirs, given ours of the same name.
-fn step(theirs: &Unit, ours: Option<&Unit>, arguments: &ImportArguments) -> Step {
+fn plan_import(theirs: &ApiUnit, ours: Option<&ApiUnit>, arguments: &ImportArguments) -> ImportStep {
     let desired = if arguments.start { theirs.desired_state.clone() } else { String::new() };
     let put = |desired_state: String| {
-        Step::Put(Unit {
+        ImportStep::Put(ApiUnit {
             name: theirs.name.clone(),
             options: theirs.options.clone(),
             desired_state,
-            ..Unit::default()
+            ..ApiUnit::default()
         })
     };
     let Some(ours) = ours else { return put(desired) };
     if ours.options != theirs.options {
         // A replaced unit goes on as it is unless --start says otherwise.
         let goes_on = if desired.is_empty() { ours.desired_state.clone() } else { desired };
-        return if arguments.replace { put(goes_on) } else { Step::Differs };
+        return if arguments.replace { put(goes_on) } else { ImportStep::Differs };
     }
-    if desired.is_empty() || desired == ours.desired_state { Step::Keep } else { Step::Want(desired) }
+    if desired.is_empty() || desired == ours.desired_state {
+        ImportStep::Keep
+    } else {
+        ImportStep::Want(desired)
+    }
 }
 
-fn carry_out(session: &Session<'_>, theirs: &Unit, step: &Step, dry_run: bool) -> Result<(), String> {
+fn carry_out(
+    session: &CommandSession<'_>,
+    theirs: &ApiUnit,
+    step: &ImportStep,
+    dry_run: bool,
+) -> Result<(), String> {
     match step {
-        Step::Put(unit) => {
+        ImportStep::Put(unit) => {
             unit_file(unit).map_err(|complaint| complaint.text)?;
             if dry_run {
                 return Ok(());
             }
-            session.client.put(unit).map_err(|error| chain(&error))
+            session.client.put_unit(unit).map_err(|error| error_chain(&error))
         }
-        Step::Want(state) if !dry_run => {
-            session.client.set_desired_state(&theirs.name, state).map_err(|error| chain(&error))
+        ImportStep::Want(state) if !dry_run => {
+            session.client.set_desired_state(&theirs.name, state).map_err(|error| error_chain(&error))
         }
-        Step::Want(_) | Step::Keep | Step::Differs => Ok(()),
+        ImportStep::Want(_) | ImportStep::Keep | ImportStep::Differs => Ok(()),
     }
 }
 
-fn report(session: &mut Session<'_>, theirs: &Unit, step: &Step, dry_run: bool) -> Result<(), Complaint> {
-    let name = printable(&theirs.name);
+fn report_step(
+    session: &mut CommandSession<'_>,
+    theirs: &ApiUnit,
+    step: &ImportStep,
+    dry_run: bool,
+) -> Result<(), CommandError> {
+    let name = printable_text(&theirs.name);
     let (word, state) = match step {
-        Step::Put(unit) => ("imported", unit.desired_state.as_str()),
-        Step::Want(state) => ("wanted", state.as_str()),
-        Step::Keep => ("same", ""),
-        Step::Differs => ("differs", ""),
+        ImportStep::Put(unit) => ("imported", unit.desired_state.as_str()),
+        ImportStep::Want(state) => ("wanted", state.as_str()),
+        ImportStep::Keep => ("same", ""),
+        ImportStep::Differs => ("differs", ""),
     };
     if session.is_json() {
         return session
-            .json(&json!({ "unit": name, "result": word, "desiredState": state, "dryRun": dry_run }));
+            .print_json(&json!({ "unit": name, "result": word, "desiredState": state, "dryRun": dry_run }));
     }
     let would = if dry_run { "Would import" } else { "Imported" };
     let state = if state.is_empty() { "inactive" } else { state };
     match step {
-        Step::Put(_) => session.say(format_args!("{would} unit {name}, wanted {state}")),
-        Step::Want(_) => session.say(format_args!("Found same unit {name}, wanted {state}")),
-        Step::Keep => session.say(format_args!("Found same unit {name}, nothing to do")),
-        Step::Differs => Ok(()),
+        ImportStep::Put(_) => session.print_line(format_args!("{would} unit {name}, wanted {state}")),
+        ImportStep::Want(_) => session.print_line(format_args!("Found same unit {name}, wanted {state}")),
+        ImportStep::Keep => session.print_line(format_args!("Found same unit {name}, nothing to do")),
+        ImportStep::Differs => Ok(()),
     }
 }
 
@@ -134,37 +155,40 @@ mod tests {
     use super::*;
     use crate::api::schema::UnitOption;
 
-    fn unit(value: &str, desired: &str) -> Unit {
+    fn unit(value: &str, desired: &str) -> ApiUnit {
         let option = UnitOption { name: "ExecStart".into(), section: "Service".into(), value: value.into() };
-        Unit {
+        ApiUnit {
             name: "a.service".into(),
             options: vec![option],
             desired_state: desired.into(),
-            ..Unit::default()
+            ..ApiUnit::default()
         }
     }
 
-    fn decide(theirs: &Unit, ours: Option<&Unit>, start: bool, replace: bool) -> Step {
+    fn decide(theirs: &ApiUnit, ours: Option<&ApiUnit>, start: bool, replace: bool) -> ImportStep {
         let arguments =
             ImportArguments { dry_run: false, from: "http://old".into(), replace, start, units: vec![] };
-        step(theirs, ours, &arguments)
+        plan_import(theirs, ours, &arguments)
     }
 
     #[test]
     fn units_arrive_inactive_unless_they_are_to_be_started() {
         let theirs = unit("x", "launched");
 
-        assert_eq!(decide(&theirs, None, false, false), Step::Put(unit("x", "")));
-        assert_eq!(decide(&theirs, None, true, false), Step::Put(unit("x", "launched")));
+        assert_eq!(decide(&theirs, None, false, false), ImportStep::Put(unit("x", "")));
+        assert_eq!(decide(&theirs, None, true, false), ImportStep::Put(unit("x", "launched")));
     }
 
     #[test]
     fn what_is_here_stays_unless_it_is_to_be_replaced() {
         let (theirs, ours) = (unit("x", "launched"), unit("y", "loaded"));
 
-        assert_eq!(decide(&theirs, Some(&ours), false, false), Step::Differs);
-        assert_eq!(decide(&theirs, Some(&ours), false, true), Step::Put(unit("x", "loaded")));
-        assert_eq!(decide(&theirs, Some(&theirs), false, false), Step::Keep);
-        assert_eq!(decide(&theirs, Some(&unit("x", "inactive")), true, false), Step::Want("launched".into()));
+        assert_eq!(decide(&theirs, Some(&ours), false, false), ImportStep::Differs);
+        assert_eq!(decide(&theirs, Some(&ours), false, true), ImportStep::Put(unit("x", "loaded")));
+        assert_eq!(decide(&theirs, Some(&theirs), false, false), ImportStep::Keep);
+        assert_eq!(
+            decide(&theirs, Some(&unit("x", "inactive")), true, false),
+            ImportStep::Want("launched".into())
+        );
     }
 }

@@ -1,32 +1,34 @@
 //! `journal`: a unit's journal, from the machine that has the unit.
 
 use super::arguments::JournalArguments;
-use super::remote_unit::{self, Place};
-use super::session::{Complaint, Outcome, Session, chain, is_global, unit_name};
+use super::remote_unit::{self, RemoteMachine};
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_name};
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &JournalArguments) -> Outcome {
+pub fn run_journal(session: &mut CommandSession<'_>, arguments: &JournalArguments) -> CommandOutcome {
     let [argument] = arguments.units.as_slice() else {
-        return Err(Complaint::new("One unit file must be provided."));
+        return Err(CommandError::new("One unit file must be provided."));
     };
     let name = unit_name(argument);
     let unit = session
         .client
-        .unit(&name)
-        .map_err(|error| Complaint::new(format_args!("Error retrieving unit {name}: {}", chain(&error))))?
-        .ok_or_else(|| Complaint::new(format_args!("Unit {name} does not exist.")))?;
+        .find_unit(&name)
+        .map_err(|error| {
+            CommandError::new(format_args!("Error retrieving unit {name}: {}", error_chain(&error)))
+        })?
+        .ok_or_else(|| CommandError::new(format_args!("Unit {name} does not exist.")))?;
     if is_global(&unit) {
-        return Err(Complaint::new(format_args!("Unable to retrieve journal of global unit {name}.")));
+        return Err(CommandError::new(format_args!("Unable to retrieve journal of global unit {name}.")));
     }
     if matches!(unit.current_state.as_str(), "" | "inactive") {
-        return Err(Complaint::new(format_args!("Unit {name} does not appear to be running.")));
+        return Err(CommandError::new(format_args!("Unit {name} does not appear to be running.")));
     }
-    let place = Place { machine: &unit.machine_id, ssh_port: arguments.ssh_port };
-    remote_unit::run(session, place, &command(&name, arguments))
+    let place = RemoteMachine { machine: &unit.machine_id, ssh_port: arguments.ssh_port };
+    remote_unit::run_on_machine(session, place, &journal_command(&name, arguments))
 }
 
 /// The command whose output is the journal.
-fn command(name: &str, arguments: &JournalArguments) -> Vec<String> {
+fn journal_command(name: &str, arguments: &JournalArguments) -> Vec<String> {
     let lines = arguments.lines.to_string();
     let words = ["journalctl", "--unit", name, "--no-pager", "-n", &lines, "--output", &arguments.output];
     let sudo = arguments.sudo.then_some("sudo");
@@ -50,7 +52,7 @@ mod tests {
         };
 
         assert_eq!(
-            command("a.service", &arguments).join(" "),
+            journal_command("a.service", &arguments).join(" "),
             "sudo journalctl --unit a.service --no-pager -n 10 --output short -f"
         );
     }

@@ -1,37 +1,37 @@
 //! `list-machines`: who is in the cluster.
 
 use super::arguments::TableArguments;
-use super::columns::{Column, table};
-use super::session::{Complaint, Outcome, Session, chain, id_legend};
-use crate::api::schema::Machine;
+use super::columns::{ListColumn, print_table};
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, id_legend};
+use crate::api::schema::ApiMachine;
 
 const DEFAULT: &str = "machine,ip,metadata";
 
-const COLUMNS: &[Column<Machine>] = &[
-    Column {
+const COLUMNS: &[ListColumn<ApiMachine>] = &[
+    ListColumn {
         name: "drain",
         cell: |_, machine, _| if machine.draining { "draining".into() } else { String::new() },
     },
-    Column { name: "ip", cell: |_, machine, _| machine.primary_ip.clone() },
-    Column { name: "machine", cell: |_, machine, full| id_legend(&machine.id, full) },
-    Column { name: "metadata", cell: metadata },
+    ListColumn { name: "ip", cell: |_, machine, _| machine.primary_ip.clone() },
+    ListColumn { name: "machine", cell: |_, machine, full| id_legend(&machine.id, full) },
+    ListColumn { name: "metadata", cell: metadata_column },
 ];
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &TableArguments) -> Outcome {
-    let machines = |session: &mut Session<'_>| {
-        session.client.machines().map_err(|error| {
-            Complaint::new(format_args!(
+pub fn run_list_machines(session: &mut CommandSession<'_>, arguments: &TableArguments) -> CommandOutcome {
+    let machines = |session: &mut CommandSession<'_>| {
+        session.client.list_machines().map_err(|error| {
+            CommandError::new(format_args!(
                 "Error retrieving list of active machines from fleet API ({})\nPossible issues:\n  \
                  etcd is unhealthy and/or lost quorum\n  connection cannot be established to any etcd servers",
-                chain(&error)
+                error_chain(&error)
             ))
         })
     };
-    table(session, arguments, DEFAULT, COLUMNS, machines)
+    print_table(session, arguments, DEFAULT, COLUMNS, machines)
 }
 
-fn metadata(_: &mut Session<'_>, machine: &Machine, _: bool) -> String {
+fn metadata_column(_: &mut CommandSession<'_>, machine: &ApiMachine, _: bool) -> String {
     let pairs: Vec<_> = machine.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
 }

@@ -1,7 +1,7 @@
 //! `man` and `completions`: what can be typed, as a manual page and for shells.
 
 use super::arguments::Arguments;
-use super::session::{Complaint, Outcome};
+use super::session::{CommandError, CommandOutcome};
 use clap::{Arg, Command, CommandFactory};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -34,7 +34,7 @@ The keys of machines that were reached by ssh.
 ";
 
 /// Prints the manual page.
-pub fn man(out: &mut dyn Write) -> Outcome {
+pub fn print_man_page(out: &mut dyn Write) -> CommandOutcome {
     let mut command = Arguments::command();
     command.build();
     let mut page = Vec::new();
@@ -47,7 +47,7 @@ pub fn man(out: &mut dyn Write) -> Outcome {
     out.write_all(&page)?;
     let mut text = ".SH COMMANDS\n".to_owned();
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
-        describe(&mut text, verb);
+        describe_verb(&mut text, verb);
     }
     text.push_str(AFTER);
     out.write_all(text.as_bytes())?;
@@ -55,21 +55,21 @@ pub fn man(out: &mut dyn Write) -> Outcome {
 }
 
 /// Prints a shell's completions.
-pub fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<u8, Complaint> {
+pub fn print_completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<u8, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "fleetctl", &mut script);
     out.write_all(&script)?;
     Ok(0)
 }
 
-fn describe(text: &mut String, verb: &Command) {
+fn describe_verb(text: &mut String, verb: &Command) {
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
     let names: Vec<_> = verb.get_positionals().filter_map(Arg::get_value_names).flatten().collect();
-    let _ = write!(text, ".SS \\fB{}\\fR", escaped(verb.get_name()));
+    let _ = write!(text, ".SS \\fB{}\\fR", escape_roff(verb.get_name()));
     for name in names {
-        let _ = write!(text, " [\\fI{}\\fR]", escaped(name));
+        let _ = write!(text, " [\\fI{}\\fR]", escape_roff(name));
     }
-    let _ = writeln!(text, "\n{}", escaped(&about));
+    let _ = writeln!(text, "\n{}", escape_roff(&about));
     let own = verb.get_opts().chain(verb.get_arguments().filter(|each| !each.get_action().takes_values()));
     let mut seen = Vec::new();
     for option in own.filter(|each| !each.is_global_set() && !each.is_hide_set() && !each.is_positional()) {
@@ -77,19 +77,19 @@ fn describe(text: &mut String, verb: &Command) {
         seen.push(long);
         let short = option.get_short().map(|short| format!("\\fB\\-{short}\\fR, ")).unwrap_or_default();
         let value = option.get_value_names().filter(|_| option.get_action().takes_values());
-        let value = value.and_then(<[_]>::first).map(|name| format!("=\\fI{}\\fR", escaped(name)));
+        let value = value.and_then(<[_]>::first).map(|name| format!("=\\fI{}\\fR", escape_roff(name)));
         let help = option.get_help().map(ToString::to_string).unwrap_or_default();
-        let long = escaped(long);
+        let long = escape_roff(long);
         let _ = writeln!(
             text,
             ".TP\n{short}\\fB\\-\\-{long}\\fR{}\n{}",
             value.unwrap_or_default(),
-            escaped(&help)
+            escape_roff(&help)
         );
     }
 }
 
-fn escaped(text: &str) -> String {
+fn escape_roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
@@ -101,17 +101,17 @@ mod tests {
     #[test]
     fn the_manual_page_names_every_verb_and_flag() {
         let mut page = Vec::new();
-        man(&mut page).unwrap();
+        print_man_page(&mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
 
         for verb in Arguments::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
             assert!(
-                page.contains(&format!(".SS \\fB{}\\fR", escaped(verb.get_name()))),
+                page.contains(&format!(".SS \\fB{}\\fR", escape_roff(verb.get_name()))),
                 "{}",
                 verb.get_name()
             );
             for flag in verb.get_arguments().filter(|flag| !flag.is_hide_set()).filter_map(Arg::get_long) {
-                assert!(page.contains(&format!("\\-\\-{}", escaped(flag))), "--{flag}");
+                assert!(page.contains(&format!("\\-\\-{}", escape_roff(flag))), "--{flag}");
             }
         }
     }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn completions_know_the_verbs() {
         let mut script = Vec::new();
-        completions(clap_complete::Shell::Bash, &mut script).unwrap();
+        print_completions(clap_complete::Shell::Bash, &mut script).unwrap();
 
         assert!(String::from_utf8(script).unwrap().contains("list-unit-files"));
     }

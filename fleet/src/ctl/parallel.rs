@@ -9,7 +9,7 @@ const AT_ONCE: usize = 32;
 const FEW: usize = 8;
 
 /// What `act` makes of each item, in the order of the items.
-pub fn each<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map_parallel<T: Sync, R: Send>(items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() <= FEW {
         return items.iter().map(act).collect();
     }
@@ -38,7 +38,10 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u32> = (0..1000).collect();
 
-        assert_eq!(each(&items, |item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
-        assert!(each(&[] as &[u32], |item| *item).is_empty());
+        assert_eq!(
+            map_parallel(&items, |item| item * 2),
+            items.iter().map(|item| item * 2).collect::<Vec<_>>()
+        );
+        assert!(map_parallel(&[] as &[u32], |item| *item).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Runs programs on the cluster's machines: here if the machine is this one, else by the system's ssh.
 //!
-//! The commands are values first ([`ssh`] is pure), run after. Everything that comes from the cluster is
+//! The commands are values first ([`ssh_command`] is pure), run after. Everything that comes from the cluster is
 //! quoted for the shell at the far end, and a host can't pass for an option of ssh.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
@@ -25,13 +25,15 @@ pub enum SshProgram<'a> {
 
 /// The ssh command that reaches `host` itself, not through the tunnel.
 #[must_use]
-pub fn ssh(settings: &SshSettings, host: &str, port: u16, program: SshProgram<'_>) -> Vec<OsString> {
-    let mut argv = options(settings, port);
+pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshProgram<'_>) -> Vec<OsString> {
+    let mut argv = ssh_options(settings, port);
     match program {
         SshProgram::Forward(target) => {
             argv.extend(["-W".to_owned(), target.to_owned(), "--".into(), host.to_owned()]);
         }
-        SshProgram::Command(words) => argv.extend(["-T".into(), "--".into(), host.to_owned(), quoted(words)]),
+        SshProgram::Command(words) => {
+            argv.extend(["-T".into(), "--".into(), host.to_owned(), quote_words(words)]);
+        }
         SshProgram::Line(line) => argv.extend(["--".into(), host.to_owned(), line.to_owned()]),
         SshProgram::Shell => argv.extend(["-t".into(), "--".into(), host.to_owned()]),
     }
@@ -47,16 +49,17 @@ pub fn ssh_to_machine(
     forward_agent: bool,
     program: SshProgram<'_>,
 ) -> Vec<OsString> {
-    let mut argv = ssh(settings, host, port, program);
+    let mut argv = ssh_command(settings, host, port, program);
     let mut extra = Vec::new();
     if let Some(tunnel) = &settings.tunnel {
         // ProxyJump would not take our options for the machine in between.
-        let jump: Vec<String> = ssh(settings, &tunnel.host, tunnel.port, SshProgram::Forward("%h:%p"))
-            .iter()
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
+        let jump: Vec<String> =
+            ssh_command(settings, &tunnel.host, tunnel.port, SshProgram::Forward("%h:%p"))
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
         extra.push("-o".into());
-        extra.push(format!("ProxyCommand={}", quoted(&jump)).into());
+        extra.push(format!("ProxyCommand={}", quote_words(&jump)).into());
     }
     if forward_agent {
         extra.push("-A".into());
@@ -65,7 +68,7 @@ pub fn ssh_to_machine(
     argv
 }
 
-fn options(settings: &SshSettings, port: u16) -> Vec<String> {
+fn ssh_options(settings: &SshSettings, port: u16) -> Vec<String> {
     let seconds = settings.timeout.as_secs_f64().ceil();
     let mut argv = vec!["ssh".to_owned()];
     let mut option = |text: String| argv.extend(["-o".to_owned(), text]);
@@ -84,7 +87,7 @@ fn options(settings: &SshSettings, port: u16) -> Vec<String> {
 
 /// Joins words into a line that a POSIX shell takes apart again.
 #[must_use]
-pub fn quoted(words: &[String]) -> String {
+pub fn quote_words(words: &[String]) -> String {
     let plain = |word: &str| {
         !word.is_empty()
             && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@%=+,".contains(&byte))
@@ -95,7 +98,7 @@ pub fn quoted(words: &[String]) -> String {
 }
 
 /// Runs a program with our own stdin, stdout and stderr, which answer what ssh asks; its exit status, 255 if a signal ended it.
-pub fn run(argv: &[OsString]) -> io::Result<u8> {
+pub fn run_inherited(argv: &[OsString]) -> io::Result<u8> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     askpass::prepare(command.args(arguments));
@@ -104,7 +107,7 @@ pub fn run(argv: &[OsString]) -> io::Result<u8> {
 }
 
 /// Makes the folder of the known machines, so that ssh can write there.
-pub fn prepare(settings: &SshSettings) -> io::Result<()> {
+pub fn prepare_known_hosts(settings: &SshSettings) -> io::Result<()> {
     match settings.known_hosts.parent() {
         Some(folder) if settings.strict_host_keys => std::fs::create_dir_all(folder),
         _ => Ok(()),
@@ -167,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_shell_reads_back_what_was_quoted(words in proptest::collection::vec("[ -~\n]{0,12}", 1..4)) {
-            let script = format!("for word in {}; do printf '%s\\0' \"$word\"; done", quoted(&words));
+            let script = format!("for word in {}; do printf '%s\\0' \"$word\"; done", quote_words(&words));
             let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
             let read: Vec<_> = String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(str::to_owned).collect();
             prop_assert_eq!(read, words);

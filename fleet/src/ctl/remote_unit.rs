@@ -1,13 +1,13 @@
 //! Runs a command on the machine that has a unit: here if it is this one, else by ssh.
 
 use super::remote::{self, SshProgram};
-use super::session::{Complaint, Session, chain};
-use crate::api::schema::Machine;
+use super::session::{CommandError, CommandSession, error_chain};
+use crate::api::schema::ApiMachine;
 use std::ffi::OsString;
 
 /// A machine of the cluster, and the port of its sshd.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct RemoteMachine<'a> {
     /// The machine's id.
     pub machine: &'a str,
     /// The port.
@@ -15,53 +15,56 @@ pub struct Place<'a> {
 }
 
 /// Runs the command there; its exit status.
-pub fn run(session: &mut Session<'_>, place: Place<'_>, words: &[String]) -> Result<u8, Complaint> {
+pub fn run_on_machine(
+    session: &mut CommandSession<'_>,
+    place: RemoteMachine<'_>,
+    words: &[String],
+) -> Result<u8, CommandError> {
     if remote::local_machine_id().as_deref() == Some(place.machine) {
         let argv: Vec<OsString> = words.iter().map(OsString::from).collect();
-        return remote::run(&argv).map_err(|error| {
-            Complaint::new(format_args!("Error running local command: {}: {error}", words.join(" ")))
+        return remote::run_inherited(&argv).map_err(|error| {
+            CommandError::new(format_args!("Error running local command: {}: {error}", words.join(" ")))
         });
     }
-    let address = address(session, place.machine)?;
+    let address = machine_address(session, place.machine)?;
     over_ssh(session, &address, place.ssh_port, false, SshProgram::Command(words))
 }
 
 /// Runs something on a host by ssh; its exit status, which is ssh's 255 if that could not connect.
 pub fn over_ssh(
-    session: &mut Session<'_>,
+    session: &mut CommandSession<'_>,
     address: &str,
     port: u16,
     forward_agent: bool,
     program: SshProgram<'_>,
-) -> Result<u8, Complaint> {
+) -> Result<u8, CommandError> {
     let settings = &session.settings.ssh;
-    let failed = |error| Complaint { text: format!("Unable to SSH to remote host: {error}"), exit: 255 };
-    remote::prepare(settings).map_err(failed)?;
+    let failed = |error| CommandError { text: format!("Unable to SSH to remote host: {error}"), exit: 255 };
+    remote::prepare_known_hosts(settings).map_err(failed)?;
     let argv = remote::ssh_to_machine(settings, address, port, forward_agent, program);
-    session.trace(format_args!("running {argv:?}"));
-    remote::run(&argv).map_err(failed)
+    session.print_trace(format_args!("running {argv:?}"));
+    remote::run_inherited(&argv).map_err(failed)
 }
 
 /// The address of the machine with this id.
-pub fn address(session: &mut Session<'_>, id: &str) -> Result<String, Complaint> {
-    let machines = session
-        .client
-        .machines()
-        .map_err(|error| Complaint::new(format_args!("Error getting machine IP: {}", chain(&error))))?;
+pub fn machine_address(session: &mut CommandSession<'_>, id: &str) -> Result<String, CommandError> {
+    let machines = session.client.list_machines().map_err(|error| {
+        CommandError::new(format_args!("Error getting machine IP: {}", error_chain(&error)))
+    })?;
     let machine = machines.into_iter().find(|machine| machine.id == id);
     let address = machine.map(|machine| machine.primary_ip).filter(|address| is_host(address));
     address.ok_or_else(|| {
-        Complaint::new(format_args!("Error getting machine IP: machine {id} is gone or has none"))
+        CommandError::new(format_args!("Error getting machine IP: machine {id} is gone or has none"))
     })
 }
 
 /// The machine whose id starts with these characters.
-pub fn by_prefix(machines: &[Machine], prefix: &str) -> Result<Machine, Complaint> {
+pub fn by_prefix(machines: &[ApiMachine], prefix: &str) -> Result<ApiMachine, CommandError> {
     let mut matching = machines.iter().filter(|machine| machine.id.starts_with(prefix));
     match (matching.next(), matching.next()) {
         (Some(machine), None) => Ok(machine.clone()),
-        (Some(_), Some(_)) => Err(Complaint::new("found more than one machine")),
-        _ => Err(Complaint::new("machine does not exist")),
+        (Some(_), Some(_)) => Err(CommandError::new("found more than one machine")),
+        _ => Err(CommandError::new("machine does not exist")),
     }
 }
 

@@ -5,35 +5,43 @@
 //! `systemctl restart` over ssh, on every machine that runs the unit (the original chose one).
 
 use super::arguments::RestartArguments;
-use super::creation::{self, Creator};
-use super::remote_unit::{self, Place};
-use super::session::{Complaint, Outcome, Session, chain, is_global};
+use super::creation::{self, CreatingVerb};
+use super::remote_unit::{self, RemoteMachine};
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global};
 use super::stop::known_units;
-use super::waiting::{self, Alarm, Patience};
-use crate::api::schema::Unit;
+use super::waiting::{self, ChangeNotifier, WaitLimit};
+use crate::api::schema::ApiUnit;
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &RestartArguments) -> Outcome {
-    let patience = Patience::of_attempts(arguments.block_attempts);
+pub fn run_restart(session: &mut CommandSession<'_>, arguments: &RestartArguments) -> CommandOutcome {
+    let patience = WaitLimit::of_attempts(arguments.block_attempts);
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    creation::ensure(session, Creator::Restart, &arguments.units, false, patience)
-        .map_err(|complaint| Complaint::new(format_args!("Error creating units: {}", complaint.text)))?;
-    let mut alarm = if patience == Patience::None { Alarm::silent() } else { Alarm::open(&session.client) };
-    let (global, single): (Vec<Unit>, Vec<Unit>) = units.into_iter().partition(is_global);
+    creation::ensure_units(session, CreatingVerb::Restart, &arguments.units, false, patience)
+        .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
+    let mut alarm = if patience == WaitLimit::None {
+        ChangeNotifier::polling_only()
+    } else {
+        ChangeNotifier::open(&session.client)
+    };
+    let (global, single): (Vec<ApiUnit>, Vec<ApiUnit>) = units.into_iter().partition(is_global);
     for unit in &single {
         let states: &[&str] = match unit.current_state.as_str() {
             "launched" => &["loaded", "launched"],
             "loaded" => &["launched"],
             _ => {
-                session.warn(format_args!("Unable to restart unit {} in state inactive", unit.name));
+                session.print_warning(format_args!("Unable to restart unit {} in state inactive", unit.name));
                 continue;
             }
         };
         for state in states {
             set_and_wait(session, &unit.name, state, patience, &mut alarm)?;
         }
-        if patience == Patience::None {
-            session.report(&unit.name, "triggered", format_args!("Triggered unit {} restart", unit.name))?;
+        if patience == WaitLimit::None {
+            session.report_unit(
+                &unit.name,
+                "triggered",
+                format_args!("Triggered unit {} restart", unit.name),
+            )?;
         }
     }
     for unit in &global {
@@ -43,37 +51,43 @@ pub fn run(session: &mut Session<'_>, arguments: &RestartArguments) -> Outcome {
 }
 
 fn set_and_wait(
-    session: &mut Session<'_>,
+    session: &mut CommandSession<'_>,
     name: &String,
     state: &str,
-    patience: Patience,
-    alarm: &mut Alarm,
-) -> Result<(), Complaint> {
+    patience: WaitLimit,
+    alarm: &mut ChangeNotifier,
+) -> Result<(), CommandError> {
     session.client.set_desired_state(name, state).map_err(|error| {
-        Complaint::new(format_args!("Error setting target state for unit {name}: {}", chain(&error)))
+        CommandError::new(format_args!("Error setting target state for unit {name}: {}", error_chain(&error)))
     })?;
-    if patience == Patience::None && state != "loaded" {
+    if patience == WaitLimit::None && state != "loaded" {
         return Ok(());
     }
     // A stop that is not waited for would be overtaken by the start.
-    let patience = if patience == Patience::None { Patience::Attempts(15) } else { patience };
+    let patience = if patience == WaitLimit::None { WaitLimit::Attempts(15) } else { patience };
     waiting::for_state(session, std::slice::from_ref(name), state, patience, alarm).map_err(|complaint| {
-        Complaint::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
+        CommandError::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
     })
 }
 
-fn restart_global(session: &mut Session<'_>, unit: &Unit, ssh_port: u16) -> Result<(), Complaint> {
+fn restart_global(
+    session: &mut CommandSession<'_>,
+    unit: &ApiUnit,
+    ssh_port: u16,
+) -> Result<(), CommandError> {
     let name = &unit.name;
     let failed =
-        |words: String| Complaint::new(format_args!("Error restarting global units [{name}] err:{words}"));
-    match session.client.restart(name) {
-        Ok(()) => session.report(name, "triggered", format_args!("Triggered global unit {name} restart")),
+        |words: String| CommandError::new(format_args!("Error restarting global units [{name}] err:{words}"));
+    match session.client.restart_unit(name) {
+        Ok(()) => {
+            session.report_unit(name, "triggered", format_args!("Triggered global unit {name} restart"))
+        }
         Err(error) if error.is_not_found() => {
             let states = session.client.states_of(name)?;
             for state in states {
-                let place = Place { machine: &state.machine_id, ssh_port };
+                let place = RemoteMachine { machine: &state.machine_id, ssh_port };
                 let words = ["systemctl", "restart", "--", name].map(str::to_owned);
-                let exit = remote_unit::run(session, place, &words)?;
+                let exit = remote_unit::run_on_machine(session, place, &words)?;
                 if exit != 0 {
                     return Err(failed(format!(
                         "Error running systemctl restart. machine id={}, unit name={name}",
@@ -83,6 +97,6 @@ fn restart_global(session: &mut Session<'_>, unit: &Unit, ssh_port: u16) -> Resu
             }
             Ok(())
         }
-        Err(error) => Err(failed(chain(&error))),
+        Err(error) => Err(failed(error_chain(&error))),
     }
 }

@@ -3,11 +3,11 @@
 //! Verbs say what they have to say through this and return an exit status or a [`Complaint`]. What the
 //! original printed on which stream is a contract, so the words stand in the verbs, not here.
 
-use super::arguments::truth;
-use super::client::{ApiError, Client};
-use super::settings::{Format, Settings};
-use super::table::{printable, printable_json, printable_lines};
-use crate::api::schema::{Machine, Unit};
+use super::arguments::parse_bool;
+use super::client::{ApiClient, ApiError};
+use super::settings::{ClientSettings, OutputFormat};
+use super::table::{printable_json, printable_lines, printable_text};
+use crate::api::schema::{ApiMachine, ApiUnit};
 use crate::model::unit_file::{UnitFile, UnitOption};
 use crate::model::unit_name::UnitName;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use std::io::{self, Write};
 
 /// What ends a verb early: a line for stderr, and the exit status.
 #[derive(Debug)]
-pub struct Complaint {
+pub struct CommandError {
     /// The line; empty if everything is said already.
     pub text: String,
     /// The exit status.
@@ -26,16 +26,16 @@ pub struct Complaint {
 }
 
 /// The exit status of a verb that ran, or what stopped it.
-pub type Outcome = Result<u8, Complaint>;
+pub type CommandOutcome = Result<u8, CommandError>;
 
-impl Complaint {
+impl CommandError {
     /// Ends the verb with status 1 and this line.
     pub fn new(text: impl Display) -> Self {
         Self { text: text.to_string(), exit: 1 }
     }
 }
 
-impl From<io::Error> for Complaint {
+impl From<io::Error> for CommandError {
     /// Whoever read our output has gone: say nothing more.
     fn from(_: io::Error) -> Self {
         Self { text: String::new(), exit: 1 }
@@ -43,7 +43,7 @@ impl From<io::Error> for Complaint {
 }
 
 /// An error with its causes, on one line.
-pub fn chain(error: &dyn Error) -> String {
+pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -53,75 +53,80 @@ pub fn chain(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    printable(&text)
+    printable_text(&text)
 }
 
 /// One run of `fleetctl`.
-pub struct Session<'a> {
+pub struct CommandSession<'a> {
     /// The API.
-    pub client: Client,
+    pub client: ApiClient,
     /// What holds for the whole run.
-    pub settings: Settings,
+    pub settings: ClientSettings,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
-    machines: Option<BTreeMap<String, Machine>>,
+    machines: Option<BTreeMap<String, ApiMachine>>,
 }
 
-impl std::fmt::Debug for Session<'_> {
+impl std::fmt::Debug for CommandSession<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Session").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl<'a> Session<'a> {
+impl<'a> CommandSession<'a> {
     /// A run that speaks on these streams.
-    pub fn new(client: Client, settings: Settings, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
+    pub fn new(
+        client: ApiClient,
+        settings: ClientSettings,
+        out: &'a mut dyn Write,
+        err: &'a mut dyn Write,
+    ) -> Self {
         Self { client, settings, out, err, machines: None }
     }
 
     /// Prints a line, unless programs are to read the output.
-    pub fn say(&mut self, line: impl Display) -> Result<(), Complaint> {
+    pub fn print_line(&mut self, line: impl Display) -> Result<(), CommandError> {
         match self.settings.format {
-            Format::Json => Ok(()),
-            Format::Text => Ok(writeln!(self.out, "{}", printable_lines(&line.to_string()))?),
+            OutputFormat::Json => Ok(()),
+            OutputFormat::Text => Ok(writeln!(self.out, "{}", printable_lines(&line.to_string()))?),
         }
     }
 
     /// Tells what became of a unit: a line for people, an object for programs.
-    pub fn report(&mut self, unit: &str, state: &str, line: impl Display) -> Result<(), Complaint> {
+    pub fn report_unit(&mut self, unit: &str, state: &str, line: impl Display) -> Result<(), CommandError> {
         match self.settings.format {
-            Format::Json => self.json(&serde_json::json!({ "state": state, "unit": unit })),
-            Format::Text => self.say(line),
+            OutputFormat::Json => self.print_json(&serde_json::json!({ "state": state, "unit": unit })),
+            OutputFormat::Text => self.print_line(line),
         }
     }
 
     /// Prints text as it is: nothing of it may come from the cluster unless it is escaped already.
-    pub fn print(&mut self, text: &str) -> Result<(), Complaint> {
+    pub fn print_text(&mut self, text: &str) -> Result<(), CommandError> {
         self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
     }
 
     /// Prints a value for programs, on a line of its own.
-    pub fn json(&mut self, value: &impl Serialize) -> Result<(), Complaint> {
-        let text = serde_json::to_string(value).map_err(Complaint::new)?;
+    pub fn print_json(&mut self, value: &impl Serialize) -> Result<(), CommandError> {
+        let text = serde_json::to_string(value).map_err(CommandError::new)?;
         Ok(writeln!(self.out, "{}", printable_json(&text))?)
     }
 
     /// Whether programs are to read the output.
     #[must_use]
     pub fn is_json(&self) -> bool {
-        self.settings.format == Format::Json
+        self.settings.format == OutputFormat::Json
     }
 
     /// Prints a line on stderr; one that nobody can read is lost.
-    pub fn warn(&mut self, line: impl Display) {
+    pub fn print_warning(&mut self, line: impl Display) {
         let _ = writeln!(self.err, "{}", printable_lines(&line.to_string()));
     }
 
     /// Tells what is being done, with `--debug`.
-    pub fn trace(&mut self, line: impl Display) {
+    pub fn print_trace(&mut self, line: impl Display) {
         if self.settings.debug {
-            self.warn(format_args!("DEBUG {line}"));
+            self.print_warning(format_args!("DEBUG {line}"));
         }
     }
 
@@ -130,7 +135,7 @@ impl<'a> Session<'a> {
     pub fn machine_legend(&mut self, id: &str, full: bool) -> String {
         let client = &self.client;
         let machines = self.machines.get_or_insert_with(|| {
-            let machines = client.machines().unwrap_or_default();
+            let machines = client.list_machines().unwrap_or_default();
             machines.into_iter().map(|machine| (machine.id.clone(), machine)).collect()
         });
         machines.get(id).map_or_else(|| id_legend(id, full), |machine| full_legend(machine, full))
@@ -145,7 +150,7 @@ pub fn id_legend(id: &str, full: bool) -> String {
 
 /// A machine's id, and its address if it is known.
 #[must_use]
-pub fn full_legend(machine: &Machine, full: bool) -> String {
+pub fn full_legend(machine: &ApiMachine, full: bool) -> String {
     let legend = id_legend(&machine.id, full);
     if machine.primary_ip.is_empty() { legend } else { format!("{legend}/{}", machine.primary_ip) }
 }
@@ -162,19 +167,19 @@ pub fn unit_name(argument: &str) -> String {
 
 /// Whether the unit runs on every able machine.
 #[must_use]
-pub fn is_global(unit: &Unit) -> bool {
+pub fn is_global(unit: &ApiUnit) -> bool {
     let value = unit.options.iter().rfind(|option| option.section == "X-Fleet" && option.name == "Global");
     value.is_some_and(|option| {
         let word = option.value.trim_matches('"').to_lowercase();
-        truth(&word).unwrap_or(matches!(word.as_str(), "yes" | "on"))
+        parse_bool(&word).unwrap_or(matches!(word.as_str(), "yes" | "on"))
     })
 }
 
 /// The unit's file, if the options can be one.
-pub fn unit_file(unit: &Unit) -> Result<UnitFile, Complaint> {
+pub fn unit_file(unit: &ApiUnit) -> Result<UnitFile, CommandError> {
     let options = unit.options.iter().map(UnitOption::from).collect();
     UnitFile::from_options(options)
-        .map_err(|error| Complaint::new(format_args!("Unit {} is no valid unit file: {error}", unit.name)))
+        .map_err(|error| CommandError::new(format_args!("Unit {} is no valid unit file: {error}", unit.name)))
 }
 
 /// Joins names as Go prints a list of strings.
@@ -183,9 +188,9 @@ pub fn go_list(names: &[String]) -> String {
     format!("[{}]", names.join(" "))
 }
 
-impl From<ApiError> for Complaint {
+impl From<ApiError> for CommandError {
     fn from(error: ApiError) -> Self {
-        Self::new(chain(&error))
+        Self::new(error_chain(&error))
     }
 }
 
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_last_global_line_counts() {
-        let unit = |values: &[&str]| Unit {
+        let unit = |values: &[&str]| ApiUnit {
             options: values
                 .iter()
                 .map(|value| crate::api::schema::UnitOption {
@@ -218,7 +223,7 @@ mod tests {
                     value: (*value).into(),
                 })
                 .collect(),
-            ..Unit::default()
+            ..ApiUnit::default()
         };
 
         assert!(is_global(&unit(&["false", "Yes"])) && is_global(&unit(&["on"])) && is_global(&unit(&["T"])));
@@ -232,6 +237,6 @@ mod tests {
         struct Outer(#[source] io::Error);
 
         let error = Outer(io::Error::other("permission denied"));
-        assert_eq!(chain(&error), "cannot open /x: permission denied");
+        assert_eq!(error_chain(&error), "cannot open /x: permission denied");
     }
 }

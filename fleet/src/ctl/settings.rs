@@ -3,8 +3,8 @@
 //! The command line wins over `FLEETCTL_<NAME>`, which wins over the default; an empty variable counts as
 //! absent. Pure: the environment is an argument.
 
-use super::arguments::{GlobalArguments, truth};
-use super::endpoint::{Endpoint, EndpointError};
+use super::arguments::{GlobalArguments, parse_bool};
+use super::endpoint::{ApiEndpoint, EndpointError};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ const SSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What holds for the whole run.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Where the API is.
-    pub endpoint: Endpoint,
+    pub endpoint: ApiEndpoint,
     /// Endpoints that were given beyond the first, which is the one in use.
     pub spare_endpoints: usize,
     /// After which a request has failed.
@@ -28,14 +28,14 @@ pub struct Settings {
     /// What is shown to the server, and what it must show.
     pub tls: TlsFiles,
     /// JSON or text.
-    pub format: Format,
+    pub format: OutputFormat,
     /// Whether to tell what is being done.
     pub debug: bool,
 }
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum OutputFormat {
     /// For programs.
     Json,
     /// For people, and for scripts that read what the original printed.
@@ -97,10 +97,10 @@ pub enum SettingsError {
     Tunnel(String),
 }
 
-impl Settings {
+impl ClientSettings {
     /// The settings of a program that only speaks to this endpoint.
     #[must_use]
-    pub fn for_endpoint(endpoint: Endpoint) -> Self {
+    pub fn for_endpoint(endpoint: ApiEndpoint) -> Self {
         Self {
             endpoint,
             spare_endpoints: 0,
@@ -113,13 +113,13 @@ impl Settings {
                 strict_host_keys: true,
             },
             tls: TlsFiles::default(),
-            format: Format::Text,
+            format: OutputFormat::Text,
             debug: false,
         }
     }
 
     /// Reads the flags, then the environment, then the defaults.
-    pub fn gather(
+    pub fn from_arguments(
         arguments: &GlobalArguments,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
@@ -134,18 +134,18 @@ impl Settings {
         }
         let endpoints = value("endpoint", &arguments.endpoint).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         let mut endpoints = endpoints.split(',');
-        let endpoint = Endpoint::parse(endpoints.next().unwrap_or_default().trim())?;
+        let endpoint = ApiEndpoint::parse(endpoints.next().unwrap_or_default().trim())?;
         let file = |flag, alias, typed| value(flag, typed).or_else(|| value(alias, &None)).map(PathBuf::from);
         let identity = (
             file("cert-file", "etcd-certfile", &arguments.cert_file),
             file("key-file", "etcd-keyfile", &arguments.key_file),
         );
         let switch =
-            |flag, typed: bool| typed || value(flag, &None).as_deref().and_then(truth).unwrap_or(false);
+            |flag, typed: bool| typed || value(flag, &None).as_deref().and_then(parse_bool).unwrap_or(false);
         Ok(Self {
             endpoint,
             spare_endpoints: endpoints.count(),
-            request_timeout: seconds(
+            request_timeout: parse_seconds(
                 "request-timeout",
                 value("request-timeout", &arguments.request_timeout),
                 REQUEST_TIMEOUT,
@@ -153,12 +153,16 @@ impl Settings {
             ssh: SshSettings {
                 tunnel: value("tunnel", &arguments.tunnel).map(|text| SshHost::parse(&text)).transpose()?,
                 username: value("ssh-username", &arguments.ssh_username).unwrap_or_else(|| "core".to_owned()),
-                timeout: seconds("ssh-timeout", value("ssh-timeout", &arguments.ssh_timeout), SSH_TIMEOUT)?,
+                timeout: parse_seconds(
+                    "ssh-timeout",
+                    value("ssh-timeout", &arguments.ssh_timeout),
+                    SSH_TIMEOUT,
+                )?,
                 known_hosts: known_hosts(value("known-hosts-file", &arguments.known_hosts_file), environment),
                 strict_host_keys: match value("strict-host-key-checking", &arguments.strict_host_key_checking)
                 {
                     None => true,
-                    Some(text) => truth(&text).ok_or(SettingsError::Truth(text))?,
+                    Some(text) => parse_bool(&text).ok_or(SettingsError::Truth(text))?,
                 },
             },
             tls: TlsFiles {
@@ -169,7 +173,7 @@ impl Settings {
                     _ => return Err(SettingsError::TlsPair),
                 },
             },
-            format: if switch("json", arguments.json) { Format::Json } else { Format::Text },
+            format: if switch("json", arguments.json) { OutputFormat::Json } else { OutputFormat::Text },
             debug: switch("debug", arguments.debug),
         })
     }
@@ -193,7 +197,11 @@ impl SshHost {
     }
 }
 
-fn seconds(flag: &'static str, text: Option<String>, default: Duration) -> Result<Duration, SettingsError> {
+fn parse_seconds(
+    flag: &'static str,
+    text: Option<String>,
+    default: Duration,
+) -> Result<Duration, SettingsError> {
     let Some(value) = text else { return Ok(default) };
     match value.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
@@ -213,18 +221,18 @@ fn known_hosts(typed: Option<String>, environment: &dyn Fn(&str) -> Option<Strin
 mod tests {
     use super::*;
 
-    fn gather(flags: &GlobalArguments, environment: &[(&str, &str)]) -> Result<Settings, String> {
+    fn gather(flags: &GlobalArguments, environment: &[(&str, &str)]) -> Result<ClientSettings, String> {
         let find = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        Settings::gather(flags, &find).map_err(|error| error.to_string())
+        ClientSettings::from_arguments(flags, &find).map_err(|error| error.to_string())
     }
 
     #[test]
     fn without_anything_the_defaults_hold() {
         let settings = gather(&GlobalArguments::default(), &[("HOME", "/home/core")]).unwrap();
 
-        assert_eq!(settings.endpoint, Endpoint::Unix("/var/run/fleet.sock".into()));
+        assert_eq!(settings.endpoint, ApiEndpoint::Unix("/var/run/fleet.sock".into()));
         assert_eq!(settings.ssh.username, "core");
         assert_eq!(settings.ssh.timeout, Duration::from_secs(10));
         assert_eq!(settings.ssh.known_hosts, PathBuf::from("/home/core/.fleetctl/known_hosts"));

@@ -3,14 +3,14 @@
 use super::arguments::SshArguments;
 use super::remote::SshProgram;
 use super::remote_unit::{by_prefix, is_host, over_ssh};
-use super::session::{Complaint, Outcome, Session, chain, is_global, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_name};
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &SshArguments) -> Outcome {
+pub fn run_ssh(session: &mut CommandSession<'_>, arguments: &SshArguments) -> CommandOutcome {
     let mut words = arguments.words.as_slice();
     let address = match (&arguments.machine, &arguments.unit) {
         (Some(_), Some(_)) => {
-            return Err(Complaint::new("Both machine and unit flags provided, please specify only one."));
+            return Err(CommandError::new("Both machine and unit flags provided, please specify only one."));
         }
         (Some(machine), None) => of_machine(session, machine),
         (None, Some(unit)) => of_unit(session, unit),
@@ -21,10 +21,10 @@ pub fn run(session: &mut Session<'_>, arguments: &SshArguments) -> Outcome {
             of_either(session, lookup)
         }
     };
-    let address =
-        address.map_err(|complaint| Complaint::new(format_args!("Unable to proceed: {}", complaint.text)))?;
+    let address = address
+        .map_err(|complaint| CommandError::new(format_args!("Unable to proceed: {}", complaint.text)))?;
     if !is_host(&address) {
-        return Err(Complaint::new("Could not determine address of machine."));
+        return Err(CommandError::new("Could not determine address of machine."));
     }
     let (late, words) = late_flags(words)?;
     let line = after_dashes(words).join(" ");
@@ -42,13 +42,13 @@ struct LateFlags {
 
 /// Takes our own flags from the front of the command, where the original took them too: no command is
 /// called so.
-fn late_flags(mut words: &[String]) -> Result<(LateFlags, &[String]), Complaint> {
+fn late_flags(mut words: &[String]) -> Result<(LateFlags, &[String]), CommandError> {
     let mut flags = LateFlags::default();
     while let Some((first, rest)) = words.split_first() {
         match (first.as_str(), first.strip_prefix("--ssh-port=")) {
             ("-A" | "--A" | "--forward-agent", _) => flags.forward_agent = true,
             (_, Some(port)) => {
-                let refuse = |_| Complaint::new(format_args!("Unable to proceed: {port:?} is no port"));
+                let refuse = |_| CommandError::new(format_args!("Unable to proceed: {port:?} is no port"));
                 flags.ssh_port = Some(port.parse().map_err(refuse)?);
             }
             _ => break,
@@ -63,31 +63,34 @@ fn after_dashes(words: &[String]) -> &[String] {
     words.iter().position(|word| word == "--").map_or(words, |at| &words[at + 1..])
 }
 
-fn of_machine(session: &Session<'_>, prefix: &str) -> Result<String, Complaint> {
-    Ok(by_prefix(&session.client.machines()?, prefix)?.primary_ip)
+fn of_machine(session: &CommandSession<'_>, prefix: &str) -> Result<String, CommandError> {
+    Ok(by_prefix(&session.client.list_machines()?, prefix)?.primary_ip)
 }
 
-fn of_unit(session: &Session<'_>, argument: &str) -> Result<String, Complaint> {
-    let unit = session.client.unit(&unit_name(argument)).map_err(|error| Complaint::new(chain(&error)))?;
-    let unit = unit.ok_or_else(|| Complaint::new("unit does not exist"))?;
+fn of_unit(session: &CommandSession<'_>, argument: &str) -> Result<String, CommandError> {
+    let unit = session
+        .client
+        .find_unit(&unit_name(argument))
+        .map_err(|error| CommandError::new(error_chain(&error)))?;
+    let unit = unit.ok_or_else(|| CommandError::new("unit does not exist"))?;
     if is_global(&unit) {
-        return Err(Complaint::new("global units unsupported"));
+        return Err(CommandError::new("global units unsupported"));
     }
-    let machines = session.client.machines()?;
+    let machines = session.client.list_machines()?;
     let machine = machines.into_iter().find(|machine| machine.id == unit.machine_id);
     Ok(machine.map(|machine| machine.primary_ip).unwrap_or_default())
 }
 
-fn of_either(session: &Session<'_>, lookup: Option<&String>) -> Result<String, Complaint> {
-    let lookup = lookup.ok_or_else(|| Complaint::new("one machine or unit must be provided"))?;
-    let found = |answer: Result<String, Complaint>| answer.ok().filter(|address| !address.is_empty());
+fn of_either(session: &CommandSession<'_>, lookup: Option<&String>) -> Result<String, CommandError> {
+    let lookup = lookup.ok_or_else(|| CommandError::new("one machine or unit must be provided"))?;
+    let found = |answer: Result<String, CommandError>| answer.ok().filter(|address| !address.is_empty());
     match (found(of_machine(session, lookup)), found(of_unit(session, lookup))) {
-        (Some(_), Some(_)) => Err(Complaint::new(format_args!(
+        (Some(_), Some(_)) => Err(CommandError::new(format_args!(
             "ambiguous argument, both machine and unit found for `{lookup}`.\nPlease use flag `-m` or `-u` to refine \
              the search"
         ))),
         (Some(address), None) | (None, Some(address)) => Ok(address),
-        (None, None) => Err(Complaint::new("could not find matching unit or machine")),
+        (None, None) => Err(CommandError::new("could not find matching unit or machine")),
     }
 }
 

@@ -1,21 +1,21 @@
 //! `stop` and `unload`: units out of systemd's running set, and off their machines.
 
 use super::arguments::StopArguments;
-use super::session::{Complaint, Outcome, Session, go_list, is_global, unit_name};
-use super::waiting::{self, Alarm, Patience};
-use crate::api::schema::Unit;
+use super::session::{CommandError, CommandOutcome, CommandSession, go_list, is_global, unit_name};
+use super::waiting::{self, ChangeNotifier, WaitLimit};
+use crate::api::schema::ApiUnit;
 use std::collections::BTreeMap;
 
 /// Which of the two verbs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stop {
+pub enum StopVerb {
     /// `stop`
     Stop,
     /// `unload`
     Unload,
 }
 
-impl Stop {
+impl StopVerb {
     const fn verb(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -39,26 +39,34 @@ impl Stop {
 }
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, stop: Stop, arguments: &StopArguments) -> Outcome {
+pub fn run_stop(
+    session: &mut CommandSession<'_>,
+    stop: StopVerb,
+    arguments: &StopArguments,
+) -> CommandOutcome {
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    let patience = Patience::from(arguments.wait);
-    let mut alarm = if patience == Patience::None { Alarm::silent() } else { Alarm::open(&session.client) };
+    let patience = WaitLimit::from(arguments.wait);
+    let mut alarm = if patience == WaitLimit::None {
+        ChangeNotifier::polling_only()
+    } else {
+        ChangeNotifier::open(&session.client)
+    };
     let mut waiting = Vec::new();
     for unit in &units {
         let name = &unit.name;
         if !is_global(unit) {
-            if stop == Stop::Stop && matches!(unit.current_state.as_str(), "" | "inactive") {
-                return Err(Complaint::new(format_args!("Unable to stop unit {name} in state inactive")));
+            if stop == StopVerb::Stop && matches!(unit.current_state.as_str(), "" | "inactive") {
+                return Err(CommandError::new(format_args!("Unable to stop unit {name} in state inactive")));
             }
-            if reached(unit, stop) {
-                session.trace(format_args!("Unit({name}) already {}, skipping.", stop.state()));
+            if is_reached(unit, stop) {
+                session.print_trace(format_args!("Unit({name}) already {}, skipping.", stop.state()));
                 continue;
             }
         }
-        session.trace(format_args!("Setting target state of Unit({name}) to {}", stop.state()));
+        session.print_trace(format_args!("Setting target state of Unit({name}) to {}", stop.state()));
         session.client.set_desired_state(name, stop.state())?;
         if is_global(unit) {
-            session.report(
+            session.report_unit(
                 name,
                 "triggered",
                 format_args!("Triggered global unit {name} {}", stop.verb()),
@@ -67,13 +75,13 @@ pub fn run(session: &mut Session<'_>, stop: Stop, arguments: &StopArguments) -> 
             waiting.push(name.clone());
         }
     }
-    if patience == Patience::None {
+    if patience == WaitLimit::None {
         for name in &waiting {
-            session.report(name, "triggered", format_args!("Triggered unit {name} {}", stop.verb()))?;
+            session.report_unit(name, "triggered", format_args!("Triggered unit {name} {}", stop.verb()))?;
         }
     } else {
         waiting::for_state(session, &waiting, stop.state(), patience, &mut alarm).map_err(|complaint| {
-            Complaint::new(format_args!(
+            CommandError::new(format_args!(
                 "Failed to {} units {}. err: {}",
                 stop.verb(),
                 go_list(&waiting),
@@ -81,28 +89,32 @@ pub fn run(session: &mut Session<'_>, stop: Stop, arguments: &StopArguments) -> 
             ))
         })?;
     }
-    session.warn(format_args!("Successfully {} units {}.", stop.participle(), go_list(&waiting)));
+    session.print_warning(format_args!("Successfully {} units {}.", stop.participle(), go_list(&waiting)));
     Ok(0)
 }
 
 /// Whether the unit is there already and nobody wants it elsewhere: a start in flight can be called off.
-fn reached(unit: &Unit, stop: Stop) -> bool {
+fn is_reached(unit: &ApiUnit, stop: StopVerb) -> bool {
     let current = if unit.current_state.is_empty() { "inactive" } else { &unit.current_state };
     current == stop.state() && matches!(unit.desired_state.as_str(), "" | "inactive" | "loaded")
 }
 
 /// The named units that are in the registry; `None`, and a line on stderr, if there is nothing to do.
-pub fn known_units(session: &mut Session<'_>, arguments: &[String]) -> Result<Option<Vec<Unit>>, Complaint> {
+pub fn known_units(
+    session: &mut CommandSession<'_>,
+    arguments: &[String],
+) -> Result<Option<Vec<ApiUnit>>, CommandError> {
     if arguments.is_empty() {
-        session.warn("No units given");
+        session.print_warning("No units given");
         return Ok(None);
     }
-    let all = session.client.units()?;
-    let mut by_name: BTreeMap<String, Unit> = all.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
-    let units: Vec<Unit> =
+    let all = session.client.list_units()?;
+    let mut by_name: BTreeMap<String, ApiUnit> =
+        all.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+    let units: Vec<ApiUnit> =
         arguments.iter().filter_map(|argument| by_name.remove(&unit_name(argument))).collect();
     if units.is_empty() {
-        session.warn("Units not found in registry");
+        session.print_warning("Units not found in registry");
         return Ok(None);
     }
     Ok(Some(units))

@@ -1,17 +1,23 @@
 //! `submit`: units into the registry, and no further.
 
 use super::arguments::SubmitArguments;
-use super::creation::{self, Creator};
-use super::session::{Complaint, Outcome, Session};
-use super::waiting::Patience;
+use super::creation::{self, CreatingVerb};
+use super::session::{CommandError, CommandOutcome, CommandSession};
+use super::waiting::WaitLimit;
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &SubmitArguments) -> Outcome {
+pub fn run_submit(session: &mut CommandSession<'_>, arguments: &SubmitArguments) -> CommandOutcome {
     if arguments.units.is_empty() {
-        session.warn("No units given");
+        session.print_warning("No units given");
         return Ok(0);
     }
-    creation::ensure(session, Creator::Submit, &arguments.units, arguments.replace, Patience::Endless)
-        .map_err(|complaint| Complaint::new(format_args!("Error creating units: {}", complaint.text)))?;
+    creation::ensure_units(
+        session,
+        CreatingVerb::Submit,
+        &arguments.units,
+        arguments.replace,
+        WaitLimit::Endless,
+    )
+    .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
     Ok(0)
 }

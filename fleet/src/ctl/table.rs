@@ -10,10 +10,10 @@ const TAB: usize = 8;
 
 /// Sets the rows in columns, a line each.
 #[must_use]
-pub fn render(rows: &[Vec<String>]) -> String {
+pub fn render_table(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
-    let widths = widths(&rows);
+        rows.iter().map(|row| row.iter().map(|cell| printable_text(cell)).collect()).collect();
+    let widths = column_widths(&rows);
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate() {
@@ -30,7 +30,7 @@ pub fn render(rows: &[Vec<String>]) -> String {
 
 /// Escapes what would steer a terminal.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub fn printable_text(text: &str) -> String {
     escape(text, steers)
 }
 
@@ -70,7 +70,7 @@ fn steers(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+fn column_widths(rows: &[Vec<String>]) -> Vec<usize> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn columns_are_padded_with_tabs_to_the_next_stop() {
-        let table = render(&rows(&[
+        let table = render_table(&rows(&[
             &["UNIT", "MACHINE", "ACTIVE", "SUB"],
             &["mongo@1.service", "148a18ff.../10.10.1.1", "active", "running"],
             &["a.service", "-", "inactive", "dead"],
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn a_cell_that_fills_its_stop_moves_the_column() {
-        assert_eq!(render(&rows(&[&["12345678", "x"], &["1", "x"]])), "12345678\tx\n1\t\tx\n");
-        assert_eq!(render(&rows(&[&["1234567", "x"], &["", "x"]])), "1234567\tx\n\tx\n");
+        assert_eq!(render_table(&rows(&[&["12345678", "x"], &["1", "x"]])), "12345678\tx\n1\t\tx\n");
+        assert_eq!(render_table(&rows(&[&["1234567", "x"], &["", "x"]])), "1234567\tx\n\tx\n");
     }
 
     #[test]
     fn control_characters_are_shown_not_obeyed() {
-        assert_eq!(render(&rows(&[&["a\x1b[2J\tb"]])), "a\\u{1b}[2J\\tb\n");
+        assert_eq!(render_table(&rows(&[&["a\x1b[2J\tb"]])), "a\\u{1b}[2J\\tb\n");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let hostile = "a\x1b]0;OWNED\x07\u{9b}2J\r\u{202e}\x7f\n\tb";
 
         assert_eq!(printable_lines(hostile), "a\\u{1b}]0;OWNED\\u{7}\\u{9b}2J\\r\\u{202e}\\u{7f}\n\tb");
-        assert!(!printable(hostile).contains(['\n', '\t', '\x1b']));
+        assert!(!printable_text(hostile).contains(['\n', '\t', '\x1b']));
         let json = printable_json(&serde_json::to_string(hostile).unwrap());
         assert!(!json.contains(['\x1b', '\u{9b}', '\x7f', '\u{202e}']), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);

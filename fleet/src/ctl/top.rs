@@ -1,10 +1,10 @@
 //! `top`: machines by what they carry, and the units that need a person.
 
 use super::arguments::TopArguments;
-use super::session::{Outcome, Session, full_legend, is_global};
-use super::table::render;
-use super::waiting::{self, Alarm};
-use crate::api::schema::{Machine, Unit, UnitState};
+use super::session::{CommandOutcome, CommandSession, full_legend, is_global};
+use super::table::render_table;
+use super::waiting::{self, ChangeNotifier};
+use crate::api::schema::{ApiMachine, ApiUnit, UnitState};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,48 +15,48 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 const TROUBLES: usize = 20;
 
 #[derive(Debug, Serialize)]
-struct Load<'a> {
-    machine: &'a Machine,
+struct MachineLoad<'a> {
+    machine: &'a ApiMachine,
     units: usize,
     active: usize,
     failed: usize,
 }
 
 /// Runs the verb.
-pub fn run(session: &mut Session<'_>, arguments: &TopArguments, terminal: bool) -> Outcome {
+pub fn run_top(session: &mut CommandSession<'_>, arguments: &TopArguments, terminal: bool) -> CommandOutcome {
     if arguments.once || !terminal || session.is_json() {
-        let text = look(session)?;
-        session.print(&text)?;
+        let text = read_cluster(session)?;
+        session.print_text(&text)?;
         return Ok(0);
     }
-    let mut alarm = Alarm::silent();
+    let mut alarm = ChangeNotifier::polling_only();
     loop {
-        let text = look(session)?;
-        session.print(&format!("{CLEAR}{text}"))?;
-        waiting::pause(&mut alarm, Duration::from_secs(arguments.interval.max(1)));
+        let text = read_cluster(session)?;
+        session.print_text(&format!("{CLEAR}{text}"))?;
+        waiting::sleep_for(&mut alarm, Duration::from_secs(arguments.interval.max(1)));
     }
 }
 
-fn look(session: &mut Session<'_>) -> Result<String, super::session::Complaint> {
+fn read_cluster(session: &mut CommandSession<'_>) -> Result<String, super::session::CommandError> {
     let (machines, states, units) =
-        (session.client.machines()?, session.client.unit_states()?, session.client.units()?);
-    let loads = loads(&machines, &states);
+        (session.client.list_machines()?, session.client.unit_states()?, session.client.list_units()?);
+    let loads = machine_loads(&machines, &states);
     if session.is_json() {
-        session.json(&loads)?;
+        session.print_json(&loads)?;
         return Ok(String::new());
     }
-    Ok(picture(&loads, &states, &units))
+    Ok(render_loads(&loads, &states, &units))
 }
 
 /// The machines, busiest first.
-fn loads<'a>(machines: &'a [Machine], states: &[UnitState]) -> Vec<Load<'a>> {
-    let count = |machine: &Machine, active: Option<&str>| {
+fn machine_loads<'a>(machines: &'a [ApiMachine], states: &[UnitState]) -> Vec<MachineLoad<'a>> {
+    let count = |machine: &ApiMachine, active: Option<&str>| {
         let of_machine = states.iter().filter(|state| state.machine_id == machine.id);
         of_machine.filter(|state| active.is_none_or(|word| state.systemd_active_state == word)).count()
     };
     let mut loads: Vec<_> = machines
         .iter()
-        .map(|machine| Load {
+        .map(|machine| MachineLoad {
             machine,
             units: count(machine, None),
             active: count(machine, Some("active")),
@@ -69,8 +69,8 @@ fn loads<'a>(machines: &'a [Machine], states: &[UnitState]) -> Vec<Load<'a>> {
     loads
 }
 
-fn picture(loads: &[Load<'_>], states: &[UnitState], units: &[Unit]) -> String {
-    let waiting: Vec<&Unit> = units.iter().filter(|unit| is_waiting(unit)).collect();
+fn render_loads(loads: &[MachineLoad<'_>], states: &[UnitState], units: &[ApiUnit]) -> String {
+    let waiting: Vec<&ApiUnit> = units.iter().filter(|unit| is_waiting(unit)).collect();
     let failed: Vec<&UnitState> =
         states.iter().filter(|state| state.systemd_active_state == "failed").collect();
     let mut text = format!(
@@ -91,7 +91,7 @@ fn picture(loads: &[Load<'_>], states: &[UnitState], units: &[Unit]) -> String {
             drain.to_owned(),
         ]
     }));
-    text.push_str(&render(&rows));
+    text.push_str(&render_table(&rows));
     let troubles = failed
         .iter()
         .map(|state| vec![state.name.clone(), format!("failed ({})", state.systemd_sub_state)])
@@ -100,7 +100,7 @@ fn picture(loads: &[Load<'_>], states: &[UnitState], units: &[Unit]) -> String {
         std::iter::once(vec!["UNIT".to_owned(), "TROUBLE".to_owned()]).chain(troubles).collect();
     if rows.len() > 1 {
         text.push('\n');
-        text.push_str(&render(&rows[..rows.len().min(TROUBLES + 1)]));
+        text.push_str(&render_table(&rows[..rows.len().min(TROUBLES + 1)]));
         if rows.len() > TROUBLES + 1 {
             let _ = writeln!(text, "and {} more", rows.len() - TROUBLES - 1);
         }
@@ -108,7 +108,7 @@ fn picture(loads: &[Load<'_>], states: &[UnitState], units: &[Unit]) -> String {
     text
 }
 
-fn is_waiting(unit: &Unit) -> bool {
+fn is_waiting(unit: &ApiUnit) -> bool {
     unit.machine_id.is_empty() && !is_global(unit) && !matches!(unit.desired_state.as_str(), "" | "inactive")
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_picture_shows_load_and_trouble() {
-        let machine = |id: &str, draining| Machine { id: id.into(), draining, ..Machine::default() };
+        let machine = |id: &str, draining| ApiMachine { id: id.into(), draining, ..ApiMachine::default() };
         let machines = [machine("aaaaaaaaaaaa", false), machine("bbbbbbbbbbbb", true)];
         let state = |name: &str, active: &str| UnitState {
             name: name.into(),
@@ -128,10 +128,11 @@ mod tests {
             ..UnitState::default()
         };
         let states = [state("a.service", "active"), state("b.service", "failed")];
-        let lost = Unit { name: "c.service".into(), desired_state: "launched".into(), ..Unit::default() };
+        let lost =
+            ApiUnit { name: "c.service".into(), desired_state: "launched".into(), ..ApiUnit::default() };
 
         assert_eq!(
-            picture(&loads(&machines, &states), &states, &[lost]),
+            render_loads(&machine_loads(&machines, &states), &states, &[lost]),
             "2 machines, 1 units, 1 failed, 1 waiting for a machine\n\n\
              MACHINE\t\tUNITS\tACTIVE\tFAILED\tDRAIN\n\
              bbbbbbbb...\t2\t1\t1\tdraining\n\

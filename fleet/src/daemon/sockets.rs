@@ -20,13 +20,13 @@ use tokio::{
 use super::{DaemonError, read_small};
 use crate::{
     api::{
-        self, Api,
-        access::{Access, UnixGroups},
+        self, ServedApi,
+        access::{AccessRole, UnixGroups},
         listen::{self, TlsIdentity, TlsTexts},
     },
-    metrics::Metrics,
+    metrics::DaemonMetrics,
     model::machine::MachineId,
-    settings::{ApiTls, Listen, Settings},
+    settings::{ApiTls, DaemonSettings, ListenAddress},
     store::etcd::EtcdStore,
 };
 
@@ -36,21 +36,21 @@ const FIRST_PASSED: RawFd = 3;
 /// Opens every socket there is to serve on.
 pub(super) fn serve(
     me: &MachineId,
-    settings: &Settings,
+    settings: &DaemonSettings,
     store: &Arc<EtcdStore>,
-    metrics: &Arc<Metrics>,
+    metrics: &Arc<DaemonMetrics>,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) -> Result<(), DaemonError> {
     let metrics = metrics.clone();
-    let api = Api {
+    let api = ServedApi {
         token_limit: settings.token_limit,
         drain_on_lock: settings.drain_on_lock,
         more_metrics: Some(Arc::new(move |text: &mut String| metrics.write(text))),
         warnings: settings.etcd_warning().into_iter().collect(),
-        ..Api::new(store.clone(), store.clone())
+        ..ServedApi::new(store.clone(), store.clone())
     };
-    let router = api::router(api);
+    let router = api::api_router(api);
     let groups = UnixGroups {
         admin: settings.admin_group.clone(),
         lock: settings.lock_group.clone().map(|group| (group, me.to_string())),
@@ -63,13 +63,13 @@ pub(super) fn serve(
         let hosts = settings.api_hosts.iter().chain(&settings.public_ip).cloned().collect();
         parts.spawn(async move {
             let outcome = match (socket, &identity) {
-                (Socket::Unix(listener), _) => listen::unix(listener, router, groups, stop).await,
+                (Socket::Unix(listener), _) => listen::serve_unix(listener, router, groups, stop).await,
                 (Socket::Tls(listener), Some(identity)) => {
-                    listen::tls(listener, router, identity, stop).await
+                    listen::serve_tls(listener, router, identity, stop).await
                 }
                 (Socket::Tls(listener) | Socket::Tcp(listener), _) => {
                     warn_of_plain_tcp(&listener);
-                    listen::tcp(listener, router, Access::Admin, hosts, stop).await
+                    listen::serve_tcp(listener, router, AccessRole::Admin, hosts, stop).await
                 }
             };
             if let Err(error) = outcome {
@@ -115,18 +115,18 @@ enum Socket {
     Unix(UnixListener),
 }
 
-fn sockets(settings: &Settings) -> Result<Vec<Socket>, DaemonError> {
+fn sockets(settings: &DaemonSettings) -> Result<Vec<Socket>, DaemonError> {
     let mut sockets = passed_sockets(settings.api_tls.is_some())?;
     for listen in &settings.listen {
         let failed = |source| DaemonError::Listen { at: format!("{listen:?}"), source };
         sockets.push(match listen {
-            Listen::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let socket = bind_unix(path).map_err(failed)?;
                 open_to_groups(path, settings).map_err(failed)?;
                 Socket::Unix(socket)
             }
-            Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address).map_err(failed)?),
-            Listen::Tls(address) => Socket::Tls(bind_tcp(*address).map_err(failed)?),
+            ListenAddress::Tcp(address) => Socket::Tcp(bind_tcp(*address).map_err(failed)?),
+            ListenAddress::Tls(address) => Socket::Tls(bind_tcp(*address).map_err(failed)?),
         });
     }
     Ok(sockets)
@@ -154,7 +154,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Lets those open a socket who have a role on it. Root and the group of the socket may as long as there is
 /// one group; for several there is no such mode, so anybody may, and who has no role gets 403.
-fn open_to_groups(path: &Path, settings: &Settings) -> io::Result<()> {
+fn open_to_groups(path: &Path, settings: &DaemonSettings) -> io::Result<()> {
     let named: Vec<&String> =
         [&settings.admin_group, &settings.read_group, &settings.lock_group].into_iter().flatten().collect();
     let (group, mode) = match (named.as_slice(), &settings.admin_group) {
@@ -222,7 +222,7 @@ mod tests {
             ("read_group=daemon", 0, 0o660),
             ("admin_group=no-such-group", 0, 0o660),
         ] {
-            let settings = Settings::of(&Options::parse(text).unwrap()).unwrap();
+            let settings = DaemonSettings::from_options(&Options::parse(text).unwrap()).unwrap();
             std::os::unix::fs::chown(&path, None, Some(0)).unwrap();
 
             open_to_groups(&path, &settings).unwrap();

@@ -65,7 +65,7 @@ impl From<GroupName> for String {
 
 /// Who holds a slot, since when, and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LockHolder {
     /// The machine, as it calls itself.
     pub id: String,
     /// Seconds since the epoch.
@@ -77,15 +77,15 @@ pub struct Holder {
 
 /// The slots of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Semaphore {
+pub struct GroupSemaphore {
     /// How many there are.
     pub max: u32,
     /// Who holds one, sorted by ID. More than `max` after it was lowered.
     #[serde(default)]
-    pub holders: Vec<Holder>,
+    pub holders: Vec<LockHolder>,
 }
 
-impl Default for Semaphore {
+impl Default for GroupSemaphore {
     fn default() -> Self {
         Self { max: 1, holders: Vec::new() }
     }
@@ -93,9 +93,9 @@ impl Default for Semaphore {
 
 /// No slot is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub struct NoFreeSlot;
 
-impl Semaphore {
+impl GroupSemaphore {
     /// How many slots are free.
     #[must_use]
     pub fn available(&self) -> u32 {
@@ -104,15 +104,15 @@ impl Semaphore {
 
     /// The slot of `id`.
     #[must_use]
-    pub fn holder(&self, id: &str) -> Option<&Holder> {
+    pub fn holder(&self, id: &str) -> Option<&LockHolder> {
         self.holders.iter().find(|holder| holder.id == id)
     }
 
     /// With a slot for `holder`; unchanged when it has one already, even if none is free.
-    pub fn acquire(mut self, holder: Holder) -> Result<Self, Full> {
+    pub fn acquire(mut self, holder: LockHolder) -> Result<Self, NoFreeSlot> {
         match self.holders.binary_search_by(|held| held.id.cmp(&holder.id)) {
             Ok(_) => Ok(self),
-            Err(_) if self.available() == 0 => Err(Full),
+            Err(_) if self.available() == 0 => Err(NoFreeSlot),
             Err(at) => {
                 self.holders.insert(at, holder);
                 Ok(self)
@@ -133,32 +133,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn holder(id: &str) -> Holder {
-        Holder { id: id.to_owned(), since: 1, reason: String::new() }
+    fn holder(id: &str) -> LockHolder {
+        LockHolder { id: id.to_owned(), since: 1, reason: String::new() }
     }
 
     #[test]
     fn a_holder_may_take_its_slot_again_when_none_is_free() {
-        let full = Semaphore::default().acquire(holder("a")).unwrap();
+        let full = GroupSemaphore::default().acquire(holder("a")).unwrap();
 
         assert_eq!(full.clone().acquire(holder("a")), Ok(full.clone()));
-        assert_eq!(full.clone().acquire(holder("b")), Err(Full));
-        assert_eq!(full.release("b").release("a").release("a"), Semaphore::default());
+        assert_eq!(full.clone().acquire(holder("b")), Err(NoFreeSlot));
+        assert_eq!(full.release("b").release("a").release("a"), GroupSemaphore::default());
     }
 
     #[test]
     fn lowering_the_maximum_frees_nothing() {
-        let mut two = Semaphore { max: 2, holders: vec![holder("a"), holder("b")] };
+        let mut two = GroupSemaphore { max: 2, holders: vec![holder("a"), holder("b")] };
         two.max = 1;
 
         assert_eq!(two.available(), 0);
-        assert_eq!(two.release("a").acquire(holder("c")), Err(Full));
+        assert_eq!(two.release("a").acquire(holder("c")), Err(NoFreeSlot));
     }
 
     proptest! {
         #[test]
         fn never_more_holders_than_slots(max in 0_u32..4, steps in proptest::collection::vec((any::<bool>(), 0_u8..6), 0..40)) {
-            let mut slots = Semaphore { max, holders: Vec::new() };
+            let mut slots = GroupSemaphore { max, holders: Vec::new() };
             for (take, id) in steps {
                 slots = if take {
                     slots.clone().acquire(holder(&id.to_string())).unwrap_or(slots)

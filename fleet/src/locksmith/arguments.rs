@@ -1,7 +1,7 @@
 //! What may be typed after `locksmithctl`.
 #![expect(clippy::doc_markdown, reason = "these comments are printed as help")]
 
-use crate::ctl::endpoint::{Endpoint, EndpointError};
+use crate::ctl::endpoint::{ApiEndpoint, EndpointError};
 use crate::lock::semaphore::{GroupName, GroupNameError};
 use crate::store::keys::DEFAULT_PREFIX;
 use clap::{Parser, Subcommand};
@@ -14,7 +14,7 @@ const DEFAULT_ENDPOINTS: &str = "http://127.0.0.1:2379,http://127.0.0.1:4001";
 /// Each flag is also read from LOCKSMITHCTL_ and its name in capitals; the command line wins.
 #[derive(Debug, Parser)]
 #[command(name = "locksmithctl", disable_version_flag = true, max_term_width = 100)]
-pub(super) struct Arguments {
+pub(super) struct LocksmithArguments {
     /// etcd's URLs, or unix:///PATH of a fleetd [default: http://127.0.0.1:2379,http://127.0.0.1:4001]
     #[arg(long, global = true, value_name = "URL")]
     endpoint: Vec<String>,
@@ -49,12 +49,12 @@ pub(super) struct Arguments {
     #[arg(long)]
     pub(super) version: bool,
     #[command(subcommand)]
-    pub(super) verb: Option<Verb>,
+    pub(super) verb: Option<LocksmithVerb>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum LocksmithVerb {
     /// Take a slot, for this machine unless another holder is named
     Lock {
         /// Who holds it [default: this machine's id]
@@ -92,18 +92,18 @@ pub(super) enum Verb {
 
 /// What the flags mean.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct LocksmithSettings {
     pub(super) group: GroupName,
-    pub(super) place: Place,
+    pub(super) place: SlotPlace,
 }
 
 /// Where slots are kept.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum SlotPlace {
     /// In etcd.
     Etcd(EtcdPlace),
     /// Behind a fleetd.
-    Fleetd(Endpoint),
+    Fleetd(ApiEndpoint),
 }
 
 /// How etcd is reached.
@@ -129,12 +129,12 @@ pub(super) enum SettingsError {
     User,
 }
 
-impl Arguments {
+impl LocksmithArguments {
     /// The flags, then the environment, then the defaults.
     pub(super) fn settings(
         &self,
         environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Settings, SettingsError> {
+    ) -> Result<LocksmithSettings, SettingsError> {
         let variable =
             |name: &str| environment(&format!("LOCKSMITHCTL_{name}")).filter(|text| !text.is_empty());
         let file =
@@ -150,28 +150,32 @@ impl Arguments {
             self.endpoint.join(",")
         };
         let endpoints: Vec<String> = typed.split(',').map(|each| each.trim().to_owned()).collect();
-        let parsed: Result<Vec<Endpoint>, _> = endpoints.iter().map(|each| Endpoint::parse(each)).collect();
-        if let Some(endpoint @ Endpoint::Unix(_)) = parsed?.into_iter().next() {
-            return Ok(Settings { group, place: Place::Fleetd(endpoint) });
+        let parsed: Result<Vec<ApiEndpoint>, _> =
+            endpoints.iter().map(|each| ApiEndpoint::parse(each)).collect();
+        if let Some(endpoint @ ApiEndpoint::Unix(_)) = parsed?.into_iter().next() {
+            return Ok(LocksmithSettings { group, place: SlotPlace::Fleetd(endpoint) });
         }
         let identity = (file(&self.etcd_certfile, "ETCD_CERTFILE"), file(&self.etcd_keyfile, "ETCD_KEYFILE"));
         let user = (text(&self.etcd_username, "ETCD_USERNAME"), text(&self.etcd_password, "ETCD_PASSWORD"));
-        Ok(Settings {
+        Ok(LocksmithSettings {
             group,
-            place: Place::Etcd(EtcdPlace {
+            place: SlotPlace::Etcd(EtcdPlace {
                 endpoints,
                 prefix: text(&self.etcd_key_prefix, "ETCD_KEY_PREFIX")
                     .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
                 ca: file(&self.etcd_cafile, "ETCD_CAFILE"),
-                identity: both(identity, SettingsError::Pair)?,
-                user: both(user, SettingsError::User)?,
+                identity: both_or_neither(identity, SettingsError::Pair)?,
+                user: both_or_neither(user, SettingsError::User)?,
             }),
         })
     }
 }
 
 /// Both or neither.
-fn both<T>(pair: (Option<T>, Option<T>), one: SettingsError) -> Result<Option<(T, T)>, SettingsError> {
+fn both_or_neither<T>(
+    pair: (Option<T>, Option<T>),
+    one: SettingsError,
+) -> Result<Option<(T, T)>, SettingsError> {
     match pair {
         (Some(first), Some(second)) => Ok(Some((first, second))),
         (None, None) => Ok(None),
@@ -186,10 +190,10 @@ mod tests {
     use clap::CommandFactory;
     use std::ffi::OsString;
 
-    fn settings(line: &str, environment: &[(&str, &str)]) -> Result<Settings, String> {
+    fn settings(line: &str, environment: &[(&str, &str)]) -> Result<LocksmithSettings, String> {
         let words = line.split(' ').map(OsString::from).collect();
-        let words = with_double_dashes(words, &Arguments::command(), None);
-        let arguments = Arguments::try_parse_from(words).unwrap();
+        let words = with_double_dashes(words, &LocksmithArguments::command(), None);
+        let arguments = LocksmithArguments::try_parse_from(words).unwrap();
         let find = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Arguments::command().debug_assert();
+        LocksmithArguments::command().debug_assert();
     }
 
     #[test]
@@ -214,17 +218,17 @@ mod tests {
 
     #[test]
     fn endpoints_are_etcds_unless_they_are_sockets() {
-        let Place::Etcd(place) = settings("locksmithctl status", &[]).unwrap().place else {
+        let SlotPlace::Etcd(place) = settings("locksmithctl status", &[]).unwrap().place else {
             panic!("not etcd")
         };
         assert_eq!(place.endpoints, ["http://127.0.0.1:2379", "http://127.0.0.1:4001"]);
 
         let line = "locksmithctl -endpoint http://a:1 -endpoint http://b:1,http://c:1 status";
-        let Place::Etcd(place) = settings(line, &[]).unwrap().place else { panic!("not etcd") };
+        let SlotPlace::Etcd(place) = settings(line, &[]).unwrap().place else { panic!("not etcd") };
         assert_eq!(place.endpoints, ["http://a:1", "http://b:1", "http://c:1"]);
 
         let environment = [("LOCKSMITHCTL_ENDPOINT", "unix:///run/fleet.sock")];
-        assert!(matches!(settings("locksmithctl status", &environment).unwrap().place, Place::Fleetd(_)));
+        assert!(matches!(settings("locksmithctl status", &environment).unwrap().place, SlotPlace::Fleetd(_)));
     }
 
     #[test]

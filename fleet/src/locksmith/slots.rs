@@ -1,11 +1,11 @@
 //! The slots of one group, wherever they are kept.
 
-use super::arguments::{EtcdPlace, Place, Settings};
+use super::arguments::{EtcdPlace, LocksmithSettings, SlotPlace};
 use crate::api::locks;
 use crate::api::schema::LockGroup;
-use crate::ctl::client::{ApiError, Client};
+use crate::ctl::client::{ApiClient, ApiError};
 use crate::ctl::dial::{self, DialError};
-use crate::ctl::settings::Settings as ClientSettings;
+use crate::ctl::settings::ClientSettings;
 use crate::lock::semaphore::GroupName;
 use crate::lock::{LockError, RebootLocks};
 use crate::store::etcd::{EtcdSettings, EtcdStore};
@@ -39,61 +39,61 @@ pub(super) enum SlotError {
 }
 
 /// The slots of one group.
-pub(super) struct Slots {
+pub(super) struct RebootSlots {
     group: GroupName,
-    keeper: Keeper,
+    keeper: SlotKeeper,
 }
 
-enum Keeper {
+enum SlotKeeper {
     Etcd { runtime: Runtime, store: Arc<EtcdStore> },
-    Fleetd(Client),
+    Fleetd(ApiClient),
 }
 
-impl Slots {
+impl RebootSlots {
     /// Finds the slots.
-    pub(super) fn open(settings: &Settings) -> Result<Self, SlotError> {
+    pub(super) fn open(settings: &LocksmithSettings) -> Result<Self, SlotError> {
         let keeper = match &settings.place {
-            Place::Etcd(place) => open_etcd(place)?,
-            Place::Fleetd(endpoint) => {
-                let agent = dial::agent(endpoint, &ClientSettings::for_endpoint(endpoint.clone()));
-                Keeper::Fleetd(Client::new(agent.map_err(SlotError::Dial)?, endpoint))
+            SlotPlace::Etcd(place) => open_etcd(place)?,
+            SlotPlace::Fleetd(endpoint) => {
+                let agent = dial::http_agent(endpoint, &ClientSettings::for_endpoint(endpoint.clone()));
+                SlotKeeper::Fleetd(ApiClient::new(agent.map_err(SlotError::Dial)?, endpoint))
             }
         };
         Ok(Self { group: settings.group.clone(), keeper })
     }
 
     /// How things stand.
-    pub(super) fn look(&self) -> Result<LockGroup, SlotError> {
+    pub(super) fn read_group(&self) -> Result<LockGroup, SlotError> {
         match &self.keeper {
-            Keeper::Etcd { runtime, store } => {
+            SlotKeeper::Etcd { runtime, store } => {
                 let semaphore = runtime.block_on(store.group(&self.group)).map_err(lock_error)?;
                 Ok(locks::to_wire(&self.group, &semaphore))
             }
-            Keeper::Fleetd(client) => Ok(client.lock_group(self.group.as_str())?),
+            SlotKeeper::Fleetd(client) => Ok(client.lock_group(self.group.as_str())?),
         }
     }
 
     /// Takes a slot; it may be held already.
-    pub(super) fn take(&self, id: &str, reason: &str) -> Result<(), SlotError> {
+    pub(super) fn take_slot(&self, id: &str, reason: &str) -> Result<(), SlotError> {
         match &self.keeper {
-            Keeper::Etcd { runtime, store } => {
+            SlotKeeper::Etcd { runtime, store } => {
                 let outcome = runtime.block_on(store.acquire(&self.group, id, reason));
                 outcome.map_err(full_or)
             }
-            Keeper::Fleetd(client) => {
-                client.lock(self.group.as_str(), id, reason).map_err(|error| self.refused(error))
+            SlotKeeper::Fleetd(client) => {
+                client.take_lock(self.group.as_str(), id, reason).map_err(|error| self.refused_error(error))
             }
         }
     }
 
     /// Takes a slot as a machine does that will reboot: fleetd may empty it first, which takes its time.
     pub(super) fn take_to_reboot(&self, id: &str, reason: &str) -> Result<(), SlotError> {
-        let Keeper::Fleetd(client) = &self.keeper else { return self.take(id, reason) };
-        self.take(id, reason)?;
+        let SlotKeeper::Fleetd(client) = &self.keeper else { return self.take_slot(id, reason) };
+        self.take_slot(id, reason)?;
         loop {
             match client.pre_reboot(self.group.as_str(), id) {
                 Err(ApiError::Status { code: 503, message, .. }) if message.contains("drain_pending") => {}
-                outcome => return outcome.map_err(|error| self.refused(error)),
+                outcome => return outcome.map_err(|error| self.refused_error(error)),
             }
         }
     }
@@ -101,20 +101,20 @@ impl Slots {
     /// Gives a slot back; whether it was held.
     pub(super) fn give_back(&self, id: &str) -> Result<bool, SlotError> {
         match &self.keeper {
-            Keeper::Etcd { runtime, store } => {
+            SlotKeeper::Etcd { runtime, store } => {
                 runtime.block_on(store.release(&self.group, id)).map_err(lock_error)
             }
-            Keeper::Fleetd(client) => Ok(client.unlock(self.group.as_str(), id)?),
+            SlotKeeper::Fleetd(client) => Ok(client.release_lock(self.group.as_str(), id)?),
         }
     }
 
     /// Sets the number of slots; the number there was.
     pub(super) fn set_max(&self, max: u32) -> Result<u32, SlotError> {
         match &self.keeper {
-            Keeper::Etcd { runtime, store } => {
+            SlotKeeper::Etcd { runtime, store } => {
                 runtime.block_on(store.set_max(&self.group, max)).map_err(lock_error)
             }
-            Keeper::Fleetd(client) => {
+            SlotKeeper::Fleetd(client) => {
                 let old = client.lock_group(self.group.as_str())?.max;
                 client.set_max(self.group.as_str(), max)?;
                 Ok(old)
@@ -123,9 +123,9 @@ impl Slots {
     }
 
     /// 423 means that no slot is free; who is in the way is worth a second question.
-    fn refused(&self, error: ApiError) -> SlotError {
+    fn refused_error(&self, error: ApiError) -> SlotError {
         let ApiError::Status { code: 423, .. } = error else { return SlotError::Api(error) };
-        let holders = self.look().map(|group| group.holders).unwrap_or_default();
+        let holders = self.read_group().map(|group| group.holders).unwrap_or_default();
         SlotError::Full(holders.into_iter().map(|holder| holder.id).collect::<Vec<_>>().join(", "))
     }
 }
@@ -141,7 +141,7 @@ fn lock_error(error: LockError) -> SlotError {
     SlotError::Lock(error)
 }
 
-fn open_etcd(place: &EtcdPlace) -> Result<Keeper, SlotError> {
+fn open_etcd(place: &EtcdPlace) -> Result<SlotKeeper, SlotError> {
     let identity = match &place.identity {
         Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
         None => None,
@@ -159,15 +159,15 @@ fn open_etcd(place: &EtcdPlace) -> Result<Keeper, SlotError> {
     let store = Arc::new(EtcdStore::new(settings));
     let heard = runtime.block_on(async {
         let follower = store.clone();
-        tokio::spawn(async move { follower.follow().await });
-        let mut hearing = store.hearing();
+        tokio::spawn(async move { follower.follow_store().await });
+        let mut hearing = store.watch_connectivity();
         let heard = tokio::time::timeout(PATIENCE, hearing.wait_for(|hearing| hearing.lost.is_none())).await;
         matches!(heard, Ok(Ok(_)))
     });
     if heard {
-        return Ok(Keeper::Etcd { runtime, store });
+        return Ok(SlotKeeper::Etcd { runtime, store });
     }
-    let reason = store.hearing().borrow().lost.clone().unwrap_or_default();
+    let reason = store.watch_connectivity().borrow().lost.clone().unwrap_or_default();
     Err(SlotError::Unreachable { endpoints: place.endpoints.join(", "), reason })
 }
 

@@ -12,16 +12,16 @@ pub fn is_literal(pattern: &str) -> bool {
 
 /// Whether `pattern` matches the whole of `name`.
 #[must_use]
-pub fn matches(pattern: &str, name: &str) -> bool {
+pub fn glob_matches(pattern: &str, name: &str) -> bool {
     if is_literal(pattern) {
         return pattern == name;
     }
-    let Some(tokens) = tokens(pattern) else { return false };
+    let Some(tokens) = parse_pattern(pattern) else { return false };
     let name: Vec<char> = name.chars().collect();
     let (mut token, mut at, mut retry) = (0, 0, None);
     while at < name.len() || token < tokens.len() {
         match tokens.get(token) {
-            Some(Token::Star) => {
+            Some(GlobToken::Star) => {
                 retry = Some((token, at + 1));
                 token += 1;
             }
@@ -42,14 +42,14 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     true
 }
 
-enum Token {
+enum GlobToken {
     Star,
     Any,
     One(char),
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
-impl Token {
+impl GlobToken {
     fn accepts(&self, c: char) -> bool {
         match self {
             Self::Star => false,
@@ -62,35 +62,35 @@ impl Token {
     }
 }
 
-fn tokens(pattern: &str) -> Option<Vec<Token>> {
+fn parse_pattern(pattern: &str) -> Option<Vec<GlobToken>> {
     let mut chars = pattern.chars().peekable();
     let mut tokens = Vec::new();
     while let Some(c) = chars.next() {
         tokens.push(match c {
-            '*' => Token::Star,
-            '?' => Token::Any,
-            '\\' => Token::One(chars.next()?),
-            '[' => class(&mut chars)?,
-            c => Token::One(c),
+            '*' => GlobToken::Star,
+            '?' => GlobToken::Any,
+            '\\' => GlobToken::One(chars.next()?),
+            '[' => parse_class(&mut chars)?,
+            c => GlobToken::One(c),
         });
     }
     Some(tokens)
 }
 
-fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Token> {
+fn parse_class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<GlobToken> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
-            return Some(Token::Class { negated, ranges });
+            return Some(GlobToken::Class { negated, ranges });
         }
-        let low = bound(chars)?;
-        let high = if chars.next_if_eq(&'-').is_some() { bound(chars)? } else { low };
+        let low = parse_bound(chars)?;
+        let high = if chars.next_if_eq(&'-').is_some() { parse_bound(chars)? } else { low };
         ranges.push((low, high));
     }
 }
 
-fn bound(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
+fn parse_bound(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
     match chars.next()? {
         '\\' => chars.next(),
         '-' | ']' => None,
@@ -121,7 +121,7 @@ mod tests {
             ("**", "", true),
             ("a*", "a/b", false),
         ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(glob_matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

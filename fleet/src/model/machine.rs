@@ -38,14 +38,14 @@ impl MachineId {
 
     /// The first eight characters.
     #[must_use]
-    pub fn short(&self) -> &str {
+    pub fn short_id(&self) -> &str {
         self.0.get(..SHORT_ID).unwrap_or(&self.0)
     }
 
     /// Whether a `MachineID=` names this machine: the full ID or its short form.
     #[must_use]
     pub fn is_named_by(&self, required: &str) -> bool {
-        self.as_str() == required || self.short() == required
+        self.as_str() == required || self.short_id() == required
     }
 }
 
@@ -76,7 +76,7 @@ impl From<MachineId> for String {
 }
 
 /// Metadata of a machine: `region=us-east`.
-pub type Metadata = BTreeMap<String, String>;
+pub type MachineMetadata = BTreeMap<String, String>;
 
 /// What a machine offers to units, or what a unit asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ pub struct Machine {
     pub public_ip: String,
     /// Metadata from its own configuration, overlaid by what was set through the API.
     #[serde(default)]
-    pub metadata: Metadata,
+    pub metadata: MachineMetadata,
     /// The version of its fleetd.
     #[serde(default)]
     pub version: String,
@@ -129,7 +129,7 @@ impl Machine {
         Self {
             id,
             public_ip: String::new(),
-            metadata: Metadata::new(),
+            metadata: MachineMetadata::new(),
             version: String::new(),
             capacity: None,
             max_units: None,
@@ -140,7 +140,7 @@ impl Machine {
 
 /// Reads `k=v,k2=v2`: trimmed, the last of equal keys wins, a value may hold `=`.
 #[must_use]
-pub fn parse_metadata(text: &str) -> Metadata {
+pub fn parse_metadata(text: &str) -> MachineMetadata {
     text.split(',')
         .filter_map(|pair| pair.split_once('='))
         .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))

@@ -55,7 +55,7 @@ pub enum RequirementError {
 
 /// How a changed unit is brought to the machines that run it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rollout {
+pub struct RolloutRules {
     /// How many units of a family may be in change at once.
     pub max_parallel: u32,
     /// How long a changed unit must be up before the next one is touched.
@@ -66,7 +66,7 @@ pub struct Rollout {
     pub auto_revert: bool,
 }
 
-impl Default for Rollout {
+impl Default for RolloutRules {
     fn default() -> Self {
         Self {
             max_parallel: 1,
@@ -79,7 +79,7 @@ impl Default for Rollout {
 
 /// The requirements of one unit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Requirements {
+pub struct UnitRequirements {
     /// The machine it must run on: a full or a short ID.
     pub machine_id: Option<String>,
     /// Metadata the machine must have: any of the values of each key.
@@ -101,36 +101,36 @@ pub struct Requirements {
     /// Whether a machine that lost the cluster must stop it before another starts it.
     pub fence: bool,
     /// How a change is rolled out.
-    pub rollout: Rollout,
+    pub rollout: RolloutRules,
 }
 
-impl Requirements {
+impl UnitRequirements {
     /// The requirements of `file` under the name `name`.
     #[must_use]
-    pub fn of(name: &UnitName, file: &UnitFile) -> Self {
-        let keys = Keys { name, file };
+    pub fn of_unit(name: &UnitName, file: &UnitFile) -> Self {
+        let keys = FleetKeys { name, file };
         Self {
             machine_id: keys.machine_id(),
-            metadata: keys.metadata(),
+            metadata: keys.read_metadata(),
             // A unit is always where it is.
             peers: keys
-                .all(&["X-ConditionMachineOf", "MachineOf"])
+                .all_values(&["X-ConditionMachineOf", "MachineOf"])
                 .into_iter()
                 .filter(|peer| peer != name.as_str())
                 .collect(),
-            conflicts: keys.words(&["X-Conflicts", "Conflicts"]),
-            replaces: keys.words(&["Replaces"]),
-            global: keys.flag("Global").unwrap_or(false),
-            reserve: keys.reserve(),
-            spread_by: keys.last("SpreadBy").filter(|key| !key.is_empty()),
-            prefer: keys.all(&["Prefer"]).iter().filter_map(|pair| metadata_pair(pair)).collect(),
-            fence: keys.flag("Fence").unwrap_or(false),
-            rollout: keys.rollout(),
+            conflicts: keys.all_words(&["X-Conflicts", "Conflicts"]),
+            replaces: keys.all_words(&["Replaces"]),
+            global: keys.read_flag("Global").unwrap_or(false),
+            reserve: keys.read_reserve(),
+            spread_by: keys.last_value("SpreadBy").filter(|key| !key.is_empty()),
+            prefer: keys.all_values(&["Prefer"]).iter().filter_map(|pair| metadata_pair(pair)).collect(),
+            fence: keys.read_flag("Fence").unwrap_or(false),
+            rollout: keys.read_rollout(),
         }
     }
 
     /// Refuses combinations that cannot be met; the first rule broken is the one reported.
-    pub fn check(&self) -> Result<(), RequirementError> {
+    pub fn check_rules(&self) -> Result<(), RequirementError> {
         self.check_peers()?;
         let (pinned, peers) = (self.machine_id.is_some(), !self.peers.is_empty());
         let (conflicts, replaces) = (!self.conflicts.is_empty(), !self.replaces.is_empty());
@@ -152,10 +152,10 @@ impl Requirements {
 
     fn check_peers(&self) -> Result<(), RequirementError> {
         for peer in &self.peers {
-            if let Some(pattern) = self.conflicts.iter().find(|pattern| glob::matches(pattern, peer)) {
+            if let Some(pattern) = self.conflicts.iter().find(|pattern| glob::glob_matches(pattern, peer)) {
                 return Err(RequirementError::PeerConflicts { peer: peer.clone(), pattern: pattern.clone() });
             }
-            if let Some(pattern) = self.replaces.iter().find(|pattern| glob::matches(pattern, peer)) {
+            if let Some(pattern) = self.replaces.iter().find(|pattern| glob::glob_matches(pattern, peer)) {
                 return Err(RequirementError::PeerReplaced { peer: peer.clone(), pattern: pattern.clone() });
             }
         }
@@ -184,70 +184,71 @@ pub fn unknown_keys(file: &UnitFile) -> Vec<&str> {
     unknown
 }
 
-struct Keys<'a> {
+struct FleetKeys<'a> {
     name: &'a UnitName,
     file: &'a UnitFile,
 }
 
-impl Keys<'_> {
-    fn all(&self, names: &[&str]) -> Vec<String> {
-        let lines = names.iter().flat_map(|name| self.file.values(SECTION, name));
-        lines.flat_map(split_line).map(|value| self.name.expand(&value)).collect()
+impl FleetKeys<'_> {
+    fn all_values(&self, names: &[&str]) -> Vec<String> {
+        let lines = names.iter().flat_map(|name| self.file.values_of(SECTION, name));
+        lines.flat_map(split_line).map(|value| self.name.expand_specifiers(&value)).collect()
     }
 
-    fn words(&self, names: &[&str]) -> BTreeSet<String> {
-        self.all(names).iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect()
+    fn all_words(&self, names: &[&str]) -> BTreeSet<String> {
+        self.all_values(names).iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect()
     }
 
-    fn last(&self, name: &str) -> Option<String> {
-        self.all(&[name]).pop()
+    fn last_value(&self, name: &str) -> Option<String> {
+        self.all_values(&[name]).pop()
     }
 
-    fn flag(&self, name: &str) -> Option<bool> {
-        let value = self.last(name)?.to_lowercase();
+    fn read_flag(&self, name: &str) -> Option<bool> {
+        let value = self.last_value(name)?.to_lowercase();
         Some(matches!(value.as_str(), "true" | "yes" | "1" | "on" | "t"))
     }
 
     fn machine_id(&self) -> Option<String> {
         ["MachineID", "X-ConditionMachineID", "X-ConditionMachineBootID"]
             .iter()
-            .find_map(|name| self.all(&[name]).into_iter().next())
+            .find_map(|name| self.all_values(&[name]).into_iter().next())
     }
 
-    fn metadata(&self) -> BTreeMap<String, BTreeSet<String>> {
+    fn read_metadata(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut metadata: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for pair in self.all(&["X-ConditionMachineMetadata", "MachineMetadata"]) {
-            if let Some((key, value)) = metadata_pair(&pair) {
+        for option_pair in self.all_values(&["X-ConditionMachineMetadata", "MachineMetadata"]) {
+            if let Some((key, value)) = metadata_pair(&option_pair) {
                 metadata.entry(key).or_default().insert(value);
             }
         }
         metadata
     }
 
-    fn reserve(&self) -> Resources {
+    fn read_reserve(&self) -> Resources {
         let kinds = ["Service", "Socket", "Mount", "Swap"];
-        let own =
-            |key: &str| kinds.iter().find_map(|kind| self.file.values(kind, key).last().map(str::to_owned));
-        let memory = self.last("ReserveMemory").or_else(|| own("MemoryMax"));
-        let cpu = self.last("ReserveCPU").or_else(|| own("CPUQuota"));
+        let own = |key: &str| {
+            kinds.iter().find_map(|kind| self.file.values_of(kind, key).last().map(str::to_owned))
+        };
+        let memory = self.last_value("ReserveMemory").or_else(|| own("MemoryMax"));
+        let cpu = self.last_value("ReserveCPU").or_else(|| own("CPUQuota"));
         Resources {
-            memory_mib: memory.and_then(|text| mebibytes(&text)).unwrap_or(0),
-            cpu_percent: cpu.and_then(|text| percent(&text)).unwrap_or(0),
+            memory_mib: memory.and_then(|text| parse_mebibytes(&text)).unwrap_or(0),
+            cpu_percent: cpu.and_then(|text| parse_percent(&text)).unwrap_or(0),
         }
     }
 
-    fn rollout(&self) -> Rollout {
-        let standard = Rollout::default();
-        let time = |key: &str| self.last(key).and_then(|text| duration(&text));
-        Rollout {
+    fn read_rollout(&self) -> RolloutRules {
+        let standard = RolloutRules::default();
+        let time = |key: &str| self.last_value(key).and_then(|text| parse_duration(&text));
+        RolloutRules {
             max_parallel: self
-                .last("MaxParallel")
+                .last_value("MaxParallel")
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(standard.max_parallel)
                 .max(1),
             healthy_after: time("HealthyAfter").unwrap_or(standard.healthy_after),
             deadline: time("HealthDeadline").unwrap_or(standard.deadline),
-            auto_revert: self.flag("AutoRevert").unwrap_or(standard.auto_revert),
+            auto_revert: self.read_flag("AutoRevert").unwrap_or(standard.auto_revert),
         }
     }
 }
@@ -276,7 +277,7 @@ fn split_line(line: &str) -> Vec<String> {
 
 /// `512M`, `2G`, `1048576`: bytes with an optional binary suffix, rounded up to MiB. `infinity` and
 /// shares of a machine (`50%`) reserve nothing.
-fn mebibytes(text: &str) -> Option<u64> {
+fn parse_mebibytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, scale) = match text.chars().last()? {
         'K' => (&text[..text.len() - 1], 1 << 10),
@@ -289,13 +290,13 @@ fn mebibytes(text: &str) -> Option<u64> {
     Some(bytes.div_ceil(1 << 20))
 }
 
-fn percent(text: &str) -> Option<u64> {
+fn parse_percent(text: &str) -> Option<u64> {
     text.trim().strip_suffix('%')?.parse().ok()
 }
 
 /// `90`, `90s`, `5min`, `1h`: as systemd writes spans, one unit only.
 #[must_use]
-pub fn duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
@@ -313,9 +314,9 @@ pub fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn requirements(name: &str, section: &str) -> Requirements {
+    fn requirements(name: &str, section: &str) -> UnitRequirements {
         let file = UnitFile::parse(&format!("[Service]\nMemoryMax=64M\n[X-Fleet]\n{section}")).unwrap();
-        Requirements::of(&UnitName::parse(name).unwrap(), &file)
+        UnitRequirements::of_unit(&UnitName::parse(name).unwrap(), &file)
     }
 
     fn set(values: &[&str]) -> BTreeSet<String> {
@@ -395,9 +396,12 @@ mod tests {
             ("Global=t\nReplaces=b\n", "Global cannot be used with Replaces"),
             ("Conflicts=a\nReplaces=b\n", "Conflicts cannot be used with Replaces"),
         ] {
-            assert_eq!(requirements("a.service", section).check().unwrap_err().to_string(), message);
+            assert_eq!(requirements("a.service", section).check_rules().unwrap_err().to_string(), message);
         }
-        assert_eq!(requirements("a.service", "Global=1\nConflicts=b\nMachineMetadata=a=b\n").check(), Ok(()));
+        assert_eq!(
+            requirements("a.service", "Global=1\nConflicts=b\nMachineMetadata=a=b\n").check_rules(),
+            Ok(())
+        );
     }
 
     #[test]
@@ -410,8 +414,8 @@ mod tests {
     #[test]
     fn spans_are_read_with_their_unit() {
         for (text, seconds) in [("90", 90), ("5min", 300), ("1h", 3600), ("2 s", 2)] {
-            assert_eq!(duration(text), Some(Duration::from_secs(seconds)));
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)));
         }
-        assert_eq!(duration("soon"), None);
+        assert_eq!(parse_duration("soon"), None);
     }
 }

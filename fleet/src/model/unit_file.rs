@@ -86,7 +86,7 @@ pub struct UnitHash([u8; 20]);
 impl UnitHash {
     /// The hash of a canonical text.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn of_text(text: &str) -> Self {
         Self(Sha1::digest(text.as_bytes()).into())
     }
 
@@ -105,7 +105,7 @@ impl UnitHash {
 
     /// The first seven digits, as lists show them.
     #[must_use]
-    pub fn short(&self) -> String {
+    pub fn short_hash(&self) -> String {
         self.to_string()[..7].to_owned()
     }
 }
@@ -149,7 +149,7 @@ impl UnitFile {
         if text.len() > MAX_SIZE {
             return Err(ParseUnitError::TooLarge(text.len()));
         }
-        Ok(Self::of(Lexer { rest: text }.options()?))
+        Ok(Self::with_hash(UnitLexer { rest: text }.lex_options()?))
     }
 
     /// Takes options as the API carries them. What no file can express is refused, because the agent
@@ -163,12 +163,12 @@ impl UnitFile {
             Some(bad) => {
                 Err(ParseUnitError::Unwritable { section: bad.section.clone(), name: bad.name.clone() })
             }
-            None => Ok(Self::of(options)),
+            None => Ok(Self::with_hash(options)),
         }
     }
 
-    fn of(options: Vec<UnitOption>) -> Self {
-        let hash = UnitHash::of(&canonical(&options));
+    fn with_hash(options: Vec<UnitOption>) -> Self {
+        let hash = UnitHash::of_text(&canonical_text(&options));
         Self { options: options.into(), hash }
     }
 
@@ -180,8 +180,8 @@ impl UnitFile {
 
     /// The canonical text: what is stored, hashed, shown by `cat` and written to disk.
     #[must_use]
-    pub fn text(&self) -> String {
-        canonical(&self.options)
+    pub fn canonical_text(&self) -> String {
+        canonical_text(&self.options)
     }
 
     /// The hash of the canonical text.
@@ -191,7 +191,7 @@ impl UnitFile {
     }
 
     /// The values of an option, in order.
-    pub fn values<'a>(&'a self, section: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn values_of<'a>(&'a self, section: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.options.iter().filter(move |o| o.section == section && o.name == name).map(|o| o.value.as_str())
     }
 
@@ -204,11 +204,11 @@ impl UnitFile {
     /// `Description=` of `[Unit]`, or nothing.
     #[must_use]
     pub fn description(&self) -> &str {
-        self.values("Unit", "Description").next().unwrap_or_default()
+        self.values_of("Unit", "Description").next().unwrap_or_default()
     }
 }
 
-fn canonical(options: &[UnitOption]) -> String {
+fn canonical_text(options: &[UnitOption]) -> String {
     let mut sections: Vec<&str> = Vec::new();
     for option in options {
         if !sections.contains(&option.section.as_str()) {
@@ -240,27 +240,29 @@ fn is_writable(option: &UnitOption) -> bool {
         && !option.name.starts_with(['[', '#', ';'])
         && option.name.trim() == option.name
         && !option.value.contains('\0')
-        && survives(option)
+        && survives_canonical(option)
 }
 
-fn survives(option: &UnitOption) -> bool {
-    let text = canonical(std::slice::from_ref(option));
-    Lexer { rest: &text }.options().is_ok_and(|options| options.as_slice() == std::slice::from_ref(option))
+fn survives_canonical(option: &UnitOption) -> bool {
+    let text = canonical_text(std::slice::from_ref(option));
+    UnitLexer { rest: &text }
+        .lex_options()
+        .is_ok_and(|options| options.as_slice() == std::slice::from_ref(option))
 }
 
-struct Lexer<'a> {
+struct UnitLexer<'a> {
     rest: &'a str,
 }
 
-impl Lexer<'_> {
-    fn options(mut self) -> Result<Vec<UnitOption>, ParseUnitError> {
+impl UnitLexer<'_> {
+    fn lex_options(mut self) -> Result<Vec<UnitOption>, ParseUnitError> {
         let mut options = Vec::new();
         let Some(mut section) = self.first_section()? else { return Ok(options) };
         while let Some(next) = self.rest.chars().next() {
             if next.is_whitespace() {
                 self.rest = &self.rest[next.len_utf8()..];
             } else if next == '[' {
-                section = self.section()?;
+                section = self.lex_section()?;
             } else if is_comment(next) {
                 self.skip_comment()?;
             } else {
@@ -276,7 +278,7 @@ impl Lexer<'_> {
     fn first_section(&mut self) -> Result<Option<String>, ParseUnitError> {
         while let Some(next) = self.rest.chars().next() {
             if next == '[' {
-                return self.section().map(Some);
+                return self.lex_section().map(Some);
             }
             if is_comment(next) {
                 self.skip_comment()?;
@@ -287,11 +289,11 @@ impl Lexer<'_> {
         Ok(None)
     }
 
-    fn section(&mut self) -> Result<String, ParseUnitError> {
+    fn lex_section(&mut self) -> Result<String, ParseUnitError> {
         let end = self.rest.find(']').ok_or(ParseUnitError::OpenSection)?;
         let section = self.rest[1..end].to_owned();
         self.rest = &self.rest[end + 1..];
-        let garbage = self.line()?.trim();
+        let garbage = self.lex_line()?.trim();
         if garbage.is_empty() {
             return Ok(section);
         }
@@ -299,7 +301,7 @@ impl Lexer<'_> {
     }
 
     fn skip_comment(&mut self) -> Result<(), ParseUnitError> {
-        while self.line()?.trim_end_matches(' ').ends_with('\\') && !self.rest.is_empty() {}
+        while self.lex_line()?.trim_end_matches(' ').ends_with('\\') && !self.rest.is_empty() {}
         Ok(())
     }
 
@@ -317,7 +319,7 @@ impl Lexer<'_> {
     fn option_value(&mut self) -> Result<String, ParseUnitError> {
         let mut value = String::new();
         loop {
-            let line = self.line()?;
+            let line = self.lex_line()?;
             if line.trim().is_empty() {
                 break;
             }
@@ -330,7 +332,7 @@ impl Lexer<'_> {
         Ok(value.trim().to_owned())
     }
 
-    fn line(&mut self) -> Result<&str, ParseUnitError> {
+    fn lex_line(&mut self) -> Result<&str, ParseUnitError> {
         let end = self.rest.find('\n').unwrap_or(self.rest.len());
         if end >= MAX_LINE {
             return Err(ParseUnitError::LineTooLong);
@@ -385,7 +387,7 @@ mod tests {
         let file = UnitFile::parse(text).unwrap();
 
         assert_eq!(
-            file.text(),
+            file.canonical_text(),
             "[Unit]\nDescription=Foo\nAfter=x\n<<<=bar\n\n[Service]\nExecStart=a\\\n  # b\n"
         );
         assert_eq!(file.description(), "Foo");
@@ -427,10 +429,10 @@ mod tests {
         #[test]
         fn canonical_text_is_a_fixed_point(text in "(\\[[A-Z]{1,3}\\]\n)?([a-zA-Z]{1,4} ?= ?[ -~]{0,12}(\\\\\n[ -~]{0,5})?\n|#[ -~]{0,8}\n|\n|\\[[A-Z]\\]\n){0,12}") {
             if let Ok(file) = UnitFile::parse(&text) {
-                let canonical = file.text();
+                let canonical = file.canonical_text();
                 if let Ok(again) = UnitFile::parse(&canonical)
                     && file.options().iter().all(is_writable) && !file.options().iter().any(|o| o.value.ends_with('\\')) {
-                    prop_assert_eq!(again.text(), canonical);
+                    prop_assert_eq!(again.canonical_text(), canonical);
                 }
             }
         }

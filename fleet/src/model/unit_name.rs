@@ -142,7 +142,7 @@ impl UnitName {
 
     /// Replaces the specifiers `%n %N %p %i`, in this order, as plain text.
     #[must_use]
-    pub fn expand(&self, text: &str) -> String {
+    pub fn expand_specifiers(&self, text: &str) -> String {
         if !text.contains('%') {
             return text.to_owned();
         }
@@ -263,6 +263,9 @@ mod tests {
 
     #[test]
     fn specifiers_are_replaced_as_plain_text() {
-        assert_eq!(name("a@b.service").expand("%n %N %p %i %%n %u"), "a@b.service a@b a b %a@b.service %u");
+        assert_eq!(
+            name("a@b.service").expand_specifiers("%n %N %p %i %%n %u"),
+            "a@b.service a@b a b %a@b.service %u"
+        );
     }
 }

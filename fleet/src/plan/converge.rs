@@ -19,16 +19,16 @@ use crate::{
     },
     plan::{
         global_rollout::GlobalRollouts,
-        moment::Moment,
-        place::{Decision, Placement},
-        rollout::{Rollouts, Step},
+        moment::MonotonicTime,
+        place::{PlacementDecision, UnitPlacement},
+        rollout::{ClusterRollouts, RolloutStep},
     },
-    store::{cluster::Cluster, registry::Change},
+    store::{cluster::Cluster, registry::ClusterChange},
 };
 
 /// How careful the engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caution {
+pub struct SafetyLimits {
     /// How long a machine may be silent before the store forgets it.
     pub ttl: Duration,
     /// The most percent of the machines that may be given up within one TTL.
@@ -37,13 +37,13 @@ pub struct Caution {
     pub settle: Duration,
 }
 
-impl Default for Caution {
+impl Default for SafetyLimits {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(30), brake_percent: 50, settle: Duration::from_millis(250) }
     }
 }
 
-impl Caution {
+impl SafetyLimits {
     /// How long after the store forgot a machine its fenced units may start elsewhere. The machine stops
     /// them one TTL after the last time it was heard at the latest; this is room for clocks that drift.
     #[must_use]
@@ -54,60 +54,60 @@ impl Caution {
 
 /// What the engine does now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct EnginePlan {
     /// Changes of the schedule.
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<PlacementDecision>,
     /// Steps of rollouts.
-    pub rollout: Vec<Step>,
+    pub rollout: Vec<RolloutStep>,
     /// Why lost machines are not given up, if they are not.
     pub brake: Option<String>,
     /// When to ask again although nothing changed.
-    pub wake: Option<Moment>,
+    pub wake: Option<MonotonicTime>,
 }
 
 /// The engine's mind.
 #[derive(Debug, Default)]
-pub struct Converger {
-    caution: Caution,
-    placement: Placement,
-    rollouts: Rollouts,
+pub struct ClusterConverger {
+    caution: SafetyLimits,
+    placement: UnitPlacement,
+    rollouts: ClusterRollouts,
     global_rollouts: GlobalRollouts,
     /// Since when the store has been heard without a break.
-    steady_since: Moment,
+    steady_since: MonotonicTime,
     /// Since when machines that still hold units have been silent.
-    silent: BTreeMap<MachineId, Moment>,
+    silent: BTreeMap<MachineId, MonotonicTime>,
     /// The losses of the last TTL.
-    losses: VecDeque<(Moment, MachineId)>,
+    losses: VecDeque<(MonotonicTime, MachineId)>,
     /// Lost machines that a person told the engine to give up.
     released: BTreeSet<MachineId>,
     /// Fenced units that wait until they are down where they ran.
-    fenced: BTreeMap<UnitName, Waiting>,
+    fenced: BTreeMap<UnitName, FencedMove>,
     touched: BTreeSet<UnitName>,
 }
 
 /// A fenced unit between two machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Waiting {
+struct FencedMove {
     /// The machine it must have left.
     from: MachineId,
     /// When that machine must have stopped it, if it is silent.
-    free: Option<Moment>,
+    free: Option<MonotonicTime>,
 }
 
-impl Converger {
+impl ClusterConverger {
     /// A mind that knows an empty cluster.
     #[must_use]
-    pub fn new(caution: Caution, now: Moment) -> Self {
+    pub fn new(caution: SafetyLimits, now: MonotonicTime) -> Self {
         Self { caution, steady_since: now, ..Self::default() }
     }
 
     /// A person wants another caution.
-    pub fn be(&mut self, caution: Caution) {
+    pub fn set_limits(&mut self, caution: SafetyLimits) {
         self.caution = caution;
     }
 
     /// The store was away, or its leader changed: silence means nothing until a full TTL has passed.
-    pub fn interrupted(&mut self, now: Moment) {
+    pub fn note_interruption(&mut self, now: MonotonicTime) {
         self.steady_since = now;
         self.losses.clear();
     }
@@ -118,27 +118,27 @@ impl Converger {
     }
 
     /// Moves units from crowded to idle machines.
-    pub fn rebalance(&mut self, budget: u32) -> Vec<Decision> {
-        self.placement.rebalance(budget)
+    pub fn rebalance_units(&mut self, budget: u32) -> Vec<PlacementDecision> {
+        self.placement.rebalance_units(budget)
     }
 
     /// Takes in a change of the picture.
-    pub fn observe(&mut self, cluster: &Cluster, change: &Change, now: Moment) {
+    pub fn observe_change(&mut self, cluster: &Cluster, change: &ClusterChange, now: MonotonicTime) {
         match change {
-            Change::Machine(id) => self.observe_machine(cluster, id, now),
-            Change::Unit(name) | Change::State(name, _) => {
+            ClusterChange::Machine(id) => self.observe_machine(cluster, id, now),
+            ClusterChange::Unit(name) | ClusterChange::State(name, _) => {
                 self.touched.insert(name.clone());
             }
-            Change::Order => {}
-            Change::Everything => self.observe_everything(cluster, now),
+            ClusterChange::Order => {}
+            ClusterChange::Everything => self.observe_everything(cluster, now),
         }
     }
 
-    fn observe_everything(&mut self, cluster: &Cluster, now: Moment) {
+    fn observe_everything(&mut self, cluster: &Cluster, now: MonotonicTime) {
         // The placement is built anew: what changed while nobody looked is not known.
         let known: Vec<MachineId> = self.silent.keys().cloned().collect();
-        self.placement = Placement::default();
-        self.rollouts = Rollouts::default();
+        self.placement = UnitPlacement::default();
+        self.rollouts = ClusterRollouts::default();
         self.global_rollouts = GlobalRollouts::default();
         for machine in cluster.machines.values() {
             self.placement.set_machine(machine);
@@ -147,21 +147,21 @@ impl Converger {
             self.placement.set_unit(unit);
         }
         for (name, place) in &cluster.assignments {
-            self.placement.observe(name, Some(&place.machine));
+            self.placement.observe_assignment(name, Some(&place.machine));
         }
         // Whom the former books held back still runs somewhere, as far as anybody knows.
         for name in self.fenced.keys() {
-            self.placement.hold(name, true);
+            self.placement.set_hold(name, true);
         }
         self.touched.extend(cluster.units.keys().cloned());
-        let lost: Vec<MachineId> = self.placement.lost().map(|(id, _)| id.clone()).collect();
+        let lost: Vec<MachineId> = self.placement.lost_machines().map(|(id, _)| id.clone()).collect();
         for id in lost.iter().filter(|id| !known.contains(id)) {
             self.mark_silent(id, now);
         }
         self.silent.retain(|id, _| lost.contains(id));
     }
 
-    fn observe_machine(&mut self, cluster: &Cluster, id: &MachineId, now: Moment) {
+    fn observe_machine(&mut self, cluster: &Cluster, id: &MachineId, now: MonotonicTime) {
         if let Some(machine) = cluster.machines.get(id) {
             self.placement.set_machine(machine);
             self.silent.remove(id);
@@ -170,14 +170,14 @@ impl Converger {
             return;
         }
         self.placement.lose_machine(id);
-        if self.placement.lost().any(|(lost, _)| lost == id) {
+        if self.placement.lost_machines().any(|(lost, _)| lost == id) {
             self.mark_silent(id, now);
         }
         let waiting = self.fenced.iter().filter(|(_, waiting)| waiting.from == *id);
         self.touched.extend(waiting.map(|(name, _)| name.clone()));
     }
 
-    fn mark_silent(&mut self, id: &MachineId, now: Moment) {
+    fn mark_silent(&mut self, id: &MachineId, now: MonotonicTime) {
         if let std::collections::btree_map::Entry::Vacant(entry) = self.silent.entry(id.clone()) {
             entry.insert(now);
             self.losses.push_back((now, id.clone()));
@@ -185,41 +185,48 @@ impl Converger {
     }
 
     /// What is to be done now.
-    pub fn plan(&mut self, cluster: &Cluster, now: Moment) -> Plan {
+    pub fn plan_changes(&mut self, cluster: &Cluster, now: MonotonicTime) -> EnginePlan {
         let due = self.fenced.iter().filter(|(_, waiting)| waiting.free.is_some_and(|free| free <= now));
         self.touched.extend(due.map(|(name, _)| name.clone()));
-        self.digest(cluster, now);
+        self.update_placement(cluster, now);
         let (brake, wake) = self.give_up_lost(cluster, now);
-        let mut decisions = self.placement.decide();
+        let mut decisions = self.placement.decide_all();
         self.part_fenced_moves(cluster, &mut decisions);
-        let mut rollout = self.rollouts.steps(cluster, now);
-        rollout.extend(self.global_rollouts.steps(cluster, now));
+        let mut rollout = self.rollouts.next_steps(cluster, now);
+        rollout.extend(self.global_rollouts.next_steps(cluster, now));
         let free = self.fenced.values().filter_map(|waiting| waiting.free).min();
-        let wakes = [wake, free, self.rollouts.wake(cluster), self.global_rollouts.wake(cluster)];
-        Plan { decisions, rollout, brake, wake: wakes.into_iter().flatten().min() }
+        let wakes =
+            [wake, free, self.rollouts.next_wakeup(cluster), self.global_rollouts.next_wakeup(cluster)];
+        EnginePlan { decisions, rollout, brake, wake: wakes.into_iter().flatten().min() }
     }
 
     /// Brings the books in line with what changed in the picture.
-    fn digest(&mut self, cluster: &Cluster, now: Moment) {
+    fn update_placement(&mut self, cluster: &Cluster, now: MonotonicTime) {
         for name in std::mem::take(&mut self.touched) {
             match cluster.units.get(&name) {
                 Some(unit) => self.placement.set_unit(unit),
                 None => self.placement.remove_unit(&name),
             }
-            self.placement.observe(&name, cluster.target(name.as_str()));
+            self.placement.observe_assignment(&name, cluster.target_of(name.as_str()));
             self.rollouts.look_at(cluster, &name, now);
             self.global_rollouts.look_at(cluster, &name, now);
             self.look_at_fence(cluster, &name, now);
-            if let Some(id) = cluster.target(name.as_str()).filter(|id| !cluster.machines.contains_key(*id)) {
+            if let Some(id) =
+                cluster.target_of(name.as_str()).filter(|id| !cluster.machines.contains_key(*id))
+            {
                 self.mark_silent(&id.clone(), now);
             }
         }
     }
 
     /// Takes units off silent machines once that is safe.
-    fn give_up_lost(&mut self, cluster: &Cluster, now: Moment) -> (Option<String>, Option<Moment>) {
+    fn give_up_lost(
+        &mut self,
+        cluster: &Cluster,
+        now: MonotonicTime,
+    ) -> (Option<String>, Option<MonotonicTime>) {
         let lost: BTreeMap<MachineId, usize> =
-            self.placement.lost().map(|(id, count)| (id.clone(), count)).collect();
+            self.placement.lost_machines().map(|(id, count)| (id.clone(), count)).collect();
         self.silent.retain(|id, _| lost.contains_key(id));
         if lost.is_empty() {
             return (None, None);
@@ -228,7 +235,7 @@ impl Converger {
         if now < steady {
             return (None, Some(steady));
         }
-        if let Some(brake) = self.brake(&lost, now) {
+        if let Some(brake) = self.braking_reason(&lost, now) {
             return (Some(brake), Some(now + self.caution.ttl));
         }
         let mut wake = None;
@@ -244,7 +251,13 @@ impl Converger {
     }
 
     /// Takes the units off one lost machine; returns when the fenced ones may follow.
-    fn give_up(&mut self, cluster: &Cluster, id: &MachineId, since: Moment, now: Moment) -> Option<Moment> {
+    fn give_up(
+        &mut self,
+        cluster: &Cluster,
+        id: &MachineId,
+        since: MonotonicTime,
+        now: MonotonicTime,
+    ) -> Option<MonotonicTime> {
         let free = since + self.caution.fence_grace();
         let mut held_back = false;
         for name in self.placement.units_on(id) {
@@ -259,7 +272,7 @@ impl Converger {
     }
 
     /// Why the losses are too many to be believed.
-    fn brake(&mut self, lost: &BTreeMap<MachineId, usize>, now: Moment) -> Option<String> {
+    fn braking_reason(&mut self, lost: &BTreeMap<MachineId, usize>, now: MonotonicTime) -> Option<String> {
         while self.losses.front().is_some_and(|(at, _)| *at + self.caution.ttl < now && !self.silent_of(*at))
         {
             self.losses.pop_front();
@@ -271,7 +284,7 @@ impl Converger {
             .chain(lost.keys())
             .filter(|id| !self.released.contains(*id))
             .collect();
-        let all = self.placement.present() + lost.len();
+        let all = self.placement.present_count() + lost.len();
         let share = counted.len() * 100;
         if counted.len() < 2 || share <= all * usize::from(self.caution.brake_percent) {
             return None;
@@ -286,29 +299,29 @@ impl Converger {
         ))
     }
 
-    fn silent_of(&self, at: Moment) -> bool {
+    fn silent_of(&self, at: MonotonicTime) -> bool {
         self.silent.values().any(|since| *since == at)
     }
 
     /// A fenced unit leaves a machine that is present first, and starts elsewhere only when it is down.
-    fn part_fenced_moves(&mut self, cluster: &Cluster, decisions: &mut [Decision]) {
+    fn part_fenced_moves(&mut self, cluster: &Cluster, decisions: &mut [PlacementDecision]) {
         for decision in decisions {
             let Some(from) = decision.from.clone().filter(|from| cluster.machines.contains_key(from)) else {
                 continue;
             };
             let fenced = cluster.units.get(&decision.unit).is_some_and(|unit| unit.requirements.fence);
-            let told = cluster.state(decision.unit.as_str(), from.as_str()).is_some();
+            let told = cluster.state_on(decision.unit.as_str(), from.as_str()).is_some();
             if fenced && decision.to.is_some() && told {
                 decision.to = None;
-                self.placement.hold(&decision.unit, true);
-                self.placement.observe(&decision.unit, None);
-                self.fenced.insert(decision.unit.clone(), Waiting { from, free: None });
+                self.placement.set_hold(&decision.unit, true);
+                self.placement.observe_assignment(&decision.unit, None);
+                self.fenced.insert(decision.unit.clone(), FencedMove { from, free: None });
             }
         }
     }
 
     /// Holds a fenced unit that has no machine but still runs on one, and lets it go when it is down.
-    fn look_at_fence(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+    fn look_at_fence(&mut self, cluster: &Cluster, name: &UnitName, now: MonotonicTime) {
         let fenced = cluster.units.get(name).is_some_and(|unit| unit.requirements.fence);
         if let Some(waiting) = self.fenced.get_mut(name) {
             let present = cluster.machines.contains_key(&waiting.from);
@@ -317,7 +330,7 @@ impl Converger {
                 || waiting.free.is_some_and(|free| free <= now);
             if down {
                 self.fenced.remove(name);
-                self.placement.hold(name, false);
+                self.placement.set_hold(name, false);
             } else if present {
                 // A machine that came back with the unit had its fence lifted by then.
                 waiting.free = None;
@@ -325,19 +338,19 @@ impl Converger {
                 let grace = self.caution.fence_grace();
                 waiting.free.get_or_insert_with(|| now + grace);
             }
-        } else if fenced && cluster.target(name.as_str()).is_none() {
+        } else if fenced && cluster.target_of(name.as_str()).is_none() {
             let runs_on = cluster.states.get(name).into_iter().flatten();
             let mut runs_on = runs_on.filter(|(_, state)| is_running(state));
             if let Some((from, _)) = runs_on.next() {
-                self.fenced.insert(name.clone(), Waiting { from: from.clone(), free: None });
-                self.placement.hold(name, true);
+                self.fenced.insert(name.clone(), FencedMove { from: from.clone(), free: None });
+                self.placement.set_hold(name, true);
             }
         }
     }
 }
 
 fn still_runs(cluster: &Cluster, name: &UnitName, machine: &MachineId) -> bool {
-    cluster.state(name.as_str(), machine.as_str()).is_some_and(is_running)
+    cluster.state_on(name.as_str(), machine.as_str()).is_some_and(is_running)
 }
 
 /// A unit that was told to stop runs until it is down, and a slow `ExecStop=` takes its time.

@@ -10,20 +10,24 @@ use crate::{
         state::JobState,
         unit_file::{UnitFile, UnitHash},
     },
-    plan::rules::{Guests, check},
-    store::cluster::{Cluster, Direction, Unit},
+    plan::rules::{MachineGuests, check_placement},
+    store::cluster::{ChangeDirection, Cluster, SubmittedUnit},
 };
 
 /// The ones of `globals` (by name) that `machine` runs beside the units scheduled on it. A draining
 /// machine keeps them: they go down with it and come up with it.
 #[must_use]
-pub fn on<'a>(machine: &Machine, globals: &[&'a Unit], scheduled: &Guests<'a>) -> Vec<&'a Unit> {
+pub fn globals_on<'a>(
+    machine: &Machine,
+    globals: &[&'a SubmittedUnit],
+    scheduled: &MachineGuests<'a>,
+) -> Vec<&'a SubmittedUnit> {
     let mut guests = scheduled.clone();
     let mut running = Vec::new();
     // Only metadata and company decide: a global unit is meant for every machine, full or not.
     let roomy = Machine { max_units: None, capacity: None, draining: false, ..machine.clone() };
     for unit in globals {
-        if check(&unit.name, &unit.requirements, &roomy, &guests).is_ok() {
+        if check_placement(&unit.name, &unit.requirements, &roomy, &guests).is_ok() {
             guests.units.push((&unit.name, &unit.requirements));
             running.push(*unit);
         }
@@ -34,9 +38,9 @@ pub fn on<'a>(machine: &Machine, globals: &[&'a Unit], scheduled: &Guests<'a>) -
 /// The content in which a machine runs a global unit. While a change is being rolled out, a machine keeps
 /// what it holds until it is admitted to the new one; who comes new gets the content that proved well.
 #[must_use]
-pub fn content<'a>(
+pub fn content_for<'a>(
     cluster: &'a Cluster,
-    unit: &'a Unit,
+    unit: &'a SubmittedUnit,
     machine: &Machine,
     held: Option<UnitHash>,
 ) -> &'a UnitFile {
@@ -44,8 +48,8 @@ pub fn content<'a>(
     let (Some(direction), JobState::Launched) = (unit.rollout, unit.desired) else { return &unit.file };
     let stays = held != Some(wanted) && !cluster.is_admitted(unit, &machine.id);
     let former = unit.previous.filter(|former| match direction {
-        Direction::Back => stays && held == Some(*former),
-        Direction::Forward => stays,
+        ChangeDirection::Back => stays && held == Some(*former),
+        ChangeDirection::Forward => stays,
     });
     former.and_then(|former| cluster.files.get(&former)).unwrap_or(&unit.file)
 }

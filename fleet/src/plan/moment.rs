@@ -6,9 +6,9 @@ use std::{ops::Add, time::Duration};
 
 /// A point in time on a clock that never goes back, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(u64);
+pub struct MonotonicTime(u64);
 
-impl Moment {
+impl MonotonicTime {
     /// The start of the clock.
     pub const START: Self = Self(0);
 
@@ -20,12 +20,12 @@ impl Moment {
 
     /// The time from `earlier` to here; zero if `earlier` is later.
     #[must_use]
-    pub const fn since(self, earlier: Self) -> Duration {
+    pub const fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for MonotonicTime {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     model::{unit_file::UnitFile, unit_name::UnitName},
-    plan::reconcile::Wanted,
+    plan::reconcile::DesiredUnit,
 };
 
 /// A start fails while one of these is not loaded. `Wants=` and `After=` are missing on purpose: systemd
@@ -40,19 +40,19 @@ fn activated(name: &UnitName, file: &UnitFile) -> Option<UnitName> {
 }
 
 fn accepts(file: &UnitFile) -> bool {
-    let last = file.values("Socket", "Accept").last().unwrap_or_default();
+    let last = file.values_of("Socket", "Accept").last().unwrap_or_default();
     ["1", "on", "t", "true", "y", "yes"].contains(&last.trim().to_lowercase().as_str())
 }
 
 fn listed(name: &UnitName, file: &UnitFile, section: &str, key: &str) -> Vec<UnitName> {
-    let words = file.values(section, key).flat_map(str::split_whitespace);
-    words.map(|word| name.expand(word)).filter_map(|word| UnitName::parse(&word).ok()).collect()
+    let words = file.values_of(section, key).flat_map(str::split_whitespace);
+    words.map(|word| name.expand_specifiers(word)).filter_map(|word| UnitName::parse(&word).ok()).collect()
 }
 
 /// Units after those they come after; otherwise, and in circles, by name.
 pub(super) fn in_dependency_order(
     units: &BTreeSet<UnitName>,
-    wanted: &BTreeMap<UnitName, Wanted>,
+    wanted: &BTreeMap<UnitName, DesiredUnit>,
 ) -> Vec<UnitName> {
     let mut first: BTreeMap<&UnitName, BTreeSet<UnitName>> = BTreeMap::new();
     for name in units {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn order(units: &[(&str, &str)]) -> Vec<String> {
-        let wish = |text: &str| Wanted {
+        let wish = |text: &str| DesiredUnit {
             file: file(text),
             job: JobState::Launched,
             restarts: 0,

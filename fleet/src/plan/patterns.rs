@@ -13,7 +13,7 @@ pub type PatternId = u32;
 
 /// All patterns seen.
 #[derive(Debug, Default)]
-pub struct Patterns {
+pub struct PatternTable {
     ids: HashMap<Box<str>, PatternId>,
     /// Globs by their literal beginning; the beginnings of a name find the globs that can match it.
     globs: HashMap<Box<str>, Vec<(Box<str>, PatternId)>>,
@@ -21,9 +21,9 @@ pub struct Patterns {
     lengths: Vec<usize>,
 }
 
-impl Patterns {
+impl PatternTable {
     /// The id of a pattern, and whether it is new.
-    pub fn intern(&mut self, pattern: &str) -> (PatternId, bool) {
+    pub fn intern_pattern(&mut self, pattern: &str) -> (PatternId, bool) {
         if let Some(&id) = self.ids.get(pattern) {
             return (id, false);
         }
@@ -45,12 +45,13 @@ impl Patterns {
 
     /// The patterns that match `name`, sorted.
     #[must_use]
-    pub fn hits(&self, name: &str) -> Vec<PatternId> {
+    pub fn matching_patterns(&self, name: &str) -> Vec<PatternId> {
         let mut hits: Vec<PatternId> =
             self.ids.get(name).copied().filter(|_| glob::is_literal(name)).into_iter().collect();
         for &length in self.lengths.iter().take_while(|&&length| length <= name.len()) {
             let candidates = name.get(..length).and_then(|start| self.globs.get(start));
-            let matching = candidates.into_iter().flatten().filter(|(glob, _)| glob::matches(glob, name));
+            let matching =
+                candidates.into_iter().flatten().filter(|(glob, _)| glob::glob_matches(glob, name));
             hits.extend(matching.map(|(_, id)| *id));
         }
         hits.sort_unstable();
@@ -70,14 +71,14 @@ mod tests {
 
     #[test]
     fn a_name_finds_its_patterns_however_they_begin() {
-        let mut patterns = Patterns::default();
+        let mut patterns = PatternTable::default();
         let ids: Vec<_> = ["mongo@*", "*", "mongo@1.service", "m?ngo*", "redis*"]
             .iter()
-            .map(|pattern| patterns.intern(pattern).0)
+            .map(|pattern| patterns.intern_pattern(pattern).0)
             .collect();
 
-        assert_eq!(patterns.hits("mongo@1.service"), ids[..4]);
-        assert_eq!(patterns.hits("redis.service"), [ids[1], ids[4]]);
-        assert_eq!(patterns.intern("*"), (ids[1], false));
+        assert_eq!(patterns.matching_patterns("mongo@1.service"), ids[..4]);
+        assert_eq!(patterns.matching_patterns("redis.service"), [ids[1], ids[4]]);
+        assert_eq!(patterns.intern_pattern("*"), (ids[1], false));
     }
 }

@@ -15,17 +15,17 @@ use crate::{
     plan::{
         globals,
         ordering::in_dependency_order,
-        rules::{Guests, is_wanted},
+        rules::{MachineGuests, is_wanted},
     },
     store::{
-        cluster::{Cluster, Unit},
-        registry::Change,
+        cluster::{Cluster, SubmittedUnit},
+        registry::ClusterChange,
     },
 };
 
 /// A unit this machine should hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredUnit {
     /// Its content.
     pub file: UnitFile,
     /// How far to take it.
@@ -40,7 +40,7 @@ pub struct Wanted {
 
 /// A unit this machine holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct ActualUnit {
     /// Its content.
     pub hash: UnitHash,
     /// How far it was taken.
@@ -51,7 +51,7 @@ pub struct Held {
 
 /// Tasks, to be carried out in the order of the fields; then nothing is left to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct TaskBatch {
     /// Stop if running, then forget.
     pub unload: Vec<UnitName>,
     /// Write and make known to systemd; those in `unload` too are replaced.
@@ -64,7 +64,7 @@ pub struct Batch {
     pub start: Vec<UnitName>,
 }
 
-impl Batch {
+impl TaskBatch {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -74,8 +74,11 @@ impl Batch {
 
 /// Compares what should be with what is.
 #[must_use]
-pub fn batch(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> Batch {
-    let mut batch = Batch { unload: gone(wanted, held), ..Batch::default() };
+pub fn plan_batch(
+    wanted: &BTreeMap<UnitName, DesiredUnit>,
+    held: &BTreeMap<UnitName, ActualUnit>,
+) -> TaskBatch {
+    let mut batch = TaskBatch { unload: units_to_remove(wanted, held), ..TaskBatch::default() };
     let mut start = BTreeSet::new();
     for (name, wish) in wanted {
         let launched = wish.job == JobState::Launched;
@@ -105,33 +108,36 @@ pub fn batch(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held
     batch
 }
 
-fn gone(wanted: &BTreeMap<UnitName, Wanted>, held: &BTreeMap<UnitName, Held>) -> Vec<UnitName> {
+fn units_to_remove(
+    wanted: &BTreeMap<UnitName, DesiredUnit>,
+    held: &BTreeMap<UnitName, ActualUnit>,
+) -> Vec<UnitName> {
     held.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect()
 }
 
 /// What concerns one machine, kept up to date change by change, so that no change costs a look at the
 /// whole cluster.
 #[derive(Debug)]
-pub struct Duties {
+pub struct MachineAssignments {
     me: MachineId,
     assigned: BTreeSet<UnitName>,
     globals: BTreeSet<UnitName>,
 }
 
-impl Duties {
+impl MachineAssignments {
     /// Of a machine about whose duties nothing is known.
     #[must_use]
-    pub fn of(me: MachineId) -> Self {
+    pub fn of_machine(me: MachineId) -> Self {
         Self { me, assigned: BTreeSet::new(), globals: BTreeSet::new() }
     }
 
     /// Takes in a change; returns whether it concerns this machine.
-    pub fn observe(&mut self, cluster: &Cluster, change: &Change) -> bool {
+    pub fn observe_change(&mut self, cluster: &Cluster, change: &ClusterChange) -> bool {
         match change {
-            Change::Machine(id) => *id == self.me && !self.globals.is_empty(),
-            Change::State(..) | Change::Order => false,
-            Change::Unit(name) => self.observe_unit(cluster, name),
-            Change::Everything => {
+            ClusterChange::Machine(id) => *id == self.me && !self.globals.is_empty(),
+            ClusterChange::State(..) | ClusterChange::Order => false,
+            ClusterChange::Unit(name) => self.observe_unit(cluster, name),
+            ClusterChange::Everything => {
                 let mine = cluster.assignments.iter().filter(|(_, place)| place.machine == self.me);
                 self.assigned = mine.map(|(name, _)| name.clone()).collect();
                 let globals = cluster.units.values().filter(|unit| unit.is_global());
@@ -142,22 +148,22 @@ impl Duties {
     }
 
     fn observe_unit(&mut self, cluster: &Cluster, name: &UnitName) -> bool {
-        let mine = cluster.target(name.as_str()) == Some(&self.me);
+        let mine = cluster.target_of(name.as_str()) == Some(&self.me);
         let was_mine = if mine { !self.assigned.insert(name.clone()) } else { self.assigned.remove(name) };
-        let global = cluster.units.get(name).is_some_and(Unit::is_global);
+        let global = cluster.units.get(name).is_some_and(SubmittedUnit::is_global);
         let was_global = if global { !self.globals.insert(name.clone()) } else { self.globals.remove(name) };
         mine || was_mine || global || was_global
     }
 
     /// The units this machine should hold. `machine` is what it says of itself, `held` what it holds.
     #[must_use]
-    pub fn wanted(
+    pub fn desired_units(
         &self,
         cluster: &Cluster,
         machine: &Machine,
-        held: &BTreeMap<UnitName, Held>,
-    ) -> BTreeMap<UnitName, Wanted> {
-        let mut guests = Guests::default();
+        held: &BTreeMap<UnitName, ActualUnit>,
+    ) -> BTreeMap<UnitName, DesiredUnit> {
+        let mut guests = MachineGuests::default();
         let mut wanted = BTreeMap::new();
         for name in &self.assigned {
             let Some(unit) = cluster.units.get(name) else { continue };
@@ -167,24 +173,27 @@ impl Duties {
             guests.units.push((&unit.name, &unit.requirements));
             let ordered = cluster.assignments.get(name).map(|place| place.hash);
             let file = ordered.and_then(|hash| cluster.files.get(&hash)).unwrap_or(&unit.file);
-            wanted.insert(name.clone(), wish(unit, file));
+            wanted.insert(name.clone(), desired_unit(unit, file));
         }
-        let candidates: Vec<&Unit> = self
+        let candidates: Vec<&SubmittedUnit> = self
             .globals
             .iter()
             .filter_map(|name| cluster.units.get(name))
             .filter(|unit| is_wanted(unit) && unit.name.is_runnable())
             .collect();
-        for unit in globals::on(machine, &candidates, &guests) {
+        for unit in globals::globals_on(machine, &candidates, &guests) {
             let holds = held.get(&unit.name).map(|held| held.hash);
-            wanted.insert(unit.name.clone(), wish(unit, globals::content(cluster, unit, machine, holds)));
+            wanted.insert(
+                unit.name.clone(),
+                desired_unit(unit, globals::content_for(cluster, unit, machine, holds)),
+            );
         }
         wanted
     }
 }
 
-fn wish(unit: &Unit, file: &UnitFile) -> Wanted {
-    Wanted {
+fn desired_unit(unit: &SubmittedUnit, file: &UnitFile) -> DesiredUnit {
+    DesiredUnit {
         file: file.clone(),
         job: unit.desired,
         restarts: unit.restarts,
@@ -196,14 +205,14 @@ fn wish(unit: &Unit, file: &UnitFile) -> Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::cluster::Assignment;
+    use crate::store::cluster::UnitAssignment;
 
     fn name(text: &str) -> UnitName {
         UnitName::parse(&format!("{text}.service")).unwrap()
     }
 
-    fn wanted(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, Wanted> {
-        let wish = |text: &str, job| Wanted {
+    fn wanted(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, DesiredUnit> {
+        let wish = |text: &str, job| DesiredUnit {
             file: UnitFile::parse(&text.replace("; ", "\n")).unwrap(),
             job,
             restarts: 0,
@@ -213,12 +222,13 @@ mod tests {
         units.iter().map(|(unit, text, job)| (name(unit), wish(text, *job))).collect()
     }
 
-    fn held(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, Held> {
-        let hold = |text: &str, job| Held { hash: UnitFile::parse(text).unwrap().hash(), job, restarts: 0 };
+    fn held(units: &[(&str, &str, JobState)]) -> BTreeMap<UnitName, ActualUnit> {
+        let hold =
+            |text: &str, job| ActualUnit { hash: UnitFile::parse(text).unwrap().hash(), job, restarts: 0 };
         units.iter().map(|(unit, text, job)| (name(unit), hold(text, *job))).collect()
     }
 
-    fn show(batch: &Batch) -> String {
+    fn show(batch: &TaskBatch) -> String {
         let part = |label: &str, names: &[UnitName]| {
             let names: Vec<&str> = names.iter().map(UnitName::stem).collect();
             if names.is_empty() { String::new() } else { format!("{label} {}; ", names.join(" ")) }
@@ -252,7 +262,7 @@ mod tests {
                 "unload c; load a b; start a b; ",
             ),
         ] {
-            assert_eq!(show(&batch(&wanted(&should), &held(&is))), tasks);
+            assert_eq!(show(&plan_batch(&wanted(&should), &held(&is))), tasks);
         }
     }
 
@@ -263,9 +273,9 @@ mod tests {
         should.get_mut(&name("a")).unwrap().restarts = 2;
         let mut is = held(&[("a", one, Launched)]);
 
-        assert_eq!(show(&batch(&should, &is)), "restart a; ");
+        assert_eq!(show(&plan_batch(&should, &is)), "restart a; ");
         is.get_mut(&name("a")).unwrap().restarts = 2;
-        assert!(batch(&should, &is).is_empty());
+        assert!(plan_batch(&should, &is).is_empty());
     }
 
     #[test]
@@ -277,7 +287,7 @@ mod tests {
             ("d", "[Unit]; Before=b.service; After=a.service; [Service]; ExecStart=1", Launched),
         ]);
 
-        assert_eq!(show(&batch(&should, &BTreeMap::new())), "load a b c d; start d b c a; ");
+        assert_eq!(show(&plan_batch(&should, &BTreeMap::new())), "load a b c d; start d b c a; ");
     }
 
     #[test]
@@ -287,24 +297,24 @@ mod tests {
         let submit = |cluster: &mut Cluster, unit: &str, text: &str, to: Option<&str>| {
             let file = UnitFile::parse(text).unwrap();
             let hash = file.hash();
-            cluster.units.insert(name(unit), Unit::new(name(unit), file, Launched));
+            cluster.units.insert(name(unit), SubmittedUnit::new(name(unit), file, Launched));
             if let Some(to) = to {
                 let machine = MachineId::parse(to).unwrap();
-                cluster.assignments.insert(name(unit), Assignment { machine, hash, revision: 0 });
+                cluster.assignments.insert(name(unit), UnitAssignment { machine, hash, revision: 0 });
             }
         };
         submit(&mut cluster, "mine", "[Service]\nExecStart=1\n", Some("m1"));
         submit(&mut cluster, "other", "[Service]\nExecStart=1\n", Some("m2"));
         submit(&mut cluster, "g", "[X-Fleet]\nGlobal=true\n", None);
         submit(&mut cluster, "h", "[X-Fleet]\nGlobal=true\nConflicts=mine.service\n", None);
-        let mut duties = Duties::of(me.clone());
-        duties.observe(&cluster, &Change::Everything);
+        let mut duties = MachineAssignments::of_machine(me.clone());
+        duties.observe_change(&cluster, &ClusterChange::Everything);
 
         let units: Vec<_> =
-            duties.wanted(&cluster, &Machine::new(me), &BTreeMap::new()).into_keys().collect();
+            duties.desired_units(&cluster, &Machine::new(me), &BTreeMap::new()).into_keys().collect();
         assert_eq!(units, [name("g"), name("mine")]);
         cluster.assignments.remove(&name("mine"));
-        assert!(duties.observe(&cluster, &Change::Unit(name("mine"))));
-        assert!(!duties.observe(&cluster, &Change::Unit(name("other"))));
+        assert!(duties.observe_change(&cluster, &ClusterChange::Unit(name("mine"))));
+        assert!(!duties.observe_change(&cluster, &ClusterChange::Unit(name("other"))));
     }
 }

@@ -16,18 +16,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     model::{
         machine::MachineId,
-        requirements::Rollout,
+        requirements::RolloutRules,
         state::{JobState, UnitState},
         unit_file::UnitHash,
         unit_name::UnitName,
     },
-    plan::moment::Moment,
-    store::cluster::{Cluster, Unit},
+    plan::moment::MonotonicTime,
+    store::cluster::{Cluster, SubmittedUnit},
 };
 
 /// One step of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum RolloutStep {
     /// The machine may change the global unit to this content.
     Admit {
         /// The unit.
@@ -69,7 +69,7 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl RolloutStep {
     /// The unit that it changes.
     #[must_use]
     pub fn unit(&self) -> &UnitName {
@@ -84,53 +84,58 @@ impl Step {
 
 /// A content on its way to one machine, watched until it proved well or did not.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trial {
+pub(super) struct RolloutTrial {
     hash: UnitHash,
-    since: Moment,
-    healthy: Option<Moment>,
+    since: MonotonicTime,
+    healthy: Option<MonotonicTime>,
 }
 
 /// How a trial stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum TrialVerdict {
     Failed(String),
     Open,
     Proven,
 }
 
-impl Trial {
-    pub(super) const fn of(hash: UnitHash, since: Moment) -> Self {
+impl RolloutTrial {
+    pub(super) const fn begin_trial(hash: UnitHash, since: MonotonicTime) -> Self {
         Self { hash, since, healthy: None }
     }
 
     /// Takes in what the machine says.
-    pub(super) fn see(&mut self, state: Option<&UnitState>, now: Moment) {
+    pub(super) fn observe_state(&mut self, state: Option<&UnitState>, now: MonotonicTime) {
         match state.filter(|state| state.hash == self.hash && state.is_healthy()) {
             Some(_) => self.healthy = self.healthy.or(Some(now)),
             None => self.healthy = None,
         }
     }
 
-    pub(super) fn verdict(&self, state: Option<&UnitState>, rules: Rollout, now: Moment) -> Verdict {
+    pub(super) fn verdict(
+        &self,
+        state: Option<&UnitState>,
+        rules: RolloutRules,
+        now: MonotonicTime,
+    ) -> TrialVerdict {
         if state.is_some_and(|state| state.hash == self.hash && state.is_failed()) {
-            return Verdict::Failed("failed".to_owned());
+            return TrialVerdict::Failed("failed".to_owned());
         }
         match self.healthy {
-            Some(_) if self.is_proven(rules, now) => Verdict::Proven,
+            Some(_) if self.is_proven(rules, now) => TrialVerdict::Proven,
             None if now >= self.since + rules.deadline => {
-                Verdict::Failed(format!("was not up within {} s", rules.deadline.as_secs()))
+                TrialVerdict::Failed(format!("was not up within {} s", rules.deadline.as_secs()))
             }
-            _ => Verdict::Open,
+            _ => TrialVerdict::Open,
         }
     }
 
     /// Whether it has been well for long enough.
-    fn is_proven(&self, rules: Rollout, now: Moment) -> bool {
+    fn is_proven(&self, rules: RolloutRules, now: MonotonicTime) -> bool {
         self.healthy.is_some_and(|since| now >= since + rules.healthy_after)
     }
 
     /// When the verdict may change although nothing happens.
-    pub(super) fn wake(&self, rules: Rollout) -> Moment {
+    pub(super) fn next_wakeup(&self, rules: RolloutRules) -> MonotonicTime {
         match self.healthy {
             Some(since) => since + rules.healthy_after,
             None => self.since + rules.deadline,
@@ -140,27 +145,27 @@ impl Trial {
 
 /// The rollouts of a cluster.
 #[derive(Debug, Default)]
-pub struct Rollouts {
+pub struct ClusterRollouts {
     /// Units on their way to another content.
-    changing: BTreeMap<UnitName, Trial>,
+    changing: BTreeMap<UnitName, RolloutTrial>,
     /// Units whose machine should be told of another content, by family.
     due: BTreeMap<UnitName, BTreeSet<UnitName>>,
 }
 
 /// The instances of a template belong together; any other unit is alone.
-fn family(unit: &UnitName) -> UnitName {
+fn family_of(unit: &UnitName) -> UnitName {
     unit.template().unwrap_or_else(|| unit.clone())
 }
 
-impl Rollouts {
+impl ClusterRollouts {
     /// Looks at a unit whose content, place or state may have changed.
-    pub fn look_at(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+    pub fn look_at(&mut self, cluster: &Cluster, name: &UnitName, now: MonotonicTime) {
         let lagging = cluster
             .units
             .get(name)
             .zip(cluster.assignments.get(name))
             .filter(|(unit, place)| place.hash != unit.file.hash());
-        let family = family(name);
+        let family = family_of(name);
         if lagging.is_some() {
             self.changing.remove(name);
             self.due.entry(family).or_default().insert(name.clone());
@@ -175,37 +180,40 @@ impl Rollouts {
         self.look_at_change(cluster, name, now);
     }
 
-    fn look_at_change(&mut self, cluster: &Cluster, name: &UnitName, now: Moment) {
+    fn look_at_change(&mut self, cluster: &Cluster, name: &UnitName, now: MonotonicTime) {
         let placed = cluster.assignments.contains_key(name);
         let Some(unit) = cluster.units.get(name).filter(|unit| placed && is_gated(unit)) else {
             self.changing.remove(name);
             return;
         };
         let hash = unit.file.hash();
-        let state =
-            cluster.target(name.as_str()).and_then(|machine| cluster.state(name.as_str(), machine.as_str()));
+        let state = cluster
+            .target_of(name.as_str())
+            .and_then(|machine| cluster.state_on(name.as_str(), machine.as_str()));
         let is_new = state.is_none_or(|state| state.hash != hash);
         let change = match self.changing.get_mut(name) {
             Some(change) if change.hash == hash => change,
             // An engine that takes over meets changes that are under way: it watches them anew.
-            _ if unit.rollout.is_some() || unit.previous.is_some() && is_new => {
-                self.changing.entry(name.clone()).insert_entry(Trial::of(hash, now)).into_mut()
-            }
+            _ if unit.rollout.is_some() || unit.previous.is_some() && is_new => self
+                .changing
+                .entry(name.clone())
+                .insert_entry(RolloutTrial::begin_trial(hash, now))
+                .into_mut(),
             _ => {
                 self.changing.remove(name);
                 return;
             }
         };
-        change.see(state, now);
+        change.observe_state(state, now);
     }
 
     /// The steps to take now.
-    pub fn steps(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
-        let mut steps = self.judge(cluster, now);
+    pub fn next_steps(&mut self, cluster: &Cluster, now: MonotonicTime) -> Vec<RolloutStep> {
+        let mut steps = self.end_trials(cluster, now);
         for (family_name, due) in &self.due {
-            let is_open = |(unit, trial): &(&UnitName, &Trial)| {
+            let is_open = |(unit, trial): &(&UnitName, &RolloutTrial)| {
                 let rules = cluster.units.get(*unit).map(|unit| unit.requirements.rollout);
-                family(unit) == *family_name && rules.is_some_and(|rules| !trial.is_proven(rules, now))
+                family_of(unit) == *family_name && rules.is_some_and(|rules| !trial.is_proven(rules, now))
             };
             let in_change = self.changing.iter().filter(is_open).count();
             let mut room = None;
@@ -222,17 +230,17 @@ impl Rollouts {
                     *room -= 1;
                 }
                 let hash = unit.file.hash();
-                steps.push(Step::Change { unit: name.clone(), machine: place.machine.clone(), hash });
+                steps.push(RolloutStep::Change { unit: name.clone(), machine: place.machine.clone(), hash });
             }
         }
         for step in &steps {
-            if let Step::Change { unit, hash, .. } = step
+            if let RolloutStep::Change { unit, hash, .. } = step
                 && cluster.units.get(unit).is_some_and(is_gated)
             {
-                self.changing.insert(unit.clone(), Trial::of(*hash, now));
+                self.changing.insert(unit.clone(), RolloutTrial::begin_trial(*hash, now));
             }
-            if let Step::Change { unit, .. } = step
-                && let Some(due) = self.due.get_mut(&family(unit))
+            if let RolloutStep::Change { unit, .. } = step
+                && let Some(due) = self.due.get_mut(&family_of(unit))
             {
                 due.remove(unit);
             }
@@ -243,31 +251,33 @@ impl Rollouts {
 
     /// When to look again although nothing happens.
     #[must_use]
-    pub fn wake(&self, cluster: &Cluster) -> Option<Moment> {
+    pub fn next_wakeup(&self, cluster: &Cluster) -> Option<MonotonicTime> {
         self.changing
             .iter()
-            .filter_map(|(name, change)| Some(change.wake(cluster.units.get(name)?.requirements.rollout)))
+            .filter_map(|(name, change)| {
+                Some(change.next_wakeup(cluster.units.get(name)?.requirements.rollout))
+            })
             .min()
     }
 
     /// Ends the changes that proved well and takes back those that did not. A change that ended is watched
     /// until the store says so too: the write may be lost.
-    fn judge(&mut self, cluster: &Cluster, now: Moment) -> Vec<Step> {
+    fn end_trials(&mut self, cluster: &Cluster, now: MonotonicTime) -> Vec<RolloutStep> {
         let (mut failed, mut steps) = (Vec::new(), Vec::new());
         self.changing.retain(|name, change| {
             let Some(unit) = cluster.units.get(name) else { return false };
             let state = cluster
-                .target(name.as_str())
-                .and_then(|machine| cluster.state(name.as_str(), machine.as_str()));
+                .target_of(name.as_str())
+                .and_then(|machine| cluster.state_on(name.as_str(), machine.as_str()));
             match change.verdict(state, unit.requirements.rollout, now) {
-                Verdict::Failed(what) => failed.push((name.clone(), what)),
-                Verdict::Open => return true,
-                Verdict::Proven if unit.rollout.is_some() => {
+                TrialVerdict::Failed(what) => failed.push((name.clone(), what)),
+                TrialVerdict::Open => return true,
+                TrialVerdict::Proven if unit.rollout.is_some() => {
                     let (unit, hash) = (name.clone(), change.hash);
-                    steps.push(Step::Finish { unit, hash, note: String::new() });
+                    steps.push(RolloutStep::Finish { unit, hash, note: String::new() });
                     return true;
                 }
-                Verdict::Proven => {}
+                TrialVerdict::Proven => {}
             }
             false
         });
@@ -277,25 +287,25 @@ impl Rollouts {
         steps
     }
 
-    fn take_back(&mut self, cluster: &Cluster, culprit: &UnitName, what: &str, steps: &mut Vec<Step>) {
+    fn take_back(&mut self, cluster: &Cluster, culprit: &UnitName, what: &str, steps: &mut Vec<RolloutStep>) {
         let Some(unit) = cluster.units.get(culprit) else { return };
         let from = unit.file.hash();
         let (Some(to), true) = (unit.previous, unit.requirements.rollout.auto_revert) else {
             if unit.rollout.is_some() {
-                let note = format!("change to {} failed and stays: {culprit} {what}", from.short());
-                steps.push(Step::Finish { unit: culprit.clone(), hash: from, note });
+                let note = format!("change to {} failed and stays: {culprit} {what}", from.short_hash());
+                steps.push(RolloutStep::Finish { unit: culprit.clone(), hash: from, note });
             }
             return;
         };
-        let family = family(culprit);
-        let note = format!("change to {} taken back: {culprit} {what}", from.short());
-        for kin in cluster.units.values().filter(|kin| self::family(&kin.name) == family) {
+        let family = family_of(culprit);
+        let note = format!("change to {} taken back: {culprit} {what}", from.short_hash());
+        for kin in cluster.units.values().filter(|kin| family_of(&kin.name) == family) {
             if kin.file.hash() == from && kin.previous == Some(to) {
                 self.changing.remove(&kin.name);
                 if let Some(due) = self.due.get_mut(&family) {
                     due.remove(&kin.name);
                 }
-                let step = Step::Revert { unit: kin.name.clone(), from, to, note: note.clone() };
+                let step = RolloutStep::Revert { unit: kin.name.clone(), from, to, note: note.clone() };
                 if !steps.contains(&step) {
                     steps.push(step);
                 }
@@ -305,7 +315,7 @@ impl Rollouts {
 }
 
 /// Whether a change of this unit can hurt somebody.
-fn is_gated(unit: &Unit) -> bool {
+fn is_gated(unit: &SubmittedUnit) -> bool {
     unit.desired == JobState::Launched && !unit.is_global()
 }
 
@@ -316,7 +326,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{machine::MachineId, unit_file::UnitFile},
-        store::cluster::{Assignment, Direction},
+        store::cluster::{ChangeDirection, UnitAssignment},
     };
 
     fn file(text: &str) -> UnitFile {
@@ -333,10 +343,10 @@ mod tests {
         for number in 1..=count {
             let (name, old) = (name(number), file("old"));
             let hash = old.hash();
-            cluster.units.insert(name.clone(), Unit::new(name.clone(), old, JobState::Launched));
+            cluster.units.insert(name.clone(), SubmittedUnit::new(name.clone(), old, JobState::Launched));
             cluster
                 .assignments
-                .insert(name.clone(), Assignment { machine: machine.clone(), hash, revision: 1 });
+                .insert(name.clone(), UnitAssignment { machine: machine.clone(), hash, revision: 1 });
             say(&mut cluster, &name, hash, "active");
         }
         cluster
@@ -361,46 +371,52 @@ mod tests {
     fn submit(cluster: &mut Cluster, name: &UnitName, new: &UnitFile) {
         let unit = cluster.units.get_mut(name).unwrap();
         let previous = Some(unit.file.hash());
-        let rollout = Some(Direction::Forward);
-        *unit = Unit { previous, rollout, ..Unit::new(name.clone(), new.clone(), JobState::Launched) };
+        let rollout = Some(ChangeDirection::Forward);
+        *unit = SubmittedUnit {
+            previous,
+            rollout,
+            ..SubmittedUnit::new(name.clone(), new.clone(), JobState::Launched)
+        };
     }
 
-    fn obey(cluster: &mut Cluster, steps: &[Step]) -> Vec<String> {
+    fn obey(cluster: &mut Cluster, steps: &[RolloutStep]) -> Vec<String> {
         let mut done = Vec::new();
         for step in steps {
             match step {
-                Step::Change { unit, hash, .. } => {
+                RolloutStep::Change { unit, hash, .. } => {
                     cluster.assignments.get_mut(unit).unwrap().hash = *hash;
                     done.push(format!("change {unit}"));
                 }
-                Step::Revert { unit, .. } => {
-                    let old =
-                        Unit { previous: None, ..Unit::new(unit.clone(), file("old"), JobState::Launched) };
+                RolloutStep::Revert { unit, .. } => {
+                    let old = SubmittedUnit {
+                        previous: None,
+                        ..SubmittedUnit::new(unit.clone(), file("old"), JobState::Launched)
+                    };
                     cluster.units.insert(unit.clone(), old);
                     done.push(format!("revert {unit}"));
                 }
-                Step::Finish { unit, note, .. } => {
+                RolloutStep::Finish { unit, note, .. } => {
                     cluster.units.get_mut(unit).unwrap().rollout = None;
                     done.push(format!("finish {unit} {note}").trim_end().to_owned());
                 }
-                Step::Admit { .. } => unreachable!("no unit here is global"),
+                RolloutStep::Admit { .. } => unreachable!("no unit here is global"),
             }
         }
         done
     }
 
-    fn look(rollouts: &mut Rollouts, cluster: &mut Cluster, now: Moment) -> Vec<String> {
+    fn look(rollouts: &mut ClusterRollouts, cluster: &mut Cluster, now: MonotonicTime) -> Vec<String> {
         for number in 1..=3 {
             rollouts.look_at(cluster, &name(number), now);
         }
-        let steps = rollouts.steps(cluster, now);
+        let steps = rollouts.next_steps(cluster, now);
         obey(cluster, &steps)
     }
 
     #[test]
     fn a_change_goes_on_only_after_the_last_one_is_proven() {
-        let (mut cluster, mut rollouts, new) = (running(3), Rollouts::default(), file("new"));
-        let mut now = Moment::START;
+        let (mut cluster, mut rollouts, new) = (running(3), ClusterRollouts::default(), file("new"));
+        let mut now = MonotonicTime::START;
         for number in 1..=3 {
             submit(&mut cluster, &name(number), &new);
         }
@@ -409,7 +425,7 @@ mod tests {
         assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
         say(&mut cluster, &name(1), new.hash(), "active");
         assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0], "not proven yet");
-        assert_eq!(rollouts.wake(&cluster), Some(now + Duration::from_secs(10)));
+        assert_eq!(rollouts.next_wakeup(&cluster), Some(now + Duration::from_secs(10)));
         now = now + Duration::from_secs(10);
         assert_eq!(look(&mut rollouts, &mut cluster, now), ["finish w@1.service", "change w@2.service"]);
         assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
@@ -417,11 +433,11 @@ mod tests {
 
     #[test]
     fn a_new_leader_proves_anew_what_is_not_finished() {
-        let (mut cluster, new, mut now) = (running(1), file("new"), Moment::START);
+        let (mut cluster, new, mut now) = (running(1), file("new"), MonotonicTime::START);
         submit(&mut cluster, &name(1), &new);
-        look(&mut Rollouts::default(), &mut cluster, now);
+        look(&mut ClusterRollouts::default(), &mut cluster, now);
         say(&mut cluster, &name(1), new.hash(), "active");
-        let mut rollouts = Rollouts::default();
+        let mut rollouts = ClusterRollouts::default();
 
         assert_eq!(look(&mut rollouts, &mut cluster, now), [""; 0]);
         now = now + Duration::from_secs(10);
@@ -430,23 +446,23 @@ mod tests {
 
     #[test]
     fn a_change_that_nobody_wants_back_ends_with_a_note() {
-        let (mut cluster, mut rollouts) = (running(1), Rollouts::default());
+        let (mut cluster, mut rollouts) = (running(1), ClusterRollouts::default());
         let text = "[Service]\nExecStart=new\n[X-Fleet]\nAutoRevert=no\n";
         let new = UnitFile::parse(text).unwrap();
         submit(&mut cluster, &name(1), &new);
-        look(&mut rollouts, &mut cluster, Moment::START);
+        look(&mut rollouts, &mut cluster, MonotonicTime::START);
         say(&mut cluster, &name(1), new.hash(), "failed");
 
-        let done = look(&mut rollouts, &mut cluster, Moment::START);
+        let done = look(&mut rollouts, &mut cluster, MonotonicTime::START);
 
-        let note = format!("change to {} failed and stays: w@1.service failed", new.hash().short());
+        let note = format!("change to {} failed and stays: w@1.service failed", new.hash().short_hash());
         assert_eq!(done, [format!("finish w@1.service {note}")]);
     }
 
     #[test]
     fn one_failure_takes_the_family_back() {
-        let (mut cluster, mut rollouts, new) = (running(3), Rollouts::default(), file("new"));
-        let mut now = Moment::START;
+        let (mut cluster, mut rollouts, new) = (running(3), ClusterRollouts::default(), file("new"));
+        let mut now = MonotonicTime::START;
         for number in 1..=3 {
             submit(&mut cluster, &name(number), &new);
         }
@@ -468,23 +484,23 @@ mod tests {
 
     #[test]
     fn a_change_that_never_comes_up_is_taken_back_after_the_deadline() {
-        let (mut cluster, mut rollouts) = (running(1), Rollouts::default());
+        let (mut cluster, mut rollouts) = (running(1), ClusterRollouts::default());
         submit(&mut cluster, &name(1), &file("new"));
-        look(&mut rollouts, &mut cluster, Moment::START);
-        let deadline = rollouts.wake(&cluster).unwrap();
+        look(&mut rollouts, &mut cluster, MonotonicTime::START);
+        let deadline = rollouts.next_wakeup(&cluster).unwrap();
 
-        assert_eq!(deadline, Moment::START + Duration::from_mins(5));
+        assert_eq!(deadline, MonotonicTime::START + Duration::from_mins(5));
         assert_eq!(look(&mut rollouts, &mut cluster, deadline), ["revert w@1.service"]);
     }
 
     #[test]
     fn a_unit_that_is_not_launched_changes_at_once() {
-        let (mut cluster, mut rollouts) = (running(3), Rollouts::default());
+        let (mut cluster, mut rollouts) = (running(3), ClusterRollouts::default());
         for number in 1..=3 {
             submit(&mut cluster, &name(number), &file("new"));
             cluster.units.get_mut(&name(number)).unwrap().desired = JobState::Loaded;
         }
 
-        assert_eq!(look(&mut rollouts, &mut cluster, Moment::START).len(), 3);
+        assert_eq!(look(&mut rollouts, &mut cluster, MonotonicTime::START).len(), 3);
     }
 }

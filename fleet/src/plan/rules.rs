@@ -10,16 +10,16 @@ use crate::{
     model::{
         glob,
         machine::{Machine, MachineId, Resources},
-        requirements::Requirements,
+        requirements::UnitRequirements,
         state::JobState,
         unit_name::UnitName,
     },
-    store::cluster::Unit,
+    store::cluster::SubmittedUnit,
 };
 
 /// Why a machine cannot take a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PlacementRefusal {
     /// `MachineID=` names another machine.
     OtherMachine {
         /// The machine that refuses.
@@ -48,7 +48,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl PlacementRefusal {
     /// Whether the machine is merely too full: no reason to move what runs there already.
     #[must_use]
     pub fn is_want_of_room(&self) -> bool {
@@ -56,7 +56,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for PlacementRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherMachine { machine, required } => {
@@ -79,15 +79,15 @@ impl fmt::Display for Refusal {
 
 /// What a machine holds when a unit knocks: the units it runs or should, without the one that knocks.
 #[derive(Debug, Clone, Default)]
-pub struct Guests<'a> {
+pub struct MachineGuests<'a> {
     /// Their names and requirements.
-    pub units: Vec<(&'a UnitName, &'a Requirements)>,
+    pub units: Vec<(&'a UnitName, &'a UnitRequirements)>,
 }
 
-impl Guests<'_> {
+impl MachineGuests<'_> {
     /// What they reserve together.
     #[must_use]
-    pub fn reserved(&self) -> Resources {
+    pub fn reserved_resources(&self) -> Resources {
         self.units.iter().fold(Resources::default(), |sum, (_, wanted)| Resources {
             memory_mib: sum.memory_mib + wanted.reserve.memory_mib,
             cpu_percent: sum.cpu_percent + wanted.reserve.cpu_percent,
@@ -96,57 +96,68 @@ impl Guests<'_> {
 }
 
 /// Whether `machine`, holding `guests`, can take the unit; the first rule broken is the one reported.
-pub fn check(
+pub fn check_placement(
     name: &UnitName,
-    wanted: &Requirements,
+    wanted: &UnitRequirements,
     machine: &Machine,
-    guests: &Guests<'_>,
-) -> Result<(), Refusal> {
+    guests: &MachineGuests<'_>,
+) -> Result<(), PlacementRefusal> {
     if let Some(required) = &wanted.machine_id
         && !machine.id.is_named_by(required)
     {
-        return Err(Refusal::OtherMachine { machine: machine.id.clone(), required: required.clone() });
+        return Err(PlacementRefusal::OtherMachine {
+            machine: machine.id.clone(),
+            required: required.clone(),
+        });
     }
     if !wanted.accepts_metadata(&machine.metadata) {
-        return Err(Refusal::Metadata);
+        return Err(PlacementRefusal::Metadata);
     }
     if let Some(peer) = wanted
         .peers
         .iter()
         .find(|peer| !guests.units.iter().any(|(guest, _)| guest.as_str() == peer.as_str()))
     {
-        return Err(Refusal::PeerElsewhere(peer.clone()));
+        return Err(PlacementRefusal::PeerElsewhere(peer.clone()));
     }
     check_company(name, wanted, guests)?;
     if machine.draining && !wanted.global {
-        return Err(Refusal::Draining);
+        return Err(PlacementRefusal::Draining);
     }
     check_room(wanted, machine, guests)
 }
 
-fn check_company(name: &UnitName, wanted: &Requirements, guests: &Guests<'_>) -> Result<(), Refusal> {
+fn check_company(
+    name: &UnitName,
+    wanted: &UnitRequirements,
+    guests: &MachineGuests<'_>,
+) -> Result<(), PlacementRefusal> {
     for (guest, theirs) in &guests.units {
         let hits = |patterns: &std::collections::BTreeSet<String>, name: &str| {
-            patterns.iter().any(|pattern| glob::matches(pattern, name))
+            patterns.iter().any(|pattern| glob::glob_matches(pattern, name))
         };
         if hits(&wanted.conflicts, guest.as_str()) || hits(&theirs.conflicts, name.as_str()) {
-            return Err(Refusal::Conflict((*guest).clone()));
+            return Err(PlacementRefusal::Conflict((*guest).clone()));
         }
         if hits(&theirs.replaces, name.as_str()) {
-            return Err(Refusal::Replaced((*guest).clone()));
+            return Err(PlacementRefusal::Replaced((*guest).clone()));
         }
     }
     Ok(())
 }
 
-fn check_room(wanted: &Requirements, machine: &Machine, guests: &Guests<'_>) -> Result<(), Refusal> {
+fn check_room(
+    wanted: &UnitRequirements,
+    machine: &Machine,
+    guests: &MachineGuests<'_>,
+) -> Result<(), PlacementRefusal> {
     if let Some(most) = machine.max_units
         && guests.units.len() >= most as usize
     {
-        return Err(Refusal::Full(most));
+        return Err(PlacementRefusal::Full(most));
     }
     let Some(capacity) = machine.capacity else { return Ok(()) };
-    let used = guests.reserved();
+    let used = guests.reserved_resources();
     let left = Resources {
         memory_mib: capacity.memory_mib.saturating_sub(used.memory_mib),
         cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
@@ -154,11 +165,11 @@ fn check_room(wanted: &Requirements, machine: &Machine, guests: &Guests<'_>) -> 
     let asked = wanted.reserve;
     let fits = (asked.memory_mib == 0 || asked.memory_mib <= left.memory_mib)
         && (asked.cpu_percent == 0 || asked.cpu_percent <= left.cpu_percent);
-    if fits { Ok(()) } else { Err(Refusal::Resources { left, asked }) }
+    if fits { Ok(()) } else { Err(PlacementRefusal::Resources { left, asked }) }
 }
 
 /// Whether anything is to be done for the unit.
 #[must_use]
-pub fn is_wanted(unit: &Unit) -> bool {
+pub fn is_wanted(unit: &SubmittedUnit) -> bool {
     unit.desired != JobState::Inactive && !unit.name.is_template()
 }

@@ -28,7 +28,7 @@ impl BootTime {
 
     /// So long before; not before the boot.
     #[must_use]
-    pub fn before(self, span: Duration) -> Self {
+    pub fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(span))
     }
 
@@ -39,13 +39,13 @@ impl BootTime {
     }
 
     /// Returns when it has come; after a suspension at once, if it came meanwhile.
-    pub async fn reached(self) {
+    pub async fn sleep_until(self) {
         loop {
             let left = self.0.saturating_sub(Self::now().0);
             if left.is_zero() {
                 return;
             }
-            match alarm(left) {
+            match timer_after(left) {
                 Ok(alarm) => {
                     // Whatever woke it up: the clock decides.
                     let _ = alarm.readable().await;
@@ -67,7 +67,7 @@ impl Add<Duration> for BootTime {
     }
 }
 
-fn alarm(span: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
+fn timer_after(span: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
     let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, flags)?;
     timer.set(Expiration::OneShot(TimeSpec::from(span)), TimerSetTimeFlags::empty())?;
@@ -85,9 +85,9 @@ mod tests {
     async fn a_moment_is_reached_when_it_has_come_and_not_before() {
         let soon = BootTime::now() + Duration::from_millis(30);
 
-        soon.reached().await;
+        soon.sleep_until().await;
 
         assert!(BootTime::now() >= soon);
-        BootTime::now().before(Duration::from_secs(1)).reached().await;
+        BootTime::now().minus(Duration::from_secs(1)).sleep_until().await;
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     machine::{Machine, MachineId},
-    requirements::Requirements,
+    requirements::UnitRequirements,
     state::{CurrentState, DesiredState, JobState, UnitState},
     unit_file::{UnitFile, UnitHash},
     unit_name::UnitName,
@@ -18,7 +18,7 @@ use crate::model::{
 /// Where a change of a unit is going. Only global units go back machine by machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Direction {
+pub enum ChangeDirection {
     /// Back to the content before, since the new one failed.
     Back,
     /// To a new content.
@@ -27,13 +27,13 @@ pub enum Direction {
 
 /// A unit as it was submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub struct SubmittedUnit {
     /// Its name.
     pub name: UnitName,
     /// Its content.
     pub file: UnitFile,
     /// What the content asks of machines.
-    pub requirements: Arc<Requirements>,
+    pub requirements: Arc<UnitRequirements>,
     /// What is wanted of it.
     pub desired: DesiredState,
     /// How often a restart was ordered.
@@ -41,18 +41,18 @@ pub struct Unit {
     /// The content before the last change, to go back to.
     pub previous: Option<UnitHash>,
     /// How a change of it is under way, until it has proved well or was given up.
-    pub rollout: Option<Direction>,
+    pub rollout: Option<ChangeDirection>,
     /// What the engine wants a person to know: why a change was taken back.
     pub note: String,
     /// The store revision of its last change.
     pub revision: i64,
 }
 
-impl Unit {
+impl SubmittedUnit {
     /// A unit that nobody stored yet.
     #[must_use]
     pub fn new(name: UnitName, file: UnitFile, desired: DesiredState) -> Self {
-        let requirements = Arc::new(Requirements::of(&name, &file));
+        let requirements = Arc::new(UnitRequirements::of_unit(&name, &file));
         Self {
             name,
             file,
@@ -75,7 +75,7 @@ impl Unit {
 
 /// A decision of the engine: this machine holds the unit, in this content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
+pub struct UnitAssignment {
     /// The machine.
     pub machine: MachineId,
     /// The content it should run: differs from the unit's while a change is being rolled out.
@@ -90,11 +90,11 @@ pub struct Cluster {
     /// The revision.
     pub revision: i64,
     /// Every submitted unit, templates and global ones included.
-    pub units: BTreeMap<UnitName, Unit>,
+    pub units: BTreeMap<UnitName, SubmittedUnit>,
     /// The machines that are present.
     pub machines: BTreeMap<MachineId, Machine>,
     /// Where units are scheduled. A machine named here may be absent.
-    pub assignments: BTreeMap<UnitName, Assignment>,
+    pub assignments: BTreeMap<UnitName, UnitAssignment>,
     /// The content that machines may change global units to, while that is being rolled out.
     pub admissions: BTreeMap<UnitName, BTreeMap<MachineId, UnitHash>>,
     /// What machines say of units.
@@ -110,19 +110,19 @@ pub struct Cluster {
 impl Cluster {
     /// The machine a unit is scheduled on.
     #[must_use]
-    pub fn target(&self, unit: &str) -> Option<&MachineId> {
+    pub fn target_of(&self, unit: &str) -> Option<&MachineId> {
         self.assignments.get(unit).map(|assignment| &assignment.machine)
     }
 
     /// What one machine says of a unit.
     #[must_use]
-    pub fn state(&self, unit: &str, machine: &str) -> Option<&UnitState> {
+    pub fn state_on(&self, unit: &str, machine: &str) -> Option<&UnitState> {
         self.states.get(unit)?.get(machine)
     }
 
     /// Whether a machine may run the content that is wanted of a global unit.
     #[must_use]
-    pub fn is_admitted(&self, unit: &Unit, machine: &MachineId) -> bool {
+    pub fn is_admitted(&self, unit: &SubmittedUnit, machine: &MachineId) -> bool {
         let admitted = self.admissions.get(&unit.name).and_then(|machines| machines.get(machine));
         admitted == Some(&unit.file.hash())
     }
@@ -134,7 +134,7 @@ impl Cluster {
         if self.units.get(unit)?.is_global() {
             return None;
         }
-        let said = self.target(unit).and_then(|machine| self.state(unit, machine.as_str()));
+        let said = self.target_of(unit).and_then(|machine| self.state_on(unit, machine.as_str()));
         Some(said.map_or(JobState::Inactive, |state| state.job))
     }
 

@@ -8,7 +8,7 @@
 
 mod follow;
 mod gather;
-pub(crate) use follow::chain;
+pub(crate) use follow::error_chain;
 pub mod lease;
 pub mod locks;
 
@@ -23,17 +23,17 @@ use std::{
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp,
 };
-use gather::Gathering;
+use gather::WriteBatcher;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    plan::moment::Moment,
+    plan::moment::MonotonicTime,
     settings::without_credentials,
     store::{
-        keys::Keys,
-        picture::Picture,
-        registry::{Change, Command, CommandError, Health, Registry},
-        writes::{self, Condition, Life, Operation, Write},
+        keys::KeySpace,
+        picture::ClusterView,
+        registry::{ClusterChange, CommandError, Registry, RegistryCommand, StoreHealth},
+        writes::{self, KeyLifetime, StoreWrite, WriteCondition, WriteOperation},
     },
 };
 
@@ -80,13 +80,13 @@ pub enum StoreError {
 }
 
 #[derive(Default)]
-struct Connection {
+struct EtcdConnection {
     client: Option<Client>,
     /// Which endpoint is in use, counted on without end.
     at: usize,
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for EtcdConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("at", &self.at).finish_non_exhaustive()
     }
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Connection {
 
 /// What a transaction came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommitResult {
     /// Whether its conditions held.
     pub succeeded: bool,
     /// The revision of the store after it.
@@ -103,23 +103,23 @@ pub struct Committed {
 
 /// Whether the picture follows the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hearing {
+pub struct Connectivity {
     /// Why not, if not.
     pub lost: Option<String>,
     /// Since when, without a break and under one etcd leader.
-    pub steady_since: Moment,
+    pub steady_since: MonotonicTime,
 }
 
 /// The store.
 #[derive(Debug)]
 pub struct EtcdStore {
     settings: EtcdSettings,
-    connection: tokio::sync::Mutex<Connection>,
-    gathering: Gathering,
-    picture: RwLock<Picture>,
+    connection: tokio::sync::Mutex<EtcdConnection>,
+    gathering: WriteBatcher,
+    picture: RwLock<ClusterView>,
     revision: watch::Sender<i64>,
-    changes: broadcast::Sender<Change>,
-    hearing: watch::Sender<Hearing>,
+    changes: broadcast::Sender<ClusterChange>,
+    hearing: watch::Sender<Connectivity>,
     registered: watch::Sender<bool>,
     excluded: watch::Sender<Option<String>>,
     machine_lease: AtomicI64,
@@ -129,16 +129,17 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store that is not followed yet: [`EtcdStore::follow`] does.
+    /// A store that is not followed yet: [`EtcdStore::follow_store`] does.
     #[must_use]
     pub fn new(settings: EtcdSettings) -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
-        let hearing = Hearing { lost: Some("not read yet".to_owned()), steady_since: Moment::START };
+        let hearing =
+            Connectivity { lost: Some("not read yet".to_owned()), steady_since: MonotonicTime::START };
         Self {
-            picture: RwLock::new(Picture::of(Keys::under(&settings.prefix))),
+            picture: RwLock::new(ClusterView::of_keys(KeySpace::with_prefix(&settings.prefix))),
             settings,
             connection: tokio::sync::Mutex::default(),
-            gathering: Gathering::default(),
+            gathering: WriteBatcher::default(),
             revision: watch::Sender::new(0),
             changes,
             hearing: watch::Sender::new(hearing),
@@ -153,21 +154,21 @@ impl EtcdStore {
 
     /// The time on the clock of this process.
     #[must_use]
-    pub fn now(&self) -> Moment {
-        self.moment(Instant::now())
+    pub fn now(&self) -> MonotonicTime {
+        self.monotonic_time(Instant::now())
     }
 
     /// An instant on the clock of this process.
     #[must_use]
-    pub fn moment(&self, instant: Instant) -> Moment {
+    pub fn monotonic_time(&self, instant: Instant) -> MonotonicTime {
         let elapsed = instant.saturating_duration_since(self.epoch);
-        Moment::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+        MonotonicTime::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The instant of a moment, to sleep until it.
     #[must_use]
-    pub fn instant(&self, moment: Moment) -> Instant {
-        self.epoch + moment.since(Moment::START)
+    pub fn instant_of(&self, moment: MonotonicTime) -> Instant {
+        self.epoch + moment.duration_since(MonotonicTime::START)
     }
 
     /// How long one request may take.
@@ -177,13 +178,13 @@ impl EtcdStore {
     }
 
     /// Reads the picture and its pieces.
-    pub fn look<T>(&self, read: impl FnOnce(&Picture) -> T) -> T {
+    pub fn with_view<T>(&self, read: impl FnOnce(&ClusterView) -> T) -> T {
         read(&self.picture.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the store is heard, to wait for changes of that.
     #[must_use]
-    pub fn hearing(&self) -> watch::Receiver<Hearing> {
+    pub fn watch_connectivity(&self) -> watch::Receiver<Connectivity> {
         self.hearing.subscribe()
     }
 
@@ -194,7 +195,7 @@ impl EtcdStore {
 
     /// Whether this machine is registered, to wait for changes of that.
     #[must_use]
-    pub fn registered(&self) -> watch::Receiver<bool> {
+    pub fn watch_registration(&self) -> watch::Receiver<bool> {
         self.registered.subscribe()
     }
 
@@ -212,7 +213,7 @@ impl EtcdStore {
     /// What all keys of this tree begin with.
     #[must_use]
     pub fn prefix(&self) -> String {
-        self.look(|picture| picture.keys().prefix().to_owned())
+        self.with_view(|picture| picture.keys().prefix().to_owned())
     }
 
     /// Which lease keys of this machine live by from now on.
@@ -227,52 +228,53 @@ impl EtcdStore {
 
     /// The revision of the picture, to wait for any change of it.
     #[must_use]
-    pub fn revisions(&self) -> watch::Receiver<i64> {
+    pub fn watch_revision(&self) -> watch::Receiver<i64> {
         self.revision.subscribe()
     }
 
     /// Waits until the picture shows a revision; `false` when that takes too long.
-    pub async fn reached(&self, revision: i64) -> bool {
+    pub async fn wait_for_revision(&self, revision: i64) -> bool {
         let mut current = self.revision.subscribe();
         let wait = current.wait_for(|current| *current >= revision);
         matches!(tokio::time::timeout(self.settings.request_timeout * 5, wait).await, Ok(Ok(_)))
     }
 
     /// Carries out a transaction at the member in use; another one is tried next time if this fails.
-    pub async fn commit(&self, write: &Write) -> Result<Committed, StoreError> {
-        let txn = self.look(|picture| self.txn(picture.keys(), write));
-        let response = self.request("write", async |mut client| client.txn(txn).await).await?;
-        Ok(self.committed(&response))
+    pub async fn commit_write(&self, write: &StoreWrite) -> Result<CommitResult, StoreError> {
+        let txn = self.with_view(|picture| self.to_txn(picture.keys(), write));
+        let response = self.call_member("write", async |mut client| client.txn(txn).await).await?;
+        Ok(self.commit_result(&response))
     }
 
-    fn txn(&self, keys: &Keys, write: &Write) -> Txn {
-        let when: Vec<Compare> = write.when.iter().map(|condition| compare(keys, condition)).collect();
-        let then: Vec<TxnOp> = write.then.iter().map(|operation| self.operation(keys, operation)).collect();
+    fn to_txn(&self, keys: &KeySpace, write: &StoreWrite) -> Txn {
+        let when: Vec<Compare> = write.when.iter().map(|condition| to_compare(keys, condition)).collect();
+        let then: Vec<TxnOp> =
+            write.then.iter().map(|operation| self.to_operation(keys, operation)).collect();
         Txn::new().when(when).and_then(then)
     }
 
-    fn operation(&self, keys: &Keys, operation: &Operation) -> TxnOp {
+    fn to_operation(&self, keys: &KeySpace, operation: &WriteOperation) -> TxnOp {
         match operation {
-            Operation::Delete(key) => TxnOp::delete(keys.path(key), None),
-            Operation::Put(key, value, life) => {
+            WriteOperation::Delete(key) => TxnOp::delete(keys.key_path(key), None),
+            WriteOperation::Put(key, value, life) => {
                 let lease = match life {
-                    Life::Unlimited => 0,
-                    Life::OfMachine => self.machine_lease.load(Ordering::Relaxed),
-                    Life::OfLeader => self.leader_lease.load(Ordering::Relaxed),
+                    KeyLifetime::Unlimited => 0,
+                    KeyLifetime::OfMachine => self.machine_lease.load(Ordering::Relaxed),
+                    KeyLifetime::OfLeader => self.leader_lease.load(Ordering::Relaxed),
                 };
-                TxnOp::put(keys.path(key), value.clone(), Some(PutOptions::new().with_lease(lease)))
+                TxnOp::put(keys.key_path(key), value.clone(), Some(PutOptions::new().with_lease(lease)))
             }
         }
     }
 
     /// Asks the member in use, within the time one request may take.
-    async fn request<T>(
+    async fn call_member<T>(
         &self,
         action: &'static str,
         ask: impl AsyncFnOnce(Client) -> Result<T, etcd_client::Error>,
     ) -> Result<T, StoreError> {
         let limit = self.settings.request_timeout;
-        let (client, at) = self.client().await?;
+        let (client, at) = self.current_client().await?;
         let result = match tokio::time::timeout(limit, ask(client)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(source)) => {
@@ -294,7 +296,7 @@ impl EtcdStore {
     }
 
     /// A client of the member in use, and which one that is.
-    async fn client(&self) -> Result<(Client, usize), StoreError> {
+    async fn current_client(&self) -> Result<(Client, usize), StoreError> {
         let mut connection = self.connection.lock().await;
         let at = connection.at;
         if let Some(client) = &connection.client {
@@ -361,27 +363,27 @@ impl EtcdStore {
         }
     }
 
-    fn announce(&self, change: Change) {
+    fn send_change(&self, change: ClusterChange) {
         // Nobody listening is fine.
         let _ = self.changes.send(change);
     }
 
-    async fn carry_out(&self, command: &Command) -> Result<(), CommandError> {
-        let action = describe(command);
+    async fn carry_out(&self, command: &RegistryCommand) -> Result<(), CommandError> {
+        let action = describe_command(command);
         let failed =
             |source: StoreError| CommandError::Store { action: action.clone(), source: Box::new(source) };
         // A write whose answer was lost may have happened.
         let mut uncertain = false;
         for _ in 0..ATTEMPTS {
-            let write = match self.look(|picture| writes::command(picture, command.clone())) {
-                Err(CommandError::Exists(_)) if uncertain && self.holds(command) => return Ok(()),
+            let write = match self.with_view(|picture| writes::command_write(picture, command.clone())) {
+                Err(CommandError::Exists(_)) if uncertain && self.already_holds(command) => return Ok(()),
                 Err(CommandError::NotFound(_)) if uncertain => return Ok(()),
                 write => write?,
             };
             match self.commit_among_others(write).await {
                 Ok(committed) => {
                     // Late is no failure: the write happened.
-                    self.reached(committed.revision).await;
+                    self.wait_for_revision(committed.revision).await;
                     if committed.succeeded {
                         return Ok(());
                     }
@@ -393,9 +395,9 @@ impl EtcdStore {
         Err(CommandError::Contended { action })
     }
 
-    fn holds(&self, command: &Command) -> bool {
-        let Command::Create { name, file, desired } = command else { return false };
-        self.look(|picture| {
+    fn already_holds(&self, command: &RegistryCommand) -> bool {
+        let RegistryCommand::Create { name, file, desired } = command else { return false };
+        self.with_view(|picture| {
             picture
                 .unit_record(name)
                 .is_some_and(|(unit, _)| unit.hash == file.hash() && unit.desired == *desired)
@@ -403,55 +405,57 @@ impl EtcdStore {
     }
 }
 
-fn compare(keys: &Keys, condition: &Condition) -> Compare {
+fn to_compare(keys: &KeySpace, condition: &WriteCondition) -> Compare {
     match condition {
-        Condition::Absent(key) => Compare::create_revision(keys.path(key), CompareOp::Equal, 0),
-        Condition::Present(key) => Compare::create_revision(keys.path(key), CompareOp::Greater, 0),
-        Condition::Unchanged(key, revision) => {
-            Compare::mod_revision(keys.path(key), CompareOp::Equal, *revision)
+        WriteCondition::Absent(key) => Compare::create_revision(keys.key_path(key), CompareOp::Equal, 0),
+        WriteCondition::Present(key) => Compare::create_revision(keys.key_path(key), CompareOp::Greater, 0),
+        WriteCondition::Unchanged(key, revision) => {
+            Compare::mod_revision(keys.key_path(key), CompareOp::Equal, *revision)
         }
-        Condition::SameLife(key, created) => {
-            Compare::create_revision(keys.path(key), CompareOp::Equal, *created)
+        WriteCondition::SameLife(key, created) => {
+            Compare::create_revision(keys.key_path(key), CompareOp::Equal, *created)
         }
-        Condition::LivesBy(key, lease) => Compare::lease(keys.path(key), CompareOp::Equal, *lease),
+        WriteCondition::LivesBy(key, lease) => Compare::lease(keys.key_path(key), CompareOp::Equal, *lease),
     }
 }
 
-fn describe(command: &Command) -> String {
+fn describe_command(command: &RegistryCommand) -> String {
     match command {
-        Command::Create { name, .. } => format!("create unit {name}"),
-        Command::Destroy { name } => format!("destroy unit {name}"),
-        Command::Drain { machine, draining: true } => format!("drain machine {machine}"),
-        Command::Drain { machine, draining: false } => format!("end the drain of machine {machine}"),
-        Command::Rebalance { .. } => "order a rebalance".to_owned(),
-        Command::ReleaseBrake => "release the brake".to_owned(),
-        Command::Replace { name, .. } => format!("replace unit {name}"),
-        Command::Restart { name } => format!("restart unit {name}"),
-        Command::SetDesired { name, desired } => format!("set unit {name} to {desired}"),
-        Command::SetMetadata { machine, key, .. } => format!("set metadata {key} of machine {machine}"),
+        RegistryCommand::Create { name, .. } => format!("create unit {name}"),
+        RegistryCommand::Destroy { name } => format!("destroy unit {name}"),
+        RegistryCommand::Drain { machine, draining: true } => format!("drain machine {machine}"),
+        RegistryCommand::Drain { machine, draining: false } => format!("end the drain of machine {machine}"),
+        RegistryCommand::Rebalance { .. } => "order a rebalance".to_owned(),
+        RegistryCommand::ReleaseBrake => "release the brake".to_owned(),
+        RegistryCommand::Replace { name, .. } => format!("replace unit {name}"),
+        RegistryCommand::Restart { name } => format!("restart unit {name}"),
+        RegistryCommand::SetDesired { name, desired } => format!("set unit {name} to {desired}"),
+        RegistryCommand::SetMetadata { machine, key, .. } => {
+            format!("set metadata {key} of machine {machine}")
+        }
     }
 }
 
 impl Registry for EtcdStore {
     fn read<T>(&self, read: impl FnOnce(&crate::store::cluster::Cluster) -> T) -> T {
-        self.look(|picture| read(picture.cluster()))
+        self.with_view(|picture| read(picture.cluster()))
     }
 
-    async fn execute(&self, command: Command) -> Result<(), CommandError> {
+    async fn execute_command(&self, command: RegistryCommand) -> Result<(), CommandError> {
         self.carry_out(&command).await
     }
 
-    fn changes(&self) -> broadcast::Receiver<Change> {
+    fn subscribe_changes(&self) -> broadcast::Receiver<ClusterChange> {
         self.changes.subscribe()
     }
 
-    fn health(&self) -> Health {
+    fn health(&self) -> StoreHealth {
         if let Some(reason) = self.hearing.borrow().lost.clone() {
-            return Health::StoreLost(reason);
+            return StoreHealth::StoreLost(reason);
         }
         if *self.registered.borrow() {
-            return Health::Serving;
+            return StoreHealth::Serving;
         }
-        self.excluded.borrow().clone().map_or(Health::Registering, Health::Excluded)
+        self.excluded.borrow().clone().map_or(StoreHealth::Registering, StoreHealth::Excluded)
     }
 }

@@ -1,6 +1,6 @@
 //! Where each record lies in etcd.
 //!
-//! Knows the layout and nothing of the values. Invariant: [`Keys::parse`] reads back whatever a method
+//! Knows the layout and nothing of the values. Invariant: [`Keys::parse_key`] reads back whatever a method
 //! here wrote, and refuses all else.
 //!
 //! ```text
@@ -30,7 +30,7 @@ pub const DEFAULT_PREFIX: &str = "/_coreos.com/fleet/";
 /// The meaning of a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the layout in the module documentation says it")]
-pub enum Key {
+pub enum StoreKey {
     Admission(MachineId, UnitName),
     Assignment(MachineId, UnitName),
     Brake,
@@ -40,7 +40,7 @@ pub enum Key {
     Drain(MachineId),
     Metadata(MachineId, String),
     Presence(MachineId),
-    Order(Order),
+    Order(OperatorOrder),
     Schema,
     State(MachineId, UnitName),
     Unit(UnitName),
@@ -48,14 +48,14 @@ pub enum Key {
 
 /// What a person can tell the engine to do once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Order {
+pub enum OperatorOrder {
     /// Move units from crowded to idle machines.
     Rebalance,
     /// Give up the machines that are lost now, however many.
     ReleaseBrake,
 }
 
-impl Order {
+impl OperatorOrder {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Rebalance => "rebalance",
@@ -66,14 +66,14 @@ impl Order {
 
 /// The keys under one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keys {
+pub struct KeySpace {
     prefix: String,
 }
 
-impl Keys {
+impl KeySpace {
     /// The keys under `prefix`.
     #[must_use]
-    pub fn under(prefix: &str) -> Self {
+    pub fn with_prefix(prefix: &str) -> Self {
         Self { prefix: format!("/{}/", prefix.trim_matches('/')) }
     }
 
@@ -85,51 +85,51 @@ impl Keys {
 
     /// Where a record lies.
     #[must_use]
-    pub fn path(&self, key: &Key) -> String {
+    pub fn key_path(&self, key: &StoreKey) -> String {
         let prefix = &self.prefix;
         match key {
-            Key::Admission(machine, unit) => format!("{prefix}admit/{machine}/{unit}"),
-            Key::Assignment(machine, unit) => format!("{prefix}assign/{machine}/{unit}"),
-            Key::Brake => format!("{prefix}brake"),
-            Key::File(hash) => format!("{prefix}files/{hash}"),
-            Key::Leader => format!("{prefix}leader"),
-            Key::Lock(group) => format!("{prefix}locks/{group}"),
-            Key::Drain(machine) => format!("{prefix}machines/{machine}/drain"),
-            Key::Metadata(machine, key) => format!("{prefix}machines/{machine}/metadata/{key}"),
-            Key::Presence(machine) => format!("{prefix}machines/{machine}/presence"),
-            Key::Order(order) => format!("{prefix}orders/{}", order.as_str()),
-            Key::Schema => format!("{prefix}schema"),
-            Key::State(machine, unit) => format!("{prefix}states/{machine}/{unit}"),
-            Key::Unit(unit) => format!("{prefix}units/{unit}"),
+            StoreKey::Admission(machine, unit) => format!("{prefix}admit/{machine}/{unit}"),
+            StoreKey::Assignment(machine, unit) => format!("{prefix}assign/{machine}/{unit}"),
+            StoreKey::Brake => format!("{prefix}brake"),
+            StoreKey::File(hash) => format!("{prefix}files/{hash}"),
+            StoreKey::Leader => format!("{prefix}leader"),
+            StoreKey::Lock(group) => format!("{prefix}locks/{group}"),
+            StoreKey::Drain(machine) => format!("{prefix}machines/{machine}/drain"),
+            StoreKey::Metadata(machine, key) => format!("{prefix}machines/{machine}/metadata/{key}"),
+            StoreKey::Presence(machine) => format!("{prefix}machines/{machine}/presence"),
+            StoreKey::Order(order) => format!("{prefix}orders/{}", order.as_str()),
+            StoreKey::Schema => format!("{prefix}schema"),
+            StoreKey::State(machine, unit) => format!("{prefix}states/{machine}/{unit}"),
+            StoreKey::Unit(unit) => format!("{prefix}units/{unit}"),
         }
     }
 
     /// The meaning of a key in etcd; `None` for keys of nobody here.
     #[must_use]
-    pub fn parse(&self, path: &[u8]) -> Option<Key> {
+    pub fn parse_key(&self, path: &[u8]) -> Option<StoreKey> {
         let rest = std::str::from_utf8(path).ok()?.strip_prefix(&self.prefix)?;
         let parts: Vec<&str> = rest.splitn(4, '/').collect();
         let machine = |id: &str| MachineId::parse(id).ok();
         let unit = |name: &str| UnitName::parse(name).ok();
         Some(match parts.as_slice() {
-            ["admit", id, name] => Key::Admission(machine(id)?, unit(name)?),
-            ["assign", id, name] => Key::Assignment(machine(id)?, unit(name)?),
-            ["brake"] => Key::Brake,
-            ["files", hash] => Key::File(UnitHash::parse(hash)?),
-            ["leader"] => Key::Leader,
-            ["locks", group] => Key::Lock(GroupName::parse(group).ok()?),
-            ["machines", id, "drain"] => Key::Drain(machine(id)?),
+            ["admit", id, name] => StoreKey::Admission(machine(id)?, unit(name)?),
+            ["assign", id, name] => StoreKey::Assignment(machine(id)?, unit(name)?),
+            ["brake"] => StoreKey::Brake,
+            ["files", hash] => StoreKey::File(UnitHash::parse(hash)?),
+            ["leader"] => StoreKey::Leader,
+            ["locks", group] => StoreKey::Lock(GroupName::parse(group).ok()?),
+            ["machines", id, "drain"] => StoreKey::Drain(machine(id)?),
             ["machines", id, "metadata", key] if is_metadata_key(key) => {
-                Key::Metadata(machine(id)?, (*key).to_owned())
+                StoreKey::Metadata(machine(id)?, (*key).to_owned())
             }
-            ["machines", id, "presence"] => Key::Presence(machine(id)?),
+            ["machines", id, "presence"] => StoreKey::Presence(machine(id)?),
             ["orders", order] => {
-                let known = [Order::Rebalance, Order::ReleaseBrake];
-                Key::Order(known.into_iter().find(|known| known.as_str() == *order)?)
+                let known = [OperatorOrder::Rebalance, OperatorOrder::ReleaseBrake];
+                StoreKey::Order(known.into_iter().find(|known| known.as_str() == *order)?)
             }
-            ["schema"] => Key::Schema,
-            ["states", id, name] => Key::State(machine(id)?, unit(name)?),
-            ["units", name] => Key::Unit(unit(name)?),
+            ["schema"] => StoreKey::Schema,
+            ["states", id, name] => StoreKey::State(machine(id)?, unit(name)?),
+            ["units", name] => StoreKey::Unit(unit(name)?),
             _ => return None,
         })
     }
@@ -149,32 +149,32 @@ mod tests {
 
     #[test]
     fn every_key_is_read_back() {
-        let keys = Keys::under("x/y");
+        let keys = KeySpace::with_prefix("x/y");
         let machine = MachineId::parse("m1").unwrap();
         let unit = UnitName::parse("a@1.service").unwrap();
         for key in [
-            Key::Admission(machine.clone(), unit.clone()),
-            Key::Assignment(machine.clone(), unit.clone()),
-            Key::Brake,
-            Key::File(UnitHash::of("x")),
-            Key::Leader,
-            Key::Lock(GroupName::default()),
-            Key::Drain(machine.clone()),
-            Key::Metadata(machine.clone(), "zone".to_owned()),
-            Key::Presence(machine.clone()),
-            Key::Order(Order::Rebalance),
-            Key::Order(Order::ReleaseBrake),
-            Key::Schema,
-            Key::State(machine, unit.clone()),
-            Key::Unit(unit),
+            StoreKey::Admission(machine.clone(), unit.clone()),
+            StoreKey::Assignment(machine.clone(), unit.clone()),
+            StoreKey::Brake,
+            StoreKey::File(UnitHash::of_text("x")),
+            StoreKey::Leader,
+            StoreKey::Lock(GroupName::default()),
+            StoreKey::Drain(machine.clone()),
+            StoreKey::Metadata(machine.clone(), "zone".to_owned()),
+            StoreKey::Presence(machine.clone()),
+            StoreKey::Order(OperatorOrder::Rebalance),
+            StoreKey::Order(OperatorOrder::ReleaseBrake),
+            StoreKey::Schema,
+            StoreKey::State(machine, unit.clone()),
+            StoreKey::Unit(unit),
         ] {
-            assert_eq!(keys.parse(keys.path(&key).as_bytes()), Some(key));
+            assert_eq!(keys.parse_key(keys.key_path(&key).as_bytes()), Some(key));
         }
     }
 
     #[test]
     fn foreign_keys_mean_nothing() {
-        let keys = Keys::under(DEFAULT_PREFIX);
+        let keys = KeySpace::with_prefix(DEFAULT_PREFIX);
         for path in [
             "/_coreos.com/fleet/units/a",
             "/other/units/a.service",
@@ -182,7 +182,7 @@ mod tests {
             "/_coreos.com/fleet/machines/m1/metadata/a/b",
             "\u{0}",
         ] {
-            assert_eq!(keys.parse(path.as_bytes()), None, "{path}");
+            assert_eq!(keys.parse_key(path.as_bytes()), None, "{path}");
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::broadcast;
 use crate::{
     model::{state::DesiredState, unit_file::UnitFile, unit_name::UnitName},
     store::{
-        cluster::{Cluster, Unit},
-        registry::{Change, Command, CommandError, Health, Registry},
+        cluster::{Cluster, SubmittedUnit},
+        registry::{ClusterChange, CommandError, Registry, RegistryCommand, StoreHealth},
     },
 };
 
@@ -19,8 +19,8 @@ use crate::{
 #[derive(Debug)]
 pub struct MemoryRegistry {
     cluster: Mutex<Cluster>,
-    changes: broadcast::Sender<Change>,
-    health: Mutex<Health>,
+    changes: broadcast::Sender<ClusterChange>,
+    health: Mutex<StoreHealth>,
 }
 
 impl MemoryRegistry {
@@ -28,19 +28,19 @@ impl MemoryRegistry {
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
         let (changes, _) = broadcast::channel(1024);
-        Self { cluster: Mutex::new(cluster), changes, health: Mutex::new(Health::Serving) }
+        Self { cluster: Mutex::new(cluster), changes, health: Mutex::new(StoreHealth::Serving) }
     }
 
     /// Changes the picture directly, as engine and agents would.
-    pub fn edit(&self, change: &Change, edit: impl FnOnce(&mut Cluster)) {
+    pub fn edit_cluster(&self, change: &ClusterChange, edit: impl FnOnce(&mut Cluster)) {
         let mut cluster = self.cluster();
         edit(&mut cluster);
         cluster.revision += 1;
-        self.announce(change.clone());
+        self.send_change(change.clone());
     }
 
     /// Pretends another health.
-    pub fn set_health(&self, health: Health) {
+    pub fn set_health(&self, health: StoreHealth) {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
@@ -48,7 +48,7 @@ impl MemoryRegistry {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, change: Change) {
+    fn send_change(&self, change: ClusterChange) {
         // Nobody listening is fine.
         let _ = self.changes.send(change);
     }
@@ -59,84 +59,88 @@ impl Registry for MemoryRegistry {
         read(&self.cluster())
     }
 
-    async fn execute(&self, command: Command) -> Result<(), CommandError> {
-        let change = apply(&mut self.cluster(), command)?;
-        self.announce(change);
+    async fn execute_command(&self, command: RegistryCommand) -> Result<(), CommandError> {
+        let change = apply_command(&mut self.cluster(), command)?;
+        self.send_change(change);
         Ok(())
     }
 
-    fn changes(&self) -> broadcast::Receiver<Change> {
+    fn subscribe_changes(&self) -> broadcast::Receiver<ClusterChange> {
         self.changes.subscribe()
     }
 
-    fn health(&self) -> Health {
+    fn health(&self) -> StoreHealth {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn apply(cluster: &mut Cluster, command: Command) -> Result<Change, CommandError> {
+fn apply_command(cluster: &mut Cluster, command: RegistryCommand) -> Result<ClusterChange, CommandError> {
     cluster.revision += 1;
     match command {
-        Command::Create { name, file, desired } => create(cluster, name, file, desired),
-        Command::Destroy { name } => destroy(cluster, name),
-        Command::Drain { machine, draining } => {
+        RegistryCommand::Create { name, file, desired } => create_unit(cluster, name, file, desired),
+        RegistryCommand::Destroy { name } => destroy_unit(cluster, name),
+        RegistryCommand::Drain { machine, draining } => {
             if let Some(machine) = cluster.machines.get_mut(&machine) {
                 machine.draining = draining;
             }
-            Ok(Change::Machine(machine))
+            Ok(ClusterChange::Machine(machine))
         }
-        Command::Rebalance { .. } | Command::ReleaseBrake => Ok(Change::Everything),
-        Command::Replace { name, file, desired } => change_unit(cluster, name, |unit| {
+        RegistryCommand::Rebalance { .. } | RegistryCommand::ReleaseBrake => Ok(ClusterChange::Everything),
+        RegistryCommand::Replace { name, file, desired } => change_unit(cluster, name, |unit| {
             let previous = Some(unit.file.hash());
             let restarts = unit.restarts;
-            *unit = Unit { restarts, previous, ..Unit::new(unit.name.clone(), file, desired) };
+            *unit =
+                SubmittedUnit { restarts, previous, ..SubmittedUnit::new(unit.name.clone(), file, desired) };
         }),
-        Command::Restart { name } => change_unit(cluster, name, |unit| unit.restarts += 1),
-        Command::SetDesired { name, desired } => change_unit(cluster, name, |unit| unit.desired = desired),
-        Command::SetMetadata { machine, key, value } => {
+        RegistryCommand::Restart { name } => change_unit(cluster, name, |unit| unit.restarts += 1),
+        RegistryCommand::SetDesired { name, desired } => {
+            change_unit(cluster, name, |unit| unit.desired = desired)
+        }
+        RegistryCommand::SetMetadata { machine, key, value } => {
             if let Some(machine) = cluster.machines.get_mut(&machine) {
                 match value {
                     Some(value) => machine.metadata.insert(key, value),
                     None => machine.metadata.remove(&key),
                 };
             }
-            Ok(Change::Machine(machine))
+            Ok(ClusterChange::Machine(machine))
         }
     }
 }
 
-fn create(
+fn create_unit(
     cluster: &mut Cluster,
     name: UnitName,
     file: UnitFile,
     desired: DesiredState,
-) -> Result<Change, CommandError> {
+) -> Result<ClusterChange, CommandError> {
     if cluster.units.contains_key(&name) {
         return Err(CommandError::Exists(name));
     }
-    let unit = Unit { revision: cluster.revision, ..Unit::new(name.clone(), file, desired) };
+    let unit =
+        SubmittedUnit { revision: cluster.revision, ..SubmittedUnit::new(name.clone(), file, desired) };
     cluster.units.insert(name.clone(), unit);
-    Ok(Change::Unit(name))
+    Ok(ClusterChange::Unit(name))
 }
 
-fn destroy(cluster: &mut Cluster, name: UnitName) -> Result<Change, CommandError> {
+fn destroy_unit(cluster: &mut Cluster, name: UnitName) -> Result<ClusterChange, CommandError> {
     if cluster.units.remove(&name).is_none() {
         return Err(CommandError::NotFound(name));
     }
     cluster.assignments.remove(&name);
-    Ok(Change::Unit(name))
+    Ok(ClusterChange::Unit(name))
 }
 
 fn change_unit(
     cluster: &mut Cluster,
     name: UnitName,
-    change: impl FnOnce(&mut Unit),
-) -> Result<Change, CommandError> {
+    change: impl FnOnce(&mut SubmittedUnit),
+) -> Result<ClusterChange, CommandError> {
     let revision = cluster.revision;
     let Some(unit) = cluster.units.get_mut(&name) else { return Err(CommandError::NotFound(name)) };
     change(unit);
     unit.revision = revision;
-    Ok(Change::Unit(name))
+    Ok(ClusterChange::Unit(name))
 }
 
 #[cfg(test)]
@@ -147,20 +151,20 @@ mod tests {
     #[tokio::test]
     async fn commands_show_in_the_picture_and_are_announced() {
         let registry = MemoryRegistry::new(Cluster::default());
-        let mut changes = registry.changes();
+        let mut changes = registry.subscribe_changes();
         let name = UnitName::parse("a.service").unwrap();
         let file = UnitFile::parse("[Service]\nExecStart=/bin/true\n").unwrap();
 
-        let create = Command::Create { name: name.clone(), file, desired: JobState::Inactive };
-        registry.execute(create.clone()).await.unwrap();
-        let again = registry.execute(create).await;
+        let create = RegistryCommand::Create { name: name.clone(), file, desired: JobState::Inactive };
+        registry.execute_command(create.clone()).await.unwrap();
+        let again = registry.execute_command(create).await;
         registry
-            .execute(Command::SetDesired { name: name.clone(), desired: JobState::Launched })
+            .execute_command(RegistryCommand::SetDesired { name: name.clone(), desired: JobState::Launched })
             .await
             .unwrap();
 
         assert!(matches!(again, Err(CommandError::Exists(_))));
         assert_eq!(registry.read(|cluster| cluster.units[&name].desired), JobState::Launched);
-        assert_eq!(changes.try_recv(), Ok(Change::Unit(name)));
+        assert_eq!(changes.try_recv(), Ok(ClusterChange::Unit(name)));
     }
 }

@@ -9,28 +9,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    lock::semaphore::{GroupName, Semaphore},
+    lock::semaphore::{GroupName, GroupSemaphore},
     model::{
         machine::{Machine, MachineId},
-        requirements::Requirements,
+        requirements::UnitRequirements,
         state::UnitState,
         unit_file::{MAX_SIZE, UnitFile, UnitHash},
         unit_name::UnitName,
     },
     store::{
-        cluster::{Assignment, Cluster, Unit},
-        keys::{Key, Keys, Order},
+        cluster::{Cluster, SubmittedUnit, UnitAssignment},
+        keys::{KeySpace, OperatorOrder, StoreKey},
         records::{
             AssignmentRecord, LeaderRecord, MetadataRecord, NoteRecord, OrderRecord, PresenceRecord,
-            RecordError, SchemaRecord, StateRecord, UnitRecord, decode,
+            RecordError, SchemaRecord, StateRecord, UnitRecord, decode_record,
         },
-        registry::Change,
+        registry::ClusterChange,
     },
 };
 
 /// A key and what it holds now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct KeyEvent {
     /// The key.
     pub key: Vec<u8>,
     /// Its value; `None` when it is gone.
@@ -43,7 +43,7 @@ pub struct Event {
 
 /// A value that could not be read.
 #[derive(Debug)]
-pub struct Unreadable {
+pub struct UnreadableValue {
     /// Its key.
     pub key: String,
     /// Why.
@@ -61,25 +61,25 @@ pub struct Leadership {
 
 /// The picture and the pieces it is made of.
 #[derive(Debug)]
-pub struct Picture {
-    keys: Keys,
+pub struct ClusterView {
+    keys: KeySpace,
     cluster: Cluster,
     units: BTreeMap<UnitName, (UnitRecord, i64)>,
     presences: BTreeMap<MachineId, PresenceRecord>,
     overlays: BTreeMap<MachineId, BTreeMap<String, Option<String>>>,
     drains: BTreeSet<MachineId>,
-    places: BTreeMap<UnitName, BTreeMap<MachineId, Assignment>>,
+    places: BTreeMap<UnitName, BTreeMap<MachineId, UnitAssignment>>,
     file_revisions: BTreeMap<UnitHash, i64>,
     leader: Option<Leadership>,
-    orders: BTreeMap<Order, (OrderRecord, i64)>,
-    locks: BTreeMap<GroupName, (Semaphore, i64)>,
+    orders: BTreeMap<OperatorOrder, (OrderRecord, i64)>,
+    locks: BTreeMap<GroupName, (GroupSemaphore, i64)>,
     schema: Option<SchemaRecord>,
 }
 
-impl Picture {
+impl ClusterView {
     /// An empty picture of what lies under these keys.
     #[must_use]
-    pub fn of(keys: Keys) -> Self {
+    pub fn of_keys(keys: KeySpace) -> Self {
         Self {
             keys,
             cluster: Cluster::default(),
@@ -97,34 +97,38 @@ impl Picture {
     }
 
     /// Starts over from a complete reading at one revision. Returns what could not be read.
-    pub fn reset(&mut self, entries: &[Event], revision: i64) -> Vec<Unreadable> {
-        *self = Self::of(self.keys.clone());
+    pub fn reset_to(&mut self, entries: &[KeyEvent], revision: i64) -> Vec<UnreadableValue> {
+        *self = Self::of_keys(self.keys.clone());
         let mut unreadable = Vec::new();
         let mut changes = Vec::new();
         for entry in entries {
-            unreadable.extend(self.apply(entry, &mut changes).err());
+            unreadable.extend(self.apply_event(entry, &mut changes).err());
             changes.clear();
         }
-        self.reach(revision);
+        self.advance_to(revision);
         unreadable
     }
 
     /// Takes in one event and adds what it changed.
-    pub fn apply(&mut self, event: &Event, changes: &mut Vec<Change>) -> Result<(), Unreadable> {
-        self.reach(event.revision);
-        let Some(key) = self.keys.parse(&event.key) else { return Ok(()) };
-        let path = self.keys.path(&key);
-        self.take(key.clone(), event.value.as_deref(), event.revision, event.created, changes).map_err(
+    pub fn apply_event(
+        &mut self,
+        event: &KeyEvent,
+        changes: &mut Vec<ClusterChange>,
+    ) -> Result<(), UnreadableValue> {
+        self.advance_to(event.revision);
+        let Some(key) = self.keys.parse_key(&event.key) else { return Ok(()) };
+        let path = self.keys.key_path(&key);
+        self.apply_key(key.clone(), event.value.as_deref(), event.revision, event.created, changes).map_err(
             |source| {
                 // The old value is history, the new one a riddle: as if there were none.
-                let _ = self.take(key, None, event.revision, event.created, changes);
-                Unreadable { key: path, source }
+                let _ = self.apply_key(key, None, event.revision, event.created, changes);
+                UnreadableValue { key: path, source }
             },
         )
     }
 
     /// The picture shows this revision.
-    pub fn reach(&mut self, revision: i64) {
+    pub fn advance_to(&mut self, revision: i64) {
         self.cluster.revision = self.cluster.revision.max(revision);
     }
 
@@ -136,7 +140,7 @@ impl Picture {
 
     /// The keys it is made from.
     #[must_use]
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &KeySpace {
         &self.keys
     }
 
@@ -148,29 +152,29 @@ impl Picture {
 
     /// The presence of a machine.
     #[must_use]
-    pub fn presence(&self, machine: &MachineId) -> Option<&PresenceRecord> {
+    pub fn presence_of(&self, machine: &MachineId) -> Option<&PresenceRecord> {
         self.presences.get(machine)
     }
 
     /// What people ordered and the engine did not do yet, with the revision of each order.
-    pub fn orders(&self) -> impl Iterator<Item = (Order, &OrderRecord, i64)> {
+    pub fn operator_orders(&self) -> impl Iterator<Item = (OperatorOrder, &OrderRecord, i64)> {
         self.orders.iter().map(|(order, (record, revision))| (*order, record, *revision))
     }
 
     /// The reboot slots of a group, with the revision of their last change, 0 for never.
     #[must_use]
-    pub fn lock(&self, group: &GroupName) -> (Semaphore, i64) {
+    pub fn reboot_lock(&self, group: &GroupName) -> (GroupSemaphore, i64) {
         self.locks.get(group).cloned().unwrap_or_default()
     }
 
     /// Every group with reboot slots.
-    pub fn locks(&self) -> impl Iterator<Item = (&GroupName, &Semaphore)> {
+    pub fn reboot_locks(&self) -> impl Iterator<Item = (&GroupName, &GroupSemaphore)> {
         self.locks.iter().map(|(group, (slots, _))| (group, slots))
     }
 
     /// Whether a newer fleetd has shut this program out.
     #[must_use]
-    pub fn schema(&self) -> Option<&SchemaRecord> {
+    pub fn newer_schema(&self) -> Option<&SchemaRecord> {
         self.schema.as_ref()
     }
 
@@ -181,7 +185,7 @@ impl Picture {
     }
 
     /// Assignments beside the one that counts: leftovers, with their revisions.
-    pub fn strays(&self) -> impl Iterator<Item = (&UnitName, &MachineId, i64)> {
+    pub fn orphaned_assignments(&self) -> impl Iterator<Item = (&UnitName, &MachineId, i64)> {
         self.places.iter().flat_map(|(unit, places)| {
             let counts = self.cluster.assignments.get(unit).map(|place| &place.machine);
             places
@@ -214,45 +218,52 @@ impl Picture {
         files.filter(|(hash, _)| !used.contains(hash)).map(|(hash, revision)| (*hash, *revision)).collect()
     }
 
-    fn take(
+    fn apply_key(
         &mut self,
-        key: Key,
+        key: StoreKey,
         value: Option<&[u8]>,
         revision: i64,
         created: i64,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<ClusterChange>,
     ) -> Result<(), RecordError> {
         match key {
-            Key::Admission(machine, unit) => {
-                let record = optional::<AssignmentRecord>(value)?;
+            StoreKey::Admission(machine, unit) => {
+                let record = decode_optional::<AssignmentRecord>(value)?;
                 let machines = self.cluster.admissions.entry(unit.clone()).or_default();
-                set(machines, machine, record.map(|record| record.hash));
+                set_or_remove(machines, machine, record.map(|record| record.hash));
                 if machines.is_empty() {
                     self.cluster.admissions.remove(&unit);
                 }
-                changes.push(Change::Unit(unit));
+                changes.push(ClusterChange::Unit(unit));
             }
-            Key::Assignment(machine, unit) => {
-                let place = optional::<AssignmentRecord>(value)?;
-                let place =
-                    place.map(|place| Assignment { machine: machine.clone(), hash: place.hash, revision });
-                self.assign(&unit, machine, place);
-                changes.push(Change::Unit(unit));
+            StoreKey::Assignment(machine, unit) => {
+                let place = decode_optional::<AssignmentRecord>(value)?;
+                let place = place.map(|place| UnitAssignment {
+                    machine: machine.clone(),
+                    hash: place.hash,
+                    revision,
+                });
+                self.set_assignment(&unit, machine, place);
+                changes.push(ClusterChange::Unit(unit));
             }
-            Key::Brake => {
+            StoreKey::Brake => {
                 self.cluster.brake =
-                    optional::<NoteRecord>(value)?.map(|record| record.note).unwrap_or_default();
+                    decode_optional::<NoteRecord>(value)?.map(|record| record.note).unwrap_or_default();
             }
-            Key::File(hash) => self.take_file(hash, value, revision, changes)?,
-            Key::Leader => {
-                let leader = optional::<LeaderRecord>(value)?;
+            StoreKey::File(hash) => self.take_file(hash, value, revision, changes)?,
+            StoreKey::Leader => {
+                let leader = decode_optional::<LeaderRecord>(value)?;
                 self.cluster.leader = leader.as_ref().map(|leader| leader.machine.clone());
                 self.leader = leader.map(|leader| Leadership { machine: leader.machine, created });
             }
-            Key::Lock(group) => {
-                set(&mut self.locks, group, optional::<Semaphore>(value)?.map(|slots| (slots, revision)));
+            StoreKey::Lock(group) => {
+                set_or_remove(
+                    &mut self.locks,
+                    group,
+                    decode_optional::<GroupSemaphore>(value)?.map(|slots| (slots, revision)),
+                );
             }
-            Key::Drain(machine) => {
+            StoreKey::Drain(machine) => {
                 if value.is_some() {
                     self.drains.insert(machine.clone())
                 } else {
@@ -260,37 +271,38 @@ impl Picture {
                 };
                 self.compose_machine(machine, changes);
             }
-            Key::Metadata(machine, key) => {
-                let record = optional::<MetadataRecord>(value)?;
+            StoreKey::Metadata(machine, key) => {
+                let record = decode_optional::<MetadataRecord>(value)?;
                 let overlay = self.overlays.entry(machine.clone()).or_default();
-                set(overlay, key, record.map(|record| record.value));
+                set_or_remove(overlay, key, record.map(|record| record.value));
                 self.compose_machine(machine, changes);
             }
-            Key::Presence(machine) => {
-                let presence =
-                    optional::<PresenceRecord>(value)?.filter(|presence| presence.machine.id == machine);
-                set(&mut self.presences, machine.clone(), presence);
+            StoreKey::Presence(machine) => {
+                let presence = decode_optional::<PresenceRecord>(value)?
+                    .filter(|presence| presence.machine.id == machine);
+                set_or_remove(&mut self.presences, machine.clone(), presence);
                 self.compose_machine(machine, changes);
             }
-            Key::Order(order) => {
-                set(
+            StoreKey::Order(order) => {
+                set_or_remove(
                     &mut self.orders,
                     order,
-                    optional::<OrderRecord>(value)?.map(|record| (record, revision)),
+                    decode_optional::<OrderRecord>(value)?.map(|record| (record, revision)),
                 );
-                changes.push(Change::Order);
+                changes.push(ClusterChange::Order);
             }
-            Key::Schema => self.schema = optional(value)?,
-            Key::State(machine, unit) => {
-                let state = optional::<StateRecord>(value)?.map(|record| spoken(&unit, &machine, record));
+            StoreKey::Schema => self.schema = decode_optional(value)?,
+            StoreKey::State(machine, unit) => {
+                let state =
+                    decode_optional::<StateRecord>(value)?.map(|record| to_state(&unit, &machine, record));
                 self.take_state(&unit, &machine, state);
-                changes.push(Change::State(unit, machine));
+                changes.push(ClusterChange::State(unit, machine));
             }
-            Key::Unit(unit) => {
-                set(
+            StoreKey::Unit(unit) => {
+                set_or_remove(
                     &mut self.units,
                     unit.clone(),
-                    optional::<UnitRecord>(value)?.map(|record| (record, revision)),
+                    decode_optional::<UnitRecord>(value)?.map(|record| (record, revision)),
                 );
                 self.compose_unit(unit, changes);
             }
@@ -303,7 +315,7 @@ impl Picture {
         hash: UnitHash,
         value: Option<&[u8]>,
         revision: i64,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<ClusterChange>,
     ) -> Result<(), RecordError> {
         let Some(value) = value else {
             self.cluster.files.remove(&hash);
@@ -346,37 +358,38 @@ impl Picture {
         }
     }
 
-    fn assign(&mut self, unit: &UnitName, machine: MachineId, place: Option<Assignment>) {
+    fn set_assignment(&mut self, unit: &UnitName, machine: MachineId, place: Option<UnitAssignment>) {
         let places = self.places.entry(unit.clone()).or_default();
-        set(places, machine, place);
+        set_or_remove(places, machine, place);
         let newest = places.values().max_by_key(|place| place.revision).cloned();
         if places.is_empty() {
             self.places.remove(unit);
         }
-        set(&mut self.cluster.assignments, unit.clone(), newest);
+        set_or_remove(&mut self.cluster.assignments, unit.clone(), newest);
     }
 
-    fn compose_machine(&mut self, id: MachineId, changes: &mut Vec<Change>) {
+    fn compose_machine(&mut self, id: MachineId, changes: &mut Vec<ClusterChange>) {
         let machine = self.presences.get(&id).map(|presence| {
             let mut machine: Machine = presence.machine.clone();
             for (key, value) in self.overlays.get(&id).into_iter().flatten() {
-                set(&mut machine.metadata, key.clone(), value.clone());
+                set_or_remove(&mut machine.metadata, key.clone(), value.clone());
             }
             machine.draining |= self.drains.contains(&id);
             machine
         });
-        set(&mut self.cluster.machines, id.clone(), machine);
-        changes.push(Change::Machine(id));
+        set_or_remove(&mut self.cluster.machines, id.clone(), machine);
+        changes.push(ClusterChange::Machine(id));
     }
 
-    fn compose_unit(&mut self, name: UnitName, changes: &mut Vec<Change>) {
+    fn compose_unit(&mut self, name: UnitName, changes: &mut Vec<ClusterChange>) {
         let former = self.cluster.units.get(&name);
         let unit = self.units.get(&name).and_then(|(record, revision)| {
             let file = self.cluster.files.get(&record.hash)?;
-            let requirements = former
-                .filter(|former| former.file.hash() == record.hash)
-                .map_or_else(|| Requirements::of(&name, file).into(), |former| former.requirements.clone());
-            Some(Unit {
+            let requirements = former.filter(|former| former.file.hash() == record.hash).map_or_else(
+                || UnitRequirements::of_unit(&name, file).into(),
+                |former| former.requirements.clone(),
+            );
+            Some(SubmittedUnit {
                 name: name.clone(),
                 file: file.clone(),
                 requirements,
@@ -388,12 +401,12 @@ impl Picture {
                 revision: *revision,
             })
         });
-        set(&mut self.cluster.units, name.clone(), unit);
-        changes.push(Change::Unit(name));
+        set_or_remove(&mut self.cluster.units, name.clone(), unit);
+        changes.push(ClusterChange::Unit(name));
     }
 }
 
-fn spoken(unit: &UnitName, machine: &MachineId, record: StateRecord) -> UnitState {
+fn to_state(unit: &UnitName, machine: &MachineId, record: StateRecord) -> UnitState {
     UnitState {
         name: unit.clone(),
         machine: machine.clone(),
@@ -407,11 +420,11 @@ fn spoken(unit: &UnitName, machine: &MachineId, record: StateRecord) -> UnitStat
     }
 }
 
-fn optional<T: DeserializeOwned>(value: Option<&[u8]>) -> Result<Option<T>, RecordError> {
-    value.map(decode).transpose()
+fn decode_optional<T: DeserializeOwned>(value: Option<&[u8]>) -> Result<Option<T>, RecordError> {
+    value.map(decode_record).transpose()
 }
 
-fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+fn set_or_remove<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => map.insert(key, value),
         None => map.remove(&key),
@@ -425,13 +438,14 @@ mod tests {
     use super::*;
     use crate::{
         model::state::JobState,
-        store::{keys::DEFAULT_PREFIX, records::encode},
+        store::{keys::DEFAULT_PREFIX, records::encode_record},
     };
 
-    fn put(picture: &mut Picture, key: &Key, value: Vec<u8>, revision: i64) -> Vec<Change> {
+    fn put(picture: &mut ClusterView, key: &StoreKey, value: Vec<u8>, revision: i64) -> Vec<ClusterChange> {
         let mut changes = Vec::new();
-        let key = picture.keys.path(key).into_bytes();
-        let _ = picture.apply(&Event { key, value: Some(value), revision, created: revision }, &mut changes);
+        let key = picture.keys.key_path(key).into_bytes();
+        let _ = picture
+            .apply_event(&KeyEvent { key, value: Some(value), revision, created: revision }, &mut changes);
         changes
     }
 
@@ -446,7 +460,7 @@ mod tests {
     #[test]
     fn a_unit_shows_when_record_and_file_are_there_in_any_order() {
         let text = "[Service]\nExecStart=x\n";
-        let hash = UnitHash::of(text);
+        let hash = UnitHash::of_text(text);
         let record = UnitRecord {
             hash,
             desired: JobState::Launched,
@@ -455,34 +469,36 @@ mod tests {
             rollout: None,
             note: String::new(),
         };
-        let (record, file) =
-            ((Key::Unit(unit()), encode(&record)), (Key::File(hash), text.as_bytes().to_vec()));
+        let (record, file) = (
+            (StoreKey::Unit(unit()), encode_record(&record)),
+            (StoreKey::File(hash), text.as_bytes().to_vec()),
+        );
         for order in [[&record, &file], [&file, &record]] {
-            let mut picture = Picture::of(Keys::under(DEFAULT_PREFIX));
+            let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
 
             for (revision, (key, value)) in (1..).zip(order) {
                 put(&mut picture, key, value.clone(), revision);
             }
 
-            assert_eq!(picture.cluster().units[&unit()].file.text(), text);
+            assert_eq!(picture.cluster().units[&unit()].file.canonical_text(), text);
             assert_eq!(picture.unused_files(), []);
         }
     }
 
     #[test]
     fn a_machine_is_its_presence_under_what_was_set_by_the_api() {
-        let mut picture = Picture::of(Keys::under(DEFAULT_PREFIX));
+        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
         let mut own = Machine::new(machine(1));
         own.metadata = crate::model::machine::parse_metadata("zone=a,disk=ssd");
-        let hidden = encode(&MetadataRecord { value: None });
-        put(&mut picture, &Key::Metadata(machine(1), "disk".to_owned()), hidden, 1);
-        put(&mut picture, &Key::Drain(machine(1)), b"{}".to_vec(), 2);
+        let hidden = encode_record(&MetadataRecord { value: None });
+        put(&mut picture, &StoreKey::Metadata(machine(1), "disk".to_owned()), hidden, 1);
+        put(&mut picture, &StoreKey::Drain(machine(1)), b"{}".to_vec(), 2);
         assert!(picture.cluster().machines.is_empty(), "metadata alone makes no machine");
 
         put(
             &mut picture,
-            &Key::Presence(machine(1)),
-            encode(&PresenceRecord { machine: own, boot: String::new() }),
+            &StoreKey::Presence(machine(1)),
+            encode_record(&PresenceRecord { machine: own, boot: String::new() }),
             3,
         );
 
@@ -493,23 +509,23 @@ mod tests {
 
     #[test]
     fn of_two_assignments_the_newest_counts_and_the_other_is_a_stray() {
-        let mut picture = Picture::of(Keys::under(DEFAULT_PREFIX));
-        let record = encode(&AssignmentRecord { hash: UnitHash::of("") });
-        put(&mut picture, &Key::Assignment(machine(1), unit()), record.clone(), 5);
-        put(&mut picture, &Key::Assignment(machine(2), unit()), record, 4);
+        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
+        let record = encode_record(&AssignmentRecord { hash: UnitHash::of_text("") });
+        put(&mut picture, &StoreKey::Assignment(machine(1), unit()), record.clone(), 5);
+        put(&mut picture, &StoreKey::Assignment(machine(2), unit()), record, 4);
 
-        assert_eq!(picture.cluster().target("a.service"), Some(&machine(1)));
-        assert_eq!(picture.strays().collect::<Vec<_>>(), [(&unit(), &machine(2), 4)]);
+        assert_eq!(picture.cluster().target_of("a.service"), Some(&machine(1)));
+        assert_eq!(picture.orphaned_assignments().collect::<Vec<_>>(), [(&unit(), &machine(2), 4)]);
     }
 
     #[test]
     fn a_value_that_cannot_be_read_counts_as_absent() {
-        let mut picture = Picture::of(Keys::under(DEFAULT_PREFIX));
-        let key = Key::Presence(machine(1));
+        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
+        let key = StoreKey::Presence(machine(1));
         put(
             &mut picture,
             &key,
-            encode(&PresenceRecord { machine: Machine::new(machine(1)), boot: String::new() }),
+            encode_record(&PresenceRecord { machine: Machine::new(machine(1)), boot: String::new() }),
             1,
         );
         put(&mut picture, &key, b"\xff".to_vec(), 2);
@@ -520,10 +536,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_makes_it_fall_over(value in prop::collection::vec(any::<u8>(), 0..200), kind in 0..8_usize) {
-            let mut picture = Picture::of(Keys::under(DEFAULT_PREFIX));
+            let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
             let keys = [
-                Key::Assignment(machine(1), unit()), Key::Brake, Key::File(UnitHash::of("")), Key::Leader,
-                Key::Lock(GroupName::default()), Key::Presence(machine(1)), Key::State(machine(1), unit()), Key::Unit(unit()),
+                StoreKey::Assignment(machine(1), unit()), StoreKey::Brake, StoreKey::File(UnitHash::of_text("")), StoreKey::Leader,
+                StoreKey::Lock(GroupName::default()), StoreKey::Presence(machine(1)), StoreKey::State(machine(1), unit()), StoreKey::Unit(unit()),
             ];
             put(&mut picture, &keys[kind], value, 1);
         }

@@ -13,7 +13,7 @@ use crate::{
         state::JobState,
         unit_file::{MAX_SIZE, UnitHash},
     },
-    store::cluster::Direction,
+    store::cluster::ChangeDirection,
 };
 
 /// The newest format this program reads, and the one it writes. Raised only when an older reader would
@@ -54,7 +54,7 @@ pub struct UnitRecord {
     pub previous: Option<UnitHash>,
     /// How a change is under way; nothing when it proved well everywhere, or was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollout: Option<Direction>,
+    pub rollout: Option<ChangeDirection>,
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -138,8 +138,8 @@ pub struct SchemaRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Versioned<T> {
-    #[serde(default = "first")]
+struct VersionedRecord<T> {
+    #[serde(default = "first_version")]
     v: u32,
     #[serde(flatten)]
     record: T,
@@ -147,23 +147,23 @@ struct Versioned<T> {
 
 #[derive(Deserialize)]
 struct OnlyVersion {
-    #[serde(default = "first")]
+    #[serde(default = "first_version")]
     v: u32,
 }
 
-const fn first() -> u32 {
+const fn first_version() -> u32 {
     1
 }
 
 /// Writes a record.
 #[must_use]
-pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+pub fn encode_record<T: Serialize>(record: &T) -> Vec<u8> {
     // Records are plain data with text keys: there is nothing in them that JSON cannot hold.
-    serde_json::to_vec(&Versioned { v: FORMAT, record }).unwrap_or_default()
+    serde_json::to_vec(&VersionedRecord { v: FORMAT, record }).unwrap_or_default()
 }
 
 /// Reads a record.
-pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
+pub fn decode_record<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
     if value.len() > MAX_RECORD {
         return Err(RecordError::TooLarge(value.len()));
     }
@@ -171,7 +171,7 @@ pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError> {
     if v > FORMAT {
         return Err(RecordError::Newer(v));
     }
-    Ok(serde_json::from_slice::<Versioned<T>>(value)?.record)
+    Ok(serde_json::from_slice::<VersionedRecord<T>>(value)?.record)
 }
 
 #[cfg(test)]
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn a_newer_record_with_more_fields_is_read_and_one_of_a_newer_format_is_not() {
-        let hash = UnitHash::of("x");
+        let hash = UnitHash::of_text("x");
         let more = format!(r#"{{"v":1,"hash":"{hash}","desired":"launched","colour":"blue"}}"#);
         let newer = format!(r#"{{"v":2,"hash":"{hash}","desired":{{"state":"launched"}}}}"#);
 
-        assert_eq!(decode::<UnitRecord>(more.as_bytes()).unwrap().desired, JobState::Launched);
-        assert!(matches!(decode::<UnitRecord>(newer.as_bytes()), Err(RecordError::Newer(2))));
+        assert_eq!(decode_record::<UnitRecord>(more.as_bytes()).unwrap().desired, JobState::Launched);
+        assert!(matches!(decode_record::<UnitRecord>(newer.as_bytes()), Err(RecordError::Newer(2))));
     }
 
     #[test]
@@ -193,15 +193,18 @@ mod tests {
         let record =
             PresenceRecord { machine: Machine::new(MachineId::parse("m1").unwrap()), boot: "b".to_owned() };
 
-        assert_eq!(decode::<PresenceRecord>(&encode(&record)).unwrap(), record);
+        assert_eq!(decode_record::<PresenceRecord>(&encode_record(&record)).unwrap(), record);
         assert_eq!(
-            String::from_utf8(encode(&AssignmentRecord { hash: UnitHash::of("") })).unwrap(),
+            String::from_utf8(encode_record(&AssignmentRecord { hash: UnitHash::of_text("") })).unwrap(),
             r#"{"v":1,"hash":"da39a3ee5e6b4b0d3255bfef95601890afd80709"}"#
         );
     }
 
     #[test]
     fn what_is_too_large_is_not_looked_at() {
-        assert!(matches!(decode::<NoteRecord>(&vec![b' '; MAX_RECORD + 1]), Err(RecordError::TooLarge(_))));
+        assert!(matches!(
+            decode_record::<NoteRecord>(&vec![b' '; MAX_RECORD + 1]),
+            Err(RecordError::TooLarge(_))
+        ));
     }
 }

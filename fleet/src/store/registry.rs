@@ -15,7 +15,7 @@ use crate::{
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum RegistryCommand {
     /// Adds a unit; fails when it exists.
     Create {
         /// Its name.
@@ -97,7 +97,7 @@ pub enum CommandError {
 
 /// Whether the picture can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
+pub enum StoreHealth {
     /// Another machine has this one's ID; the reason in words.
     Excluded(String),
     /// The machine is registered and hears the store.
@@ -110,7 +110,7 @@ pub enum Health {
 
 /// What changed; look at the picture for its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ClusterChange {
     /// A machine came, went, or says something else.
     Machine(MachineId),
     /// A unit was submitted, changed, destroyed, or scheduled elsewhere.
@@ -131,13 +131,16 @@ pub trait Registry: Send + Sync + 'static {
         Self: Sized;
 
     /// Carries out a command, atomically, and returns when the picture shows it.
-    fn execute(&self, command: Command) -> impl Future<Output = Result<(), CommandError>> + Send
+    fn execute_command(
+        &self,
+        command: RegistryCommand,
+    ) -> impl Future<Output = Result<(), CommandError>> + Send
     where
         Self: Sized;
 
     /// Follows changes from now on. A receiver that lags must look at everything.
-    fn changes(&self) -> broadcast::Receiver<Change>;
+    fn subscribe_changes(&self) -> broadcast::Receiver<ClusterChange>;
 
     /// Whether the picture can be trusted.
-    fn health(&self) -> Health;
+    fn health(&self) -> StoreHealth;
 }

@@ -14,11 +14,12 @@ use crate::{
         unit_name::UnitName,
     },
     store::{
-        cluster::Direction,
-        keys::{DEFAULT_PREFIX, Key, Keys},
-        picture::{Event, Picture},
+        cluster::ChangeDirection,
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
+        picture::{ClusterView, KeyEvent},
         records::{
-            AssignmentRecord, FORMAT, PresenceRecord, RecordError, StateRecord, UnitRecord, decode, encode,
+            AssignmentRecord, FORMAT, PresenceRecord, RecordError, StateRecord, UnitRecord, decode_record,
+            encode_record,
         },
     },
 };
@@ -60,20 +61,20 @@ struct FirstUnitRecord {
     note: String,
 }
 
-fn picture() -> Picture {
-    Picture::of(Keys::under(DEFAULT_PREFIX))
+fn picture() -> ClusterView {
+    ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX))
 }
 
 /// Takes in a value; whether it could be read.
-fn take(picture: &mut Picture, key: &str, value: &str) -> bool {
+fn take(picture: &mut ClusterView, key: &str, value: &str) -> bool {
     let revision = picture.cluster().revision + 1;
-    let event = Event {
+    let event = KeyEvent {
         key: format!("{DEFAULT_PREFIX}{key}").into_bytes(),
         value: Some(value.as_bytes().to_vec()),
         revision,
         created: revision,
     };
-    picture.apply(&event, &mut Vec::new()).is_ok()
+    picture.apply_event(&event, &mut Vec::new()).is_ok()
 }
 
 fn unit() -> UnitName {
@@ -92,10 +93,10 @@ fn what_the_first_version_wrote_is_read_today() {
     let machine = MachineId::parse(MACHINE).unwrap();
     let unit = &cluster.units[&unit()];
     assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Launched, 2, None));
-    assert_eq!((unit.file.text().as_str(), unit.file.hash()), (TEXT, UnitHash::of(TEXT)));
-    assert_eq!(cluster.target("a.service"), Some(&machine));
+    assert_eq!((unit.file.canonical_text().as_str(), unit.file.hash()), (TEXT, UnitHash::of_text(TEXT)));
+    assert_eq!(cluster.target_of("a.service"), Some(&machine));
     assert_eq!(cluster.machines[&machine].metadata["zone"], "z1");
-    assert!(cluster.state("a.service", MACHINE).unwrap().is_healthy());
+    assert!(cluster.state_on("a.service", MACHINE).unwrap().is_healthy());
 }
 
 #[test]
@@ -105,30 +106,30 @@ fn what_is_written_today_is_read_by_the_first_version() {
         hash,
         desired: JobState::Launched,
         restarts: 2,
-        previous: Some(UnitHash::of("x")),
-        rollout: Some(Direction::Forward),
+        previous: Some(UnitHash::of_text("x")),
+        rollout: Some(ChangeDirection::Forward),
         note: String::new(),
     };
 
-    let read: FirstUnitRecord = decode(&encode(&record)).unwrap();
+    let read: FirstUnitRecord = decode_record(&encode_record(&record)).unwrap();
 
-    let previous = Some(UnitHash::of("x"));
+    let previous = Some(UnitHash::of_text("x"));
     let known =
         FirstUnitRecord { hash, desired: JobState::Launched, restarts: 2, previous, note: String::new() };
     assert_eq!(read, known);
     // The keys of new kinds mean nothing to it, and those of old kinds lie where they lay.
-    let keys = Keys::under(DEFAULT_PREFIX);
+    let keys = KeySpace::with_prefix(DEFAULT_PREFIX);
     let machine = MachineId::parse(MACHINE).unwrap();
     let lie = [
-        (Key::Unit(unit()), encode(&record)),
-        (Key::Assignment(machine.clone(), unit()), encode(&AssignmentRecord { hash })),
+        (StoreKey::Unit(unit()), encode_record(&record)),
+        (StoreKey::Assignment(machine.clone(), unit()), encode_record(&AssignmentRecord { hash })),
         (
-            Key::Presence(machine.clone()),
-            encode(&PresenceRecord { machine: Machine::new(machine), boot: String::new() }),
+            StoreKey::Presence(machine.clone()),
+            encode_record(&PresenceRecord { machine: Machine::new(machine), boot: String::new() }),
         ),
     ];
     for ((key, value), (first, _)) in lie.iter().zip([FIRST[1], FIRST[3], FIRST[2]]) {
-        assert_eq!(keys.path(key), format!("{DEFAULT_PREFIX}{first}"));
+        assert_eq!(keys.key_path(key), format!("{DEFAULT_PREFIX}{first}"));
         assert!(value.starts_with(br#"{"v":1,"#));
     }
 }
@@ -139,11 +140,11 @@ fn a_change_by_the_first_version_ends_a_rollout_and_breaks_nothing() {
     for (key, value) in FIRST {
         take(&mut picture, key, value);
     }
-    let hash = UnitHash::of(TEXT);
+    let hash = UnitHash::of_text(TEXT);
     let first =
         FirstUnitRecord { hash, desired: JobState::Loaded, restarts: 3, previous: None, note: String::new() };
 
-    assert!(take(&mut picture, "units/a.service", &String::from_utf8(encode(&first)).unwrap()));
+    assert!(take(&mut picture, "units/a.service", &String::from_utf8(encode_record(&first)).unwrap()));
 
     let unit = &picture.cluster().units[&unit()];
     assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Loaded, 3, None));
@@ -160,8 +161,8 @@ fn what_a_next_version_adds_is_overlooked() {
     assert!(take(&mut picture, "colours/a.service", r#"{"v":7}"#), "a key of a kind that nobody knows");
 
     assert_eq!(picture.cluster().units[&unit()].desired, JobState::Launched);
-    assert_eq!(picture.cluster().target("a.service").map(MachineId::as_str), Some(MACHINE));
-    let state: StateRecord = decode(FIRST[4].1.as_bytes()).unwrap();
+    assert_eq!(picture.cluster().target_of("a.service").map(MachineId::as_str), Some(MACHINE));
+    let state: StateRecord = decode_record(FIRST[4].1.as_bytes()).unwrap();
     assert_eq!(state.restarts, 2);
 }
 
@@ -170,9 +171,11 @@ fn a_next_format_is_not_guessed_at_and_shuts_older_programs_out() {
     let mut picture = picture();
     let next = format!(r#"{{"v":{},"hash":[1,2,3],"desired":{{"launched":true}}}}"#, FORMAT + 1);
 
-    assert!(matches!(decode::<UnitRecord>(next.as_bytes()), Err(RecordError::Newer(v)) if v == FORMAT + 1));
+    assert!(
+        matches!(decode_record::<UnitRecord>(next.as_bytes()), Err(RecordError::Newer(v)) if v == FORMAT + 1)
+    );
     assert!(!take(&mut picture, "units/a.service", &next));
     assert!(take(&mut picture, "schema", &format!(r#"{{"v":1,"oldest_reader":{}}}"#, FORMAT + 1)));
 
-    assert!(picture.schema().is_some_and(|schema| schema.oldest_reader > FORMAT));
+    assert!(picture.newer_schema().is_some_and(|schema| schema.oldest_reader > FORMAT));
 }

@@ -3,9 +3,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fleet::api::access::Access;
+use fleet::api::access::AccessRole;
 use fleet::api::listen::{self, TlsIdentity, TlsTexts};
-use fleet::api::{Api, router};
+use fleet::api::{ServedApi, api_router};
 use fleet::store::memory::MemoryRegistry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
@@ -17,8 +17,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::PATIENCE;
 use crate::support::{MemoryLocks, on_thread, three_machines};
 
-fn api() -> Api<MemoryRegistry, MemoryLocks> {
-    Api::new(Arc::new(MemoryRegistry::new(three_machines())), Arc::new(MemoryLocks::default()))
+fn api() -> ServedApi<MemoryRegistry, MemoryLocks> {
+    ServedApi::new(Arc::new(MemoryRegistry::new(three_machines())), Arc::new(MemoryLocks::default()))
 }
 
 fn socket() -> (std::net::TcpListener, SocketAddr) {
@@ -28,12 +28,12 @@ fn socket() -> (std::net::TcpListener, SocketAddr) {
     (socket, at)
 }
 
-fn serve_tcp(access: Access) -> SocketAddr {
+fn serve_tcp(access: AccessRole) -> SocketAddr {
     let (socket, at) = socket();
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
         let hosts = vec!["fleet.example".to_owned()];
-        listen::tcp(listener, router(api()), access, hosts, std::future::pending()).await.unwrap();
+        listen::serve_tcp(listener, api_router(api()), access, hosts, std::future::pending()).await.unwrap();
     });
     at
 }
@@ -63,7 +63,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 
 #[test]
 fn who_sends_half_a_head_or_nothing_is_closed_and_others_are_served_meanwhile() {
-    let at = serve_tcp(Access::Read);
+    let at = serve_tcp(AccessRole::Read);
     let start = Instant::now();
     let mut halves: Vec<TcpStream> = (0..300).map(|_| connect(at)).collect();
     let beginnings =
@@ -119,7 +119,7 @@ fn send_large_bodies(at: SocketAddr) -> Vec<TcpStream> {
 
 #[test]
 fn large_bodies_take_no_memory_to_speak_of() {
-    let (readers, admins) = (serve_tcp(Access::Read), serve_tcp(Access::Admin));
+    let (readers, admins) = (serve_tcp(AccessRole::Read), serve_tcp(AccessRole::Admin));
     let before = resident();
 
     let refused = send_large_bodies(readers);
@@ -166,7 +166,7 @@ const CHANGES: [(&str, &str, &str); 11] = [
 
 #[test]
 fn a_web_page_changes_nothing() {
-    let at = serve_tcp(Access::Admin);
+    let at = serve_tcp(AccessRole::Admin);
     let send = |method: &str, path: &str, headers: &str, body: &str| {
         status(connect(at), &request(method, path, headers, body))
     };
@@ -191,7 +191,7 @@ fn a_web_page_changes_nothing() {
 
 #[test]
 fn plain_tcp_answers_to_its_own_names_only() {
-    let at = serve_tcp(Access::Admin);
+    let at = serve_tcp(AccessRole::Admin);
     let get = |headers: &str| status(connect(at), &request("GET", "/fleet/v1/machines", headers, ""));
 
     for host in
@@ -257,7 +257,7 @@ impl TlsServer {
         let (socket, at) = socket();
         on_thread(async move {
             let listener = TcpListener::from_std(socket).unwrap();
-            listen::tls(listener, router(api()), &identity, std::future::pending()).await.unwrap();
+            listen::serve_tls(listener, api_router(api()), &identity, std::future::pending()).await.unwrap();
         });
         Self { at, servers, admins, machines }
     }

@@ -73,7 +73,7 @@ proptest! {
         }
         // Whatever was taken can be read back and written to a disk.
         for unit in SERVER.registry.read(|cluster| cluster.units.values().cloned().collect::<Vec<_>>()) {
-            let again = fleet::model::unit_file::UnitFile::parse(&unit.file.text()).map(|file| file.hash());
+            let again = fleet::model::unit_file::UnitFile::parse(&unit.file.canonical_text()).map(|file| file.hash());
             prop_assert_eq!(again, Ok(unit.file.hash()));
         }
     }

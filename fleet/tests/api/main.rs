@@ -14,7 +14,7 @@ mod support;
 /// The stream of changes.
 mod watch;
 
-use fleet::store::registry::{Health, Registry};
+use fleet::store::registry::{Registry, StoreHealth};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -312,7 +312,7 @@ fn labels_are_patched_all_or_none() {
 #[test]
 fn without_the_store_everything_but_health_is_503() {
     let server = idle();
-    server.registry.set_health(Health::StoreLost("etcd is silent".to_owned()));
+    server.registry.set_health(StoreHealth::StoreLost("etcd is silent".to_owned()));
 
     let message = error(503, "fleet server unable to communicate with etcd");
     for path in ["/fleet/v1/units", "/v1-alpha/machines", "/", "/nowhere"] {
@@ -323,7 +323,7 @@ fn without_the_store_everything_but_health_is_503() {
     assert!(health.body.contains("etcd is silent"), "{}", health.body);
     assert!(server.get("/metrics").body.contains("fleet_api_available 0\n"));
 
-    server.registry.set_health(Health::Serving);
+    server.registry.set_health(StoreHealth::Serving);
     assert_eq!(server.get("/health").status, 200);
     assert!(server.get("/metrics").body.contains("fleet_api_available 1\n"));
 }

@@ -63,7 +63,7 @@ fn a_machine_with_a_slot_is_emptied_and_filled_again() {
     assert_eq!(ask("/v1/pre-reboot"), 200);
     assert!(draining());
     let elsewhere = server.registry.read(|cluster| {
-        cluster.target("a.service").is_none_or(|machine| machine.as_str() != a)
+        cluster.target_of("a.service").is_none_or(|machine| machine.as_str() != a)
             && cluster
                 .all_states()
                 .all(|state| state.machine.as_str() != a || state.job != JobState::Launched)

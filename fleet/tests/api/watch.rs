@@ -50,8 +50,8 @@ fn a_slow_watcher_is_told_to_look_at_everything() {
 
     let machine = three_machines().machines.keys().next().unwrap().clone();
     for round in 0..20_000 {
-        let change = fleet::store::registry::Change::Machine(machine.clone());
-        server.registry.edit(&change, |cluster| {
+        let change = fleet::store::registry::ClusterChange::Machine(machine.clone());
+        server.registry.edit_cluster(&change, |cluster| {
             cluster.machines.values_mut().next().unwrap().public_ip = round.to_string();
         });
     }

@@ -19,8 +19,8 @@ use fleet::{
         unit_name::UnitName,
     },
     store::{
-        keys::{DEFAULT_PREFIX, Key, Keys},
-        records::{AssignmentRecord, PresenceRecord, StateRecord, UnitRecord, encode},
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
+        records::{AssignmentRecord, PresenceRecord, StateRecord, UnitRecord, encode_record},
     },
 };
 use nix::time::{ClockId, clock_gettime};
@@ -308,11 +308,11 @@ fn bench_idle_cluster_of_ten_thousand_units() {
 
 /// Writes 100 machines with 100 units each into the store, as their fleetds would have.
 fn seed(cluster: &Cluster) {
-    let keys = Keys::under(DEFAULT_PREFIX);
-    let put = |script: &mut String, key: &Key, value: &[u8]| {
+    let keys = KeySpace::with_prefix(DEFAULT_PREFIX);
+    let put = |script: &mut String, key: &StoreKey, value: &[u8]| {
         // The interactive txn of etcdctl reads quoted values.
         let value = String::from_utf8_lossy(value).replace('\\', "\\\\").replace('"', "\\\"");
-        let _ = writeln!(script, "put {} \"{value}\"", keys.path(key));
+        let _ = writeln!(script, "put {} \"{value}\"", keys.key_path(key));
     };
     let (mut machines, mut units) = (String::new(), String::new());
     let file = UnitFile::parse(SLEEP).unwrap();
@@ -320,7 +320,7 @@ fn seed(cluster: &Cluster) {
     for machine in 0..100 {
         let id = MachineId::parse(&format!("f{machine:031}")).unwrap();
         let presence = PresenceRecord { machine: Machine::new(id.clone()), boot: "x".to_owned() };
-        put(&mut machines, &Key::Presence(id.clone()), &encode(&presence));
+        put(&mut machines, &StoreKey::Presence(id.clone()), &encode_record(&presence));
         for number in 0..100 {
             let unit = UnitName::parse(&format!("seed@{machine}-{number}.service")).unwrap();
             let record = UnitRecord {
@@ -340,10 +340,10 @@ fn seed(cluster: &Cluster) {
                 restarts: 0,
                 error: String::new(),
             };
-            let assignment = encode(&AssignmentRecord { hash });
-            put(&mut units, &Key::Assignment(id.clone(), unit.clone()), &assignment);
-            put(&mut units, &Key::State(id.clone(), unit.clone()), &encode(&state));
-            put(&mut units, &Key::Unit(unit), &encode(&record));
+            let assignment = encode_record(&AssignmentRecord { hash });
+            put(&mut units, &StoreKey::Assignment(id.clone(), unit.clone()), &assignment);
+            put(&mut units, &StoreKey::State(id.clone(), unit.clone()), &encode_record(&state));
+            put(&mut units, &StoreKey::Unit(unit), &encode_record(&record));
         }
     }
     let node = cluster.node(1);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fleet::{
     model::unit_name::UnitName,
     store::{
-        keys::{DEFAULT_PREFIX, Key, Keys},
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
         records::UnitRecord,
     },
 };
@@ -300,7 +300,8 @@ fn a_global_change_goes_machine_by_machine_and_back(cluster: &Cluster) {
     let proven = starts.windows(2).all(|pair| pair[1] - pair[0] >= 300_000);
     assert!(proven, "each is proven before the next: active since {starts:?}");
     // Only a change that has ended is what the next one may go back to.
-    let key = Keys::under(DEFAULT_PREFIX).path(&Key::Unit(UnitName::parse("wide.service").unwrap()));
+    let key = KeySpace::with_prefix(DEFAULT_PREFIX)
+        .key_path(&StoreKey::Unit(UnitName::parse("wide.service").unwrap()));
     cluster.wait("the change has ended", |_| {
         let record = node.shell(&format!("ETCDCTL_API=3 etcdctl get --print-value-only {key}"));
         let record: UnitRecord = serde_json::from_str(record.trim()).ok()?;

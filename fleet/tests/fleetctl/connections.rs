@@ -5,9 +5,9 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
-use fleet::api::access::{Access, UnixGroups};
+use fleet::api::access::{AccessRole, UnixGroups};
 use fleet::api::listen::{self, TlsIdentity, TlsTexts};
-use fleet::api::{Api, router};
+use fleet::api::{ServedApi, api_router};
 use fleet::store::memory::MemoryRegistry;
 use fleet::store::registry::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -40,8 +40,8 @@ const MACHINES: &str = "aaaaaaaa...\t10.0.0.1\tdisk=ssd,zone=east\n\
                         bbbbbbbb...\t10.0.0.2\tdisk=ssd,zone=west\n\
                         cccccccc...\t10.0.0.3\tdisk=ssd,zone=west\n";
 
-fn api() -> Api<MemoryRegistry, MemoryLocks> {
-    Api::new(Arc::new(MemoryRegistry::new(three_machines())), Arc::new(MemoryLocks::default()))
+fn api() -> ServedApi<MemoryRegistry, MemoryLocks> {
+    ServedApi::new(Arc::new(MemoryRegistry::new(three_machines())), Arc::new(MemoryLocks::default()))
 }
 
 /// A listening socket, made before anything can go wrong elsewhere, and its port.
@@ -52,11 +52,13 @@ fn socket() -> (std::net::TcpListener, u16) {
     (socket, port)
 }
 
-fn serve_tcp(access: Access) -> u16 {
+fn serve_tcp(access: AccessRole) -> u16 {
     let (socket, port) = socket();
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
-        listen::tcp(listener, router(api()), access, Vec::new(), std::future::pending()).await.unwrap();
+        listen::serve_tcp(listener, api_router(api()), access, Vec::new(), std::future::pending())
+            .await
+            .unwrap();
     });
     port
 }
@@ -66,7 +68,8 @@ fn plain_tcp_has_the_right_it_was_given() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "a.service", "[Service]\nExecStart=/bin/true\n");
     let endpoint = |access| format!("--endpoint=http://127.0.0.1:{}", serve_tcp(access));
-    let (all, read, none) = (endpoint(Access::Admin), endpoint(Access::Read), endpoint(Access::None));
+    let (all, read, none) =
+        (endpoint(AccessRole::Admin), endpoint(AccessRole::Read), endpoint(AccessRole::None));
     let run = |words: &[&str]| seen(&run(folder.path(), "/usr/bin:/bin", words));
 
     assert_eq!(run(&[&all, "list-machines", "--no-legend"]), (Some(0), MACHINES.into(), String::new()));
@@ -116,10 +119,12 @@ fn a_hostile_fleet_steers_no_terminal() {
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
         let router = axum::Router::new().fallback(hostile_answer);
-        listen::tcp(listener, router, Access::Admin, Vec::new(), std::future::pending()).await.unwrap();
+        listen::serve_tcp(listener, router, AccessRole::Admin, Vec::new(), std::future::pending())
+            .await
+            .unwrap();
     });
     let hostile = format!("http://127.0.0.1:{port}");
-    let friendly = format!("http://127.0.0.1:{}", serve_tcp(Access::Admin));
+    let friendly = format!("http://127.0.0.1:{}", serve_tcp(AccessRole::Admin));
     let escaped = "evil\\u{1b}]0;OWNED\\u{7}\\u{1b}[2J\\u{9b}2J\\u{202e}.service";
 
     for (endpoint, words) in [
@@ -203,7 +208,7 @@ fn tls_gives_each_authority_its_role() {
     let (socket, port) = socket();
     on_thread(async move {
         let listener = TcpListener::from_std(socket).unwrap();
-        listen::tls(listener, router(api()), &identity, std::future::pending()).await.unwrap();
+        listen::serve_tls(listener, api_router(api()), &identity, std::future::pending()).await.unwrap();
     });
     write(folder.path(), "a.service", "[Service]\nExecStart=/bin/true\n");
     write(folder.path(), "servers.pem", &servers.pem());

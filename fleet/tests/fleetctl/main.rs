@@ -213,7 +213,7 @@ fn files_that_are_not_utf_8_or_too_large_are_told_of() {
     );
     let text = "[Unit]\nDescription=caf\u{fffd}\n\n[Service]\nExecStart=/bin/true\n";
     assert_eq!(run(&["cat", "latin"]).1, text);
-    let hash = fleet::model::unit_file::UnitHash::of(text).to_string();
+    let hash = fleet::model::unit_file::UnitHash::of_text(text).to_string();
     assert_eq!(run(&["list-unit-files", "--no-legend", "--full", "--fields=hash"]).1, format!("{hash}\n"));
     assert_eq!(run(&["submit", "latin.service"]).2, "", "it is the same as what is stored");
     let large = run(&["submit", "large.service"]);

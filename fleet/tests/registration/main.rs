@@ -7,10 +7,10 @@
 mod etcd;
 
 use etcd::Etcd;
-use fleet::agent::presence::Presence;
+use fleet::agent::presence::MachinePresence;
 use fleet::model::machine::{Machine, MachineId};
 use fleet::store::etcd::{EtcdSettings, EtcdStore};
-use fleet::store::registry::{Health, Registry};
+use fleet::store::registry::{Registry, StoreHealth};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,7 @@ fn settings(endpoint: &str) -> EtcdSettings {
 /// A fleetd as far as its presence goes. Dropped, it is killed: nothing is given back.
 struct Member {
     store: Arc<EtcdStore>,
-    presence: Arc<Presence>,
+    presence: Arc<MachinePresence>,
     tasks: JoinSet<()>,
 }
 
@@ -46,11 +46,12 @@ impl Member {
         let mut machine = Machine::new(MachineId::parse(id).unwrap());
         address.clone_into(&mut machine.public_ip);
         let store = Arc::new(EtcdStore::new(settings));
-        let presence = Arc::new(Presence::new(store.clone(), machine, address.to_owned(), ttl, lease_file));
+        let presence =
+            Arc::new(MachinePresence::new(store.clone(), machine, address.to_owned(), ttl, lease_file));
         let mut tasks = JoinSet::new();
         let (following, staying) = (store.clone(), presence.clone());
-        tasks.spawn(async move { following.follow().await });
-        tasks.spawn(async move { staying.run().await });
+        tasks.spawn(async move { following.follow_store().await });
+        tasks.spawn(async move { staying.stay_registered().await });
         Self { store, presence, tasks }
     }
 
@@ -63,7 +64,7 @@ impl Member {
     }
 
     async fn serves(&self) {
-        until("it serves", || self.store.health() == Health::Serving).await;
+        until("it serves", || self.store.health() == StoreHealth::Serving).await;
     }
 
     async fn sees(&self, expected: &[(&str, &str)]) {
@@ -74,7 +75,7 @@ impl Member {
 
     fn why_excluded(&self) -> String {
         match self.store.health() {
-            Health::Excluded(reason) => reason,
+            StoreHealth::Excluded(reason) => reason,
             _ => String::new(),
         }
     }
@@ -98,7 +99,7 @@ async fn the_second_machine_of_an_id_stays_out_until_the_first_has_left() {
     };
     let original = start("10.0.0.1", TTL);
     original.serves().await;
-    let mut registrations = original.store.registered();
+    let mut registrations = original.store.watch_registration();
     registrations.mark_unchanged();
 
     // A TTL of two seconds, so that this one soon says that the other is alive.
@@ -108,9 +109,9 @@ async fn the_second_machine_of_an_id_stays_out_until_the_first_has_left() {
 
     original.sees(&[("m1", "10.0.0.1")]).await;
     assert!(!registrations.has_changed().unwrap(), "the original notices nothing");
-    assert!(clone.presence.lease().borrow().is_none(), "without a lease nothing is started there");
+    assert!(clone.presence.watch_lease().borrow().is_none(), "without a lease nothing is started there");
 
-    original.presence.leave().await;
+    original.presence.leave_cluster().await;
     drop(original);
     clone.serves().await;
     clone.sees(&[("m1", "10.0.0.2")]).await;
@@ -127,11 +128,11 @@ async fn a_machine_comes_back_unnoticed_and_another_id_leaves_no_ghost() {
 
     let mut first = start("m1");
     first.serves().await;
-    let lease = first.presence.lease().borrow().unwrap().id;
+    let lease = first.presence.watch_lease().borrow().unwrap().id;
     first.tasks.shutdown().await;
     let again = start("m1");
     again.serves().await;
-    assert_eq!(again.presence.lease().borrow().unwrap().id, lease, "the same registration");
+    assert_eq!(again.presence.watch_lease().borrow().unwrap().id, lease, "the same registration");
     drop(again);
 
     let renamed = start("m2");
@@ -144,13 +145,13 @@ async fn a_machine_comes_back_unnoticed_and_another_id_leaves_no_ghost() {
     moved.serves().await;
     watcher.sees(&[("w", "")]).await;
     moved.sees(&[("m2", "10.0.0.1")]).await;
-    moved.presence.leave().await;
+    moved.presence.leave_cluster().await;
     drop(moved);
 
     // What a fleetd wrote that did not know names yet, under a name that changed with the update.
     let old = start("m1");
     old.serves().await;
-    let lease = old.presence.lease().borrow().unwrap().id;
+    let lease = old.presence.watch_lease().borrow().unwrap().id;
     drop(old);
     std::fs::write(&file, lease.to_string()).unwrap();
     let updated = start("m3");
@@ -163,7 +164,7 @@ async fn a_machine_comes_back_unnoticed_and_another_id_leaves_no_ghost() {
     std::fs::write(&file, lease.to_string()).unwrap();
     let updated = start("m3");
     updated.serves().await;
-    assert_eq!(Some(updated.presence.lease().borrow().unwrap().id), lease.as_i64());
+    assert_eq!(Some(updated.presence.watch_lease().borrow().unwrap().id), lease.as_i64());
 }
 
 #[tokio::test]
@@ -179,7 +180,7 @@ async fn a_longer_ttl_needs_another_lease_and_no_wait() {
     let second = start(TTL * 2);
     second.serves().await;
 
-    assert_eq!(second.presence.lease().borrow().unwrap().ttl, TTL * 2);
+    assert_eq!(second.presence.watch_lease().borrow().unwrap().ttl, TTL * 2);
 }
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -261,7 +262,7 @@ async fn etcd_lets_in_who_shows_the_certificate_of_its_user() {
     // Each tries again and again; by then the first attempts have failed for sure.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for other in &others {
-        assert_ne!(other.store.health(), Health::Serving);
+        assert_ne!(other.store.health(), StoreHealth::Serving);
     }
     member.sees(&[("m1", "10.0.0.1")]).await;
 }

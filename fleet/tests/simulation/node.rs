@@ -12,16 +12,16 @@ use fleet::{
         unit_name::UnitName,
     },
     plan::{
-        converge::{Caution, Converger},
-        moment::Moment,
-        reconcile::{Duties, Held, batch},
+        converge::{ClusterConverger, SafetyLimits},
+        moment::MonotonicTime,
+        reconcile::{ActualUnit, MachineAssignments, plan_batch},
     },
     store::{
-        keys::{DEFAULT_PREFIX, Key, Keys},
-        picture::Picture,
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
+        picture::ClusterView,
         records::{PresenceRecord, StateRecord},
-        registry::Change,
-        writes::{self, Write},
+        registry::ClusterChange,
+        writes::{self, StoreWrite},
     },
 };
 
@@ -39,19 +39,19 @@ pub(crate) struct Node {
     pub(crate) powered: bool,
     /// Whether it reaches the store.
     pub(crate) linked: bool,
-    pub(crate) frozen_until: Moment,
-    pub(crate) renewed: Moment,
+    pub(crate) frozen_until: MonotonicTime,
+    pub(crate) renewed: MonotonicTime,
     registered: bool,
-    pub(crate) picture: Picture,
+    pub(crate) picture: ClusterView,
     heard: bool,
-    duties: Duties,
-    mind: Option<(Converger, i64)>,
-    pub(crate) running: BTreeMap<UnitName, Held>,
+    duties: MachineAssignments,
+    mind: Option<(ClusterConverger, i64)>,
+    pub(crate) running: BTreeMap<UnitName, ActualUnit>,
     /// The units that systemd's own guard stops when it is not wound up in time.
     guarded: BTreeSet<UnitName>,
     /// Units on their way out, and when the agent hears that they are down.
-    leaving: BTreeMap<UnitName, Moment>,
-    steady_since: Moment,
+    leaving: BTreeMap<UnitName, MonotonicTime>,
+    steady_since: MonotonicTime,
     /// How far its clock is ahead of the store's.
     pub(crate) ahead: Duration,
     told: BTreeMap<UnitName, Vec<u8>>,
@@ -67,34 +67,34 @@ impl Node {
         };
         Self {
             number,
-            duties: Duties::of(id.clone()),
+            duties: MachineAssignments::of_machine(id.clone()),
             id,
             machine,
             boot: 0,
             powered: true,
             linked: true,
-            frozen_until: Moment::START,
-            renewed: Moment::START,
+            frozen_until: MonotonicTime::START,
+            renewed: MonotonicTime::START,
             registered: false,
-            picture: Picture::of(Keys::under(DEFAULT_PREFIX)),
+            picture: ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX)),
             heard: false,
             mind: None,
             running: BTreeMap::new(),
             guarded: BTreeSet::new(),
             leaving: BTreeMap::new(),
-            steady_since: Moment::START,
+            steady_since: MonotonicTime::START,
             ahead: Duration::from_secs(dice.roll(1000) as u64),
             told: BTreeMap::new(),
         }
     }
 
     /// What its own clock says. It never goes back, but runs up to a twentieth fast or slow, and jumps.
-    pub(crate) fn clock(&self, now: Moment) -> Moment {
+    pub(crate) fn clock(&self, now: MonotonicTime) -> MonotonicTime {
         let percent = 95 + u32::try_from(self.number * 3 % 11).unwrap();
-        Moment::START + self.ahead + now.since(Moment::START) * percent / 100
+        MonotonicTime::START + self.ahead + now.duration_since(MonotonicTime::START) * percent / 100
     }
 
-    pub(crate) fn awake(&self, now: Moment) -> bool {
+    pub(crate) fn awake(&self, now: MonotonicTime) -> bool {
         self.powered && self.frozen_until <= now
     }
 
@@ -112,8 +112,8 @@ impl Node {
                 held.job = JobState::Loaded;
             }
         }
-        self.picture = Picture::of(Keys::under(DEFAULT_PREFIX));
-        self.duties = Duties::of(self.id.clone());
+        self.picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
+        self.duties = MachineAssignments::of_machine(self.id.clone());
         self.heard = false;
         self.registered = false;
         self.mind = None;
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// Hears what happened since it last did, or everything if that is gone.
-    pub(crate) fn listen(&mut self, store: &Store, now: Moment) {
+    pub(crate) fn listen(&mut self, store: &Store, now: MonotonicTime) {
         if !(self.linked && store.up) {
             self.heard = false;
             return;
@@ -129,29 +129,29 @@ impl Node {
         let mut changes = Vec::new();
         let last = self.picture.cluster().revision;
         if last == 0 || last < store.compacted {
-            assert!(self.picture.reset(&store.everything(), store.revision).is_empty());
-            changes.push(Change::Everything);
+            assert!(self.picture.reset_to(&store.everything(), store.revision).is_empty());
+            changes.push(ClusterChange::Everything);
         } else {
             for event in store.since(last) {
-                self.picture.apply(event, &mut changes).unwrap();
+                self.picture.apply_event(event, &mut changes).unwrap();
             }
-            self.picture.reach(store.revision);
+            self.picture.advance_to(store.revision);
         }
         if !std::mem::replace(&mut self.heard, true) {
             self.steady_since = now;
             if let Some((mind, _)) = &mut self.mind {
-                mind.interrupted(now);
+                mind.note_interruption(now);
             }
         }
         for change in &changes {
-            self.duties.observe(self.picture.cluster(), change);
+            self.duties.observe_change(self.picture.cluster(), change);
             if let Some((mind, _)) = &mut self.mind {
-                mind.observe(self.picture.cluster(), change, now);
+                mind.observe_change(self.picture.cluster(), change, now);
             }
         }
     }
 
-    pub(crate) fn keep_lease(&mut self, store: &mut Store, now: Moment) {
+    pub(crate) fn keep_lease(&mut self, store: &mut Store, now: MonotonicTime) {
         if !(self.linked && store.up) {
             return;
         }
@@ -165,7 +165,7 @@ impl Node {
         store.leases.insert(lease, now + TTL);
         self.renewed = clock;
         let record = PresenceRecord { machine: self.machine.clone(), boot: self.boot.to_string() };
-        let write = Write { when: Vec::new(), then: vec![writes::presence(&record)] };
+        let write = StoreWrite { when: Vec::new(), then: vec![writes::presence_operation(&record)] };
         self.registered = store.commit(&write, self.number) == Some(true);
         self.listen(store, clock);
         // What an earlier process said and did not take back is taken back now.
@@ -173,7 +173,7 @@ impl Node {
         self.told = spoken.map(|(unit, _)| (unit.clone(), Vec::new())).collect();
     }
 
-    pub(crate) fn lead(&mut self, store: &mut Store, caution: Caution, now: Moment) {
+    pub(crate) fn lead(&mut self, store: &mut Store, caution: SafetyLimits, now: MonotonicTime) {
         let lease = 2 * self.number + 1;
         if self.mind.is_some() {
             if store.leases.contains_key(&lease) && self.linked && store.up {
@@ -186,26 +186,34 @@ impl Node {
         }
         store.leases.insert(lease, now + TTL / 2);
         if store.commit(&writes::claim_leadership(&self.id), self.number) == Some(true) {
-            let mut mind = Converger::new(caution, self.steady_since);
+            let mut mind = ClusterConverger::new(caution, self.steady_since);
             let (created, clock) = (store.revision, self.clock(now));
             self.listen(store, clock);
-            mind.observe(self.picture.cluster(), &Change::Everything, clock);
+            mind.observe_change(self.picture.cluster(), &ClusterChange::Everything, clock);
             self.mind = Some((mind, created));
         }
     }
 
-    pub(crate) fn decide(&mut self, store: &mut Store, dice: &mut Dice, now: Moment, brakes: &mut usize) {
+    pub(crate) fn decide(
+        &mut self,
+        store: &mut Store,
+        dice: &mut Dice,
+        now: MonotonicTime,
+        brakes: &mut usize,
+    ) {
         let Some((mind, created)) = &mut self.mind else { return };
         let created = *created;
         if !self.heard {
             return;
         }
-        let plan = mind.plan(self.picture.cluster(), now);
+        let plan = mind.plan_changes(self.picture.cluster(), now);
         *brakes += usize::from(plan.brake.is_some());
-        let decisions =
-            plan.decisions.iter().map(|decision| (&decision.unit, writes::decision(&self.picture, decision)));
+        let decisions = plan
+            .decisions
+            .iter()
+            .map(|decision| (&decision.unit, writes::decision_write(&self.picture, decision)));
         let steps = plan.rollout.iter().map(|step| (step.unit(), writes::rollout_step(&self.picture, step)));
-        let wishes: Vec<(UnitName, Option<Write>)> =
+        let wishes: Vec<(UnitName, Option<StoreWrite>)> =
             decisions.chain(steps).map(|(unit, write)| (unit.clone(), write)).collect();
         let mut lost = false;
         for (unit, write) in wishes {
@@ -216,12 +224,14 @@ impl Node {
                 None => Some(false),
             };
             if outcome != Some(true) {
-                mind.observe(self.picture.cluster(), &Change::Unit(unit), now);
+                mind.observe_change(self.picture.cluster(), &ClusterChange::Unit(unit), now);
             }
             lost |= outcome == Some(false);
         }
-        let leads =
-            store.data.get(&store.keys.path(&Key::Leader)).is_some_and(|stored| stored.created == created);
+        let leads = store
+            .data
+            .get(&store.keys.key_path(&StoreKey::Leader))
+            .is_some_and(|stored| stored.created == created);
         if lost && !leads {
             self.mind = None;
         }
@@ -230,7 +240,7 @@ impl Node {
     /// Removes what nothing needs, now and then.
     pub(crate) fn sweep(&self, store: &mut Store, dice: &mut Dice) {
         let Some((_, created)) = self.mind.as_ref().filter(|_| self.heard && dice.chance(5)) else { return };
-        for write in writes::sweep(&self.picture) {
+        for write in writes::sweep_writes(&self.picture) {
             if !dice.chance(3) {
                 store.commit(&writes::as_leader(write, *created), self.number);
             }
@@ -238,9 +248,9 @@ impl Node {
     }
 
     /// What the agent does: fence first, then duties.
-    pub(crate) fn work(&mut self, store: &mut Store, dice: &mut Dice, now: Moment) {
+    pub(crate) fn work(&mut self, store: &mut Store, dice: &mut Dice, now: MonotonicTime) {
         self.forget_departed(now);
-        let silent = now.since(self.renewed);
+        let silent = now.duration_since(self.renewed);
         if silent >= TTL * 2 / 3 {
             let cluster = self.picture.cluster();
             for (unit, held) in &mut self.running {
@@ -254,8 +264,8 @@ impl Node {
         }
         let cluster = self.picture.cluster();
         let me = cluster.machines.get(&self.id).unwrap_or(&self.machine);
-        let wanted = self.duties.wanted(cluster, me, &self.running);
-        let mut tasks = batch(&wanted, &self.running);
+        let wanted = self.duties.desired_units(cluster, me, &self.running);
+        let mut tasks = plan_batch(&wanted, &self.running);
         tasks.unload.retain(|unit| !self.leaving.contains_key(unit));
         for unit in tasks.unload {
             if self.running[&unit].job == JobState::Launched && dice.chance(40) {
@@ -269,7 +279,7 @@ impl Node {
         }
         for unit in tasks.load {
             let (hash, restarts) = (wanted[&unit].file.hash(), wanted[&unit].restarts);
-            self.running.insert(unit, Held { hash, job: JobState::Loaded, restarts });
+            self.running.insert(unit, ActualUnit { hash, job: JobState::Loaded, restarts });
         }
         let guarded = wanted.iter().filter(|(unit, wish)| wish.fence && self.running.contains_key(*unit));
         let guarded: BTreeSet<UnitName> = guarded.map(|(unit, _)| unit.clone()).collect();
@@ -280,12 +290,15 @@ impl Node {
             for unit in units {
                 let wish = &wanted[&unit];
                 if job == JobState::Launched && wish.fence && !wish.global {
-                    let record = record(Held { hash: wish.file.hash(), job, restarts: wish.restarts }, false);
-                    if store.commit(&writes::intent(&self.id, &unit, &record), self.number) != Some(true) {
+                    let record =
+                        record(ActualUnit { hash: wish.file.hash(), job, restarts: wish.restarts }, false);
+                    if store.commit(&writes::intent_write(&self.id, &unit, &record), self.number)
+                        != Some(true)
+                    {
                         refused = true;
                         continue;
                     }
-                    self.told.insert(unit.clone(), fleet::store::records::encode(&record));
+                    self.told.insert(unit.clone(), fleet::store::records::encode_record(&record));
                 }
                 let held = self.running.get_mut(&unit).unwrap();
                 (held.job, held.restarts) = (job, wanted[&unit].restarts);
@@ -294,14 +307,14 @@ impl Node {
         for unit in tasks.restart {
             self.running.get_mut(&unit).unwrap().restarts = wanted[&unit].restarts;
         }
-        let left = batch(&wanted, &self.running);
+        let left = plan_batch(&wanted, &self.running);
         let mut names = [left.unload, left.load, left.stop, left.restart, left.start].concat();
         names.retain(|unit| !self.leaving.contains_key(unit));
         assert!(refused || names.is_empty(), "a batch leaves nothing to do");
     }
 
     /// Forgets the units of which the agent has heard that they are down.
-    fn forget_departed(&mut self, now: Moment) {
+    fn forget_departed(&mut self, now: MonotonicTime) {
         let departed: Vec<UnitName> =
             self.leaving.iter().filter(|(_, heard)| **heard <= now).map(|(unit, _)| unit.clone()).collect();
         for unit in departed {
@@ -317,8 +330,8 @@ impl Node {
     }
 
     /// What systemd's guard does, whether the daemon works, is frozen, or was restarted and knows nothing.
-    pub(crate) fn guard(&mut self, now: Moment) {
-        if self.clock(now).since(self.renewed) < TTL * 2 / 3 {
+    pub(crate) fn guard(&mut self, now: MonotonicTime) {
+        if self.clock(now).duration_since(self.renewed) < TTL * 2 / 3 {
             return;
         }
         for unit in &self.guarded {
@@ -340,12 +353,12 @@ impl Node {
         let now = self.running.keys().map(|unit| (unit.clone(), self.would_say(unit)));
         let news: Vec<_> = gone.chain(now).collect();
         for (unit, record) in news {
-            let operation = writes::state(&self.id, &unit, record.as_ref());
-            let value = record.as_ref().map(fleet::store::records::encode);
+            let operation = writes::state_operation(&self.id, &unit, record.as_ref());
+            let value = record.as_ref().map(fleet::store::records::encode_record);
             if self.told.get(&unit) == value.as_ref() {
                 continue;
             }
-            let write = Write { when: Vec::new(), then: vec![operation] };
+            let write = StoreWrite { when: Vec::new(), then: vec![operation] };
             if store.commit(&write, self.number) == Some(true) {
                 match value {
                     Some(value) => self.told.insert(unit, value),
@@ -362,7 +375,7 @@ fn slow_stop(dice: &mut Dice) -> Duration {
     if dice.chance(10) { stop + Duration::from_secs(5) } else { stop }
 }
 
-fn record(held: Held, is_leaving: bool) -> StateRecord {
+fn record(held: ActualUnit, is_leaving: bool) -> StateRecord {
     let active = match held.job {
         _ if is_leaving => "deactivating",
         JobState::Launched => "active",

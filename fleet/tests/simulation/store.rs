@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use fleet::{
-    plan::moment::Moment,
+    plan::moment::MonotonicTime,
     store::{
-        keys::{DEFAULT_PREFIX, Key, Keys},
-        picture::Event,
-        writes::{Condition, Life, Operation, Write},
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
+        picture::KeyEvent,
+        writes::{KeyLifetime, StoreWrite, WriteCondition, WriteOperation},
     },
 };
 
@@ -21,21 +21,21 @@ pub(crate) struct Stored {
 
 /// What etcd does, as far as fleet relies on it.
 pub(crate) struct Store {
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeySpace,
     pub(crate) data: BTreeMap<String, Stored>,
     pub(crate) revision: i64,
-    pub(crate) log: Vec<Event>,
+    pub(crate) log: Vec<KeyEvent>,
     /// Events below this revision were compacted away.
     pub(crate) compacted: i64,
     /// When each lease ends; machine `n` has lease `2n`, its engine `2n + 1`.
-    pub(crate) leases: BTreeMap<usize, Moment>,
+    pub(crate) leases: BTreeMap<usize, MonotonicTime>,
     pub(crate) up: bool,
 }
 
 impl Store {
     pub(crate) fn new() -> Self {
         Self {
-            keys: Keys::under(DEFAULT_PREFIX),
+            keys: KeySpace::with_prefix(DEFAULT_PREFIX),
             data: BTreeMap::new(),
             revision: 1,
             log: Vec::new(),
@@ -45,23 +45,25 @@ impl Store {
         }
     }
 
-    fn holds(&self, condition: &Condition) -> bool {
-        let find = |key: &Key| self.data.get(&self.keys.path(key));
+    fn holds(&self, condition: &WriteCondition) -> bool {
+        let find = |key: &StoreKey| self.data.get(&self.keys.key_path(key));
         match condition {
-            Condition::Absent(key) => find(key).is_none(),
-            Condition::Present(key) => find(key).is_some(),
-            Condition::Unchanged(key, revision) => {
+            WriteCondition::Absent(key) => find(key).is_none(),
+            WriteCondition::Present(key) => find(key).is_some(),
+            WriteCondition::Unchanged(key, revision) => {
                 find(key).is_some_and(|stored| stored.changed == *revision)
             }
-            Condition::SameLife(key, created) => find(key).is_some_and(|stored| stored.created == *created),
-            Condition::LivesBy(key, lease) => find(key).is_some_and(|stored| {
+            WriteCondition::SameLife(key, created) => {
+                find(key).is_some_and(|stored| stored.created == *created)
+            }
+            WriteCondition::LivesBy(key, lease) => find(key).is_some_and(|stored| {
                 stored.lease.and_then(|lease| i64::try_from(lease).ok()) == Some(*lease)
             }),
         }
     }
 
     /// `None` when the store is away; otherwise whether the conditions held.
-    pub(crate) fn commit(&mut self, write: &Write, writer: usize) -> Option<bool> {
+    pub(crate) fn commit(&mut self, write: &StoreWrite, writer: usize) -> Option<bool> {
         if !self.up {
             return None;
         }
@@ -71,41 +73,47 @@ impl Store {
         self.revision += 1;
         for operation in &write.then {
             match operation {
-                Operation::Put(key, value, life) => {
+                WriteOperation::Put(key, value, life) => {
                     let lease = match life {
-                        Life::Unlimited => None,
-                        Life::OfMachine => Some(2 * writer),
-                        Life::OfLeader => Some(2 * writer + 1),
+                        KeyLifetime::Unlimited => None,
+                        KeyLifetime::OfMachine => Some(2 * writer),
+                        KeyLifetime::OfLeader => Some(2 * writer + 1),
                     };
                     if lease.is_some_and(|lease| !self.leases.contains_key(&lease)) {
                         continue;
                     }
-                    self.put(self.keys.path(key), value.clone(), lease);
+                    self.put(self.keys.key_path(key), value.clone(), lease);
                 }
-                Operation::Delete(key) => self.delete(&self.keys.path(key)),
+                WriteOperation::Delete(key) => self.delete(&self.keys.key_path(key)),
             }
         }
         Some(true)
     }
 
     /// As several commands at once are committed: the unit files they bring are guarded by nothing.
-    pub(crate) fn commit_among_others(&mut self, write: &Write, writer: usize) {
-        let is_file = |operation: &Operation| matches!(operation, Operation::Put(Key::File(_), ..));
+    pub(crate) fn commit_among_others(&mut self, write: &StoreWrite, writer: usize) {
+        let is_file =
+            |operation: &WriteOperation| matches!(operation, WriteOperation::Put(StoreKey::File(_), ..));
         let (files, then) = write.then.iter().cloned().partition(is_file);
-        self.commit(&Write { when: Vec::new(), then: files }, writer);
-        self.commit(&Write { when: write.when.clone(), then }, writer);
+        self.commit(&StoreWrite { when: Vec::new(), then: files }, writer);
+        self.commit(&StoreWrite { when: write.when.clone(), then }, writer);
     }
 
     fn put(&mut self, key: String, value: Vec<u8>, lease: Option<usize>) {
         let revision = self.revision;
         let created = self.data.get(&key).map_or(revision, |stored| stored.created);
-        self.log.push(Event { key: key.clone().into_bytes(), value: Some(value.clone()), revision, created });
+        self.log.push(KeyEvent {
+            key: key.clone().into_bytes(),
+            value: Some(value.clone()),
+            revision,
+            created,
+        });
         self.data.insert(key, Stored { value, created, changed: revision, lease });
     }
 
     fn delete(&mut self, key: &str) {
         if self.data.remove(key).is_some() {
-            self.log.push(Event {
+            self.log.push(KeyEvent {
                 key: key.as_bytes().to_vec(),
                 value: None,
                 revision: self.revision,
@@ -115,7 +123,7 @@ impl Store {
     }
 
     /// Leases end only while somebody counts; after an outage each gets its full time anew.
-    pub(crate) fn tick(&mut self, now: Moment) {
+    pub(crate) fn tick(&mut self, now: MonotonicTime) {
         if !self.up {
             return;
         }
@@ -136,12 +144,12 @@ impl Store {
         }
     }
 
-    pub(crate) fn since(&self, revision: i64) -> &[Event] {
+    pub(crate) fn since(&self, revision: i64) -> &[KeyEvent] {
         &self.log[self.log.partition_point(|event| event.revision <= revision)..]
     }
 
-    pub(crate) fn everything(&self) -> Vec<Event> {
-        let entry = |(key, stored): (&String, &Stored)| Event {
+    pub(crate) fn everything(&self) -> Vec<KeyEvent> {
+        let entry = |(key, stored): (&String, &Stored)| KeyEvent {
             key: key.clone().into_bytes(),
             value: Some(stored.value.clone()),
             revision: stored.changed,

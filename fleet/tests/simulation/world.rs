@@ -8,11 +8,11 @@ use std::{
 
 use fleet::{
     model::{machine::MachineId, state::JobState, unit_file::UnitFile, unit_name::UnitName},
-    plan::{converge::Caution, moment::Moment},
+    plan::{converge::SafetyLimits, moment::MonotonicTime},
     store::{
-        keys::{DEFAULT_PREFIX, Key, Keys},
-        picture::Picture,
-        registry::Command,
+        keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
+        picture::ClusterView,
+        registry::RegistryCommand,
         writes,
     },
 };
@@ -40,14 +40,14 @@ const ASKS: [&str; 9] = [
 pub(crate) struct World {
     seed: u64,
     pub(crate) dice: Dice,
-    now: Moment,
+    now: MonotonicTime,
     pub(crate) store: Store,
     pub(crate) nodes: Vec<Node>,
-    caution: Caution,
+    caution: SafetyLimits,
     /// A picture of a client that always reaches the store.
-    client: Picture,
+    client: ClusterView,
     /// A picture of people, who do not always look before they speak.
-    hasty: Picture,
+    hasty: ClusterView,
     pub(crate) brakes: usize,
     pub(crate) story: String,
 }
@@ -61,12 +61,12 @@ impl World {
         Self {
             seed,
             dice,
-            now: Moment::from_millis(1),
+            now: MonotonicTime::from_millis(1),
             store: Store::new(),
             nodes,
-            caution: Caution { ttl: TTL, brake_percent: 50, settle: STEP },
-            client: Picture::of(Keys::under(DEFAULT_PREFIX)),
-            hasty: Picture::of(Keys::under(DEFAULT_PREFIX)),
+            caution: SafetyLimits { ttl: TTL, brake_percent: 50, settle: STEP },
+            client: ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX)),
+            hasty: ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX)),
             brakes: 0,
             story: String::new(),
         }
@@ -158,21 +158,21 @@ impl World {
         let machine = self.nodes[self.dice.roll(self.nodes.len())].id.clone();
         let desired = JobState::Launched;
         let command = match self.dice.roll(10) {
-            0..=4 => Command::Create { name, file, desired },
-            5 => Command::Destroy { name },
-            6 => Command::SetDesired {
+            0..=4 => RegistryCommand::Create { name, file, desired },
+            5 => RegistryCommand::Destroy { name },
+            6 => RegistryCommand::SetDesired {
                 name,
                 desired: [JobState::Inactive, JobState::Loaded, desired][self.dice.roll(3)],
             },
-            7 => Command::Replace { name, file, desired },
-            8 => Command::Restart { name },
-            _ => Command::Drain { machine, draining: self.dice.chance(40) },
+            7 => RegistryCommand::Replace { name, file, desired },
+            8 => RegistryCommand::Restart { name },
+            _ => RegistryCommand::Drain { machine, draining: self.dice.chance(40) },
         };
         if self.store.up {
             if self.dice.chance(70) {
                 catch_up(&mut self.hasty, &self.store);
             }
-            if let Ok(write) = writes::command(&self.hasty, command.clone()) {
+            if let Ok(write) = writes::command_write(&self.hasty, command.clone()) {
                 self.store.commit_among_others(&write, usize::MAX / 4);
                 self.tell(&format!("{command:?}"));
             }
@@ -221,7 +221,7 @@ impl World {
     /// What holds at every moment, whatever broke.
     fn check_always(&mut self) {
         self.look();
-        if self.client.strays().next().is_some() {
+        if self.client.orphaned_assignments().next().is_some() {
             self.fail("a unit has two assignments");
         }
         self.check_files();
@@ -235,7 +235,7 @@ impl World {
         let records = cluster.units.keys().filter_map(|unit| self.client.unit_record(unit));
         let wanted = records.flat_map(|(record, _)| [Some(record.hash), record.previous]).flatten();
         for hash in wanted.chain(cluster.assignments.values().map(|place| place.hash)) {
-            if !self.store.data.contains_key(&self.store.keys.path(&Key::File(hash))) {
+            if !self.store.data.contains_key(&self.store.keys.key_path(&StoreKey::File(hash))) {
                 self.fail(&format!("the file {hash} is needed and gone"));
             }
         }
@@ -256,7 +256,9 @@ impl World {
                     };
                     let changed = self.was_changed(one) || self.was_changed(other);
                     let hits = |patterns: &BTreeSet<String>, name: &UnitName| {
-                        patterns.iter().any(|pattern| fleet::model::glob::matches(pattern, name.as_str()))
+                        patterns
+                            .iter()
+                            .any(|pattern| fleet::model::glob::glob_matches(pattern, name.as_str()))
                     };
                     if !changed
                         && (hits(&a.requirements.conflicts, other) || hits(&b.requirements.conflicts, one))
@@ -271,10 +273,12 @@ impl World {
     /// Whether the unit was changed after it was placed: the engine may not have come round to it yet.
     fn was_changed(&self, unit: &UnitName) -> bool {
         let cluster = self.client.cluster();
-        let key =
-            cluster.assignments.get(unit).map(|place| Key::Assignment(place.machine.clone(), unit.clone()));
+        let key = cluster
+            .assignments
+            .get(unit)
+            .map(|place| StoreKey::Assignment(place.machine.clone(), unit.clone()));
         let placed = key
-            .and_then(|key| self.store.data.get(&self.store.keys.path(&key)))
+            .and_then(|key| self.store.data.get(&self.store.keys.key_path(&key)))
             .map_or(0, |stored| stored.created);
         cluster.units.get(unit).is_none_or(|unit| unit.revision > placed)
     }
@@ -307,7 +311,7 @@ impl World {
             let said = cluster.states.iter().filter_map(|(unit, states)| Some((unit, states.get(&node.id)?)));
             for unit in node.running.keys().chain(said.map(|(unit, _)| unit)) {
                 let said = cluster
-                    .state(unit.as_str(), node.id.as_str())
+                    .state_on(unit.as_str(), node.id.as_str())
                     .map(|state| (state.hash, state.active.clone()));
                 let is = node.would_say(unit).map(|record| (record.hash, record.active));
                 if said != is || said.as_ref().is_some_and(|(_, active)| active == "deactivating") {
@@ -323,7 +327,7 @@ impl World {
         for node in &mut self.nodes {
             node.powered = true;
             node.linked = true;
-            node.frozen_until = Moment::START;
+            node.frozen_until = MonotonicTime::START;
         }
         self.tell("everything mended");
         for _ in 0..400 {
@@ -351,7 +355,7 @@ impl World {
                 }
                 continue;
             }
-            let target = cluster.target(unit.name.as_str());
+            let target = cluster.target_of(unit.name.as_str());
             #[expect(clippy::single_match_else, reason = "the two cases are of one rank")]
             match target {
                 Some(target) => {
@@ -375,7 +379,7 @@ impl World {
                     if !runs.is_empty() {
                         self.fail(&format!("{} belongs nowhere and runs", unit.name));
                     }
-                    let verdicts = fleet::plan::explain::explain(cluster, unit.name.as_str()).unwrap();
+                    let verdicts = fleet::plan::explain::explain_unit(cluster, unit.name.as_str()).unwrap();
                     let able = verdicts.iter().find(|verdict| verdict.refusal.is_none());
                     if unit.desired != JobState::Inactive
                         && let Some(able) = able
@@ -388,13 +392,13 @@ impl World {
     }
 }
 
-fn catch_up(picture: &mut Picture, store: &Store) {
+fn catch_up(picture: &mut ClusterView, store: &Store) {
     let last = picture.cluster().revision;
     if last < store.compacted {
-        picture.reset(&store.everything(), store.revision);
+        picture.reset_to(&store.everything(), store.revision);
         return;
     }
     for event in store.since(last) {
-        picture.apply(event, &mut Vec::new()).unwrap();
+        picture.apply_event(event, &mut Vec::new()).unwrap();
     }
 }

@@ -7,16 +7,16 @@
 #![allow(clippy::allow_attributes, reason = "an expectation would be unfulfilled in some of them")]
 
 use fleet::api::access::UnixGroups;
-use fleet::api::{Api, listen, router};
-use fleet::lock::semaphore::{GroupName, Holder, Semaphore};
+use fleet::api::{ServedApi, api_router, listen};
+use fleet::lock::semaphore::{GroupName, GroupSemaphore, LockHolder};
 use fleet::lock::{LockError, RebootLocks};
 use fleet::model::machine::{Machine, MachineId, parse_metadata};
 use fleet::model::state::{JobState, UnitState};
 use fleet::model::unit_name::UnitName;
-use fleet::plan::explain::explain;
-use fleet::store::cluster::{Assignment, Cluster, Unit};
+use fleet::plan::explain::explain_unit;
+use fleet::store::cluster::{Cluster, SubmittedUnit, UnitAssignment};
 use fleet::store::memory::MemoryRegistry;
-use fleet::store::registry::{Change, Registry};
+use fleet::store::registry::{ClusterChange, Registry};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -57,7 +57,7 @@ impl Server {
         let registry = Arc::new(MemoryRegistry::new(cluster));
         let locks = Arc::new(MemoryLocks::default());
         let folder = tempfile::tempdir().unwrap();
-        let mut api = Api::new(registry.clone(), locks.clone());
+        let mut api = ServedApi::new(registry.clone(), locks.clone());
         api.token_limit = options.token_limit.unwrap_or(api.token_limit);
         api.drain_on_lock = options.drain_on_lock;
         let socket = std::os::unix::net::UnixListener::bind(folder.path().join("fleet.sock")).unwrap();
@@ -66,8 +66,9 @@ impl Server {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         on_thread(async move {
             let listener = UnixListener::from_std(socket).unwrap();
-            let service = options.old.map_or_else(|| router(api.clone()), |old| old(router(api.clone())));
-            tokio::spawn(listen::unix(listener, service, options.groups, std::future::pending()));
+            let service =
+                options.old.map_or_else(|| api_router(api.clone()), |old| old(api_router(api.clone())));
+            tokio::spawn(listen::serve_unix(listener, service, options.groups, std::future::pending()));
             if !options.idle {
                 tokio::spawn(play(played));
             }
@@ -176,10 +177,10 @@ pub(crate) fn three_machines() -> Cluster {
 }
 
 async fn play(registry: Arc<MemoryRegistry>) {
-    let mut changes = registry.changes();
+    let mut changes = registry.subscribe_changes();
     loop {
         while let Some((change, next)) = registry.read(step) {
-            registry.edit(&change, |cluster| *cluster = next);
+            registry.edit_cluster(&change, |cluster| *cluster = next);
         }
         if let Err(tokio::sync::broadcast::error::RecvError::Closed) = changes.recv().await {
             return;
@@ -188,7 +189,7 @@ async fn play(registry: Arc<MemoryRegistry>) {
 }
 
 /// The next thing that an engine or a machine would do, if there is any.
-fn step(cluster: &Cluster) -> Option<(Change, Cluster)> {
+fn step(cluster: &Cluster) -> Option<(ClusterChange, Cluster)> {
     let mut next = cluster.clone();
     for name in cluster.assignments.keys() {
         let unit = cluster.units.get(name);
@@ -196,25 +197,26 @@ fn step(cluster: &Cluster) -> Option<(Change, Cluster)> {
         let draining = cluster.machines.get(machine).is_none_or(|machine| machine.draining);
         if unit.is_none_or(|unit| unit.desired == JobState::Inactive) || draining {
             next.assignments.remove(name);
-            return Some((Change::Unit(name.clone()), next));
+            return Some((ClusterChange::Unit(name.clone()), next));
         }
     }
     for unit in cluster.units.values() {
         let wanted = unit.desired != JobState::Inactive && !unit.is_global() && !unit.name.is_template();
         if wanted && !cluster.assignments.contains_key(&unit.name) {
-            let verdicts = explain(cluster, unit.name.as_str()).unwrap();
+            let verdicts = explain_unit(cluster, unit.name.as_str()).unwrap();
             let able = verdicts.into_iter().filter(|verdict| verdict.refusal.is_none());
             if let Some(best) = able.min_by_key(|verdict| verdict.load) {
-                let assignment = Assignment { machine: best.machine, hash: unit.file.hash(), revision: 0 };
+                let assignment =
+                    UnitAssignment { machine: best.machine, hash: unit.file.hash(), revision: 0 };
                 next.assignments.insert(unit.name.clone(), assignment);
-                return Some((Change::Unit(unit.name.clone()), next));
+                return Some((ClusterChange::Unit(unit.name.clone()), next));
             }
         }
         if let Some(assignment) = next.assignments.get_mut(&unit.name)
             && assignment.hash != unit.file.hash()
         {
             assignment.hash = unit.file.hash();
-            return Some((Change::Unit(unit.name.clone()), next));
+            return Some((ClusterChange::Unit(unit.name.clone()), next));
         }
     }
     report(cluster).map(|(name, machine, state)| {
@@ -226,7 +228,7 @@ fn step(cluster: &Cluster) -> Option<(Change, Cluster)> {
         if states.is_empty() {
             next.states.remove(&name);
         }
-        (Change::State(name, machine), next)
+        (ClusterChange::State(name, machine), next)
     })
 }
 
@@ -236,11 +238,11 @@ type Report = (UnitName, MachineId, Option<UnitState>);
 fn report(cluster: &Cluster) -> Option<Report> {
     for machine in cluster.machines.keys() {
         for unit in cluster.units.values() {
-            let here = cluster.target(unit.name.as_str()) == Some(machine)
+            let here = cluster.target_of(unit.name.as_str()) == Some(machine)
                 || (unit.is_global()
                     && unit.desired != JobState::Inactive
                     && unit.requirements.accepts_metadata(&cluster.machines[machine].metadata));
-            let said = cluster.state(unit.name.as_str(), machine.as_str());
+            let said = cluster.state_on(unit.name.as_str(), machine.as_str());
             let due = here.then(|| says(unit, machine));
             if said != due.as_ref() {
                 return Some((unit.name.clone(), machine.clone(), due));
@@ -251,8 +253,8 @@ fn report(cluster: &Cluster) -> Option<Report> {
     Some((gone.name.clone(), gone.machine.clone(), None))
 }
 
-fn says(unit: &Unit, machine: &MachineId) -> UnitState {
-    let text = unit.file.text();
+fn says(unit: &SubmittedUnit, machine: &MachineId) -> UnitState {
+    let text = unit.file.canonical_text();
     let (active, sub) = match unit.desired {
         JobState::Launched if text.contains("/bin/false") => ("failed", "failed"),
         JobState::Launched if text.contains("/bin/never") => ("activating", "start"),
@@ -274,17 +276,17 @@ fn says(unit: &Unit, machine: &MachineId) -> UnitState {
 
 /// Reboot slots in memory.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryLocks(Mutex<BTreeMap<GroupName, Semaphore>>);
+pub(crate) struct MemoryLocks(Mutex<BTreeMap<GroupName, GroupSemaphore>>);
 
 impl MemoryLocks {
-    fn change<T>(&self, group: &GroupName, change: impl FnOnce(&mut Semaphore) -> T) -> T {
+    fn change<T>(&self, group: &GroupName, change: impl FnOnce(&mut GroupSemaphore) -> T) -> T {
         change(self.0.lock().unwrap().entry(group.clone()).or_default())
     }
 }
 
 impl RebootLocks for MemoryLocks {
     async fn acquire(&self, group: &GroupName, id: &str, reason: &str) -> Result<(), LockError> {
-        let holder = Holder { id: id.to_owned(), since: 1_700_000_000, reason: reason.to_owned() };
+        let holder = LockHolder { id: id.to_owned(), since: 1_700_000_000, reason: reason.to_owned() };
         self.change(group, |semaphore| {
             let held: Vec<_> = semaphore.holders.iter().map(|holder| holder.id.clone()).collect();
             let full = LockError::Full { group: group.clone(), max: semaphore.max, holders: held.join(", ") };
@@ -305,11 +307,11 @@ impl RebootLocks for MemoryLocks {
         Ok(self.change(group, |semaphore| std::mem::replace(&mut semaphore.max, max)))
     }
 
-    async fn group(&self, group: &GroupName) -> Result<Semaphore, LockError> {
+    async fn group(&self, group: &GroupName) -> Result<GroupSemaphore, LockError> {
         Ok(self.change(group, |semaphore| semaphore.clone()))
     }
 
-    async fn groups(&self) -> Result<Vec<(GroupName, Semaphore)>, LockError> {
+    async fn groups(&self) -> Result<Vec<(GroupName, GroupSemaphore)>, LockError> {
         Ok(self.0.lock().unwrap().clone().into_iter().collect())
     }
 }

@@ -8,14 +8,14 @@ use tokio_rustls::rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use crate::api::access::{Access, Caller};
+use crate::api::access::{AccessRole, Caller};
 
 /// A server's certificate and key, and whom it lets in.
 #[derive(Debug, Clone)]
 pub struct TlsIdentity {
     pub(super) config: Arc<ServerConfig>,
     /// Who signed for which rights, the widest rights first.
-    authorities: Vec<(Access, Arc<dyn ClientCertVerifier>)>,
+    authorities: Vec<(AccessRole, Arc<dyn ClientCertVerifier>)>,
 }
 
 /// PEM texts that make a [`TlsIdentity`].
@@ -52,9 +52,9 @@ impl TlsIdentity {
     pub fn read(texts: &TlsTexts<'_>) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let given = [
-            (Access::Admin, "client authority", Some(texts.admin_authority)),
-            (Access::Read, "read-only client authority", texts.read_authority),
-            (Access::Lock, "lock client authority", texts.lock_authority),
+            (AccessRole::Admin, "client authority", Some(texts.admin_authority)),
+            (AccessRole::Read, "read-only client authority", texts.read_authority),
+            (AccessRole::Lock, "lock client authority", texts.lock_authority),
         ];
         let (mut all, mut authorities) = (RootCertStore::empty(), Vec::new());
         for (access, what, pem) in given {
@@ -78,14 +78,14 @@ impl TlsIdentity {
 
     /// The rights of who showed these certificates; the handshake proved that one of the authorities signed.
     pub(super) fn caller(&self, shown: Option<&[CertificateDer<'_>]>) -> Caller {
-        let Some([first, rest @ ..]) = shown else { return Caller::of(Access::None) };
+        let Some([first, rest @ ..]) = shown else { return Caller::of(AccessRole::None) };
         let signed = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(first, rest, UnixTime::now()).is_ok()
         };
         match self.authorities.iter().find(|(_, verifier)| signed(verifier)) {
-            Some((Access::Lock, _)) => Caller::with_certificate(first.clone().into_owned()),
+            Some((AccessRole::Lock, _)) => Caller::with_certificate(first.clone().into_owned()),
             Some((access, _)) => Caller::of(*access),
-            None => Caller::of(Access::None),
+            None => Caller::of(AccessRole::None),
         }
     }
 }

@@ -1,16 +1,16 @@
 use super::*;
 use crate::{
     model::{machine::Machine, state::UnitState, unit_file::UnitFile},
-    store::cluster::{Assignment, Unit},
+    store::cluster::{SubmittedUnit, UnitAssignment},
 };
 
 const TTL: Duration = Duration::from_secs(30);
 
 /// An engine, the picture it sees, and the time.
 struct Watchroom {
-    mind: Converger,
+    mind: ClusterConverger,
     cluster: Cluster,
-    now: Moment,
+    now: MonotonicTime,
 }
 
 fn id(number: u8) -> MachineId {
@@ -24,21 +24,24 @@ fn name(text: &str) -> UnitName {
 impl Watchroom {
     fn with_machines(count: u8) -> Self {
         let mut room = Self {
-            mind: Converger::new(Caution { ttl: TTL, ..Caution::default() }, Moment::START),
+            mind: ClusterConverger::new(
+                SafetyLimits { ttl: TTL, ..SafetyLimits::default() },
+                MonotonicTime::START,
+            ),
             cluster: Cluster::default(),
-            now: Moment::START,
+            now: MonotonicTime::START,
         };
         (1..=count).for_each(|number| room.join(number));
         room
     }
 
-    fn tell(&mut self, change: &Change) {
-        self.mind.observe(&self.cluster, change, self.now);
+    fn tell(&mut self, change: &ClusterChange) {
+        self.mind.observe_change(&self.cluster, change, self.now);
     }
 
     fn join(&mut self, number: u8) {
         self.cluster.machines.insert(id(number), Machine::new(id(number)));
-        self.tell(&Change::Machine(id(number)));
+        self.tell(&ClusterChange::Machine(id(number)));
     }
 
     fn lose(&mut self, number: u8) {
@@ -47,19 +50,19 @@ impl Watchroom {
         for said in states.values_mut() {
             said.remove(&id(number));
         }
-        self.tell(&Change::Machine(id(number)));
+        self.tell(&ClusterChange::Machine(id(number)));
         let names: Vec<UnitName> = self.cluster.units.keys().cloned().collect();
         for name in names {
-            self.tell(&Change::State(name, id(number)));
+            self.tell(&ClusterChange::State(name, id(number)));
         }
     }
 
     fn submit(&mut self, unit: &str, requirements: &str) {
         let file =
             UnitFile::parse(&format!("[Service]\nExecStart=/bin/x\n[X-Fleet]\n{requirements}\n")).unwrap();
-        let unit = Unit::new(name(unit), file, JobState::Launched);
+        let unit = SubmittedUnit::new(name(unit), file, JobState::Launched);
         self.cluster.units.insert(unit.name.clone(), unit.clone());
-        self.tell(&Change::Unit(unit.name));
+        self.tell(&ClusterChange::Unit(unit.name));
     }
 
     fn say(&mut self, unit: &str, machine: u8, job: JobState) {
@@ -80,7 +83,7 @@ impl Watchroom {
             restarts: 0,
             error: String::new(),
         };
-        let change = Change::State(unit.name.clone(), id(machine));
+        let change = ClusterChange::State(unit.name.clone(), id(machine));
         self.cluster.states.entry(state.name.clone()).or_default().insert(id(machine), state);
         self.tell(&change);
     }
@@ -91,7 +94,7 @@ impl Watchroom {
 
     /// Plans, writes the decisions into the picture, and shows them.
     fn act(&mut self) -> Vec<String> {
-        let plan = self.mind.plan(&self.cluster, self.now);
+        let plan = self.mind.plan_changes(&self.cluster, self.now);
         let show = |id: &Option<MachineId>| id.as_ref().map_or("-", MachineId::as_str).to_owned();
         let lines = plan.decisions.iter().map(|decision| {
             format!("{} {}>{}", decision.unit.stem(), show(&decision.from), show(&decision.to))
@@ -101,14 +104,14 @@ impl Watchroom {
             match decision.to {
                 Some(machine) => {
                     let hash = self.cluster.units[&decision.unit].file.hash();
-                    let place = Assignment { machine, hash, revision: 0 };
+                    let place = UnitAssignment { machine, hash, revision: 0 };
                     self.cluster.assignments.insert(decision.unit.clone(), place);
                 }
                 None => {
                     self.cluster.assignments.remove(&decision.unit);
                 }
             }
-            self.tell(&Change::Unit(decision.unit));
+            self.tell(&ClusterChange::Unit(decision.unit));
         }
         lines
     }
@@ -134,7 +137,7 @@ fn after_the_store_was_away_nothing_moves_for_a_full_ttl() {
     room.submit("a", "");
     room.act();
     room.wait(TTL * 10);
-    room.mind.interrupted(room.now);
+    room.mind.note_interruption(room.now);
     room.lose(1);
     room.wait(TTL.saturating_sub(Duration::from_millis(1)));
     assert_eq!(room.act(), NOTHING);
@@ -196,7 +199,7 @@ fn a_fenced_unit_leaves_a_living_machine_before_it_starts_elsewhere() {
     room.act();
     room.say("a", 1, JobState::Launched);
     room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
-    room.tell(&Change::Machine(id(1)));
+    room.tell(&ClusterChange::Machine(id(1)));
     assert_eq!(room.act(), ["a m1>-"]);
     assert_eq!(room.act(), NOTHING);
     room.say("a", 1, JobState::Inactive);
@@ -210,7 +213,7 @@ fn a_fenced_unit_that_stops_slowly_runs_until_it_is_down() {
     room.act();
     room.say("a", 1, JobState::Launched);
     room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
-    room.tell(&Change::Machine(id(1)));
+    room.tell(&ClusterChange::Machine(id(1)));
     assert_eq!(room.act(), ["a m1>-"]);
     room.say_active("a", 1, JobState::Loaded, "deactivating");
     assert_eq!(room.act(), NOTHING);
@@ -225,11 +228,11 @@ fn a_picture_that_is_read_anew_lets_no_fenced_unit_go() {
     room.act();
     room.say("a", 1, JobState::Launched);
     room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
-    room.tell(&Change::Machine(id(1)));
+    room.tell(&ClusterChange::Machine(id(1)));
     room.act();
     room.say_active("a", 1, JobState::Launched, "deactivating");
 
-    room.tell(&Change::Everything);
+    room.tell(&ClusterChange::Everything);
 
     assert_eq!(room.act(), NOTHING);
     room.say("a", 1, JobState::Inactive);
@@ -243,7 +246,7 @@ fn a_machine_that_returns_with_a_fenced_unit_is_waited_for_anew() {
     room.act();
     room.say("a", 1, JobState::Launched);
     room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
-    room.tell(&Change::Machine(id(1)));
+    room.tell(&ClusterChange::Machine(id(1)));
     room.act();
     room.lose(1);
     assert_eq!(room.act(), NOTHING);
@@ -251,7 +254,7 @@ fn a_machine_that_returns_with_a_fenced_unit_is_waited_for_anew() {
     room.say("a", 1, JobState::Launched);
     assert_eq!(room.act(), NOTHING);
     room.wait(Duration::from_secs(6));
-    room.tell(&Change::Unit(name("a")));
+    room.tell(&ClusterChange::Unit(name("a")));
 
     assert_eq!(room.act(), NOTHING, "it runs there");
 }
@@ -263,7 +266,7 @@ fn a_fenced_unit_whose_machine_falls_silent_in_the_middle_waits_for_its_deadline
     room.act();
     room.say("a", 1, JobState::Launched);
     room.cluster.machines.get_mut(&id(1)).unwrap().draining = true;
-    room.tell(&Change::Machine(id(1)));
+    room.tell(&ClusterChange::Machine(id(1)));
     room.act();
     room.lose(1);
     assert_eq!(room.act(), NOTHING);
@@ -276,8 +279,8 @@ fn a_new_leader_finds_what_the_old_one_left_half_done() {
     let mut room = Watchroom::with_machines(2);
     room.submit("a", "Fence=yes");
     room.say("a", 1, JobState::Launched);
-    room.mind = Converger::new(Caution { ttl: TTL, ..Caution::default() }, room.now);
-    room.tell(&Change::Everything);
+    room.mind = ClusterConverger::new(SafetyLimits { ttl: TTL, ..SafetyLimits::default() }, room.now);
+    room.tell(&ClusterChange::Everything);
     assert_eq!(room.act(), NOTHING, "it still runs on m1");
     room.say("a", 1, JobState::Inactive);
     assert_eq!(room.act(), ["a ->m1"]);

@@ -25,7 +25,7 @@ fn machine(number: u8) -> MachineId {
 struct Story {
     cluster: Cluster,
     mind: GlobalRollouts,
-    now: Moment,
+    now: MonotonicTime,
 }
 
 impl Story {
@@ -37,13 +37,13 @@ impl Story {
         for number in 1..=machines {
             cluster.machines.insert(machine(number), Machine::new(machine(number)));
         }
-        let unit = Unit {
+        let unit = SubmittedUnit {
             previous: Some(file("old").hash()),
-            rollout: Some(Direction::Forward),
-            ..Unit::new(name(), file("new"), JobState::Launched)
+            rollout: Some(ChangeDirection::Forward),
+            ..SubmittedUnit::new(name(), file("new"), JobState::Launched)
         };
         cluster.units.insert(name(), unit);
-        let mut story = Self { cluster, mind: GlobalRollouts::default(), now: Moment::START };
+        let mut story = Self { cluster, mind: GlobalRollouts::default(), now: MonotonicTime::START };
         for number in 1..=machines {
             story.say(number, "old", "active");
         }
@@ -73,26 +73,26 @@ impl Story {
     /// What the mind does now, done.
     fn act(&mut self) -> Vec<String> {
         self.mind.look_at(&self.cluster, &name(), self.now);
-        let steps = self.mind.steps(&self.cluster, self.now);
+        let steps = self.mind.next_steps(&self.cluster, self.now);
         steps.iter().map(|step| self.obey(step)).collect()
     }
 
-    fn obey(&mut self, step: &Step) -> String {
+    fn obey(&mut self, step: &RolloutStep) -> String {
         let unit = self.cluster.units.get_mut(&name()).unwrap();
         match step {
-            Step::Admit { machine, hash, .. } => {
+            RolloutStep::Admit { machine, hash, .. } => {
                 self.cluster.admissions.entry(name()).or_default().insert(machine.clone(), *hash);
                 format!("admit {machine}")
             }
-            Step::Change { .. } => unreachable!("the unit is global"),
-            Step::Finish { .. } => {
+            RolloutStep::Change { .. } => unreachable!("the unit is global"),
+            RolloutStep::Finish { .. } => {
                 unit.rollout = None;
                 "finish".to_owned()
             }
-            Step::Revert { from, note, .. } => {
-                let rollout = Some(Direction::Back);
-                let back = Unit::new(name(), file("old"), JobState::Launched);
-                *unit = Unit { previous: Some(*from), rollout, note: note.clone(), ..back };
+            RolloutStep::Revert { from, note, .. } => {
+                let rollout = Some(ChangeDirection::Back);
+                let back = SubmittedUnit::new(name(), file("old"), JobState::Launched);
+                *unit = SubmittedUnit { previous: Some(*from), rollout, note: note.clone(), ..back };
                 note.clone()
             }
         }
@@ -102,9 +102,9 @@ impl Story {
     fn contents(&self) -> Vec<&str> {
         let unit = &self.cluster.units[&name()];
         let content = |machine: &Machine| {
-            let held = self.cluster.state("agent.service", machine.id.as_str()).map(|state| state.hash);
-            globals::content(&self.cluster, unit, machine, held)
-                .values("Service", "ExecStart")
+            let held = self.cluster.state_on("agent.service", machine.id.as_str()).map(|state| state.hash);
+            globals::content_for(&self.cluster, unit, machine, held)
+                .values_of("Service", "ExecStart")
                 .next()
                 .unwrap()
         };
@@ -122,7 +122,7 @@ fn machines_change_one_after_the_other() {
     assert_eq!(story.act(), [""; 0], "the first has not come up yet");
     story.say(1, "new", "active");
     assert_eq!(story.act(), [""; 0], "nor proven that it stays up");
-    assert_eq!(story.mind.wake(&story.cluster), Some(story.now + Duration::from_secs(10)));
+    assert_eq!(story.mind.next_wakeup(&story.cluster), Some(story.now + Duration::from_secs(10)));
     assert_eq!(story.wait(10).act(), ["admit m2"]);
     story.say(2, "new", "active");
     story.act();
@@ -142,7 +142,7 @@ fn one_failure_takes_all_back_machine_by_machine() {
     assert_eq!(story.wait(10).act(), ["admit m2"]);
     story.say(2, "new", "failed");
 
-    let short = file("new").hash().short();
+    let short = file("new").hash().short_hash();
     assert_eq!(story.act(), [format!("change to {short} taken back: agent.service on machine m2 failed")]);
     assert_eq!(story.contents(), ["new", "new", "old", "old"], "nobody moves before it is told");
     assert_eq!(story.act(), ["admit m1"]);

@@ -5,15 +5,15 @@
 
 /// A set of positions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bits {
+pub(super) struct BitSet {
     words: Vec<u64>,
 }
 
 const WIDTH: usize = u64::BITS as usize;
 
-impl Bits {
+impl BitSet {
     /// Puts a position in, or takes it out.
-    pub(super) fn set(&mut self, position: usize, member: bool) {
+    pub(super) fn set_member(&mut self, position: usize, member: bool) {
         let (word, bit) = (position / WIDTH, 1 << (position % WIDTH));
         if member {
             if self.words.len() <= word {
@@ -41,18 +41,18 @@ impl Bits {
     }
 
     /// Keeps what is in the other set too.
-    pub(super) fn keep(&mut self, other: &Self) {
+    pub(super) fn intersect_with(&mut self, other: &Self) {
         self.words.truncate(other.words.len());
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
     }
 
     /// Takes out what is in the other set.
-    pub(super) fn remove(&mut self, other: &Self) {
+    pub(super) fn subtract(&mut self, other: &Self) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
     }
 
     /// Puts in what is in the other set.
-    pub(super) fn join(&mut self, other: &Self) {
+    pub(super) fn unite_with(&mut self, other: &Self) {
         if self.words.len() < other.words.len() {
             self.words.resize(other.words.len(), 0);
         }
@@ -60,7 +60,7 @@ impl Bits {
     }
 
     /// The positions that are in both sets, from the first on.
-    pub(super) fn both<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn iter_common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
         let common = self.words.iter().zip(&other.words).map(|(one, other)| one & other).enumerate();
         common.filter(|(_, word)| *word != 0).flat_map(|(index, word)| {
             let rest =
@@ -74,31 +74,31 @@ impl Bits {
 mod tests {
     use super::*;
 
-    fn of(positions: &[usize]) -> Bits {
-        let mut bits = Bits::default();
+    fn of(positions: &[usize]) -> BitSet {
+        let mut bits = BitSet::default();
         for &position in positions {
-            bits.set(position, true);
+            bits.set_member(position, true);
         }
         bits
     }
 
-    fn list(bits: &Bits) -> Vec<usize> {
-        bits.both(bits).collect()
+    fn list(bits: &BitSet) -> Vec<usize> {
+        bits.iter_common(bits).collect()
     }
 
     #[test]
     fn sets_combine() {
         let (one, other) = (of(&[0, 63, 64, 200]), of(&[63, 64, 65]));
-        let combined = |act: fn(&mut Bits, &Bits)| {
+        let combined = |act: fn(&mut BitSet, &BitSet)| {
             let mut bits = one.clone();
             act(&mut bits, &other);
             list(&bits)
         };
 
-        assert_eq!(one.both(&other).collect::<Vec<_>>(), [63, 64]);
-        assert_eq!(combined(Bits::keep), [63, 64]);
-        assert_eq!(combined(Bits::remove), [0, 200]);
-        assert_eq!(combined(Bits::join), [0, 63, 64, 65, 200]);
+        assert_eq!(one.iter_common(&other).collect::<Vec<_>>(), [63, 64]);
+        assert_eq!(combined(BitSet::intersect_with), [63, 64]);
+        assert_eq!(combined(BitSet::subtract), [0, 200]);
+        assert_eq!(combined(BitSet::unite_with), [0, 63, 64, 65, 200]);
     }
 
     #[test]

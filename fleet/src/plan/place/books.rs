@@ -10,18 +10,18 @@ use std::{
 
 use super::{
     entry::{ShapeId, UnitSlot},
-    machines::Machines,
-    shape::Shapes,
-    units::Units,
+    machines::MachineTable,
+    shape::ShapeTable,
+    units::UnitTable,
 };
 use crate::{
     model::{machine::MachineId, unit_name::UnitName},
-    plan::rules::Refusal,
+    plan::rules::PlacementRefusal,
 };
 
 /// Why a unit is scheduled, moved or unscheduled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum DecisionReason {
     /// It is wanted and had no machine.
     Wanted,
     /// It is no longer wanted.
@@ -29,12 +29,12 @@ pub enum Reason {
     /// Its machine went away.
     MachineAway(MachineId),
     /// Its machine cannot run it any more.
-    Unable(MachineId, Refusal),
+    Unable(MachineId, PlacementRefusal),
     /// Its machine had many more units than another.
     Rebalanced(MachineId),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for DecisionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wanted => f.write_str("unit is to run"),
@@ -48,7 +48,7 @@ impl fmt::Display for Reason {
 
 /// One change of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct PlacementDecision {
     /// The unit.
     pub unit: UnitName,
     /// Where it was scheduled.
@@ -56,25 +56,25 @@ pub struct Decision {
     /// Where it is scheduled from now on.
     pub to: Option<MachineId>,
     /// Why.
-    pub reason: Reason,
+    pub reason: DecisionReason,
 }
 
 /// The schedule, and what is needed to change it.
 #[derive(Debug, Default)]
-pub struct Placement {
-    pub(super) machines: Machines,
-    pub(super) units: Units,
-    pub(super) shapes: Shapes,
+pub struct UnitPlacement {
+    pub(super) machines: MachineTable,
+    pub(super) units: UnitTable,
+    pub(super) shapes: ShapeTable,
     /// Units that ask to be on another unit's machine, by the other's name.
     pub(super) followers: HashMap<Box<str>, BTreeSet<UnitSlot>>,
     /// Wanted units that no machine could take, by shape: one answer holds for all of a shape.
     pub(super) pending: BTreeMap<ShapeId, BTreeSet<UnitName>>,
-    /// Units to be looked at by the next [`Placement::decide`].
+    /// Units to be looked at by the next [`Placement::decide_all`].
     pub(super) todo: BTreeSet<UnitName>,
     /// Placed units whose machine may no longer suit them.
     pub(super) doubtful: BTreeSet<UnitName>,
     /// Units that left their machine since the last decisions were handed out.
-    pub(super) leaving: BTreeMap<UnitName, (MachineId, Reason)>,
+    pub(super) leaving: BTreeMap<UnitName, (MachineId, DecisionReason)>,
     /// The units in `leaving` that were added since the last look.
     pub(super) newly_leaving: Vec<UnitName>,
     /// Units that must not be placed yet.

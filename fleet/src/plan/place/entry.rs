@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{requirements::Requirements, unit_name::UnitName},
+    model::{requirements::UnitRequirements, unit_name::UnitName},
     plan::{patterns::PatternId, rules::is_wanted},
-    store::cluster::Unit,
+    store::cluster::SubmittedUnit,
 };
 
 /// The number of a machine.
@@ -20,11 +20,11 @@ pub(super) type UnitSlot = u32;
 pub(super) struct ShapeId(pub(super) u32);
 
 /// Whoever keeps the shapes of units hears of what changes in the index.
-pub(super) trait Shaping {
+pub(super) trait ShapeIndex {
     /// The shape of a unit that comes.
-    fn hold(&mut self, unit: &UnitEntry) -> ShapeId;
+    fn hold_shape(&mut self, unit: &UnitEntry) -> ShapeId;
     /// A unit of the shape goes.
-    fn release(&mut self, shape: ShapeId);
+    fn release_shape(&mut self, shape: ShapeId);
     /// Guests are on other metadata than before.
     fn forget_spread(&mut self);
     /// A machine takes its place at this position, before those that were there and behind.
@@ -35,7 +35,7 @@ pub(super) trait Shaping {
 #[derive(Debug)]
 pub(super) struct UnitEntry {
     pub(super) name: UnitName,
-    pub(super) requirements: Arc<Requirements>,
+    pub(super) requirements: Arc<UnitRequirements>,
     pub(super) wanted: bool,
     /// Patterns its name matches, sorted.
     pub(super) hits: Vec<PatternId>,
@@ -64,7 +64,7 @@ impl UnitEntry {
     }
 
     /// Whether nothing that matters here differs.
-    pub(super) fn is_like(&self, unit: &Unit) -> bool {
+    pub(super) fn is_like(&self, unit: &SubmittedUnit) -> bool {
         self.wanted == is_wanted(unit)
             && (Arc::ptr_eq(&self.requirements, &unit.requirements) || self.requirements == unit.requirements)
     }

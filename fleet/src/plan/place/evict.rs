@@ -7,18 +7,18 @@ use crate::{
     model::{machine::Resources, unit_name::UnitName},
     plan::{
         place::{
-            books::{Decision, Placement, Reason},
+            books::{DecisionReason, PlacementDecision, UnitPlacement},
             entry::{MachineSlot, UnitSlot},
-            machines::Machines,
-            units::Units,
+            machines::MachineTable,
+            units::UnitTable,
         },
-        rules::Refusal,
+        rules::PlacementRefusal,
     },
 };
 
-impl Placement {
+impl UnitPlacement {
     /// The machine for a unit that has none.
-    pub(super) fn choose(&mut self, slot: UnitSlot) -> Option<MachineSlot> {
+    pub(super) fn choose_machine(&mut self, slot: UnitSlot) -> Option<MachineSlot> {
         if self.shapes.take_stale_spread() {
             self.recount_spread();
         }
@@ -31,26 +31,26 @@ impl Placement {
         let (machines, units, unit) = (&self.machines, &self.units, &self.units[slot]);
         let peers = &unit.requirements.peers;
         let has_peers = |machine| peers.iter().all(|peer| is_on(units, machines, peer, machine));
-        self.shapes.best(machines, unit, has_peers)
+        self.shapes.best_machine(machines, unit, has_peers)
     }
 
     /// The few machines that `MachineID=`, or `MachineOf=` of a unit that is on one machine, leave over.
     fn bound_to(&self, slot: UnitSlot) -> Option<Vec<MachineSlot>> {
         let wanted = &self.units[slot].requirements;
         if let Some(required) = &wanted.machine_id {
-            return Some(self.machines.named(required));
+            return Some(self.machines.machines_named(required));
         }
-        if wanted.peers.iter().any(|peer| self.units.find(peer).is_none()) {
+        if wanted.peers.iter().any(|peer| self.units.find_unit(peer).is_none()) {
             return Some(Vec::new());
         }
         wanted.peers.iter().find_map(|peer| {
-            let peer = self.units.find(peer)?;
+            let peer = self.units.find_unit(peer)?;
             (!self.units[peer].is_global()).then(|| self.units[peer].at.into_iter().collect())
         })
     }
 
     /// Why a machine cannot have a unit, or keep it; the unit itself does not count.
-    pub(super) fn refusal(&mut self, slot: UnitSlot, machine: MachineSlot) -> Option<Refusal> {
+    pub(super) fn refusal_of(&mut self, slot: UnitSlot, machine: MachineSlot) -> Option<PlacementRefusal> {
         let lives_here = self.units[slot].at == Some(machine);
         if lives_here {
             self.machines.let_go(machine, slot, &self.units[slot]);
@@ -62,36 +62,39 @@ impl Placement {
         refusal
     }
 
-    fn refusal_of_guest(&self, slot: UnitSlot, machine: MachineSlot) -> Option<Refusal> {
+    fn refusal_of_guest(&self, slot: UnitSlot, machine: MachineSlot) -> Option<PlacementRefusal> {
         let unit = &self.units[slot];
         let wanted = &unit.requirements;
         let host = self.machines.machine(machine);
         if let Some(required) = wanted.machine_id.as_ref().filter(|required| !host.id.is_named_by(required)) {
-            return Some(Refusal::OtherMachine { machine: host.id.clone(), required: required.clone() });
+            return Some(PlacementRefusal::OtherMachine {
+                machine: host.id.clone(),
+                required: required.clone(),
+            });
         }
         if !wanted.accepts_metadata(&host.metadata) {
-            return Some(Refusal::Metadata);
+            return Some(PlacementRefusal::Metadata);
         }
         if let Some(peer) =
             wanted.peers.iter().find(|peer| !is_on(&self.units, &self.machines, peer, machine))
         {
-            return Some(Refusal::PeerElsewhere(peer.clone()));
+            return Some(PlacementRefusal::PeerElsewhere(peer.clone()));
         }
         if self.machines.is_barred(machine, unit) {
-            return Some(self.clash(slot, machine));
+            return Some(self.clash_with_guest(slot, machine));
         }
         if host.draining || !self.machines.is_present(machine) {
-            return Some(Refusal::Draining);
+            return Some(PlacementRefusal::Draining);
         }
-        (!self.machines.has_room(machine, unit)).then(|| self.crowding(slot, machine))
+        (!self.machines.has_room(machine, unit)).then(|| self.crowding_refusal(slot, machine))
     }
 
     pub(super) fn runs_global(&self, name: &UnitName, machine: MachineSlot) -> bool {
-        self.units.slot(name).is_some_and(|slot| self.machines.globals(machine).contains(&slot))
+        self.units.index_of(name).is_some_and(|slot| self.machines.globals(machine).contains(&slot))
     }
 
     /// The guest, first by name, that a unit cannot live with.
-    fn clash(&self, slot: UnitSlot, machine: MachineSlot) -> Refusal {
+    fn clash_with_guest(&self, slot: UnitSlot, machine: MachineSlot) -> PlacementRefusal {
         let unit = &self.units[slot];
         let guests = self.machines.guests(machine).chain(self.machines.globals(machine).iter().copied());
         let meets = |ours: &[u32], theirs: &[u32]| ours.iter().any(|pattern| theirs.contains(pattern));
@@ -104,28 +107,28 @@ impl Placement {
         let first = clashing.min_by(|a, b| a.name.cmp(&b.name));
         match first {
             Some(guest) if meets(&unit.avoids, &guest.hits) || meets(&guest.avoids, &unit.hits) => {
-                Refusal::Conflict(guest.name.clone())
+                PlacementRefusal::Conflict(guest.name.clone())
             }
-            Some(guest) => Refusal::Replaced(guest.name.clone()),
-            None => Refusal::Metadata,
+            Some(guest) => PlacementRefusal::Replaced(guest.name.clone()),
+            None => PlacementRefusal::Metadata,
         }
     }
 
-    fn crowding(&self, slot: UnitSlot, machine: MachineSlot) -> Refusal {
+    fn crowding_refusal(&self, slot: UnitSlot, machine: MachineSlot) -> PlacementRefusal {
         let host = self.machines.machine(machine);
         if let Some(most) = host.max_units.filter(|&most| self.machines.load(machine) >= most) {
-            return Refusal::Full(most);
+            return PlacementRefusal::Full(most);
         }
-        let (capacity, used) = (host.capacity.unwrap_or_default(), self.machines.used(machine));
+        let (capacity, used) = (host.capacity.unwrap_or_default(), self.machines.used_resources(machine));
         let left = Resources {
             memory_mib: capacity.memory_mib.saturating_sub(used.memory_mib),
             cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
         };
-        Refusal::Resources { left, asked: self.units[slot].requirements.reserve }
+        PlacementRefusal::Resources { left, asked: self.units[slot].requirements.reserve }
     }
 
     /// The guests that leave a machine when a unit comes.
-    pub(super) fn evictions(&self, slot: UnitSlot, machine: MachineSlot) -> Vec<UnitSlot> {
+    pub(super) fn evicted_guests(&self, slot: UnitSlot, machine: MachineSlot) -> Vec<UnitSlot> {
         let evicts = &self.units[slot].evicts;
         if evicts.is_empty() {
             return Vec::new();
@@ -141,14 +144,14 @@ impl Placement {
     }
 
     pub(super) fn would_evict(&self, slot: UnitSlot, machine: MachineSlot) -> bool {
-        !self.evictions(slot, machine).is_empty()
+        !self.evicted_guests(slot, machine).is_empty()
     }
 
     /// Works out anew which global units a machine runs.
     pub(super) fn refresh_globals(&mut self, machine: MachineSlot) {
         let wanted: Vec<UnitSlot> = self
             .units
-            .globals()
+            .global_units()
             .filter(|&unit| {
                 let wanted = &self.units[unit].requirements;
                 wanted.accepts_metadata(&self.machines.machine(machine).metadata)
@@ -159,7 +162,7 @@ impl Placement {
         }
         let before = self.machines.globals(machine).to_vec();
         self.machines.set_globals(machine, &self.units, &wanted);
-        self.shapes.requeue(machine, &self.machines);
+        self.shapes.requeue_machine(machine, &self.machines);
         self.freed = true;
         let after = self.machines.globals(machine);
         let changed = before.iter().filter(|unit| !after.contains(unit));
@@ -178,7 +181,7 @@ impl Placement {
     }
 
     fn recount_spread(&mut self) {
-        for slot in self.units.placed() {
+        for slot in self.units.placed_units() {
             let unit = &self.units[slot];
             if let Some(machine) = unit.at {
                 self.shapes.count_spread(unit, self.machines.machine(machine), 1);
@@ -187,7 +190,7 @@ impl Placement {
     }
 
     /// Moves units from the fullest machines to the emptiest able ones, at most `budget`.
-    pub fn rebalance(&mut self, budget: u32) -> Vec<Decision> {
+    pub fn rebalance_units(&mut self, budget: u32) -> Vec<PlacementDecision> {
         let mut decisions = Vec::new();
         let mut stuck = Vec::new();
         while decisions.len() < budget as usize {
@@ -196,7 +199,7 @@ impl Placement {
                     (self.machines.load(slot), std::cmp::Reverse(self.machines.position(slot)))
                 });
             let Some(crowded) = crowded else { break };
-            match self.relieve(crowded) {
+            match self.relieve_machine(crowded) {
                 Some(decision) => decisions.push(decision),
                 None => stuck.push(crowded),
             }
@@ -204,31 +207,31 @@ impl Placement {
         decisions
     }
 
-    fn relieve(&mut self, crowded: MachineSlot) -> Option<Decision> {
+    fn relieve_machine(&mut self, crowded: MachineSlot) -> Option<PlacementDecision> {
         let mut guests: Vec<UnitSlot> = self.machines.guests(crowded).collect();
         guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
         guests.retain(|&unit| self.units[unit].requirements.peers.is_empty());
         for unit in guests {
-            self.lift(unit);
-            let target = self.choose(unit).filter(|&machine| {
+            self.unassign(unit);
+            let target = self.choose_machine(unit).filter(|&machine| {
                 // `crowded` has lost one already: only a real difference is worth a move.
                 self.machines.load(machine) < self.machines.load(crowded) && !self.would_evict(unit, machine)
             });
-            self.settle(unit, target.unwrap_or(crowded));
+            self.assign(unit, target.unwrap_or(crowded));
             if let Some(target) = target {
                 let from = self.machines.id(crowded).clone();
                 let name = self.units.name(unit).clone();
                 self.wake_followers(&name);
-                let reason = Reason::Rebalanced(from.clone());
+                let reason = DecisionReason::Rebalanced(from.clone());
                 let to = Some(self.machines.id(target).clone());
-                return Some(Decision { unit: name, from: Some(from), to, reason });
+                return Some(PlacementDecision { unit: name, from: Some(from), to, reason });
             }
         }
         None
     }
 }
 
-fn is_on(units: &Units, machines: &Machines, peer: &str, machine: MachineSlot) -> bool {
-    let Some(peer) = units.find(peer) else { return false };
+fn is_on(units: &UnitTable, machines: &MachineTable, peer: &str, machine: MachineSlot) -> bool {
+    let Some(peer) = units.find_unit(peer) else { return false };
     units[peer].at == Some(machine) || machines.globals(machine).contains(&peer)
 }

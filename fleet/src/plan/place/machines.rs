@@ -13,15 +13,15 @@ use crate::{
     plan::{
         patterns::PatternId,
         place::{
-            bits::Bits,
-            entry::{MachineSlot, Shaping, UnitEntry, UnitSlot},
+            bits::BitSet,
+            entry::{MachineSlot, ShapeIndex, UnitEntry, UnitSlot},
         },
     },
 };
 
 /// How many guests of a machine have to do with a pattern.
 #[derive(Debug, Clone, Copy)]
-struct Count {
+struct PatternCount {
     pattern: PatternId,
     /// Guests whose name it matches.
     hit: u32,
@@ -40,11 +40,11 @@ struct MachineEntry {
     guests: Vec<UnitSlot>,
     globals: Vec<UnitSlot>,
     lacks_globals: bool,
-    counts: Vec<Count>,
+    counts: Vec<PatternCount>,
 }
 
 impl MachineEntry {
-    fn count(&mut self, unit: &UnitEntry, by: i32) {
+    fn count_guest(&mut self, unit: &UnitEntry, by: i32) {
         self.load = self.load.saturating_add_signed(by);
         let reserve = unit.requirements.reserve;
         let sign = i64::from(by);
@@ -52,11 +52,11 @@ impl MachineEntry {
         self.used.memory_mib = self.used.memory_mib.saturating_add_signed(scale(reserve.memory_mib));
         self.used.cpu_percent = self.used.cpu_percent.saturating_add_signed(scale(reserve.cpu_percent));
         for &pattern in &unit.hits {
-            let count = self.entry(pattern);
+            let count = self.pattern_entry(pattern);
             count.hit = count.hit.saturating_add_signed(by);
         }
         for &pattern in unit.avoids.iter().chain(&unit.evicts) {
-            let count = self.entry(pattern);
+            let count = self.pattern_entry(pattern);
             count.bar = count.bar.saturating_add_signed(by);
         }
         if by < 0 {
@@ -64,25 +64,31 @@ impl MachineEntry {
         }
     }
 
-    fn entry(&mut self, pattern: PatternId) -> &mut Count {
+    fn pattern_entry(&mut self, pattern: PatternId) -> &mut PatternCount {
         let at = match self.counts.binary_search_by_key(&pattern, |count| count.pattern) {
             Ok(at) => at,
             Err(at) => {
-                self.counts.insert(at, Count { pattern, hit: 0, bar: 0 });
+                self.counts.insert(at, PatternCount { pattern, hit: 0, bar: 0 });
                 at
             }
         };
         &mut self.counts[at]
     }
 
-    fn find(&self, pattern: PatternId) -> Option<Count> {
+    fn find_pattern(&self, pattern: PatternId) -> Option<PatternCount> {
         self.counts.binary_search_by_key(&pattern, |count| count.pattern).ok().map(|at| self.counts[at])
     }
 
-    fn bars(&self, unit: &UnitEntry) -> bool {
+    fn bars_unit(&self, unit: &UnitEntry) -> bool {
         !self.counts.is_empty()
-            && (unit.avoids.iter().any(|&pattern| self.find(pattern).is_some_and(|count| count.hit > 0))
-                || unit.hits.iter().any(|&pattern| self.find(pattern).is_some_and(|count| count.bar > 0)))
+            && (unit
+                .avoids
+                .iter()
+                .any(|&pattern| self.find_pattern(pattern).is_some_and(|count| count.hit > 0))
+                || unit
+                    .hits
+                    .iter()
+                    .any(|&pattern| self.find_pattern(pattern).is_some_and(|count| count.bar > 0)))
     }
 
     fn has_room(&self, unit: &UnitEntry) -> bool {
@@ -99,21 +105,21 @@ impl MachineEntry {
 
 /// The machines of one load.
 #[derive(Debug, Default)]
-struct Level {
-    machines: Bits,
+struct LoadBucket {
+    machines: BitSet,
     count: usize,
 }
 
 /// Every machine that ever held or could hold a unit.
 #[derive(Debug, Default)]
-pub(super) struct Machines {
+pub(super) struct MachineTable {
     entries: Vec<MachineEntry>,
     slots: BTreeMap<MachineId, MachineSlot>,
     /// The slots in the order of IDs.
     order: Vec<MachineSlot>,
     /// Those that take newcomers, room apart: present, and not being emptied.
-    open: Bits,
-    levels: BTreeMap<u32, Level>,
+    open: BitSet,
+    levels: BTreeMap<u32, LoadBucket>,
     /// The present machines by key and value of their metadata.
     values: HashMap<String, BTreeMap<String, Vec<MachineSlot>>>,
     present: usize,
@@ -121,14 +127,14 @@ pub(super) struct Machines {
     state: u64,
 }
 
-impl Machines {
-    pub(super) fn slot(&self, id: &MachineId) -> Option<MachineSlot> {
+impl MachineTable {
+    pub(super) fn index_of(&self, id: &MachineId) -> Option<MachineSlot> {
         self.slots.get(id).copied()
     }
 
     /// The slot of a machine; one that is not known stands in the books as lost.
-    pub(super) fn slot_or_lost(&mut self, id: &MachineId, shapes: &mut impl Shaping) -> MachineSlot {
-        if let Some(slot) = self.slot(id) {
+    pub(super) fn slot_or_lost(&mut self, id: &MachineId, shapes: &mut impl ShapeIndex) -> MachineSlot {
+        if let Some(slot) = self.index_of(id) {
             return slot;
         }
         let slot = MachineSlot::try_from(self.entries.len()).unwrap_or(MachineSlot::MAX);
@@ -152,7 +158,7 @@ impl Machines {
         slot
     }
 
-    fn make_room(&mut self, position: usize, shapes: &mut impl Shaping) {
+    fn make_room(&mut self, position: usize, shapes: &mut impl ShapeIndex) {
         for &behind in &self.order[position..] {
             self.entries[behind as usize].position += 1;
         }
@@ -165,13 +171,13 @@ impl Machines {
     fn enter_level(&mut self, slot: MachineSlot) {
         let entry = &self.entries[slot as usize];
         let level = self.levels.entry(entry.load).or_default();
-        level.machines.set(entry.position, true);
+        level.machines.set_member(entry.position, true);
         level.count += 1;
     }
 
     fn leave_level(&mut self, slot: MachineSlot, load: u32) {
         let Some(level) = self.levels.get_mut(&load) else { return };
-        level.machines.set(self.entries[slot as usize].position, false);
+        level.machines.set_member(self.entries[slot as usize].position, false);
         level.count -= 1;
         if level.count == 0 {
             self.levels.remove(&load);
@@ -179,7 +185,7 @@ impl Machines {
     }
 
     /// Changes who is on a machine, and with that its load.
-    fn change<T>(&mut self, slot: MachineSlot, act: impl FnOnce(&mut MachineEntry) -> T) -> T {
+    fn change_guests<T>(&mut self, slot: MachineSlot, act: impl FnOnce(&mut MachineEntry) -> T) -> T {
         let entry = &mut self.entries[slot as usize];
         let before = entry.load;
         let outcome = act(entry);
@@ -190,7 +196,7 @@ impl Machines {
         outcome
     }
 
-    pub(super) fn set(&mut self, machine: &Machine, shapes: &mut impl Shaping) -> MachineSlot {
+    pub(super) fn set_machine(&mut self, machine: &Machine, shapes: &mut impl ShapeIndex) -> MachineSlot {
         let slot = self.slot_or_lost(&machine.id, shapes);
         let entry = &mut self.entries[slot as usize];
         if entry.present && entry.machine == *machine {
@@ -199,11 +205,11 @@ impl Machines {
         if !entry.guests.is_empty() && entry.machine.metadata != machine.metadata {
             shapes.forget_spread();
         }
-        self.withdraw(slot);
+        self.withdraw_machine(slot);
         let entry = &mut self.entries[slot as usize];
         entry.present = true;
         entry.machine = machine.clone();
-        self.open.set(entry.position, !machine.draining);
+        self.open.set_member(entry.position, !machine.draining);
         for (key, value) in &machine.metadata {
             self.values.entry(key.clone()).or_default().entry(value.clone()).or_default().push(slot);
         }
@@ -211,21 +217,21 @@ impl Machines {
         slot
     }
 
-    pub(super) fn lose(&mut self, id: &MachineId) -> Option<MachineSlot> {
-        let slot = self.slot(id).filter(|&slot| self.is_present(slot))?;
-        self.withdraw(slot);
+    pub(super) fn mark_lost(&mut self, id: &MachineId) -> Option<MachineSlot> {
+        let slot = self.index_of(id).filter(|&slot| self.is_present(slot))?;
+        self.withdraw_machine(slot);
         Some(slot)
     }
 
     /// Takes a machine out of everything that is asked of present ones.
-    fn withdraw(&mut self, slot: MachineSlot) {
+    fn withdraw_machine(&mut self, slot: MachineSlot) {
         self.state += 1;
         let entry = &mut self.entries[slot as usize];
         if !std::mem::take(&mut entry.present) {
             return;
         }
         self.present -= 1;
-        self.open.set(entry.position, false);
+        self.open.set_member(entry.position, false);
         for (key, value) in &entry.machine.metadata {
             let Some(values) = self.values.get_mut(key) else { continue };
             let Some(having) = values.get_mut(value) else { continue };
@@ -237,31 +243,34 @@ impl Machines {
     }
 
     /// Another number whenever a machine is another one than before, load and guests apart.
-    pub(super) fn state(&self) -> u64 {
+    pub(super) fn change_number(&self) -> u64 {
         self.state
     }
 
     /// The machines that take newcomers, room apart.
-    pub(super) fn open(&self) -> &Bits {
+    pub(super) fn open_machines(&self) -> &BitSet {
         &self.open
     }
 
     /// The values that present machines have of a key.
-    pub(super) fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+    pub(super) fn metadata_values(&self, key: &str) -> impl Iterator<Item = &str> {
         self.values.get(key).into_iter().flat_map(BTreeMap::keys).map(String::as_str)
     }
 
     /// The present machines that have this value of a key.
-    pub(super) fn having(&self, key: &str, value: &str) -> Bits {
-        let mut having = Bits::default();
+    pub(super) fn machines_having(&self, key: &str, value: &str) -> BitSet {
+        let mut having = BitSet::default();
         let slots = self.values.get(key).and_then(|values| values.get(value));
-        slots.into_iter().flatten().for_each(|&slot| having.set(self.position(slot), true));
+        slots.into_iter().flatten().for_each(|&slot| having.set_member(self.position(slot), true));
         having
     }
 
     /// Of these machines the least loaded first, and of equals the one of the smallest ID.
-    pub(super) fn by_load<'a>(&'a self, among: &'a Bits) -> impl Iterator<Item = MachineSlot> + 'a {
-        self.levels.values().flat_map(|level| level.machines.both(among)).map(|position| self.order[position])
+    pub(super) fn by_load<'a>(&'a self, among: &'a BitSet) -> impl Iterator<Item = MachineSlot> + 'a {
+        self.levels
+            .values()
+            .flat_map(|level| level.machines.iter_common(among))
+            .map(|position| self.order[position])
     }
 
     pub(super) fn id(&self, slot: MachineSlot) -> &MachineId {
@@ -276,7 +285,7 @@ impl Machines {
         self.entries[slot as usize].present
     }
 
-    pub(super) fn present(&self) -> usize {
+    pub(super) fn present_count(&self) -> usize {
         self.present
     }
 
@@ -284,7 +293,7 @@ impl Machines {
         self.slots.values().copied().filter(|&slot| self.is_present(slot))
     }
 
-    pub(super) fn lost(&self) -> impl Iterator<Item = (&MachineId, usize)> {
+    pub(super) fn lost_machines(&self) -> impl Iterator<Item = (&MachineId, usize)> {
         self.slots.iter().filter_map(|(id, &slot)| {
             let entry = &self.entries[slot as usize];
             (!entry.present && !entry.guests.is_empty()).then_some((id, entry.guests.len()))
@@ -292,7 +301,7 @@ impl Machines {
     }
 
     /// The machines a `MachineID=` names: one by its full ID, any number by the short one.
-    pub(super) fn named(&self, required: &str) -> Vec<MachineSlot> {
+    pub(super) fn machines_named(&self, required: &str) -> Vec<MachineSlot> {
         self.slots
             .range::<str, _>((Bound::Included(required), Bound::Unbounded))
             .take_while(|(id, _)| id.as_str().starts_with(required))
@@ -310,19 +319,19 @@ impl Machines {
         self.entries[slot as usize].position
     }
 
-    pub(super) fn used(&self, slot: MachineSlot) -> Resources {
+    pub(super) fn used_resources(&self, slot: MachineSlot) -> Resources {
         self.entries[slot as usize].used
     }
 
     /// Whether the guests of a machine and a unit cannot live together.
     pub(super) fn is_barred(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
-        self.entries[slot as usize].bars(unit)
+        self.entries[slot as usize].bars_unit(unit)
     }
 
     /// Whether a machine can take a unit, metadata apart.
     pub(super) fn is_able(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
         let entry = &self.entries[slot as usize];
-        entry.present && entry.has_room(unit) && !entry.bars(unit)
+        entry.present && entry.has_room(unit) && !entry.bars_unit(unit)
     }
 
     pub(super) fn has_room(&self, slot: MachineSlot, unit: &UnitEntry) -> bool {
@@ -338,16 +347,16 @@ impl Machines {
     }
 
     pub(super) fn take_in(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
-        self.change(slot, |machine| {
+        self.change_guests(slot, |machine| {
             machine.guests.push(unit);
-            machine.count(entry, 1);
+            machine.count_guest(entry, 1);
         });
     }
 
     pub(super) fn let_go(&mut self, slot: MachineSlot, unit: UnitSlot, entry: &UnitEntry) {
-        self.change(slot, |machine| {
+        self.change_guests(slot, |machine| {
             machine.guests.retain(|&guest| guest != unit);
-            machine.count(entry, -1);
+            machine.count_guest(entry, -1);
         });
     }
 
@@ -358,17 +367,17 @@ impl Machines {
         units: &impl Index<UnitSlot, Output = UnitEntry>,
         wanted: &[UnitSlot],
     ) {
-        self.change(slot, |machine| {
+        self.change_guests(slot, |machine| {
             for unit in std::mem::take(&mut machine.globals) {
-                machine.count(&units[unit], -1);
+                machine.count_guest(&units[unit], -1);
             }
             let mut lacks = false;
             for &unit in wanted {
                 let entry = &units[unit];
-                if machine.bars(entry) {
+                if machine.bars_unit(entry) {
                     lacks = true;
                 } else {
-                    machine.count(entry, 1);
+                    machine.count_guest(entry, 1);
                     machine.globals.push(unit);
                 }
             }
@@ -382,12 +391,12 @@ impl Machines {
 
     /// A name turned out to be matched by a pattern that came later.
     pub(super) fn add_hit(&mut self, slot: MachineSlot, pattern: PatternId) {
-        self.entries[slot as usize].entry(pattern).hit += 1;
+        self.entries[slot as usize].pattern_entry(pattern).hit += 1;
     }
 
     pub(super) fn add_global_hits(&mut self, unit: UnitSlot, pattern: PatternId) {
         for entry in self.entries.iter_mut().filter(|entry| entry.globals.contains(&unit)) {
-            entry.entry(pattern).hit += 1;
+            entry.pattern_entry(pattern).hit += 1;
         }
     }
 }

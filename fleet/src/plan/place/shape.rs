@@ -2,22 +2,22 @@
 //!
 //! Knows which machines suit a shape by what does not change with load (metadata, draining), worked out
 //! anew when a machine changes, and which of them were found unable. Invariants: a shape lives as long as
-//! a unit has it; a machine that was set aside is told of by [`Shapes::requeue`] when it may be able again.
+//! a unit has it; a machine that was set aside is told of by [`Shapes::requeue_machine`] when it may be able again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     model::{
         machine::{Machine, Resources},
-        requirements::Requirements,
+        requirements::UnitRequirements,
         unit_name::UnitName,
     },
     plan::{
         patterns::PatternId,
         place::{
-            bits::Bits,
-            entry::{MachineSlot, ShapeId, Shaping, UnitEntry},
-            machines::Machines,
+            bits::BitSet,
+            entry::{MachineSlot, ShapeId, ShapeIndex, UnitEntry},
+            machines::MachineTable,
         },
     },
 };
@@ -40,7 +40,7 @@ pub(super) struct ShapeKey {
 }
 
 impl ShapeKey {
-    fn new(name: &UnitName, wanted: &Requirements, avoids: &[PatternId], hits: &[PatternId]) -> Self {
+    fn new(name: &UnitName, wanted: &UnitRequirements, avoids: &[PatternId], hits: &[PatternId]) -> Self {
         Self {
             machine_id: wanted.machine_id.clone(),
             metadata: wanted.metadata.clone(),
@@ -48,52 +48,52 @@ impl ShapeKey {
             avoids: avoids.to_vec(),
             hits: hits.to_vec(),
             reserve: wanted.reserve,
-            spread: wanted.spread_by.clone().map(|key| (key, family(name))),
+            spread: wanted.spread_by.clone().map(|key| (key, family_key(name))),
             prefer: wanted.prefer.clone(),
         }
     }
 
     /// The open machines whose metadata is as asked.
-    fn suiting(&self, machines: &Machines) -> Bits {
-        let mut suiting = machines.open().clone();
+    fn suitable_machines(&self, machines: &MachineTable) -> BitSet {
+        let mut suiting = machines.open_machines().clone();
         for (key, values) in &self.metadata {
-            let mut having = Bits::default();
+            let mut having = BitSet::default();
             for value in values {
-                having.join(&machines.having(key, value));
+                having.unite_with(&machines.machines_having(key, value));
             }
-            suiting.keep(&having);
+            suiting.intersect_with(&having);
         }
         suiting
     }
 }
 
 /// Units that belong together: the instances of a template, or a unit alone.
-pub(super) fn family(name: &UnitName) -> String {
+pub(super) fn family_key(name: &UnitName) -> String {
     name.template().map_or_else(|| name.as_str().to_owned(), |template| template.as_str().to_owned())
 }
 
 #[derive(Debug)]
-struct Shape {
+struct EquivalenceClass {
     key: ShapeKey,
     units: u32,
     /// As which state of the machines the tiers were worked out.
     seen: u64,
     /// The suiting machines: for each wish those that fulfil it, then all.
-    tiers: Vec<Bits>,
+    tiers: Vec<BitSet>,
     /// Machines that were found unable.
-    aside: Bits,
+    aside: BitSet,
 }
 
-impl Shape {
-    fn look_at(&mut self, machines: &Machines) {
-        if self.seen == machines.state() {
+impl EquivalenceClass {
+    fn look_at(&mut self, machines: &MachineTable) {
+        if self.seen == machines.change_number() {
             return;
         }
-        self.seen = machines.state();
-        let suiting = self.key.suiting(machines);
+        self.seen = machines.change_number();
+        let suiting = self.key.suitable_machines(machines);
         let fulfilling = self.key.prefer.iter().map(|(key, value)| {
-            let mut fulfilling = machines.having(key, value);
-            fulfilling.keep(&suiting);
+            let mut fulfilling = machines.machines_having(key, value);
+            fulfilling.intersect_with(&suiting);
             fulfilling
         });
         self.tiers = fulfilling.collect();
@@ -103,30 +103,30 @@ impl Shape {
 
 /// The machines by their value of a key; those without it have the empty value.
 #[derive(Debug)]
-struct Partition {
+struct MetadataPartition {
     seen: u64,
-    values: Vec<(String, Bits)>,
+    values: Vec<(String, BitSet)>,
 }
 
-impl Partition {
-    fn of(key: &str, machines: &Machines) -> Self {
-        let mut rest = machines.open().clone();
+impl MetadataPartition {
+    fn by_key(key: &str, machines: &MachineTable) -> Self {
+        let mut rest = machines.open_machines().clone();
         let mut values = Vec::new();
-        for value in machines.values(key) {
-            let having = machines.having(key, value);
-            rest.remove(&having);
+        for value in machines.metadata_values(key) {
+            let having = machines.machines_having(key, value);
+            rest.subtract(&having);
             values.push((value.to_owned(), having));
         }
         values.push((String::new(), rest));
-        Self { seen: machines.state(), values }
+        Self { seen: machines.change_number(), values }
     }
 
     /// In groups of those that have equally many units, the fewest first.
-    fn groups(&self, counts: Option<&BTreeMap<String, u32>>) -> Vec<Bits> {
-        let mut groups: BTreeMap<u32, Bits> = BTreeMap::new();
+    fn groups_by_count(&self, counts: Option<&BTreeMap<String, u32>>) -> Vec<BitSet> {
+        let mut groups: BTreeMap<u32, BitSet> = BTreeMap::new();
         for (value, having) in &self.values {
             let count = counts.and_then(|counts| counts.get(value)).copied().unwrap_or(0);
-            groups.entry(count).or_default().join(having);
+            groups.entry(count).or_default().unite_with(having);
         }
         groups.into_values().collect()
     }
@@ -134,24 +134,24 @@ impl Partition {
 
 /// Every shape in use.
 #[derive(Debug, Default)]
-pub(super) struct Shapes {
-    table: Vec<Option<Shape>>,
+pub(super) struct ShapeTable {
+    table: Vec<Option<EquivalenceClass>>,
     free: Vec<u32>,
     ids: HashMap<ShapeKey, ShapeId>,
     /// The shapes that set a machine aside.
     asides: HashMap<MachineSlot, Vec<ShapeId>>,
-    partitions: HashMap<String, Partition>,
+    partitions: HashMap<String, MetadataPartition>,
     /// How many units of a family run on machines of each value.
     spread: HashMap<(String, String), BTreeMap<String, u32>>,
     spread_is_stale: bool,
 }
 
-impl Shapes {
+impl ShapeTable {
     /// A machine may be able again to do what it was not.
-    pub(super) fn requeue(&mut self, slot: MachineSlot, machines: &Machines) {
+    pub(super) fn requeue_machine(&mut self, slot: MachineSlot, machines: &MachineTable) {
         for id in self.asides.remove(&slot).into_iter().flatten() {
             if let Some(shape) = self.table[id.0 as usize].as_mut() {
-                shape.aside.set(machines.position(slot), false);
+                shape.aside.set_member(machines.position(slot), false);
             }
         }
     }
@@ -176,24 +176,24 @@ impl Shapes {
 
     /// The machine for a unit, of those that `may` have it: the first wish that can be fulfilled counts
     /// most, then the value with the fewest units of the family, then load and ID.
-    pub(super) fn best(
+    pub(super) fn best_machine(
         &mut self,
-        machines: &Machines,
+        machines: &MachineTable,
         unit: &UnitEntry,
         may: impl Fn(MachineSlot) -> bool,
     ) -> Option<MachineSlot> {
         let groups = self.spread_groups(unit.shape, machines);
         let shape = self.table[unit.shape.0 as usize].as_mut()?;
         shape.look_at(machines);
-        let Shape { tiers, aside, .. } = shape;
+        let EquivalenceClass { tiers, aside, .. } = shape;
         let asides = &mut self.asides;
-        let mut first_able = |among: &Bits| {
+        let mut first_able = |among: &BitSet| {
             let mut candidates = among.clone();
-            candidates.remove(aside);
+            candidates.subtract(aside);
             machines.by_load(&candidates).find(|&slot| {
                 let able = machines.is_able(slot, unit);
                 if !able {
-                    aside.set(machines.position(slot), true);
+                    aside.set_member(machines.position(slot), true);
                     asides.entry(slot).or_default().push(unit.shape);
                 }
                 able && may(slot)
@@ -203,21 +203,23 @@ impl Shapes {
         tiers.iter().find_map(|tier| {
             groups.iter().find_map(|group| {
                 let mut among = tier.clone();
-                among.keep(group);
+                among.intersect_with(group);
                 first_able(&among)
             })
         })
     }
 
     /// The machines to try, one group after the other, if it is spread over a key.
-    fn spread_groups(&mut self, id: ShapeId, machines: &Machines) -> Option<Vec<Bits>> {
+    fn spread_groups(&mut self, id: ShapeId, machines: &MachineTable) -> Option<Vec<BitSet>> {
         let spread = self.table[id.0 as usize].as_ref()?.key.spread.as_ref()?;
         let (key, counts) = (&spread.0, self.spread.get(spread));
-        if let Some(partition) = self.partitions.get(key).filter(|known| known.seen == machines.state()) {
-            return Some(partition.groups(counts));
+        if let Some(partition) =
+            self.partitions.get(key).filter(|known| known.seen == machines.change_number())
+        {
+            return Some(partition.groups_by_count(counts));
         }
-        let partition = Partition::of(key, machines);
-        let groups = partition.groups(counts);
+        let partition = MetadataPartition::by_key(key, machines);
+        let groups = partition.groups_by_count(counts);
         if partition.values.len() <= MOST_VALUES {
             self.partitions.insert(key.clone(), partition);
         }
@@ -225,8 +227,8 @@ impl Shapes {
     }
 }
 
-impl Shaping for Shapes {
-    fn hold(&mut self, unit: &UnitEntry) -> ShapeId {
+impl ShapeIndex for ShapeTable {
+    fn hold_shape(&mut self, unit: &UnitEntry) -> ShapeId {
         let key = ShapeKey::new(&unit.name, &unit.requirements, &unit.avoids, &unit.hits);
         if let Some(&id) = self.ids.get(&key) {
             if let Some(shape) = &mut self.table[id.0 as usize] {
@@ -234,8 +236,13 @@ impl Shaping for Shapes {
             }
             return id;
         }
-        let shape =
-            Some(Shape { key: key.clone(), units: 1, seen: 0, tiers: Vec::new(), aside: Bits::default() });
+        let shape = Some(EquivalenceClass {
+            key: key.clone(),
+            units: 1,
+            seen: 0,
+            tiers: Vec::new(),
+            aside: BitSet::default(),
+        });
         let id = if let Some(free) = self.free.pop() {
             self.table[free as usize] = shape;
             ShapeId(free)
@@ -247,7 +254,7 @@ impl Shaping for Shapes {
         id
     }
 
-    fn release(&mut self, id: ShapeId) {
+    fn release_shape(&mut self, id: ShapeId) {
         let Some(shape) = self.table[id.0 as usize].as_mut() else { return };
         shape.units -= 1;
         if shape.units > 0 {

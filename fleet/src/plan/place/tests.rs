@@ -10,26 +10,26 @@ use crate::{
         unit_file::UnitFile,
     },
     plan::{
-        explain::{explain, guests_by_machine},
-        rules::check,
+        explain::{explain_unit as explain, guests_by_machine},
+        rules::check_placement,
     },
-    store::cluster::{Assignment, Cluster},
+    store::cluster::{Cluster, UnitAssignment},
 };
 
 fn machine(id: &str, metadata: &str) -> Machine {
     Machine { metadata: parse_metadata(metadata), ..Machine::new(MachineId::parse(id).unwrap()) }
 }
 
-fn unit(name: &str, requirements: &str) -> Unit {
+fn unit(name: &str, requirements: &str) -> SubmittedUnit {
     let lines = requirements.replace("; ", "\n");
     let file = UnitFile::parse(&format!("[Service]\nExecStart=/bin/true\n[X-Fleet]\n{lines}\n")).unwrap();
-    Unit::new(UnitName::parse(name).unwrap(), file, JobState::Launched)
+    SubmittedUnit::new(UnitName::parse(name).unwrap(), file, JobState::Launched)
 }
 
 /// A placement and, beside it, the cluster as the store would show it.
 #[derive(Debug, Default)]
 struct Town {
-    placement: Placement,
+    placement: UnitPlacement,
     cluster: Cluster,
 }
 
@@ -59,7 +59,7 @@ impl Town {
         }
     }
 
-    fn submit(&mut self, unit: Unit) {
+    fn submit(&mut self, unit: SubmittedUnit) {
         self.placement.set_unit(&unit);
         self.cluster.units.insert(unit.name.clone(), unit);
     }
@@ -73,14 +73,16 @@ impl Town {
     /// Decides and returns the decisions, one a line.
     fn decide(&mut self) -> String {
         let mut lines = String::new();
-        for decision in self.placement.decide() {
+        for decision in self.placement.decide_all() {
             let show = |id: &Option<MachineId>| id.as_ref().map_or("-", MachineId::as_str).to_owned();
             let (from, to) = (show(&decision.from), show(&decision.to));
             writeln!(lines, "{}: {from} -> {to}, {}", decision.unit, decision.reason).unwrap();
             match decision.to {
                 Some(machine) => {
                     let hash = self.cluster.units[&decision.unit].file.hash();
-                    self.cluster.assignments.insert(decision.unit, Assignment { machine, hash, revision: 0 });
+                    self.cluster
+                        .assignments
+                        .insert(decision.unit, UnitAssignment { machine, hash, revision: 0 });
                 }
                 None => {
                     self.cluster.assignments.remove(&decision.unit);
@@ -91,7 +93,7 @@ impl Town {
     }
 
     fn place_of(&self, unit: &str) -> &str {
-        self.cluster.target(unit).map_or("-", MachineId::as_str)
+        self.cluster.target_of(unit).map_or("-", MachineId::as_str)
     }
 }
 
@@ -276,7 +278,7 @@ fn draining_empties_a_machine() {
     );
     town.join(machine("m1", ""));
     assert_eq!(town.decide(), "");
-    let moves = town.placement.rebalance(10);
+    let moves = town.placement.rebalance_units(10);
     assert_eq!(moves.len(), 1);
     assert_eq!((moves[0].unit.as_str(), moves[0].to.as_ref().unwrap().as_str()), ("a.service", "m1"));
 }
@@ -285,9 +287,9 @@ fn draining_empties_a_machine() {
 fn a_held_unit_waits() {
     let mut town = Town::with(&[("m1", "")], &[("a.service", "")]);
     let name = UnitName::parse("a.service").unwrap();
-    town.placement.hold(&name, true);
+    town.placement.set_hold(&name, true);
     assert_eq!(town.decide(), "");
-    town.placement.hold(&name, false);
+    town.placement.set_hold(&name, false);
     assert_eq!(town.decide(), "a.service: - -> m1, unit is to run\n");
 }
 
@@ -353,14 +355,14 @@ impl Town {
             Event::Destroy(number) => self.destroy(&name(*number)),
             Event::Stop(number) => {
                 if let Some(unit) = self.cluster.units.get(name(*number).as_str()) {
-                    self.submit(Unit { desired: JobState::Inactive, ..unit.clone() });
+                    self.submit(SubmittedUnit { desired: JobState::Inactive, ..unit.clone() });
                 }
             }
             Event::Displace(number, to) => self.displace(&name(*number), &format!("m{to}")),
             Event::Hide(number) => {
                 let name = UnitName::parse(&name(*number)).unwrap();
                 self.cluster.assignments.remove(&name);
-                self.placement.observe(&name, None);
+                self.placement.observe_assignment(&name, None);
             }
         }
     }
@@ -372,8 +374,8 @@ impl Town {
             let hash = unit.file.hash();
             self.cluster
                 .assignments
-                .insert(name.clone(), Assignment { machine: to.clone(), hash, revision: 0 });
-            self.placement.observe(&name, Some(&to));
+                .insert(name.clone(), UnitAssignment { machine: to.clone(), hash, revision: 0 });
+            self.placement.observe_assignment(&name, Some(&to));
             if !self.cluster.machines.contains_key(&to) {
                 self.placement.give_up(&name, &to);
             }
@@ -384,9 +386,10 @@ impl Town {
         let replacing = self.cluster.units.values().any(|unit| !unit.requirements.replaces.is_empty());
         for unit in self.cluster.units.values().filter(|unit| !unit.is_global()) {
             let guests = guests_by_machine(&self.cluster, &unit.name);
-            let ask =
-                |machine: &Machine| check(&unit.name, &unit.requirements, machine, &guests[&machine.id]);
-            match self.cluster.target(unit.name.as_str()) {
+            let ask = |machine: &Machine| {
+                check_placement(&unit.name, &unit.requirements, machine, &guests[&machine.id])
+            };
+            match self.cluster.target_of(unit.name.as_str()) {
                 Some(id) => {
                     assert_eq!(unit.desired, JobState::Launched, "{} is not wanted, yet on {id}", unit.name);
                     let host = self.cluster.machines.get(id);
@@ -417,10 +420,9 @@ fn place_by_the_book(cluster: &Cluster) -> BTreeMap<UnitName, MachineId> {
     cluster.assignments.clear();
     for unit in cluster.units.clone().values().filter(|unit| !unit.is_global()) {
         let guests = guests_by_machine(&cluster, &unit.name);
-        let able = cluster
-            .machines
-            .values()
-            .filter(|machine| check(&unit.name, &unit.requirements, machine, &guests[&machine.id]).is_ok());
+        let able = cluster.machines.values().filter(|machine| {
+            check_placement(&unit.name, &unit.requirements, machine, &guests[&machine.id]).is_ok()
+        });
         let best = able.min_by_key(|machine| {
             let zone = |id: &MachineId| cluster.machines[id].metadata.get("zone").cloned();
             let wishes = &unit.requirements.prefer;
@@ -433,7 +435,7 @@ fn place_by_the_book(cluster: &Cluster) -> BTreeMap<UnitName, MachineId> {
             (tier.unwrap_or(wishes.len()), spread, guests[&machine.id].units.len(), machine.id.clone())
         });
         if let Some(machine) = best.map(|machine| machine.id.clone()) {
-            let place = Assignment { machine, hash: unit.file.hash(), revision: 0 };
+            let place = UnitAssignment { machine, hash: unit.file.hash(), revision: 0 };
             cluster.assignments.insert(unit.name.clone(), place);
         }
     }

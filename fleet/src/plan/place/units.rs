@@ -11,41 +11,41 @@ use std::{
 use crate::{
     model::{glob, unit_name::UnitName},
     plan::{
-        patterns::{PatternId, Patterns, literal_start},
+        patterns::{PatternId, PatternTable, literal_start},
         place::{
-            entry::{ShapeId, Shaping, UnitEntry, UnitSlot},
-            machines::Machines,
+            entry::{ShapeId, ShapeIndex, UnitEntry, UnitSlot},
+            machines::MachineTable,
         },
         rules::is_wanted,
     },
-    store::cluster::Unit,
+    store::cluster::SubmittedUnit,
 };
 
 /// Every unit that was submitted.
 #[derive(Debug, Default)]
-pub(super) struct Units {
+pub(super) struct UnitTable {
     entries: Vec<Option<UnitEntry>>,
     free: Vec<UnitSlot>,
     slots: HashMap<UnitName, UnitSlot>,
     /// Names in order, for the ranges of patterns; only kept once a glob was seen.
     names: Option<BTreeMap<UnitName, UnitSlot>>,
     globals: BTreeMap<UnitName, UnitSlot>,
-    patterns: Patterns,
+    patterns: PatternTable,
     /// Units whose shape changed since the last look.
     reshaped: Vec<UnitSlot>,
 }
 
-impl Units {
-    pub(super) fn slot(&self, name: &UnitName) -> Option<UnitSlot> {
+impl UnitTable {
+    pub(super) fn index_of(&self, name: &UnitName) -> Option<UnitSlot> {
         self.slots.get(name).copied()
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<UnitSlot> {
+    pub(super) fn find_unit(&self, name: &str) -> Option<UnitSlot> {
         self.slots.get(name).copied()
     }
 
     /// The units that are on a machine.
-    pub(super) fn placed(&self) -> Vec<UnitSlot> {
+    pub(super) fn placed_units(&self) -> Vec<UnitSlot> {
         self.slots.values().copied().filter(|&slot| self[slot].at.is_some()).collect()
     }
 
@@ -54,31 +54,31 @@ impl Units {
     }
 
     /// The wanted global units, by name.
-    pub(super) fn globals(&self) -> impl Iterator<Item = UnitSlot> {
+    pub(super) fn global_units(&self) -> impl Iterator<Item = UnitSlot> {
         self.globals.values().copied().filter(|&slot| self[slot].is_wanted())
     }
 
     pub(super) fn add(
         &mut self,
-        unit: &Unit,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
+        unit: &SubmittedUnit,
+        shapes: &mut impl ShapeIndex,
+        machines: &mut MachineTable,
     ) -> UnitSlot {
-        let avoids = self.intern(&unit.requirements.conflicts, shapes, machines);
-        let evicts = self.intern(&unit.requirements.replaces, shapes, machines);
+        let avoids = self.intern_patterns(&unit.requirements.conflicts, shapes, machines);
+        let evicts = self.intern_patterns(&unit.requirements.replaces, shapes, machines);
         let mut entry = UnitEntry {
             name: unit.name.clone(),
             requirements: Arc::clone(&unit.requirements),
             wanted: is_wanted(unit),
-            hits: self.patterns.hits(unit.name.as_str()),
+            hits: self.patterns.matching_patterns(unit.name.as_str()),
             avoids,
             evicts,
             shape: ShapeId::default(),
             waits_as: None,
             at: None,
         };
-        entry.shape = shapes.hold(&entry);
-        let slot = self.insert(entry);
+        entry.shape = shapes.hold_shape(&entry);
+        let slot = self.insert_unit(entry);
         self.slots.insert(unit.name.clone(), slot);
         if let Some(names) = &mut self.names {
             names.insert(unit.name.clone(), slot);
@@ -89,7 +89,7 @@ impl Units {
         slot
     }
 
-    fn insert(&mut self, entry: UnitEntry) -> UnitSlot {
+    fn insert_unit(&mut self, entry: UnitEntry) -> UnitSlot {
         if let Some(slot) = self.free.pop() {
             self.entries[slot as usize] = Some(entry);
             return slot;
@@ -112,27 +112,27 @@ impl Units {
     }
 
     /// Forgets a unit that is nowhere.
-    pub(super) fn remove(&mut self, name: &UnitName, shapes: &mut impl Shaping) {
+    pub(super) fn remove_unit(&mut self, name: &UnitName, shapes: &mut impl ShapeIndex) {
         let Some(slot) = self.slots.remove(name) else { return };
         if let Some(names) = &mut self.names {
             names.remove(name);
         }
         self.globals.remove(name);
         if let Some(entry) = self.entries[slot as usize].take() {
-            shapes.release(entry.shape);
+            shapes.release_shape(entry.shape);
         }
         self.free.push(slot);
     }
 
-    fn intern<'a>(
+    fn intern_patterns<'a>(
         &mut self,
         patterns: impl IntoIterator<Item = &'a String>,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
+        shapes: &mut impl ShapeIndex,
+        machines: &mut MachineTable,
     ) -> Vec<PatternId> {
         let mut ids = Vec::new();
         for pattern in patterns {
-            let (id, is_new) = self.patterns.intern(pattern);
+            let (id, is_new) = self.patterns.intern_pattern(pattern);
             if is_new {
                 self.hit_known(pattern, id, shapes, machines);
             }
@@ -146,15 +146,15 @@ impl Units {
         &mut self,
         pattern: &str,
         id: PatternId,
-        shapes: &mut impl Shaping,
-        machines: &mut Machines,
+        shapes: &mut impl ShapeIndex,
+        machines: &mut MachineTable,
     ) {
-        for slot in self.matching(pattern) {
+        for slot in self.units_matching(pattern) {
             let Some(entry) = self.entries[slot as usize].as_mut() else { continue };
             self.reshaped.push(slot);
             entry.hits.push(id);
-            shapes.release(entry.shape);
-            entry.shape = shapes.hold(entry);
+            shapes.release_shape(entry.shape);
+            entry.shape = shapes.hold_shape(entry);
             if let Some(machine) = entry.at {
                 machines.add_hit(machine, id);
             }
@@ -164,7 +164,7 @@ impl Units {
         }
     }
 
-    fn matching(&mut self, pattern: &str) -> Vec<UnitSlot> {
+    fn units_matching(&mut self, pattern: &str) -> Vec<UnitSlot> {
         if glob::is_literal(pattern) {
             return self.slots.get(pattern).copied().into_iter().collect();
         }
@@ -176,13 +176,13 @@ impl Units {
         names
             .range::<str, _>((Bound::Included(start), Bound::Unbounded))
             .take_while(|(name, _)| name.as_str().starts_with(start))
-            .filter(|(name, _)| glob::matches(pattern, name.as_str()))
+            .filter(|(name, _)| glob::glob_matches(pattern, name.as_str()))
             .map(|(_, &slot)| slot)
             .collect()
     }
 }
 
-impl Index<UnitSlot> for Units {
+impl Index<UnitSlot> for UnitTable {
     type Output = UnitEntry;
 
     #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
@@ -191,7 +191,7 @@ impl Index<UnitSlot> for Units {
     }
 }
 
-impl IndexMut<UnitSlot> for Units {
+impl IndexMut<UnitSlot> for UnitTable {
     #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
     fn index_mut(&mut self, slot: UnitSlot) -> &mut UnitEntry {
         self.entries[slot as usize].as_mut().expect("a slot in use")

@@ -12,10 +12,10 @@ use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 
 use super::{EtcdStore, StoreError};
 use crate::store::{
-    keys::Key,
-    picture::{Event, Unreadable},
-    records::{FORMAT, SchemaRecord, decode},
-    registry::Change,
+    keys::StoreKey,
+    picture::{KeyEvent, UnreadableValue},
+    records::{FORMAT, SchemaRecord, decode_record},
+    registry::ClusterChange,
 };
 
 /// Keys read with one request.
@@ -25,7 +25,7 @@ const LARGEST_ANSWER: usize = 256 << 20;
 
 impl EtcdStore {
     /// Follows the store for ever.
-    pub async fn follow(&self) {
+    pub async fn follow_store(&self) {
         let mut pause = Duration::from_millis(50);
         let mut read_anew = true;
         loop {
@@ -36,15 +36,15 @@ impl EtcdStore {
             // What was not taken in is not known: the next reading must be a complete one.
             read_anew |= matches!(error, StoreError::TooOld { .. });
             let worked = self.hearing.borrow().lost.is_none();
-            self.lose(&error);
+            self.mark_disconnected(&error);
             // One quick try elsewhere, then ever slower.
             pause = if worked { Duration::from_millis(50) } else { (pause * 2).min(Duration::from_secs(2)) };
             tokio::time::sleep(pause).await;
         }
     }
 
-    fn lose(&self, error: &StoreError) {
-        let reason = chain(error);
+    fn mark_disconnected(&self, error: &StoreError) {
+        let reason = error_chain(error);
         tracing::warn!(%reason, "lost the store; units keep running");
         self.hearing.send_modify(|hearing| {
             hearing.lost = Some(reason);
@@ -57,7 +57,7 @@ impl EtcdStore {
             self.read_everything().await?;
             *read_anew = false;
         }
-        let (client, at) = self.client().await?;
+        let (client, at) = self.current_client().await?;
         let endpoint = self.endpoint(at);
         let from = *self.revision.borrow() + 1;
         let options = WatchOptions::new()
@@ -65,7 +65,7 @@ impl EtcdStore {
             .with_start_revision(from)
             .with_progress_notify()
             .with_fragment();
-        let prefix = self.look(|picture| picture.keys().prefix().to_owned());
+        let prefix = self.with_view(|picture| picture.keys().prefix().to_owned());
         let mut watch = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
         let limit = self.settings.request_timeout;
         let etcd = |action, source| StoreError::Etcd {
@@ -96,7 +96,7 @@ impl EtcdStore {
                     let reason = message.cancel_reason().to_owned();
                     return Err(StoreError::WatchEnded { endpoint: endpoint.clone(), reason });
                 }
-                self.take(&message)?;
+                self.apply_response(&message)?;
             }
         }
         .await;
@@ -104,7 +104,7 @@ impl EtcdStore {
         result
     }
 
-    fn take(&self, message: &WatchResponse) -> Result<(), StoreError> {
+    fn apply_response(&self, message: &WatchResponse) -> Result<(), StoreError> {
         let header = message.header();
         self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
         let mut changes = Vec::new();
@@ -114,22 +114,22 @@ impl EtcdStore {
                 let Some(kv) = event.kv() else { continue };
                 let value = (event.event_type() == EventType::Put).then(|| kv.value().to_vec());
                 let (revision, created) = (kv.mod_revision(), kv.create_revision());
-                let event = Event { key: kv.key().to_vec(), value, revision, created };
-                report(picture.apply(&event, &mut changes).err());
+                let event = KeyEvent { key: kv.key().to_vec(), value, revision, created };
+                log_unreadable(picture.apply_event(&event, &mut changes).err());
             }
             // Without events the answer is about progress: everything up to here has been told.
             if message.events().is_empty() && !message.created() {
-                picture.reach(header.map_or(0, etcd_client::ResponseHeader::revision));
+                picture.advance_to(header.map_or(0, etcd_client::ResponseHeader::revision));
             }
-            Self::check_schema(picture.schema())?;
+            Self::check_schema(picture.newer_schema())?;
             picture.cluster().revision
         };
         self.revision.send_if_modified(|current| std::mem::replace(current, reached) != reached);
         for change in changes {
-            self.announce(change);
+            self.send_change(change);
         }
         if !message.created() {
-            self.hear();
+            self.mark_connected();
         }
         Ok(())
     }
@@ -137,9 +137,10 @@ impl EtcdStore {
     /// Whether a newer fleetd has shut this one out: asked before everything is read, since it may be
     /// asked for a long time.
     async fn ask_for_schema(&self) -> Result<(), StoreError> {
-        let key = self.look(|picture| picture.keys().path(&Key::Schema));
-        let answer = self.request("read the schema", async |mut client| client.get(key, None).await).await?;
-        Self::check_schema(answer.kvs().first().and_then(|kv| decode(kv.value()).ok()).as_ref())
+        let key = self.with_view(|picture| picture.keys().key_path(&StoreKey::Schema));
+        let answer =
+            self.call_member("read the schema", async |mut client| client.get(key, None).await).await?;
+        Self::check_schema(answer.kvs().first().and_then(|kv| decode_record(kv.value()).ok()).as_ref())
     }
 
     fn check_schema(schema: Option<&SchemaRecord>) -> Result<(), StoreError> {
@@ -151,7 +152,7 @@ impl EtcdStore {
         }
     }
 
-    fn hear(&self) {
+    fn mark_connected(&self) {
         self.hearing.send_if_modified(|hearing| {
             let regained = hearing.lost.take().is_some();
             if regained {
@@ -165,7 +166,7 @@ impl EtcdStore {
     /// Reads all keys, page by page, all at the revision of the first page.
     async fn read_everything(&self) -> Result<(), StoreError> {
         self.ask_for_schema().await?;
-        let prefix = self.look(|picture| picture.keys().prefix().as_bytes().to_vec());
+        let prefix = self.with_view(|picture| picture.keys().prefix().as_bytes().to_vec());
         let mut end = prefix.clone();
         if let Some(last) = end.last_mut() {
             *last += 1;
@@ -176,7 +177,7 @@ impl EtcdStore {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
             let from = start.clone();
             let mut answer = self
-                .request("read everything", async |client| {
+                .call_member("read everything", async |client| {
                     let mut kv = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
                     kv.get(from, Some(options)).await
                 })
@@ -191,7 +192,7 @@ impl EtcdStore {
             let page = answer.take_kvs();
             let Some(last) = page.last() else { break };
             start = [last.key(), &[0]].concat();
-            entries.extend(page.into_iter().map(|kv| Event {
+            entries.extend(page.into_iter().map(|kv| KeyEvent {
                 revision: kv.mod_revision(),
                 created: kv.create_revision(),
                 key: kv.key().to_vec(),
@@ -203,24 +204,24 @@ impl EtcdStore {
         }
         let count = entries.len();
         let mut picture = self.picture.write().unwrap_or_else(PoisonError::into_inner);
-        picture.reset(&entries, revision).into_iter().for_each(|bad| report(Some(bad)));
-        Self::check_schema(picture.schema())?;
+        picture.reset_to(&entries, revision).into_iter().for_each(|bad| log_unreadable(Some(bad)));
+        Self::check_schema(picture.newer_schema())?;
         drop(picture);
         self.revision.send_replace(revision);
-        self.announce(Change::Everything);
+        self.send_change(ClusterChange::Everything);
         tracing::info!(revision, keys = count, "read the store");
         Ok(())
     }
 }
 
-fn report(unreadable: Option<Unreadable>) {
-    if let Some(Unreadable { key, source }) = unreadable {
-        tracing::warn!(%key, reason = %chain(&source), "ignoring what cannot be read");
+fn log_unreadable(unreadable: Option<UnreadableValue>) {
+    if let Some(UnreadableValue { key, source }) = unreadable {
+        tracing::warn!(%key, reason = %error_chain(&source), "ignoring what cannot be read");
     }
 }
 
 /// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -14,7 +14,7 @@ use crate::store::boot_time::BootTime;
 
 /// A lease that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
+pub struct HeldLease {
     /// Its number.
     pub id: i64,
     /// How long it lives without renewal.
@@ -23,7 +23,7 @@ pub struct Lease {
     pub renewed: BootTime,
 }
 
-impl Lease {
+impl HeldLease {
     /// Until when etcd keeps it at least.
     #[must_use]
     pub fn deadline(&self) -> BootTime {
@@ -33,20 +33,21 @@ impl Lease {
 
 impl EtcdStore {
     /// Asks for a lease.
-    pub async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
+    pub async fn grant_lease(&self, ttl: Duration) -> Result<HeldLease, StoreError> {
         let renewed = BootTime::now();
         let seconds = i64::try_from(ttl.as_secs().max(1)).unwrap_or(i64::MAX);
-        let answer =
-            self.request("get a lease", async |mut client| client.lease_grant(seconds, None).await).await?;
+        let answer = self
+            .call_member("get a lease", async |mut client| client.lease_grant(seconds, None).await)
+            .await?;
         let ttl = Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(1));
-        Ok(Lease { id: answer.id(), ttl, renewed })
+        Ok(HeldLease { id: answer.id(), ttl, renewed })
     }
 
     /// Takes up a lease from before, if it is still alive.
-    pub async fn take_up(&self, id: i64) -> Result<Option<Lease>, StoreError> {
+    pub async fn take_up(&self, id: i64) -> Result<Option<HeldLease>, StoreError> {
         let renewed = BootTime::now();
         let answer = self
-            .request("look up a lease", async |mut client| client.lease_time_to_live(id, None).await)
+            .call_member("look up a lease", async |mut client| client.lease_time_to_live(id, None).await)
             .await?;
         let left = u64::try_from(answer.ttl()).unwrap_or(0);
         if left == 0 {
@@ -55,45 +56,47 @@ impl EtcdStore {
         // What is left is what is known; the first renewal brings the full time.
         let ttl = Duration::from_secs(u64::try_from(answer.granted_ttl()).unwrap_or(1));
         let spent = ttl.saturating_sub(Duration::from_secs(left));
-        Ok(Some(Lease { id, ttl, renewed: renewed.before(spent) }))
+        Ok(Some(HeldLease { id, ttl, renewed: renewed.minus(spent) }))
     }
 
     /// Gives a lease back, with all that lives by it.
-    pub async fn revoke(&self, id: i64) -> Result<(), StoreError> {
-        self.request("give back a lease", async |mut client| client.lease_revoke(id).await).await.map(drop)
+    pub async fn revoke_lease(&self, id: i64) -> Result<(), StoreError> {
+        self.call_member("give back a lease", async |mut client| client.lease_revoke(id).await)
+            .await
+            .map(drop)
     }
 
     /// Gives the leadership back, if this process has it, so that another one need not wait for its end.
-    pub async fn resign(&self) {
+    pub async fn resign_leadership(&self) {
         let lease = self.leader_lease.swap(0, Ordering::Relaxed);
         if lease != 0
-            && let Err(error) = self.revoke(lease).await
+            && let Err(error) = self.revoke_lease(lease).await
         {
-            tracing::debug!(reason = %super::follow::chain(&error), "the leadership ends with its lease");
+            tracing::debug!(reason = %super::follow::error_chain(&error), "the leadership ends with its lease");
         }
     }
 
     /// Renews a lease every third of its time; returns when etcd says it is gone, or when nobody
     /// answered for so long that it must be.
-    pub async fn keep_alive(&self, lease: &watch::Sender<Lease>) -> StoreError {
+    pub async fn keep_alive(&self, lease: &watch::Sender<HeldLease>) -> StoreError {
         loop {
             let Err(error) = self.keep_alive_once(lease).await;
             let deadline = lease.borrow().deadline();
             if matches!(error, StoreError::LeaseGone) || BootTime::now() >= deadline {
                 return StoreError::LeaseGone;
             }
-            tracing::debug!(reason = %super::follow::chain(&error), "cannot renew the lease yet");
+            tracing::debug!(reason = %super::follow::error_chain(&error), "cannot renew the lease yet");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     async fn keep_alive_once(
         &self,
-        lease: &watch::Sender<Lease>,
+        lease: &watch::Sender<HeldLease>,
     ) -> Result<std::convert::Infallible, StoreError> {
-        let (mut client, at) = self.client().await?;
+        let (mut client, at) = self.current_client().await?;
         let endpoint = self.endpoint(at);
-        let Lease { id, ttl, .. } = *lease.borrow();
+        let HeldLease { id, ttl, .. } = *lease.borrow();
         let limit = self.settings.request_timeout;
         let timeout = || StoreError::Timeout { action: "renew the lease", endpoint: endpoint.clone(), limit };
         let etcd = |source| StoreError::Etcd {

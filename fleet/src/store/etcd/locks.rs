@@ -6,7 +6,7 @@ use super::{ATTEMPTS, EtcdStore, StoreError};
 use crate::{
     lock::{
         LockError, RebootLocks,
-        semaphore::{Full, GroupName, Holder, Semaphore},
+        semaphore::{GroupName, GroupSemaphore, LockHolder, NoFreeSlot},
     },
     store::writes,
 };
@@ -18,19 +18,19 @@ impl EtcdStore {
         &self,
         action: &'static str,
         group: &GroupName,
-        change: impl Fn(Semaphore) -> Result<Semaphore, LockError>,
-    ) -> Result<Semaphore, LockError> {
+        change: impl Fn(GroupSemaphore) -> Result<GroupSemaphore, LockError>,
+    ) -> Result<GroupSemaphore, LockError> {
         let failed =
             |source: StoreError| LockError::Store { action, group: group.clone(), source: Box::new(source) };
         let mut failures = 0;
         for _ in 0..ATTEMPTS {
-            let (before, revision) = self.look(|picture| picture.lock(group));
+            let (before, revision) = self.with_view(|picture| picture.reboot_lock(group));
             // Even a refusal has to be sure that it looked at the latest slots: an unchanged write is one.
             let wanted = change(before.clone());
             let after = wanted.as_ref().unwrap_or(&before).clone();
-            match self.commit(&writes::semaphore(group, &after, revision)).await {
+            match self.commit_write(&writes::semaphore_write(group, &after, revision)).await {
                 Ok(committed) => {
-                    self.reached(committed.revision).await;
+                    self.wait_for_revision(committed.revision).await;
                     if committed.succeeded {
                         return wanted.map(|_| before);
                     }
@@ -43,7 +43,7 @@ impl EtcdStore {
     }
 }
 
-fn full(group: &GroupName, slots: &Semaphore) -> LockError {
+fn slots_full(group: &GroupName, slots: &GroupSemaphore) -> LockError {
     let holders: Vec<&str> = slots.holders.iter().map(|holder| holder.id.as_str()).collect();
     LockError::Full { group: group.clone(), max: slots.max, holders: holders.join(", ") }
 }
@@ -51,9 +51,10 @@ fn full(group: &GroupName, slots: &Semaphore) -> LockError {
 impl RebootLocks for EtcdStore {
     async fn acquire(&self, group: &GroupName, id: &str, reason: &str) -> Result<(), LockError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let holder = Holder { id: id.to_owned(), since, reason: reason.to_owned() };
-        let take =
-            |slots: Semaphore| slots.clone().acquire(holder.clone()).map_err(|Full| full(group, &slots));
+        let holder = LockHolder { id: id.to_owned(), since, reason: reason.to_owned() };
+        let take = |slots: GroupSemaphore| {
+            slots.clone().acquire(holder.clone()).map_err(|NoFreeSlot| slots_full(group, &slots))
+        };
         self.change_slots("take a slot of", group, take).await.map(drop)
     }
 
@@ -63,17 +64,19 @@ impl RebootLocks for EtcdStore {
     }
 
     async fn set_max(&self, group: &GroupName, max: u32) -> Result<u32, LockError> {
-        let before =
-            self.change_slots("set the maximum of", group, |slots| Ok(Semaphore { max, ..slots })).await?;
+        let before = self
+            .change_slots("set the maximum of", group, |slots| Ok(GroupSemaphore { max, ..slots }))
+            .await?;
         Ok(before.max)
     }
 
-    async fn group(&self, group: &GroupName) -> Result<Semaphore, LockError> {
-        Ok(self.look(|picture| picture.lock(group).0))
+    async fn group(&self, group: &GroupName) -> Result<GroupSemaphore, LockError> {
+        Ok(self.with_view(|picture| picture.reboot_lock(group).0))
     }
 
-    async fn groups(&self) -> Result<Vec<(GroupName, Semaphore)>, LockError> {
-        Ok(self
-            .look(|picture| picture.locks().map(|(group, slots)| (group.clone(), slots.clone())).collect()))
+    async fn groups(&self) -> Result<Vec<(GroupName, GroupSemaphore)>, LockError> {
+        Ok(self.with_view(|picture| {
+            picture.reboot_locks().map(|(group, slots)| (group.clone(), slots.clone())).collect()
+        }))
     }
 }
