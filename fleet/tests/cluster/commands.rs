@@ -153,6 +153,8 @@ fn replacements_that_fail(node: &Node) {
         "[Service]\nExecStart=/usr/bin/sh -c 'sleep 1; exit 1'\n[X-Fleet]\nGlobal=true\nHealthyAfter=3s\n";
     node.write("/root/all.service", &format!("{SLEEP}[X-Fleet]\nGlobal=true\n"));
     assert!(!typed(node, "fleetctl start all.service").contains("[1]"));
+    // A text that runs nowhere yet has nothing to be taken back to, and nobody waits for its proof.
+    node.shell("until fleetctl list-units --no-legend | grep -q '^all.service.*active'; do sleep 0.1; done");
     node.write("/root/all.service", global);
     let failed = typed(node, "fleetctl start --replace all.service");
     assert!(failed.contains("taken back: all.service on machine") && failed.ends_with("[1]\n"), "{failed}");
