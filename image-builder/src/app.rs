@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::apply::{self, Built};
@@ -132,10 +132,10 @@ fn show(image: &Path, path: &str, arguments: &cli::Inspect) -> Result<ExitCode, 
     };
     let disk = Disk::open_read_only(image)
         .map_err(|error| format!("cannot read the image {}: {error}", image.display()))?;
-    let label = Partition::of(Role::Root(slot)).label;
+    let label = Partition::of_role(PartitionRole::Root(slot)).label;
     let table = table::read(&disk)?;
     let entry =
-        table.labelled(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
+        table.find_label(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
     let root = Root::open(&disk, entry.offset(), entry.size())
         .map_err(|error| format!("cannot open the root of slot {slot}: {error}"))?;
     let failed = |error: ext4_view::Ext4Error| format!("cannot read {path} of slot {slot}: {error}");

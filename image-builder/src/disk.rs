@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn zeros_take_no_room() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::create(&folder.path().join("disk"), Bytes::mib(8)).unwrap();
+        let disk = Disk::create(&folder.path().join("disk"), Bytes::from_mib(8)).unwrap();
         let mut bytes = vec![0; 4 << 20];
         bytes[3 << 20] = 7;
 
         disk.write_sparse(Bytes::MIB, &bytes).unwrap();
 
-        assert_eq!(disk.read(Bytes::mib(4), Bytes::new(1)).unwrap(), [7]);
+        assert_eq!(disk.read(Bytes::from_mib(4), Bytes::new(1)).unwrap(), [7]);
         assert!(disk.file.metadata().unwrap().blocks() * 512 <= 1 << 20);
     }
 }

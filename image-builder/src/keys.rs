@@ -33,7 +33,7 @@ pub(crate) fn create(directory: &Path, comment: &str) -> Result<KeyPair, KeyErro
         }
     }
     let key = random()?;
-    let named = key.public(comment);
+    let named = key.public_key(comment);
     let write = |path: &Path, mode: u32, text: String| -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text.as_bytes())?;
@@ -41,7 +41,7 @@ pub(crate) fn create(directory: &Path, comment: &str) -> Result<KeyPair, KeyErro
     };
     write(&secret, 0o600, key.to_text()).map_err(failed(&secret))?;
     write(&public, 0o644, named.to_text()).map_err(failed(&public))?;
-    Ok(KeyPair { id: named.id().to_string(), secret, public })
+    Ok(KeyPair { id: named.key_id().to_string(), secret, public })
 }
 
 /// A key that exists only as long as the program runs.
@@ -102,7 +102,7 @@ mod tests {
 
         let pair = create(directory.path(), "test").unwrap();
 
-        assert_eq!(read_secret(&pair.secret).unwrap().public("test"), read_public(&pair.public).unwrap());
+        assert_eq!(read_secret(&pair.secret).unwrap().public_key("test"), read_public(&pair.public).unwrap());
         assert_eq!(fs::metadata(&pair.secret).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(create(directory.path(), "again"), Err(KeyError::Exists { .. })));
     }

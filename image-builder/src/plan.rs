@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use image_format::bytes::Bytes;
-use image_format::layout::{Layout, PlanLayoutError, Sizes};
+use image_format::layout::{DiskLayout, PartitionSizes, PlanLayoutError};
 use uuid::Uuid;
 
 use crate::debian::archive::ArchiveSource;
@@ -87,8 +87,8 @@ pub(crate) fn plan(spec: Spec, facts: Facts) -> Result<Plan, PlanError> {
 }
 
 /// The disk of a spec.
-pub(crate) fn layout(spec: &Spec, disk: Uuid) -> Result<Layout, PlanLayoutError> {
-    Layout::plan(disk, Sizes { root: spec.partitions.root, state: spec.partitions.state })
+pub(crate) fn layout(spec: &Spec, disk: Uuid) -> Result<DiskLayout, PlanLayoutError> {
+    DiskLayout::plan_layout(disk, PartitionSizes { root: spec.partitions.root, state: spec.partitions.state })
 }
 
 /// The disk's GUID: derived from all that makes the image, so that it repeats.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 
 use crate::boot::esp::SEED;
 use crate::boot::fat::{self, FatFile};
@@ -38,7 +38,7 @@ pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedErro
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.clone(), source })?;
     let esp = table
-        .labelled(Partition::of(Role::Esp).label)
+        .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.clone() })?;
     let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
     let after = fat::add(before.clone(), &files).map_err(failed)?;

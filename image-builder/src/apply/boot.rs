@@ -6,7 +6,7 @@ use std::process::Command;
 
 use image_format::bytes::Bytes;
 use image_format::gpt;
-use image_format::layout::{ESP_SIZE, Role, SECTOR};
+use image_format::layout::{ESP_SIZE, PartitionRole, SECTOR};
 use image_format::slot::SlotTable;
 
 use super::{BuildError, Site, Target};
@@ -24,7 +24,7 @@ pub(crate) fn write(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildErr
     let Target { disk, layout, disk_guid, tools, .. } = *target;
     let selector = selector::script(layout);
 
-    let bios = layout.place(Role::Bios);
+    let bios = layout.partition(PartitionRole::Bios);
     let grub = core_image::place(make_core_image(site, target, &selector)?, bios)?;
     disk.write_sparse(bios.offset(), &grub).map_err(what("GRUB's core image"))?;
     let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
@@ -37,9 +37,9 @@ pub(crate) fn write(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildErr
     };
     let size = usize::try_from(ESP_SIZE.get()).map_err(io::Error::other).map_err(what("the ESP"))?;
     let esp = esp::build(size, disk_guid, loaders, &selector).map_err(what("the ESP"))?;
-    disk.write_sparse(target.offset(Role::Esp), &esp).map_err(what("the ESP"))?;
+    disk.write_sparse(target.offset(PartitionRole::Esp), &esp).map_err(what("the ESP"))?;
     let abstate = abstate::build(disk_guid, SlotTable::FRESH).map_err(what("the slot table"))?;
-    disk.write_sparse(target.offset(Role::Abstate), &abstate).map_err(what("the slot table"))?;
+    disk.write_sparse(target.offset(PartitionRole::Abstate), &abstate).map_err(what("the slot table"))?;
     write_table(target, &boot_code).map_err(what("the partition table"))
 }
 
@@ -65,7 +65,7 @@ fn make_core_image(site: &Site<'_>, target: &Target<'_>, selector: &str) -> Resu
 /// The GUID partition table in both places, behind a protective MBR with boot code.
 fn write_table(target: &Target<'_>, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<()> {
     let size = target.layout.disk_size();
-    let copies = gpt::encode(&target.layout.table(), size).map_err(io::Error::other)?;
+    let copies = gpt::encode_table(&target.layout.partition_table(), size).map_err(io::Error::other)?;
     target.disk.write(gpt::PRIMARY_OFFSET, &copies.primary)?;
     let backup =
         gpt::backup_offset(size).ok_or_else(|| io::Error::other("the disk has no room for a table"))?;
@@ -94,11 +94,11 @@ fn protective_mbr(size: Bytes, boot_code: &[u8; core_image::BOOT_CODE]) -> io::R
 /// Makes the file system of STATE: a few MiB, with room in its descriptors to grow to 2 TiB at once.
 pub(crate) fn write_state(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildError> {
     let uuid = target.identifier("state file system");
-    let size = target.layout.place(Role::State).size();
+    let size = target.layout.partition(PartitionRole::State).size();
     let options = format!(
         "hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard,resize={},offset={}",
         1_u64 << 29,
-        target.offset(Role::State).get()
+        target.offset(PartitionRole::State).get()
     );
     let mut command = target.tools.command("usr/sbin/mke2fs");
     command

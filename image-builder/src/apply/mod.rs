@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::layout::{Layout, PlanLayoutError, Role};
+use image_format::layout::{DiskLayout, PartitionRole, PlanLayoutError};
 use image_format::manifest::ManifestError;
 use image_format::signed::{PublicKey, SecretKey};
 use image_format::slot::Slot;
@@ -141,12 +141,12 @@ pub(crate) fn build(
 }
 
 /// The slot that a fresh image boots.
-pub(crate) const FIRST: Role = Role::Root(Slot::A);
+pub(crate) const FIRST: PartitionRole = PartitionRole::Root(Slot::A);
 
 /// Where the image is written, and with what.
 pub(crate) struct Target<'a> {
     pub(crate) disk: &'a Disk,
-    pub(crate) layout: &'a Layout,
+    pub(crate) layout: &'a DiskLayout,
     pub(crate) disk_guid: Uuid,
     pub(crate) tools: &'a Tools,
     pub(crate) epoch: u64,
@@ -159,8 +159,8 @@ impl Target<'_> {
     }
 
     /// Where a partition begins.
-    pub(crate) fn offset(&self, role: Role) -> Bytes {
-        self.layout.place(role).offset()
+    pub(crate) fn offset(&self, role: PartitionRole) -> Bytes {
+        self.layout.partition(role).offset()
     }
 }
 
@@ -169,15 +169,15 @@ fn signer(plan: &Plan, cache: &Path) -> Result<Signer, BuildError> {
         Signing::Key(path) => (keys::read_secret(path)?, false),
         Signing::Development => (development_key(cache)?, true),
     };
-    let public = secret.public(if development { "development" } else { "release" });
+    let public = secret.public_key(if development { "development" } else { "release" });
     let mut trusted = vec![public];
     for path in &plan.spec.release_keys {
         let key = keys::read_public(path)?;
-        if trusted.iter().all(|known| known.id() != key.id()) {
+        if trusted.iter().all(|known| known.key_id() != key.key_id()) {
             trusted.push(key);
         }
     }
-    trusted.sort_by_key(PublicKey::id);
+    trusted.sort_by_key(PublicKey::key_id);
     Ok(Signer { secret, trusted, development })
 }
 

@@ -36,12 +36,12 @@ pub(crate) struct Bootstrapped {
 /// Chooses every package's version: the newest, or those of the lock.
 pub(crate) fn resolve(site: &Site<'_>, cache: &Path) -> Result<Packages, BuildError> {
     let plan = site.plan;
-    let mirror = Sha256::of(plan.source.mirror.as_bytes()).to_string();
+    let mirror = Sha256::digest_of(plan.source.mirror.as_bytes()).to_string();
     let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
     let archive = Archive::open(&folder, plan.source.clone())?;
     let agent = &plan.facts.initagent;
     let agent = fs::read(agent).map_err(|source| BuildError::Prepare { path: agent.clone(), source })?;
-    let agent = Sha256::of(&agent);
+    let agent = Sha256::digest_of(&agent);
     let mut lock = if let Some(path) = &plan.facts.lock {
         read_lock(path)?
     } else {
@@ -123,7 +123,7 @@ impl Packages {
     fn has(&self, package: &Package) -> bool {
         let path = self.archive.path(package);
         fs::metadata(&path).is_ok_and(|found| found.len() == package.size)
-            && fs::read(&path).is_ok_and(|bytes| Sha256::of(&bytes) == package.sha256)
+            && fs::read(&path).is_ok_and(|bytes| Sha256::digest_of(&bytes) == package.sha256)
     }
 
     /// The root tree of these packages, made or found.
@@ -156,7 +156,7 @@ impl Packages {
     pub(crate) fn unpack_tools(&self, cache: &Path) -> Result<Tools, BuildError> {
         let digests: Vec<String> = self.tools().iter().map(|package| package.sha256.to_string()).collect();
         let key = format!("tools 1 {} {}", self.named_tools.join(" "), digests.join(" "));
-        let key = Sha256::of(key.as_bytes()).to_string();
+        let key = Sha256::digest_of(key.as_bytes()).to_string();
         let folder = cache.join("tools");
         let directory = folder.join(&key[..24]);
         if !directory.exists() {

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, FORMAT, Manifest, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
 use image_format::signed::Signed;
 use image_format::{trailer, verity};
 
@@ -104,7 +104,7 @@ fn identify(tree: &mut Tree, spec: &Spec, signer: &Signer) {
     tree.insert("etc/resolv.conf", Entry::symlink("../run/systemd/resolve/stub-resolv.conf"));
     tree.insert("boot/env", Entry::file(environment_block(&spec.kernel.command_line), 0o644));
     for key in &signer.trusted {
-        let path = format!("usr/lib/catamaran/release-keys/{}", keys::file_name(key.id()));
+        let path = format!("usr/lib/catamaran/release-keys/{}", keys::file_name(key.key_id()));
         tree.insert(&path, Entry::file(key.to_text().into_bytes(), 0o644));
     }
 }
@@ -148,7 +148,7 @@ pub(crate) fn add_initramfs(
     let selection = modules::select(&composed.tree, &composed.kernel.release, wanted, policy)?;
     let initagent = fs::read(&site.plan.facts.initagent).map_err(what)?;
     let image = initramfs::build(&initagent, &selection, &signer.trusted).map_err(what)?;
-    let initrd = Initrd { sha256: Sha256::of(&image), size: image.len() };
+    let initrd = Initrd { sha256: Sha256::digest_of(&image), size: image.len() };
     composed.tree.insert(INITRD, Entry::file(image, 0o644));
     Ok(initrd)
 }
@@ -230,9 +230,9 @@ pub(crate) fn seal(
 ) -> Result<Sealed, BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
     let start = target.offset(FIRST);
-    let salt = Sha256::of(target.identifier("verity salt").as_bytes());
+    let salt = Sha256::digest_of(target.identifier("verity salt").as_bytes());
     let data = target.disk.region(start);
-    let tree = verity::build(&data, extent.size.get(), salt.as_bytes(), site.plan.facts.threads)?;
+    let tree = verity::build_tree(&data, extent.size.get(), salt.as_bytes(), site.plan.facts.threads)?;
     let at = |offset: u64| Bytes::new(start.get() + offset);
     target.disk.write_sparse(at(extent.size.get()), &tree.bytes).map_err(what("the hash tree"))?;
 
@@ -246,7 +246,7 @@ pub(crate) fn seal(
         architecture: "x86_64".to_owned(),
         built: target.epoch,
         development: signer.development,
-        root: Root {
+        root: RootPlacement {
             data_bytes: extent.size.get(),
             tree_offset: extent.size.get(),
             tree_bytes: tree.bytes.len() as u64,
@@ -254,13 +254,14 @@ pub(crate) fn seal(
             salt: Salt::new(salt.as_bytes().to_vec())
                 .map_err(|error| BuildError::Bytes { what: "the salt", source: io::Error::other(error) })?,
         },
-        kernel: BootFile { path: format!("/{KERNEL}"), sha256: Sha256::of(&kernel) },
+        kernel: BootFile { path: format!("/{KERNEL}"), sha256: Sha256::digest_of(&kernel) },
         initrd: BootFile { path: format!("/{INITRD}"), sha256: initrd.sha256 },
         command_line: spec.kernel.command_line.clone(),
     };
     let envelope =
-        Signed::<Manifest>::sign(manifest.to_bytes()?, std::slice::from_ref(&signer.secret)).to_envelope();
-    let bytes = trailer::encode(&envelope)
+        Signed::<Manifest>::sign_payload(manifest.to_bytes()?, std::slice::from_ref(&signer.secret))
+            .to_envelope();
+    let bytes = trailer::encode_trailer(&envelope)
         .map_err(|error| BuildError::Bytes { what: "the manifest", source: io::Error::other(error) })?;
     let end = spec.partitions.root.get() - bytes.len() as u64;
     target.disk.write_sparse(at(end), &bytes).map_err(what("the manifest"))?;

@@ -45,7 +45,7 @@ impl Bootstrap<'_> {
         let digests: Vec<String> = self.packages.iter().map(|package| package.sha256.to_string()).collect();
         let text =
             format!("root 1 {} {} {} {}", self.suite, self.epoch, EXCLUDED.join(" "), digests.join(" "));
-        Sha256::of(text.as_bytes()).to_string()
+        Sha256::digest_of(text.as_bytes()).to_string()
     }
 
     /// Writes the tree as a tar to `output`. `stanzas` are the packages' paragraphs of the archive's index;

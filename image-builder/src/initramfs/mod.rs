@@ -40,7 +40,7 @@ pub(crate) fn build(
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, module);
     }
     for key in release_keys {
-        let path = format!("etc/catamaran/release-keys/{}", keys::file_name(key.id()));
+        let path = format!("etc/catamaran/release-keys/{}", keys::file_name(key.key_id()));
         archive.file(&path, 0o644, key.to_text().as_bytes());
     }
     compress(&archive.finish())

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 
 use image_format::command_line::CommandLine;
-use image_format::modules::Index;
+use image_format::modules::ModuleIndex;
 
 use crate::rootfs::tree::Tree;
 use crate::spec::Modules;
@@ -18,7 +18,7 @@ use crate::spec::Modules;
 /// The chosen modules.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
-    pub(crate) index: Index,
+    pub(crate) index: ModuleIndex,
     /// Each module's bytes, uncompressed, by its name.
     pub(crate) modules: BTreeMap<String, Vec<u8>>,
 }
@@ -60,7 +60,7 @@ pub(crate) fn select(
     let available = Available::parse(&read("modules.dep")?).with_soft(&read("modules.softdep")?, &known_as);
     let builtin: BTreeSet<String> = read("modules.builtin")?.lines().map(module_name).collect();
 
-    let mut index = Index::default();
+    let mut index = ModuleIndex::default();
     let mut pending = Vec::new();
     for name in wanted.always.iter().map(|name| kernel_name(name)) {
         if available.paths.contains_key(&name) {

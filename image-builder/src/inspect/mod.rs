@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, Role};
+use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, PartitionRole};
 use image_format::signed::PublicKey;
 use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub(crate) fn inspect(path: &Path, question: &Question) -> Result<Report, Inspec
         })
         .collect();
     let slot_table = table
-        .labelled(Partition::of(Role::Abstate).label)
+        .find_label(Partition::of_role(PartitionRole::Abstate).label)
         .map(|entry| {
             [("env0", ENV0_OFFSET), ("env1", ENV1_OFFSET)]
                 .map(|(name, at)| copy(&disk, name, entry.offset(), at))
@@ -97,7 +97,9 @@ pub(crate) fn inspect(path: &Path, question: &Question) -> Result<Report, Inspec
         .collect();
     let slots = Slot::BOTH
         .into_iter()
-        .filter_map(|slot| Some((slot, table.labelled(Partition::of(Role::Root(slot)).label)?)))
+        .filter_map(|slot| {
+            Some((slot, table.find_label(Partition::of_role(PartitionRole::Root(slot)).label)?))
+        })
         .map(|(slot, entry)| slots::report(&disk, slot, entry, question))
         .collect();
     Ok(Report { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use image_format::bytes::Bytes;
 use image_format::digest::Sha256;
-use image_format::gpt::Entry;
+use image_format::gpt::PartitionEntry;
 use image_format::manifest::Manifest;
 use image_format::signed::{Keyring, PublicKey, Signed, Verified};
 use image_format::slot::Slot;
@@ -60,7 +60,7 @@ enum State {
 }
 
 /// Looks at a slot.
-pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question) -> SlotReport {
+pub(crate) fn report(disk: &Disk, slot: Slot, entry: &PartitionEntry, question: &Question) -> SlotReport {
     let mut report = SlotReport {
         slot: slot.to_string(),
         state: State::Empty,
@@ -78,7 +78,13 @@ pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question
     report
 }
 
-fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifest>, report: &mut SlotReport) {
+fn look(
+    disk: &Disk,
+    entry: &PartitionEntry,
+    question: &Question,
+    signed: &Signed<Manifest>,
+    report: &mut SlotReport,
+) {
     let root = Root::open(disk, entry.offset(), entry.size()).ok();
     let (trust, keys) = if question.keys.is_empty() {
         (Trust::KeysOfTheImage, own_keys(root.as_ref()))
@@ -109,7 +115,7 @@ fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifes
 fn boot_files(root: Option<&Root>, manifest: &Manifest) -> State {
     let Some(root) = root else { return State::Refused("its root is no ext4 file system".to_owned()) };
     for file in [&manifest.kernel, &manifest.initrd] {
-        let digest = root.read(&file.path).map(|bytes| Sha256::of(&bytes));
+        let digest = root.read(&file.path).map(|bytes| Sha256::digest_of(&bytes));
         if !digest.is_ok_and(|digest| digest == file.sha256) {
             return State::Refused(format!("{} is not the file that the manifest names", file.path));
         }
@@ -131,14 +137,14 @@ fn own_keys(root: Option<&Root>) -> Vec<PublicKey> {
     names.iter().filter_map(|item| root.read_text(&format!("{FOLDER}/{}", item.name))?.parse().ok()).collect()
 }
 
-fn signed_manifest(disk: &Disk, entry: &Entry) -> Result<Option<Signed<Manifest>>, String> {
-    let offset = trailer::offset(entry.size()).ok_or("the partition is too small for a slot")?;
+fn signed_manifest(disk: &Disk, entry: &PartitionEntry) -> Result<Option<Signed<Manifest>>, String> {
+    let offset = trailer::trailer_offset(entry.size()).ok_or("the partition is too small for a slot")?;
     let at = Bytes::new(entry.offset().get() + offset.get());
     let bytes = disk.read(at, Bytes::new(TRAILER_BYTES as u64)).map_err(|error| error.to_string())?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let envelope = trailer::decode(&bytes).map_err(|error| error.to_string())?;
+    let envelope = trailer::decode_trailer(&bytes).map_err(|error| error.to_string())?;
     Signed::from_envelope(envelope).map(Some).map_err(|error| error.to_string())
 }
 
@@ -148,13 +154,13 @@ fn verified(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<
     keyring.verify(signed).map_err(|error| error.to_string())
 }
 
-fn hash(disk: &Disk, entry: &Entry, manifest: &Manifest, threads: usize) -> State {
+fn hash(disk: &Disk, entry: &PartitionEntry, manifest: &Manifest, threads: usize) -> State {
     let root = &manifest.root;
     if root.slot_bytes() > entry.size() {
         return State::Refused("the manifest describes a root that is larger than the slot".to_owned());
     }
     let data = disk.region(entry.offset());
-    let built = verity::build(&data, root.data_bytes, root.salt.as_bytes(), threads);
+    let built = verity::build_tree(&data, root.data_bytes, root.salt.as_bytes(), threads);
     let stored = disk.read(Bytes::new(entry.offset().get() + root.tree_offset), Bytes::new(root.tree_bytes));
     match (built, stored) {
         (Ok(built), _) if built.root_hash != root.root_hash => {

@@ -180,7 +180,7 @@ mod tests {
             name: "libstdc++6".to_owned(),
             version: "1:14.2-1".to_owned(),
             architecture: "amd64".to_owned(),
-            sha256: Sha256::of(b"deb"),
+            sha256: Sha256::digest_of(b"deb"),
             size: 3,
         }];
         let subject = Subject { name: "cloud", version: "1.0.0", epoch: 0 };
@@ -191,7 +191,7 @@ mod tests {
             kept: &BTreeSet::from(["libstdc++6".to_owned()]),
             locked: &locked,
             boot_loaders: vec![&shim],
-            agent: Some(Sha256::of(b"agent")),
+            agent: Some(Sha256::digest_of(b"agent")),
             crates: crates::of_program(AGENT),
         };
 
@@ -202,7 +202,7 @@ mod tests {
             package["externalRefs"][0]["referenceLocator"],
             "pkg:deb/debian/libstdc%2B%2B6@1%3A14.2-1?arch=amd64"
         );
-        assert_eq!(package["checksums"][0]["checksumValue"], Sha256::of(b"deb").to_string());
+        assert_eq!(package["checksums"][0]["checksumValue"], Sha256::digest_of(b"deb").to_string());
         assert_eq!(bill["creationInfo"]["created"], "1970-01-01T00:00:00Z");
         assert_eq!(bill["relationships"][1]["relatedSpdxElement"], "SPDXRef-deb-libstdc--6");
 
@@ -216,9 +216,9 @@ mod tests {
             let found = packages.iter().find(begins).unwrap_or_else(|| panic!("{url} is missing"));
             found["checksums"][0]["checksumValue"].as_str().unwrap_or_default().to_owned()
         };
-        assert_eq!(digest_of("pkg:cargo/initagent@"), Sha256::of(b"agent").to_string());
+        assert_eq!(digest_of("pkg:cargo/initagent@"), Sha256::digest_of(b"agent").to_string());
         assert_eq!(digest_of("pkg:cargo/rustls@").len(), 64);
-        assert_eq!(digest_of("pkg:deb/debian/shim-signed@"), Sha256::of(b"deb").to_string());
+        assert_eq!(digest_of("pkg:deb/debian/shim-signed@"), Sha256::digest_of(b"deb").to_string());
         assert_eq!(bill["relationships"].as_array().unwrap().len(), packages.len());
         let ids: BTreeSet<&str> = packages.iter().filter_map(|package| package["SPDXID"].as_str()).collect();
         assert_eq!(ids.len(), packages.len(), "an identifier stands twice");

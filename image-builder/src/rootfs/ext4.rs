@@ -105,7 +105,7 @@ mod tests {
 
         let extent = measure(&tree);
 
-        assert!(extent.size > Bytes::mib(5) && extent.size <= Bytes::mib(9), "{}", extent.size);
+        assert!(extent.size > Bytes::from_mib(5) && extent.size <= Bytes::from_mib(9), "{}", extent.size);
         assert!(extent.size.get().is_multiple_of(1 << 20));
     }
 }

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::spelling;
-use document::yaml::{Entry, Node, Style, Value};
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, ParseCommandLineError};
 use image_format::version::Version;
@@ -98,7 +98,7 @@ struct Draft {
 impl Draft {
     fn read(&mut self, layer: &Layer, found: &mut Diagnostics) {
         let mut reader = Reader { found };
-        for Entry { key, key_at: _, value } in reader.mapping("", &layer.root, &KEYS) {
+        for MappingEntry { key, key_at: _, value } in reader.mapping("", &layer.root, &KEYS) {
             match key.as_str() {
                 "accounts" => self.accounts.extend(reader.accounts(value)),
                 "boot" => self.boot(&mut reader, value),
@@ -127,7 +127,9 @@ impl Draft {
     }
 
     fn boot(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("boot", node, &["grub_bios", "grub_efi", "shim"]) {
+        for MappingEntry { key, value, .. } in
+            reader.mapping("boot", node, &["grub_bios", "grub_efi", "shim"])
+        {
             match key.as_str() {
                 "grub_bios" => reader.set(&mut self.grub_bios, "boot.grub_bios", value, package),
                 "grub_efi" => reader.set(&mut self.grub_efi, "boot.grub_efi", value, package),
@@ -137,7 +139,7 @@ impl Draft {
     }
 
     fn initramfs(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("initramfs", node, &["always", "on_demand"]) {
+        for MappingEntry { key, value, .. } in reader.mapping("initramfs", node, &["always", "on_demand"]) {
             match key.as_str() {
                 "always" => reader.extend(&mut self.initramfs.always, "initramfs.always", value, word),
                 _ => reader.extend(&mut self.initramfs.on_demand, "initramfs.on_demand", value, word),
@@ -146,7 +148,7 @@ impl Draft {
     }
 
     fn kernel(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in
+        for MappingEntry { key, value, .. } in
             reader.mapping("kernel", node, &["command_line", "extra_words", "package"])
         {
             match key.as_str() {
@@ -162,7 +164,7 @@ impl Draft {
     }
 
     fn partitions(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("partitions", node, &["root", "state"]) {
+        for MappingEntry { key, value, .. } in reader.mapping("partitions", node, &["root", "state"]) {
             match key.as_str() {
                 "root" => reader.set(&mut self.root_size, "partitions.root", value, size),
                 _ => reader.set(&mut self.state_size, "partitions.state", value, size),
@@ -177,7 +179,10 @@ impl Draft {
             Ok(line) => Some(line),
             Err(error) => {
                 let message = format!("`kernel.command_line` and `kernel.extra_words` together: {error}");
-                found.push(Diagnostic::error(Code::BadValue, root.at, message).key("kernel.extra_words"));
+                found.push(
+                    Diagnostic::error(DiagnosticCode::BadValue, root.at, message)
+                        .with_key("kernel.extra_words"),
+                );
                 None
             }
         }
@@ -190,7 +195,7 @@ impl Draft {
                 return;
             }
             let message = format!("`{key}` is given neither here nor in an included spec");
-            found.push(Diagnostic::error(Code::MissingKey, root.at, message).key(key));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, root.at, message).with_key(key));
         };
         let mut need = |value: Option<String>, key: &str| {
             value.or_else(|| {
@@ -242,7 +247,7 @@ impl Draft {
             units: self.units,
             partitions: Partitions {
                 root: self.root_size?,
-                state: self.state_size.unwrap_or(Bytes::mib(64)),
+                state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
             release_keys: self.release_keys,
         })
@@ -256,7 +261,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The entries of a mapping whose keys are known; the others are reported.
-    fn mapping<'n>(&mut self, key: &str, node: &'n Node, known: &[&str]) -> Vec<&'n Entry> {
+    fn mapping<'n>(&mut self, key: &str, node: &'n Node, known: &[&str]) -> Vec<&'n MappingEntry> {
         let Value::Mapping(entries) = &node.value else {
             self.wrong_shape(key, node, "a mapping of keys to values");
             return Vec::new();
@@ -266,10 +271,10 @@ impl Reader<'_> {
         for entry in unknown {
             let message =
                 format!("`{}` is no key of {}", entry.key, if key.is_empty() { "a spec" } else { key });
-            let diagnostic = Diagnostic::error(Code::UnknownKey, entry.key_at, message);
-            self.found.push(match spelling::nearest(&entry.key, known.iter().copied()) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None => diagnostic.help(format!("known keys: {}", known.join(", "))),
+            let diagnostic = Diagnostic::error(DiagnosticCode::UnknownKey, entry.key_at, message);
+            self.found.push(match spelling::nearest_name(&entry.key, known.iter().copied()) {
+                Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
+                None => diagnostic.with_help(format!("known keys: {}", known.join(", "))),
             });
         }
         good
@@ -305,13 +310,17 @@ impl Reader<'_> {
 
     fn scalar<T>(&mut self, key: &str, node: &Node, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         match &node.value {
-            Value::Scalar(scalar) if !(scalar.style == Style::Plain && node.is_null()) => {
+            Value::Scalar(scalar) if !(scalar.style == ScalarStyle::Plain && node.is_null()) => {
                 match read(&scalar.text) {
                     Ok(value) => Some(value),
                     Err(message) => {
                         self.found.push(
-                            Diagnostic::error(Code::BadValue, node.at, format!("`{key}`: {message}"))
-                                .key(key),
+                            Diagnostic::error(
+                                DiagnosticCode::BadValue,
+                                node.at,
+                                format!("`{key}`: {message}"),
+                            )
+                            .with_key(key),
                         );
                         None
                     }
@@ -327,8 +336,8 @@ impl Reader<'_> {
 
     fn wrong_shape(&mut self, key: &str, node: &Node, wanted: &str) {
         let what = if key.is_empty() { "a spec" } else { key };
-        let message = format!("`{what}` is {wanted}, but this is {}", node.shape());
-        self.found.push(Diagnostic::error(Code::WrongType, node.at, message).key(key));
+        let message = format!("`{what}` is {wanted}, but this is {}", node.shape_name());
+        self.found.push(Diagnostic::error(DiagnosticCode::WrongType, node.at, message).with_key(key));
     }
 
     fn accounts(&mut self, node: &Node) -> Vec<Account> {
@@ -341,7 +350,9 @@ impl Reader<'_> {
 
     fn account(&mut self, node: &Node) -> Option<Account> {
         let (mut name, mut uid, mut shell, mut groups) = (None, None, None, Vec::new());
-        for Entry { key, value, .. } in self.mapping("accounts", node, &["groups", "name", "shell", "uid"]) {
+        for MappingEntry { key, value, .. } in
+            self.mapping("accounts", node, &["groups", "name", "shell", "uid"])
+        {
             match key.as_str() {
                 "groups" => self.extend(&mut groups, "accounts.groups", value, word),
                 "name" => self.set(&mut name, "accounts.name", value, word),
@@ -351,7 +362,8 @@ impl Reader<'_> {
         }
         if name.is_none() || uid.is_none() {
             let message = "an account has a `name` and a `uid`";
-            self.found.push(Diagnostic::error(Code::MissingKey, node.at, message).key("accounts"));
+            self.found
+                .push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message).with_key("accounts"));
         }
         Some(Account {
             name: name?,
@@ -475,7 +487,7 @@ partitions: {root: 1 GiB}
         let layers: Vec<Layer> = (0..)
             .zip(texts)
             .map(|(part, text)| Layer {
-                root: yaml::parse(text, part, &mut found).unwrap(),
+                root: yaml::parse_yaml(text, part, &mut found).unwrap(),
                 folder: PathBuf::new(),
             })
             .collect();
@@ -502,7 +514,7 @@ partitions: {root: 1 GiB}
             spec.packages,
             ["docker-cli", "docker.io", "iptables", "linux-image-cloud-amd64", "sudo", "systemd"]
         );
-        assert_eq!(spec.partitions, Partitions { root: Bytes::GIB, state: Bytes::mib(64) });
+        assert_eq!(spec.partitions, Partitions { root: Bytes::GIB, state: Bytes::from_mib(64) });
     }
 
     #[test]

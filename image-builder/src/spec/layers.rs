@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use document::caret::{self, Excerpts};
-use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
-use document::source::Sources;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceTexts;
 use document::yaml::{self, Node};
 
 use super::Spec;
@@ -31,14 +31,14 @@ pub(crate) fn check_text(text: &str) -> Result<Spec, SpecError> {
 
 fn read_by(open: impl Fn(&Path) -> io::Result<String>, path: &Path) -> Result<Spec, SpecError> {
     let mut reading =
-        Reading { open, sources: Sources::default(), layers: Vec::new(), found: Diagnostics::default() };
+        Reading { open, sources: SourceTexts::default(), layers: Vec::new(), found: Diagnostics::default() };
     reading.file(path, 0)?;
     let Reading { sources, layers, mut found, .. } = reading;
     match check::check(&layers, &mut found) {
-        Some(spec) if found.worst() < Some(Severity::Error) => Ok(spec),
+        Some(spec) if found.worst_severity() < Some(Severity::Error) => Ok(spec),
         _ => {
-            found.sort();
-            let report = caret::render(&found, &sources, Excerpts::Shown);
+            found.sort_by_place();
+            let report = caret::render_diagnostics(&found, &sources, Excerpts::Shown);
             Err(SpecError::Invalid { path: path.to_owned(), report })
         }
     }
@@ -47,7 +47,7 @@ fn read_by(open: impl Fn(&Path) -> io::Result<String>, path: &Path) -> Result<Sp
 /// The files read so far, the included ones first.
 struct Reading<Open> {
     open: Open,
-    sources: Sources,
+    sources: SourceTexts,
     layers: Vec<Layer>,
     found: Diagnostics,
 }
@@ -56,13 +56,13 @@ impl<Open: Fn(&Path) -> io::Result<String>> Reading<Open> {
     fn file(&mut self, path: &Path, depth: usize) -> Result<(), SpecError> {
         let text = (self.open)(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
         let part = self.sources.add(path.display().to_string(), text.clone());
-        let Some(root) = yaml::parse(&text, part, &mut self.found) else { return Ok(()) };
+        let Some(root) = yaml::parse_yaml(&text, part, &mut self.found) else { return Ok(()) };
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         if let Some((included, node)) = check::include(&root) {
             if depth == DEEPEST {
                 let message =
                     format!("`include` goes deeper than {DEEPEST} files; do they include each other?");
-                self.found.push(Diagnostic::error(Code::LimitExceeded, node.at, message));
+                self.found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, node.at, message));
             } else {
                 self.included(&folder.join(included), node, depth)?;
             }
@@ -75,7 +75,7 @@ impl<Open: Fn(&Path) -> io::Result<String>> Reading<Open> {
         match self.file(path, depth + 1) {
             Err(SpecError::Read { source, .. }) => {
                 let message = format!("cannot read the included {}: {source}", path.display());
-                self.found.push(Diagnostic::error(Code::BadValue, node.at, message));
+                self.found.push(Diagnostic::error(DiagnosticCode::BadValue, node.at, message));
                 Ok(())
             }
             other => other,
