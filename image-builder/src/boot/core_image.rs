@@ -49,8 +49,8 @@ const LOAD_SEGMENT: u16 = 0x0820;
 
 /// The memory disk: a tar with the selector in it.
 pub(crate) fn memory_disk(selector: &str) -> std::io::Result<Vec<u8>> {
-    let mut tree = crate::rootfs::tree::Tree::default();
-    tree.insert(SELECTOR, crate::rootfs::tree::Entry::file(selector.as_bytes(), 0o644));
+    let mut tree = crate::rootfs::tree::RootTree::default();
+    tree.insert(SELECTOR, crate::rootfs::tree::TreeEntry::file(selector.as_bytes(), 0o644));
     let mut tar = Vec::new();
     tree.write_tar(&mut tar, 0)?;
     Ok(tar)
@@ -66,7 +66,7 @@ pub(crate) fn boot_code(boot_img: &[u8], bios: &PlacedPartition) -> Result<[u8; 
 }
 
 /// The core image, told where the rest of it lies.
-pub(crate) fn place(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Vec<u8>, CoreImageError> {
+pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Vec<u8>, CoreImageError> {
     let sectors = core.len().div_ceil(SECTOR);
     if core.len() < SECTOR || sectors as u64 > bios.sectors {
         return Err(CoreImageError::Size { size: core.len(), room: bios.size() });

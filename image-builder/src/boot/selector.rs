@@ -12,7 +12,7 @@ use image_format::slot::Slot;
 const PAUSE: u32 = 30;
 
 /// The script for disks with this layout.
-pub(crate) fn script(layout: &DiskLayout) -> String {
+pub(crate) fn selector_script(layout: &DiskLayout) -> String {
     let extent = |role| {
         let PlacedPartition { first_lba, sectors, .. } = layout.partition(role);
         format!("{first_lba}+{sectors}")
@@ -39,7 +39,7 @@ mod tests {
         )
         .unwrap();
 
-        let script = script(&layout);
+        let script = selector_script(&layout);
 
         assert!(!script.contains('@'), "{script}");
         let root_b = layout.partition(PartitionRole::Root(Slot::B));
@@ -55,7 +55,7 @@ mod tests {
         );
         let layout = layout.unwrap();
 
-        let script = script(&layout);
+        let script = selector_script(&layout);
 
         for line in script.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             assert!(!line.contains("search"), "{line}");
