@@ -3,7 +3,7 @@
 //! Knows both shapes. Refuses a platform's key that sshd could not read. Invariant: what a platform
 //! does not say stays unsaid, it never becomes an empty text.
 
-use platform::{Payload, Provision};
+use platform::{InstanceMetadata, Payload};
 use sha2::{Digest, Sha256};
 use user_data::container::{self, FetchPolicy};
 use user_data::part::PayloadPart;
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
 }
 
 /// The platform's name of the instance, or one that changes with its user-data.
-pub(crate) fn instance(provision: &Provision) -> Instance {
+pub(crate) fn instance(provision: &InstanceMetadata) -> Instance {
     match (&provision.instance_id, &provision.user_data) {
         (Some(id), _) => Instance { id: id.clone(), is_named: true },
         (None, Some(user_data)) => {
@@ -43,7 +43,7 @@ pub(crate) fn instance(provision: &Provision) -> Instance {
 }
 
 /// The facts of a plan.
-pub(crate) fn of(provision: &Provision, is_clone: bool, names: &Names) -> PlanFacts {
+pub(crate) fn of(provision: &InstanceMetadata, is_clone: bool, names: &Names) -> PlanFacts {
     let addresses = &provision.addresses;
     let keys = provision.ssh_keys.iter().flat_map(|text| ssh_key::key_lines(text));
     PlanFacts {
@@ -62,7 +62,7 @@ pub(crate) fn of(provision: &Provision, is_clone: bool, names: &Names) -> PlanFa
 }
 
 /// What was handed over.
-pub(crate) fn handed(provision: &Provision, machine: &Machine) -> UserDataInput {
+pub(crate) fn handed(provision: &InstanceMetadata, machine: &Machine) -> UserDataInput {
     let parts = |payload: &Option<Payload>, name: &str| match payload {
         Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
@@ -76,7 +76,7 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> UserDataInput 
 }
 
 /// How the platform describes the network.
-pub(crate) fn network(provision: &Provision) -> Option<PayloadPart> {
+pub(crate) fn network(provision: &InstanceMetadata) -> Option<PayloadPart> {
     let config = provision.network_config.as_ref()?;
     Some(PayloadPart::whole("network-config", config.as_bytes()))
 }

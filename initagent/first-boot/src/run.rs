@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use platform::{Boot, Detected, Provision, Timing};
+use platform::{BootKind, DetectedPlatform, InstanceMetadata, WebTiming};
 use user_data::plan::order::PlanFacts;
 use user_data::plan::step::PlanStep;
 use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
@@ -38,7 +38,7 @@ const LOGINS: &str = "/run/catamaran/logins";
 const METADATA: &str = "/run/metadata/catamaran";
 const MOST: u64 = 64 << 20;
 /// How long a platform that is known to be there may take, its network included.
-const TIMING: Timing = Timing {
+const TIMING: WebTiming = WebTiming {
     connect: Duration::from_secs(5),
     request: Duration::from_secs(20),
     total: Duration::from_mins(4),
@@ -120,7 +120,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
 }
 
 /// What templates may name: of an instance that is configured, as it was then.
-fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names {
+fn names_of(provision: &InstanceMetadata, root: &Root, outcome: &mut Outcome) -> Names {
     if let Some(kept) = Names::kept(root).filter(|_| !outcome.is_first) {
         return kept;
     }
@@ -135,7 +135,7 @@ fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names 
 ///
 /// The fates are in the order of the network steps of any plan of the same provision. At each boot,
 /// since a platform may attach an interface meanwhile; what runs is left alone if nothing changed.
-fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
+fn bring_up_network(provision: &InstanceMetadata, host: &Host<'_>) -> Vec<Done> {
     let handed = UserDataInput { network: facts::network(provision), ..UserDataInput::default() };
     let mut plan = reading::read(&handed, &PlanFacts::default()).plan;
     plan.steps.retain(|planned| planned.stage == PlanStage::Network);
@@ -160,10 +160,10 @@ fn users_of_platform(steps: &[PlannedStep]) -> Vec<&str> {
 }
 
 /// Tells the platform that the machine is up.
-fn check_in(detected: &Detected, outcome: &mut Outcome) {
-    let boot = if outcome.is_first { Boot::First } else { Boot::Later };
-    let timing = Timing { total: RECEIPT_PATIENCE, ..TIMING };
-    if let Err(error) = detected.check_in(boot, &platform::Web::new(timing, seed())) {
+fn check_in(detected: &DetectedPlatform, outcome: &mut Outcome) {
+    let boot = if outcome.is_first { BootKind::First } else { BootKind::Later };
+    let timing = WebTiming { total: RECEIPT_PATIENCE, ..TIMING };
+    if let Err(error) = detected.check_in(boot, &platform::MetadataWeb::new(timing, seed())) {
         outcome
             .problems
             .push(format!("a receipt for the report that this machine is up ({})", chain(&error)));
@@ -285,13 +285,13 @@ fn locked(path: &Path, patience: Duration) -> io::Result<File> {
 
 /// What a machine goes by at this boot.
 struct Current {
-    provision: Provision,
+    provision: InstanceMetadata,
     /// Whether the platform said so now; else it is what was said before.
     is_fresh: bool,
 }
 
 impl Current {
-    fn before(provision: Provision) -> Self {
+    fn before(provision: InstanceMetadata) -> Self {
         Self { provision, is_fresh: false }
     }
 }
@@ -300,7 +300,7 @@ impl Current {
 fn provision(
     root: &Root,
     place: &platform::Host,
-    detected: Option<&Detected>,
+    detected: Option<&DetectedPlatform>,
     chooser: &Chooser<'_>,
     outcome: &mut Outcome,
 ) -> Option<Current> {
@@ -311,7 +311,7 @@ fn provision(
         return Some(Current::before(record::kept(root).unwrap_or_default()));
     };
     outcome.platform = detected.platform.to_string();
-    match detected.fetch(place, &platform::Web::new(TIMING, seed())) {
+    match detected.fetch_metadata(place, &platform::MetadataWeb::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
@@ -329,7 +329,7 @@ fn provision(
 ///
 /// User-data that comes beside its own answer, on a volume, may be gone or anybody's by now. Keys that could
 /// not be asked for are those of the last boot: else a service that is out of breath would keep people out.
-fn completed(root: &Root, provision: Provision) -> Provision {
+fn completed(root: &Root, provision: InstanceMetadata) -> InstanceMetadata {
     let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
     let Some(kept) = record::kept(root).filter(|_| is_same) else { return provision };
     let mut provision = provision;
@@ -350,10 +350,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn silent(
     root: &Root,
-    detected: &Detected,
+    detected: &DetectedPlatform,
     error: &platform::FetchError,
     outcome: &mut Outcome,
-) -> Option<Provision> {
+) -> Option<InstanceMetadata> {
     let text = format!("cannot ask {} ({}): {}", detected.platform, detected.evidence, chain(error));
     let kept = record::kept(root);
     if kept.is_some() {
@@ -364,7 +364,7 @@ fn silent(
     kept
 }
 
-fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
+fn remember(root: &Root, provision: &InstanceMetadata, outcome: &mut Outcome) {
     let metadata = provision.metadata_file();
     let written = files::write(&root.path(METADATA), metadata.as_bytes(), Rights::PUBLIC);
     if let Err(error) = written.map(drop).and_then(|()| record::keep(root, provision)) {
@@ -433,11 +433,11 @@ mod tests {
     fn user_data_beside_the_platforms_answer_is_that_of_the_first_boot() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
-        let said = |user_data: &[u8], instance: &str| Provision {
+        let said = |user_data: &[u8], instance: &str| InstanceMetadata {
             user_data: platform::Payload::from_bytes(user_data.to_vec()),
             instance_id: Some(instance.to_owned()),
             is_by_volume: true,
-            ..Provision::default()
+            ..InstanceMetadata::default()
         };
         let now = |user_data, instance| completed(&root, said(user_data, instance)).user_data;
         let first = said(b"first", "i-1");
@@ -455,12 +455,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
         let said = |keys: &[&str], item: &str| {
-            let problem = platform::Problem { item: item.to_owned(), cause: "503".to_owned() };
-            Provision {
+            let problem = platform::MetadataProblem { item: item.to_owned(), cause: "503".to_owned() };
+            InstanceMetadata {
                 instance_id: Some("i-1".to_owned()),
                 ssh_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
                 problems: vec![problem],
-                ..Provision::default()
+                ..InstanceMetadata::default()
             }
         };
         record::keep(&root, &said(&["a", "b"], "zone")).unwrap();
