@@ -7,7 +7,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use first_boot::{Judgement, Machine, Outcome, RecurError, Root, Status, Switch, SwitchError};
+use first_boot::{
+    MachineAccess, MachineRoot, OfflineReport, RecurError, RunOutcome, RunStatus, Switch, SwitchError,
+};
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{Format, UsageError, Verb};
@@ -41,50 +43,59 @@ pub(crate) enum RunError {
 /// Carries it out.
 pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
     Ok(match verb {
-        Verb::Apply { file, format } => outcome(&first_boot::apply_file(&file, &Machine::real()), format),
-        Verb::AwaitLogins => Report::done(await_logins(&Root::real())),
+        Verb::Apply { file, format } => {
+            outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
+        }
+        Verb::AwaitLogins => Report::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => Report::done(boot_complete::complete()?),
         Verb::BootSettled => Report::done(boot_complete::settle()?),
-        Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
+        Verb::FirstBoot { options, format } => {
+            outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
+        }
         Verb::Help(text) => Report::done(text),
         Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
         Verb::NetworkCards => Report::done(network_cards::run()?),
-        Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
-        Verb::Provision { to } => Report::done(provision(to, &Root::real())?),
+        Verb::Plan { file, listing } => judgement(first_boot::plan_file(&file, listing)),
+        Verb::Provision { to } => Report::done(provision(to, &MachineRoot::this_machine())?),
         Verb::Recur { recurrence, name, command } => {
-            let exit_code = first_boot::run_recurring(&Root::real(), recurrence, &name, &command)?;
+            let exit_code =
+                first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
             Report { text: String::new(), exit_code }
         }
         Verb::Slots(request) => Report::done(slots::run(&request)?),
-        Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
-        Verb::Status { format, wait: true } => status(end_of_first_boot(&Root::real()), format),
-        Verb::Validate { files, style } => judgement(first_boot::validate(&files, style)),
+        Verb::Status { format, wait: false } => {
+            status(first_boot::last_status(&MachineRoot::this_machine()), format)
+        }
+        Verb::Status { format, wait: true } => {
+            status(end_of_first_boot(&MachineRoot::this_machine()), format)
+        }
+        Verb::Validate { files, style } => judgement(first_boot::validate_files(&files, style)),
         Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.
-fn provision(to: Option<Switch>, root: &Root) -> Result<String, RunError> {
+fn provision(to: Option<Switch>, root: &MachineRoot) -> Result<String, RunError> {
     if let Some(switch) = to {
         first_boot::set_switch(root, switch)?;
     }
     Ok(first_boot::describe_switch(root))
 }
 
-fn outcome(outcome: &Outcome, format: Format) -> Report {
+fn outcome(outcome: &RunOutcome, format: Format) -> Report {
     let text = match format {
-        Format::Json => format!("{:#}", outcome.json()),
-        Format::Text => outcome.text(),
+        Format::Json => format!("{:#}", outcome.to_json()),
+        Format::Text => outcome.journal_text(),
     };
     Report { text, exit_code: outcome.exit_code() }
 }
 
-fn judgement(judgement: Judgement) -> Report {
+fn judgement(judgement: OfflineReport) -> Report {
     Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
 }
 
 /// Whatever holds the first boot up must not keep people out who want to know what it is.
-fn await_logins(root: &Root) -> &'static str {
+fn await_logins(root: &MachineRoot) -> &'static str {
     if first_boot::await_logins(root, LOGIN_PATIENCE) {
         "whoever may log in can"
     } else {
@@ -92,9 +103,9 @@ fn await_logins(root: &Root) -> &'static str {
     }
 }
 
-fn end_of_first_boot(root: &Root) -> Status {
+fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
     loop {
-        if let Some(status) = first_boot::ended(root) {
+        if let Some(status) = first_boot::ended_status(root) {
             return status;
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -102,7 +113,7 @@ fn end_of_first_boot(root: &Root) -> Status {
 }
 
 /// A machine that has not ended its first boot is not well yet.
-fn status(status: Status, format: Format) -> Report {
+fn status(status: RunStatus, format: Format) -> Report {
     let text = match format {
         Format::Json => status.json,
         Format::Text => status.text,

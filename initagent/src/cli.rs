@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use first_boot::{Document, Listing, Options, Recurrence, Role, Style, Switch};
+use first_boot::{Document, OutputFormat, PlanDetail, Recurrence, Role, RunOptions, Switch};
 use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
-        options: Options,
+        options: RunOptions,
         /// How to say what came of it.
         format: Format,
     },
@@ -56,7 +56,7 @@ pub(crate) enum Verb {
         /// The file.
         file: PathBuf,
         /// How much of it to print.
-        listing: Listing,
+        listing: PlanDetail,
     },
     /// Show or set whether the machine may be configured again.
     Provision {
@@ -86,7 +86,7 @@ pub(crate) enum Verb {
         /// The files, and what each is for.
         files: Vec<Document>,
         /// How to print what is found.
-        style: Style,
+        style: OutputFormat,
     },
     /// Say which version this is.
     Version,
@@ -176,7 +176,7 @@ fn apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 }
 
 fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut format, mut options) = (Format::Text, Options::default());
+    let (mut format, mut options) = (Format::Text, RunOptions::default());
     while let Some(argument) = parser.next()? {
         match argument {
             Long("force") => options.force = true,
@@ -204,14 +204,14 @@ fn first_boot(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Verb::FirstBoot { options: Options::default(), format })
+    Ok(Verb::FirstBoot { options: RunOptions::default(), format })
 }
 
 fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut files, mut listing) = (Vec::new(), Listing::Short);
+    let (mut files, mut listing) = (Vec::new(), PlanDetail::Short);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("full") => listing = Listing::Full,
+            Long("full") => listing = PlanDetail::Full,
             Short('h') | Long("help") => return Ok(Verb::Help(help::PLAN)),
             Value(file) => files.push(PathBuf::from(file)),
             other => return Err(other.unexpected().into()),
@@ -280,10 +280,10 @@ fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 }
 
 fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut files, mut style) = (Vec::new(), Style::Text);
+    let (mut files, mut style) = (Vec::new(), OutputFormat::Text);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("json") => style = Style::Json,
+            Long("json") => style = OutputFormat::Json,
             Long("meta-data") => files.push(document(parser, Role::MetaData)?),
             Long("network-config") => files.push(document(parser, Role::NetworkConfig)?),
             Long("user-data") => files.push(document(parser, Role::UserData)?),
@@ -431,16 +431,19 @@ mod tests {
 
     #[test]
     fn verbs_of_the_first_boot_are_understood() {
-        let again = Verb::FirstBoot { options: Options { force: true }, format: Format::Text };
+        let again = Verb::FirstBoot { options: RunOptions { force: true }, format: Format::Text };
         assert_eq!(typed("apply --force").unwrap(), again);
         let file = || PathBuf::from("a.yaml");
         assert_eq!(
             typed("apply --from-file a.yaml --json").unwrap(),
             Verb::Apply { file: file(), format: Format::Json }
         );
-        let first = Verb::FirstBoot { options: Options::default(), format: Format::Json };
+        let first = Verb::FirstBoot { options: RunOptions::default(), format: Format::Json };
         assert_eq!(typed("first-boot --json").unwrap(), first);
-        assert_eq!(typed("plan --full a.yaml").unwrap(), Verb::Plan { file: file(), listing: Listing::Full });
+        assert_eq!(
+            typed("plan --full a.yaml").unwrap(),
+            Verb::Plan { file: file(), listing: PlanDetail::Full }
+        );
         assert_eq!(typed("status").unwrap(), Verb::Status { format: Format::Text, wait: false });
         assert_eq!(typed("status --wait").unwrap(), Verb::Status { format: Format::Text, wait: true });
         assert_eq!(typed("provision").unwrap(), Verb::Provision { to: None });
@@ -449,12 +452,15 @@ mod tests {
         assert_eq!(typed("--from-file=x.yaml").unwrap(), typed("apply --from-file x.yaml").unwrap());
         assert_eq!(
             typed("validate a.yaml -").unwrap(),
-            Verb::Validate { files: vec![file().into(), PathBuf::from("-").into()], style: Style::Text }
+            Verb::Validate {
+                files: vec![file().into(), PathBuf::from("-").into()],
+                style: OutputFormat::Text
+            }
         );
         let told = Document { path: file(), role: Role::NetworkConfig };
         assert_eq!(
             typed("validate --network-config a.yaml --json").unwrap(),
-            Verb::Validate { files: vec![told], style: Style::Json }
+            Verb::Validate { files: vec![told], style: OutputFormat::Json }
         );
         assert!(typed("validate --meta-data").is_err());
     }
