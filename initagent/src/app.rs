@@ -8,14 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use first_boot::{
-    MachineAccess, MachineRoot, OfflineReport, RecurError, RunOutcome, RunStatus, Switch, SwitchError,
+    MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
+    SwitchError,
 };
 
 use crate::boot_complete::{self, BootCompleteError};
-use crate::cli::{Format, UsageError, Verb};
+use crate::cli::{UsageError, Verb};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::Report;
+use crate::report::VerbReport;
 use crate::slots::{self, SlotsError};
 
 /// How long sshd waits for the keys of a new machine.
@@ -41,36 +42,36 @@ pub(crate) enum RunError {
 }
 
 /// Carries it out.
-pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
+pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
     Ok(match verb {
         Verb::Apply { file, format } => {
-            outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
+            report_outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
         }
-        Verb::AwaitLogins => Report::done(await_logins(&MachineRoot::this_machine())),
-        Verb::BootComplete => Report::done(boot_complete::complete()?),
-        Verb::BootSettled => Report::done(boot_complete::settle()?),
+        Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
+        Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
+        Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
         Verb::FirstBoot { options, format } => {
-            outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
+            report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
         }
-        Verb::Help(text) => Report::done(text),
-        Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
-        Verb::NetworkCards => Report::done(network_cards::run()?),
-        Verb::Plan { file, listing } => judgement(first_boot::plan_file(&file, listing)),
-        Verb::Provision { to } => Report::done(provision(to, &MachineRoot::this_machine())?),
+        Verb::Help(text) => VerbReport::done(text),
+        Verb::HostKeys => VerbReport::done(host_keys::make_host_keys(Path::new(host_keys::FOLDER))?),
+        Verb::NetworkCards => VerbReport::done(network_cards::start_network_cards()?),
+        Verb::Plan { file, listing } => report_offline(first_boot::plan_file(&file, listing)),
+        Verb::Provision { to } => VerbReport::done(provision(to, &MachineRoot::this_machine())?),
         Verb::Recur { recurrence, name, command } => {
             let exit_code =
                 first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
-            Report { text: String::new(), exit_code }
+            VerbReport { text: String::new(), exit_code }
         }
-        Verb::Slots(request) => Report::done(slots::run(&request)?),
+        Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
         Verb::Status { format, wait: false } => {
-            status(first_boot::last_status(&MachineRoot::this_machine()), format)
+            report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
         }
         Verb::Status { format, wait: true } => {
-            status(end_of_first_boot(&MachineRoot::this_machine()), format)
+            report_status(end_of_first_boot(&MachineRoot::this_machine()), format)
         }
-        Verb::Validate { files, style } => judgement(first_boot::validate_files(&files, style)),
-        Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
+        Verb::Validate { files, style } => report_offline(first_boot::validate_files(&files, style)),
+        Verb::Version => VerbReport::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
 }
 
@@ -82,16 +83,16 @@ fn provision(to: Option<Switch>, root: &MachineRoot) -> Result<String, RunError>
     Ok(first_boot::describe_switch(root))
 }
 
-fn outcome(outcome: &RunOutcome, format: Format) -> Report {
+fn report_outcome(outcome: &RunOutcome, format: OutputFormat) -> VerbReport {
     let text = match format {
-        Format::Json => format!("{:#}", outcome.to_json()),
-        Format::Text => outcome.journal_text(),
+        OutputFormat::Json => format!("{:#}", outcome.to_json()),
+        OutputFormat::Text => outcome.journal_text(),
     };
-    Report { text, exit_code: outcome.exit_code() }
+    VerbReport { text, exit_code: outcome.exit_code() }
 }
 
-fn judgement(judgement: OfflineReport) -> Report {
-    Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
+fn report_offline(judgement: OfflineReport) -> VerbReport {
+    VerbReport { text: judgement.text, exit_code: judgement.verdict.exit_code() }
 }
 
 /// Whatever holds the first boot up must not keep people out who want to know what it is.
@@ -113,10 +114,10 @@ fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
 }
 
 /// A machine that has not ended its first boot is not well yet.
-fn status(status: RunStatus, format: Format) -> Report {
+fn report_status(status: RunStatus, format: OutputFormat) -> VerbReport {
     let text = match format {
-        Format::Json => status.json,
-        Format::Text => status.text,
+        OutputFormat::Json => status.json,
+        OutputFormat::Text => status.text,
     };
-    Report { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
+    VerbReport { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
 }
