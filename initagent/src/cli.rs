@@ -404,7 +404,7 @@ mod tests {
         };
 
         let called =
-            |words: &str| super::parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+            |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
 
         assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
         assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
