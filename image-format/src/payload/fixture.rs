@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::index::{Base, BlockList, Chunk, Pack, PayloadIndex, Piece, Run};
 use super::lookup::block_id;
 use super::object::{ObjectKind, ObjectReference};
-use super::survey::guard_of;
+use super::survey::chunk_guard;
 use super::zstandard::compress;
 use crate::digest::Sha256;
 use crate::verity::BLOCK_BYTES;
@@ -42,7 +42,7 @@ pub(super) fn publish(root: &[u8], bases: &[&[u8]]) -> Published {
         }
         let first = number * CHUNK;
         let run = Run { first: small(first), blocks: small(blocks.len() / BLOCK_BYTES) };
-        let guard = guard_of(&digests[first..run.end() as usize]);
+        let guard = chunk_guard(&digests[first..run.end() as usize]);
         let object = put(&mut objects, ObjectKind::Chunk, compress(blocks, &[], 1).unwrap());
         chunks.push(Chunk { run, guard, object });
     }
@@ -52,7 +52,7 @@ pub(super) fn publish(root: &[u8], bases: &[&[u8]]) -> Published {
         .flat_map(block_id)
         .collect();
     let object = put(&mut objects, ObjectKind::Chunk, compress(&list, &[], 1).unwrap());
-    let block_list = Some(BlockList { sha256: Sha256::of(&list), object });
+    let block_list = Some(BlockList { sha256: Sha256::digest_of(&list), object });
     let bases = bases.iter().map(|base| publish_base(root, &chunks, base, &list, &mut objects)).collect();
     let data_blocks = small(digests.len());
     let index = PayloadIndex { data_blocks, root_hash: root_hash(root), chunks, block_list, bases };

@@ -29,7 +29,7 @@ impl ObjectReference {
     /// The reference to these bytes, unless they are too many for any object.
     #[must_use]
     pub fn to_bytes(kind: ObjectKind, bytes: &[u8]) -> Option<Self> {
-        Some(Self { kind, bytes: u32::try_from(bytes.len()).ok()?, sha256: Sha256::of(bytes) })
+        Some(Self { kind, bytes: u32::try_from(bytes.len()).ok()?, sha256: Sha256::digest_of(bytes) })
     }
 
     /// Its path below the repository.
@@ -48,7 +48,7 @@ impl ObjectReference {
         if given.len() as u64 != u64::from(self.bytes) {
             return Err(CheckObjectError::Length { given: given.len(), needed: self.bytes });
         }
-        let actual = Sha256::of(given);
+        let actual = Sha256::digest_of(given);
         if actual == self.sha256 { Ok(()) } else { Err(CheckObjectError::Digest { actual }) }
     }
 }

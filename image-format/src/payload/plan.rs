@@ -146,7 +146,7 @@ impl ReconstructionPlan {
             let matching = index.bases.iter().filter(|base| base.root_hash == release.root_hash);
             for (object, pieces) in matching.flat_map(Base::packs_with_frames) {
                 let useful: Vec<_> =
-                    pieces.into_iter().filter(|(_, piece)| self.helps(index, open, piece)).collect();
+                    pieces.into_iter().filter(|(_, piece)| self.covers_missing(index, open, piece)).collect();
                 let spared = useful.iter().filter_map(|(_, piece)| index.chunks.get(piece.chunk as usize));
                 let spared: u64 = spared.map(|chunk| u64::from(chunk.object.bytes)).sum();
                 if u64::from(object.bytes) >= spared {
@@ -161,7 +161,7 @@ impl ReconstructionPlan {
     }
 
     /// Whether a piece has all blocks of its chunk that are found nowhere.
-    fn helps(&self, index: &PayloadIndex, open: &[bool], piece: &Piece) -> bool {
+    fn covers_missing(&self, index: &PayloadIndex, open: &[bool], piece: &Piece) -> bool {
         let chunk = index.chunks.get(piece.chunk as usize);
         let Some(chunk) = chunk.filter(|_| open.get(piece.chunk as usize) == Some(&true)) else {
             return false;

@@ -127,7 +127,7 @@ pub fn prepare_reconstruction(
     salt: &[u8],
     site: &Site<'_>,
 ) -> Result<Prepared, ReconstructError> {
-    let survey = Survey::of(index, salt, site.slots, site.threads);
+    let survey = Survey::read_slots(index, salt, site.slots, site.threads);
     let list = list::fetch_list(index, &survey, &list_choices(index, &survey), site);
     let plan = plan_reconstruction(index, &survey, list.as_deref());
     if site.observer.wants_stop() {
@@ -207,7 +207,7 @@ fn write_zeros(survey: &Survey, site: &Site<'_>) -> Result<(), ReconstructError>
 fn write_tree(
     index: &PayloadIndex,
     tree_block: u64,
-    tree: &crate::verity::Tree,
+    tree: &crate::verity::HashTree,
     site: &Site<'_>,
 ) -> Result<(), ReconstructError> {
     if tree.root_hash != index.root_hash {

@@ -57,7 +57,7 @@ pub struct OldSlots<'a> {
 impl<'a> OldSlots<'a> {
     /// One of the two.
     #[must_use]
-    pub const fn get(&self, slot: OldSlot) -> Option<SlotContent<'a>> {
+    pub const fn content(&self, slot: OldSlot) -> Option<SlotContent<'a>> {
         match slot {
             OldSlot::Running => self.running,
             OldSlot::Idle => self.idle,
@@ -83,7 +83,7 @@ pub struct Survey {
 impl Survey {
     /// Reads both slots on that many threads.
     #[must_use]
-    pub fn of(index: &PayloadIndex, salt: &[u8], slots: OldSlots<'_>, threads: usize) -> Self {
+    pub fn read_slots(index: &PayloadIndex, salt: &[u8], slots: OldSlots<'_>, threads: usize) -> Self {
         let hasher = LeafHasher::new(salt);
         let running = slots.running.map(|slot| hash_blocks(slot, &hasher, threads)).unwrap_or_default();
         let running_ids = identifiers(&running);
@@ -93,7 +93,7 @@ impl Survey {
         let content = ContentMap::new(&running_ids, &idle_ids, &hasher);
         let base_ids = [(OldSlot::Running, &running_ids), (OldSlot::Idle, &idle_ids)];
         let base_ids = base_ids.into_iter().filter_map(|(slot, ids)| {
-            let release = slots.get(slot)?.release?;
+            let release = slots.content(slot)?.release?;
             let ids = ids.get(..usize::try_from(release.data_blocks).ok()?)?;
             // Only where patches are offered: elsewhere nobody asks for these bytes.
             index.bases.iter().find(|base| base.root_hash == release.root_hash)?;
@@ -121,7 +121,7 @@ impl Survey {
         for chunk in &index.chunks {
             let found: Option<Vec<[u8; 32]>> =
                 range(idle, chunk.run).and_then(|found| found.iter().copied().collect());
-            let found = found.filter(|digests| guard_of(digests) == chunk.guard);
+            let found = found.filter(|digests| chunk_guard(digests) == chunk.guard);
             self.written.push(found.is_some());
             if let (Some(found), Some(leaves)) = (found, range_mut(&mut self.leaves, chunk.run)) {
                 leaves.copy_from_slice(&found);
@@ -142,15 +142,15 @@ impl Survey {
 
 /// The guard of a chunk whose blocks have these digests.
 #[must_use]
-pub fn guard_of(digests: &[[u8; 32]]) -> Sha256 {
-    Sha256::of(digests.as_flattened())
+pub fn chunk_guard(digests: &[[u8; 32]]) -> Sha256 {
+    Sha256::digest_of(digests.as_flattened())
 }
 
 /// Whether blocks are those of a chunk, and their digests.
 #[must_use]
 pub fn check_chunk(chunk: &Chunk, bytes: &[u8], hasher: &LeafHasher) -> Option<Vec<[u8; 32]>> {
     let digests: Vec<_> = bytes.chunks(BLOCK_BYTES).map(|block| hasher.hash_block(block)).collect();
-    (bytes.len() == block_bytes(chunk.run.blocks) && guard_of(&digests) == chunk.guard).then_some(digests)
+    (bytes.len() == block_bytes(chunk.run.blocks) && chunk_guard(&digests) == chunk.guard).then_some(digests)
 }
 
 /// The runs of zeros between and behind the chunks.

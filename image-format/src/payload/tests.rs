@@ -103,7 +103,7 @@ struct Machine {
 impl Machine {
     /// The idle slot gets whatever it had, and room for `root` and its tree.
     fn new(running: &[u8], idle: &[u8], root: &[u8]) -> Self {
-        let tree = verity::build(&root, root.len() as u64, SALT, 1).unwrap();
+        let tree = verity::build_tree(&root, root.len() as u64, SALT, 1).unwrap();
         let expected = [root, &tree.bytes].concat();
         let mut bytes = idle.to_vec();
         bytes.resize(expected.len().max(idle.len()), 0x55);
@@ -256,7 +256,7 @@ fn a_patch_that_costs_more_than_its_chunks_is_not_taken() {
     }
     let site_slots =
         |data| OldSlots { running: Some(SlotContent { data, blocks: 16, release: None }), idle: None };
-    let survey = super::survey::Survey::of(&published.index, SALT, site_slots(&old.as_slice()), 1);
+    let survey = super::survey::Survey::read_slots(&published.index, SALT, site_slots(&old.as_slice()), 1);
 
     let plan = super::plan::plan_reconstruction(&published.index, &survey, None);
 
@@ -453,11 +453,11 @@ fn a_frame_is_opened_into_its_length_and_not_a_byte_more() {
 /// One of everything, with digests that no compressor has a say in.
 fn golden_index() -> PayloadIndex {
     let object =
-        |kind, bytes, name: &str| ObjectReference { kind, bytes, sha256: Sha256::of(name.as_bytes()) };
+        |kind, bytes, name: &str| ObjectReference { kind, bytes, sha256: Sha256::digest_of(name.as_bytes()) };
     let run = |first, blocks| Run { first, blocks };
     let chunk = |run, name: &str| Chunk {
         run,
-        guard: Sha256::of(b"guard"),
+        guard: Sha256::digest_of(b"guard"),
         object: object(ObjectKind::Chunk, 1000, name),
     };
     let piece = |chunk, sources: &[Run]| Piece {
@@ -468,7 +468,7 @@ fn golden_index() -> PayloadIndex {
     };
     let base = Base {
         version: "1.2.3".into(),
-        root_hash: Sha256::of(b"old root"),
+        root_hash: Sha256::digest_of(b"old root"),
         data_blocks: 4000,
         list_patch: Some(object(ObjectKind::Patch, 70, "list patch")),
         packs: vec![Pack {
@@ -478,10 +478,10 @@ fn golden_index() -> PayloadIndex {
     };
     PayloadIndex {
         data_blocks: 300,
-        root_hash: Sha256::of(b"root"),
+        root_hash: Sha256::digest_of(b"root"),
         chunks: vec![chunk(run(0, 4), "a"), chunk(run(200, 99), "b")],
         block_list: Some(BlockList {
-            sha256: Sha256::of(b"list"),
+            sha256: Sha256::digest_of(b"list"),
             object: object(ObjectKind::Chunk, 600, "list"),
         }),
         bases: vec![Base { list_patch: None, packs: Vec::new(), ..base.clone() }, base],

@@ -3,18 +3,18 @@
 //! Knows how one block is hashed and how the levels above follow from the lowest. Refuses to know where the data
 //! came from. Invariant: the tree is the one that [`super::build`] makes of the same blocks.
 
-use super::{BLOCK_BYTES, DIGEST_BYTES, Hasher, Tree};
+use super::{BLOCK_BYTES, DIGEST_BYTES, HashTree, SaltedHasher};
 use crate::digest::Sha256;
 
 /// Hashes blocks as the tree's lowest level does.
 #[derive(Debug, Clone)]
-pub struct LeafHasher(Hasher);
+pub struct LeafHasher(SaltedHasher);
 
 impl LeafHasher {
     /// A hasher for trees with that salt.
     #[must_use]
     pub fn new(salt: &[u8]) -> Self {
-        Self(Hasher::new(salt))
+        Self(SaltedHasher::new(salt))
     }
 
     /// The digest of one block of [`BLOCK_BYTES`].
@@ -31,17 +31,17 @@ impl LeafHasher {
 
     /// The tree over blocks with these digests, of which there is at least one.
     #[must_use]
-    pub fn build_tree(&self, leaves: &[[u8; DIGEST_BYTES]]) -> Tree {
+    pub fn build_tree(&self, leaves: &[[u8; DIGEST_BYTES]]) -> HashTree {
         if let [only] = leaves {
-            return Tree { bytes: Vec::new(), root_hash: Sha256::from_bytes(*only) };
+            return HashTree { bytes: Vec::new(), root_hash: Sha256::from_bytes(*only) };
         }
-        let mut levels = vec![super::padded(leaves.as_flattened().to_vec())];
+        let mut levels = vec![super::pad_block(leaves.as_flattened().to_vec())];
         while let Some(below) = levels.last().filter(|level| level.len() > BLOCK_BYTES) {
             levels.push(self.0.level_above(below));
         }
         let root_hash = levels.last().map(|top| self.0.hash(top)).unwrap_or_default();
         let bytes = levels.into_iter().rev().flatten().collect();
-        Tree { bytes, root_hash: Sha256::from_bytes(root_hash) }
+        HashTree { bytes, root_hash: Sha256::from_bytes(root_hash) }
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
 
             let tree = hasher.build_tree(&leaves);
 
-            let built = super::super::build(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
+            let built = super::super::build_tree(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
             assert_eq!(tree, built, "{blocks}");
         }
     }

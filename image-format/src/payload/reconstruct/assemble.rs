@@ -56,6 +56,6 @@ fn follows(first: Option<BlockPlace>, place: Option<BlockPlace>, index: u32) -> 
 
 fn read_run(slots: OldSlots<'_>, slot: OldSlot, first: u32, into: &mut [u8]) -> Result<(), ChunkError> {
     let failed = |source| ChunkError::Read { block: first, source };
-    let content = slots.get(slot).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    let content = slots.content(slot).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
     content.data.read_exact_at(into, u64::from(first) * BLOCK_BYTES as u64).map_err(failed)
 }

@@ -30,8 +30,8 @@ pub(super) fn fetch_list(
         };
         let opened =
             fetch_object(object, site).ok().and_then(|frame| decompress_exactly(&frame, prefix, bytes).ok());
-        let list =
-            opened.filter(|list| index.block_list.is_some_and(|known| known.sha256 == Sha256::of(list)));
+        let list = opened
+            .filter(|list| index.block_list.is_some_and(|known| known.sha256 == Sha256::digest_of(list)));
         if list.is_some() {
             return list;
         }
