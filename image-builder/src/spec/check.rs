@@ -23,7 +23,7 @@ pub(crate) struct Layer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "accounts",
     "boot",
     "channel",
@@ -40,6 +40,7 @@ const KEYS: [&str; 20] = [
     "partitions",
     "release_keys",
     "remove",
+    "security_epoch",
     "security_mirror",
     "suite",
     "units",
@@ -92,6 +93,7 @@ struct Draft {
     units: Vec<String>,
     root_size: Option<Bytes>,
     state_size: Option<Bytes>,
+    security_epoch: Option<u32>,
     release_keys: Vec<PathBuf>,
 }
 
@@ -117,6 +119,7 @@ impl Draft {
                     reader.extend(&mut self.release_keys, key, value, |text| path(&layer.folder, text));
                 }
                 "remove" => reader.extend(&mut self.remove, key, value, inside),
+                "security_epoch" => reader.set(&mut self.security_epoch, key, value, epoch),
                 "security_mirror" => reader.set(&mut self.security_mirror, key, value, url),
                 "suite" => reader.set(&mut self.suite, key, value, word),
                 "units" => reader.extend(&mut self.units, key, value, unit),
@@ -244,6 +247,7 @@ impl Draft {
                 root: self.root_size?,
                 state: self.state_size.unwrap_or(Bytes::mib(64)),
             },
+            security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
         })
     }
@@ -411,6 +415,10 @@ fn engine(text: &str) -> Result<Engine, String> {
 
 fn version(text: &str) -> Result<Version, String> {
     text.parse().map_err(|error| format!("not a version: {error}"))
+}
+
+fn epoch(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "a security epoch is a whole number from 0 on".to_owned())
 }
 
 fn size(text: &str) -> Result<Bytes, String> {
