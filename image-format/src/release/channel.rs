@@ -11,7 +11,7 @@ use super::time::UnixTime;
 use super::wave::Wave;
 use super::{FormatError, check_format};
 use crate::digest::Sha256;
-use crate::signed::Payload;
+use crate::signed::SignedPayload;
 use crate::version::Version;
 
 /// The format that is written, and the only one that is read.
@@ -40,7 +40,7 @@ impl FileReference {
     /// The reference of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.len() as u64, sha256: Sha256::of(bytes) }
+        Self { bytes: bytes.len() as u64, sha256: Sha256::digest_of(bytes) }
     }
 
     /// Whether these are the bytes that were promised.
@@ -176,7 +176,7 @@ impl ChannelMetadata {
     }
 }
 
-impl Payload for ChannelMetadata {
+impl SignedPayload for ChannelMetadata {
     const ROLE: &'static str = "channel";
     type Error = ChannelError;
 

@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn every_file_has_its_place() {
         let version: Version = "1.2.3+20261128".parse().unwrap();
-        let digest = Sha256::of(b"");
+        let digest = Sha256::digest_of(b"");
 
         assert_eq!(root(12), "root/12");
         assert_eq!(channel(&"stable".parse().unwrap()), "channel/stable");

@@ -14,7 +14,7 @@ use super::time::UnixTime;
 use super::{FormatError, check_format};
 use crate::manifest::{Manifest, ManifestError};
 use crate::signed::{
-    Keyring, MakeKeyringError, ParseEnvelopeError, ParseKeyError, Payload, PublicKey, Signed, Verified,
+    Keyring, MakeKeyringError, ParseEnvelopeError, ParseKeyError, PublicKey, Signed, SignedPayload, Verified,
     VerifyError,
 };
 
@@ -70,7 +70,7 @@ impl RoleKeys {
         let mut keys: Vec<PublicKey> = Vec::new();
         for key in known.map(|line| line.parse::<PublicKey>()) {
             let key = key?;
-            if keys.iter().all(|other| other.id() != key.id()) {
+            if keys.iter().all(|other| other.key_id() != key.key_id()) {
                 keys.push(key);
             }
         }
@@ -164,7 +164,7 @@ impl RootMetadata {
     }
 }
 
-impl Payload for RootMetadata {
+impl SignedPayload for RootMetadata {
     const ROLE: &'static str = "root";
     type Error = RootError;
 
@@ -250,7 +250,7 @@ impl TrustedRoot {
     }
 
     /// Opens a document of a role.
-    pub(super) fn open<T: Payload>(
+    pub(super) fn open<T: SignedPayload>(
         &self,
         role: Role,
         signed: &Signed<T>,

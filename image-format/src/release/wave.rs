@@ -106,7 +106,7 @@ impl WavePlace {
     /// nothing about other values that are derived from the id (machine-id(5) asks for that).
     #[must_use]
     pub fn of_machine(machine_id: &str) -> Self {
-        let digest = Sha256::of(format!("catamaran-wave-1\n{}", machine_id.trim()).as_bytes());
+        let digest = Sha256::digest_of(format!("catamaran-wave-1\n{}", machine_id.trim()).as_bytes());
         // 64 bits by 1000: the first places are favoured by less than one in 10^16.
         let number = digest.as_bytes()[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         Self(u16::try_from(number % 1000).unwrap_or_default())

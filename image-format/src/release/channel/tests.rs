@@ -4,7 +4,7 @@ use super::super::wave::Share;
 use super::*;
 
 fn release(version: &str) -> OfferedRelease {
-    let file = |name: &str| FileReference { bytes: 4711, sha256: Sha256::of(name.as_bytes()) };
+    let file = |name: &str| FileReference { bytes: 4711, sha256: Sha256::digest_of(name.as_bytes()) };
     OfferedRelease {
         version: version.parse().unwrap(),
         manifest: file("manifest"),
@@ -79,7 +79,7 @@ fn a_check_with_nothing_new_costs_less_than_4_kib() {
     channel.releases[3].waves = waves(7);
     let key = crate::signed::SecretKey::from_seed(&[1; 32]);
 
-    let signed = crate::signed::Signed::<ChannelMetadata>::sign(channel.to_bytes().unwrap(), &[key]);
+    let signed = crate::signed::Signed::<ChannelMetadata>::sign_payload(channel.to_bytes().unwrap(), &[key]);
 
     let bytes = signed.to_envelope().len();
     assert!(bytes < 3500, "{bytes}");

@@ -8,7 +8,7 @@ use crate::digest::Sha256;
 const NOW: UnixTime = UnixTime::from_seconds(1_795_825_359);
 
 fn release(version: &str) -> OfferedRelease {
-    let file = FileReference { bytes: 1, sha256: Sha256::of(version.as_bytes()) };
+    let file = FileReference { bytes: 1, sha256: Sha256::digest_of(version.as_bytes()) };
     OfferedRelease {
         version: version.parse().unwrap(),
         manifest: file,

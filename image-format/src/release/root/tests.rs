@@ -14,7 +14,7 @@ fn keys(seeds: &[u8]) -> Vec<SecretKey> {
 }
 
 fn role(seeds: &[u8], threshold: usize) -> RoleKeys {
-    let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public("test")).collect();
+    let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key("test")).collect();
     RoleKeys::of(&keys, threshold)
 }
 
@@ -29,7 +29,7 @@ fn metadata(number: u64, root: RoleKeys) -> RootMetadata {
 }
 
 fn envelope(metadata: &RootMetadata, signers: &[u8]) -> Vec<u8> {
-    Signed::<RootMetadata>::sign(metadata.to_bytes().unwrap(), &keys(signers)).to_envelope()
+    Signed::<RootMetadata>::sign_payload(metadata.to_bytes().unwrap(), &keys(signers)).to_envelope()
 }
 
 fn first() -> TrustedRoot {
@@ -99,7 +99,7 @@ fn a_key_counts_once_however_often_it_signs_or_stands_there() {
 
     // The same key under another comment is the same key.
     let mut renamed = metadata(2, role(&[1, 1], 2));
-    renamed.roles.root.keys[1] = key(1).public("another").to_text().trim_end().to_owned();
+    renamed.roles.root.keys[1] = key(1).public_key("another").to_text().trim_end().to_owned();
     assert!(matches!(renamed.to_bytes(), Err(RootError::Threshold { keys: 1, .. })));
 }
 
@@ -161,14 +161,14 @@ fn a_root_that_its_own_keys_did_not_sign_begins_no_chain() {
 #[test]
 fn keys_of_one_role_sign_nothing_of_another() {
     let root = first();
-    let manifest = |seed| Signed::<Manifest>::sign(b"{}".to_vec(), &keys(&[seed])).to_envelope();
+    let manifest = |seed| Signed::<Manifest>::sign_payload(b"{}".to_vec(), &keys(&[seed])).to_envelope();
 
     for seed in [1, 2, 20] {
         let refused = root.open_manifest(&manifest(seed)).unwrap_err();
         assert!(matches!(refused, OpenError::Verify(VerifyError::Threshold { found: 0, .. })), "{refused}");
     }
     // The right key, but its signature was for another role's document.
-    let as_root = Signed::<RootMetadata>::sign(b"{}".to_vec(), &keys(&[30])).to_envelope();
+    let as_root = Signed::<RootMetadata>::sign_payload(b"{}".to_vec(), &keys(&[30])).to_envelope();
     let renamed = String::from_utf8(as_root).unwrap().replacen("v1 root ", "v1 manifest ", 1);
     let refused = root.open_manifest(renamed.as_bytes()).unwrap_err();
     assert!(matches!(refused, OpenError::Verify(VerifyError::Signature { .. })), "{refused}");
@@ -178,7 +178,7 @@ fn keys_of_one_role_sign_nothing_of_another() {
 fn a_root_from_the_future_is_followed_as_far_as_it_can_be_understood() {
     let text = String::from_utf8(metadata(2, role(&[1, 2, 3], 2)).to_bytes().unwrap()).unwrap();
     let next = |text: &str| {
-        let signed = Signed::<RootMetadata>::sign(text.as_bytes().to_vec(), &keys(&[1, 2]));
+        let signed = Signed::<RootMetadata>::sign_payload(text.as_bytes().to_vec(), &keys(&[1, 2]));
         first().next(&signed.to_envelope())
     };
 
@@ -209,7 +209,7 @@ fn keys_of_a_later_kind_count_for_nothing() {
     second.roles.release.keys.push("catamaran-public-key-v2 00ff".to_owned());
     let root = first().next(&envelope(&second, &[1, 2])).unwrap();
 
-    let manifest = Signed::<Manifest>::sign(b"{}".to_vec(), &keys(&[30])).to_envelope();
+    let manifest = Signed::<Manifest>::sign_payload(b"{}".to_vec(), &keys(&[30])).to_envelope();
 
     assert!(matches!(root.open_manifest(&manifest), Err(OpenError::Keyring(_))));
 }
@@ -236,7 +236,7 @@ fn what_is_no_root_metadata_is_refused() {
         RootError::Threshold { .. }
     ));
     assert!(matches!(refused(good.replacen("v1 ", "v1 zz", 1)), RootError::Key { .. }));
-    let many = (0..17).map(|seed| key(seed).public("").to_text()).collect::<Vec<_>>();
+    let many = (0..17).map(|seed| key(seed).public_key("").to_text()).collect::<Vec<_>>();
     let many = RoleKeys { threshold: 1, keys: many.iter().map(|line| line.trim_end().to_owned()).collect() };
     assert!(matches!(metadata(1, many).to_bytes(), Err(RootError::TooManyKeys { given: 17, .. })));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::channel::{self, FileReference};
 use super::super::root::{self, RoleKeys, Roles, RootMetadata};
 use super::*;
-use crate::manifest::{BootFile, Root, Salt};
+use crate::manifest::{BootFile, RootPlacement, Salt};
 use crate::signed::{PublicKey, SecretKey};
 use crate::verity;
 use crate::version::Version;
@@ -19,7 +19,7 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn role(seeds: &[u8]) -> RoleKeys {
-    let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public("test")).collect();
+    let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key("test")).collect();
     RoleKeys::of(&keys, 1)
 }
 
@@ -32,7 +32,7 @@ fn root_envelope(number: u64, channel_key: u8) -> Vec<u8> {
         expires: UnixTime::from_seconds(WRITTEN + 1000 * DAY),
         roles: Roles { channel: role(&[channel_key]), release: role(&[30]), root: role(&[1]) },
     };
-    Signed::<RootMetadata>::sign(metadata.to_bytes().unwrap(), &[key(1)]).to_envelope()
+    Signed::<RootMetadata>::sign_payload(metadata.to_bytes().unwrap(), &[key(1)]).to_envelope()
 }
 
 fn root(number: u64, channel_key: u8) -> TrustedRoot {
@@ -40,7 +40,7 @@ fn root(number: u64, channel_key: u8) -> TrustedRoot {
 }
 
 fn manifest(version: &str, security_epoch: u32) -> Vec<u8> {
-    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(path.as_bytes()) };
+    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(path.as_bytes()) };
     let manifest = Manifest {
         format: crate::manifest::FORMAT,
         name: "cloud".into(),
@@ -50,18 +50,18 @@ fn manifest(version: &str, security_epoch: u32) -> Vec<u8> {
         built: 0,
         development: false,
         security_epoch,
-        root: Root {
+        root: RootPlacement {
             data_bytes: 4096,
             tree_offset: 4096,
             tree_bytes: verity::tree_blocks(1) * 4096,
-            root_hash: Sha256::of(b"root"),
+            root_hash: Sha256::digest_of(b"root"),
             salt: Salt::new(vec![7; 32]).unwrap(),
         },
         kernel: file("/boot/vmlinuz"),
         initrd: file("/boot/initrd.img"),
         command_line: "quiet".parse().unwrap(),
     };
-    Signed::<Manifest>::sign(manifest.to_bytes().unwrap(), &[key(30)]).to_envelope()
+    Signed::<Manifest>::sign_payload(manifest.to_bytes().unwrap(), &[key(30)]).to_envelope()
 }
 
 fn metadata(counter: u64) -> ChannelMetadata {
@@ -94,7 +94,7 @@ fn metadata(counter: u64) -> ChannelMetadata {
 }
 
 fn signed(metadata: &ChannelMetadata, seed: u8) -> Vec<u8> {
-    Signed::<ChannelMetadata>::sign(metadata.to_bytes().unwrap(), &[key(seed)]).to_envelope()
+    Signed::<ChannelMetadata>::sign_payload(metadata.to_bytes().unwrap(), &[key(seed)]).to_envelope()
 }
 
 /// A machine of root 1.
@@ -178,7 +178,7 @@ fn another_channels_metadata_is_refused() {
 #[test]
 fn signatures_that_are_missing_wrong_or_of_another_role_are_refused() {
     let metadata = metadata(17);
-    let unsigned = Signed::<ChannelMetadata>::sign(metadata.to_bytes().unwrap(), &[]).to_envelope();
+    let unsigned = Signed::<ChannelMetadata>::sign_payload(metadata.to_bytes().unwrap(), &[]).to_envelope();
     let changed =
         String::from_utf8(signed(&metadata, 20)).unwrap().replacen("\"counter\": 17", "\"counter\": 18", 1);
 
