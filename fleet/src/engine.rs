@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+pub mod writes;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -25,7 +27,7 @@ use crate::{
         etcd::{EtcdStore, StoreError, lease::HeldLease},
         keys::OperatorOrder,
         registry::{ClusterChange, Registry},
-        writes::{self, StoreWrite},
+        writes::StoreWrite,
     },
 };
 
@@ -177,7 +179,7 @@ impl FleetEngine {
         }
     }
 
-    async fn sleep_until(&self, wake: Option<crate::plan::moment::MonotonicTime>) {
+    async fn sleep_until(&self, wake: Option<crate::model::moment::MonotonicTime>) {
         match wake {
             Some(wake) => tokio::time::sleep_until(self.store.instant_of(wake).into()).await,
             None => std::future::pending().await,
@@ -376,7 +378,10 @@ mod tests {
     use super::*;
     use crate::{
         model::unit_file::UnitHash,
-        store::{keys::StoreKey, writes::WriteCondition},
+        store::{
+            keys::StoreKey,
+            writes::{WriteCondition, WriteOperation},
+        },
     };
 
     #[test]
@@ -386,7 +391,7 @@ mod tests {
             let key = StoreKey::File(UnitHash::of_text(&number.to_string()));
             StoreWrite {
                 when: vec![WriteCondition::Absent(key.clone()); 4],
-                then: vec![writes::WriteOperation::Delete(key)],
+                then: vec![WriteOperation::Delete(key)],
             }
         };
         let mut wishes: Vec<_> = (0..100).map(|number| (unit(number), Some(write(number)))).collect();

@@ -21,7 +21,7 @@ use super::systemd::{SystemdClient, SystemdError};
 use crate::{
     agent::replace_file,
     model::{state::JobState, unit_name::UnitName},
-    plan::reconcile::{ActualUnit, DesiredUnit},
+    plan::machine_units::{ActualUnit, DesiredUnit},
     store::{
         boot_time::BootTime,
         etcd::{error_chain, lease::HeldLease},

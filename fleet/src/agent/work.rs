@@ -17,8 +17,9 @@ use crate::{
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{
+        machine_units::ActualUnit,
         ordering::required_units,
-        reconcile::{ActualUnit, TaskBatch, plan_batch},
+        reconcile::{TaskBatch, plan_batch},
     },
     store::{etcd::error_chain, records::StateRecord, registry::Registry, writes},
 };

@@ -14,12 +14,12 @@ use std::{
 use crate::{
     model::{
         machine::MachineId,
+        moment::MonotonicTime,
         state::{JobState, UnitState},
         unit_name::UnitName,
     },
     plan::{
         global_rollout::GlobalRollouts,
-        moment::MonotonicTime,
         place::{PlacementDecision, UnitPlacement},
         rollout::{ClusterRollouts, RolloutStep},
     },

@@ -27,8 +27,7 @@ use gather::WriteBatcher;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    plan::moment::MonotonicTime,
-    settings::without_credentials,
+    model::{moment::MonotonicTime, url::without_credentials},
     store::{
         keys::KeySpace,
         picture::ClusterView,
