@@ -14,6 +14,7 @@ use super::{
     systemd::{SystemdError, UnitActivity},
 };
 use crate::{
+    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{
@@ -21,7 +22,7 @@ use crate::{
         ordering::required_units,
         reconcile::{TaskBatch, plan_batch},
     },
-    store::{etcd::error_chain, records::StateRecord, registry::Registry, writes},
+    store::{records::StateRecord, registry::Registry, writes},
 };
 
 /// How many names one line of the log may hold.

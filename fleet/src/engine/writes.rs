@@ -11,12 +11,14 @@ use crate::{
         keys::{OperatorOrder, StoreKey},
         picture::ClusterView,
         records::{AssignmentRecord, LeaderRecord, NoteRecord, UnitRecord, encode_record},
-        writes::{KeyLifetime, StoreWrite, WriteCondition, WriteOperation, put_key},
+        writes::{
+            KeyLifetime, MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteCondition, WriteOperation, put_key,
+        },
     },
 };
 
 /// The most admissions that are taken back with the end of a rollout; the rest is swept up.
-const DELETED_AT_ONCE: usize = 100;
+const DELETED_AT_ONCE: usize = MAX_TRANSACTION_OPERATIONS - 20;
 
 /// What a decision of the engine writes; nothing when the picture has moved on.
 #[must_use]

@@ -8,7 +8,6 @@
 
 mod follow;
 mod gather;
-pub(crate) use follow::error_chain;
 pub mod lease;
 pub mod locks;
 

@@ -22,6 +22,10 @@ use crate::{
     },
 };
 
+/// The most conditions, and the most operations, of one transaction of ours. etcd takes 128 (`--max-txn-ops`); the
+/// rest is for what is added later, as the condition that the leadership was not lost.
+pub const MAX_TRANSACTION_OPERATIONS: usize = 120;
+
 /// What must hold for a write to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteCondition {
