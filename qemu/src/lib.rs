@@ -20,7 +20,9 @@ pub mod qmp;
 pub mod registry;
 pub mod running;
 pub mod seed;
+pub mod seeded_random;
 pub mod ssh;
+pub mod switch;
 pub mod terminal;
 pub mod write_log;
 
