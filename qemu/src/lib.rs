@@ -13,6 +13,7 @@ pub mod builder;
 pub mod console;
 mod description;
 pub mod disk;
+pub mod file_server;
 pub mod firmware;
 pub mod machine;
 pub mod process;
