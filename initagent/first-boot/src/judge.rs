@@ -65,7 +65,7 @@ pub fn validate(documents: &[Document], style: Style) -> Judgement {
             Ok(files) => {
                 let reading = reading_of(&files, Addresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
-                out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+                out += &caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
                 list.push(json!({ "file": file.display().to_string(), "diagnostics": found["diagnostics"] }));
             }
@@ -98,7 +98,7 @@ pub fn plan(file: &Path, listing: Listing) -> Judgement {
                 Listing::Short => Contents::Hidden,
             };
             let plan = text::render(&shown.plan, &shown.sources, contents);
-            let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+            let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
             let gap = if found.is_empty() { "" } else { "\n" };
             Judgement { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
         }
@@ -110,7 +110,7 @@ pub fn plan(file: &Path, listing: Listing) -> Judgement {
 }
 
 fn verdict_of(reading: &Reading) -> Verdict {
-    match reading.found.worst() {
+    match reading.found.worst_severity() {
         None | Some(Severity::Note) => Verdict::Ok,
         Some(Severity::Warning) => Verdict::Degraded,
         Some(Severity::Error) => Verdict::Failed,
@@ -138,6 +138,6 @@ fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
         meta_data::judge(&text, number, &mut found);
     }
     reading.found.append(found);
-    reading.found.sort();
+    reading.found.sort_by_place();
     reading
 }

@@ -6,8 +6,8 @@
 use std::fmt::Write;
 
 use document::caret::{self, Excerpts};
-use document::diagnostic::{Code, Diagnostics, Severity};
-use document::source::Sources;
+use document::diagnostic::{DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceTexts;
 use serde_json::{Value, json};
 use user_data::plan::Planned;
 use user_data::plan::text;
@@ -66,7 +66,7 @@ pub struct Outcome {
     pub(crate) is_first: bool,
     pub(crate) items: Vec<Item>,
     pub(crate) found: Diagnostics,
-    pub(crate) sources: Sources,
+    pub(crate) sources: SourceTexts,
     /// What stopped the run as a whole.
     pub(crate) failures: Vec<String>,
     /// What the platform has but could not hand over.
@@ -81,9 +81,10 @@ impl Outcome {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let unread = self.found.list().iter().any(|one| {
-            one.severity == Severity::Error && matches!(one.code, Code::Syntax | Code::UnknownFormat)
+            one.severity == Severity::Error
+                && matches!(one.code, DiagnosticCode::Syntax | DiagnosticCode::UnknownFormat)
         });
-        let flawed = self.found.worst() > Some(Severity::Note);
+        let flawed = self.found.worst_severity() > Some(Severity::Note);
         let failed_item = self.items.iter().any(|item| matches!(item.done, Done::Failed(_)));
         match () {
             () if unread || !self.failures.is_empty() => Verdict::Failed,
@@ -139,7 +140,7 @@ impl Outcome {
 
     fn place(&self, planned: &Planned) -> String {
         match planned.origin.at {
-            Some(at) => format!("{} {}", self.sources.place(at), planned.origin.key),
+            Some(at) => format!("{} {}", self.sources.place_of(at), planned.origin.key),
             None => planned.origin.key.clone(),
         }
     }
@@ -165,7 +166,7 @@ impl Outcome {
     }
 
     fn item_json(&self, item: &Item) -> Value {
-        let place = item.planned.origin.at.map(|at| self.sources.place(at));
+        let place = item.planned.origin.at.map(|at| self.sources.place_of(at));
         let (status, cause) = match &item.done {
             Done::Changed => ("changed", None),
             Done::Failed(cause) => ("failed", Some(cause)),

@@ -6,7 +6,7 @@
 
 use document::{
     diagnostic::Diagnostics,
-    yaml::{self, Node, Scalar, Style},
+    yaml::{self, Node, Scalar, ScalarStyle},
 };
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ fn count(bytes: &[u8], marks: &[u8]) -> usize {
 fn yaml(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is no UTF-8 text: {error}"))?;
     let mut found = Diagnostics::default();
-    match yaml::parse(text, 0, &mut found) {
+    match yaml::parse_yaml(text, 0, &mut found) {
         Some(root) => Ok(value_of(&root)),
         None => Err(match found.list().last() {
             Some(why) => format!("line {}, column {}: it is no valid YAML", why.at.line, why.at.column),
@@ -140,9 +140,9 @@ fn value_of(node: &Node) -> Value {
 fn scalar_of(scalar: &Scalar) -> Value {
     let text = scalar.text.as_str();
     match (scalar.style, text) {
-        (Style::Plain, "true") => Value::Bool(true),
-        (Style::Plain, "false") => Value::Bool(false),
-        (Style::Plain, _) => match text.parse::<i64>() {
+        (ScalarStyle::Plain, "true") => Value::Bool(true),
+        (ScalarStyle::Plain, "false") => Value::Bool(false),
+        (ScalarStyle::Plain, _) => match text.parse::<i64>() {
             Ok(number) if number.to_string() == text => number.into(),
             _ => text.into(),
         },

@@ -3,7 +3,7 @@
 
 use document::caret::{self, Excerpts};
 use document::diagnostic::Diagnostics;
-use document::source::Sources;
+use document::source::SourceTexts;
 use user_data::container::{self, References};
 use user_data::plan::order::Facts;
 use user_data::plan::step::{Fetch, Step};
@@ -24,12 +24,12 @@ pub(crate) fn container(bytes: &[u8]) {
 
 /// An Ignition configuration: done wholly, or not at all but for keys.
 pub(crate) fn ignition(bytes: &[u8]) {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let content = String::from_utf8_lossy(bytes);
     let part = sources.add("config.ign", content.clone());
     let mut found = Diagnostics::default();
     let plan = user_data::ignition::read(&content, part, &mut Room::default(), &mut found);
-    let refused = found.worst() == Some(document::diagnostic::Severity::Error);
+    let refused = found.worst_severity() == Some(document::diagnostic::Severity::Error);
     let only_access = plan.steps.iter().all(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
     assert!(!refused || only_access, "a refused configuration does something");
     print(&plan, &found, &sources);
@@ -43,7 +43,7 @@ fn merged(bytes: &[u8]) {
     let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
     for diagnostic in reading.found.list() {
         assert!(
-            diagnostic.at.line == 0 || reading.sources.part(diagnostic.at.part).is_some(),
+            diagnostic.at.line == 0 || reading.sources.source_text(diagnostic.at.part).is_some(),
             "{diagnostic}"
         );
     }
@@ -52,7 +52,7 @@ fn merged(bytes: &[u8]) {
 
 /// Network configuration: every unit that comes of it has only sections and settings, one a line.
 pub(crate) fn network(bytes: &[u8]) {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let part = sources.add("network-config", String::from_utf8_lossy(bytes));
     let mut found = Diagnostics::default();
     let plan = user_data::network::read(bytes, part, &mut found);
@@ -81,7 +81,7 @@ pub(crate) fn reading(bytes: &[u8]) {
     print(&reading.plan, &reading.found, &reading.sources);
 }
 
-fn print(plan: &Plan, found: &Diagnostics, sources: &Sources) {
+fn print(plan: &Plan, found: &Diagnostics, sources: &SourceTexts) {
     let _ = text::render(plan, sources, Contents::Hidden);
-    let _ = caret::render(found, sources, Excerpts::Shown);
+    let _ = caret::render_diagnostics(found, sources, Excerpts::Shown);
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::plan::Plan;
 use crate::plan::step::{Step, Verb};
@@ -100,10 +100,11 @@ pub fn warn(plan: &Plan, found: &mut Diagnostics) {
             continue;
         }
         let message = format!("the image has no unit {name}, and nothing here writes it");
-        let diagnostic = Diagnostic::warning(Code::NoEffect, at, message).key(planned.origin.key.clone());
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_key(planned.origin.key.clone());
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let known = INSTEAD.iter().find(|(other, _)| *other == stem).map(|(_, instead)| *instead);
-        found.push(diagnostic.help(known.unwrap_or("give it a `content`, or mend its name")));
+        found.push(diagnostic.with_help(known.unwrap_or("give it a `content`, or mend its name")));
     }
 }
 

@@ -4,9 +4,9 @@
 //! size, depth and number of values are bounded; a duplicate key stays in the tree, for its reader to
 //! report.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{Entry, Node, Scalar, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// The largest document read.
 pub const MOST_BYTES: usize = 4 << 20;
@@ -27,7 +27,7 @@ pub fn is_bounded(bytes: &[u8]) -> bool {
 pub fn parse(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     if text.len() > MOST_BYTES {
         let message = format!("this is larger than {} MiB", MOST_BYTES >> 20);
-        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
         return None;
     }
     let mut reader = Reader { text, at: 0, line: 1, line_start: 0, part, nodes: 0 };
@@ -60,14 +60,14 @@ impl Reader<'_> {
         if depth > DEEPEST || self.nodes > MOST_NODES {
             let message =
                 format!("this is nested more than {DEEPEST} deep, or has more than {MOST_NODES} values");
-            return Err(Diagnostic::error(Code::LimitExceeded, self.mark(), message));
+            return Err(Diagnostic::error(DiagnosticCode::LimitExceeded, self.mark(), message));
         }
         let at = self.mark();
         let value = match self.peek() {
             Some(b'{') => Value::Mapping(self.mapping(depth)?),
             Some(b'[') => Value::Sequence(self.sequence(depth)?),
-            Some(b'"') => scalar(self.string()?, Style::Quoted),
-            Some(_) => scalar(self.word()?, Style::Plain),
+            Some(b'"') => scalar(self.string()?, ScalarStyle::Quoted),
+            Some(_) => scalar(self.word()?, ScalarStyle::Plain),
             None => {
                 return Err(
                     self.error("the document ends where a value must stand; it may have been cut off")
@@ -77,7 +77,7 @@ impl Reader<'_> {
         Ok(Node { at, value })
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Vec<Entry>, Diagnostic> {
+    fn mapping(&mut self, depth: usize) -> Result<Vec<MappingEntry>, Diagnostic> {
         let mut entries = Vec::new();
         self.at += 1;
         while self.next_item(b'}', entries.is_empty())? {
@@ -89,7 +89,7 @@ impl Reader<'_> {
             self.skip_blanks();
             self.expect(b':', "a colon must follow the key")?;
             self.skip_blanks();
-            entries.push(Entry { key, key_at, value: self.value(depth + 1)? });
+            entries.push(MappingEntry { key, key_at, value: self.value(depth + 1)? });
         }
         Ok(entries)
     }
@@ -219,14 +219,14 @@ impl Reader<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> SourceMark {
         // A document may be one line of megabytes: its columns count bytes beyond the first thousand.
         let here = &self.text.as_bytes()[self.line_start..self.at];
         let column = match here.len() {
             0..=1000 => here.iter().filter(|byte| **byte & 0xc0 != 0x80).count(),
             long => long,
         };
-        Mark {
+        SourceMark {
             part: self.part,
             line: self.line,
             column: u32::try_from(column + 1).unwrap_or(u32::MAX),
@@ -235,11 +235,11 @@ impl Reader<'_> {
     }
 
     fn error(&self, message: &str) -> Diagnostic {
-        Diagnostic::error(Code::Syntax, self.mark(), message)
+        Diagnostic::error(DiagnosticCode::Syntax, self.mark(), message)
     }
 }
 
-fn scalar(text: String, style: Style) -> Value {
+fn scalar(text: String, style: ScalarStyle) -> Value {
     Value::Scalar(Scalar { text, style, binary: false })
 }
 

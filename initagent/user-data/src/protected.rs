@@ -11,7 +11,7 @@ mod units;
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::cloudconfig::DEFAULT_USER;
 use crate::plan::step::{Account, Content, Directory, Link, Owner, Step, Verb};
@@ -128,8 +128,8 @@ pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
             items.insert((at, planned.origin.key.clone()));
         }
         if is_first {
-            let diagnostic = Diagnostic::error(Code::Protected, at, objection.message);
-            found.push(diagnostic.help(objection.instead).key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::error(DiagnosticCode::Protected, at, objection.message);
+            found.push(diagnostic.with_help(objection.instead).with_key(planned.origin.key.clone()));
         }
     }
     let mut index = 0;
@@ -162,7 +162,10 @@ fn bound_units(plan: &mut Plan, found: &mut Diagnostics) -> HashSet<String> {
             let message = format!(
                 "`TimeoutStartSec={BOUND_SECONDS}` is added to {name}: ssh waits for it, so it must end"
             );
-            found.push(Diagnostic::note(Code::Translated, at, message).key(planned.origin.key.clone()));
+            found.push(
+                Diagnostic::note(DiagnosticCode::Translated, at, message)
+                    .with_key(planned.origin.key.clone()),
+            );
         }
         steps.push(planned);
         steps.extend(bound);
@@ -381,7 +384,7 @@ pub fn concerns_access(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use document::source::Mark;
+    use document::source::SourceMark;
 
     use super::*;
     use crate::plan::step::{Existing, File, PlacedFile};
@@ -582,7 +585,7 @@ mod tests {
             ("units[1]", drop_in("[Service]\nRestart=always\n")),
             ("units[2]", unit("good.service", "[Service]\nExecStart=/bin/true\n")),
         ] {
-            plan.once(Stage::Units, Origin::written(Mark::default(), key), step);
+            plan.once(Stage::Units, Origin::written(SourceMark::default(), key), step);
         }
         let mut found = Diagnostics::default();
 

@@ -20,8 +20,8 @@ use crate::secret::Secret;
 use crate::template::{self, Places};
 use crate::tokens;
 use crate::unread;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark, Sources};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark, SourceTexts};
 use document::yaml::{Node, Value};
 
 mod refusal;
@@ -50,7 +50,7 @@ pub struct Reading {
     /// What is wrong with it.
     pub found: Diagnostics,
     /// The texts that the findings point into.
-    pub sources: Sources,
+    pub sources: SourceTexts,
 }
 
 /// Everything of one side, before the sides are merged.
@@ -91,7 +91,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     let mut own = Diagnostics::default();
     let config = document.map(|document| Config::check(&document, &mut room, &mut own)).unwrap_or_default();
     // Nobody can mend in user-data what the platform was asked for besides; the user's word wins.
-    own.retain(|one| one.code != Code::Conflict || Some(one.at.part) != placed);
+    own.retain(|one| one.code != DiagnosticCode::Conflict || Some(one.at.part) != placed);
     reading.found.append(own);
     let scripts = [vendor.scripts, user.scripts].concat();
     reading.plan = order::plan(&config, &scripts, facts);
@@ -113,7 +113,7 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);
     }
-    reading.found.sort();
+    reading.found.sort_by_place();
     reading
 }
 
@@ -129,7 +129,7 @@ fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) 
 
 /// Says of each place in what a template became, where that came from.
 fn return_places(template: &Expanded, reading: &mut Reading) {
-    let is_of = |mark: &Mark| mark.part == template.number;
+    let is_of = |mark: &SourceMark| mark.part == template.number;
     reading.found.replace_marks(|mark| if is_of(&mark) { template.places.origin(mark) } else { mark });
     for planned in &mut reading.plan.steps {
         planned.origin.at =
@@ -156,8 +156,8 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
         if part.content.len() > MOST_BYTES && part.kind() != Kind::Ignition {
             let number = reading.sources.add_at(&part.name, "", part.first_line);
             let message = format!("this has {} bytes; at most {MOST_BYTES} are read", part.content.len());
-            let at = Mark::start_of(number);
-            reading.found.push(Diagnostic::error(Code::LimitExceeded, at, message));
+            let at = SourceMark::start_of(number);
+            reading.found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, at, message));
             continue;
         }
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
@@ -166,7 +166,7 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
             side.plan.append(read_ignition(part, resolved, number, room, reading));
             continue;
         }
-        let text = reading.sources.part(number).map_or("", |source| source.text.as_str());
+        let text = reading.sources.source_text(number).map_or("", |source| source.text.as_str());
         read_part(part, text, number, facts, room, &mut side, &mut reading.found);
     }
     side
@@ -180,7 +180,7 @@ fn read_ignition(
     room: &mut Room,
     reading: &mut Reading,
 ) -> Plan {
-    let whole = Mark::start_of(number);
+    let whole = SourceMark::start_of(number);
     for flaw in &part.flaws {
         reading.found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
@@ -201,7 +201,7 @@ fn read_part(
     side: &mut Side,
     found: &mut Diagnostics,
 ) {
-    let whole = Mark::start_of(number);
+    let whole = SourceMark::start_of(number);
     for flaw in &part.flaws {
         found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
@@ -216,7 +216,7 @@ fn read_part(
         Kind::Ignition => side.plan.append(ignition::read(text, number, room, found)),
         Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
-                Code::Encoding,
+                DiagnosticCode::Encoding,
                 whole,
                 "the document is not UTF-8; broken characters are replaced",
             ));
@@ -243,12 +243,12 @@ fn read_part(
 
 /// Whether a part is this machine's, of those that were started together. Where the platform does not number
 /// them it is, as with cloud-init.
-fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut Diagnostics) -> bool {
+fn is_for_this_machine(wanted: Option<u32>, at: SourceMark, facts: &Facts, found: &mut Diagnostics) -> bool {
     match (wanted, facts.launch_index) {
         (Some(wanted), Some(own)) if wanted != own => {
             let message =
                 format!("this part is for the machine with launch index {wanted}; this one has {own}");
-            found.push(Diagnostic::note(Code::NoEffect, at, message));
+            found.push(Diagnostic::note(DiagnosticCode::NoEffect, at, message));
             false
         }
         // A machine that is alone is the first.
@@ -256,7 +256,7 @@ fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut
             let message = format!(
                 "this part is for the machine with launch index {wanted}, but where no platform numbers its machines it is used by each"
             );
-            found.push(Diagnostic::warning(Code::NoEffect, at, message).help(
+            found.push(Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_help(
                 "EC2 and OpenStack number machines that are started together; elsewhere hand each its own user-data",
             ));
             true
@@ -293,7 +293,7 @@ fn add_template(
     let text = String::from_utf8_lossy(&inner.content);
     side.templates.push(Expanded { number, places: expansion.places, notes: expansion.notes });
     if payload::detect(&inner.content) == Kind::Jinja {
-        found.push(refusal::unreadable(Kind::Jinja, &text, Mark::start_of(number)));
+        found.push(refusal::unreadable(Kind::Jinja, &text, SourceMark::start_of(number)));
         return add_access(&text, number, side, found);
     }
     read_part(&inner, &text, number, facts, room, side, found);
@@ -309,10 +309,10 @@ fn add_document(
 ) {
     let Some(mut node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
     let index = part.launch_index.is_none().then(|| remove_launch_index(&mut node, found)).flatten();
-    if !is_for_this_machine(index, Mark::start_of(number), facts, found) {
+    if !is_for_this_machine(index, SourceMark::start_of(number), facts, found) {
         return;
     }
-    let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
+    let header = part.merge_how.clone().map(|text| Located { value: text, at: SourceMark::start_of(number) });
     let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
     side.document = Some(match (side.document.take(), how) {
         (Some(earlier), Some(how)) => merge::merge(earlier, node, how, found),
@@ -332,7 +332,9 @@ fn remove_launch_index(document: &mut Node, found: &mut Diagnostics) -> Option<u
     };
     if number.is_none() && !entry.value.is_null() {
         let message = "`launch_index` must be a number; the document is used by each machine";
-        found.push(Diagnostic::warning(Code::BadValue, entry.key_at, message).key("launch_index"));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::BadValue, entry.key_at, message).with_key("launch_index"),
+        );
     }
     number
 }
@@ -354,13 +356,15 @@ fn script(
     occasion: Occasion,
     found: &mut Diagnostics,
 ) -> Option<PartScript> {
-    let at = Mark::start_of(number);
+    let at = SourceMark::start_of(number);
     let body = tokens::substitute_text(text, number, &facts.addresses, found);
     let body = body.trim_start();
     if !body.starts_with("#!") {
         let message = "this script does not begin with `#!`, so nothing would run it";
-        found
-            .push(Diagnostic::error(Code::BadValue, at, message).help("write `#!/bin/sh` as its first line"));
+        found.push(
+            Diagnostic::error(DiagnosticCode::BadValue, at, message)
+                .with_help("write `#!/bin/sh` as its first line"),
+        );
         return None;
     }
     Some(PartScript { body: Secret::new(body.as_bytes().to_vec()), at, occasion })

@@ -4,9 +4,9 @@
 //! text and is reported, it never becomes an empty string. Substitution happens in values after the
 //! document was parsed, so an address can't break its syntax.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{Node, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{Node, ScalarStyle, Value};
 
 /// The addresses of this machine, as far as its platform knows them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -88,7 +88,7 @@ pub fn substitute(node: &mut Node, addresses: &Addresses, found: &mut Diagnostic
         Value::Sequence(items) => items.iter_mut().for_each(|item| substitute(item, addresses, found)),
         Value::Scalar(scalar) if !scalar.binary && scalar.text.contains('$') => {
             let (text, left) = replace(&scalar.text, addresses);
-            let literal = scalar.style == Style::Literal;
+            let literal = scalar.style == ScalarStyle::Literal;
             report(&left, &scalar.text, node.at, literal, found);
             scalar.text = text;
         }
@@ -100,7 +100,7 @@ pub fn substitute(node: &mut Node, addresses: &Addresses, found: &mut Diagnostic
 #[must_use]
 pub fn substitute_text(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> String {
     let (replaced, left) = replace(text, addresses);
-    report(&left, text, Mark { width: 1, ..Mark::start_of(part) }, true, found);
+    report(&left, text, SourceMark { width: 1, ..SourceMark::start_of(part) }, true, found);
     replaced
 }
 
@@ -128,7 +128,7 @@ fn replace(text: &str, addresses: &Addresses) -> (String, Vec<Left>) {
     (out, left)
 }
 
-fn report(left: &[Left], text: &str, at: Mark, literal: bool, found: &mut Diagnostics) {
+fn report(left: &[Left], text: &str, at: SourceMark, literal: bool, found: &mut Diagnostics) {
     for one in left {
         let width = u32::try_from(one.token.len() + 1).unwrap_or(1);
         // Finding the line takes time, which nobody spends on the ten-thousandth token.
@@ -136,18 +136,18 @@ fn report(left: &[Left], text: &str, at: Mark, literal: bool, found: &mut Diagno
         let message =
             format!("this machine's platform does not say its `${}`; the text stays as it is", one.token);
         found.push(
-            Diagnostic::error(Code::UnknownToken, at, message)
-                .help("write the address, or escape the token as `\\$…` if the text is meant"),
+            Diagnostic::error(DiagnosticCode::UnknownToken, at, message)
+                .with_help("write the address, or escape the token as `\\$…` if the text is meant"),
         );
     }
 }
 
-fn place_in(text: &str, offset: usize, start: Mark, width: u32) -> Mark {
+fn place_in(text: &str, offset: usize, start: SourceMark, width: u32) -> SourceMark {
     let before = &text[..offset];
     let lines = u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX);
     let last = before.rsplit('\n').next().unwrap_or_default().chars().count();
     let column = start.column.saturating_add(u32::try_from(last).unwrap_or(u32::MAX));
-    Mark { line: start.line.saturating_add(lines), column, width, ..start }
+    SourceMark { line: start.line.saturating_add(lines), column, width, ..start }
 }
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_token_inside_a_literal_block_is_marked_on_its_own_line() {
         let mut found = Diagnostics::default();
-        let mut node = document::yaml::parse("a: |\n  one\n  x $public_ipv6\n", 0, &mut found).unwrap();
+        let mut node = document::yaml::parse_yaml("a: |\n  one\n  x $public_ipv6\n", 0, &mut found).unwrap();
 
         substitute(&mut node, &known(), &mut found);
 

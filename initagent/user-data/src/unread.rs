@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::plan::{Plan, script_folders};
 
@@ -104,8 +104,8 @@ pub fn warn(plan: &Plan, found: &mut Diagnostics) {
         let (Some(at), Some(instead)) = (planned.origin.at, instead(path)) else { continue };
         if seen.insert((at, path.to_owned())) {
             let message = format!("nothing on this system reads {path}");
-            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message).help(instead);
-            found.push(diagnostic.key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_help(instead);
+            found.push(diagnostic.with_key(planned.origin.key.clone()));
         }
     }
 }

@@ -35,7 +35,7 @@ fn cost(document: &str) -> Duration {
     let user = vec![Part::whole("user-data", document)];
     let before = processor_time();
     let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
-    let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+    let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
     let plan = text::render(&reading.plan, &reading.sources, Contents::Hidden);
     let took = processor_time().saturating_sub(before);
     assert!(found.len() < MIB, "{} bytes of diagnostics", found.len());
@@ -228,7 +228,7 @@ fn packed_contents_are_bounded_all_together() {
 
         let files = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::WriteFile(_)));
         assert_eq!(files.count(), kept);
-        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
         assert!(found.contains("all contents together"), "{found}");
         assert!(took < Duration::from_secs(1) && peak < 64 * MIB, "{took:?}, {} MiB", peak / MIB);
     }
@@ -259,7 +259,7 @@ fn a_hundred_thousand_users_are_refused_where_it_is_too_much_and_their_owner_get
     let _alone = alone();
     let (reading, took, peak) = read(&users(100_000));
 
-    let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+    let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
     assert!(found.contains("at most 50000 values") && found.contains("user-data:500"), "{found}");
     let keys = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
     assert_eq!(keys.count(), 1);

@@ -100,7 +100,7 @@ fn every_document_plans_and_is_judged_as_written() {
     for case in cases() {
         let reading = read(&case);
         let plan = text::render(&reading.plan, &reading.sources, Contents::Shown);
-        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
         if !agrees(&case.join("plan.txt"), &plan) | !agrees(&case.join("diagnostics.txt"), &found) {
             wrong.push(case.file_name().unwrap().to_owned());
         }

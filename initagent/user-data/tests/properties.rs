@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use document::diagnostic::Diagnostics;
-use document::source::Mark;
+use document::source::SourceMark;
 use document::yaml::{self, Node, Value};
 use proptest::prelude::*;
 use user_data::part::Part;
@@ -67,7 +67,7 @@ fn steps(document: &str) -> Vec<Step> {
 }
 
 fn tree(document: &str) -> Option<Node> {
-    yaml::parse(document, 0, &mut Diagnostics::default())
+    yaml::parse_yaml(document, 0, &mut Diagnostics::default())
 }
 
 proptest! {
@@ -124,7 +124,7 @@ proptest! {
 
         let reading = reading::read(&handed, &Facts::default());
 
-        let found = document::caret::render(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
+        let found = document::caret::render_diagnostics(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
         prop_assert!(!found.contains(char::from(27)), "an escape code reaches the terminal");
     }
 }
@@ -170,7 +170,7 @@ proptest! {
     fn each_place_of_a_template_is_one_in_its_authors_text(text in template()) {
         let names = serde_json::json!({"region": "north\nsouth"}).as_object().unwrap().clone();
         let data = InstanceData::new(names, serde_json::Map::default());
-        let is_in_text = |mark: Mark| {
+        let is_in_text = |mark: SourceMark| {
             let line = text.split('\n').nth(mark.line as usize - 1);
             line.is_some_and(|line| mark.column as usize <= line.chars().count() + 1)
         };
@@ -180,7 +180,7 @@ proptest! {
             Ok(expansion) => for (index, line) in expansion.text.split('\n').enumerate() {
                 for column in 1..=line.chars().count() {
                     let (line, column) = (u32::try_from(index).unwrap() + 1, u32::try_from(column).unwrap());
-                    let origin = expansion.places.origin(Mark { part: 0, line, column, width: 1 });
+                    let origin = expansion.places.origin(SourceMark { part: 0, line, column, width: 1 });
                     prop_assert!(is_in_text(origin), "{line}:{column} became {origin:?}");
                 }
             },

@@ -9,8 +9,8 @@ use super::fields::{Fields, Key, key, no_effect, refused, text_of, translated, w
 use crate::plan::step::{KeySource, Password};
 use crate::secret::Secret;
 use crate::ssh_key;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
@@ -63,29 +63,29 @@ const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Access {
     /// Keys for the image's own user.
-    pub keys: Vec<At<String>>,
+    pub keys: Vec<Located<String>>,
     /// Accounts elsewhere whose keys are imported.
-    pub imports: Vec<At<KeySource>>,
+    pub imports: Vec<Located<KeySource>>,
     /// Given host keys: file name below /etc/ssh and content.
     pub host_keys: Vec<(String, Secret<String>)>,
     /// Where they stand.
-    pub host_keys_at: Option<Mark>,
+    pub host_keys_at: Option<SourceMark>,
     /// Whether host keys that came with the disk are removed; yes unless said otherwise.
     pub keep_host_keys: bool,
     /// Which types of host keys are made.
     pub key_types: Vec<String>,
     /// Where they stand.
-    pub key_types_at: Option<Mark>,
+    pub key_types_at: Option<SourceMark>,
     /// Password logins.
-    pub password_login: Option<At<bool>>,
+    pub password_login: Option<Located<bool>>,
     /// Whether root's login is closed.
-    pub close_root: Option<At<bool>>,
+    pub close_root: Option<Located<bool>>,
     /// Whether the platform's keys are left out.
     pub without_platform_keys: bool,
     /// The default user's password.
-    pub password: Option<At<Password>>,
+    pub password: Option<Located<Password>>,
     /// Passwords by name.
-    pub passwords: Vec<At<(String, Password)>>,
+    pub passwords: Vec<Located<(String, Password)>>,
     /// Whether these passwords must be changed at the first login.
     pub expire: bool,
 }
@@ -116,20 +116,20 @@ pub(crate) fn authorized_keys(
     fields: &mut Fields<'_>,
     name: &str,
     found: &mut Diagnostics,
-) -> Vec<At<String>> {
+) -> Vec<Located<String>> {
     let (mut good, mut seen) = (Vec::new(), HashSet::new());
     for text in fields.texts(name, found) {
         for line in ssh_key::lines(&text.value) {
             match ssh_key::check(line) {
                 Ok(()) if !seen.insert(line.to_owned()) => {}
-                Ok(()) => good.push(At { value: line.to_owned(), at: text.at }),
+                Ok(()) => good.push(Located { value: line.to_owned(), at: text.at }),
                 Err(flaw) => found.push(
                     Diagnostic::error(
-                        Code::BadValue,
+                        DiagnosticCode::BadValue,
                         text.at,
                         format!("this key {}; it is left out", flaw.words()),
                     )
-                    .key(fields.child(name)),
+                    .with_key(fields.child(name)),
                 ),
             }
         }
@@ -138,7 +138,11 @@ pub(crate) fn authorized_keys(
 }
 
 /// `gh:name` and `lp:name`; without a prefix Launchpad is meant, as ssh-import-id has it.
-pub(crate) fn imports(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<At<KeySource>> {
+pub(crate) fn imports(
+    fields: &mut Fields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Vec<Located<KeySource>> {
     let mut sources = Vec::new();
     for text in fields.texts(name, found) {
         let source = match text.value.split_once(':') {
@@ -147,14 +151,18 @@ pub(crate) fn imports(fields: &mut Fields<'_>, name: &str, found: &mut Diagnosti
             None if is_account(&text.value) => KeySource::Launchpad(text.value.clone()),
             _ => {
                 found.push(
-                    Diagnostic::error(Code::BadValue, text.at, "this is no account to import keys from")
-                        .key(fields.child(name))
-                        .help("write `gh:NAME` for GitHub or `lp:NAME` for Launchpad"),
+                    Diagnostic::error(
+                        DiagnosticCode::BadValue,
+                        text.at,
+                        "this is no account to import keys from",
+                    )
+                    .with_key(fields.child(name))
+                    .with_help("write `gh:NAME` for GitHub or `lp:NAME` for Launchpad"),
                 );
                 continue;
             }
         };
-        sources.push(At { value: source, at: text.at });
+        sources.push(Located { value: source, at: text.at });
     }
     sources
 }
@@ -187,7 +195,10 @@ fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let mut types = Vec::new();
     if let Some(at) = fields.key_at("ssh_genkeytypes").filter(|_| names_nothing(fields, "ssh_genkeytypes")) {
         let message = "`ssh_genkeytypes` names no type, so the usual ones are made: sshd needs a host key";
-        found.push(Diagnostic::warning(Code::NoEffect, at, message).key(fields.child("ssh_genkeytypes")));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::NoEffect, at, message)
+                .with_key(fields.child("ssh_genkeytypes")),
+        );
     }
     for text in fields.texts("ssh_genkeytypes", found) {
         if KEY_TYPES.contains(&text.value.as_str()) {
@@ -201,14 +212,14 @@ fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
 }
 
 /// `password`: the default user's.
-fn default_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Password>> {
+fn default_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<Password>> {
     let text = fields.text("password", found)?;
     if let Err(flaw) = check_plain(&text.value) {
-        let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`password` {flaw}"));
-        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`password` {flaw}"));
+        fields.refuse("password", diagnostic.with_help(NO_PASSWORD), found);
         return None;
     }
-    Some(text.map(password))
+    Some(text.map_value(password))
 }
 
 /// What a password in plain text must be: chpasswd(8) reads one line a user, and an empty one would let
@@ -229,12 +240,12 @@ fn names_nothing(fields: &Fields<'_>, name: &str) -> bool {
             .is_none_or(|node| matches!(&node.value, Value::Sequence(items) if items.is_empty()))
 }
 
-fn password_login(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<bool>> {
+fn password_login(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<bool>> {
     let unchanged = fields.node("ssh_pwauth").and_then(text_of).is_some_and(|text| text.value == "unchanged");
     if unchanged { None } else { fields.flag("ssh_pwauth", found) }
 }
 
-fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<At<(String, Password)>>, bool) {
+fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<Located<(String, Password)>>, bool) {
     let Some(node) = fields.node("chpasswd") else { return (Vec::new(), true) };
     let Some(mut inner) = Fields::open(node, CHPASSWD_KEYS, fields.child("chpasswd"), found) else {
         return (Vec::new(), true);
@@ -248,7 +259,7 @@ fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<At<(String
     (passwords, expire)
 }
 
-fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<(String, Password)>> {
+fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<Located<(String, Password)>> {
     let mut fields = Fields::open(item, CHPASSWD_USER_KEYS, path, found)?;
     let name = fields.text("name", found);
     let kind = fields.choice("type", &["hash", "text", "RANDOM"], found).map_or("hash", |kind| kind.value);
@@ -257,8 +268,8 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
         return None;
     }
     if let Some(Err((at, flaw))) = value.as_ref().map(|value| check_password(kind, value)) {
-        let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`password` {flaw}"));
-        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, at, format!("`password` {flaw}"));
+        fields.refuse("password", diagnostic.with_help(NO_PASSWORD), found);
         return None;
     }
     let password = match (kind, value) {
@@ -268,22 +279,26 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
         (_, None) => {
             fields.refuse(
                 "password",
-                Diagnostic::error(Code::MissingKey, item.at, "`password` is missing"),
+                Diagnostic::error(DiagnosticCode::MissingKey, item.at, "`password` is missing"),
                 found,
             );
             return None;
         }
     };
     let Some(name) = name else {
-        fields.refuse("name", Diagnostic::error(Code::MissingKey, item.at, "`name` is missing"), found);
+        fields.refuse(
+            "name",
+            Diagnostic::error(DiagnosticCode::MissingKey, item.at, "`name` is missing"),
+            found,
+        );
         return None;
     };
-    Some(At { value: (name.value, password), at: item.at })
+    Some(Located { value: (name.value, password), at: item.at })
 }
 
 /// Whether a password is what its `type` says. What is no hash would stand in /etc/shadow as it is: an empty
 /// one lets everybody in, another nobody.
-fn check_password(kind: &str, value: &At<String>) -> Result<(), (Mark, &'static str)> {
+fn check_password(kind: &str, value: &Located<String>) -> Result<(), (SourceMark, &'static str)> {
     let is_lock = matches!(value.value.as_str(), "*" | "!" | "!!" | "x");
     match kind {
         "text" => check_plain(&value.value).map_err(|flaw| (value.at, flaw)),
@@ -299,10 +314,10 @@ fn check_password(kind: &str, value: &At<String>) -> Result<(), (Mark, &'static 
 }
 
 /// `list`: `name:password` a line, where `R` and `RANDOM` ask for a made-up one.
-fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String, Password)>> {
+fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<Located<(String, Password)>> {
     let Some(node) = fields.node("list") else { return Vec::new() };
     let at = node.at;
-    let texts: Vec<At<String>> = match &node.value {
+    let texts: Vec<Located<String>> = match &node.value {
         Value::Mapping(_) => {
             let diagnostic = wrong_type("lines of `name:password`", node);
             fields.refuse("list", diagnostic, found);
@@ -316,15 +331,16 @@ fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String,
     {
         match line.split_once(':') {
             Some((name, value)) if check_plain(value).is_ok() => {
-                passwords.push(At { value: (name.to_owned(), password(value.to_owned())), at });
+                passwords.push(Located { value: (name.to_owned(), password(value.to_owned())), at });
             }
             Some(_) => {
                 let message = "a password here is empty, so it is not set: everybody could log in with it";
-                let diagnostic = Diagnostic::error(Code::BadValue, at, message);
-                fields.refuse("list", diagnostic.help(NO_PASSWORD), found);
+                let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, at, message);
+                fields.refuse("list", diagnostic.with_help(NO_PASSWORD), found);
             }
             None => {
-                let diagnostic = Diagnostic::error(Code::BadValue, at, "a line here is not `name:password`");
+                let diagnostic =
+                    Diagnostic::error(DiagnosticCode::BadValue, at, "a line here is not `name:password`");
                 fields.refuse("list", diagnostic, found);
             }
         }

@@ -10,9 +10,9 @@ use super::access::{NO_PASSWORD, authorized_keys, check_plain, imports, is_accou
 use super::fields::{Fields, Key, by_name, key, no_effect, refused, text_of, translated, wrong_type};
 use crate::plan::step::{Group, KeySource, Password, User};
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
-use document::yaml::{Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
+use document::yaml::{MappingEntry, Node, Value};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[key("users"), key("user"), key("groups")];
@@ -61,9 +61,9 @@ pub struct Person {
     /// What useradd and its sisters need.
     pub user: User,
     /// Keys.
-    pub keys: Vec<At<String>>,
+    pub keys: Vec<Located<String>>,
     /// Accounts whose keys are imported.
-    pub imports: Vec<At<KeySource>>,
+    pub imports: Vec<Located<KeySource>>,
     /// Groups that are made if they are missing.
     pub make_groups: bool,
     /// Whether this is the platform's default user under another name.
@@ -86,14 +86,14 @@ struct Given {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Accounts {
     /// Groups, in their order.
-    pub groups: Vec<At<Group>>,
+    pub groups: Vec<Located<Group>>,
     /// Users, in their order.
-    pub people: Vec<At<Person>>,
+    pub people: Vec<Located<Person>>,
 }
 
 impl Accounts {
     pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
-        let mut people: Vec<At<Person>> = default_user(fields, found).into_iter().collect();
+        let mut people: Vec<Located<Person>> = default_user(fields, found).into_iter().collect();
         people.extend(users(fields, found));
         warn_of_repeated(&people, found);
         Self { groups: groups(fields, found), people }
@@ -101,9 +101,9 @@ impl Accounts {
 }
 
 /// A user that is there gets groups, a password, keys and sudo; the rest is as it was made.
-fn warn_of_repeated(people: &[At<Person>], found: &mut Diagnostics) {
+fn warn_of_repeated(people: &[Located<Person>], found: &mut Diagnostics) {
     let mut seen: HashMap<&str, &Person> = HashMap::new();
-    for At { value: person, at } in people {
+    for Located { value: person, at } in people {
         let User { name, uid, gecos, home, primary_group, shell, .. } = &person.user;
         let Some(first) = seen.insert(name, person) else { continue };
         let is_lost = *uid != first.user.uid && uid.is_some()
@@ -115,8 +115,9 @@ fn warn_of_repeated(people: &[At<Person>], found: &mut Diagnostics) {
             let message = format!(
                 "`{name}` is given twice; of this second one only groups, password, keys and sudo are used"
             );
-            let diagnostic = Diagnostic::warning(Code::Conflict, *at, message).key(person.key.clone());
-            found.push(diagnostic.help("put both together under one name"));
+            let diagnostic =
+                Diagnostic::warning(DiagnosticCode::Conflict, *at, message).with_key(person.key.clone());
+            found.push(diagnostic.with_help("put both together under one name"));
         }
     }
 }
@@ -127,12 +128,12 @@ fn warn_of_repeated(people: &[At<Person>], found: &mut Diagnostics) {
 /// in it: `sudo: null` is how its manual says that this user gets no rule. The group sudo is another way
 /// to root, so it goes with the rule. An option that can't be used counts as given: a mistake must not
 /// make anybody root.
-fn default_user(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Person>> {
+fn default_user(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<Person>> {
     let node = fields.node("user")?;
     let path = fields.child("user");
     let mut person = match &node.value {
         Value::Mapping(_) => {
-            let own = At { value: super::DEFAULT_USER.to_owned(), at: node.at };
+            let own = Located { value: super::DEFAULT_USER.to_owned(), at: node.at };
             person(Fields::open(node, USER_KEYS, path, found)?, Some(own), found)?
         }
         _ => user(node, path, found)?,
@@ -156,22 +157,22 @@ fn default_user(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<P
 }
 
 /// The image lets `core` become root by a file of its own, so that the machine can always be mended.
-fn warn_of_core(person: &Person, at: Mark, found: &mut Diagnostics) {
+fn warn_of_core(person: &Person, at: SourceMark, found: &mut Diagnostics) {
     if person.user.name == super::DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
         let message = "`core` keeps its sudo: it is the image's own way to mend the machine";
         let help = "give people users of their own without `sudo`, and `core` no key";
-        let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
-        found.push(diagnostic.help(help).key(format!("{}.sudo", person.key)));
+        let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
+        found.push(diagnostic.with_help(help).with_key(format!("{}.sudo", person.key)));
     }
 }
 
-fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
+fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<Located<Person>> {
     let Some(node) = fields.node("users") else { return Vec::new() };
     let path = fields.child("users");
     match &node.value {
         Value::Sequence(items) if items.is_empty() => {
             let message = "no user is asked for; `core` is there all the same, since the image brings it";
-            found.push(Diagnostic::note(Code::NoEffect, node.at, message).key(path));
+            found.push(Diagnostic::note(DiagnosticCode::NoEffect, node.at, message).with_key(path));
             Vec::new()
         }
         Value::Sequence(items) => {
@@ -182,7 +183,7 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
             .collect(),
         Value::Scalar(scalar) if scalar.as_bool().is_some() => {
-            found.push(wrong_type("a list of users", node).key(path));
+            found.push(wrong_type("a list of users", node).with_key(path));
             Vec::new()
         }
         Value::Scalar(_) => node_names(node, found)
@@ -194,20 +195,20 @@ fn users(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Person>> {
 }
 
 /// A comma-separated text as a list of names.
-fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<At<String>> {
+fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<Located<String>> {
     let Some(text) = text_of(node) else { return Vec::new() };
     if text.value.len() > LONGEST_LIST {
         let message = format!("this list of names has more than {LONGEST_LIST} bytes; it is not used");
-        found.push(Diagnostic::error(Code::LimitExceeded, text.at, message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, text.at, message));
         return Vec::new();
     }
     let names = text.value.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names.map(|name| At { value: name.to_owned(), at: text.at }).collect()
+    names.map(|name| Located { value: name.to_owned(), at: text.at }).collect()
 }
 
 /// An item of the list in one of the shapes that cloud-init takes: besides one user, a text or a list of
 /// several names, or `name: {…}` where the name was not put behind `name:`.
-fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<At<Person>> {
+fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<Person>> {
     match &item.value {
         Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
         Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
@@ -223,13 +224,13 @@ fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<At<Person>>
 }
 
 /// Whether the one key of a mapping is a name and no option.
-fn is_named(entry: &Entry) -> bool {
+fn is_named(entry: &MappingEntry) -> bool {
     let is_option = USER_KEYS.iter().any(|key| key.name == entry.key.replace('-', "_"));
     !is_option && (entry.value.is_null() || matches!(entry.value.value, Value::Mapping(_)))
 }
 
 /// `users: {name: {…}}`; also with nothing, or with a boolean, which says whether the user is wanted.
-fn named_user(entry: &Entry, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
+fn named_user(entry: &MappingEntry, path: String, found: &mut Diagnostics) -> Option<Located<Person>> {
     let wanted = match &entry.value.value {
         Value::Scalar(scalar) if !entry.value.is_null() => scalar.as_bool(),
         _ => entry.value.is_null().then_some(true),
@@ -240,11 +241,11 @@ fn named_user(entry: &Entry, path: String, found: &mut Diagnostics) -> Option<At
         None => {}
     }
     let fields = Fields::open(&entry.value, USER_KEYS, path, found)?;
-    person(fields, Some(At { value: entry.key.clone(), at: entry.key_at }), found)
+    person(fields, Some(Located { value: entry.key.clone(), at: entry.key_at }), found)
 }
 
 /// An item of `users`: a name, `default`, or a mapping.
-fn user(node: &Node, path: String, found: &mut Diagnostics) -> Option<At<Person>> {
+fn user(node: &Node, path: String, found: &mut Diagnostics) -> Option<Located<Person>> {
     if let Some(name) = text_of(node).filter(|_| !node.is_null()) {
         return person_of(name.value, name.at, &path, found);
     }
@@ -253,31 +254,42 @@ fn user(node: &Node, path: String, found: &mut Diagnostics) -> Option<At<Person>
 }
 
 /// A user of whom only the name is said; `default` is the image's own, which is there.
-fn person_of(name: String, at: Mark, path: &str, found: &mut Diagnostics) -> Option<At<Person>> {
+fn person_of(name: String, at: SourceMark, path: &str, found: &mut Diagnostics) -> Option<Located<Person>> {
     if name == "default" {
         return None;
     }
     if let Err(flaw) = check_name(&name) {
-        found.push(Diagnostic::error(Code::BadValue, at, format!("this user name {flaw}")).key(path));
+        found.push(
+            Diagnostic::error(DiagnosticCode::BadValue, at, format!("this user name {flaw}")).with_key(path),
+        );
         return None;
     }
     let user = User { name, ..User::default() };
-    Some(At { value: Person { user, key: path.to_owned(), ..Person::default() }, at })
+    Some(Located { value: Person { user, key: path.to_owned(), ..Person::default() }, at })
 }
 
-fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnostics) -> Option<At<Person>> {
+fn person(
+    mut fields: Fields<'_>,
+    key: Option<Located<String>>,
+    found: &mut Diagnostics,
+) -> Option<Located<Person>> {
     // Options of `default` are the image's own user's.
-    let own = |name: At<String>| match name.value.as_str() {
-        "default" => name.map(|_| super::DEFAULT_USER.to_owned()),
+    let own = |name: Located<String>| match name.value.as_str() {
+        "default" => name.map_value(|_| super::DEFAULT_USER.to_owned()),
         _ => name,
     };
     let Some(name) = fields.text("name", found).or(key).map(own) else {
         let at = fields.at();
-        fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this user has no `name`"), found);
+        fields.refuse(
+            "name",
+            Diagnostic::error(DiagnosticCode::MissingKey, at, "this user has no `name`"),
+            found,
+        );
         return None;
     };
     if let Err(flaw) = check_name(&name.value) {
-        let diagnostic = Diagnostic::error(Code::BadValue, name.at, format!("this user name {flaw}"));
+        let diagnostic =
+            Diagnostic::error(DiagnosticCode::BadValue, name.at, format!("this user name {flaw}"));
         fields.refuse("name", diagnostic, found);
         return None;
     }
@@ -311,7 +323,7 @@ fn person(mut fields: Fields<'_>, key: Option<At<String>>, found: &mut Diagnosti
     let sudo_at = fields.key_at("sudo").unwrap_or(name.at);
     let person = Person { user, keys, imports, make_groups, is_default: false, given, key: path };
     warn_of_core(&person, sudo_at, found);
-    Some(At { value: person, at: name.at })
+    Some(Located { value: person, at: name.at })
 }
 
 /// An absolute path; and the words by which people mean that nobody logs in.
@@ -321,7 +333,9 @@ fn shell(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
         |word: &str| matches!(word.to_ascii_lowercase().as_str(), "false" | "no" | "nologin" | "none");
     if let Some(text) = text.filter(|text| closes(&text.value)) {
         let message = "this closes the user's logins: /usr/sbin/nologin is used";
-        found.push(Diagnostic::note(Code::Translated, text.at, message).key(fields.child("shell")));
+        found.push(
+            Diagnostic::note(DiagnosticCode::Translated, text.at, message).with_key(fields.child("shell")),
+        );
         return Some("/usr/sbin/nologin".to_owned());
     }
     absolute(fields, "shell", found)
@@ -348,8 +362,11 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
 fn single_line(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
     let text = fields.text(name, found)?;
     if text.value.contains([':', '\n']) {
-        let diagnostic =
-            Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be one line without colons"));
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::BadValue,
+            text.at,
+            format!("`{name}` must be one line without colons"),
+        );
         fields.refuse(name, diagnostic, found);
         return None;
     }
@@ -360,8 +377,11 @@ fn absolute(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Opt
     let text = fields.text(name, found)?;
     let good = text.value.starts_with('/') && !text.value.contains([':', '\n', '\0']);
     if !good {
-        let diagnostic =
-            Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be an absolute path"));
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::BadValue,
+            text.at,
+            format!("`{name}` must be an absolute path"),
+        );
         fields.refuse(name, diagnostic, found);
         return None;
     }
@@ -371,8 +391,11 @@ fn absolute(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Opt
 fn primary_group(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     let text = fields.text("primary_group", found)?;
     if check_name(&text.value).is_err() && text.value.parse::<u32>().is_err() {
-        let diagnostic =
-            Diagnostic::error(Code::BadValue, text.at, "`primary_group` is not the name of a group");
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::BadValue,
+            text.at,
+            "`primary_group` is not the name of a group",
+        );
         fields.refuse("primary_group", diagnostic, found);
         return None;
     }
@@ -382,9 +405,9 @@ fn primary_group(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Str
 /// A list, a text with commas, or the keys of a mapping.
 fn user_groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let Some(node) = fields.node("groups") else { return Vec::new() };
-    let names: Vec<At<String>> = match &node.value {
+    let names: Vec<Located<String>> = match &node.value {
         Value::Mapping(entries) => {
-            by_name(entries).map(|entry| At { value: entry.key.clone(), at: entry.key_at }).collect()
+            by_name(entries).map(|entry| Located { value: entry.key.clone(), at: entry.key_at }).collect()
         }
         Value::Scalar(_) => node_names(node, found),
         _ => fields.texts("groups", found),
@@ -396,7 +419,7 @@ fn user_groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> 
             Ok(()) => good.push(name.value),
             Err(flaw) => {
                 let diagnostic =
-                    Diagnostic::error(Code::BadValue, name.at, format!("this group name {flaw}"));
+                    Diagnostic::error(DiagnosticCode::BadValue, name.at, format!("this group name {flaw}"));
                 fields.refuse("groups", diagnostic, found);
             }
         }
@@ -410,12 +433,12 @@ fn user_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Pas
         if !is_hash(&hash.value) && !matches!(hash.value.as_str(), "*" | "!" | "!!" | "x") {
             found.push(
                 Diagnostic::error(
-                    Code::BadValue,
+                    DiagnosticCode::BadValue,
                     hash.at,
                     "this is not a password hash, so no password is set",
                 )
-                .key(fields.child("passwd"))
-                .help("make one with `openssl passwd -6`, or use `plain_text_passwd`"),
+                .with_key(fields.child("passwd"))
+                .with_help("make one with `openssl passwd -6`, or use `plain_text_passwd`"),
             );
             return None;
         }
@@ -424,8 +447,8 @@ fn user_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Pas
     let plain = fields.text("plain_text_passwd", found)?;
     if let Err(flaw) = check_plain(&plain.value) {
         let message = format!("`plain_text_passwd` {flaw}");
-        let diagnostic = Diagnostic::error(Code::BadValue, plain.at, message);
-        fields.refuse("plain_text_passwd", diagnostic.help(NO_PASSWORD), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, plain.at, message);
+        fields.refuse("plain_text_passwd", diagnostic.with_help(NO_PASSWORD), found);
         return None;
     }
     Some(Password::Plain(Secret::new(plain.value)))
@@ -444,7 +467,7 @@ fn expiry(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
         return Some(text.value);
     }
     let diagnostic =
-        Diagnostic::error(Code::BadValue, text.at, "`expiredate` must be a date like 2030-12-31");
+        Diagnostic::error(DiagnosticCode::BadValue, text.at, "`expiredate` must be a date like 2030-12-31");
     fields.refuse("expiredate", diagnostic, found);
     None
 }
@@ -462,9 +485,12 @@ fn sudo(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let mut rules = Vec::new();
     for text in fields.texts("sudo", found) {
         if text.value.contains('\n') || !text.value.contains('=') {
-            let diagnostic =
-                Diagnostic::error(Code::BadValue, text.at, "this is not a sudo rule, so it is left out");
-            fields.refuse("sudo", diagnostic.help("write one like `ALL=(ALL) NOPASSWD:ALL`"), found);
+            let diagnostic = Diagnostic::error(
+                DiagnosticCode::BadValue,
+                text.at,
+                "this is not a sudo rule, so it is left out",
+            );
+            fields.refuse("sudo", diagnostic.with_help("write one like `ALL=(ALL) NOPASSWD:ALL`"), found);
         } else {
             rules.push(text.value);
         }
@@ -472,25 +498,28 @@ fn sudo(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     rules
 }
 
-fn all_imports(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<KeySource>> {
+fn all_imports(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<Located<KeySource>> {
     let mut sources = imports(fields, "ssh_import_id", found);
     let mut accounts = fields.texts("coreos_ssh_import_github", found);
     accounts.extend(fields.texts("coreos_ssh_import_github_users", found));
     for account in accounts {
         if is_account(&account.value) {
-            sources.push(account.map(KeySource::GitHub));
+            sources.push(account.map_value(KeySource::GitHub));
         } else {
-            let diagnostic =
-                Diagnostic::error(Code::BadValue, account.at, "this is not the name of a GitHub account");
+            let diagnostic = Diagnostic::error(
+                DiagnosticCode::BadValue,
+                account.at,
+                "this is not the name of a GitHub account",
+            );
             fields.refuse("coreos_ssh_import_github", diagnostic, found);
         }
     }
     if let Some(url) = fields.text("coreos_ssh_import_url", found) {
         if crate::address::is_web(&url.value) {
-            sources.push(url.map(KeySource::Url));
+            sources.push(url.map_value(KeySource::Url));
         } else {
             let diagnostic =
-                Diagnostic::error(Code::BadValue, url.at, "this is not an http or https address");
+                Diagnostic::error(DiagnosticCode::BadValue, url.at, "this is not an http or https address");
             fields.refuse("coreos_ssh_import_url", diagnostic, found);
         }
     }
@@ -498,7 +527,7 @@ fn all_imports(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<KeySo
 }
 
 /// A list of names or of `{name: [members]}`, or such a mapping.
-fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
+fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<Located<Group>> {
     let Some(node) = fields.node("groups") else { return Vec::new() };
     let path = fields.child("groups");
     let mut made = Vec::new();
@@ -517,7 +546,7 @@ fn groups(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Group>> {
     made
 }
 
-fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Diagnostics) {
+fn group_item(item: &Node, path: &str, made: &mut Vec<Located<Group>>, found: &mut Diagnostics) {
     match &item.value {
         Value::Scalar(_) => {
             made.extend(
@@ -527,11 +556,11 @@ fn group_item(item: &Node, path: &str, made: &mut Vec<At<Group>>, found: &mut Di
         Value::Mapping(entries) => {
             made.extend(by_name(entries).filter_map(|entry| group_entry(entry, path, found)));
         }
-        _ => found.push(wrong_type("the name of a group or `name: [members]`", item).key(path)),
+        _ => found.push(wrong_type("the name of a group or `name: [members]`", item).with_key(path)),
     }
 }
 
-fn group_entry(entry: &Entry, path: &str, found: &mut Diagnostics) -> Option<At<Group>> {
+fn group_entry(entry: &MappingEntry, path: &str, found: &mut Diagnostics) -> Option<Located<Group>> {
     let members = match &entry.value.value {
         Value::Sequence(items) => items.iter().filter_map(text_of).collect(),
         Value::Scalar(_) if !entry.value.is_null() => node_names(&entry.value, found),
@@ -543,19 +572,27 @@ fn group_entry(entry: &Entry, path: &str, found: &mut Diagnostics) -> Option<At<
             Ok(()) => good.push(member.value),
             Err(flaw) => {
                 let message = format!("this member's name {flaw}; it is left out");
-                found.push(Diagnostic::error(Code::BadValue, member.at, message).key(path));
+                found.push(Diagnostic::error(DiagnosticCode::BadValue, member.at, message).with_key(path));
             }
         }
     }
-    group(At { value: entry.key.clone(), at: entry.key_at }, good, path, found)
+    group(Located { value: entry.key.clone(), at: entry.key_at }, good, path, found)
 }
 
-fn group(name: At<String>, members: Vec<String>, path: &str, found: &mut Diagnostics) -> Option<At<Group>> {
+fn group(
+    name: Located<String>,
+    members: Vec<String>,
+    path: &str,
+    found: &mut Diagnostics,
+) -> Option<Located<Group>> {
     if let Err(flaw) = check_name(&name.value) {
-        found.push(Diagnostic::error(Code::BadValue, name.at, format!("this group name {flaw}")).key(path));
+        found.push(
+            Diagnostic::error(DiagnosticCode::BadValue, name.at, format!("this group name {flaw}"))
+                .with_key(path),
+        );
         return None;
     }
-    Some(name.map(|name| Group { name, members, ..Group::default() }))
+    Some(name.map_value(|name| Group { name, members, ..Group::default() }))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::fields::{Fields, Key, key, no_effect, text_of, translated, wrong_type
 use crate::address;
 use crate::plan::step::{PhoneHome, Power};
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
@@ -49,17 +49,17 @@ const MOST_TRIES: u32 = 100;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Commands {
     /// `runcmd` as a script.
-    pub run: Option<At<Secret<String>>>,
+    pub run: Option<Located<Secret<String>>>,
     /// `bootcmd` as a script.
-    pub boot: Option<At<Secret<String>>>,
+    pub boot: Option<Located<Secret<String>>>,
     /// Whether scripts and `runcmd` run at each boot.
     pub scripts: Frequency,
     /// `final_message`.
-    pub message: Option<At<String>>,
+    pub message: Option<Located<String>>,
     /// `phone_home`.
-    pub phone_home: Option<At<PhoneHome>>,
+    pub phone_home: Option<Located<PhoneHome>>,
     /// `power_state`.
-    pub power: Option<At<Power>>,
+    pub power: Option<Located<Power>>,
 }
 
 impl Commands {
@@ -76,7 +76,7 @@ impl Commands {
 }
 
 /// One line a command. A broken one is left out, the others stay.
-fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<At<Secret<String>>> {
+fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<Located<Secret<String>>> {
     let node = fields.node(name)?;
     let items = match &node.value {
         Value::Scalar(_) => std::slice::from_ref(node),
@@ -89,18 +89,18 @@ fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Optio
         }
         match command(item) {
             Some(line) => body += &(line + "\n"),
-            None => found.push(no_command(item).key(fields.child(&format!("{name}[{index}]")))),
+            None => found.push(no_command(item).with_key(fields.child(&format!("{name}[{index}]")))),
         }
     }
     let at = fields.key_at(name)?;
-    (!body.is_empty()).then(|| At { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
+    (!body.is_empty()).then(|| Located { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
 }
 
 fn no_command(item: &Node) -> Diagnostic {
     let diagnostic = wrong_type("a command line or a list of its words", item);
     match item.value {
         Value::Mapping(_) => diagnostic
-            .help("put the line into quotes: a colon with a blank behind it means something in YAML"),
+            .with_help("put the line into quotes: a colon with a blank behind it means something in YAML"),
         _ => diagnostic,
     }
 }
@@ -122,7 +122,7 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<PhoneHome>> {
+fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<PhoneHome>> {
     let node = fields.node("phone_home")?;
     let mut inner = Fields::open(node, PHONE_HOME_KEYS, fields.child("phone_home"), found)?;
     let url = inner.text("url", found);
@@ -131,13 +131,13 @@ fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Pho
         inner.number::<u32>("tries", found).map_or(DEFAULT_TRIES, |tries| tries.value.clamp(1, MOST_TRIES));
     match url {
         Some(url) if address::is_web(&url.value) => {
-            Some(At { value: PhoneHome { url: url.value, post, tries }, at: node.at })
+            Some(Located { value: PhoneHome { url: url.value, post, tries }, at: node.at })
         }
         other => {
             let at = other.map_or(node.at, |url| url.at);
             inner.refuse(
                 "url",
-                Diagnostic::error(Code::BadValue, at, "`url` must be an http or https address"),
+                Diagnostic::error(DiagnosticCode::BadValue, at, "`url` must be an http or https address"),
                 found,
             );
             None
@@ -167,7 +167,7 @@ fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
     good
 }
 
-fn power(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Power>> {
+fn power(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<Power>> {
     let node = fields.node("power_state")?;
     let mut inner = Fields::open(node, POWER_KEYS, fields.child("power_state"), found)?;
     let mode = inner.choice("mode", &["poweroff", "reboot", "halt"], found);
@@ -178,11 +178,11 @@ fn power(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Power>> 
         return None;
     }
     let Some(mode) = mode else {
-        let diagnostic = Diagnostic::error(Code::MissingKey, node.at, "`mode` is missing");
-        inner.refuse("mode", diagnostic.help("write `poweroff`, `reboot` or `halt`"), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::MissingKey, node.at, "`mode` is missing");
+        inner.refuse("mode", diagnostic.with_help("write `poweroff`, `reboot` or `halt`"), found);
         return None;
     };
-    Some(At { value: Power { mode: mode.value, delay_minutes, message, condition }, at: node.at })
+    Some(Located { value: Power { mode: mode.value, delay_minutes, message, condition }, at: node.at })
 }
 
 /// `now`, a number of minutes, or `+` and such a number.
@@ -193,8 +193,11 @@ fn delay(fields: &mut Fields<'_>, found: &mut Diagnostics) -> u32 {
     }
     let minutes = text.value.trim_start_matches('+').parse();
     minutes.unwrap_or_else(|_| {
-        let diagnostic =
-            Diagnostic::error(Code::BadValue, text.at, "`delay` must be `now` or minutes like `+5`");
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::BadValue,
+            text.at,
+            "`delay` must be `now` or minutes like `+5`",
+        );
         fields.refuse("delay", diagnostic, found);
         0
     })

@@ -5,10 +5,10 @@
 //! read or reported.
 
 use document::caret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::spelling;
-use document::yaml::{Entry, Node, Style, Value};
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// A name that a mapping may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,9 +55,9 @@ pub(crate) const fn refused(name: &'static str, instead: &'static str) -> Key {
 /// The entries of one mapping, by name.
 #[derive(Debug)]
 pub(crate) struct Fields<'n> {
-    entries: Vec<(&'static str, &'n Entry)>,
+    entries: Vec<(&'static str, &'n MappingEntry)>,
     path: String,
-    at: Mark,
+    at: SourceMark,
     broken: bool,
 }
 
@@ -72,7 +72,7 @@ impl<'n> Fields<'n> {
         let path = path.into();
         let Value::Mapping(entries) = &node.value else {
             if !node.is_null() {
-                found.push(wrong_type("a mapping", node).key(path));
+                found.push(wrong_type("a mapping", node).with_key(path));
             }
             return None;
         };
@@ -83,7 +83,7 @@ impl<'n> Fields<'n> {
         Some(fields)
     }
 
-    fn accept(&mut self, entry: &'n Entry, table: &'static [Key], found: &mut Diagnostics) {
+    fn accept(&mut self, entry: &'n MappingEntry, table: &'static [Key], found: &mut Diagnostics) {
         let name = entry.key.replace('-', "_");
         // What begins with `x-` is the author's own, to hang anchors on.
         if self.path.is_empty() && name.starts_with("x_") {
@@ -96,7 +96,7 @@ impl<'n> Fields<'n> {
         if self.entries.iter().any(|(known, _)| *known == key.name) {
             return found.push(self.finding(
                 Diagnostic::error(
-                    Code::DuplicateKey,
+                    DiagnosticCode::DuplicateKey,
                     entry.key_at,
                     format!(
                         "`{}` is given twice, since hyphens equal underscores; this second one is not used",
@@ -111,17 +111,17 @@ impl<'n> Fields<'n> {
             Support::Refused(instead) => found.push(
                 self.finding(
                     Diagnostic::error(
-                        Code::Refused,
+                        DiagnosticCode::Refused,
                         entry.key_at,
                         format!("`{}` can't be done on this system", entry.key),
                     ),
                     key.name,
                 )
-                .help(instead),
+                .with_help(instead),
             ),
             Support::NoEffect(because) => found.push(self.finding(
                 Diagnostic::note(
-                    Code::NoEffect,
+                    DiagnosticCode::NoEffect,
                     entry.key_at,
                     format!("`{}` has nothing to do here: {because}", entry.key),
                 ),
@@ -131,11 +131,17 @@ impl<'n> Fields<'n> {
         }
     }
 
-    fn unknown(&self, entry: &Entry, name: &str, near: Option<&str>, table: &'static [Key]) -> Diagnostic {
+    fn unknown(
+        &self,
+        entry: &MappingEntry,
+        name: &str,
+        near: Option<&str>,
+        table: &'static [Key],
+    ) -> Diagnostic {
         let place = if self.path.is_empty() { "a cloud-config" } else { self.path.as_str() };
         let message = format!("`{}` is not a key of {place}", entry.key);
         let mut diagnostic =
-            Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
+            Diagnostic::warning(DiagnosticCode::UnknownKey, entry.key_at, message).with_key(self.child(name));
         // Where secrets may be written, one that is indented wrongly looks like a key; a slip of the pen does
         // not look like a secret.
         if near.is_none() && table.iter().any(|key| caret::may_hold_secret(key.name)) {
@@ -143,8 +149,8 @@ impl<'n> Fields<'n> {
             diagnostic = diagnostic.in_public(message, self.path.clone());
         }
         match (elsewhere(&self.path, name), near) {
-            (Some(place), _) => diagnostic.help(place),
-            (None, Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),
+            (Some(place), _) => diagnostic.with_help(place),
+            (None, Some(near)) => diagnostic.with_help(format!("did you mean `{near}`?")),
             (None, None) => diagnostic,
         }
     }
@@ -160,7 +166,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Where the mapping starts.
-    pub(crate) fn at(&self) -> Mark {
+    pub(crate) fn at(&self) -> SourceMark {
         self.at
     }
 
@@ -176,7 +182,7 @@ impl<'n> Fields<'n> {
     }
 
     fn finding(&self, diagnostic: Diagnostic, name: &str) -> Diagnostic {
-        diagnostic.key(self.child(name))
+        diagnostic.with_key(self.child(name))
     }
 
     /// The value of a field, unless it is empty.
@@ -192,16 +198,16 @@ impl<'n> Fields<'n> {
     }
 
     /// Where the name of a field stands.
-    pub(crate) fn key_at(&self, name: &str) -> Option<Mark> {
+    pub(crate) fn key_at(&self, name: &str) -> Option<SourceMark> {
         self.entry(name).map(|entry| entry.key_at)
     }
 
-    fn entry(&self, name: &str) -> Option<&'n Entry> {
+    fn entry(&self, name: &str) -> Option<&'n MappingEntry> {
         self.entries.iter().find(|(known, _)| *known == name).map(|(_, entry)| *entry)
     }
 
     /// A text; numbers and booleans are taken as they are written.
-    pub(crate) fn text(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<String>> {
+    pub(crate) fn text(&mut self, name: &str, found: &mut Diagnostics) -> Option<Located<String>> {
         let node = self.node(name)?;
         match text_of(node) {
             Some(text) => Some(text),
@@ -210,11 +216,11 @@ impl<'n> Fields<'n> {
     }
 
     /// A boolean, quoted or not.
-    pub(crate) fn flag(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<bool>> {
+    pub(crate) fn flag(&mut self, name: &str, found: &mut Diagnostics) -> Option<Located<bool>> {
         let node = self.node(name)?;
         match &node.value {
             Value::Scalar(scalar) if scalar.as_bool().is_some() => {
-                scalar.as_bool().map(|value| At { value, at: node.at })
+                scalar.as_bool().map(|value| Located { value, at: node.at })
             }
             _ => self.mistyped(name, "true or false", node, found),
         }
@@ -234,16 +240,22 @@ impl<'n> Fields<'n> {
         let is_empty = |node: &Node| matches!(node.value, Value::Scalar(_)) && node.is_null();
         if let Some(entry) = self.entry(name).filter(|entry| is_empty(&entry.value)) {
             let message = format!("`{name}` has no value, so {instead}");
-            found.push(self.finding(Diagnostic::warning(Code::BadValue, entry.key_at, message), name));
+            found.push(
+                self.finding(Diagnostic::warning(DiagnosticCode::BadValue, entry.key_at, message), name),
+            );
         }
     }
 
     /// A whole number that is not negative.
-    pub(crate) fn number<T: TryFrom<u64>>(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<T>> {
+    pub(crate) fn number<T: TryFrom<u64>>(
+        &mut self,
+        name: &str,
+        found: &mut Diagnostics,
+    ) -> Option<Located<T>> {
         let node = self.node(name)?;
         let number = text_of(node).and_then(|text| text.value.trim().parse::<u64>().ok());
         match number.and_then(|number| T::try_from(number).ok()) {
-            Some(value) => Some(At { value, at: node.at }),
+            Some(value) => Some(Located { value, at: node.at }),
             None => self.mistyped(name, "a whole number in its range", node, found),
         }
     }
@@ -254,10 +266,10 @@ impl<'n> Fields<'n> {
         name: &str,
         words: &'static [&'static str],
         found: &mut Diagnostics,
-    ) -> Option<At<&'static str>> {
+    ) -> Option<Located<&'static str>> {
         let text = self.text(name, found)?;
         if let Some(word) = words.iter().find(|word| **word == text.value) {
-            return Some(At { value: word, at: text.at });
+            return Some(Located { value: word, at: text.at });
         }
         let diagnostic = bad_choice(name, &text.value, text.at, words);
         self.refuse(name, diagnostic, found);
@@ -276,7 +288,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A list of texts; a single text counts as a list of one. Items of another type are reported.
-    pub(crate) fn texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<At<String>> {
+    pub(crate) fn texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<Located<String>> {
         let Some(node) = self.node(name) else { return Vec::new() };
         match &node.value {
             Value::Scalar(_) => text_of(node).into_iter().collect(),
@@ -290,7 +302,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    fn text_item(&mut self, name: &str, item: &Node, found: &mut Diagnostics) -> Option<At<String>> {
+    fn text_item(&mut self, name: &str, item: &Node, found: &mut Diagnostics) -> Option<Located<String>> {
         if item.is_null() {
             return None;
         }
@@ -336,40 +348,45 @@ fn elsewhere(path: &str, name: &str) -> Option<String> {
 
 fn near(name: &str, table: &[Key]) -> Option<&'static str> {
     let known = table.iter().filter(|key| !matches!(key.support, Support::Refused(_))).map(|key| key.name);
-    spelling::nearest(&name.to_ascii_lowercase(), known)
+    spelling::nearest_name(&name.to_ascii_lowercase(), known)
 }
 
 /// The entries of a mapping that stands for a set: the order in which they were written says nothing.
-pub(crate) fn by_name(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
+pub(crate) fn by_name(entries: &[MappingEntry]) -> impl Iterator<Item = &MappingEntry> {
+    let mut sorted: Vec<&MappingEntry> = entries.iter().collect();
     sorted.sort_by(|one, other| one.key.cmp(&other.key));
     sorted.into_iter()
 }
 
 /// The text of a scalar; a `!!binary` one is not text.
-pub(crate) fn text_of(node: &Node) -> Option<At<String>> {
+pub(crate) fn text_of(node: &Node) -> Option<Located<String>> {
     match &node.value {
-        Value::Scalar(scalar) if !scalar.binary => Some(At { value: scalar.text.clone(), at: node.at }),
+        Value::Scalar(scalar) if !scalar.binary => Some(Located { value: scalar.text.clone(), at: node.at }),
         _ => None,
     }
 }
 
 /// Whether a scalar is written as a number without quotes.
 pub(crate) fn is_bare(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar(scalar) if scalar.style == Style::Plain)
+    matches!(&node.value, Value::Scalar(scalar) if scalar.style == ScalarStyle::Plain)
 }
 
 /// Says what a value must be and what it is, without the value.
 pub(crate) fn wrong_type(wanted: &str, node: &Node) -> Diagnostic {
-    Diagnostic::error(Code::WrongType, node.at, format!("this must be {wanted}, but it is {}", node.shape()))
+    Diagnostic::error(
+        DiagnosticCode::WrongType,
+        node.at,
+        format!("this must be {wanted}, but it is {}", node.shape_name()),
+    )
 }
 
 /// Says which words a field may have. The word that was written is no secret where this is used.
-pub(crate) fn bad_choice(name: &str, written: &str, at: Mark, words: &[&'static str]) -> Diagnostic {
+pub(crate) fn bad_choice(name: &str, written: &str, at: SourceMark, words: &[&'static str]) -> Diagnostic {
     let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`{name}` must be one of {list}"));
-    match spelling::nearest(written, words.iter().copied()) {
-        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+    let diagnostic =
+        Diagnostic::error(DiagnosticCode::BadValue, at, format!("`{name}` must be one of {list}"));
+    match spelling::nearest_name(written, words.iter().copied()) {
+        Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
         None => diagnostic,
     }
 }

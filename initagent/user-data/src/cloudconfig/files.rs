@@ -15,8 +15,8 @@ use crate::plan::step::{Account, Content, Existing, Fetch, File, Owner, Timeouts
 use crate::protected::{self, Objection};
 use crate::room::Room;
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::spelling;
 use document::yaml::{Node, Value};
 
@@ -67,20 +67,24 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
 /// How long a server is asked before `content` is used instead; cloud-init's three tries take as long.
 const FALLBACK_SECONDS: u64 = 20;
 
-pub(crate) fn read(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> Vec<At<Written>> {
+pub(crate) fn read(
+    fields: &mut Fields<'_>,
+    room: &mut Room,
+    found: &mut Diagnostics,
+) -> Vec<Located<Written>> {
     let path = fields.child("write_files");
     let items = fields.list("write_files", found).iter().enumerate();
-    let files: Vec<At<Written>> =
+    let files: Vec<Located<Written>> =
         items.filter_map(|(index, item)| file(item, format!("{path}[{index}]"), room, found)).collect();
     warn_of_rewritten(&files, found);
     files
 }
 
 /// Of two files at one path, only the later one is there in the end; parts that add up may have both.
-fn warn_of_rewritten(files: &[At<Written>], found: &mut Diagnostics) {
-    let mut ordered: Vec<&At<Written>> = files.iter().collect();
+fn warn_of_rewritten(files: &[Located<Written>], found: &mut Diagnostics) {
+    let mut ordered: Vec<&Located<Written>> = files.iter().collect();
     ordered.sort_by_key(|written| written.value.defer);
-    let mut last: HashMap<&str, &At<Written>> = HashMap::new();
+    let mut last: HashMap<&str, &Located<Written>> = HashMap::new();
     for written in ordered {
         let file = &written.value.file;
         if file.existing == Existing::Append {
@@ -89,13 +93,13 @@ fn warn_of_rewritten(files: &[At<Written>], found: &mut Diagnostics) {
         if let Some(earlier) = last.insert(&file.path, written).filter(|earlier| earlier.value.file != *file)
         {
             let message = format!("{} is written again below; this one is not used", file.path);
-            let diagnostic = Diagnostic::warning(Code::Conflict, earlier.at, message);
-            found.push(diagnostic.key(earlier.value.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::Conflict, earlier.at, message);
+            found.push(diagnostic.with_key(earlier.value.key.clone()));
         }
     }
 }
 
-fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> Option<At<Written>> {
+fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> Option<Located<Written>> {
     let mut fields = Fields::open(item, FILE_KEYS, key.clone(), found)?;
     let path = file_path(&mut fields, found);
     let content = content(&mut fields, room, found);
@@ -111,14 +115,18 @@ fn file(item: &Node, key: String, room: &mut Room, found: &mut Diagnostics) -> O
     }
     let existing = if append { Existing::Append } else { Existing::Replace };
     let file = File { path: path?, content: content?, mode, owner, existing };
-    Some(At { value: Written { file, defer, key }, at: item.at })
+    Some(Located { value: Written { file, defer, key }, at: item.at })
 }
 
 fn file_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     let Some(text) = fields.text("path", found) else {
         if !fields.broken() {
             let at = fields.at();
-            fields.refuse("path", Diagnostic::error(Code::MissingKey, at, "this file has no `path`"), found);
+            fields.refuse(
+                "path",
+                Diagnostic::error(DiagnosticCode::MissingKey, at, "this file has no `path`"),
+                found,
+            );
         }
         return None;
     };
@@ -126,15 +134,15 @@ fn file_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String>
         Err(flaw) => {
             fields.refuse(
                 "path",
-                Diagnostic::error(Code::BadValue, text.at, format!("`path` {flaw}")),
+                Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`path` {flaw}")),
                 found,
             );
             None
         }
         Ok(path) => match protected::at(&path) {
             Some(Objection { message, instead }) => {
-                let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
-                fields.refuse("path", diagnostic.help(instead), found);
+                let diagnostic = Diagnostic::error(DiagnosticCode::Protected, text.at, message);
+                fields.refuse("path", diagnostic.with_help(instead), found);
                 None
             }
             None => Some(path),
@@ -176,7 +184,7 @@ fn content(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) ->
         _ => {
             let at = url.map_or(node.at, |url| url.at);
             let message = "`source.uri` must be an http or https address";
-            fields.refuse("source", Diagnostic::error(Code::BadValue, at, message), found);
+            fields.refuse("source", Diagnostic::error(DiagnosticCode::BadValue, at, message), found);
             None
         }
     }
@@ -185,10 +193,11 @@ fn content(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) ->
 fn headers(source: &Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
     let Some(node) = source.node("headers") else { return Vec::new() };
     let Value::Mapping(entries) = &node.value else {
-        found.push(super::fields::wrong_type("a mapping", node).key(source.child("headers")));
+        found.push(super::fields::wrong_type("a mapping", node).with_key(source.child("headers")));
         return Vec::new();
     };
-    let value = |entry: &document::yaml::Entry| super::fields::text_of(&entry.value).map(|text| text.value);
+    let value =
+        |entry: &document::yaml::MappingEntry| super::fields::text_of(&entry.value).map(|text| text.value);
     entries.iter().filter_map(|entry| Some((entry.key.clone(), Secret::new(value(entry)?)))).collect()
 }
 
@@ -205,7 +214,11 @@ fn inline(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> 
         if let Some(decoded) = decode(&bytes) {
             bytes = decoded;
         } else {
-            fields.refuse("content", Diagnostic::error(Code::Encoding, at, "`content` is not base64"), found);
+            fields.refuse(
+                "content",
+                Diagnostic::error(DiagnosticCode::Encoding, at, "`content` is not base64"),
+                found,
+            );
             return None;
         }
     }
@@ -215,8 +228,8 @@ fn inline(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> 
             bytes = decoded;
         } else {
             let message = "`!!binary` is base64 already, so `encoding` has nothing more to decode";
-            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
-            found.push(diagnostic.help("leave one of the two out").key(fields.child("content")));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
+            found.push(diagnostic.with_help("leave one of the two out").with_key(fields.child("content")));
         }
     }
     if gzip {
@@ -225,7 +238,7 @@ fn inline(fields: &mut Fields<'_>, room: &mut Room, found: &mut Diagnostics) -> 
             Err(flaw) => {
                 fields.refuse(
                     "content",
-                    Diagnostic::error(Code::Encoding, at, format!("`content` {flaw}")),
+                    Diagnostic::error(DiagnosticCode::Encoding, at, format!("`content` {flaw}")),
                     found,
                 );
                 return None;
@@ -244,8 +257,10 @@ fn encoding(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(bool, b
     if let Some((_, gzip, base64)) = ENCODINGS.iter().find(|(name, ..)| *name == written) {
         return Some((*gzip, *base64));
     }
-    let near =
-        spelling::nearest(&written, ENCODINGS.iter().map(|(name, ..)| *name).filter(|name| !name.is_empty()));
+    let near = spelling::nearest_name(
+        &written,
+        ENCODINGS.iter().map(|(name, ..)| *name).filter(|name| !name.is_empty()),
+    );
     let diagnostic =
         bad_choice("encoding", near.unwrap_or_default(), text.at, &["b64", "gz", "gz+b64", "text/plain"]);
     fields.refuse("encoding", diagnostic, found);
@@ -270,13 +285,13 @@ fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> 
     let decimal =
         text.value.trim().parse::<u32>().ok().filter(|_| fields.node("permissions").is_some_and(is_bare));
     let diagnostic = Diagnostic::error(
-        Code::BadValue,
+        DiagnosticCode::BadValue,
         text.at,
         "`permissions` must be 3 or 4 octal digits, like \"0644\"",
     );
     let diagnostic = match decimal.filter(|mode| *mode <= 0o7777) {
         Some(decimal) => {
-            diagnostic.help(format!("if it was meant as a decimal number, write \"{decimal:04o}\""))
+            diagnostic.with_help(format!("if it was meant as a decimal number, write \"{decimal:04o}\""))
         }
         None => diagnostic,
     };
@@ -286,7 +301,7 @@ fn permissions(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> 
 
 /// A mode by which others may do what its owner may not is hardly meant: `420` is what programs make of
 /// `0644` that write YAML without its octal numbers, and cloud-init reads it so; CoreOS reads 0420.
-fn doubt(mode: u32, text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
+fn doubt(mode: u32, text: &Located<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
     let is_usual = |mode: u32| {
         let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
         group & !owner == 0 && others & !owner == 0
@@ -298,10 +313,13 @@ fn doubt(mode: u32, text: &At<String>, fields: &Fields<'_>, found: &mut Diagnost
     let message = format!(
         "`permissions` of {written} is read as octal {mode:04o}, by which others may do what the owner may not"
     );
-    let diagnostic = Diagnostic::warning(Code::BadValue, text.at, message).key(fields.child("permissions"));
+    let diagnostic =
+        Diagnostic::warning(DiagnosticCode::BadValue, text.at, message).with_key(fields.child("permissions"));
     let decimal = written.parse::<u32>().ok().filter(|decimal| *decimal <= 0o7777 && is_usual(*decimal));
     found.push(match decimal {
-        Some(decimal) => diagnostic.help(format!("if a program lost the octal, write \"{decimal:04o}\"")),
+        Some(decimal) => {
+            diagnostic.with_help(format!("if a program lost the octal, write \"{decimal:04o}\""))
+        }
         None => diagnostic,
     });
 }
@@ -325,7 +343,8 @@ fn owner(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Owner {
     if let Some(owner) = parse_owner(&text.value) {
         owner
     } else {
-        let diagnostic = Diagnostic::error(Code::BadValue, text.at, "`owner` must be `user` or `user:group`");
+        let diagnostic =
+            Diagnostic::error(DiagnosticCode::BadValue, text.at, "`owner` must be `user` or `user:group`");
         fields.refuse("owner", diagnostic, found);
         Owner::default()
     }

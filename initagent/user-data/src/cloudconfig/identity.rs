@@ -5,8 +5,8 @@
 
 use super::fields::{Fields, Key, key, no_effect};
 use crate::plan::step::HostsStyle;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[Key] = &[
@@ -26,15 +26,15 @@ const LONGEST_LABEL: usize = 63;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// `hostname`.
-    pub hostname: Option<At<String>>,
+    pub hostname: Option<Located<String>>,
     /// `fqdn`.
-    pub fqdn: Option<At<String>>,
+    pub fqdn: Option<Located<String>>,
     /// Whether the kernel gets the long name.
     pub prefer_fqdn: bool,
     /// Whether the name stays what it is.
     pub preserve: bool,
     /// What becomes of /etc/hosts.
-    pub hosts: Option<At<HostsStyle>>,
+    pub hosts: Option<Located<HostsStyle>>,
 }
 
 /// The names a machine goes by.
@@ -76,15 +76,15 @@ impl Identity {
     }
 }
 
-fn name(fields: &mut Fields<'_>, key: &str, found: &mut Diagnostics) -> Option<At<String>> {
-    let text = fields.text(key, found)?.map(|text| text.trim().trim_end_matches('.').to_owned());
+fn name(fields: &mut Fields<'_>, key: &str, found: &mut Diagnostics) -> Option<Located<String>> {
+    let text = fields.text(key, found)?.map_value(|text| text.trim().trim_end_matches('.').to_owned());
     match check(&text.value) {
         Ok(()) => Some(text),
         Err(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`{key}` {flaw}"));
+            let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`{key}` {flaw}"));
             fields.refuse(
                 key,
-                diagnostic.help("letters, digits and hyphens, with dots between the labels"),
+                diagnostic.with_help("letters, digits and hyphens, with dots between the labels"),
                 found,
             );
             None
@@ -107,7 +107,7 @@ pub fn check(name: &str) -> Result<(), String> {
     if name.split('.').all(good) { Ok(()) } else { Err("is not a host name".to_owned()) }
 }
 
-fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsStyle>> {
+fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<HostsStyle>> {
     let text = fields.text("manage_etc_hosts", found)?;
     let style = match text.value.to_ascii_lowercase().as_str() {
         "localhost" => HostsStyle::Localhost,
@@ -124,7 +124,7 @@ fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsSty
             return None;
         }
     };
-    Some(At { value: style, at: text.at })
+    Some(Located { value: style, at: text.at })
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn identity(hostname: Option<&str>, fqdn: Option<&str>, prefer_fqdn: bool) -> Identity {
-        let at = |name: &str| At { value: name.to_owned(), at: document::source::Mark::default() };
+        let at = |name: &str| Located { value: name.to_owned(), at: document::source::SourceMark::default() };
         Identity { hostname: hostname.map(at), fqdn: fqdn.map(at), prefer_fqdn, ..Identity::default() }
     }
 

@@ -9,9 +9,9 @@ pub mod parts;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
-use document::yaml::{Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
+use document::yaml::{MappingEntry, Node, Value};
 
 use super::fields::Support;
 
@@ -66,7 +66,7 @@ impl How {
 /// What a document says about how it is merged, by `merge_how` or `merge_type`, and where.
 ///
 /// Nothing behind the key says nothing, as in cloud-init.
-pub fn how(document: &Node, found: &mut Diagnostics) -> Option<At<How>> {
+pub fn how(document: &Node, found: &mut Diagnostics) -> Option<Located<How>> {
     let Value::Mapping(entries) = &document.value else { return None };
     let entry = entries
         .iter()
@@ -83,25 +83,25 @@ pub fn how(document: &Node, found: &mut Diagnostics) -> Option<At<How>> {
     if how.is_none() {
         let message = "these mergers are not understood, so this part is merged in the default way";
         found.push(
-            Diagnostic::error(Code::BadValue, entry.value.at, message)
-                .key(entry.key.clone())
-                .help("write `dict(recurse_array)+list(append)+str()`, say"),
+            Diagnostic::error(DiagnosticCode::BadValue, entry.value.at, message)
+                .with_key(entry.key.clone())
+                .with_help("write `dict(recurse_array)+list(append)+str()`, say"),
         );
     }
-    how.map(|how| At { value: how, at: entry.key_at })
+    how.map(|how| Located { value: how, at: entry.key_at })
 }
 
 /// As [`how`], for the text of a MIME header.
-pub fn how_from_header(text: &At<String>, found: &mut Diagnostics) -> Option<At<How>> {
+pub fn how_from_header(text: &Located<String>, found: &mut Diagnostics) -> Option<Located<How>> {
     let how = parse_text(&text.value).and_then(assemble);
     if how.is_none() {
         found.push(Diagnostic::error(
-            Code::BadValue,
+            DiagnosticCode::BadValue,
             text.at,
             "the mergers in this part's header are not understood",
         ));
     }
-    how.map(|how| At { value: how, at: text.at })
+    how.map(|how| Located { value: how, at: text.at })
 }
 
 type Merger = (String, Vec<String>);
@@ -175,23 +175,27 @@ fn list_method(options: &[String]) -> ListMethod {
 
 /// The later part merged into the earlier one by its own word. What that leaves out is told.
 #[must_use]
-pub fn merge(earlier: Node, later: Node, how: At<How>, found: &mut Diagnostics) -> Node {
+pub fn merge(earlier: Node, later: Node, how: Located<How>, found: &mut Diagnostics) -> Node {
     merged(earlier, later, &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) })
 }
 
 /// The vendor's document below the user's. That the user's word wins is the vendor's business only.
 #[must_use]
 pub fn below(user: Node, vendor: Node) -> Node {
-    merged(user, vendor, &mut Merging { how: How::BELOW, at: Mark::default(), path: Vec::new(), found: None })
+    merged(
+        user,
+        vendor,
+        &mut Merging { how: How::BELOW, at: SourceMark::default(), path: Vec::new(), found: None },
+    )
 }
 
 /// A merge under way.
 struct Merging<'a> {
     how: How,
     /// Where that is said.
-    at: Mark,
+    at: SourceMark,
     /// The keys to what is merged now, and where the earlier one stands.
-    path: Vec<(String, Mark)>,
+    path: Vec<(String, SourceMark)>,
     found: Option<&'a mut Diagnostics>,
 }
 
@@ -207,27 +211,27 @@ impl Merging<'_> {
     }
 
     /// A value of the later part is not used.
-    fn lose_later(&mut self, at: Mark, value: &Node, because: &str, help: &str) {
+    fn lose_later(&mut self, at: SourceMark, value: &Node, because: &str, help: &str) {
         self.report(at, value, because, Some(help));
     }
 
-    fn report(&mut self, at: Mark, value: &Node, because: &str, help: Option<&str>) {
+    fn report(&mut self, at: SourceMark, value: &Node, because: &str, help: Option<&str>) {
         let path = self.path();
         if !is_worth_words(&path, value) {
             return;
         }
         let Some(found) = &mut self.found else { return };
-        let diagnostic = Diagnostic::warning(Code::Conflict, at, format!("`{path}` {because}"));
+        let diagnostic = Diagnostic::warning(DiagnosticCode::Conflict, at, format!("`{path}` {because}"));
         let help =
             help.unwrap_or("`dict(recurse_array)+list(append)` in the later part's `merge_how` keeps both");
-        found.push(diagnostic.help(help).key(path));
+        found.push(diagnostic.with_help(help).with_key(path));
     }
 }
 
 /// A value that is not used, and where its key stands.
 struct Dropped<'n> {
     path: &'n str,
-    at: Mark,
+    at: SourceMark,
     value: &'n Node,
 }
 
@@ -256,7 +260,7 @@ fn says_the_same(one: &Node, other: &Node) -> bool {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| says_the_same(one, other))
         }
         (Value::Mapping(one), Value::Mapping(other)) => {
-            let same = |(one, other): (&Entry, &Entry)| {
+            let same = |(one, other): (&MappingEntry, &MappingEntry)| {
                 name_of(one) == name_of(other) && says_the_same(&one.value, &other.value)
             };
             one.len() == other.len() && one.iter().zip(other).all(same)
@@ -266,7 +270,7 @@ fn says_the_same(one: &Node, other: &Node) -> bool {
 }
 
 /// Hyphens equal underscores.
-fn name_of(entry: &Entry) -> Cow<'_, str> {
+fn name_of(entry: &MappingEntry) -> Cow<'_, str> {
     if entry.key.contains('-') { Cow::Owned(entry.key.replace('-', "_")) } else { Cow::Borrowed(&entry.key) }
 }
 
@@ -274,7 +278,7 @@ fn name_of(entry: &Entry) -> Cow<'_, str> {
 ///
 /// Of the other, since a part is often short and what was merged so far is long: its names are not copied
 /// for each of the parts.
-fn places_of(old: &[Entry], new: &[Entry]) -> HashMap<String, usize> {
+fn places_of(old: &[MappingEntry], new: &[MappingEntry]) -> HashMap<String, usize> {
     let wanted: HashSet<Cow<'_, str>> = new.iter().map(name_of).collect();
     let mut places = HashMap::new();
     for (index, entry) in old.iter().enumerate() {
@@ -309,9 +313,9 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     }
 }
 
-fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<Entry> {
+fn mappings(old: Vec<MappingEntry>, new: Vec<MappingEntry>, merging: &mut Merging<'_>) -> Vec<MappingEntry> {
     let places = places_of(&old, &new);
-    let mut all: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
+    let mut all: Vec<Option<MappingEntry>> = old.into_iter().map(Some).collect();
     for entry in new {
         let Some(index) = places.get(&*name_of(&entry)) else {
             all.push(Some(entry));
@@ -332,7 +336,7 @@ fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<
     all.into_iter().flatten().collect()
 }
 
-fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
+fn same_key(old: MappingEntry, new: MappingEntry, merging: &mut Merging<'_>) -> MappingEntry {
     let dict = merging.how.dict;
     let recurse = match &new.value.value {
         Value::Mapping(_) => true,
@@ -347,7 +351,7 @@ fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
         return new;
     }
     if recurse {
-        return Entry { value: merged(old.value, new.value, merging), ..old };
+        return MappingEntry { value: merged(old.value, new.value, merging), ..old };
     }
     if !says_the_same(&old.value, &new.value) {
         keep_earlier(&new, merging);
@@ -356,7 +360,7 @@ fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
 }
 
 /// Says that the earlier value stays, where its author can mend that.
-fn keep_earlier(new: &Entry, merging: &mut Merging<'_>) {
+fn keep_earlier(new: &MappingEntry, merging: &mut Merging<'_>) {
     if matches!(new.value.value, Value::Sequence(_)) {
         let because = "of this part is not used: lists are not merged by this `merge_how`, since `dict` lacks `recurse_list`";
         let help =

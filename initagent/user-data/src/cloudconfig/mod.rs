@@ -21,9 +21,9 @@ use std::sync::OnceLock;
 
 use crate::room::Room;
 use crate::tokens::{self, Addresses};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
-use document::yaml::{self, Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
+use document::yaml::{self, MappingEntry, Node, Value};
 use fields::{Fields, Key, key, translated};
 
 /// The image's own user.
@@ -103,9 +103,9 @@ pub struct Config {
     /// Users and groups.
     pub accounts: accounts::Accounts,
     /// Files.
-    pub files: Vec<At<files::Written>>,
+    pub files: Vec<Located<files::Written>>,
     /// Units.
-    pub units: Vec<At<units::Unit>>,
+    pub units: Vec<Located<units::Unit>>,
     /// CoreOS's services.
     pub services: services::Services,
     /// Disks and mounts.
@@ -137,9 +137,9 @@ impl Config {
         {
             let message = "`flatcar` is not used, since `coreos` is there too, which means the same";
             found.push(
-                Diagnostic::error(Code::Conflict, at, message)
-                    .key("flatcar")
-                    .help("write all of it below one"),
+                Diagnostic::error(DiagnosticCode::Conflict, at, message)
+                    .with_key("flatcar")
+                    .with_help("write all of it below one"),
             );
         }
         let coreos =
@@ -157,7 +157,7 @@ impl Config {
 /// Of a text that is no YAML, what lets people in is kept where it can be read on its own.
 #[must_use]
 pub fn read(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> Option<Node> {
-    let mut node = yaml::parse(text, part, found).or_else(|| salvaged(text, part, found))?;
+    let mut node = yaml::parse_yaml(text, part, found).or_else(|| salvaged(text, part, found))?;
     if node.is_null() {
         return None;
     }
@@ -167,17 +167,17 @@ pub fn read(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostic
 
 /// The entries that let people in, out of a text that as a whole can't be read.
 pub(crate) fn salvaged(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
-    let entries: Vec<Entry> =
-        if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage(text, part, &ACCESS) };
+    let entries: Vec<MappingEntry> =
+        if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage_entries(text, part, &ACCESS) };
     let first = entries.first()?;
     let names: Vec<String> = entries.iter().map(|entry| format!("`{}`", entry.key)).collect();
     found.push(
         Diagnostic::warning(
-            Code::Salvaged,
+            DiagnosticCode::Salvaged,
             first.key_at,
             format!("of the broken document only {} could be read; nothing else is done", names.join(", ")),
         )
-        .help("mend the document: these are used so that you can get in and do so"),
+        .with_help("mend the document: these are used so that you can get in and do so"),
     );
     Some(Node { at: first.key_at, value: Value::Mapping(entries) })
 }

@@ -7,8 +7,8 @@ use super::fields::{Fields, Key, Support, bad_choice, key};
 use crate::address;
 use crate::secret::Secret;
 use crate::systemd;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 
 mod options;
 
@@ -41,7 +41,7 @@ pub struct Settings {
     /// Names and values.
     pub variables: Vec<(String, Secret<String>)>,
     /// Where they stand.
-    pub at: Mark,
+    pub at: SourceMark,
 }
 
 /// What a document says about CoreOS's services.
@@ -52,7 +52,7 @@ pub struct Services {
     /// `coreos.update`.
     pub update: Option<Settings>,
     /// `coreos.oem`: lines of /etc/oem-release.
-    pub oem: Option<At<String>>,
+    pub oem: Option<Located<String>>,
 }
 
 impl Services {
@@ -161,11 +161,11 @@ fn environment(
 }
 
 /// The value of an option as text, if it has its type.
-fn value(fields: &mut Fields<'_>, option: &Opt, found: &mut Diagnostics) -> Option<At<String>> {
+fn value(fields: &mut Fields<'_>, option: &Opt, found: &mut Diagnostics) -> Option<Located<String>> {
     let text = match option.kind {
-        Type::Flag => fields.flag(option.name, found)?.map(|flag| flag.to_string()),
-        Type::Integer => fields.number::<u64>(option.name, found)?.map(|number| number.to_string()),
-        Type::Words(words) => fields.choice(option.name, words, found)?.map(str::to_owned),
+        Type::Flag => fields.flag(option.name, found)?.map_value(|flag| flag.to_string()),
+        Type::Integer => fields.number::<u64>(option.name, found)?.map_value(|number| number.to_string()),
+        Type::Words(words) => fields.choice(option.name, words, found)?.map_value(str::to_owned),
         Type::Text => joined(fields, option.name, found)?,
         Type::Float | Type::Window | Type::Length => fields.text(option.name, found)?,
     };
@@ -179,7 +179,8 @@ fn value(fields: &mut Fields<'_>, option: &Opt, found: &mut Diagnostics) -> Opti
     match flaw {
         None => Some(text),
         Some(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`{}` {flaw}", option.name));
+            let diagnostic =
+                Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`{}` {flaw}", option.name));
             fields.refuse(option.name, diagnostic, found);
             None
         }
@@ -187,22 +188,24 @@ fn value(fields: &mut Fields<'_>, option: &Opt, found: &mut Diagnostics) -> Opti
 }
 
 /// Addresses may be a list too; the services want them with commas.
-fn joined(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<At<String>> {
+fn joined(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<Located<String>> {
     let at = fields.node(name)?.at;
     let texts = fields.texts(name, found);
     let value = texts.iter().map(|text| text.value.trim()).collect::<Vec<_>>().join(",");
-    Some(At { value, at }).filter(|_| !texts.is_empty())
+    Some(Located { value, at }).filter(|_| !texts.is_empty())
 }
 
 fn apply(
     settings: &mut Settings,
     option: &Opt,
-    value: At<String>,
+    value: Located<String>,
     fields: &Fields<'_>,
     found: &mut Diagnostics,
 ) {
-    let mut note = |severity: fn(Code, Mark, String) -> Diagnostic, message: String| {
-        found.push(severity(Code::Translated, value.at, message).key(fields.child(option.name)));
+    let mut note = |severity: fn(DiagnosticCode, SourceMark, String) -> Diagnostic, message: String| {
+        found.push(
+            severity(DiagnosticCode::Translated, value.at, message).with_key(fields.child(option.name)),
+        );
     };
     match option.rule {
         Rule::Variable(variable) => {
@@ -238,7 +241,7 @@ fn url_of(address: &str, port: u16) -> String {
     if has_port || host.contains('/') { url } else { format!("{url}:{port}") }
 }
 
-fn check_discovery(value: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
+fn check_discovery(value: &Located<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
     let problem = if !address::is_web(&value.value) {
         "`discovery` is not an http or https address, so etcd will not start"
     } else if value.value.contains(['<', '>']) {
@@ -248,7 +251,9 @@ fn check_discovery(value: &At<String>, fields: &Fields<'_>, found: &mut Diagnost
     } else {
         return;
     };
-    found.push(Diagnostic::warning(Code::BadValue, value.at, problem).key(fields.child("discovery")));
+    found.push(
+        Diagnostic::warning(DiagnosticCode::BadValue, value.at, problem).with_key(fields.child("discovery")),
+    );
 }
 
 fn is_window_start(text: &str) -> bool {
@@ -297,14 +302,16 @@ fn update(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<Settings> {
     Some(settings).filter(|settings| !settings.variables.is_empty())
 }
 
-fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let mut fields = Fields::open(coreos.node("oem")?, OEM_KEYS, coreos.child("oem"), found)?;
     let mut text =
         |name: &str| fields.text(name, found).map(|text| text.value.replace(['"', '\n', '\\', '$', '`'], ""));
     let Some(id) = text("id") else {
         let message = "`oem` has no `id`, so nothing of it is written";
         let at = coreos.key_at("oem")?;
-        found.push(Diagnostic::error(Code::MissingKey, at, message).key(coreos.child("oem.id")));
+        found.push(
+            Diagnostic::error(DiagnosticCode::MissingKey, at, message).with_key(coreos.child("oem.id")),
+        );
         return None;
     };
     let mut lines = format!("ID={id}\n");
@@ -318,7 +325,7 @@ fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
             lines.extend([variable, "=", quote, &value, quote, "\n"]);
         }
     }
-    Some(At { value: lines, at: coreos.key_at("oem")? })
+    Some(Located { value: lines, at: coreos.key_at("oem")? })
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 use super::fields::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
 use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
 use crate::protected::{self, Objection};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
@@ -49,13 +49,13 @@ const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Storage {
     /// Disks to divide.
-    pub disks: Vec<At<Partitioning>>,
+    pub disks: Vec<Located<Partitioning>>,
     /// File systems to make.
-    pub filesystems: Vec<At<Filesystem>>,
+    pub filesystems: Vec<Located<Filesystem>>,
     /// Lines of fstab.
-    pub mounts: Vec<At<Mount>>,
+    pub mounts: Vec<Located<Mount>>,
     /// Path and size of a swap file.
-    pub swap: Option<At<(String, SwapSize)>>,
+    pub swap: Option<Located<(String, SwapSize)>>,
 }
 
 impl Storage {
@@ -137,7 +137,7 @@ fn partition_of(disk: &str, number: &str) -> String {
     }
 }
 
-fn mounts(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Mount>> {
+fn mounts(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<Located<Mount>> {
     let mut defaults = DEFAULT_FIELDS.map(str::to_owned);
     for (slot, item) in defaults.iter_mut().zip(fields.list("mount_default_fields", found)) {
         if let Some(text) = text_of(item).filter(|_| !item.is_null()) {
@@ -157,9 +157,9 @@ fn mount(
     aliases: &Aliases,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Mount>> {
+) -> Option<Located<Mount>> {
     let Value::Sequence(written) = &item.value else {
-        found.push(wrong_type("a list like [ /dev/vdb1, /data ]", item).key(path));
+        found.push(wrong_type("a list like [ /dev/vdb1, /data ]", item).with_key(path));
         return None;
     };
     let mut fields = defaults.clone();
@@ -168,7 +168,7 @@ fn mount(
             Some(text) if !value.is_null() => *slot = text.value,
             Some(_) => {}
             None => {
-                found.push(wrong_type("text", value).key(path));
+                found.push(wrong_type("text", value).with_key(path));
                 return None;
             }
         }
@@ -178,9 +178,9 @@ fn mount(
         if written.len() < 2 && !is_platforms(&fields[0], aliases) {
             let message = "this names no directory, so nothing is mounted";
             found.push(
-                Diagnostic::warning(Code::NoEffect, item.at, message)
-                    .key(path)
-                    .help("write [ /dev/vdb1, /srv/data ]"),
+                Diagnostic::warning(DiagnosticCode::NoEffect, item.at, message)
+                    .with_key(path)
+                    .with_help("write [ /dev/vdb1, /srv/data ]"),
             );
         }
         return None;
@@ -190,29 +190,37 @@ fn mount(
             "`{}` is no disk here: no platform is asked for such a name; nothing is mounted",
             fields[0]
         );
-        found.push(Diagnostic::warning(Code::NoEffect, written[0].at, message).key(path).help(NAME_A_DISK));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::NoEffect, written[0].at, message)
+                .with_key(path)
+                .with_help(NAME_A_DISK),
+        );
         return None;
     }
     fields[0] = device(&fields[0], aliases);
     let options = || protected::mounts::options(&fields[3]);
     if let Some(Objection { message, instead }) = objection_to(&fields[1]).or_else(options) {
-        let diagnostic = Diagnostic::error(Code::Protected, written[1].at, message);
-        found.push(diagnostic.help(instead).key(path));
+        let diagnostic = Diagnostic::error(DiagnosticCode::Protected, written[1].at, message);
+        found.push(diagnostic.with_help(instead).with_key(path));
         return None;
     }
     if fields.iter().any(|field| field.contains(['\n', '\0'])) {
         found.push(
-            Diagnostic::error(Code::BadValue, item.at, "a field of this mount has a line break in it")
-                .key(path),
+            Diagnostic::error(
+                DiagnosticCode::BadValue,
+                item.at,
+                "a field of this mount has a line break in it",
+            )
+            .with_key(path),
         );
         return None;
     }
     if !fields[3].split(',').any(|option| option == "nofail") {
         fields[3] += ",nofail";
         let message = "`nofail` is added: the machine must boot without this mount too";
-        found.push(Diagnostic::note(Code::Translated, item.at, message).key(path));
+        found.push(Diagnostic::note(DiagnosticCode::Translated, item.at, message).with_key(path));
     }
-    Some(At { value: Mount { fields }, at: item.at })
+    Some(Located { value: Mount { fields }, at: item.at })
 }
 
 /// Why nothing can be mounted on a place, in one sentence.
@@ -226,7 +234,7 @@ fn objection_to(place: &str) -> Option<Objection> {
     if matches!(place, "none" | "swap") { None } else { protected::mounts::place(place) }
 }
 
-fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, SwapSize)>> {
+fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<(String, SwapSize)>> {
     let node = fields.node("swap")?;
     let mut inner = Fields::open(node, SWAP_KEYS, fields.child("swap"), found)?;
     let path = inner.text("filename", found);
@@ -241,21 +249,25 @@ fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, 
         return None;
     }
     let path = path.map_or_else(|| Ok(DEFAULT_SWAP.to_owned()), |text| swap_path(&text, &inner, found));
-    Some(At { value: (path.ok()?, wanted), at: node.at })
+    Some(Located { value: (path.ok()?, wanted), at: node.at })
 }
 
 /// The root of this system can't be written, so a file directly below it goes to /var.
-fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) -> Result<String, ()> {
+fn swap_path(text: &Located<String>, fields: &Fields<'_>, found: &mut Diagnostics) -> Result<String, ()> {
     let report = |diagnostic: Diagnostic, found: &mut Diagnostics| {
-        found.push(diagnostic.key(fields.child("filename")));
+        found.push(diagnostic.with_key(fields.child("filename")));
     };
     let path = super::files::clean_path(&text.value).map_err(|flaw| {
-        report(Diagnostic::error(Code::BadValue, text.at, format!("`filename` {flaw}")), found);
+        report(Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`filename` {flaw}")), found);
     })?;
     if path.rfind('/') == Some(0) {
         let moved = format!("/var{path}");
         report(
-            Diagnostic::note(Code::Translated, text.at, format!("the root is read-only; {moved} is used")),
+            Diagnostic::note(
+                DiagnosticCode::Translated,
+                text.at,
+                format!("the root is read-only; {moved} is used"),
+            ),
             found,
         );
         return Ok(moved);
@@ -263,8 +275,8 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
     // The file is cut to its size and filled, so that whatever lies there would be lost.
     if protected::mounts::place(&path).is_some() {
         let message = format!("{path} cannot be a swap file");
-        let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
-        report(diagnostic.help("use a file below /var or /srv"), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::Protected, text.at, message);
+        report(diagnostic.with_help("use a file below /var or /srv"), found);
         return Err(());
     }
     Ok(path)
@@ -275,7 +287,7 @@ fn size(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<
     let bytes = parse_size(&text.value);
     if bytes.is_none() {
         let message = format!("`{name}` must be a size like 512M or 4G");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+        fields.refuse(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
     }
     bytes
 }
@@ -316,23 +328,23 @@ fn part_of(unit: u64, fraction: &str) -> Option<u64> {
     u64::try_from(u128::from(unit) * part / scale).ok()
 }
 
-fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Partitioning>> {
+fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<Located<Partitioning>> {
     let Some(node) = fields.node("disk_setup") else { return Vec::new() };
     let Value::Mapping(entries) = &node.value else {
         fields.refuse("disk_setup", wrong_type("a mapping from devices to their layout", node), found);
         return Vec::new();
     };
     let path = fields.child("disk_setup");
-    let one = |entry: &document::yaml::Entry, found: &mut Diagnostics| {
+    let one = |entry: &document::yaml::MappingEntry, found: &mut Diagnostics| {
         if is_platforms(&entry.key, aliases) {
             let message = format!(
                 "`{}` is no disk here: no platform is asked for such a name; nothing is made",
                 entry.key
             );
             found.push(
-                Diagnostic::warning(Code::NoEffect, entry.key_at, message)
-                    .key(path.clone())
-                    .help(NAME_A_DISK),
+                Diagnostic::warning(DiagnosticCode::NoEffect, entry.key_at, message)
+                    .with_key(path.clone())
+                    .with_help(NAME_A_DISK),
             );
             return None;
         }
@@ -345,23 +357,26 @@ fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) ->
 fn disk_setup(
     node: &Node,
     device: String,
-    at: Mark,
+    at: SourceMark,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Partitioning>> {
+) -> Option<Located<Partitioning>> {
     let mut fields = Fields::open(node, DISK_KEYS, path, found)?;
     if let Some(kind) = fields.choice("table_type", &["gpt", "mbr"], found)
         && kind.value == "mbr"
     {
         let message = "a GPT is written: it does all an MBR does";
-        found.push(Diagnostic::note(Code::Translated, kind.at, message).key(fields.child("table_type")));
+        found.push(
+            Diagnostic::note(DiagnosticCode::Translated, kind.at, message)
+                .with_key(fields.child("table_type")),
+        );
     }
     let overwrite = fields.flag("overwrite", found).is_some_and(|flag| flag.value);
     let partitions = layout(&mut fields, found)?;
     if fields.broken() || partitions.is_empty() {
         return None;
     }
-    Some(At { value: Partitioning { device, overwrite, partitions }, at })
+    Some(Located { value: Partitioning { device, overwrite, partitions }, at })
 }
 
 /// `true`: one partition; a list: shares of the disk, or `[share, type]`.
@@ -377,7 +392,7 @@ fn layout(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<Partit
             let sum: u32 = partitions.iter().map(percent).sum();
             if sum > 100 {
                 let message = format!("the partitions want {sum} % of the disk");
-                fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+                fields.refuse("layout", Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
                 return None;
             }
             if let Some(last) = partitions.last_mut().filter(|_| sum == 100) {
@@ -387,7 +402,7 @@ fn layout(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<Partit
         }
         _ => {
             let message = "`layout` must be true or a list of shares of the disk, like [50, 50]";
-            fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+            fields.refuse("layout", Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
             None
         }
     }
@@ -412,7 +427,7 @@ fn partition(item: &Node, fields: &mut Fields<'_>, found: &mut Diagnostics) -> O
         return Some(Partition { size: PartitionSize::Percent(percent), type_guid, label: None });
     }
     let message = "a partition is a share of 1 to 100 %, or `[share, type]`";
-    fields.refuse("layout", Diagnostic::error(Code::BadValue, item.at, message), found);
+    fields.refuse("layout", Diagnostic::error(DiagnosticCode::BadValue, item.at, message), found);
     None
 }
 
@@ -428,7 +443,11 @@ fn partition_type(text: &str) -> Option<String> {
     }
 }
 
-fn filesystems(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Filesystem>> {
+fn filesystems(
+    fields: &mut Fields<'_>,
+    aliases: &Aliases,
+    found: &mut Diagnostics,
+) -> Vec<Located<Filesystem>> {
     let path = fields.child("fs_setup");
     let items = fields.list("fs_setup", found).iter().enumerate();
     items.filter_map(|(index, item)| filesystem(item, aliases, format!("{path}[{index}]"), found)).collect()
@@ -439,7 +458,7 @@ fn filesystem(
     aliases: &Aliases,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Filesystem>> {
+) -> Option<Located<Filesystem>> {
     const FORMATS: &[&str] = &["ext4", "ext3", "ext2", "vfat", "swap", "xfs", "btrfs"];
     let mut fields = Fields::open(item, FS_KEYS, path, found)?;
     let format = fields.choice("filesystem", FORMATS, found);
@@ -455,8 +474,11 @@ fn filesystem(
         return None;
     }
     let (Some(format), Some(disk)) = (format, disk) else {
-        let diagnostic =
-            Diagnostic::error(Code::MissingKey, item.at, "a file system needs `filesystem` and `device`");
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::MissingKey,
+            item.at,
+            "a file system needs `filesystem` and `device`",
+        );
         fields.refuse("device", diagnostic, found);
         return None;
     };
@@ -465,8 +487,9 @@ fn filesystem(
             "`{}` is no disk here: no platform is asked for such a name; nothing is made",
             disk.value
         );
-        let diagnostic = Diagnostic::warning(Code::NoEffect, disk.at, message).help(NAME_A_DISK);
-        found.push(diagnostic.key(fields.child("device")));
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::NoEffect, disk.at, message).with_help(NAME_A_DISK);
+        found.push(diagnostic.with_key(fields.child("device")));
         return None;
     }
     let disk = device(&disk.value, aliases);
@@ -476,7 +499,7 @@ fn filesystem(
         Some(number) => partition_of(&disk, number),
     };
     let format = format.value.to_owned();
-    Some(At { value: Filesystem { device, format, label, uuid: None, overwrite, options }, at: item.at })
+    Some(Located { value: Filesystem { device, format, label, uuid: None, overwrite, options }, at: item.at })
 }
 
 #[cfg(test)]

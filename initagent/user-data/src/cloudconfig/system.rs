@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use super::fields::{Fields, Key, bad_choice, key, no_effect, translated};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::Value;
 
 /// The keys of the top level that this module reads.
@@ -53,17 +53,17 @@ const END: &str = "-----END CERTIFICATE-----";
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct System {
     /// `provision`: whether the machine may be configured again.
-    pub provision: Option<At<String>>,
+    pub provision: Option<Located<String>>,
     /// `timezone`.
-    pub timezone: Option<At<String>>,
+    pub timezone: Option<Located<String>>,
     /// `locale`.
-    pub locale: Option<At<String>>,
+    pub locale: Option<Located<String>>,
     /// Time servers.
-    pub ntp: Option<At<Vec<String>>>,
+    pub ntp: Option<Located<Vec<String>>>,
     /// Certificates in PEM, and whether the image's own are distrusted.
-    pub authorities: Option<At<(Vec<String>, bool)>>,
+    pub authorities: Option<Located<(Vec<String>, bool)>>,
     /// Name servers and search domains.
-    pub resolver: Option<At<(Vec<String>, Vec<String>)>>,
+    pub resolver: Option<Located<(Vec<String>, Vec<String>)>>,
 }
 
 impl System {
@@ -80,7 +80,7 @@ impl System {
 }
 
 /// One of the words that the agent knows; any other would close the machine.
-fn provision(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+fn provision(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let word = fields.text("provision", found)?;
     if SWITCHES.contains(&word.value.as_str()) {
         return Some(word);
@@ -91,7 +91,12 @@ fn provision(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Stri
 }
 
 /// Letters, digits and these; no dots that climb.
-fn word(fields: &mut Fields<'_>, name: &str, others: &str, found: &mut Diagnostics) -> Option<At<String>> {
+fn word(
+    fields: &mut Fields<'_>,
+    name: &str,
+    others: &str,
+    found: &mut Diagnostics,
+) -> Option<Located<String>> {
     if fields
         .node(name)
         .is_some_and(|node| matches!(&node.value, Value::Scalar(scalar) if scalar.as_bool() == Some(false)))
@@ -106,13 +111,16 @@ fn word(fields: &mut Fields<'_>, name: &str, others: &str, found: &mut Diagnosti
         return Some(text);
     }
     let example = if name == "timezone" { "Europe/Berlin" } else { "C.UTF-8" };
-    let diagnostic =
-        Diagnostic::error(Code::BadValue, text.at, format!("`{name}` must be a name like {example}"));
+    let diagnostic = Diagnostic::error(
+        DiagnosticCode::BadValue,
+        text.at,
+        format!("`{name}` must be a name like {example}"),
+    );
     fields.refuse(name, diagnostic, found);
     None
 }
 
-fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Vec<String>>> {
+fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<Vec<String>>> {
     let node = fields.node("ntp")?;
     let mut inner = Fields::open(node, NTP_KEYS, fields.child("ntp"), found)?;
     let enabled = inner.flag_or_true("enabled", found);
@@ -120,7 +128,7 @@ fn ntp(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Vec<String
     for name in ["servers", "pools", "peers"] {
         servers.extend(hosts(&mut inner, name, found));
     }
-    (enabled && !servers.is_empty()).then_some(At { value: servers, at: node.at })
+    (enabled && !servers.is_empty()).then_some(Located { value: servers, at: node.at })
 }
 
 /// Names or addresses; a bad one is left out.
@@ -132,8 +140,11 @@ fn name_servers(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String>
         if address.parse::<IpAddr>().is_ok() {
             good.push(text.value);
         } else {
-            let diagnostic =
-                Diagnostic::error(Code::BadValue, text.at, "this is not an address, such as 192.0.2.53");
+            let diagnostic = Diagnostic::error(
+                DiagnosticCode::BadValue,
+                text.at,
+                "this is not an address, such as 192.0.2.53",
+            );
             fields.refuse("nameservers", diagnostic, found);
         }
     }
@@ -148,15 +159,18 @@ fn hosts(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<St
         if legal {
             good.push(text.value);
         } else {
-            let diagnostic =
-                Diagnostic::error(Code::BadValue, text.at, "this is neither a host name nor an address");
+            let diagnostic = Diagnostic::error(
+                DiagnosticCode::BadValue,
+                text.at,
+                "this is neither a host name nor an address",
+            );
             fields.refuse(name, diagnostic, found);
         }
     }
     good
 }
 
-fn authorities(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<String>, bool)>> {
+fn authorities(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<(Vec<String>, bool)>> {
     let node = fields.node("ca_certs")?;
     let mut inner = Fields::open(node, CA_KEYS, fields.child("ca_certs"), found)?;
     let remove = inner.flag("remove_defaults", found).is_some_and(|flag| flag.value);
@@ -166,15 +180,15 @@ fn authorities(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(V
             trusted.push(pem);
         } else {
             let diagnostic =
-                Diagnostic::error(Code::BadValue, text.at, "this is not a certificate in PEM form");
-            inner.refuse("trusted", diagnostic.help(format!("it must begin with {BEGIN}")), found);
+                Diagnostic::error(DiagnosticCode::BadValue, text.at, "this is not a certificate in PEM form");
+            inner.refuse("trusted", diagnostic.with_help(format!("it must begin with {BEGIN}")), found);
         }
     }
     let nothing_left = remove && trusted.is_empty();
     if nothing_left && inner.broken() {
         return None;
     }
-    (remove || !trusted.is_empty()).then_some(At { value: (trusted, remove), at: node.at })
+    (remove || !trusted.is_empty()).then_some(Located { value: (trusted, remove), at: node.at })
 }
 
 /// The PEM blocks of a text, one after the other, if each of them is closed.
@@ -190,7 +204,7 @@ fn certificates(text: &str) -> Option<String> {
     (!blocks.is_empty()).then_some(blocks)
 }
 
-fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<String>, Vec<String>)>> {
+fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<(Vec<String>, Vec<String>)>> {
     let managed = fields.flag_or_true("manage_resolv_conf", found);
     let node = fields.node("resolv_conf")?;
     let mut inner = Fields::open(node, RESOLV_KEYS, fields.child("resolv_conf"), found)?;
@@ -200,8 +214,8 @@ fn resolver(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(Vec<
     if !managed {
         return None;
     }
-    let at: Mark = node.at;
-    (!servers.is_empty() || !domains.is_empty()).then_some(At { value: (servers, domains), at })
+    let at: SourceMark = node.at;
+    (!servers.is_empty() || !domains.is_empty()).then_some(Located { value: (servers, domains), at })
 }
 
 #[cfg(test)]

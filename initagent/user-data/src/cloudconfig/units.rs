@@ -10,8 +10,8 @@ use crate::plan::step::Verb;
 use crate::secret::Secret;
 use crate::systemd::{self, UnitClass};
 use crate::unit_text::relaxed_text;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 /// The keys of a unit.
@@ -53,30 +53,30 @@ pub struct Unit {
     pub key: String,
 }
 
-pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<Unit>> {
+pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<Located<Unit>> {
     let path = fields.child("units");
     let items = fields.list("units", found).iter().enumerate();
-    let units: Vec<At<Unit>> =
+    let units: Vec<Located<Unit>> =
         items.filter_map(|(index, item)| unit(item, format!("{path}[{index}]"), found)).collect();
     warn_of_rewritten(&units, found);
     units
 }
 
 /// Of two contents of one unit, only the later one is there in the end.
-fn warn_of_rewritten(units: &[At<Unit>], found: &mut Diagnostics) {
-    let mut last: HashMap<(&str, bool), &At<Unit>> = HashMap::new();
+fn warn_of_rewritten(units: &[Located<Unit>], found: &mut Diagnostics) {
+    let mut last: HashMap<(&str, bool), &Located<Unit>> = HashMap::new();
     for unit in units.iter().filter(|unit| unit.value.content.is_some()) {
         let Unit { name, content, runtime, .. } = &unit.value;
         let earlier = last.insert((name, *runtime), unit);
         if let Some(earlier) = earlier.filter(|earlier| earlier.value.content != *content) {
             let message = format!("{name} is written again below; the content here is not used");
-            let diagnostic = Diagnostic::warning(Code::Conflict, earlier.at, message);
-            found.push(diagnostic.key(earlier.value.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::Conflict, earlier.at, message);
+            found.push(diagnostic.with_key(earlier.value.key.clone()));
         }
     }
 }
 
-fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
+fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<Located<Unit>> {
     let mut fields = Fields::open(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = name(&mut fields, found)?;
     let content = content(&name, &mut fields, found);
@@ -91,7 +91,7 @@ fn unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<At<Unit>> {
         return None;
     }
     check(&unit, &fields, found);
-    Some(At { value: unit, at: item.at })
+    Some(Located { value: unit, at: item.at })
 }
 
 /// As in CoreOS, nothing is written for an empty content: systemd takes an empty file for a mask, which
@@ -102,7 +102,8 @@ fn content(unit: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Opti
         return Some(Secret::new(relaxed_text(unit, text, fields.child("content"), found)));
     }
     let message = "`content` is empty, so no unit is written; the one that is there is used";
-    found.push(Diagnostic::note(Code::NoEffect, text.at, message).key(fields.child("content")));
+    found
+        .push(Diagnostic::note(DiagnosticCode::NoEffect, text.at, message).with_key(fields.child("content")));
     None
 }
 
@@ -110,14 +111,19 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<(String, Uni
     let Some(text) = fields.text("name", found) else {
         if !fields.broken() {
             let at = fields.at();
-            fields.refuse("name", Diagnostic::error(Code::MissingKey, at, "this unit has no `name`"), found);
+            fields.refuse(
+                "name",
+                Diagnostic::error(DiagnosticCode::MissingKey, at, "this unit has no `name`"),
+                found,
+            );
         }
         return None;
     };
     match systemd::classify(&text.value) {
         Ok(class) => Some((text.value, class)),
         Err(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("this unit name {flaw}"));
+            let diagnostic =
+                Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("this unit name {flaw}"));
             fields.refuse("name", diagnostic, found);
             None
         }
@@ -142,14 +148,15 @@ fn drop_in(
         return None;
     }
     let (Some(name), Some(content)) = (name, content) else {
-        let diagnostic = Diagnostic::error(Code::MissingKey, item.at, "a drop-in needs `name` and `content`");
+        let diagnostic =
+            Diagnostic::error(DiagnosticCode::MissingKey, item.at, "a drop-in needs `name` and `content`");
         fields.refuse("name", diagnostic, found);
         return None;
     };
     if !systemd::is_drop_in(&name.value) {
         let diagnostic =
-            Diagnostic::error(Code::BadValue, name.at, "the name of a drop-in must end in `.conf`");
-        fields.refuse("name", diagnostic.help("systemd does not read other files there"), found);
+            Diagnostic::error(DiagnosticCode::BadValue, name.at, "the name of a drop-in must end in `.conf`");
+        fields.refuse("name", diagnostic.with_help("systemd does not read other files there"), found);
         return None;
     }
     let text = relaxed_text(unit, content, fields.child("content"), found);
@@ -165,7 +172,9 @@ fn command(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Verb> {
 fn check(unit: &Unit, fields: &Fields<'_>, found: &mut Diagnostics) {
     let at = |name: &str| fields.key_at(name).unwrap_or_else(|| fields.at());
     let mut warn = |name: &str, message: &str| {
-        found.push(Diagnostic::warning(Code::NoEffect, at(name), message).key(fields.child(name)));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::NoEffect, at(name), message).with_key(fields.child(name)),
+        );
     };
     if unit.class == UnitClass::Network && unit.command.is_some() {
         warn("command", "network configuration is always applied at once; `command` has no effect on it");

@@ -7,20 +7,24 @@ use super::mime;
 use crate::cloudconfig::files;
 use crate::part::Part;
 use crate::payload::Kind;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
 use document::yaml::{self, Node, Scalar, Value};
 
 /// The entries of an archive.
 pub(super) fn parts(whole: &Part) -> Result<Vec<Part>, Diagnostic> {
     let text = String::from_utf8_lossy(&whole.content);
     let mut found = Diagnostics::default();
-    let document = yaml::parse(&text, 0, &mut found);
+    let document = yaml::parse_yaml(&text, 0, &mut found);
     match document.map(|node| node.value) {
         Some(Value::Sequence(entries)) => {
             Ok(entries.iter().enumerate().map(|(index, entry)| part(whole, index + 1, entry)).collect())
         }
-        _ => Err(Diagnostic::error(Code::Syntax, Mark::default(), "an archive must be a YAML list of parts")),
+        _ => Err(Diagnostic::error(
+            DiagnosticCode::Syntax,
+            SourceMark::default(),
+            "an archive must be a YAML list of parts",
+        )),
     }
 }
 
@@ -43,8 +47,8 @@ fn part(whole: &Part, number: usize, entry: &Node) -> Part {
             part.first_line = whole.first_line.saturating_add(at.line.saturating_sub(1));
         }
         _ => part.flaws.push(Diagnostic::error(
-            Code::MissingKey,
-            Mark::default(),
+            DiagnosticCode::MissingKey,
+            SourceMark::default(),
             "this entry of the archive has no `content` that can be read",
         )),
     }

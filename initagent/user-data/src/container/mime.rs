@@ -7,8 +7,8 @@
 use crate::cloudconfig::files;
 use crate::part::Part;
 use crate::payload::{self, Kind};
-use document::diagnostic::{Code, Diagnostic};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode};
+use document::source::SourceMark;
 
 /// Levels of multipart in multipart.
 const DEEPEST: usize = 8;
@@ -50,7 +50,8 @@ struct Splitter<'a> {
 
 impl Splitter<'_> {
     fn split(&mut self, entity: &Entity<'_>, depth: usize) -> Result<(), Diagnostic> {
-        let error = |message: &str| Err(Diagnostic::error(Code::Encoding, Mark::default(), message));
+        let error =
+            |message: &str| Err(Diagnostic::error(DiagnosticCode::Encoding, SourceMark::default(), message));
         let Some(boundary) = entity.parameter("content-type", "boundary") else {
             return error("this is MIME multipart, but its header names no boundary");
         };
@@ -71,8 +72,8 @@ impl Splitter<'_> {
         }
         if let Some(last) = self.parts.last_mut().filter(|_| !closed) {
             last.flaws.push(Diagnostic::warning(
-                Code::Encoding,
-                Mark::default(),
+                DiagnosticCode::Encoding,
+                SourceMark::default(),
                 "the multipart message ends without its closing line; it may have been cut off here",
             ));
         }
@@ -94,7 +95,9 @@ impl Splitter<'_> {
                 part.content = content;
                 part.first_line = if plain { entity.line } else { 1 };
             }
-            Err(message) => part.flaws.push(Diagnostic::error(Code::Encoding, Mark::default(), message)),
+            Err(message) => {
+                part.flaws.push(Diagnostic::error(DiagnosticCode::Encoding, SourceMark::default(), message));
+            }
         }
         classify(&mut part, &entity.content_type());
         part.merge_how = entity.header("merge-type").or_else(|| entity.header("x-merge-type"));
@@ -132,11 +135,11 @@ pub(super) fn set_launch_index(part: &mut Part, written: Option<String>) {
         Ok(index) => part.launch_index = Some(index),
         Err(_) => part.flaws.push(
             Diagnostic::warning(
-                Code::BadValue,
-                Mark::default(),
+                DiagnosticCode::BadValue,
+                SourceMark::default(),
                 "the launch index of this part is no number, so the part is for every machine",
             )
-            .help("write a number, 0 for the first machine"),
+            .with_help("write a number, 0 for the first machine"),
         ),
     }
 }

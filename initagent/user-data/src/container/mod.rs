@@ -18,8 +18,8 @@ use crate::ignition;
 use crate::part::Part;
 use crate::payload::{self, Kind};
 use crate::plan::step::{Fetch, Timeouts};
-use document::diagnostic::{Code, Diagnostic};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode};
+use document::source::SourceMark;
 
 /// How many containers may lie in one another.
 pub const DEEPEST: usize = 8;
@@ -137,11 +137,11 @@ impl Opener<'_> {
     fn include(&mut self, part: Part, depth: usize) {
         if !self.references.include {
             let flaw = Diagnostic::error(
-                Code::Refused,
-                Mark::default(),
+                DiagnosticCode::Refused,
+                SourceMark::default(),
                 "`#include` is switched off on this machine",
             )
-            .help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
+            .with_help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
             return self.give_up(part, flaw);
         }
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
@@ -167,8 +167,8 @@ impl Opener<'_> {
     fn fetch(&mut self, what: &Fetch) -> Result<Vec<u8>, Diagnostic> {
         let failed = |why: &str| {
             Diagnostic::error(
-                Code::BadValue,
-                Mark::default(),
+                DiagnosticCode::BadValue,
+                SourceMark::default(),
                 format!("a configuration this refers to is missing: {why}"),
             )
         };
@@ -182,8 +182,8 @@ impl Opener<'_> {
         match &mut self.references.fetch {
             Some(fetch) => fetch(what).map_err(|why| failed(&why)),
             None => Err(Diagnostic::note(
-                Code::NoEffect,
-                Mark::default(),
+                DiagnosticCode::NoEffect,
+                SourceMark::default(),
                 "this refers to addresses, which are not asked here",
             )),
         }
@@ -241,8 +241,8 @@ fn page(url: &str) -> Fetch {
 fn decode(content: &[u8]) -> Result<Vec<u8>, Diagnostic> {
     files::decode(payload::without_marks(content)).ok_or_else(|| {
         Diagnostic::error(
-            Code::Encoding,
-            Mark::default(),
+            DiagnosticCode::Encoding,
+            SourceMark::default(),
             "this is base64, but its end is damaged or missing",
         )
     })
@@ -255,8 +255,8 @@ fn gunzip(content: &[u8], most: usize) -> Result<Vec<u8>, Diagnostic> {
         Ok(_) if bytes.len() > most => Err(too_large()),
         Ok(_) => Ok(bytes),
         Err(_) => Err(Diagnostic::error(
-            Code::Encoding,
-            Mark::default(),
+            DiagnosticCode::Encoding,
+            SourceMark::default(),
             "this is gzip, but it is damaged or cut off",
         )),
     }
@@ -267,7 +267,7 @@ fn too_large() -> Diagnostic {
 }
 
 fn too_much(message: String) -> Diagnostic {
-    Diagnostic::error(Code::LimitExceeded, Mark::default(), message)
+    Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::default(), message)
 }
 
 #[cfg(test)]

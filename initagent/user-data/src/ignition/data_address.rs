@@ -5,7 +5,7 @@
 
 use crate::cloudconfig::files;
 use crate::room::Room;
-use document::diagnostic::Code;
+use document::diagnostic::DiagnosticCode;
 
 use super::resource::matches;
 
@@ -21,21 +21,29 @@ const OTHER_SCHEMES: [(&str, &str); 4] = [
 const DATA_MARKS: &[u8] = b"$-_.+!*'(),;/?:@&=[]~%";
 
 /// Why an address cannot be used, and what to write instead.
-pub(super) type Flaw = (Code, String, &'static str);
+pub(super) type Flaw = (DiagnosticCode, String, &'static str);
 
 /// The bytes of an address that is not fetched. An empty one means an empty content.
 pub(super) fn inline(source: &str, gzip: bool, room: &mut Room, hash: Option<&str>) -> Result<Vec<u8>, Flaw> {
     if let Some((_, help)) = OTHER_SCHEMES.iter().find(|(scheme, _)| source.starts_with(scheme)) {
-        return Err((Code::Refused, "only data, http and https addresses are read here".to_owned(), help));
+        return Err((
+            DiagnosticCode::Refused,
+            "only data, http and https addresses are read here".to_owned(),
+            help,
+        ));
     }
-    let broken = |message: String, help| (Code::Encoding, message, help);
+    let broken = |message: String, help| (DiagnosticCode::Encoding, message, help);
     let bytes = match source.strip_prefix("data:") {
         _ if source.is_empty() => Vec::new(),
         Some(data) => {
             decode(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
         }
         None => {
-            return Err((Code::BadValue, "`source` must be a data, http or https address".to_owned(), ""));
+            return Err((
+                DiagnosticCode::BadValue,
+                "`source` must be a data, http or https address".to_owned(),
+                "",
+            ));
         }
     };
     let bytes = if gzip && !source.is_empty() {

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use crate::cloudconfig::fields::{Fields, Key, key};
 use crate::plan::step::{PartitionRule, Partitions, Step, WantedPartition};
 use crate::plan::{Plan, Stage};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 use super::add;
 use super::filesystems::is_guid;
@@ -74,7 +74,7 @@ fn check_table(
         return;
     };
     let at = fields.node("partitions").map_or_else(|| fields.at(), |node| node.at);
-    fields.refuse("partitions", Diagnostic::error(Code::Conflict, at, message), found);
+    fields.refuse("partitions", Diagnostic::error(DiagnosticCode::Conflict, at, message), found);
 }
 
 fn repeats<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> bool {
@@ -102,7 +102,7 @@ fn partition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> WantedPartitio
     let number = fields.number::<u32>("number", found);
     if let Some(number) = number.as_ref().filter(|number| number.value > MOST_NUMBER) {
         let message = "`number` must be at most 128, as many as a GPT has";
-        fields.refuse("number", Diagnostic::error(Code::BadValue, number.at, message), found);
+        fields.refuse("number", Diagnostic::error(DiagnosticCode::BadValue, number.at, message), found);
     }
     let label = fields.text("label", found);
     check_label(fields, label.as_ref(), found);
@@ -132,7 +132,7 @@ fn rule(fields: &mut Fields<'_>, found: &mut Diagnostics) -> PartitionRule {
     }
 }
 
-fn check_label(fields: &mut Fields<'_>, label: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_label(fields: &mut Fields<'_>, label: Option<&Located<String>>, found: &mut Diagnostics) {
     let Some(label) = label else { return };
     let message = if label.value.len() > LONGEST_LABEL {
         "`label` must be at most 36 bytes long"
@@ -144,7 +144,7 @@ fn check_label(fields: &mut Fields<'_>, label: Option<&At<String>>, found: &mut 
     } else {
         return;
     };
-    fields.refuse("label", Diagnostic::error(Code::BadValue, label.at, message), found);
+    fields.refuse("label", Diagnostic::error(DiagnosticCode::BadValue, label.at, message), found);
 }
 
 fn check_partition(fields: &mut Fields<'_>, partition: &WantedPartition, found: &mut Diagnostics) {
@@ -161,7 +161,7 @@ fn check_partition(fields: &mut Fields<'_>, partition: &WantedPartition, found: 
     } else {
         return;
     };
-    fields.refuse("number", Diagnostic::error(Code::BadValue, fields.at(), message), found);
+    fields.refuse("number", Diagnostic::error(DiagnosticCode::BadValue, fields.at(), message), found);
 }
 
 /// A GUID in capitals; an empty one is none.
@@ -169,7 +169,7 @@ fn guid(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<
     let guid = fields.text(name, found).filter(|guid| !guid.value.is_empty())?;
     if !is_guid(&guid.value) {
         let message = format!("`{name}` must be a GUID such as 0FC63DAF-8483-4772-8E79-3D69D8477DE4");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, guid.at, message), found);
+        fields.refuse(name, Diagnostic::error(DiagnosticCode::BadValue, guid.at, message), found);
     }
     Some(guid.value.to_ascii_uppercase())
 }

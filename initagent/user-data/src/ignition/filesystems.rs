@@ -7,8 +7,8 @@ use crate::cloudconfig::fields::{Fields, Key, key};
 use crate::cloudconfig::storage::place_flaw;
 use crate::plan::step::{Filesystem, Mount, Step};
 use crate::plan::{Plan, Stage};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 use super::storage::{device, each, filled, flag, texts};
 use super::{add, nodes};
@@ -66,9 +66,9 @@ fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut 
 fn require_format(fields: &Fields<'_>, is_described: bool, found: &mut Diagnostics) {
     if is_described && !fields.broken() {
         let message = "`format` is missing, which all that is said of a file system needs";
-        let diagnostic =
-            Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child("format"));
-        found.push(diagnostic.help("write the format, or \"none\" for the one there is"));
+        let diagnostic = Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message)
+            .with_key(fields.child("format"));
+        found.push(diagnostic.with_help("write the format, or \"none\" for the one there is"));
     }
 }
 
@@ -84,20 +84,30 @@ fn place(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     let place = nodes::written_path(fields, "path", found)?;
     let Some(flaw) = place_flaw(&place) else { return Some(place) };
     let at = fields.node("path").map_or_else(|| fields.at(), |node| node.at);
-    fields.refuse("path", Diagnostic::error(Code::Protected, at, format!("`path` {flaw}")), found);
+    fields.refuse("path", Diagnostic::error(DiagnosticCode::Protected, at, format!("`path` {flaw}")), found);
     None
 }
 
-fn check_label(fields: &mut Fields<'_>, format: &str, label: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_label(
+    fields: &mut Fields<'_>,
+    format: &str,
+    label: Option<&Located<String>>,
+    found: &mut Diagnostics,
+) {
     let Some(label) = label else { return };
     let longest = LONGEST_LABELS.iter().find(|(known, _)| *known == format).map(|(_, longest)| *longest);
     if longest.is_some_and(|longest| label.value.len() > longest) {
         let message = format!("a label of {format} has at most {} bytes", longest.unwrap_or_default());
-        fields.refuse("label", Diagnostic::error(Code::BadValue, label.at, message), found);
+        fields.refuse("label", Diagnostic::error(DiagnosticCode::BadValue, label.at, message), found);
     }
 }
 
-fn check_uuid(fields: &mut Fields<'_>, format: &str, uuid: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_uuid(
+    fields: &mut Fields<'_>,
+    format: &str,
+    uuid: Option<&Located<String>>,
+    found: &mut Diagnostics,
+) {
     let Some(uuid) = uuid else { return };
     let (is_right, looks) = match format {
         // FAT has a number of 32 bits; blkid prints it with a hyphen, and mkfs.vfat takes it without.
@@ -108,7 +118,7 @@ fn check_uuid(fields: &mut Fields<'_>, format: &str, uuid: Option<&At<String>>, 
     };
     if !is_right {
         let message = format!("the UUID of {format} must look like {looks}");
-        fields.refuse("uuid", Diagnostic::error(Code::BadValue, uuid.at, message), found);
+        fields.refuse("uuid", Diagnostic::error(DiagnosticCode::BadValue, uuid.at, message), found);
     }
 }
 

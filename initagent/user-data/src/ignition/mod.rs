@@ -30,7 +30,7 @@ use crate::plan::step::{Step, Timeouts};
 use crate::plan::{Origin, Plan, Stage};
 use crate::protected;
 use crate::room::Room;
-use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
 use document::yaml::Node;
 use reference::Resolved;
 
@@ -137,10 +137,10 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
         }
     }
     // An error beyond those that are kept still counts.
-    if found.worst() > once.worst() {
+    if found.worst_severity() > once.worst_severity() {
         once.push(Diagnostic::error(
-            Code::Refused,
-            document::source::Mark::default(),
+            DiagnosticCode::Refused,
+            document::source::SourceMark::default(),
             "more is wrong than is shown",
         ));
     }
@@ -150,15 +150,15 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
 /// Leaves of a refused plan what lets its author in.
 fn wholly_or_not(mut plan: Plan, document: &Node, mut own: Diagnostics, found: &mut Diagnostics) -> Plan {
     protected::take_out(&mut plan, &mut own);
-    if own.worst() == Some(Severity::Error) {
+    if own.worst_severity() == Some(Severity::Error) {
         plan = access_of(plan);
         let kept =
             if plan.steps.is_empty() { "" } else { "; only the keys of the image's own user are used" };
         let message =
             format!("nothing of this configuration is done, because it cannot be done wholly{kept}");
         own.push(
-            Diagnostic::error(Code::Refused, document.at, message)
-                .help("mend or leave out what is named above"),
+            Diagnostic::error(DiagnosticCode::Refused, document.at, message)
+                .with_help("mend or leave out what is named above"),
         );
     }
     plan.sort();

@@ -10,7 +10,7 @@ use crate::plan::step::{Account, Content, Directory, Link, Owner, PlacedFile, St
 use crate::plan::{Plan, Stage};
 use crate::protected::{self, Objection};
 use crate::room::Room;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use super::storage::{each, flag, required};
 use super::{Context, add, resource, tree};
@@ -71,7 +71,7 @@ fn file(
     let has_source = contents.is_some_and(|node| tree::find(node, "source").is_some());
     if overwrite && !has_source {
         let message = "`overwrite` needs `contents` with a `source` to write";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(path));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message).with_key(path));
     }
     let contents = contents
         .map_or(Ok(None), |node| resource::content(node, format!("{path}.contents"), context, room, found));
@@ -121,7 +121,7 @@ fn target_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Strin
     let path = written_path(fields, "path", found)?;
     let Some(Objection { message, instead }) = protected::at(&path) else { return Some(path) };
     let at = fields.node("path").map_or_else(|| fields.at(), |node| node.at);
-    let objection = Diagnostic::error(Code::Protected, at, message).help(instead);
+    let objection = Diagnostic::error(DiagnosticCode::Protected, at, message).with_help(instead);
     fields.refuse("path", objection, found);
     None
 }
@@ -132,15 +132,17 @@ pub(super) fn written_path(fields: &mut Fields<'_>, name: &str, found: &mut Diag
     let path = fields.text(name, found).filter(|path| !path.value.is_empty());
     let Some(path) = path else {
         let message = format!("`{name}` is missing");
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child(name)));
+        found.push(
+            Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message).with_key(fields.child(name)),
+        );
         return None;
     };
-    let error = |message: String| Diagnostic::error(Code::BadValue, path.at, message);
+    let error = |message: String| Diagnostic::error(DiagnosticCode::BadValue, path.at, message);
     let flaw = match clean_path(&path.value) {
         _ if !path.value.starts_with('/') => error(format!("`{name}` must begin with a slash")),
         Ok(clean) if clean == path.value => return Some(clean),
         Ok(clean) => error(format!("`{name}` has doubled slashes, dots or a slash at its end"))
-            .help(format!("write {clean}")),
+            .with_help(format!("write {clean}")),
         Err(flaw) => error(format!("`{name}` {flaw}")),
     };
     fields.refuse(name, flaw, found);
@@ -157,7 +159,7 @@ fn account(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Opti
     let name = account.text("name", found).filter(|name| !name.value.is_empty());
     if let (Some(_), Some(name)) = (&id, &name) {
         let message = "both `id` and `name` are given, and only one of them can count";
-        account.refuse("name", Diagnostic::error(Code::Conflict, name.at, message), found);
+        account.refuse("name", Diagnostic::error(DiagnosticCode::Conflict, name.at, message), found);
     }
     id.map(|id| Account::Id(id.value)).or_else(|| name.map(|name| Account::Name(name.value)))
 }
@@ -167,7 +169,7 @@ fn mode(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> {
     let mode = fields.number::<u32>("mode", found)?;
     if mode.value > MOST_MODE {
         let message = "`mode` must be a decimal number up to 4095, which is octal 7777";
-        fields.refuse("mode", Diagnostic::error(Code::BadValue, mode.at, message), found);
+        fields.refuse("mode", Diagnostic::error(DiagnosticCode::BadValue, mode.at, message), found);
     }
     Some(mode.value)
 }

@@ -11,7 +11,7 @@ use crate::plan::step::{Group, Password, Step, User};
 use crate::plan::{Plan, Stage};
 use crate::secret::Secret;
 use crate::ssh_key;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::Node;
 
 use super::add;
@@ -63,7 +63,7 @@ fn user(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagno
     let Some(name) = name(fields, found) else { return };
     let keys = keys(fields, found);
     let text = |fields: &mut Fields<'_>, name, found: &mut Diagnostics| {
-        let text: Option<document::source::At<String>> = fields.text(name, found);
+        let text: Option<document::source::Located<String>> = fields.text(name, found);
         text.map(|text| text.value).filter(|text| !text.is_empty() && !text.contains(['\n', ':']))
     };
     let password = password(fields, found);
@@ -102,15 +102,17 @@ fn password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Password
     // Either would end the field, and begin another one or another user.
     if hash.value.contains(|c: char| c == ':' || c.is_control()) {
         let message = "a password hash has neither a colon nor a line break";
-        fields.refuse("passwordHash", Diagnostic::error(Code::BadValue, hash.at, message), found);
+        fields.refuse("passwordHash", Diagnostic::error(DiagnosticCode::BadValue, hash.at, message), found);
         return None;
     }
     // Ignition writes down what it is given, so that this is no error; `!` before a hash locks it.
     let unlocked = hash.value.trim_start_matches(['!', '*']);
     if !unlocked.is_empty() && unlocked != "x" && !is_hash(unlocked) {
         let message = "this is not a password hash, so no password fits it";
-        let diagnostic = Diagnostic::warning(Code::BadValue, hash.at, message);
-        found.push(diagnostic.key(fields.child("passwordHash")).help("make one with `openssl passwd -6`"));
+        let diagnostic = Diagnostic::warning(DiagnosticCode::BadValue, hash.at, message);
+        found.push(
+            diagnostic.with_key(fields.child("passwordHash")).with_help("make one with `openssl passwd -6`"),
+        );
     }
     Some(Password::Hash(Secret::new(hash.value)))
 }
@@ -124,8 +126,8 @@ fn keys(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
                 Ok(()) => keys.push(line.to_owned()),
                 Err(flaw) => {
                     let message = format!("this key {}; it is left out", flaw.words());
-                    let diagnostic = Diagnostic::warning(Code::BadValue, text.at, message);
-                    found.push(diagnostic.key(fields.child("sshAuthorizedKeys")));
+                    let diagnostic = Diagnostic::warning(DiagnosticCode::BadValue, text.at, message);
+                    found.push(diagnostic.with_key(fields.child("sshAuthorizedKeys")));
                 }
             }
         }
@@ -137,13 +139,14 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
     let name = required(fields, "name", found)?;
     if let Some(absent) = fields.flag("shouldExist", found).filter(|flag| !flag.value) {
         let message = "accounts are not removed here";
-        fields.refuse("shouldExist", Diagnostic::error(Code::Refused, absent.at, message), found);
+        fields.refuse("shouldExist", Diagnostic::error(DiagnosticCode::Refused, absent.at, message), found);
         return None;
     }
     match check_name(&name) {
         Ok(()) => Some(name),
         Err(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, fields.at(), format!("this name {flaw}"));
+            let diagnostic =
+                Diagnostic::error(DiagnosticCode::BadValue, fields.at(), format!("this name {flaw}"));
             fields.refuse("name", diagnostic, found);
             None
         }

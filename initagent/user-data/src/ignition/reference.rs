@@ -4,8 +4,8 @@
 //! function it is given. Invariants: depth, number and size of what is referred to are bounded; every value
 //! keeps the place that it has in its own file, and no copy is written anew.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
 use document::yaml::Node;
 
 use crate::address;
@@ -57,8 +57,8 @@ impl Resolved {
             found.push(diagnostic);
         }
         // An error beyond those that are kept still counts.
-        if self.found.worst() > found.worst() {
-            found.push(problem(Code::Refused, "more is wrong than is shown"));
+        if self.found.worst_severity() > found.worst_severity() {
+            found.push(problem(DiagnosticCode::Refused, "more is wrong than is shown"));
         }
         self.found = found;
         self
@@ -108,7 +108,7 @@ impl Resolver<'_> {
         if depth >= DEEPEST {
             self.refuse(
                 config.at,
-                Code::LimitExceeded,
+                DiagnosticCode::LimitExceeded,
                 "configurations refer to one another more than 8 deep",
             );
             return document;
@@ -138,7 +138,7 @@ impl Resolver<'_> {
         let source = tree::find(reference, "source");
         let at = source.map_or(reference.at, |node| node.at);
         if self.referred.len() >= MOST_REFERENCES {
-            self.refuse(at, Code::LimitExceeded, "more than 64 configurations are referred to");
+            self.refuse(at, DiagnosticCode::LimitExceeded, "more than 64 configurations are referred to");
             return None;
         }
         let content =
@@ -150,7 +150,7 @@ impl Resolver<'_> {
             Content::Fetched(fetch) => match self.get(&fetch) {
                 Ok(bytes) => (address::shown(&fetch.url), bytes),
                 Err(flaw) => {
-                    self.found.push(Diagnostic { at, ..flaw }.key(path));
+                    self.found.push(Diagnostic { at, ..flaw }.with_key(path));
                     return None;
                 }
             },
@@ -160,7 +160,8 @@ impl Resolver<'_> {
 
     fn get(&mut self, fetch: &Fetch) -> Result<Vec<u8>, Diagnostic> {
         let packed = (self.get)(fetch)?;
-        let flawed = |flaw: &str| problem(Code::Encoding, &format!("a configuration this refers to {flaw}"));
+        let flawed =
+            |flaw: &str| problem(DiagnosticCode::Encoding, &format!("a configuration this refers to {flaw}"));
         let bytes = if fetch.gzip { room::unpack(&packed).map_err(flawed)? } else { packed };
         match &fetch.hash {
             Some(hash) if !resource::matches(&bytes, hash) => {
@@ -170,9 +171,9 @@ impl Resolver<'_> {
         }
     }
 
-    fn parse_referred(&mut self, name: String, bytes: &[u8], at: Mark) -> Option<Node> {
+    fn parse_referred(&mut self, name: String, bytes: &[u8], at: SourceMark) -> Option<Node> {
         if !json::is_bounded(bytes) {
-            self.refuse(at, Code::LimitExceeded, "a configuration this refers to is too large");
+            self.refuse(at, DiagnosticCode::LimitExceeded, "a configuration this refers to is too large");
             return None;
         }
         let number = u16::try_from(self.referred.len() + 1).unwrap_or(u16::MAX);
@@ -182,11 +183,11 @@ impl Resolver<'_> {
         document
     }
 
-    fn refuse(&mut self, at: Mark, code: Code, message: &str) {
-        self.found.push(Diagnostic::error(code, at, message).key("$.ignition.config"));
+    fn refuse(&mut self, at: SourceMark, code: DiagnosticCode, message: &str) {
+        self.found.push(Diagnostic::error(code, at, message).with_key("$.ignition.config"));
     }
 }
 
-fn problem(code: Code, message: &str) -> Diagnostic {
-    Diagnostic::error(code, Mark::default(), message)
+fn problem(code: DiagnosticCode, message: &str) -> Diagnostic {
+    Diagnostic::error(code, SourceMark::default(), message)
 }

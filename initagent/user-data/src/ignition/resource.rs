@@ -10,8 +10,8 @@ use crate::cloudconfig::fields::{Fields, Key, key, text_of};
 use crate::plan::step::{Content, Fetch, Timeouts};
 use crate::room::Room;
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::{Context, Scope, data_address, tree};
@@ -58,7 +58,11 @@ pub(super) fn content(
         Ok(bytes) => Ok(Some(Content::Inline(Secret::new(bytes)))),
         Err((code, message, help)) => {
             let diagnostic = Diagnostic::error(code, source.at, message);
-            fields.refuse("source", if help.is_empty() { diagnostic } else { diagnostic.help(help) }, found);
+            fields.refuse(
+                "source",
+                if help.is_empty() { diagnostic } else { diagnostic.with_help(help) },
+                found,
+            );
             Err(())
         }
     }
@@ -74,7 +78,7 @@ pub(super) fn required(
 ) -> Option<Content> {
     if tree::text_of(node, "source").is_none() {
         let message = "`source` is missing";
-        found.push(Diagnostic::error(Code::MissingKey, node.at, message).key(path));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message).with_key(path));
         return None;
     }
     content(node, path, Context { scope: Scope::Alone, timeouts }, room, found).ok().flatten()
@@ -83,15 +87,16 @@ pub(super) fn required(
 /// Headers are sent by http and https only.
 fn check_headers(
     fields: &mut Fields<'_>,
-    source: Option<&At<String>>,
+    source: Option<&Located<String>>,
     scope: Scope,
     found: &mut Diagnostics,
 ) {
     let Some(node) = fields.node("httpHeaders").filter(|node| !tree::items(Some(node)).is_empty()) else {
         return;
     };
-    let is_web =
-        |source: &At<String>| source.value.starts_with("http://") || source.value.starts_with("https://");
+    let is_web = |source: &Located<String>| {
+        source.value.starts_with("http://") || source.value.starts_with("https://")
+    };
     let message = match (source, scope) {
         (Some(source), _) if is_web(source) => return,
         // A child may name only what it adds to its parent's headers.
@@ -99,21 +104,26 @@ fn check_headers(
         // Merged from two documents that are right by themselves: the content is here, so nothing is asked for.
         (Some(_), Scope::Merged) => {
             let message = "these headers are not sent: `source` is neither http nor https";
-            let diagnostic = Diagnostic::warning(Code::NoEffect, node.at, message);
-            return found.push(diagnostic.key(fields.child("httpHeaders")));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, node.at, message);
+            return found.push(diagnostic.with_key(fields.child("httpHeaders")));
         }
         (Some(_), _) => "headers are sent by http and https only, and `source` is neither",
         (None, _) => "headers need a `source` that they are sent to",
     };
-    fields.refuse("httpHeaders", Diagnostic::error(Code::BadValue, node.at, message), found);
+    fields.refuse("httpHeaders", Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
 }
 
 /// Nothing has no hash.
-fn check_hash(fields: &mut Fields<'_>, source: Option<&At<String>>, scope: Scope, found: &mut Diagnostics) {
+fn check_hash(
+    fields: &mut Fields<'_>,
+    source: Option<&Located<String>>,
+    scope: Scope,
+    found: &mut Diagnostics,
+) {
     let hash = fields.node("verification").and_then(|node| tree::find(node, "hash"));
     if let (Some(hash), None, Scope::Alone | Scope::Merged) = (hash, source, scope) {
         let message = "a hash needs a `source` whose hash it is";
-        fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
+        fields.refuse("verification", Diagnostic::error(DiagnosticCode::BadValue, hash.at, message), found);
     }
 }
 
@@ -142,7 +152,7 @@ fn headers(fields: &mut Fields<'_>, scope: Scope, found: &mut Diagnostics) -> Ve
         let Some(mut header) = Fields::open(item, HEADER_KEYS, format!("{path}[{index}]"), found) else {
             continue;
         };
-        let filled = |text: Option<At<String>>| text.filter(|text| !text.value.is_empty());
+        let filled = |text: Option<Located<String>>| text.filter(|text| !text.value.is_empty());
         let is_given = header.node("value").is_some();
         let (name, value) = (filled(header.text("name", found)), filled(header.text("value", found)));
         match (name, value) {
@@ -152,14 +162,18 @@ fn headers(fields: &mut Fields<'_>, scope: Scope, found: &mut Diagnostics) -> Ve
             (name, _) => {
                 let missing = if name.is_none() { "name" } else { "value" };
                 let message = format!("a header needs a `{missing}` that is not empty");
-                fields.refuse("httpHeaders", Diagnostic::error(Code::MissingKey, item.at, message), found);
+                fields.refuse(
+                    "httpHeaders",
+                    Diagnostic::error(DiagnosticCode::MissingKey, item.at, message),
+                    found,
+                );
             }
         }
     }
     headers
 }
 
-fn verification(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+fn verification(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let node = fields.node("verification")?;
     let mut verification = Fields::open(node, VERIFICATION_KEYS, fields.child("verification"), found)?;
     let hash = verification.text("hash", found)?;
@@ -167,7 +181,7 @@ fn verification(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<S
         return Some(hash);
     }
     let message = "`hash` must be `sha256-` or `sha512-` and as many hexadecimal digits as that has";
-    fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
+    fields.refuse("verification", Diagnostic::error(DiagnosticCode::BadValue, hash.at, message), found);
     None
 }
 

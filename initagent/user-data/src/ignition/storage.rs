@@ -6,7 +6,7 @@
 use crate::cloudconfig::fields::{Fields, Key, key, refused};
 use crate::plan::Plan;
 use crate::room::Room;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::Node;
 
 use super::{Context, disks, filesystems, nodes};
@@ -75,7 +75,7 @@ pub(super) fn device(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option
     // mkfs on a file would destroy it, and no disk of Linux is elsewhere.
     let message = "`device` must be a path below /dev";
     let at = fields.node("device").map_or_else(|| fields.at(), |node| node.at);
-    fields.refuse("device", Diagnostic::error(Code::BadValue, at, message), found);
+    fields.refuse("device", Diagnostic::error(DiagnosticCode::BadValue, at, message), found);
     None
 }
 
@@ -84,7 +84,9 @@ pub(super) fn required(fields: &mut Fields<'_>, name: &str, found: &mut Diagnost
     let text = fields.text(name, found).filter(|text| !text.value.is_empty());
     if text.is_none() && !fields.broken() {
         let message = format!("`{name}` is missing");
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child(name)));
+        found.push(
+            Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message).with_key(fields.child(name)),
+        );
     }
     text.map(|text| text.value)
 }

@@ -10,8 +10,8 @@ use crate::plan::{Origin, Plan, Stage};
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify, is_drop_in};
 use crate::unit_text::{self, relaxed_text};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::add;
@@ -57,7 +57,11 @@ fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
         Err(flaw) => flaw,
     };
     let at = fields.key_at("name").unwrap_or_else(|| fields.at());
-    fields.refuse("name", Diagnostic::error(Code::BadValue, at, format!("this unit name {flaw}")), found);
+    fields.refuse(
+        "name",
+        Diagnostic::error(DiagnosticCode::BadValue, at, format!("this unit name {flaw}")),
+        found,
+    );
     None
 }
 
@@ -67,11 +71,11 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
         if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
             let message =
                 format!("{name} is started once: without an [Install] section no later boot starts it");
-            let diagnostic = Diagnostic::warning(Code::NoEffect, contents.at, message);
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, contents.at, message);
             found.push(
                 diagnostic
-                    .key(fields.child("enabled"))
-                    .help("add `[Install]` and `WantedBy=multi-user.target`"),
+                    .with_key(fields.child("enabled"))
+                    .with_help("add `[Install]` and `WantedBy=multi-user.target`"),
             );
         }
         let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
@@ -82,7 +86,7 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
         let file = required(fields, "name", found);
         if let Some(file) = file.as_ref().filter(|file| !is_drop_in(file)) {
             let message = format!("the name of a drop-in must end in `.conf`, and {file} does not");
-            fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
+            fields.refuse("name", Diagnostic::error(DiagnosticCode::BadValue, fields.at(), message), found);
         }
         if let (Some(contents), Some(file)) = (unit_text(fields, found), file) {
             let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
@@ -93,11 +97,11 @@ fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan,
 }
 
 /// `contents`, if it is a unit's; an empty one says nothing.
-fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
+fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let contents = fields.text("contents", found).filter(|text| !text.value.is_empty())?;
     let Some(flaw) = unit_text::flaw(&contents.value) else { return Some(contents) };
     let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
-    fields.refuse("contents", Diagnostic::error(Code::Syntax, contents.at, message), found);
+    fields.refuse("contents", Diagnostic::error(DiagnosticCode::Syntax, contents.at, message), found);
     None
 }
 

@@ -3,7 +3,7 @@ use crate::plan::Planned;
 use crate::plan::step::Password;
 use crate::plan::text::{Contents, render};
 use crate::secret::Secret;
-use document::source::Sources;
+use document::source::SourceTexts;
 
 mod legacy;
 mod merging;
@@ -12,7 +12,7 @@ mod validation;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";
 
 fn planned(text: &str) -> (String, Vec<String>) {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let part = sources.add("config.ign", text);
     let mut found = Diagnostics::default();
     let plan = read(text, part, &mut Room::default(), &mut found);

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::interface::{Address, Options};
@@ -35,13 +35,13 @@ pub(super) fn checked<T>(
     let value = check(&text.value);
     if value.is_none() {
         let message = format!("`{name}` must be {wanted}");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+        fields.refuse(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
     }
     value
 }
 
 /// Providers write an empty text where they have nothing to say, which cloud-init reads over.
-fn is_given(text: &At<String>) -> bool {
+fn is_given(text: &Located<String>) -> bool {
     !text.value.trim().is_empty()
 }
 
@@ -82,7 +82,7 @@ pub(super) fn set_option(
         return options.push((setting.name, value));
     }
     let message = format!("`{name}` must be {}", setting.wanted());
-    fields.refuse(name, Diagnostic::error(Code::BadValue, node.at, message), found);
+    fields.refuse(name, Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
 }
 
 /// What a node says of a setting; addresses may stand in a list.
@@ -114,13 +114,15 @@ pub(super) fn address_or_guess(
                 format!("this says no size of the network, so a prefix of {} is assumed", net.prefix);
             let help = format!("write {net}, or the prefix that is right");
             found.push(
-                Diagnostic::warning(Code::Translated, text.at, message).help(help).key(fields.child(name)),
+                Diagnostic::warning(DiagnosticCode::Translated, text.at, message)
+                    .with_help(help)
+                    .with_key(fields.child(name)),
             );
             Some(Address::plain(net))
         }
         Err(BadNet::Nonsense) => {
             let message = format!("`{name}` must be {WANTED_NET}");
-            fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+            fields.refuse(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
             None
         }
     }
@@ -151,18 +153,22 @@ fn each_word<T>(
         for word in value::words(&text.value) {
             if values.len() >= MOST_SERVERS {
                 let message = format!("`{name}` has more than {MOST_SERVERS}; the others are not used");
-                fields.refuse(name, Diagnostic::error(Code::LimitExceeded, text.at, message), found);
+                fields.refuse(
+                    name,
+                    Diagnostic::error(DiagnosticCode::LimitExceeded, text.at, message),
+                    found,
+                );
                 return values;
             }
             match check(word) {
                 Some(value) => values.push(value),
-                None => found.push(bad(&text, wanted).key(fields.child(name))),
+                None => found.push(bad(&text, wanted).with_key(fields.child(name))),
             }
         }
     }
     values
 }
 
-pub(super) fn bad(text: &At<String>, wanted: &str) -> Diagnostic {
-    Diagnostic::error(Code::BadValue, text.at, format!("this must be {wanted}"))
+pub(super) fn bad(text: &Located<String>, wanted: &str) -> Diagnostic {
+    Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("this must be {wanted}"))
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use document::source::Mark;
+use document::source::SourceMark;
 
 use super::value::Net;
 
@@ -20,7 +20,7 @@ pub(super) struct Interface {
     /// What other interfaces of the document call it.
     pub(super) id: String,
     /// Where it was described.
-    pub(super) at: Mark,
+    pub(super) at: SourceMark,
     /// The path of keys to it.
     pub(super) key: String,
     pub(super) device: Device,
@@ -102,7 +102,7 @@ pub(super) struct Route {
     /// `Metric`, `Table` and so on, in the order in which they are written.
     pub(super) options: Options,
     /// Where it was described.
-    pub(super) at: Mark,
+    pub(super) at: SourceMark,
 }
 
 /// How interfaces hang together, by their identifiers.
@@ -163,12 +163,12 @@ impl Address {
 
 impl Route {
     /// A route by a gateway, as far as most formats can say.
-    pub(super) fn new(to: Net, via: Option<IpAddr>, at: Mark) -> Self {
+    pub(super) fn new(to: Net, via: Option<IpAddr>, at: SourceMark) -> Self {
         Self { to, via, on_link: None, options: Vec::new(), at }
     }
 
     /// The route of a `gateway` that says no destination: everything of its family.
-    pub(super) fn default_by(via: IpAddr, at: Mark) -> Self {
+    pub(super) fn default_by(via: IpAddr, at: SourceMark) -> Self {
         let ip = if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         Self::new(Net { ip, prefix: 0 }, Some(via), at)
     }

@@ -25,9 +25,9 @@ use crate::payload;
 use crate::plan::step::Step;
 use crate::plan::{Origin, Plan, Stage};
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{self, Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{self, MappingEntry, Node, Value};
 use interface::Interface;
 
 /// More than this many interfaces, networks or services are a mistake or an attack.
@@ -56,7 +56,7 @@ pub fn is_config(content: &[u8]) -> bool {
     if debian::is_interfaces_file(&text) {
         return true;
     }
-    let Some(document) = yaml::parse(&text, 0, &mut Diagnostics::default()) else { return false };
+    let Some(document) = yaml::parse_yaml(&text, 0, &mut Diagnostics::default()) else { return false };
     let has = |name: &str| entry(&document, name).is_some();
     // `network:` alone is a key of a cloud-config too, if it begins like one.
     let is_wrapped = matches!(&document.value, Value::Mapping(entries) if entries.len() == 1)
@@ -84,9 +84,9 @@ fn described(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<Inter
     let document = if text.trim_start().starts_with('{') {
         // YAML's short form begins with a brace too.
         let mut as_json = Diagnostics::default();
-        json::parse(text, part, &mut as_json).or_else(|| yaml::parse(text, part, found))
+        json::parse(text, part, &mut as_json).or_else(|| yaml::parse_yaml(text, part, found))
     } else {
-        yaml::parse(text, part, found)
+        yaml::parse_yaml(text, part, found)
     };
     Some(interfaces(&document?, part, found))
 }
@@ -103,7 +103,7 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
     if is_crowded(document) {
         let message =
             format!("this describes more than {MOST_INTERFACES} interfaces, members, addresses or routes");
-        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
         return Vec::new();
     }
     match (said("version"), entry(document, "links").is_some()) {
@@ -114,7 +114,10 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
         _ => {
             let message = "this is no network configuration that is known here";
             let help = "begin with `version: 1` or `version: 2`, or hand over OpenStack's network_data.json";
-            found.push(Diagnostic::error(Code::UnknownFormat, Mark::start_of(part), message).help(help));
+            found.push(
+                Diagnostic::error(DiagnosticCode::UnknownFormat, SourceMark::start_of(part), message)
+                    .with_help(help),
+            );
             Vec::new()
         }
     }
@@ -162,7 +165,7 @@ fn free_stem(id: &str, stems: &mut HashSet<String>) -> String {
 
 fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     let Value::Mapping(entries) = &node.value else { return None };
-    entries.iter().find(|entry: &&Entry| entry.key == name).map(|entry| &entry.value)
+    entries.iter().find(|entry: &&MappingEntry| entry.key == name).map(|entry| &entry.value)
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use crate::cloudconfig::fields::{Fields, Key, key};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
-use document::yaml::{Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
+use document::yaml::{MappingEntry, Node, Value};
 
 use super::field::{self, checked};
 use super::interface::{Device, Interface, Kind, Options, Route, Wiring};
@@ -87,7 +87,7 @@ pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
             add_network(&mut interfaces[*place], &mut network, &mut seen, found);
         } else {
             let message = "this network's `link` is none of the links";
-            found.push(Diagnostic::error(Code::BadValue, network.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, network.at(), message));
         }
     }
     add_servers_everywhere(&mut interfaces, &name_servers(&mut fields, found), &[]);
@@ -96,10 +96,11 @@ pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
 
 /// A link, and what it says of a bond beyond its members: whatever begins with `bond_` is a parameter of
 /// it, as cloud-init takes it; OpenStack's own schema has three of them.
-fn without_bond_parameters(item: &Node) -> (Node, Vec<Entry>) {
+fn without_bond_parameters(item: &Node) -> (Node, Vec<MappingEntry>) {
     let Value::Mapping(entries) = &item.value else { return (item.clone(), Vec::new()) };
-    let is_parameter = |entry: &&Entry| entry.key.starts_with("bond_") && entry.key != "bond_links";
-    let (parameters, others): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_parameter);
+    let is_parameter = |entry: &&MappingEntry| entry.key.starts_with("bond_") && entry.key != "bond_links";
+    let (parameters, others): (Vec<&MappingEntry>, Vec<&MappingEntry>) =
+        entries.iter().partition(is_parameter);
     let others = Value::Mapping(others.into_iter().cloned().collect());
     (Node { value: others, ..item.clone() }, parameters.into_iter().cloned().collect())
 }
@@ -115,11 +116,18 @@ struct Links {
 }
 
 impl Links {
-    fn add(&mut self, link: &mut Fields<'_>, parameters: &[Entry], key: String, found: &mut Diagnostics) {
+    fn add(
+        &mut self,
+        link: &mut Fields<'_>,
+        parameters: &[MappingEntry],
+        key: String,
+        found: &mut Diagnostics,
+    ) {
         let id = link.text("id", found).map(|id| id.value).unwrap_or_default();
         if !self.ids.insert(id.clone()) {
             let message = "this link is described twice; this second description is not used";
-            return found.push(Diagnostic::error(Code::DuplicateKey, link.at(), message).key(key));
+            return found
+                .push(Diagnostic::error(DiagnosticCode::DuplicateKey, link.at(), message).with_key(key));
         }
         let kind = link.text("type", found).map(|kind| kind.value).unwrap_or_default();
         let mac = checked(link, "ethernet_mac_address", "a hardware address", value::mac, found);
@@ -143,7 +151,12 @@ impl Links {
         }
     }
 
-    fn bond_device(&mut self, link: &mut Fields<'_>, entries: &[Entry], found: &mut Diagnostics) -> Device {
+    fn bond_device(
+        &mut self,
+        link: &mut Fields<'_>,
+        entries: &[MappingEntry],
+        found: &mut Diagnostics,
+    ) -> Device {
         let name = format!("bond{}", self.bonds);
         self.bonds += 1;
         for member in link.texts("bond_links", found) {
@@ -151,7 +164,7 @@ impl Links {
         }
         let mut parameters = Parameters::of(Kind::Bond);
         for entry in entries.iter().filter(|entry| !entry.value.is_null()) {
-            let name = At { value: entry.key.clone(), at: entry.key_at };
+            let name = Located { value: entry.key.clone(), at: entry.key_at };
             parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
         }
         Device::Made { kind: Kind::Bond, name, options: parameters.finish().0 }
@@ -162,7 +175,7 @@ impl Links {
         let under = link.text("vlan_link", found).map(|under| under.value);
         let (Some(vlan), Some(under)) = (vlan, under) else {
             let message = "a VLAN needs `vlan_link` and `vlan_id`, which is below 4095";
-            found.push(Diagnostic::error(Code::MissingKey, link.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, link.at(), message));
             return None;
         };
         let name = self.free_name(&format!("vlan{vlan}"));
@@ -185,7 +198,7 @@ impl Links {
 fn physical_device(link: &Fields<'_>, mac: Option<String>, found: &mut Diagnostics) -> Option<Device> {
     if mac.is_none() {
         let message = "this link has no hardware address to find it by";
-        found.push(Diagnostic::error(Code::MissingKey, link.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, link.at(), message));
         return None;
     }
     Some(Device::There { name: None, mac, driver: None })
@@ -223,17 +236,23 @@ fn add_network(
     interface.dns.extend(name_servers(network, found));
 }
 
-fn warn_of_type(network: &Fields<'_>, at: document::source::Mark, found: &mut Diagnostics) {
+fn warn_of_type(network: &Fields<'_>, at: document::source::SourceMark, found: &mut Diagnostics) {
     let message = "this is none of OpenStack's types of networks";
     let help = "`ipv4`, `ipv6`, `ipv4_dhcp`, `ipv6_dhcp`, `ipv6_slaac`, `ipv6_dhcpv6-stateless` or \
                 `ipv6_dhcpv6-stateful`";
-    found.push(Diagnostic::warning(Code::BadValue, at, message).help(help).key(network.child("type")));
+    found.push(
+        Diagnostic::warning(DiagnosticCode::BadValue, at, message)
+            .with_help(help)
+            .with_key(network.child("type")),
+    );
 }
 
 fn add_address(interface: &mut Interface, network: &mut Fields<'_>, found: &mut Diagnostics) {
     if network.node("ip_address").is_none() {
         let message = "this network has no `ip_address`, so it gives the link no address";
-        found.push(Diagnostic::warning(Code::MissingKey, network.at(), message).key(network.path()));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::MissingKey, network.at(), message).with_key(network.path()),
+        );
         return;
     }
     let mask = network.text("netmask", found).map(|mask| mask.value);

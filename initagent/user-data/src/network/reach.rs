@@ -4,7 +4,7 @@
 //! interface's own networks is said to be on its link; a route that can't be set is left out with a
 //! word; a machine to which no document gives an address asks for one.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use super::interface::{Interface, Route};
 
@@ -32,7 +32,7 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
             interface.id
         );
         let help = "write `on-link: true` if the gateway is on the same link";
-        found.push(Diagnostic::warning(Code::BadValue, route.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::BadValue, route.at, message).with_help(help));
     }
     if route.on_link.is_some() {
         return true;
@@ -44,7 +44,7 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
         let message =
             format!("`{}` would have no {family} address, so this route by {via} is left out", interface.id);
         let help = "give it an address with its prefix, or DHCP";
-        found.push(Diagnostic::warning(Code::BadValue, route.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::BadValue, route.at, message).with_help(help));
         return false;
     }
     true
@@ -60,7 +60,11 @@ pub(super) fn keep_reachable(interfaces: &mut [Interface], found: &mut Diagnosti
     let message =
         "no interface would have an address by this, so those that are named here ask for one by DHCP";
     let help = "write `addresses`, or `dhcp4: true`";
-    found.push(Diagnostic::warning(Code::Translated, first.at, message).help(help).key(first.key.clone()));
+    found.push(
+        Diagnostic::warning(DiagnosticCode::Translated, first.at, message)
+            .with_help(help)
+            .with_key(first.key.clone()),
+    );
     for interface in interfaces.iter_mut().filter(|one| one.master.is_none() && one.is_outer()) {
         (interface.dhcp4, interface.dhcp6) = (true, true);
     }

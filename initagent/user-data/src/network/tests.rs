@@ -3,12 +3,12 @@ use std::path::Path;
 
 use super::*;
 use crate::plan::text::describe;
-use document::caret::{Excerpts, render};
-use document::source::Sources;
+use document::caret::{Excerpts, render_diagnostics};
+use document::source::SourceTexts;
 
 /// The units and findings of a document, as a person reads them in review.
 fn printed(name: &str, content: &[u8]) -> String {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let part = sources.add(name, String::from_utf8_lossy(content));
     let mut found = Diagnostics::default();
     let plan = read(content, part, &mut found);
@@ -19,7 +19,7 @@ fn printed(name: &str, content: &[u8]) -> String {
             other => text.extend(["--- ", &describe(other), "\n"]),
         }
     }
-    text + &render(&found, &sources, Excerpts::Hidden)
+    text + &render_diagnostics(&found, &sources, Excerpts::Hidden)
 }
 
 /// With `BLESS=1` the expectations are written anew, to be read in review.

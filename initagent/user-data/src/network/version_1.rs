@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use crate::cloudconfig::fields::{Fields, Key, key, no_effect};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::{Node, Value};
 
 use self::parameters::{Parameters, words_of};
@@ -68,7 +68,7 @@ struct Collected {
     /// For every interface that has no name servers for itself alone.
     everywhere: Servers,
     /// For one interface alone, with the place that says so.
-    by_interface: BTreeMap<String, (Servers, At<String>)>,
+    by_interface: BTreeMap<String, (Servers, Located<String>)>,
     /// Routes that stand for themselves; networkd wants them at an interface.
     routes: Vec<Route>,
 }
@@ -94,7 +94,11 @@ impl Collected {
             "infiniband" => {
                 let message = "InfiniBand interfaces can't be set up on this system";
                 let help = "write a `.network` unit in `coreos.units`";
-                fields.refuse("type", Diagnostic::error(Code::Refused, kind.at, message).help(help), found);
+                fields.refuse(
+                    "type",
+                    Diagnostic::error(DiagnosticCode::Refused, kind.at, message).with_help(help),
+                    found,
+                );
             }
             // What every machine has needs no unit, unless it gets an address more.
             "loopback" if fields.node("subnets").is_none() => {}
@@ -126,7 +130,11 @@ impl Collected {
             (None, Some(mac)) if kind == "physical" => mac.clone(),
             _ => {
                 if !fields.broken() {
-                    found.push(Diagnostic::error(Code::MissingKey, fields.at(), "this has no `name`"));
+                    found.push(Diagnostic::error(
+                        DiagnosticCode::MissingKey,
+                        fields.at(),
+                        "this has no `name`",
+                    ));
                 }
                 return;
             }
@@ -164,7 +172,7 @@ impl Collected {
             }
             None => "this interface is described twice; this second description is not used",
         };
-        found.push(Diagnostic::error(Code::DuplicateKey, fields.at(), message).key(key));
+        found.push(Diagnostic::error(DiagnosticCode::DuplicateKey, fields.at(), message).with_key(key));
     }
 
     /// The device, the name and the hardware address it gets.
@@ -206,7 +214,7 @@ impl Collected {
         let mut parameters = Parameters::of(kind);
         if let Some(Value::Mapping(entries)) = fields.node("params").map(|node| &node.value) {
             for entry in entries {
-                let name = At { value: entry.key.clone(), at: entry.key_at };
+                let name = Located { value: entry.key.clone(), at: entry.key_at };
                 parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
             }
         }
@@ -218,7 +226,7 @@ impl Collected {
         let id = fields.number::<u32>("vlan_id", found).filter(|id| id.value < 4095);
         let (Some(link), Some(id)) = (link, id) else {
             let message = "a VLAN needs `vlan_link` and `vlan_id`, which is below 4095";
-            found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message));
             return None;
         };
         self.wiring.vlans.entry(link.value).or_default().push(name.to_owned());
@@ -235,7 +243,7 @@ impl Collected {
             }
             // A name server too many does less harm than none.
             let message = "no interface has this name, so the name servers are used for all of them";
-            found.push(Diagnostic::warning(Code::BadValue, at.at, message));
+            found.push(Diagnostic::warning(DiagnosticCode::BadValue, at.at, message));
             self.everywhere.0.extend(servers.0);
             self.everywhere.1.extend(servers.1);
         }
@@ -283,5 +291,5 @@ fn place_route(interfaces: &mut [Interface], route: Route, found: &mut Diagnosti
         return;
     }
     let message = "no interface has an address by which this route could lead, so it is left out";
-    found.push(Diagnostic::error(Code::BadValue, route.at, message));
+    found.push(Diagnostic::error(DiagnosticCode::BadValue, route.at, message));
 }

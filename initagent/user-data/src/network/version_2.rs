@@ -7,7 +7,7 @@ mod keys;
 mod route;
 
 use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 use self::keys::{
@@ -59,7 +59,7 @@ fn device(
     }
     let Some(name) = value::interface_name(id) else {
         let message = "this can't be the name of an interface: at most 15 letters, digits, `-`, `_` and `.`";
-        found.push(Diagnostic::error(Code::BadValue, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.at(), message));
         return None;
     };
     let (kind, options) = match kind {
@@ -79,7 +79,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
         let name = value::interface_name(id);
         if name.is_none() {
             let message = "this has no `match`, and its key can't be the name of an interface";
-            found.push(Diagnostic::error(Code::BadValue, fields.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.at(), message));
         }
         return name.map(|name| Device::There { name: Some(name), mac: None, driver: None });
     };
@@ -91,7 +91,7 @@ fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Optio
     if signs.broken() || (mac.is_none() && name.is_none() && driver.is_none()) {
         if !signs.broken() {
             let message = "`match` has no sign to find the interface by";
-            found.push(Diagnostic::error(Code::MissingKey, node.at, message));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message));
         }
         return None;
     }
@@ -121,7 +121,7 @@ fn vlan_options(
     let id = fields.number::<u32>("id", found).filter(|id| id.value < 4095);
     let (Some(link), Some(id)) = (link, id) else {
         let message = "a VLAN needs `link` and `id`, which is below 4095";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message));
         return None;
     };
     wiring.vlans.entry(link.value).or_default().push(name.to_owned());
@@ -163,8 +163,8 @@ fn bridge_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnost
                 continue;
             }
             let message = format!("`{name}` must be {}", setting.wanted());
-            let error = Diagnostic::error(Code::BadValue, entry.value.at, message);
-            found.push(error.key(parameters.child(name)));
+            let error = Diagnostic::error(DiagnosticCode::BadValue, entry.value.at, message);
+            found.push(error.with_key(parameters.child(name)));
         }
     }
     options
@@ -228,7 +228,7 @@ fn add_link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mu
         match text.value.as_str() {
             "ipv4" => families.0 = true,
             "ipv6" => families.1 = true,
-            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").key(fields.child("link_local"))),
+            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").with_key(fields.child("link_local"))),
         }
     }
     let word = match families {
@@ -253,7 +253,7 @@ fn add_addresses(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut
         };
         let Ok(net) = Net::parse(&text, None) else {
             let message = format!("this must be {WANTED_NET}");
-            found.push(Diagnostic::error(Code::BadValue, at, message).key(path.clone()));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message).with_key(path.clone()));
             continue;
         };
         let options = options.map(|node| address_options(node, net, &path, found)).unwrap_or_default();
@@ -271,7 +271,11 @@ fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -
             options.push(("Label", label));
         } else {
             let at = fields.key_at("label").unwrap_or(node.at);
-            found.push(Diagnostic::warning(Code::NoEffect, at, "an IPv6 address has no label in the kernel"));
+            found.push(Diagnostic::warning(
+                DiagnosticCode::NoEffect,
+                at,
+                "an IPv6 address has no label in the kernel",
+            ));
         }
     }
     let lifetime = fields.choice("lifetime", &["0", "forever"], found);

@@ -9,7 +9,7 @@ pub(crate) mod script_folders;
 pub mod step;
 pub mod text;
 
-use document::source::Mark;
+use document::source::SourceMark;
 use step::Step;
 
 /// The stages of a first boot, in their order.
@@ -69,14 +69,14 @@ pub enum When {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Origin {
     /// The place; `None` for what the platform or the agent itself asks for.
-    pub at: Option<Mark>,
+    pub at: Option<SourceMark>,
     /// The path of keys, like `users[2]`; or who asks, like `platform`.
     pub key: String,
 }
 
 impl Origin {
     /// Asked for by a value of a document.
-    pub fn written(at: Mark, key: impl Into<String>) -> Self {
+    pub fn written(at: SourceMark, key: impl Into<String>) -> Self {
         Self { at: Some(at), key: key.into() }
     }
 

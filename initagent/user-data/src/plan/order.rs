@@ -19,7 +19,7 @@ use crate::secret::Secret;
 use crate::systemd::UnitClass;
 use crate::template::InstanceData;
 use crate::tokens::Addresses;
-use document::source::{At, Mark};
+use document::source::{Located, SourceMark};
 
 /// What the machine's platform and history say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -44,7 +44,7 @@ pub struct PartScript {
     /// Its text.
     pub body: Secret<Vec<u8>>,
     /// Where it came from.
-    pub at: Mark,
+    pub at: SourceMark,
     /// When it runs.
     pub occasion: Occasion,
 }
@@ -200,28 +200,29 @@ fn accounts(plan: &mut Plan, config: &Config) {
 }
 
 /// Groups before their members: those asked for, then those that users need and that may be made.
-fn bare_groups(config: &Config) -> Vec<At<Group>> {
+fn bare_groups(config: &Config) -> Vec<Located<Group>> {
     let bare = |name: &str, gid| Group { name: name.to_owned(), gid, ..Group::default() };
-    let mut groups: Vec<At<Group>> = Vec::new();
+    let mut groups: Vec<Located<Group>> = Vec::new();
     let mut seen = HashSet::new();
     for group in &config.accounts.groups {
         if seen.insert(group.value.name.clone()) {
-            groups.push(At { value: Group { members: Vec::new(), ..group.value.clone() }, at: group.at });
+            groups
+                .push(Located { value: Group { members: Vec::new(), ..group.value.clone() }, at: group.at });
         }
     }
     for person in config.accounts.people.iter().filter(|person| person.value.make_groups) {
         for name in person.value.user.groups.iter().chain(&person.value.user.primary_group) {
             if name.parse::<u32>().is_err() && *name != person.value.user.name && seen.insert(name.clone()) {
-                groups.push(At { value: bare(name, None), at: person.at });
+                groups.push(Located { value: bare(name, None), at: person.at });
             }
         }
     }
     groups
 }
 
-fn one_person(plan: &mut Plan, config: &Config, person: &At<Person>) {
+fn one_person(plan: &mut Plan, config: &Config, person: &Located<Person>) {
     let Person { user, keys, imports, is_default, key, .. } = &person.value;
-    let origin = |at: Mark| Origin::written(at, key);
+    let origin = |at: SourceMark| Origin::written(at, key);
     plan.once(Stage::Accounts, origin(person.at), Step::CreateUser(user.clone()));
     let mut lines: Vec<String> = keys.iter().map(|key| key.value.clone()).collect();
     if *is_default {
@@ -267,7 +268,7 @@ fn passwords(plan: &mut Plan, config: &Config) {
 
 /// Settings that are files.
 fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
-    let mut write = |at: Mark, key: &str, path: &str, text: String| {
+    let mut write = |at: SourceMark, key: &str, path: &str, text: String| {
         plan.once(Stage::Files, Origin::written(at, key), Step::WriteFile(file(path, text, 0o644)));
     };
     let system = &config.system;
@@ -304,7 +305,7 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
 }
 
 /// Settings of sshd, in a file that comes before the image's own: of each, sshd takes the first.
-fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
+fn sshd(config: &Config) -> Option<(SourceMark, &'static str, String)> {
     let word = |flag: bool| if flag { "yes" } else { "no" };
     let access = &config.access;
     let (login, root) = (access.password_login, access.close_root);
@@ -423,7 +424,7 @@ fn units(plan: &mut Plan, config: &Config) {
         plan.every_boot(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
     }
     // A drop-in alone changes the network too: of the image's own file, or of one that is there.
-    let changes_network = |unit: &At<Unit>| {
+    let changes_network = |unit: &Located<Unit>| {
         let Unit { class, content, drop_ins, .. } = &unit.value;
         *class == UnitClass::Network && (content.is_some() || !drop_ins.is_empty())
     };
@@ -453,7 +454,7 @@ fn restart(plan: &mut Plan, unit: &str) {
     plan.once(Stage::Units, Origin::from("agent"), step);
 }
 
-fn unit_files(plan: &mut Plan, unit: &At<Unit>) {
+fn unit_files(plan: &mut Plan, unit: &Located<Unit>) {
     let Unit { name, content, drop_ins, runtime, .. } = &unit.value;
     let origin = || Origin::written(unit.at, &unit.value.key);
     let mut add = |step| match runtime {
@@ -473,7 +474,7 @@ fn unit_files(plan: &mut Plan, unit: &At<Unit>) {
     }
 }
 
-fn unit_links(plan: &mut Plan, unit: &At<Unit>) {
+fn unit_links(plan: &mut Plan, unit: &Located<Unit>) {
     let Unit { name, class, enable, mask, runtime, .. } = &unit.value;
     let origin = || Origin::written(unit.at, &unit.value.key);
     let mut add = |step| match runtime {

@@ -5,7 +5,7 @@
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/reference/modules.html>, "Scripts per boot" and its kin.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use super::step::{Script, Step};
 use super::{Origin, Plan, Planned, Stage, When};
@@ -50,8 +50,10 @@ pub(crate) fn run(plan: &mut Plan, found: &mut Diagnostics) {
         let Step::WriteFile(file) = &planned.step else { continue };
         if let Some(at) = planned.origin.at.filter(|_| file.mode.is_none_or(|mode| mode & EXECUTABLE == 0)) {
             let message = format!("{} is not run, since nobody may execute it", file.path);
-            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
-            found.push(diagnostic.help("give it `permissions: \"0755\"`").key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
+            found.push(
+                diagnostic.with_help("give it `permissions: \"0755\"`").with_key(planned.origin.key.clone()),
+            );
         }
     }
     let body = Secret::new(RUNNER.as_bytes().to_vec());

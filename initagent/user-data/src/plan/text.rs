@@ -11,7 +11,7 @@ use super::step::{
 };
 use super::{Plan, Planned, When};
 use crate::address::shown as shown_address;
-use document::source::Sources;
+use document::source::SourceTexts;
 
 /// Whether contents of files, units and scripts are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,7 +24,7 @@ pub enum Contents {
 
 /// The plan as text: a line per stage, a line per step, its place at the end.
 #[must_use]
-pub fn render(plan: &Plan, sources: &Sources, contents: Contents) -> String {
+pub fn render(plan: &Plan, sources: &SourceTexts, contents: Contents) -> String {
     let mut out = String::new();
     let mut stage = None;
     for planned in &plan.steps {
@@ -117,10 +117,10 @@ pub fn describe(step: &Step) -> String {
     }
 }
 
-fn suffix(planned: &Planned, sources: &Sources) -> String {
+fn suffix(planned: &Planned, sources: &SourceTexts) -> String {
     let when = if planned.when == When::EveryBoot { ", every boot" } else { "" };
     match planned.origin.at {
-        Some(at) => format!("  [{} {}{when}]", sources.place(at), planned.origin.key),
+        Some(at) => format!("  [{} {}{when}]", sources.place_of(at), planned.origin.key),
         None => format!("  [{}{when}]", planned.origin.key),
     }
 }

@@ -8,7 +8,7 @@ use crate::room::Room;
 
 fn config(text: &str) -> (Config, Diagnostics) {
     let mut found = Diagnostics::default();
-    let document = yaml::parse(text, 0, &mut found).unwrap();
+    let document = yaml::parse_yaml(text, 0, &mut found).unwrap();
     (Config::check(&document, &mut Room::default(), &mut found), found)
 }
 

@@ -5,7 +5,7 @@
 //! Invariant: a frequency that is not understood leaves scripts at once an instance.
 
 use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 /// How often scripts and `runcmd` run.
@@ -33,7 +33,11 @@ pub(super) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequenc
         Some((None, at)) => {
             let message = "`scripts_user` must be `always` or `instance`";
             let help = "it says how often scripts and `runcmd` run; write the scripts themselves as parts";
-            fields.refuse("scripts_user", Diagnostic::error(Code::BadValue, at, message).help(help), found);
+            fields.refuse(
+                "scripts_user",
+                Diagnostic::error(DiagnosticCode::BadValue, at, message).with_help(help),
+                found,
+            );
             by_list
         }
     }
@@ -50,7 +54,7 @@ fn of_modules(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
     let said = scripts.next_back().and_then(|module| word_of(&module.frequency?));
     if said.is_none() {
         let message = "`cloud_final_modules` has nothing to do here: stages and modules have one order here";
-        found.push(Diagnostic::note(Code::NoEffect, at, message).key("cloud_final_modules"));
+        found.push(Diagnostic::note(DiagnosticCode::NoEffect, at, message).with_key("cloud_final_modules"));
     }
     said.unwrap_or_default()
 }
@@ -88,7 +92,7 @@ mod tests {
 
     fn read(text: &str) -> (Frequency, usize) {
         let mut found = Diagnostics::default();
-        let node = document::yaml::parse(text, 0, &mut found).unwrap();
+        let node = document::yaml::parse_yaml(text, 0, &mut found).unwrap();
         let config = Config::check(&node, &mut Room::default(), &mut found);
         (config.commands.scripts, found.list().len())
     }

@@ -4,7 +4,7 @@ use super::*;
 use document::yaml;
 
 fn tree(text: &str) -> Node {
-    yaml::parse(text, 0, &mut Diagnostics::default()).unwrap()
+    yaml::parse_yaml(text, 0, &mut Diagnostics::default()).unwrap()
 }
 
 /// The tree in one line, without marks.
@@ -28,7 +28,7 @@ fn merged(old: &str, new: &str, how: &str) -> String {
 fn merged_and_told(old: &str, new: &str, how: &str) -> (String, Vec<String>) {
     let mut found = Diagnostics::default();
     let value = assemble(parse_text(how).unwrap()).unwrap();
-    let both = merge(tree(old), tree(new), At { value, at: Mark::default() }, &mut found);
+    let both = merge(tree(old), tree(new), Located { value, at: SourceMark::default() }, &mut found);
     (flat(&both), found.list().iter().map(|one| one.message.clone()).collect())
 }
 
@@ -141,5 +141,5 @@ fn unknown_mergers_are_reported() {
     let mut found = Diagnostics::default();
 
     assert_eq!(how(&tree("merge_how: shuffle()"), &mut found), None);
-    assert_eq!(found.list()[0].code, Code::BadValue);
+    assert_eq!(found.list()[0].code, DiagnosticCode::BadValue);
 }

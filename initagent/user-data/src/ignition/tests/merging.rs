@@ -33,7 +33,7 @@ fn read(user_data: &str, pages: &[(&str, &str)]) -> (String, String) {
             let _ = writeln!(plan, "{line}");
         }
     }
-    (plan, caret::render(&reading.found, &reading.sources, Excerpts::Shown))
+    (plan, caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown))
 }
 
 fn merging(references: &str, rest: &str) -> String {

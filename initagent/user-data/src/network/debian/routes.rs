@@ -6,14 +6,14 @@
 
 use std::net::IpAddr;
 
-use document::source::Mark;
+use document::source::SourceMark;
 
 use crate::network::interface::{Options, Route};
 use crate::network::setting;
 use crate::network::value::{self, Net};
 
 /// The route that a command adds; `None` when it does something else.
-pub(super) fn of_command(command: &str, at: Mark) -> Option<Route> {
+pub(super) fn of_command(command: &str, at: SourceMark) -> Option<Route> {
     // `|| true` is what OpenStack's template ends with.
     let command = command.split("||").next()?;
     let mut words: Vec<&str> = command.split_whitespace().collect();
@@ -46,7 +46,7 @@ enum Dialect {
     NetTools,
 }
 
-fn read_words(words: Vec<&str>, dialect: Dialect, at: Mark) -> Option<Route> {
+fn read_words(words: Vec<&str>, dialect: Dialect, at: SourceMark) -> Option<Route> {
     let (mut to, mut mask, mut via) = (None, None, None);
     let mut options = Options::new();
     let mut words = words.into_iter();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn route(command: &str) -> Option<String> {
-        let route = of_command(command, Mark::start_of(0))?;
+        let route = of_command(command, SourceMark::start_of(0))?;
         Some(format!("{} by {:?} {:?}", route.to, route.via, route.options))
     }
 

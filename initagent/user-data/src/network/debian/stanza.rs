@@ -3,8 +3,8 @@
 //! Knows the options of ifupdown and of the packages around it. Refuses to know which stanza a line stands
 //! in. Invariant: what kind of interface it is shows when all lines are read.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 use super::line::Line;
 use super::routes;
@@ -22,7 +22,7 @@ pub(super) struct Stanza {
     pub(super) vlan: Option<u32>,
     pub(super) members: Vec<(Kind, String)>,
     pub(super) kind: Option<Kind>,
-    pub(super) parameters: Vec<(At<String>, Vec<String>)>,
+    pub(super) parameters: Vec<(Located<String>, Vec<String>)>,
     /// By commands: the kernel looks for the interface that reaches the gateway.
     pub(super) routes: Vec<Route>,
 }
@@ -90,17 +90,17 @@ impl Stanza {
                 let kind = if name.starts_with("bond_") { Kind::Bond } else { Kind::Bridge };
                 self.kind = self.kind.or(Some(kind));
                 let words = value::words(&line.rest).map(str::to_owned).collect();
-                self.parameters.push((At { value: name.to_owned(), at: line.at }, words));
+                self.parameters.push((Located { value: name.to_owned(), at: line.at }, words));
                 None
             }
             _ => {
                 let message = format!("`{}` is not an option that is known here", line.name);
-                return found.push(Diagnostic::warning(Code::UnknownKey, line.at, message));
+                return found.push(Diagnostic::warning(DiagnosticCode::UnknownKey, line.at, message));
             }
         };
         if let Some(wanted) = wanted {
             let message = format!("`{}` must be {wanted}", line.name);
-            found.push(Diagnostic::error(Code::BadValue, line.at, message));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, line.at, message));
         }
     }
 
@@ -110,7 +110,7 @@ impl Stanza {
         }
         let message = "this command is not run: only `route add` and `ip route add` are understood here";
         let help = "write `runcmd` or a unit in user-data";
-        found.push(Diagnostic::warning(Code::Refused, line.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::Refused, line.at, message).with_help(help));
     }
 
     /// The interface, of the kind that its name and its options say; `None` for the loop-back interface.

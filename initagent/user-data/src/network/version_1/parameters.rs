@@ -8,8 +8,8 @@ use crate::cloudconfig::fields::text_of;
 use crate::network::interface::{Kind, Options, Wiring};
 use crate::network::setting;
 use crate::network::value;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 const BOND_OPTIONS: [(&str, &str); 22] = [
@@ -63,9 +63,9 @@ impl Parameters {
     /// Adds one, by whichever of its spellings.
     pub(in crate::network) fn add(
         &mut self,
-        name: &At<String>,
+        name: &Located<String>,
         words: &[String],
-        at: Mark,
+        at: SourceMark,
         wiring: &mut Wiring,
         found: &mut Diagnostics,
     ) {
@@ -90,7 +90,7 @@ impl Parameters {
             Understood::Yes => {}
             Understood::NotThis(wanted) => {
                 let message = format!("`{}` must be {wanted}", name.value);
-                found.push(Diagnostic::error(Code::BadValue, at, message));
+                found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message));
             }
             Understood::Unknown => found.push(unknown(name)),
         }
@@ -144,9 +144,10 @@ impl Understood {
     }
 }
 
-fn unknown(name: &At<String>) -> Diagnostic {
+fn unknown(name: &Located<String>) -> Diagnostic {
     let message = format!("`{}` is not set here", name.value);
-    Diagnostic::warning(Code::UnknownKey, name.at, message).help("write a `.netdev` unit in `coreos.units`")
+    Diagnostic::warning(DiagnosticCode::UnknownKey, name.at, message)
+        .with_help("write a `.netdev` unit in `coreos.units`")
 }
 
 /// Pairs of a port and a number; says whether all were understood.

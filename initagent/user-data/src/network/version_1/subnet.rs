@@ -4,7 +4,7 @@
 //! stands for itself belongs to. Invariant: a route with anything wrong in it is left out as a whole.
 
 use crate::cloudconfig::fields::{Fields, Key, key};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::network::field::{self, checked};
 use crate::network::interface::{Interface, Options, Route};
@@ -100,7 +100,7 @@ fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
     let name = if fields.node("address").is_some() { "address" } else { "ip_address" };
     if fields.node(name).is_none() {
         let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), message));
     }
     let address = field::address_or_guess(fields, name, mask.as_deref(), found);
     if address.as_ref().is_some_and(|address| address.net.ip.is_ipv6()) {
@@ -139,7 +139,7 @@ pub(super) fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Op
         return None;
     }
     let Some(to) = to else {
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a route needs `destination`"));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), "a route needs `destination`"));
         return None;
     };
     Some(Route { options, ..Route::new(to, via, fields.at()) })

@@ -4,7 +4,7 @@
 //! route of which anything was refused is not written at all, since the rest of it may lead elsewhere.
 
 use crate::cloudconfig::fields::Fields;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use super::keys::{ROUTE_KEYS, ROUTE_OPTIONS, RULE_KEYS, RULE_OPTIONS};
 use crate::network::field::{self, checked};
@@ -48,7 +48,7 @@ fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route>
         return None;
     }
     let Some(to) = to else {
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a route needs `to`"));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.at(), "a route needs `to`"));
         return None;
     };
     let kind = options.iter().find(|(name, _)| *name == "Type").map(|(_, kind)| kind.as_str());
@@ -65,7 +65,7 @@ fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route>
         None
     };
     if let Some(message) = wrong {
-        found.push(Diagnostic::error(Code::BadValue, fields.at(), message).key(fields.path()));
+        found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.at(), message).with_key(fields.path()));
         return None;
     }
     Some(Route { on_link, options, ..Route::new(to, via, fields.at()) })
@@ -86,7 +86,11 @@ fn read_rule(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Options
         return None;
     }
     if rule.is_empty() {
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a routing policy needs `from` or `to`"));
+        found.push(Diagnostic::error(
+            DiagnosticCode::MissingKey,
+            fields.at(),
+            "a routing policy needs `from` or `to`",
+        ));
         return None;
     }
     Some(rule)
