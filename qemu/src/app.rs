@@ -111,24 +111,13 @@ fn build_machine(claim: &MachineClaim, name: &str, run: &RunArguments) -> Result
     let mut builder = Machine::builder(disk)
         .name(name)
         .folder(claim.folder())
-        .firmware(run.hardware.firmware)
-        .acceleration(run.hardware.accel)
-        .cpus(run.hardware.cpus)
-        .memory(run.hardware.memory)
         .seed_by(run.seed_by)
-        .devices(run.devices)
-        .extra(run.extra.iter().cloned());
+        .options(run.options.clone());
     if let Some(path) = &run.user_data {
         builder = builder.user_data(read(path)?);
     }
     if let Some(user) = &run.user {
         builder = builder.user(user);
-    }
-    if run.isolate {
-        builder = builder.isolated();
-    }
-    if run.watchdog {
-        builder = builder.watchdog();
     }
     if run.keep {
         claim.keep_machine()?;

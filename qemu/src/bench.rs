@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::acceleration::{Acceleration, AccelerationChoice};
+use crate::acceleration::Acceleration;
 use crate::builder::BuildError;
 use crate::disk::{self, DiskError, DiskSize};
-use crate::firmware::Firmware;
 use crate::machine::{Machine, StartError};
+use crate::options::{HardwareOptions, MachineOptions};
 use crate::running::GuestError;
 
 /// How often one lap is repeated because the guest's kernel panicked. Linux patches its code while it runs, and
@@ -36,14 +36,8 @@ pub struct BenchImage {
 pub struct BenchConfig {
     /// Times each image starts fresh
     pub rounds: u32,
-    /// Firmware of the machines
-    pub firmware: Firmware,
-    /// KVM or TCG
-    pub acceleration: AccelerationChoice,
-    /// Virtual processors
-    pub cpus: u32,
-    /// Memory in MiB
-    pub memory: u32,
+    /// What both run on
+    pub hardware: HardwareOptions,
     /// How long an image may take
     pub within: Duration,
 }
@@ -160,10 +154,7 @@ fn run_round(course: &BenchConfig, contender: &BenchImage) -> Result<BootTimes, 
     let mut builder = Machine::builder(disk)
         .name("racer")
         .folder(&folder.path().join("machine"))
-        .firmware(course.firmware)
-        .acceleration(course.acceleration)
-        .cpus(course.cpus)
-        .memory(course.memory)
+        .options(MachineOptions { hardware: course.hardware.clone(), ..MachineOptions::default() })
         .user(&contender.user);
     if let Some(document) = &contender.user_data {
         builder = builder.user_data(document.clone());

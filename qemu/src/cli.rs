@@ -2,14 +2,10 @@
 //!
 //! Knows words, defaults and help; refuses to act.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vm::acceleration::AccelerationChoice;
-use vm::arguments::DeviceSet;
-use vm::builder::SeedBy;
-use vm::firmware::Firmware;
+use vm::options::{HardwareOptions, MachineOptions, SeedBy};
 
 /// Runs disk images as virtual machines, without root.
 #[derive(Debug, Parser)]
@@ -75,7 +71,7 @@ pub(crate) struct RunArguments {
     /// A raw disk image
     pub(crate) image: PathBuf,
     #[command(flatten)]
-    pub(crate) hardware: HardwareArguments,
+    pub(crate) options: MachineOptions,
     /// The machine's name, also its first host name [default: from the image's]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -92,41 +88,11 @@ pub(crate) struct RunArguments {
     /// The account vm ssh logs in to [default: core, or root with --seed-by fw-cfg]
     #[arg(long)]
     pub(crate) user: Option<String>,
-    /// What the disk and the network card are
-    #[arg(long, value_enum, default_value_t = DeviceSet::Virtual)]
-    pub(crate) devices: DeviceSet,
-    /// Let the guest reach neither the world nor this host's loopback (else at 10.0.2.2); ssh still goes in.
-    /// For images of strangers
-    #[arg(long)]
-    pub(crate) isolate: bool,
-    /// Put in a hardware watchdog (i6300esb)
-    #[arg(long)]
-    pub(crate) watchdog: bool,
     /// Keep the machine and its disk when it goes off; vm start boots it again
     #[arg(long)]
     pub(crate) keep: bool,
     #[command(flatten)]
     pub(crate) how: RunMode,
-    /// More arguments for QEMU
-    #[arg(last = true, value_name = "QEMU-ARGUMENT")]
-    pub(crate) extra: Vec<OsString>,
-}
-
-/// The machine's parts.
-#[derive(Debug, Args)]
-pub(crate) struct HardwareArguments {
-    /// What runs before the disk
-    #[arg(long, value_enum, default_value_t = Firmware::Bios)]
-    pub(crate) firmware: Firmware,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(64..), value_name = "MIB")]
-    pub(crate) memory: u32,
-    /// Processors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) cpus: u32,
-    /// KVM or emulation
-    #[arg(long, value_enum, default_value_t = AccelerationChoice::Auto)]
-    pub(crate) accel: AccelerationChoice,
 }
 
 /// In the foreground or not.
@@ -224,7 +190,7 @@ pub(crate) struct BenchBoot {
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
     #[command(flatten)]
-    pub(crate) hardware: HardwareArguments,
+    pub(crate) hardware: HardwareOptions,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod file_server;
 pub mod firmware;
 pub mod machine;
+pub mod options;
 pub mod process;
 pub mod qmp;
 pub mod registry;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
 use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET};
-use crate::builder::{BuildError, MachineBuilder};
+use crate::builder::MachineBuilder;
 use crate::console::Console;
 use crate::description::{DESCRIPTION, MachineDescription, WRITE_LOG};
 use crate::disk::{DiskEditor, DiskError, MachineDisk};
@@ -49,6 +49,14 @@ pub enum StartError {
     Qmp(#[from] QmpError),
 }
 
+/// A machine's description that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the machine's description {path}")]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Where a machine's things are, and for how long.
 #[derive(Debug)]
 pub(crate) enum MachineFolder {
@@ -73,10 +81,9 @@ impl Machine {
     }
 
     /// The machine that an earlier process made in `folder`. The caller knows that it is off.
-    pub fn open(folder: &Path) -> Result<Self, BuildError> {
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join(DESCRIPTION);
-        let description =
-            MachineDescription::read(&path).map_err(|source| BuildError::Description { path, source })?;
+        let description = MachineDescription::read(&path).map_err(|source| OpenError { path, source })?;
         Ok(Self { description, folder: MachineFolder::Kept(folder.into()) })
     }
 
@@ -89,7 +96,7 @@ impl Machine {
     /// Its firmware.
     #[must_use]
     pub fn firmware(&self) -> Firmware {
-        self.description.firmware
+        self.description.options.hardware.firmware
     }
 
     /// What runs its instructions.
@@ -124,7 +131,7 @@ impl Machine {
     /// The record of its writes, if one was asked for.
     #[must_use]
     pub fn write_log(&self) -> Option<PathBuf> {
-        self.description.log_writes.then(|| self.folder().join(WRITE_LOG))
+        self.description.options.log_writes.then(|| self.folder().join(WRITE_LOG))
     }
 
     /// QEMU's arguments, to show them.

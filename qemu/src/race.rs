@@ -24,10 +24,7 @@ pub(crate) fn bench_boot(arguments: &BenchBoot) -> Result<(), CommandFailure> {
     let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
     let course = BenchConfig {
         rounds: arguments.rounds,
-        firmware: arguments.hardware.firmware,
-        acceleration: arguments.hardware.accel,
-        cpus: arguments.hardware.cpus,
-        memory: arguments.hardware.memory,
+        hardware: arguments.hardware.clone(),
         within: Duration::from_secs(arguments.timeout),
     };
     let race = bench::compare_boots(&course, &ours, &theirs, |image, news| {

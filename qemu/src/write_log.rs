@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{DiskEditor, DiskError};
+use crate::seeded_random::SeededRandom;
 
 const MAGIC: &[u8; 8] = b"rhswfsj\0";
 const VERSION: u64 = 1;
@@ -186,36 +187,6 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
-}
-
-/// Numbers that look random and are the same for the same seed (`SplitMix64`).
-#[derive(Debug, Clone)]
-pub struct SeededRandom(u64);
-
-impl SeededRandom {
-    /// The numbers of `seed`.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn next_number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 up to, not including, `limit`; 0 if there is none.
-    pub fn number_below(&mut self, limit: u64) -> u64 {
-        self.next_number().checked_rem(limit).unwrap_or(0)
-    }
-
-    fn flip_coin(&mut self) -> bool {
-        self.next_number() & 1 == 1
-    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,8 @@ use super::address_table::PortIndex;
 use super::bridge::Bridge;
 use super::control::{AfterRequest, MAX_REQUEST, answer_request};
 use super::frame_stream::{FrameDecoder, encode_frame};
+use crate::arguments::FRAME_SOCKET;
 use crate::qmp::connect_in;
-
-/// The name of the socket at which a machine's QEMU offers its network card, in the machine's folder.
-pub const FRAME_SOCKET: &str = "frames.sock";
 
 /// A machine that starts is connected this much later at most: long before its kernel looks for a network.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
