@@ -9,7 +9,7 @@ use document::caret::{self, Excerpts};
 use document::diagnostic::{DiagnosticCode, Diagnostics, Severity};
 use document::source::SourceTexts;
 use serde_json::{Value, json};
-use user_data::plan::Planned;
+use user_data::plan::PlannedStep;
 use user_data::plan::text;
 
 use crate::apply::Done;
@@ -54,7 +54,7 @@ impl Verdict {
 /// One step and its fate.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) planned: Planned,
+    pub(crate) planned: PlannedStep,
     pub(crate) done: Done,
 }
 
@@ -117,7 +117,8 @@ impl Outcome {
         }
         for item in &self.items {
             if let Done::Failed(cause) = &item.done {
-                let _ = writeln!(out, "error: could not {}: {cause}", text::describe(&item.planned.step));
+                let _ =
+                    writeln!(out, "error: could not {}: {cause}", text::describe_step(&item.planned.step));
                 let _ = writeln!(out, "  --> {}", self.place(&item.planned));
             }
         }
@@ -138,7 +139,7 @@ impl Outcome {
         )
     }
 
-    fn place(&self, planned: &Planned) -> String {
+    fn place(&self, planned: &PlannedStep) -> String {
         match planned.origin.at {
             Some(at) => format!("{} {}", self.sources.place_of(at), planned.origin.key),
             None => planned.origin.key.clone(),
@@ -175,7 +176,7 @@ impl Outcome {
         json!({
             "stage": item.planned.stage.word(),
             "key": item.planned.origin.key,
-            "what": text::describe(&item.planned.step),
+            "what": text::describe_step(&item.planned.step),
             "status": status,
             "cause": cause,
             "file": place.map(|place| place.file),

@@ -12,10 +12,10 @@ use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use platform::{Boot, Detected, Provision, Timing};
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::plan::{Plan, Planned, Stage, When};
-use user_data::reading::{self, Handed};
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
+use user_data::reading::{self, UserDataInput};
 
 use crate::apply::{self, Done, Host};
 use crate::chooser::{Chooser, platform_host};
@@ -94,11 +94,11 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
-    let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
+    let when = if outcome.is_first { None } else { Some(StepFrequency::EveryBoot) };
     let (plan, closing) = split(reading.plan, when);
-    let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
+    let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == PlanStage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
-    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < PlanStage::Units);
     apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
@@ -136,12 +136,12 @@ fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names 
 /// The fates are in the order of the network steps of any plan of the same provision. At each boot,
 /// since a platform may attach an interface meanwhile; what runs is left alone if nothing changed.
 fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
-    let handed = Handed { network: facts::network(provision), ..Handed::default() };
-    let mut plan = reading::read(&handed, &Facts::default()).plan;
-    plan.steps.retain(|planned| planned.stage == Stage::Network);
+    let handed = UserDataInput { network: facts::network(provision), ..UserDataInput::default() };
+    let mut plan = reading::read(&handed, &PlanFacts::default()).plan;
+    plan.steps.retain(|planned| planned.stage == PlanStage::Network);
     let mut fates = Vec::new();
     for planned in &plan.steps {
-        let is_idle = planned.step == Step::RestartNetwork && !fates.contains(&Done::Changed);
+        let is_idle = planned.step == PlanStep::RestartNetwork && !fates.contains(&Done::Changed);
         let one = if is_idle { vec![Done::Unchanged] } else { apply::carry_out(from_ref(planned), host) };
         fates.extend(one);
     }
@@ -149,10 +149,10 @@ fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
 }
 
 /// For whom the platform has keys at this boot.
-fn users_of_platform(steps: &[Planned]) -> Vec<&str> {
+fn users_of_platform(steps: &[PlannedStep]) -> Vec<&str> {
     let mut users = Vec::new();
     for planned in steps {
-        if let Step::SetPlatformKeys { user, .. } = &planned.step {
+        if let PlanStep::SetPlatformKeys { user, .. } = &planned.step {
             users.push(user.as_str());
         }
     }
@@ -187,9 +187,9 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     };
     let name = file.display().to_string();
     let user = facts::unpack_with(&name, &bytes, machine);
-    let handed = Handed { user, ..Handed::default() };
+    let handed = UserDataInput { user, ..UserDataInput::default() };
     let names = Names::kept(root).unwrap_or_else(|| Names::of(&kept, &outcome.instance_id, root));
-    let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false, &names) };
+    let facts = PlanFacts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false, &names) };
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
@@ -374,20 +374,21 @@ fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
 
 /// Nobody says what to do: the machine still gets its host keys.
 fn keep_access(machine: &Machine, outcome: &mut Outcome) {
-    let plan = reading::read(&Handed::default(), &Facts::default()).plan;
+    let plan = reading::read(&UserDataInput::default(), &PlanFacts::default()).plan;
     let host = Host::new(machine, "unknown");
     carry_out(plan.steps, &host, outcome);
 }
 
 /// The steps of this boot, and those of them that come after it is remembered.
-fn split(plan: Plan, only: Option<When>) -> (Vec<Planned>, Vec<Planned>) {
-    let wanted =
-        |planned: &Planned| planned.stage == Stage::Network || only.is_none_or(|when| planned.when == when);
+fn split(plan: FirstBootPlan, only: Option<StepFrequency>) -> (Vec<PlannedStep>, Vec<PlannedStep>) {
+    let wanted = |planned: &PlannedStep| {
+        planned.stage == PlanStage::Network || only.is_none_or(|when| planned.when == when)
+    };
     let steps = plan.steps.into_iter().filter(wanted);
-    steps.partition(|planned| planned.stage != Stage::Closing)
+    steps.partition(|planned| planned.stage != PlanStage::Closing)
 }
 
-fn carry_out(steps: Vec<Planned>, host: &Host<'_>, outcome: &mut Outcome) {
+fn carry_out(steps: Vec<PlannedStep>, host: &Host<'_>, outcome: &mut Outcome) {
     let fates = apply::carry_out(&steps, host);
     outcome.items.extend(steps.into_iter().zip(fates).map(|(planned, done)| Item { planned, done }));
 }

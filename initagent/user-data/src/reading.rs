@@ -5,17 +5,17 @@
 //! part anything.
 
 use crate::cloudconfig::merge::{self, parts};
-use crate::cloudconfig::{self, Config};
+use crate::cloudconfig::{self, CloudConfig};
 use crate::ignition;
 use crate::ignition::reference::Resolved;
 use crate::network;
-use crate::part::Part;
-use crate::payload::{self, Kind};
-use crate::plan::Plan;
-use crate::plan::order::{self, Facts, Occasion, PartScript};
+use crate::part::PayloadPart;
+use crate::payload::{self, PayloadKind};
+use crate::plan::FirstBootPlan;
+use crate::plan::order::{self, Occasion, PartScript, PlanFacts};
 use crate::plan::script_folders;
 use crate::protected;
-use crate::room::Room;
+use crate::room::DecompressionBudget;
 use crate::secret::Secret;
 use crate::template::{self, Places};
 use crate::tokens;
@@ -31,22 +31,22 @@ const MOST_BYTES: usize = 4 << 20;
 
 /// What was handed over.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Handed {
+pub struct UserDataInput {
     /// By the owner of the machine.
-    pub user: Vec<Part>,
+    pub user: Vec<PayloadPart>,
     /// By the operator of its platform.
-    pub vendor: Vec<Part>,
+    pub vendor: Vec<PayloadPart>,
     /// Files that the platform was asked to put there, as a document of their own.
-    pub files: Vec<Part>,
+    pub files: Vec<PayloadPart>,
     /// How the platform describes the network.
-    pub network: Option<Part>,
+    pub network: Option<PayloadPart>,
 }
 
 /// What became of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Reading {
+pub struct ReadResult {
     /// What will be done.
-    pub plan: Plan,
+    pub plan: FirstBootPlan,
     /// What is wrong with it.
     pub found: Diagnostics,
     /// The texts that the findings point into.
@@ -55,10 +55,10 @@ pub struct Reading {
 
 /// Everything of one side, before the sides are merged.
 #[derive(Default)]
-struct Side {
+struct InputSide {
     document: Option<Node>,
     scripts: Vec<PartScript>,
-    plan: Plan,
+    plan: FirstBootPlan,
     templates: Vec<Expanded>,
 }
 
@@ -71,16 +71,16 @@ struct Expanded {
 
 /// Reads everything and plans it.
 #[must_use]
-pub fn read(handed: &Handed, facts: &Facts) -> Reading {
-    let mut reading = Reading::default();
-    let mut room = Room::default();
+pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    let mut reading = ReadResult::default();
+    let mut room = DecompressionBudget::default();
     let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
     let first_other = reading.sources.count();
     let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
     let placed = files.as_ref().map(|document| document.at.part);
     user.document = with_files(user.document, files, &mut reading.found);
     let vendor = if user.document.as_ref().is_some_and(refuses_vendor) {
-        Side::default()
+        InputSide::default()
     } else {
         read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
@@ -89,26 +89,28 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
         (user, vendor) => user.or(vendor),
     };
     let mut own = Diagnostics::default();
-    let config = document.map(|document| Config::check(&document, &mut room, &mut own)).unwrap_or_default();
+    let config = document
+        .map(|document| CloudConfig::check_document(&document, &mut room, &mut own))
+        .unwrap_or_default();
     // Nobody can mend in user-data what the platform was asked for besides; the user's word wins.
     own.retain(|one| one.code != DiagnosticCode::Conflict || Some(one.at.part) != placed);
     reading.found.append(own);
     let scripts = [vendor.scripts, user.scripts].concat();
-    reading.plan = order::plan(&config, &scripts, facts);
+    reading.plan = order::plan_config(&config, &scripts, facts);
     protected::take_out(&mut reading.plan, &mut reading.found);
-    reading.plan.append(vendor.plan);
+    reading.plan.append_plan(vendor.plan);
     order::leave_places(&mut reading.plan, &user.plan, |planned| {
         planned.origin.at.is_some_and(|at| usize::from(at.part) < first_other)
     });
-    reading.plan.append(user.plan);
+    reading.plan.append_plan(user.plan);
     order::leave_environment(&mut reading.plan);
-    order::guard(&mut reading.plan);
+    order::add_access_checks(&mut reading.plan);
     script_folders::run(&mut reading.plan, &mut reading.found);
     unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
         let text = String::from_utf8_lossy(&part.content);
         let number = reading.sources.add_at(&part.name, text, part.first_line);
-        reading.plan.append(network::read(&part.content, number, &mut reading.found));
+        reading.plan.append_plan(network::read(&part.content, number, &mut reading.found));
     }
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);
@@ -121,14 +123,14 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
 fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) -> Option<Node> {
     let (Some(user), Some(files)) = (&user, &files) else { return user.or(files) };
     let (user, files) = (user.clone(), files.clone());
-    Some(match merge::how(&files, found) {
-        Some(how) => merge::merge(user, files, how, found),
+    Some(match merge::merge_style(&files, found) {
+        Some(how) => merge::merge_nodes(user, files, how, found),
         None => parts::add_up(user, files, found),
     })
 }
 
 /// Says of each place in what a template became, where that came from.
-fn return_places(template: &Expanded, reading: &mut Reading) {
+fn return_places(template: &Expanded, reading: &mut ReadResult) {
     let is_of = |mark: &SourceMark| mark.part == template.number;
     reading.found.replace_marks(|mark| if is_of(&mark) { template.places.origin(mark) } else { mark });
     for planned in &mut reading.plan.steps {
@@ -150,10 +152,15 @@ fn refuses_vendor(document: &Node) -> bool {
     matches!(enabled.map(|node| node.value), Some(Value::Scalar(scalar)) if scalar.as_bool() == Some(false))
 }
 
-fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Reading) -> Side {
-    let mut side = Side::default();
+fn read_side(
+    parts: &[PayloadPart],
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    reading: &mut ReadResult,
+) -> InputSide {
+    let mut side = InputSide::default();
     for part in parts {
-        if part.content.len() > MOST_BYTES && part.kind() != Kind::Ignition {
+        if part.content.len() > MOST_BYTES && part.kind() != PayloadKind::Ignition {
             let number = reading.sources.add_at(&part.name, "", part.first_line);
             let message = format!("this has {} bytes; at most {MOST_BYTES} are read", part.content.len());
             let at = SourceMark::start_of(number);
@@ -163,7 +170,7 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         if let Some(resolved) = &part.resolved {
-            side.plan.append(read_ignition(part, resolved, number, room, reading));
+            side.plan.append_plan(read_ignition(part, resolved, number, room, reading));
             continue;
         }
         let text = reading.sources.source_text(number).map_or("", |source| source.text.as_str());
@@ -174,12 +181,12 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
 
 /// A configuration with those that it refers to: each of them is a source of its own.
 fn read_ignition(
-    part: &Part,
+    part: &PayloadPart,
     resolved: &Resolved,
     number: u16,
-    room: &mut Room,
-    reading: &mut Reading,
-) -> Plan {
+    room: &mut DecompressionBudget,
+    reading: &mut ReadResult,
+) -> FirstBootPlan {
     let whole = SourceMark::start_of(number);
     for flaw in &part.flaws {
         reading.found.push(Diagnostic { at: whole, ..flaw.clone() });
@@ -193,12 +200,12 @@ fn read_ignition(
 }
 
 fn read_part(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    room: &mut Room,
-    side: &mut Side,
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
     let whole = SourceMark::start_of(number);
@@ -209,12 +216,12 @@ fn read_part(
         return;
     }
     let mut run = |text: &str, occasion, found: &mut Diagnostics| {
-        side.scripts.extend(script(text, number, facts, occasion, found));
+        side.scripts.extend(read_script(text, number, facts, occasion, found));
     };
     match part.kind() {
-        Kind::Empty => {}
-        Kind::Ignition => side.plan.append(ignition::read(text, number, room, found)),
-        Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
+        PayloadKind::Empty => {}
+        PayloadKind::Ignition => side.plan.append_plan(ignition::read(text, number, room, found)),
+        PayloadKind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
                 DiagnosticCode::Encoding,
                 whole,
@@ -222,15 +229,15 @@ fn read_part(
             ));
             add_document(part, text, number, facts, side, found);
         }
-        Kind::CloudConfig => add_document(part, text, number, facts, side, found),
-        Kind::Jinja => add_template(part, text, number, facts, room, side, found),
-        Kind::Script => run(text, Occasion::Instance, found),
-        Kind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
-        Kind::ScriptPerOnce => run(text, Occasion::Once, found),
-        Kind::Boothook => {
+        PayloadKind::CloudConfig => add_document(part, text, number, facts, side, found),
+        PayloadKind::Jinja => add_template(part, text, number, facts, room, side, found),
+        PayloadKind::Script => run(text, Occasion::Instance, found),
+        PayloadKind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
+        PayloadKind::ScriptPerOnce => run(text, Occasion::Once, found),
+        PayloadKind::Boothook => {
             // A container can say what it is, too; then the script begins on the first line.
             let text = text.trim_start();
-            let has_header = payload::detect(text.as_bytes()) == Kind::Boothook;
+            let has_header = payload::detect_kind(text.as_bytes()) == PayloadKind::Boothook;
             let body = if has_header { text.split_once('\n').map_or("", |(_, body)| body) } else { text };
             run(body, Occasion::Boothook, found);
         }
@@ -243,7 +250,12 @@ fn read_part(
 
 /// Whether a part is this machine's, of those that were started together. Where the platform does not number
 /// them it is, as with cloud-init.
-fn is_for_this_machine(wanted: Option<u32>, at: SourceMark, facts: &Facts, found: &mut Diagnostics) -> bool {
+fn is_for_this_machine(
+    wanted: Option<u32>,
+    at: SourceMark,
+    facts: &PlanFacts,
+    found: &mut Diagnostics,
+) -> bool {
     match (wanted, facts.launch_index) {
         (Some(wanted), Some(own)) if wanted != own => {
             let message =
@@ -267,12 +279,12 @@ fn is_for_this_machine(wanted: Option<u32>, at: SourceMark, facts: &Facts, found
 
 /// Reads what a template becomes; of one that cannot be expanded, what lets people in is kept.
 fn add_template(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    room: &mut Room,
-    side: &mut Side,
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
     let expansion = match template::expand(text, number, &facts.instance) {
@@ -282,8 +294,8 @@ fn add_template(
             return add_access(text, number, side, found);
         }
     };
-    let kind = part.kind.filter(|kind| *kind != Kind::Jinja);
-    let inner = Part {
+    let kind = part.kind.filter(|kind| *kind != PayloadKind::Jinja);
+    let inner = PayloadPart {
         content: expansion.text.into_bytes(),
         kind,
         launch_index: None,
@@ -292,19 +304,19 @@ fn add_template(
     };
     let text = String::from_utf8_lossy(&inner.content);
     side.templates.push(Expanded { number, places: expansion.places, notes: expansion.notes });
-    if payload::detect(&inner.content) == Kind::Jinja {
-        found.push(refusal::unreadable(Kind::Jinja, &text, SourceMark::start_of(number)));
+    if payload::detect_kind(&inner.content) == PayloadKind::Jinja {
+        found.push(refusal::unreadable(PayloadKind::Jinja, &text, SourceMark::start_of(number)));
         return add_access(&text, number, side, found);
     }
     read_part(&inner, &text, number, facts, room, side, found);
 }
 
 fn add_document(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    side: &mut Side,
+    facts: &PlanFacts,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
     let Some(mut node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
@@ -313,9 +325,9 @@ fn add_document(
         return;
     }
     let header = part.merge_how.clone().map(|text| Located { value: text, at: SourceMark::start_of(number) });
-    let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
+    let how = merge::merge_style(&node, found).or_else(|| merge::how_from_header(&header?, found));
     side.document = Some(match (side.document.take(), how) {
-        (Some(earlier), Some(how)) => merge::merge(earlier, node, how, found),
+        (Some(earlier), Some(how)) => merge::merge_nodes(earlier, node, how, found),
         (Some(earlier), None) => parts::add_up(earlier, node, found),
         (None, _) => node,
     });
@@ -340,8 +352,8 @@ fn remove_launch_index(document: &mut Node, found: &mut Diagnostics) -> Option<u
 }
 
 /// Of a part that is no document, what lets people in is kept where it can be read.
-fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics) {
-    let Some(node) = cloudconfig::salvaged(text, number, found) else { return };
+fn add_access(text: &str, number: u16, side: &mut InputSide, found: &mut Diagnostics) {
+    let Some(node) = cloudconfig::salvage_access(text, number, found) else { return };
     side.document = Some(match side.document.take() {
         Some(earlier) => parts::add_up(earlier, node, found),
         None => node,
@@ -349,10 +361,10 @@ fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics)
 }
 
 /// A script, unless nothing could run it.
-fn script(
+fn read_script(
     text: &str,
     number: u16,
-    facts: &Facts,
+    facts: &PlanFacts,
     occasion: Occasion,
     found: &mut Diagnostics,
 ) -> Option<PartScript> {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::plan::{Plan, script_folders};
+use crate::plan::{FirstBootPlan, script_folders};
 
 const NETWORK: &str =
     "write a `.network` unit in `coreos.units`, or hand over `network-config` beside user-data";
@@ -97,7 +97,7 @@ pub fn instead(path: &str) -> Option<&'static str> {
 }
 
 /// Warns of each file of a plan that nothing reads.
-pub fn warn(plan: &Plan, found: &mut Diagnostics) {
+pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
     let mut seen = HashSet::new();
     for planned in &plan.steps {
         let Some(path) = planned.step.written_path() else { continue };

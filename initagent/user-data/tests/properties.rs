@@ -10,10 +10,10 @@ use document::diagnostic::Diagnostics;
 use document::source::SourceMark;
 use document::yaml::{self, Node, Value};
 use proptest::prelude::*;
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::reading::{self, Handed};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::reading::{self, UserDataInput};
 use user_data::template::{self, InstanceData};
 
 /// The documents of the golden tests.
@@ -60,9 +60,10 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
-fn steps(document: &str) -> Vec<Step> {
-    let handed = Handed { user: vec![Part::whole("user-data", document)], ..Handed::default() };
-    let plan = reading::read(&handed, &Facts::default()).plan;
+fn steps(document: &str) -> Vec<PlanStep> {
+    let handed =
+        UserDataInput { user: vec![PayloadPart::whole("user-data", document)], ..UserDataInput::default() };
+    let plan = reading::read(&handed, &PlanFacts::default()).plan;
     plan.steps.into_iter().map(|planned| planned.step).collect()
 }
 
@@ -102,9 +103,9 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-        let handed = Handed { user: vec![Part::whole("user-data", bytes)], ..Handed::default() };
+        let handed = UserDataInput { user: vec![PayloadPart::whole("user-data", bytes)], ..UserDataInput::default() };
 
-        let reading = reading::read(&handed, &Facts::default());
+        let reading = reading::read(&handed, &PlanFacts::default());
 
         prop_assert!(!reading.plan.steps.is_empty(), "host keys are always seen to");
     }
@@ -120,9 +121,9 @@ proptest! {
         let mut bytes = documents[which.index(documents.len())].clone().into_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        let handed = Handed { user: vec![Part::whole("user-data", bytes)], ..Handed::default() };
+        let handed = UserDataInput { user: vec![PayloadPart::whole("user-data", bytes)], ..UserDataInput::default() };
 
-        let reading = reading::read(&handed, &Facts::default());
+        let reading = reading::read(&handed, &PlanFacts::default());
 
         let found = document::caret::render_diagnostics(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
         prop_assert!(!found.contains(char::from(27)), "an escape code reaches the terminal");

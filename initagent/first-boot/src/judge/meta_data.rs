@@ -84,7 +84,7 @@ fn judge_name(key: &str, value: &Node, found: &mut Diagnostics) {
         let message = format!("`{key}` must be text, but it is {}", value.shape_name());
         return found.push(Diagnostic::error(DiagnosticCode::WrongType, value.at, message).with_key(key));
     };
-    if let (false, Err(flaw)) = (value.is_null(), identity::check(&scalar.text)) {
+    if let (false, Err(flaw)) = (value.is_null(), identity::check_host_name(&scalar.text)) {
         found.push(
             Diagnostic::error(DiagnosticCode::BadValue, value.at, format!("`{key}` {flaw}")).with_key(key),
         );
@@ -97,7 +97,7 @@ fn judge_keys(key: &str, value: &Node, found: &mut Diagnostics) {
         Value::Mapping(entries) => entries.iter().for_each(|entry| judge_keys(key, &entry.value, found)),
         Value::Sequence(items) => items.iter().for_each(|item| judge_keys(key, item, found)),
         Value::Scalar(scalar) if !value.is_null() => {
-            for flaw in ssh_key::lines(&scalar.text).filter_map(|line| ssh_key::check(line).err()) {
+            for flaw in ssh_key::key_lines(&scalar.text).filter_map(|line| ssh_key::check_key(line).err()) {
                 let message = format!("this key {}; it is left out", flaw.words());
                 found.push(Diagnostic::error(DiagnosticCode::BadValue, value.at, message).with_key(key));
             }

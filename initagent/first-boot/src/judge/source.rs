@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use platform::disk::Volume;
 use user_data::network;
-use user_data::payload::{self, Kind};
+use user_data::payload::{self, PayloadKind};
 
 /// More than any cloud hands over.
 const MOST: u64 = 64 << 20;
@@ -126,12 +126,12 @@ fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) 
 /// What lies beside user-data has no first line that would say what it is; but people put one there.
 fn guess(path: &Path, bytes: &[u8]) -> Role {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replace('_', "-").to_ascii_lowercase();
-    let kind = payload::detect(bytes);
+    let kind = payload::detect_kind(bytes);
     match name.as_str() {
-        _ if matches!(kind, Kind::Unknown | Kind::CloudConfig) && network::is_config(bytes) => {
+        _ if matches!(kind, PayloadKind::Unknown | PayloadKind::CloudConfig) && network::is_config(bytes) => {
             Role::NetworkConfig
         }
-        _ if kind != Kind::Unknown => Role::UserData,
+        _ if kind != PayloadKind::Unknown => Role::UserData,
         name if name.starts_with("network-config") || name.starts_with("network-data") => Role::NetworkConfig,
         name if name.starts_with("meta-data") => Role::MetaData,
         _ => Role::UserData,

@@ -13,19 +13,19 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::{Located, SourceMark};
 use document::yaml::{MappingEntry, Node, Value};
 
-use super::fields::Support;
+use super::fields::KeySupport;
 
 /// How each shape is merged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct How {
-    dict: Dict,
-    list: List,
+pub struct MergeStyle {
+    dict: DictMerge,
+    list: ListMerge,
     append_text: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "four options that cloud-init documents, all independent")]
-struct Dict {
+struct DictMerge {
     replace: bool,
     allow_delete: bool,
     recurse_text: bool,
@@ -33,7 +33,7 @@ struct Dict {
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct List {
+struct ListMerge {
     method: ListMethod,
     recurse_dict: bool,
     recurse_lists: bool,
@@ -49,11 +49,11 @@ enum ListMethod {
     Replace,
 }
 
-impl How {
+impl MergeStyle {
     /// What is already there wins, and mappings are merged: the vendor's below the user's.
     pub const BELOW: Self = Self {
-        dict: Dict { replace: false, allow_delete: false, recurse_text: false, recurse_lists: false },
-        list: List {
+        dict: DictMerge { replace: false, allow_delete: false, recurse_text: false, recurse_lists: false },
+        list: ListMerge {
             method: ListMethod::Replace,
             recurse_dict: false,
             recurse_lists: false,
@@ -66,7 +66,7 @@ impl How {
 /// What a document says about how it is merged, by `merge_how` or `merge_type`, and where.
 ///
 /// Nothing behind the key says nothing, as in cloud-init.
-pub fn how(document: &Node, found: &mut Diagnostics) -> Option<Located<How>> {
+pub fn merge_style(document: &Node, found: &mut Diagnostics) -> Option<Located<MergeStyle>> {
     let Value::Mapping(entries) = &document.value else { return None };
     let entry = entries
         .iter()
@@ -79,7 +79,7 @@ pub fn how(document: &Node, found: &mut Diagnostics) -> Option<Located<How>> {
         Value::Sequence(items) => items.iter().map(parse_item).collect(),
         _ => None,
     };
-    let how = mergers.and_then(assemble);
+    let how = mergers.and_then(assemble_style);
     if how.is_none() {
         let message = "these mergers are not understood, so this part is merged in the default way";
         found.push(
@@ -91,9 +91,9 @@ pub fn how(document: &Node, found: &mut Diagnostics) -> Option<Located<How>> {
     how.map(|how| Located { value: how, at: entry.key_at })
 }
 
-/// As [`how`], for the text of a MIME header.
-pub fn how_from_header(text: &Located<String>, found: &mut Diagnostics) -> Option<Located<How>> {
-    let how = parse_text(&text.value).and_then(assemble);
+/// As [`merge_style`], for the text of a MIME header.
+pub fn how_from_header(text: &Located<String>, found: &mut Diagnostics) -> Option<Located<MergeStyle>> {
+    let how = parse_text(&text.value).and_then(assemble_style);
     if how.is_none() {
         found.push(Diagnostic::error(
             DiagnosticCode::BadValue,
@@ -104,10 +104,10 @@ pub fn how_from_header(text: &Located<String>, found: &mut Diagnostics) -> Optio
     how.map(|how| Located { value: how, at: text.at })
 }
 
-type Merger = (String, Vec<String>);
+type MergerWords = (String, Vec<String>);
 
 /// `dict(a,b)+list(c)`.
-fn parse_text(text: &str) -> Option<Vec<Merger>> {
+fn parse_text(text: &str) -> Option<Vec<MergerWords>> {
     text.split('+')
         .map(|merger| {
             let (name, options) = merger.trim().split_once('(').unwrap_or_else(|| (merger.trim(), ")"));
@@ -120,7 +120,7 @@ fn parse_text(text: &str) -> Option<Vec<Merger>> {
 }
 
 /// `{name: list, settings: [append]}`.
-fn parse_item(item: &Node) -> Option<Merger> {
+fn parse_item(item: &Node) -> Option<MergerWords> {
     let Value::Mapping(entries) = &item.value else { return None };
     let text = |node: &Node| match &node.value {
         Value::Scalar(scalar) => Some(scalar.text.clone()),
@@ -134,13 +134,13 @@ fn parse_item(item: &Node) -> Option<Merger> {
     Some((text(value("name")?)?, settings))
 }
 
-fn assemble(mergers: Vec<Merger>) -> Option<How> {
-    let mut how = How { dict: Dict::default(), list: List::default(), append_text: false };
+fn assemble_style(mergers: Vec<MergerWords>) -> Option<MergeStyle> {
+    let mut how = MergeStyle { dict: DictMerge::default(), list: ListMerge::default(), append_text: false };
     for (name, options) in mergers {
         let has = |option: &str| options.iter().any(|known| known == option);
         match name.as_str() {
             "dict" => {
-                how.dict = Dict {
+                how.dict = DictMerge {
                     replace: has("replace"),
                     allow_delete: has("allow_delete"),
                     recurse_text: has("recurse_str"),
@@ -148,7 +148,7 @@ fn assemble(mergers: Vec<Merger>) -> Option<How> {
                 };
             }
             "list" => {
-                how.list = List {
+                how.list = ListMerge {
                     method: list_method(&options),
                     recurse_dict: has("recurse_dict"),
                     recurse_lists: has("recurse_array") || has("recurse_list"),
@@ -175,7 +175,7 @@ fn list_method(options: &[String]) -> ListMethod {
 
 /// The later part merged into the earlier one by its own word. What that leaves out is told.
 #[must_use]
-pub fn merge(earlier: Node, later: Node, how: Located<How>, found: &mut Diagnostics) -> Node {
+pub fn merge_nodes(earlier: Node, later: Node, how: Located<MergeStyle>, found: &mut Diagnostics) -> Node {
     merged(earlier, later, &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) })
 }
 
@@ -185,13 +185,13 @@ pub fn below(user: Node, vendor: Node) -> Node {
     merged(
         user,
         vendor,
-        &mut Merging { how: How::BELOW, at: SourceMark::default(), path: Vec::new(), found: None },
+        &mut Merging { how: MergeStyle::BELOW, at: SourceMark::default(), path: Vec::new(), found: None },
     )
 }
 
 /// A merge under way.
 struct Merging<'a> {
-    how: How,
+    how: MergeStyle,
     /// Where that is said.
     at: SourceMark,
     /// The keys to what is merged now, and where the earlier one stands.
@@ -239,7 +239,8 @@ struct Dropped<'n> {
 fn is_worth_words(path: &str, value: &Node) -> bool {
     let top = path.split('.').next().unwrap_or_default();
     let key = super::top_level().iter().find(|key| key.name == top);
-    let has_effect = matches!(key.map(|key| key.support), Some(Support::Supported | Support::Translated(_)));
+    let has_effect =
+        matches!(key.map(|key| key.support), Some(KeySupport::Supported | KeySupport::Translated(_)));
     says_something(value) && has_effect && !matches!(top, "merge_how" | "merge_type")
 }
 
@@ -294,10 +295,10 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     let at = earlier.at;
     match (earlier.value, later.value) {
         (Value::Mapping(old), Value::Mapping(new)) => {
-            Node { at, value: Value::Mapping(mappings(old, new, merging)) }
+            Node { at, value: Value::Mapping(merge_mappings(old, new, merging)) }
         }
         (Value::Sequence(old), Value::Sequence(new)) => {
-            Node { at, value: Value::Sequence(lists(old, new, merging)) }
+            Node { at, value: Value::Sequence(merge_lists(old, new, merging)) }
         }
         (Value::Scalar(mut old), Value::Scalar(new)) if merging.how.append_text => {
             old.text += &new.text;
@@ -313,7 +314,11 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     }
 }
 
-fn mappings(old: Vec<MappingEntry>, new: Vec<MappingEntry>, merging: &mut Merging<'_>) -> Vec<MappingEntry> {
+fn merge_mappings(
+    old: Vec<MappingEntry>,
+    new: Vec<MappingEntry>,
+    merging: &mut Merging<'_>,
+) -> Vec<MappingEntry> {
     let places = places_of(&old, &new);
     let mut all: Vec<Option<MappingEntry>> = old.into_iter().map(Some).collect();
     for entry in new {
@@ -372,7 +377,7 @@ fn keep_earlier(new: &MappingEntry, merging: &mut Merging<'_>) {
     }
 }
 
-fn lists(mut old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
+fn merge_lists(mut old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
     match merging.how.list.method {
         ListMethod::Append => old.extend(new),
         ListMethod::Prepend => old = new.into_iter().chain(old).collect(),

@@ -17,7 +17,7 @@ use document::source::{Located, SourceMark};
 use self::line::{Line, logical_lines};
 use self::stanza::Stanza;
 use super::field::WANTED_NET;
-use super::interface::{Address, Interface, LOOP_BACK, Options, Route, Wiring};
+use super::interface::{Address, InterfaceRoute, InterfaceWiring, LOOP_BACK, NetworkInterface, Options};
 use super::setting;
 use super::value::{self, BadNet, Net};
 use super::version_1::add_servers_everywhere;
@@ -37,7 +37,7 @@ pub(super) fn is_interfaces_file(text: &str) -> bool {
     words.next().is_some_and(|word| FIRST_WORDS.contains(&word)) && words.next().is_some()
 }
 
-pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<Interface> {
+pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<NetworkInterface> {
     let lines = logical_lines(text, part);
     let words: usize = lines.iter().map(|line| line.words().count()).sum();
     if lines.len() > MOST_LINES || words > 2 * MOST_LINES {
@@ -60,7 +60,7 @@ struct File {
     order: Vec<String>,
     /// The stanza that the lines belong to, with the address that is being described.
     current: Option<(String, Part)>,
-    wiring: Wiring,
+    wiring: InterfaceWiring,
 }
 
 /// One `iface` line and what is below it.
@@ -122,7 +122,7 @@ impl File {
         }
         let new = || {
             let key = format!("iface {name}");
-            let interface = Interface { id: name.to_owned(), at, key, ..Interface::default() };
+            let interface = NetworkInterface { id: name.to_owned(), at, key, ..NetworkInterface::default() };
             Stanza { interface, ..Stanza::default() }
         };
         self.stanzas.entry(name.to_owned()).or_insert_with(new)
@@ -156,17 +156,17 @@ impl File {
         }
         interface.addresses.extend(part.net(interface.at, found).map(Address::plain));
         if let Some(gateway) = &part.gateway {
-            let Some(via) = value::ip(&gateway.value) else {
+            let Some(via) = value::parse_ip(&gateway.value) else {
                 let message = "`gateway` must be an address";
                 return found.push(Diagnostic::error(DiagnosticCode::BadValue, gateway.at, message));
             };
-            let mut route = Route::default_by(via, gateway.at);
+            let mut route = InterfaceRoute::default_by(via, gateway.at);
             add_value(&mut route.options, ("Route", "Metric"), part.metric.as_deref());
             interface.routes.push(route);
         }
     }
 
-    fn finish(mut self, found: &mut Diagnostics) -> Vec<Interface> {
+    fn finish(mut self, found: &mut Diagnostics) -> Vec<NetworkInterface> {
         self.end(found);
         let (mut interfaces, mut routes) = (Vec::new(), Vec::new());
         let mut everywhere = (Vec::new(), Vec::new());
@@ -184,7 +184,7 @@ impl File {
         for (name, route) in routes {
             place_command(&mut interfaces, &name, route);
         }
-        self.wiring.connect(interfaces)
+        self.wiring.connect_interfaces(interfaces)
     }
 }
 
@@ -217,8 +217,8 @@ impl Part {
 
 /// Gives a command's route to the interface that reaches its gateway: that of the stanza, if it does, or
 /// else another; if none does, it stays where it was written.
-fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
-    let reaches = |one: &Interface| one.is_outer() && route.via.is_none_or(|via| one.is_near(via));
+fn place_command(interfaces: &mut [NetworkInterface], name: &str, route: InterfaceRoute) {
+    let reaches = |one: &NetworkInterface| one.is_outer() && route.via.is_none_or(|via| one.is_near(via));
     let own = interfaces.iter().position(|one| one.id == name);
     let place =
         own.filter(|own| reaches(&interfaces[*own])).or_else(|| interfaces.iter().position(reaches)).or(own);

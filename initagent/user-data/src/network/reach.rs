@@ -6,12 +6,12 @@
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use super::interface::{Interface, Route};
+use super::interface::{InterfaceRoute, NetworkInterface};
 
 /// Providers such as Hetzner, OVH, IBM and Scaleway hand out a single address and a gateway in another
 /// network; without the word "on link" the kernel says "Nexthop has invalid gateway" and the machine has
 /// no default route. networkd says it by itself, with a warning, where no address is static.
-pub(super) fn check_gateways(interfaces: &mut [Interface], found: &mut Diagnostics) {
+pub(super) fn check_gateways(interfaces: &mut [NetworkInterface], found: &mut Diagnostics) {
     for interface in interfaces {
         let mut routes = std::mem::take(&mut interface.routes);
         // What has no gateway may say that another route's gateway is on the link.
@@ -21,7 +21,7 @@ pub(super) fn check_gateways(interfaces: &mut [Interface], found: &mut Diagnosti
     }
 }
 
-fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics) -> bool {
+fn keep_route(interface: &NetworkInterface, route: &mut InterfaceRoute, found: &mut Diagnostics) -> bool {
     let Some(via) = route.via else { return true };
     if route.on_link == Some(true) || interface.is_near(via) {
         return true;
@@ -52,8 +52,8 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
 
 /// Interfaces that a document does not name ask by DHCP; if it gives an address to none of those that
 /// it names, they do so, too: a machine without an address is lost.
-pub(super) fn keep_reachable(interfaces: &mut [Interface], found: &mut Diagnostics) {
-    if interfaces.iter().any(Interface::has_address) {
+pub(super) fn keep_reachable(interfaces: &mut [NetworkInterface], found: &mut Diagnostics) {
+    if interfaces.iter().any(NetworkInterface::has_address) {
         return;
     }
     let Some(first) = interfaces.first() else { return };

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::plan::text::describe;
+use crate::plan::text::describe_step;
 use document::caret::{Excerpts, render_diagnostics};
 use document::source::SourceTexts;
 
@@ -15,8 +15,8 @@ fn printed(name: &str, content: &[u8]) -> String {
     let mut text = String::new();
     for planned in &plan.steps {
         match &planned.step {
-            Step::WriteUnit { name, content, .. } => text.extend(["--- ", name, "\n", content.reveal()]),
-            other => text.extend(["--- ", &describe(other), "\n"]),
+            PlanStep::WriteUnit { name, content, .. } => text.extend(["--- ", name, "\n", content.reveal()]),
+            other => text.extend(["--- ", &describe_step(other), "\n"]),
         }
     }
     text + &render_diagnostics(&found, &sources, Excerpts::Hidden)

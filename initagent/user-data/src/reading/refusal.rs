@@ -4,7 +4,7 @@
 //! text, only its beginning is looked at.
 
 use crate::cloudconfig;
-use crate::payload::Kind;
+use crate::payload::PayloadKind;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
 use document::yaml::{self, Value};
@@ -15,22 +15,26 @@ const LINES_LOOKED_AT: usize = 1000;
 /// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
 const UTF_16: &str = "\u{fffd}\u{fffd}";
 
-pub(super) fn unreadable(kind: Kind, text: &str, at: SourceMark) -> Diagnostic {
+pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagnostic {
     let refused =
         |message: &str, help: &str| Diagnostic::error(DiagnosticCode::Refused, at, message).with_help(help);
     match kind {
-        Kind::Base64 | Kind::CloudConfigArchive | Kind::Gzip | Kind::Include | Kind::Multipart => refused(
+        PayloadKind::Base64
+        | PayloadKind::CloudConfigArchive
+        | PayloadKind::Gzip
+        | PayloadKind::Include
+        | PayloadKind::Multipart => refused(
             "a template can't hold other parts",
             "put the template into the container, as a part of its own",
         ),
-        Kind::Jinja => refused(
+        PayloadKind::Jinja => refused(
             "a template can't be expanded into a template",
             "leave one of the two `## template: jinja` out",
         ),
-        Kind::PartHandler => {
+        PayloadKind::PartHandler => {
             refused("part handlers are Python, which this system does not have", "use a `#!` script")
         }
-        Kind::CloudConfigJsonPatch => {
+        PayloadKind::CloudConfigJsonPatch => {
             refused("JSON patches are not applied here", "use several parts and `merge_how`")
         }
         _ if is_butane(text) => {

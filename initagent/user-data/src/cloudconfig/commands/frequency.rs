@@ -4,7 +4,7 @@
 //! each boot, and the same as a key. Refuses any other change of cloud-init's stages: they have one order here.
 //! Invariant: a frequency that is not understood leaves scripts at once an instance.
 
-use crate::cloudconfig::fields::{Fields, text_of};
+use crate::cloudconfig::fields::{MappingFields, text_of};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
@@ -24,16 +24,16 @@ struct Module {
     frequency: Option<String>,
 }
 
-pub(super) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
+pub(super) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Frequency {
     let by_list = of_modules(fields, found);
-    let written = fields.text("scripts_user", found);
+    let written = fields.read_text("scripts_user", found);
     match written.as_ref().map(|text| (word_of(&text.value), text.at)) {
         None => by_list,
         Some((Some(frequency), _)) => frequency,
         Some((None, at)) => {
             let message = "`scripts_user` must be `always` or `instance`";
             let help = "it says how often scripts and `runcmd` run; write the scripts themselves as parts";
-            fields.refuse(
+            fields.refuse_field(
                 "scripts_user",
                 Diagnostic::error(DiagnosticCode::BadValue, at, message).with_help(help),
                 found,
@@ -43,8 +43,8 @@ pub(super) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequenc
     }
 }
 
-fn of_modules(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
-    let items = match fields.node("cloud_final_modules").map(|node| &node.value) {
+fn of_modules(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Frequency {
+    let items = match fields.field_node("cloud_final_modules").map(|node| &node.value) {
         Some(Value::Sequence(items)) => items.as_slice(),
         _ => &[],
     };
@@ -87,13 +87,13 @@ mod tests {
     use document::diagnostic::Diagnostics;
 
     use super::Frequency;
-    use crate::cloudconfig::Config;
-    use crate::room::Room;
+    use crate::cloudconfig::CloudConfig;
+    use crate::room::DecompressionBudget;
 
     fn read(text: &str) -> (Frequency, usize) {
         let mut found = Diagnostics::default();
         let node = document::yaml::parse_yaml(text, 0, &mut found).unwrap();
-        let config = Config::check(&node, &mut Room::default(), &mut found);
+        let config = CloudConfig::check_document(&node, &mut DecompressionBudget::default(), &mut found);
         (config.commands.scripts, found.list().len())
     }
 

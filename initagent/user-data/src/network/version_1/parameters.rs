@@ -5,7 +5,7 @@
 //! Invariant: a parameter is set, has nothing to do here, or is reported.
 
 use crate::cloudconfig::fields::text_of;
-use crate::network::interface::{Kind, Options, Wiring};
+use crate::network::interface::{InterfaceWiring, Options, VirtualKind};
 use crate::network::setting;
 use crate::network::value;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
@@ -49,14 +49,14 @@ const WITHOUT_EFFECT: [&str; 7] = ["gcint", "links", "maxwait", "ports", "slaves
 
 /// The settings that are collected from parameters.
 pub(in crate::network) struct Parameters {
-    kind: Kind,
+    kind: VirtualKind,
     pub(in crate::network) options: Options,
     /// The hardware address that it gets.
     pub(in crate::network) mac: Option<String>,
 }
 
 impl Parameters {
-    pub(in crate::network) fn of(kind: Kind) -> Self {
+    pub(in crate::network) fn of(kind: VirtualKind) -> Self {
         Self { kind, options: Options::new(), mac: None }
     }
 
@@ -66,12 +66,12 @@ impl Parameters {
         name: &Located<String>,
         words: &[String],
         at: SourceMark,
-        wiring: &mut Wiring,
+        wiring: &mut InterfaceWiring,
         found: &mut Diagnostics,
     ) {
         let written = name.value.replace('-', "_");
         let (prefix, options) = match self.kind {
-            Kind::Bond => ("bond_", BOND_OPTIONS.as_slice()),
+            VirtualKind::Bond => ("bond_", BOND_OPTIONS.as_slice()),
             _ => ("bridge_", BRIDGE_OPTIONS.as_slice()),
         };
         let short = written.strip_prefix(prefix).unwrap_or(&written);
@@ -97,10 +97,10 @@ impl Parameters {
     }
 
     /// Adds what is no setting of the bond or the bridge itself.
-    fn add_other(&mut self, short: &str, words: &[String], wiring: &mut Wiring) -> Understood {
+    fn add_other(&mut self, short: &str, words: &[String], wiring: &mut InterfaceWiring) -> Understood {
         match (self.kind, short) {
             // Which member leads is a setting of that member.
-            (Kind::Bond, "primary" | "active_slave") => {
+            (VirtualKind::Bond, "primary" | "active_slave") => {
                 let setting = if short == "primary" { "PrimarySlave" } else { "ActiveSlave" };
                 let member = words.first().and_then(|name| value::interface_name(name));
                 if let Some(member) = &member {
@@ -108,13 +108,13 @@ impl Parameters {
                 }
                 Understood::if_some(member.as_ref(), "the name of an interface")
             }
-            (Kind::Bridge, "pathcost" | "portprio") => {
+            (VirtualKind::Bridge, "pathcost" | "portprio") => {
                 let setting = if short == "pathcost" { "Cost" } else { "Priority" };
                 let added = add_ports(setting, words, wiring).then_some(());
                 Understood::if_some(added.as_ref(), "ports and numbers, such as `eth0 50`")
             }
-            (Kind::Bridge, "hw") | (_, "mac_address") => {
-                self.mac = words.first().and_then(|mac| value::mac(mac));
+            (VirtualKind::Bridge, "hw") | (_, "mac_address") => {
+                self.mac = words.first().and_then(|mac| value::parse_mac(mac));
                 Understood::if_some(self.mac.as_ref(), "a hardware address")
             }
             _ if WITHOUT_EFFECT.contains(&short) => Understood::Yes,
@@ -151,7 +151,7 @@ fn unknown(name: &Located<String>) -> Diagnostic {
 }
 
 /// Pairs of a port and a number; says whether all were understood.
-fn add_ports(setting: &str, words: &[String], wiring: &mut Wiring) -> bool {
+fn add_ports(setting: &str, words: &[String], wiring: &mut InterfaceWiring) -> bool {
     let Some(setting) = setting::find_setting("Bridge port", setting) else { return false };
     let mut understood = !words.is_empty() && words.len().is_multiple_of(2);
     for pair in words.chunks_exact(2) {
