@@ -10,6 +10,7 @@ pub mod acceleration;
 pub mod arguments;
 pub mod bench;
 pub mod builder;
+pub mod cluster;
 pub mod console;
 mod description;
 pub mod disk;
