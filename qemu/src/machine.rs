@@ -13,7 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET};
+use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, FRAME_SOCKET, QMP_SOCKET};
 use crate::builder::MachineBuilder;
 use crate::console::Console;
 use crate::description::{DESCRIPTION, MachineDescription, WRITE_LOG};
@@ -180,7 +180,7 @@ impl Machine {
         if let MachineDisk::Overlay(_, image) = &self.description.disk {
             image.check_unchanged()?;
         }
-        for socket in [QMP_SOCKET, CONSOLE_SOCKET] {
+        for socket in [QMP_SOCKET, CONSOLE_SOCKET, FRAME_SOCKET] {
             let path = self.folder().join(socket);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {

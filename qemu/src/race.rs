@@ -9,15 +9,16 @@ use std::time::Duration;
 use serde_json::json;
 use vm::bench::{self, BenchConfig, BenchImage, BenchProgress, BootComparison};
 
-use crate::app::{CommandFailure, ReadError, read};
 use crate::cli::BenchBoot;
+use crate::failure::CommandFailure;
 use crate::report::{print_note, print_result};
+use crate::user_file::{ReadError, read_user_file};
 
 /// Runs it.
 pub(crate) fn bench_boot(arguments: &BenchBoot) -> Result<(), CommandFailure> {
     let contender =
         |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<BenchImage, ReadError> {
-            let user_data = user_data.as_deref().map(read).transpose()?;
+            let user_data = user_data.as_deref().map(read_user_file).transpose()?;
             Ok(BenchImage { image: image.into(), user_data, user: user.to_owned() })
         };
     let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;

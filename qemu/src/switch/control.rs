@@ -1,9 +1,12 @@
 //! What a person may ask of a running switch: a JSON object a line, over a Unix socket, one answer a line.
 //!
-//! Knows the requests and their answers, and is pure but for [`send_request`]. Refuses to know machines by name:
+//! Knows the requests and their answers, and is pure but for the functions that make and use the socket. Refuses to know machines by name:
 //! ports are numbers here. Invariant: a request that cannot be done changes nothing.
 
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -190,6 +193,17 @@ fn port_status(bridge: &Bridge, port: PortIndex, connected: bool) -> Option<Port
         drop_next: cable.drop_next,
         statistics: bridge.statistics(port)?,
     })
+}
+
+/// Makes the socket at which a switch is asked, in its folder. As [`connect_in`], it does not mind a long path.
+pub fn bind_control_socket(folder: &Path) -> io::Result<UnixListener> {
+    let folder = File::open(folder)?;
+    let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", folder.as_raw_fd());
+    // One that a killed process has left would be in the way; the lock says that there is no other.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(path),
+    }
 }
 
 /// Asks the switch whose folder this is.
