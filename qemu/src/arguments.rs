@@ -135,8 +135,10 @@ fn add_machine(words: &mut ArgumentList, hardware: &Hardware) {
         words.push_blockdev(&read_only("code", code));
         words
             .push_blockdev(&json!({"driver": "raw", "file": file_node(variables), "node-name": "variables"}));
+        // Two devices, so that the code can be read-only (OVMF's README: "-pflash" twice, never "-bios").
         machine.push_str(",pflash0=code,pflash1=variables");
         if *locked {
+            // Without SMM the guest's kernel could write the store itself, and enrol keys of its own.
             machine.push_str(",smm=on");
             words.push_words("-global driver=cfi.pflash01,property=secure,value=on");
         }
@@ -247,6 +249,8 @@ fn add_cluster_card(words: &mut ArgumentList, card: &ClusterCard) {
 }
 
 fn add_console(words: &mut ArgumentList) {
+    // QEMU logs what it sends to the socket whether or not somebody reads it, so that no word is missed before a
+    // person connects; appended, since a restart is part of the same story.
     let socket = format!("path={CONSOLE_SOCKET},server=on,wait=off");
     words.push_option("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
     words.push_option("-serial", "chardev:console");

@@ -121,6 +121,7 @@ pub fn compare_boots(
 ) -> Result<BootComparison, RaceError> {
     let mut race = BootComparison { ours: Vec::new(), theirs: Vec::new() };
     for _ in 0..course.rounds {
+        // In turns and not one after the other: a host that slows down in the middle slows both.
         for (contender, laps) in [(ours, &mut race.ours), (theirs, &mut race.theirs)] {
             let lap = run_until_sound(course, contender, || tell(&contender.image, BenchProgress::Panic))?;
             tell(&contender.image, BenchProgress::Lap(lap));
@@ -160,12 +161,15 @@ fn run_round(course: &BenchConfig, contender: &BenchImage) -> Result<BootTimes, 
         builder = builder.user_data(document.clone());
     }
     let machine = builder.build()?;
+    // Powered off in order between the two: a second boot after a pulled plug would time the journal's replay.
     let (machine, first) = lap_of(machine, course.within)?;
     let (_, second) = lap_of(machine, course.within)?;
     Ok(BootTimes { first, second })
 }
 
 fn lap_of(machine: Machine, within: Duration) -> Result<(Machine, f64), RaceError> {
+    // QEMU's emulation of several processors now and then executes an instruction that Linux is patching. Under
+    // KVM a panic is the image's own and is told as such.
     let is_emulated = machine.acceleration() == Acceleration::Tcg;
     let mut running = machine.start()?;
     let time = running.wait_for_ssh_at_once(within).map_err(|error| match error {

@@ -52,6 +52,15 @@ pub enum BuildError {
     Key(#[from] SshError),
 }
 
+// Here and not beside the rest of `Machine`, which needs not know how it is made.
+impl Machine {
+    /// Begins a machine that boots from `disk`.
+    #[must_use]
+    pub fn builder(disk: MachineDisk) -> MachineBuilder {
+        MachineBuilder::new(disk)
+    }
+}
+
 impl MachineBuilder {
     /// The defaults: BIOS, one processor, 1 GiB, a seed disk.
     pub(crate) fn new(disk: MachineDisk) -> Self {
@@ -234,6 +243,7 @@ impl MachineBuilder {
         let at = |name: &str| folder.path().join(name);
         if let Some(flash) = &flash {
             let path = at(VARIABLES);
+            // A copy for each machine: the firmware writes boot entries into it, and another's would be started.
             fs::copy(&flash.variables, &path).map_err(|source| BuildError::Write { path, source })?;
         }
         let key = match &self.key {
@@ -275,6 +285,7 @@ impl MachineBuilder {
         };
         fs::DirBuilder::new()
             .recursive(true)
+            // It gets a private key, and a console's output is nobody else's business.
             .mode(0o700)
             .create(path)
             .map_err(|source| BuildError::Folder { path: path.clone(), source })?;

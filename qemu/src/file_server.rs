@@ -64,7 +64,8 @@ impl FileServer {
     pub fn serve_forever(self) {
         let root = Arc::new(self.root);
         for stream in self.listener.incoming().flatten() {
-            // The count of those who hold the root, but for this one.
+            // Each thread holds the root, so that the count of its holders is that of the connections, and one that
+            // panics gives its place back too.
             if Arc::strong_count(&root) > MAX_CONNECTIONS {
                 refuse_connection(&stream);
                 continue;

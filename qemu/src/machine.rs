@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
 use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, FRAME_SOCKET, QMP_SOCKET};
-use crate::builder::MachineBuilder;
 use crate::console::Console;
 use crate::description::{DESCRIPTION, MachineDescription, WRITE_LOG};
 use crate::disk::{DiskEditor, DiskError, MachineDisk};
@@ -74,12 +73,6 @@ impl MachineFolder {
 }
 
 impl Machine {
-    /// Begins a machine that boots from `disk`.
-    #[must_use]
-    pub fn builder(disk: MachineDisk) -> MachineBuilder {
-        MachineBuilder::new(disk)
-    }
-
     /// The machine that an earlier process made in `folder`. The caller knows that it is off.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join(DESCRIPTION);
@@ -170,6 +163,7 @@ impl Machine {
     /// QEMU opens its control socket before it has read all its arguments, so a broken conversation often
     /// means that it is about to end.
     fn failed_start(&self, child: &mut OwnedChild, error: QmpError) -> StartError {
+        // Two seconds: it ends as soon as it comes to the argument that it does not like.
         match child.wait(Duration::from_secs(2)) {
             Ok(Some(status)) => StartError::Ended { status, message: self.qemu_log() },
             _ => error.into(),
@@ -178,6 +172,7 @@ impl Machine {
 
     fn prepare_start(&self) -> Result<(), StartError> {
         if let MachineDisk::Overlay(_, image) = &self.description.disk {
+            // A mixture of two builds fails in the guest, as a panic of dm-verity that explains nothing.
             image.check_unchanged()?;
         }
         for socket in [QMP_SOCKET, CONSOLE_SOCKET, FRAME_SOCKET] {

@@ -48,6 +48,7 @@ impl SeedData {
     fn disk_size(&self) -> usize {
         let network_config = self.network_config.as_ref().map_or(0, String::len);
         let content = self.user_data.as_ref().map_or(0, Vec::len) + self.meta_data().len() + network_config;
+        // An eighth more than the content for FAT's tables and its last, half-filled clusters.
         ((content + content / 8) / 4096 + 1) * 4096 + (1 << 20)
     }
 

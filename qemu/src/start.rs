@@ -49,7 +49,8 @@ pub(crate) fn switch_on(
     how: &RunMode,
 ) -> Result<(), CommandFailure> {
     if how.detach {
-        // The lock goes to the background process.
+        // The lock goes to the background process. It cannot be handed over: a lock of flock(2) survives a fork, and
+        // then this process would hold it too.
         drop(claim);
         return start_detached(root, machine, Duration::from_secs(how.timeout));
     }

@@ -21,6 +21,7 @@ pub(crate) fn switch_off(entry: &MachineEntry, within: Duration) -> Result<(), C
     let on = entry.running_record()?;
     let deadline = Instant::now() + within;
     if !within.is_zero() {
+        // Half of the time for the button: a guest without a handler for it needs the other half to shut down.
         let half = Instant::now() + within / 2;
         if is_off_by_button(entry, half)? || ask_by_ssh(entry, on) && is_off_by(entry, deadline) {
             print_note(format!("{} has shut down", entry.name));

@@ -49,6 +49,7 @@ pub(crate) fn bring_up(
         return Err(ClusterError::Exists.into());
     }
     refuse_names_in_use(registry, &members)?;
+    // The record comes first: vm down finds what it names, however far this process gets.
     cluster.create(&members)?;
     let made = make_machines(registry, root, arguments, &members, document.as_deref());
     let outcome = made.and_then(|machines| start_machines(root, machines, arguments.timeout));

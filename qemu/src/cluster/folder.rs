@@ -120,9 +120,11 @@ impl ClusterFolder {
 
     /// The network, while its process lives.
     pub fn running_network(&self) -> Result<Option<NetworkRecord>, ClusterError> {
-        match self.claim_network() {
-            Err(ClusterError::NetworkRuns) => read_record(&self.path.join(NETWORK)),
-            Ok(_) | Err(_) => Ok(None),
+        let Ok(lock) = File::open(self.path.join(LOCK)) else { return Ok(None) };
+        // A shared lock, so that two who only look do not take each other for the network.
+        match Flock::lock(lock, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(None),
+            Err(_) => read_record(&self.path.join(NETWORK)),
         }
     }
 

@@ -174,6 +174,7 @@ impl SwitchProcess {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
+        // The oldest and not the newest: a test that hung before must not lock out the one that runs now.
         if self.clients.len() >= MAX_CLIENTS {
             self.clients.remove(0);
         }

@@ -116,6 +116,11 @@ impl Scene {
         std::fs::metadata(&self.image).unwrap().len() + MORE
     }
 
+    /// The untouched image, for machines that make their own overlay of it.
+    pub(crate) fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// Writes a file that stays as long as the scene.
     pub(crate) fn keep(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
