@@ -5,6 +5,9 @@ use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, GivenLine};
 use image_format::manifest::Manifest;
 use image_format::modules::ModuleIndex;
+use image_format::payload::index::PayloadIndex;
+use image_format::payload::plan::plan_reconstruction;
+use image_format::payload::survey::{OldSlots, SlotContent, Survey};
 use image_format::signed::{PublicKey, Signed, SignedPayload};
 use image_format::slot::{SlotTable, boot_decision};
 use image_format::{gpt, trailer};
@@ -71,4 +74,17 @@ pub(crate) fn modules(bytes: &[u8]) {
         assert_eq!(ModuleIndex::parse(&index.to_string()), Ok(index.clone()));
         let _ = index.drivers_of(text).count();
     }
+}
+
+/// A payload index of any bytes: it must read as what it writes, and be planned for any list and slot.
+pub(crate) fn payload(bytes: &[u8]) {
+    let Ok(index) = PayloadIndex::parse(bytes) else { return };
+    assert_eq!(index.to_bytes().map(|bytes| PayloadIndex::parse(&bytes)), Ok(Ok(index.clone())));
+    if index.data_blocks > 1 << 10 {
+        return;
+    }
+    let slot = SlotContent { data: &[0_u8; 4096].as_slice(), blocks: 2, release: None };
+    let survey = Survey::read_slots(&index, b"salt", OldSlots { running: Some(slot), idle: None }, 1);
+    let plan = plan_reconstruction(&index, &survey, Some(bytes));
+    assert!(plan.steps.len() <= index.chunks.len());
 }

@@ -37,3 +37,8 @@ fn partition_tables() {
 fn module_indexes() {
     run_all("modules", targets::modules);
 }
+
+#[test]
+fn payload_indexes() {
+    run_all("payload", targets::payload);
+}
