@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use vm::cluster::metadata::ClusterSeed;
 use vm::options::{HardwareOptions, MachineOptions, SeedBy};
 
 /// Runs disk images as virtual machines, without root.
@@ -199,6 +200,9 @@ pub(crate) struct UpArguments {
     /// A document (cloud-config, Ignition, script) for the first boot of each
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
+    /// How the document and the ssh key go in
+    #[arg(long, value_enum, default_value_t = ClusterSeed::Disk, value_name = "WAY")]
+    pub(crate) seed_by: ClusterSeed,
     /// Serve the files of DIR to the machines, to read only
     #[arg(long, value_name = "DIR", conflicts_with = "reach")]
     pub(crate) update_server: Option<PathBuf>,
@@ -273,6 +277,9 @@ pub(crate) struct NetworkArguments {
     /// At this port of the loopback
     #[arg(long, default_value_t = 0)]
     pub(crate) update_port: u16,
+    /// How the machines are told what they are
+    #[arg(long, value_enum, default_value_t = ClusterSeed::Disk)]
+    pub(crate) seed_by: ClusterSeed,
 }
 
 /// `vm bench-boot`.
