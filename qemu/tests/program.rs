@@ -428,13 +428,19 @@ fn a_cluster_whose_network_died_is_taken_down() {
 
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 
+    // A killed process takes a moment to go.
+    while desk.machines()[0]["link"] != "no network" {
+        thread::sleep(Duration::from_millis(50));
+    }
     let cut = desk.run("cut 1");
     assert!(
         text(&cut.stderr).contains("it ended, and vm down and vm up make a new one"),
         "{}",
         text(&cut.stderr)
     );
-    assert_eq!(desk.machines()[0]["link"], "no network");
+    desk.run("kill 1");
+    let start = desk.run("start 1 --detach --timeout 1");
+    assert!(text(&start.stderr).contains("so core-01 meets nobody"), "{}", text(&start.stderr));
     assert_eq!(desk.run("down").status.code(), Some(0));
     assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0);
 }
