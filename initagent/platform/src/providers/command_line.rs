@@ -5,7 +5,7 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform,
-    registry::PlatformEvidence,
+    evidence::PlatformEvidence,
     web::{MAX_USER_DATA, without_secrets},
 };
 

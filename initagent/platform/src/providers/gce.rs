@@ -6,9 +6,9 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     keys,
-    registry::PlatformEvidence,
     web::{MetadataService, unix_time},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};

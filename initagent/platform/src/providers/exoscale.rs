@@ -3,7 +3,7 @@
 //! Knows the items afterburn reads. Refuses to ask for the password.
 //! Invariant: each item that fails costs itself only.
 
-use crate::{FetchError, Host, InstanceMetadata, MetadataWeb, Platform, registry::PlatformEvidence};
+use crate::{FetchError, Host, InstanceMetadata, MetadataWeb, Platform, evidence::PlatformEvidence};
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 /// Attribute names of afterburn and where their values are.

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn interfaces_are_found_by_name_or_by_address() {
-        let provision = provision_of(include_str!("../../tests/data/vmware/interfaces-by-name"));
+        let provision = provision_of(include_str!("../../../tests/data/vmware/interfaces-by-name"));
 
         assert_eq!(
             network(&provision),

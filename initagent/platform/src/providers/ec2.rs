@@ -5,8 +5,8 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
-    registry::PlatformEvidence,
     web::{MetadataService, TokenScheme},
 };
 

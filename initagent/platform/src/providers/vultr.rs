@@ -5,10 +5,10 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];

@@ -7,9 +7,9 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
     web::TokenScheme,
 };
 

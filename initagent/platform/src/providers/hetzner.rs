@@ -4,8 +4,8 @@
 //! Invariant: a document that cannot be read costs no user-data.
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, json::DocumentTree,
-    meta_data::add_meta_data, one_document, registry::PlatformEvidence, web::link_local_bases,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, evidence::PlatformEvidence,
+    json::DocumentTree, meta_data::add_meta_data, one_document, web::link_local_bases,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];

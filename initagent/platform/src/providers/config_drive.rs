@@ -8,9 +8,9 @@ use std::{fs::File, io, path::Path};
 use crate::{
     FetchError, Host, InstanceMetadata, Platform,
     disk::{self, ConfigVolume},
+    evidence::PlatformEvidence,
     guest,
-    openstack::{MetadataDocuments, add_facts, read_documents},
-    registry::PlatformEvidence,
+    providers::openstack::{MetadataDocuments, add_facts, read_documents},
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_drive_tells_what_the_service_would() {
         let machine = drive(&[
-            ("openstack/latest/meta_data.json", include_bytes!("../tests/data/openstack/meta_data.json")),
+            ("openstack/latest/meta_data.json", include_bytes!("../../tests/data/openstack/meta_data.json")),
             ("openstack/latest/user_data", b"#!/bin/sh\n"),
             ("openstack/content/0000", b"welcome"),
             ("openstack/latest/network_data.json", b"{\"links\": []}"),
@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn debians_description_of_the_network_is_read_from_the_drive() {
         let machine = drive(&[
-            ("openstack/latest/meta_data.json", include_bytes!("../tests/data/debian-drive/meta_data.json")),
-            ("openstack/latest/user_data", include_bytes!("../tests/data/debian-drive/user_data")),
-            ("openstack/content/0000", include_bytes!("../tests/data/debian-drive/0000")),
+            ("openstack/latest/meta_data.json", include_bytes!("../../tests/data/debian-drive/meta_data.json")),
+            ("openstack/latest/user_data", include_bytes!("../../tests/data/debian-drive/user_data")),
+            ("openstack/content/0000", include_bytes!("../../tests/data/debian-drive/0000")),
         ]);
 
         let provision = detect_platform(&machine.host)

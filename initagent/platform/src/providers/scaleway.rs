@@ -5,10 +5,10 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 2] = ["http://169.254.42.42", "http://[fd00:42::42]"];

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];

@@ -11,9 +11,9 @@ use self::content::ReadContent;
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     one_document,
-    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA, link_local_bases},
 };
 

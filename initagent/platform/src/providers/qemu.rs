@@ -5,7 +5,7 @@
 //! device for each of them.
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, registry::PlatformEvidence,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, evidence::PlatformEvidence,
     web::MAX_USER_DATA,
 };
 

@@ -7,10 +7,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:c1::a9fe:a9fe]"];

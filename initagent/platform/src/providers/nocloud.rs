@@ -9,10 +9,11 @@
 use std::{fs::File, path::Path};
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, WebError, disk, guest,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, WebError, disk,
+    evidence::PlatformEvidence,
+    guest,
     json::DocumentTree,
     meta_data::add_meta_data,
-    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
 };
 

@@ -6,10 +6,10 @@
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, bond_payload},
     one_document::{self, FieldPaths},
-    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 2] = ["https://metadata.platformequinix.com", "https://metadata.packet.net"];

@@ -15,11 +15,11 @@ use self::backdoor::Backdoor;
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, disk,
+    evidence::PlatformEvidence,
     host::read_all,
     json::DocumentTree,
     meta_data::add_meta_data,
     ovf::OvfEnvironment,
-    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 

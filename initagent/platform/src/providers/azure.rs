@@ -8,11 +8,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError, disk,
+    evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
     one_document::{self, FieldPaths},
     ovf::OvfEnvironment,
-    registry::PlatformEvidence,
     web::MAX_METADATA,
 };
 
@@ -192,7 +192,7 @@ fn set_user_data(provision: &mut InstanceMetadata, text: &str) {
 mod tests {
     use super::*;
 
-    const CD: &[u8] = include_bytes!("../tests/data/azure/ovf-env.xml");
+    const CD: &[u8] = include_bytes!("../../tests/data/azure/ovf-env.xml");
 
     #[test]
     fn user_data_of_the_service_goes_before_custom_data_of_the_cd() {
