@@ -334,12 +334,31 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use vm::acceleration::AccelerationChoice;
+    use vm::options::{DeviceSet, Reach};
 
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_options_of_a_machine_come_through_whole() {
+        let parse = |words: &str| match Arguments::parse_from(words.split(' ')).verb {
+            Verb::Run(run) => run.options,
+            verb => panic!("{verb:?}"),
+        };
+
+        let plain = parse("vm run x.raw");
+        let chosen = parse("vm run x.raw --isolate --watchdog --cpus 3 --devices scsi --accel tcg -- -s -S");
+
+        assert_eq!((plain.reach, plain.watchdog, plain.hardware.memory), (Reach::Everything, false, 2048));
+        assert_eq!((chosen.reach, chosen.watchdog, chosen.hardware.cpus), (Reach::Nothing, true, 3));
+        assert_eq!(chosen.hardware.acceleration_choice, AccelerationChoice::Tcg);
+        assert_eq!((chosen.devices, chosen.extra), (DeviceSet::Scsi, vec!["-s".into(), "-S".into()]));
+        assert_ne!(plain.mac, chosen.mac, "two machines of one address");
     }
 
     #[test]

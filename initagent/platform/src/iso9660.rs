@@ -6,7 +6,6 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-
 const SECTOR: u64 = 2048;
 const SECTOR_LENGTH: usize = 2048;
 const FIRST_DESCRIPTOR: u64 = 16;

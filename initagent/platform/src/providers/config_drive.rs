@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn debians_description_of_the_network_is_read_from_the_drive() {
         let machine = drive(&[
-            ("openstack/latest/meta_data.json", include_bytes!("../../tests/data/debian-drive/meta_data.json")),
+            (
+                "openstack/latest/meta_data.json",
+                include_bytes!("../../tests/data/debian-drive/meta_data.json"),
+            ),
             ("openstack/latest/user_data", include_bytes!("../../tests/data/debian-drive/user_data")),
             ("openstack/content/0000", include_bytes!("../../tests/data/debian-drive/0000")),
         ]);
