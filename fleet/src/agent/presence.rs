@@ -20,6 +20,7 @@ use crate::{
         keys::StoreKey,
         records::PresenceRecord,
         registry::{ClusterChange, Registry},
+        revision::{LeaseId, Revision},
         writes::{self, StoreWrite, WriteCondition},
     },
 };
@@ -137,7 +138,7 @@ impl MachinePresence {
         let renewals = watch::Sender::new(lease);
         self.lease.send_replace(Some(lease));
         self.store.set_registered(true);
-        tracing::info!(machine = %self.own_record().machine.id, lease = lease.id, "this machine is registered");
+        tracing::info!(machine = %self.own_record().machine.id, lease = %lease.id, "this machine is registered");
         Ok(Registration::Ended(tokio::select! {
             _ = self.store.keep_alive(&renewals) => "Monitor timed out before successful heartbeat",
             () = self.pass_on(renewals.subscribe()) => "Monitor timed out before successful heartbeat",
@@ -158,7 +159,7 @@ impl MachinePresence {
 
     /// Registers if nobody is there, or if who is there is an earlier process of this machine; by which
     /// lease, and in which revision.
-    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, i64)>, StoreError> {
+    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, Revision)>, StoreError> {
         let me = self.own_record().machine.id;
         if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
             let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
@@ -177,7 +178,11 @@ impl MachinePresence {
 
     /// Says that this machine is there if the condition holds, in which revision; gives the lease back if it
     /// does not, with whatever else lives by it: that is nobody's any more.
-    async fn claim(&self, lease: HeldLease, condition: WriteCondition) -> Result<Option<i64>, StoreError> {
+    async fn claim(
+        &self,
+        lease: HeldLease,
+        condition: WriteCondition,
+    ) -> Result<Option<Revision>, StoreError> {
         self.store.set_machine_lease(lease.id);
         let write =
             StoreWrite { when: vec![condition], then: vec![writes::presence_operation(&self.own_record())] };
@@ -186,7 +191,7 @@ impl MachinePresence {
             self.remember(lease);
             return Ok(Some(committed.revision));
         }
-        self.store.set_machine_lease(0);
+        self.store.set_machine_lease(LeaseId::NONE);
         self.lease.send_replace(None);
         // The file may name a registration that went to a clone while this machine was away.
         let _ = std::fs::remove_file(&self.lease_file);
@@ -261,7 +266,7 @@ impl MachinePresence {
     }
 
     async fn write_record(&self) {
-        let lease = self.lease.borrow().map_or(0, |lease| lease.id);
+        let lease = self.lease.borrow().map_or(LeaseId::NONE, |lease| lease.id);
         loop {
             let record = self.own_record();
             // A clone that came while this machine was cut off is not overwritten either.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use zbus::{Connection, MessageStream, connection};
 
-use crate::{error_text::error_chain, model::unit_name::UnitName};
+use crate::{error_text::error_chain, model::unit_name::UnitName, settings::SystemdInstance};
 use calls::{
     AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
     Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,
@@ -114,12 +114,14 @@ pub struct SystemdClient {
 impl SystemdClient {
     /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
     /// channel.
-    pub async fn connect(user: bool) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
-        let (connection, messages) = connect_bus(user).await?;
+    pub async fn connect(
+        instance: SystemdInstance,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
+        let (connection, messages) = connect_bus(instance).await?;
         let (current, connection) = watch::channel(connection);
         let (sender, news) = mpsc::unbounded_channel();
-        tokio::spawn(forward_signals(user, messages, current, sender));
-        Ok((Self { connection, links: Links::of_systemd(user) }, news))
+        tokio::spawn(forward_signals(instance, messages, current, sender));
+        Ok((Self { connection, links: Links::of_systemd(instance) }, news))
     }
 
     async fn call<C: Call>(&self, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
@@ -294,8 +296,11 @@ async fn call_manager<C: Call>(
 }
 
 /// Connects, so that everything that is told from now on comes out of the stream.
-async fn connect_bus(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
-    let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
+async fn connect_bus(instance: SystemdInstance) -> Result<(Connection, MessageStream), SystemdError> {
+    let builder = match instance {
+        SystemdInstance::System => connection::Builder::system(),
+        SystemdInstance::User => connection::Builder::session(),
+    };
     let connection =
         builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::in_call("answer on D-Bus"))?;
     let mut messages = MessageStream::from(&connection);
@@ -309,7 +314,7 @@ async fn connect_bus(user: bool) -> Result<(Connection, MessageStream), SystemdE
 
 /// Reads what is told for ever, from one connection after the other, as long as somebody wants the news.
 async fn forward_signals(
-    user: bool,
+    instance: SystemdInstance,
     mut messages: MessageStream,
     current: watch::Sender<Connection>,
     sender: mpsc::UnboundedSender<News>,
@@ -327,7 +332,7 @@ async fn forward_signals(
         }
         tracing::info!("systemd or its bus is another one; connecting anew");
         let connection;
-        (connection, messages) = dial_until_answered(user).await;
+        (connection, messages) = dial_until_answered(instance).await;
         drop(current.send_replace(connection));
         if sender.send(News::Anew).is_err() {
             return;
@@ -335,11 +340,11 @@ async fn forward_signals(
     }
 }
 
-async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
+async fn dial_until_answered(instance: SystemdInstance) -> (Connection, MessageStream) {
     let (mut pause, most) = AGAIN;
     let mut said = None;
     loop {
-        match connect_bus(user).await {
+        match connect_bus(instance).await {
             Ok(answered) => return answered,
             Err(error) => {
                 let reason = error_chain(&error);

@@ -12,6 +12,7 @@ use crate::lock::{LockError, RebootLocks};
 use crate::model::machine::MachineId;
 use crate::model::state::JobState;
 use crate::store::cluster::Cluster;
+use crate::store::registry::DrainChange;
 use crate::store::registry::{CommandError, Registry, RegistryCommand};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -166,7 +167,9 @@ async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFa
     let Some(machine) = cluster_member(registry, id) else { return Ok(()) };
     let mut changes = registry.subscribe_changes();
     if !registry.read(|cluster| cluster.machines.get(&machine).is_some_and(|each| each.draining)) {
-        registry.execute_command(RegistryCommand::Drain { machine: machine.clone(), draining: true }).await?;
+        registry
+            .execute_command(RegistryCommand::Drain { machine: machine.clone(), drain: DrainChange::Begin })
+            .await?;
     }
     let emptied = async {
         while registry.read(|cluster| units_on(cluster, &machine)) > 0 {
@@ -186,7 +189,7 @@ async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFa
 async fn fill_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFailure> {
     let Ok(machine) = MachineId::parse(id) else { return Ok(()) };
     if registry.read(|cluster| cluster.machines.get(&machine).is_none_or(|each| each.draining)) {
-        registry.execute_command(RegistryCommand::Drain { machine, draining: false }).await?;
+        registry.execute_command(RegistryCommand::Drain { machine, drain: DrainChange::End }).await?;
     }
     Ok(())
 }

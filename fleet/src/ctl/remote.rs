@@ -40,13 +40,23 @@ pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshPr
     argv.into_iter().map(OsString::from).collect()
 }
 
+/// Whether a machine may use our keys by asking the agent here.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AgentForwarding {
+    /// It may not, as ssh has it: root of that machine could use them for anything meanwhile.
+    #[default]
+    Off,
+    /// It may (`-A`).
+    On,
+}
+
 /// The ssh command that reaches a machine of the cluster, through the tunnel if there is one.
 #[must_use]
 pub fn ssh_to_machine(
     settings: &SshSettings,
     host: &str,
     port: u16,
-    forward_agent: bool,
+    agent: AgentForwarding,
     program: SshProgram<'_>,
 ) -> Vec<OsString> {
     let mut argv = ssh_command(settings, host, port, program);
@@ -61,7 +71,7 @@ pub fn ssh_to_machine(
         extra.push("-o".into());
         extra.push(format!("ProxyCommand={}", quote_words(&jump)).into());
     }
-    if forward_agent {
+    if agent == AgentForwarding::On {
         extra.push("-A".into());
     }
     argv.splice(1..1, extra);
@@ -145,7 +155,13 @@ mod tests {
     #[test]
     fn a_command_on_a_machine_goes_by_ssh() {
         let words = ["systemctl", "status", "-l", "a b.service"].map(str::to_owned);
-        let argv = ssh_to_machine(&settings(None, true), "10.0.0.1", 22, false, SshProgram::Command(&words));
+        let argv = ssh_to_machine(
+            &settings(None, true),
+            "10.0.0.1",
+            22,
+            AgentForwarding::Off,
+            SshProgram::Command(&words),
+        );
 
         assert_eq!(
             line(&argv),
@@ -157,7 +173,8 @@ mod tests {
     #[test]
     fn a_tunnel_is_a_proxy_command_with_the_same_options() {
         let tunnel = Some(SshHost { host: "bastion".into(), port: 2222 });
-        let argv = ssh_to_machine(&settings(tunnel, false), "10.0.0.1", 22, true, SshProgram::Shell);
+        let argv =
+            ssh_to_machine(&settings(tunnel, false), "10.0.0.1", 22, AgentForwarding::On, SshProgram::Shell);
 
         assert_eq!(
             line(&argv),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zbus::{Connection, Message, OwnedObjectPath, Variant, connection};
 
+use crate::settings::SystemdInstance;
 use crate::settings::UnitsOnExit;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
@@ -54,10 +55,13 @@ impl Departure {
 }
 
 /// Asks systemd why this process is told to stop; the user's systemd too if units run there.
-pub async fn stop_reason(user: bool) -> StopReason {
+pub async fn stop_reason(instance: SystemdInstance) -> StopReason {
     let ask = async {
         let system = of_manager(connection::Builder::system()).await;
-        let own = if user { of_manager(connection::Builder::session()).await } else { None };
+        let own = match instance {
+            SystemdInstance::System => None,
+            SystemdInstance::User => of_manager(connection::Builder::session()).await,
+        };
         system.max(own).unwrap_or(StopReason::Restart)
     };
     tokio::time::timeout(PATIENCE, ask).await.unwrap_or(StopReason::Restart)

@@ -11,6 +11,7 @@ use crate::{
         keys::{OperatorOrder, StoreKey},
         picture::ClusterView,
         records::{AssignmentRecord, LeaderRecord, NoteRecord, UnitRecord, encode_record},
+        revision::Revision,
         writes::{
             KeyLifetime, MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteCondition, WriteOperation, put_key,
         },
@@ -112,7 +113,7 @@ pub fn rollout_step(picture: &ClusterView, step: &RolloutStep) -> Option<StoreWr
 
 /// The leadership must not have been lost for the write to happen.
 #[must_use]
-pub fn as_leader(mut write: StoreWrite, created: i64) -> StoreWrite {
+pub fn as_leader(mut write: StoreWrite, created: Revision) -> StoreWrite {
     write.when.insert(0, WriteCondition::SameLife(StoreKey::Leader, created));
     write
 }
@@ -138,7 +139,7 @@ pub fn sweep_writes(picture: &ClusterView) -> Vec<StoreWrite> {
 
 /// Ticks off an order.
 #[must_use]
-pub fn fulfil_write(order: OperatorOrder, revision: i64) -> StoreWrite {
+pub fn fulfil_write(order: OperatorOrder, revision: Revision) -> StoreWrite {
     let key = StoreKey::Order(order);
     StoreWrite {
         when: vec![WriteCondition::Unchanged(key.clone(), revision)],

@@ -326,7 +326,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{machine::MachineId, unit_file::UnitFile},
-        store::cluster::{ChangeDirection, UnitAssignment},
+        store::{
+            cluster::{ChangeDirection, UnitAssignment},
+            revision::Revision,
+        },
     };
 
     fn file(text: &str) -> UnitFile {
@@ -344,9 +347,10 @@ mod tests {
             let (name, old) = (name(number), file("old"));
             let hash = old.hash();
             cluster.units.insert(name.clone(), SubmittedUnit::new(name.clone(), old, JobState::Launched));
-            cluster
-                .assignments
-                .insert(name.clone(), UnitAssignment { machine: machine.clone(), hash, revision: 1 });
+            cluster.assignments.insert(
+                name.clone(),
+                UnitAssignment { machine: machine.clone(), hash, revision: Revision(1) },
+            );
             say(&mut cluster, &name, hash, "active");
         }
         cluster

@@ -30,7 +30,8 @@ use crate::{
     store::{
         keys::KeySpace,
         picture::ClusterView,
-        registry::{ClusterChange, CommandError, Registry, RegistryCommand, StoreHealth},
+        registry::{ClusterChange, CommandError, DrainChange, Registry, RegistryCommand, StoreHealth},
+        revision::{LeaseId, Revision},
         writes::{self, KeyLifetime, StoreWrite, WriteCondition, WriteOperation},
     },
 };
@@ -96,7 +97,7 @@ pub struct CommitResult {
     /// Whether its conditions held.
     pub succeeded: bool,
     /// The revision of the store after it.
-    pub revision: i64,
+    pub revision: Revision,
 }
 
 /// Whether the picture follows the store.
@@ -115,7 +116,7 @@ pub struct EtcdStore {
     connection: tokio::sync::Mutex<EtcdConnection>,
     gathering: WriteBatcher,
     picture: RwLock<ClusterView>,
-    revision: watch::Sender<i64>,
+    revision: watch::Sender<Revision>,
     changes: broadcast::Sender<ClusterChange>,
     hearing: watch::Sender<Connectivity>,
     registered: watch::Sender<bool>,
@@ -138,7 +139,7 @@ impl EtcdStore {
             settings,
             connection: tokio::sync::Mutex::default(),
             gathering: WriteBatcher::default(),
-            revision: watch::Sender::new(0),
+            revision: watch::Sender::new(Revision::NEVER),
             changes,
             hearing: watch::Sender::new(hearing),
             registered: watch::Sender::new(false),
@@ -215,23 +216,23 @@ impl EtcdStore {
     }
 
     /// Which lease keys of this machine live by from now on.
-    pub fn set_machine_lease(&self, id: i64) {
-        self.machine_lease.store(id, Ordering::Relaxed);
+    pub fn set_machine_lease(&self, id: LeaseId) {
+        self.machine_lease.store(id.0, Ordering::Relaxed);
     }
 
     /// Which lease keys of the leading engine live by from now on.
-    pub fn set_leader_lease(&self, id: i64) {
-        self.leader_lease.store(id, Ordering::Relaxed);
+    pub fn set_leader_lease(&self, id: LeaseId) {
+        self.leader_lease.store(id.0, Ordering::Relaxed);
     }
 
     /// The revision of the picture, to wait for any change of it.
     #[must_use]
-    pub fn watch_revision(&self) -> watch::Receiver<i64> {
+    pub fn watch_revision(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
 
     /// Waits until the picture shows a revision; `false` when that takes too long.
-    pub async fn wait_for_revision(&self, revision: i64) -> bool {
+    pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         let mut current = self.revision.subscribe();
         let wait = current.wait_for(|current| *current >= revision);
         matches!(tokio::time::timeout(self.settings.request_timeout * 5, wait).await, Ok(Ok(_)))
@@ -408,12 +409,12 @@ fn to_compare(keys: &KeySpace, condition: &WriteCondition) -> Compare {
         WriteCondition::Absent(key) => Compare::create_revision(keys.key_path(key), CompareOp::Equal, 0),
         WriteCondition::Present(key) => Compare::create_revision(keys.key_path(key), CompareOp::Greater, 0),
         WriteCondition::Unchanged(key, revision) => {
-            Compare::mod_revision(keys.key_path(key), CompareOp::Equal, *revision)
+            Compare::mod_revision(keys.key_path(key), CompareOp::Equal, revision.0)
         }
         WriteCondition::SameLife(key, created) => {
-            Compare::create_revision(keys.key_path(key), CompareOp::Equal, *created)
+            Compare::create_revision(keys.key_path(key), CompareOp::Equal, created.0)
         }
-        WriteCondition::LivesBy(key, lease) => Compare::lease(keys.key_path(key), CompareOp::Equal, *lease),
+        WriteCondition::LivesBy(key, lease) => Compare::lease(keys.key_path(key), CompareOp::Equal, lease.0),
     }
 }
 
@@ -421,8 +422,10 @@ fn describe_command(command: &RegistryCommand) -> String {
     match command {
         RegistryCommand::Create { name, .. } => format!("create unit {name}"),
         RegistryCommand::Destroy { name } => format!("destroy unit {name}"),
-        RegistryCommand::Drain { machine, draining: true } => format!("drain machine {machine}"),
-        RegistryCommand::Drain { machine, draining: false } => format!("end the drain of machine {machine}"),
+        RegistryCommand::Drain { machine, drain: DrainChange::Begin } => format!("drain machine {machine}"),
+        RegistryCommand::Drain { machine, drain: DrainChange::End } => {
+            format!("end the drain of machine {machine}")
+        }
         RegistryCommand::Rebalance { .. } => "order a rebalance".to_owned(),
         RegistryCommand::ReleaseBrake => "release the brake".to_owned(),
         RegistryCommand::Replace { name, .. } => format!("replace unit {name}"),

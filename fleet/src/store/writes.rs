@@ -18,7 +18,8 @@ use crate::{
         keys::{OperatorOrder, StoreKey},
         picture::ClusterView,
         records::{MetadataRecord, OrderRecord, PresenceRecord, StateRecord, UnitRecord, encode_record},
-        registry::{CommandError, RegistryCommand},
+        registry::{CommandError, DrainChange, RegistryCommand},
+        revision::{LeaseId, Revision},
     },
 };
 
@@ -34,11 +35,11 @@ pub enum WriteCondition {
     /// The key exists.
     Present(StoreKey),
     /// The key was last changed in this revision.
-    Unchanged(StoreKey, i64),
+    Unchanged(StoreKey, Revision),
     /// The key came into being in this revision, and has existed since.
-    SameLife(StoreKey, i64),
-    /// The key exists and lives by this lease, which is never 0.
-    LivesBy(StoreKey, i64),
+    SameLife(StoreKey, Revision),
+    /// The key exists and lives by this lease, which is never [`LeaseId::NONE`].
+    LivesBy(StoreKey, LeaseId),
 }
 
 /// Which lease a key lives by.
@@ -96,9 +97,12 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
                 then: vec![WriteOperation::Delete(key)],
             }
         }
-        RegistryCommand::Drain { machine, draining } => {
+        RegistryCommand::Drain { machine, drain } => {
             let key = StoreKey::Drain(machine);
-            let then = if draining { put_key(key, b"{}".to_vec()) } else { WriteOperation::Delete(key) };
+            let then = match drain {
+                DrainChange::Begin => put_key(key, b"{}".to_vec()),
+                DrainChange::End => WriteOperation::Delete(key),
+            };
             StoreWrite { when: Vec::new(), then: vec![then] }
         }
         RegistryCommand::Rebalance { budget } => {
@@ -115,7 +119,10 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
     })
 }
 
-fn known_unit<'a>(picture: &'a ClusterView, name: &UnitName) -> Result<&'a (UnitRecord, i64), CommandError> {
+fn known_unit<'a>(
+    picture: &'a ClusterView,
+    name: &UnitName,
+) -> Result<&'a (UnitRecord, Revision), CommandError> {
     picture.unit_record(name).ok_or_else(|| CommandError::NotFound(name.clone()))
 }
 
@@ -249,11 +256,11 @@ pub fn intent_write(machine: &MachineId, unit: &UnitName, record: &StateRecord) 
     }
 }
 
-/// Changes reboot slots that were seen in this revision, 0 for never.
+/// Changes reboot slots that were seen in this revision.
 #[must_use]
-pub fn semaphore_write(group: &GroupName, slots: &GroupSemaphore, revision: i64) -> StoreWrite {
+pub fn semaphore_write(group: &GroupName, slots: &GroupSemaphore, revision: Revision) -> StoreWrite {
     let key = StoreKey::Lock(group.clone());
-    let unchanged = if revision == 0 {
+    let unchanged = if revision == Revision::NEVER {
         WriteCondition::Absent(key.clone())
     } else {
         WriteCondition::Unchanged(key.clone(), revision)
@@ -282,7 +289,10 @@ mod tests {
             let mut picture = ClusterView::of_keys(keys.clone());
             let value = Some(stored.as_bytes().to_vec());
             picture
-                .apply_event(&KeyEvent { key: key.clone(), value, revision: 1, created: 1 }, &mut Vec::new())
+                .apply_event(
+                    &KeyEvent { key: key.clone(), value, revision: Revision(1), created: Revision(1) },
+                    &mut Vec::new(),
+                )
                 .unwrap();
 
             let outcome = create_write(&picture, name.clone(), &file, JobState::Inactive);

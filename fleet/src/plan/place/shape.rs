@@ -16,7 +16,7 @@ use crate::{
         patterns::PatternId,
         place::{
             bits::BitSet,
-            entry::{MachineSlot, ShapeId, ShapeIndex, UnitEntry},
+            entry::{MachineIndex, ShapeId, ShapeIndex, UnitEntry},
             machines::MachineTable,
         },
     },
@@ -139,7 +139,7 @@ pub(super) struct ShapeTable {
     free: Vec<u32>,
     ids: HashMap<ShapeKey, ShapeId>,
     /// The shapes that set a machine aside.
-    asides: HashMap<MachineSlot, Vec<ShapeId>>,
+    asides: HashMap<MachineIndex, Vec<ShapeId>>,
     partitions: HashMap<String, MetadataPartition>,
     /// How many units of a family run on machines of each value.
     spread: HashMap<(String, String), BTreeMap<String, u32>>,
@@ -148,10 +148,10 @@ pub(super) struct ShapeTable {
 
 impl ShapeTable {
     /// A machine may be able again to do what it was not.
-    pub(super) fn requeue_machine(&mut self, slot: MachineSlot, machines: &MachineTable) {
-        for id in self.asides.remove(&slot).into_iter().flatten() {
+    pub(super) fn requeue_machine(&mut self, index: MachineIndex, machines: &MachineTable) {
+        for id in self.asides.remove(&index).into_iter().flatten() {
             if let Some(shape) = self.table[id.0 as usize].as_mut() {
-                shape.aside.set_member(machines.position(slot), false);
+                shape.aside.set_member(machines.position(index), false);
             }
         }
     }
@@ -180,8 +180,8 @@ impl ShapeTable {
         &mut self,
         machines: &MachineTable,
         unit: &UnitEntry,
-        may: impl Fn(MachineSlot) -> bool,
-    ) -> Option<MachineSlot> {
+        may: impl Fn(MachineIndex) -> bool,
+    ) -> Option<MachineIndex> {
         let groups = self.spread_groups(unit.shape, machines);
         let shape = self.table[unit.shape.0 as usize].as_mut()?;
         shape.look_at(machines);
@@ -190,13 +190,13 @@ impl ShapeTable {
         let mut first_able = |among: &BitSet| {
             let mut candidates = among.clone();
             candidates.subtract(aside);
-            machines.by_load(&candidates).find(|&slot| {
-                let able = machines.is_able(slot, unit);
+            machines.by_load(&candidates).find(|&index| {
+                let able = machines.is_able(index, unit);
                 if !able {
-                    aside.set_member(machines.position(slot), true);
-                    asides.entry(slot).or_default().push(unit.shape);
+                    aside.set_member(machines.position(index), true);
+                    asides.entry(index).or_default().push(unit.shape);
                 }
-                able && may(slot)
+                able && may(index)
             })
         };
         let Some(groups) = groups else { return tiers.iter().find_map(first_able) };

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{CommitResult, EtcdStore, StoreError};
 use crate::store::{
     keys::{KeySpace, StoreKey},
+    revision::Revision,
     writes::{MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteOperation},
 };
 
@@ -155,7 +156,7 @@ impl EtcdStore {
         self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
         CommitResult {
             succeeded: response.succeeded(),
-            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
+            revision: Revision(header.map_or(0, etcd_client::ResponseHeader::revision)),
         }
     }
 }
