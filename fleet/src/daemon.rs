@@ -47,6 +47,7 @@ use departure::Departure;
 use reload::{RunningDaemon, SettingsSource};
 
 /// The largest configuration file or certificate that is read.
+// A certificate with its chain has some ten KiB. A path that leads to a device must not fill the memory.
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Why the daemon cannot run.

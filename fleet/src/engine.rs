@@ -67,6 +67,8 @@ impl FleetEngine {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%error, "cannot stand for election yet");
+                    // Nobody leads while all candidates wait, so the pause is short; units run on without a
+                    // leader.
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
@@ -79,9 +81,12 @@ impl FleetEngine {
         let mut registered = self.store.watch_registration();
         let mut hearing = self.store.watch_connectivity();
         loop {
+            // Marked before looking and not after it: a change in between wakes us once too often, and
+            // never too seldom. Engines that do not lead used to ask ten times a second instead.
             revisions.mark_unchanged();
             hearing.mark_unchanged();
             let vacant = self.store.with_view(|picture| picture.leader().is_none());
+            // Who does not hear the store would win and then decide on an old view, or on an empty one.
             let heard = self.store.watch_connectivity().borrow().lost.is_none();
             if vacant && heard && *registered.borrow_and_update() {
                 return;
@@ -96,6 +101,7 @@ impl FleetEngine {
 
     async fn campaign(&self) -> Result<Option<(HeldLease, Revision)>, StoreError> {
         let lease = self.store.grant_lease(self.settings().leader_ttl).await?;
+        // Before the claim: the key that it writes has to live by this lease.
         self.store.set_leader_lease(lease.id);
         let committed = self.store.commit_write(&writes::claim_leadership(&self.me)).await?;
         if !committed.succeeded {

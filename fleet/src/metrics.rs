@@ -53,6 +53,7 @@ pub enum AgentTask {
     Unload,
 }
 
+// Plain atomics and no metrics crate: a dozen counters are written in one place and printed in one other.
 impl DaemonMetrics {
     /// The engine leads now, or does no longer.
     pub fn set_leading(&self, leads: bool) {

@@ -83,6 +83,8 @@ impl MachinePresence {
 
     /// Stays present for ever; who stops polling ends it without leaving.
     pub async fn stay_registered(&self) {
+        // Doubled up to five seconds: a cluster whose etcd comes back must not be met by all its machines
+        // at once, over and over.
         let mut pause = Duration::from_millis(100);
         let mut exclusion = Exclusion::default();
         loop {
@@ -125,6 +127,7 @@ impl MachinePresence {
 
     async fn be_present(&self, exclusion: &mut Exclusion) -> Result<Registration, StoreError> {
         let file = LeaseFile::read(&self.lease_file);
+        // First, so that a machine whose ID changed is never there under both names.
         self.end_another(&file).await?;
         let mut revisions = self.record.subscribe();
         let Some((lease, revision)) = self.register(&file).await? else {
@@ -132,6 +135,8 @@ impl MachinePresence {
         };
         *exclusion = Exclusion::default();
         self.store.set_excluded(None);
+        // Registered means that the view shows it. An agent that acted before would take its own absence
+        // for a removal.
         if !self.store.wait_for_revision(revision).await {
             return Ok(Registration::Ended("the picture of the cluster does not follow"));
         }
@@ -162,15 +167,20 @@ impl MachinePresence {
     async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, Revision)>, StoreError> {
         let me = self.own_record().machine.id;
         if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
+            // A changed `agent_ttl` needs a lease of its own: etcd cannot change that of one that exists.
             let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
                 Some(lease) => lease,
                 None => self.store.grant_lease(self.ttl).await?,
             };
+            // By the lease and not by the boot ID: two clones of a running virtual machine have one boot
+            // ID, too.
             let own = WriteCondition::LivesBy(StoreKey::Presence(me.clone()), former);
             if let Some(revision) = self.claim(lease, own).await? {
                 return Ok(Some((lease, revision)));
             }
         }
+        // Only where nobody is. The original wrote over whoever was there, and two machines of one ID took
+        // turns.
         let lease = self.store.grant_lease(self.ttl).await?;
         let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;
         Ok(revision.map(|revision| (lease, revision)))
@@ -258,6 +268,7 @@ impl MachinePresence {
     async fn republish_changes(&self, revisions: &mut watch::Receiver<PresenceRecord>) {
         loop {
             tokio::select! {
+                // A change of ours first: it changes the record that the other branch compares with.
                 biased;
                 Ok(()) = revisions.changed() => self.write_record().await,
                 () = self.removed() => return,
@@ -279,6 +290,7 @@ impl MachinePresence {
                     tracing::debug!(reason = %error_chain(&error), "cannot say yet what this machine is now");
                 }
             }
+            // What changed is only what the machine says of itself. Half a second later is early enough.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }

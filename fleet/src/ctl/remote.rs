@@ -29,6 +29,7 @@ pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshPr
     let mut argv = ssh_options(settings, port);
     match program {
         SshProgram::Forward(target) => {
+            // The double dash: a host that begins with a dash would be an option.
             argv.extend(["-W".to_owned(), target.to_owned(), "--".into(), host.to_owned()]);
         }
         SshProgram::Command(words) => {
@@ -85,10 +86,12 @@ fn ssh_options(settings: &SshSettings, port: u16) -> Vec<String> {
     option(format!("ConnectTimeout={seconds}"));
     if settings.strict_host_keys {
         option(format!("UserKnownHostsFile={}", settings.known_hosts.display()));
+        // `ask` and not `yes`: the original asked about an unknown machine, too, and remembered the answer.
         option("StrictHostKeyChecking=ask".to_owned());
     } else {
         option("UserKnownHostsFile=/dev/null".to_owned());
         option("StrictHostKeyChecking=no".to_owned());
+        // Otherwise ssh says of each machine that it was added to /dev/null.
         option("LogLevel=ERROR".to_owned());
     }
     argv.extend(["-l".to_owned(), settings.username.clone(), "-p".to_owned(), port.to_string()]);
@@ -113,6 +116,7 @@ pub fn run_inherited(argv: &[OsString]) -> io::Result<u8> {
     let mut command = Command::new(program);
     askpass::prepare(command.args(arguments));
     let status = command.status()?;
+    // A signal leaves no code. 255 is what ssh says of all that went wrong on its own side.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 /// Clears the screen and goes to its corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 /// The most troubled units that are shown.
+// A screen is short, and `list-unit-files` has them all.
 const TROUBLES: usize = 20;
 
 #[derive(Debug, Serialize)]

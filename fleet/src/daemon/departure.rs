@@ -18,6 +18,8 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// How long systemd may think about it: of the 90 s that it grants a stop, the units need the most.
+// systemd is busy when a machine shuts down. Without an answer the stop counts as a restart, which stops no
+// unit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the daemon is told to stop.
@@ -62,6 +64,7 @@ pub async fn stop_reason(instance: SystemdInstance) -> StopReason {
             SystemdInstance::System => None,
             SystemdInstance::User => of_manager(connection::Builder::session()).await,
         };
+        // The graver of the two: either may be the one that stops us.
         system.max(own).unwrap_or(StopReason::Restart)
     };
     tokio::time::timeout(PATIENCE, ask).await.unwrap_or(StopReason::Restart)

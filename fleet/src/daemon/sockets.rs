@@ -140,6 +140,7 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 
 /// A socket left by an earlier process is in nobody's use.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    // bind(2) refuses a path that exists, and nobody listens on what an earlier process left.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -160,6 +161,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 struct SocketMode(u32);
 
 impl SocketMode {
+    // For several groups there is no mode. The roles are checked on each connection anyway.
     const EVERYBODY: Self = Self(0o666);
     const OWNER_AND_GROUP: Self = Self(0o660);
 }
@@ -187,6 +189,8 @@ fn passed_sockets(of_tcp: fn(TcpListener) -> Socket) -> Result<Vec<Socket>, Daem
     let mine = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let count: RawFd = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     let mut sockets = Vec::new();
+    // More than 64 would be a mistake of the environment, and each number is a descriptor that we take for
+    // ours.
     for fd in (FIRST_PASSED..).take(if mine { usize::try_from(count.clamp(0, 64)).unwrap_or(0) } else { 0 }) {
         let failed = |source| DaemonError::Listen { at: format!("the passed socket {fd}"), source };
         sockets.push(passed_socket(fd, of_tcp).map_err(failed)?);
@@ -201,6 +205,8 @@ fn passed_socket(fd: RawFd, of_tcp: fn(TcpListener) -> Socket) -> io::Result<Soc
     let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
     let listener = std::net::TcpListener::from(socket);
     listener.set_nonblocking(true)?;
+    // systemd does not say of what kind a passed socket is. A TCP socket has an address that std can read,
+    // a unix socket has not.
     if listener.local_addr().is_ok() {
         let listener = TcpListener::from_std(listener)?;
         return Ok(of_tcp(listener));

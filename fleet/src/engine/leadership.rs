@@ -29,8 +29,11 @@ use crate::{
 };
 
 /// Up to this many decisions of one plan stand in the log one by one.
+// A machine that vanishes may hold hundreds of units. journald limits what one service may log, and would
+// drop the lines that say why.
 const DECISIONS_TOLD: usize = 16;
 /// How often unused unit files are looked for.
+// Leftovers hurt nobody, they only take space.
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// An elected engine.
@@ -48,6 +51,8 @@ impl Leadership<'_> {
         let (renewals, mut renewed) = watch::channel(lease);
         tracing::info!("this engine leads");
         self.engine.metrics.set_leading(true);
+        // The renewal asks the network, and answers that were on the way before a suspension still arrive
+        // afterwards. The clock of the lease counts suspended time, so it knows better.
         let frozen = async {
             // A leader whose lease ran out while it slept must not go on for even one decision.
             loop {
@@ -58,6 +63,8 @@ impl Leadership<'_> {
                 }
             }
         };
+        // No branch plans: each only takes in what changed, and the loop plans once for all that came
+        // together.
         tokio::select! {
             error = self.engine.store.keep_alive(&renewals) => tracing::warn!(%error, "this engine leads no longer"),
             () = frozen => tracing::warn!("this engine leads no longer: its lease ran out"),
@@ -78,6 +85,7 @@ impl Leadership<'_> {
         let mut shown_brake = None;
         self.observe_change(&mut scheduler, &ClusterChange::Everything);
         let mut sweep = tokio::time::interval(SWEEP);
+        // Missed sweeps are not made up for: one after a pause does the work of all.
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.obey_orders(&mut scheduler).await;
@@ -217,6 +225,8 @@ impl Leadership<'_> {
         for (_, write) in &batch {
             all.join_with(write.clone());
         }
+        // One unit that moved on fails the whole transaction. Then each is tried alone, which is slow and
+        // rare.
         let mut rest = match self.commit_and_wait(&all).await {
             Some(true) => return true,
             Some(false) => batch.into_iter(),
@@ -240,6 +250,8 @@ impl Leadership<'_> {
 
     /// Gives a store that does not answer a moment, so that no plan is made over and over.
     async fn pause_if_leading(&self) -> bool {
+        // The plan would be the same at once. A fifth of a second is short against a lease, and spares a
+        // store that starts anew.
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.still_leads()
     }
@@ -257,6 +269,7 @@ impl Leadership<'_> {
     async fn commit_and_wait(&self, write: &StoreWrite) -> Option<bool> {
         match self.engine.store.commit_write(&writes::as_leader(write.clone(), self.created)).await {
             Ok(committed) => {
+                // A plan made on the view before this write would decide the same once more.
                 self.engine.store.wait_for_revision(committed.revision).await;
                 Some(committed.succeeded)
             }
@@ -281,6 +294,7 @@ fn pack_batches(
     undone: &mut Vec<UnitName>,
 ) -> Vec<Vec<(UnitName, StoreWrite)>> {
     let mut batches: Vec<Vec<(UnitName, StoreWrite)>> = Vec::new();
+    // Full at the beginning, so that the first write opens the first batch by the same rule as all others.
     let (mut conditions, mut operations) = (MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_OPERATIONS);
     for (unit, write) in wishes {
         let Some(write) = write else {

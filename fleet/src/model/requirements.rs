@@ -104,6 +104,7 @@ pub struct UnitRequirements {
     pub rollout: RolloutRules,
 }
 
+// Each key is read by its old names too, the new one first: old unit files still say `X-Condition…`.
 impl UnitRequirements {
     /// The requirements of `file` under the name `name`.
     #[must_use]

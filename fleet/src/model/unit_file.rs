@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 /// The longest line, in bytes.
+// Where go-systemd, the reader of the original, stopped. A file that it refused is refused here, and one
+// that it took has the same hash.
 pub const MAX_LINE: usize = 2048;
 /// The largest unit file, in bytes: the store takes values of this size with room to spare.
+// Far above any unit file, and with the fields around it well below what etcd takes in one request.
 pub const MAX_SIZE: usize = 512 * 1024;
 
 /// Why a text is no unit file.

@@ -8,6 +8,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes.
+// systemd's own limit (UNIT_NAME_MAX), which the original's message names.
 pub const MAX_LENGTH: usize = 256;
 
 const SUFFIXES: [&str; 13] = [

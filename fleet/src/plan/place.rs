@@ -51,6 +51,8 @@ impl UnitPlacement {
         self.refresh_globals(index);
         self.shapes.requeue_machine(index, &self.machines);
         self.doubtful.extend(self.machines.guests(index).map(|unit| self.units.name(unit).clone()));
+        // Units that found no machine are tried again only after something was freed: ten thousand waiting
+        // units would cost a pass each otherwise.
         self.freed = true;
     }
 
@@ -185,6 +187,7 @@ impl UnitPlacement {
 
     /// Everything that is to change now, in the order of unit names. The schedule is taken as changed.
     pub fn decide_all(&mut self) -> Vec<PlacementDecision> {
+        // Guests that lost their right come first, since they make room for those that wait.
         let mut evicted = BTreeSet::new();
         self.review_doubtful(&mut evicted);
         self.newly_leaving.clear();

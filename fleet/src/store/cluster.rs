@@ -108,6 +108,8 @@ pub struct Cluster {
     pub brake: String,
 }
 
+// A cluster is cloned nowhere: it is read under a lock, since a copy of ten thousand units for each
+// question would cost more than the answer.
 impl Cluster {
     /// The machine a unit is scheduled on.
     #[must_use]

@@ -54,6 +54,7 @@ impl MemoryRegistry {
     }
 }
 
+// The twin of the real store, for tests of the API: same commands, same errors, no etcd.
 impl Registry for MemoryRegistry {
     fn read<T>(&self, read: impl FnOnce(&Cluster) -> T) -> T {
         read(&self.cluster())

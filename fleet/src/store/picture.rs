@@ -324,12 +324,18 @@ impl ClusterView {
             return Ok(());
         };
         self.file_revisions.insert(hash, revision);
+        // Content is named by its hash, so what is there is the same. Parsing it again would cost each unit
+        // of a template.
         if self.cluster.files.contains_key(&hash) {
             return Ok(());
         }
+        // Whoever writes etcd may write anything. The bound of the API holds here, too, before any byte is
+        // looked at.
         if value.len() > MAX_SIZE {
             return Err(RecordError::TooLarge(value.len()));
         }
+        // Strict here and lenient in the API: we stored UTF-8, so other bytes are damage and no Latin-1
+        // file of a user.
         let file = UnitFile::parse(std::str::from_utf8(value)?)?;
         self.cluster.files.insert(hash, file);
         let waiting = self
@@ -362,6 +368,8 @@ impl ClusterView {
     fn set_assignment(&mut self, unit: &UnitName, machine: MachineId, place: Option<UnitAssignment>) {
         let places = self.places.entry(unit.clone()).or_default();
         set_or_remove(places, machine, place);
+        // The engine moves a unit with one transaction, so two assignments mean that an older one was left
+        // behind. The newest is the decision; the other one is swept up.
         let newest = places.values().max_by_key(|place| place.revision).cloned();
         if places.is_empty() {
             self.places.remove(unit);
@@ -386,6 +394,8 @@ impl ClusterView {
         let former = self.cluster.units.get(&name);
         let unit = self.units.get(&name).and_then(|(record, revision)| {
             let file = self.cluster.files.get(&record.hash)?;
+            // The same text asks for the same, and a state or a note changes a unit far more often than its
+            // text does.
             let requirements = former.filter(|former| former.file.hash() == record.hash).map_or_else(
                 || UnitRequirements::of_unit(&name, file).into(),
                 |former| former.requirements.clone(),

@@ -93,6 +93,8 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
             let (_, revision) = known_unit(picture, &name)?;
             let key = StoreKey::Unit(name);
             StoreWrite {
+                // Compared with the revision that was shown, so that somebody who changed the unit
+                // meanwhile is not overwritten.
                 when: vec![WriteCondition::Unchanged(key.clone(), *revision)],
                 then: vec![WriteOperation::Delete(key)],
             }
@@ -112,6 +114,8 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
         RegistryCommand::Replace { name, file, desired } => replace_write(picture, name, &file, desired)?,
         RegistryCommand::Restart { name } => change_write(picture, name, |unit| unit.restarts += 1)?,
         RegistryCommand::SetDesired { name, desired } => set_desired(picture, name, desired)?,
+        // No condition for metadata, drains and orders: two people who set them at once mean the same key,
+        // and the last word wins.
         RegistryCommand::SetMetadata { machine, key, value } => {
             let record = encode_record(&MetadataRecord { value });
             StoreWrite { when: Vec::new(), then: vec![put_key(StoreKey::Metadata(machine, key), record)] }
@@ -181,12 +185,16 @@ fn replace_write(
         let changed = stays_up && unit.hash != hash;
         // In the middle of a change the content before it is still the last one that proved well.
         let proven =
+            // A second change in the middle of a first one must not go back to a text that never proved
+            // well.
             unit.previous.filter(|_| unit.rollout == Some(ChangeDirection::Forward)).unwrap_or(unit.hash);
         *unit = UnitRecord {
             hash,
             desired,
             restarts: unit.restarts,
             previous: changed.then_some(proven),
+            // A unit that becomes global, or ceases to be, has other machines. There is nobody to bring the
+            // new text to step by step.
             rollout: (changed && was_global == is_global).then_some(ChangeDirection::Forward),
             note: String::new(),
         };

@@ -64,6 +64,8 @@ pub(super) struct UnitEntry {
     pub(super) requirements: Arc<UnitRequirements>,
     pub(super) wanted: bool,
     /// Patterns its name matches, sorted.
+    // Numbers in place of texts: whether two units may live together is then a comparison of two short
+    // lists, where the original parsed and matched the patterns of both again for each pair.
     pub(super) hits: Vec<PatternId>,
     /// Its own `Conflicts=`.
     pub(super) avoids: Vec<PatternId>,

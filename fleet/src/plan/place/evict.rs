@@ -26,6 +26,8 @@ impl UnitPlacement {
             return candidates
                 .into_iter()
                 .filter(|&machine| self.refusal_of_guest(index, machine).is_none())
+                // The fewest units and then the smallest ID: any fixed order would do, and this one lets a
+                // new leader decide as the one before.
                 .min_by_key(|&machine| (self.machines.load(machine), self.machines.position(machine)));
         }
         let (machines, units, unit) = (&self.machines, &self.units, &self.units[index]);
@@ -52,6 +54,8 @@ impl UnitPlacement {
     /// Why a machine cannot have a unit, or keep it; the unit itself does not count.
     pub(super) fn refusal_of(&mut self, index: UnitIndex, machine: MachineIndex) -> Option<PlacementRefusal> {
         let lives_here = self.units[index].at == Some(machine);
+        // Asked as if the unit were not there: otherwise it would conflict with itself and stand in its own
+        // way for room.
         if lives_here {
             self.machines.let_go(machine, index, &self.units[index]);
         }
@@ -104,6 +108,7 @@ impl UnitPlacement {
                     || meets(&guest.avoids, &unit.hits)
                     || meets(&guest.evicts, &unit.hits)
             });
+        // By name, so that `explain` and the engine name the same guest.
         let first = clashing.min_by(|a, b| a.name.cmp(&b.name));
         match first {
             Some(guest) if meets(&unit.avoids, &guest.hits) || meets(&guest.avoids, &unit.hits) => {

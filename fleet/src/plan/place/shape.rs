@@ -23,6 +23,8 @@ use crate::{
 };
 
 /// The machines of each value are remembered for keys of no more values than this.
+// A key such as `hostname` has a value for each machine. To keep a set of machines for each would cost the
+// square of their number.
 const MOST_VALUES: usize = 256;
 
 /// All that a unit asks of a machine.
@@ -85,6 +87,8 @@ struct EquivalenceClass {
 }
 
 impl EquivalenceClass {
+    // Worked out anew only when a machine became another one. Load and guests change with each decision,
+    // and are asked machine by machine.
     fn look_at(&mut self, machines: &MachineTable) {
         if self.seen == machines.change_number() {
             return;
@@ -97,6 +101,7 @@ impl EquivalenceClass {
             fulfilling
         });
         self.tiers = fulfilling.collect();
+        // The last tier is everybody: a wish is no condition.
         self.tiers.push(suiting);
     }
 }

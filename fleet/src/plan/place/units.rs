@@ -25,9 +25,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct UnitTable {
     entries: Vec<Option<UnitEntry>>,
+    // Indices of destroyed units are given out again, so that a cluster which submits and destroys all day
+    // does not grow.
     free: Vec<UnitIndex>,
     indices: HashMap<UnitName, UnitIndex>,
     /// Names in order, for the ranges of patterns; only kept once a glob was seen.
+    // Only then: most clusters have no pattern that is not literal, and a map of all names costs memory and
+    // time.
     names: Option<BTreeMap<UnitName, UnitIndex>>,
     globals: BTreeMap<UnitName, UnitIndex>,
     patterns: PatternTable,

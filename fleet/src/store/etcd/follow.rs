@@ -21,6 +21,8 @@ use crate::store::{
 };
 
 /// Keys read with one request.
+// gRPC bounds one message, and a tree of ten thousand units is larger than that. A page of a thousand keys
+// is some hundred KiB of usual records.
 const PAGE: i64 = 1000;
 /// The largest answer: a page of the largest records would be larger, but nobody stores those.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -61,6 +63,8 @@ impl EtcdStore {
         }
         let (client, at) = self.current_client().await?;
         let endpoint = self.endpoint(at);
+        // From the revision behind the one shown: what is shown was read completely, so no event comes
+        // twice and none is left out.
         let from = self.revision.borrow().next();
         let options = WatchOptions::new()
             .with_prefix()
@@ -94,6 +98,8 @@ impl EtcdStore {
                     });
                 };
                 if message.canceled() {
+                    // etcd forgets old revisions (`--auto-compaction`). A watch from one of those ends with
+                    // this number, and nothing but reading everything helps.
                     *read_anew |= message.compact_revision() != 0;
                     let reason = message.cancel_reason().to_owned();
                     return Err(StoreError::WatchEnded { endpoint: endpoint.clone(), reason });
@@ -174,6 +180,8 @@ impl EtcdStore {
             *last += 1;
         }
         let mut entries = Vec::new();
+        // All pages at the revision of the first: otherwise the view would mix two states of the store,
+        // such as a unit that is on two machines.
         let (mut start, mut revision) = (prefix, Revision::NEVER);
         loop {
             let options =
