@@ -1,7 +1,7 @@
 //! Who said it: signed bytes, the keys that may sign them, and the type of what was verified.
 //!
 //! Knows the text envelope, ed25519 keys and the m-of-n rule. Refuses to know what a payload means
-//! (see [`Payload`]) and where keys are kept.
+//! (see [`SignedPayload`]) and where keys are kept.
 //! Invariant: a [`Verified`] value exists only if enough different trusted keys signed its bytes
 //! for its role; nothing of a payload is parsed before that.
 //!
@@ -33,7 +33,7 @@ const PUBLIC_KEY: &str = "catamaran-public-key-v1";
 const SECRET_KEY: &str = "catamaran-secret-key-v1";
 
 /// Something that is only believed when it is signed.
-pub trait Payload: Sized {
+pub trait SignedPayload: Sized {
     /// What its signatures are for.
     const ROLE: &'static str;
     /// Why bytes are not such a thing.
@@ -69,11 +69,17 @@ pub struct PublicKey {
 impl PublicKey {
     /// Its short name.
     #[must_use]
-    pub fn id(&self) -> KeyId {
-        let digest = Sha256::of(self.key.as_bytes());
+    pub fn key_id(&self) -> KeyId {
+        let digest = Sha256::digest_of(self.key.as_bytes());
         let mut id = [0; 16];
         id.copy_from_slice(&digest.as_bytes()[..16]);
         KeyId(id)
+    }
+
+    /// Whether a key's line is of the kind that this program reads. One that is not may be of a later one.
+    #[must_use]
+    pub fn is_known_kind(line: &str) -> bool {
+        line.split(' ').next() == Some(PUBLIC_KEY)
     }
 
     /// Whose key it is, as the file says.
@@ -122,7 +128,7 @@ impl SecretKey {
 
     /// The key that verifies what this one signs.
     #[must_use]
-    pub fn public(&self, comment: &str) -> PublicKey {
+    pub fn public_key(&self, comment: &str) -> PublicKey {
         let comment = comment.chars().filter(|c| !c.is_control()).take(128).collect();
         PublicKey { key: self.0.verifying_key(), comment }
     }
@@ -148,7 +154,7 @@ impl FromStr for SecretKey {
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKey(of {})", self.public("").id())
+        write!(f, "SecretKey(of {})", self.public_key("").key_id())
     }
 }
 
@@ -160,12 +166,12 @@ pub struct Signed<T> {
     of: PhantomData<T>,
 }
 
-impl<T: Payload> Signed<T> {
+impl<T: SignedPayload> Signed<T> {
     /// Signs a payload with each of these keys.
     #[must_use]
-    pub fn sign(payload: Vec<u8>, keys: &[SecretKey]) -> Self {
-        let message = message(T::ROLE, &payload);
-        let sign = |key: &SecretKey| (key.public("").id(), key.0.sign(&message).to_bytes());
+    pub fn sign_payload(payload: Vec<u8>, keys: &[SecretKey]) -> Self {
+        let message = signed_message(T::ROLE, &payload);
+        let sign = |key: &SecretKey| (key.public_key("").key_id(), key.0.sign(&message).to_bytes());
         Self { signatures: keys.iter().map(sign).collect(), payload, of: PhantomData }
     }
 
@@ -176,21 +182,48 @@ impl<T: Payload> Signed<T> {
         }
         let mut rest = bytes;
         let length = read_head(next_line(&mut rest)?, T::ROLE)?;
-        let mut signatures = Vec::new();
+        let (mut signatures, mut lines) = (Vec::new(), 0);
         loop {
             let line = next_line(&mut rest)?;
             if line.is_empty() {
                 break;
             }
-            if signatures.len() == MAX_SIGNATURES {
+            lines += 1;
+            if lines > MAX_SIGNATURES {
                 return Err(ParseEnvelopeError::TooManySignatures);
             }
-            signatures.push(read_signature(line)?);
+            signatures.extend(read_signature(line)?);
         }
         if rest.len() != length {
             return Err(ParseEnvelopeError::Length { promised: length, given: rest.len() });
         }
         Ok(Self { signatures, payload: rest.to_vec(), of: PhantomData })
+    }
+
+    /// The digest of what is signed: the same whoever signed it.
+    #[must_use]
+    pub fn payload_digest(&self) -> Sha256 {
+        Sha256::digest_of(&self.payload)
+    }
+
+    /// The bytes that are signed, before anybody verified that: for a document that names its own keys.
+    pub(crate) fn unverified_payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Adds the signatures of more keys: for a threshold whose keys are not in one place. A key that has signed
+    /// already signs anew.
+    #[must_use]
+    pub fn signed_also(mut self, keys: &[SecretKey]) -> Self {
+        let more = Self::sign_payload(self.payload.clone(), keys).signatures;
+        self.signatures.retain(|(id, _)| more.iter().all(|(other, _)| other != id));
+        self.signatures.extend(more);
+        self
+    }
+
+    /// The keys that claim to have signed.
+    pub fn claimed_signers(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.signatures.iter().map(|(id, _)| *id)
     }
 
     /// The envelope as bytes.
@@ -218,7 +251,7 @@ impl Keyring {
         keys: impl IntoIterator<Item = PublicKey>,
         threshold: usize,
     ) -> Result<Self, MakeKeyringError> {
-        let keys: BTreeMap<KeyId, PublicKey> = keys.into_iter().map(|key| (key.id(), key)).collect();
+        let keys: BTreeMap<KeyId, PublicKey> = keys.into_iter().map(|key| (key.key_id(), key)).collect();
         if threshold == 0 || threshold > keys.len() {
             return Err(MakeKeyringError { keys: keys.len(), threshold });
         }
@@ -226,8 +259,8 @@ impl Keyring {
     }
 
     /// Verifies the signatures, and only then reads the payload.
-    pub fn verify<T: Payload>(&self, signed: &Signed<T>) -> Result<Verified<T>, VerifyError<T::Error>> {
-        let message = message(T::ROLE, &signed.payload);
+    pub fn verify<T: SignedPayload>(&self, signed: &Signed<T>) -> Result<Verified<T>, VerifyError<T::Error>> {
+        let message = signed_message(T::ROLE, &signed.payload);
         let mut signers: Vec<KeyId> = Vec::new();
         for (id, signature) in &signed.signatures {
             // A signature by a stranger is no crime: the next release may carry a new key's too.
@@ -248,7 +281,7 @@ impl Keyring {
     }
 }
 
-/// A value whose signatures held. Only [`Keyring::verify`] makes one.
+/// A value whose signatures held. Only [`Keyring::verify_tree`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,
@@ -303,7 +336,7 @@ pub enum ParseEnvelopeError {
     Lines,
     #[error("the envelope is for the role {given:?}, not {expected:?}")]
     Role { given: String, expected: &'static str },
-    #[error("a signature line is not {ALGORITHM:?}, a key id and a signature")]
+    #[error("a signature line is not its kind, a key id and a signature")]
     Signature,
     #[error("the envelope has {given} bytes, at most {MAX_ENVELOPE} are read")]
     TooLarge { given: usize },
@@ -331,7 +364,7 @@ pub enum VerifyError<E: std::error::Error + 'static> {
     Threshold { role: &'static str, found: usize, needed: usize },
 }
 
-fn message(role: &str, payload: &[u8]) -> Vec<u8> {
+fn signed_message(role: &str, payload: &[u8]) -> Vec<u8> {
     [format!("{MAGIC} {role}\n").as_bytes(), payload].concat()
 }
 
@@ -358,12 +391,21 @@ fn read_head(line: &str, expected: &'static str) -> Result<usize, ParseEnvelopeE
     length.parse().ok().filter(|_| canonical).ok_or(ParseEnvelopeError::Head)
 }
 
-fn read_signature(line: &str) -> Result<(KeyId, [u8; 64]), ParseEnvelopeError> {
+/// A signature, or nothing if it is of a kind that a later program may know: a document that is signed by old keys
+/// and by such ones is believed by old programs for the old keys.
+fn read_signature(line: &str) -> Result<Option<(KeyId, [u8; 64])>, ParseEnvelopeError> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [ALGORITHM, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let [algorithm, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if algorithm.is_empty() || !algorithm.bytes().all(plain) {
+        return Err(ParseEnvelopeError::Signature);
+    }
+    if algorithm != ALGORITHM {
+        return Ok(None);
+    }
     let id = fixed_from_hex(id).map_err(|_| ParseEnvelopeError::Signature)?;
     let signature = fixed_from_hex(signature).map_err(|_| ParseEnvelopeError::Signature)?;
-    Ok((KeyId(id), signature))
+    Ok(Some((KeyId(id), signature)))
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 
 use std::ffi::OsString;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::acceleration::Acceleration;
+use crate::options::{Bus, ClusterCard, DeviceSet, MachineOptions, OtherDisk, Reach};
 
 /// Everything QEMU needs to know of one start of a machine. Paths are absolute, or relative to the directory
 /// QEMU runs in.
@@ -19,36 +19,19 @@ pub struct Hardware {
     pub name: String,
     /// What runs the guest
     pub acceleration: Acceleration,
-    /// Number of virtual processors
-    pub cpus: u32,
-    /// Memory in MiB
-    pub memory: u32,
-    /// What runs before the disk
-    pub boot: Boot,
+    /// The firmware that starts the disk
+    pub boot: BootFirmware,
     /// The disk to boot from
-    pub disk: Drive,
-    /// What the disk and the network card are
-    pub devices: Devices,
-    /// Disks that the firmware does not start from. They come before the one that it starts from, so
-    /// that a guest that takes the first disk takes the wrong one
-    pub beside: Vec<OtherDisk>,
+    pub disk: DriveFile,
     /// How configuration goes in
-    pub seed: Seed,
-    /// Ethernet address
-    pub mac: String,
-    /// Port of this host that is a cloud's metadata service; then the guest reaches nothing else
-    pub metadata_service: Option<u16>,
-    /// What else the guest's network reaches
-    pub reach: Reach,
-    /// Whether an i6300esb watchdog is there, resetting the machine when it fires
-    pub watchdog: bool,
-    /// Words of the user's, after all of ours
-    pub extra: Vec<OsString>,
+    pub seed: SeedSource,
+    /// What was chosen, as it is
+    pub options: MachineOptions,
 }
 
-/// What runs before the disk.
+/// The firmware that starts the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Boot {
+pub enum BootFirmware {
     /// The firmware inside QEMU
     Bios,
     /// OVMF: its code, and this machine's own copy of the variables
@@ -64,61 +47,18 @@ pub enum Boot {
 
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drive {
+pub struct DriveFile {
     /// The file
     pub path: String,
     /// How the file is to be read
-    pub format: Format,
+    pub format: DiskFormat,
     /// Where to record each write and flush, in dm-log-writes' format
     pub log: Option<String>,
 }
 
-/// A raw disk that the firmware does not start from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherDisk {
-    /// The file
-    pub path: String,
-    /// How it is attached
-    pub bus: Bus,
-}
-
-/// How a further disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bus {
-    /// At a virtio-scsi controller of its own; can be detached while the guest runs
-    Scsi,
-    /// As a virtio-blk device
-    Virtio,
-}
-
-/// What a machine's disk and network card are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Devices {
-    /// Those that only virtual machines have (virtio)
-    #[default]
-    Virtual,
-    /// Those of real computers: an `NVMe` disk and Intel's e1000e
-    Physical,
-    /// Those of Google's and Oracle's clouds: a disk at a virtio-scsi controller, a virtio network card
-    Scsi,
-}
-
-/// What a guest's network reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reach {
-    /// What this host reaches; also what listens on this host's loopback, at 10.0.2.2
-    #[default]
-    Everything,
-    /// Nobody; only ssh goes in. For images of strangers
-    Nothing,
-}
-
 /// How configuration goes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seed {
+pub enum SeedSource {
     /// Not at all
     None,
     /// By a read-only NoCloud disk, in this file
@@ -134,7 +74,7 @@ pub enum Seed {
 
 /// What a disk's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum DiskFormat {
     /// The disk's bytes
     Raw,
     /// An overlay over a base
@@ -152,93 +92,107 @@ pub const FW_CFG_USER_DATA: &str = "opt/com.coreos/config";
 pub const QMP_SOCKET: &str = "qmp.sock";
 /// The serial console's socket, in the directory QEMU runs in.
 pub const CONSOLE_SOCKET: &str = "console.sock";
+/// The socket at which QEMU offers the card of a cluster, in the directory QEMU runs in.
+pub(crate) const FRAME_SOCKET: &str = "frames.sock";
+
 /// The serial console's output since the machine was made, in the directory QEMU runs in.
 pub const CONSOLE_LOG: &str = "console.log";
 
 /// QEMU's arguments. Sockets are named relative to QEMU's working directory: a socket's path has room for
 /// 107 bytes only, and a user's directory may be deeper than that.
 #[must_use]
-pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
-    let mut words = Words::default();
-    words.pair("-name", &hardware.name.replace(',', ",,"));
-    machine(&mut words, hardware);
-    words.pair("-smp", &hardware.cpus.to_string());
-    words.pair("-m", &format!("{}M", hardware.memory));
-    words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
-    words.all("-rtc base=utc -device virtio-rng-pci");
-    for (index, other) in hardware.beside.iter().enumerate() {
+pub fn qemu_arguments(hardware: &Hardware) -> Vec<OsString> {
+    let options = &hardware.options;
+    let mut words = ArgumentList::default();
+    words.push_option("-name", &hardware.name.replace(',', ",,"));
+    add_machine(&mut words, hardware);
+    words.push_option("-smp", &options.hardware.cpus.to_string());
+    words.push_option("-m", &format!("{}M", options.hardware.memory));
+    // No devices and no configuration of this host's, so that every machine is the same everywhere; without an
+    // entropy device a guest without KVM waits for its random numbers.
+    words.push_words("-nodefaults -no-user-config -display none -vga none -boot strict=on");
+    words.push_words("-rtc base=utc -device virtio-rng-pci");
+    for (index, other) in options.beside.iter().enumerate() {
         other_disk(&mut words, index, other);
     }
-    disk(&mut words, &hardware.disk, hardware.devices);
-    network(&mut words, hardware);
-    console(&mut words);
-    seed(&mut words, &hardware.seed);
-    if hardware.watchdog {
-        words.all("-device i6300esb -action watchdog=reset");
+    add_disk(&mut words, &hardware.disk, options.devices);
+    add_network(&mut words, options);
+    if let Some(card) = &options.cluster_card {
+        add_cluster_card(&mut words, card);
     }
-    words.0.extend(hardware.extra.iter().cloned());
+    add_console(&mut words);
+    add_seed(&mut words, &hardware.seed);
+    if options.watchdog {
+        words.push_words("-device i6300esb -action watchdog=reset");
+    }
+    words.0.extend(options.extra.iter().cloned());
     words.0
 }
 
-fn machine(words: &mut Words, hardware: &Hardware) {
+fn add_machine(words: &mut ArgumentList, hardware: &Hardware) {
     let mut machine = "q35,usb=off".to_owned();
-    if let Boot::Flash { code, variables, locked } = &hardware.boot {
-        words.blockdev(&read_only("code", code));
-        words.blockdev(&json!({"driver": "raw", "file": file(variables), "node-name": "variables"}));
+    if let BootFirmware::Flash { code, variables, locked } = &hardware.boot {
+        words.push_blockdev(&read_only("code", code));
+        words
+            .push_blockdev(&json!({"driver": "raw", "file": file_node(variables), "node-name": "variables"}));
+        // Two devices, so that the code can be read-only (OVMF's README: "-pflash" twice, never "-bios").
         machine.push_str(",pflash0=code,pflash1=variables");
         if *locked {
+            // Without SMM the guest's kernel could write the store itself, and enrol keys of its own.
             machine.push_str(",smm=on");
-            words.all("-global driver=cfi.pflash01,property=secure,value=on");
+            words.push_words("-global driver=cfi.pflash01,property=secure,value=on");
         }
     }
-    words.pair("-machine", &machine);
+    words.push_option("-machine", &machine);
     match hardware.acceleration {
-        Acceleration::Kvm => words.all("-accel kvm -cpu host"),
-        Acceleration::Tcg if hardware.cpus > 1 => words.all("-accel tcg,thread=multi"),
-        Acceleration::Tcg => words.all("-accel tcg,thread=single"),
+        Acceleration::Kvm => words.push_words("-accel kvm -cpu host"),
+        Acceleration::Tcg if hardware.options.hardware.cpus > 1 => {
+            words.push_words("-accel tcg,thread=multi");
+        }
+        Acceleration::Tcg => words.push_words("-accel tcg,thread=single"),
     }
     if hardware.acceleration == Acceleration::Tcg {
-        words.pair("-cpu", EMULATED_PROCESSOR);
+        words.push_option("-cpu", EMULATED_PROCESSOR);
     }
 }
 
-fn disk(words: &mut Words, drive: &Drive, devices: Devices) {
-    words.blockdev(&disk_node(drive));
-    words.all(match devices {
-        Devices::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
-        Devices::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
-        Devices::Scsi => {
+fn add_disk(words: &mut ArgumentList, drive: &DriveFile, devices: DeviceSet) {
+    words.push_blockdev(&disk_node(drive));
+    words.push_words(match devices {
+        DeviceSet::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
+        DeviceSet::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
+        DeviceSet::Scsi => {
             "-device virtio-scsi-pci,id=scsi -device scsi-hd,bus=scsi.0,drive=disk,bootindex=1,serial=disk"
         }
     });
 }
 
-/// The name of a further disk, by which [`crate::Running::detach`] finds it.
+/// The name of a further disk, by which [`crate::Running::start_detached`] finds it.
 pub(crate) fn other_disk_name(index: usize) -> String {
     format!("beside{index}")
 }
 
-fn other_disk(words: &mut Words, index: usize, other: &OtherDisk) {
+fn other_disk(words: &mut ArgumentList, index: usize, other: &OtherDisk) {
     let name = other_disk_name(index);
-    words.blockdev(&json!({"driver": "raw", "file": file(&other.path), "node-name": name}));
+    words.push_blockdev(&json!({"driver": "raw", "file": file_node(&other.path), "node-name": name}));
     let device = format!("drive={name},id={name},serial={name}");
     match other.bus {
         Bus::Scsi => {
-            words.pair("-device", &format!("virtio-scsi-pci,id={name}-bus"));
-            words.pair("-device", &format!("scsi-hd,bus={name}-bus.0,{device}"));
+            words.push_option("-device", &format!("virtio-scsi-pci,id={name}-bus"));
+            words.push_option("-device", &format!("scsi-hd,bus={name}-bus.0,{device}"));
         }
-        Bus::Virtio => words.pair("-device", &format!("virtio-blk-pci,{device}")),
+        Bus::Virtio => words.push_option("-device", &format!("virtio-blk-pci,{device}")),
     }
 }
 
-fn disk_node(drive: &Drive) -> Value {
+fn disk_node(drive: &DriveFile) -> Value {
     // The host's page cache survives QEMU's death, so the guest's flushes need not reach the host's disk.
     let file = json!({
         "cache": {"no-flush": true}, "discard": "unmap", "driver": "file", "filename": drive.path,
     });
     let driver = match drive.format {
-        Format::Raw => "raw",
-        Format::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
     };
     match &drive.log {
         None => json!({"discard": "unmap", "driver": driver, "file": file, "node-name": "disk"}),
@@ -246,7 +200,7 @@ fn disk_node(drive: &Drive) -> Value {
             "discard": "unmap",
             "driver": "blklogwrites",
             "file": {"discard": "unmap", "driver": driver, "file": file},
-            "log": self::file(log),
+            "log": file_node(log),
             "log-sector-size": 512,
             "node-name": "disk",
         }),
@@ -259,58 +213,73 @@ pub(crate) const SSH_PORT: u16 = 22;
 /// A port of the guest where nothing ever listens.
 pub(crate) const CLOSED_PORT: u16 = 1;
 
-fn network(words: &mut Words, hardware: &Hardware) {
-    let Hardware { mac, devices, metadata_service, reach, .. } = hardware;
+fn add_network(words: &mut ArgumentList, options: &MachineOptions) {
+    let MachineOptions { mac, devices, metadata_service, reach, cluster_card, .. } = options;
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
-    let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
+    let net = if cluster_card.is_some() { CLUSTER_SIDE_NET } else { "" };
+    let user = format!("user,id=net,{net}{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match *devices {
-        Devices::Scsi | Devices::Virtual => "virtio-net-pci",
-        Devices::Physical => "e1000e",
+        DeviceSet::Scsi | DeviceSet::Virtual => "virtio-net-pci",
+        DeviceSet::Physical => "e1000e",
     };
     let device = format!("{model},netdev=net,romfile=,mac={mac}");
     // This host may be in a cloud itself, whose service must not answer in the test's place.
     let restricted = metadata_service.is_some() || *reach == Reach::Nothing;
-    words.pair("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
-    words.pair("-device", &device);
+    words.push_option("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
+    words.push_option("-device", &device);
     let Some(port) = metadata_service else { return };
     // A connection each, so a program: QEMU shares a character device among all.
     let forward = format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}");
-    words.pair("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
-    words.all("-device virtio-net-pci,netdev=cloud,romfile=");
+    words.push_option("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
+    words.push_words("-device virtio-net-pci,netdev=cloud,romfile=");
 }
 
-fn console(words: &mut Words) {
+/// Where the card for ssh and the world is in a cluster. Not QEMU's 10.0.2.15, which would be the same private
+/// address on each machine, and the first that software finds: link-local ones are nobody's idea of the address
+/// that peers should use, so that `$private_ipv4` can only be that of the cluster.
+const CLUSTER_SIDE_NET: &str = "net=169.254.169.0/24,";
+
+/// The card whose frames the switch carries. QEMU listens, and the switch connects ([`crate::switch::process`]).
+fn add_cluster_card(words: &mut ArgumentList, card: &ClusterCard) {
+    let socket = format!("addr.type=unix,addr.path={FRAME_SOCKET}");
+    words.push_option("-netdev", &format!("stream,id=cluster,server=on,{socket}"));
+    words.push_option("-device", &format!("virtio-net-pci,netdev=cluster,romfile=,mac={}", card.mac));
+}
+
+fn add_console(words: &mut ArgumentList) {
+    // QEMU logs what it sends to the socket whether or not somebody reads it, so that no word is missed before a
+    // person connects; appended, since a restart is part of the same story.
     let socket = format!("path={CONSOLE_SOCKET},server=on,wait=off");
-    words.pair("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
-    words.pair("-serial", "chardev:console");
-    words.pair("-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off"));
+    words.push_option("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
+    words.push_option("-serial", "chardev:console");
+    words.push_option("-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off"));
 }
 
-fn seed(words: &mut Words, seed: &Seed) {
+fn add_seed(words: &mut ArgumentList, seed: &SeedSource) {
     match seed {
-        Seed::None => {}
-        Seed::Disk(path) => {
-            words.blockdev(&read_only("seed", path));
-            words.all("-device virtio-blk-pci,drive=seed,serial=seed");
+        SeedSource::None => {}
+        SeedSource::Disk(path) => {
+            words.push_blockdev(&read_only("seed", path));
+            words.push_words("-device virtio-blk-pci,drive=seed,serial=seed");
         }
-        Seed::FwCfg { user_data, root_key } => {
+        SeedSource::FwCfg { user_data, root_key } => {
             if let Some(path) = user_data {
-                words.pair("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
+                words.push_option("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
             }
-            words.pair("-smbios", &credential("ssh.authorized_keys.root", root_key.as_bytes()));
+            words.push_option("-smbios", &credential_option("ssh.authorized_keys.root", root_key.as_bytes()));
         }
     }
 }
 
 /// What `-smbios` takes to hand a credential to systemd.
-fn credential(name: &str, value: &[u8]) -> String {
-    format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value))
+fn credential_option(name: &str, value: &[u8]) -> String {
+    format!("type=11,value=io.systemd.credential.binary:{name}={}", encode_base64(value))
 }
 
 /// RFC 4648, with padding: what systemd wants a credential in.
-fn base64(bytes: &[u8]) -> String {
+fn encode_base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
@@ -325,28 +294,28 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 fn read_only(node: &str, path: &str) -> Value {
-    json!({"driver": "raw", "file": file(path), "node-name": node, "read-only": true})
+    json!({"driver": "raw", "file": file_node(path), "node-name": node, "read-only": true})
 }
 
-fn file(path: &str) -> Value {
+fn file_node(path: &str) -> Value {
     json!({"driver": "file", "filename": path})
 }
 
 #[derive(Default)]
-struct Words(Vec<OsString>);
+struct ArgumentList(Vec<OsString>);
 
-impl Words {
-    fn all(&mut self, words: &str) {
+impl ArgumentList {
+    fn push_words(&mut self, words: &str) {
         self.0.extend(words.split_whitespace().map(OsString::from));
     }
 
-    fn pair(&mut self, option: &str, value: &str) {
+    fn push_option(&mut self, option: &str, value: &str) {
         self.0.push(option.into());
         self.0.push(value.into());
     }
 
-    fn blockdev(&mut self, node: &Value) {
-        self.pair("-blockdev", &node.to_string());
+    fn push_blockdev(&mut self, node: &Value) {
+        self.push_option("-blockdev", &node.to_string());
     }
 }
 
@@ -358,23 +327,27 @@ mod tests {
         Hardware {
             name: "web".into(),
             acceleration: Acceleration::Tcg,
-            cpus: 2,
-            memory: 2048,
-            boot: Boot::Bios,
-            disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
-            devices: Devices::Virtual,
-            beside: vec![],
-            seed: Seed::Disk("seed.img".into()),
-            mac: "52:54:00:12:34:56".into(),
-            metadata_service: None,
-            reach: Reach::Everything,
-            watchdog: false,
-            extra: vec![],
+            boot: BootFirmware::Bios,
+            disk: DriveFile { path: "disk.qcow2".into(), format: DiskFormat::Qcow2, log: None },
+            seed: SeedSource::Disk("seed.img".into()),
+            options: options(),
         }
     }
 
+    fn options() -> MachineOptions {
+        let mut options = MachineOptions { mac: "52:54:00:12:34:56".into(), ..MachineOptions::default() };
+        options.hardware.cpus = 2;
+        options.hardware.memory = 2048;
+        options
+    }
+
+    /// A machine for which this was chosen.
+    fn with_options(options: MachineOptions) -> Hardware {
+        Hardware { options, ..hardware() }
+    }
+
     fn lines(hardware: &Hardware) -> String {
-        let words = arguments(hardware);
+        let words = qemu_arguments(hardware);
         let mut text = String::new();
         for word in words {
             let word = word.into_string().unwrap();
@@ -390,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_real_computer_has_other_devices() {
-        let text = lines(&Hardware { devices: Devices::Physical, ..hardware() });
+        let text = lines(&with_options(MachineOptions { devices: DeviceSet::Physical, ..options() }));
 
         assert!(text.contains("-device nvme,drive=disk,bootindex=1,serial=disk\n"), "{text}");
         assert!(text.contains("-device e1000e,netdev=net,romfile=,mac=52:54:00:12:34:56\n"), "{text}");
@@ -401,7 +374,7 @@ mod tests {
         let other = |path: &str, bus| OtherDisk { path: path.into(), bus };
         let beside = vec![other("copy,1.raw", Bus::Virtio), other("two.raw", Bus::Scsi)];
 
-        let text = lines(&Hardware { beside, devices: Devices::Scsi, ..hardware() });
+        let text = lines(&with_options(MachineOptions { beside, devices: DeviceSet::Scsi, ..options() }));
 
         assert!(
             text.contains(
@@ -458,7 +431,8 @@ mod tests {
 
     #[test]
     fn secure_boot_locks_the_variables() {
-        let boot = Boot::Flash { code: "/f/code.fd".into(), variables: "variables.fd".into(), locked: true };
+        let boot =
+            BootFirmware::Flash { code: "/f/code.fd".into(), variables: "variables.fd".into(), locked: true };
 
         let text = lines(&Hardware { boot, ..hardware() });
 
@@ -477,7 +451,8 @@ mod tests {
 
     #[test]
     fn a_log_goes_around_the_disk() {
-        let disk = Drive { path: "d,x.raw".into(), format: Format::Raw, log: Some("writes.log".into()) };
+        let disk =
+            DriveFile { path: "d,x.raw".into(), format: DiskFormat::Raw, log: Some("writes.log".into()) };
 
         let text = lines(&Hardware { disk, ..hardware() });
 
@@ -491,9 +466,12 @@ mod tests {
 
     #[test]
     fn fw_cfg_carries_user_data_and_a_credential_the_key() {
-        let seed = Seed::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
+        let seed = SeedSource::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
 
-        let text = lines(&Hardware { seed, watchdog: true, extra: vec!["-s".into()], ..hardware() });
+        let text = lines(&Hardware {
+            seed,
+            ..with_options(MachineOptions { watchdog: true, extra: vec!["-s".into()], ..options() })
+        });
 
         assert!(
             text.ends_with(
@@ -509,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_metadata_service_is_the_only_thing_in_reach() {
-        let text = lines(&Hardware { metadata_service: Some(8080), ..hardware() });
+        let text = lines(&with_options(MachineOptions { metadata_service: Some(8080), ..options() }));
 
         assert!(
             text.contains(
@@ -524,7 +502,7 @@ mod tests {
 
     #[test]
     fn an_isolated_guest_reaches_nobody_and_ssh_reaches_it() {
-        let text = lines(&Hardware { reach: Reach::Nothing, ..hardware() });
+        let text = lines(&with_options(MachineOptions { reach: Reach::Nothing, ..options() }));
 
         assert!(
             text.contains(
@@ -536,15 +514,35 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_of_a_cluster_has_a_second_card_and_no_private_address_on_the_first() {
+        let card = ClusterCard { mac: "52:54:00:c1:00:01".into() };
+
+        let text = lines(&with_options(MachineOptions { cluster_card: Some(card), ..options() }));
+
+        assert!(
+            text.contains(
+                "-netdev user,id=net,net=169.254.169.0/24,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:1
+-device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
+-netdev stream,id=cluster,server=on,addr.type=unix,addr.path=frames.sock
+-device virtio-net-pci,netdev=cluster,romfile=,mac=52:54:00:c1:00:01\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn base64_pads() {
-        let encoded: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
+        let encoded: Vec<String> =
+            ["", "f", "fo", "foo", "foob"].map(|text| encode_base64(text.as_bytes())).into();
 
         assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }
 
     #[test]
     fn one_emulated_processor_needs_one_thread_and_kvm_the_host_s_processor() {
-        let single = lines(&Hardware { cpus: 1, ..hardware() });
+        let mut single = hardware();
+        single.options.hardware.cpus = 1;
+        let single = lines(&single);
         let kvm = lines(&Hardware { acceleration: Acceleration::Kvm, ..hardware() });
 
         assert!(single.contains("-accel tcg,thread=single\n"));

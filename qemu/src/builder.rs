@@ -9,55 +9,31 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::acceleration::{self, Wish};
-use crate::arguments::{Bus, Devices, OtherDisk, Reach};
-use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
-use crate::disk::Disk;
+use crate::acceleration::{self, AccelerationChoice};
+use crate::description::{DESCRIPTION, MachineDescription, SEED_DISK, USER_DATA, VARIABLES};
+use crate::disk::MachineDisk;
 use crate::firmware::{FindFirmwareError, Firmware};
-use crate::machine::{Folder, Machine};
-use crate::running::Running;
-use crate::seed::{self, Seed};
-use crate::ssh::{Key, SshError};
-
-/// How user-data and the ssh key go in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeedBy {
-    /// By a read-only FAT disk labelled CIDATA (`NoCloud`)
-    #[default]
-    Disk,
-    /// By QEMU's `fw_cfg`; the key goes to root's account, by a systemd credential. Catamaran's images take no
-    /// credentials, since whoever runs them could give any: there the user-data has to bring a key
-    FwCfg,
-    /// Not at all
-    Nothing,
-}
+use crate::machine::{Machine, MachineFolder};
+use crate::options::{Bus, ClusterCard, DeviceSet, MachineOptions, OtherDisk, Reach, SeedBy};
+use crate::running::RunningMachine;
+use crate::seed::{self, SeedData};
+use crate::ssh::{SshError, SshKey};
 
 /// A machine to be made.
 #[derive(Debug)]
-pub struct Builder {
+pub struct MachineBuilder {
     name: String,
     folder: Option<PathBuf>,
-    disk: Disk,
-    firmware: Firmware,
-    acceleration: Wish,
-    cpus: u32,
-    memory: u32,
+    disk: MachineDisk,
     user_data: Option<Vec<u8>>,
+    network_config: Option<String>,
     seed_by: SeedBy,
     instance_id: Option<String>,
-    key: Option<Key>,
+    key: Option<SshKey>,
     user: Option<String>,
-    devices: Devices,
+    /// As they were named; QEMU needs them absolute
     beside: Vec<(PathBuf, Bus)>,
-    watchdog: bool,
-    log_writes: bool,
-    mac: Option<String>,
-    metadata_service: Option<u16>,
-    reach: Reach,
-    extra: Vec<OsString>,
+    options: MachineOptions,
 }
 
 /// Why a machine could not be made.
@@ -68,8 +44,6 @@ pub enum BuildError {
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read the machine's description {path}")]
-    Description { path: PathBuf, source: io::Error },
     #[error("the path {0:?} is not UTF-8, which QEMU's options need")]
     Path(PathBuf),
     #[error(transparent)]
@@ -78,30 +52,30 @@ pub enum BuildError {
     Key(#[from] SshError),
 }
 
-impl Builder {
+// Here and not beside the rest of `Machine`, which needs not know how it is made.
+impl Machine {
+    /// Begins a machine that boots from `disk`.
+    #[must_use]
+    pub fn builder(disk: MachineDisk) -> MachineBuilder {
+        MachineBuilder::new(disk)
+    }
+}
+
+impl MachineBuilder {
     /// The defaults: BIOS, one processor, 1 GiB, a seed disk.
-    pub(crate) fn new(disk: Disk) -> Self {
+    pub(crate) fn new(disk: MachineDisk) -> Self {
         Self {
             name: "machine".to_owned(),
             folder: None,
             disk,
-            firmware: Firmware::Bios,
-            acceleration: Wish::Auto,
-            cpus: 1,
-            memory: 1024,
             user_data: None,
+            network_config: None,
             seed_by: SeedBy::Disk,
             instance_id: None,
             key: None,
             user: None,
-            devices: Devices::Virtual,
             beside: Vec::new(),
-            watchdog: false,
-            log_writes: false,
-            mac: None,
-            metadata_service: None,
-            reach: Reach::Everything,
-            extra: Vec::new(),
+            options: MachineOptions::default(),
         }
     }
 
@@ -120,31 +94,52 @@ impl Builder {
         self
     }
 
-    /// What runs before the disk; BIOS unless said.
+    /// All that was chosen of the hardware, at once. The methods below each choose one thing.
+    #[must_use]
+    pub fn options(mut self, options: MachineOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Joins the machine to others with a second network card, to which the switch connects.
+    #[must_use]
+    pub fn cluster_card(mut self, mac: &str) -> Self {
+        self.options.cluster_card = Some(ClusterCard { mac: mac.to_owned() });
+        self
+    }
+
+    /// How the guest's network cards are to be configured, in any format that `NoCloud` knows.
+    #[must_use]
+    pub fn network_config(mut self, document: &str) -> Self {
+        self.network_config = Some(document.to_owned());
+        self
+    }
+
+    /// The firmware that starts the disk; BIOS unless said.
     #[must_use]
     pub fn firmware(mut self, firmware: Firmware) -> Self {
-        self.firmware = firmware;
+        self.options.hardware.firmware = firmware;
         self
     }
 
     /// KVM or TCG.
     #[must_use]
-    pub fn acceleration(mut self, wish: Wish) -> Self {
-        self.acceleration = wish;
+    pub fn acceleration(mut self, wish: AccelerationChoice) -> Self {
+        self.options.hardware.acceleration_choice = wish;
         self
     }
 
     /// Virtual processors; 1 unless said.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {
-        self.cpus = cpus;
+        self.options.hardware.cpus = cpus;
         self
     }
 
     /// Memory in MiB; 1024 unless said.
     #[must_use]
     pub fn memory(mut self, mebibytes: u32) -> Self {
-        self.memory = mebibytes;
+        self.options.hardware.memory = mebibytes;
         self
     }
 
@@ -171,7 +166,7 @@ impl Builder {
 
     /// A key pair that may already be on the disk; a new one unless said.
     #[must_use]
-    pub fn key(mut self, key: Key) -> Self {
+    pub fn key(mut self, key: SshKey) -> Self {
         self.key = Some(key);
         self
     }
@@ -185,8 +180,8 @@ impl Builder {
 
     /// What the disk and the network card are.
     #[must_use]
-    pub fn devices(mut self, devices: Devices) -> Self {
-        self.devices = devices;
+    pub fn devices(mut self, devices: DeviceSet) -> Self {
+        self.options.devices = devices;
         self
     }
 
@@ -200,21 +195,21 @@ impl Builder {
     /// Puts in a hardware watchdog (i6300esb) that resets the machine.
     #[must_use]
     pub fn watchdog(mut self) -> Self {
-        self.watchdog = true;
+        self.options.watchdog = true;
         self
     }
 
     /// Records each write and flush of the guest, to be read by [`crate::write_log`].
     #[must_use]
     pub fn log_writes(mut self) -> Self {
-        self.log_writes = true;
+        self.options.log_writes = true;
         self
     }
 
     /// The network card's address; random unless said.
     #[must_use]
     pub fn mac(mut self, address: &str) -> Self {
-        self.mac = Some(address.to_owned());
+        address.clone_into(&mut self.options.mac);
         self
     }
 
@@ -223,60 +218,52 @@ impl Builder {
     /// busybox.
     #[must_use]
     pub fn metadata_service(mut self, port: u16) -> Self {
-        self.metadata_service = Some(port);
+        self.options.metadata_service = Some(port);
         self
     }
 
     /// Lets the guest's network reach nobody: neither the world nor what listens on this host's loopback.
     #[must_use]
     pub fn isolated(mut self) -> Self {
-        self.reach = Reach::Nothing;
+        self.options.reach = Reach::Nothing;
         self
     }
 
     /// More words for QEMU's command line.
     #[must_use]
     pub fn extra(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
-        self.extra.extend(words);
+        self.options.extra.extend(words);
         self
     }
 
     /// Makes the machine's folder and what belongs into it.
-    pub fn build(self) -> Result<Machine, BuildError> {
-        let flash = self.firmware.find(Path::new("/"))?;
+    pub fn build(mut self) -> Result<Machine, BuildError> {
+        let flash = self.options.hardware.firmware.find_flash(Path::new("/"))?;
         let folder = self.make_folder()?;
         let at = |name: &str| folder.path().join(name);
         if let Some(flash) = &flash {
             let path = at(VARIABLES);
+            // A copy for each machine: the firmware writes boot entries into it, and another's would be started.
             fs::copy(&flash.variables, &path).map_err(|source| BuildError::Write { path, source })?;
         }
         let key = match &self.key {
             Some(key) => key.clone(),
-            None => Key::make(&at("key"))?,
+            None => SshKey::generate_pair(&at("key"))?,
         };
         self.write_seed(folder.path(), &key)?;
-        let choice = acceleration::choose(self.acceleration);
-        let description = Description {
-            disk: absolute(self.disk)?,
-            flash_code: flash.map(|flash| utf8(&flash.code)).transpose()?,
+        let choice = acceleration::choose_acceleration(self.options.hardware.acceleration_choice);
+        self.options.beside = self.beside.into_iter().map(other_disk).collect::<Result<_, _>>()?;
+        let description = MachineDescription {
+            disk: absolute_disk(self.disk)?,
+            flash_code: flash.map(|flash| path_as_utf8(&flash.code)).transpose()?,
             acceleration: choice.acceleration,
             because: choice.because,
             user: self.user.unwrap_or_else(|| default_user(self.seed_by).to_owned()),
-            mac: self.mac.unwrap_or_else(random_mac),
             name: self.name,
-            firmware: self.firmware,
-            cpus: self.cpus,
-            memory: self.memory,
             seed_by: self.seed_by,
             user_data: self.user_data.is_some(),
             key,
-            devices: self.devices,
-            beside: self.beside.into_iter().map(other_disk).collect::<Result<_, _>>()?,
-            watchdog: self.watchdog,
-            log_writes: self.log_writes,
-            metadata_service: self.metadata_service,
-            reach: self.reach,
-            extra: self.extra,
+            options: self.options,
         };
         let path = folder.path().join(DESCRIPTION);
         description.write(&path).map_err(|source| BuildError::Write { path, source })?;
@@ -284,27 +271,28 @@ impl Builder {
     }
 
     /// Makes the machine and switches it on.
-    pub fn start(self) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
+    pub fn start(self) -> Result<RunningMachine, Box<dyn std::error::Error + Send + Sync>> {
         Ok(self.build()?.start()?)
     }
 
-    fn make_folder(&self) -> Result<Folder, BuildError> {
+    fn make_folder(&self) -> Result<MachineFolder, BuildError> {
         let Some(path) = &self.folder else {
             let source_path = std::env::temp_dir();
             let made = tempfile::Builder::new().prefix("vm-").tempdir();
             return made
-                .map(Folder::Temporary)
+                .map(MachineFolder::Temporary)
                 .map_err(|source| BuildError::Folder { path: source_path, source });
         };
         fs::DirBuilder::new()
             .recursive(true)
+            // It gets a private key, and a console's output is nobody else's business.
             .mode(0o700)
             .create(path)
             .map_err(|source| BuildError::Folder { path: path.clone(), source })?;
-        Ok(Folder::Kept(path.clone()))
+        Ok(MachineFolder::Kept(path.clone()))
     }
 
-    fn write_seed(&self, folder: &Path, key: &Key) -> Result<(), BuildError> {
+    fn write_seed(&self, folder: &Path, key: &SshKey) -> Result<(), BuildError> {
         let (name, bytes) = match (self.seed_by, &self.user_data) {
             (SeedBy::Nothing, _) | (SeedBy::FwCfg, None) => return Ok(()),
             (SeedBy::FwCfg, Some(document)) => (USER_DATA, Ok(document.clone())),
@@ -314,12 +302,13 @@ impl Builder {
         bytes.and_then(|bytes| fs::write(&path, bytes)).map_err(|source| BuildError::Write { path, source })
     }
 
-    fn seed(&self, key: &Key) -> Seed {
-        Seed {
+    fn seed(&self, key: &SshKey) -> SeedData {
+        SeedData {
             instance_id: self.instance_id.clone().unwrap_or_else(|| format!("i-{}", seed::random_hex())),
             host_name: self.name.clone(),
-            public_keys: vec![key.public().to_owned()],
+            public_keys: vec![key.public_line().to_owned()],
             user_data: self.user_data.clone(),
+            network_config: self.network_config.clone(),
         }
     }
 }
@@ -331,28 +320,22 @@ fn default_user(seed_by: SeedBy) -> &'static str {
     }
 }
 
-/// An address of QEMU's range, its last half random.
-fn random_mac() -> String {
-    let random = seed::random_hex();
-    format!("52:54:00:{}:{}:{}", &random[0..2], &random[2..4], &random[4..6])
-}
-
-fn absolute(disk: Disk) -> Result<Disk, BuildError> {
+fn absolute_disk(disk: MachineDisk) -> Result<MachineDisk, BuildError> {
     let absolute = |path: PathBuf| {
         let full = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
-        utf8(&full).map(PathBuf::from)
+        path_as_utf8(&full).map(PathBuf::from)
     };
     Ok(match disk {
-        Disk::Overlay(path, stamp) => Disk::Overlay(absolute(path)?, stamp),
-        Disk::Raw(path) => Disk::Raw(absolute(path)?),
+        MachineDisk::Overlay(path, stamp) => MachineDisk::Overlay(absolute(path)?, stamp),
+        MachineDisk::Raw(path) => MachineDisk::Raw(absolute(path)?),
     })
 }
 
 fn other_disk((path, bus): (PathBuf, Bus)) -> Result<OtherDisk, BuildError> {
     let path = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
-    Ok(OtherDisk { path: utf8(&path)?, bus })
+    Ok(OtherDisk { path: path_as_utf8(&path)?, bus })
 }
 
-fn utf8(path: &Path) -> Result<String, BuildError> {
+fn path_as_utf8(path: &Path) -> Result<String, BuildError> {
     path.to_str().map(str::to_owned).ok_or_else(|| BuildError::Path(path.into()))
 }

@@ -1,6 +1,7 @@
 //! Finds the firmware a machine starts with: SeaBIOS (inside QEMU), OVMF, or OVMF with Secure Boot.
 //!
-//! Knows where Debian and Ubuntu put OVMF; refuses to guess beyond that, and names the package instead.
+//! Knows where Debian and Ubuntu put OVMF (<https://github.com/tianocore/tianocore.github.io/wiki/OVMF>, and the
+//! README.Debian of the package `ovmf`); refuses to guess beyond that, and names the package instead.
 //! Invariant: code and variables always come from the same build of OVMF.
 
 use std::fmt;
@@ -32,7 +33,7 @@ impl fmt::Display for Firmware {
 
 /// Two files of one OVMF build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flash {
+pub struct FlashFiles {
     /// The program, mapped read-only
     pub code: PathBuf,
     /// The fresh variable store, to be copied for each machine
@@ -43,7 +44,7 @@ pub struct Flash {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot find the firmware for {firmware}: none of {} is here; install it with: apt-get install ovmf",
-    list(tried)
+    join_paths(tried)
 )]
 pub struct FindFirmwareError {
     firmware: Firmware,
@@ -52,14 +53,16 @@ pub struct FindFirmwareError {
 
 impl Firmware {
     /// The flash files under `root` (`/` but in tests); none for BIOS, which QEMU brings itself.
-    pub fn find(self, root: &Path) -> Result<Option<Flash>, FindFirmwareError> {
-        let pairs = self.pairs();
+    pub fn find_flash(self, root: &Path) -> Result<Option<FlashFiles>, FindFirmwareError> {
+        let pairs = self.file_pairs();
         let at = |name: &str| root.join("usr/share/OVMF").join(name);
         if pairs.is_empty() {
             return Ok(None);
         }
         for (code, variables) in pairs {
-            let flash = Flash { code: at(code), variables: at(variables) };
+            let flash = FlashFiles { code: at(code), variables: at(variables) };
+            // Both or neither: a store of another build has another layout, and the firmware then hangs or starts
+            // with factory settings, without a word.
             if flash.code.is_file() && flash.variables.is_file() {
                 return Ok(Some(flash));
             }
@@ -70,10 +73,13 @@ impl Firmware {
 
     /// Code and variables by file name, the best first. Debian and Ubuntu ship the 4 MiB builds; releases
     /// before 2022 only had the 2 MiB ones.
-    fn pairs(self) -> &'static [(&'static str, &'static str)] {
+    fn file_pairs(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Bios => &[],
             Self::Uefi => &[("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")],
+            // The store with Microsoft's keys makes Secure Boot real: with an empty one the firmware is in setup
+            // mode and starts anything. `.ms` is the same program as `.secboot` under a name that says what it is
+            // for; not every release has both.
             Self::Secure => &[
                 ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
                 ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"),
@@ -83,7 +89,7 @@ impl Firmware {
     }
 }
 
-fn list(paths: &[PathBuf]) -> String {
+fn join_paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -107,14 +113,14 @@ mod tests {
     fn bios_needs_no_file() {
         let root = root_with(&[]);
 
-        assert_eq!(Firmware::Bios.find(root.path()).unwrap(), None);
+        assert_eq!(Firmware::Bios.find_flash(root.path()).unwrap(), None);
     }
 
     #[test]
     fn code_and_variables_come_as_a_pair() {
         let root = root_with(&["OVMF_CODE_4M.fd", "OVMF_CODE.fd", "OVMF_VARS.fd"]);
 
-        let flash = Firmware::Uefi.find(root.path()).unwrap().unwrap();
+        let flash = Firmware::Uefi.find_flash(root.path()).unwrap().unwrap();
 
         assert!(flash.code.ends_with("OVMF_CODE.fd"));
         assert!(flash.variables.ends_with("OVMF_VARS.fd"));
@@ -124,7 +130,7 @@ mod tests {
     fn a_missing_firmware_names_the_package() {
         let root = root_with(&["OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"]);
 
-        let error = Firmware::Secure.find(root.path()).unwrap_err().to_string();
+        let error = Firmware::Secure.find_flash(root.path()).unwrap_err().to_string();
 
         assert!(error.contains("OVMF_CODE_4M.ms.fd") && error.contains("apt-get install ovmf"), "{error}");
     }

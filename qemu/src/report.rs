@@ -5,13 +5,15 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use vm::cluster::folder::ClusterError;
+use vm::cluster::plan::ClusterSizeError;
 use vm::registry::RegistryError;
 use vm::running::GuestError;
 
-use crate::app::Failure;
+use crate::failure::CommandFailure;
 
 /// A line on standard error: progress, not results.
-pub(crate) fn note(text: impl Display) {
+pub(crate) fn print_note(text: impl Display) {
     // Nobody listens any more: the work goes on all the same.
     let _ = writeln!(io::stderr(), "vm: {}", printable(&text.to_string()));
 }
@@ -23,24 +25,24 @@ fn printable(text: &str) -> String {
 }
 
 /// Results, on standard output.
-pub(crate) fn print(text: impl Display) {
+pub(crate) fn print_result(text: impl Display) {
     // A reader that has seen enough (`| head`) is no failure.
     let _ = write!(io::stdout(), "{text}");
 }
 
 /// Turns the outcome into an exit code, and a failure into one message with its causes.
-pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
+pub(crate) fn finish(outcome: Result<(), CommandFailure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let error = failure.0;
-            note(chain(error.as_ref()));
+            print_note(error_chain(error.as_ref()));
             ExitCode::from(exit_code(error.as_ref()))
         }
     }
 }
 
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -57,6 +59,14 @@ fn exit_code(error: &(dyn Error + 'static)) -> u8 {
             RegistryError::Root { .. } | RegistryError::Unsafe { .. } | RegistryError::Change { .. } => 1,
             _ => 3,
         };
+    }
+    match error.downcast_ref::<ClusterError>() {
+        Some(ClusterError::Folder { .. } | ClusterError::NetworkRuns) => return 1,
+        Some(_) => return 3,
+        None => {}
+    }
+    if error.is::<ClusterSizeError>() {
+        return 2;
     }
     match error.downcast_ref::<GuestError>() {
         Some(GuestError::NoSsh { .. } | GuestError::Silent { .. } | GuestError::StillOn { .. }) => 4,

@@ -2,23 +2,14 @@
 //!
 //! Knows one module per platform, all of one shape: `detect` looks only at this machine (firmware
 //! strings, disks, kernel command line) and never waits for a network; `fetch` asks that one
-//! platform; a pure `facts` function turns its answer into a [`Provision`]. Refuses to know what
+//! platform; a pure `facts` function turns its answer into a [`InstanceMetadata`]. Refuses to know what
 //! the facts are for: nothing here sets a host name or parses user-data.
 //! Invariant: only the detected platform is asked, and every byte it answers is bounded before it
 //! is parsed.
 
-mod akamai;
-mod azure;
-mod command_line;
-mod config_drive;
-mod digitalocean;
 pub mod disk;
-mod ec2;
-mod equinix;
-mod exoscale;
-mod gce;
+mod evidence;
 mod guest;
-mod hetzner;
 mod host;
 mod interfaces;
 mod iso9660;
@@ -27,23 +18,19 @@ mod keys;
 mod meta_data;
 mod metadata_file;
 mod netplan;
-mod nocloud;
 mod one_document;
-mod openstack;
-mod oracle;
 mod ovf;
+mod platform;
+mod providers;
 mod provision;
-mod qemu;
 mod registry;
 mod running_disk;
-mod scaleway;
-mod upcloud;
-mod vmware;
-mod vultr;
 mod web;
 
+pub use evidence::{BootKind, DetectedPlatform, Place};
 pub use host::Host;
-pub use provision::{Addresses, MetaData, Payload, Problem, Provision};
-pub use registry::{Boot, Detected, FetchError, Place, Platform, detect, offers};
+pub use platform::{FetchError, Platform};
+pub use provision::{InstanceMetadata, MachineAddresses, MetaData, MetadataProblem, Payload};
+pub use registry::{detect_platform, offers};
 pub use running_disk::{BOOT_RECORD, RunningDisk};
-pub use web::{Timing, Web, WebError};
+pub use web::{MetadataWeb, WebError, WebTiming};
