@@ -11,6 +11,15 @@ pub fn is_literal(pattern: &str) -> bool {
 }
 
 /// Whether `pattern` matches the whole of `name`.
+///
+/// ```
+/// use fleet::model::glob::glob_matches;
+///
+/// assert!(glob_matches("mongo@*.service", "mongo@1.service"));
+/// assert!(glob_matches("web[0-9].service", "web7.service"));
+/// assert!(!glob_matches("mongo@*.service", "mongo.service"));
+/// assert!(!glob_matches("web[", "web["), "a malformed pattern matches nothing");
+/// ```
 #[must_use]
 pub fn glob_matches(pattern: &str, name: &str) -> bool {
     if is_literal(pattern) {

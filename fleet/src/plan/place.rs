@@ -185,6 +185,38 @@ impl UnitPlacement {
         }
     }
 
+    /// The schedule: where each unit goes.
+    ///
+    /// ```
+    /// use fleet::{
+    ///     model::{
+    ///         machine::{Machine, MachineId},
+    ///         state::JobState,
+    ///         unit_file::UnitFile,
+    ///         unit_name::UnitName,
+    ///     },
+    ///     plan::place::UnitPlacement,
+    ///     store::cluster::SubmittedUnit,
+    /// };
+    ///
+    /// let mut placement = UnitPlacement::default();
+    /// for id in ["m1", "m2"] {
+    ///     placement.set_machine(&Machine::new(MachineId::parse(id)?));
+    /// }
+    /// let file = UnitFile::parse("[Service]\nExecStart=/bin/true\n[X-Fleet]\nConflicts=web@*.service\n")?;
+    /// for name in ["web@1.service", "web@2.service", "web@3.service"] {
+    ///     let name = UnitName::parse(name)?;
+    ///     placement.set_unit(&SubmittedUnit::new(name, file.clone(), JobState::Launched));
+    /// }
+    ///
+    /// let decisions = placement.decide_all();
+    ///
+    /// let machines: Vec<&str> = decisions.iter().filter_map(|each| Some(each.to.as_ref()?.as_str())).collect();
+    /// assert_eq!(machines, ["m1", "m2"], "the third finds no machine without a conflict");
+    /// assert_eq!(placement.pending_count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Everything that is to change now, in the order of unit names. The schedule is taken as changed.
     pub fn decide_all(&mut self) -> Vec<PlacementDecision> {
         // Guests that lost their right come first, since they make room for those that wait.
