@@ -142,6 +142,8 @@ pub(crate) struct PlatformEvidence {
 }
 
 /// In this order where no cloud names itself; [`rank`] says what is different where one does.
+// What a person named goes first, then volumes that somebody attached, then what the firmware says. The
+// firmware names one cloud at most, so these stand by name.
 const TABLE: [PlatformEntry; 18] = [
     PlatformEntry {
         platform: Platform::CloudConfigUrl,
@@ -154,6 +156,7 @@ const TABLE: [PlatformEntry; 18] = [
         fetch: Fetch::At(nocloud::fetch),
     },
     PlatformEntry {
+        // Before the configuration drive: DigitalOcean attaches one as well, and tells less on it.
         platform: Platform::DigitalOcean,
         detect: Detect::One(digitalocean::detect),
         fetch: Fetch::Service(digitalocean::fetch),
@@ -164,6 +167,7 @@ const TABLE: [PlatformEntry; 18] = [
         fetch: Fetch::Drive(config_drive::fetch),
     },
     PlatformEntry {
+        // After the volumes, so that its driver is loaded only where none of them was found.
         platform: Platform::Qemu,
         detect: Detect::One(qemu::detect),
         fetch: Fetch::Service(qemu::fetch),
@@ -276,6 +280,8 @@ pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
 /// brings along, the cloud, and last a volume that anybody may have attached. `OpenStack`'s own volume is the
 /// cloud's word, and needs no network.
 fn rank(offer: &DetectedPlatform, cloud: Option<Platform>) -> u8 {
+    // Without a cloud's name a volume is the usual way to be configured, so all places but the command line
+    // are equal.
     let Some(cloud) = cloud else { return u8::from(offer.place != Place::CommandLine) };
     match offer.place {
         Place::CommandLine => 0,
@@ -383,7 +389,9 @@ impl DetectedPlatform {
     /// Tells the platform that this machine is up, where a platform wants to know.
     pub fn check_in(&self, boot: BootKind, web: &MetadataWeb) -> Result<(), FetchError> {
         let told = match self.platform {
+            // Azure's goal state and Scaleway's state are of this boot, so both are answered at each.
             Platform::Azure => azure::check_in(web),
+            // Equinix waits for one call after the installation, as afterburn does it.
             Platform::Equinix if boot == BootKind::First => equinix::check_in(web),
             Platform::Scaleway => scaleway::check_in(web),
             _ => Ok(()),
@@ -460,6 +468,8 @@ impl Platform {
     fn from_name(name: &str) -> Option<Self> {
         match name {
             "akamai" => Some(Self::Akamai),
+            // Ignition and afterburn have names of their own for some. A command line written for them works
+            // here.
             "azure" | "azurestack" => Some(Self::Azure),
             "digitalocean" => Some(Self::DigitalOcean),
             "aws" | "ec2" => Some(Self::Ec2),
