@@ -8,10 +8,10 @@
 //! of those the one with the smallest ID; a unit that is placed stays until its machine can't keep it.
 
 mod bits;
-mod books;
 mod entry;
 mod evict;
 mod machines;
+mod schedule;
 mod shape;
 mod units;
 
@@ -25,8 +25,8 @@ use crate::{
     plan::rules::PlacementRefusal,
     store::cluster::{Cluster, SubmittedUnit},
 };
-pub use books::{DecisionReason, PlacementDecision, UnitPlacement};
 use entry::{MachineIndex, UnitIndex};
+pub use schedule::{DecisionReason, PlacementDecision, UnitPlacement};
 
 impl UnitPlacement {
     /// The placement of a cluster as it stands.
