@@ -1,6 +1,6 @@
 //! What may be typed after `fleetctl`: verbs, flags, and nothing of what they mean.
 //!
-//! Help, manual page and completions all come from these types, so they can't drift from what is
+//! Help, manual page and completions all come from these types, so they cannot drift from what is
 //! accepted. Spellings that only old scripts use (`--l`, `--etcd-keyfile`, a verb's unique prefix) are
 //! hidden aliases. Invariant: every prefix that named one verb of the original still names it.
 
@@ -24,7 +24,7 @@ VERSION:
 #[derive(Debug, Parser)]
 #[command(
     name = "fleetctl",
-    about = "commands fleet, the scheduler of a cluster's systemd units",
+    about = "control fleet, the scheduler of a cluster's systemd units",
     version,
     help_template = TEMPLATE,
     disable_help_flag = true,

@@ -324,7 +324,7 @@ impl ClusterView {
         if self.cluster.files.contains_key(&hash) {
             return Ok(());
         }
-        // Whoever writes etcd may write anything. The bound of the API holds here, too, before any byte is
+        // Anybody who can write to etcd may write anything. The bound of the API holds here, too, before any byte is
         // looked at.
         if value.len() > MAX_SIZE {
             return Err(RecordError::TooLarge(value.len()));
