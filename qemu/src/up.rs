@@ -114,6 +114,7 @@ fn make_machines(
         update_server: update_server.transpose()?,
         update_port: arguments.update_port,
         seed_by: arguments.seed_by,
+        metadata_port: Vec::new(),
     };
     let cluster = ClusterFolder::beside_machines(root);
     // Before the machines, since only the network knows the port that the user-data may ask for.
