@@ -143,8 +143,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cloudconfig::order::PlanFacts;
     use crate::part::PayloadPart;
-    use crate::plan::order::PlanFacts;
     use crate::reading::{self, UserDataInput};
 
     #[test]

@@ -5,6 +5,7 @@
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
 
+pub mod fstab;
 pub mod mounts;
 mod settings;
 mod units;
@@ -13,7 +14,7 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::cloudconfig::DEFAULT_USER;
+use crate::plan::step::DEFAULT_USER;
 use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlanStep, UnitVerb};
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::secret::Secret;
@@ -188,7 +189,7 @@ fn bound_of(unit: &str, runtime: bool) -> PlanStep {
 #[must_use]
 pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
     match step {
-        PlanStep::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
+        PlanStep::AddMounts(mounts) => mounts.iter().find_map(fstab::check_line),
         PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
         | PlanStep::EnableUnit { name, enable: false, .. }
         | PlanStep::MaskUnit { name, mask: true, .. } => {

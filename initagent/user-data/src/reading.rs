@@ -5,6 +5,7 @@
 //! part anything.
 
 use crate::cloudconfig::merge::{self, parts};
+use crate::cloudconfig::order::{self, Occasion, PartScript, PlanFacts};
 use crate::cloudconfig::{self, CloudConfig};
 use crate::ignition;
 use crate::ignition::reference::Resolved;
@@ -12,7 +13,6 @@ use crate::network;
 use crate::part::PayloadPart;
 use crate::payload::{self, PayloadKind};
 use crate::plan::FirstBootPlan;
-use crate::plan::order::{self, Occasion, PartScript, PlanFacts};
 use crate::plan::script_folders;
 use crate::protected;
 use crate::room::DecompressionBudget;

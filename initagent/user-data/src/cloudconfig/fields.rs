@@ -59,6 +59,8 @@ pub(crate) struct MappingFields<'n> {
     path: String,
     at: SourceMark,
     broken: bool,
+    /// Where a key belongs that this mapping does not know.
+    hint: fn(&str) -> Option<String>,
 }
 
 impl<'n> MappingFields<'n> {
@@ -69,6 +71,17 @@ impl<'n> MappingFields<'n> {
         path: impl Into<String>,
         found: &mut Diagnostics,
     ) -> Option<Self> {
+        Self::read_with_hints(node, table, path, |_| None, found)
+    }
+
+    /// The same, and of an unknown key `hint` may know where it belongs.
+    pub(crate) fn read_with_hints(
+        node: &'n Node,
+        table: &'static [FieldKey],
+        path: impl Into<String>,
+        hint: fn(&str) -> Option<String>,
+        found: &mut Diagnostics,
+    ) -> Option<Self> {
         let path = path.into();
         let Value::Mapping(entries) = &node.value else {
             if !node.is_null() {
@@ -76,7 +89,7 @@ impl<'n> MappingFields<'n> {
             }
             return None;
         };
-        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false };
+        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false, hint };
         for entry in entries {
             fields.accept_entry(entry, table, found);
         }
@@ -148,7 +161,7 @@ impl<'n> MappingFields<'n> {
             let message = format!("a key here is not one of {place}; it may be a secret, so it is not shown");
             diagnostic = diagnostic.in_public(message, self.path.clone());
         }
-        match (misplaced_key_hint(&self.path, name), near) {
+        match ((self.hint)(name), near) {
             (Some(place), _) => diagnostic.with_help(place),
             (None, Some(near)) => diagnostic.with_help(format!("did you mean `{near}`?")),
             (None, None) => diagnostic,
@@ -332,26 +345,6 @@ impl<'n> MappingFields<'n> {
 }
 
 /// The key that was meant, if one is near.
-/// Where a key belongs that stands one level too high or too low.
-fn misplaced_key_hint(path: &str, name: &str) -> Option<String> {
-    let knows = |table: &[FieldKey]| table.iter().any(|key| key.name == name);
-    match path {
-        "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
-            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
-        }
-        "" if matches!(name, "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels") => {
-            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
-        }
-        "" if knows(super::services::COREOS_KEYS) => {
-            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
-        }
-        "coreos" | "flatcar" if knows(super::top_level()) => {
-            Some(format!("it belongs to the top level, without `{path}` above it"))
-        }
-        _ => None,
-    }
-}
-
 fn nearest_key(name: &str, table: &[FieldKey]) -> Option<&'static str> {
     let known = table.iter().filter(|key| !matches!(key.support, KeySupport::Refused(_))).map(|key| key.name);
     spelling::nearest_name(&name.to_ascii_lowercase(), known)

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod files;
 pub mod identity;
 pub mod merge;
+pub mod order;
 pub mod refused;
 pub mod services;
 pub mod storage;
@@ -25,9 +26,6 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 use document::yaml::{self, MappingEntry, Node, Value};
 use fields::{FieldKey, MappingFields, supported_key, translated_key};
-
-/// The image's own user.
-pub const DEFAULT_USER: &str = "core";
 
 /// What a user needs to get in and mend a broken document.
 const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
@@ -120,7 +118,8 @@ impl CloudConfig {
     /// Checks a tree. What can't be used is reported and left out.
     #[must_use]
     pub fn check_document(document: &Node, room: &mut DecompressionBudget, found: &mut Diagnostics) -> Self {
-        let Some(mut fields) = MappingFields::read_mapping(document, top_level(), "", found) else {
+        let Some(mut fields) = MappingFields::read_with_hints(document, top_level(), "", hint_at_top, found)
+        else {
             return Self::default();
         };
         let mut config = Self {
@@ -144,9 +143,9 @@ impl CloudConfig {
                     .with_help("write all of it below one"),
             );
         }
-        let coreos = fields
-            .field_node(name)
-            .and_then(|node| MappingFields::read_mapping(node, services::COREOS_KEYS, name, found));
+        let coreos = fields.field_node(name).and_then(|node| {
+            MappingFields::read_with_hints(node, services::COREOS_KEYS, name, hint_below_coreos, found)
+        });
         if let Some(mut coreos) = coreos {
             config.units = units::read(&mut coreos, found);
             config.services = services::ServicesConfig::read(&coreos, found);
@@ -183,4 +182,26 @@ pub(crate) fn salvage_access(text: &str, part: u16, found: &mut Diagnostics) -> 
         .with_help("mend the document: these are used so that you can get in and do so"),
     );
     Some(Node { at: first.key_at, value: Value::Mapping(entries) })
+}
+
+/// Where a key belongs that stands at the top and is none of there.
+fn hint_at_top(name: &str) -> Option<String> {
+    match name {
+        "variant" | "ignition" | "passwd" | "storage" | "systemd" => {
+            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
+        }
+        "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels" => {
+            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
+        }
+        _ if services::COREOS_KEYS.iter().any(|key| key.name == name) => {
+            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
+        }
+        _ => None,
+    }
+}
+
+/// The same for one below `coreos` or `flatcar`.
+fn hint_below_coreos(name: &str) -> Option<String> {
+    let is_known = top_level().iter().any(|key| key.name == name);
+    is_known.then(|| "it belongs to the top level, without `coreos` above it".to_owned())
 }

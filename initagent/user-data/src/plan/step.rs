@@ -5,6 +5,9 @@
 
 use crate::secret::Secret;
 
+/// The image's own user.
+pub const DEFAULT_USER: &str = "core";
+
 /// One effect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PlanStep {

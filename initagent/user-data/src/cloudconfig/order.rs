@@ -7,16 +7,16 @@
 use std::collections::HashSet;
 use std::iter;
 
-use super::step::{
-    AccountRef, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep, ScriptStep,
-    UnitVerb,
+use super::CloudConfig;
+use super::accounts::UserConfig;
+use super::commands::Frequency;
+use super::services::ServiceSettings;
+use super::units::UnitConfig;
+use crate::plan::step::{
+    AccountRef, DEFAULT_USER, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep,
+    ScriptStep, UnitVerb,
 };
-use super::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin, script_folders};
-use crate::cloudconfig::accounts::UserConfig;
-use crate::cloudconfig::commands::Frequency;
-use crate::cloudconfig::services::ServiceSettings;
-use crate::cloudconfig::units::UnitConfig;
-use crate::cloudconfig::{CloudConfig, DEFAULT_USER};
+use crate::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin, script_folders};
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
