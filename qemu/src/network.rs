@@ -103,6 +103,8 @@ pub(crate) fn start_network(
     let cluster = ClusterFolder::beside_machines(root);
     let log_path = cluster.path().join(NETWORK_LOG);
     let mut command = Command::new(std::env::current_exe()?);
+    // Absolute, since the process leaves this directory: it must not keep a file system busy that a person wants to
+    // unmount.
     command.arg("--state").arg(std::path::absolute(root)?).arg("network");
     if let Some(path) = &arguments.update_server {
         command.arg("--update-server").arg(path).args(["--update-port", &arguments.update_port.to_string()]);
@@ -124,6 +126,7 @@ pub(crate) fn start_network(
         }
         if child.try_wait()?.is_some() {
             let said = fs::read_to_string(&log_path)?;
+            // It says "vm: " before its own words, and so does this process.
             return Err(NetworkError(said.trim().trim_start_matches("vm: ").to_owned()).into());
         }
         if Instant::now() >= deadline {

@@ -209,6 +209,7 @@ fn start_machines(root: &Path, machines: Vec<Machine>, timeout: u64) -> Result<(
         print_note(format!("{name} is up after {:.1} s ({number} of {count})", took.as_secs_f64()));
         Ok(())
     };
+    // All are started before the first is waited for: on a busy host one boots while another waits for its disk.
     // A thread for each, since a login can hang for as long as a busy guest takes.
     let outcomes: Vec<Result<(), CommandFailure>> = thread::scope(|scope| {
         let threads: Vec<_> = starts.into_iter().map(|start| scope.spawn(|| wait(start))).collect();
