@@ -3,6 +3,9 @@
 //! Knows every key by name, in one table per mapping. Refuses to act, and to know the machine.
 //! Invariants: each key is honoured, translated, or named with the reason why not; one bad field
 //! drops one item.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/modules.html>, and coreos-cloudinit's
+//! `Documentation/cloud-config.md` for `coreos` and the first meaning of the other keys.
 
 pub mod access;
 pub mod accounts;
@@ -28,10 +31,13 @@ use document::yaml::{self, MappingEntry, Node, Value};
 use fields::{FieldKey, MappingFields, supported_key, translated_key};
 
 /// What a user needs to get in and mend a broken document.
+// The fewest keys with which an author gets in and finds the machine. Everything else of a broken text is
+// guesswork.
 const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
 
 const OWN_KEYS: &[FieldKey] = &[
     supported_key("coreos"),
+    // Flatcar renamed the section and kept its keys.
     translated_key("flatcar", "`coreos`"),
     supported_key("launch_index"),
     supported_key("merge_how"),
@@ -74,6 +80,7 @@ pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
 /// The keys of the top level.
 #[must_use]
 pub fn top_level() -> &'static [FieldKey] {
+    // The tables stand beside what reads them. Joined by hand they would be written twice.
     static KEYS: OnceLock<Vec<FieldKey>> = OnceLock::new();
     KEYS.get_or_init(|| {
         let tables = [
@@ -163,6 +170,7 @@ pub fn read(text: &str, part: u16, addresses: &TokenAddresses, found: &mut Diagn
     if node.is_null() {
         return None;
     }
+    // Behind the parser, so that an address with colons cannot change the document's structure.
     tokens::substitute_tokens(&mut node, addresses, found);
     Some(node)
 }

@@ -6,6 +6,7 @@ use crate::plan::step::MountStep;
 /// Why a line of fstab may not be.
 pub(super) fn check_line(mount: &MountStep) -> Option<PolicyObjection> {
     let [_, place, _, options, ..] = &mount.fields;
+    // Swap has `none` in this field.
     let objection = if place.starts_with('/') { mounts::place(place) } else { None };
     objection.or_else(|| check_options(options))
 }

@@ -4,6 +4,8 @@
 //! Ignition asks for it, and what fstab's options do to other units. Refuses to know devices. Invariant:
 //! no mount hides what people get in by; a mount below a read-only directory is refused, since systemd
 //! could not make its mount point.
+//!
+//! Documentation: systemd.mount(5), systemd.automount(5), fstab(5).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,6 +18,7 @@ use crate::systemd::mount_path;
 /// Where one may mount, for messages.
 const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /var";
 /// The image's links to directories: a mount on one is a mount on what it leads to.
+// tmpfiles makes them on each Debian. Links that a document makes are judged on the machine.
 const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
 
 /// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
@@ -54,6 +57,7 @@ fn is_home(place: &str, homes: &BTreeSet<String>) -> bool {
 /// Whether a home lies below a place: it is the first that sorts behind it.
 fn holds_home(place: &str, homes: &BTreeSet<String>) -> bool {
     let inside = format!("{}/", place.trim_end_matches('/'));
+    // Each mount was compared with each home before, which grew with the product of both.
     homes.range(inside.clone()..).next().is_some_and(|home| home.starts_with(&inside))
 }
 
@@ -76,9 +80,12 @@ pub fn place(place: &str) -> Option<PolicyObjection> {
         )),
         [] => objection("it would hide the whole system"),
         ["etc", ..] => objection("it would hide settings by which the machine is reached"),
+        // D-Bus, udev and sshd's privilege separation (/run/sshd) have their sockets and folders there.
         ["run", ..] => objection("it would hide what the running programs need there"),
         ["home"] => objection("it would hide the homes, and with them the keys of all people"),
         _ if is_key_place(&parts) => objection("it would hide the keys that people get in by"),
+        // /var/lib/catamaran holds the record of the instance. What lies deeper, as /var/lib/docker, may be
+        // mounted on.
         ["var"] | ["var", "lib"] => objection("it would hide what the machine keeps"),
         _ => denied_path(&real).and_then(objection),
     }
