@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod cluster;
 pub mod commands;
 pub mod fields;
 pub mod files;
@@ -52,6 +53,7 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
         ("chpasswd", access::CHPASSWD_KEYS),
         ("chpasswd.users[]", access::CHPASSWD_USER_KEYS),
         ("ssh_keys", access::HOST_KEY_KEYS),
+        ("cluster", cluster::CLUSTER_KEYS),
         ("coreos", services::COREOS_KEYS),
         ("coreos.units[]", units::UNIT_KEYS),
         ("coreos.units[].drop_ins[]", units::DROP_IN_KEYS),
@@ -84,6 +86,7 @@ pub fn top_level() -> &'static [Key] {
             accounts::KEYS,
             files::KEYS,
             commands::KEYS,
+            cluster::KEYS,
             system::KEYS,
             storage::KEYS,
             OWN_KEYS,
@@ -106,6 +109,8 @@ pub struct Config {
     pub files: Vec<At<files::Written>>,
     /// Units.
     pub units: Vec<At<units::Unit>>,
+    /// The cluster that the machine belongs to.
+    pub cluster: cluster::Cluster,
     /// CoreOS's services.
     pub services: services::Services,
     /// Disks and mounts.
@@ -126,6 +131,7 @@ impl Config {
             access: access::Access::read(&mut fields, found),
             accounts: accounts::Accounts::read(&mut fields, found),
             files: files::read(&mut fields, room, found),
+            cluster: cluster::Cluster::read(&mut fields, found),
             storage: storage::Storage::read(&mut fields, found),
             system: system::System::read(&mut fields, found),
             commands: commands::Commands::read(&mut fields, found),

@@ -14,6 +14,7 @@ use crate::cloudconfig::commands::Frequency;
 use crate::cloudconfig::services::Settings;
 use crate::cloudconfig::units::Unit;
 use crate::cloudconfig::{Config, DEFAULT_USER};
+use crate::cluster::DEFINITION;
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
@@ -68,6 +69,8 @@ const BOOTCMD_SECONDS: u32 = 60;
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
 /// The file that says whether the machine may be configured again.
 pub const SWITCH: &str = "/etc/catamaran/provision";
+/// What runs on each machine of a cluster. On a worker etcd's unit skips itself.
+const CLUSTER_UNITS: [&str; 2] = ["etcd.service", "fleet.service"];
 /// What PAM gives each login.
 const ENVIRONMENT: &str = "/etc/environment";
 /// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
@@ -301,6 +304,15 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
         plan.once(Stage::Files, Origin::written(authorities.at, "ca_certs"), step);
     }
     environment_files(plan, config, facts);
+    cluster_file(plan, config);
+}
+
+/// The machine's cluster, for the programs that form it at each boot.
+fn cluster_file(plan: &mut Plan, config: &Config) {
+    if let Some(definition) = &config.cluster.definition {
+        let step = Step::WriteFile(file(DEFINITION, definition.value.text(), 0o600));
+        plan.once(Stage::Files, Origin::written(definition.at, "cluster"), step);
+    }
 }
 
 /// Settings of sshd, in a file that comes before the image's own: of each, sshd takes the first.
@@ -435,6 +447,13 @@ fn units(plan: &mut Plan, config: &Config) {
     }
     if config.system.resolver.is_some() {
         restart(plan, "systemd-resolved.service");
+    }
+    // As `command: start` would, so that one key makes a member of a cluster.
+    if let Some(definition) = &config.cluster.definition {
+        for name in CLUSTER_UNITS {
+            let step = Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
+            plan.every_boot(Stage::Units, Origin::written(definition.at, "cluster"), step);
+        }
     }
     for unit in units {
         let Unit { class, mask, .. } = &unit.value;
