@@ -49,7 +49,9 @@ pub fn derive_key(definition: &ClusterDefinition, purpose: KeyPurpose) -> [u8; K
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
     let mut context = Context::with_key(&Key::new(HMAC_SHA256, key));
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let mut code = [0; KEY_BYTES];
     code.copy_from_slice(context.sign().as_ref());
     code
