@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use crate::exposure::{Exposure, ServedUrl};
 use crate::voters::{CLIENT_PORT, PEER_PORT, VoterList, member_name, peer_url};
@@ -73,12 +74,14 @@ pub struct EtcdPlan {
     pub ignored: Vec<String>,
 }
 
-/// Decides how etcd runs, by the variables that its unit has and the machine's place.
+/// Decides how etcd runs, by the variables that its unit has, the machine's place, and the folder of its keys.
 #[must_use]
-pub fn plan_etcd(given: &Variables, place: &ClusterPlace) -> EtcdPlan {
+pub fn plan_etcd(given: &Variables, place: &ClusterPlace, folder: &Path) -> EtcdPlan {
     let plan = match place {
-        ClusterPlace::Unplaced => plan_unplaced(given),
-        ClusterPlace::Voter { address, voters, token } => plan_voter(given, *address, voters, token),
+        ClusterPlace::Unplaced => plan_unplaced(given, folder),
+        ClusterPlace::Voter { address, voters, token } => {
+            plan_voter(given, (*address, voters, token), folder)
+        }
         ClusterPlace::Worker { voters } => {
             EtcdPlan { classic: CLASSIC.to_vec(), members: voters.client_sockets(), ..EtcdPlan::default() }
         }
@@ -88,10 +91,11 @@ pub fn plan_etcd(given: &Variables, place: &ClusterPlace) -> EtcdPlan {
     EtcdPlan { variables: own.into_iter().chain(plan.variables).collect(), ..plan }
 }
 
-fn plan_voter(given: &Variables, address: IpAddr, voters: &VoterList, token: &str) -> EtcdPlan {
+fn plan_voter(given: &Variables, place: (IpAddr, &VoterList, &str), folder: &Path) -> EtcdPlan {
+    let (address, voters, token) = place;
     let client = format!("https://{}", SocketAddr::new(address, CLIENT_PORT));
-    let mut variables = tls_variables(&defaults::CLIENT_TLS);
-    variables.extend(tls_variables(&defaults::PEER_TLS));
+    let mut variables = tls_variables(&defaults::CLIENT_TLS, folder);
+    variables.extend(tls_variables(&defaults::PEER_TLS, folder));
     let settings = [
         ("ETCD_ADVERTISE_CLIENT_URLS", client.clone()),
         ("ETCD_INITIAL_ADVERTISE_PEER_URLS", peer_url(address)),
@@ -122,17 +126,17 @@ fn plan_voter(given: &Variables, address: IpAddr, voters: &VoterList, token: &st
     }
 }
 
-fn plan_unplaced(given: &Variables) -> EtcdPlan {
-    let mut plan = plan_clients(given);
+fn plan_unplaced(given: &Variables, folder: &Path) -> EtcdPlan {
+    let mut plan = plan_clients(given, folder);
     plan.runs_here = true;
     if defaults::PEER_TLS_NAMES.iter().any(|name| given.contains_key(*name)) {
         return plan;
     }
     let peers = given.get("ETCD_LISTEN_PEER_URLS").map(|list| ServedUrl::parse_list(list));
     match peers {
-        None if !forms_with_others(given) => plan.variables.extend(loopback_peers(given)),
+        None if !forms_with_others(given) => plan.variables.extend(loopback_peers(given, folder)),
         Some(peers) if peers.iter().all(ServedUrl::is_plain_loopback) && !forms_with_others(given) => {
-            plan.variables.extend(encrypted_peers(given));
+            plan.variables.extend(encrypted_peers(given, folder));
         }
         Some(peers) => plan.exposures.extend(exposed(peers, Exposure::PlainPeers)),
         // etcd's own default for members is its loopback address.
@@ -142,14 +146,14 @@ fn plan_unplaced(given: &Variables) -> EtcdPlan {
 }
 
 /// Who comes for keys and values.
-fn plan_clients(given: &Variables) -> EtcdPlan {
+fn plan_clients(given: &Variables, folder: &Path) -> EtcdPlan {
     if defaults::CLIENT_TLS_NAMES.iter().any(|name| given.contains_key(*name)) {
         // Whose certificates they are, and who may come with them, is for their author to know.
         let served = given.get("ETCD_LISTEN_CLIENT_URLS").map_or("http://localhost:2379", String::as_str);
         let exposures = exposed(ServedUrl::parse_list(served), Exposure::PlainClients).collect();
         return EtcdPlan { exposures, ..EtcdPlan::default() };
     }
-    let mut variables = tls_variables(&defaults::CLIENT_TLS);
+    let mut variables = tls_variables(&defaults::CLIENT_TLS, folder);
     let served = given.get("ETCD_LISTEN_CLIENT_URLS").map(|list| ServedUrl::parse_list(list));
     let (kept, classic) = match served {
         None => (Vec::new(), CLASSIC.to_vec()),
@@ -187,10 +191,10 @@ fn forms_with_others(given: &Variables) -> bool {
 }
 
 /// The members' port of a machine that is alone.
-fn loopback_peers(given: &Variables) -> Variables {
+fn loopback_peers(given: &Variables, folder: &Path) -> Variables {
     let url = format!("https://127.0.0.1:{PEER_PORT}");
     let name = given.get("ETCD_NAME").map_or("default", String::as_str);
-    let mut variables = tls_variables(&defaults::PEER_TLS);
+    let mut variables = tls_variables(&defaults::PEER_TLS, folder);
     let settings = [
         ("ETCD_INITIAL_ADVERTISE_PEER_URLS", url.clone()),
         ("ETCD_INITIAL_CLUSTER", format!("{name}={url}")),
@@ -201,8 +205,8 @@ fn loopback_peers(given: &Variables) -> Variables {
 }
 
 /// The same addresses, with certificates.
-fn encrypted_peers(given: &Variables) -> Variables {
-    let mut variables = tls_variables(&defaults::PEER_TLS);
+fn encrypted_peers(given: &Variables, folder: &Path) -> Variables {
+    let mut variables = tls_variables(&defaults::PEER_TLS, folder);
     let listen = given.get("ETCD_LISTEN_PEER_URLS").cloned().unwrap_or_default();
     let advertise = given.get("ETCD_INITIAL_ADVERTISE_PEER_URLS").unwrap_or(&listen).clone();
     let name = given.get("ETCD_NAME").map_or("default", String::as_str);
@@ -230,6 +234,11 @@ fn loopback_socket(url: &str) -> Option<SocketAddr> {
     authority.parse().ok().or_else(|| Some(SocketAddr::new(authority.parse().ok()?, 80)))
 }
 
-fn tls_variables(settings: &[(&str, &str)]) -> Variables {
-    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+/// Names of files become paths.
+fn tls_variables(settings: &[(&str, &str)], folder: &Path) -> Variables {
+    let whole = |(name, value): &(&str, &str)| {
+        let path = name.ends_with("_FILE").then(|| folder.join(value).display().to_string());
+        ((*name).to_owned(), path.unwrap_or_else(|| (*value).to_owned()))
+    };
+    settings.iter().map(whole).collect()
 }

@@ -17,12 +17,12 @@ pub(super) const DEFAULTS: [(&str, &str); 6] = [
     ("ETCD_QUOTA_BACKEND_BYTES", "536870912"),
 ];
 
-/// Certificates for clients.
+/// Certificates for clients. Files are named from the folder of the keys.
 pub(super) const CLIENT_TLS: [(&str, &str); 4] = [
-    ("ETCD_CERT_FILE", "/run/catamaran/cluster/etcd/server.pem"),
+    ("ETCD_CERT_FILE", "etcd/server.pem"),
     ("ETCD_CLIENT_CERT_AUTH", "true"),
-    ("ETCD_KEY_FILE", "/run/catamaran/cluster/etcd/server.key"),
-    ("ETCD_TRUSTED_CA_FILE", "/run/catamaran/cluster/client-ca.pem"),
+    ("ETCD_KEY_FILE", "etcd/server.key"),
+    ("ETCD_TRUSTED_CA_FILE", "client-ca.pem"),
 ];
 
 /// Certificates for members.
@@ -30,10 +30,10 @@ pub(super) const PEER_TLS: [(&str, &str); 5] = [
     // A machine may come from another of its addresses than the one it is known by. Its certificate is proof
     // enough.
     ("ETCD_EXPERIMENTAL_PEER_SKIP_CLIENT_SAN_VERIFICATION", "true"),
-    ("ETCD_PEER_CERT_FILE", "/run/catamaran/cluster/etcd/peer.pem"),
+    ("ETCD_PEER_CERT_FILE", "etcd/peer.pem"),
     ("ETCD_PEER_CLIENT_CERT_AUTH", "true"),
-    ("ETCD_PEER_KEY_FILE", "/run/catamaran/cluster/etcd/peer.key"),
-    ("ETCD_PEER_TRUSTED_CA_FILE", "/run/catamaran/cluster/peer-ca.pem"),
+    ("ETCD_PEER_KEY_FILE", "etcd/peer.key"),
+    ("ETCD_PEER_TRUSTED_CA_FILE", "peer-ca.pem"),
 ];
 
 /// Who sets one of these has certificates of his own, or a file in which he may have set anything.

@@ -8,7 +8,7 @@ fn given(settings: &[(&str, &str)]) -> Variables {
 }
 
 fn unplaced(settings: &[(&str, &str)]) -> EtcdPlan {
-    plan_etcd(&given(settings), &ClusterPlace::Unplaced)
+    plan_etcd(&given(settings), &ClusterPlace::Unplaced, Path::new("/keys"))
 }
 
 /// Without paths of certificates and sizes.
@@ -36,6 +36,7 @@ fn a_machine_that_was_told_nothing_lets_nobody_in_without_a_certificate() {
     assert_eq!((plan.exposures, plan.runs_here), (vec![], true));
     assert_eq!(plan.variables["ETCD_CLIENT_CERT_AUTH"], "true");
     assert_eq!(plan.variables["ETCD_PEER_CLIENT_CERT_AUTH"], "true");
+    assert_eq!(plan.variables["ETCD_KEY_FILE"], "/keys/etcd/server.key");
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn a_voter_speaks_with_certificates_only_and_follows_no_other_way_to_a_cluster()
         ("ETCD_SNAPSHOT_COUNT", "5000"),
     ]);
 
-    let plan = plan_etcd(&settings, &place);
+    let plan = plan_etcd(&settings, &place, Path::new("/keys"));
 
     assert_eq!(
         lines(&plan),
@@ -141,7 +142,7 @@ ETCD_NAME=10-0-0-2
 fn a_worker_runs_no_etcd_and_offers_the_voters_keys() {
     let voters = VoterList::new(["10.0.0.1".parse().unwrap()]);
 
-    let plan = plan_etcd(&given(&[]), &ClusterPlace::Worker { voters });
+    let plan = plan_etcd(&given(&[]), &ClusterPlace::Worker { voters }, Path::new("/keys"));
 
     assert!(!plan.runs_here);
     assert_eq!(plan.members, ["10.0.0.1:2379".parse().unwrap()]);
