@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cluster::request::ClusterError;
 use first_boot::{
     MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
     SwitchError,
@@ -14,6 +15,7 @@ use first_boot::{
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{UsageError, Verb};
+use crate::cluster_verb;
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
 use crate::report::VerbReport;
@@ -27,6 +29,8 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum RunError {
     #[error(transparent)]
     BootComplete(#[from] BootCompleteError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
     #[error(transparent)]
@@ -50,6 +54,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
+        Verb::Cluster(call) => cluster_verb::run_cluster(call)?,
         Verb::FirstBoot { options, format } => {
             report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
         }

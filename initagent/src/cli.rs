@@ -15,6 +15,7 @@ use lexopt::prelude::*;
 mod help;
 
 use crate::app::RunError;
+use crate::cluster_verb::{self, ClusterCall};
 use crate::slots::{self, Order, SlotChange};
 
 /// The verb that cloud-init has as a program of its own.
@@ -38,6 +39,8 @@ pub(crate) enum Verb {
     BootComplete,
     /// The run of the slot has settled.
     BootSettled,
+    /// Make the machine a member of its cluster.
+    Cluster(ClusterCall),
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
@@ -134,6 +137,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
+            Some("cluster") => cluster_verb::parse_cluster(parser),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
@@ -355,7 +359,7 @@ fn parse_change(words: &[String]) -> Result<Option<SlotChange>, UsageError> {
     }
 }
 
-fn printable_word(word: &OsString) -> String {
+pub(crate) fn printable_word(word: &OsString) -> String {
     word.to_string_lossy().chars().take(80).collect()
 }
 
@@ -403,8 +407,7 @@ mod tests {
             command: ["mkfs.ext4", "-L", "data", "--help"].map(OsString::from).to_vec(),
         };
 
-        let called =
-            |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+        let called = |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
 
         assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
         assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);

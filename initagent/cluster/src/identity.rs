@@ -39,14 +39,13 @@ pub fn read_definition(site: &Site) -> Result<(ClusterDefinition, DefinitionOrig
     }
     let path = site.state("secret");
     let known = site.read(&path)?.and_then(|text| ClusterSecret::parse(&text).ok());
-    let secret = match known {
-        Some(secret) => secret,
+    let secret = if let Some(secret) = known {
+        secret
+    } else {
         // One that cannot be read was cut short by a power cut before anything relied on it.
-        None => {
-            let secret = draw_secret()?;
-            site.write(&path, &format!("{}\n", secret.reveal()), Readers::Root)?;
-            secret
-        }
+        let secret = draw_secret()?;
+        site.write(&path, &format!("{}\n", secret.reveal()), Readers::Root)?;
+        secret
     };
     let definition = ClusterDefinition {
         name: "machine".to_owned(),
@@ -146,16 +145,13 @@ mod tests {
         certify_client(&site, &definition).unwrap();
         certify_etcd(&site, &definition, &["10.0.0.1".parse().unwrap()]).unwrap();
 
-        let mut private = 0;
-        for name in
-            ["client.key", "etcd/peer.key", "etcd/server.key", "link.key", "client.pem", "peer-ca.pem"]
-        {
-            let mode = fs::metadata(site.runtime(name)).unwrap().permissions().mode() & 0o777;
-            let is_key = name.ends_with(".key");
-            assert_eq!(mode, if is_key { 0o600 } else { 0o644 }, "{name}");
-            private += usize::from(is_key);
+        let mode = |name| fs::metadata(site.runtime(name)).unwrap().permissions().mode() & 0o777;
+        for key in ["client.key", "etcd/peer.key", "etcd/server.key", "link.key"] {
+            assert_eq!(mode(key), 0o600, "{key}");
         }
-        assert_eq!(private, 4);
+        for public in ["client.pem", "client-ca.pem", "etcd/peer.pem", "peer-ca.pem"] {
+            assert_eq!(mode(public), 0o644, "{public}");
+        }
     }
 
     #[test]

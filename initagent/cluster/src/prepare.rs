@@ -6,7 +6,6 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
@@ -202,10 +201,4 @@ pub(crate) fn advertised(served: &ServedCluster) -> SocketAddr {
 fn environment(variables: &Variables) -> String {
     let lines: Vec<String> = variables.iter().map(|(name, value)| environment_line(name, value)).collect();
     lines.concat()
-}
-
-/// Where the keys are for a person's own programs.
-#[must_use]
-pub fn key_folder() -> &'static Path {
-    Path::new("/run/catamaran/cluster")
 }

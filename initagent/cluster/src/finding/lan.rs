@@ -116,7 +116,7 @@ fn receiver_v4(own: &[OwnAddress]) -> io::Result<UdpSocket> {
     Ok(receiver)
 }
 
-/// Linux sends multicast through the interface whose address the socket has (ip_route_output_key_hash_rcu).
+/// Linux sends multicast through the interface whose address the socket has (`ip_route_output_key_hash_rcu`).
 fn sender_v4(own: &OwnAddress) -> Option<(UdpSocket, SocketAddr)> {
     let IpAddr::V4(address) = own.address else { return None };
     let sender = UdpSocket::bind((address, 0)).ok()?;
