@@ -31,6 +31,8 @@ pub(crate) enum RunError {
     BootComplete(#[from] BootCompleteError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error("cannot run etcdctl")]
+    Etcdctl { source: std::io::Error },
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
     #[error(transparent)]
@@ -55,6 +57,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
         Verb::Cluster(call) => cluster_verb::run_cluster(call)?,
+        Verb::Etcdctl(words) => cluster_verb::run_etcdctl(&words)?,
         Verb::FirstBoot { options, format } => {
             report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
         }

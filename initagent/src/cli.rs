@@ -20,6 +20,8 @@ use crate::slots::{self, Order, SlotChange};
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
+/// The name by which it stands before Debian's program.
+const ETCDCTL: &str = "etcdctl";
 const INCOMPLETE_RECUR: UsageError =
     UsageError::Incomplete { verb: RECUR, what: "once, instance or always, a NAME and a COMMAND" };
 
@@ -41,6 +43,8 @@ pub(crate) enum Verb {
     BootSettled,
     /// Make the machine a member of its cluster.
     Cluster(ClusterCall),
+    /// Speak to etcd with the API and the certificate that the words mean.
+    Etcdctl(Vec<OsString>),
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
@@ -123,6 +127,9 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     // Scripts of user-data call this program by cloud-init's name of the verb.
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
         return recur(parser);
+    }
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(ETCDCTL)) {
+        return Ok(Verb::Etcdctl(parser.raw_args()?.collect()));
     }
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.

@@ -4,11 +4,13 @@
 //! starts, is skipped or fails, and never the one for the other.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cluster::request::{ClusterError, ClusterRequest, FAIL};
 use lexopt::prelude::*;
 
+use crate::app::RunError;
 use crate::cli::{UsageError, Verb, printable_word};
 use crate::report::{VerbReport, announce, error_chain};
 
@@ -73,11 +75,7 @@ pub(crate) fn parse_cluster(parser: &mut lexopt::Parser) -> Result<Verb, UsageEr
 /// Carries it out.
 pub(crate) fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError> {
     let ClusterCall { request, root } = call;
-    // Variables that are no text are none of etcd's or fleet's.
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let environment: BTreeMap<String, String> = std::env::vars_os().filter_map(text).collect();
+    let environment = own_environment();
     let is_condition = matches!(request, ClusterRequest::Prepare(_));
     match request.carry_out(&root, &environment, &mut |line| announce(&line)) {
         Ok(answer) => Ok(VerbReport { text: answer.text, exit_code: answer.exit_code }),
@@ -88,4 +86,18 @@ pub(crate) fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError>
         }
         Err(error) => Err(error),
     }
+}
+
+/// Runs etcdctl with what the words mean.
+pub(crate) fn run_etcdctl(words: &[OsString]) -> Result<VerbReport, RunError> {
+    let exit_code = cluster::etcdctl::run_etcdctl(words, &own_environment());
+    let exit_code = exit_code.map_err(|source| RunError::Etcdctl { source })?;
+    Ok(VerbReport { text: String::new(), exit_code })
+}
+
+/// Variables that are no text are none of etcd's or fleet's.
+fn own_environment() -> BTreeMap<String, String> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
 }

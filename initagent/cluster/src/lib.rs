@@ -8,6 +8,7 @@
 pub mod authority;
 pub mod derive;
 pub mod etcd;
+pub mod etcdctl;
 pub mod exposure;
 pub mod finding;
 pub mod fleet;
