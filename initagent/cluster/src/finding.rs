@@ -32,16 +32,12 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum FindError {
-    #[error("this machine has no address that others could reach; give it one, and start etcd.service again")]
-    NoAddress,
     #[error("cannot draw random bytes")]
     Random { source: getrandom::Error },
     #[error("the discovery service wants {theirs} voters, but this machine's `cluster` says {ours}")]
     Size { theirs: usize, ours: u8 },
     #[error(transparent)]
     Site(#[from] SiteError),
-    #[error("cannot listen for the other machines on the local link")]
-    Socket { source: std::io::Error },
 }
 
 /// What the disk remembers of the voters.
@@ -86,7 +82,7 @@ pub fn find_voters(
         FindMethod::Addresses(addresses) => {
             VoterList::new(addresses.iter().copied().take(usize::from(definition.size)))
         }
-        FindMethod::Alone => VoterList::new([first_address()?.address]),
+        FindMethod::Alone => VoterList::new([await_address(say).address]),
         FindMethod::Discovery(url) => discovery::find_voters(site, url, definition.size, say)?,
         FindMethod::Lan => lan::find_voters(site, definition, say)?,
         FindMethod::Name(name) => resolve_voters(name, definition.size, say),
@@ -98,9 +94,19 @@ pub fn find_voters(
     Ok(remembered.voters)
 }
 
-/// The address by which others know this machine.
-fn first_address() -> Result<OwnAddress, FindError> {
-    own_addresses().into_iter().next().ok_or(FindError::NoAddress)
+/// The address by which others know this machine. A network that is slow to come is waited for.
+fn await_address(say: &mut dyn FnMut(String)) -> OwnAddress {
+    let mut is_said = false;
+    loop {
+        if let Some(first) = own_addresses().into_iter().next() {
+            return first;
+        }
+        if !is_said {
+            say("this machine has no address that others could reach; waiting for one".to_owned());
+            is_said = true;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 /// The addresses of a name, the least ones if there are more than voters: so each machine takes the same.

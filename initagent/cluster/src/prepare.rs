@@ -104,7 +104,8 @@ fn prepare_etcd(
     for sentence in plan.exposures.iter().map(ToString::to_string) {
         say(format!("warning: {sentence}"));
     }
-    for name in &plan.ignored {
+    // Debian's unit names each member after its host.
+    for name in plan.ignored.iter().filter(|name| *name != "ETCD_NAME") {
         say(format!("warning: {name} is not used, since the key `cluster` forms this cluster"));
     }
     site.write(&site.runtime("etcd.env"), &environment(&plan.variables), Readers::All)?;
@@ -143,7 +144,7 @@ fn served(
         ClusterPlace::Worker { voters } => ("worker", voters.addresses().collect()),
     };
     let link = match definition.find {
-        FindMethod::Lan => Some(read_membership(site, definition.size)?),
+        FindMethod::Lan => Some(read_membership(site, definition.size, &mut |_| {})?),
         _ => None,
     };
     Ok(ServedCluster {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
-use super::{FindError, PAUSE, first_address, machine_number};
+use super::{FindError, PAUSE, await_address, machine_number};
 use crate::site::Site;
 use crate::voters::{VoterList, member_name, peer_url};
 
@@ -35,7 +35,7 @@ pub(super) fn find_voters(
     let agent = Agent::new_with_config(
         Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build(),
     );
-    let (number, address) = (machine_number(site)?, first_address()?.address);
+    let (number, address) = (machine_number(site)?, await_address(say).address);
     let mut said = String::new();
     loop {
         let outcome = attempt(&agent, url, (number, address));

@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 use user_data::cluster::ClusterDefinition;
 
-use super::{FindError, LinkMembership, draw_number, first_address, machine_number};
+use super::{FindError, LinkMembership, await_address, draw_number, machine_number};
 use crate::derive::{KeyPurpose, derive_key};
 use crate::interfaces::{OwnAddress, own_addresses};
 use crate::link::message::{LARGEST_PACKET, LinkKey};
@@ -145,7 +145,7 @@ pub(super) fn find_voters(
     say: &mut dyn FnMut(String),
 ) -> Result<VoterList, FindError> {
     let key = || LinkKey::new(&derive_key(definition, KeyPurpose::LinkMessages));
-    let membership = read_membership(site, definition.size)?;
+    let membership = read_membership(site, definition.size, say)?;
     let number = (membership.number, draw_number()?);
     let mut node =
         LinkNode::new(number, membership.address, usize::from(definition.size), membership.ballots);
@@ -153,7 +153,14 @@ pub(super) fn find_voters(
     let mut said = 0;
     loop {
         let opened = Instant::now();
-        let sockets = LinkSockets::open(key()).map_err(|source| FindError::Socket { source })?;
+        let sockets = match LinkSockets::open(key()) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                say(format!("cannot listen on the local link yet: {error}"));
+                thread::sleep(super::PAUSE);
+                continue;
+            }
+        };
         while opened.elapsed() < REOPEN {
             sockets.turn(&mut node, start.elapsed(), |ballots| persist(site, ballots))?;
             if let Some(voters) = node.decided() {
@@ -161,7 +168,8 @@ pub(super) fn find_voters(
             }
             let answering = node.answering(start.elapsed());
             if answering != said {
-                say(format!("{answering} of {} machines of {} are here", definition.size, definition.name));
+                let ClusterDefinition { name, size, .. } = definition;
+                say(format!("{answering} machines of {name} answer on the local link; {size} are to vote"));
                 said = answering;
             }
             thread::sleep(PAUSE);
@@ -170,11 +178,15 @@ pub(super) fn find_voters(
 }
 
 /// What this machine is on the link.
-pub(crate) fn read_membership(site: &Site, size: u8) -> Result<LinkMembership, FindError> {
+pub(crate) fn read_membership(
+    site: &Site,
+    size: u8,
+    say: &mut dyn FnMut(String),
+) -> Result<LinkMembership, FindError> {
     let ballots = site.read(&site.state("ballots.json"))?;
     Ok(LinkMembership {
         number: machine_number(site)?,
-        address: first_address()?.address,
+        address: await_address(say).address,
         size,
         // One that cannot be read was never in place: files are replaced whole.
         ballots: ballots.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
