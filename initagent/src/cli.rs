@@ -15,7 +15,7 @@ use lexopt::prelude::*;
 mod help;
 
 use crate::app::RunError;
-use crate::cluster_verb::{self, ClusterCall};
+use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
 
 /// The verb that cloud-init has as a program of its own.
@@ -144,7 +144,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
-            Some("cluster") => cluster_verb::parse_cluster(parser),
+            Some("cluster") => parse_cluster(parser),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
@@ -174,6 +174,16 @@ fn parse_bare(
         Some(Short('h') | Long("help")) => Ok(Verb::Help(help)),
         Some(Value(word)) => Err(UsageError::Word { verb: name, given: printable_word(&word) }),
         Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn parse_cluster(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    const VERBS: &str = "secret, status, prepare or serve";
+    match cluster_verb::parse_cluster(parser)? {
+        ClusterWords::Call(call) => Ok(Verb::Cluster(call)),
+        ClusterWords::Help(text) => Ok(Verb::Help(text)),
+        ClusterWords::Missing => Err(UsageError::Incomplete { verb: "cluster", what: VERBS }),
+        ClusterWords::Unknown(given) => Err(UsageError::Word { verb: "cluster", given }),
     }
 }
 
@@ -366,7 +376,7 @@ fn parse_change(words: &[String]) -> Result<Option<SlotChange>, UsageError> {
     }
 }
 
-pub(crate) fn printable_word(word: &OsString) -> String {
+fn printable_word(word: &OsString) -> String {
     word.to_string_lossy().chars().take(80).collect()
 }
 

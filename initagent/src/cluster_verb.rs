@@ -1,18 +1,14 @@
 //! The verb `cluster`: what was typed, and what the crate of that name made of it.
 //!
-//! Knows options and exit codes. Refuses to know clusters. Invariant: a unit whose condition this program is
-//! starts, is skipped or fails, and never the one for the other.
+//! Knows options and help. Refuses to know clusters, and the other verbs. Invariant: what is not understood does
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cluster::request::{ClusterError, ClusterRequest, FAIL};
+use cluster::request::{ClusterAnswer, ClusterError, ClusterRequest};
 use lexopt::prelude::*;
-
-use crate::app::RunError;
-use crate::cli::{UsageError, Verb, printable_word};
-use crate::report::{VerbReport, announce, error_chain};
 
 const HELP: &str = "\
 Usage: initagent cluster secret
@@ -50,53 +46,53 @@ pub(crate) struct ClusterCall {
     root: PathBuf,
 }
 
+/// What the words behind `cluster` are.
+#[derive(Debug)]
+pub(crate) enum ClusterWords {
+    /// A verb.
+    Call(ClusterCall),
+    /// A question for this text.
+    Help(&'static str),
+    /// None.
+    Missing,
+    /// No verb.
+    Unknown(String),
+}
+
 /// Reads what stands behind `cluster`.
-pub(crate) fn parse_cluster(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+pub(crate) fn parse_cluster(parser: &mut lexopt::Parser) -> Result<ClusterWords, lexopt::Error> {
     let (mut words, mut root) = (Vec::new(), PathBuf::from("/"));
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => words.push("--json".to_owned()),
             Long("root") => root = parser.value()?.into(),
-            Short('h') | Long("help") => return Ok(Verb::Help(HELP)),
-            Value(word) => words.push(printable_word(&word)),
-            other => return Err(other.unexpected().into()),
+            Short('h') | Long("help") => return Ok(ClusterWords::Help(HELP)),
+            Value(word) => words.push(word.to_string_lossy().into_owned()),
+            other => return Err(other.unexpected()),
         }
     }
     let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
-    match ClusterRequest::parse(&borrowed) {
-        Some(request) => Ok(Verb::Cluster(ClusterCall { request, root })),
-        None if words.is_empty() => {
-            Err(UsageError::Incomplete { verb: "cluster", what: "secret, status, prepare or serve" })
-        }
-        None => Err(UsageError::Word { verb: "cluster", given: words.join(" ") }),
-    }
+    Ok(match ClusterRequest::parse(&borrowed) {
+        Some(request) => ClusterWords::Call(ClusterCall { request, root }),
+        None if words.is_empty() => ClusterWords::Missing,
+        None => ClusterWords::Unknown(words.join(" ")),
+    })
 }
 
-/// Carries it out.
-pub(crate) fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError> {
-    let ClusterCall { request, root } = call;
-    let environment = own_environment();
-    let is_condition = matches!(request, ClusterRequest::Prepare(_));
-    match request.carry_out(&root, &environment, &mut |line| announce(&line)) {
-        Ok(answer) => Ok(VerbReport { text: answer.text, exit_code: answer.exit_code }),
-        // To `ExecCondition=` an exit code of 1 means that all is well without the unit.
-        Err(error) if is_condition => {
-            announce(&error_chain(&error));
-            Ok(VerbReport { text: String::new(), exit_code: FAIL })
-        }
-        Err(error) => Err(error),
+impl ClusterCall {
+    /// Whether a unit starts or not by the exit code.
+    pub(crate) fn is_condition(&self) -> bool {
+        matches!(self.request, ClusterRequest::Prepare(_))
     }
-}
 
-/// Runs etcdctl with what the words mean.
-pub(crate) fn run_etcdctl(words: &[OsString]) -> Result<VerbReport, RunError> {
-    let exit_code = cluster::etcdctl::run_etcdctl(words, &own_environment());
-    let exit_code = exit_code.map_err(|source| RunError::Etcdctl { source })?;
-    Ok(VerbReport { text: String::new(), exit_code })
+    /// Carries it out.
+    pub(crate) fn carry_out(self, say: &mut dyn FnMut(String)) -> Result<ClusterAnswer, ClusterError> {
+        self.request.carry_out(&self.root, &own_environment(), say)
+    }
 }
 
 /// Variables that are no text are none of etcd's or fleet's.
-fn own_environment() -> BTreeMap<String, String> {
+pub(crate) fn own_environment() -> BTreeMap<String, String> {
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(text).collect()
