@@ -217,7 +217,7 @@ fn keeps_fleet_from_nobody(running: &RunningMachine) {
          for try in $(seq 60); do fleetctl list-machines --no-legend 2>/dev/null | grep -q . && break; sleep 1; done
          fleetctl list-machines --no-legend | wc -l
          sudo -u nobody fleetctl list-machines >/dev/null 2>&1 && echo fleet is open
-         initagent cluster status | grep -c '^open'",
+         initagent cluster status | grep -c '^open' || true",
     );
     assert_eq!(said, "1\n0\n");
 }
@@ -226,7 +226,7 @@ fn runs_a_container(running: &RunningMachine) {
     let import = "docker import - story/busybox:1 >/dev/null &&
         docker run --rm --network none story/busybox:1 /bin/busybox echo from the container
         docker run --rm --network host story/busybox:1 /bin/busybox wget -q -O- --post-data '{\"peerURLs\":[\"http://x:1\"]}' \
-            http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs";
+            http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs || true";
     let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
     assert_eq!(output.stdout, "from the container\n0\n", "{output}");
 }
