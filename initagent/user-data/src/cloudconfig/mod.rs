@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod cluster;
 pub mod commands;
 pub mod fields;
 pub mod files;
@@ -56,6 +57,7 @@ pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
         ("chpasswd", access::CHPASSWD_KEYS),
         ("chpasswd.users[]", access::CHPASSWD_USER_KEYS),
         ("ssh_keys", access::HOST_KEY_KEYS),
+        ("cluster", cluster::CLUSTER_KEYS),
         ("coreos", services::COREOS_KEYS),
         ("coreos.units[]", units::UNIT_KEYS),
         ("coreos.units[].drop_ins[]", units::DROP_IN_KEYS),
@@ -89,6 +91,7 @@ pub fn top_level() -> &'static [FieldKey] {
             accounts::KEYS,
             files::KEYS,
             commands::KEYS,
+            cluster::KEYS,
             system::KEYS,
             storage::KEYS,
             OWN_KEYS,
@@ -111,6 +114,8 @@ pub struct CloudConfig {
     pub files: Vec<Located<files::WrittenFile>>,
     /// Units.
     pub units: Vec<Located<units::UnitConfig>>,
+    /// The cluster that the machine belongs to.
+    pub cluster: cluster::ClusterConfig,
     /// CoreOS's services.
     pub services: services::ServicesConfig,
     /// Disks and mounts.
@@ -134,6 +139,7 @@ impl CloudConfig {
             access: access::AccessConfig::read(&mut fields, found),
             accounts: accounts::AccountsConfig::read(&mut fields, found),
             files: files::read(&mut fields, room, found),
+            cluster: cluster::ClusterConfig::read(&mut fields, found),
             storage: storage::StorageConfig::read(&mut fields, found),
             system: system::SystemConfig::read(&mut fields, found),
             commands: commands::CommandsConfig::read(&mut fields, found),
