@@ -50,6 +50,28 @@ pub fn may_hold_secret(name: &str) -> bool {
 }
 
 /// All findings as text, each ended by an empty line, and a count at the end.
+///
+/// ```
+/// use document::caret::{Excerpts, render_diagnostics};
+/// use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+/// use document::source::{SourceMark, SourceTexts};
+///
+/// let (mut sources, mut found) = (SourceTexts::default(), Diagnostics::default());
+/// let part = sources.add("web.yaml", "hostname: web_1!\n");
+/// let at = SourceMark { part, line: 1, column: 11, width: 6 };
+/// found.push(Diagnostic::error(DiagnosticCode::BadValue, at, "`hostname` is not a host name"));
+///
+/// let expected = concat!(
+///     "error[bad-value]: `hostname` is not a host name\n",
+///     " --> web.yaml:1:11\n",
+///     "  |\n",
+///     "1 | hostname: web_1!\n",
+///     "  |           ^^^^^^\n",
+///     "\n",
+///     "1 error, 0 warnings\n",
+/// );
+/// assert_eq!(render_diagnostics(&found, &sources, Excerpts::Shown), expected);
+/// ```
 #[must_use]
 pub fn render_diagnostics(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -> String {
     let mut out = String::new();

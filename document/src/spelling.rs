@@ -7,6 +7,13 @@
 const LONGEST: usize = 40;
 
 /// The known name that is nearest to what was written, if one is near enough.
+///
+/// ```
+/// use document::spelling::nearest_name;
+///
+/// assert_eq!(nearest_name("hostnmae", ["hostname", "users"]), Some("hostname"));
+/// assert_eq!(nearest_name("nothing-like-it", ["hostname", "users"]), None);
+/// ```
 #[must_use]
 pub fn nearest_name<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written: Vec<char> = written.chars().take(LONGEST + 1).collect();

@@ -31,6 +31,23 @@ const DEEPEST: usize = 64;
 /// Reads a document. What can't be read is reported; what comes back is a complete tree.
 ///
 /// `None` means that there is no tree: the document is empty, too large or not YAML.
+///
+/// ```
+/// use document::diagnostic::Diagnostics;
+/// use document::source::SourceTexts;
+/// use document::yaml::{self, Value};
+///
+/// let text = "hostname: node1\nhostname: node2\n";
+/// let (mut sources, mut found) = (SourceTexts::default(), Diagnostics::default());
+/// let part = sources.add("user-data", text);
+/// let tree = yaml::parse_yaml(text, part, &mut found);
+///
+/// // The first of two equal keys counts, and the second one is reported where it stands.
+/// let Some(Value::Mapping(entries)) = tree.map(|node| node.value) else { panic!("it is a mapping") };
+/// assert_eq!(entries.len(), 1);
+/// assert_eq!((entries[0].value.at.line, entries[0].value.at.column), (1, 11));
+/// assert_eq!(sources.place_of(found.list()[0].at).to_string(), "user-data:2:1");
+/// ```
 pub fn parse_yaml(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     parse_from(text, part, 1, found)
 }

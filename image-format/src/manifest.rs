@@ -33,6 +33,37 @@ const MAX_PATH: usize = 256;
 const MAX_DATA: u64 = 1 << 40;
 
 /// What a slot holds.
+///
+/// ```
+/// use image_format::digest::Sha256;
+/// use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
+/// use image_format::signed::SignedPayload;
+/// use image_format::version::Version;
+///
+/// let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(path.as_bytes()) };
+/// let manifest = Manifest {
+///     format: FORMAT,
+///     name: "cloud".to_owned(),
+///     version: Version::new(1, 2, 3),
+///     channel: "stable".to_owned(),
+///     architecture: "x86_64".to_owned(),
+///     built: 1_700_000_000,
+///     development: false,
+///     security_epoch: 0,
+///     root: RootPlacement {
+///         data_bytes: 129 * 4096,
+///         tree_offset: 129 * 4096,
+///         tree_bytes: 3 * 4096,
+///         root_hash: Sha256::digest_of(b"the tree's topmost block"),
+///         salt: Salt::new(vec![0xab; 32])?,
+///     },
+///     kernel: file("/boot/vmlinuz"),
+///     initrd: file("/boot/initrd"),
+///     command_line: "console=ttyS0 quiet".parse()?,
+/// };
+/// assert_eq!(Manifest::from_bytes(&manifest.to_bytes()?)?, manifest);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`].

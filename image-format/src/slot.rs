@@ -141,6 +141,18 @@ impl SlotState {
 }
 
 /// Which slot goes first, and what is known of each.
+///
+/// ```
+/// use image_format::slot::{Slot, SlotTable};
+///
+/// // A release was written into slot B, so it goes first.
+/// let table = SlotTable::FRESH.activate(Slot::B);
+/// assert_eq!(SlotTable::from_block(&table.to_block()), Ok(table));
+///
+/// // Slot A may be overwritten only once slot B has proven itself.
+/// assert!(table.disarm(Slot::A).is_err());
+/// assert!(table.mark_good(Slot::B).disarm(Slot::A).is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotTable {
     /// The slot that is tried first.
@@ -392,6 +404,18 @@ pub struct BootDecision {
 /// env0 together with the tag that follows, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
 /// resort loads the good slots and then the others, uncounted; it saves the tag alone, if nothing was
 /// saved before.
+///
+/// ```
+/// use image_format::slot::{LoadCondition, Slot, SlotTable, boot_decision};
+///
+/// let block = SlotTable::FRESH.activate(Slot::B).to_block();
+/// let decision = boot_decision(&block, &block);
+///
+/// // Slot B is unproven, so it boots only if its try could be counted. Slot A comes next.
+/// assert_eq!(decision.attempts[0].slot, Slot::B);
+/// assert!(matches!(decision.attempts[0].condition, LoadCondition::MustSave(_)));
+/// assert_eq!(decision.attempts[1].slot, Slot::A);
+/// ```
 #[must_use]
 pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {

@@ -14,6 +14,15 @@ pub const MAX_TEXT: usize = 64;
 
 /// A release version. A version with a build comes after the same one without; builds compare
 /// part by part, numbers as numbers and before words.
+///
+/// ```
+/// use image_format::version::Version;
+///
+/// let release: Version = "1.2.3".parse().unwrap();
+/// let rebuilt: Version = "1.2.3+build.7".parse().unwrap();
+/// assert!(release < rebuilt && rebuilt < Version::new(1, 3, 0));
+/// assert!("1.02.3".parse::<Version>().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Version {
