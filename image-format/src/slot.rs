@@ -5,6 +5,8 @@
 //! a transition returns a new table, and someone else writes it.
 //! Invariant: everything a copy says stands in the first 512 bytes of its block, so a change is
 //! one sector, which a disk writes or does not write.
+//!
+//! Documentation: "Environment block" in <https://www.gnu.org/software/grub/manual/grub/grub.html>.
 
 use std::fmt;
 use std::ops::Not;
@@ -15,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::disk_tag::DiskTag;
 
 /// Bytes of a GRUB environment block.
+// GRUB's manual: the block has 1024 bytes, and GRUB cannot make it longer.
 pub const BLOCK_BYTES: usize = 1024;
 /// Bytes of the part of the block that carries everything: one sector.
+// Disks write a sector whole or not at all; of two sectors one may be left old.
 pub const SECTOR_BYTES: usize = 512;
 /// How often a slot is tried before the other one is.
 pub const FULL_TRIES: u8 = 3;
@@ -218,6 +222,7 @@ impl SlotTable {
     /// The slot that runs was started as a last resort. A last resort starts the first good slot, so
     /// a good slot that fails without reaching its tries would be started for ever: the other good
     /// one goes first next time. Any other boot changes nothing.
+    // Without this, a good slot that fails early would be started for ever while the other one could run.
     #[must_use]
     pub fn take_turns(self, running: Slot) -> Self {
         let last_resort = self.a.tries == Tries::NONE && self.b.tries == Tries::NONE;
@@ -231,6 +236,7 @@ impl SlotTable {
             return Err(ParseSlotTableError::Size { given: block.len() });
         }
         let body = block.strip_prefix(SIGNATURE).ok_or(ParseSlotTableError::Signature)?;
+        // GRUB fills the rest of the block with `#`.
         let end = body.iter().rposition(|byte| *byte != b'#').map_or(0, |last| last + 1);
         if SIGNATURE.len() + end > SECTOR_BYTES {
             return Err(ParseSlotTableError::SecondSector);
@@ -241,6 +247,8 @@ impl SlotTable {
         for line in lines.split('\n') {
             let (name, value) =
                 line.split_once('=').ok_or_else(|| ParseSlotTableError::Line { line: line.to_owned() })?;
+            // Strict, since what we write ourselves never has two. The selector's reading is the lenient one
+            // below.
             values.set_once(name, value)?;
         }
         values.to_table()
@@ -419,6 +427,7 @@ pub struct BootDecision {
 #[must_use]
 pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {
+        // env1 is written first. While env0 is whole, it is the last change that was completed.
         (Some(table), _) => (TableSource::Env0, table),
         (None, Some(table)) => (TableSource::Env1, table),
         (None, None) => (TableSource::Nothing, UNREADABLE),
@@ -428,6 +437,7 @@ pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
 
 /// What the selector assumes when neither copy can be read.
 const UNREADABLE: SlotTable = {
+    // Nothing can be counted where nothing can be read, so both are a last resort.
     let unknown = SlotState { good: true, tries: Tries::NONE };
     SlotTable { priority: Slot::A, a: unknown, b: unknown, tag: DiskTag::UNSET }
 };
@@ -440,6 +450,8 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
         let SlotState { good, tries } = table.state(slot);
         let Some(left) = tries.spend_one() else { continue };
         table = table.with_state(slot, SlotState { good, tries: left });
+        // An unproven slot that could not be counted would be tried for ever. A good one is worth a boot
+        // without a count.
         let condition = if good { LoadCondition::Saves(table) } else { LoadCondition::MustSave(table) };
         attempts.push(BootAttempt { slot, condition });
     }
@@ -448,6 +460,7 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
 
 fn last_resort(table: SlotTable) -> impl Iterator<Item = BootAttempt> {
     let order = [table.priority, !table.priority];
+    // What ran once is more likely to run again than what never did.
     let good = order.into_iter().filter(move |slot| table.state(*slot).good);
     let rest = order.into_iter().filter(move |slot| !table.state(*slot).good);
     good.chain(rest).map(|slot| BootAttempt { slot, condition: LoadCondition::LastResort })

@@ -2,6 +2,9 @@
 //!
 //! Knows the grammar and the order; refuses to know where versions come from.
 //! Invariant: one text per version, and versions that compare equal are the same text.
+//!
+//! Documentation: <https://semver.org/spec/v2.0.0.html>. Unlike there, there are no pre-releases, and builds
+//! have an order: a release that is built again must come after the one before it.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -109,11 +112,13 @@ pub enum ParseVersionError {
 }
 
 fn parse_number(text: &str) -> Option<u32> {
+    // Semantic Versioning, item 2. Rust's `parse` would also take a `+`.
     let canonical = text == "0" || !text.starts_with('0');
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if canonical && digits { text.parse().ok() } else { None }
 }
 
+// Semantic Versioning, item 10.
 fn is_build_part(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -124,6 +129,8 @@ fn build_order(one: &str, two: &str) -> Ordering {
     parts(one).cmp(&parts(two)).then_with(|| one.cmp(two))
 }
 
+// The order of Semantic Versioning's item 11: numbers as numbers, and before words. The derived order follows
+// the lines.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BuildPart {
     Number(u64),
@@ -134,6 +141,7 @@ impl BuildPart {
     fn parse_part(text: &str) -> Self {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
+            // A number that is too large for 64 bits is a word, so that every text still has its place.
             Ok(number) if digits => Self::Number(number),
             _ => Self::Word(text.to_owned()),
         }
