@@ -1,6 +1,7 @@
 //! What each command does: gathers, decides, acts, and says how it ended.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the results are printed here")]
 
+use error_text::error_chain;
 use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -56,9 +57,7 @@ pub(crate) fn finish_command(outcome: Result<ExitCode, AppError>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    let causes = std::iter::successors(Some(error.as_ref() as &dyn Error), |error| (*error).source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("image-builder: {}", printable_lines(&causes.join(": ")));
+    eprintln!("image-builder: {}", printable_lines(&error_chain(error.as_ref())));
     ExitCode::FAILURE
 }
 

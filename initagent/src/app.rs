@@ -20,8 +20,9 @@ use crate::cli::{UsageError, Verb};
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::{VerbReport, announce, error_chain};
+use crate::report::{VerbReport, announce};
 use crate::slots::{self, SlotsError};
+use error_text::error_chain;
 
 /// How long sshd waits for the keys of a new machine.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);

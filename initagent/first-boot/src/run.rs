@@ -4,6 +4,7 @@
 //! is remembered as configured only after its files are on the disk and its scripts were started.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use error_text::error_chain;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -352,11 +353,6 @@ fn completed(root: &MachineRoot, provision: InstanceMetadata) -> InstanceMetadat
         provision.ssh_keys.extend(kept.ssh_keys.into_iter().filter(|key| !known.contains(key)));
     }
     provision
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn use_last_metadata(

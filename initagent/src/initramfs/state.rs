@@ -23,7 +23,7 @@ use super::mounts::{self, MountError, MountPoint};
 use super::populate::{ExistingFolder, PopulateError, populate_state};
 use crate::block_device::{AccessMode, BlockDevice};
 use crate::ioctl;
-use crate::report::error_chain;
+use error_text::error_chain;
 
 /// Where STATE is mounted, in the initramfs and afterwards.
 pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
