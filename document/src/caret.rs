@@ -15,7 +15,7 @@ use crate::source::{SourceMark, SourceTexts};
 /// Keys whose values stay hidden when their line is shown.
 // Of cloud-config, Ignition, CoreOS' cloud-config and etcd's part of it. `list` is `chpasswd`'s, and `data`
 // and `contents` hold files, in which people keep keys.
-const SECRET_KEYS: [&str; 12] = [
+const SECRET_KEYS: [&str; 13] = [
     "content",
     "contents",
     "data",
@@ -27,6 +27,7 @@ const SECRET_KEYS: [&str; 12] = [
     "password_hash",
     "passwordhash",
     "plain_text_passwd",
+    "secret",
     "token",
 ];
 /// Keys of lists and mappings that hold contents or credentials. `append: true` is none of them.

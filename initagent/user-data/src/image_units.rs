@@ -13,13 +13,14 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 47] = [
+const UNITS: [&str; 49] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
     "catamaran-boot-complete.service",
     "catamaran-boot-settled.service",
     "catamaran-boot-settled.timer",
+    "catamaran-cluster.service",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
@@ -39,6 +40,7 @@ const UNITS: [&str; 47] = [
     "emergency.service",
     "etcd.service",
     "etcd2.service",
+    "fleet.service",
     "fstrim.service",
     "fstrim.timer",
     "getty@.service",
@@ -73,7 +75,7 @@ const INSTEAD: [(&str, &str); 18] = [
     ("etcd3", "it is called etcd.service, and etcd2.service as CoreOS had it"),
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
-    ("fleet", "bring fleetd, and write its unit; `coreos.fleet` makes its options"),
+    ("fleetd", "it is called fleet.service, as CoreOS had it"),
     ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),
@@ -145,8 +147,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cloudconfig::order::PlanFacts;
     use crate::part::PayloadPart;
-    use crate::plan::order::PlanFacts;
     use crate::reading::{self, UserDataInput};
 
     #[test]

@@ -8,6 +8,7 @@
 //! Documentation: sshd(8), sshd_config(5), nologin(5), hosts_access(5), nsswitch.conf(5), ld.so(8) and
 //! file-hierarchy(7).
 
+pub mod fstab;
 pub mod mounts;
 mod settings;
 mod units;
@@ -16,7 +17,7 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::cloudconfig::DEFAULT_USER;
+use crate::plan::step::DEFAULT_USER;
 use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlanStep, UnitVerb};
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::secret::Secret;
@@ -199,7 +200,7 @@ fn bound_of(unit: &str, runtime: bool) -> PlanStep {
 #[must_use]
 pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
     match step {
-        PlanStep::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
+        PlanStep::AddMounts(mounts) => mounts.iter().find_map(fstab::check_line),
         PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
         | PlanStep::EnableUnit { name, enable: false, .. }
         | PlanStep::MaskUnit { name, mask: true, .. } => {

@@ -7,6 +7,7 @@
 //! Documentation: <https://docs.cloud-init.io/en/latest/explanation/vendordata.html> for the two sides.
 
 use crate::cloudconfig::merge::{self, parts};
+use crate::cloudconfig::order::{self, Occasion, PartScript, PlanFacts};
 use crate::cloudconfig::{self, CloudConfig};
 use crate::ignition;
 use crate::ignition::reference::Resolved;
@@ -14,7 +15,6 @@ use crate::network;
 use crate::part::PayloadPart;
 use crate::payload::{self, PayloadKind};
 use crate::plan::FirstBootPlan;
-use crate::plan::order::{self, Occasion, PartScript, PlanFacts};
 use crate::plan::script_folders;
 use crate::protected;
 use crate::room::DecompressionBudget;

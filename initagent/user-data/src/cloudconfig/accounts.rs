@@ -15,7 +15,7 @@ use super::fields::{
     FieldKey, MappingFields, by_name, no_effect, refused_key, supported_key, text_of, translated_key,
     wrong_type,
 };
-use crate::plan::step::{GroupStep, KeySource, Password, UserStep};
+use crate::plan::step::{DEFAULT_USER, GroupStep, KeySource, Password, UserStep};
 use crate::secret::Secret;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::{Located, SourceMark};
@@ -142,12 +142,12 @@ fn default_user(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opti
     let path = fields.child_path("user");
     let mut person = match &node.value {
         Value::Mapping(_) => {
-            let own = Located { value: super::DEFAULT_USER.to_owned(), at: node.at };
+            let own = Located { value: DEFAULT_USER.to_owned(), at: node.at };
             read_user_mapping(MappingFields::read_mapping(node, USER_KEYS, path, found)?, Some(own), found)?
         }
         _ => read_user(node, path, found)?,
     };
-    if person.value.user.name == super::DEFAULT_USER {
+    if person.value.user.name == DEFAULT_USER {
         return Some(person);
     }
     let UserConfig { user, given, is_default, .. } = &mut person.value;
@@ -168,7 +168,7 @@ fn default_user(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opti
 
 /// The image lets `core` become root by a file of its own, so that the machine can always be mended.
 fn warn_of_core(person: &UserConfig, at: SourceMark, found: &mut Diagnostics) {
-    if person.user.name == super::DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
+    if person.user.name == DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
         let message = "`core` keeps its sudo: it is the image's own way to mend the machine";
         let help = "give people users of their own without `sudo`, and `core` no key";
         let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
@@ -291,7 +291,7 @@ fn read_user_mapping(
 ) -> Option<Located<UserConfig>> {
     // Options of `default` are the image's own user's.
     let own = |name: Located<String>| match name.value.as_str() {
-        "default" => name.map_value(|_| super::DEFAULT_USER.to_owned()),
+        "default" => name.map_value(|_| DEFAULT_USER.to_owned()),
         _ => name,
     };
     let Some(name) = fields.read_text("name", found).or(key).map(own) else {

@@ -62,6 +62,8 @@ pub(crate) struct MappingFields<'n> {
     path: String,
     at: SourceMark,
     broken: bool,
+    /// Where a key belongs that this mapping does not know.
+    hint: fn(&str) -> Option<String>,
 }
 
 impl<'n> MappingFields<'n> {
@@ -72,6 +74,17 @@ impl<'n> MappingFields<'n> {
         path: impl Into<String>,
         found: &mut Diagnostics,
     ) -> Option<Self> {
+        Self::read_with_hints(node, table, path, |_| None, found)
+    }
+
+    /// The same, and of an unknown key `hint` may know where it belongs.
+    pub(crate) fn read_with_hints(
+        node: &'n Node,
+        table: &'static [FieldKey],
+        path: impl Into<String>,
+        hint: fn(&str) -> Option<String>,
+        found: &mut Diagnostics,
+    ) -> Option<Self> {
         let path = path.into();
         let Value::Mapping(entries) = &node.value else {
             if !node.is_null() {
@@ -79,7 +92,7 @@ impl<'n> MappingFields<'n> {
             }
             return None;
         };
-        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false };
+        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false, hint };
         for entry in entries {
             fields.accept_entry(entry, table, found);
         }
@@ -157,7 +170,7 @@ impl<'n> MappingFields<'n> {
             let message = format!("a key here is not one of {place}; it may be a secret, so it is not shown");
             diagnostic = diagnostic.in_public(message, self.path.clone());
         }
-        match (misplaced_key_hint(&self.path, name), near) {
+        match ((self.hint)(name), near) {
             (Some(place), _) => diagnostic.with_help(place),
             (None, Some(near)) => diagnostic.with_help(format!("did you mean `{near}`?")),
             (None, None) => diagnostic,
@@ -339,26 +352,6 @@ impl<'n> MappingFields<'n> {
             self.refuse_field(name, diagnostic, found);
         }
         None
-    }
-}
-
-/// Where a key belongs that stands one level too high or too low.
-fn misplaced_key_hint(path: &str, name: &str) -> Option<String> {
-    let knows = |table: &[FieldKey]| table.iter().any(|key| key.name == name);
-    match path {
-        "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
-            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
-        }
-        "" if matches!(name, "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels") => {
-            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
-        }
-        "" if knows(super::services::COREOS_KEYS) => {
-            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
-        }
-        "coreos" | "flatcar" if knows(super::top_level()) => {
-            Some(format!("it belongs to the top level, without `{path}` above it"))
-        }
-        _ => None,
     }
 }
 

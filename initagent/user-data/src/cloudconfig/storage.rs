@@ -217,7 +217,7 @@ fn read_mount(
         return None;
     }
     fields[0] = resolve_device(&fields[0], aliases);
-    let options = || protected::mounts::options(&fields[3]);
+    let options = || protected::fstab::check_options(&fields[3]);
     if let Some(PolicyObjection { message, instead }) = objection_to(&fields[1]).or_else(options) {
         let diagnostic = Diagnostic::error(DiagnosticCode::Protected, written[1].at, message);
         found.push(diagnostic.with_help(instead).with_key(path));

@@ -5,10 +5,10 @@
 //!
 //! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `passwd`, useradd(8), shadow(5).
 
-use crate::cloudconfig::DEFAULT_USER;
 use crate::cloudconfig::access::is_hash;
 use crate::cloudconfig::accounts::check_name;
 use crate::cloudconfig::fields::{FieldKey, MappingFields, refused_key, supported_key};
+use crate::plan::step::DEFAULT_USER;
 use crate::plan::step::{GroupStep, Password, PlanStep, UserStep};
 use crate::plan::{FirstBootPlan, PlanStage};
 use crate::secret::Secret;
@@ -17,7 +17,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::Node;
 
 use super::add;
-use super::storage::{for_each_item, read_flag, read_required, read_texts};
+use super::readers::{for_each_item, read_flag, read_required, read_texts};
 
 const PASSWD_KEYS: &[FieldKey] = &[supported_key("groups"), supported_key("users")];
 const USER_KEYS: &[FieldKey] = &[

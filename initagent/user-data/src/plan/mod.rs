@@ -4,7 +4,6 @@
 //! was written only, never on the order of a map; every step can be carried out whatever became of
 //! the others.
 
-pub mod order;
 pub(crate) mod script_folders;
 pub mod step;
 pub mod text;

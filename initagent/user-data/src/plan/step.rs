@@ -8,6 +8,9 @@
 
 use crate::secret::Secret;
 
+/// The image's own user.
+pub const DEFAULT_USER: &str = "core";
+
 /// One effect.
 // One list for all formats, so that the guard, the printed plan and the machine know each effect once.
 #[derive(Clone, Debug, Eq, PartialEq)]

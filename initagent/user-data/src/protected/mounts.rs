@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{PolicyObjection, denied_path, units};
-use crate::plan::step::{MountStep, PlanStep};
+use super::{PolicyObjection, denied_path};
+use crate::plan::step::PlanStep;
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::systemd::mount_path;
 
@@ -126,38 +126,6 @@ pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<Poli
     places.find_map(place)
 }
 
-/// Why a line of fstab may not be.
-pub(super) fn line(mount: &MountStep) -> Option<PolicyObjection> {
-    let [_, place, _, options, ..] = &mount.fields;
-    // Swap has `none` in this field.
-    let objection = if place.starts_with('/') { self::place(place) } else { None };
-    objection.or_else(|| self::options(options))
-}
-
-/// fstab's options may tie the mount to other units (systemd.mount(5)): as `RequiredBy=` and `Before=` do.
-#[must_use]
-pub fn options(options: &str) -> Option<PolicyObjection> {
-    let values = |name: &'static str| {
-        let words = options.split(',').filter_map(|option| option.trim().split_once('='));
-        words.filter(move |(known, _)| *known == name).map(|(_, value)| value)
-    };
-    let fatal = |unit: &&str| units::check_dependency(unit, "requires", "a mount").is_some();
-    if let Some(unit) = values("x-systemd.required-by").find(fatal) {
-        let message = format!("{unit} would not start where this mount fails");
-        return Some(PolicyObjection::new(message, "write `x-systemd.wanted-by=` instead"));
-    }
-    let endless = ["x-systemd.device-timeout", "x-systemd.mount-timeout"];
-    let is_endless =
-        endless.iter().any(|name| options.split(',').any(|option| is_unbounded(option.trim(), name)));
-    let victim = values("x-systemd.before").find(|unit| is_endless && units::waits(unit))?;
-    let message = format!("{victim} would wait for this mount, which may take for ever");
-    Some(PolicyObjection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
-}
-
-fn is_unbounded(option: &str, name: &str) -> bool {
-    option.split_once('=').is_some_and(|(known, value)| known == name && matches!(value, "0" | "infinity"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,26 +188,6 @@ mod tests {
             "/root/backup",
         ] {
             assert_eq!(place(free), None, "{free}");
-        }
-    }
-
-    #[test]
-    fn options_tie_no_mount_to_the_way_in() {
-        for bad in [
-            "defaults,x-systemd.required-by=ssh.service",
-            "x-systemd.required-by=local-fs.target",
-            "x-systemd.before=ssh.service,x-systemd.device-timeout=0",
-            "x-systemd.mount-timeout=infinity, x-systemd.before=network.target",
-        ] {
-            assert!(options(bad).is_some(), "{bad}");
-        }
-        for good in [
-            "defaults,nofail",
-            "x-systemd.required-by=docker.service",
-            "x-systemd.device-timeout=0",
-            "x-systemd.before=ssh.service",
-        ] {
-            assert_eq!(options(good), None, "{good}");
         }
     }
 }
