@@ -36,6 +36,7 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
         Ok(VerbReport { text, exit_code }) => {
             if !text.is_empty() {
                 // Whoever closed the pipe, such as `head`, has read enough.
+                // `println!` would panic when the pipe is closed.
                 let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
             }
             ExitCode::from(exit_code)

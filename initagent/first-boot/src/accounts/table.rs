@@ -2,6 +2,8 @@
 //!
 //! Knows lines and where each name's is. Refuses a field that would end a field or a line. Invariant:
 //! a line that nobody changed is written as it was read, comments and damaged ones included.
+//!
+//! Documentation: passwd(5), shadow(5), group(5), gshadow(5), subuid(5).
 
 use std::collections::HashMap;
 use std::fs;

@@ -2,6 +2,8 @@
 //!
 //! Knows digests and gzip. Refuses bytes that do not match their digest. Invariant: nothing is
 //! written before it was checked.
+//!
+//! Documentation: `contents` and `verification` in <https://coreos.github.io/ignition/configuration-v3_6/>.
 
 use sha2::{Digest, Sha256, Sha512};
 use user_data::address::redacted_address;

@@ -6,6 +6,8 @@
 //!
 //! The readers of fields are shared with YAML, where `"420"` is as good a number as `420`. Ignition is strict
 //! here, and a tool that writes the wrong type has usually written the wrong value, too.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};

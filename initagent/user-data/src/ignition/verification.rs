@@ -1,4 +1,6 @@
 //! Whether bytes have the digest that `verification.hash` names.
+//!
+//! Documentation: `verification` in <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use sha2::{Digest, Sha256, Sha512};
 

@@ -2,6 +2,8 @@
 //!
 //! Knows gaps and Ignition's rules. Refuses to touch a disk. Invariant: in a table that comes out of here no two
 //! entries overlap, and what was to be kept is as it was.
+//!
+//! Documentation: <https://coreos.github.io/ignition/operator-notes/#partition-reuse-semantics>.
 
 use std::fmt::{self, Display, Formatter};
 

@@ -7,6 +7,7 @@
 
 use crate::cloudconfig::fields::{FieldKey, no_effect, refused_key, supported_key};
 
+// networkd itself can do all of these. Its own units are the way to what few documents ask for.
 const AS_NETDEV: &str = "write a `.netdev` unit in `coreos.units`";
 const AS_LINK: &str = "write a `.link` unit in `coreos.units`";
 const AS_NETWORK: &str = "write a `.network` unit in `coreos.units`";
