@@ -33,7 +33,7 @@ const MOST_TEXT: usize = 4 << 20;
 // Trees are walked and dropped by recursion, so the depth is stack.
 const DEEPEST: usize = 64;
 
-/// Reads a document. What can't be read is reported; what comes back is a complete tree.
+/// Reads a document. What cannot be read is reported; what comes back is a complete tree.
 ///
 /// `None` means that there is no tree: the document is empty, too large or not YAML.
 ///
@@ -119,7 +119,7 @@ enum Ending {
 }
 
 /// The top-level entries with one of these keys that can be read on their own, out of a document
-/// that as a whole can't: what a user needs to get into the machine and mend it.
+/// that as a whole cannot: what a user needs to get into the machine and mend it.
 #[must_use]
 pub fn salvage_entries(text: &str, part: u16, keys: &[&str]) -> Vec<MappingEntry> {
     let mut entries = Vec::new();

@@ -1,5 +1,5 @@
 //! Every corpus entry and past crash of the fuzz target, cut at every byte, as a plain test.
-#![expect(clippy::unwrap_used, reason = "a test that can not read its fixtures has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::fs;
 use std::path::Path;

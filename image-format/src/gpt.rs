@@ -516,9 +516,9 @@ pub enum ReadCopyError {
     ArrayChecksum,
     #[error("a disk of {disk} has no room for a partition table")]
     Disk { disk: Bytes },
-    #[error("the entries can not be read")]
+    #[error("the entries cannot be read")]
     Entries { source: io::Error },
-    #[error("the header can not be read")]
+    #[error("the header cannot be read")]
     Header { source: gpt::header::HeaderError },
     #[error("the checksum of the header does not match")]
     HeaderChecksum,

@@ -269,7 +269,7 @@ fn check_aligned(label: &'static str, size: Bytes) -> Result<Bytes, PlanLayoutEr
     Ok(size)
 }
 
-/// Why a disk can not be laid out so.
+/// Why a disk cannot be laid out so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum PlanLayoutError {

@@ -367,7 +367,7 @@ pub struct MakeKeyringError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum VerifyError<E: std::error::Error + 'static> {
-    #[error("the signatures hold, but the payload can not be read")]
+    #[error("the signatures hold, but the payload cannot be read")]
     Payload { source: E },
     #[error("the signature by trusted key {key} does not match")]
     Signature { key: KeyId },

@@ -213,7 +213,7 @@ impl SlotTable {
         if self.state(!slot).good { Ok(self.mark_bad(slot)) } else { Err(LastGoodSlotError { slot }) }
     }
 
-    /// The slot can not boot, whatever the table said.
+    /// The slot cannot boot, whatever the table said.
     #[must_use]
     pub fn mark_bad(self, slot: Slot) -> Self {
         Self { priority: !slot, ..self.with_state(slot, SlotState::EMPTY) }
@@ -284,7 +284,7 @@ impl fmt::Display for SlotTable {
 
 /// A slot may not be given up, because the other one has not proven itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("slot {slot} can not be disarmed: slot {other} is not marked good, so nothing good would remain", other = !*slot)]
+#[error("slot {slot} cannot be disarmed: slot {other} is not marked good, so nothing good would remain", other = !*slot)]
 pub struct LastGoodSlotError {
     slot: Slot,
 }
@@ -309,7 +309,7 @@ pub enum ParseSlotTableError {
     Text,
     #[error("variable {name:?} is unknown")]
     Unknown { name: String },
-    #[error("variable {name} has the value {value:?}, which it can not have")]
+    #[error("variable {name} has the value {value:?}, which it cannot have")]
     Value { name: &'static str, value: String },
 }
 
@@ -370,7 +370,7 @@ impl BlockValues {
 pub enum TableSource {
     /// The first copy.
     Env0,
-    /// The second, because the first can not be read.
+    /// The second, because the first cannot be read.
     Env1,
     /// Neither can be read: slot A and then slot B, uncounted.
     Nothing,

@@ -20,7 +20,7 @@ pub fn trailer_offset(slot: Bytes) -> Option<Bytes> {
     slot.get().checked_sub(TRAILER_BYTES as u64).map(Bytes::new)
 }
 
-/// Why bytes are not a trailer, or an envelope can not become one.
+/// Why bytes are not a trailer, or an envelope cannot become one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum TrailerError {

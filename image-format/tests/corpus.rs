@@ -1,5 +1,5 @@
 //! Every corpus entry and every past crash of the fuzz targets, as a plain test.
-#![expect(clippy::unwrap_used, reason = "a test that can not read its fixtures has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! Forged releases: each folder of `tests/data` is named for its crime and holds the envelope and
 //! what is said about it. `cargo test -p image-format --test forged -- --ignored` forges them anew.
-#![expect(clippy::unwrap_used, reason = "a test that can not read its fixtures has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::error::Error;
 use std::fs;

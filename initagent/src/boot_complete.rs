@@ -90,7 +90,7 @@ impl SlotRun {
         Ok(Self { slot, boot: boot.trim().to_owned(), abstate, note: NOTE.into() })
     }
 
-    /// What the last unsettled run left. What can not be read is no note: it costs nobody a try.
+    /// What the last unsettled run left. What cannot be read is no note: it costs nobody a try.
     fn read_marker(note: &Path) -> String {
         fs::read_to_string(note).unwrap_or_default()
     }

@@ -104,9 +104,9 @@ impl StartFailure {
         Self { what: format!("{doing}: {}", error_chain(error)), then }
     }
 
-    /// What is in the slot can not boot, ever.
+    /// What is in the slot cannot boot, ever.
     fn of_slot(disk: &BootDisk, slot: Slot, error: &dyn std::error::Error) -> Self {
-        let what = format!("slot {slot} can not be trusted: {}", error_chain(error));
+        let what = format!("slot {slot} cannot be trusted: {}", error_chain(error));
         let then = match mark_bad(disk, slot) {
             Ok(table) if table.state(!slot).good => {
                 format!("it is marked bad, and the machine restarts with slot {}", !slot)
@@ -139,7 +139,7 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     mounts::mount_root(&verity, new_root)
         .map_err(|error| StartFailure::without_verdict("cannot mount the verified root", &error))?;
     let unusable =
-        |error| StartFailure::without_verdict("the machine's own data on STATE can not be used", &error);
+        |error| StartFailure::without_verdict("the machine's own data on STATE cannot be used", &error);
     let state = state::mount(&disk).map_err(unusable)?;
     // As soon as STATE is mounted, which has the floor, and before anything of the slot runs.
     let below = check_floor(&disk, parameters.slot, &manifest)?;

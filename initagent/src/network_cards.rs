@@ -38,7 +38,7 @@ pub(crate) fn start_network_cards() -> Result<String, NetworkCardsError> {
         let mut modprobe = Command::new(MODPROBE);
         // As udev calls it: what the owner has forbidden in modprobe.d(5) stays out.
         modprobe.args(["--all", "--use-blacklist", "--quiet", "--"]).args(names);
-        // It fails if only one name has no driver, of which most have none that is a module; and what it can't
+        // It fails if only one name has no driver, of which most have none that is a module; and what it cannot
         // load, udev asks for again.
         let _ = modprobe.stderr(Stdio::null()).status();
     }

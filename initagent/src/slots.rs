@@ -241,7 +241,7 @@ impl SlotsView {
         }
         for (copy, fault) in [("env0", &self.copies.env0), ("env1", &self.copies.env1)] {
             if let Some(fault) = fault {
-                let _ = writeln!(text, "copy {copy} can not be read: {fault}");
+                let _ = writeln!(text, "copy {copy} cannot be read: {fault}");
             }
         }
         if let Some(floor) = &self.floor {

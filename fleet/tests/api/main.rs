@@ -306,7 +306,7 @@ fn labels_are_patched_all_or_none() {
     for (bad, message) in refusals {
         assert_eq!(patch(&format!("[{good},{bad}]")).both(), (400, error(400, message).as_str()));
     }
-    assert!(!labels().contains_key("y"), "nothing is done if one thing can't be done");
+    assert!(!labels().contains_key("y"), "nothing is done if one thing cannot be done");
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_hang_up_brings_the_new_configuration(cluster: &Cluster, node: &Node) {
     cluster.wait("the unit finds its machine", |_| node.home("picky.service"));
     assert!(machines(node, "unix:///run/fleet.sock").contains("colour=blue"));
     assert_eq!(node.main_pid("fleet.service"), before, "the daemon was not restarted");
-    cluster.wait("what can't change is named", |_| {
+    cluster.wait("what cannot change is named", |_| {
         let log = node.shell("journalctl -u fleet -o cat --no-pager");
         log.contains("these options change at the next start").then_some(())
     });

@@ -71,7 +71,7 @@ pub enum PlanGrowthError {
     Encode(#[from] EncodeError),
     #[error("the last partition is {found:?}, not {grow:?}, which alone may grow")]
     Last { found: String, grow: String },
-    #[error("the partition table can not be read")]
+    #[error("the partition table cannot be read")]
     Read(#[from] ReadTableError),
 }
 

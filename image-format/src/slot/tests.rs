@@ -74,19 +74,19 @@ fn what_is_not_exactly_a_table_is_refused() {
     let cases = [
         (
             block_of(&good.replace("prio=A", "prio=C")),
-            "variable prio has the value \"C\", which it can not have",
+            "variable prio has the value \"C\", which it cannot have",
         ),
         (
             block_of(&good.replace("a_tries=3", "a_tries=4")),
-            "variable a_tries has the value \"4\", which it can not have",
+            "variable a_tries has the value \"4\", which it cannot have",
         ),
         (
             block_of(&good.replace("a_tries=3", "a_tries=33")),
-            "variable a_tries has the value \"33\", which it can not have",
+            "variable a_tries has the value \"33\", which it cannot have",
         ),
         (
             block_of(&good.replace("b_ok=0", "b_ok=")),
-            "variable b_ok has the value \"\", which it can not have",
+            "variable b_ok has the value \"\", which it cannot have",
         ),
         (block_of(&format!("{good}prio=A\n")), "variable prio is set twice"),
         (block_of(&format!("{good}evil=1\n")), "variable \"evil\" is unknown"),
@@ -94,7 +94,7 @@ fn what_is_not_exactly_a_table_is_refused() {
         (block_of(&good.replace("b_ok=0\n", "")), "variable b_ok is missing"),
         (
             block_of(&good.replace("tag=0", "tag=")),
-            "variable tag has the value \"0000000000000000000000000000000.0\", which it can not have",
+            "variable tag has the value \"0000000000000000000000000000000.0\", which it cannot have",
         ),
         (
             block_of(good.trim_end()),
@@ -130,7 +130,7 @@ fn the_last_good_slot_can_not_be_disarmed() {
 
     assert_eq!(
         refused.to_string(),
-        "slot A can not be disarmed: slot B is not marked good, so nothing good would remain"
+        "slot A cannot be disarmed: slot B is not marked good, so nothing good would remain"
     );
 }
 

@@ -1,8 +1,8 @@
-//! Why an account can't be as it was asked for.
+//! Why an account cannot be as it was asked for.
 
 use std::ops::RangeInclusive;
 
-/// Why an account can't be as it was asked for.
+/// Why an account cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EditError {
     #[error("{date} is no day")]

@@ -32,7 +32,7 @@ pub(crate) fn make_home(root: &MachineRoot, login: &PasswdEntry) -> Result<FileC
     Ok(FileChange::Made)
 }
 
-/// The files a new home begins with. They are a comfort: what can't be copied is left out.
+/// The files a new home begins with. They are a comfort: what cannot be copied is left out.
 fn copy_skeleton(from: &Path, to: &Path, login: &PasswdEntry, deepest: u32) {
     let Ok(entries) = fs::read_dir(from) else { return };
     for entry in entries.flatten() {

@@ -2,7 +2,7 @@
 //!
 //! Knows the order of a run: find the platform, fetch, plan, apply, report. Refuses to decide what a
 //! document means: plans come from [`user_data`]. Invariants: once per instance; a failed item costs
-//! the others nothing; user-data can't cost the machine its SSH access.
+//! the others nothing; user-data cannot cost the machine its SSH access.
 
 mod accounts;
 mod apply;

@@ -101,7 +101,7 @@ impl ProgramRunner for HostPrograms {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;
-        // Each pipe has its own thread, so that a program that fills one can't block on it.
+        // Each pipe has its own thread, so that a program that fills one cannot block on it.
         let input = child.stdin.take().zip(call.input.clone()).map(|(mut pipe, input)| {
             // A program that does not read its input says so by its exit code.
             thread::spawn(move || drop(pipe.write_all(input.reveal())))
@@ -148,7 +148,7 @@ fn wait_or_kill(child: &mut Child, call: &ProgramCall) -> io::Result<Option<std:
 /// Reads to the end, keeps the beginning.
 fn read_bounded(mut pipe: impl Read, most: u64) -> Vec<u8> {
     let mut kept = Vec::new();
-    // What can't be read is as good as not said.
+    // What cannot be read is as good as not said.
     let _ = pipe.by_ref().take(most).read_to_end(&mut kept);
     // A program whose pipe is closed dies of SIGPIPE, and one whose pipe is full waits for ever: pipe(7).
     let _ = io::copy(&mut pipe, &mut io::sink());

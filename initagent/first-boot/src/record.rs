@@ -68,7 +68,7 @@ pub(crate) fn sync_file_systems(root: &MachineRoot) {
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for place in written_places(&mounts) {
-        // What can't be opened was not written to, and nobody would hear of more.
+        // What cannot be opened was not written to, and nobody would hear of more.
         let _ = fs::File::open(place).map(|folder| nix::unistd::syncfs(&folder));
     }
 }

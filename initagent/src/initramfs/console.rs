@@ -30,7 +30,7 @@ pub(super) fn kernel_log_stdio() -> Stdio {
     OpenOptions::new().write(true).open(LOG).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
-/// A message that can not be written has nobody to be told about.
+/// A message that cannot be written has nobody to be told about.
 fn append_to_file(path: &str, text: &str) {
     let written =
         OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));

@@ -99,7 +99,7 @@ pub(super) fn start_systemd() -> Result<Infallible, HandoverError> {
 }
 
 /// Gives the memory of the initramfs back. What is mounted has another device number and stays;
-/// what can not be deleted costs a little memory, which is no reason to stop.
+/// what cannot be deleted costs a little memory, which is no reason to stop.
 fn delete_initramfs(new_root: &Path) {
     let Ok(own) = fs::metadata("/").map(|root| root.dev()) else { return };
     let in_memory = statfs("/").is_ok_and(|root| IN_MEMORY.contains(&root.filesystem_type()));

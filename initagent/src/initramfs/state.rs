@@ -53,7 +53,7 @@ const DATA: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 /// Nobody but root writes to the parts of either where such a file could be left for others.
 const PROGRAMS: [&str; 2] = ["opt", "var"];
 
-/// Why STATE can not be used.
+/// Why STATE cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenStateError {
     #[error("cannot make the folder {path} on STATE")]
@@ -99,7 +99,7 @@ pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
     lay_over_etc(state, &new_root.join("etc"))
 }
 
-/// The node of STATE, after growing it. A disk that can not be grown still has what it had.
+/// The node of STATE, after growing it. A disk that cannot be grown still has what it had.
 fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let grown = BlockDevice::open(&disk.device, AccessMode::Write)
         .map_err(|error| error.to_string())

@@ -39,7 +39,7 @@ pub(super) enum ReadRootError {
     Envelope(#[from] ParseEnvelopeError),
     #[error("{path} is not a release key")]
     Key { path: PathBuf, source: ParseKeyError },
-    #[error("the release keys in {KEYS} can not be used")]
+    #[error("the release keys in {KEYS} cannot be used")]
     Keyring(#[from] MakeKeyringError),
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },

@@ -35,7 +35,7 @@ fn changes_that_could_lose_the_machine_are_refused() {
     );
     assert_eq!(
         refused(SlotChange::MarkBad(Slot::A), Some(Slot::A)),
-        "slot A can not be disarmed: slot B is not marked good, so nothing good would remain"
+        "slot A cannot be disarmed: slot B is not marked good, so nothing good would remain"
     );
     assert_eq!(
         refused(SlotChange::MarkGood(Some(Slot::B)), Some(Slot::A)),

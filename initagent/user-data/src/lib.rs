@@ -7,7 +7,7 @@
 //! ```
 //! use document::caret::{self, Excerpts};
 //! use user_data::container::{self, FetchPolicy};
-//! use user_data::plan::order::PlanFacts;
+//! use user_data::cloudconfig::order::PlanFacts;
 //! use user_data::plan::text::{self, ContentDisplay};
 //! use user_data::reading::{self, UserDataInput};
 //!

@@ -13,7 +13,7 @@ pub struct PayloadPart {
     pub content: Vec<u8>,
     /// The line of the file that people edit on which it begins.
     pub first_line: u32,
-    /// What its container says it is, where that can't be seen from the bytes.
+    /// What its container says it is, where that cannot be seen from the bytes.
     pub kind: Option<PayloadKind>,
     /// For which of several machines that were started together its container says it is.
     pub launch_index: Option<u32>,

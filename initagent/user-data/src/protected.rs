@@ -1,7 +1,7 @@
 //! The one guard of the way in: every step of every plan passes here before it is carried out.
 //!
 //! Knows paths, and by [`units`] what units do to each other. Refuses to know who asks. Invariant:
-//! user-data can't cost the machine its SSH access. What can be seen only on the machine (a broken
+//! user-data cannot cost the machine its SSH access. What can be seen only on the machine (a broken
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
 //!
@@ -99,7 +99,7 @@ const UNIT_FOLDERS: [&str; 9] = [
 /// of other types, which is long enough for what is done once in a boot.
 const BOUND_SECONDS: u32 = 90;
 
-/// What the machine can't do without; neither it nor what it lies in may be replaced or closed.
+/// What the machine cannot do without; neither it nor what it lies in may be replaced or closed.
 // `authorized_keys` of `core` is the way in that each document has, so its folder is among them.
 const NEEDED: [&str; 4] =
     ["/etc/ssh/sshd_config.d", "/etc/systemd/system", "/home/core/.ssh", "/run/systemd/system"];
@@ -264,7 +264,7 @@ fn unit_text(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<Policy
 /// Why nothing may be written at this path, whatever it is.
 #[must_use]
 pub fn check_path(path: &str) -> Option<PolicyObjection> {
-    let objection = |instead| PolicyObjection::new(format!("{path} can't be written"), instead);
+    let objection = |instead| PolicyObjection::new(format!("{path} cannot be written"), instead);
     denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
         UnitPlace::Tie { to, kind, name } => units::check_dependency(to, kind, name),
         UnitPlace::Unit(name) => replaced(name),
@@ -275,7 +275,7 @@ pub fn check_path(path: &str) -> Option<PolicyObjection> {
 /// Why this path may not become a file or a link: it is a directory that the machine needs.
 fn instead_of(path: &str) -> Option<PolicyObjection> {
     is_needed(path).then(|| {
-        PolicyObjection::new(format!("{path} can't be replaced"), "it is a directory that the machine needs")
+        PolicyObjection::new(format!("{path} cannot be replaced"), "it is a directory that the machine needs")
     })
 }
 
@@ -284,18 +284,18 @@ fn check_directory(directory: &DirectoryStep) -> Option<PolicyObjection> {
     let path = &directory.path;
     let needs = "it is a directory that the machine needs";
     match is_needed(path) {
-        true if directory.overwrite => Some(PolicyObjection::new(format!("{path} can't be emptied"), needs)),
+        true if directory.overwrite => Some(PolicyObjection::new(format!("{path} cannot be emptied"), needs)),
         true if !keeps_open(directory) => {
-            Some(PolicyObjection::new(format!("{path} can't get other rights"), needs))
+            Some(PolicyObjection::new(format!("{path} cannot get other rights"), needs))
         }
         false if directory.overwrite && holds_keys(path) => Some(PolicyObjection::new(
-            format!("{path} can't be emptied"),
+            format!("{path} cannot be emptied"),
             "there are keys in it by which somebody gets in; name the directories below it",
         )),
         // sshd's `StrictModes` is on by default, sshd_config(5).
         false if is_home(path) && directory.mode.is_some_and(|mode| mode & 0o022 != 0) => {
             Some(PolicyObjection::new(
-                format!("{path} can't be writable by others"),
+                format!("{path} cannot be writable by others"),
                 "sshd ignores the keys in such a home; use mode 493, which is 0755",
             ))
         }
@@ -331,7 +331,7 @@ fn is_home(path: &str) -> bool {
     path.strip_prefix("/home/").is_some_and(|name| !name.contains('/'))
 }
 
-/// Whether a path is, or holds, what the machine can't do without.
+/// Whether a path is, or holds, what the machine cannot do without.
 fn is_needed(path: &str) -> bool {
     let needed = PATHS.iter().chain(&TREES).map(|(path, _)| *path).chain(NEEDED);
     let inner =
@@ -343,7 +343,7 @@ fn is_needed(path: &str) -> bool {
 fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
     let followed = |unit: &str| {
         let victim = units::access_unit_of(unit)?;
-        let message = format!("{} can't be a link: people get in by {victim}", link.path);
+        let message = format!("{} cannot be a link: people get in by {victim}", link.path);
         Some(PolicyObjection::new(message, "write the drop-in itself as a file"))
     };
     if let Some(objection) = settings::linked(&link.path, &link.target) {

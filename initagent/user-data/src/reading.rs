@@ -1,7 +1,7 @@
 //! From the parts of user-data and vendor-data to one plan.
 //!
 //! Knows which format is read by whom, and that the user's word stands above the vendor's. Refuses to
-//! unpack: containers were opened before. Invariant: a part that can't be read never costs another
+//! unpack: containers were opened before. Invariant: a part that cannot be read never costs another
 //! part anything.
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/explanation/vendordata.html> for the two sides.

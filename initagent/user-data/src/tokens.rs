@@ -2,7 +2,7 @@
 //!
 //! Knows the four tokens and their escape. Refuses to guess: a token without a value stays in the
 //! text and is reported, it never becomes an empty string. Substitution happens in values after the
-//! document was parsed, so an address can't break its syntax.
+//! document was parsed, so an address cannot break its syntax.
 //!
 //! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, section "Environment variable
 //! substitution".

@@ -1,6 +1,6 @@
 //! Every corpus entry and every past crash of the fuzz targets, and what is made of the entries by
 //! cutting and damaging them, as plain tests.
-#![expect(clippy::unwrap_used, reason = "a test that can not read its fixtures has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What can not be lost is not lost to a mount either: each way to ask for one, at each place that
+//! What cannot be lost is not lost to a mount either: each way to ask for one, at each place that
 //! matters, leaves no step that would mount there.
 
 use user_data::cloudconfig::order::PlanFacts;

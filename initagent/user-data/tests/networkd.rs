@@ -117,7 +117,7 @@ fn write_units(expectation: &Path, folder: &Path) -> usize {
     units.map(write).count()
 }
 
-/// What a script says that runs networkd on the units in a folder; `None` when it can't be run here.
+/// What a script says that runs networkd on the units in a folder; `None` when it cannot be run here.
 fn networkd(folder: &Path, script: &str) -> Option<String> {
     let output =
         Command::new("unshare").args(["-mn", "sh", "-c", script, "sh"]).arg(folder).arg(NETWORKD).output();

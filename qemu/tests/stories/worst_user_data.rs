@@ -1,4 +1,4 @@
-//! User-data can't cost the machine its SSH access: not by mistake, not by malice, not at the next boot either.
+//! User-data cannot cost the machine its SSH access: not by mistake, not by malice, not at the next boot either.
 
 use vm::RunningMachine;
 
@@ -119,7 +119,7 @@ fn said_what_went_wrong(running: &RunningMachine) {
         "/home/core",
         "sshd",
         "sudoers",
-        "ssh.service can't be masked",
+        "ssh.service cannot be masked",
         "10-story.conf",
         "20-story.conf",
         "story.conf of service",

@@ -74,7 +74,7 @@ impl Node {
         self.order("PUT", &format!("/fleet/v1/units/{name}"), Some(body));
     }
 
-    /// Gives an order, again while the node can't reach the store, as a person would.
+    /// Gives an order, again while the node cannot reach the store, as a person would.
     pub(crate) fn order(&self, method: &str, path: &str, body: Option<&Value>) {
         let start = Instant::now();
         let mut failures = 0;

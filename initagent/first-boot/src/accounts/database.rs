@@ -27,7 +27,7 @@ const HOMES: &str = "/home";
 /// Not `!`, which some PAM set-ups take for a locked account: keys must work without a password.
 const NO_PASSWORD: &str = "*";
 
-/// The files. They hold hashes of passwords, so they can't be printed.
+/// The files. They hold hashes of passwords, so they cannot be printed.
 pub(crate) struct AccountDatabase {
     _lock: AccountLock,
     defaults: LoginDefaults,

@@ -16,7 +16,7 @@ use crate::files::{self, FileRights};
 use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
-/// A file. It holds hashes of passwords, so it can't be printed.
+/// A file. It holds hashes of passwords, so it cannot be printed.
 pub(super) struct ColonTable {
     path: PathBuf,
     /// `None` if the machine does without this file.

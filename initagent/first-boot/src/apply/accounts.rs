@@ -2,7 +2,7 @@
 //!
 //! Knows what becomes of a user that is there. Refuses to hash: a password in plain text goes to
 //! chpasswd, by stdin. Invariants: doing it twice is doing it once; a user that exists loses nothing; a
-//! wish that can't be met costs the others nothing.
+//! wish that cannot be met costs the others nothing.
 //!
 //! Documentation: chpasswd(8), crypt(5).
 

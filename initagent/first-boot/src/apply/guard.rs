@@ -41,7 +41,7 @@ const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
 // seconds.
 const MOST_OWNERS: usize = 8;
 
-/// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
+/// Whether a file is neither a host key that sshd cannot read (it starts without, but who knows the
 /// machine by that one turns away) nor a list of keys that had some and has none any more.
 fn check_usable(snapshot: &FileSnapshot, host: &ApplyContext<'_>) -> Result<(), String> {
     let name = snapshot.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -151,13 +151,13 @@ fn ask_sshd(arguments: &[&str], host: &ApplyContext<'_>) -> Result<String, Strin
         .map_err(|error| format!("sshd would not start ({error})"))
 }
 
-/// sshd takes keys only from a file of their user in a home that others can't write, and a file of root's
+/// sshd takes keys only from a file of their user in a home that others cannot write, and a file of root's
 /// that all others may not read is as good as none.
 fn settle_keys(written: &[FileSnapshot], host: &ApplyContext<'_>) {
     for (name, login) in accounts::all(host.root) {
         let keys = host.root.path_of(&login.home).join(KEYS);
         if written.iter().any(|one| one.path == keys) {
-            // If it can't be done, the file is as its author asked for.
+            // If it cannot be done, the file is as its author asked for.
             let _ = access::authorize_keys(&name, &[], host);
         }
     }

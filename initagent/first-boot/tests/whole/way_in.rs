@@ -148,7 +148,7 @@ write_files: [{{path: /etc/ssh/sshd_config.d/1.conf, content: AllowUsers ada}}]
     let guest = Bench::with_sshd(Sshd::Real).apply(&people("docker"));
 
     assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.journal_text());
-    assert_eq!(guest.verdict(), Verdict::Degraded, "who can't become root is no owner");
+    assert_eq!(guest.verdict(), Verdict::Degraded, "who cannot become root is no owner");
 }
 
 #[test]

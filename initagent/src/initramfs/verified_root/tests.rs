@@ -146,7 +146,7 @@ fn keys_and_threshold_come_from_the_folder() {
     let missing = read_keyring(folder.path()).unwrap_err();
     assert_eq!(
         error_chain(&missing),
-        "the release keys in /etc/catamaran/release-keys can not be used: \
+        "the release keys in /etc/catamaran/release-keys cannot be used: \
          1 of 0 keys are to agree, which is not possible"
     );
     assert!(!missing.is_about_slot());

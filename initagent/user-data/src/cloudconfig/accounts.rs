@@ -135,7 +135,7 @@ fn warn_of_repeated(people: &[Located<UserConfig>], found: &mut Diagnostics) {
 ///
 /// As in cloud-init, each option that is given stands in the place of the default one, also with nothing
 /// in it: `sudo: null` is how its manual says that this user gets no rule. The group sudo is another way
-/// to root, so it goes with the rule. An option that can't be used counts as given: a mistake must not
+/// to root, so it goes with the rule. An option that cannot be used counts as given: a mistake must not
 /// make anybody root.
 fn default_user(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<UserConfig>> {
     let node = fields.field_node("user")?;

@@ -231,7 +231,7 @@ fn read_condition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> (b
     } else {
         let words: Vec<String> =
             fields.read_texts("condition", found).into_iter().map(|text| text.value).collect();
-        // A command of no words can't succeed.
+        // A command of no words cannot succeed.
         (!words.is_empty(), Some(words))
     }
 }

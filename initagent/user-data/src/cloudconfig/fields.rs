@@ -50,7 +50,7 @@ pub(crate) const fn no_effect(name: &'static str, because: &'static str) -> Fiel
     FieldKey { name, support: KeySupport::NoEffect(because) }
 }
 
-/// A key that can't be honoured.
+/// A key that cannot be honoured.
 pub(crate) const fn refused_key(name: &'static str, instead: &'static str) -> FieldKey {
     FieldKey { name, support: KeySupport::Refused(instead) }
 }
@@ -134,7 +134,7 @@ impl<'n> MappingFields<'n> {
                     Diagnostic::error(
                         DiagnosticCode::Refused,
                         entry.key_at,
-                        format!("`{}` can't be done on this system", entry.key),
+                        format!("`{}` cannot be done on this system", entry.key),
                     ),
                     key.name,
                 )

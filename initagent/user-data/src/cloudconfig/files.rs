@@ -1,7 +1,7 @@
 //! `write_files`.
 //!
 //! Knows paths, encodings, owners and permissions. Refuses what could close the machine, and a file
-//! whose content or rights can't be understood: a secret must not land in a file that all may read.
+//! whose content or rights cannot be understood: a secret must not land in a file that all may read.
 //! Invariant: a bad file costs itself only.
 //!
 //! Documentation: cloud-init's module "Write Files" in

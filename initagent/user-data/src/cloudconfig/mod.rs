@@ -127,7 +127,7 @@ pub struct CloudConfig {
 }
 
 impl CloudConfig {
-    /// Checks a tree. What can't be used is reported and left out.
+    /// Checks a tree. What cannot be used is reported and left out.
     ///
     /// ```
     /// use document::diagnostic::Diagnostics;
@@ -198,7 +198,7 @@ pub fn read(text: &str, part: u16, addresses: &TokenAddresses, found: &mut Diagn
     Some(node)
 }
 
-/// The entries that let people in, out of a text that as a whole can't be read.
+/// The entries that let people in, out of a text that as a whole cannot be read.
 pub(crate) fn salvage_access(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     let entries: Vec<MappingEntry> =
         if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage_entries(text, part, &ACCESS) };

@@ -1,4 +1,4 @@
-//! Keys that people know from elsewhere and that an image which never changes can't honour.
+//! Keys that people know from elsewhere and that an image which never changes cannot honour.
 //!
 //! Knows each by name, and what to do instead. Invariant: a known key is never called unknown.
 //!

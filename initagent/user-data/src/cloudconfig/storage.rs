@@ -272,7 +272,7 @@ fn read_swap(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<
     Some(Located { value: (path.ok()?, wanted), at: node.at })
 }
 
-/// The root of this system can't be written, so a file directly below it goes to /var.
+/// The root of this system cannot be written, so a file directly below it goes to /var.
 fn swap_path(
     text: &Located<String>,
     fields: &MappingFields<'_>,

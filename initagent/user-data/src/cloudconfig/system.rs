@@ -1,6 +1,6 @@
 //! Settings of the system that are files in the end: time, language, trust, name servers.
 //!
-//! Knows which file takes each. Refuses what this image can't honour. Invariant: what is written here
+//! Knows which file takes each. Refuses what this image cannot honour. Invariant: what is written here
 //! lies beside the image's own settings, in a drop-in where there is one.
 //!
 //! Documentation: cloud-init's modules "Timezone", "Locale", "NTP", "CA Certificates" and "Resolv Conf" in

@@ -192,13 +192,13 @@ fn check_unit(unit: &UnitConfig, fields: &MappingFields<'_>, found: &mut Diagnos
         warn("command", "network configuration is always applied at once; `command` has no effect on it");
     }
     if unit.class == UnitClass::Network && unit.enable.is_some() {
-        warn("enable", "network configuration can't be enabled; it is used because it is there");
+        warn("enable", "network configuration cannot be enabled; it is used because it is there");
     }
     if unit.mask && unit.content.is_some() {
         warn("content", "the unit is masked, so its content is never used");
     }
     if unit.mask && matches!(unit.command, Some(verb) if verb != UnitVerb::Stop) {
-        warn("command", "the unit is masked, so it can't be started");
+        warn("command", "the unit is masked, so it cannot be started");
     }
     if unit.enable.is_some()
         && unit.content.as_ref().is_some_and(|content| !content.reveal().contains("[Install]"))

@@ -1,7 +1,7 @@
 //! `#cloud-config-archive`: a YAML list of parts.
 //!
 //! Knows an entry's `type`, `content`, `filename` and the headers that MIME has, too. Refuses to choose among
-//! entries. Invariant: an entry that can't be read costs itself only.
+//! entries. Invariant: an entry that cannot be read costs itself only.
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/explanation/format/cloud-config-archive.html>.
 

@@ -2,7 +2,7 @@
 //!
 //! Knows gzip, base64, MIME multipart, archives, includes and Ignition's references, nested in one
 //! another in any order. Refuses to fetch: that is done by a function it is given, if at all.
-//! Invariants: depth, number and size of parts are bounded over the whole payload; a part that can't
+//! Invariants: depth, number and size of parts are bounded over the whole payload; a part that cannot
 //! be opened is reported in its own place and costs no other part anything.
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/explanation/format/index.html>.
@@ -232,7 +232,7 @@ impl PayloadOpener<'_> {
         }
     }
 
-    /// Keeps the place of a part that can't be opened, without its bytes.
+    /// Keeps the place of a part that cannot be opened, without its bytes.
     fn give_up(&mut self, part: PayloadPart, flaw: Diagnostic) {
         self.keep_part(PayloadPart {
             content: Vec::new(),

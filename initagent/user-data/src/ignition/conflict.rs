@@ -109,7 +109,7 @@ fn nodes(storage: &Node) -> Vec<Placed<'_>> {
     NODES.into_iter().flat_map(of).collect()
 }
 
-/// What is called a file or a link can't be a directory that something else lies in.
+/// What is called a file or a link cannot be a directory that something else lies in.
 fn below_others(nodes: &[Placed<'_>], found: &mut Diagnostics) {
     let mut holders: HashMap<&str, &Placed<'_>> = HashMap::new();
     holders.extend(nodes.iter().filter(|one| one.list != "directories").map(|one| (one.path, one)));

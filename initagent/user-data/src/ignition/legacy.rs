@@ -75,7 +75,7 @@ impl Mover<'_> {
                 (Some(mount), _) if name == ROOT => self.refuse(
                     mount.key_at,
                     "$.storage.filesystems",
-                    "the root file system can't be made anew: it is the verified, read-only image",
+                    "the root file system cannot be made anew: it is the verified, read-only image",
                     "leave this file system out",
                 ),
                 (Some(mount), _) => kept.push(flat(item, mount.value)),

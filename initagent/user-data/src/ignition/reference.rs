@@ -68,9 +68,9 @@ impl Resolved {
     }
 }
 
-/// The configuration with what it refers to; `None` if it refers to nothing, or can't be read at all.
+/// The configuration with what it refers to; `None` if it refers to nothing, or cannot be read at all.
 pub fn resolve(content: &[u8], get: ReferenceGetter<'_>) -> Option<Resolved> {
-    // A document that can't be read is reported by who reads it, with the place.
+    // A document that cannot be read is reported by who reads it, with the place.
     let document =
         json::is_bounded(content).then(|| parse_document(content, 0, &mut Diagnostics::default()))??;
     let config = tree::find_below(&document, &["ignition", "config"])?;
@@ -140,7 +140,7 @@ impl ReferenceResolver<'_> {
         document
     }
 
-    /// Gets a configuration and reads it; says where it was asked for why it can't be had.
+    /// Gets a configuration and reads it; says where it was asked for why it cannot be had.
     fn fetch_reference(
         &mut self,
         reference: &Node,

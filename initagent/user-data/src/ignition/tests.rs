@@ -115,8 +115,8 @@ fn a_configuration_with_one_refused_thing_does_nothing_but_let_its_author_in() {
     assert_eq!(
         messages,
         [
-            "2: $.kernelArguments.shouldExist `shouldExist` can't be done on this system",
-            "3: $.storage.luks `luks` can't be done on this system",
+            "2: $.kernelArguments.shouldExist `shouldExist` cannot be done on this system",
+            "3: $.storage.luks `luks` cannot be done on this system",
             "1:  nothing of this configuration is done, because it cannot be done wholly; only the keys of the \
              image's own user are used",
         ]
@@ -128,16 +128,16 @@ fn everything_that_is_not_supported_is_refused_by_name() {
     for (section, message) in [
         (r#""storage": {"raid": [{"name": "md"}]}"#, "`raid`"),
         (r#""storage": {"disks": [{"device": "vdb"}]}"#, "slash"),
-        (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "can't be written"),
-        (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "can't be written"),
-        (r#""storage": {"directories": [{"path": "/etc/ssh", "overwrite": true}]}"#, "can't be emptied"),
+        (r#""storage": {"files": [{"path": "/usr/bin/x"}]}"#, "cannot be written"),
+        (r#""storage": {"files": [{"path": "/etc/shadow"}]}"#, "cannot be written"),
+        (r#""storage": {"directories": [{"path": "/etc/ssh", "overwrite": true}]}"#, "cannot be emptied"),
         (
             r#""storage": {"files": [{"path": "/etc/systemd/system/ssh.service.d/a.conf", "contents": {"source": "data:,%5BService%5D%0AExecStart%3D"}}]}"#,
             "`ExecStart`",
         ),
         (
             r#""storage": {"links": [{"path": "/etc/systemd/system/ssh.service", "target": "/dev/null"}]}"#,
-            "can't be replaced",
+            "cannot be replaced",
         ),
         (r#""storage": {"files": [{"path": "etc/x"}]}"#, "slash"),
         (r#""storage": {"files": [{"path": "/etc/a/../b"}]}"#, ".."),
@@ -162,7 +162,7 @@ fn everything_that_is_not_supported_is_refused_by_name() {
         (r#""passwd": {"users": [{"name": "a", "shouldExist": false}]}"#, "removed"),
         (r#""passwd": {"users": [{"name": "-rf"}]}"#, "this name"),
         (r#""systemd": {"units": [{"name": "x.network"}]}"#, "networkd"),
-        (r#""systemd": {"units": [{"name": "sshd.service", "mask": true}]}"#, "can't be masked"),
+        (r#""systemd": {"units": [{"name": "sshd.service", "mask": true}]}"#, "cannot be masked"),
         (
             r#""systemd": {"units": [{"name": "a.service", "dropins": [{"name": "x", "contents": "y"}]}]}"#,
             ".conf",
@@ -186,7 +186,7 @@ fn what_lets_people_in_is_changed_by_drop_ins_only() {
         let (plan, messages) = planned(&text);
 
         assert_eq!(plan, "", "{name}");
-        assert!(messages[0].contains(&format!("{name} can't be replaced")), "{messages:?}");
+        assert!(messages[0].contains(&format!("{name} cannot be replaced")), "{messages:?}");
     }
     let drop_in = r#"{"ignition": {"version": "3.4.0"}, "systemd": {"units": [
         {"name": "ssh.service", "dropins": [{"name": "a.conf", "contents": "[Service]\nNice=5\n"}]}]}}"#;

@@ -1,7 +1,7 @@
 //! Debian's `/etc/network/interfaces`, as older configuration drives and `NoCloud` have it.
 //!
 //! Knows stanzas, VLANs, bonds, bridges and routes in `up` lines. Refuses to run commands: those that are
-//! no routes are named. Invariant: a line that can't be read costs itself only.
+//! no routes are named. Invariant: a line that cannot be read costs itself only.
 //!
 //! Documentation: interfaces(5), and ifenslave's, vlan's and bridge-utils' own pages for their options.
 

@@ -1,7 +1,7 @@
 //! Whether the machine can be reached by what a document describes.
 //!
 //! Knows when the kernel takes a gateway. Refuses to know formats. Invariants: a gateway outside of an
-//! interface's own networks is said to be on its link; a route that can't be set is left out with a
+//! interface's own networks is said to be on its link; a route that cannot be set is left out with a
 //! word; a machine to which no document gives an address asks for one.
 //!
 //! Documentation: systemd.network(5), `GatewayOnLink=`, and ip-route(8), `onlink`.

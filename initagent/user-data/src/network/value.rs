@@ -1,7 +1,7 @@
 //! Names, addresses and words that may stand in a unit.
 //!
 //! Knows what each may look like. Refuses everything else. Invariant: what passes holds no white
-//! space and no line end, so it can't become another setting.
+//! space and no line end, so it cannot become another setting.
 //!
 //! Documentation: ip-address(8), netdevice(7), RFC 4632 (prefixes), RFC 1035 (names).
 

@@ -1,7 +1,7 @@
 //! Version 1: a list of interfaces with subnets, as older clouds give it.
 //!
 //! Knows physical interfaces, bonds, bridges, VLANs, name servers and routes. Refuses other types by
-//! name. Invariant: an item that can't be read costs itself only.
+//! name. Invariant: an item that cannot be read costs itself only.
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/reference/network-config-format-v1.html>.
 
@@ -96,7 +96,7 @@ impl CollectedItems {
         let Some(kind) = fields.read_choice("type", TYPES, found) else { return };
         match kind.value {
             "infiniband" => {
-                let message = "InfiniBand interfaces can't be set up on this system";
+                let message = "InfiniBand interfaces cannot be set up on this system";
                 let help = "write a `.network` unit in `coreos.units`";
                 fields.refuse_field(
                     "type",
@@ -301,7 +301,7 @@ pub(super) fn add_servers_everywhere(interfaces: &mut [NetworkInterface], dns: &
 }
 
 /// Gives a route to the interface in whose networks its gateway is, or else to the first that has an
-/// address of its family: the kernel refuses a route by an interface that can't reach the gateway.
+/// address of its family: the kernel refuses a route by an interface that cannot reach the gateway.
 fn place_route(interfaces: &mut [NetworkInterface], route: InterfaceRoute, found: &mut Diagnostics) {
     let family = route.via.unwrap_or(route.to.ip);
     let is_near = |one: &NetworkInterface| {

@@ -1,7 +1,7 @@
 //! Version 2, which is netplan's format.
 //!
 //! Knows Ethernet, bonds, bridges and VLANs. Refuses the other kinds of interface by name.
-//! Invariant: an interface whose signs can't be read is left alone rather than guessed.
+//! Invariant: an interface whose signs cannot be read is left alone rather than guessed.
 //!
 //! Documentation: <https://netplan.readthedocs.io/en/stable/netplan-yaml/>, and for what cloud-init takes of
 //! it <https://docs.cloud-init.io/en/latest/reference/network-config-format-v2.html>.
@@ -64,7 +64,7 @@ fn read_device(
         return read_ethernet(id, fields, found);
     }
     let Some(name) = value::interface_name(id) else {
-        let message = "this can't be the name of an interface: at most 15 letters, digits, `-`, `_` and `.`";
+        let message = "this cannot be the name of an interface: at most 15 letters, digits, `-`, `_` and `.`";
         found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message));
         return None;
     };
@@ -84,7 +84,7 @@ fn read_ethernet(id: &str, fields: &mut MappingFields<'_>, found: &mut Diagnosti
     let Some(node) = fields.field_node("match") else {
         let name = value::interface_name(id);
         if name.is_none() {
-            let message = "this has no `match`, and its key can't be the name of an interface";
+            let message = "this has no `match`, and its key cannot be the name of an interface";
             found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message));
         }
         return name.map(|name| DeviceKind::There { name: Some(name), mac: None, driver: None });

@@ -71,7 +71,7 @@ pub enum PlanStep {
         /// Its size.
         size: SwapSize,
     },
-    /// Makes sure that a unit can't be started, or that it can.
+    /// Makes sure that a unit cannot be started, or that it can.
     MaskUnit {
         /// The unit.
         name: String,
@@ -244,7 +244,7 @@ pub struct FetchRequest {
     pub hash: Option<String>,
     /// Whether the bytes are gzip.
     pub gzip: bool,
-    /// Written when they can't be fetched.
+    /// Written when they cannot be fetched.
     pub fallback: Option<Secret<Vec<u8>>>,
     /// How long the server may take.
     pub timeouts: Timeouts,
@@ -407,9 +407,9 @@ pub struct HostKeys {
 /// What a unit is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnitVerb {
-    /// Reload, or restart if it can't.
+    /// Reload, or restart if it cannot.
     ReloadOrRestart,
-    /// Reload, or restart if it can't and runs.
+    /// Reload, or restart if it cannot and runs.
     ReloadOrTryRestart,
     /// Reload.
     Reload,

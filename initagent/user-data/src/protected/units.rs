@@ -2,7 +2,7 @@
 //!
 //! Knows the settings by which a unit stops another, waits for it or takes its place. Refuses to know
 //! what a command does: a program that root runs may do anything. Invariants: of the way in, a drop-in
-//! changes only what can't keep it from starting; no other unit holds it up without an end.
+//! changes only what cannot keep it from starting; no other unit holds it up without an end.
 //!
 //! Documentation: systemd.unit(5), systemd.service(5), systemd.special(7), bootup(7).
 
@@ -162,7 +162,7 @@ pub(super) fn is_way_in(name: &str) -> bool {
 pub(super) fn check_disable(name: &str) -> Option<PolicyObjection> {
     is_way_in(name).then(|| {
         PolicyObjection::new(
-            format!("{name} can't be masked, stopped or disabled: nobody could get in any more"),
+            format!("{name} cannot be masked, stopped or disabled: nobody could get in any more"),
             "leave it as it is",
         )
     })
@@ -182,19 +182,19 @@ pub(super) fn check_start(name: &str) -> Option<PolicyObjection> {
 pub(super) fn check_replace(name: &str) -> Option<PolicyObjection> {
     if name == FOREIGN_SOCKET {
         let message =
-            "sshd.socket can't be made: here sshd listens by itself, and would be kept from its port";
+            "sshd.socket cannot be made: here sshd listens by itself, and would be kept from its port";
         return Some(PolicyObjection::new(
             message,
             "write `Port 2222` into a file below /etc/ssh/sshd_config.d",
         ));
     }
-    is_way_in(name).then(|| PolicyObjection::new(format!("{name} can't be replaced"), BY_DROP_IN))
+    is_way_in(name).then(|| PolicyObjection::new(format!("{name} cannot be replaced"), BY_DROP_IN))
 }
 
 /// Why nothing may be put beside a unit's name in another's `.wants` or `.requires`.
 pub(super) fn check_dependency(to: &str, kind: &str, name: &str) -> Option<PolicyObjection> {
     if is_way_in(name) {
-        let message = format!("what is called {name} can't be put there: people get in by that unit");
+        let message = format!("what is called {name} cannot be put there: people get in by that unit");
         return Some(PolicyObjection::new(message, "leave it out: it is started as it is"));
     }
     (kind == "requires" && access_unit_of(to).is_some_and(|unit| !MAY_FAIL.contains(&unit)))

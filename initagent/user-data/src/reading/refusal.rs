@@ -27,11 +27,11 @@ pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagn
         | PayloadKind::Gzip
         | PayloadKind::Include
         | PayloadKind::Multipart => refused(
-            "a template can't hold other parts",
+            "a template cannot hold other parts",
             "put the template into the container, as a part of its own",
         ),
         PayloadKind::Jinja => refused(
-            "a template can't be expanded into a template",
+            "a template cannot be expanded into a template",
             "leave one of the two `## template: jinja` out",
         ),
         PayloadKind::PartHandler => {

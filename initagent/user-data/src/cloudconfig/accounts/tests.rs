@@ -1,4 +1,4 @@
-//! What an option means that is given with nothing in it, or with something that can't be used.
+//! What an option means that is given with nothing in it, or with something that cannot be used.
 
 use document::yaml;
 

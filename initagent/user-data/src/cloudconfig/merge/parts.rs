@@ -119,7 +119,7 @@ fn is_someone_else(path: &str, old: &[MappingEntry], new: &[MappingEntry]) -> bo
     path == "user" && name(old) != name(new)
 }
 
-/// A list, whatever its author wrote for it; `None` for what can't be one.
+/// A list, whatever its author wrote for it; `None` for what cannot be one.
 fn as_items(node: Node, path: &str) -> Option<Vec<Node>> {
     let named = matches!(path, "users" | "groups");
     match node.value {
