@@ -179,7 +179,7 @@ impl MachinePresence {
                 return Ok(Some((lease, revision)));
             }
         }
-        // Only where nobody is. The original wrote over whoever was there, and two machines of one ID took
+        // Only where nobody is. The original wrote over the machine that was there, and two machines of one ID took
         // turns.
         let lease = self.store.grant_lease(self.ttl).await?;
         let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;

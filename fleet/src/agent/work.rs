@@ -118,7 +118,7 @@ impl FleetAgent {
             let outcome = self.systemd.restart_unit(unit).await;
             self.note_outcome(unit, "restart", JobState::Launched, outcome, AgentTask::Start);
         }
-        // Whoever runs is guarded before, even if this process ends here.
+        // The timer knows each unit before it runs, even if this process ends here.
         self.fence.update_timer(&self.systemd, &self.wanted, &self.held).await;
         self.start_units(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();

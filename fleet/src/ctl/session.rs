@@ -37,7 +37,7 @@ impl CommandError {
 }
 
 impl From<io::Error> for CommandError {
-    /// Whoever read our output has gone: say nothing more.
+    /// The reader of our output has gone: say nothing more.
     fn from(_: io::Error) -> Self {
         Self { text: String::new(), exit: 1 }
     }

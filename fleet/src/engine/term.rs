@@ -38,13 +38,13 @@ const SWEEP: Duration = Duration::from_mins(1);
 
 /// An elected engine.
 #[derive(Debug)]
-pub(super) struct Leadership<'a> {
+pub(super) struct LeaderTerm<'a> {
     pub(super) engine: &'a FleetEngine,
     /// When the key of the leader came into being: as long as it lives, nobody else was elected.
     pub(super) created: Revision,
 }
 
-impl Leadership<'_> {
+impl LeaderTerm<'_> {
     /// Leads until the lease or the leadership is lost, and gives the lease back.
     pub(super) async fn run(&self, lease: HeldLease) {
         let id = lease.id;
