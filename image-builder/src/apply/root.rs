@@ -301,3 +301,21 @@ pub(crate) fn seal_slot(
     target.disk.write_sparse(at(end), &bytes).map_err(what("the manifest"))?;
     Ok(SealedSlot { manifest, envelope })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_set_aside_is_found_where_nobody_types_it() {
+        let mut tree = RootTree::default();
+        tree.insert("usr/bin/etcdctl", TreeEntry::file(*b"program", 0o755));
+
+        set_aside(&mut tree, &["usr/bin/etcdctl".to_owned()]).unwrap();
+
+        assert!(tree.get("usr/bin/etcdctl").is_none());
+        assert_eq!(tree.read("usr/libexec/etcdctl").unwrap(), b"program");
+        let error = set_aside(&mut tree, &["usr/bin/etcdctl".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("usr/bin/etcdctl"), "{error}");
+    }
+}
