@@ -11,16 +11,16 @@ use std::path::Path;
 use document::caret::{self, Excerpts};
 use document::diagnostic::{Diagnostics, Severity};
 use serde_json::json;
-use user_data::container::References;
+use user_data::container::FetchPolicy;
 use user_data::image_units;
-use user_data::part::Part;
+use user_data::part::PayloadPart;
 use user_data::payload;
-use user_data::plan::Plan;
-use user_data::plan::order::Facts;
-use user_data::plan::text::{self, Contents};
-use user_data::reading::{self, Handed, Reading};
+use user_data::plan::FirstBootPlan;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::text::{self, ContentDisplay};
+use user_data::reading::{self, ReadResult, UserDataInput};
 use user_data::template::InstanceData;
-use user_data::tokens::Addresses;
+use user_data::tokens::TokenAddresses;
 
 use crate::facts;
 use crate::outcome::Verdict;
@@ -29,7 +29,7 @@ pub use source::{Document, Role};
 
 /// How a judgement is printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Style {
+pub enum OutputFormat {
     /// For programs.
     Json,
     /// For people.
@@ -38,7 +38,7 @@ pub enum Style {
 
 /// Whether a printed plan shows contents.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Listing {
+pub enum PlanDetail {
     /// With the contents of files, units and scripts.
     Full,
     /// One line a step.
@@ -47,7 +47,7 @@ pub enum Listing {
 
 /// What is printed, and the exit code: 0 ok, 1 errors, 2 warnings only.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Judgement {
+pub struct OfflineReport {
     /// For stdout.
     pub text: String,
     /// How it went.
@@ -56,16 +56,16 @@ pub struct Judgement {
 
 /// Says everything that a run would complain about.
 #[must_use]
-pub fn validate(documents: &[Document], style: Style) -> Judgement {
+pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineReport {
     let mut verdict = Verdict::Ok;
     let (mut out, mut list) = (String::new(), Vec::new());
     for document in documents {
         let file = &document.path;
         match source::read(document) {
             Ok(files) => {
-                let reading = reading_of(&files, Addresses::examples());
+                let reading = reading_of(&files, TokenAddresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
-                out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+                out += &caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
                 list.push(json!({ "file": file.display().to_string(), "diagnostics": found["diagnostics"] }));
             }
@@ -78,58 +78,63 @@ pub fn validate(documents: &[Document], style: Style) -> Judgement {
         }
     }
     let text = match style {
-        Style::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
-        Style::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
-        Style::Text => out,
+        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
+        OutputFormat::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
+        OutputFormat::Text => out,
     };
-    Judgement { text, verdict }
+    OfflineReport { text, verdict }
 }
 
 /// Prints each effect in order, then what is wrong.
 #[must_use]
-pub fn plan(file: &Path, listing: Listing) -> Judgement {
+pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
     match source::read(&file.to_owned().into()) {
         Ok(files) => {
             // The plan of this one is let go, since contents may be large.
-            let reading = Reading { plan: Plan::default(), ..reading_of(&files, Addresses::examples()) };
-            let shown = reading_of(&files, Addresses::placeholders());
-            let contents = match listing {
-                Listing::Full => Contents::Shown,
-                Listing::Short => Contents::Hidden,
+            let reading = ReadResult {
+                plan: FirstBootPlan::default(),
+                ..reading_of(&files, TokenAddresses::examples())
             };
-            let plan = text::render(&shown.plan, &shown.sources, contents);
-            let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+            let shown = reading_of(&files, TokenAddresses::placeholders());
+            let contents = match listing {
+                PlanDetail::Full => ContentDisplay::Shown,
+                PlanDetail::Short => ContentDisplay::Hidden,
+            };
+            let plan = text::render_plan(&shown.plan, &shown.sources, contents);
+            let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
             let gap = if found.is_empty() { "" } else { "\n" };
-            Judgement { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
+            OfflineReport { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
         }
         Err(error) => {
             let text = format!("error: cannot read {}: {error}\n", file.display());
-            Judgement { text, verdict: Verdict::Failed }
+            OfflineReport { text, verdict: Verdict::Failed }
         }
     }
 }
 
-fn verdict_of(reading: &Reading) -> Verdict {
-    match reading.found.worst() {
+fn verdict_of(reading: &ReadResult) -> Verdict {
+    match reading.found.worst_severity() {
         None | Some(Severity::Note) => Verdict::Ok,
         Some(Severity::Warning) => Verdict::Degraded,
         Some(Severity::Error) => Verdict::Failed,
     }
 }
 
-fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
-    let mut handed = Handed::default();
+fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
+    let mut handed = UserDataInput::default();
     for file in files {
-        let unpacked = || facts::unpack(&file.name, &file.bytes, References::none());
+        let unpacked = || facts::unpack_payload(&file.name, &file.bytes, FetchPolicy::none());
         match file.role {
-            Role::NetworkConfig => handed.network = Some(Part::whole(&file.name, file.bytes.clone())),
+            Role::NetworkConfig => handed.network = Some(PayloadPart::whole(&file.name, file.bytes.clone())),
             Role::VendorData => handed.vendor.extend(unpacked()),
             Role::Guessed | Role::UserData => handed.user.extend(unpacked()),
             Role::MetaData => {}
         }
     }
-    let mut reading =
-        reading::read(&handed, &Facts { addresses, instance: InstanceData::examples(), ..Facts::default() });
+    let mut reading = reading::read(
+        &handed,
+        &PlanFacts { addresses, instance: InstanceData::examples(), ..PlanFacts::default() },
+    );
     let mut found = Diagnostics::default();
     image_units::warn(&reading.plan, &mut found);
     for file in files.iter().filter(|file| file.role == Role::MetaData) {
@@ -138,6 +143,6 @@ fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
         meta_data::judge(&text, number, &mut found);
     }
     reading.found.append(found);
-    reading.found.sort();
+    reading.found.sort_by_place();
     reading
 }

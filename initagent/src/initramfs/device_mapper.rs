@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::to_hex;
-use image_format::manifest::{Manifest, Root};
+use image_format::manifest::{Manifest, RootPlacement};
 use image_format::signed::Verified;
 use image_format::slot::Slot;
 use image_format::verity::BLOCK_BYTES;
@@ -56,28 +56,33 @@ pub(super) fn open_root(
     let sectors = manifest.root.data_blocks() * SECTORS_PER_BLOCK;
     let call = |command, target| call(&control, command, &name, target);
     call(DmCommand::Create, None).map_err(|source| OpenVerityError::Create { source })?;
-    let target = Target { kind: "verity", sectors, table: &table };
+    let target = TableTarget { kind: "verity", sectors, table: &table };
     call(DmCommand::LoadTable, Some(target)).map_err(|source| OpenVerityError::Load { source })?;
     let answer = call(DmCommand::Resume, None).map_err(|source| OpenVerityError::Resume { source })?;
-    Ok(PathBuf::from(format!("/dev/dm-{}", minor(&answer))))
+    Ok(PathBuf::from(format!("/dev/dm-{}", minor_number(&answer))))
 }
 
-fn call(control: &File, command: DmCommand, name: &str, target: Option<Target<'_>>) -> io::Result<Vec<u8>> {
-    let mut buffer = request(name, target);
+fn call(
+    control: &File,
+    command: DmCommand,
+    name: &str,
+    target: Option<TableTarget<'_>>,
+) -> io::Result<Vec<u8>> {
+    let mut buffer = encode_request(name, target);
     device_mapper(control, command, &mut buffer)?;
     Ok(buffer)
 }
 
 /// One line of a device's table.
 #[derive(Debug, Clone, Copy)]
-struct Target<'a> {
+struct TableTarget<'a> {
     kind: &'a str,
     sectors: u64,
     table: &'a str,
 }
 
 /// What dm-verity is told: version 1, data and tree on the same partition, and to panic.
-fn verity_table(device: &Path, root: &Root) -> String {
+fn verity_table(device: &Path, root: &RootPlacement) -> String {
     let (device, block) = (device.display(), BLOCK_BYTES);
     let (blocks, tree) = (root.data_blocks(), root.tree_block());
     let salt = match root.salt.as_bytes() {
@@ -92,7 +97,7 @@ fn verity_table(device: &Path, root: &Root) -> String {
 }
 
 /// A request for the device of that name, as linux/dm-ioctl.h lays it out.
-fn request(name: &str, target: Option<Target<'_>>) -> Vec<u8> {
+fn encode_request(name: &str, target: Option<TableTarget<'_>>) -> Vec<u8> {
     let mut buffer = vec![0; DM_HEADER_BYTES];
     if let Some(target) = target {
         append_target(&mut buffer, target);
@@ -110,7 +115,7 @@ fn request(name: &str, target: Option<Target<'_>>) -> Vec<u8> {
     buffer
 }
 
-fn append_target(buffer: &mut Vec<u8>, target: Target<'_>) {
+fn append_target(buffer: &mut Vec<u8>, target: TableTarget<'_>) {
     let length = (TARGET_BYTES + target.table.len() + 1).next_multiple_of(8);
     let next = u32::try_from(length).unwrap_or_default();
     let mut kind = [0; 16];
@@ -126,7 +131,7 @@ fn append_target(buffer: &mut Vec<u8>, target: Target<'_>) {
 }
 
 /// The minor number in an answer, in the kernel's spread-out encoding.
-fn minor(answer: &[u8]) -> u64 {
+fn minor_number(answer: &[u8]) -> u64 {
     let device =
         answer.get(40..48).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_ne_bytes);
     (device & 0xff) | ((device >> 12) & 0xfff_ff00)
@@ -141,11 +146,11 @@ mod tests {
 
     #[test]
     fn the_table_says_what_the_manifest_says() {
-        let root = Root {
+        let root = RootPlacement {
             data_bytes: 1000 * 4096,
             tree_offset: 1024 * 4096,
             tree_bytes: 9 * 4096,
-            root_hash: Sha256::of(b""),
+            root_hash: Sha256::digest_of(b""),
             salt: Salt::new(vec![0xab; 2]).unwrap(),
         };
 
@@ -155,15 +160,15 @@ mod tests {
              e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 abab \
              2 panic_on_corruption ignore_zero_blocks"
         );
-        let unsalted = Root { salt: Salt::new(vec![]).unwrap(), ..root };
+        let unsalted = RootPlacement { salt: Salt::new(vec![]).unwrap(), ..root };
         assert!(verity_table(Path::new("/dev/vda4"), &unsalted).contains(" - 2 panic"));
     }
 
     #[test]
     fn a_request_has_the_kernels_layout() {
-        let target = Target { kind: "verity", sectors: 8000, table: "1 a b" };
+        let target = TableTarget { kind: "verity", sectors: 8000, table: "1 a b" };
 
-        let buffer = request("root-a", Some(target));
+        let buffer = encode_request("root-a", Some(target));
 
         let u32_at = |at: usize| u32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap());
         let u64_at = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().unwrap());
@@ -180,6 +185,6 @@ mod tests {
         let mut answer = vec![0; 312];
         answer[40..48].copy_from_slice(&(0xfe_u64 << 8 | 3 | 1 << 20).to_ne_bytes());
 
-        assert_eq!(minor(&answer), 0x103);
+        assert_eq!(minor_number(&answer), 0x103);
     }
 }

@@ -11,8 +11,8 @@ use std::io;
 
 use image_format::bytes::Bytes;
 use image_format::disk_tag::{DiskTag, ID_BYTES};
-use image_format::gpt::{Entry, is_derived};
-use image_format::layout::Role;
+use image_format::gpt::{PartitionEntry, is_derived};
+use image_format::layout::PartitionRole;
 use uuid::Uuid;
 
 use super::console;
@@ -33,7 +33,7 @@ pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
     match getrandom::fill(&mut bytes) {
         Ok(()) => Some(bytes),
         Err(error) => {
-            console::log(&format!("cannot get random bytes for the disk's identity: {error}"));
+            console::write_kernel_log(&format!("cannot get random bytes for the disk's identity: {error}"));
             None
         }
     }
@@ -45,16 +45,18 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
     if !disk.table.is_of_image() {
         return;
     }
-    for role in [Role::Esp, Role::Abstate] {
-        let Some((entry, serial)) = disk.entry(role).zip(random()) else { continue };
+    for role in [PartitionRole::Esp, PartitionRole::Abstate] {
+        let Some((entry, serial)) = disk.entry_of(role).zip(random()) else { continue };
         if let Err(error) = renew_serial(device, entry, serial) {
             let label = &entry.label;
-            console::log(&format!("the volume {label} keeps the serial number of the image: {error}"));
+            console::write_kernel_log(&format!(
+                "the volume {label} keeps the serial number of the image: {error}"
+            ));
         }
     }
 }
 
-fn renew_serial(device: &BlockDevice, entry: &Entry, serial: [u8; 4]) -> io::Result<()> {
+fn renew_serial(device: &BlockDevice, entry: &PartitionEntry, serial: [u8; 4]) -> io::Result<()> {
     let boot_sector = device.read(entry.offset(), SECTOR_BYTES)?;
     let place = SerialPlace::of(&boot_sector).ok_or(io::ErrorKind::InvalidData)?;
     for sector in place.backup_sector.into_iter().chain([0]) {
@@ -101,7 +103,7 @@ pub(super) fn renew_uuid(superblock: &[u8], mounted: &File) {
     let Some(random) = random() else { return };
     let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
     if let Err(error) = ioctl::set_ext4_uuid(mounted, uuid.into_bytes()) {
-        console::log(&format!("the file system on STATE keeps the UUID of the image: {error}"));
+        console::write_kernel_log(&format!("the file system on STATE keeps the UUID of the image: {error}"));
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
 
     use super::super::disk::tests::layout;
     use super::*;
-    use crate::block_device::Access;
+    use crate::block_device::AccessMode;
 
     fn fat12() -> Vec<u8> {
         let mut sector = vec![0x11; SECTOR_BYTES];
@@ -131,13 +133,16 @@ mod tests {
     fn disk(esp: &[u8], backup: &[u8], abstate: &[u8]) -> (tempfile::NamedTempFile, BootDisk) {
         let (layout, file) = (layout(), tempfile::NamedTempFile::new().unwrap());
         file.as_file().set_len(layout.disk_size().get()).unwrap();
-        let at = |role| layout.place(role).offset().get();
-        for (offset, bytes) in
-            [(at(Role::Esp), esp), (at(Role::Esp) + 6 * 512, backup), (at(Role::Abstate), abstate)]
-        {
+        let at = |role| layout.partition(role).offset().get();
+        for (offset, bytes) in [
+            (at(PartitionRole::Esp), esp),
+            (at(PartitionRole::Esp) + 6 * 512, backup),
+            (at(PartitionRole::Abstate), abstate),
+        ] {
             file.as_file().write_all_at(bytes, offset).unwrap();
         }
-        let boot = BootDisk::new("/sys".into(), file.path().to_owned(), "vda".into(), layout.table());
+        let boot =
+            BootDisk::new("/sys".into(), file.path().to_owned(), "vda".into(), layout.partition_table());
         (file, boot)
     }
 
@@ -152,14 +157,18 @@ mod tests {
     fn only_the_serial_numbers_of_the_two_volumes_change() {
         let (file, disk) = disk(&fat32(), &fat32(), &fat12());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
         let after = std::fs::read(file.path()).unwrap();
-        let first = |role| layout().place(role).first_lba;
+        let first = |role| layout().partition(role).first_lba;
         let changed = differences(&before, &after);
-        let places = [(first(Role::Esp), 67), (first(Role::Esp) + 6, 67), (first(Role::Abstate), 39)];
+        let places = [
+            (first(PartitionRole::Esp), 67),
+            (first(PartitionRole::Esp) + 6, 67),
+            (first(PartitionRole::Abstate), 39),
+        ];
         for (sector, offset) in &changed {
             let inside = |(place, at): &(u64, usize)| sector == place && (*at..at + 4).contains(offset);
             assert!(places.iter().any(inside), "byte {offset} of sector {sector}");
@@ -175,7 +184,7 @@ mod tests {
         disk.table.disk_guid = Uuid::nil();
         disk.table.entries.iter_mut().for_each(|entry| entry.guid = Uuid::nil());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
@@ -186,7 +195,7 @@ mod tests {
     fn what_is_no_fat_volume_is_left_alone() {
         let (file, disk) = disk(&[0x33; SECTOR_BYTES], &[0x33; SECTOR_BYTES], &[0x44; SECTOR_BYTES]);
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
