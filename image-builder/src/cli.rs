@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::convert::kind::ArtefactKind;
+
 /// Turns one YAML file and Debian packages into a reproducible, signed A/B disk image.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,7 +17,8 @@ use clap::{Args, Parser, Subcommand};
         image-builder build overlays/cloud.yaml --out out --locked out/packages.lock --key keys/release.key\n  \
         image-builder inspect out/disk.raw\n  \
         image-builder inspect out/disk.raw /etc/os-release\n  \
-        image-builder seed out/disk.raw --user-data user-data\n\n\
+        image-builder seed out/disk.raw --user-data user-data\n  \
+        image-builder convert out/disk.raw --to qcow2,ova\n\n\
         Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Cli {
@@ -32,6 +35,8 @@ pub(crate) enum CliCommand {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write an image in the formats of clouds and hypervisors
+    Convert(ConvertArguments),
     /// Show what is in an image, without mounting it and without root
     #[command(after_help = "Examples:\n  \
         image-builder inspect out/disk.raw\n  \
@@ -83,8 +88,39 @@ pub(crate) struct BuildArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    image-builder convert out/disk.raw --to qcow2\n  \
+    image-builder convert out/disk.raw --to raw.zst,vhd-fixed,ova --out artefacts\n  \
+    image-builder convert disk.qcow2 --to raw --out .\n  \
+    image-builder convert out/disk.raw --to vagrant-libvirt,vagrant-virtualbox --box-url https://example.com/boxes\n\n\
+    IMAGE may have any format that is written here. The same image gives the same bytes, on any computer.\n\
+    Beside every raw artefact comes its block map. docs/formats.md: which cloud takes what.")]
+pub(crate) struct ConvertArguments {
+    /// A disk image of any format
+    pub(crate) image: PathBuf,
+    /// What to write; several at once take little longer than one
+    #[arg(long, value_name = "FORMAT", required = true, value_delimiter = ',', value_enum)]
+    pub(crate) to: Vec<ArtefactKind>,
+    /// The folder for the artefacts [default: the image's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// VMware's version of the machine in an OVA: 13 for ESXi 6.5, 15 for 6.7, 19 for 7.0.2, 21 for 8.0
+    #[arg(long, value_name = "N", default_value_t = crate::convert::HARDWARE_VERSION, value_parser = clap::value_parser!(u8).range(13..=22))]
+    pub(crate) hardware_version: u8,
+    /// Where the boxes of a Vagrant catalogue will be; without it, where they are written
+    #[arg(long, value_name = "URL")]
+    pub(crate) box_url: Option<String>,
+    /// How many threads compress; it changes no byte [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Print events and the result as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// A disk image
+    /// A disk image of any format
     pub(crate) image: PathBuf,
     /// A file or folder of the root, to print or list
     pub(crate) path: Option<String>,
@@ -130,7 +166,7 @@ pub(crate) enum KeysCommand {
     The files land in the folder `seed` of the EFI partition; a file that is not given is left as it is."
 )]
 pub(crate) struct SeedArguments {
-    /// A disk image
+    /// A disk image of any format but an archive
     pub(crate) image: PathBuf,
     /// A #cloud-config document, a script, or an archive of these
     #[arg(long, value_name = "FILE")]

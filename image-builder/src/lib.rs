@@ -14,6 +14,8 @@ mod boot;
 mod cache;
 /// What was typed.
 mod cli;
+/// Writes images in other formats.
+mod convert;
 /// Debian's archive and packages.
 mod debian;
 /// The disk image while it is written.
@@ -40,8 +42,12 @@ mod reports;
 mod rootfs;
 /// First-boot data put into an image.
 mod seed;
+/// A disk out of whatever file holds it.
+mod source;
 /// What an image is to be.
 mod spec;
+/// Says how a copy goes.
+mod transfer;
 
 use std::process::ExitCode;
 

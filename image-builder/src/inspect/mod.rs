@@ -71,7 +71,7 @@ struct CopyReport {
 /// Reads all there is to know.
 pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<ImageReport, InspectError> {
     let failed = |source| InspectError::Open { image: path.to_owned(), source };
-    let disk = DiskImage::open_read_only(path).map_err(failed)?;
+    let disk = DiskImage::open_read_only(path)?;
     let size = disk.size().map_err(failed)?;
     let table =
         table::read(&disk).map_err(|source| InspectError::Table { image: path.to_owned(), source })?;
@@ -154,6 +154,8 @@ impl ImageReport {
 /// Why an image cannot be looked into at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
     #[error("cannot read the image {image}")]
     Open { image: PathBuf, source: std::io::Error },
     #[error("cannot find the partitions of {image}")]

@@ -12,6 +12,7 @@ use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
+use crate::convert::kind::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
 
 pub(crate) use layers::{check_text, read};
@@ -38,6 +39,8 @@ pub(crate) struct ImageSpec {
     /// Units that start at boot; no other does.
     pub(crate) units: Vec<String>,
     pub(crate) partitions: PartitionSizes,
+    /// What the finished image is converted to.
+    pub(crate) formats: Vec<ArtefactKind>,
     /// Files of public keys that may sign releases for this image.
     pub(crate) release_keys: Vec<PathBuf>,
 }
