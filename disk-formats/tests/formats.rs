@@ -45,9 +45,9 @@ fn sample(folder: &Path, size: u64) -> PathBuf {
     let path = folder.join("disk.raw");
     let stretches = [
         (0, 20_000, false),
-        (MIB, 3 << 20, true),
+        (MIB, 1 << 20, true),
         (5 * MIB + 4096, 70_000, false),
-        (40 * MIB - 512, 2 << 20, false),
+        (40 * MIB - 512, 1 << 20, false),
         (size - MIB + 7, 90_000, true),
         (size - 600, 600, false),
     ];

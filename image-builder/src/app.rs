@@ -11,10 +11,12 @@ use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::apply::{self, BuiltImage};
+use crate::check_artefact;
 use crate::cli::{self, Cli, CliCommand, SlotArgument};
 use crate::convert::{self, ConvertRequest, MadeArtefact};
 use crate::disk::DiskImage;
 use crate::facts;
+use crate::flash::{self, Consent, FlashRequest};
 use crate::inspect::files::RootReader;
 use crate::inspect::{self, InspectDepth, InspectQuestion, table};
 use crate::keys;
@@ -31,11 +33,13 @@ type AppError = Box<dyn Error>;
 pub(crate) fn run_command(cli: Cli) -> Result<ExitCode, AppError> {
     match cli.command {
         CliCommand::Build(arguments) => build_image(&arguments),
+        CliCommand::Check(arguments) => check_artefact(&arguments),
         CliCommand::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "image-builder", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Convert(arguments) => convert_image(&arguments),
+        CliCommand::Flash(arguments) => flash_image(&arguments),
         CliCommand::Inspect(arguments) => inspect_image(&arguments),
         CliCommand::Keys(cli::KeysCommand::New { directory, comment, json }) => {
             new_keys(&directory, &comment, json)
@@ -122,6 +126,44 @@ fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
              For machines that matter: image-builder keys new keys, then build with --key keys/release.key"
         );
     }
+}
+
+fn check_artefact(arguments: &cli::CheckArguments) -> Result<ExitCode, AppError> {
+    let report = check_artefact::check_artefact(&arguments.artefact, arguments.place.0)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", printable_lines(&report.to_string()));
+    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
+    let output = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    let request = FlashRequest {
+        image: &arguments.image,
+        device: &arguments.device,
+        keys: arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?,
+        sha256: arguments.sha256.as_deref(),
+        user_data: arguments.user_data.as_deref(),
+        consent: match (arguments.dry_run, arguments.yes) {
+            (true, _) => Consent::ShowOnly,
+            (false, true) => Consent::Given,
+            (false, false) => Consent::Ask,
+        },
+        output,
+    };
+    let Some(flashed) = flash::flash_image(&request, &InterruptFlag::watch_signals()?)? else {
+        // Shown, or refused by whoever was asked: that is no failure of ours.
+        return Ok(ExitCode::SUCCESS);
+    };
+    match output {
+        OutputFormat::Machines => print_event(&serde_json::json!({ "event": "flashed", "disk": flashed })),
+        OutputFormat::People => {
+            println!("wrote {}, and read it back; signed: {}", flashed.disk.display(), flashed.signed);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn convert_image(arguments: &cli::ConvertArguments) -> Result<ExitCode, AppError> {

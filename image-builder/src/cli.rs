@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check_artefact::places::PlaceName;
 use crate::convert::kind::ArtefactKind;
 
 /// Turns one YAML file and Debian packages into a reproducible, signed A/B disk image.
@@ -18,7 +19,9 @@ use crate::convert::kind::ArtefactKind;
         image-builder inspect out/disk.raw\n  \
         image-builder inspect out/disk.raw /etc/os-release\n  \
         image-builder seed out/disk.raw --user-data user-data\n  \
-        image-builder convert out/disk.raw --to qcow2,ova\n\n\
+        image-builder convert out/disk.raw --to qcow2,ova\n  \
+        image-builder check out/disk.qcow2 --for openstack\n  \
+        image-builder flash out/disk.raw.zst /dev/sdb\n\n\
         Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Cli {
@@ -30,6 +33,8 @@ pub(crate) struct Cli {
 pub(crate) enum CliCommand {
     /// Build a disk image from a spec
     Build(BuildArguments),
+    /// Say whether a cloud or hypervisor takes an artefact, and how it is uploaded there
+    Check(CheckArguments),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -37,6 +42,8 @@ pub(crate) enum CliCommand {
     },
     /// Write an image in the formats of clouds and hypervisors
     Convert(ConvertArguments),
+    /// Write an image to a disk of this machine
+    Flash(FlashArguments),
     /// Show what is in an image, without mounting it and without root
     #[command(after_help = "Examples:\n  \
         image-builder inspect out/disk.raw\n  \
@@ -113,6 +120,61 @@ pub(crate) struct ConvertArguments {
     /// How many threads compress; it changes no byte [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
+    /// Print events and the result as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    image-builder check out/disk-fixed.vhd --for azure\n  \
+    image-builder check out/disk.ova --for vmware --json\n\n\
+    Each rule is a line: ok, FAIL, or ? where the artefact does not say. If all hold, the commands follow that upload\n\
+    it; none is run. Exit status 1 if a rule does not hold.")]
+pub(crate) struct CheckArguments {
+    /// An artefact that `convert` or another tool wrote
+    pub(crate) artefact: PathBuf,
+    /// Where it is to run
+    #[arg(long = "for", value_name = "PLACE", value_enum)]
+    pub(crate) place: PlaceName,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    image-builder flash out/disk.raw.zst /dev/sdb\n  \
+    image-builder flash out/disk.raw.zst 'transport=usb' --user-data user-data.yaml\n  \
+    image-builder flash https://example.com/disk.raw.zst 'smallest >= 20 GB' --key release.pub --yes\n  \
+    image-builder flash out/disk.qcow2 'serial=S3Z*' --dry-run\n\n\
+    DISK is a device, or says which: serial=, wwn=, model=, transport= (with * for anything), size>=, size<=, smallest,\n\
+    largest, joined by `and`. A disk that is mounted, in use, too small or one of two that match is never written to.\n\
+    The start of the disk comes last, after all else was read back and the signature holds: interrupted, it does not\n\
+    start, and can be written again. Files of qcow2, VHD, VHDX and VMDK, and archives, must be here; raw ones and\n\
+    compressed ones may be URLs.")]
+pub(crate) struct FlashArguments {
+    /// An image of any format, or the URL of a raw one
+    #[arg(value_name = "IMAGE|URL")]
+    pub(crate) image: String,
+    /// The disk: a device, or an expression
+    #[arg(value_name = "DISK")]
+    pub(crate) device: String,
+    /// Trust these public keys instead of those the image brings
+    #[arg(long = "key", value_name = "FILE")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// The SHA-256 that the image's file must have
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
+    /// Configuration for the first boot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) user_data: Option<PathBuf>,
+    /// Show the disks and which one is meant, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask: all that is on the disk may be lost
+    #[arg(long, short)]
+    pub(crate) yes: bool,
     /// Print events and the result as JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,

@@ -51,6 +51,11 @@ impl DiskImage {
         Ok(Self { path: path.to_owned(), content })
     }
 
+    /// A disk that was opened elsewhere, to look at it.
+    pub(crate) fn of_disk(path: &Path, disk: impl Into<Arc<dyn ReadDisk>>) -> Self {
+        Self { path: path.to_owned(), content: DiskContent::Encoded(disk.into()) }
+    }
+
     /// The same disk for another reader.
     pub(crate) fn reopen(&self) -> io::Result<Self> {
         let content = match &self.content {

@@ -12,6 +12,8 @@ mod apply;
 mod boot;
 /// The folder that stays between builds.
 mod cache;
+/// Holds artefacts against the rules of places.
+mod check_artefact;
 /// What was typed.
 mod cli;
 /// Writes images in other formats.
@@ -22,6 +24,8 @@ mod debian;
 mod disk;
 /// What the host offers a build.
 mod facts;
+/// Writes an image to a disk.
+mod flash;
 /// The initramfs.
 mod initramfs;
 /// Looks into images without mounting them.

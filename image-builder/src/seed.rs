@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use disk_formats::disk::ReadDisk;
 use disk_formats::format::Format;
 use disk_formats::raw::RawDisk;
+use image_format::gpt::PartitionTable;
 use image_format::layout::{Partition, PartitionRole};
 
 use crate::boot::esp::SEED;
@@ -32,7 +33,7 @@ pub(crate) fn write(arguments: &cli::SeedArguments) -> Result<Vec<&'static str>,
         ("network-config", &arguments.network_config),
     ] {
         let Some(source) = source else { continue };
-        files.push(FatFile { path: format!("{SEED}/{name}"), bytes: read(source)? });
+        files.push(FatFile { path: format!("{SEED}/{name}"), bytes: read_file(source)? });
         names.push(name);
     }
     if files.is_empty() {
@@ -75,12 +76,23 @@ fn write_raw(image: &Path, files: &[FatFile]) -> Result<(), SeedError> {
     let disk = DiskImage::open(image).map_err(failed)?;
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.to_owned(), source })?;
+    add_files(&disk, &table, files)
+}
+
+/// Adds files to the EFI partition of a disk with that table.
+pub(crate) fn add_files(
+    disk: &DiskImage,
+    table: &PartitionTable,
+    files: &[FatFile],
+) -> Result<(), SeedError> {
+    let image = disk.path();
+    let failed = |source| SeedError::Image { image: image.to_owned(), source };
     let esp = table
         .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.to_owned() })?;
     let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
     let after = fat::add(before.clone(), files).map_err(failed)?;
-    write_changes(&disk, esp.offset().get(), &before, &after).map_err(failed)
+    write_changes(disk, esp.offset().get(), &before, &after).map_err(failed)
 }
 
 /// What is seeded may have passwords and keys in it, so from now on the image is its owner's alone. A disk's node
@@ -103,7 +115,8 @@ fn write_changes(disk: &DiskImage, start: u64, before: &[u8], after: &[u8]) -> i
     disk.sync()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, SeedError> {
+/// A file that machines will read.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, SeedError> {
     let failed = |source| SeedError::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(failed)?.len();
     if size > MOST_BYTES {

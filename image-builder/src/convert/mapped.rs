@@ -16,8 +16,19 @@ const EDGE: u64 = 1 << 20;
 
 /// The stretches that must be written even where they are zero, in order. A disk that is none of ours has no others.
 pub(crate) fn needed(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
-    let whole = || vec![Range { start: 0, end: disk.size() }];
-    let Some(table) = partition_table(disk).filter(PartitionTable::is_of_image) else { return Ok(whole()) };
+    match partition_table(disk).filter(PartitionTable::is_of_image) {
+        Some(table) => needed_ranges(&table, disk.size(), &|range| last_data(disk, range)),
+        None => Ok(vec![Range { start: 0, end: disk.size() }]),
+    }
+}
+
+/// The same of a disk with that table and size; `last_data` says where in a stretch the last bytes end that are not
+/// zero.
+pub(crate) fn needed_ranges(
+    table: &PartitionTable,
+    size: u64,
+    last_data: &dyn Fn(Range<u64>) -> io::Result<u64>,
+) -> io::Result<Vec<Range<u64>>> {
     let mut entries: Vec<_> = table.entries.iter().collect();
     entries.sort_by_key(|entry| entry.first_lba);
     let mut ranges: Vec<Range<u64>> = Vec::new();
@@ -25,20 +36,20 @@ pub(crate) fn needed(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
         Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
         _ => ranges.push(range),
     };
-    add(0..EDGE);
+    add(0..EDGE.min(size));
     for entry in entries {
-        let (start, length) = (entry.offset().get(), entry.size().get());
-        let end = (start + length).min(disk.size());
-        if length <= 4 * EDGE || end < start {
+        let start = entry.offset().get();
+        let end = (start + entry.size().get()).min(size);
+        if end.saturating_sub(start) <= 4 * EDGE {
             add(start..end.max(start));
         } else {
             let tail = end - EDGE;
-            add(start..last_data(disk, start..tail)?.max(start + EDGE));
-            // STATE has nothing of its own at its end; whatever it is, it is little.
+            add(start..last_data(start..tail)?.max(start + EDGE));
+            // In a slot, the manifest. STATE has nothing of its own there, and little it is.
             add(tail..end);
         }
     }
-    add(disk.size().saturating_sub(EDGE)..disk.size());
+    add(size.saturating_sub(EDGE)..size);
     Ok(ranges)
 }
 

@@ -6,8 +6,8 @@
 
 pub(crate) mod archive;
 pub(crate) mod kind;
-mod mapped;
-mod ova;
+pub(crate) mod mapped;
+pub(crate) mod ova;
 mod resized;
 mod vagrant;
 

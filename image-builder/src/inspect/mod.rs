@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
+use image_format::gpt::PartitionTable;
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, PartitionRole};
 use image_format::signed::PublicKey;
 use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
@@ -103,6 +104,25 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
         .map(|(slot, entry)| slots::report_slot(&disk, slot, entry, question))
         .collect();
     Ok(ImageReport { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })
+}
+
+/// Verifies every slot of a disk with that table; says whose signatures hold. A disk without any system is refused.
+pub(crate) fn verify_slots(
+    disk: &DiskImage,
+    table: &PartitionTable,
+    question: &InspectQuestion,
+) -> Result<String, String> {
+    let mut signed = Vec::new();
+    for slot in Slot::BOTH {
+        if let Some(entry) = table.find_label(Partition::of_role(PartitionRole::Root(slot)).label) {
+            signed.extend(slots::report_slot(disk, slot, entry, question).verdict()?);
+        }
+    }
+    if signed.is_empty() {
+        Err("neither slot holds a signed system".to_owned())
+    } else {
+        Ok(signed.join("; "))
+    }
 }
 
 fn copy_report(disk: &DiskImage, name: &'static str, partition: Bytes, at: Bytes) -> CopyReport {
