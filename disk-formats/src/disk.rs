@@ -36,7 +36,11 @@ pub trait ReadAt: Send + Sync {
 
 impl ReadAt for File {
     fn length(&self) -> io::Result<u64> {
-        // By seeking, since a block device has no length in its metadata.
+        let found = self.metadata()?;
+        if found.is_file() {
+            return Ok(found.len());
+        }
+        // A block device has no length in its metadata. This moves the place from which others read on.
         let mut file = self;
         file.seek(SeekFrom::End(0))
     }

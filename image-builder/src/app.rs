@@ -187,6 +187,10 @@ fn convert_image(arguments: &cli::ConvertArguments) -> Result<ExitCode, AppError
         &InterruptFlag::watch_signals()?,
     )?;
     print_artefacts(&made, output);
+    if output == OutputFormat::Machines {
+        let peak = crate::process::peak_memory_bytes();
+        print_event(&serde_json::json!({ "event": "converted", "peak_memory_bytes": peak }));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

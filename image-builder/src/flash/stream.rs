@@ -56,7 +56,8 @@ impl PieceStream {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         if let Opened::Stream(_) = disk_formats::open::open(file.try_clone()?).map_err(io::Error::other)? {
-            return Self::of_bytes(file, Some(length));
+            // From its beginning, wherever the one that looked at it is.
+            return Self::of_bytes(File::open(path)?, Some(length));
         }
         let sha256 = if hashed { Some(file_sha256(path)?) } else { None };
         let disk = open_source(path).map_err(io::Error::other)?.disk;

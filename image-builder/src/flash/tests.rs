@@ -190,19 +190,20 @@ fn an_image_that_nobody_signed_leaves_no_disk_that_starts() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, _) = image();
     let path = used_disk(folder.path(), &bytes);
-    let image = folder.path().join("disk.raw");
-    std::fs::write(&image, &bytes).unwrap();
-    let (image, device) = (image.to_str().unwrap(), path.to_str().unwrap());
+    let [raw, packed] = ["disk.raw", "disk.raw.zst"].map(|name| folder.path().join(name));
+    std::fs::write(&raw, &bytes).unwrap();
+    std::fs::write(&packed, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
 
-    for sha256 in [None, Some("00")] {
-        let error =
-            flash_image(&FlashRequest { sha256, ..request(image, device) }, &InterruptFlag::default());
+    for (image, sha256) in [(&raw, None), (&packed, None), (&raw, Some("00")), (&packed, Some("00"))] {
+        let request = request(image.to_str().unwrap(), path.to_str().unwrap());
+        let failed = flash_image(&FlashRequest { sha256, ..request }, &InterruptFlag::default());
 
-        let error = error.unwrap_err();
+        let error = failed.unwrap_err();
         let says = if sha256.is_some() { "was promised" } else { "signed system" };
         assert!(error.source().unwrap().to_string().contains(says), "{error:?}");
         let found = std::fs::read(&path).unwrap();
-        assert!(found[..HEAD_BYTES].iter().chain(&found[found.len() - (1 << 20)..]).all(|byte| *byte == 0));
+        let ends = found[..HEAD_BYTES].iter().chain(&found[found.len() - (1 << 20)..]);
+        assert!(ends.into_iter().all(|byte| *byte == 0));
     }
 }
 
