@@ -131,6 +131,22 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         && chunks.remainder().iter().all(|byte| *byte == 0)
 }
 
+/// Why a file is no disk that can be read.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum OpenDiskError {
+    #[error("the {format} file is damaged at byte {at}: {what}")]
+    Damaged { format: &'static str, at: u64, what: &'static str },
+    #[error("cannot read it")]
+    Read(#[from] io::Error),
+    #[error(
+        "it has {size} bytes, which is no number of sectors of 512 bytes: it is no raw disk, and no other that is known"
+    )]
+    Sectors { size: u64 },
+    #[error("the {format} file has {what}, which is not read here")]
+    Unsupported { format: &'static str, what: &'static str },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

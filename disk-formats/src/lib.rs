@@ -23,3 +23,4 @@ pub mod target;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+mod xz;

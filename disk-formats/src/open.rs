@@ -1,8 +1,6 @@
 //! Opens a disk of any format, by its bytes and not by its name.
 
-use std::io;
-
-use crate::disk::{ReadAt, ReadDisk};
+use crate::disk::{OpenDiskError, ReadAt, ReadDisk};
 use crate::format::Format;
 use crate::raw::RawDisk;
 use crate::stream::Compression;
@@ -47,20 +45,4 @@ pub fn open(file: impl ReadAt + 'static) -> Result<Opened, OpenDiskError> {
         _ if vhd::has_footer(&file).map_err(OpenDiskError::Read)? => disk(Format::VhdFixed, vhd::open(file)?),
         _ => disk(Format::Raw, Box::new(RawDisk::new(file)?)),
     }
-}
-
-/// Why a file is no disk that can be read.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages are the documentation")]
-pub enum OpenDiskError {
-    #[error("the {format} file is damaged at byte {at}: {what}")]
-    Damaged { format: &'static str, at: u64, what: &'static str },
-    #[error("cannot read it")]
-    Read(#[from] io::Error),
-    #[error(
-        "it has {size} bytes, which is no number of sectors of 512 bytes: it is no raw disk, and no other that is known"
-    )]
-    Sectors { size: u64 },
-    #[error("the {format} file has {what}, which is not read here")]
-    Unsupported { format: &'static str, what: &'static str },
 }

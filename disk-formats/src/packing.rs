@@ -203,7 +203,7 @@ fn xz_block(piece: &Piece) -> io::Result<StreamPart> {
     let index = (words as usize + 1) * 4;
     let end = whole.len() - HEADER - index;
     // 4.3: indicator, number of records (one), then the unpadded size.
-    let (unpadded, _) = crate::stream::read_xz_number(&whole[end + 2..])
+    let (unpadded, _) = crate::xz::read_xz_number(&whole[end + 2..])
         .ok_or_else(|| io::Error::other("the xz encoder wrote an index without a record"))?;
     whole.truncate(end);
     whole.drain(..HEADER);

@@ -5,9 +5,9 @@ use std::io;
 use std::ops::Range;
 
 use crate::content::Content;
+use crate::disk::OpenDiskError;
 use crate::disk::{ReadAt, ReadDisk, SECTOR};
 use crate::encode::Encoder;
-use crate::open::OpenDiskError;
 use crate::packing::{Packed, Packing};
 use crate::piece::Piece;
 use crate::target::Target;

@@ -76,6 +76,7 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
         return Ok(ExitCode::SUCCESS);
     }
     let audience = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    // Only from here on: a plan and its facts leave nothing behind, and Ctrl-C ends them at once.
     let interrupt = InterruptFlag::watch_signals()?;
     let mut progress = BuildProgress::new(audience);
     let built = apply::build_image(&plan, &interrupt, &mut progress)?;
@@ -221,6 +222,7 @@ fn inspect_image(arguments: &cli::InspectArguments) -> Result<ExitCode, AppError
     } else {
         print!("{}", printable_lines(&report.to_string()));
     }
+    // For scripts: an image that was refused must not look like success.
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -255,6 +257,8 @@ fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Res
 /// Gives a file's bytes to a program, and its text to a terminal.
 fn print_file(bytes: &[u8]) -> Result<ExitCode, AppError> {
     let mut output = io::stdout().lock();
+    // A file of an image may hold the orders of another terminal. A pipe gets the bytes, since programs want
+    // them.
     if output.is_terminal() {
         output.write_all(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
     } else {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::artefact::ArtefactKind;
 use crate::check_artefact::places::PlaceName;
-use crate::convert::kind::ArtefactKind;
 
 /// Turns one YAML file and Debian packages into a reproducible, signed A/B disk image.
 #[derive(Debug, Parser)]

@@ -8,6 +8,8 @@
 mod app;
 /// Carries out a plan.
 mod apply;
+/// What an image can be converted to.
+mod artefact;
 /// GRUB, the slot selector and the two FAT volumes.
 mod boot;
 /// The folder that stays between builds.

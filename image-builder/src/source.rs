@@ -8,9 +8,9 @@ use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use disk_formats::disk::{FilePart, MAX_DISK_BYTES, ReadDisk, is_zero};
+use disk_formats::disk::{FilePart, MAX_DISK_BYTES, OpenDiskError, ReadDisk, is_zero};
 use disk_formats::format::Format;
-use disk_formats::open::{OpenDiskError, Opened, open};
+use disk_formats::open::{Opened, open};
 use disk_formats::stream::Compression;
 
 /// How a file holds its disk.

@@ -9,6 +9,8 @@
 //! `catamaran-signed-v1 ROLE LENGTH`, then a line `ed25519 KEYID SIGNATURE` for each signature, an
 //! empty line, then LENGTH bytes of payload and nothing else. A signature covers
 //! `catamaran-signed-v1 ROLE`, a line break, and the payload: one for a role is worthless for another.
+//!
+//! Documentation: RFC 8032 for ed25519, and ed25519-dalek's `VerifyingKey::verify_strict`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +23,10 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use crate::digest::{ParseHexError, Sha256, fixed_from_hex, to_hex};
 
 /// Bytes of the largest envelope that is read.
+// It must fit into a trailer, which has 64 KiB.
 pub const MAX_ENVELOPE: usize = 48 << 10;
 /// Signatures that an envelope may carry.
+// Each costs a verification, and nobody has signed the number of them.
 pub const MAX_SIGNATURES: usize = 16;
 /// Bytes of the longest key text that is read.
 pub const MAX_KEY_TEXT: usize = 512;
@@ -44,6 +48,7 @@ pub trait SignedPayload: Sized {
 }
 
 /// The short name of a public key: the first half of its SHA-256.
+// 128 bits: as hard to forge as an ed25519 signature is, and short enough to be compared by eye.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
 
@@ -76,6 +81,12 @@ impl PublicKey {
         KeyId(id)
     }
 
+    /// Whether a key's line is of the kind that this program reads. One that is not may be of a later one.
+    #[must_use]
+    pub fn is_known_kind(line: &str) -> bool {
+        line.split(' ').next() == Some(PUBLIC_KEY)
+    }
+
     /// Whose key it is, as the file says.
     #[must_use]
     pub fn comment(&self) -> &str {
@@ -99,6 +110,7 @@ impl FromStr for PublicKey {
         let rest = rest.ok_or(ParseKeyError::Kind { expected: PUBLIC_KEY })?;
         let (hex, comment) = rest.split_once(' ').unwrap_or((rest, ""));
         let key = VerifyingKey::from_bytes(&fixed_from_hex(hex)?).map_err(|_| ParseKeyError::Curve)?;
+        // A key of small order, for which one signature fits almost any message.
         if key.is_weak() {
             return Err(ParseKeyError::Weak);
         }
@@ -123,6 +135,7 @@ impl SecretKey {
     /// The key that verifies what this one signs.
     #[must_use]
     pub fn public_key(&self, comment: &str) -> PublicKey {
+        // The text is one line, and its length is bounded when it is read.
         let comment = comment.chars().filter(|c| !c.is_control()).take(128).collect();
         PublicKey { key: self.0.verifying_key(), comment }
     }
@@ -176,21 +189,48 @@ impl<T: SignedPayload> Signed<T> {
         }
         let mut rest = bytes;
         let length = read_head(next_line(&mut rest)?, T::ROLE)?;
-        let mut signatures = Vec::new();
+        let (mut signatures, mut lines) = (Vec::new(), 0);
         loop {
             let line = next_line(&mut rest)?;
             if line.is_empty() {
                 break;
             }
-            if signatures.len() == MAX_SIGNATURES {
+            lines += 1;
+            if lines > MAX_SIGNATURES {
                 return Err(ParseEnvelopeError::TooManySignatures);
             }
-            signatures.push(read_signature(line)?);
+            signatures.extend(read_signature(line)?);
         }
         if rest.len() != length {
             return Err(ParseEnvelopeError::Length { promised: length, given: rest.len() });
         }
         Ok(Self { signatures, payload: rest.to_vec(), of: PhantomData })
+    }
+
+    /// The digest of what is signed: the same whoever signed it.
+    #[must_use]
+    pub fn payload_digest(&self) -> Sha256 {
+        Sha256::digest_of(&self.payload)
+    }
+
+    /// The bytes that are signed, before anybody verified that: for a document that names its own keys.
+    pub(crate) fn unverified_payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Adds the signatures of more keys: for a threshold whose keys are not in one place. A key that has signed
+    /// already signs anew.
+    #[must_use]
+    pub fn signed_also(mut self, keys: &[SecretKey]) -> Self {
+        let more = Self::sign_payload(self.payload.clone(), keys).signatures;
+        self.signatures.retain(|(id, _)| more.iter().all(|(other, _)| other != id));
+        self.signatures.extend(more);
+        self
+    }
+
+    /// The keys that claim to have signed.
+    pub fn claimed_signers(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.signatures.iter().map(|(id, _)| *id)
     }
 
     /// The envelope as bytes.
@@ -233,8 +273,11 @@ impl Keyring {
             // A signature by a stranger is no crime: the next release may carry a new key's too.
             let Some(trusted) = self.keys.get(id) else { continue };
             let signature = Signature::from_bytes(signature);
+            // Plain `verify` takes signatures that other programs refuse, since RFC 8032 leaves the check of
+            // small orders open.
             let holds = trusted.key.verify_strict(&message, &signature);
             holds.map_err(|_| VerifyError::Signature { key: *id })?;
+            // Two signatures by one key are one person's word.
             if !signers.contains(id) {
                 signers.push(*id);
             }
@@ -243,6 +286,7 @@ impl Keyring {
             let (found, needed) = (signers.len(), self.threshold);
             return Err(VerifyError::Threshold { role: T::ROLE, found, needed });
         }
+        // Only now. A parser is the largest thing here that could be attacked.
         let value = T::from_bytes(&signed.payload).map_err(|source| VerifyError::Payload { source })?;
         Ok(Verified { value, signers })
     }
@@ -303,7 +347,7 @@ pub enum ParseEnvelopeError {
     Lines,
     #[error("the envelope is for the role {given:?}, not {expected:?}")]
     Role { given: String, expected: &'static str },
-    #[error("a signature line is not {ALGORITHM:?}, a key id and a signature")]
+    #[error("a signature line is not its kind, a key id and a signature")]
     Signature,
     #[error("the envelope has {given} bytes, at most {MAX_ENVELOPE} are read")]
     TooLarge { given: usize },
@@ -332,6 +376,7 @@ pub enum VerifyError<E: std::error::Error + 'static> {
 }
 
 fn signed_message(role: &str, payload: &[u8]) -> Vec<u8> {
+    // A role has no line break, so no payload can make the beginning of another role's message.
     [format!("{MAGIC} {role}\n").as_bytes(), payload].concat()
 }
 
@@ -354,16 +399,26 @@ fn read_head(line: &str, expected: &'static str) -> Result<usize, ParseEnvelopeE
         let given = role.chars().take(32).collect();
         return Err(ParseEnvelopeError::Role { given, expected });
     }
+    // Rust's `parse` would take a `+`, too.
     let canonical = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
     length.parse().ok().filter(|_| canonical).ok_or(ParseEnvelopeError::Head)
 }
 
-fn read_signature(line: &str) -> Result<(KeyId, [u8; 64]), ParseEnvelopeError> {
+/// A signature, or nothing if it is of a kind that a later program may know: a document that is signed by old keys
+/// and by such ones is believed by old programs for the old keys.
+fn read_signature(line: &str) -> Result<Option<(KeyId, [u8; 64])>, ParseEnvelopeError> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [ALGORITHM, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let [algorithm, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if algorithm.is_empty() || !algorithm.bytes().all(plain) {
+        return Err(ParseEnvelopeError::Signature);
+    }
+    if algorithm != ALGORITHM {
+        return Ok(None);
+    }
     let id = fixed_from_hex(id).map_err(|_| ParseEnvelopeError::Signature)?;
     let signature = fixed_from_hex(signature).map_err(|_| ParseEnvelopeError::Signature)?;
-    Ok((KeyId(id), signature))
+    Ok(Some((KeyId(id), signature)))
 }
 
 #[cfg(test)]

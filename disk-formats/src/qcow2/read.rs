@@ -3,9 +3,9 @@
 use std::io;
 
 use super::{COMPRESSED, COMPRESSION_TYPE_BIT, MAGIC, OFFSET_MASK};
+use crate::disk::OpenDiskError;
 use crate::disk::{MAX_DISK_BYTES, ReadAt, ReadDisk, SECTOR};
 use crate::mapped::{MappedDisk, Method, Place, Table, UnitMap, be32, be64, damage};
-use crate::open::OpenDiskError;
 
 /// "Dirty" says that counts of references may be wrong, which a reader does not need.
 const DIRTY_BIT: u64 = 1;

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, FIXED, FOOTER_BYTES, MAX_VHD_BYTES, NO_BLOCK, checksum};
+use crate::disk::OpenDiskError;
 use crate::disk::{ReadAt, ReadDisk, SECTOR};
 use crate::mapped::{MappedDisk, Place, Table, UnitMap, be32, be64};
-use crate::open::OpenDiskError;
 use crate::raw::RawDisk;
 
 #[derive(Debug)]

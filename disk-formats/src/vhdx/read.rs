@@ -6,9 +6,9 @@ use super::{
     CRC32C, FULLY_PRESENT, HEADER_BYTES, HEADERS_AT, MIB, REGION_TABLE_BYTES, REGIONS_AT, SIGNATURE,
     chunk_ratio, guid,
 };
+use crate::disk::OpenDiskError;
 use crate::disk::{MAX_DISK_BYTES, ReadAt, ReadDisk, SECTOR};
 use crate::mapped::{MappedDisk, Place, Table, UnitMap, damage, le16, le32, le64};
-use crate::open::OpenDiskError;
 
 #[derive(Debug)]
 struct VhdxMap {

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::{AT_END, FLAG_COMPRESSED, FLAG_MARKERS, MAGIC, SECTOR};
+use crate::disk::OpenDiskError;
 use crate::disk::{MAX_DISK_BYTES, ReadAt, ReadDisk};
 use crate::mapped::{MappedDisk, Method, Place, Table, UnitMap, damage, le16, le32, le64};
-use crate::open::OpenDiskError;
 
 #[derive(Debug)]
 struct VmdkMap {

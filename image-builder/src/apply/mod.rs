@@ -80,6 +80,7 @@ pub(crate) fn build_image(
     fs::create_dir_all(output).map_err(prepare(output))?;
     let cache = cache::open(&plan.facts.cache)?;
     let workspace =
+        // Beside the output, since rename(2) works within one file system only.
         tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
     let site = BuildContext { plan, interrupt, workspace: workspace.path() };
     let signer = choose_signer(plan, &cache)?;
@@ -115,6 +116,7 @@ pub(crate) fn build_image(
     let initrd = root::add_initramfs(&site, &mut composed, &signer)?;
     progress.note_result(&format!("{} bytes", initrd.size));
 
+    // The disk's GUID follows from it, and everything random in the image from that GUID.
     let lock = packages.lock_text();
     let disk_guid = plan::disk_guid(&plan.spec, &lock, packages.epoch);
     let layout = plan::plan_disk(&plan.spec, disk_guid)?;
@@ -133,6 +135,7 @@ pub(crate) fn build_image(
     boot::write_state(&site, &target)?;
     progress.begin_step(BuildStep::Reports);
     let reports = publish::write_reports(&site, &composed, &packages, &sealed)?;
+    // The last moment at which nothing of the output has been touched.
     interrupt.check_interrupted()?;
     progress.begin_step(BuildStep::Publish);
     let built = publish::publish_image(&site, &target, &reports, &sealed, &composed, &initrd)?;
@@ -177,6 +180,7 @@ fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildErr
             trusted.push(key);
         }
     }
+    // Their files are in the image, so the order in which keys were named must not change it.
     trusted.sort_by_key(PublicKey::key_id);
     Ok(ImageSigner { secret, trusted, development })
 }

@@ -12,7 +12,7 @@ use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 use sha2::{Digest as _, Sha256};
 
-use crate::convert::kind::ArtefactKind;
+use crate::artefact::ArtefactKind;
 use crate::convert::mapped::partition_table;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;

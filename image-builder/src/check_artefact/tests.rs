@@ -99,7 +99,7 @@ fn an_archive_is_known_by_what_it_holds() {
     file.write_all_at(&[1; 512], 0).unwrap();
     let request = crate::convert::ConvertRequest {
         image: &image,
-        kinds: &crate::convert::kind::ArtefactKind::ALL,
+        kinds: &crate::artefact::ArtefactKind::ALL,
         folder: &folder.path().join("out"),
         hardware_version: 15,
         box_url: None,

@@ -13,6 +13,7 @@ use disk_formats::piece::{self, Piece};
 
 use super::Job;
 use super::resized::ResizedDisk;
+use crate::artefact::ArtefactKind;
 use crate::transfer::TransferMeter;
 
 const BLOCK: u64 = 512;
@@ -77,7 +78,7 @@ pub(crate) fn write_gce(job: &Job<'_>, disk: &dyn ReadDisk) -> io::Result<()> {
         let _ = (done, total);
         job.interrupt.check_interrupted().map_err(io::Error::other)
     })?;
-    let suffix = super::ArtefactKind::Gce.suffix();
+    let suffix = ArtefactKind::Gce.suffix();
     let file = File::options().read(true).write(true).create_new(true).open(job.partial(suffix))?;
     let encoder = artefact::encoder(Format::RawGz, file, archive.size(), "disk.raw")?;
     let mut meter = TransferMeter::start("gce", job.request.output);

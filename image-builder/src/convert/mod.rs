@@ -5,7 +5,6 @@
 //! Invariant: the same disk gives the same bytes, whatever folder or machine.
 
 pub(crate) mod archive;
-pub(crate) mod kind;
 pub(crate) mod mapped;
 pub(crate) mod ova;
 mod resized;
@@ -15,17 +14,17 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use disk_formats::artefact;
+use disk_formats::artefact::encoder as format_encoder;
 use disk_formats::disk::ReadDisk;
 use disk_formats::encode::{EncodeError, Pass, encode};
 use disk_formats::format::Format;
 use serde::Serialize;
 
+use crate::artefact::ArtefactKind;
 use crate::process::InterruptFlag;
 use crate::progress::OutputFormat;
 use crate::source::{SourceError, open_source};
 use crate::transfer::TransferMeter;
-use kind::ArtefactKind;
 
 /// `ESXi` 6.7 U2 and later take it. Older ones refuse what is newer than they are, and newer ones what is below 10.
 pub(crate) const HARDWARE_VERSION: u8 = 15;
@@ -139,7 +138,7 @@ pub(crate) fn write_disk(disk: &dyn ReadDisk, format: Format, path: &Path) -> Re
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let failed = |source| ConvertError::Write { path: path.to_owned(), source };
     let file = File::create_new(path).map_err(failed)?;
-    let encoder = artefact::encoder(format, file, disk.size(), &name).map_err(failed)?;
+    let encoder = format_encoder(format, file, disk.size(), &name).map_err(failed)?;
     let pass = &mut Pass { threads: all_threads(), mapped: &[], watch: &mut |_, _| Ok(()) };
     encode(disk, vec![encoder], pass)?;
     Ok(())
@@ -182,7 +181,7 @@ impl Job<'_> {
         let mut encoders = Vec::new();
         for format in formats {
             let name = format!("{}{}", self.stem, format.suffix());
-            let encoder = artefact::encoder(format, self.create(format.suffix())?, disk.size(), &name);
+            let encoder = format_encoder(format, self.create(format.suffix())?, disk.size(), &name);
             let path = self.partial(format.suffix());
             encoders.push(encoder.map_err(|source| ConvertError::Write { path, source })?);
         }

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Job;
 use super::archive::TarWriter;
-use super::kind::ArtefactKind;
+use crate::artefact::ArtefactKind;
 use crate::source::open_source;
 
 /// Writes the OVA out of the VMDK that the pass made.

@@ -16,10 +16,10 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::TarWriter;
-use super::kind::ArtefactKind;
 use super::mapped::partition_table;
 use super::ova::{OvfMachine, file_sha256, used_bytes};
 use super::{ConvertError, Job, MadeArtefact};
+use crate::artefact::ArtefactKind;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;
 

@@ -13,7 +13,7 @@ use image_format::command_line::{CommandLine, ParseCommandLineError};
 use image_format::version::Version;
 
 use super::{BootPackages, ContainerEngine, DebianSpec, ImageSpec, KernelSpec, ModulesSpec, PartitionSizes};
-use crate::convert::kind::ArtefactKind;
+use crate::artefact::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
 
 /// One file of a spec.
@@ -24,7 +24,7 @@ pub(crate) struct SpecLayer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 24] = [
     "accounts",
     "boot",
     "channel",
@@ -40,9 +40,12 @@ const KEYS: [&str; 21] = [
     "overlays",
     "packages",
     "partitions",
+    "programs",
     "release_keys",
     "remove",
+    "security_epoch",
     "security_mirror",
+    "set_aside",
     "suite",
     "units",
     "version",
@@ -82,6 +85,8 @@ struct SpecDraft {
     packages: Vec<String>,
     drop: Vec<String>,
     remove: Vec<String>,
+    set_aside: Vec<String>,
+    programs: Vec<String>,
     kernel_package: Option<String>,
     command_line: Option<CommandLine>,
     extra_words: Vec<CommandLine>,
@@ -94,6 +99,7 @@ struct SpecDraft {
     units: Vec<String>,
     root_size: Option<Bytes>,
     state_size: Option<Bytes>,
+    security_epoch: Option<u32>,
     release_keys: Vec<PathBuf>,
     formats: Vec<ArtefactKind>,
 }
@@ -120,13 +126,16 @@ impl SpecDraft {
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),
+                "programs" => reader.read_list(&mut self.programs, key, value, parse_word),
                 "release_keys" => {
                     reader.read_list(&mut self.release_keys, key, value, |text| {
                         resolve_path(&layer.folder, text)
                     });
                 }
                 "remove" => reader.read_list(&mut self.remove, key, value, parse_inner_path),
+                "security_epoch" => reader.read_into(&mut self.security_epoch, key, value, parse_epoch),
                 "security_mirror" => reader.read_into(&mut self.security_mirror, key, value, parse_url),
+                "set_aside" => reader.read_list(&mut self.set_aside, key, value, parse_inner_path),
                 "suite" => reader.read_into(&mut self.suite, key, value, parse_word),
                 "units" => reader.read_list(&mut self.units, key, value, parse_unit),
                 "version" => reader.read_into(&mut self.version, key, value, parse_version),
@@ -206,6 +215,7 @@ impl SpecDraft {
     fn finish_spec(self, root: &Node, found: &mut Diagnostics) -> Option<ImageSpec> {
         let command_line = self.whole_command_line(root, found);
         let mut missing = |key: &str| {
+            // A key that was given wrongly has been told; that it is missing too would be no news.
             if found.list().iter().any(|diagnostic| diagnostic.key == key) {
                 return;
             }
@@ -235,6 +245,7 @@ impl SpecDraft {
         let mut packages = self.packages;
         packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
+        // Their order must not change the image.
         packages.sort();
         packages.dedup();
         Some(ImageSpec {
@@ -254,6 +265,8 @@ impl SpecDraft {
             packages,
             drop: self.drop,
             remove: self.remove,
+            set_aside: self.set_aside,
+            programs: self.programs,
             kernel: KernelSpec { package: kernel_package, command_line: command_line? },
             initramfs: self.initramfs,
             boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },
@@ -262,8 +275,11 @@ impl SpecDraft {
             units: self.units,
             partitions: PartitionSizes {
                 root: self.root_size?,
+                // It grows to the end of the disk at the first boot, so it need only hold what that boot
+                // writes before.
                 state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
+            security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
             formats: self.formats,
         })
@@ -429,6 +445,7 @@ fn parse_package(text: &str) -> Result<String, String> {
 }
 
 fn parse_unit(text: &str) -> Result<String, String> {
+    // systemd.unit(5), but for kinds that cannot be enabled.
     const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
     match text.rsplit_once('.') {
         Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
@@ -461,12 +478,17 @@ fn parse_version(text: &str) -> Result<Version, String> {
     text.parse().map_err(|error| format!("not a version: {error}"))
 }
 
+fn parse_epoch(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "a security epoch is a whole number from 0 on".to_owned())
+}
+
 fn parse_size(text: &str) -> Result<Bytes, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let unit = match text[digits..].trim() {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        // `2` could be bytes or GiB, and a wrong guess costs a build.
         "" => return Err(format!("a size needs its unit: {text} MiB, or {text} GiB?")),
         other => return Err(format!("`{other}` is no unit of size here: KiB, MiB, GiB")),
     };
@@ -497,6 +519,7 @@ fn parse_absolute_path(text: &str) -> Result<String, String> {
 
 fn uid_number(text: &str) -> Result<u32, String> {
     match text.parse() {
+        // Debian policy, 9.2.2.
         Ok(uid @ 1000..=59_999) => Ok(uid),
         _ => Err("a number from 1000 to 59999, Debian's range for people".to_owned()),
     }

@@ -12,7 +12,7 @@ use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
-use crate::convert::kind::ArtefactKind;
+use crate::artefact::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
 
 pub(crate) use layers::{check_text, read};
@@ -30,6 +30,10 @@ pub(crate) struct ImageSpec {
     pub(crate) drop: Vec<String>,
     /// Paths of the root that are left out, without a leading slash.
     pub(crate) remove: Vec<String>,
+    /// Programs of packages that move to usr/libexec, so that an overlay can put something before them.
+    pub(crate) set_aside: Vec<String>,
+    /// Programs of ours that are built beside the agent, for usr/bin.
+    pub(crate) programs: Vec<String>,
     pub(crate) kernel: KernelSpec,
     pub(crate) initramfs: ModulesSpec,
     pub(crate) boot: BootPackages,
@@ -41,6 +45,8 @@ pub(crate) struct ImageSpec {
     pub(crate) partitions: PartitionSizes,
     /// What the finished image is converted to.
     pub(crate) formats: Vec<ArtefactKind>,
+    /// Raised when no machine may go back before this version: see docs/updates.md.
+    pub(crate) security_epoch: u32,
     /// Files of public keys that may sign releases for this image.
     pub(crate) release_keys: Vec<PathBuf>,
 }
@@ -105,6 +111,7 @@ impl ContainerEngine {
 
     fn packages(self) -> &'static [&'static str] {
         match self {
+            // In Debian 13 the client, docker-cli, is a package of its own.
             Self::Docker => &["docker.io", "docker-cli", "iptables"],
             Self::None => &[],
             // Without netavark named, Debian's podman brings 175 MiB of CNI plugins instead.

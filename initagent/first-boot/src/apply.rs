@@ -10,10 +10,13 @@ mod content;
 mod files;
 mod filesystems;
 mod guard;
+mod key_files;
+mod own_disk;
 mod partitions;
 mod reach;
 mod scripts;
 mod settings;
+mod snapshot;
 mod storage;
 mod units;
 
@@ -45,7 +48,7 @@ pub(crate) struct ApplyContext<'a> {
     /// Units that were written since the manager was last told.
     pub(crate) changed_units: RefCell<Vec<String>>,
     /// What sshd's files held before this run, so that it can be put back.
-    pub(crate) before: RefCell<Vec<guard::FileSnapshot>>,
+    pub(crate) before: RefCell<Vec<snapshot::FileSnapshot>>,
     /// Where files were placed, by the paths that links on the way lead to.
     pub(crate) placed: RefCell<HashMap<String, String>>,
     /// What was put back, and why.
@@ -90,6 +93,9 @@ impl StepResult {
 /// Does the steps in their order; neighbours that share a file or a conversation are done together.
 pub(crate) fn carry_out(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<StepResult> {
     let mut fates = Vec::with_capacity(steps.len());
+    // Measured: twenty runs of useradd and three of systemctl took nearly all the time of a plan, and now
+    // they are one change and one conversation. Only neighbours are put together, so that the plan's order
+    // holds.
     for batch in
         steps.chunk_by(|one, next| batch_kind(one).is_some_and(|first| Some(first) == batch_kind(next)))
     {
@@ -126,6 +132,7 @@ enum BatchKind {
 
 fn batch_kind(planned: &PlannedStep) -> Option<BatchKind> {
     match planned.stage {
+        // The whole stage, also keys between two users: else each of them would end a batch.
         PlanStage::Accounts => Some(BatchKind::Accounts),
         _ if units::is_request(&planned.step) => Some(BatchKind::Units),
         _ => None,

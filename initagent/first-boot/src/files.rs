@@ -3,57 +3,22 @@
 //! Knows temporary names, owners, modes and parents. Refuses to know what a file is for. Invariants: a
 //! reader sees the old file or the new one; a file that is already as it should be is not touched; every
 //! way goes by [`Folder`], so that no user leads us elsewhere.
+//!
+//! Documentation: rename(2), fsync(2).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::FileStat;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::Uid;
 
+pub(crate) use crate::file_rights::{FileChange, FileRights};
 use crate::folder::{self, Folder, Held};
 use crate::step_error::StepError;
 
 /// The mode of parents that are made.
 const PARENT_MODE: u32 = 0o755;
-
-/// Whether something was changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum FileChange {
-    Made,
-    None,
-}
-
-impl FileChange {
-    /// Changed if either was.
-    pub(crate) fn combine(self, other: Self) -> Self {
-        if self == Self::Made { self } else { other }
-    }
-}
-
-/// Owner and mode of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct FileRights {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mode: u32,
-}
-
-impl FileRights {
-    /// Of root's files that all may read.
-    pub(crate) const PUBLIC: Self = Self { uid: 0, gid: 0, mode: 0o644 };
-    /// Of root's files that nobody else may read.
-    pub(crate) const PRIVATE: Self = Self { uid: 0, gid: 0, mode: 0o600 };
-
-    /// The user we run as, where that is not root: then files are ours whatever was asked for.
-    fn for_current_user(self) -> Self {
-        if Uid::effective().is_root() {
-            return self;
-        }
-        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        Self { uid, gid, ..self }
-    }
-}
 
 /// When a file is on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,6 +53,8 @@ fn write_as(
     let write = || -> io::Result<FileChange> {
         let (parent, name) = folder::split(path)?;
         let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
+        // A new time would make programs that watch the file read it anew at each boot, and the disk write
+        // it.
         if is_already(&folder, name, content, rights) {
             return Ok(FileChange::None);
         }
@@ -134,6 +101,7 @@ fn replace_file(
         let _ = folder.remove(&temporary);
     }
     written?;
+    // fsync(2): the file is safe, but its name is not before the directory was synced as well.
     if on_disk == OnDisk::AtOnce { folder.sync() } else { Ok(()) }
 }
 
@@ -180,10 +148,13 @@ impl StagedFile {
 
 /// The name a file has until it is complete, in the same directory.
 fn temporary_path(name: &OsStr) -> OsString {
+    // What reads whole directories leaves hidden names out: sshd's and systemd's `*.conf`, and sudoers(5) any
+    // with a dot.
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".catamaran-new");
     // A long name must stay a name.
+    // NAME_MAX of limits.h.
     if hidden.len() > 255 {
         hidden = OsString::from(".catamaran-new");
     }

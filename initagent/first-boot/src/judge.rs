@@ -11,12 +11,12 @@ use std::path::Path;
 use document::caret::{self, Excerpts};
 use document::diagnostic::{Diagnostics, Severity};
 use serde_json::json;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::container::FetchPolicy;
 use user_data::image_units;
 use user_data::part::PayloadPart;
 use user_data::payload;
 use user_data::plan::FirstBootPlan;
-use user_data::plan::order::PlanFacts;
 use user_data::plan::text::{self, ContentDisplay};
 use user_data::reading::{self, ReadResult, UserDataInput};
 use user_data::template::InstanceData;
@@ -95,6 +95,8 @@ pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
                 plan: FirstBootPlan::default(),
                 ..reading_of(&files, TokenAddresses::examples())
             };
+            // Read twice: examples let addresses be checked, but in a printed plan they would look like the
+            // machine's own.
             let shown = reading_of(&files, TokenAddresses::placeholders());
             let contents = match listing {
                 PlanDetail::Full => ContentDisplay::Shown,

@@ -2,10 +2,10 @@
 //!
 //! Each firmware stands in another place, as they do in the world, and is told everything by it.
 
-use vm::Running;
-use vm::arguments::{Bus, Devices};
+use vm::RunningMachine;
 use vm::firmware::Firmware;
-use vm::ssh::Ssh;
+use vm::options::{Bus, DeviceSet};
+use vm::ssh::SshAccess;
 
 use crate::clouds::{self, Cloud};
 use crate::scene::{PATIENCE, Scene, assert_calm, assert_runs_from_own_disk, run, throw_away, wait_until_up};
@@ -38,7 +38,7 @@ pub(crate) fn digital_ocean(scene: &Scene) {
 pub(crate) fn config_drive(scene: &Scene) {
     let (settled, fresh) = (scene.settled_copy(), scene.fresh_copy());
     let cloud = clouds::config_drive(scene, &user_data(scene, ""));
-    let builder = cloud.builder.devices(Devices::Scsi);
+    let builder = cloud.builder.devices(DeviceSet::Scsi);
     let builder = builder.beside(settled.path(), Bus::Virtio).beside(fresh.path(), Bus::Virtio);
 
     let running = is_configured(Cloud { builder, ..cloud });
@@ -86,6 +86,8 @@ const ENGINES: &str = "    - name: etcd2.service
       command: start
     - name: docker.service
       command: start
+    - name: fleet.service
+      command: start
 ";
 
 fn user_data(scene: &Scene, units: &str) -> String {
@@ -97,12 +99,13 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
     let running = is_configured(cloud);
     runs_etcd(&running);
     runs_a_container(&running);
+    keeps_fleet_from_nobody(&running);
     assert_eq!(is_secure(&running), firmware == Firmware::Secure);
     throw_away(running);
 }
 
 /// Name, user, file, unit and facts; the platform's key is proved by every command.
-fn is_configured(cloud: Cloud) -> Running {
+fn is_configured(cloud: Cloud) -> RunningMachine {
     let mut running = cloud.builder.build().unwrap().start().unwrap();
     wait_until_up(&mut running);
     let said = run(
@@ -122,8 +125,8 @@ fn is_configured(cloud: Cloud) -> Running {
     for fact in cloud.facts {
         assert!(environment.contains(fact), "no {fact} in {environment:#?}");
     }
-    let ada = Ssh { user: "ada".to_owned(), ..running.ssh().clone() };
-    assert_eq!(ada.must("id -un", PATIENCE).unwrap(), "ada\n");
+    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh().clone() };
+    assert_eq!(ada.run_checked("id -un", PATIENCE).unwrap(), "ada\n");
     turned_nobody_away(&running);
     assert_calm(&running);
     running
@@ -131,7 +134,7 @@ fn is_configured(cloud: Cloud) -> Running {
 
 /// Whoever asks before there are keys is not let in, and punished for it: sshd must come after them, unless
 /// the machine is so slow that it was no longer waited for. Neither does anybody wait for a name server.
-fn turned_nobody_away(running: &Running) {
+fn turned_nobody_away(running: &RunningMachine) {
     let said = run(
         running,
         "sudo true 2>&1; sudo journalctl -b -u catamaran-logins.service -o cat
@@ -143,7 +146,7 @@ fn turned_nobody_away(running: &Running) {
 }
 
 /// What Vagrant's guest plugin for CoreOS asks, uploads and starts, in its order, as it does.
-fn is_told_by_vagrant(running: &Running) {
+fn is_told_by_vagrant(running: &RunningMachine) {
     let found = run(
         running,
         "grep -E 'ID_LIKE=.*coreos.*' /etc/os-release && systemctl -q list-unit-files | grep 'system-cloudinit*' && command -v cloud-init
@@ -189,23 +192,43 @@ coreos:
       Address=172.17.8.101/24
 ";
 
-fn runs_etcd(running: &Running) {
+fn runs_etcd(running: &RunningMachine) {
     let said = run(
         running,
-        "export ETCDCTL_API=3
-         for try in $(seq 60); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 1; done
-         etcdctl put /story/end well && etcdctl get --print-value-only /story/end
-         etcdctl member list",
+        "for try in $(seq 60); do sudo etcdctl endpoint health >/dev/null 2>&1 && break; sleep 1; done
+         sudo etcdctl put /story/end well && sudo etcdctl get --print-value-only /story/end
+         sudo etcdctl member list
+         etcdctl set /coreos.com/network/config ahoy && etcdctl get /coreos.com/network/config",
     );
     assert!(said.starts_with("OK\nwell\n"), "{said}");
     assert!(said.contains(", first, "), "the member's name is not that of the cloud-config: {said}");
+    assert!(said.ends_with("ahoy\nahoy\n"), "{said}");
 }
 
-fn runs_a_container(running: &Running) {
+/// etcd answers root's certificate only, and fleet has one.
+fn keeps_fleet_from_nobody(running: &RunningMachine) {
+    let said = run(
+        running,
+        "for at in http://127.0.0.1:2379 http://127.0.0.1:4001 https://127.0.0.1:2378 https://127.0.0.1:2380; do
+             sudo -u nobody env ETCDCTL_API=3 /usr/libexec/etcdctl --endpoints $at --insecure-skip-tls-verify \
+                 --dial-timeout 1s --command-timeout 2s put /_coreos.com/fleet/x y >/dev/null 2>&1 && echo $at is open
+         done
+         sudo -u nobody cat /run/catamaran/cluster/client.key /etc/catamaran/cluster.json 2>/dev/null
+         for try in $(seq 60); do fleetctl list-machines --no-legend 2>/dev/null | grep -q . && break; sleep 1; done
+         fleetctl list-machines --no-legend | wc -l
+         sudo -u nobody fleetctl list-machines >/dev/null 2>&1 && echo fleet is open
+         initagent cluster status | grep -c '^open' || true",
+    );
+    assert_eq!(said, "1\n0\n");
+}
+
+fn runs_a_container(running: &RunningMachine) {
     let import = "docker import - story/busybox:1 >/dev/null &&
-        docker run --rm --network none story/busybox:1 /bin/busybox echo from the container";
+        docker run --rm --network none story/busybox:1 /bin/busybox echo from the container
+        docker run --rm --network host story/busybox:1 /bin/busybox wget -q -O- --post-data '{\"peerURLs\":[\"http://x:1\"]}' \
+            http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs || true";
     let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
-    assert_eq!(output.stdout, "from the container\n", "{output}");
+    assert_eq!(output.stdout, "from the container\n0\n", "{output}");
 }
 
 /// A container's root: one static program, in a tar archive.
@@ -220,6 +243,6 @@ fn busybox_image() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn is_secure(running: &Running) -> bool {
+fn is_secure(running: &RunningMachine) -> bool {
     run(running, "sudo dmesg | grep -i 'secure boot' || true").to_lowercase().contains("secure boot enabled")
 }

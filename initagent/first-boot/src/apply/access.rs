@@ -2,6 +2,8 @@
 //!
 //! Knows sshd's files and what it asks of their owners. Refuses to take a user's key away. Invariant:
 //! after this, sshd finds the keys, whatever else the document wrote.
+//!
+//! Documentation: sshd(8), `AUTHORIZED_KEYS FILE FORMAT`, `sshd_config(5)`, ssh-keygen(1), ssh-import-id(1).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +12,8 @@ use std::path::{Path, PathBuf};
 use user_data::plan::step::{HostKeys, KeySource};
 use user_data::ssh_key;
 
-use super::{ApplyContext, guard};
+use super::key_files::{KEYS, MAX_KEYS, PLATFORM_KEYS};
+use super::{ApplyContext, snapshot};
 use crate::accounts::{self, PasswdEntry};
 use crate::files::{self, FileChange, FileRights};
 use crate::folder::Held;
@@ -19,13 +22,7 @@ use crate::programs::ProgramCall;
 use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
-/// More keys than anyone has.
-pub(super) const MOST_KEYS: u64 = 1 << 20;
 const SSH_FOLDER: &str = "/etc/ssh";
-/// In a home.
-pub(super) const KEYS: &str = ".ssh/authorized_keys";
-/// Where sshd is told to look, too (`AuthorizedKeysFile`); gone at each boot.
-pub(super) const PLATFORM_KEYS: &str = "/run/catamaran/keys";
 const STICKY: u32 = 0o1000;
 
 /// Adds keys to those a user has, and sees to the rights that sshd insists on.
@@ -41,12 +38,15 @@ pub(crate) fn authorize_keys(
     let path = home.join(KEYS);
     let folder = path.parent().unwrap_or(&home);
     refuse_link(folder)?;
+    // sshd_config(5), `StrictModes`: with a directory or file that others can write, sshd ignores all keys in
+    // it.
     let change = change.combine(files::make_directory(folder, owned_rights(&login, 0o700))?);
     let known = known_keys(&path, &login)?;
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
+    // Added and never sorted or taken away: the file may be edited by people as well.
     for key in keys.iter().filter(|key| !known.lines().any(|line| line.trim() == key.as_str())) {
         text.extend([key.as_str(), "\n"]);
     }
@@ -99,10 +99,10 @@ fn known_keys(path: &Path, login: &PasswdEntry) -> Result<String, StepError> {
     let text = |held: Option<Held>| {
         held.map(|held| String::from_utf8_lossy(&held.content).into_owned()).unwrap_or_default()
     };
-    match files::read(path, login.uid, MOST_KEYS) {
+    match files::read(path, login.uid, MAX_KEYS) {
         Ok(held) => Ok(text(held)),
         Err(error) => {
-            let text = files::read(path, 0, MOST_KEYS).map(text).unwrap_or_default();
+            let text = files::read(path, 0, MAX_KEYS).map(text).unwrap_or_default();
             let are_keys = ssh_key::key_lines(&text).all(|line| ssh_key::check_key(line).is_ok());
             if are_keys && !text.is_empty() { Ok(text) } else { Err(error) }
         }
@@ -114,6 +114,7 @@ fn owned_rights(login: &PasswdEntry, mode: u32) -> FileRights {
 }
 
 /// The home directory: there, the user's own, and not writable by others, or sshd ignores its keys.
+// sshd checks every directory from the file up to the home, `StrictModes` in sshd_config(5).
 fn prepare_home(home: &Path, login: &PasswdEntry, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let Ok(meta) = fs::metadata(home) else { return home::make_home(host.root, login) };
     let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
@@ -147,12 +148,16 @@ pub(crate) fn import_keys(
     host: &ApplyContext<'_>,
 ) -> Result<FileChange, StepError> {
     let url = match from {
+        // ssh-import-id asks GitHub's API, whose requests without a token are limited to 60 an hour for each
+        // address. Behind a NAT that is one for many machines.
         KeySource::GitHub(account) => format!("https://github.com/{account}.keys"),
+        // The address that ssh-import-id asks.
         KeySource::Launchpad(account) => format!("https://launchpad.net/~{account}/+sshkeys"),
         KeySource::Url(url) => url.clone(),
     };
-    let answer = host.web.get(&url, &[], MOST_KEYS)?;
+    let answer = host.web.get(&url, &[], MAX_KEYS)?;
     let keys = keys_in(&answer);
+    // A page that says that there is no such account is an answer, too.
     if keys.is_empty() {
         return Err(StepError::NoKeys { user: user.to_owned() });
     }
@@ -177,13 +182,15 @@ fn keys_in(answer: &[u8]) -> Vec<String> {
 /// Removes a clone's keys, puts given ones in place, makes those that are missing.
 pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let mut change = FileChange::None;
+    // Before new ones are put there. Two machines with one host key could pose as each other.
     if keys.renew {
         change = change.combine(remove_host_keys(host)?);
     }
     for (name, content) in &keys.given {
+        // sshd_config(5), `HostKey`: sshd does not use a private key that others can read.
         let mode = if is_public(name) { 0o644 } else { 0o600 };
         let path = format!("{SSH_FOLDER}/{name}");
-        guard::snapshot_file(&path, host);
+        snapshot::snapshot_file(&path, host);
         let rights = FileRights { uid: 0, gid: 0, mode };
         change = change.combine(files::write_durably(
             &host.root.path_of(&path),
@@ -227,6 +234,8 @@ fn make_host_key(kind: &str, host: &ApplyContext<'_>) -> Result<FileChange, Step
     let _ = fs::remove_file(path.with_extension("pub"));
     let file = path.display().to_string();
     host.programs
+        // Without a passphrase, since nobody is there to type it, and without a comment: it would be root@
+        // and a name that the machine may not have any more.
         .run_program(&ProgramCall::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
     Ok(FileChange::Made)
 }

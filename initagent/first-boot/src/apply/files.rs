@@ -2,6 +2,9 @@
 //!
 //! Knows owners by name and what lies behind symbolic links. Refuses to write through a link to what
 //! the machine is reached by, and through one of a user's at all. Invariant: parents that were made are owned as the file is.
+//!
+//! Documentation: cloud-init's module "Write Files", and for the others Ignition's `storage` in
+//! <https://coreos.github.io/ignition/configuration-v3_6/>.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,7 @@ use user_data::plan::step::{
 };
 use user_data::protected::{self, PolicyObjection};
 
-use super::{ApplyContext, access, content, guard, units};
+use super::{ApplyContext, access, content, snapshot, units};
 use crate::accounts;
 use crate::files::{self, FileChange, FileRights};
 use crate::folder::{self, Held};
@@ -45,7 +48,7 @@ pub(crate) fn write_file(file: &FileStep, host: &ApplyContext<'_>) -> Result<Fil
     check_allowed(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
     if protected::concerns_access(&real) {
-        guard::snapshot_file(&file.path, host);
+        snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
@@ -70,6 +73,7 @@ fn append_once(path: &Path, addition: Vec<u8>, rights: FileRights) -> Result<Vec
             "is another user's, so it gets no set-user-ID bit",
         ));
     }
+    // A run that a power cut ended is done again, and must not add it twice.
     if !known.ends_with(&addition) {
         known.extend(addition);
     }
@@ -100,7 +104,7 @@ pub(crate) fn place_file(file: &PlacedFile, host: &ApplyContext<'_>) -> Result<F
         files::remove(&path)?;
     }
     if protected::concerns_access(&real) {
-        guard::snapshot_file(&file.path, host);
+        snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
@@ -221,6 +225,7 @@ fn make_symlink(
 ) -> Result<FileChange, StepError> {
     let known = files::stat(path);
     let kept = known.filter(|_| is_right).map(|stat| folder::rights_of(&stat));
+    // symlink(7): a link's own mode is always this one.
     let rights = kept_rights(&link.owner, None, kept, 0o777, host)?;
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
         files::remove(path)?;
@@ -237,6 +242,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// Where a path lies, and what the machine calls it once links on the way are followed.
 fn resolve_place(path: &str, host: &ApplyContext<'_>) -> (PathBuf, String) {
     let place = host.root.path_of(path);
+    // Only what is there can be a link. The rest is still to be made, by us and without links.
     let existing = place.ancestors().skip(1).find(|parent| parent.exists());
     let real = existing.and_then(|parent| {
         let rest = place.strip_prefix(parent).ok()?;

@@ -3,6 +3,8 @@
 //! Knows Ignition's table of what is done with an entry that is there, that must not be there, or that
 //! differs: <https://coreos.github.io/ignition/operator-notes/#partition-reuse-semantics>. Refuses to move what is
 //! kept. Invariant: a new table is worked out whole before the first sector is written, and then written at once.
+//!
+//! Documentation: sfdisk(8), and UEFI's specification, section 5.3, for the table itself.
 
 mod layout;
 mod table;
@@ -11,7 +13,7 @@ use user_data::plan::step::Partitions;
 
 use super::ApplyContext;
 use super::filesystems::{self, DeviceContent};
-use super::storage;
+use super::{own_disk, storage};
 use crate::files::FileChange;
 use crate::programs::ProgramCall;
 use crate::step_error::StepError;
@@ -21,7 +23,7 @@ use table::Table;
 /// Brings a disk's table to what is asked for.
 pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
-    storage::refuse_own_disk(device, host)?;
+    own_disk::refuse_own_disk(device, host)?;
     if wanted.wipe_table {
         return write_anew(wanted, host);
     }
@@ -74,6 +76,7 @@ fn read(device: &str, host: &ApplyContext<'_>) -> Result<Table, StepError> {
 }
 
 fn write(device: &str, table: &Table, wipe: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    // Said each time: sfdisk(8) wipes by itself only when somebody sits at its terminal.
     let call = ProgramCall::new("sfdisk", ["--quiet", "--wipe", wipe, device]);
     host.programs.run_program(&call.with_input(table.script()))?;
     host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;

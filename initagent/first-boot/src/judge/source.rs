@@ -55,6 +55,7 @@ pub(super) struct SeedFile {
 }
 
 /// Where seeds have their files, and what each is for. The first folder that has any is used.
+// The last one is the layout of OpenStack's config drive.
 const SEEDS: [(&str, [(&str, Role); 4]); 3] = [
     ("", NOCLOUD),
     ("seed/", NOCLOUD),

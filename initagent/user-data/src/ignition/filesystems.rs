@@ -2,6 +2,9 @@
 //!
 //! Knows the formats that the image can make, how long their labels are and what their UUIDs look like.
 //! Refuses what mkfs would refuse, before anything is done. Invariant: nothing is mounted over the system.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `storage.filesystems`, and
+//! mkfs.btrfs(8), mkfs.ext4(8), mkswap(8), mkfs.fat(8), mkfs.xfs(8).
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::cloudconfig::storage::place_flaw;
@@ -10,8 +13,8 @@ use crate::plan::{FirstBootPlan, PlanStage};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
-use super::storage::{filled, for_each_item, read_device, read_flag, read_texts};
-use super::{add, nodes};
+use super::add;
+use super::readers::{filled, for_each_item, is_guid, read_device, read_flag, read_texts, written_path};
 
 pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
     supported_key("device"),
@@ -23,6 +26,7 @@ pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
     supported_key("options"),
     supported_key("mountOptions"),
 ];
+// `virtiofs` of newer specifications is mounted only, which a `.mount` unit does as well.
 const FORMATS: &[&str] = &["btrfs", "ext4", "none", "swap", "vfat", "xfs"];
 /// What mkfs of each format takes as a label, in bytes; by their manual pages.
 const LONGEST_LABELS: [(&str, usize); 5] =
@@ -82,7 +86,7 @@ fn format(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<&'s
 /// Where it is mounted.
 fn place(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     filled(fields, "path", found)?;
-    let place = nodes::written_path(fields, "path", found)?;
+    let place = written_path(fields, "path", found)?;
     let Some(flaw) = place_flaw(&place) else { return Some(place) };
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
     fields.refuse_field(
@@ -136,12 +140,6 @@ fn is_volume_id(text: &str) -> bool {
     digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// 8, 4, 4, 4 and 12 hexadecimal digits.
-pub(super) fn is_guid(text: &str) -> bool {
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-}
-
 /// Ignition itself mounts only while it writes; here the file system stays mounted, as its authors expect
 /// who write no unit for it.
 fn mount(
@@ -153,8 +151,11 @@ fn mount(
 ) {
     // Swap is used, not mounted.
     let place = if format == "swap" { "none".to_owned() } else { place };
+    // `none` says that a file system is there, and mount(8) finds out which.
     let kind = if format == "none" { "auto".to_owned() } else { format };
+    // As for `mounts`: the machine must boot without it.
     let options = [options, vec!["nofail".to_owned()]].concat().join(",");
+    // Field five is for dump(8), which the image has not. Two checks the file system after the root.
     let words = [device, place, kind, options, "0".to_owned(), "2".to_owned()];
     add(plan, PlanStage::Storage, fields, path, PlanStep::AddMounts(vec![MountStep { fields: words }]));
 }

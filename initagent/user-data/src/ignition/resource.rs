@@ -2,8 +2,8 @@
 //!
 //! Knows data, http and https addresses. Refuses the stores of single clouds. Invariant: bytes that
 //! are here already are unpacked and checked before anything is planned with them.
-
-use sha2::{Digest, Sha256, Sha512};
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `contents`.
 
 use crate::address;
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key, text_of};
@@ -138,19 +138,9 @@ fn check_hash(
     }
 }
 
-/// Whether bytes have a hash such as `sha256-…`.
-pub(super) fn digest_matches(bytes: &[u8], hash: &str) -> bool {
-    let hex = |digest: &[u8]| digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    let wanted = hash.to_ascii_lowercase();
-    match wanted.split_once('-') {
-        Some(("sha256", wanted)) => hex(&Sha256::digest(bytes)) == wanted,
-        Some(("sha512", wanted)) => hex(&Sha512::digest(bytes)) == wanted,
-        _ => false,
-    }
-}
-
 fn read_compression(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> bool {
     match fields.field_node("compression").and_then(text_of) {
+        // Tools write an empty text for no compression.
         Some(text) if text.value.is_empty() => false,
         _ => fields.read_choice("compression", &["gzip"], found).is_some(),
     }

@@ -34,6 +34,7 @@ impl Shape {
     fn fits(self, node: &Node) -> bool {
         match (self, &node.value) {
             (Self::List, Value::Sequence(_)) | (Self::Mapping, Value::Mapping(_)) => true,
+            // The tree is shared with YAML, where quotes are a style. In JSON they make the text.
             (Self::Text, Value::Scalar(scalar)) => scalar.style == ScalarStyle::Quoted,
             (Self::Flag, Value::Scalar(scalar)) => {
                 scalar.style == ScalarStyle::Plain && matches!(scalar.text.as_str(), "true" | "false")
@@ -47,6 +48,7 @@ impl Shape {
     }
 }
 
+// By name, not by path: a name has one type nearly everywhere, and the exceptions are in `shape_of`.
 const FLAGS: [&str; 17] = [
     "discard",
     "enabled",
@@ -170,6 +172,7 @@ pub(super) fn check(document: &mut Node, found: &mut Diagnostics) {
 }
 
 fn check_node(node: &mut Node, shape: Shape, name: &str, within: &str, path: &str, found: &mut Diagnostics) {
+    // Go's JSON reader leaves a field alone where it reads `null`.
     if node.is_null() {
         return;
     }

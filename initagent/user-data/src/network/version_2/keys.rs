@@ -182,6 +182,7 @@ pub(super) const BOND_OPTIONS: [(&str, &str); 19] = [
     ("up_delay", "UpDelaySec"),
 ];
 /// Names that netplan once had, with those that it has now.
+// netplan mends the slip of `gratuitious` and keeps both.
 pub(super) const OLDER_BOND_NAMES: [(&str, &str); 3] = [
     ("all_members_active", "all_slaves_active"),
     ("gratuitious_arp", "gratuitous_arp"),
