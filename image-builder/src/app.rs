@@ -12,9 +12,12 @@ use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::apply::{self, BuiltImage};
+use crate::check_artefact;
 use crate::cli::{self, Cli, CliCommand, SlotArgument};
+use crate::convert::{self, ConvertRequest, MadeArtefact};
 use crate::disk::DiskImage;
 use crate::facts;
+use crate::flash::{self, Consent, FlashRequest};
 use crate::inspect::files::RootReader;
 use crate::inspect::{self, InspectDepth, InspectQuestion, table};
 use crate::keys;
@@ -31,10 +34,13 @@ type AppError = Box<dyn Error>;
 pub(crate) fn run_command(cli: Cli) -> Result<ExitCode, AppError> {
     match cli.command {
         CliCommand::Build(arguments) => build_image(&arguments),
+        CliCommand::Check(arguments) => check_artefact(&arguments),
         CliCommand::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "image-builder", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        CliCommand::Convert(arguments) => convert_image(&arguments),
+        CliCommand::Flash(arguments) => flash_image(&arguments),
         CliCommand::Inspect(arguments) => inspect_image(&arguments),
         CliCommand::Keys(cli::KeysCommand::New { directory, comment, json }) => {
             new_keys(&directory, &comment, json)
@@ -77,6 +83,18 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
         OutputFormat::Machines => print_event(&serde_json::json!({ "event": "built", "image": built })),
         OutputFormat::People => print_summary(&plan, &built, progress.elapsed().as_secs_f64()),
     }
+    if !plan.spec.formats.is_empty() {
+        let request = ConvertRequest {
+            image: &built.disk,
+            kinds: &plan.spec.formats,
+            folder: &plan.facts.output,
+            hardware_version: convert::HARDWARE_VERSION,
+            box_url: None,
+            threads: convert::all_threads(),
+            output: audience,
+        };
+        print_artefacts(&convert::convert_image(&request, &interrupt)?, audience);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,13 +128,93 @@ fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
     }
 }
 
+fn check_artefact(arguments: &cli::CheckArguments) -> Result<ExitCode, AppError> {
+    let report = check_artefact::check_artefact(&arguments.artefact, arguments.place.0)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", printable_lines(&report.to_string()));
+    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
+    let output = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    let request = FlashRequest {
+        image: &arguments.image,
+        device: &arguments.device,
+        keys: arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?,
+        sha256: arguments.sha256.as_deref(),
+        user_data: arguments.user_data.as_deref(),
+        consent: match (arguments.dry_run, arguments.yes) {
+            (true, _) => Consent::ShowOnly,
+            (false, true) => Consent::Given,
+            (false, false) => Consent::Ask,
+        },
+        output,
+    };
+    let Some(flashed) = flash::flash_image(&request, &InterruptFlag::watch_signals()?)? else {
+        // Shown, or refused by whoever was asked: that is no failure of ours.
+        return Ok(ExitCode::SUCCESS);
+    };
+    match output {
+        OutputFormat::Machines => print_event(&serde_json::json!({ "event": "flashed", "disk": flashed })),
+        OutputFormat::People => {
+            println!("wrote {}, and read it back; signed: {}", flashed.disk.display(), flashed.signed);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn convert_image(arguments: &cli::ConvertArguments) -> Result<ExitCode, AppError> {
+    let output = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    // The folder of a bare file name is this one.
+    let beside = arguments.image.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = arguments.out.as_deref().or(beside).unwrap_or_else(|| Path::new("."));
+    let mut kinds = arguments.to.clone();
+    kinds.sort_by_key(|kind| kind.name());
+    kinds.dedup();
+    let made = convert::convert_image(
+        &ConvertRequest {
+            image: &arguments.image,
+            kinds: &kinds,
+            folder,
+            hardware_version: arguments.hardware_version,
+            box_url: arguments.box_url.as_deref(),
+            threads: arguments.threads.map_or_else(convert::all_threads, usize::from),
+            output,
+        },
+        &InterruptFlag::watch_signals()?,
+    )?;
+    print_artefacts(&made, output);
+    if output == OutputFormat::Machines {
+        let peak = crate::process::peak_memory_bytes();
+        print_event(&serde_json::json!({ "event": "converted", "peak_memory_bytes": peak }));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_artefacts(made: &[MadeArtefact], output: OutputFormat) {
+    for artefact in made {
+        match output {
+            OutputFormat::Machines => {
+                print_event(&serde_json::json!({ "event": "artefact", "artefact": artefact }));
+            }
+            OutputFormat::People => {
+                let MadeArtefact { kind, path, bytes } = artefact;
+                println!("{kind:<18} {:>8} MB  {}", bytes / 1_000_000, path.display());
+            }
+        }
+    }
+}
+
 fn inspect_image(arguments: &cli::InspectArguments) -> Result<ExitCode, AppError> {
     if let Some(path) = &arguments.path {
         return show_path(&arguments.image, path, arguments);
     }
     let keys = arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?;
     let depth = if arguments.verify { InspectDepth::Blocks } else { InspectDepth::Manifest };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = convert::all_threads();
     let report = inspect::inspect_image(&arguments.image, &InspectQuestion { keys, depth, threads })?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -133,8 +231,7 @@ fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Res
         SlotArgument::A => Slot::A,
         SlotArgument::B => Slot::B,
     };
-    let disk = DiskImage::open_read_only(image)
-        .map_err(|error| format!("cannot read the image {}: {error}", image.display()))?;
+    let disk = DiskImage::open_read_only(image)?;
     let label = Partition::of_role(PartitionRole::Root(slot)).label;
     let table = table::read(&disk)?;
     let entry =

@@ -4,9 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use disk_formats::disk::ReadDisk;
 use image_format::bytes::Bytes;
 use image_format::verity::ReadAt;
+
+use crate::source::{self, SourceError};
 
 /// Zeros in runs of this many bytes stay holes.
 // Smaller ones would cost more calls than room. File systems on the disk have blocks of 4 KiB.
@@ -16,7 +20,16 @@ const HOLE: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct DiskImage {
     path: PathBuf,
-    file: File,
+    content: DiskContent,
+}
+
+/// Where a disk's bytes are.
+#[derive(Debug)]
+enum DiskContent {
+    /// In another format, or compressed: to be read only.
+    Encoded(Arc<dyn ReadDisk>),
+    /// As they are.
+    File(File),
 }
 
 impl DiskImage {
@@ -24,27 +37,41 @@ impl DiskImage {
     pub(crate) fn create(path: &Path, size: Bytes) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         file.set_len(size.get())?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), content: DiskContent::File(file) })
     }
 
     /// An existing image, to change it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), content: DiskContent::File(file) })
     }
 
-    /// An existing image, to look at it.
-    pub(crate) fn open_read_only(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: File::open(path)? })
+    /// An existing image of any format, to look at it.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self, SourceError> {
+        let content = DiskContent::Encoded(Arc::from(source::open_source(path)?.disk));
+        Ok(Self { path: path.to_owned(), content })
+    }
+
+    /// A disk that was opened elsewhere, to look at it.
+    pub(crate) fn of_disk(path: &Path, disk: impl Into<Arc<dyn ReadDisk>>) -> Self {
+        Self { path: path.to_owned(), content: DiskContent::Encoded(disk.into()) }
     }
 
     /// The same disk for another reader.
     pub(crate) fn reopen(&self) -> io::Result<Self> {
-        Ok(Self { path: self.path.clone(), file: self.file.try_clone()? })
+        let content = match &self.content {
+            DiskContent::Encoded(disk) => DiskContent::Encoded(Arc::clone(disk)),
+            DiskContent::File(file) => DiskContent::File(file.try_clone()?),
+        };
+        Ok(Self { path: self.path.clone(), content })
     }
 
     pub(crate) fn size(&self) -> io::Result<Bytes> {
-        Ok(Bytes::new(self.file.metadata()?.len()))
+        match &self.content {
+            DiskContent::Encoded(disk) => Ok(Bytes::new(disk.size())),
+            // By its end, since a block device has no length in its metadata.
+            DiskContent::File(file) => disk_formats::disk::ReadAt::length(file).map(Bytes::new),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -55,7 +82,7 @@ impl DiskImage {
     pub(crate) fn write_sparse(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
         for (index, chunk) in bytes.chunks(HOLE).enumerate() {
             if chunk.iter().any(|byte| *byte != 0) {
-                self.file.write_all_at(chunk, offset.get() + (index * HOLE) as u64)?;
+                self.file()?.write_all_at(chunk, offset.get() + (index * HOLE) as u64)?;
             }
         }
         Ok(())
@@ -64,7 +91,7 @@ impl DiskImage {
     /// Writes bytes as they are.
     pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
         // By place and not by cursor, so that many threads may use one file: pwrite(2).
-        self.file.write_all_at(bytes, offset.get())
+        self.file()?.write_all_at(bytes, offset.get())
     }
 
     pub(crate) fn read(&self, offset: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
@@ -74,7 +101,18 @@ impl DiskImage {
     }
 
     pub(crate) fn read_into(&self, offset: Bytes, into: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, into, offset.get())
+        match &self.content {
+            DiskContent::Encoded(disk) => disk.read_exact_at(into, offset.get()),
+            DiskContent::File(file) => std::os::unix::fs::FileExt::read_exact_at(file, into, offset.get()),
+        }
+    }
+
+    /// The file that can be written.
+    fn file(&self) -> io::Result<&File> {
+        match &self.content {
+            DiskContent::Encoded(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            DiskContent::File(file) => Ok(file),
+        }
     }
 
     /// The stretch of the disk that begins at `offset`.
@@ -83,7 +121,7 @@ impl DiskImage {
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file()?.sync_all()
     }
 }
 
@@ -96,7 +134,7 @@ pub(crate) struct DiskRegion<'a> {
 
 impl ReadAt for DiskRegion<'_> {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.disk.file, buffer, self.offset.get() + offset)
+        self.disk.read_into(Bytes::new(self.offset.get() + offset), buffer)
     }
 }
 
@@ -116,6 +154,6 @@ mod tests {
         disk.write_sparse(Bytes::MIB, &bytes).unwrap();
 
         assert_eq!(disk.read(Bytes::from_mib(4), Bytes::new(1)).unwrap(), [7]);
-        assert!(disk.file.metadata().unwrap().blocks() * 512 <= 1 << 20);
+        assert!(disk.file().unwrap().metadata().unwrap().blocks() * 512 <= 1 << 20);
     }
 }

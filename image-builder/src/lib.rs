@@ -8,18 +8,26 @@
 mod app;
 /// Carries out a plan.
 mod apply;
+/// What an image can be converted to.
+mod artefact;
 /// GRUB, the slot selector and the two FAT volumes.
 mod boot;
 /// The folder that stays between builds.
 mod cache;
+/// Holds artefacts against the rules of places.
+mod check_artefact;
 /// What was typed.
 mod cli;
+/// Writes images in other formats.
+mod convert;
 /// Debian's archive and packages.
 mod debian;
 /// The disk image while it is written.
 mod disk;
 /// What the host offers a build.
 mod facts;
+/// Writes an image to a disk.
+mod flash;
 /// The initramfs.
 mod initramfs;
 /// Looks into images without mounting them.
@@ -40,8 +48,12 @@ mod reports;
 mod rootfs;
 /// First-boot data put into an image.
 mod seed;
+/// A disk out of whatever file holds it.
+mod source;
 /// What an image is to be.
 mod spec;
+/// Says how a copy goes.
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -539,3 +539,63 @@ fn mistakes_of_a_spec_are_shown_where_they_are() {
     assert!(said.contains("bad.yaml:2:1") && said.contains("did you mean `packages`?"), "{said}");
     assert!(said.contains("bad.yaml:3:20") && said.contains("12 MiB, or 12 GiB?"), "{said}");
 }
+
+/// One conversion to the formats that share nothing; each is read as the same image.
+#[test]
+fn every_format_holds_the_same_signed_image() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+
+    succeeded(builder(&["convert", text(&image), "--to", "qcow2,raw.zst,vhdx,ova", "--out", out]));
+
+    for name in ["disk.qcow2", "disk.raw.zst", "disk.vhdx", "disk.ova"] {
+        let found = report(&folder.path().join(name));
+        assert_eq!(found["slots"][0]["state"]["state"], "verified", "{name}: {found}");
+        assert_eq!(found["partitions"], report(&image)["partitions"], "{name}");
+    }
+    let path = folder.path().join("disk.qcow2");
+    let (same, said) =
+        judged("qemu-img", &["compare", "-f", "raw", "-F", "qcow2", text(&image), text(&path)]);
+    assert!(same, "{said}");
+    let seed = folder.path().join("user-data");
+    fs::write(&seed, "#cloud-config\n").unwrap();
+    succeeded(builder(&["seed", text(&path), "--user-data", text(&seed)]));
+    let (whole, said) = judged("qemu-img", &["check", "-f", "qcow2", text(&path)]);
+    assert!(whole, "{said}");
+    assert_eq!(report(&path)["slots"][0]["state"]["state"], "verified");
+}
+
+/// The disk is larger than the image, and was used before.
+#[test]
+fn a_flashed_disk_is_the_image_and_one_that_was_interrupted_does_not_start() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    let file = File::create(&disk).unwrap();
+    for at in 0..300 {
+        file.write_all_at(&vec![0xaa; 1 << 20], at << 20).unwrap();
+    }
+    file.set_len(fs::metadata(&image).unwrap().len() + (100 << 20)).unwrap();
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_image-builder"))
+        .args(["flash", text(&image), text(&disk), "--yes"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let stopped = judged("kill", &["-9", &child.id().to_string()]).0;
+    let ended = child.wait().unwrap();
+    let mut head = vec![1; 1 << 20];
+    File::open(&disk).unwrap().read_exact(&mut head).unwrap();
+    let table = head[512..520] == *b"EFI PART" || head[510..512] == [0x55, 0xaa];
+    // A fast machine may have finished by then.
+    assert!(stopped && (ended.success() || !table), "it could start, though it was killed: {ended}");
+
+    succeeded(builder(&["flash", text(&image), text(&disk), "--yes", "--json"]));
+
+    assert_eq!(report(&disk)["slots"][0]["state"]["state"], "verified");
+    let (_, said) = judged("sgdisk", &["-v", text(&disk)]);
+    assert!(said.contains("No problems found"), "{said}");
+}

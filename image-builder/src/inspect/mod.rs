@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
+use image_format::gpt::PartitionTable;
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, PartitionRole};
 use image_format::signed::PublicKey;
 use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
@@ -71,7 +72,7 @@ struct CopyReport {
 /// Reads all there is to know.
 pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<ImageReport, InspectError> {
     let failed = |source| InspectError::Open { image: path.to_owned(), source };
-    let disk = DiskImage::open_read_only(path).map_err(failed)?;
+    let disk = DiskImage::open_read_only(path)?;
     let size = disk.size().map_err(failed)?;
     let table =
         table::read(&disk).map_err(|source| InspectError::Table { image: path.to_owned(), source })?;
@@ -104,6 +105,25 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
         .map(|(slot, entry)| slots::report_slot(&disk, slot, entry, question))
         .collect();
     Ok(ImageReport { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })
+}
+
+/// Verifies every slot of a disk with that table; says whose signatures hold. A disk without any system is refused.
+pub(crate) fn verify_slots(
+    disk: &DiskImage,
+    table: &PartitionTable,
+    question: &InspectQuestion,
+) -> Result<String, String> {
+    let mut signed = Vec::new();
+    for slot in Slot::BOTH {
+        if let Some(entry) = table.find_label(Partition::of_role(PartitionRole::Root(slot)).label) {
+            signed.extend(slots::report_slot(disk, slot, entry, question).verdict()?);
+        }
+    }
+    if signed.is_empty() {
+        Err("neither slot holds a signed system".to_owned())
+    } else {
+        Ok(signed.join("; "))
+    }
 }
 
 fn copy_report(disk: &DiskImage, name: &'static str, partition: Bytes, at: Bytes) -> CopyReport {
@@ -155,6 +175,8 @@ impl ImageReport {
 /// Why an image cannot be looked into at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
     #[error("cannot read the image {image}")]
     Open { image: PathBuf, source: std::io::Error },
     #[error("cannot find the partitions of {image}")]

@@ -183,6 +183,21 @@ fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: 
 }
 
 impl SlotReport {
+    /// Whose signature holds for every block, in words; or what is wrong. Nothing for an empty slot.
+    pub(crate) fn verdict(&self) -> Result<Option<String>, String> {
+        match &self.state {
+            TrustState::Empty => Ok(None),
+            TrustState::Refused(because) => Err(format!("slot {}: {because}", self.slot)),
+            TrustState::Signed | TrustState::Verified => {
+                let whose = match self.trusts {
+                    Some(Trust::GivenKeys) => "which was given",
+                    _ => "which the image itself brings: give --key to know whose it is",
+                };
+                Ok(Some(format!("slot {} by key {}, {whose}", self.slot, self.signed_by.join(", "))))
+            }
+        }
+    }
+
     pub(crate) fn is_sound(&self) -> bool {
         !matches!(self.state, TrustState::Refused(_))
     }

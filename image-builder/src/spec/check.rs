@@ -13,6 +13,7 @@ use image_format::command_line::{CommandLine, ParseCommandLineError};
 use image_format::version::Version;
 
 use super::{BootPackages, ContainerEngine, DebianSpec, ImageSpec, KernelSpec, ModulesSpec, PartitionSizes};
+use crate::artefact::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
 
 /// One file of a spec.
@@ -23,13 +24,14 @@ pub(crate) struct SpecLayer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "accounts",
     "boot",
     "channel",
     "components",
     "drop",
     "engine",
+    "formats",
     "include",
     "initramfs",
     "kernel",
@@ -99,6 +101,7 @@ struct SpecDraft {
     state_size: Option<Bytes>,
     security_epoch: Option<u32>,
     release_keys: Vec<PathBuf>,
+    formats: Vec<ArtefactKind>,
 }
 
 impl SpecDraft {
@@ -112,6 +115,7 @@ impl SpecDraft {
                 "components" => reader.read_list(&mut self.components, key, value, parse_word),
                 "drop" => reader.read_list(&mut self.drop, key, value, parse_package),
                 "engine" => reader.read_into(&mut self.engine, key, value, parse_engine),
+                "formats" => reader.read_list(&mut self.formats, key, value, parse_artefact),
                 "initramfs" => self.read_initramfs(&mut reader, value),
                 "kernel" => self.read_kernel(&mut reader, value),
                 "mirror" => reader.read_into(&mut self.mirror, key, value, parse_url),
@@ -277,6 +281,7 @@ impl SpecDraft {
             },
             security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
+            formats: self.formats,
         })
     }
 }
@@ -403,6 +408,21 @@ impl NodeReader<'_> {
             shell: shell.unwrap_or_else(|| "/bin/bash".to_owned()),
             groups,
         })
+    }
+}
+
+fn parse_artefact(text: &str) -> Result<ArtefactKind, String> {
+    let names = || ArtefactKind::ALL.into_iter().map(ArtefactKind::name);
+    // The disk itself is there without being asked for.
+    match ArtefactKind::of_name(text) {
+        Some(kind) if kind.name() == "raw" => Err("disk.raw is always written".to_owned()),
+        Some(kind) => Ok(kind),
+        None => Err(match spelling::nearest_name(text, names()) {
+            Some(near) => format!("no format is called `{text}`; did you mean `{near}`?"),
+            None => {
+                format!("no format is called `{text}`; there are {}", names().collect::<Vec<_>>().join(", "))
+            }
+        }),
     }
 }
 

@@ -12,6 +12,7 @@ use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
+use crate::artefact::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
 
 pub(crate) use layers::{check_text, read};
@@ -42,6 +43,8 @@ pub(crate) struct ImageSpec {
     /// Units that start at boot; no other does.
     pub(crate) units: Vec<String>,
     pub(crate) partitions: PartitionSizes,
+    /// What the finished image is converted to.
+    pub(crate) formats: Vec<ArtefactKind>,
     /// Raised when no machine may go back before this version: see docs/updates.md.
     pub(crate) security_epoch: u32,
     /// Files of public keys that may sign releases for this image.
