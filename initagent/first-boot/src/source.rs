@@ -4,11 +4,11 @@
 //! anywhere: all of it is handed in. Invariant: on the machine that was configured, nothing that can be
 //! attached to it takes the place of what configured it, unless its owner switched that on.
 
-use platform::{Detected, Place};
+use platform::{DetectedPlatform, Place};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::digits::hex;
+use crate::digits::to_hex;
 
 /// Whether a machine that is configured may be configured again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -83,9 +83,9 @@ pub(crate) struct Circumstances<'a> {
 }
 
 impl Source {
-    pub(crate) fn of(detected: &Detected) -> Self {
+    pub(crate) fn of(detected: &DetectedPlatform) -> Self {
         let volume = match &detected.place {
-            Place::Volume { content, .. } => Some(hex(&Sha256::digest(content.as_bytes()))),
+            Place::Volume { content, .. } => Some(to_hex(&Sha256::digest(content.as_bytes()))),
             Place::CommandLine | Place::Firmware | Place::OwnDisk => None,
         };
         Self { platform: detected.platform.to_string(), evidence: detected.evidence.clone(), volume }

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use platform::disk::Volume;
+use platform::disk::ConfigVolume;
 use user_data::network;
 use user_data::payload::{self, PayloadKind};
 
@@ -88,7 +88,7 @@ pub(super) fn read(document: &Document) -> io::Result<Vec<SeedFile>> {
     let is_image =
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_block_device());
     let file = if is_image { File::open(path).ok() } else { None };
-    if let Some(mut volume) = file.and_then(Volume::open) {
+    if let Some(mut volume) = file.and_then(ConfigVolume::open) {
         return seed(path, |name| volume.read(name, MOST));
     }
     let bytes = if path.as_os_str() == "-" { bounded(io::stdin())? } else { bounded(File::open(path)?)? };
