@@ -1,11 +1,13 @@
 //! Writes and applies payloads of roots in files: what `ci/bench update` measures.
 //!
-//! Usage: payload-bench write REPOSITORY NAME ROOT [PREVIOUS...]
+//! Usage: payload-bench write REPOSITORY NAME ROOT LEVEL [PREVIOUS...]   (=PREVIOUS: chunks are shared, no patches)
 //!        payload-bench rebuild REPOSITORY NAME OUTPUT [RUNNING [RUNNING-NAME]]
+//!        payload-bench rauc OLD NEW
 //! Prints `name value` lines. A rebuilt root has its hash tree behind it, as a slot does.
 #![expect(clippy::print_stdout, reason = "a benchmark reports to its caller")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,13 +16,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use image_builder::payload::{PayloadRequest, PreviousRelease, RootImage, write_payload};
+use image_builder::payload::{PatchChoice, PayloadRequest, PreviousRelease, RootImage, write_payload};
+use image_format::digest::Sha256;
 use image_format::payload::index::PayloadIndex;
 use image_format::payload::object::ObjectReference;
 use image_format::payload::reconstruct::{
     BlockSink, Event, ObjectSource, Observer, Site, prepare_reconstruction,
 };
 use image_format::payload::survey::{InstalledRelease, OldSlots, SlotContent};
+use image_format::payload::zstandard::compress;
 use image_format::verity::{BLOCK_BYTES, build_tree, tree_blocks};
 
 const SALT: [u8; 32] = [7; 32];
@@ -32,13 +36,14 @@ fn main() -> Outcome<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let started = Instant::now();
     match arguments[..] {
-        ["write", repository, name, root, ref previous @ ..] => {
-            write(Path::new(repository), name, Path::new(root), previous)?;
+        ["write", repository, name, root, level, ref previous @ ..] => {
+            write(Path::new(repository), name, Path::new(root), level.parse()?, previous)?;
         }
         ["rebuild", repository, name, output, ref running @ ..] => {
             rebuild(Path::new(repository), name, Path::new(output), running)?;
         }
-        _ => return Err("usage: payload-bench write|rebuild REPOSITORY NAME FILE [MORE...]".into()),
+        ["rauc", old, new] => count_rauc(Path::new(old), Path::new(new))?,
+        _ => return Err("usage: payload-bench write|rebuild|rauc ...".into()),
     }
     println!("seconds {:.3}", started.elapsed().as_secs_f64());
     let status = fs::read_to_string("/proc/self/status")?;
@@ -59,16 +64,17 @@ fn read_index(repository: &Path, name: &str) -> Outcome<PayloadIndex> {
     Ok(PayloadIndex::parse(&fs::read(index_path(repository, name))?)?)
 }
 
-fn write(repository: &Path, name: &str, root: &Path, previous: &[&str]) -> Outcome<()> {
+fn write(repository: &Path, name: &str, root: &Path, level: i32, previous: &[&str]) -> Outcome<()> {
     let file = File::open(root)?;
     let bytes = file.metadata()?.len();
     let root_hash = build_tree(&file, bytes, &SALT, threads()?)?.root_hash;
     let previous = previous.iter().map(|name| {
-        Ok(PreviousRelease {
-            version: (*name).to_owned(),
-            index: read_index(repository, name)?,
-            salt: SALT.to_vec(),
-        })
+        let (name, patches) = match name.strip_prefix('=') {
+            Some(name) => (name, PatchChoice::Omit),
+            None => (*name, PatchChoice::Write),
+        };
+        let index = read_index(repository, name)?;
+        Ok(PreviousRelease { version: name.to_owned(), index, salt: SALT.to_vec(), patches })
     });
     let previous = previous.collect::<Outcome<Vec<_>>>()?;
     let written = write_payload(&PayloadRequest {
@@ -78,6 +84,7 @@ fn write(repository: &Path, name: &str, root: &Path, previous: &[&str]) -> Outco
         previous: &previous,
         repository: repository.to_owned(),
         workspace: std::env::temp_dir(),
+        level,
         threads: threads()?,
     })?;
     let path = index_path(repository, name);
@@ -130,6 +137,19 @@ fn rebuild(repository: &Path, name: &str, output: &Path, running: &[&str]) -> Ou
     }
     println!("objects {}", counter.objects.load(Ordering::Relaxed));
     println!("fell_back {}", counter.fell_back.load(Ordering::Relaxed));
+    Ok(())
+}
+
+/// What RAUC's `adaptive=block-hash-index` fetches: 32 bytes for each block of 4 KiB, and the blocks that the old root
+/// has nowhere. They are compressed as one here, which is kind: RAUC fetches them out of a bundle, one by one.
+fn count_rauc(old: &Path, new: &Path) -> Outcome<()> {
+    let (old, new) = (fs::read(old)?, fs::read(new)?);
+    let known: HashSet<Sha256> = old.chunks(BLOCK_BYTES).map(Sha256::digest_of).collect();
+    let lacking: Vec<&[u8]> =
+        new.chunks(BLOCK_BYTES).filter(|block| !known.contains(&Sha256::digest_of(block))).collect();
+    let index = new.len() / BLOCK_BYTES * 32;
+    println!("lacking_blocks {}", lacking.len());
+    println!("bytes {}", index + compress(&lacking.concat(), &[], 3)?.len());
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use image_format::verity::BLOCK_BYTES;
 use super::previous::RebuiltRelease;
 use super::root::RootImage;
 use super::store::ObjectStore;
-use super::{LEVEL, WritePayloadError, parallel};
+use super::{PayloadWork, WritePayloadError, parallel};
 
 /// Blocks of the smallest chunk, but for those before zeros and at the end.
 const SMALLEST: u32 = 64;
@@ -33,16 +33,17 @@ pub(super) fn write_chunks(
     root: &RootImage,
     leaves: &[[u8; 32]],
     previous: &[RebuiltRelease<'_>],
-    store: &ObjectStore,
-    threads: usize,
+    work: &PayloadWork,
 ) -> Result<Vec<Chunk>, WritePayloadError> {
+    let PayloadWork { store, level, threads } = work;
+    let (level, threads) = (*level, *threads);
     let known = known_chunks(previous, store, threads)?;
     let runs = cut_chunks(&mark_blocks(root, threads)?);
     parallel::map(&runs, threads, |run| {
         let content = root.read_runs(&[*run])?;
         let object = match known.get(&Sha256::digest_of(&content)) {
             Some(object) => *object,
-            None => store.put(ObjectKind::Chunk, &zstandard::compress(&content, &[], LEVEL)?)?,
+            None => store.put(ObjectKind::Chunk, &zstandard::compress(&content, &[], level)?)?,
         };
         let digests = leaves.get(run.first as usize..run.end() as usize).unwrap_or_default();
         Ok(Chunk { run: *run, guard: chunk_guard(digests), object })

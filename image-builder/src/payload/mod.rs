@@ -24,13 +24,13 @@ use image_format::payload::zstandard::{self, FrameError};
 use image_format::verity::leaves::LeafHasher;
 use serde::Serialize;
 
-pub use previous::PreviousRelease;
+pub use previous::{PatchChoice, PreviousRelease};
 pub use root::RootImage;
 use store::ObjectStore;
 
-/// How hard chunks and patches are compressed. Of 44 MiB of a root, in pieces of 1 MiB: level 3 leaves 18.6 MB, 12
+/// How hard a release for many machines is compressed. Of 44 MiB of a root, in pieces of 1 MiB: level 3 leaves 18.6 MB, 12
 /// 17.4, 15 17.4, 19 16.1, at 90, 12, 4 and 2 MB a second. A release is compressed once and fetched many times.
-const LEVEL: i32 = 19;
+pub const RELEASE_LEVEL: i32 = 19;
 
 /// What a payload is made from.
 #[derive(Debug)]
@@ -41,12 +41,14 @@ pub struct PayloadRequest<'a> {
     pub salt: &'a [u8],
     /// What its signed manifest says.
     pub root_hash: Sha256,
-    /// Releases to write patches against, and whose chunks to share.
+    /// Releases whose chunks to share, and against some of which to write patches.
     pub previous: &'a [PreviousRelease],
     /// The repository's folder.
     pub repository: PathBuf,
     /// A folder for the roots of older releases, for as long as this takes.
     pub workspace: PathBuf,
+    /// The level of zstd: [`RELEASE_LEVEL`], or a low one for releases that hardly anybody fetches.
+    pub level: i32,
     /// How many cores work.
     pub threads: usize,
 }
@@ -82,10 +84,19 @@ pub struct BaseCosts {
     pub bytes: u64,
 }
 
+/// What all parts of the work need.
+#[derive(Debug)]
+struct PayloadWork {
+    store: ObjectStore,
+    level: i32,
+    threads: usize,
+}
+
 /// Writes all objects of a release, and returns the index that names them.
 pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, WritePayloadError> {
-    let PayloadRequest { root, salt, root_hash, threads, .. } = *request;
-    let store = ObjectStore::open(&request.repository)?;
+    let PayloadRequest { root, salt, root_hash, level, threads, .. } = *request;
+    let work = PayloadWork { store: ObjectStore::open(&request.repository)?, level, threads };
+    let store = &work.store;
     let hasher = LeafHasher::new(salt);
     let leaves = root.hash_blocks(&hasher, threads)?;
     let actual = hasher.build_tree(&leaves).root_hash;
@@ -96,7 +107,7 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
     for release in request.previous {
         bases.push(release.rebuild(&request.repository, &request.workspace, threads)?);
     }
-    let chunks = chunks::write_chunks(root, &leaves, &bases, &store, threads)?;
+    let chunks = chunks::write_chunks(root, &leaves, &bases, &work)?;
     let mut index = PayloadIndex {
         data_blocks: root.data_blocks(),
         root_hash,
@@ -105,12 +116,12 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
         bases: Vec::new(),
     };
     let list = list_blocks(&index, &leaves);
-    let object = store.put(ObjectKind::Chunk, &zstandard::compress(&list, &[], LEVEL)?)?;
+    let object = store.put(ObjectKind::Chunk, &zstandard::compress(&list, &[], level)?)?;
     index.block_list = Some(BlockList { sha256: Sha256::digest_of(&list), object });
-    for base in &bases {
+    for base in bases.iter().filter(|base| base.release.patches == PatchChoice::Write) {
         let hashed = base.root.hash_blocks(&hasher, threads)?;
         let ids: Vec<u8> = hashed.iter().flat_map(block_id).collect();
-        let list_patch = Some(store.put(ObjectKind::Patch, &zstandard::compress(&list, &ids, LEVEL)?)?);
+        let list_patch = Some(store.put(ObjectKind::Patch, &zstandard::compress(&list, &ids, level)?)?);
         let pair = patches::RootPair {
             new: root,
             new_leaves: &leaves,
@@ -118,13 +129,13 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
             old_leaves: &hashed,
             hasher: &hasher,
         };
-        let packs = patches::write_packs(&pair, &index.chunks, &store, threads)?;
+        let packs = patches::write_packs(&pair, &index.chunks, &work)?;
         let PreviousRelease { version, index: old, .. } = base.release;
         let (version, root_hash, data_blocks) = (version.clone(), old.root_hash, old.data_blocks);
         index.bases.push(Base { version, root_hash, data_blocks, list_patch, packs });
     }
     let bytes = index.to_bytes()?;
-    let costs = sum_costs(&index, bytes.len() as u64, &store);
+    let costs = sum_costs(&index, bytes.len() as u64, store);
     Ok(WrittenPayload { index: bytes, costs })
 }
 

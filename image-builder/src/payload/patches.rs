@@ -13,7 +13,7 @@ use image_format::verity::leaves::LeafHasher;
 use super::files::{BlockPlaces, map_files};
 use super::root::RootImage;
 use super::store::ObjectStore;
-use super::{LEVEL, WritePayloadError, parallel};
+use super::{PayloadWork, WritePayloadError, parallel};
 use sources::SourceChooser;
 
 /// A pack is closed once it has so many bytes: fewer requests, and what one bad object spoils is still little.
@@ -40,8 +40,7 @@ struct MissingBlocks<'a> {
 pub(super) fn write_packs(
     pair: &RootPair<'_>,
     chunks: &[Chunk],
-    store: &ObjectStore,
-    threads: usize,
+    work: &PayloadWork,
 ) -> Result<Vec<Pack>, WritePayloadError> {
     let old_places = BlockPlaces::new(pair.old_leaves, pair.hasher);
     let missing: Vec<MissingBlocks<'_>> = (0..)
@@ -63,8 +62,9 @@ pub(super) fn write_packs(
     let new_files = map_files(pair.new, &BlockPlaces::new(pair.new_leaves, pair.hasher), pair.hasher)?;
     let old_files = map_files(pair.old, &old_places, pair.hasher)?;
     let chooser = SourceChooser::new(pair, &new_files, &old_files);
-    let made = parallel::map(&missing, threads, |missing| make_piece(pair, &chooser, missing))?;
-    pack_pieces(made.into_iter().flatten(), store)
+    let made =
+        parallel::map(&missing, work.threads, |missing| make_piece(pair, &chooser, missing, work.level))?;
+    pack_pieces(made.into_iter().flatten(), &work.store)
 }
 
 /// The patch of a chunk and its frame, unless the chunk itself is hardly more.
@@ -72,11 +72,12 @@ fn make_piece(
     pair: &RootPair<'_>,
     chooser: &SourceChooser<'_>,
     missing: &MissingBlocks<'_>,
+    level: i32,
 ) -> Result<Option<(Piece, Vec<u8>)>, WritePayloadError> {
     let sources = chooser.choose(&missing.blocks);
     let blocks = join_runs(missing.blocks.iter().copied());
     let content = pair.new.read_runs(&blocks)?;
-    let frame = zstandard::compress(&content, &pair.old.read_runs(&sources)?, LEVEL)?;
+    let frame = zstandard::compress(&content, &pair.old.read_runs(&sources)?, level)?;
     // A tenth of a chunk is not worth the second way to it.
     if frame.len() as u64 * 10 > u64::from(missing.chunk.object.bytes) * 9 {
         return Ok(None);

@@ -25,6 +25,18 @@ pub struct PreviousRelease {
     pub index: PayloadIndex,
     /// The salt of its hash tree, from its manifest.
     pub salt: Vec<u8>,
+    /// Whether to write patches against it. Its chunks are shared anyway.
+    pub patches: PatchChoice,
+}
+
+/// Whether patches are written. Against the last few releases they are worth their bytes in the repository: machines
+/// that are further behind fetch what they lack in whole chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchChoice {
+    /// Only chunks are shared.
+    Omit,
+    /// Machines with this release get patches.
+    Write,
 }
 
 /// A release whose root is a file again.

@@ -11,7 +11,7 @@ use image_format::payload::survey::{InstalledRelease, OldSlots, SlotContent};
 use image_format::verity::{BLOCK_BYTES, build_tree};
 
 use super::store::ObjectStore;
-use super::{PayloadRequest, PreviousRelease, RootImage, WrittenPayload, write_payload};
+use super::{PatchChoice, PayloadRequest, PreviousRelease, RootImage, WrittenPayload, write_payload};
 
 const SALT: &[u8] = b"salt";
 
@@ -41,6 +41,7 @@ fn publish(repository: &Path, root: &[u8], previous: &[PreviousRelease], threads
         previous,
         repository: repository.to_owned(),
         workspace: workspace.path().to_owned(),
+        level: 3,
         threads,
     };
     write_payload(&request).unwrap()
@@ -48,7 +49,7 @@ fn publish(repository: &Path, root: &[u8], previous: &[PreviousRelease], threads
 
 fn release(version: &str, written: &WrittenPayload) -> PreviousRelease {
     let index = PayloadIndex::parse(&written.index).unwrap();
-    PreviousRelease { version: version.to_owned(), index, salt: SALT.to_vec() }
+    PreviousRelease { version: version.to_owned(), index, salt: SALT.to_vec(), patches: PatchChoice::Write }
 }
 
 struct Sink<'a>(&'a File);
@@ -167,6 +168,7 @@ fn a_root_that_is_not_its_manifests_is_not_published() {
         previous: &[],
         repository: folder.path().join("repository"),
         workspace: folder.path().to_owned(),
+        level: 3,
         threads: 1,
     };
 
