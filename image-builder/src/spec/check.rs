@@ -111,7 +111,8 @@ impl SpecDraft {
                 "mirror" => reader.read_into(&mut self.mirror, key, value, parse_url),
                 "name" => reader.read_into(&mut self.name, key, value, parse_word),
                 "overlays" => {
-                    reader.read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text));
+                    reader
+                        .read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text));
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),
@@ -516,6 +517,17 @@ partitions: {root: 1 GiB}
             })
             .collect();
         (spec, messages)
+    }
+
+    #[test]
+    fn all_releases_of_an_image_have_one_file_system_identifier() {
+        let uuid = |change: &str| crate::plan::root_uuid(&checked(&[WHOLE, change]).0.unwrap());
+
+        let (first, second, other) =
+            (uuid("version: 1.0.0\n"), uuid("version: 2.0.0\n"), uuid("name: other\n"));
+
+        assert_eq!(first, second);
+        assert_ne!(first, other);
     }
 
     #[test]
