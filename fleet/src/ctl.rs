@@ -43,7 +43,7 @@ use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use client::ApiClient;
-use session::{CommandError, CommandOutcome, CommandSession, error_chain};
+use session::{CommandError, CommandOutcome, CommandSession, OutputKind, printable_chain};
 use settings::ClientSettings;
 use std::ffi::OsString;
 use std::io::Write;
@@ -118,13 +118,13 @@ fn dispatch_verb(arguments: &Arguments, world: &mut CommandWorld<'_>) -> Command
         Verb::Man => manual::print_man_page(world.out),
         Verb::Verify(_) => signed_units(),
         Verb::Version => print_version(world.out),
-        Verb::Load(arguments) | Verb::Start(arguments) if arguments.sign => signed_units(),
-        Verb::Submit(arguments) if arguments.sign => signed_units(),
+        Verb::Load(arguments) | Verb::Start(arguments) if arguments.create.sign => signed_units(),
+        Verb::Submit(arguments) if arguments.create.sign => signed_units(),
         _ => {
-            let is_terminal = world.is_terminal;
+            let output = if world.is_terminal { OutputKind::Terminal } else { OutputKind::File };
             let mut session = open_session(arguments, world)
                 .map_err(|words| CommandError::new(format_args!("Unable to initialize client: {words}")))?;
-            run_verb(&mut session, verb, is_terminal)
+            run_verb(&mut session, verb, output)
         }
     }
 }
@@ -134,8 +134,8 @@ fn open_session<'a>(
     world: &'a mut CommandWorld<'_>,
 ) -> Result<CommandSession<'a>, String> {
     let settings = ClientSettings::from_arguments(&arguments.global, world.environment)
-        .map_err(|error| error_chain(&error))?;
-    let agent = dial::http_agent(&settings.endpoint, &settings).map_err(|error| error_chain(&error))?;
+        .map_err(|error| printable_chain(&error))?;
+    let agent = dial::http_agent(&settings.endpoint, &settings).map_err(|error| printable_chain(&error))?;
     let client = ApiClient::new(agent, &settings.endpoint);
     let endpoint = settings.endpoint.to_string();
     let spare = settings.spare_endpoints;
@@ -148,9 +148,9 @@ fn open_session<'a>(
     Ok(session)
 }
 
-fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, is_terminal: bool) -> CommandOutcome {
+fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, output: OutputKind) -> CommandOutcome {
     match verb {
-        Verb::Cat(arguments) => cat::run_cat(session, arguments, is_terminal),
+        Verb::Cat(arguments) => cat::run_cat(session, arguments, output),
         Verb::Destroy(arguments) => destroy::run_destroy(session, arguments),
         Verb::Drain(arguments) => drain::run_drain(session, arguments),
         Verb::Explain(arguments) => explain::run_explain(session, arguments),
@@ -168,7 +168,7 @@ fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, is_terminal: bool) ->
         Verb::Status(arguments) => status::run_status(session, arguments),
         Verb::Stop(arguments) => stop::run_stop(session, stop::StopVerb::Stop, arguments),
         Verb::Submit(arguments) => submit::run_submit(session, arguments),
-        Verb::Top(arguments) => top::run_top(session, arguments, is_terminal),
+        Verb::Top(arguments) => top::run_top(session, arguments, output),
         Verb::Undrain(arguments) => drain::run_undrain(session, arguments),
         Verb::Unload(arguments) => stop::run_stop(session, stop::StopVerb::Unload, arguments),
         Verb::Completions(_) | Verb::FdForward(_) | Verb::Man | Verb::Verify(_) | Verb::Version => Ok(0),

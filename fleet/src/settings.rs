@@ -11,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::model::{
     machine::{MachineMetadata, parse_metadata},
     requirements::parse_duration,
+    url::without_credentials,
 };
 
 pub use options::Options;
@@ -30,21 +31,13 @@ pub enum SettingsError {
     Needs { name: &'static str, needs: &'static str },
 }
 
-/// A list of URLs as it may be shown: without the user and the password that one may hold.
-#[must_use]
-pub fn without_credentials(urls: &str) -> String {
-    let shown = urls.split(',').map(|url| match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(end);
-            match authority.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}://***@{host}{path}"),
-                None => url.to_owned(),
-            }
-        }
-        None => url.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join(",")
+/// Whose units run on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemdInstance {
+    /// The machine's.
+    System,
+    /// Those of the user that fleetd runs as.
+    User,
 }
 
 /// Where the API is served, beside sockets that systemd passes.
@@ -111,7 +104,7 @@ pub struct DaemonSettings {
     pub token_limit: u16,
     pub disable_engine: bool,
     pub units_directory: PathBuf,
-    pub systemd_user: bool,
+    pub systemd: SystemdInstance,
     pub admin_group: Option<String>,
     pub read_group: Option<String>,
     pub lock_group: Option<String>,
@@ -164,7 +157,7 @@ impl DaemonSettings {
             ("token_limit", self.token_limit != new.token_limit),
             ("disable_engine", self.disable_engine != new.disable_engine),
             ("units_directory", self.units_directory != new.units_directory),
-            ("systemd_user", self.systemd_user != new.systemd_user),
+            ("systemd_user", self.systemd != new.systemd),
             ("admin_group", self.admin_group != new.admin_group),
             ("read_group", self.read_group != new.read_group),
             ("lock_group", self.lock_group != new.lock_group),
@@ -205,7 +198,11 @@ impl DaemonSettings {
             })?,
             disable_engine: options.flag("disable_engine")?,
             units_directory: options.text("units_directory").into(),
-            systemd_user: options.flag("systemd_user")?,
+            systemd: if options.flag("systemd_user")? {
+                SystemdInstance::User
+            } else {
+                SystemdInstance::System
+            },
             admin_group: options.optional("admin_group"),
             read_group: options.optional("read_group"),
             lock_group: options.optional("lock_group"),

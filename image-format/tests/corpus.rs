@@ -42,3 +42,18 @@ fn module_indexes() {
 fn payload_indexes() {
     run_all("payload", targets::payload);
 }
+
+#[test]
+fn root_metadata() {
+    run_all("release_root", targets::release_root);
+}
+
+#[test]
+fn channel_metadata() {
+    run_all("release_channel", targets::release_channel);
+}
+
+#[test]
+fn trust_states() {
+    run_all("trust_state", targets::trust_state);
+}

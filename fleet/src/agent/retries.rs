@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     model::{state::JobState, unit_file::UnitHash, unit_name::UnitName},
-    plan::reconcile::DesiredUnit,
+    plan::machine_units::DesiredUnit,
 };
 
 /// The first pause is that of the original. Each is twice the one before, up to five minutes: what systemd
@@ -60,6 +60,8 @@ impl Retries {
     ) -> bool {
         let (first, most) = PAUSES;
         let wish = wish_of(wanted, unit);
+        // A unit that is wanted in another way starts with the first pause again: the change may be the
+        // cure.
         let before = self.failures.get(unit).filter(|failure| failure.wish == wish);
         let pause = before.map_or(first, |failure| (failure.pause * 2).min(most));
         let is_new = before.is_none_or(|failure| failure.reason != reason);

@@ -1,6 +1,6 @@
 //! One run of `fleetctl`: the API it talks to, and the two streams it speaks on.
 //!
-//! Verbs say what they have to say through this and return an exit status or a [`Complaint`]. What the
+//! Verbs say what they have to say through this and return an exit status or a [`CommandError`]. What the
 //! original printed on which stream is a contract, so the words stand in the verbs, not here.
 
 use super::arguments::parse_bool;
@@ -8,6 +8,7 @@ use super::client::{ApiClient, ApiError};
 use super::settings::{ClientSettings, OutputFormat};
 use super::table::{printable_json, printable_lines, printable_text};
 use crate::api::schema::{ApiMachine, ApiUnit};
+use crate::error_text::error_chain;
 use crate::model::unit_file::{UnitFile, UnitOption};
 use crate::model::unit_name::UnitName;
 use serde::Serialize;
@@ -42,18 +43,9 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// An error with its causes, on one line.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    printable_text(&text)
+/// An error with its causes on one line, as a terminal may show it.
+pub fn printable_chain(error: &dyn Error) -> String {
+    printable_text(&error_chain(error))
 }
 
 /// One run of `fleetctl`.
@@ -132,26 +124,47 @@ impl<'a> CommandSession<'a> {
 
     /// How a machine is shown beside a unit: its short id and its address. Machines are asked for once,
     /// and one that is not known is shown by its id.
-    pub fn machine_legend(&mut self, id: &str, full: bool) -> String {
+    pub fn machine_legend(&mut self, id: &str, length: IdLength) -> String {
         let client = &self.client;
         let machines = self.machines.get_or_insert_with(|| {
             let machines = client.list_machines().unwrap_or_default();
             machines.into_iter().map(|machine| (machine.id.clone(), machine)).collect()
         });
-        machines.get(id).map_or_else(|| id_legend(id, full), |machine| full_legend(machine, full))
+        machines.get(id).map_or_else(|| id_legend(id, length), |machine| full_legend(machine, length))
     }
+}
+
+/// Where standard output goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OutputKind {
+    /// To a program or a file, which want every byte.
+    File,
+    /// To a person's terminal, which obeys control characters.
+    Terminal,
+}
+
+/// How ids and hashes are shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IdLength {
+    /// Whole, for scripts and for other programs' arguments.
+    Full,
+    /// Their beginning, which fits into a table and tells a cluster's apart.
+    Short,
 }
 
 /// A machine's id: whole, or its first eight characters.
 #[must_use]
-pub fn id_legend(id: &str, full: bool) -> String {
-    if full { id.to_owned() } else { format!("{}...", id.chars().take(8).collect::<String>()) }
+pub fn id_legend(id: &str, length: IdLength) -> String {
+    match length {
+        IdLength::Full => id.to_owned(),
+        IdLength::Short => format!("{}...", id.chars().take(8).collect::<String>()),
+    }
 }
 
 /// A machine's id, and its address if it is known.
 #[must_use]
-pub fn full_legend(machine: &ApiMachine, full: bool) -> String {
-    let legend = id_legend(&machine.id, full);
+pub fn full_legend(machine: &ApiMachine, length: IdLength) -> String {
+    let legend = id_legend(&machine.id, length);
     if machine.primary_ip.is_empty() { legend } else { format!("{legend}/{}", machine.primary_ip) }
 }
 
@@ -190,7 +203,7 @@ pub fn go_list(names: &[String]) -> String {
 
 impl From<ApiError> for CommandError {
     fn from(error: ApiError) -> Self {
-        Self::new(error_chain(&error))
+        Self::new(printable_chain(&error))
     }
 }
 
@@ -237,6 +250,6 @@ mod tests {
         struct Outer(#[source] io::Error);
 
         let error = Outer(io::Error::other("permission denied"));
-        assert_eq!(error_chain(&error), "cannot open /x: permission denied");
+        assert_eq!(printable_chain(&error), "cannot open /x: permission denied");
     }
 }

@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 use super::{CommitResult, EtcdStore, StoreError};
 use crate::store::{
     keys::{KeySpace, StoreKey},
-    writes::{StoreWrite, WriteOperation},
+    revision::Revision,
+    writes::{MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteOperation},
 };
 
-/// The most operations etcd takes in one transaction is 128.
-const MOST_OPERATIONS: usize = 120;
-/// The most bytes it takes is three times as much.
-const MOST_BYTES: usize = 512 * 1024;
+/// A third of the 1.5 MiB that etcd takes in one request (`--max-request-bytes`): conditions and keys are not counted.
+// A larger transaction would be refused as a whole, and with it the changes of others that only shared it.
+const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 type CommitAnswer = Result<CommitResult, Arc<StoreError>>;
 
@@ -30,6 +30,8 @@ type CommitAnswer = Result<CommitResult, Arc<StoreError>>;
 #[derive(Debug, Default)]
 pub(super) struct WriteBatcher {
     waiting: Mutex<VecDeque<WaitingWrite>>,
+    // One transaction at a time: those who come while it is under way are gathered for the next one. A
+    // timer was no alternative, since a single command would always wait for it.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -65,7 +67,7 @@ fn count_fitting<'a>(writes: impl Iterator<Item = &'a StoreWrite>) -> usize {
         let (files, own) = split_write(write);
         operations += files.len() + 1;
         bytes += write.then.iter().map(operation_size).sum::<usize>();
-        let fits = operations <= MOST_OPERATIONS && bytes <= MOST_BYTES;
+        let fits = operations <= MAX_TRANSACTION_OPERATIONS && bytes <= MAX_BATCH_BYTES;
         let apart = own.iter().all(|operation| changed.insert(operation_key(operation)));
         if count > 0 && !(fits && apart) {
             break;
@@ -157,7 +159,7 @@ impl EtcdStore {
         self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
         CommitResult {
             succeeded: response.succeeded(),
-            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
+            revision: Revision(header.map_or(0, etcd_client::ResponseHeader::revision)),
         }
     }
 }
@@ -200,9 +202,9 @@ mod tests {
     fn what_is_too_much_waits_for_the_next_but_the_first_always_goes() {
         let many: Vec<StoreWrite> =
             (0..200).map(|number| write(&format!("u{number}.service"), "x")).collect();
-        let large = [write("a.service", &"x".repeat(MOST_BYTES)), write("b.service", "x")];
+        let large = [write("a.service", &"x".repeat(MAX_BATCH_BYTES)), write("b.service", "x")];
 
-        assert_eq!(count_fitting(many.iter()), MOST_OPERATIONS / 2);
+        assert_eq!(count_fitting(many.iter()), MAX_TRANSACTION_OPERATIONS / 2);
         assert_eq!(count_fitting(large.iter()), 1);
     }
 }
