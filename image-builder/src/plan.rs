@@ -98,6 +98,13 @@ pub(crate) fn disk_guid(spec: &ImageSpec, lock: &str, epoch: u64) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("disk {} {} {epoch}\n{lock}", spec.name, spec.version).as_bytes())
 }
 
+/// The identifier of the root's file system: the same for all releases of an image. ext4 begins the checksum of each
+/// folder and each inode with it, so that another one would change every such block, and an update would carry them.
+/// Nothing looks for a root by it: slots are partitions.
+pub(crate) fn root_uuid(spec: &ImageSpec) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, format!("root file system {}", spec.name).as_bytes())
+}
+
 /// The steps of a build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BuildStep {

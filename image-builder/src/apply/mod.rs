@@ -33,6 +33,7 @@ use crate::plan::{self, BuildPlan, BuildStep, SigningKey};
 use crate::process::{InterruptFlag, Interrupted, RunError};
 use crate::progress::BuildProgress;
 use crate::rootfs::compose::KernelError;
+use crate::rootfs::inner::UncompressError;
 use crate::rootfs::overlay::OverlayError;
 
 /// What a build made.
@@ -246,6 +247,8 @@ pub(crate) enum BuildError {
          twice the content leaves room for updates: {recommended}"
     )]
     SlotTooSmall { needed: Bytes, given: Bytes, recommended: Bytes },
+    #[error(transparent)]
+    Uncompress(#[from] UncompressError),
     #[error("the units {} are to be started, but the root has none of these names", names.join(", "))]
     Units { names: Vec<String> },
     #[error("cannot use a package")]

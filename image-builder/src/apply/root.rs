@@ -24,7 +24,7 @@ use crate::progress::StepMeter;
 use crate::rootfs::compose::{self, DpkgDatabase, KernelFiles};
 use crate::rootfs::ext4::{self, FileSystemExtent};
 use crate::rootfs::tree::{EntryKind, FileContent, RootTree, TreeEntry};
-use crate::rootfs::{accounts, overlay, units};
+use crate::rootfs::{accounts, inner, overlay, units};
 use crate::spec::ImageSpec;
 
 /// A root as it will be.
@@ -62,7 +62,7 @@ pub(crate) fn compose_root(
     let spec = &site.plan.spec;
     let what = |what| move |source| BuildError::Compose { what, source };
     let mut tree = open_tree(&bootstrapped.tar).map_err(what("reading the bootstrapped tree"))?;
-    let database = DpkgDatabase::read(&tree).map_err(what("reading dpkg's database"))?;
+    let mut database = DpkgDatabase::read(&tree).map_err(what("reading dpkg's database"))?;
     let dropped: BTreeSet<String> = spec.drop.iter().cloned().collect();
     let kept = status::needed_packages(&database.installed, &spec.packages, &dropped)
         .map_err(|names| BuildError::NotInstalled { names })?;
@@ -73,6 +73,7 @@ pub(crate) fn compose_root(
     compose::remove_dangling_links(&mut tree, |path| before.contains(path));
     compose::remove_traces(&mut tree);
     let kernel = compose::settle_kernel(&mut tree)?;
+    database.rename_paths(inner::uncompress_inner(&mut tree, &kernel.release)?);
     compose::move_var(&mut tree);
     // Before the overlays, so that an overlay may put another file in the place of one that is left out.
     for path in &spec.remove {
@@ -191,7 +192,7 @@ pub(crate) fn write_file_system(
 ) -> Result<FileSystemExtent, BuildError> {
     let extent = ext4::measure_tree(&composed.tree);
     check_room(site, extent)?;
-    let uuid = target.derive_identifier("root file system");
+    let uuid = plan::root_uuid(&site.plan.spec);
     let device = target.disk.path().display().to_string();
     // From a tar on its stdin. A folder of the host would need root for owners, and device nodes could not be
     // in it.

@@ -7,11 +7,12 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read as _};
+use std::io;
 
 use image_format::command_line::CommandLine;
 use image_format::modules::ModuleIndex;
 
+use crate::rootfs::inner;
 use crate::rootfs::tree::RootTree;
 use crate::spec::ModulesSpec;
 
@@ -164,16 +165,7 @@ fn kernel_name(name: &str) -> String {
 }
 
 fn read_module(tree: &RootTree, path: &str) -> io::Result<Vec<u8>> {
-    let bytes = tree.read(path)?;
-    let mut module = Vec::new();
-    match path.rsplit('.').next() {
-        Some("xz") => {
-            lzma_rust2::XzReader::new(bytes.as_slice(), true).read_to_end(&mut module)?;
-        }
-        Some("zst") => module = zstd::decode_all(bytes.as_slice())?,
-        _ => module = bytes,
-    }
-    Ok(module)
+    inner::uncompress(path, &tree.read(path)?)
 }
 
 /// Why the modules of an initramfs could not be chosen.

@@ -40,6 +40,15 @@ impl DpkgDatabase {
         Ok(Self { installed, owners })
     }
 
+    /// Follows files that now have other names to their owners.
+    pub(crate) fn rename_paths(&mut self, renamed: Vec<(String, String)>) {
+        for (from, to) in renamed {
+            if let Some(owners) = self.owners.remove(&from) {
+                self.owners.insert(to, owners);
+            }
+        }
+    }
+
     /// The packages that own a path; none own what maintainer scripts made.
     pub(crate) fn owners_of(&self, path: &str) -> Option<&BTreeSet<String>> {
         self.owners.get(path)

@@ -7,6 +7,8 @@
 pub(crate) mod accounts;
 pub(crate) mod compose;
 pub(crate) mod ext4;
+pub(crate) mod inner;
+mod module_index;
 pub(crate) mod overlay;
 pub(crate) mod tree;
 pub(crate) mod units;

@@ -563,6 +563,17 @@ partitions: {root: 1 GiB}
     }
 
     #[test]
+    fn all_releases_of_an_image_have_one_file_system_identifier() {
+        let uuid = |change: &str| crate::plan::root_uuid(&checked(&[WHOLE, change]).0.unwrap());
+
+        let (first, second, other) =
+            (uuid("version: 1.0.0\n"), uuid("version: 2.0.0\n"), uuid("name: other\n"));
+
+        assert_eq!(first, second);
+        assert_ne!(first, other);
+    }
+
+    #[test]
     fn a_later_layer_overrides_values_and_extends_lists() {
         let (spec, messages) = checked(&[WHOLE, "name: cloud\npackages: [sudo]\nengine: docker\n"]);
 

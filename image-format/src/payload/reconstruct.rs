@@ -22,6 +22,10 @@ use crate::digest::Sha256;
 use crate::verity::BLOCK_BYTES;
 use crate::verity::leaves::LeafHasher;
 
+/// The most threads that carry out steps. Each may have a pack of 4 MiB, a prefix of 16 MiB and two chunks of 4 MiB in
+/// memory at once, so that two stay below 64 MiB; disks and networks are slower than two cores.
+const MAX_WORKERS: usize = 2;
+
 /// Where objects come from.
 pub trait ObjectSource: Sync {
     /// How many mirrors there are; each object is asked for in their order.
@@ -108,7 +112,7 @@ pub struct Site<'a> {
     pub sink: &'a dyn BlockSink,
     /// Who follows it.
     pub observer: &'a dyn Observer,
-    /// How many threads work: each has one chunk, one object and one prefix in memory.
+    /// How many threads hash; at most two of them fetch and write.
     pub threads: usize,
 }
 
@@ -177,12 +181,15 @@ impl Prepared {
                     // The others need not go on either.
                     next.store(plan.steps.len(), Ordering::Relaxed);
                 }
-                done?;
+                // A stop shows as a failure of what it interrupted.
+                done.map_err(
+                    |error| if site.observer.wants_stop() { ReconstructError::Stopped } else { error },
+                )?;
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..site.threads).map(|_| scope.spawn(work)).collect();
+            let others: Vec<_> = (1..site.threads.min(MAX_WORKERS)).map(|_| scope.spawn(work)).collect();
             let mine = work();
             let joined = others
                 .into_iter()

@@ -437,6 +437,42 @@ fn a_stop_is_heard_before_the_next_step() {
 }
 
 #[test]
+fn a_stop_while_an_object_comes_is_told_as_a_stop_and_the_rest_follows_later() {
+    /// Stops once something was written.
+    #[derive(Default)]
+    struct StopAfterWrite(std::sync::atomic::AtomicBool);
+    impl Observer for StopAfterWrite {
+        fn observe(&self, event: &Event<'_>) {
+            if matches!(event, Event::Written { .. }) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        fn wants_stop(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+    let new = root("abcdefgh");
+    let published = publish(&new, &[]);
+    let (machine, server) = (Machine::new(&[], &[], &new), Server::honest(&published));
+    let observer = StopAfterWrite::default();
+    let site = Site {
+        slots: OldSlots::default(),
+        objects: &server,
+        sink: &machine.idle,
+        observer: &observer,
+        threads: 1,
+    };
+    let prepared = prepare_reconstruction(&published.index, SALT, &site).unwrap();
+
+    let stopped = prepared.reconstruct(&published.index, 8, &site).unwrap_err();
+
+    assert!(matches!(stopped, ReconstructError::Stopped), "{stopped}");
+    machine.install(&published, &server, 1).unwrap();
+    assert!(machine.is_installed());
+    assert_eq!(machine.notes.count("Kept { blocks: 4 }"), 1);
+}
+
+#[test]
 fn a_frame_is_opened_into_its_length_and_not_a_byte_more() {
     let bomb = compress(&vec![0; 64 << 20], &[], 1).unwrap();
 
