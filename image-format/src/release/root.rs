@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::channel::{ChannelError, ChannelMetadata};
 use super::time::UnixTime;
 use super::{FormatError, check_format};
 use crate::manifest::{Manifest, ManifestError};
@@ -256,6 +257,12 @@ impl TrustedRoot {
         signed: &Signed<T>,
     ) -> Result<Verified<T>, OpenError<T::Error>> {
         Ok(self.metadata.keyring(role)?.verify(signed)?)
+    }
+
+    /// Opens a channel's metadata as its publisher does, who has accepted nothing before it. A machine asks
+    /// [`super::trust::verify_channel`].
+    pub fn open_channel(&self, envelope: &[u8]) -> Result<Verified<ChannelMetadata>, OpenError<ChannelError>> {
+        self.open(Role::Channel, &Signed::from_envelope(envelope)?)
     }
 
     /// Opens a release's manifest, whichever channel offers it.
