@@ -29,7 +29,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
     /// Build a disk image from a spec
-    Build(BuildArguments),
+    Build(Box<BuildArguments>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -47,7 +47,7 @@ pub(crate) enum CliCommand {
     Keys(KeysCommand),
     /// Publish images as releases that machines update to
     #[command(subcommand)]
-    Release(ReleaseCommand),
+    Release(Box<ReleaseCommand>),
     /// Put first-boot configuration into an image, without mounting it and without root
     Seed(SeedArguments),
 }

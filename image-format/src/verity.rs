@@ -10,6 +10,8 @@ use sha2::Digest as _;
 
 use crate::digest::Sha256;
 
+pub mod leaves;
+
 /// Bytes of a block, of the data and of the tree.
 pub const BLOCK_BYTES: usize = 4096;
 

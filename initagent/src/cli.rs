@@ -403,8 +403,7 @@ mod tests {
             command: ["mkfs.ext4", "-L", "data", "--help"].map(OsString::from).to_vec(),
         };
 
-        let called =
-            |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+        let called = |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
 
         assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
         assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);

@@ -186,9 +186,11 @@ fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildErr
     for path in &plan.spec.release_keys {
         trusted.push(keys::read_public(path)?);
     }
-    let update_root = plan.facts.update_root.as_deref().map(|path| read_update_root(path, &secrets)).transpose()?;
+    let update_root =
+        plan.facts.update_root.as_deref().map(|path| read_update_root(path, &secrets)).transpose()?;
     // This is how the machines learn of a new release key: its first release brings it in the initramfs.
-    let of_root = update_root.iter().map(|root| root.metadata().role(Role::Release).known().unwrap_or_default());
+    let of_root =
+        update_root.iter().map(|root| root.metadata().role(Role::Release).known().unwrap_or_default());
     trusted.extend(of_root.flatten());
     trusted.sort_by_key(PublicKey::key_id);
     trusted.dedup_by_key(|key| key.key_id());
@@ -201,8 +203,13 @@ fn read_update_root(path: &Path, secrets: &[SecretKey]) -> Result<TrustedRoot, B
     let root = TrustedRoot::anchor(&envelope)
         .map_err(|source| BuildError::UpdateRoot { path: path.to_owned(), source })?;
     let known = root.metadata().role(Role::Release).known().unwrap_or_default();
-    let may_sign = |secret: &SecretKey| known.iter().any(|key| key.key_id() == secret.public_key("").key_id());
-    if secrets.iter().any(may_sign) { Ok(root) } else { Err(BuildError::NotTrusted { path: path.to_owned() }) }
+    let may_sign =
+        |secret: &SecretKey| known.iter().any(|key| key.key_id() == secret.public_key("").key_id());
+    if secrets.iter().any(may_sign) {
+        Ok(root)
+    } else {
+        Err(BuildError::NotTrusted { path: path.to_owned() })
+    }
 }
 
 /// The key of this cache's development builds: kept, so that one of them can update another.

@@ -263,9 +263,7 @@ pub(crate) fn seal_slot(
         initrd: BootFile { path: format!("/{INITRD}"), sha256: initrd.sha256 },
         command_line: spec.kernel.command_line.clone(),
     };
-    let envelope =
-        Signed::<Manifest>::sign_payload(manifest.to_bytes()?, &signer.secrets)
-            .to_envelope();
+    let envelope = Signed::<Manifest>::sign_payload(manifest.to_bytes()?, &signer.secrets).to_envelope();
     let bytes = trailer::encode_trailer(&envelope)
         .map_err(|error| BuildError::Bytes { what: "the manifest", source: io::Error::other(error) })?;
     let end = spec.partitions.root.get() - bytes.len() as u64;

@@ -21,11 +21,13 @@ use super::diff::PackageDifference;
 use super::payloads::ChunkPayloads;
 use super::publish::{PublishOrder, publish_image};
 use super::recipe::recipe_digest;
+use super::report::{describe_published, output_format};
 use super::repository::Repository;
 use super::roots::RootChain;
 use super::signers::Signers;
 use super::stored::{MAX_FILE, lock_path, recipe_path};
-use super::{Failure, describe_published, key_verbs::read_lifetime, newest_root_path, print_result, read_terms};
+use super::verbs::{newest_root_path, read_terms};
+use super::{Failure, key_verbs::read_lifetime};
 use crate::app::print_summary;
 use crate::apply;
 use crate::debian::lock::{LockSection, PackageLock};
@@ -45,7 +47,6 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
     let lifetime = read_lifetime(&arguments.expires)?;
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
     let terms = read_terms(&arguments.offer, now)?;
-
     let mut plan = plan_image(arguments, &publisher)?;
     let recipe = recipe_digest(&plan.spec).map_err(|error| format!("cannot read the overlays: {error}"))?;
     if arguments.build.dry_run {
@@ -55,16 +56,9 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
     let interrupt = InterruptFlag::watch_signals()?;
     let lock_file = tempfile::NamedTempFile::new()?;
     if arguments.if_changed {
-        let channel = read_channel(&repository, &chain, &arguments.channel)?;
-        let newest = channel.as_ref().and_then(newest_release).cloned();
-        let lock = apply::resolve_lock(&plan, &interrupt)?;
-        if let Some(newest) = newest {
-            let changes = find_changes(&repository, &newest.version, &lock, &recipe)?;
-            print_changes(&newest.version, &changes, arguments.build.json);
-            if changes.is_empty() {
-                return keep_alive(arguments, &publisher, channel);
-            }
-        }
+        let Some(lock) = find_news(arguments, &publisher, &plan, &recipe, &interrupt)? else {
+            return keep_alive(arguments, &publisher);
+        };
         if arguments.version.is_none() {
             plan.spec.version = next_version(&plan.spec.version, &repository.versions()?);
         }
@@ -72,13 +66,30 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
         std::fs::write(lock_file.path(), lock.to_string())?;
         plan.facts.lock = Some(lock_file.path().to_owned());
     }
-    build_and_publish(arguments, &publisher, &plan, &interrupt, PublishOrder {
+    let order = PublishOrder {
         image: Path::new(&plan.facts.output),
         channel: Some(&arguments.channel),
         terms,
         patch_bases: arguments.patch_bases,
         recipe: Some(recipe),
-    })
+    };
+    build_and_publish(arguments, &publisher, &plan, &interrupt, &order)
+}
+
+/// The lock to build by, if that would be another release than the newest that the channel offers.
+fn find_news(
+    arguments: &ReleaseBuildArguments,
+    publisher: &Publisher<'_>,
+    plan: &BuildPlan,
+    recipe: &str,
+    interrupt: &InterruptFlag,
+) -> Result<Option<PackageLock>, Failure> {
+    let channel = read_channel(publisher.repository, publisher.chain, &arguments.channel)?;
+    let lock = apply::resolve_lock(plan, interrupt)?;
+    let Some(newest) = channel.as_ref().and_then(newest_release) else { return Ok(Some(lock)) };
+    let changes = find_changes(publisher.repository, &newest.version, &lock, recipe)?;
+    print_changes(&newest.version, &changes, output_format(arguments.build.json));
+    Ok((!changes.is_empty()).then_some(lock))
 }
 
 fn plan_image(arguments: &ReleaseBuildArguments, publisher: &Publisher<'_>) -> Result<BuildPlan, Failure> {
@@ -98,31 +109,28 @@ fn build_and_publish(
     publisher: &Publisher<'_>,
     plan: &BuildPlan,
     interrupt: &InterruptFlag,
-    order: PublishOrder<'_>,
+    order: &PublishOrder<'_>,
 ) -> Result<ExitCode, Failure> {
-    let json = arguments.build.json;
-    let audience = if json { OutputFormat::Machines } else { OutputFormat::People };
+    let audience = output_format(arguments.build.json);
     let mut progress = BuildProgress::new(audience);
     let built = apply::build_image(plan, interrupt, &mut progress)?;
     match audience {
         OutputFormat::Machines => print_event(&serde_json::json!({ "event": "built", "image": built })),
         OutputFormat::People => print_summary(plan, &built, progress.elapsed().as_secs_f64()),
     }
-    let published = publish_image(publisher, order, &ChunkPayloads::here()?)?;
-    if json {
+    let published = publish_image(publisher, order, &ChunkPayloads::here())?;
+    if audience == OutputFormat::Machines {
         print_event(&serde_json::json!({ "event": "published", "release": published }));
         return Ok(ExitCode::SUCCESS);
     }
-    print_result(&published, false, || describe_published(&published, &arguments.to))
+    println!("{}", describe_published(&published, &arguments.to));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a nightly job says when there is nothing to do; and so that machines go on believing the channel, it is signed
 /// anew once half of its time is over.
-fn keep_alive(
-    arguments: &ReleaseBuildArguments,
-    publisher: &Publisher<'_>,
-    channel: Option<ChannelMetadata>,
-) -> Result<ExitCode, Failure> {
+fn keep_alive(arguments: &ReleaseBuildArguments, publisher: &Publisher<'_>) -> Result<ExitCode, Failure> {
+    let channel = read_channel(publisher.repository, publisher.chain, &arguments.channel)?;
     let old = channel.is_some_and(|channel| publisher.now.until(channel.expires) < publisher.lifetime / 2);
     if old {
         let _lock = publisher.repository.lock()?;
@@ -191,8 +199,8 @@ fn compare_locks(old: &PackageLock, new: &PackageLock) -> Vec<PackageDifference>
     packages.into_iter().map(difference).collect()
 }
 
-fn print_changes(version: &Version, changes: &RecipeChanges, json: bool) {
-    if json {
+fn print_changes(version: &Version, changes: &RecipeChanges, format: OutputFormat) {
+    if format == OutputFormat::Machines {
         let event = if changes.is_empty() { "unchanged" } else { "changed" };
         print_event(&serde_json::json!({ "event": event, "since": version, "changes": changes }));
         return;
@@ -217,7 +225,9 @@ fn next_version(wanted: &Version, taken: &[Version]) -> Version {
     let builds = taken.iter().filter_map(|version| {
         let text = version.to_string();
         let (release, build) = text.split_once('+').unwrap_or((&text, "0"));
-        (release == base).then(|| build.split('.').next().and_then(|build| build.parse::<u64>().ok())).flatten()
+        (release == base)
+            .then(|| build.split('.').next().and_then(|build| build.parse::<u64>().ok()))
+            .flatten()
     });
     let next = builds.max().unwrap_or_default().saturating_add(1);
     format!("{base}+{next}").parse().unwrap_or_else(|_| wanted.clone())
@@ -242,9 +252,21 @@ mod tests {
 
     #[test]
     fn a_moved_package_of_either_section_is_a_change_and_the_date_is_none() {
-        let old = PackageLock::new(1, vec![package("openssl", "1"), package("nano", "1")], vec![package("shim", "1")]);
-        let same = PackageLock::new(2, vec![package("nano", "1"), package("openssl", "1")], vec![package("shim", "1")]);
-        let new = PackageLock::new(2, vec![package("openssl", "2"), package("vim", "1")], vec![package("shim", "2")]);
+        let old = PackageLock::new(
+            1,
+            vec![package("openssl", "1"), package("nano", "1")],
+            vec![package("shim", "1")],
+        );
+        let same = PackageLock::new(
+            2,
+            vec![package("nano", "1"), package("openssl", "1")],
+            vec![package("shim", "1")],
+        );
+        let new = PackageLock::new(
+            2,
+            vec![package("openssl", "2"), package("vim", "1")],
+            vec![package("shim", "2")],
+        );
 
         assert_eq!(compare_locks(&old, &same), []);
         let lines: Vec<String> = compare_locks(&old, &new).iter().map(ToString::to_string).collect();
@@ -265,7 +287,8 @@ mod tests {
     fn a_taken_version_is_counted_up() {
         let version = |text: &str| text.parse::<Version>().unwrap();
         let next = |wanted: &str, taken: &[&str]| {
-            next_version(&version(wanted), &taken.iter().map(|text| version(text)).collect::<Vec<_>>()).to_string()
+            next_version(&version(wanted), &taken.iter().map(|text| version(text)).collect::<Vec<_>>())
+                .to_string()
         };
 
         assert_eq!(next("1.0.0", &[]), "1.0.0");

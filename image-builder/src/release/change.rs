@@ -57,7 +57,7 @@ pub(super) enum ChannelChange {
     /// Nothing is installed by itself.
     Pause { reason: String },
     /// A release is offered.
-    Promote { release: StoredRelease, terms: OfferTerms },
+    Promote { release: Box<StoredRelease>, terms: OfferTerms },
     /// The same again, for longer; with a counter that is at least this one.
     Renew { counter: u64 },
     /// A pause ends.
@@ -93,7 +93,7 @@ pub(super) fn change_channel(
         ChannelChange::Floor { version, floor } => find_release(&mut channel, &version)?.floor = floor,
         ChannelChange::LowestEpoch { security_epoch } => raise_epoch(&mut channel, security_epoch)?,
         ChannelChange::Pause { reason } => channel.paused = Some(reason),
-        ChannelChange::Promote { release, terms } => offer_release(&mut channel, release, terms)?,
+        ChannelChange::Promote { release, terms } => offer_release(&mut channel, *release, terms)?,
         // The next number is what the caller asked for, so one less is where it goes on.
         ChannelChange::Renew { counter } => channel.counter = channel.counter.max(counter.saturating_sub(1)),
         ChannelChange::Resume => channel.paused = None,
@@ -137,11 +137,15 @@ fn offer_release(
     let StoredRelease { image, architecture, version, security_epoch, manifest, index, sbom } = release;
     if (&image, &architecture) != (&channel.image, &channel.architecture) {
         let name = channel.channel.clone();
-        let (has, given) = (format!("{} for {}", channel.image, channel.architecture), format!("{image} for {architecture}"));
+        let (has, given) = (
+            format!("{} for {}", channel.image, channel.architecture),
+            format!("{image} for {architecture}"),
+        );
         return Err(ChangeChannelError::OtherImage { name, has, given });
     }
     let newer_with_less = channel.releases.iter().find(|other| {
-        (other.version < version) != (other.security_epoch <= security_epoch) && other.security_epoch != security_epoch
+        (other.version < version) != (other.security_epoch <= security_epoch)
+            && other.security_epoch != security_epoch
     });
     if let Some(other) = newer_with_less {
         let (other, other_epoch) = (other.version.clone(), other.security_epoch);
@@ -214,7 +218,7 @@ pub(super) fn parse_waves(text: &str, now: UnixTime) -> Result<Vec<Wave>, ParseW
 
 /// A number of minutes, hours or days, such as `30m`, `12h` or `3d`.
 pub(super) fn parse_delay(text: &str) -> Option<Duration> {
-    let text = text.trim().strip_prefix('+').unwrap_or(text.trim());
+    let text = text.trim().trim_start_matches('+');
     let unit = text.chars().last()?;
     let seconds = match unit {
         'm' => 60,

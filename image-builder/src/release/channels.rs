@@ -60,7 +60,9 @@ pub(super) fn read_channel(
     chain: &RootChain,
     name: &ChannelName,
 ) -> Result<Option<ChannelMetadata>, ChannelFileError> {
-    let Some(envelope) = repository.read_bounded(&paths::channel(name), MAX_ENVELOPE)? else { return Ok(None) };
+    let Some(envelope) = repository.read_bounded(&paths::channel(name), MAX_ENVELOPE)? else {
+        return Ok(None);
+    };
     let mut refused = None;
     for root in chain.newest_first() {
         match root.open_channel(&envelope) {

@@ -170,7 +170,9 @@ pub(crate) struct PauseArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  image-builder release resume repo --channel stable --key keys/channel.key")]
+#[command(
+    after_help = "Example:\n  image-builder release resume repo --channel stable --key keys/channel.key"
+)]
 pub(crate) struct ResumeArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,
@@ -225,7 +227,9 @@ pub(crate) struct FloorArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  image-builder release renew repo --key keys/channel.key      # from a daily job")]
+#[command(
+    after_help = "Example:\n  image-builder release renew repo --key keys/channel.key      # from a daily job"
+)]
 pub(crate) struct RenewArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,
@@ -263,7 +267,9 @@ pub(crate) struct VerifyArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  image-builder release gc repo --dry-run\n  image-builder release gc repo --keep 5")]
+#[command(
+    after_help = "Examples:\n  image-builder release gc repo --dry-run\n  image-builder release gc repo --keep 5"
+)]
 pub(crate) struct GcArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,

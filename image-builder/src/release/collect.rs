@@ -49,11 +49,12 @@ pub(super) fn plan_collection(
 ) -> Result<CollectPlan, CollectError> {
     let offered = offered_versions(&read_channels(repository, chain)?);
     let versions = repository.versions()?;
-    let waiting: Vec<&Version> = versions.iter().filter(|version| !offered.contains(&version.to_string())).collect();
+    let waiting: Vec<&Version> =
+        versions.iter().filter(|version| !offered.contains(&version.to_string())).collect();
     let kept = waiting.len().saturating_sub(policy.keep);
     let releases: Vec<Version> = waiting[..kept].iter().map(|version| (*version).clone()).collect();
     let live: BTreeSet<String> =
-        offered.into_iter().chain(waiting[kept..].iter().map(|version| version.to_string())).collect();
+        offered.into_iter().chain(waiting[kept..].iter().map(ToString::to_string)).collect();
     let needed = needed_objects(repository, format, &live)?;
 
     let mut plan = CollectPlan { releases, ..CollectPlan::default() };
@@ -61,7 +62,12 @@ pub(super) fn plan_collection(
         // The manifest first: see the module's text.
         let mut names = repository.names(&format!("release/{version}"))?;
         names.sort_by_key(|name| name != "manifest");
-        add_files(repository, &mut plan, policy, names.iter().map(|name| format!("release/{version}/{name}")))?;
+        add_files(
+            repository,
+            &mut plan,
+            policy,
+            names.iter().map(|name| format!("release/{version}/{name}")),
+        )?;
     }
     for folder in ["chunk", "patch"] {
         for part in repository.names(folder)? {
@@ -125,7 +131,8 @@ fn add_files(
         let path = repository.path(&file);
         let metadata = std::fs::metadata(&path).map_err(|source| RepositoryError::Read { path, source })?;
         // A time in the future is no age.
-        let age = metadata.modified().ok().and_then(|at| policy.now.duration_since(at).ok()).unwrap_or_default();
+        let age =
+            metadata.modified().ok().and_then(|at| policy.now.duration_since(at).ok()).unwrap_or_default();
         if age >= policy.min_age {
             plan.bytes += metadata.len();
             plan.files.push(file);

@@ -57,7 +57,9 @@ fn read_packages(bill: &[u8]) -> Result<Packages, serde_json::Error> {
         let version = package["versionInfo"].as_str().unwrap_or("unknown").to_owned();
         packages.entry(name.replace("%2B", "+")).or_default().push(version);
     }
-    packages.values_mut().for_each(|versions| versions.sort());
+    for versions in packages.values_mut() {
+        versions.sort();
+    }
     Ok(packages)
 }
 
@@ -78,8 +80,17 @@ mod tests {
 
     #[test]
     fn what_moved_came_and_went_is_listed() {
-        let old = bill(&[("deb/debian/openssl", "3.5.1-1"), ("deb/debian/nano", "8"), ("cargo/syn", "1"), ("cargo/syn", "2")]);
-        let new = bill(&[("deb/debian/openssl", "3.5.1-2"), ("deb/debian/libstdc%2B%2B6", "14"), ("cargo/syn", "2")]);
+        let old = bill(&[
+            ("deb/debian/openssl", "3.5.1-1"),
+            ("deb/debian/nano", "8"),
+            ("cargo/syn", "1"),
+            ("cargo/syn", "2"),
+        ]);
+        let new = bill(&[
+            ("deb/debian/openssl", "3.5.1-2"),
+            ("deb/debian/libstdc%2B%2B6", "14"),
+            ("cargo/syn", "2"),
+        ]);
 
         let lines: Vec<String> =
             compare_bills(&old, &new).unwrap().iter().map(PackageDifference::to_string).collect();

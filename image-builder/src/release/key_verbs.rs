@@ -48,8 +48,13 @@ pub(super) fn init(arguments: &InitKeysArguments, now: UnixTime) -> Result<Writt
         let folder = repository.folder().display();
         return Err(format!("{folder} has root metadata already: change it with `keys rotate`").into());
     }
-    let roles = [(Role::Root, &arguments.root), (Role::Channel, &arguments.channel), (Role::Release, &arguments.release)];
-    let mut wish = RotationWish { thresholds: read_thresholds(&arguments.thresholds)?, ..RotationWish::default() };
+    let roles = [
+        (Role::Root, &arguments.root),
+        (Role::Channel, &arguments.channel),
+        (Role::Release, &arguments.release),
+    ];
+    let mut wish =
+        RotationWish { thresholds: read_thresholds(&arguments.thresholds)?, ..RotationWish::default() };
     for (role, files) in roles {
         for file in files {
             wish.add.push((role, keys::read_public(file)?));
@@ -115,8 +120,11 @@ fn write_root(
     }
     let envelope = Signed::<RootMetadata>::sign_payload(root.to_bytes()?, &keys).to_envelope();
     if let Some(draft) = &sign.draft {
-        replace_file(draft, &envelope).map_err(|error| format!("cannot write {}: {error}", draft.display()))?;
-        let count = |of: &RootMetadata| of.role(Role::Root).threshold.saturating_sub(signers.of_role(of, Role::Root).len());
+        replace_file(draft, &envelope)
+            .map_err(|error| format!("cannot write {}: {error}", draft.display()))?;
+        let count = |of: &RootMetadata| {
+            of.role(Role::Root).threshold.saturating_sub(signers.of_role(of, Role::Root).len())
+        };
         let missing_signatures = count(root).max(before.map_or(0, count));
         let path = draft.display().to_string();
         return Ok(WrittenRoot { number: root.number, path, missing_signatures, next_steps: Vec::new() });
@@ -129,7 +137,11 @@ fn root_has(root: &RootMetadata, key: &PublicKey) -> bool {
 }
 
 /// Puts a root into the repository, if machines would follow it.
-fn put_root(repository: &Repository, chain: Option<&RootChain>, envelope: &[u8]) -> Result<WrittenRoot, Failure> {
+fn put_root(
+    repository: &Repository,
+    chain: Option<&RootChain>,
+    envelope: &[u8],
+) -> Result<WrittenRoot, Failure> {
     let next = match chain {
         Some(chain) => chain.newest().next(envelope)?,
         None => TrustedRoot::anchor(envelope)?,
@@ -187,7 +199,11 @@ pub(super) fn publish(arguments: &PublishKeysArguments) -> Result<WrittenRoot, F
     let file = &arguments.file;
     let envelope = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     if envelope.len() > MAX_ENVELOPE {
-        return Err(format!("{} has more than {MAX_ENVELOPE} bytes, so it is no root metadata", file.display()).into());
+        return Err(format!(
+            "{} has more than {MAX_ENVELOPE} bytes, so it is no root metadata",
+            file.display()
+        )
+        .into());
     }
     let begun = repository.path(&paths::root(1)).exists();
     let chain = if begun { Some(RootChain::read(&repository)?) } else { None };
@@ -229,5 +245,7 @@ fn read_key_id(text: &str) -> Result<KeyId, Failure> {
 /// How long something holds.
 pub(super) fn read_lifetime(text: &str) -> Result<Duration, Failure> {
     let lifetime = parse_delay(text).filter(|lifetime| !lifetime.is_zero());
-    lifetime.ok_or_else(|| format!("{text:?} is no time: write minutes, hours or days, such as 12h or 30d").into())
+    lifetime.ok_or_else(|| {
+        format!("{text:?} is no time: write minutes, hours or days, such as 12h or 30d").into()
+    })
 }

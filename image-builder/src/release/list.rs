@@ -33,7 +33,8 @@ impl RepositoryListing {
         let channels = read_channels(repository, &chain)?;
         let offered = offered_versions(&channels);
         let versions = repository.versions()?;
-        let waiting = versions.into_iter().filter(|version| !offered.contains(&version.to_string())).collect();
+        let waiting =
+            versions.into_iter().filter(|version| !offered.contains(&version.to_string())).collect();
         Ok(Self { root: chain.newest().metadata().clone(), channels, waiting, now })
     }
 }
@@ -91,7 +92,10 @@ impl RepositoryListing {
             (None, None) => "to all machines".to_owned(),
             (Some(open), None) => format!("to {} of the machines", open.machines),
             (open, Some(next)) => {
-                let now = open.map_or_else(|| "no machine".to_owned(), |wave| format!("{} of the machines", wave.machines));
+                let now = open.map_or_else(
+                    || "no machine".to_owned(),
+                    |wave| format!("{} of the machines", wave.machines),
+                );
                 format!("to {now}, to {} from {} on", next.machines, next.not_before)
             }
         }
@@ -100,15 +104,14 @@ impl RepositoryListing {
 
 /// Says which keys count.
 pub(super) fn describe_keys(root: &RootMetadata) -> String {
-    let mut text = format!("root metadata {}, until {}\n", root.number, root.expires);
+    let mut lines = vec![format!("root metadata {}, until {}", root.number, root.expires)];
     for role in Role::ALL {
         let keys = root.role(role);
-        text.push_str(&format!("{}: {} of {} must sign\n", role.name(), keys.threshold, keys.keys.len()));
-        for key in keys.known().unwrap_or_default() {
-            text.push_str(&format!("  {} {}\n", key.key_id(), key.comment()));
-        }
+        lines.push(format!("{}: {} of {} must sign", role.name(), keys.threshold, keys.keys.len()));
+        let known = keys.known().unwrap_or_default();
+        lines.extend(known.iter().map(|key| format!("  {} {}", key.key_id(), key.comment())));
     }
-    text
+    lines.join("\n")
 }
 
 /// Why a repository cannot be listed.

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use image_format::layout::{PartitionRole, PartitionSpec};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::manifest::{Manifest, ManifestError};
 use image_format::release::channel::{ChannelMetadata, FileReference};
 use image_format::release::paths::{self, ChannelName};
@@ -63,31 +63,35 @@ pub(super) enum PublishStep {
 /// Publishes.
 pub(super) fn publish_image(
     publisher: &Publisher<'_>,
-    order: PublishOrder<'_>,
+    order: &PublishOrder<'_>,
     format: &dyn PayloadFormat,
 ) -> Result<PublishedRelease, PublishError> {
     let _lock = publisher.repository.lock()?;
     let image = FinishedImage::read(order.image, publisher)?;
     let version = image.manifest.version.clone();
     // Before hours of compression: a channel that cannot be changed is found out now.
-    sign_offer(publisher, &order, image.stored(FileReference::of(b"")))?;
+    sign_offer(publisher, order, image.stored(FileReference::of(b"")))?;
     let known = is_known(publisher, &image)?;
     let (index, payload) = if known {
         (stored::read_file(publisher.repository, &paths::index(&version), MAX_FILE, &version)?, None)
     } else {
-        let payload = write_payload(publisher, &order, &image, format)?;
+        let payload = write_payload(publisher, order, &image, format)?;
         (payload.index, Some(payload.summary))
     };
-    let offer = sign_offer(publisher, &order, image.stored(FileReference::of(&index)))?;
-    let (channel, envelope) = offer.map_or((None, None), |(channel, envelope)| (Some(channel), Some(envelope)));
-    let files = if known { Vec::new() } else { image.files(index, order.recipe) };
+    let offer = sign_offer(publisher, order, image.stored(FileReference::of(&index)))?;
+    let (channel, envelope) =
+        offer.map_or((None, None), |(channel, envelope)| (Some(channel), Some(envelope)));
+    let files = if known { Vec::new() } else { image.files(index, order.recipe.clone()) };
     let offered = order.channel.zip(envelope).map(|(name, bytes)| (paths::channel(name), bytes));
     apply_steps(publisher, &plan_steps(files, offered))?;
     Ok(PublishedRelease { version, known, payload, channel })
 }
 
 /// The order in which files appear.
-pub(super) fn plan_steps(files: Vec<(String, Vec<u8>)>, channel: Option<(String, Vec<u8>)>) -> Vec<PublishStep> {
+pub(super) fn plan_steps(
+    files: Vec<(String, Vec<u8>)>,
+    channel: Option<(String, Vec<u8>)>,
+) -> Vec<PublishStep> {
     let write = |(relative, bytes)| PublishStep::Write { relative, bytes };
     let mut steps = vec![PublishStep::Sync];
     steps.extend(files.into_iter().map(write));
@@ -113,7 +117,7 @@ fn sign_offer(
     let Some(name) = order.channel else { return Ok(None) };
     let channel = read_channel(publisher.repository, publisher.chain, name)?;
     let channel = channel.unwrap_or_else(|| empty_channel(name, &release));
-    let change = ChannelChange::Promote { release, terms: order.terms.clone() };
+    let change = ChannelChange::Promote { release: Box::new(release), terms: order.terms.clone() };
     Ok(Some(publisher.sign_change(channel, change)?))
 }
 
@@ -210,8 +214,9 @@ impl FinishedImage {
 fn find_root(disk: &Path) -> Result<u64, PublishError> {
     let failed = |source| PublishError::Image { path: disk.to_owned(), source };
     let image = DiskImage::open_read_only(disk).map_err(failed)?;
-    let label = PartitionSpec::of_role(PartitionRole::Root(Slot::A)).label;
-    let table = table::read(&image).map_err(|source| PublishError::Table { path: disk.to_owned(), source })?;
+    let label = Partition::of_role(PartitionRole::Root(Slot::A)).label;
+    let table =
+        table::read(&image).map_err(|source| PublishError::Table { path: disk.to_owned(), source })?;
     let missing = || failed(io::Error::other(format!("it has no partition {label}")));
     Ok(table.find_label(label).ok_or_else(missing)?.offset().get())
 }

@@ -32,7 +32,7 @@ pub(super) fn recipe_digest(spec: &ImageSpec) -> io::Result<String> {
 
 /// A line for each file: its path, whether it may be run, and its content.
 fn folder_digest(folder: &Path) -> io::Result<String> {
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for found in walkdir::WalkDir::new(folder).min_depth(1).sort_by_file_name() {
         let found = found?;
         let path = found.path().strip_prefix(folder).unwrap_or_else(|_| found.path());
@@ -45,9 +45,9 @@ fn folder_digest(folder: &Path) -> io::Result<String> {
         } else {
             "folder".to_owned()
         };
-        lines.push_str(&format!("{} {content}\n", path.display()));
+        lines.push(format!("{} {content}\n", path.display()));
     }
-    Ok(Sha256::digest_of(lines.as_bytes()).to_string())
+    Ok(Sha256::digest_of(lines.concat().as_bytes()).to_string())
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub(super) fn read_manifest(
 ) -> Result<Verified<Manifest>, StoredReleaseError> {
     let envelope = read_file(repository, &paths::manifest(version), MAX_ENVELOPE, version)?;
     let manifest = root.open_manifest(&envelope);
-    let manifest = manifest.map_err(|source| StoredReleaseError::Open { version: version.clone(), source })?;
+    let manifest =
+        manifest.map_err(|source| StoredReleaseError::Open { version: version.clone(), source })?;
     if manifest.version != *version {
         let (version, given) = (version.clone(), manifest.version.clone());
         return Err(StoredReleaseError::Version { version, given });
@@ -77,7 +78,9 @@ pub(super) fn read_file(
 /// Why a release cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoredReleaseError {
-    #[error("the repository has no release {version}: there is no {relative}. `release list` shows what there is")]
+    #[error(
+        "the repository has no release {version}: there is no {relative}. `release list` shows what there is"
+    )]
     Missing { version: Version, relative: String },
     #[error(
         "the manifest of release {version} is not signed as the newest root metadata wants it: build the release \

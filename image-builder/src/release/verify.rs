@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use image_format::digest::Sha256;
 use image_format::manifest::Manifest;
 use image_format::release::channel::{ChannelMetadata, FileReference, OfferedRelease};
 use image_format::release::paths::{self, ChannelName};
@@ -19,15 +18,16 @@ use image_format::version::Version;
 use serde::Serialize;
 
 use super::objects::{PayloadFormat, PayloadObject};
+use super::report::with_causes;
 use super::repository::Repository;
 use super::roots::RootChain;
 use super::stored::MAX_FILE;
 use crate::process::InterruptFlag;
 
 /// What is left of a channel's time when one is warned: enough for somebody who is back on Monday.
-const CHANNEL_WARNING: Duration = Duration::from_secs(7 * 86_400);
+const CHANNEL_WARNING: Duration = Duration::from_hours(7 * 24);
 /// What is left of a root's time when one is warned: root keys lie in safes.
-const ROOT_WARNING: Duration = Duration::from_secs(90 * 86_400);
+const ROOT_WARNING: Duration = Duration::from_hours(90 * 24);
 /// Bytes of the largest object that is read: `payload` makes none of more than 4 MiB.
 const MAX_OBJECT: usize = 64 << 20;
 
@@ -78,6 +78,7 @@ pub(super) struct VerifyReport {
     pub(super) objects: usize,
     pub(super) bytes: u64,
     pub(super) findings: Vec<VerifyFinding>,
+    pub(super) interrupted: bool,
 }
 
 impl VerifyReport {
@@ -87,11 +88,15 @@ impl VerifyReport {
     }
 
     fn add(&mut self, level: FindingLevel, subject: &str, message: impl fmt::Display) {
-        self.findings.push(VerifyFinding { level, subject: subject.to_owned(), message: message.to_string() });
+        self.findings.push(VerifyFinding {
+            level,
+            subject: subject.to_owned(),
+            message: message.to_string(),
+        });
     }
 
-    fn fault(&mut self, subject: &str, error: &dyn std::error::Error) {
-        self.add(FindingLevel::Fault, subject, crate::release::with_causes(error));
+    fn fault(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
+        self.add(FindingLevel::Fault, subject, with_causes(error));
     }
 }
 
@@ -144,9 +149,14 @@ impl Verifier<'_> {
     /// A root behind a gap is one that no machine will find.
     fn check_gap(&self, report: &mut VerifyReport, newest: u64) {
         let names = self.repository.names("root").unwrap_or_default();
-        let beyond = names.iter().filter_map(|name| name.parse::<u64>().ok()).filter(|number| *number > newest);
+        let beyond =
+            names.iter().filter_map(|name| name.parse::<u64>().ok()).filter(|number| *number > newest);
         for number in beyond {
-            report.add(FindingLevel::Fault, &format!("root {number}"), format!("root {} is missing before it", newest + 1));
+            report.add(
+                FindingLevel::Fault,
+                &format!("root {number}"),
+                format!("root {} is missing before it", newest + 1),
+            );
         }
     }
 
@@ -174,7 +184,11 @@ impl Verifier<'_> {
         if expires < self.now {
             report.add(FindingLevel::Fault, subject, format!("it expired at {expires}"));
         } else if self.now.until(expires) < before {
-            report.add(FindingLevel::Warning, subject, format!("it expires at {expires}: sign it anew before"));
+            report.add(
+                FindingLevel::Warning,
+                subject,
+                format!("it expires at {expires}: sign it anew before"),
+            );
         }
     }
 
@@ -188,22 +202,24 @@ impl Verifier<'_> {
         let subject = format!("release {} of channel {}", release.version, channel.channel);
         let Some(manifest) = self.verify_manifest(report, chain, channel, release, &subject) else { return };
         self.read_promised(report, &subject, &paths::sbom(&release.version), release.sbom);
-        let Some(index) = self.read_promised(report, &subject, &paths::index(&release.version), release.index) else {
+        let Some(index) =
+            self.read_promised(report, &subject, &paths::index(&release.version), release.index)
+        else {
             return;
         };
         // Two channels that offer one release need one proof.
         if !report.releases.insert(format!("{} {}", release.version, release.index.sha256)) {
             return;
         }
-        match self.format.objects(&index) {
-            Ok(objects) => {
-                let whole = objects.iter().all(|object| self.verify_object(report, &subject, object));
-                if whole && self.depth == VerifyDepth::Roots {
-                    let proven = self.format.prove(self.repository.folder(), &manifest, &index);
-                    proven.unwrap_or_else(|error| report.fault(&subject, error.as_ref()));
-                }
-            }
-            Err(error) => report.fault(&subject, error.as_ref()),
+        let objects = match self.format.objects(&index) {
+            Ok(objects) => objects,
+            Err(error) => return report.fault(&subject, error.as_ref()),
+        };
+        // All are looked at, whatever the first ones are: one run names every fault.
+        let sound = objects.iter().filter(|object| self.verify_object(report, &subject, object)).count();
+        if sound == objects.len() && self.depth == VerifyDepth::Roots {
+            let proven = self.format.prove(self.repository.folder(), &manifest, &index);
+            proven.unwrap_or_else(|error| report.fault(&subject, error.as_ref()));
         }
     }
 
@@ -245,32 +261,33 @@ impl Verifier<'_> {
             }
         };
         let checked = promised.check(&bytes);
-        checked.map_err(|error| report.add(FindingLevel::Fault, subject, format!("{relative}: {error}"))).ok()?;
+        checked
+            .map_err(|error| report.add(FindingLevel::Fault, subject, format!("{relative}: {error}")))
+            .ok()?;
         Some(bytes)
     }
 
     fn verify_object(&self, report: &mut VerifyReport, subject: &str, object: &PayloadObject) -> bool {
         if self.interrupt.check_interrupted().is_err() {
-            report.add(FindingLevel::Fault, subject, "interrupted: the rest was not looked at");
+            if !std::mem::replace(&mut report.interrupted, true) {
+                report.add(FindingLevel::Fault, subject, "interrupted: what follows was not looked at");
+            }
             return false;
         }
-        let read = self.repository.read_bounded(&object.path, MAX_OBJECT);
-        let fault = match read {
+        let fault = match self.repository.read_bounded(&object.path, MAX_OBJECT) {
             Ok(None) => "it is missing".to_owned(),
-            Ok(Some(bytes)) if bytes.len() as u64 != object.file.bytes => {
-                format!("it has {} bytes, but {} were promised", bytes.len(), object.file.bytes)
-            }
-            Ok(Some(bytes)) if Sha256::digest_of(&bytes) != object.file.sha256 => "its digest is another one".to_owned(),
-            Ok(Some(bytes)) => {
-                report.objects += 1;
-                report.bytes += bytes.len() as u64;
-                return true;
-            }
-            Err(error) => crate::release::with_causes(&error),
+            Ok(Some(bytes)) => match object.file.check(&bytes) {
+                Ok(()) => {
+                    report.objects += 1;
+                    report.bytes += object.file.bytes;
+                    return true;
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(error) => with_causes(&error),
         };
         report.add(FindingLevel::Fault, subject, format!("{}: {fault}", object.path));
-        // The other objects are looked at too: one run names them all.
-        true
+        false
     }
 }
 

@@ -261,7 +261,10 @@ impl TrustedRoot {
 
     /// Opens a channel's metadata as its publisher does, who has accepted nothing before it. A machine asks
     /// [`super::trust::verify_channel`].
-    pub fn open_channel(&self, envelope: &[u8]) -> Result<Verified<ChannelMetadata>, OpenError<ChannelError>> {
+    pub fn open_channel(
+        &self,
+        envelope: &[u8],
+    ) -> Result<Verified<ChannelMetadata>, OpenError<ChannelError>> {
         self.open(Role::Channel, &Signed::from_envelope(envelope)?)
     }
 

@@ -5,7 +5,7 @@ use super::*;
 const NOW: UnixTime = UnixTime::from_seconds(1_795_825_359);
 
 fn stamp() -> Stamp {
-    Stamp { root: 3, written: NOW, lifetime: Duration::from_secs(30 * 86_400) }
+    Stamp { root: 3, written: NOW, lifetime: Duration::from_hours(30 * 24) }
 }
 
 fn stored(version: &str) -> StoredRelease {
@@ -22,7 +22,7 @@ fn stored(version: &str) -> StoredRelease {
 }
 
 fn promote(channel: ChannelMetadata, version: &str) -> ChannelMetadata {
-    let change = ChannelChange::Promote { release: stored(version), terms: OfferTerms::default() };
+    let change = ChannelChange::Promote { release: Box::new(stored(version)), terms: OfferTerms::default() };
     change_channel(channel, change, stamp()).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn each_change_counts_and_holds_for_its_lifetime() {
         let after = change_channel(before.clone(), change, stamp()).unwrap();
 
         assert_eq!((after.counter, after.root), (before.counter + 1, 3));
-        assert_eq!(after.written.until(after.expires), Duration::from_secs(30 * 86_400));
+        assert_eq!(after.written.until(after.expires), Duration::from_hours(30 * 24));
         assert!(after.to_bytes().is_ok());
     }
 }
@@ -101,13 +101,15 @@ fn what_the_channel_does_not_offer_is_named_with_what_it_does() {
 
 #[test]
 fn a_channel_stays_with_its_image_and_its_epochs_rise() {
-    let offer = |release| ChannelChange::Promote { release, terms: OfferTerms::default() };
+    let offer = |release| ChannelChange::Promote { release: Box::new(release), terms: OfferTerms::default() };
     let metal = StoredRelease { image: "metal".into(), ..stored("1.1.0") };
-    let with_epoch =
-        |version, security_epoch| offer(StoredRelease { security_epoch, ..stored(version) });
+    let with_epoch = |version, security_epoch| offer(StoredRelease { security_epoch, ..stored(version) });
 
     let refused = change_channel(channel(&["1.0.0"]), offer(metal), stamp()).unwrap_err();
-    assert!(refused.to_string().ends_with("and this one is of metal for x86_64: use another channel"), "{refused}");
+    assert!(
+        refused.to_string().ends_with("and this one is of metal for x86_64: use another channel"),
+        "{refused}"
+    );
 
     let raised = change_channel(channel(&["1.0.0"]), with_epoch("1.1.0", 1), stamp()).unwrap();
     for (version, epoch) in [("1.2.0", 0), ("0.9.0", 2)] {
@@ -123,13 +125,18 @@ fn a_channel_stays_with_its_image_and_its_epochs_rise() {
 fn waves_are_a_name_or_a_list() {
     let read = |text: &str| {
         let waves = parse_waves(text, UnixTime::default()).unwrap();
-        waves.iter().map(|wave| format!("{} {}", wave.machines, wave.not_before.seconds())).collect::<Vec<_>>()
+        waves
+            .iter()
+            .map(|wave| format!("{} {}", wave.machines, wave.not_before.seconds()))
+            .collect::<Vec<_>>()
     };
 
     assert_eq!(read("all"), Vec::<String>::new());
     assert_eq!(read("1%@0m, 25%@+12h,100%@3d"), ["1 % 0", "25 % 43200", "100 % 259200"]);
     assert_eq!(read("quick").last().unwrap(), "100 % 86400");
-    for text in ["", "10%", "10%@", "10%@5", "10%@5w", "@5d", "101%@1d", "10%@-1d", "fast", "1%@9999999d", "10%@ä"] {
+    for text in
+        ["", "10%", "10%@", "10%@5", "10%@5w", "@5d", "101%@1d", "10%@-1d", "fast", "1%@9999999d", "10%@ä"]
+    {
         assert!(parse_waves(text, NOW).is_err(), "{text:?} was accepted");
     }
 }
@@ -139,14 +146,16 @@ fn every_preset_can_be_published() {
     for (name, _) in PRESETS {
         let waves = parse_waves(name, NOW).unwrap();
         let terms = OfferTerms { waves, ..OfferTerms::default() };
-        let change = ChannelChange::Promote { release: stored("1.0.0"), terms };
+        let change = ChannelChange::Promote { release: Box::new(stored("1.0.0")), terms };
         assert!(change_channel(channel(&[]), change, stamp()).unwrap().to_bytes().is_ok(), "{name}");
     }
 }
 
 #[test]
 fn a_repository_that_came_back_from_an_old_copy_goes_on_from_a_higher_counter() {
-    let renew = |counter| change_channel(channel(&["1.0.0"]), ChannelChange::Renew { counter }, stamp()).unwrap().counter;
+    let renew = |counter| {
+        change_channel(channel(&["1.0.0"]), ChannelChange::Renew { counter }, stamp()).unwrap().counter
+    };
 
     assert_eq!([renew(0), renew(2), renew(500)], [2, 2, 500]);
 }
