@@ -125,7 +125,7 @@ fn two_of_three_root_keys_sign_in_two_places() {
     let draft = draft.to_str().unwrap();
     let mut words =
         vec!["init", other, "--threshold", "root=2", "--channel", &channel, "--release", &release];
-    roots.iter().for_each(|root| words.extend(["--root", root]));
+    words.extend(roots.iter().flat_map(|root| ["--root", root]));
 
     words.extend(["--key", &one]);
     assert!(run(&site, &words).unwrap_err().to_string().contains("not signed by its own keys"));
