@@ -26,6 +26,8 @@ mod initramfs;
 mod inspect;
 /// Release keys.
 mod keys;
+/// What travels when a machine is updated.
+pub mod payload;
 /// What a build will do.
 mod plan;
 /// Foreign text for terminals.
