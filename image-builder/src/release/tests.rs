@@ -3,5 +3,5 @@
 mod collecting;
 mod cut_off;
 mod rotating;
-mod site;
+pub(crate) mod site;
 mod verifying;

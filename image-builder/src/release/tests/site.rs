@@ -27,6 +27,7 @@ use crate::release::repository::Repository;
 use crate::release::roots::RootChain;
 use crate::release::rotation::{RotationWish, first_root};
 use crate::release::signers::Signers;
+use crate::release::stored::read_manifest;
 use crate::release::verify::{Verifier, VerifyDepth, VerifyReport};
 
 pub(super) const NOW: UnixTime = UnixTime::from_seconds(1_795_825_359);
@@ -35,13 +36,13 @@ pub(super) const MONTH: Duration = Duration::from_hours(30 * 24);
 /// The seeds of the keys.
 pub(super) const ROOT: u8 = 1;
 pub(super) const CHANNEL: u8 = 20;
-pub(super) const RELEASE: u8 = 30;
+pub(crate) const RELEASE: u8 = 30;
 
 pub(super) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
 
-pub(super) fn version(text: &str) -> Version {
+pub(crate) fn version(text: &str) -> Version {
     text.parse().unwrap()
 }
 
@@ -50,14 +51,14 @@ pub(super) fn stable() -> ChannelName {
 }
 
 /// A repository, and a folder for images beside it.
-pub(super) struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
-    pub(super) repository: Repository,
+    pub(crate) repository: Repository,
     pub(super) now: UnixTime,
 }
 
 impl Site {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let repository = Repository::at(&folder.path().join("repository"));
         let add = [(Role::Root, ROOT), (Role::Channel, CHANNEL), (Role::Release, RELEASE)];
@@ -91,6 +92,14 @@ impl Site {
     }
 
     pub(super) fn publish_folder(&self, image: &Path) -> Result<PublishedRelease, PublishError> {
+        self.publish_with(image, &TextPayloads)
+    }
+
+    pub(crate) fn publish_with(
+        &self,
+        image: &Path,
+        format: &dyn PayloadFormat,
+    ) -> Result<PublishedRelease, PublishError> {
         let channel = stable();
         let order = PublishOrder {
             image,
@@ -99,11 +108,11 @@ impl Site {
             patch_bases: 2,
             recipe: Some("recipe".to_owned()),
         };
-        self.with_publisher(&[CHANNEL], |publisher| publish_image(publisher, &order, &TextPayloads))
+        self.with_publisher(&[CHANNEL], |publisher| publish_image(publisher, &order, format))
     }
 
     /// What `build` leaves in a folder, on a smaller scale.
-    pub(super) fn build(&self, text: &str, content: &[u8], seed: u8) -> std::path::PathBuf {
+    pub(crate) fn build(&self, text: &str, content: &[u8], seed: u8) -> std::path::PathBuf {
         let folder = self.path(&format!("image-{text}-{seed}"));
         fs::create_dir_all(&folder).unwrap();
         let mut data = content.to_vec();
@@ -143,7 +152,7 @@ impl Site {
         read_channel(&self.repository, &self.chain(), &stable()).unwrap()
     }
 
-    pub(super) fn offered(&self) -> Vec<String> {
+    pub(crate) fn offered(&self) -> Vec<String> {
         let channel = self.channel();
         channel
             .iter()
@@ -153,9 +162,17 @@ impl Site {
     }
 
     pub(super) fn verify(&self) -> VerifyReport {
+        self.verify_with(&TextPayloads)
+    }
+
+    pub(crate) fn verify_with(&self, format: &dyn PayloadFormat) -> VerifyReport {
         let (repository, now, interrupt) = (&self.repository, self.now, InterruptFlag::default());
-        let (format, depth) = (&TextPayloads, VerifyDepth::Roots);
-        Verifier { repository, format, interrupt: &interrupt, depth, now }.verify()
+        Verifier { repository, format, interrupt: &interrupt, depth: VerifyDepth::Roots, now }.verify()
+    }
+
+    /// The manifest of a release that was published.
+    pub(crate) fn manifest(&self, text: &str) -> Manifest {
+        (*read_manifest(&self.repository, self.chain().newest(), &version(text)).unwrap()).clone()
     }
 
     /// The faults and warnings of a verification, each as a line.
