@@ -59,7 +59,7 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
         let Some(lock) = find_news(arguments, &publisher, &plan, &recipe, &interrupt)? else {
             return keep_alive(arguments, &publisher);
         };
-        if arguments.version.is_none() {
+        if arguments.as_version.is_none() {
             plan.spec.version = next_version(&plan.spec.version, &repository.versions()?);
         }
         // What was compared is what is built, even if the mirror moves on meanwhile.
@@ -95,7 +95,7 @@ fn find_news(
 fn plan_image(arguments: &ReleaseBuildArguments, publisher: &Publisher<'_>) -> Result<BuildPlan, Failure> {
     let Publisher { repository, chain, signers, .. } = publisher;
     let mut spec = spec::read(&arguments.build.spec)?;
-    if let Some(version) = &arguments.version {
+    if let Some(version) = &arguments.as_version {
         spec.version = version.clone();
     }
     let mut facts = facts::gather_facts(&arguments.build)?;

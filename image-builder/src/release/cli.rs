@@ -92,7 +92,7 @@ pub(crate) struct ReleaseBuildArguments {
     pub(crate) channel: ChannelName,
     /// The version, instead of the spec's
     #[arg(long = "as", value_name = "VERSION")]
-    pub(crate) version: Option<Version>,
+    pub(crate) as_version: Option<Version>,
     /// Build only if something changed since the newest release of the channel
     #[arg(long, conflicts_with_all = ["locked", "dry_run"])]
     pub(crate) if_changed: bool,
@@ -143,7 +143,8 @@ pub(crate) struct PromoteArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,
     /// A release of the repository
-    pub(crate) version: Version,
+    #[arg(value_name = "VERSION")]
+    pub(crate) release: Version,
     /// The channel
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: ChannelName,
@@ -191,7 +192,8 @@ pub(crate) struct WithdrawArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,
     /// The release
-    pub(crate) version: Version,
+    #[arg(value_name = "VERSION")]
+    pub(crate) release: Version,
     /// The channel; every one that offers it, if none is named
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: Option<ChannelName>,
@@ -211,16 +213,16 @@ pub(crate) struct FloorArguments {
     /// The repository's folder
     pub(crate) repository: PathBuf,
     /// The release that no machine may pass by
-    #[arg(required_unless_present = "security_epoch")]
-    pub(crate) version: Option<Version>,
+    #[arg(value_name = "VERSION", required_unless_present = "security_epoch")]
+    pub(crate) release: Option<Version>,
     /// The channel
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: ChannelName,
     /// Let machines pass it by again
-    #[arg(long, requires = "version")]
+    #[arg(long, requires = "release")]
     pub(crate) remove: bool,
     /// Offer nothing below this security epoch to any machine
-    #[arg(long, value_name = "NUMBER", conflicts_with = "version")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "release")]
     pub(crate) security_epoch: Option<u32>,
     #[command(flatten)]
     pub(crate) sign: SignArguments,

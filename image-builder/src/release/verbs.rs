@@ -98,7 +98,7 @@ fn change_channels(
 
 /// Offers a release that the repository has.
 pub(super) fn promote_release(arguments: &PromoteArguments) -> Result<ExitCode, Failure> {
-    let PromoteArguments { version, channel: name, offer, sign, .. } = arguments;
+    let PromoteArguments { release: version, channel: name, offer, sign, .. } = arguments;
     let repository = Repository::at(&arguments.repository);
     let _lock = repository.lock()?;
     let (chain, signers) = (RootChain::read(&repository)?, Signers::read_files(&sign.keys)?);
@@ -135,7 +135,7 @@ fn keep_terms(
 
 /// Makes a release a floor, or no floor; or raises a channel's security epoch.
 pub(super) fn set_floor(arguments: &FloorArguments) -> Result<ExitCode, Failure> {
-    let change = match (&arguments.version, arguments.security_epoch) {
+    let change = match (&arguments.release, arguments.security_epoch) {
         (_, Some(security_epoch)) => ChannelChange::LowestEpoch { security_epoch },
         (Some(version), None) => ChannelChange::Floor { version: version.clone(), floor: !arguments.remove },
         (None, None) => return Err("name a release, or --security-epoch".into()),
@@ -145,7 +145,7 @@ pub(super) fn set_floor(arguments: &FloorArguments) -> Result<ExitCode, Failure>
 
 /// Offers a release no more.
 pub(super) fn withdraw_release(arguments: &WithdrawArguments) -> Result<ExitCode, Failure> {
-    let version = &arguments.version;
+    let version = &arguments.release;
     let names = if let Some(name) = &arguments.channel {
         vec![name.clone()]
     } else {
