@@ -101,10 +101,12 @@ pub(super) fn change_channel(
             find_release(&mut channel, &version)?.withdrawn = Some(reason);
         }
     }
+    let same_root = channel.root == stamp.root;
     channel.counter = channel.counter.checked_add(1).ok_or(ChangeChannelError::CounterEnds)?;
     channel.root = stamp.root;
-    // The publisher's clock may have been behind: times of one channel do not go back either.
-    channel.written = stamp.written.max(channel.written);
+    // The publisher's clock may be behind, and times of one root do not go back either. Under a new root they may:
+    // that is the way out for one whose clock was ahead.
+    channel.written = if same_root { stamp.written.max(channel.written) } else { stamp.written };
     channel.expires = channel.written.saturating_add(stamp.lifetime);
     Ok(channel)
 }

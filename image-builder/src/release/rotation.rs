@@ -41,8 +41,11 @@ pub(super) fn next_root(
 ) -> Result<RootMetadata, RotateError> {
     let mut next = before.clone();
     next.number = before.number.checked_add(1).ok_or(RotateError::NumberEnds)?;
-    // A machine whose clock a thief pushed ahead goes back to this time, so it does not go back itself.
-    next.written = now.max(before.written);
+    // Computers that are kept offline often have no clock that runs: what they sign would have expired on arrival.
+    if now < before.written {
+        return Err(RotateError::ClockBehind { now, before: before.written });
+    }
+    next.written = now;
     next.expires = next.written.saturating_add(lifetime);
     for (role, id) in wish.remove {
         remove_key(&mut next, role, id)?;
@@ -95,6 +98,10 @@ fn check_root_keys(next: &RootMetadata) -> Result<(), RotateError> {
 /// Why there is no next root.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RotateError {
+    #[error(
+        "this computer's clock says {now}, but the newest root metadata was written at {before}: set the clock first"
+    )]
+    ClockBehind { now: UnixTime, before: UnixTime },
     #[error("the chain of roots has come to its last number")]
     NumberEnds,
     #[error("the next root metadata would not be believed")]
@@ -178,6 +185,17 @@ mod tests {
 
         assert!(
             matches!(refused, RotateError::Root(RootError::Threshold { role: "release", .. })),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_offline_computer_without_a_clock_signs_nothing() {
+        let refused =
+            next_root(&first(), RotationWish::default(), UnixTime::from_seconds(60), YEAR).unwrap_err();
+
+        assert!(
+            refused.to_string().starts_with("this computer's clock says 1970-01-01T00:01:00Z"),
             "{refused}"
         );
     }

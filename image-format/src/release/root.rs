@@ -216,7 +216,8 @@ impl TrustedRoot {
         Ok(Self { metadata, envelope: envelope.to_vec() })
     }
 
-    /// Follows the chain to its end. `fetch` brings the root of a number, and `None` only where the server
+    /// Follows the chain to its end. `fetch` brings the root of a number, reads no more than
+    /// [`crate::signed::MAX_ENVELOPE`] bytes and one, and gives `None` only where the server
     /// says that there is none: a connection that failed says nothing about the chain, and is an error.
     /// What was reached before an error stays.
     pub fn follow<E: std::error::Error + 'static>(

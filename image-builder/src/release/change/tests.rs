@@ -65,6 +65,10 @@ fn a_publisher_whose_clock_is_behind_does_not_move_time_back() {
     let after = change_channel(channel(&["1.0.0"]), ChannelChange::Renew { counter: 0 }, earlier).unwrap();
 
     assert_eq!(after.written, NOW);
+    // A new root is the way out for a publisher whose clock was ahead.
+    let of_next_root = Stamp { root: 4, ..earlier };
+    let after = change_channel(after, ChannelChange::Renew { counter: 0 }, of_next_root).unwrap();
+    assert_eq!(after.written, UnixTime::from_seconds(1));
 }
 
 #[test]
