@@ -14,6 +14,7 @@
 mod bigger_disk;
 mod broken_kernel;
 mod clouds;
+mod cluster;
 mod damaged_root;
 mod disk_map;
 mod first_boot;
@@ -70,6 +71,7 @@ fn all() -> Vec<Story> {
         Story::sampled("first_boot_uefi_gce", first_boot::uefi),
         Story::every_time("first_boot_secure_ec2", first_boot::secure),
         Story::sampled("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
+        Story::sampled("cluster_of_two_is_cut_and_healed", cluster::of_two),
         Story::every_time("three_panics_change_the_slot", three_panics::change_the_slot),
         Story::sampled("first_boot_digitalocean", first_boot::digital_ocean),
         Story::sampled("first_boot_config_drive", first_boot::config_drive),
