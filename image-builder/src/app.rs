@@ -80,30 +80,9 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what a build made.
-pub(crate) fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
-    let megabytes = |bytes: u64| bytes / 1_000_000;
-    let BuiltImage {
-        disk,
-        version,
-        development,
-        root_bytes,
-        slot_bytes,
-        initrd_bytes,
-        packages,
-        peak_memory_bytes,
-        ..
-    } = built;
-    println!("{} {version} in {seconds:.1} s: {}", plan.spec.name, disk.display());
-    println!("  packages   {packages}; peak memory of the build {} MB", megabytes(*peak_memory_bytes));
-    println!(
-        "  root       {} MB in slots of {} MB; initramfs {} kB",
-        megabytes(*root_bytes),
-        megabytes(*slot_bytes),
-        initrd_bytes / 1000
-    );
-    println!("  beside it  manifest, packages.lock, sbom.spdx.json, sizes.txt");
-    if *development {
+fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
+    println!("{}", built.describe(&plan.spec.name, seconds));
+    if built.development {
         eprintln!(
             "\nWARNING: signed with a DEVELOPMENT key of this computer's cache. Machines will say so at login.\n\
              For machines that matter: image-builder keys new keys, then build with --key keys/release.key"

@@ -1,10 +1,14 @@
 //! What was typed: commands, options, and their help. No effects but clap's own.
 
+pub(crate) mod keys;
+pub(crate) mod release;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::release::cli::{KeysCommand, ReleaseCommand};
+use keys::KeysCommand;
+use release::ReleaseCommand;
 
 /// Turns one YAML file and Debian packages into a reproducible, signed A/B disk image.
 #[derive(Debug, Parser)]

@@ -52,6 +52,26 @@ pub(crate) struct BuiltImage {
     pub(crate) files: Vec<PathBuf>,
 }
 
+impl BuiltImage {
+    /// What it is, for people.
+    pub(crate) fn describe(&self, name: &str, seconds: f64) -> String {
+        let megabytes = |bytes: u64| bytes / 1_000_000;
+        let Self { disk, version, root_bytes, slot_bytes, initrd_bytes, packages, peak_memory_bytes, .. } =
+            self;
+        format!(
+            "{name} {version} in {seconds:.1} s: {}\n  \
+               packages   {packages}; peak memory of the build {} MB\n  \
+               root       {} MB in slots of {} MB; initramfs {} kB\n  \
+               beside it  manifest, packages.lock, sbom.spdx.json, sizes.txt",
+            disk.display(),
+            megabytes(*peak_memory_bytes),
+            megabytes(*root_bytes),
+            megabytes(*slot_bytes),
+            initrd_bytes / 1000
+        )
+    }
+}
+
 /// What every step may use.
 pub(crate) struct BuildContext<'a> {
     pub(crate) plan: &'a BuildPlan,

@@ -16,7 +16,6 @@ use image_format::version::Version;
 
 use super::change::ChannelChange;
 use super::channels::{Publisher, read_channel};
-use super::cli::ReleaseBuildArguments;
 use super::diff::PackageDifference;
 use super::payloads::ChunkPayloads;
 use super::publish::{PublishOrder, publish_image};
@@ -28,8 +27,8 @@ use super::signers::Signers;
 use super::stored::{MAX_FILE, lock_path, recipe_path};
 use super::verbs::{newest_root_path, read_terms};
 use super::{Failure, key_verbs::read_lifetime};
-use crate::app::print_summary;
 use crate::apply;
+use crate::cli::release::ReleaseBuildArguments;
 use crate::debian::lock::{LockSection, PackageLock};
 use crate::facts;
 use crate::plan::{self, BuildPlan, SigningKey};
@@ -116,7 +115,9 @@ fn build_and_publish(
     let built = apply::build_image(plan, interrupt, &mut progress)?;
     match audience {
         OutputFormat::Machines => print_event(&serde_json::json!({ "event": "built", "image": built })),
-        OutputFormat::People => print_summary(plan, &built, progress.elapsed().as_secs_f64()),
+        OutputFormat::People => {
+            println!("{}", built.describe(&plan.spec.name, progress.elapsed().as_secs_f64()));
+        }
     }
     let published = publish_image(publisher, order, &ChunkPayloads::here())?;
     if audience == OutputFormat::Machines {

@@ -3,6 +3,8 @@
 //! Knows where it lies and which keys sign it. Refuses to know what a change means. Invariant: the file is the
 //! last thing that a publisher writes, when all that it names lies synced in the repository.
 
+use std::collections::BTreeSet;
+
 use image_format::release::channel::{ChannelError, ChannelMetadata};
 use image_format::release::paths::{self, ChannelName};
 use image_format::release::root::Role;
@@ -72,6 +74,24 @@ pub(super) fn read_channel(
     }
     let source = refused.unwrap_or_else(|| "there is no root metadata".into());
     Err(ChannelFileError::Open { name: name.clone(), source })
+}
+
+/// Every channel; one that cannot be read may need anything.
+pub(super) fn read_channels(
+    repository: &Repository,
+    chain: &RootChain,
+) -> Result<Vec<ChannelMetadata>, ChannelFileError> {
+    let names = repository.channels()?;
+    let read = names.iter().map(|name| {
+        read_channel(repository, chain, name)?.ok_or_else(|| ChannelFileError::None { name: name.clone() })
+    });
+    read.collect()
+}
+
+/// The versions that any channel offers.
+pub(super) fn offered_versions(channels: &[ChannelMetadata]) -> BTreeSet<String> {
+    let releases = channels.iter().flat_map(|channel| &channel.releases);
+    releases.map(|release| release.version.to_string()).collect()
 }
 
 /// Why a channel cannot be read or changed.

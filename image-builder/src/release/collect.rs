@@ -8,17 +8,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use image_format::release::channel::ChannelMetadata;
 use image_format::release::paths;
 use image_format::version::Version;
 use serde::Serialize;
 
-use super::channels::{ChannelFileError, read_channel};
+use super::channels::{ChannelFileError, offered_versions, read_channels};
 use super::objects::{PayloadError, PayloadFormat};
 use super::repository::{Repository, RepositoryError};
 use super::roots::RootChain;
 use super::stored::{MAX_FILE, StoredReleaseError, read_file};
-use super::verify::offered_versions;
 
 /// What is to be kept beyond what channels offer.
 #[derive(Debug, Clone, Copy)]
@@ -92,18 +90,6 @@ pub(super) fn remove_files(repository: &Repository, plan: &CollectPlan) -> Resul
         let _ = std::fs::remove_dir(repository.path(&format!("release/{name}")));
     }
     Ok(())
-}
-
-/// Every channel; one that cannot be read may need anything.
-pub(super) fn read_channels(
-    repository: &Repository,
-    chain: &RootChain,
-) -> Result<Vec<ChannelMetadata>, ChannelFileError> {
-    let names = repository.channels()?;
-    let read = names.iter().map(|name| {
-        read_channel(repository, chain, name)?.ok_or_else(|| ChannelFileError::None { name: name.clone() })
-    });
-    read.collect()
 }
 
 fn needed_objects(

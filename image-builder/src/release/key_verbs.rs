@@ -14,16 +14,16 @@ use image_format::release::time::UnixTime;
 use image_format::signed::{KeyId, MAX_ENVELOPE, PublicKey, Signed, SignedPayload};
 
 use super::change::parse_delay;
-use super::cli::{
-    InitKeysArguments, PublishKeysArguments, RevokeKeysArguments, RotateKeysArguments, SignKeysArguments,
-    SignRootArguments,
-};
-use super::collect::read_channels;
+use super::channels::read_channels;
 use super::repository::{Repository, replace_file};
 use super::roots::RootChain;
 use super::rotation::{RotationWish, first_root, next_root};
 use super::signers::Signers;
 use super::stored::read_manifest;
+use crate::cli::keys::{
+    InitKeysArguments, PublishKeysArguments, RevokeKeysArguments, RotateKeysArguments, SignKeysArguments,
+    SignRootArguments,
+};
 use crate::keys;
 
 type Failure = Box<dyn std::error::Error>;

@@ -10,11 +10,9 @@ use image_format::release::time::UnixTime;
 use image_format::version::Version;
 use serde::Serialize;
 
-use super::channels::ChannelFileError;
-use super::collect::read_channels;
+use super::channels::{ChannelFileError, offered_versions, read_channels};
 use super::repository::{Repository, RepositoryError};
 use super::roots::{ReadRootsError, RootChain};
-use super::verify::offered_versions;
 
 /// What a repository has.
 #[derive(Debug, Serialize)]

@@ -7,7 +7,6 @@
 mod build;
 mod change;
 mod channels;
-pub(crate) mod cli;
 mod collect;
 mod diff;
 mod key_verbs;
@@ -33,8 +32,10 @@ use std::time::SystemTime;
 use image_format::release::time::UnixTime;
 
 use change::ChannelChange;
-use cli::{KeysCommand, ReleaseCommand};
 use report::output_format;
+
+use crate::cli::keys::KeysCommand;
+use crate::cli::release::ReleaseCommand;
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -13,12 +13,8 @@ use image_format::release::time::UnixTime;
 use image_format::version::Version;
 
 use super::change::{ChannelChange, OfferTerms, empty_channel, parse_delay, parse_waves};
-use super::channels::{Publisher, read_channel};
-use super::cli::{
-    AddArguments, DiffArguments, FloorArguments, GcArguments, ListArguments, OfferArguments,
-    PromoteArguments, RenewArguments, SignArguments, VerifyArguments, WithdrawArguments,
-};
-use super::collect::{CollectPolicy, plan_collection, read_channels, remove_files};
+use super::channels::{Publisher, read_channel, read_channels};
+use super::collect::{CollectPolicy, plan_collection, remove_files};
 use super::diff::compare_bills;
 use super::key_verbs::read_lifetime;
 use super::list::{RepositoryListing, describe_keys};
@@ -31,6 +27,10 @@ use super::signers::Signers;
 use super::stored::{MAX_FILE, read_file, read_release};
 use super::verify::{Verifier, VerifyDepth};
 use super::{Failure, read_clock};
+use crate::cli::release::{
+    AddArguments, DiffArguments, FloorArguments, GcArguments, ListArguments, OfferArguments,
+    PromoteArguments, RenewArguments, SignArguments, VerifyArguments, WithdrawArguments,
+};
 use crate::keys;
 use crate::process::InterruptFlag;
 use crate::progress::OutputFormat;

@@ -14,7 +14,6 @@ use image_format::release::paths::{self, ChannelName};
 use image_format::release::time::UnixTime;
 use image_format::release::trust::{TrustState, verify_channel, verify_manifest};
 use image_format::signed::{MAX_ENVELOPE, Verified};
-use image_format::version::Version;
 use serde::Serialize;
 
 use super::objects::{PayloadFormat, PayloadObject};
@@ -289,10 +288,4 @@ impl Verifier<'_> {
         report.add(FindingLevel::Fault, subject, format!("{}: {fault}", object.path));
         false
     }
-}
-
-/// The versions that any channel offers.
-pub(super) fn offered_versions(channels: &[ChannelMetadata]) -> BTreeSet<String> {
-    let releases = channels.iter().flat_map(|channel| &channel.releases);
-    releases.map(|release: &OfferedRelease| Version::to_string(&release.version)).collect()
 }

@@ -8,9 +8,9 @@ use image_format::release::root::TrustedRoot;
 use image_format::release::trust::{TrustState, verify_channel};
 
 use super::site::{CHANNEL, NOW, RELEASE, ROOT, Site, key, stable};
+use crate::cli::keys::KeysCommand;
 use crate::cli::{Cli, CliCommand};
 use crate::release::change::ChannelChange;
-use crate::release::cli::KeysCommand;
 use crate::release::key_verbs::{self, WrittenRoot};
 
 /// Writes the secret and the public file of a key.
@@ -132,7 +132,7 @@ fn two_of_three_root_keys_sign_in_two_places() {
     words.extend(["--draft", draft]);
     assert_eq!(run(&site, &words).unwrap().missing_signatures, 1);
     assert!(run(&site, &["publish", other, draft]).is_err());
-    let arguments = crate::release::cli::SignKeysArguments { file: draft.into(), keys: vec![two.into()] };
+    let arguments = crate::cli::keys::SignKeysArguments { file: draft.into(), keys: vec![two.into()] };
     assert_eq!(key_verbs::sign(&arguments).unwrap(), 2);
 
     assert_eq!(run(&site, &["publish", other, draft]).unwrap().number, 1);
