@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
 use crate::source::{SourceMark, SourceTexts};
 
 /// Keys whose values stay hidden when their line is shown.
-const SECRET_KEYS: [&str; 12] = [
+const SECRET_KEYS: [&str; 13] = [
     "content",
     "contents",
     "data",
@@ -23,6 +23,7 @@ const SECRET_KEYS: [&str; 12] = [
     "password_hash",
     "passwordhash",
     "plain_text_passwd",
+    "secret",
     "token",
 ];
 /// Keys of lists and mappings that hold contents or credentials. `append: true` is none of them.

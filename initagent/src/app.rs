@@ -4,9 +4,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "`status --wait` waits")]
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use cluster::etcdctl;
+use cluster::request::{ClusterError, FAIL};
 use first_boot::{
     MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
     SwitchError,
@@ -14,9 +17,10 @@ use first_boot::{
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{UsageError, Verb};
+use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::VerbReport;
+use crate::report::{VerbReport, announce, error_chain};
 use crate::slots::{self, SlotsError};
 
 /// How long sshd waits for the keys of a new machine.
@@ -27,6 +31,10 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum RunError {
     #[error(transparent)]
     BootComplete(#[from] BootCompleteError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("cannot run etcdctl")]
+    Etcdctl { source: std::io::Error },
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
     #[error(transparent)]
@@ -50,6 +58,8 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
+        Verb::Cluster(call) => run_cluster(call)?,
+        Verb::Etcdctl(words) => run_etcdctl(&words)?,
         Verb::FirstBoot { options, format } => {
             report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
         }
@@ -73,6 +83,27 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::Validate { files, style } => report_offline(first_boot::validate_files(&files, style)),
         Verb::Version => VerbReport::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
+}
+
+/// A unit whose condition this is starts, is skipped or fails, and never the one for the other.
+fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError> {
+    let is_condition = call.is_condition();
+    match call.carry_out(&mut |line| announce(&line)) {
+        Ok(answer) => Ok(VerbReport { text: answer.text, exit_code: answer.exit_code }),
+        // To `ExecCondition=` an exit code of 1 means that all is well without the unit.
+        Err(error) if is_condition => {
+            announce(&error_chain(&error));
+            Ok(VerbReport { text: String::new(), exit_code: FAIL })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs etcdctl with what the words mean.
+fn run_etcdctl(words: &[OsString]) -> Result<VerbReport, RunError> {
+    let exit_code = etcdctl::run_etcdctl(words, &own_environment());
+    let exit_code = exit_code.map_err(|source| RunError::Etcdctl { source })?;
+    Ok(VerbReport { text: String::new(), exit_code })
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.

@@ -15,10 +15,13 @@ use lexopt::prelude::*;
 mod help;
 
 use crate::app::RunError;
+use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
+/// The name by which it stands before Debian's program.
+const ETCDCTL: &str = "etcdctl";
 const INCOMPLETE_RECUR: UsageError =
     UsageError::Incomplete { verb: RECUR, what: "once, instance or always, a NAME and a COMMAND" };
 
@@ -38,6 +41,10 @@ pub(crate) enum Verb {
     BootComplete,
     /// The run of the slot has settled.
     BootSettled,
+    /// Make the machine a member of its cluster.
+    Cluster(ClusterCall),
+    /// Speak to etcd with the API and the certificate that the words mean.
+    Etcdctl(Vec<OsString>),
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
@@ -121,6 +128,9 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
         return recur(parser);
     }
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(ETCDCTL)) {
+        return Ok(Verb::Etcdctl(parser.raw_args()?.collect()));
+    }
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
@@ -134,6 +144,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
+            Some("cluster") => parse_cluster(parser),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
@@ -163,6 +174,16 @@ fn parse_bare(
         Some(Short('h') | Long("help")) => Ok(Verb::Help(help)),
         Some(Value(word)) => Err(UsageError::Word { verb: name, given: printable_word(&word) }),
         Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn parse_cluster(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    const VERBS: &str = "secret, status, prepare or serve";
+    match cluster_verb::parse_cluster(parser)? {
+        ClusterWords::Call(call) => Ok(Verb::Cluster(call)),
+        ClusterWords::Help(text) => Ok(Verb::Help(text)),
+        ClusterWords::Missing => Err(UsageError::Incomplete { verb: "cluster", what: VERBS }),
+        ClusterWords::Unknown(given) => Err(UsageError::Word { verb: "cluster", given }),
     }
 }
 

@@ -15,6 +15,8 @@ mod boot_complete;
 mod boot_record;
 /// What was typed.
 mod cli;
+/// Makes the machine a member of its cluster.
+mod cluster_verb;
 /// What the kernel calls the devices of this machine.
 mod devices;
 /// Makes the SSH host keys that are missing.

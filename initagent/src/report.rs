@@ -51,6 +51,11 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
     }
 }
 
+/// Says what goes on, at once: a verb may wait for other machines for hours.
+pub(crate) fn announce(line: &str) {
+    eprintln!("initagent: {line}");
+}
+
 /// An error and its causes in one line.
 pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -120,7 +120,21 @@ fn start_again(
     let entry = find_entry(registry, root, start.name.as_deref())?;
     let claim = registry.claim_machine(&entry.name)?;
     let machine = Machine::open(claim.folder())?;
+    if !start.how.supervise {
+        resume_network_of(root, &entry.name)?;
+    }
     switch_on(root, machine, claim, &start.how)
+}
+
+/// A machine of a cluster would start without its network too, and meet nobody without a word: after a restart of this
+/// computer, the disks are there and the switch is not.
+fn resume_network_of(root: &Path, name: &str) -> Result<(), CommandFailure> {
+    let cluster = ClusterFolder::beside_machines(root);
+    if cluster.find_member(name).is_ok() && cluster.running_network()?.is_none() {
+        network::resume_network(root, &cluster)?;
+        print_note("the cluster's network had ended, and runs again");
+    }
+    Ok(())
 }
 
 fn open_shell(entry: &MachineEntry, arguments: &SshArguments) -> Result<(), CommandFailure> {

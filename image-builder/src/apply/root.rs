@@ -76,13 +76,14 @@ pub(crate) fn compose_root(
     for path in &spec.remove {
         tree.remove(path);
     }
+    set_aside(&mut tree, &spec.set_aside).map_err(what("setting programs aside"))?;
     for directory in &spec.overlays {
         overlay::apply_overlay(&mut tree, directory)?;
     }
     accounts::add(&mut tree, &spec.accounts, bootstrapped.epoch).map_err(what("adding accounts"))?;
     units::enable_only(&mut tree, &spec.units).map_err(|names| BuildError::Units { names })?;
     write_identity(&mut tree, spec, signer);
-    add_agent(&mut tree, site).map_err(what("adding initagent"))?;
+    add_programs(&mut tree, site).map_err(what("adding our programs"))?;
     let packages = package_list(&database, &kept);
     tree.insert("usr/lib/catamaran/packages", TreeEntry::file(packages.into_bytes(), 0o644));
     Ok(ComposedRoot { tree, kernel, database, kept, epoch: bootstrapped.epoch })
@@ -121,10 +122,30 @@ fn environment_block(command_line: &CommandLine) -> Vec<u8> {
     block
 }
 
-fn add_agent(tree: &mut RootTree, site: &BuildContext<'_>) -> io::Result<()> {
-    let path = &site.plan.facts.initagent;
-    let content = FileContent::HostFile { path: path.clone(), size: fs::metadata(path)?.len() };
-    tree.insert("usr/bin/initagent", TreeEntry::new(EntryKind::File(content), 0o755));
+/// Moves programs of packages to where nobody types them.
+fn set_aside(tree: &mut RootTree, paths: &[String]) -> io::Result<()> {
+    for path in paths {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the root has no {path}"));
+        let entry = tree.get(path).cloned().ok_or_else(missing)?;
+        let name = path.rsplit('/').next().unwrap_or(path);
+        tree.remove(path);
+        tree.insert(&format!("usr/libexec/{name}"), entry);
+    }
+    Ok(())
+}
+
+/// The agent, and the programs that the spec names, which are built beside it.
+fn add_programs(tree: &mut RootTree, site: &BuildContext<'_>) -> io::Result<()> {
+    let agent = &site.plan.facts.initagent;
+    let others = site.plan.spec.programs.iter().map(|name| (name.as_str(), agent.with_file_name(name)));
+    for (name, path) in [("initagent", agent.clone())].into_iter().chain(others) {
+        let missing = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}; ci/build makes it", path.display()))
+        };
+        let size = fs::metadata(&path).map_err(missing)?.len();
+        let content = FileContent::HostFile { path, size };
+        tree.insert(&format!("usr/bin/{name}"), TreeEntry::new(EntryKind::File(content), 0o755));
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct SpecLayer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "accounts",
     "boot",
     "channel",
@@ -38,10 +38,12 @@ const KEYS: [&str; 21] = [
     "overlays",
     "packages",
     "partitions",
+    "programs",
     "release_keys",
     "remove",
     "security_epoch",
     "security_mirror",
+    "set_aside",
     "suite",
     "units",
     "version",
@@ -81,6 +83,8 @@ struct SpecDraft {
     packages: Vec<String>,
     drop: Vec<String>,
     remove: Vec<String>,
+    set_aside: Vec<String>,
+    programs: Vec<String>,
     kernel_package: Option<String>,
     command_line: Option<CommandLine>,
     extra_words: Vec<CommandLine>,
@@ -118,6 +122,7 @@ impl SpecDraft {
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),
+                "programs" => reader.read_list(&mut self.programs, key, value, parse_word),
                 "release_keys" => {
                     reader.read_list(&mut self.release_keys, key, value, |text| {
                         resolve_path(&layer.folder, text)
@@ -126,6 +131,7 @@ impl SpecDraft {
                 "remove" => reader.read_list(&mut self.remove, key, value, parse_inner_path),
                 "security_epoch" => reader.read_into(&mut self.security_epoch, key, value, parse_epoch),
                 "security_mirror" => reader.read_into(&mut self.security_mirror, key, value, parse_url),
+                "set_aside" => reader.read_list(&mut self.set_aside, key, value, parse_inner_path),
                 "suite" => reader.read_into(&mut self.suite, key, value, parse_word),
                 "units" => reader.read_list(&mut self.units, key, value, parse_unit),
                 "version" => reader.read_into(&mut self.version, key, value, parse_version),
@@ -253,6 +259,8 @@ impl SpecDraft {
             packages,
             drop: self.drop,
             remove: self.remove,
+            set_aside: self.set_aside,
+            programs: self.programs,
             kernel: KernelSpec { package: kernel_package, command_line: command_line? },
             initramfs: self.initramfs,
             boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },

@@ -29,6 +29,10 @@ pub(crate) struct ImageSpec {
     pub(crate) drop: Vec<String>,
     /// Paths of the root that are left out, without a leading slash.
     pub(crate) remove: Vec<String>,
+    /// Programs of packages that move to usr/libexec, so that an overlay can put something before them.
+    pub(crate) set_aside: Vec<String>,
+    /// Programs of ours that are built beside the agent, for usr/bin.
+    pub(crate) programs: Vec<String>,
     pub(crate) kernel: KernelSpec,
     pub(crate) initramfs: ModulesSpec,
     pub(crate) boot: BootPackages,

@@ -107,7 +107,7 @@ impl RunOutcome {
             let _ = writeln!(out, "error: {failure}");
         }
         for problem in &self.problems {
-            let _ = writeln!(out, "warning: the platform did not hand over {problem}");
+            let _ = writeln!(out, "warning: {problem}");
         }
         for refused in &self.refused {
             let _ = writeln!(out, "warning: {refused}");

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use platform::{InstanceMetadata, MachineAddresses, Payload};
+use platform::{InstanceMetadata, MachineAddresses, Payload, Platform};
 use serde_json::{Value, json};
 
 use crate::files::{self, FileRights};
@@ -127,6 +127,11 @@ pub(crate) fn store_metadata(root: &MachineRoot, provision: &InstanceMetadata) -
         "private_ipv4": addresses.private_ipv4,
         "public_ipv6": addresses.public_ipv6,
         "private_ipv6": addresses.private_ipv6,
+        "platform": provision.platform.name(),
+        "region": provision.region,
+        "zone": provision.zone,
+        "instance_type": provision.instance_type,
+        "attributes": provision.attributes,
     });
     write(root, "facts.json", facts.to_string().as_bytes())
 }
@@ -151,6 +156,17 @@ pub(crate) fn load_metadata(root: &MachineRoot) -> Option<InstanceMetadata> {
             public_ipv6: text("public_ipv6").and_then(|text| text.parse().ok()),
             private_ipv6: text("private_ipv6").and_then(|text| text.parse().ok()),
         },
+        platform: text("platform").and_then(|name| Platform::from_report_name(&name)).unwrap_or_default(),
+        region: text("region"),
+        zone: text("zone"),
+        instance_type: text("instance_type"),
+        attributes: facts
+            .get("attributes")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
         ..InstanceMetadata::default()
     })
 }
@@ -213,6 +229,11 @@ mod tests {
                 public_ipv4: "192.0.2.1".parse().ok(),
                 ..MachineAddresses::default()
             },
+            platform: Platform::Ec2,
+            region: Some("eu-central-1".to_owned()),
+            zone: Some("eu-central-1a".to_owned()),
+            instance_type: Some("m5.large".to_owned()),
+            attributes: [("AWS_IPV4_LOCAL".to_owned(), "10.0.0.1".to_owned())].into(),
             ..InstanceMetadata::default()
         };
 

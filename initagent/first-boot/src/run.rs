@@ -12,7 +12,7 @@ use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use platform::{BootKind, DetectedPlatform, InstanceMetadata, WebTiming};
-use user_data::plan::order::PlanFacts;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::plan::step::PlanStep;
 use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
 use user_data::reading::{self, UserDataInput};
@@ -126,7 +126,9 @@ fn names_of(provision: &InstanceMetadata, root: &MachineRoot, outcome: &mut RunO
     }
     let names = Names::of(provision, &outcome.instance_id, root);
     if let Err(error) = names.keep(root) {
-        outcome.problems.push(format!("a copy of its names ({})", error.error_chain()));
+        outcome
+            .problems
+            .push(format!("cannot keep the names that templates may use: {}", error.error_chain()));
     }
     names
 }
@@ -165,9 +167,10 @@ fn check_in(detected: &DetectedPlatform, outcome: &mut RunOutcome) {
     let boot = if outcome.is_first { BootKind::First } else { BootKind::Later };
     let timing = WebTiming { total: RECEIPT_PATIENCE, ..TIMING };
     if let Err(error) = detected.check_in(boot, &platform::MetadataWeb::new(timing, jitter_seed())) {
-        outcome
-            .problems
-            .push(format!("a receipt for the report that this machine is up ({})", error_chain(&error)));
+        outcome.problems.push(format!(
+            "the platform did not take the report that this machine is up: {}",
+            error_chain(&error)
+        ));
     }
 }
 
@@ -315,7 +318,8 @@ fn ask_platform(
     outcome.platform = detected.platform.to_string();
     match detected.fetch_metadata(place, &platform::MetadataWeb::new(TIMING, jitter_seed())) {
         Ok(provision) => {
-            outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
+            let told = |problem| format!("the platform did not hand over {problem}");
+            outcome.problems.extend(provision.problems.iter().map(told));
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
                 return Some(Current::before(kept));
             }
@@ -360,7 +364,9 @@ fn use_last_metadata(
     let text = format!("cannot ask {} ({}): {}", detected.platform, detected.evidence, error_chain(error));
     let kept = record::load_metadata(root);
     if kept.is_some() {
-        outcome.problems.push(format!("anything, so what it said last time is used ({text})"));
+        outcome
+            .problems
+            .push(format!("the platform said nothing, so what it said last time is used: {text}"));
     } else {
         outcome.failures.push(text);
     }
@@ -371,7 +377,9 @@ fn store_metadata(root: &MachineRoot, provision: &InstanceMetadata, outcome: &mu
     let metadata = provision.metadata_file();
     let written = files::write(&root.path_of(METADATA), metadata.as_bytes(), FileRights::PUBLIC);
     if let Err(error) = written.map(drop).and_then(|()| record::store_metadata(root, provision)) {
-        outcome.problems.push(format!("a copy of itself: {}", error.error_chain()));
+        outcome
+            .problems
+            .push(format!("cannot keep what the platform said for later boots: {}", error.error_chain()));
     }
 }
 

@@ -67,6 +67,28 @@ pub enum FetchError {
 }
 
 impl Platform {
+    const ALL: [Self; 19] = [
+        Self::Akamai,
+        Self::Azure,
+        Self::CloudConfigUrl,
+        Self::ConfigDrive,
+        Self::DigitalOcean,
+        Self::Ec2,
+        Self::Equinix,
+        Self::Exoscale,
+        Self::Gce,
+        Self::Hetzner,
+        Self::Metal,
+        Self::NoCloud,
+        Self::OpenStack,
+        Self::Oracle,
+        Self::Qemu,
+        Self::Scaleway,
+        Self::UpCloud,
+        Self::Vmware,
+        Self::Vultr,
+    ];
+
     /// Says that this platform's web service was no help.
     pub(crate) fn fetch_failed(self) -> impl Fn(WebError) -> FetchError {
         move |source| FetchError::Web { platform: self.name(), source }
@@ -103,12 +125,19 @@ impl Platform {
         }
     }
 
+    /// The platform of that [`Platform::name`].
+    #[must_use]
+    pub fn from_report_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|platform| platform.name() == name)
+    }
+
     /// By our name, or by the one Ignition, afterburn or Flatcar has for it.
     ///
     /// Platforms that speak through a disk are not in here: their disk is found by its label.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "akamai" => Some(Self::Akamai),
+            // Ignition and afterburn have names of their own for some. A command line written for them works here.
             "azure" | "azurestack" => Some(Self::Azure),
             "digitalocean" => Some(Self::DigitalOcean),
             "aws" | "ec2" => Some(Self::Ec2),

@@ -13,13 +13,14 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 47] = [
+const UNITS: [&str; 49] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
     "catamaran-boot-complete.service",
     "catamaran-boot-settled.service",
     "catamaran-boot-settled.timer",
+    "catamaran-cluster.service",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
@@ -39,6 +40,7 @@ const UNITS: [&str; 47] = [
     "emergency.service",
     "etcd.service",
     "etcd2.service",
+    "fleet.service",
     "fstrim.service",
     "fstrim.timer",
     "getty@.service",
@@ -73,7 +75,7 @@ const INSTEAD: [(&str, &str); 18] = [
     ("etcd3", "it is called etcd.service, and etcd2.service as CoreOS had it"),
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
-    ("fleet", "bring fleetd, and write its unit; `coreos.fleet` makes its options"),
+    ("fleetd", "it is called fleet.service, as CoreOS had it"),
     ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),
@@ -97,6 +99,7 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
             _ => continue,
         };
         let Some(at) = planned.origin.at else { continue };
+        // Aliases and units that a script writes cannot be known, so this is a warning and never an error.
         if is_brought(name) || made.contains(name) || made.contains(&template(name)) || !seen.insert(name) {
             continue;
         }
@@ -130,6 +133,7 @@ fn made_by(step: &PlanStep) -> Vec<String> {
     match step {
         PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount_unit(&mount.fields[1])).collect(),
         PlanStep::WriteUnit { name, content, .. } => {
+            // Enabling a unit makes its aliases, which another item may start.
             let aliases = content.reveal().lines().filter_map(|line| line.trim().strip_prefix("Alias="));
             let aliases = aliases.flat_map(str::split_whitespace).map(str::to_owned);
             aliases.chain([name.clone()]).collect()
@@ -143,8 +147,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cloudconfig::order::PlanFacts;
     use crate::part::PayloadPart;
-    use crate::plan::order::PlanFacts;
     use crate::reading::{self, UserDataInput};
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod cloudconfig;
+pub mod cluster;
 pub mod container;
 pub mod ignition;
 pub mod image_units;

@@ -9,7 +9,7 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 
-use user_data::cloudconfig::DEFAULT_USER;
+use user_data::plan::step::DEFAULT_USER;
 use user_data::plan::step::UnitVerb;
 
 use super::key_files::{KEYS, key_kinds, kinds_in};

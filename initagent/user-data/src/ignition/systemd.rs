@@ -15,7 +15,7 @@ use document::source::Located;
 use document::yaml::Node;
 
 use super::add;
-use super::storage::{for_each_item, read_required};
+use super::readers::{for_each_item, read_required};
 
 const SYSTEMD_KEYS: &[FieldKey] = &[supported_key("units")];
 const UNIT_KEYS: &[FieldKey] = &[
@@ -41,9 +41,9 @@ pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &
     let mut links = FirstBootPlan::default();
     let mut starts = FirstBootPlan::default();
     for_each_item(&mut fields, "units", UNIT_KEYS, found, |fields, path, found| {
-        let Some(read_name) = read_name(fields, found) else { return };
-        unit_files(fields, path, &read_name, &mut files, found);
-        unit_links(fields, path, &read_name, &mut links, &mut starts, found);
+        let Some(name) = read_name(fields, found) else { return };
+        unit_files(fields, path, &name, &mut files, found);
+        unit_links(fields, path, &name, &mut links, &mut starts, found);
     });
     if !files.steps.is_empty() || !links.steps.is_empty() {
         files.push_once(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
