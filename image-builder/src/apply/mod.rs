@@ -304,3 +304,6 @@ pub(crate) enum BuildError {
     #[error("cannot hash the root")]
     Verity(#[from] BuildTreeError),
 }
+
+#[cfg(test)]
+mod tests;

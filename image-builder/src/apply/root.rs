@@ -90,7 +90,7 @@ pub(crate) fn compose_root(
 }
 
 /// What makes it this image: its name, whom it trusts, and the places the host's own files had.
-fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
+pub(super) fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
     let ImageSpec { name, version, channel, .. } = spec;
     let release = format!(
         "NAME=\"Catamaran\"\nID=catamaran\nID_LIKE=\"coreos debian\"\nPRETTY_NAME=\"Catamaran {version} ({name})\"\n\
