@@ -3,9 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Command, Output};
+
+use image_format::bytes::Bytes;
+use image_format::digest::Sha256;
+use image_format::gpt;
+use image_format::layout::{DiskLayout, PartitionRole, PartitionSizes};
+use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
+use image_format::signed::{SecretKey, Signed};
+use image_format::slot::Slot;
+use image_format::verity;
 
 fn run(folder: &Path, line: &str) -> Output {
     let words = line.split_whitespace();
@@ -146,4 +155,101 @@ fn every_verb_has_help_and_wrong_usage_ends_with_2() {
         }
         assert!(succeed(folder.path(), &format!("{noun} --help")).contains("Examples:"));
     }
+}
+
+/// What `build` leaves in a folder, with a root of 16 KiB.
+fn build_small(folder: &Path, version: &str, openssl: &str) {
+    let out = folder.join(version);
+    fs::create_dir(&out).unwrap();
+    let mut data = format!("root of {version}").into_bytes();
+    data.resize(4 * 4096, 0);
+    let tree = verity::build_tree(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
+    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(b"") };
+    let manifest = Manifest {
+        format: FORMAT,
+        name: "cloud".into(),
+        version: version.parse().unwrap(),
+        channel: "stable".into(),
+        architecture: "x86_64".into(),
+        built: 0,
+        development: false,
+        security_epoch: 0,
+        root: RootPlacement {
+            data_bytes: data.len() as u64,
+            tree_offset: data.len() as u64,
+            tree_bytes: tree.bytes.len() as u64,
+            root_hash: tree.root_hash,
+            salt: Salt::new(b"salt".to_vec()).unwrap(),
+        },
+        kernel: file("/boot/vmlinuz"),
+        initrd: file("/boot/initrd.img"),
+        command_line: "quiet".parse().unwrap(),
+    };
+    let key: SecretKey = fs::read_to_string(folder.join("keys/release.key")).unwrap().parse().unwrap();
+    let signed = Signed::<Manifest>::sign_payload(manifest.to_bytes().unwrap(), &[key]);
+    let package = serde_json::json!({
+        "versionInfo": openssl, "externalRefs": [{ "referenceLocator": format!("pkg:deb/debian/openssl@{openssl}") }],
+    });
+    fs::write(out.join("manifest"), signed.to_envelope()).unwrap();
+    fs::write(out.join("sbom.spdx.json"), serde_json::json!({ "packages": [package] }).to_string()).unwrap();
+    fs::write(out.join("packages.lock"), "epoch 1\n[root]\n[tools]\n").unwrap();
+    write_disk(&out.join("disk.raw"), &data);
+}
+
+fn write_disk(path: &Path, root: &[u8]) {
+    let sizes = PartitionSizes { root: Bytes::from_mib(1), state: Bytes::from_mib(1) };
+    let layout = DiskLayout::plan_layout(uuid::Uuid::from_u128(1), sizes).unwrap();
+    let size = layout.disk_size();
+    let copies = gpt::encode_table(&layout.partition_table(), size).unwrap();
+    let disk = fs::File::create(path).unwrap();
+    disk.set_len(size.get()).unwrap();
+    disk.write_all_at(&copies.primary, gpt::PRIMARY_OFFSET.get()).unwrap();
+    disk.write_all_at(&copies.backup, gpt::backup_offset(size).unwrap().get()).unwrap();
+    disk.write_all_at(root, layout.partition(PartitionRole::Root(Slot::A)).offset().get()).unwrap();
+}
+
+#[test]
+fn a_channel_is_led_from_its_first_release_to_its_garbage() {
+    let folder = begun();
+    let folder = folder.path();
+    let key = "--channel stable --key keys/channel.key";
+    for (version, openssl) in [("1.0.0", "3.5.1-1"), ("1.1.0", "3.5.1-2"), ("1.2.0", "3.5.1-2")] {
+        build_small(folder, version, openssl);
+    }
+
+    succeed(folder, &format!("release add repo 1.0.0 {key}"));
+    let added = succeed(folder, &format!("release add repo 1.1.0 --waves 10%@0h,100%@2d {key}"));
+    assert!(added.starts_with("release 1.1.0 is published in repo\n  payload    whole "), "{added}");
+    assert!(
+        succeed(folder, "release diff repo 1.0.0 1.1.0").contains("deb/debian/openssl 3.5.1-1 -> 3.5.1-2")
+    );
+    assert!(
+        succeed(folder, "release list repo").contains("1.1.0, to 10 % of the machines, to 100 % from 20")
+    );
+
+    succeed(folder, &format!("release pause repo --reason too-slow {key}"));
+    assert!(succeed(folder, "release list repo").contains("PAUSED: too-slow"));
+    succeed(folder, &format!("release resume repo {key}"));
+    succeed(folder, &format!("release floor repo 1.0.0 {key}"));
+    succeed(folder, "release withdraw repo 1.1.0 --reason it-loses-data --key keys/channel.key");
+    let listed = succeed(folder, "release list repo");
+    assert!(
+        listed.contains("1.1.0, WITHDRAWN: it-loses-data") && listed.contains("1.0.0, floor"),
+        "{listed}"
+    );
+
+    // Published, and on no channel yet.
+    succeed(folder, "release add repo 1.2.0");
+    assert!(succeed(folder, "release list repo").contains("not offered: 1.2.0"));
+    succeed(folder, &format!("release promote repo 1.2.0 {key} --json"));
+    let listed: serde_json::Value =
+        serde_json::from_str(&succeed(folder, "release list repo --json")).unwrap();
+    assert_eq!(listed["channels"][0]["counter"], 7);
+    assert!(succeed(folder, "release verify repo").starts_with("sound: 1 roots, 1 channels, 3 releases"));
+
+    assert!(succeed(folder, "release gc repo --min-age 0m").starts_with("went: no release; 0 files"));
+    fs::remove_file(folder.join("repo/release/1.1.0/sbom")).unwrap();
+    let broken = run(folder, "release verify repo");
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&broken.stdout).contains("release/1.1.0/sbom is missing"));
 }
