@@ -20,10 +20,14 @@ use crate::cli::{UsageError, Verb};
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::{VerbReport, announce, error_chain};
+use crate::report::{VerbReport, announce};
 use crate::slots::{self, SlotsError};
+use error_text::error_chain;
 
 /// How long sshd waits for the keys of a new machine.
+// On a machine without any key yet, sshd refused whoever asked early. After four times its
+// `PerSourcePenalties` let nobody in from there for 20 seconds. Longer than this, something else is wrong,
+// and people must get in to see it.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a verb was not carried out.
@@ -77,6 +81,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
         }
+        // cloud-init's flag: Packer and Terraform wait so.
         Verb::Status { format, wait: true } => {
             report_status(end_of_first_boot(&MachineRoot::this_machine()), format)
         }
@@ -137,6 +142,7 @@ fn await_logins(root: &MachineRoot) -> &'static str {
 
 fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
     loop {
+        // Of this boot only: on a clone of a configured disk the kept result is that of another machine.
         if let Some(status) = first_boot::ended_status(root) {
             return status;
         }

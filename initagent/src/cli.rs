@@ -2,6 +2,8 @@
 //!
 //! Knows words and options. Refuses to do anything. Invariant: what is not understood is refused
 //! with the words that would have been.
+//!
+//! Documentation: cloud-init's command line, <https://docs.cloud-init.io/en/latest/reference/cli.html>.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -134,6 +136,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
+        // lexopt and not clap, which costs five seconds of each build for words that are so few.
         Short('h') | Long("help") => Ok(Verb::Help(help::PROGRAM)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
@@ -203,6 +206,7 @@ fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<
             other => return Err(other.unexpected().into()),
         }
     }
+    // One of the two and not both: a file is done at once, and `--force` is about the platform's word.
     match (file, options.force) {
         (Some(file), false) => Ok(Verb::Apply { file, format }),
         (None, true) => Ok(Verb::FirstBoot { options, format }),
@@ -377,6 +381,7 @@ fn parse_change(words: &[String]) -> Result<Option<SlotChange>, UsageError> {
 }
 
 fn printable_word(word: &OsString) -> String {
+    // What is repeated in a complaint should stay one line.
     word.to_string_lossy().chars().take(80).collect()
 }
 

@@ -4,7 +4,7 @@
 //! Invariant: nothing else in the program prints.
 #![expect(clippy::print_stderr, reason = "this is the module that reports")]
 
-use std::error::Error;
+use error_text::error_chain;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -36,6 +36,7 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
         Ok(VerbReport { text, exit_code }) => {
             if !text.is_empty() {
                 // Whoever closed the pipe, such as `head`, has read enough.
+                // `println!` would panic when the pipe is closed.
                 let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
             }
             ExitCode::from(exit_code)
@@ -54,31 +55,4 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
 /// Says what goes on, at once: a verb may wait for other machines for hours.
 pub(crate) fn announce(line: &str) {
     eprintln!("initagent: {line}");
-}
-
-/// An error and its causes in one line.
-pub(crate) fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.extend([": ", &error.to_string()]);
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::error_chain;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot open /dev/vda3")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn every_cause_is_said_once() {
-        let error = Outer(std::io::Error::other("permission denied"));
-
-        assert_eq!(error_chain(&error), "cannot open /dev/vda3: permission denied");
-    }
 }

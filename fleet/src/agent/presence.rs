@@ -8,12 +8,12 @@
 mod exclusion;
 pub mod former;
 
+use error_text::error_chain;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use crate::{
-    error_text::error_chain,
     model::machine::Machine,
     store::{
         etcd::{EtcdStore, StoreError, lease::HeldLease},

@@ -3,6 +3,7 @@
 //! Knows the order of things inside a batch and what a failure of each leaves. Refuses to know how the
 //! cluster hears of it. Invariant: what failed stays to be done.
 
+use error_text::error_chain;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -14,7 +15,6 @@ use super::{
     systemd::{SystemdError, UnitActivity},
 };
 use crate::{
-    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{

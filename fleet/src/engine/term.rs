@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use error_text::error_chain;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{
@@ -15,7 +16,6 @@ use tokio::sync::{
 
 use super::{FleetEngine, writes};
 use crate::{
-    error_text::error_chain,
     model::{moment::MonotonicTime, unit_name::UnitName},
     plan::converge::{ClusterConverger, EnginePlan},
     store::{

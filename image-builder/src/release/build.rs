@@ -47,7 +47,8 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
     let terms = read_terms(&arguments.offer, now)?;
     let mut plan = plan_image(arguments, &publisher)?;
-    let recipe = recipe_digest(&plan.spec).map_err(|error| format!("cannot read the overlays: {error}"))?;
+    let recipe = recipe_digest(&plan.spec, &plan.facts.initagent)
+        .map_err(|error| format!("cannot read the overlays, keys and programs of the spec: {error}"))?;
     if arguments.build.dry_run {
         print!("{plan}");
         return Ok(ExitCode::SUCCESS);

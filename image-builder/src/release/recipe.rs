@@ -1,4 +1,4 @@
-//! What a release is made of beside packages: its spec, and every file of its overlays.
+//! What a release is made of beside packages: its spec, every file of its overlays, and programs of ours.
 //!
 //! Knows how two such recipes are compared: by one digest. Refuses to know packages and the agent, which are in
 //! the lock. Invariant: neither the version nor the place of the checkout is part of it.
@@ -14,7 +14,7 @@ use image_format::version::Version;
 use crate::spec::ImageSpec;
 
 /// The digest of a recipe, as text.
-pub(super) fn recipe_digest(spec: &ImageSpec) -> io::Result<String> {
+pub(super) fn recipe_digest(spec: &ImageSpec, agent: &Path) -> io::Result<String> {
     let mut plain = spec.clone();
     // Two builds of one recipe differ in their version; where the overlays lie says nothing about what is in them.
     plain.version = Version::new(0, 0, 0);
@@ -24,8 +24,10 @@ pub(super) fn recipe_digest(spec: &ImageSpec) -> io::Result<String> {
     for folder in &spec.overlays {
         parts.push_str(&folder_digest(folder)?);
     }
-    for key in &spec.release_keys {
-        parts.push_str(&Sha256::digest_of(&fs::read(key)?).to_string());
+    // Programs of ours lie beside the agent, which is in the lock.
+    let programs = spec.programs.iter().map(|name| agent.with_file_name(name));
+    for file in programs.chain(spec.release_keys.iter().cloned()) {
+        parts.push_str(&Sha256::digest_of(&fs::read(file)?).to_string());
     }
     Ok(Sha256::digest_of(parts.as_bytes()).to_string())
 }

@@ -3,7 +3,6 @@
 //! Knows how results are put. Refuses to know how they came about.
 #![expect(clippy::print_stdout, reason = "the results are printed here")]
 
-use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,12 +18,6 @@ use crate::progress::OutputFormat;
 /// Who reads the output.
 pub(super) const fn output_format(json: bool) -> OutputFormat {
     if json { OutputFormat::Machines } else { OutputFormat::People }
-}
-
-/// An error with all its causes, once.
-pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error as &dyn Error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Prints a result for programs, or in words.

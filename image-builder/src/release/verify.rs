@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use error_text::error_chain;
 use image_format::manifest::Manifest;
 use image_format::release::channel::{ChannelMetadata, FileReference, OfferedRelease};
 use image_format::release::paths::{self, ChannelName};
@@ -17,7 +18,6 @@ use image_format::signed::{MAX_ENVELOPE, Verified};
 use serde::Serialize;
 
 use super::objects::{PayloadFormat, PayloadObject};
-use super::report::with_causes;
 use super::repository::Repository;
 use super::roots::RootChain;
 use super::stored::MAX_FILE;
@@ -95,7 +95,7 @@ impl VerifyReport {
     }
 
     fn fault(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
-        self.add(FindingLevel::Fault, subject, with_causes(error));
+        self.add(FindingLevel::Fault, subject, error_chain(error));
     }
 }
 
@@ -283,7 +283,7 @@ impl Verifier<'_> {
                 }
                 Err(error) => error.to_string(),
             },
-            Err(error) => with_causes(&error),
+            Err(error) => error_chain(&error),
         };
         report.add(FindingLevel::Fault, subject, format!("{}: {fault}", object.path));
         false

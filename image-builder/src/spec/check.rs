@@ -211,6 +211,7 @@ impl SpecDraft {
     fn finish_spec(self, root: &Node, found: &mut Diagnostics) -> Option<ImageSpec> {
         let command_line = self.whole_command_line(root, found);
         let mut missing = |key: &str| {
+            // A key that was given wrongly has been told; that it is missing too would be no news.
             if found.list().iter().any(|diagnostic| diagnostic.key == key) {
                 return;
             }
@@ -240,6 +241,7 @@ impl SpecDraft {
         let mut packages = self.packages;
         packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
+        // Their order must not change the image.
         packages.sort();
         packages.dedup();
         Some(ImageSpec {
@@ -269,6 +271,8 @@ impl SpecDraft {
             units: self.units,
             partitions: PartitionSizes {
                 root: self.root_size?,
+                // It grows to the end of the disk at the first boot, so it need only hold what that boot
+                // writes before.
                 state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
             security_epoch: self.security_epoch.unwrap_or_default(),
@@ -421,6 +425,7 @@ fn parse_package(text: &str) -> Result<String, String> {
 }
 
 fn parse_unit(text: &str) -> Result<String, String> {
+    // systemd.unit(5), but for kinds that cannot be enabled.
     const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
     match text.rsplit_once('.') {
         Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
@@ -463,6 +468,7 @@ fn parse_size(text: &str) -> Result<Bytes, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        // `2` could be bytes or GiB, and a wrong guess costs a build.
         "" => return Err(format!("a size needs its unit: {text} MiB, or {text} GiB?")),
         other => return Err(format!("`{other}` is no unit of size here: KiB, MiB, GiB")),
     };
@@ -493,6 +499,7 @@ fn parse_absolute_path(text: &str) -> Result<String, String> {
 
 fn uid_number(text: &str) -> Result<u32, String> {
     match text.parse() {
+        // Debian policy, 9.2.2.
         Ok(uid @ 1000..=59_999) => Ok(uid),
         _ => Err("a number from 1000 to 59999, Debian's range for people".to_owned()),
     }

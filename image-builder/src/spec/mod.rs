@@ -108,6 +108,7 @@ impl ContainerEngine {
 
     fn packages(self) -> &'static [&'static str] {
         match self {
+            // In Debian 13 the client, docker-cli, is a package of its own.
             Self::Docker => &["docker.io", "docker-cli", "iptables"],
             Self::None => &[],
             // Without netavark named, Debian's podman brings 175 MiB of CNI plugins instead.

@@ -2,6 +2,8 @@
 //!
 //! Knows verdicts, text and JSON. Refuses to hold a value of a content, password or key. Invariant:
 //! each item of the plan is in it, with its place and its fate.
+//!
+//! Documentation of the exit codes: <https://docs.cloud-init.io/en/latest/explanation/return_codes.html>.
 
 use std::fmt::Write;
 

@@ -3,6 +3,8 @@
 //! Knows the files below /var/lib/catamaran/first-boot. Refuses to be read by others: user-data may
 //! hold secrets. Invariant: an instance counts as configured only once everything is on the disk, so
 //! a power cut means that it is configured again.
+//!
+//! Documentation: `proc_pid_mountinfo(5)`, syncfs(2).
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,6 +18,7 @@ use crate::source::Remembered;
 use crate::step_error::StepError;
 
 /// Where it lies.
+// In /var, which outlasts boots and updates, as file-hierarchy(7) has it.
 pub(crate) const FOLDER: &str = "/var/lib/catamaran/first-boot";
 /// The file by which an instance counts as configured.
 const INSTANCE: &str = "instance-id";
@@ -34,10 +37,13 @@ pub(crate) fn configured_instance(root: &MachineRoot) -> Option<String> {
 ///
 /// The file gets its name only then. A disk that many write to takes its time for each such wish, so there
 /// are two: one for all that was written, one for the name.
+// Nine flushes were tried. Each costs milliseconds on a disk that is idle and much more on one that others
+// write to.
 pub(crate) fn mark_configured(root: &MachineRoot, instance: &str) -> Result<(), StepError> {
     prepare_folder(root)?;
     let path = root.path_of(&format!("{FOLDER}/{INSTANCE}"));
     let staged = files::stage_file(&path, format!("{instance}\n").as_bytes(), FileRights::PRIVATE)?;
+    // sync(2) was used before. In a container it waits for all of the host's disks.
     sync_file_systems(root);
     staged.persist()
 }

@@ -4,6 +4,7 @@
 //! is remembered as configured only after its files are on the disk and its scripts were started.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use error_text::error_chain;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -35,6 +36,8 @@ const LOCK_MODE: u32 = 0o600;
 const LOCK_PATIENCE: Duration = Duration::from_mins(6);
 /// Says that whoever may log in can: sshd waits for it on a machine that nobody had before.
 const LOGINS: &str = "/run/catamaran/logins";
+// /run/metadata is the folder of afterburn and coreos-metadata, which units of users name in
+// `EnvironmentFile=`.
 const METADATA: &str = "/run/metadata/catamaran";
 const MOST: u64 = 64 << 20;
 /// How long a platform that is known to be there may take, its network included.
@@ -83,6 +86,7 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
     let host = ApplyContext::new(machine, &instance.id);
+    // Before user-data is read: an `#include` or Ignition's `merge` fetches what it is made of.
     let network = bring_up_network(&provision, &host);
     let handed = facts::gather_input(&provision, machine);
     if root.is_running() && facts::ask_for_addresses(&handed) {
@@ -99,6 +103,7 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == PlanStage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| ResultItem { planned, done }));
     let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < PlanStage::Units);
+    // Before keys are written: who is not named any more must be out, also if the run fails behind this.
     apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
@@ -348,11 +353,6 @@ fn completed(root: &MachineRoot, provision: InstanceMetadata) -> InstanceMetadat
         provision.ssh_keys.extend(kept.ssh_keys.into_iter().filter(|key| !known.contains(key)));
     }
     provision
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn use_last_metadata(

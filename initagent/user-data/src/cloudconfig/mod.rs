@@ -128,6 +128,23 @@ pub struct CloudConfig {
 
 impl CloudConfig {
     /// Checks a tree. What can't be used is reported and left out.
+    ///
+    /// ```
+    /// use document::diagnostic::Diagnostics;
+    /// use user_data::cloudconfig::{self, CloudConfig};
+    /// use user_data::room::DecompressionBudget;
+    /// use user_data::tokens::TokenAddresses;
+    ///
+    /// let text = "users:\n  - name: ana\n    uid: many\n";
+    /// let mut found = Diagnostics::default();
+    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::examples(), &mut found).unwrap();
+    /// let config = CloudConfig::check_document(&tree, &mut DecompressionBudget::default(), &mut found);
+    ///
+    /// // The number that is none costs itself, and the user is made all the same.
+    /// assert_eq!(config.accounts.people[0].value.user.name, "ana");
+    /// assert_eq!(found.list()[0].key, "users[0].uid");
+    /// assert_eq!((found.list()[0].at.line, found.list()[0].at.column), (3, 10));
+    /// ```
     #[must_use]
     pub fn check_document(document: &Node, room: &mut DecompressionBudget, found: &mut Diagnostics) -> Self {
         let Some(mut fields) = MappingFields::read_with_hints(document, top_level(), "", hint_at_top, found)

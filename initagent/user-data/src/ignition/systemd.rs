@@ -3,6 +3,9 @@
 //! Knows that Ignition runs before systemd does and this agent runs beside it, so a unit that is
 //! enabled is started as well. Refuses units of systemd-networkd.
 //! Invariant: contents first, then one reload, then links, then starts.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `systemd`, and systemd.preset(5),
+//! by which Ignition enables units.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::plan::step::{PlanStep, UnitVerb};
@@ -80,6 +83,7 @@ fn unit_files(
 ) {
     let is_enabled = fields.read_flag("enabled", found).is_some_and(|flag| flag.value);
     if let Some(contents) = unit_text(fields, found) {
+        // An instance is enabled by its template's section.
         if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
             let message =
                 format!("{name} is started once: without an [Install] section no later boot starts it");
@@ -136,6 +140,7 @@ fn unit_links(
         let step = PlanStep::MaskUnit { name: name.to_owned(), mask, runtime: false };
         add(links, PlanStage::Units, fields, path, step);
     }
+    // systemd refuses to enable or start what is masked.
     if masked == Some(true) {
         return;
     }
@@ -148,6 +153,7 @@ fn unit_links(
             PlanStep::EnableUnit { name: name.to_owned(), enable, runtime: false },
         );
     }
+    // A template cannot be started, only its instances.
     if enabled == Some(true) && !name.contains("@.") {
         let step = PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
         add(starts, PlanStage::Units, fields, path, step);
