@@ -44,6 +44,8 @@ mod printable;
 mod process;
 /// Tells how a build goes.
 mod progress;
+/// Repositories of releases, and the keys that machines trust for them.
+mod release;
 /// What an image contains, written down.
 mod reports;
 /// The root file system.

@@ -41,14 +41,14 @@ pub enum PatchChoice {
 
 /// A release whose root is a file again.
 #[derive(Debug)]
-pub(super) struct RebuiltRelease<'a> {
+pub(crate) struct RebuiltRelease<'a> {
     pub(super) release: &'a PreviousRelease,
     pub(super) root: RootImage,
 }
 
 impl PreviousRelease {
     /// Puts the root together, in a file that goes away with its reader.
-    pub(super) fn rebuild(
+    pub(crate) fn rebuild(
         &self,
         repository: &Path,
         workspace: &Path,

@@ -3,7 +3,8 @@
 //! Knows the two signed documents of a repository ([`root`], [`channel`]), what a client keeps of them
 //! ([`trust`]) and which release is for this machine now ([`rollout`]). Refuses to know where bytes come
 //! from, what the time is, and what a payload holds. Invariant: no value of a document exists before
-//! enough keys of its role signed its bytes, and what a client has accepted never goes back.
+//! enough keys of its role signed its bytes, and what a client has accepted never goes back. A client asks by
+//! [`session::TrustSession`], which has the order right.
 //!
 //! The ideas are those of The Update Framework (theupdateframework.github.io/specification, 1.0.33): roles,
 //! thresholds, a chain of roots, counters and expiry. TUF's snapshot and timestamp are one document here, the
@@ -18,6 +19,7 @@ pub mod channel;
 pub mod paths;
 pub mod rollout;
 pub mod root;
+pub mod session;
 pub mod time;
 pub mod trust;
 pub mod wave;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::channel::{self, FileReference};
 use super::super::root::{self, RoleKeys, Roles, RootMetadata};
+use super::super::session::TrustSession;
 use super::*;
 use crate::manifest::{BootFile, RootPlacement, Salt};
 use crate::signed::{PublicKey, SecretKey};
@@ -374,4 +375,55 @@ fn a_moment_in_the_future_of_the_metadata_is_no_fault() {
 
     assert_eq!(machine.now(), UnixTime::from_seconds(WRITTEN));
     assert_eq!(machine.now().until(metadata(1).expires), Duration::from_secs(30 * DAY));
+}
+
+/// A repository's roots from number 2 on.
+fn serve(roots: Vec<Vec<u8>>) -> impl FnMut(u64) -> Result<Option<Vec<u8>>, std::io::Error> {
+    move |number| Ok(roots.get(usize::try_from(number).unwrap() - 2).cloned())
+}
+
+#[test]
+fn a_session_undoes_a_thief_in_the_same_run_and_keeps_the_root_when_the_rest_fails() {
+    let stable = "stable".parse().unwrap();
+    let begin = |state: TrustState| {
+        let (clock, built) = (WRITTEN + DAY, WRITTEN - 10 * DAY);
+        let [clock, built] = [clock, built].map(UnixTime::from_seconds);
+        TrustSession::begin(state, root(1, 20), clock, built)
+    };
+    let mut ahead = metadata(u64::MAX);
+    ahead.written = UnixTime::from_seconds(WRITTEN + 900 * DAY);
+    ahead.expires = UnixTime::from_seconds(u64::MAX);
+    let mut session = begin(TrustState::default());
+    session.accept_channel(&signed(&ahead, 20), &stable).unwrap();
+
+    // The mirror has the new root, and still the thief's channel.
+    let mut session = begin(session.state().clone());
+    session.follow_roots(serve(vec![root_envelope(2, 21)])).unwrap();
+    assert!(session.accept_channel(&signed(&ahead, 20), &stable).is_err());
+
+    // At the next start it knows the root, and judges by a time that the thief did not choose.
+    let mut session = begin(session.state().clone());
+    assert_eq!((session.root().number(), session.judged_time().seconds()), (2, WRITTEN + DAY));
+    let mended = ChannelMetadata { root: 2, ..metadata(18) };
+    session.accept_channel(&signed(&mended, 21), &stable).unwrap();
+}
+
+#[test]
+fn a_session_without_a_clock_judges_by_the_time_its_image_was_built() {
+    let built = UnixTime::from_seconds(WRITTEN + 60 * DAY);
+    let mut session = TrustSession::begin(TrustState::default(), root(1, 20), UnixTime::default(), built);
+
+    let refused = session.accept_channel(&signed(&metadata(17), 20), &"stable".parse().unwrap());
+
+    assert!(matches!(refused, Err(VerifyChannelError::Expired { .. })));
+}
+
+#[test]
+fn a_session_keeps_what_it_reached_before_a_mirror_failed() {
+    let (clock, built) = (UnixTime::from_seconds(WRITTEN), UnixTime::default());
+    let mut session = TrustSession::begin(TrustState::default(), root(1, 20), clock, built);
+
+    session.follow_roots(serve(vec![root_envelope(2, 20), b"<html>".to_vec()])).unwrap_err();
+
+    assert_eq!(session.state().root_number, 2);
 }
