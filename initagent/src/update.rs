@@ -6,20 +6,32 @@
 
 #![expect(dead_code, reason = "the verbs that carry the phases out come with the next commits")]
 
+/// What a lost boot left behind.
+mod evidence;
+/// Whether a machine is as well as it was.
+mod health;
 /// The slot that may be written.
 mod idle_slot;
 /// Brings a release into it.
 mod install;
 /// What the machine remembers of its updates.
 mod journal;
+/// The machine as an update sees it.
+mod machine;
 /// The phases of an update.
 mod phase;
 /// What follows after a cut.
 mod resume;
+/// How the machine is to update itself.
+mod settings;
 /// A slot, open past the page cache.
 mod slot_device;
 /// A slot somewhere else as a source.
 mod slot_image;
+/// The trial of a new slot.
+mod trial;
+/// The hours in which the machine may restart.
+mod window;
 
 #[cfg(test)]
 mod tests;

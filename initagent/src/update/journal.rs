@@ -222,6 +222,7 @@ mod tests {
             slot: Slot::B,
             version: Version::new(1, 1, 0),
             root_hash: Sha256::of(content),
+            manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::of(content) },
             source: "/media/stick".into(),
         }
     }

@@ -29,8 +29,19 @@ pub(crate) struct Target {
     pub(crate) version: Version,
     /// By this, and not by its version, a release is known again: a version can be built twice.
     pub(crate) root_hash: Sha256,
+    /// Its signed manifest, by which a channel knows it.
+    pub(crate) manifest: ManifestDigest,
     /// The mirror, folder or file it comes from.
     pub(crate) source: String,
+}
+
+/// A signed manifest, known by its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ManifestDigest {
+    /// How many there are.
+    pub(crate) bytes: u64,
+    /// Their digest.
+    pub(crate) sha256: Sha256,
 }
 
 /// What was well before the update, and has to be well after it.

@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use image_format::digest::Sha256;
 use image_format::manifest::{self, BootFile, Manifest, Root, Salt};
 use image_format::signed::{Keyring, SecretKey, Signed};
-use image_format::slot::{Slot, SlotTable};
+use image_format::slot::{Condition, Slot, SlotTable, boot_decision};
 use image_format::trailer;
 use image_format::verity::{self, BLOCK_BYTES};
 use image_format::version::Version;
 
 use super::install::TrustedRelease;
+use super::machine::UpdateMachine;
+use super::phase::{ManifestDigest, Target};
 use crate::boot_record::{BootRecord, Devices};
 
 /// Bytes of the slots of these tests.
-pub(crate) const SLOT_BYTES: u64 = 4 << 20;
+pub(crate) const SLOT_BYTES: u64 = 2 << 20;
 
 /// The key that signs here.
 pub(crate) fn secret_key() -> SecretKey {
@@ -28,10 +30,10 @@ pub(crate) fn keyring() -> Keyring {
     Keyring::new([secret_key().public("test")], 1).unwrap()
 }
 
-/// Data of 600 blocks, which need a tree of two levels and three runs of a mebibyte.
+/// Data of 300 blocks, which need a tree of two levels and two runs of a mebibyte.
 pub(crate) fn data(seed: u8) -> Vec<u8> {
     let block = |index: usize| u8::try_from(index % 251).unwrap().wrapping_mul(seed).wrapping_add(seed);
-    (0..600 * BLOCK_BYTES)
+    (0..300 * BLOCK_BYTES)
         .map(|at| if (at / BLOCK_BYTES).is_multiple_of(7) { 0 } else { block(at / BLOCK_BYTES) })
         .collect()
 }
@@ -123,4 +125,72 @@ pub(crate) fn record(running: Slot) -> BootRecord {
 pub(crate) fn write_abstate(path: &Path, table: SlotTable) {
     let image = crate::slots::store::tests::abstate(table);
     fs::copy(image.path(), path).unwrap();
+}
+
+/// An update to slot B.
+pub(crate) fn target(content: &[u8]) -> Target {
+    Target {
+        slot: Slot::B,
+        version: Version::new(1, 1, 0),
+        root_hash: Sha256::of(content),
+        manifest: ManifestDigest { bytes: 1, sha256: Sha256::of(content) },
+        source: "/media/stick".into(),
+    }
+}
+
+/// A machine in a folder: 1.0.0 runs from slot A, and slot B is empty.
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) machine: UpdateMachine,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let running = write_slot(&at("root-a"), Version::new(1, 0, 0), &data(3));
+        fs::write(at("root-b"), vec![0; usize::try_from(SLOT_BYTES).unwrap()]).unwrap();
+        write_abstate(&at("abstate"), SlotTable::FRESH);
+        let mut record = record(Slot::A);
+        record.root_hash = running.manifest.root.root_hash;
+        record.devices.abstate = at("abstate");
+        record.devices.root = at("root-a");
+        record.devices.other_root = at("root-b");
+        let machine = UpdateMachine { root: folder.path().to_owned(), record, boot: "one".into() };
+        Self { folder, machine }
+    }
+
+    /// A slot in a file, as a source.
+    pub(crate) fn source(&self, version: Version, seed: u8) -> (PathBuf, TrustedRelease) {
+        let path = self.folder.path().join(format!("source-{seed}"));
+        let release = write_slot(&path, version, &data(seed));
+        (path, release)
+    }
+
+    pub(crate) fn table(&self) -> SlotTable {
+        self.machine.slot_table().unwrap().unwrap()
+    }
+
+    /// What the boot loader starts next; the try is spent, and the machine is another boot on.
+    pub(crate) fn restart(&mut self) -> Slot {
+        let table = self.table();
+        let attempt = boot_decision(&table.to_block(), &[]).attempts[0];
+        if let Condition::Saves(after) | Condition::MustSave(after) = attempt.condition {
+            write_abstate(&self.machine.record.devices.abstate, after);
+        }
+        let (a, b) = (self.folder.path().join("root-a"), self.folder.path().join("root-b"));
+        let (root, other) = if attempt.slot == Slot::A { (a, b) } else { (b, a) };
+        let bytes = fs::read(&root).unwrap();
+        let envelope = trailer::decode(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).unwrap().to_vec();
+        let release = super::machine::trust_release(&keyring(), envelope).unwrap();
+        let record = &mut self.machine.record;
+        record.slot = attempt.slot;
+        record.version = release.manifest.version.clone();
+        record.root_hash = release.manifest.root.root_hash;
+        record.devices.root = root;
+        record.devices.other_root = other;
+        self.machine.boot.push('+');
+        let _ = fs::remove_dir_all(self.folder.path().join("run"));
+        attempt.slot
+    }
 }

@@ -90,7 +90,7 @@ fn an_install_that_was_cut_off_leaves_no_slot() {
 /// Case 3: a wrong bit is seen before its block is written.
 #[test]
 fn a_wrong_block_of_the_source_is_never_written() {
-    for block in [0, 1, 255, 256, 599] {
+    for block in [0, 255, 256, 299] {
         let bench = Bench::new();
         let source = fs::OpenOptions::new().write(true).open(bench.folder.path().join("source")).unwrap();
         source.write_all_at(b"EVIL", block * BLOCK_BYTES as u64 + 100).unwrap();
@@ -155,12 +155,12 @@ fn a_disk_that_lies_is_found_out_before_the_slot_has_a_manifest() {
 fn a_slot_that_is_too_small_is_left_as_it_was() {
     let bench = Bench::new();
     let path = bench.folder.path().join("small");
-    fs::write(&path, vec![7; 2 << 20]).unwrap();
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
     let device = SlotDevice::open(&path, Purpose::Replace).unwrap();
 
     let refused = write_release(&device, &bench.release, &mut Forgetful, &StopAfter::default()).unwrap_err();
 
-    assert!(refused.to_string().contains("2 MiB, but 1.1.0 needs"), "{refused}");
+    assert!(refused.to_string().contains("1 MiB, but 1.1.0 needs"), "{refused}");
     assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 7));
 }
 

@@ -9,6 +9,7 @@ fn target() -> Target {
         slot: Slot::B,
         version: image_format::version::Version::new(1, 1, 0),
         root_hash: Sha256::of(b"new"),
+        manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::of(b"new") },
         source: "http://updates.example".into(),
     }
 }
