@@ -7,8 +7,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
-use crate::source::{Mark, Sources};
+use crate::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
+use crate::source::{SourceMark, SourceTexts};
 
 /// Keys whose values stay hidden when their line is shown.
 const SECRET_KEYS: [&str; 12] = [
@@ -51,7 +51,7 @@ pub fn may_hold_secret(name: &str) -> bool {
 
 /// All findings as text, each ended by an empty line, and a count at the end.
 #[must_use]
-pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> String {
+pub fn render_diagnostics(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -> String {
     let mut out = String::new();
     for diagnostic in found.list() {
         out += &render_one(diagnostic, sources, excerpts);
@@ -60,19 +60,19 @@ pub fn render(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Str
     if found.left_out() > 0 {
         let _ = write!(out, "… and {} more\n\n", found.left_out());
     }
-    out + &summary(found)
+    out + &summary_line(found)
 }
 
 /// One finding as text.
 #[must_use]
-pub fn render_one(diagnostic: &Diagnostic, sources: &Sources, excerpts: Excerpts) -> String {
+pub fn render_one(diagnostic: &Diagnostic, sources: &SourceTexts, excerpts: Excerpts) -> String {
     let diagnostic = &seen(diagnostic, excerpts);
     let mut out = format!("{diagnostic}\n");
-    let gutter = " ".repeat(digits(sources.place(diagnostic.at).line));
-    let _ = writeln!(out, "{gutter}--> {}", sources.place(diagnostic.at));
+    let gutter = " ".repeat(digit_count(sources.place_of(diagnostic.at).line));
+    let _ = writeln!(out, "{gutter}--> {}", sources.place_of(diagnostic.at));
     let excerpt = match excerpts {
         Excerpts::Hidden => None,
-        Excerpts::Shown => excerpt(diagnostic, sources, &gutter),
+        Excerpts::Shown => source_excerpt(diagnostic, sources, &gutter),
     };
     out += &excerpt.unwrap_or_default();
     if let Some(help) = &diagnostic.help {
@@ -91,7 +91,7 @@ fn seen(diagnostic: &Diagnostic, excerpts: Excerpts) -> Diagnostic {
 
 /// All findings as one JSON value.
 #[must_use]
-pub fn to_json(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Value {
+pub fn to_json(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -> Value {
     let list: Vec<Value> =
         found.list().iter().map(|one| one_to_json(&seen(one, excerpts), sources)).collect();
     json!({ "diagnostics": list, "left_out": found.left_out() })
@@ -99,8 +99,8 @@ pub fn to_json(found: &Diagnostics, sources: &Sources, excerpts: Excerpts) -> Va
 
 /// One finding as JSON.
 #[must_use]
-pub fn one_to_json(diagnostic: &Diagnostic, sources: &Sources) -> Value {
-    let place = sources.place(diagnostic.at);
+pub fn one_to_json(diagnostic: &Diagnostic, sources: &SourceTexts) -> Value {
+    let place = sources.place_of(diagnostic.at);
     json!({
         "severity": diagnostic.severity.word(),
         "code": diagnostic.code.word(),
@@ -113,34 +113,34 @@ pub fn one_to_json(diagnostic: &Diagnostic, sources: &Sources) -> Value {
     })
 }
 
-fn summary(found: &Diagnostics) -> String {
+fn summary_line(found: &Diagnostics) -> String {
     let count = |severity| found.list().iter().filter(|one| one.severity == severity).count();
     match (count(Severity::Error), count(Severity::Warning)) {
         (0, 0) => String::new(),
-        (errors, warnings) => format!("{}, {}\n", plural(errors, "error"), plural(warnings, "warning")),
+        (errors, warnings) => format!("{}, {}\n", count_of(errors, "error"), count_of(warnings, "warning")),
     }
 }
 
-fn plural(count: usize, word: &str) -> String {
+fn count_of(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
-fn digits(number: u32) -> usize {
+fn digit_count(number: u32) -> usize {
     number.to_string().len()
 }
 
-fn excerpt(diagnostic: &Diagnostic, sources: &Sources, gutter: &str) -> Option<String> {
+fn source_excerpt(diagnostic: &Diagnostic, sources: &SourceTexts, gutter: &str) -> Option<String> {
     let mark = diagnostic.at;
-    let line = sources.line(mark).filter(|line| line.len() <= LONGEST_LINE)?;
+    let line = sources.line_text(mark).filter(|line| line.len() <= LONGEST_LINE)?;
     let shown = match diagnostic.code {
-        Code::UnknownToken if marks_token(line, mark) => only_marked(line, mark),
+        DiagnosticCode::UnknownToken if marks_token(line, mark) => only_marked(line, mark),
         _ => without_secret(line),
     };
-    let (shown, column) = around(&shown, mark.column);
+    let (shown, column) = window_around(&shown, mark.column);
     let carets = "^".repeat(usize::try_from(mark.width).unwrap_or(1).clamp(1, WIDEST_LINE));
     let room = shown.chars().count().saturating_sub(column - 1).max(1);
     let carets: String = carets.chars().take(room).collect();
-    let number = sources.place(mark).line;
+    let number = sources.place_of(mark).line;
     let pad = " ".repeat(column - 1);
     Some(format!("{gutter} |\n{number} | {shown}\n{gutter} | {pad}{carets}\n"))
 }
@@ -237,19 +237,19 @@ fn open_quote(line: &[char]) -> Option<char> {
 }
 
 /// Whether the mark covers a token and nothing else.
-fn marks_token(line: &str, mark: Mark) -> bool {
+fn marks_token(line: &str, mark: SourceMark) -> bool {
     line.chars().nth(mark.column.saturating_sub(1) as usize) == Some('$')
 }
 
 /// Only the marked characters: the rest of the line belongs to a content.
-fn only_marked(line: &str, mark: Mark) -> String {
+fn only_marked(line: &str, mark: SourceMark) -> String {
     let (start, width) = (mark.column.saturating_sub(1) as usize, mark.width as usize);
     let blank: String = line.chars().take(start).map(|_| ' ').collect();
     blank + &line.chars().skip(start).take(width).collect::<String>()
 }
 
 /// A window of the line that shows the column, and the column in it.
-fn around(line: &str, column: u32) -> (String, usize) {
+fn window_around(line: &str, column: u32) -> (String, usize) {
     let column = usize::try_from(column).unwrap_or(1).max(1);
     let start = if column > WIDEST_LINE { column - WIDEST_LINE / 2 } else { 0 };
     let shown: String = line.chars().skip(start).take(WIDEST_LINE).collect();
@@ -261,16 +261,16 @@ fn around(line: &str, column: u32) -> (String, usize) {
 mod tests {
     use super::*;
 
-    fn rendered(text: &str, at: Mark) -> String {
-        let mut sources = Sources::default();
+    fn rendered(text: &str, at: SourceMark) -> String {
+        let mut sources = SourceTexts::default();
         sources.add("user-data", text);
-        let diagnostic = Diagnostic::error(Code::UnknownKey, at, "`usrs` is not a key here");
-        render_one(&diagnostic.help("did you mean `users`?"), &sources, Excerpts::Shown)
+        let diagnostic = Diagnostic::error(DiagnosticCode::UnknownKey, at, "`usrs` is not a key here");
+        render_one(&diagnostic.with_help("did you mean `users`?"), &sources, Excerpts::Shown)
     }
 
     #[test]
     fn the_line_stands_over_its_caret() {
-        let text = rendered("#cloud-config\nusrs:\n", Mark { part: 0, line: 2, column: 1, width: 4 });
+        let text = rendered("#cloud-config\nusrs:\n", SourceMark { part: 0, line: 2, column: 1, width: 4 });
 
         assert_eq!(
             text,
@@ -283,7 +283,7 @@ mod tests {
         for line in
             ["  passwd: hunter2", "- {name: a, plain-text-passwd: hunter2}", "ed25519_private: hunter2"]
         {
-            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+            let text = rendered(line, SourceMark { part: 0, line: 1, column: 1, width: 3 });
 
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -304,7 +304,7 @@ mod tests {
             "{passwd: 'it''s, hunter2', b: shown}",
             "{append: true, passwd: hunter2, b: shown}",
         ] {
-            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+            let text = rendered(line, SourceMark { part: 0, line: 1, column: 1, width: 3 });
 
             assert!(!text.contains("hunter2") && text.contains("shown"), "{text}");
         }
@@ -318,7 +318,7 @@ mod tests {
             "content: \"a, hunter2",
             "  headers: {A: x, B: hunter2",
         ] {
-            let text = rendered(line, Mark { part: 0, line: 1, column: 1, width: 3 });
+            let text = rendered(line, SourceMark { part: 0, line: 1, column: 1, width: 3 });
 
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -326,23 +326,23 @@ mod tests {
 
     #[test]
     fn a_very_long_line_is_cut_around_the_mark() {
-        let text = rendered(&"x".repeat(4000), Mark { part: 0, line: 1, column: 3000, width: 50_000 });
+        let text = rendered(&"x".repeat(4000), SourceMark { part: 0, line: 1, column: 3000, width: 50_000 });
 
         assert!(text.len() < 1000, "{}", text.len());
     }
 
     #[test]
     fn a_line_that_no_hand_wrote_is_not_shown() {
-        let text = rendered(&":".repeat(1 << 20), Mark { part: 0, line: 1, column: 9, width: 1 });
+        let text = rendered(&":".repeat(1 << 20), SourceMark { part: 0, line: 1, column: 9, width: 1 });
 
         assert!(!text.contains("::"), "{text}");
     }
 
     #[test]
     fn hidden_excerpts_show_only_places() {
-        let mut sources = Sources::default();
+        let mut sources = SourceTexts::default();
         sources.add("user-data", "hunter2");
-        let one = Diagnostic::error(Code::Syntax, Mark::start_of(0), "broken");
+        let one = Diagnostic::error(DiagnosticCode::Syntax, SourceMark::start_of(0), "broken");
 
         assert!(!render_one(&one, &sources, Excerpts::Hidden).contains("hunter2"));
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::source::Mark;
+use crate::source::SourceMark;
 
 /// More than this many are counted, not kept.
 const KEPT: usize = 200;
@@ -38,7 +38,7 @@ impl Severity {
 /// The kind of mistake, stable for machines.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(missing_docs, reason = "each is the word it prints as")]
-pub enum Code {
+pub enum DiagnosticCode {
     BadValue,
     Conflict,
     Deprecated,
@@ -59,7 +59,7 @@ pub enum Code {
     WrongType,
 }
 
-impl Code {
+impl DiagnosticCode {
     /// The word in brackets.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -92,9 +92,9 @@ pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// The kind of mistake.
-    pub code: Code,
+    pub code: DiagnosticCode,
     /// Where.
-    pub at: Mark,
+    pub at: SourceMark,
     /// The path of keys to it, like `users[2].uid`; empty at the top level.
     pub key: String,
     /// What is wrong.
@@ -117,30 +117,30 @@ pub struct Public {
 
 impl Diagnostic {
     /// Something asked for will not be done.
-    pub fn error(code: Code, at: Mark, message: impl Display) -> Self {
-        Self::of(Severity::Error, code, at, message)
+    pub fn error(code: DiagnosticCode, at: SourceMark, message: impl Display) -> Self {
+        Self::with_severity(Severity::Error, code, at, message)
     }
 
     /// Something has no effect, or not the one its author may think.
-    pub fn warning(code: Code, at: Mark, message: impl Display) -> Self {
-        Self::of(Severity::Warning, code, at, message)
+    pub fn warning(code: DiagnosticCode, at: SourceMark, message: impl Display) -> Self {
+        Self::with_severity(Severity::Warning, code, at, message)
     }
 
     /// Something was understood in a way worth knowing.
-    pub fn note(code: Code, at: Mark, message: impl Display) -> Self {
-        Self::of(Severity::Note, code, at, message)
+    pub fn note(code: DiagnosticCode, at: SourceMark, message: impl Display) -> Self {
+        Self::with_severity(Severity::Note, code, at, message)
     }
 
     /// Says what to write instead.
     #[must_use]
-    pub fn help(mut self, help: impl Display) -> Self {
-        self.help = Some(cut(&help.to_string()));
+    pub fn with_help(mut self, help: impl Display) -> Self {
+        self.help = Some(shorten_message(&help.to_string()));
         self
     }
 
     /// Names the path of keys.
     #[must_use]
-    pub fn key(mut self, key: impl Into<String>) -> Self {
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
         self
     }
@@ -148,7 +148,7 @@ impl Diagnostic {
     /// Says what others than the author may read.
     #[must_use]
     pub fn in_public(mut self, message: impl Display, key: impl Into<String>) -> Self {
-        let public = Public { message: cut(&message.to_string()), key: key.into() };
+        let public = Public { message: shorten_message(&message.to_string()), key: key.into() };
         // Boxed, since findings are handed about and few have one.
         self.public = Some(Box::new(public));
         self
@@ -165,8 +165,13 @@ impl Diagnostic {
         }
     }
 
-    fn of(severity: Severity, code: Code, at: Mark, message: impl Display) -> Self {
-        let message = cut(&message.to_string());
+    fn with_severity(
+        severity: Severity,
+        code: DiagnosticCode,
+        at: SourceMark,
+        message: impl Display,
+    ) -> Self {
+        let message = shorten_message(&message.to_string());
         Self { severity, code, at, key: String::new(), message, help: None, public: None }
     }
 }
@@ -223,7 +228,7 @@ impl Diagnostics {
 
     /// The worst severity among all of them.
     #[must_use]
-    pub fn worst(&self) -> Option<Severity> {
+    pub fn worst_severity(&self) -> Option<Severity> {
         self.worst
     }
 
@@ -236,25 +241,25 @@ impl Diagnostics {
     }
 
     /// Moves each finding to where its place came from, when the text was made from another one.
-    pub fn replace_marks(&mut self, origin: impl Fn(Mark) -> Mark) {
+    pub fn replace_marks(&mut self, origin: impl Fn(SourceMark) -> SourceMark) {
         for diagnostic in &mut self.kept {
             diagnostic.at = origin(diagnostic.at);
         }
     }
 
     /// Orders the findings by place, as people read.
-    pub fn sort(&mut self) {
+    pub fn sort_by_place(&mut self) {
         self.kept.sort_by_key(|diagnostic| diagnostic.at);
     }
 }
 
-fn cut(text: &str) -> String {
-    let shown: String = text.chars().map(printable).take(MESSAGE_CHARACTERS).collect();
+fn shorten_message(text: &str) -> String {
+    let shown: String = text.chars().map(printable_character).take(MESSAGE_CHARACTERS).collect();
     if text.chars().nth(MESSAGE_CHARACTERS).is_some() { shown + "…" } else { shown }
 }
 
 /// A terminal must not obey what stands in a document.
-fn printable(character: char) -> char {
+fn printable_character(character: char) -> char {
     if character.is_control() { '\u{fffd}' } else { character }
 }
 
@@ -267,18 +272,19 @@ mod tests {
         let mut found = Diagnostics::default();
 
         for _ in 0..1000 {
-            found.push(Diagnostic::warning(Code::UnknownKey, Mark::default(), "x"));
+            found.push(Diagnostic::warning(DiagnosticCode::UnknownKey, SourceMark::default(), "x"));
         }
 
         assert_eq!((found.list().len(), found.left_out()), (KEPT, 1000 - KEPT));
-        assert_eq!(found.worst(), Some(Severity::Warning));
+        assert_eq!(found.worst_severity(), Some(Severity::Warning));
     }
 
     #[test]
     fn what_could_be_a_secret_is_not_published() {
-        let diagnostic = Diagnostic::warning(Code::UnknownKey, Mark::default(), "`hunter2` is unknown")
-            .key("users[0].hunter2")
-            .in_public("a key is unknown", "users[0]");
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::UnknownKey, SourceMark::default(), "`hunter2` is unknown")
+                .with_key("users[0].hunter2")
+                .in_public("a key is unknown", "users[0]");
 
         let published = diagnostic.published();
 
@@ -288,7 +294,8 @@ mod tests {
 
     #[test]
     fn messages_are_short_and_send_no_control_codes_to_a_terminal() {
-        let message = Diagnostic::note(Code::Empty, Mark::default(), "\u{1b}[31m".repeat(500)).message;
+        let message =
+            Diagnostic::note(DiagnosticCode::Empty, SourceMark::default(), "\u{1b}[31m".repeat(500)).message;
 
         assert!(message.chars().count() <= MESSAGE_CHARACTERS + 1 && !message.contains('\u{1b}'));
     }

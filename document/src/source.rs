@@ -1,13 +1,13 @@
 //! Where a value stood: the texts a user handed over, and marks into them.
 //!
-//! Knows lines and columns. Refuses to know formats. Invariant: a [`Mark`] stays valid when trees
+//! Knows lines and columns. Refuses to know formats. Invariant: a [`SourceMark`] stays valid when trees
 //! of several parts are merged, because it names its part.
 
 use std::fmt::{self, Display, Formatter};
 
-/// A place in one of the [`Sources`]; lines and columns count characters from 1.
+/// A place in one of the [`SourceTexts`]; lines and columns count characters from 1.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Mark {
+pub struct SourceMark {
     /// Which of the sources.
     pub part: u16,
     /// Line, from 1; 0 when only the part is known.
@@ -18,7 +18,7 @@ pub struct Mark {
     pub width: u32,
 }
 
-impl Mark {
+impl SourceMark {
     /// The start of a part, for what concerns it as a whole.
     #[must_use]
     pub fn start_of(part: u16) -> Self {
@@ -28,23 +28,23 @@ impl Mark {
 
 /// A value and the place where it was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct At<T> {
+pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it was written.
-    pub at: Mark,
+    pub at: SourceMark,
 }
 
-impl<T> At<T> {
+impl<T> Located<T> {
     /// The same place with another value.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> At<U> {
-        At { value: change(self.value), at: self.at }
+    pub fn map_value<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
+        Located { value: change(self.value), at: self.at }
     }
 }
 
 /// One text that was handed over.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Source {
+pub struct SourceText {
     /// What people call it: a file name, `user-data`, `user-data part 2`.
     pub name: String,
     /// The text, when it is text.
@@ -56,7 +56,7 @@ pub struct Source {
 }
 
 /// Prints the name only: the text may hold secrets.
-impl fmt::Debug for Source {
+impl fmt::Debug for SourceText {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         write!(out, "Source({}, {} bytes)", self.name, self.text.len())
     }
@@ -64,11 +64,11 @@ impl fmt::Debug for Source {
 
 /// All texts that one run reads.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Sources {
-    parts: Vec<Source>,
+pub struct SourceTexts {
+    parts: Vec<SourceText>,
 }
 
-impl Sources {
+impl SourceTexts {
     /// Adds a text; its number goes into the marks of what is parsed from it.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> u16 {
         self.add_at(name, text, 1)
@@ -80,7 +80,7 @@ impl Sources {
         let text = text.into();
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
         let lines = std::iter::once(0).chain(ends).collect();
-        self.parts.push(Source { name: name.into(), text, first_line, lines });
+        self.parts.push(SourceText { name: name.into(), text, first_line, lines });
         number
     }
 
@@ -92,16 +92,16 @@ impl Sources {
 
     /// The text with this number.
     #[must_use]
-    pub fn part(&self, number: u16) -> Option<&Source> {
+    pub fn source_text(&self, number: u16) -> Option<&SourceText> {
         self.parts.get(usize::from(number))
     }
 
     /// `file:line:column` of a mark.
     #[must_use]
-    pub fn place(&self, mark: Mark) -> Place<'_> {
-        let source = self.part(mark.part);
+    pub fn place_of(&self, mark: SourceMark) -> NamedPlace<'_> {
+        let source = self.source_text(mark.part);
         let shift = source.map_or(0, |source| source.first_line.saturating_sub(1));
-        Place {
+        NamedPlace {
             file: source.map_or("user-data", |source| &source.name),
             line: if mark.line == 0 { 0 } else { mark.line.saturating_add(shift) },
             column: mark.column,
@@ -110,16 +110,16 @@ impl Sources {
 
     /// The text of the marked line.
     #[must_use]
-    pub fn line(&self, mark: Mark) -> Option<&str> {
+    pub fn line_text(&self, mark: SourceMark) -> Option<&str> {
         let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
-        let source = self.part(mark.part)?;
+        let source = self.source_text(mark.part)?;
         source.text[*source.lines.get(index)?..].lines().next()
     }
 }
 
 /// A mark with the name people know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Place<'a> {
+pub struct NamedPlace<'a> {
     /// File or part name.
     pub file: &'a str,
     /// Line in that file, from 1.
@@ -128,7 +128,7 @@ pub struct Place<'a> {
     pub column: u32,
 }
 
-impl Display for Place<'_> {
+impl Display for NamedPlace<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => write!(out, "{}", self.file),

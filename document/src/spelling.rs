@@ -8,7 +8,7 @@ const LONGEST: usize = 40;
 
 /// The known name that is nearest to what was written, if one is near enough.
 #[must_use]
-pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest_name<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written: Vec<char> = written.chars().take(LONGEST + 1).collect();
     let allowed = match written.len() {
         0..=2 => 1,
@@ -19,14 +19,14 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
     known
         .into_iter()
         .filter(|name| name.len().abs_diff(written.len()) <= allowed)
-        .map(|name| (distance(&written, name), name))
+        .map(|name| (edit_distance(&written, name), name))
         .filter(|(distance, name)| *distance <= allowed && *distance < name.len())
         .min()
         .map(|(_, name)| name)
 }
 
 /// Insertions, removals, replacements and swaps of neighbours that turn one into the other.
-fn distance(from: &[char], to: &str) -> usize {
+fn edit_distance(from: &[char], to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut older: Vec<usize> = Vec::new();
     let mut old: Vec<usize> = (0..=to.len()).collect();
@@ -55,14 +55,14 @@ mod tests {
     fn a_slip_finds_its_name() {
         let known = ["hostname", "users", "write_files", "runcmd"];
 
-        assert_eq!(nearest("usres", known), Some("users"));
-        assert_eq!(nearest("write_file", known), Some("write_files"));
-        assert_eq!(nearest("runcnd", known), Some("runcmd"));
+        assert_eq!(nearest_name("usres", known), Some("users"));
+        assert_eq!(nearest_name("write_file", known), Some("write_files"));
+        assert_eq!(nearest_name("runcnd", known), Some("runcmd"));
     }
 
     #[test]
     fn a_foreign_name_finds_none() {
-        assert_eq!(nearest("kubernetes", ["hostname", "users"]), None);
-        assert_eq!(nearest("", ["id"]), None);
+        assert_eq!(nearest_name("kubernetes", ["hostname", "users"]), None);
+        assert_eq!(nearest_name("", ["id"]), None);
     }
 }

@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag, options};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScanError, Span, Tag, options};
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::source::Mark;
+use crate::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use crate::source::SourceMark;
 
 mod quoted;
 mod tree;
 
 use quoted::Padded;
-pub use tree::{Entry, Node, Scalar, Style, Value};
+pub use tree::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// No cloud hands over more than this.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -31,17 +31,17 @@ const DEEPEST: usize = 64;
 /// Reads a document. What can't be read is reported; what comes back is a complete tree.
 ///
 /// `None` means that there is no tree: the document is empty, too large or not YAML.
-pub fn parse(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
+pub fn parse_yaml(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     parse_from(text, part, 1, found)
 }
 
-/// As [`parse`], for a text that starts at a later line of its part.
+/// As [`parse_yaml`], for a text that starts at a later line of its part.
 pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostics) -> Option<Node> {
-    let mut builder = Builder::new(part, first_line, found);
+    let mut builder = TreeBuilder::new(part, first_line, found);
     if text.len() > MOST_BYTES {
-        builder.report(Diagnostic::error(
-            Code::LimitExceeded,
-            Mark::start_of(part),
+        builder.push_diagnostic(Diagnostic::error(
+            DiagnosticCode::LimitExceeded,
+            SourceMark::start_of(part),
             format!("the document has {} bytes; at most {MOST_BYTES} are read", text.len()),
         ));
         return None;
@@ -53,24 +53,24 @@ pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostic
             if let Some(padded) = quoted::pad(text) {
                 return read_padded(padded, part, first_line, found);
             }
-            let diagnostic = builder.syntax(&error);
-            builder.report(diagnostic);
+            let diagnostic = builder.syntax_diagnostic(&error);
+            builder.push_diagnostic(diagnostic);
             None
         }
     }
 }
 
-/// A text of which some lines were indented; [`Builder`] warns of each.
+/// A text of which some lines were indented; [`TreeBuilder`] warns of each.
 fn read_padded(mut padded: Padded, part: u16, first_line: u32, found: &mut Diagnostics) -> Option<Node> {
     let text = std::mem::take(&mut padded.text);
-    let mut builder = Builder::new(part, first_line, found);
+    let mut builder = TreeBuilder::new(part, first_line, found);
     builder.padded = Some(padded);
     match builder.read(&text) {
         Ending::Tree => builder.root,
         Ending::Nothing => None,
         Ending::Quoted(error) => {
-            let diagnostic = builder.syntax(&error);
-            builder.report(diagnostic);
+            let diagnostic = builder.syntax_diagnostic(&error);
+            builder.push_diagnostic(diagnostic);
             None
         }
     }
@@ -97,7 +97,7 @@ enum Ending {
 /// The top-level entries with one of these keys that can be read on their own, out of a document
 /// that as a whole can't: what a user needs to get into the machine and mend it.
 #[must_use]
-pub fn salvage(text: &str, part: u16, keys: &[&str]) -> Vec<Entry> {
+pub fn salvage_entries(text: &str, part: u16, keys: &[&str]) -> Vec<MappingEntry> {
     let mut entries = Vec::new();
     for (first_line, block) in top_level_blocks(text) {
         let wanted = block.split(':').next().map(|key| key.trim().replace('-', "_"));
@@ -130,28 +130,33 @@ fn top_level_blocks(text: &str) -> Vec<(u32, &str)> {
 }
 
 /// What ends the reading of a document.
-type Stopped = Box<Diagnostic>;
+type StopReason = Box<Diagnostic>;
 
-enum Flow {
+enum ParseFlow {
     GoOn,
     Stop,
 }
 
 /// A collection that is still open.
-struct Frame {
-    at: Mark,
+struct OpenCollection {
+    at: SourceMark,
     anchor: usize,
-    content: Content,
+    content: CollectionContent,
     deepest: usize,
 }
 
-enum Content {
-    Mapping { entries: Vec<Entry>, seen: HashSet<String>, key: Option<(Key, Mark)>, merged: Vec<Node> },
+enum CollectionContent {
+    Mapping {
+        entries: Vec<MappingEntry>,
+        seen: HashSet<String>,
+        key: Option<(PendingKey, SourceMark)>,
+        merged: Vec<Node>,
+    },
     Sequence(Vec<Node>),
 }
 
 /// A key of a mapping while its value is awaited.
-enum Key {
+enum PendingKey {
     /// An ordinary one.
     Named(String),
     /// `<<`.
@@ -161,25 +166,25 @@ enum Key {
 }
 
 /// What an alias stands for, with its cost.
-struct Anchor {
+struct AnchoredNode {
     node: Node,
-    cost: Cost,
+    cost: NodeCost,
     depth: usize,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Cost {
+struct NodeCost {
     nodes: usize,
     text: usize,
 }
 
-struct Builder<'a> {
+struct TreeBuilder<'a> {
     part: u16,
     first_line: u32,
     found: &'a mut Diagnostics,
-    open: Vec<Frame>,
-    anchors: HashMap<usize, Anchor>,
-    spent: Cost,
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, AnchoredNode>,
+    spent: NodeCost,
     aliased: usize,
     root: Option<Node>,
     documents: usize,
@@ -187,7 +192,7 @@ struct Builder<'a> {
     padded: Option<Padded>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> TreeBuilder<'a> {
     fn new(part: u16, first_line: u32, found: &'a mut Diagnostics) -> Self {
         Self {
             part,
@@ -195,7 +200,7 @@ impl<'a> Builder<'a> {
             found,
             open: Vec::new(),
             anchors: HashMap::new(),
-            spent: Cost::default(),
+            spent: NodeCost::default(),
             aliased: 0,
             root: None,
             documents: 0,
@@ -208,18 +213,18 @@ impl<'a> Builder<'a> {
         let known = self.found.clone();
         for event in Parser::new_from_str_with_options(text, parser_options()) {
             let step = match event {
-                Ok((event, span)) => self.take(event, &span),
+                Ok((event, span)) => self.accept_event(event, &span),
                 Err(error) if quoted::is_one(error.kind()) => {
                     *self.found = known;
                     return Ending::Quoted(error);
                 }
-                Err(error) => Err(Box::new(self.syntax(&error))),
+                Err(error) => Err(Box::new(self.syntax_diagnostic(&error))),
             };
             match step {
-                Ok(Flow::GoOn) => {}
-                Ok(Flow::Stop) => break,
+                Ok(ParseFlow::GoOn) => {}
+                Ok(ParseFlow::Stop) => break,
                 Err(diagnostic) => {
-                    self.report(*diagnostic);
+                    self.push_diagnostic(*diagnostic);
                     return Ending::Nothing;
                 }
             }
@@ -227,65 +232,78 @@ impl<'a> Builder<'a> {
         Ending::Tree
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
+    fn push_diagnostic(&mut self, diagnostic: Diagnostic) {
         self.found.push(diagnostic);
     }
 
-    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<Flow, Stopped> {
-        let at = self.mark(span);
+    fn accept_event(&mut self, event: Event<'_>, span: &Span) -> Result<ParseFlow, StopReason> {
+        let at = self.mark_of(span);
         match event {
             Event::DocumentStart(..) => return Ok(self.start_document(at)),
             Event::Scalar(text, style, anchor, tag) => {
                 self.warn_if_padded(span, at);
-                let node = self.scalar(&text, style, tag.as_deref(), at);
-                self.finish(node, anchor, 0)?;
+                let node = self.scalar_node(&text, style, tag.as_deref(), at);
+                self.place_node(node, anchor, 0)?;
             }
-            Event::SequenceStart(_, anchor, _) => self.open(at, anchor, Content::Sequence(Vec::new()))?,
-            Event::MappingStart(_, anchor, _) => self.open(
+            Event::SequenceStart(_, anchor, _) => {
+                self.open_collection(at, anchor, CollectionContent::Sequence(Vec::new()))?;
+            }
+            Event::MappingStart(_, anchor, _) => self.open_collection(
                 at,
                 anchor,
-                Content::Mapping { entries: Vec::new(), seen: HashSet::new(), key: None, merged: Vec::new() },
+                CollectionContent::Mapping {
+                    entries: Vec::new(),
+                    seen: HashSet::new(),
+                    key: None,
+                    merged: Vec::new(),
+                },
             )?,
-            Event::SequenceEnd | Event::MappingEnd => self.close()?,
-            Event::Alias(anchor) => self.alias(anchor, at)?,
+            Event::SequenceEnd | Event::MappingEnd => self.close_collection()?,
+            Event::Alias(anchor) => self.expand_alias(anchor, at)?,
             Event::UnresolvedAlias(name) => {
-                self.report(
+                self.push_diagnostic(
                     Diagnostic::error(
-                        Code::BadValue,
+                        DiagnosticCode::BadValue,
                         at,
                         format!("no anchor `&{name}` stands before this alias"),
                     )
-                    .help("quote the value if it only begins with a star")
+                    .with_help("quote the value if it only begins with a star")
                     .in_public("no anchor of this name stands before this alias", ""),
                 );
-                self.finish(Node { at, value: Value::Unreadable }, 0, 0)?;
+                self.place_node(Node { at, value: Value::Unreadable }, 0, 0)?;
             }
             _ => {}
         }
-        Ok(Flow::GoOn)
+        Ok(ParseFlow::GoOn)
     }
 
     /// At the start of the text, whose line hides a secret as any other does; its other lines would not.
-    fn warn_if_padded(&mut self, span: &Span, at: Mark) {
+    fn warn_if_padded(&mut self, span: &Span, at: SourceMark) {
         let next = |padded: &Padded| padded.lines.range(span.start.line() + 1..).next().copied();
         if self.padded.as_ref().and_then(next).is_none_or(|line| line > span.end.line()) {
             return;
         }
         let message = "a later line of this text is indented less than its key, which YAML forbids; it is read all the same";
-        let diagnostic = Diagnostic::warning(Code::Syntax, at, message);
-        self.report(diagnostic.help("indent it further than its key, or write the text behind `|`"));
+        let diagnostic = Diagnostic::warning(DiagnosticCode::Syntax, at, message);
+        self.push_diagnostic(
+            diagnostic.with_help("indent it further than its key, or write the text behind `|`"),
+        );
     }
 
-    fn start_document(&mut self, at: Mark) -> Flow {
+    fn start_document(&mut self, at: SourceMark) -> ParseFlow {
         self.documents += 1;
         if self.documents == 1 {
-            return Flow::GoOn;
+            return ParseFlow::GoOn;
         }
-        self.report(
-            Diagnostic::error(Code::NoEffect, at, "a second YAML document starts here; it is not read")
-                .help("remove the `---` line, or hand over several parts as MIME multipart"),
+        self.push_diagnostic(
+            Diagnostic::error(
+                DiagnosticCode::NoEffect,
+                at,
+                "a second YAML document starts here; it is not read",
+            )
+            .with_help("remove the `---` line, or hand over several parts as MIME multipart"),
         );
-        Flow::Stop
+        ParseFlow::Stop
     }
 
     /// The column of the user's own text.
@@ -296,7 +314,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn mark(&self, span: &Span) -> Mark {
+    fn mark_of(&self, span: &Span) -> SourceMark {
         let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
         let column = self.column(span.start.line(), span.start.col());
         let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
@@ -305,69 +323,86 @@ impl<'a> Builder<'a> {
         } else {
             1
         };
-        Mark { part: self.part, line: line(span.start.line()), column, width }
+        SourceMark { part: self.part, line: line(span.start.line()), column, width }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Mark) -> Node {
+    fn scalar_node(
+        &mut self,
+        text: &str,
+        style: granit_parser::ScalarStyle,
+        tag: Option<&Tag>,
+        at: SourceMark,
+    ) -> Node {
         let known = tag.is_none_or(Tag::is_yaml_core_schema);
         let binary =
             tag.is_some_and(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary"));
         let text_tag = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
         if !known && !binary {
-            self.report(
+            self.push_diagnostic(
                 Diagnostic::error(
-                    Code::BadValue,
+                    DiagnosticCode::BadValue,
                     at,
                     "this YAML tag is not known here, so its value is not used",
                 )
-                .help("only `!!str`, `!!int`, `!!float`, `!!bool`, `!!null` and `!!binary` are"),
+                .with_help("only `!!str`, `!!int`, `!!float`, `!!bool`, `!!null` and `!!binary` are"),
             );
             return Node { at, value: Value::Unreadable };
         }
         let style = match style {
-            ScalarStyle::Plain if !text_tag => Style::Plain,
-            ScalarStyle::Literal => Style::Literal,
-            _ => Style::Quoted,
+            granit_parser::ScalarStyle::Plain if !text_tag => ScalarStyle::Plain,
+            granit_parser::ScalarStyle::Literal => ScalarStyle::Literal,
+            _ => ScalarStyle::Quoted,
         };
         Node { at, value: Value::Scalar(Scalar { text: text.to_owned(), style, binary }) }
     }
 
-    fn open(&mut self, at: Mark, anchor: usize, content: Content) -> Result<(), Stopped> {
+    fn open_collection(
+        &mut self,
+        at: SourceMark,
+        anchor: usize,
+        content: CollectionContent,
+    ) -> Result<(), StopReason> {
         if self.open.len() >= DEEPEST {
             return Err(Box::new(too_deep(at)));
         }
-        self.open.push(Frame { at, anchor, content, deepest: 0 });
+        self.open.push(OpenCollection { at, anchor, content, deepest: 0 });
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Stopped> {
+    fn close_collection(&mut self) -> Result<(), StopReason> {
         let Some(frame) = self.open.pop() else { return Ok(()) };
         let value = match frame.content {
-            Content::Sequence(items) => Value::Sequence(items),
-            Content::Mapping { entries, merged, .. } => Value::Mapping(with_merged(entries, merged)),
+            CollectionContent::Sequence(items) => Value::Sequence(items),
+            CollectionContent::Mapping { entries, merged, .. } => {
+                Value::Mapping(with_merged(entries, merged))
+            }
         };
-        self.finish(Node { at: frame.at, value }, frame.anchor, frame.deepest + 1)
+        self.place_node(Node { at: frame.at, value }, frame.anchor, frame.deepest + 1)
     }
 
-    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Stopped> {
+    fn expand_alias(&mut self, anchor: usize, at: SourceMark) -> Result<(), StopReason> {
         let Some(target) = self.anchors.get(&anchor) else {
-            self.report(Diagnostic::error(Code::BadValue, at, "this alias stands inside what it stands for"));
-            return self.finish(Node { at, value: Value::Unreadable }, 0, 0);
+            self.push_diagnostic(Diagnostic::error(
+                DiagnosticCode::BadValue,
+                at,
+                "this alias stands inside what it stands for",
+            ));
+            return self.place_node(Node { at, value: Value::Unreadable }, 0, 0);
         };
         let (cost, depth) = (target.cost, target.depth);
         self.aliased = self.aliased.saturating_add(cost.nodes);
         if self.aliased > MOST_ALIASED {
             return Err(Box::new(too_large(at)));
         }
-        self.spend(cost, at)?;
+        self.spend_budget(cost, at)?;
         if self.open.len() + depth > DEEPEST {
             return Err(Box::new(too_deep(at)));
         }
         let node = self.anchors.get(&anchor).map(|target| target.node.clone());
-        self.finish(node.unwrap_or(Node { at, value: Value::Unreadable }), 0, depth)
+        self.place_node(node.unwrap_or(Node { at, value: Value::Unreadable }), 0, depth)
     }
 
-    fn spend(&mut self, cost: Cost, at: Mark) -> Result<(), Stopped> {
+    fn spend_budget(&mut self, cost: NodeCost, at: SourceMark) -> Result<(), StopReason> {
         self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
         self.spent.text = self.spent.text.saturating_add(cost.text);
         if self.spent.nodes <= MOST_NODES && self.spent.text <= MOST_TEXT {
@@ -377,16 +412,16 @@ impl<'a> Builder<'a> {
     }
 
     /// A node is complete: it becomes the root, or a part of the innermost open collection.
-    fn finish(&mut self, node: Node, anchor: usize, depth: usize) -> Result<(), Stopped> {
+    fn place_node(&mut self, node: Node, anchor: usize, depth: usize) -> Result<(), StopReason> {
         if let Value::Scalar(scalar) = &node.value {
-            self.spend(Cost { nodes: 1, text: scalar.text.len() }, node.at)?;
+            self.spend_budget(NodeCost { nodes: 1, text: scalar.text.len() }, node.at)?;
         } else {
-            self.spend(Cost { nodes: 1, text: 0 }, node.at)?;
+            self.spend_budget(NodeCost { nodes: 1, text: 0 }, node.at)?;
         }
         if anchor != 0 {
             let cost = cost_of(&node);
-            self.spend(cost, node.at)?;
-            self.anchors.insert(anchor, Anchor { node: node.clone(), cost, depth });
+            self.spend_budget(cost, node.at)?;
+            self.anchors.insert(anchor, AnchoredNode { node: node.clone(), cost, depth });
         }
         let Some(frame) = self.open.last_mut() else {
             self.root.get_or_insert(node);
@@ -394,33 +429,35 @@ impl<'a> Builder<'a> {
         };
         frame.deepest = frame.deepest.max(depth);
         match &mut frame.content {
-            Content::Sequence(items) => items.push(node),
-            Content::Mapping { entries, seen, key, merged } => match key.take() {
+            CollectionContent::Sequence(items) => items.push(node),
+            CollectionContent::Mapping { entries, seen, key, merged } => match key.take() {
                 None => *key = Some(name_key(node, seen, self.found)),
-                Some((Key::Named(name), key_at)) => entries.push(Entry { key: name, key_at, value: node }),
-                Some((Key::Merge, _)) => merged.push(node),
-                Some((Key::Dropped, _)) => {}
+                Some((PendingKey::Named(name), key_at)) => {
+                    entries.push(MappingEntry { key: name, key_at, value: node });
+                }
+                Some((PendingKey::Merge, _)) => merged.push(node),
+                Some((PendingKey::Dropped, _)) => {}
             },
         }
         Ok(())
     }
 
-    fn syntax(&self, error: &ScanError) -> Diagnostic {
+    fn syntax_diagnostic(&self, error: &ScanError) -> Diagnostic {
         let marker = error.marker();
         let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
         let column = self.column(marker.line(), marker.col());
         let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
-        let at = Mark { part: self.part, line: line.max(1), column, width: 1 };
+        let at = SourceMark { part: self.part, line: line.max(1), column, width: 1 };
         let message = format!("this is not YAML: {}", error.kind());
-        let diagnostic = Diagnostic::error(Code::Syntax, at, message);
-        match advice(error.kind()) {
-            Some(help) => diagnostic.help(help),
+        let diagnostic = Diagnostic::error(DiagnosticCode::Syntax, at, message);
+        match advice_for(error.kind()) {
+            Some(help) => diagnostic.with_help(help),
             None => diagnostic,
         }
     }
 }
 
-fn advice(kind: &ErrorKind) -> Option<&'static str> {
+fn advice_for(kind: &ErrorKind) -> Option<&'static str> {
     match kind {
         ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => {
             Some("indent with spaces, not with tabs")
@@ -438,44 +475,49 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
     }
 }
 
-fn too_large(at: Mark) -> Diagnostic {
+fn too_large(at: SourceMark) -> Diagnostic {
     let message = format!(
         "the document is too large here: at most {MOST_NODES} values, of them {MOST_ALIASED} by aliases, and {MOST_TEXT} bytes of text are read"
     );
-    Diagnostic::error(Code::LimitExceeded, at, message).help("aliases count as often as they are used")
+    Diagnostic::error(DiagnosticCode::LimitExceeded, at, message)
+        .with_help("aliases count as often as they are used")
 }
 
-fn too_deep(at: Mark) -> Diagnostic {
+fn too_deep(at: SourceMark) -> Diagnostic {
     let message = format!("the document nests deeper than {DEEPEST} levels here");
-    Diagnostic::error(Code::LimitExceeded, at, message)
+    Diagnostic::error(DiagnosticCode::LimitExceeded, at, message)
 }
 
-fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> (Key, Mark) {
+fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> (PendingKey, SourceMark) {
     let at = node.at;
     let Value::Scalar(scalar) = node.value else {
-        found.push(Diagnostic::error(Code::WrongType, at, "a key must be text, not a list or a mapping"));
-        return (Key::Dropped, at);
+        found.push(Diagnostic::error(
+            DiagnosticCode::WrongType,
+            at,
+            "a key must be text, not a list or a mapping",
+        ));
+        return (PendingKey::Dropped, at);
     };
-    if scalar.text == "<<" && scalar.style == Style::Plain {
-        return (Key::Merge, at);
+    if scalar.text == "<<" && scalar.style == ScalarStyle::Plain {
+        return (PendingKey::Merge, at);
     }
     if !seen.insert(scalar.text.clone()) {
         found.push(
             Diagnostic::error(
-                Code::DuplicateKey,
+                DiagnosticCode::DuplicateKey,
                 at,
                 format!("`{}` is given twice here; this second one is not used", scalar.text),
             )
-            .help("put both together under one key")
+            .with_help("put both together under one key")
             .in_public("a key is given twice here; this second one is not used", ""),
         );
-        return (Key::Dropped, at);
+        return (PendingKey::Dropped, at);
     }
-    (Key::Named(scalar.text), at)
+    (PendingKey::Named(scalar.text), at)
 }
 
 /// `<<`: what the mapping itself says wins, then the earlier of the merged ones.
-fn with_merged(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
+fn with_merged(mut entries: Vec<MappingEntry>, merged: Vec<Node>) -> Vec<MappingEntry> {
     let mut sources = Vec::new();
     for node in merged {
         match node.value {
@@ -491,8 +533,8 @@ fn with_merged(mut entries: Vec<Entry>, merged: Vec<Node>) -> Vec<Entry> {
     entries
 }
 
-fn cost_of(node: &Node) -> Cost {
-    let mut cost = Cost { nodes: 1, text: 0 };
+fn cost_of(node: &Node) -> NodeCost {
+    let mut cost = NodeCost { nodes: 1, text: 0 };
     match &node.value {
         Value::Scalar(scalar) => cost.text = scalar.text.len(),
         Value::Sequence(items) => items.iter().for_each(|item| cost.add(cost_of(item))),
@@ -505,7 +547,7 @@ fn cost_of(node: &Node) -> Cost {
     cost
 }
 
-impl Cost {
+impl NodeCost {
     fn add(&mut self, other: Self) {
         self.nodes += other.nodes;
         self.text += other.text;

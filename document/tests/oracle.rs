@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use document::diagnostic::Diagnostics;
-use document::yaml::{self, Node, Style, Value};
+use document::yaml::{self, Node, ScalarStyle, Value};
 use made_up::{Tree, trees};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -33,7 +33,7 @@ type Differences = BTreeMap<Reason, usize>;
 
 fn compare(ours: &Node, theirs: &Theirs, path: &str, differences: &mut Differences) -> Result<(), String> {
     let mut differ = |reason| *differences.entry(reason).or_default() += 1;
-    let shapes = || format!("{path}: ours is {}, theirs {theirs:?}", ours.shape());
+    let shapes = || format!("{path}: ours is {}, theirs {theirs:?}", ours.shape_name());
     match (&ours.value, theirs) {
         (Value::Unreadable, _) | (_, Theirs::Tagged(_)) => differ(Reason::ForeignTag),
         (Value::Sequence(items), Theirs::Sequence(others)) => {
@@ -66,16 +66,16 @@ fn compare(ours: &Node, theirs: &Theirs, path: &str, differences: &mut Differenc
             if scalar.text != *text {
                 return Err(format!("{path}: {:?}, theirs {text:?}", scalar.text));
             }
-            if scalar.style == Style::Plain && scalar.as_bool().is_some() {
+            if scalar.style == ScalarStyle::Plain && scalar.as_bool().is_some() {
                 differ(Reason::WordOfYaml1);
             }
         }
-        (Value::Scalar(scalar), Theirs::Bool(value)) if scalar.style == Style::Plain => {
+        (Value::Scalar(scalar), Theirs::Bool(value)) if scalar.style == ScalarStyle::Plain => {
             if scalar.as_bool() != Some(*value) {
                 return Err(shapes());
             }
         }
-        (Value::Scalar(scalar), Theirs::Number(number)) if scalar.style == Style::Plain => {
+        (Value::Scalar(scalar), Theirs::Number(number)) if scalar.style == ScalarStyle::Plain => {
             let is_same = scalar.text.parse::<f64>().ok() == number.as_f64();
             if !is_same && !number.is_nan() && !number.is_infinite() {
                 differ(Reason::NumberSpelling);
@@ -110,7 +110,7 @@ fn normal(text: &str) -> String {
 /// Both trees, if both accept the document.
 fn both(text: &str) -> Option<(Node, Theirs)> {
     let mut found = Diagnostics::default();
-    let ours = yaml::parse(text, 0, &mut found)?;
+    let ours = yaml::parse_yaml(text, 0, &mut found)?;
     let mut theirs: Theirs = serde_yaml::from_str(text).ok()?;
     theirs.apply_merge().ok()?;
     Some((ours, theirs))
@@ -182,7 +182,7 @@ fn every_reason_to_differ_is_a_true_one() {
 fn what_only_one_accepts_is_known() {
     let ours = |text: &str| {
         let mut found = Diagnostics::default();
-        let tree = yaml::parse(text, 0, &mut found);
+        let tree = yaml::parse_yaml(text, 0, &mut found);
         (tree.is_some(), found.list().len())
     };
     let theirs = |text: &str| serde_yaml::from_str::<Theirs>(text).is_ok();

@@ -7,36 +7,38 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
-use crate::apply::{self, Built};
-use crate::cli::{self, Cli, Command, SlotArgument};
-use crate::disk::Disk;
+use crate::apply::{self, BuiltImage};
+use crate::cli::{self, Cli, CliCommand, SlotArgument};
+use crate::disk::DiskImage;
 use crate::facts;
-use crate::inspect::files::Root;
-use crate::inspect::{self, Depth, Question, table};
+use crate::inspect::files::RootReader;
+use crate::inspect::{self, InspectDepth, InspectQuestion, table};
 use crate::keys;
-use crate::plan::{self, Plan};
+use crate::plan::{self, BuildPlan};
 use crate::printable::printable_lines;
-use crate::process::Interrupt;
-use crate::progress::{Audience, Progress, event};
+use crate::process::InterruptFlag;
+use crate::progress::{BuildProgress, OutputFormat, print_event};
 use crate::seed;
 use crate::spec;
 
-type Failure = Box<dyn Error>;
+type AppError = Box<dyn Error>;
 
 /// Runs a command.
-pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+pub(crate) fn run_command(cli: Cli) -> Result<ExitCode, AppError> {
     match cli.command {
-        Command::Build(arguments) => build(&arguments),
-        Command::Completions { shell } => {
+        CliCommand::Build(arguments) => build_image(&arguments),
+        CliCommand::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "image-builder", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Inspect(arguments) => inspect(&arguments),
-        Command::Keys(cli::Keys::New { directory, comment, json }) => new_keys(&directory, &comment, json),
-        Command::Seed(arguments) => {
+        CliCommand::Inspect(arguments) => inspect_image(&arguments),
+        CliCommand::Keys(cli::KeysCommand::New { directory, comment, json }) => {
+            new_keys(&directory, &comment, json)
+        }
+        CliCommand::Seed(arguments) => {
             let written = seed::write(&arguments)?;
             println!(
                 "wrote {} into the seed folder of {}, which only its owner can read now",
@@ -49,7 +51,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 /// Prints what went wrong, once, with its causes.
-pub(crate) fn finish(outcome: Result<ExitCode, Failure>) -> ExitCode {
+pub(crate) fn finish_command(outcome: Result<ExitCode, AppError>) -> ExitCode {
     let error = match outcome {
         Ok(code) => return code,
         Err(error) => error,
@@ -60,27 +62,27 @@ pub(crate) fn finish(outcome: Result<ExitCode, Failure>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn build(arguments: &cli::Build) -> Result<ExitCode, Failure> {
+fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
     let spec = spec::read(&arguments.spec)?;
-    let plan = plan::plan(spec, facts::gather(arguments)?)?;
+    let plan = plan::plan_build(spec, facts::gather_facts(arguments)?)?;
     if arguments.dry_run {
         print!("{plan}");
         return Ok(ExitCode::SUCCESS);
     }
-    let audience = if arguments.json { Audience::Machines } else { Audience::People };
-    let interrupt = Interrupt::watch()?;
-    let mut progress = Progress::new(audience);
-    let built = apply::build(&plan, &interrupt, &mut progress)?;
+    let audience = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    let interrupt = InterruptFlag::watch_signals()?;
+    let mut progress = BuildProgress::new(audience);
+    let built = apply::build_image(&plan, &interrupt, &mut progress)?;
     match audience {
-        Audience::Machines => event(&serde_json::json!({ "event": "built", "image": built })),
-        Audience::People => summary(&plan, &built, progress.elapsed().as_secs_f64()),
+        OutputFormat::Machines => print_event(&serde_json::json!({ "event": "built", "image": built })),
+        OutputFormat::People => print_summary(&plan, &built, progress.elapsed().as_secs_f64()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(plan: &Plan, built: &Built, seconds: f64) {
+fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
     let megabytes = |bytes: u64| bytes / 1_000_000;
-    let Built {
+    let BuiltImage {
         disk,
         version,
         development,
@@ -108,14 +110,14 @@ fn summary(plan: &Plan, built: &Built, seconds: f64) {
     }
 }
 
-fn inspect(arguments: &cli::Inspect) -> Result<ExitCode, Failure> {
+fn inspect_image(arguments: &cli::InspectArguments) -> Result<ExitCode, AppError> {
     if let Some(path) = &arguments.path {
-        return show(&arguments.image, path, arguments);
+        return show_path(&arguments.image, path, arguments);
     }
     let keys = arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?;
-    let depth = if arguments.verify { Depth::Blocks } else { Depth::Manifest };
+    let depth = if arguments.verify { InspectDepth::Blocks } else { InspectDepth::Manifest };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let report = inspect::inspect(&arguments.image, &Question { keys, depth, threads })?;
+    let report = inspect::inspect_image(&arguments.image, &InspectQuestion { keys, depth, threads })?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -125,24 +127,24 @@ fn inspect(arguments: &cli::Inspect) -> Result<ExitCode, Failure> {
 }
 
 /// Prints a file or lists a folder of a root.
-fn show(image: &Path, path: &str, arguments: &cli::Inspect) -> Result<ExitCode, Failure> {
+fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Result<ExitCode, AppError> {
     let slot = match arguments.slot {
         SlotArgument::A => Slot::A,
         SlotArgument::B => Slot::B,
     };
-    let disk = Disk::open_read_only(image)
+    let disk = DiskImage::open_read_only(image)
         .map_err(|error| format!("cannot read the image {}: {error}", image.display()))?;
-    let label = Partition::of(Role::Root(slot)).label;
+    let label = Partition::of_role(PartitionRole::Root(slot)).label;
     let table = table::read(&disk)?;
     let entry =
-        table.labelled(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
-    let root = Root::open(&disk, entry.offset(), entry.size())
+        table.find_label(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
+    let root = RootReader::open(&disk, entry.offset(), entry.size())
         .map_err(|error| format!("cannot open the root of slot {slot}: {error}"))?;
     let failed = |error: ext4_view::Ext4Error| format!("cannot read {path} of slot {slot}: {error}");
     if !root.is_folder(path).map_err(failed)? {
         return print_file(&root.read(path).map_err(failed)?);
     }
-    let items = root.list(path).map_err(failed)?;
+    let items = root.list_folder(path).map_err(failed)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&items)?);
     } else {
@@ -154,7 +156,7 @@ fn show(image: &Path, path: &str, arguments: &cli::Inspect) -> Result<ExitCode, 
 }
 
 /// Gives a file's bytes to a program, and its text to a terminal.
-fn print_file(bytes: &[u8]) -> Result<ExitCode, Failure> {
+fn print_file(bytes: &[u8]) -> Result<ExitCode, AppError> {
     let mut output = io::stdout().lock();
     if output.is_terminal() {
         output.write_all(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
@@ -164,8 +166,8 @@ fn print_file(bytes: &[u8]) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn new_keys(directory: &Path, comment: &str, json: bool) -> Result<ExitCode, Failure> {
-    let pair = keys::create(directory, comment)?;
+fn new_keys(directory: &Path, comment: &str, json: bool) -> Result<ExitCode, AppError> {
+    let pair = keys::create_pair(directory, comment)?;
     if json {
         println!("{}", serde_json::to_string(&pair)?);
     } else {

@@ -20,13 +20,13 @@ use clap::{Args, Parser, Subcommand};
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Build a disk image from a spec
-    Build(Build),
+    Build(BuildArguments),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -38,12 +38,12 @@ pub(crate) enum Command {
         image-builder inspect out/disk.raw /boot\n  \
         image-builder inspect out/disk.raw /etc/passwd --slot b\n  \
         image-builder inspect out/disk.raw --json")]
-    Inspect(Inspect),
+    Inspect(InspectArguments),
     /// Make and show the keys that sign releases
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(KeysCommand),
     /// Put first-boot configuration into an image, without mounting it and without root
-    Seed(Seed),
+    Seed(SeedArguments),
 }
 
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     image-builder build overlays/metal.yaml --out metal --key keys/release.key --json\n\n\
     The output folder gets disk.raw, manifest, packages.lock, sbom.spdx.json, sizes.txt and sizes.json.\n\
     The environment variable SOURCE_DATE_EPOCH sets every time in the image.")]
-pub(crate) struct Build {
+pub(crate) struct BuildArguments {
     /// The spec: a YAML file
     pub(crate) spec: PathBuf,
     /// The folder for the image
@@ -83,7 +83,7 @@ pub(crate) struct Build {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Inspect {
+pub(crate) struct InspectArguments {
     /// A disk image
     pub(crate) image: PathBuf,
     /// A file or folder of the root, to print or list
@@ -110,7 +110,7 @@ pub(crate) enum SlotArgument {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Keys {
+pub(crate) enum KeysCommand {
     /// Make a key pair: DIR/release.key, which only you can read, and DIR/release.pub
     New {
         /// The folder; it must not hold a key yet
@@ -129,7 +129,7 @@ pub(crate) enum Keys {
     after_help = "Example:\n  image-builder seed out/disk.raw --user-data user-data --meta-data meta-data\n\n\
     The files land in the folder `seed` of the EFI partition; a file that is not given is left as it is."
 )]
-pub(crate) struct Seed {
+pub(crate) struct SeedArguments {
     /// A disk image
     pub(crate) image: PathBuf,
     /// A #cloud-config document, a script, or an archive of these
@@ -144,7 +144,7 @@ pub(crate) struct Seed {
 }
 
 /// Reads the command line; wrong usage ends the program with status 2.
-pub(crate) fn parse() -> Cli {
+pub(crate) fn parse_arguments() -> Cli {
     Cli::parse()
 }
 

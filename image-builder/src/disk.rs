@@ -13,12 +13,12 @@ const HOLE: usize = 64 << 10;
 
 /// A disk image.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub(crate) struct DiskImage {
     path: PathBuf,
     file: File,
 }
 
-impl Disk {
+impl DiskImage {
     /// A new, empty disk of that size, all hole.
     pub(crate) fn create(path: &Path, size: Bytes) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
@@ -38,7 +38,7 @@ impl Disk {
     }
 
     /// The same disk for another reader.
-    pub(crate) fn again(&self) -> io::Result<Self> {
+    pub(crate) fn reopen(&self) -> io::Result<Self> {
         Ok(Self { path: self.path.clone(), file: self.file.try_clone()? })
     }
 
@@ -76,8 +76,8 @@ impl Disk {
     }
 
     /// The stretch of the disk that begins at `offset`.
-    pub(crate) fn region(&self, offset: Bytes) -> Region<'_> {
-        Region { disk: self, offset }
+    pub(crate) fn region_at(&self, offset: Bytes) -> DiskRegion<'_> {
+        DiskRegion { disk: self, offset }
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
@@ -87,12 +87,12 @@ impl Disk {
 
 /// A stretch of a disk, readable from many threads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Region<'a> {
-    disk: &'a Disk,
+pub(crate) struct DiskRegion<'a> {
+    disk: &'a DiskImage,
     offset: Bytes,
 }
 
-impl ReadAt for Region<'_> {
+impl ReadAt for DiskRegion<'_> {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(&self.disk.file, buffer, self.offset.get() + offset)
     }
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn zeros_take_no_room() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Disk::create(&folder.path().join("disk"), Bytes::mib(8)).unwrap();
+        let disk = DiskImage::create(&folder.path().join("disk"), Bytes::from_mib(8)).unwrap();
         let mut bytes = vec![0; 4 << 20];
         bytes[3 << 20] = 7;
 
         disk.write_sparse(Bytes::MIB, &bytes).unwrap();
 
-        assert_eq!(disk.read(Bytes::mib(4), Bytes::new(1)).unwrap(), [7]);
+        assert_eq!(disk.read(Bytes::from_mib(4), Bytes::new(1)).unwrap(), [7]);
         assert!(disk.file.metadata().unwrap().blocks() * 512 <= 1 << 20);
     }
 }

@@ -9,29 +9,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cli;
-use crate::debian::mirror::{self, Source};
-use crate::plan::{Facts, Signing};
+use crate::debian::mirror::{self, AptSource};
+use crate::plan::{BuildFacts, SigningKey};
 
 /// Debian's archive keys, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Gathers the facts for a build.
-pub(crate) fn gather(arguments: &cli::Build) -> Result<Facts, FactsError> {
+pub(crate) fn gather_facts(arguments: &cli::BuildArguments) -> Result<BuildFacts, FactsError> {
     let sources = apt_sources(Path::new("/etc/apt"));
     let keyring = PathBuf::from(KEYRING);
     if !keyring.exists() {
         return Err(FactsError::Keyring);
     }
-    Ok(Facts {
+    Ok(BuildFacts {
         mirror: arguments.mirror.clone().or_else(|| mirror::debian_mirror(&sources).map(str::to_owned)),
         security_mirror: match arguments.mirror {
             Some(_) => None,
             None => mirror::debian_security_mirror(&sources).map(str::to_owned),
         },
         keyring,
-        epoch: epoch()?,
-        signing: arguments.key.clone().map_or(Signing::Development, Signing::Key),
-        initagent: initagent(arguments.initagent.clone())?,
+        epoch: source_date_epoch()?,
+        signing: arguments.key.clone().map_or(SigningKey::Development, SigningKey::Key),
+        initagent: find_initagent(arguments.initagent.clone())?,
         lock: arguments.locked.clone(),
         cache: arguments.cache.clone().map_or_else(default_cache, Ok)?,
         output: arguments.out.clone(),
@@ -39,14 +39,14 @@ pub(crate) fn gather(arguments: &cli::Build) -> Result<Facts, FactsError> {
     })
 }
 
-fn epoch() -> Result<Option<u64>, FactsError> {
+fn source_date_epoch() -> Result<Option<u64>, FactsError> {
     match env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().map(Some).map_err(|_| FactsError::Epoch { text }),
         Err(_) => Ok(None),
     }
 }
 
-fn initagent(given: Option<PathBuf>) -> Result<PathBuf, FactsError> {
+fn find_initagent(given: Option<PathBuf>) -> Result<PathBuf, FactsError> {
     let beside = || Some(env::current_exe().ok()?.parent()?.join("initagent"));
     let path = given.or_else(beside).ok_or(FactsError::Home)?;
     let found = fs::canonicalize(&path).map_err(|_| FactsError::Agent { path: path.clone() })?;
@@ -76,7 +76,7 @@ fn default_cache() -> Result<PathBuf, FactsError> {
 }
 
 /// Every archive that apt is told of.
-fn apt_sources(directory: &Path) -> Vec<Source> {
+fn apt_sources(directory: &Path) -> Vec<AptSource> {
     let mut files = vec![directory.join("sources.list")];
     if let Ok(entries) = fs::read_dir(directory.join("sources.list.d")) {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -84,7 +84,9 @@ fn apt_sources(directory: &Path) -> Vec<Source> {
     files.sort();
     files
         .iter()
-        .filter_map(|path| Some(mirror::parse(path.file_name()?.to_str()?, &fs::read_to_string(path).ok()?)))
+        .filter_map(|path| {
+            Some(mirror::parse_sources(path.file_name()?.to_str()?, &fs::read_to_string(path).ok()?))
+        })
         .flatten()
         .collect()
 }

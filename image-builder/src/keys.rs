@@ -20,7 +20,7 @@ pub(crate) struct KeyPair {
 }
 
 /// Makes a key pair in `directory`; refuses if there is one.
-pub(crate) fn create(directory: &Path, comment: &str) -> Result<KeyPair, KeyError> {
+pub(crate) fn create_pair(directory: &Path, comment: &str) -> Result<KeyPair, KeyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| KeyError::Write { path, source }
@@ -32,8 +32,8 @@ pub(crate) fn create(directory: &Path, comment: &str) -> Result<KeyPair, KeyErro
             return Err(KeyError::Exists { path: path.clone() });
         }
     }
-    let key = random()?;
-    let named = key.public(comment);
+    let key = random_key()?;
+    let named = key.public_key(comment);
     let write = |path: &Path, mode: u32, text: String| -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text.as_bytes())?;
@@ -41,11 +41,11 @@ pub(crate) fn create(directory: &Path, comment: &str) -> Result<KeyPair, KeyErro
     };
     write(&secret, 0o600, key.to_text()).map_err(failed(&secret))?;
     write(&public, 0o644, named.to_text()).map_err(failed(&public))?;
-    Ok(KeyPair { id: named.id().to_string(), secret, public })
+    Ok(KeyPair { id: named.key_id().to_string(), secret, public })
 }
 
 /// A key that exists only as long as the program runs.
-pub(crate) fn random() -> Result<SecretKey, KeyError> {
+pub(crate) fn random_key() -> Result<SecretKey, KeyError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| KeyError::Random { source: io::Error::other(error) })?;
     Ok(SecretKey::from_seed(&seed))
@@ -100,17 +100,17 @@ mod tests {
     fn a_key_pair_is_private_and_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
 
-        let pair = create(directory.path(), "test").unwrap();
+        let pair = create_pair(directory.path(), "test").unwrap();
 
-        assert_eq!(read_secret(&pair.secret).unwrap().public("test"), read_public(&pair.public).unwrap());
+        assert_eq!(read_secret(&pair.secret).unwrap().public_key("test"), read_public(&pair.public).unwrap());
         assert_eq!(fs::metadata(&pair.secret).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(create(directory.path(), "again"), Err(KeyError::Exists { .. })));
+        assert!(matches!(create_pair(directory.path(), "again"), Err(KeyError::Exists { .. })));
     }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let pair = create(directory.path(), "test").unwrap();
+        let pair = create_pair(directory.path(), "test").unwrap();
         fs::set_permissions(&pair.secret, fs::Permissions::from_mode(0o644)).unwrap();
 
         assert!(matches!(read_secret(&pair.secret), Err(KeyError::Open { mode: 0o644, .. })));

@@ -47,8 +47,8 @@ use std::process::ExitCode;
 
 /// Does what the command line says and prints what came of it.
 #[must_use]
-pub fn run() -> ExitCode {
-    app::finish(app::run(cli::parse()))
+pub fn run_program() -> ExitCode {
+    app::finish_command(app::run_command(cli::parse_arguments()))
 }
 
 /// Checks one spec that includes no other, as `image-builder build` does before it builds.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    image_builder::run()
+    image_builder::run_program()
 }

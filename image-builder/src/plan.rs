@@ -1,17 +1,17 @@
 //! What a build will do, decided before anything is done.
 //!
-//! Pure: a spec and facts about the host in, a [`Plan`] out. It prints as `--dry-run`; `apply`
+//! Pure: a spec and facts about the host in, a [`BuildPlan`] out. It prints as `--dry-run`; `apply`
 //! carries it out and decides nothing.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use image_format::bytes::Bytes;
-use image_format::layout::{Layout, PlanLayoutError, Sizes};
+use image_format::layout::{DiskLayout, PartitionSizes, PlanLayoutError};
 use uuid::Uuid;
 
 use crate::debian::archive::ArchiveSource;
-use crate::spec::Spec;
+use crate::spec::ImageSpec;
 
 /// Root of all identifiers of this project's images.
 const NAMESPACE: Uuid = uuid::uuid!("6f5f3b5e-7d0c-4b53-9d0f-2b6e0c1c8a11");
@@ -25,7 +25,7 @@ const TOOL_PACKAGES: [&str; 3] = ["e2fsprogs", "grub-common", "libarchive13t64"]
 
 /// What is known of the host and the wishes of the command line.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct BuildFacts {
     /// The Debian mirror of the host, if it has one.
     pub(crate) mirror: Option<String>,
     pub(crate) security_mirror: Option<String>,
@@ -33,7 +33,7 @@ pub(crate) struct Facts {
     pub(crate) keyring: PathBuf,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970, if it is set.
     pub(crate) epoch: Option<u64>,
-    pub(crate) signing: Signing,
+    pub(crate) signing: SigningKey,
     /// The static program that becomes the initramfs's init and the image's agent.
     pub(crate) initagent: PathBuf,
     /// A lock that must be followed.
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
 
 /// Who signs the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Signing {
+pub(crate) enum SigningKey {
     /// A key of the cache, made when there is none: good for trying things out only.
     Development,
     /// The secret key in this file.
@@ -54,18 +54,18 @@ pub(crate) enum Signing {
 
 /// A decided build.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) spec: Spec,
+pub(crate) struct BuildPlan {
+    pub(crate) spec: ImageSpec,
     pub(crate) source: ArchiveSource,
     /// What is installed to make the root.
     pub(crate) root_packages: Vec<String>,
     /// What is unpacked for the build itself.
     pub(crate) tool_packages: Vec<String>,
-    pub(crate) facts: Facts,
+    pub(crate) facts: BuildFacts,
 }
 
 /// Decides a build.
-pub(crate) fn plan(spec: Spec, facts: Facts) -> Result<Plan, PlanError> {
+pub(crate) fn plan_build(spec: ImageSpec, facts: BuildFacts) -> Result<BuildPlan, PlanError> {
     let mirror = spec.debian.mirror.clone().or_else(|| facts.mirror.clone()).ok_or(PlanError::NoMirror)?;
     // A mirror given by hand says nothing about security fixes elsewhere.
     let host_security = if spec.debian.mirror.is_none() { facts.security_mirror.clone() } else { None };
@@ -82,23 +82,23 @@ pub(crate) fn plan(spec: Spec, facts: Facts) -> Result<Plan, PlanError> {
     let boot = &spec.boot;
     let mut tool_packages: Vec<String> = TOOL_PACKAGES.map(str::to_owned).to_vec();
     tool_packages.extend([boot.shim.clone(), boot.grub_efi.clone(), boot.grub_bios.clone()]);
-    layout(&spec, Uuid::nil())?;
-    Ok(Plan { spec, source, root_packages, tool_packages, facts })
+    plan_disk(&spec, Uuid::nil())?;
+    Ok(BuildPlan { spec, source, root_packages, tool_packages, facts })
 }
 
 /// The disk of a spec.
-pub(crate) fn layout(spec: &Spec, disk: Uuid) -> Result<Layout, PlanLayoutError> {
-    Layout::plan(disk, Sizes { root: spec.partitions.root, state: spec.partitions.state })
+pub(crate) fn plan_disk(spec: &ImageSpec, disk: Uuid) -> Result<DiskLayout, PlanLayoutError> {
+    DiskLayout::plan_layout(disk, PartitionSizes { root: spec.partitions.root, state: spec.partitions.state })
 }
 
 /// The disk's GUID: derived from all that makes the image, so that it repeats.
-pub(crate) fn disk_guid(spec: &Spec, lock: &str, epoch: u64) -> Uuid {
+pub(crate) fn disk_guid(spec: &ImageSpec, lock: &str, epoch: u64) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("disk {} {} {epoch}\n{lock}", spec.name, spec.version).as_bytes())
 }
 
 /// The steps of a build, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum BuildStep {
     Resolve,
     Download,
     Bootstrap,
@@ -113,7 +113,7 @@ pub(crate) enum Step {
     Publish,
 }
 
-impl Step {
+impl BuildStep {
     pub(crate) const ALL: [Self; 12] = [
         Self::Resolve,
         Self::Download,
@@ -166,7 +166,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for BuildPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { spec, source, facts, .. } = self;
         writeln!(f, "image      {} {} ({})", spec.name, spec.version, spec.channel)?;
@@ -187,10 +187,10 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "start      {}", spec.units.join(" "))?;
         match &facts.signing {
-            Signing::Development => writeln!(f, "signed     with a development key of the cache")?,
-            Signing::Key(path) => writeln!(f, "signed     with {}", path.display())?,
+            SigningKey::Development => writeln!(f, "signed     with a development key of the cache")?,
+            SigningKey::Key(path) => writeln!(f, "signed     with {}", path.display())?,
         }
-        let layout = layout(spec, Uuid::nil()).map_err(|_| fmt::Error)?;
+        let layout = plan_disk(spec, Uuid::nil()).map_err(|_| fmt::Error)?;
         writeln!(f, "disk       {}", layout.disk_size())?;
         for placed in layout.partitions() {
             writeln!(
@@ -202,7 +202,7 @@ impl fmt::Display for Plan {
                 placed.size()
             )?;
         }
-        for (number, step) in (1..).zip(Step::ALL) {
+        for (number, step) in (1..).zip(BuildStep::ALL) {
             writeln!(f, "{number:>2}. {:<10} {}", step.name(), step.sentence())?;
         }
         writeln!(f, "into       {}", facts.output.display())

@@ -17,11 +17,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 /// Whether the user asked to stop.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct InterruptFlag(Arc<AtomicBool>);
 
-impl Interrupt {
+impl InterruptFlag {
     /// Watches for SIGINT, SIGTERM and SIGHUP.
-    pub(crate) fn watch() -> io::Result<Self> {
+    pub(crate) fn watch_signals() -> io::Result<Self> {
         let interrupt = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
         {
@@ -31,7 +31,7 @@ impl Interrupt {
     }
 
     /// An error once the user asked to stop.
-    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+    pub(crate) fn check_interrupted(&self) -> Result<(), Interrupted> {
         if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 }
@@ -43,9 +43,9 @@ pub(crate) struct Interrupted;
 
 /// Runs a program to its end. Its standard input is what `feed` writes; what it prints on either
 /// output is given back, or becomes part of the error.
-pub(crate) fn run(
+pub(crate) fn run_to_end(
     mut command: Command,
-    interrupt: &Interrupt,
+    interrupt: &InterruptFlag,
     feed: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send,
 ) -> Result<String, RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
@@ -59,9 +59,9 @@ pub(crate) fn run(
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (status, fed, printed) = thread::scope(|scope| {
         let feeder = scope.spawn(move || input.map_or(Ok(()), |mut input| feed(&mut input)));
-        let output = scope.spawn(move || output.map_or_else(String::new, tail));
-        let errors = scope.spawn(move || errors.map_or_else(String::new, tail));
-        let status = wait(&mut child, interrupt);
+        let output = scope.spawn(move || output.map_or_else(String::new, read_tail));
+        let errors = scope.spawn(move || errors.map_or_else(String::new, read_tail));
+        let status = wait_for_exit(&mut child, interrupt);
         let printed = [output.join(), errors.join()].map(Result::unwrap_or_default).concat();
         (status, feeder.join(), printed)
     });
@@ -82,7 +82,7 @@ pub(crate) fn run(
 pub(crate) fn run_into(
     mut command: Command,
     output: &File,
-    interrupt: &Interrupt,
+    interrupt: &InterruptFlag,
     hear: impl FnMut(&str) + Send,
 ) -> Result<(), RunError> {
     let program = command.get_program().to_string_lossy().into_owned();
@@ -92,8 +92,8 @@ pub(crate) fn run_into(
         command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let stderr = child.stderr.take();
     let (status, said) = thread::scope(|scope| {
-        let errors = scope.spawn(move || stderr.map_or_else(String::new, |stderr| listen(stderr, hear)));
-        (wait(&mut child, interrupt), errors.join().unwrap_or_default())
+        let errors = scope.spawn(move || stderr.map_or_else(String::new, |stderr| read_lines(stderr, hear)));
+        (wait_for_exit(&mut child, interrupt), errors.join().unwrap_or_default())
     });
     let status = status?;
     if status.success() {
@@ -102,13 +102,13 @@ pub(crate) fn run_into(
     Err(RunError::Failed { program, status: status.to_string(), said: last_lines(&said) })
 }
 
-fn wait(child: &mut Child, interrupt: &Interrupt) -> Result<std::process::ExitStatus, RunError> {
+fn wait_for_exit(child: &mut Child, interrupt: &InterruptFlag) -> Result<std::process::ExitStatus, RunError> {
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Ok(status);
         }
-        if let Err(interrupted) = interrupt.check() {
-            terminate(child);
+        if let Err(interrupted) = interrupt.check_interrupted() {
+            terminate_child(child);
             return Err(interrupted.into());
         }
         thread::sleep(Duration::from_millis(5));
@@ -116,7 +116,7 @@ fn wait(child: &mut Child, interrupt: &Interrupt) -> Result<std::process::ExitSt
 }
 
 /// Asks politely first: mmdebstrap removes its chroot when asked.
-fn terminate(child: &mut Child) {
+fn terminate_child(child: &mut Child) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
     for _ in 0..1000 {
@@ -130,7 +130,7 @@ fn terminate(child: &mut Child) {
 }
 
 /// What a program printed, its last megabyte.
-fn tail(mut from: impl Read) -> String {
+fn read_tail(mut from: impl Read) -> String {
     const KEPT: usize = 1 << 20;
     let mut bytes = Vec::new();
     let mut buffer = [0; 8192];
@@ -143,8 +143,8 @@ fn tail(mut from: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// As [`tail`], line by line.
-fn listen(from: impl Read, mut hear: impl FnMut(&str)) -> String {
+/// As [`read_tail`], line by line.
+fn read_lines(from: impl Read, mut hear: impl FnMut(&str)) -> String {
     const KEPT: usize = 64;
     let mut lines = std::collections::VecDeque::new();
     for line in io::BufReader::new(from).split(b'\n').map_while(Result::ok) {
@@ -196,7 +196,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo it is broken >&2; exit 3"]);
 
-        let error = run(command, &Interrupt::default(), |_| Ok(())).unwrap_err();
+        let error = run_to_end(command, &InterruptFlag::default(), |_| Ok(())).unwrap_err();
 
         assert!(
             error.to_string().contains("exit status: 3") && error.to_string().contains("it is broken"),
@@ -207,19 +207,20 @@ mod tests {
     #[test]
     fn a_program_is_fed_and_heard() {
         let printed =
-            run(Command::new("cat"), &Interrupt::default(), |input| input.write_all(b"hello")).unwrap();
+            run_to_end(Command::new("cat"), &InterruptFlag::default(), |input| input.write_all(b"hello"))
+                .unwrap();
 
         assert_eq!(printed, "hello");
     }
 
     #[test]
     fn an_interrupt_ends_the_program() {
-        let interrupt = Interrupt::default();
+        let interrupt = InterruptFlag::default();
         interrupt.0.store(true, Ordering::Relaxed);
         let mut command = Command::new("sleep");
         command.arg("1000");
 
-        let error = run(command, &interrupt, |_| Ok(())).unwrap_err();
+        let error = run_to_end(command, &interrupt, |_| Ok(())).unwrap_err();
 
         assert!(matches!(error, RunError::Interrupted(_)));
     }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::plan::Step;
+use crate::plan::BuildStep;
 
 /// How progress is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum ProgressDisplay {
     Bars,
     Events,
     Lines,
@@ -21,88 +21,92 @@ enum Manner {
 
 /// Who wants to read the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
+pub(crate) enum OutputFormat {
     Machines,
     People,
 }
 
 /// The progress of one build.
 #[derive(Debug)]
-pub(crate) struct Progress {
-    manner: Manner,
+pub(crate) struct BuildProgress {
+    display: ProgressDisplay,
     started: Instant,
-    running: Option<(Step, Instant, ProgressBar)>,
+    running: Option<(BuildStep, Instant, ProgressBar)>,
 }
 
-impl Progress {
-    pub(crate) fn new(audience: Audience) -> Self {
-        let manner = match audience {
-            Audience::Machines => Manner::Events,
-            Audience::People if std::io::stderr().is_terminal() => Manner::Bars,
-            Audience::People => Manner::Lines,
+impl BuildProgress {
+    pub(crate) fn new(audience: OutputFormat) -> Self {
+        let display = match audience {
+            OutputFormat::Machines => ProgressDisplay::Events,
+            OutputFormat::People if std::io::stderr().is_terminal() => ProgressDisplay::Bars,
+            OutputFormat::People => ProgressDisplay::Lines,
         };
-        Self { manner, started: Instant::now(), running: None }
+        Self { display, started: Instant::now(), running: None }
     }
 
     /// Ends the step before and begins this one.
-    pub(crate) fn begin(&mut self, step: Step) {
-        self.finish();
-        let bar = match self.manner {
-            Manner::Bars => spinner(step),
-            Manner::Events | Manner::Lines => ProgressBar::hidden(),
+    pub(crate) fn begin_step(&mut self, step: BuildStep) {
+        self.finish_step();
+        let bar = match self.display {
+            ProgressDisplay::Bars => step_spinner(step),
+            ProgressDisplay::Events | ProgressDisplay::Lines => ProgressBar::hidden(),
         };
-        if self.manner == Manner::Events {
-            event(&serde_json::json!({ "event": "begin", "step": step.name(), "text": step.sentence() }));
+        if self.display == ProgressDisplay::Events {
+            print_event(
+                &serde_json::json!({ "event": "begin", "step": step.name(), "text": step.sentence() }),
+            );
         }
         self.running = Some((step, Instant::now(), bar));
     }
 
     /// Measures how far the running step is; may be handed to other threads.
-    pub(crate) fn meter(&self) -> Meter {
+    pub(crate) fn meter(&self) -> StepMeter {
         let (step, bar) = match &self.running {
             Some((step, _, bar)) => (step.name(), bar.clone()),
             None => ("", ProgressBar::hidden()),
         };
-        Meter { manner: self.manner, step, bar, told: Arc::default() }
+        StepMeter { display: self.display, step, bar, told: Arc::default() }
     }
 
     /// Says what the running step found out, in a few words.
-    pub(crate) fn say(&mut self, text: &str) {
-        match (self.manner, &self.running) {
-            (Manner::Bars, Some((_, _, bar))) => bar.set_message(text.to_owned()),
-            (Manner::Events, Some((step, ..))) => {
-                event(&serde_json::json!({ "event": "note", "step": step.name(), "text": text }));
+    pub(crate) fn note_result(&mut self, text: &str) {
+        match (self.display, &self.running) {
+            (ProgressDisplay::Bars, Some((_, _, bar))) => bar.set_message(text.to_owned()),
+            (ProgressDisplay::Events, Some((step, ..))) => {
+                print_event(&serde_json::json!({ "event": "note", "step": step.name(), "text": text }));
             }
-            (Manner::Lines, Some((step, ..))) => eprintln!("{:>10}  {text}", step.name()),
+            (ProgressDisplay::Lines, Some((step, ..))) => eprintln!("{:>10}  {text}", step.name()),
             (_, None) => {}
         }
     }
 
     /// Says what a person should know before they use the image.
     pub(crate) fn warn(&self, text: &str) {
-        match (self.manner, &self.running) {
-            (Manner::Events, Some((step, ..))) => {
-                event(&serde_json::json!({ "event": "warning", "step": step.name(), "text": text }));
+        match (self.display, &self.running) {
+            (ProgressDisplay::Events, Some((step, ..))) => {
+                print_event(&serde_json::json!({ "event": "warning", "step": step.name(), "text": text }));
             }
-            (Manner::Bars, Some((_, _, bar))) => bar.suspend(|| eprintln!("WARNING: {text}")),
+            (ProgressDisplay::Bars, Some((_, _, bar))) => bar.suspend(|| eprintln!("WARNING: {text}")),
             _ => eprintln!("WARNING: {text}"),
         }
     }
 
     /// Ends the running step.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish_step(&mut self) {
         let Some((step, since, bar)) = self.running.take() else { return };
         let took = since.elapsed();
-        match self.manner {
-            Manner::Bars => {
+        match self.display {
+            ProgressDisplay::Bars => {
                 let message = bar.message();
                 bar.finish_and_clear();
                 eprintln!("{:>10}  {:>6.1} s  {message}", step.name(), took.as_secs_f64());
             }
-            Manner::Events => {
-                event(&serde_json::json!({ "event": "end", "step": step.name(), "seconds": seconds(took) }));
+            ProgressDisplay::Events => {
+                print_event(
+                    &serde_json::json!({ "event": "end", "step": step.name(), "seconds": seconds(took) }),
+                );
             }
-            Manner::Lines => eprintln!("{:>10}  {:>6.1} s", step.name(), took.as_secs_f64()),
+            ProgressDisplay::Lines => eprintln!("{:>10}  {:>6.1} s", step.name(), took.as_secs_f64()),
         }
     }
 
@@ -114,42 +118,42 @@ impl Progress {
 
 /// How far a step is.
 #[derive(Debug, Clone)]
-pub(crate) struct Meter {
-    manner: Manner,
+pub(crate) struct StepMeter {
+    display: ProgressDisplay,
     step: &'static str,
     bar: ProgressBar,
     /// The last tenth that was told.
     told: Arc<AtomicU64>,
 }
 
-impl Meter {
+impl StepMeter {
     /// So much of so much is done; the unit is the caller's.
     pub(crate) fn set(&self, done: u64, total: u64) {
-        match self.manner {
-            Manner::Bars => {
+        match self.display {
+            ProgressDisplay::Bars => {
                 if self.bar.length() != Some(total) {
                     self.bar.set_length(total);
-                    self.bar.set_style(style(
+                    self.bar.set_style(bar_style(
                         "{prefix:>10}  {elapsed:>6}  [{bar:30}] {percent:>3} %  {wide_msg}",
                     ));
                 }
                 self.bar.set_position(done.min(total));
             }
-            Manner::Events => {
+            ProgressDisplay::Events => {
                 let tenth = done.saturating_mul(10) / total.max(1);
                 if self.told.fetch_max(tenth, Ordering::Relaxed) < tenth {
-                    event(&serde_json::json!({
+                    print_event(&serde_json::json!({
                         "event": "progress", "step": self.step, "done": done, "total": total,
                     }));
                 }
             }
-            Manner::Lines => {}
+            ProgressDisplay::Lines => {}
         }
     }
 }
 
 /// A bar that is cleared, not finished, when its step fails.
-impl Drop for Progress {
+impl Drop for BuildProgress {
     fn drop(&mut self) {
         if let Some((_, _, bar)) = self.running.take() {
             bar.finish_and_clear();
@@ -157,16 +161,16 @@ impl Drop for Progress {
     }
 }
 
-fn spinner(step: Step) -> ProgressBar {
+fn step_spinner(step: BuildStep) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    bar.set_style(style("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}"));
+    bar.set_style(bar_style("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}"));
     bar.set_prefix(step.name());
     bar.set_message(step.sentence());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
 
-fn style(template: &str) -> ProgressStyle {
+fn bar_style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -175,6 +179,6 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 /// One line of JSON.
-pub(crate) fn event(value: &serde_json::Value) {
+pub(crate) fn print_event(value: &serde_json::Value) {
     println!("{value}");
 }

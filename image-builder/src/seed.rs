@@ -5,19 +5,19 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 
 use crate::boot::esp::SEED;
 use crate::boot::fat::{self, FatFile};
 use crate::cli;
-use crate::disk::Disk;
+use crate::disk::DiskImage;
 use crate::inspect::table::{self, ReadTableError};
 
 /// No cloud hands over more; the agent reads no more.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// Writes the given files; gives the names of those it wrote.
-pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedError> {
+pub(crate) fn write(arguments: &cli::SeedArguments) -> Result<Vec<&'static str>, SeedError> {
     let image = &arguments.image;
     let mut files = Vec::new();
     let mut names = Vec::new();
@@ -34,11 +34,11 @@ pub(crate) fn write(arguments: &cli::Seed) -> Result<Vec<&'static str>, SeedErro
         return Err(SeedError::Nothing);
     }
     let failed = |source| SeedError::Image { image: image.clone(), source };
-    let disk = Disk::open(image).map_err(failed)?;
+    let disk = DiskImage::open(image).map_err(failed)?;
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.clone(), source })?;
     let esp = table
-        .labelled(Partition::of(Role::Esp).label)
+        .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.clone() })?;
     let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
     let after = fat::add(before.clone(), &files).map_err(failed)?;
@@ -56,7 +56,7 @@ fn keep_private(image: &Path) -> io::Result<()> {
 
 /// Writes only what differs, so that a sparse image stays sparse; the FAT after the files' data, which
 /// nothing refers to until then.
-fn write_changes(disk: &Disk, start: u64, before: &[u8], after: &[u8]) -> io::Result<()> {
+fn write_changes(disk: &DiskImage, start: u64, before: &[u8], after: &[u8]) -> io::Result<()> {
     const PIECE: usize = 4096;
     for (index, (old, new)) in before.chunks(PIECE).zip(after.chunks(PIECE)).enumerate().rev() {
         if old != new {

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = File::open(data)?;
     let size = data.metadata()?.len();
     let threads = std::thread::available_parallelism()?.get();
-    let built = verity::build(&data, size, &[0; 32], threads)?;
+    let built = verity::build_tree(&data, size, &[0; 32], threads)?;
     fs::write(tree, built.bytes)?;
     println!("{}", built.root_hash);
     Ok(())

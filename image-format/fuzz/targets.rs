@@ -4,8 +4,8 @@
 use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, GivenLine};
 use image_format::manifest::Manifest;
-use image_format::modules::Index;
-use image_format::signed::{Payload, PublicKey, Signed};
+use image_format::modules::ModuleIndex;
+use image_format::signed::{PublicKey, Signed, SignedPayload};
 use image_format::slot::{SlotTable, boot_decision};
 use image_format::{gpt, trailer};
 
@@ -30,7 +30,7 @@ pub(crate) fn envelope(bytes: &[u8]) {
     if let Ok(key) = String::from_utf8_lossy(bytes).parse::<PublicKey>() {
         assert_eq!(key.to_text().parse(), Ok(key));
     }
-    let _ = trailer::decode(bytes);
+    let _ = trailer::decode_trailer(bytes);
 }
 
 /// A command line of any bytes: if it can be signed, a kernel that was given it passes, and no kernel that was
@@ -52,10 +52,10 @@ pub(crate) fn partition_table(bytes: &[u8]) {
     let (primary, rest) = bytes.split_at(bytes.len().min(gpt::COPY_BYTES));
     let mut backup = rest.to_vec();
     backup.resize(gpt::COPY_BYTES, 0);
-    let disk = Bytes::mib(64);
+    let disk = Bytes::from_mib(64);
     let _ = gpt::plan_growth(disk, primary, &backup, "STATE", [7; 16]);
     if let Ok(found) = gpt::read_primary(primary, disk)
-        && let Ok(copies) = gpt::encode(&found.table, disk)
+        && let Ok(copies) = gpt::encode_table(&found.table, disk)
     {
         let again = gpt::read_primary(&copies.primary, disk);
         assert!(matches!(again, Ok(again) if again.table == found.table));
@@ -65,10 +65,10 @@ pub(crate) fn partition_table(bytes: &[u8]) {
 /// A module index, and the walks over it.
 pub(crate) fn modules(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    if let Ok(index) = Index::parse(text) {
+    if let Ok(index) = ModuleIndex::parse(text) {
         let names: Vec<&str> = index.depends.keys().map(String::as_str).collect();
         assert_eq!(index.load_order(names.iter().copied()).len(), names.len());
-        assert_eq!(Index::parse(&index.to_string()), Ok(index.clone()));
-        let _ = index.drivers(text).count();
+        assert_eq!(ModuleIndex::parse(&index.to_string()), Ok(index.clone()));
+        let _ = index.drivers_of(text).count();
     }
 }

@@ -25,7 +25,7 @@ impl Bytes {
 
     /// That many mebibytes, capped at the largest size there is.
     #[must_use]
-    pub const fn mib(count: u64) -> Self {
+    pub const fn from_mib(count: u64) -> Self {
         Self(count.saturating_mul(Self::MIB.0))
     }
 

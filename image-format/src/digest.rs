@@ -17,7 +17,7 @@ pub struct Sha256([u8; 32]);
 impl Sha256 {
     /// The digest of some bytes.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn digest_of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
@@ -92,7 +92,7 @@ pub fn from_hex(text: &str) -> Result<Vec<u8>, ParseHexError> {
     if !text.len().is_multiple_of(2) {
         return Err(ParseHexError::Odd { given: text.len() });
     }
-    let nibbles = text.chars().map(nibble).collect::<Result<Vec<u8>, _>>()?;
+    let nibbles = text.chars().map(parse_nibble).collect::<Result<Vec<u8>, _>>()?;
     Ok(nibbles.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
@@ -105,7 +105,7 @@ pub fn fixed_from_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseHexErr
     bytes.try_into().map_err(|bytes: Vec<u8>| ParseHexError::Length { given: 2 * bytes.len(), needed: 2 * N })
 }
 
-fn nibble(digit: char) -> Result<u8, ParseHexError> {
+fn parse_nibble(digit: char) -> Result<u8, ParseHexError> {
     let value = match digit {
         '0'..='9' => u32::from(digit) - u32::from('0'),
         'a'..='f' => u32::from(digit) - u32::from('a') + 10,
@@ -122,8 +122,8 @@ mod tests {
     fn the_digest_of_nothing_is_the_published_one() {
         let text = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-        assert_eq!(Sha256::of(b"").to_string(), text);
-        assert_eq!(text.parse(), Ok(Sha256::of(b"")));
+        assert_eq!(Sha256::digest_of(b"").to_string(), text);
+        assert_eq!(text.parse(), Ok(Sha256::digest_of(b"")));
     }
 
     #[test]

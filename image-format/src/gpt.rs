@@ -17,7 +17,7 @@ use crate::layout::{ALIGNMENT, SECTOR};
 
 mod growth;
 
-pub use growth::{PlanGrowthError, Step, plan_growth};
+pub use growth::{GrowthStep, PlanGrowthError, plan_growth};
 
 /// Bytes of one copy: a header sector and an array of [`ENTRIES`] entries.
 pub const COPY_BYTES: usize = SECTOR_BYTES + ARRAY_BYTES;
@@ -47,7 +47,7 @@ pub fn backup_offset(disk: Bytes) -> Option<Bytes> {
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct PartitionEntry {
     /// Its number, from 1.
     pub number: u32,
     /// What it is for.
@@ -64,7 +64,7 @@ pub struct Entry {
     pub label: String,
 }
 
-impl Entry {
+impl PartitionEntry {
     /// Where it begins, in bytes.
     #[must_use]
     pub const fn offset(&self) -> Bytes {
@@ -80,17 +80,17 @@ impl Entry {
 
 /// What both copies say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct PartitionTable {
     /// The disk's own name for machines.
     pub disk_guid: Uuid,
     /// The partitions, by number.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PartitionEntry>,
 }
 
-impl Table {
+impl PartitionTable {
     /// The partition with that label, if there is exactly one.
     #[must_use]
-    pub fn labelled(&self, label: &str) -> Option<&Entry> {
+    pub fn find_label(&self, label: &str) -> Option<&PartitionEntry> {
         let mut found = self.entries.iter().filter(|entry| entry.label == label);
         found.next().filter(|_| found.next().is_none())
     }
@@ -117,8 +117,8 @@ impl Table {
         self
     }
 
-    fn check(&self, usable: std::ops::RangeInclusive<u64>) -> Result<(), TableError> {
-        let mut by_place: Vec<&Entry> = self.entries.iter().collect();
+    fn check_entries(&self, usable: std::ops::RangeInclusive<u64>) -> Result<(), TableError> {
+        let mut by_place: Vec<&PartitionEntry> = self.entries.iter().collect();
         by_place.sort_by_key(|entry| entry.first_lba);
         for entry in &by_place {
             let number = entry.number;
@@ -158,9 +158,9 @@ pub fn is_derived(uuid: Uuid) -> bool {
 
 /// One copy as it was found, whole and consistent in itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundCopy {
     /// What it says about the partitions.
-    pub table: Table,
+    pub table: PartitionTable,
     /// Where it says the other copy's header is.
     pub other_lba: u64,
     /// The last sector that it allows a partition to have.
@@ -169,7 +169,7 @@ pub struct Found {
 
 /// Both copies of a fresh disk, as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copies {
+pub struct TableCopies {
     /// [`COPY_BYTES`] for [`PRIMARY_OFFSET`].
     pub primary: Vec<u8>,
     /// [`COPY_BYTES`] for [`backup_offset`].
@@ -177,28 +177,28 @@ pub struct Copies {
 }
 
 /// Composes both copies of a table for a disk of that size. The protective MBR is not part of it.
-pub fn encode(table: &Table, disk: Bytes) -> Result<Copies, EncodeError> {
+pub fn encode_table(table: &PartitionTable, disk: Bytes) -> Result<TableCopies, EncodeError> {
     let sectors = disk.get() / SECTOR.get();
     backup_offset(disk).ok_or(EncodeError::Disk { disk })?;
-    table.check(FIRST_USABLE..=last_usable(sectors))?;
-    Ok(Copies {
-        primary: encode_copy(table, Place::Primary, sectors)?,
-        backup: encode_copy(table, Place::Backup, sectors)?,
+    table.check_entries(FIRST_USABLE..=last_usable(sectors))?;
+    Ok(TableCopies {
+        primary: encode_copy(table, CopyPlace::Primary, sectors)?,
+        backup: encode_copy(table, CopyPlace::Backup, sectors)?,
     })
 }
 
 /// Reads the primary copy: the [`COPY_BYTES`] at [`PRIMARY_OFFSET`].
-pub fn read_primary(bytes: &[u8], disk: Bytes) -> Result<Found, ReadCopyError> {
-    read_copy(bytes, Place::Primary, disk)
+pub fn read_primary(bytes: &[u8], disk: Bytes) -> Result<FoundCopy, ReadCopyError> {
+    read_copy(bytes, CopyPlace::Primary, disk)
 }
 
 /// Reads the backup copy: the [`COPY_BYTES`] at [`backup_offset`].
-pub fn read_backup(bytes: &[u8], disk: Bytes) -> Result<Found, ReadCopyError> {
-    read_copy(bytes, Place::Backup, disk)
+pub fn read_backup(bytes: &[u8], disk: Bytes) -> Result<FoundCopy, ReadCopyError> {
+    read_copy(bytes, CopyPlace::Backup, disk)
 }
 
 /// Reads the table of a disk from whichever copy is whole, the primary first.
-pub fn read(primary: &[u8], backup: &[u8], disk: Bytes) -> Result<Table, ReadTableError> {
+pub fn read(primary: &[u8], backup: &[u8], disk: Bytes) -> Result<PartitionTable, ReadTableError> {
     let found = read_primary(primary, disk)
         .or_else(|primary| read_backup(backup, disk).map_err(|backup| ReadTableError { backup, primary }));
     found.map(|found| found.table)
@@ -206,12 +206,12 @@ pub fn read(primary: &[u8], backup: &[u8], disk: Bytes) -> Result<Table, ReadTab
 
 /// The two places of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum CopyPlace {
     Primary,
     Backup,
 }
 
-impl Place {
+impl CopyPlace {
     const fn header_lba(self, disk_sectors: u64) -> u64 {
         match self {
             Self::Primary => 1,
@@ -234,7 +234,7 @@ impl Place {
     }
 
     /// The header and the array inside the bytes of a copy.
-    fn split(self, copy: &[u8]) -> (&[u8], &[u8]) {
+    fn split_copy(self, copy: &[u8]) -> (&[u8], &[u8]) {
         match self {
             Self::Primary => copy.split_at(SECTOR_BYTES),
             Self::Backup => {
@@ -249,9 +249,9 @@ const fn last_usable(disk_sectors: u64) -> u64 {
     disk_sectors - 1 - COPY_SECTORS
 }
 
-fn encode_copy(table: &Table, place: Place, disk_sectors: u64) -> Result<Vec<u8>, EncodeError> {
+fn encode_copy(table: &PartitionTable, place: CopyPlace, disk_sectors: u64) -> Result<Vec<u8>, EncodeError> {
     let (header_lba, array_lba) = (place.header_lba(disk_sectors), place.array_lba(disk_sectors));
-    let mut window = Window::over(header_lba.min(array_lba), vec![0; COPY_BYTES]);
+    let mut window = DiskWindow::over_sectors(header_lba.min(array_lba), vec![0; COPY_BYTES]);
     let size = gpt::disk::LogicalBlockSize::Lb512;
     for entry in &table.entries {
         let partition = gpt::partition::Partition {
@@ -283,24 +283,24 @@ fn encode_copy(table: &Table, place: Place, disk_sectors: u64) -> Result<Vec<u8>
         crc32_parts: 0,
     };
     let written = match place {
-        Place::Primary => header.write_primary(&mut window, size),
-        Place::Backup => header.write_backup(&mut window, size),
+        CopyPlace::Primary => header.write_primary(&mut window, size),
+        CopyPlace::Backup => header.write_backup(&mut window, size),
     };
     written.map_err(|source| EncodeError::Header { source })?;
     Ok(window.bytes)
 }
 
-fn read_copy(bytes: &[u8], place: Place, disk: Bytes) -> Result<Found, ReadCopyError> {
+fn read_copy(bytes: &[u8], place: CopyPlace, disk: Bytes) -> Result<FoundCopy, ReadCopyError> {
     if bytes.len() != COPY_BYTES {
         return Err(ReadCopyError::Size { given: bytes.len() });
     }
     backup_offset(disk).ok_or(ReadCopyError::Disk { disk })?;
     let disk_sectors = disk.get() / SECTOR.get();
-    let (header, array) = place.split(bytes);
+    let (header, array) = place.split_copy(bytes);
     let header = RawHeader::read(header)?;
-    header.check(place, disk_sectors, array)?;
-    let parsed = parse(header, bytes, place, disk_sectors)?;
-    parsed.table.check(header.first_usable..=header.last_usable)?;
+    header.check_header(place, disk_sectors, array)?;
+    let parsed = parse_checked(header, bytes, place, disk_sectors)?;
+    parsed.table.check_entries(header.first_usable..=header.last_usable)?;
     Ok(parsed)
 }
 
@@ -319,8 +319,8 @@ struct RawHeader {
 
 impl RawHeader {
     fn read(sector: &[u8]) -> Result<Self, ReadCopyError> {
-        let u32_at = |at: usize| fixed(sector, at).map(u32::from_le_bytes);
-        let u64_at = |at: usize| fixed(sector, at).map(u64::from_le_bytes);
+        let u32_at = |at: usize| fixed_bytes(sector, at).map(u32::from_le_bytes);
+        let u64_at = |at: usize| fixed_bytes(sector, at).map(u64::from_le_bytes);
         if !sector.starts_with(b"EFI PART") {
             return Err(ReadCopyError::Signature);
         }
@@ -328,7 +328,7 @@ impl RawHeader {
         if size as usize != HEADER_BYTES {
             return Err(ReadCopyError::HeaderSize { given: size });
         }
-        let mut summed: [u8; HEADER_BYTES] = fixed(sector, 0)?;
+        let mut summed: [u8; HEADER_BYTES] = fixed_bytes(sector, 0)?;
         summed[16..20].fill(0);
         if CRC32.checksum(&summed) != u32_at(16)? {
             return Err(ReadCopyError::HeaderChecksum);
@@ -345,7 +345,7 @@ impl RawHeader {
         })
     }
 
-    fn check(&self, place: Place, disk_sectors: u64, array: &[u8]) -> Result<(), ReadCopyError> {
+    fn check_header(&self, place: CopyPlace, disk_sectors: u64, array: &[u8]) -> Result<(), ReadCopyError> {
         let expected = place.header_lba(disk_sectors);
         if self.lba != expected {
             return Err(ReadCopyError::Place { given: self.lba, expected });
@@ -370,18 +370,23 @@ impl RawHeader {
 
 /// Lets the codec read what was checked. It only looks for a header in sector 1, so the backup's
 /// is shown to it there.
-fn parse(raw: RawHeader, bytes: &[u8], place: Place, disk_sectors: u64) -> Result<Found, ReadCopyError> {
+fn parse_checked(
+    raw: RawHeader,
+    bytes: &[u8],
+    place: CopyPlace,
+    disk_sectors: u64,
+) -> Result<FoundCopy, ReadCopyError> {
     let size = gpt::disk::LogicalBlockSize::Lb512;
-    let (header, _) = place.split(bytes);
-    let mut shown = Window::over(1, header.to_vec());
+    let (header, _) = place.split_copy(bytes);
+    let mut shown = DiskWindow::over_sectors(1, header.to_vec());
     let header = gpt::header::read_header_from_arbitrary_device(&mut shown, size)
         .map_err(|source| ReadCopyError::Header { source })?;
     let first = place.header_lba(disk_sectors).min(place.array_lba(disk_sectors));
-    let mut window = Window::over(first, bytes.to_vec());
+    let mut window = DiskWindow::over_sectors(first, bytes.to_vec());
     let partitions = gpt::partition::file_read_partitions(&mut window, &header, size)
         .map_err(|source| ReadCopyError::Entries { source })?;
     let used = partitions.into_iter().filter(|(_, partition)| partition.is_used());
-    let entries = used.map(|(number, partition)| Entry {
+    let entries = used.map(|(number, partition)| PartitionEntry {
         number,
         type_guid: partition.part_type_guid.guid,
         guid: partition.part_guid,
@@ -390,30 +395,30 @@ fn parse(raw: RawHeader, bytes: &[u8], place: Place, disk_sectors: u64) -> Resul
         attributes: partition.flags,
         label: partition.name,
     });
-    let table = Table { disk_guid: header.disk_guid, entries: entries.collect() };
-    Ok(Found { table, other_lba: raw.other_lba, last_usable: raw.last_usable })
+    let table = PartitionTable { disk_guid: header.disk_guid, entries: entries.collect() };
+    Ok(FoundCopy { table, other_lba: raw.other_lba, last_usable: raw.last_usable })
 }
 
-fn fixed<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ReadCopyError> {
+fn fixed_bytes<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ReadCopyError> {
     let found = bytes.get(at..).and_then(|rest| rest.first_chunk());
     found.copied().ok_or(ReadCopyError::Size { given: bytes.len() })
 }
 
 /// A stretch of a disk, held in memory under the addresses it has there.
 #[derive(Debug)]
-struct Window {
+struct DiskWindow {
     start: u64,
     bytes: Vec<u8>,
     position: u64,
 }
 
-impl Window {
-    fn over(first_lba: u64, bytes: Vec<u8>) -> Self {
+impl DiskWindow {
+    fn over_sectors(first_lba: u64, bytes: Vec<u8>) -> Self {
         Self { start: first_lba * SECTOR.get(), bytes, position: 0 }
     }
 
     /// What lies behind the position, at most `length` bytes of it.
-    fn here(&mut self, length: usize) -> io::Result<&mut [u8]> {
+    fn at_position(&mut self, length: usize) -> io::Result<&mut [u8]> {
         let offset = self.position.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         let offset = offset.filter(|at| *at <= self.bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         let length = length.min(self.bytes.len() - offset);
@@ -422,17 +427,17 @@ impl Window {
     }
 }
 
-impl Read for Window {
+impl Read for DiskWindow {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let here = self.here(buffer.len())?;
+        let here = self.at_position(buffer.len())?;
         buffer[..here.len()].copy_from_slice(here);
         Ok(here.len())
     }
 }
 
-impl Write for Window {
+impl Write for DiskWindow {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let here = self.here(buffer.len())?;
+        let here = self.at_position(buffer.len())?;
         here.copy_from_slice(&buffer[..here.len()]);
         Ok(here.len())
     }
@@ -442,7 +447,7 @@ impl Write for Window {
     }
 }
 
-impl Seek for Window {
+impl Seek for DiskWindow {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let end = self.start + self.bytes.len() as u64;
         let position = match to {

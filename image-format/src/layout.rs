@@ -20,9 +20,9 @@ pub const ALIGNMENT: Bytes = Bytes::MIB;
 /// Size of the partition that holds GRUB's core image.
 pub const BIOS_SIZE: Bytes = Bytes::MIB;
 /// Size of the EFI system partition.
-pub const ESP_SIZE: Bytes = Bytes::mib(128);
+pub const ESP_SIZE: Bytes = Bytes::from_mib(128);
 /// Size of the partition that holds the slot table.
-pub const ABSTATE_SIZE: Bytes = Bytes::mib(4);
+pub const ABSTATE_SIZE: Bytes = Bytes::from_mib(4);
 
 /// Bytes of a cluster of ABSTATE's FAT12 file system.
 pub const ABSTATE_CLUSTER: Bytes = Bytes::new(4096);
@@ -43,7 +43,7 @@ const LINUX_ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
 
 /// What a partition is for, in the order of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
+pub enum PartitionRole {
     /// GRUB's core image, for machines that boot the old way.
     Bios,
     /// The EFI system partition, which also holds the seed.
@@ -60,7 +60,7 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     /// What it is for.
-    pub role: Role,
+    pub role: PartitionRole,
     /// Its number, from 1.
     pub number: u32,
     /// Its label, by which people and udev find it.
@@ -74,42 +74,42 @@ pub struct Partition {
 /// The table.
 pub const PARTITIONS: [Partition; 6] = [
     Partition {
-        role: Role::Bios,
+        role: PartitionRole::Bios,
         number: 1,
         label: "BIOS",
         type_guid: uuid!("21686148-6449-6e6f-744e-656564454649"),
         attributes: NO_AUTO,
     },
     Partition {
-        role: Role::Esp,
+        role: PartitionRole::Esp,
         number: 2,
         label: "ESP",
         type_guid: uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),
         attributes: NO_AUTO,
     },
     Partition {
-        role: Role::Abstate,
+        role: PartitionRole::Abstate,
         number: 3,
         label: "ABSTATE",
         type_guid: uuid!("70dc1fc2-8bb7-4b7e-a3a5-5b0a7a9d2ce6"),
         attributes: NO_AUTO,
     },
     Partition {
-        role: Role::Root(Slot::A),
+        role: PartitionRole::Root(Slot::A),
         number: 4,
         label: "ROOT-A",
         type_guid: LINUX_ROOT_X86_64,
         attributes: READ_ONLY | NO_AUTO,
     },
     Partition {
-        role: Role::Root(Slot::B),
+        role: PartitionRole::Root(Slot::B),
         number: 5,
         label: "ROOT-B",
         type_guid: LINUX_ROOT_X86_64,
         attributes: READ_ONLY | NO_AUTO,
     },
     Partition {
-        role: Role::State,
+        role: PartitionRole::State,
         number: 6,
         label: "STATE",
         type_guid: uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4"),
@@ -120,28 +120,28 @@ pub const PARTITIONS: [Partition; 6] = [
 impl Partition {
     /// The line of a role.
     #[must_use]
-    pub fn of(role: Role) -> &'static Self {
+    pub fn of_role(role: PartitionRole) -> &'static Self {
         match role {
-            Role::Bios => &PARTITIONS[0],
-            Role::Esp => &PARTITIONS[1],
-            Role::Abstate => &PARTITIONS[2],
-            Role::Root(Slot::A) => &PARTITIONS[3],
-            Role::Root(Slot::B) => &PARTITIONS[4],
-            Role::State => &PARTITIONS[5],
+            PartitionRole::Bios => &PARTITIONS[0],
+            PartitionRole::Esp => &PARTITIONS[1],
+            PartitionRole::Abstate => &PARTITIONS[2],
+            PartitionRole::Root(Slot::A) => &PARTITIONS[3],
+            PartitionRole::Root(Slot::B) => &PARTITIONS[4],
+            PartitionRole::State => &PARTITIONS[5],
         }
     }
 
     /// The partition's own GUID on the disk with that GUID: derived, so that the same inputs give
     /// the same bytes.
     #[must_use]
-    pub fn guid(&self, disk_guid: Uuid) -> Uuid {
+    pub fn derive_guid(&self, disk_guid: Uuid) -> Uuid {
         Uuid::new_v5(&disk_guid, self.label.as_bytes())
     }
 }
 
 /// The sizes that an image chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
+pub struct PartitionSizes {
     /// Each of the two slots, a multiple of [`ALIGNMENT`].
     pub root: Bytes,
     /// STATE as it is in the image, a multiple of [`ALIGNMENT`].
@@ -150,7 +150,7 @@ pub struct Sizes {
 
 /// A partition and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placed {
+pub struct PlacedPartition {
     /// The line of the table.
     pub partition: &'static Partition,
     /// Where it begins, in sectors.
@@ -159,7 +159,7 @@ pub struct Placed {
     pub sectors: u64,
 }
 
-impl Placed {
+impl PlacedPartition {
     /// Where it begins, in bytes.
     #[must_use]
     pub const fn offset(&self) -> Bytes {
@@ -175,16 +175,16 @@ impl Placed {
 
 /// A disk, laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct DiskLayout {
     disk_guid: Uuid,
-    placed: [Placed; 6],
+    placed: [PlacedPartition; 6],
 }
 
-impl Layout {
+impl DiskLayout {
     /// Lays out a disk: every partition right behind the one before it, from the first MiB on.
-    pub fn plan(disk_guid: Uuid, sizes: Sizes) -> Result<Self, PlanLayoutError> {
-        let root = aligned("ROOT", sizes.root)?;
-        let state = aligned("STATE", sizes.state)?;
+    pub fn plan_layout(disk_guid: Uuid, sizes: PartitionSizes) -> Result<Self, PlanLayoutError> {
+        let root = check_aligned("ROOT", sizes.root)?;
+        let state = check_aligned("STATE", sizes.state)?;
         let mut next = ALIGNMENT;
         let mut placed = Vec::with_capacity(PARTITIONS.len());
         for (partition, size) in PARTITIONS.iter().zip([BIOS_SIZE, ESP_SIZE, ABSTATE_SIZE, root, root, state])
@@ -192,7 +192,7 @@ impl Layout {
             let end = next.checked_add(size).filter(|end| *end <= LARGEST);
             let end = end.ok_or(PlanLayoutError::TooLarge { label: partition.label, size })?;
             let (first_lba, sectors) = (next.get() / SECTOR.get(), size.get() / SECTOR.get());
-            placed.push(Placed { partition, first_lba, sectors });
+            placed.push(PlacedPartition { partition, first_lba, sectors });
             next = end;
         }
         let placed = placed.try_into().map_err(|_| PlanLayoutError::Empty { label: "disk" })?;
@@ -201,49 +201,49 @@ impl Layout {
 
     /// The partitions, in order.
     #[must_use]
-    pub const fn partitions(&self) -> &[Placed; 6] {
+    pub const fn partitions(&self) -> &[PlacedPartition; 6] {
         &self.placed
     }
 
     /// The partition with that role.
     #[must_use]
-    pub fn place(&self, role: Role) -> &Placed {
-        &self.placed[Partition::of(role).number as usize - 1]
+    pub fn partition(&self, role: PartitionRole) -> &PlacedPartition {
+        &self.placed[Partition::of_role(role).number as usize - 1]
     }
 
     /// The GUID of the partition with that role on this disk.
     #[must_use]
-    pub fn guid(&self, role: Role) -> Uuid {
-        Partition::of(role).guid(self.disk_guid)
+    pub fn partition_guid(&self, role: PartitionRole) -> Uuid {
+        Partition::of_role(role).derive_guid(self.disk_guid)
     }
 
     /// The smallest disk that holds it all: one more [`ALIGNMENT`] for the backup table.
     #[must_use]
     pub fn disk_size(&self) -> Bytes {
-        let last = self.place(Role::State);
+        let last = self.partition(PartitionRole::State);
         Bytes::new(last.offset().get() + last.size().get() + ALIGNMENT.get())
     }
 
     /// The partition table that says so.
     #[must_use]
-    pub fn table(&self) -> gpt::Table {
-        let entries = self.placed.iter().map(|placed| gpt::Entry {
+    pub fn partition_table(&self) -> gpt::PartitionTable {
+        let entries = self.placed.iter().map(|placed| gpt::PartitionEntry {
             number: placed.partition.number,
             type_guid: placed.partition.type_guid,
-            guid: self.guid(placed.partition.role),
+            guid: self.partition_guid(placed.partition.role),
             first_lba: placed.first_lba,
             last_lba: placed.first_lba + placed.sectors - 1,
             attributes: placed.partition.attributes,
             label: placed.partition.label.to_owned(),
         });
-        gpt::Table { disk_guid: self.disk_guid, entries: entries.collect() }
+        gpt::PartitionTable { disk_guid: self.disk_guid, entries: entries.collect() }
     }
 }
 
 /// No disk is larger: it keeps every sum of sizes far from overflowing.
 const LARGEST: Bytes = Bytes::new(1 << 60);
 
-fn aligned(label: &'static str, size: Bytes) -> Result<Bytes, PlanLayoutError> {
+fn check_aligned(label: &'static str, size: Bytes) -> Result<Bytes, PlanLayoutError> {
     if size == Bytes::default() {
         return Err(PlanLayoutError::Empty { label });
     }
@@ -273,41 +273,51 @@ mod tests {
 
     const DISK: Uuid = uuid!("a2f3c1d0-0000-4000-8000-000000000001");
 
-    fn layout() -> Layout {
-        Layout::plan(DISK, Sizes { root: Bytes::mib(1024), state: Bytes::mib(16) }).unwrap()
+    fn layout() -> DiskLayout {
+        DiskLayout::plan_layout(
+            DISK,
+            PartitionSizes { root: Bytes::from_mib(1024), state: Bytes::from_mib(16) },
+        )
+        .unwrap()
     }
 
     #[test]
     fn the_layout_of_a_disk_is_this_table() {
         let mut printed = String::new();
         for placed in layout().partitions() {
-            let Placed { partition, first_lba, .. } = placed;
-            let (size, guid) = (placed.size(), partition.guid(DISK));
+            let PlacedPartition { partition, first_lba, .. } = placed;
+            let (size, guid) = (placed.size(), partition.derive_guid(DISK));
             writeln!(printed, "{} {} {first_lba} {size} {guid}", partition.number, partition.label).unwrap();
         }
 
         assert_eq!(printed, include_str!("../tests/data/layout.golden"));
-        assert_eq!(layout().disk_size(), Bytes::mib(1 + 1 + 128 + 4 + 2 * 1024 + 16 + 1));
+        assert_eq!(layout().disk_size(), Bytes::from_mib(1 + 1 + 128 + 4 + 2 * 1024 + 16 + 1));
     }
 
     #[test]
     fn every_role_has_its_own_line() {
         for partition in &PARTITIONS {
-            assert_eq!(Partition::of(partition.role), partition);
-            assert_eq!(layout().place(partition.role).partition, partition);
+            assert_eq!(Partition::of_role(partition.role), partition);
+            assert_eq!(layout().partition(partition.role).partition, partition);
         }
     }
 
     #[test]
     fn what_the_selector_needs_does_not_move_with_state() {
-        let grown = Layout::plan(DISK, Sizes { root: Bytes::mib(1024), state: Bytes::mib(9000) }).unwrap();
+        let grown = DiskLayout::plan_layout(
+            DISK,
+            PartitionSizes { root: Bytes::from_mib(1024), state: Bytes::from_mib(9000) },
+        )
+        .unwrap();
 
         assert_eq!(grown.partitions()[..5], layout().partitions()[..5]);
     }
 
     #[test]
     fn sizes_that_make_no_disk_are_refused() {
-        let plan = |root, state| Layout::plan(DISK, Sizes { root, state }).unwrap_err().to_string();
+        let plan = |root, state| {
+            DiskLayout::plan_layout(DISK, PartitionSizes { root, state }).unwrap_err().to_string()
+        };
 
         assert_eq!(
             plan(Bytes::new(5 << 19), Bytes::MIB),
@@ -315,7 +325,7 @@ mod tests {
         );
         assert_eq!(plan(Bytes::MIB, Bytes::new(0)), "STATE is given no space");
         assert_eq!(
-            plan(Bytes::mib(1 << 40), Bytes::MIB),
+            plan(Bytes::from_mib(1 << 40), Bytes::MIB),
             "ROOT-A is given 1073741824 GiB, more than any disk has"
         );
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::Bytes;
 use crate::command_line::CommandLine;
 use crate::digest::{ParseHexError, Sha256, from_hex};
-use crate::signed::Payload;
+use crate::signed::SignedPayload;
 use crate::trailer::TRAILER_BYTES;
 use crate::verity::{self, BLOCK_BYTES};
 use crate::version::Version;
@@ -50,7 +50,7 @@ pub struct Manifest {
     /// Whether it was signed by a development key: one that a builder made by itself and keeps in its cache.
     pub development: bool,
     /// The root file system.
-    pub root: Root,
+    pub root: RootPlacement,
     /// The kernel inside the root.
     pub kernel: BootFile,
     /// The initramfs inside the root.
@@ -68,7 +68,7 @@ struct Head {
 
 /// The root file system and its hash tree, by their places in the slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
+pub struct RootPlacement {
     /// Bytes of the file system, which begins at 0.
     pub data_bytes: u64,
     /// Where the hash tree begins.
@@ -81,7 +81,7 @@ pub struct Root {
     pub salt: Salt,
 }
 
-impl Root {
+impl RootPlacement {
     /// The data's blocks, of [`BLOCK_BYTES`] each.
     #[must_use]
     pub const fn data_blocks(&self) -> u64 {
@@ -96,8 +96,8 @@ impl Root {
 
     /// The same, as what checks single blocks takes it.
     #[must_use]
-    pub fn place(&self) -> verity::Place<'_> {
-        verity::Place {
+    pub fn verity_placement(&self) -> verity::VerityPlacement<'_> {
+        verity::VerityPlacement {
             data_blocks: self.data_blocks(),
             tree_block: self.tree_block(),
             salt: self.salt.as_bytes(),
@@ -172,7 +172,7 @@ pub enum ParseSaltError {
 impl Manifest {
     /// The bytes to sign.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
-        self.check()?;
+        self.check_fields()?;
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| ManifestError::Json { source })?;
         bytes.push(b'\n');
         if bytes.len() > MAX_MANIFEST {
@@ -181,22 +181,22 @@ impl Manifest {
         Ok(bytes)
     }
 
-    fn check(&self) -> Result<(), ManifestError> {
+    fn check_fields(&self) -> Result<(), ManifestError> {
         check_format(self.format)?;
         let words = [("name", &self.name), ("channel", &self.channel), ("architecture", &self.architecture)];
         if let Some((field, value)) = words.into_iter().find(|(_, value)| !is_word(value)) {
-            return Err(ManifestError::Word { field, value: shortened(value) });
+            return Err(ManifestError::Word { field, value: shorten_text(value) });
         }
         let paths = [("kernel", &self.kernel.path), ("initrd", &self.initrd.path)];
         if let Some((field, path)) = paths.into_iter().find(|(_, path)| !is_path(path)) {
-            return Err(ManifestError::Path { field, path: shortened(path) });
+            return Err(ManifestError::Path { field, path: shorten_text(path) });
         }
-        self.root.check()
+        self.root.check_fields()
     }
 }
 
-impl Root {
-    fn check(&self) -> Result<(), ManifestError> {
+impl RootPlacement {
+    fn check_fields(&self) -> Result<(), ManifestError> {
         let block = BLOCK_BYTES as u64;
         let whole = |bytes: u64| bytes.is_multiple_of(block) && bytes <= 2 * MAX_DATA;
         if self.data_bytes == 0 || self.data_bytes > MAX_DATA || !whole(self.data_bytes) {
@@ -213,7 +213,7 @@ impl Root {
     }
 }
 
-impl Payload for Manifest {
+impl SignedPayload for Manifest {
     const ROLE: &'static str = "manifest";
     type Error = ManifestError;
 
@@ -225,7 +225,7 @@ impl Payload for Manifest {
         let head: Head = serde_json::from_slice(bytes).map_err(json)?;
         check_format(head.format)?;
         let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
-        manifest.check()?;
+        manifest.check_fields()?;
         Ok(manifest)
     }
 }
@@ -275,7 +275,7 @@ fn is_path(text: &str) -> bool {
     text.len() <= MAX_PATH && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
 }
 
-fn shortened(text: &str) -> String {
+fn shorten_text(text: &str) -> String {
     text.chars().take(MAX_WORD).collect()
 }
 
@@ -284,7 +284,8 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(path.as_bytes()) };
+        let file =
+            |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(path.as_bytes()) };
         Manifest {
             format: FORMAT,
             name: "cloud".into(),
@@ -293,11 +294,11 @@ mod tests {
             architecture: "x86_64".into(),
             built: 1_700_000_000,
             development: false,
-            root: Root {
+            root: RootPlacement {
                 data_bytes: 129 * 4096,
                 tree_offset: 129 * 4096,
                 tree_bytes: 3 * 4096,
-                root_hash: Sha256::of(b"root"),
+                root_hash: Sha256::digest_of(b"root"),
                 salt: Salt::new(vec![0xab; 32]).unwrap(),
             },
             kernel: file("/boot/vmlinuz"),

@@ -25,7 +25,7 @@ const MAX_NAME: usize = 64;
 
 /// What the initramfs knows about its modules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Index {
+pub struct ModuleIndex {
     /// Modules that every machine needs, in order.
     pub always: Vec<String>,
     /// What each module depends on.
@@ -34,7 +34,7 @@ pub struct Index {
     pub aliases: Vec<(String, String)>,
 }
 
-impl Index {
+impl ModuleIndex {
     /// Reads the text. Every module that is named must have a line of its own.
     pub fn parse(text: &str) -> Result<Self, ParseIndexError> {
         if text.len() > MAX_INDEX {
@@ -61,7 +61,7 @@ impl Index {
                 _ => return Err(refused()),
             }
         }
-        index.check()?;
+        index.check_names()?;
         Ok(index)
     }
 
@@ -71,19 +71,24 @@ impl Index {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
         for name in wanted {
-            self.visit(name, &mut seen, &mut order);
+            self.visit_dependencies(name, &mut seen, &mut order);
         }
         order
     }
 
     /// The modules that drive a device of that name.
-    pub fn drivers<'a>(&'a self, modalias: &'a str) -> impl Iterator<Item = &'a str> {
-        let fits = |(pattern, _): &&(String, String)| matches(pattern.as_bytes(), modalias.as_bytes());
+    pub fn drivers_of<'a>(&'a self, modalias: &'a str) -> impl Iterator<Item = &'a str> {
+        let fits = |(pattern, _): &&(String, String)| glob_matches(pattern.as_bytes(), modalias.as_bytes());
         self.aliases.iter().filter(fits).map(|(_, name)| name.as_str())
     }
 
     /// Walks the dependencies without recursion, so that no index can exhaust the stack.
-    fn visit<'a>(&'a self, name: &'a str, seen: &mut BTreeSet<&'a str>, order: &mut Vec<&'a str>) {
+    fn visit_dependencies<'a>(
+        &'a self,
+        name: &'a str,
+        seen: &mut BTreeSet<&'a str>,
+        order: &mut Vec<&'a str>,
+    ) {
         let mut stack = vec![(name, false)];
         while let Some((name, needs_done)) = stack.pop() {
             if needs_done {
@@ -96,7 +101,7 @@ impl Index {
         }
     }
 
-    fn check(&self) -> Result<(), ParseIndexError> {
+    fn check_names(&self) -> Result<(), ParseIndexError> {
         let needed = self.depends.values().flatten();
         let mut named = self.always.iter().chain(self.aliases.iter().map(|(_, name)| name)).chain(needed);
         match named.find(|name| !self.depends.contains_key(*name)) {
@@ -106,7 +111,7 @@ impl Index {
     }
 }
 
-impl fmt::Display for Index {
+impl fmt::Display for ModuleIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{MAGIC}")?;
         self.always.iter().try_for_each(|name| writeln!(f, "always {name}"))?;
@@ -141,20 +146,20 @@ fn is_name(text: &str) -> bool {
 
 /// Whether a pattern of the kernel's kind (`*`, `?`, `[a-f0]`) fits the whole text. The last star
 /// is the only one to go back to, so the time is the product of the lengths at worst.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut pos) = (0, 0);
     let mut star = None;
     while pos < text.len() {
-        match one(&pattern[at..], text[pos]) {
-            Step::Fits(width) => {
+        match match_one(&pattern[at..], text[pos]) {
+            GlobStep::Fits(width) => {
                 at += width;
                 pos += 1;
             }
-            Step::Star => {
+            GlobStep::Star => {
                 star = Some((at + 1, pos));
                 at += 1;
             }
-            Step::Fails => {
+            GlobStep::Fails => {
                 let Some((after, from)) = star else { return false };
                 star = Some((after, from + 1));
                 at = after;
@@ -165,22 +170,22 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-enum Step {
+enum GlobStep {
     Fails,
     Fits(usize),
     Star,
 }
 
-fn one(pattern: &[u8], byte: u8) -> Step {
+fn match_one(pattern: &[u8], byte: u8) -> GlobStep {
     match pattern {
-        [b'*', ..] => Step::Star,
-        [b'?', ..] => Step::Fits(1),
+        [b'*', ..] => GlobStep::Star,
+        [b'?', ..] => GlobStep::Fits(1),
         [b'[', rest @ ..] => match rest.iter().position(|byte| *byte == b']') {
-            Some(end) if in_set(&rest[..end], byte) => Step::Fits(end + 2),
-            _ => Step::Fails,
+            Some(end) if in_set(&rest[..end], byte) => GlobStep::Fits(end + 2),
+            _ => GlobStep::Fails,
         },
-        [same, ..] if *same == byte => Step::Fits(1),
-        _ => Step::Fails,
+        [same, ..] if *same == byte => GlobStep::Fits(1),
+        _ => GlobStep::Fails,
     }
 }
 
@@ -222,7 +227,7 @@ alias virtio:d00000002v* virtio_blk
 
     #[test]
     fn a_module_comes_after_what_it_depends_on_and_once() {
-        let index = Index::parse(TEXT).unwrap();
+        let index = ModuleIndex::parse(TEXT).unwrap();
 
         let order = index.load_order(["dm_verity", "virtio_blk", "dm_mod"]);
 
@@ -231,29 +236,29 @@ alias virtio:d00000002v* virtio_blk
 
     #[test]
     fn dependencies_in_a_circle_end() {
-        let index = Index::parse("catamaran-modules-v1\nmodule a b\nmodule b a\n").unwrap();
+        let index = ModuleIndex::parse("catamaran-modules-v1\nmodule a b\nmodule b a\n").unwrap();
 
         assert_eq!(index.load_order(["a"]), ["b", "a"]);
     }
 
     #[test]
     fn a_device_finds_its_driver() {
-        let index = Index::parse(TEXT).unwrap();
+        let index = ModuleIndex::parse(TEXT).unwrap();
 
-        assert_eq!(index.drivers("virtio:d00000002v00001AF4").collect::<Vec<_>>(), ["virtio_blk"]);
-        assert_eq!(index.drivers("virtio:d00000003v00001AF4").count(), 0);
+        assert_eq!(index.drivers_of("virtio:d00000002v00001AF4").collect::<Vec<_>>(), ["virtio_blk"]);
+        assert_eq!(index.drivers_of("virtio:d00000003v00001AF4").count(), 0);
     }
 
     #[test]
     fn an_index_survives_its_text() {
-        let index = Index::parse(TEXT).unwrap();
+        let index = ModuleIndex::parse(TEXT).unwrap();
 
-        assert_eq!(Index::parse(&index.to_string()), Ok(index));
+        assert_eq!(ModuleIndex::parse(&index.to_string()), Ok(index));
     }
 
     #[test]
     fn what_is_not_exactly_an_index_is_refused() {
-        let parse = |body: &str| Index::parse(&format!("{MAGIC}\n{body}")).unwrap_err().to_string();
+        let parse = |body: &str| ModuleIndex::parse(&format!("{MAGIC}\n{body}")).unwrap_err().to_string();
         let line = "line 2 of the module index is none of 'always', 'module' (once each) and 'alias'";
 
         assert_eq!(parse("always ../../evil\n"), line);
@@ -262,7 +267,7 @@ alias virtio:d00000002v* virtio_blk
         assert_eq!(parse("alias x\n"), line);
         assert_eq!(parse("module a\nmodule a\n"), line.replace("line 2", "line 3"));
         assert_eq!(parse("always a\n"), "the module index names a, but has no 'module' line for it");
-        assert_eq!(Index::parse("").unwrap_err(), ParseIndexError::Magic);
+        assert_eq!(ModuleIndex::parse("").unwrap_err(), ParseIndexError::Magic);
     }
 
     #[test]
@@ -282,17 +287,17 @@ alias virtio:d00000002v* virtio_blk
             ("", "x", false),
         ];
         for (pattern, text, expected) in cases {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+            assert_eq!(glob_matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
     }
 
     proptest! {
         #[test]
         fn the_parser_takes_any_text(text in "(always|module|alias| |\n|[a-c*?\\[\\]-]){0,40}") {
-            if let Ok(index) = Index::parse(&format!("{MAGIC}\n{text}")) {
+            if let Ok(index) = ModuleIndex::parse(&format!("{MAGIC}\n{text}")) {
                 let names: Vec<&str> = index.depends.keys().map(String::as_str).collect();
                 prop_assert_eq!(index.load_order(names.iter().copied()).len(), names.len());
-                let _ = index.drivers(&text).count();
+                let _ = index.drivers_of(&text).count();
             }
         }
     }

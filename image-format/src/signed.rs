@@ -1,7 +1,7 @@
 //! Who said it: signed bytes, the keys that may sign them, and the type of what was verified.
 //!
 //! Knows the text envelope, ed25519 keys and the m-of-n rule. Refuses to know what a payload means
-//! (see [`Payload`]) and where keys are kept.
+//! (see [`SignedPayload`]) and where keys are kept.
 //! Invariant: a [`Verified`] value exists only if enough different trusted keys signed its bytes
 //! for its role; nothing of a payload is parsed before that.
 //!
@@ -33,7 +33,7 @@ const PUBLIC_KEY: &str = "catamaran-public-key-v1";
 const SECRET_KEY: &str = "catamaran-secret-key-v1";
 
 /// Something that is only believed when it is signed.
-pub trait Payload: Sized {
+pub trait SignedPayload: Sized {
     /// What its signatures are for.
     const ROLE: &'static str;
     /// Why bytes are not such a thing.
@@ -69,8 +69,8 @@ pub struct PublicKey {
 impl PublicKey {
     /// Its short name.
     #[must_use]
-    pub fn id(&self) -> KeyId {
-        let digest = Sha256::of(self.key.as_bytes());
+    pub fn key_id(&self) -> KeyId {
+        let digest = Sha256::digest_of(self.key.as_bytes());
         let mut id = [0; 16];
         id.copy_from_slice(&digest.as_bytes()[..16]);
         KeyId(id)
@@ -122,7 +122,7 @@ impl SecretKey {
 
     /// The key that verifies what this one signs.
     #[must_use]
-    pub fn public(&self, comment: &str) -> PublicKey {
+    pub fn public_key(&self, comment: &str) -> PublicKey {
         let comment = comment.chars().filter(|c| !c.is_control()).take(128).collect();
         PublicKey { key: self.0.verifying_key(), comment }
     }
@@ -148,7 +148,7 @@ impl FromStr for SecretKey {
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretKey(of {})", self.public("").id())
+        write!(f, "SecretKey(of {})", self.public_key("").key_id())
     }
 }
 
@@ -160,12 +160,12 @@ pub struct Signed<T> {
     of: PhantomData<T>,
 }
 
-impl<T: Payload> Signed<T> {
+impl<T: SignedPayload> Signed<T> {
     /// Signs a payload with each of these keys.
     #[must_use]
-    pub fn sign(payload: Vec<u8>, keys: &[SecretKey]) -> Self {
-        let message = message(T::ROLE, &payload);
-        let sign = |key: &SecretKey| (key.public("").id(), key.0.sign(&message).to_bytes());
+    pub fn sign_payload(payload: Vec<u8>, keys: &[SecretKey]) -> Self {
+        let message = signed_message(T::ROLE, &payload);
+        let sign = |key: &SecretKey| (key.public_key("").key_id(), key.0.sign(&message).to_bytes());
         Self { signatures: keys.iter().map(sign).collect(), payload, of: PhantomData }
     }
 
@@ -218,7 +218,7 @@ impl Keyring {
         keys: impl IntoIterator<Item = PublicKey>,
         threshold: usize,
     ) -> Result<Self, MakeKeyringError> {
-        let keys: BTreeMap<KeyId, PublicKey> = keys.into_iter().map(|key| (key.id(), key)).collect();
+        let keys: BTreeMap<KeyId, PublicKey> = keys.into_iter().map(|key| (key.key_id(), key)).collect();
         if threshold == 0 || threshold > keys.len() {
             return Err(MakeKeyringError { keys: keys.len(), threshold });
         }
@@ -226,8 +226,8 @@ impl Keyring {
     }
 
     /// Verifies the signatures, and only then reads the payload.
-    pub fn verify<T: Payload>(&self, signed: &Signed<T>) -> Result<Verified<T>, VerifyError<T::Error>> {
-        let message = message(T::ROLE, &signed.payload);
+    pub fn verify<T: SignedPayload>(&self, signed: &Signed<T>) -> Result<Verified<T>, VerifyError<T::Error>> {
+        let message = signed_message(T::ROLE, &signed.payload);
         let mut signers: Vec<KeyId> = Vec::new();
         for (id, signature) in &signed.signatures {
             // A signature by a stranger is no crime: the next release may carry a new key's too.
@@ -248,7 +248,7 @@ impl Keyring {
     }
 }
 
-/// A value whose signatures held. Only [`Keyring::verify`] makes one.
+/// A value whose signatures held. Only [`Keyring::verify_tree`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,
@@ -331,7 +331,7 @@ pub enum VerifyError<E: std::error::Error + 'static> {
     Threshold { role: &'static str, found: usize, needed: usize },
 }
 
-fn message(role: &str, payload: &[u8]) -> Vec<u8> {
+fn signed_message(role: &str, payload: &[u8]) -> Vec<u8> {
     [format!("{MAGIC} {role}\n").as_bytes(), payload].concat()
 }
 

@@ -116,7 +116,7 @@ impl Tries {
 
     /// One less, unless none is left.
     #[must_use]
-    pub const fn spend(self) -> Option<Self> {
+    pub const fn spend_one(self) -> Option<Self> {
         match self.0.checked_sub(1) {
             Some(left) => Some(Self(left)),
             None => None,
@@ -176,14 +176,14 @@ impl SlotTable {
     /// The slot has booted and proven itself. **Does not write to the disk**, like all of these.
     #[must_use]
     pub const fn mark_good(self, slot: Slot) -> Self {
-        self.with(slot, SlotState::GOOD)
+        self.with_state(slot, SlotState::GOOD)
     }
 
     /// The slot goes first, with all its tries. Whether it is proven stays as it is.
     #[must_use]
     pub const fn activate(self, slot: Slot) -> Self {
         let armed = SlotState { good: self.state(slot).good, tries: Tries::FULL };
-        Self { priority: slot, ..self.with(slot, armed) }
+        Self { priority: slot, ..self.with_state(slot, armed) }
     }
 
     /// The disk has another tag from now on.
@@ -200,7 +200,7 @@ impl SlotTable {
     /// The slot can not boot, whatever the table said.
     #[must_use]
     pub fn mark_bad(self, slot: Slot) -> Self {
-        Self { priority: !slot, ..self.with(slot, SlotState::EMPTY) }
+        Self { priority: !slot, ..self.with_state(slot, SlotState::EMPTY) }
     }
 
     /// The slot that runs was started as a last resort. A last resort starts the first good slot, so
@@ -225,13 +225,13 @@ impl SlotTable {
         }
         let text = str::from_utf8(&body[..end]).map_err(|_| ParseSlotTableError::Text)?;
         let lines = text.strip_suffix('\n').ok_or(ParseSlotTableError::Text)?;
-        let mut values = Values::default();
+        let mut values = BlockValues::default();
         for line in lines.split('\n') {
             let (name, value) =
                 line.split_once('=').ok_or_else(|| ParseSlotTableError::Line { line: line.to_owned() })?;
             values.set_once(name, value)?;
         }
-        values.table()
+        values.to_table()
     }
 
     /// The block to store. Everything stands in its first [`SECTOR_BYTES`]; the rest is padding.
@@ -244,7 +244,7 @@ impl SlotTable {
         block
     }
 
-    const fn with(self, slot: Slot, state: SlotState) -> Self {
+    const fn with_state(self, slot: Slot, state: SlotState) -> Self {
         match slot {
             Slot::A => Self { a: state, ..self },
             Slot::B => Self { b: state, ..self },
@@ -295,9 +295,9 @@ pub enum ParseSlotTableError {
 
 /// The variables of one block, in the order of [`NAMES`].
 #[derive(Debug, Default, Clone)]
-struct Values([Option<String>; 6]);
+struct BlockValues([Option<String>; 6]);
 
-impl Values {
+impl BlockValues {
     fn index(name: &str) -> Option<usize> {
         NAMES.iter().position(|known| *known == name)
     }
@@ -311,7 +311,7 @@ impl Values {
         Ok(())
     }
 
-    fn table(&self) -> Result<SlotTable, ParseSlotTableError> {
+    fn to_table(&self) -> Result<SlotTable, ParseSlotTableError> {
         let slot = |text: &str| match text {
             "A" => Some(Slot::A),
             "B" => Some(Slot::B),
@@ -327,14 +327,18 @@ impl Values {
             _ => None,
         };
         Ok(SlotTable {
-            priority: self.value(0, slot)?,
-            a: SlotState { good: self.value(1, flag)?, tries: self.value(2, tries)? },
-            b: SlotState { good: self.value(3, flag)?, tries: self.value(4, tries)? },
-            tag: self.value(5, |text| text.parse().ok())?,
+            priority: self.read_value(0, slot)?,
+            a: SlotState { good: self.read_value(1, flag)?, tries: self.read_value(2, tries)? },
+            b: SlotState { good: self.read_value(3, flag)?, tries: self.read_value(4, tries)? },
+            tag: self.read_value(5, |text| text.parse().ok())?,
         })
     }
 
-    fn value<T>(&self, index: usize, read: impl Fn(&str) -> Option<T>) -> Result<T, ParseSlotTableError> {
+    fn read_value<T>(
+        &self,
+        index: usize,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ParseSlotTableError> {
         let name = NAMES[index];
         let text = self.0[index].as_deref().ok_or(ParseSlotTableError::Missing { name })?;
         read(text).ok_or_else(|| ParseSlotTableError::Value { name, value: text.to_owned() })
@@ -343,7 +347,7 @@ impl Values {
 
 /// Which copy of the table the selector goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum TableSource {
     /// The first copy.
     Env0,
     /// The second, because the first can not be read.
@@ -354,16 +358,16 @@ pub enum Source {
 
 /// One kernel that the selector tries to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
+pub struct BootAttempt {
     /// The slot it is loaded from.
     pub slot: Slot,
     /// What must be done before.
-    pub condition: Condition,
+    pub condition: LoadCondition,
 }
 
 /// What the selector does before it loads a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
+pub enum LoadCondition {
     /// Saves this table first, and boots even if that fails: the slot is good.
     Saves(SlotTable),
     /// Saves this table first, and passes over the slot if that fails: the slot is unproven.
@@ -374,11 +378,11 @@ pub enum Condition {
 
 /// What the selector does in one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct BootDecision {
     /// The copy it goes by.
-    pub source: Source,
+    pub source: TableSource,
     /// The kernels it tries to load, in order, until one can be read.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<BootAttempt>,
 }
 
 /// What the boot selector does with these two copies: the executable twin of the GRUB script.
@@ -389,13 +393,13 @@ pub struct Decision {
 /// resort loads the good slots and then the others, uncounted; it saves the tag alone, if nothing was
 /// saved before.
 #[must_use]
-pub fn boot_decision(env0: &[u8], env1: &[u8]) -> Decision {
+pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {
-        (Some(table), _) => (Source::Env0, table),
-        (None, Some(table)) => (Source::Env1, table),
-        (None, None) => (Source::Nothing, UNREADABLE),
+        (Some(table), _) => (TableSource::Env0, table),
+        (None, Some(table)) => (TableSource::Env1, table),
+        (None, None) => (TableSource::Nothing, UNREADABLE),
     };
-    Decision { source, attempts: counted(table).into_iter().chain(last_resort(table)).collect() }
+    BootDecision { source, attempts: counted_attempts(table).into_iter().chain(last_resort(table)).collect() }
 }
 
 /// What the selector assumes when neither copy can be read.
@@ -404,25 +408,25 @@ const UNREADABLE: SlotTable = {
     SlotTable { priority: Slot::A, a: unknown, b: unknown, tag: DiskTag::UNSET }
 };
 
-fn counted(table: SlotTable) -> Vec<Attempt> {
+fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
     // Once in a boot, however many kernels it tries: the tag that is handed on is the one on the disk.
     let mut table = table.with_tag(table.tag.next_boot());
     let mut attempts = Vec::new();
     for slot in [table.priority, !table.priority] {
         let SlotState { good, tries } = table.state(slot);
-        let Some(left) = tries.spend() else { continue };
-        table = table.with(slot, SlotState { good, tries: left });
-        let condition = if good { Condition::Saves(table) } else { Condition::MustSave(table) };
-        attempts.push(Attempt { slot, condition });
+        let Some(left) = tries.spend_one() else { continue };
+        table = table.with_state(slot, SlotState { good, tries: left });
+        let condition = if good { LoadCondition::Saves(table) } else { LoadCondition::MustSave(table) };
+        attempts.push(BootAttempt { slot, condition });
     }
     attempts
 }
 
-fn last_resort(table: SlotTable) -> impl Iterator<Item = Attempt> {
+fn last_resort(table: SlotTable) -> impl Iterator<Item = BootAttempt> {
     let order = [table.priority, !table.priority];
     let good = order.into_iter().filter(move |slot| table.state(*slot).good);
     let rest = order.into_iter().filter(move |slot| !table.state(*slot).good);
-    good.chain(rest).map(|slot| Attempt { slot, condition: Condition::LastResort })
+    good.chain(rest).map(|slot| BootAttempt { slot, condition: LoadCondition::LastResort })
 }
 
 /// Reads a block as GRUB's `load_env` does: leniently, the last assignment of a name winning. A person's
@@ -430,18 +434,18 @@ fn last_resort(table: SlotTable) -> impl Iterator<Item = Attempt> {
 #[must_use]
 pub fn selector_reads(block: &[u8]) -> Option<SlotTable> {
     let mut rest = block.strip_prefix(SIGNATURE)?;
-    let mut values = Values::default();
+    let mut values = BlockValues::default();
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
         let line = String::from_utf8_lossy(&rest[..end]).into_owned();
         rest = &rest[end + 1..];
         let assignment = line.split_once('=').filter(|_| !line.starts_with('#'));
         if let Some((name, value)) = assignment
-            && let Some(index) = Values::index(name)
+            && let Some(index) = BlockValues::index(name)
         {
             values.0[index] = Some(value.to_owned());
         }
     }
-    values.table().ok()
+    values.to_table().ok()
 }
 
 #[cfg(test)]

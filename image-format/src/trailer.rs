@@ -14,7 +14,7 @@ const HEAD: usize = MAGIC.len() + 4;
 
 /// Where the trailer of a slot of that size begins; none fits into a smaller one.
 #[must_use]
-pub fn offset(slot: Bytes) -> Option<Bytes> {
+pub fn trailer_offset(slot: Bytes) -> Option<Bytes> {
     slot.get().checked_sub(TRAILER_BYTES as u64).map(Bytes::new)
 }
 
@@ -33,7 +33,7 @@ pub enum TrailerError {
 }
 
 /// The trailer that carries this envelope.
-pub fn encode(envelope: &[u8]) -> Result<Vec<u8>, TrailerError> {
+pub fn encode_trailer(envelope: &[u8]) -> Result<Vec<u8>, TrailerError> {
     let length = u32::try_from(envelope.len()).ok().filter(|_| envelope.len() <= MAX_ENVELOPE);
     let length = length.ok_or(TrailerError::Length { given: envelope.len() })?;
     let mut trailer = [MAGIC.as_slice(), &length.to_le_bytes(), envelope].concat();
@@ -42,7 +42,7 @@ pub fn encode(envelope: &[u8]) -> Result<Vec<u8>, TrailerError> {
 }
 
 /// The envelope that this trailer carries.
-pub fn decode(trailer: &[u8]) -> Result<&[u8], TrailerError> {
+pub fn decode_trailer(trailer: &[u8]) -> Result<&[u8], TrailerError> {
     if trailer.len() != TRAILER_BYTES {
         return Err(TrailerError::Size { given: trailer.len() });
     }
@@ -68,19 +68,19 @@ mod tests {
 
     #[test]
     fn an_envelope_survives_its_trailer() {
-        let trailer = encode(b"an envelope").unwrap();
+        let trailer = encode_trailer(b"an envelope").unwrap();
 
         assert_eq!(trailer.len(), TRAILER_BYTES);
-        assert_eq!(decode(&trailer), Ok(b"an envelope".as_slice()));
+        assert_eq!(decode_trailer(&trailer), Ok(b"an envelope".as_slice()));
     }
 
     #[test]
     fn what_is_not_exactly_a_trailer_is_refused() {
-        let good = encode(b"an envelope").unwrap();
+        let good = encode_trailer(b"an envelope").unwrap();
         let with = |at: usize, byte: u8| {
             let mut trailer = good.clone();
             trailer[at] = byte;
-            decode(&trailer).unwrap_err().to_string()
+            decode_trailer(&trailer).unwrap_err().to_string()
         };
 
         assert_eq!(with(0, 0), "the slot ends without a manifest");
@@ -89,8 +89,11 @@ mod tests {
             with(19, 0xff),
             "the trailer says its envelope has 4278190091 bytes, but at most 49152 are allowed"
         );
-        assert_eq!(decode(&good[1..]), Err(TrailerError::Size { given: TRAILER_BYTES - 1 }));
-        assert_eq!(encode(&vec![0; MAX_ENVELOPE + 1]), Err(TrailerError::Length { given: MAX_ENVELOPE + 1 }));
-        assert_eq!(offset(Bytes::KIB), None);
+        assert_eq!(decode_trailer(&good[1..]), Err(TrailerError::Size { given: TRAILER_BYTES - 1 }));
+        assert_eq!(
+            encode_trailer(&vec![0; MAX_ENVELOPE + 1]),
+            Err(TrailerError::Length { given: MAX_ENVELOPE + 1 })
+        );
+        assert_eq!(trailer_offset(Bytes::KIB), None);
     }
 }

@@ -45,7 +45,7 @@ impl ReadAt for &[u8] {
 
 /// A hash tree and the hash of its topmost block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tree {
+pub struct HashTree {
     /// The blocks, the topmost first, as they lie behind the data.
     pub bytes: Vec<u8>,
     /// What the signed manifest promises.
@@ -59,16 +59,16 @@ pub fn tree_blocks(data_blocks: u64) -> u64 {
 }
 
 /// Builds the tree over the first `data_bytes` bytes, on `threads` cores.
-pub fn build(
+pub fn build_tree(
     data: &dyn ReadAt,
     data_bytes: u64,
     salt: &[u8],
     threads: usize,
-) -> Result<Tree, BuildTreeError> {
+) -> Result<HashTree, BuildTreeError> {
     let whole = data_bytes != 0 && data_bytes.is_multiple_of(BLOCK_BYTES as u64);
     let blocks = usize::try_from(data_bytes / BLOCK_BYTES as u64).ok().filter(|_| whole);
     let blocks = blocks.ok_or(BuildTreeError::Size { given: data_bytes })?;
-    let hasher = Hasher::new(salt);
+    let hasher = SaltedHasher::new(salt);
     let mut levels = vec![hash_data(data, blocks, &hasher, threads)?];
     while let Some(below) = levels.last().filter(|level| level.len() > BLOCK_BYTES) {
         levels.push(hasher.level_above(below));
@@ -79,18 +79,18 @@ pub fn build(
         top => top.and_then(|digests| digests.first_chunk()).copied().unwrap_or_default(),
     };
     let bytes = if blocks > 1 { levels.into_iter().rev().flatten().collect() } else { Vec::new() };
-    Ok(Tree { bytes, root_hash: Sha256::from_bytes(root_hash) })
+    Ok(HashTree { bytes, root_hash: Sha256::from_bytes(root_hash) })
 }
 
 /// Checks data and tree against the root hash, as the kernel would while reading all of it.
-pub fn verify(
+pub fn verify_tree(
     data: &dyn ReadAt,
     data_bytes: u64,
     salt: &[u8],
     threads: usize,
-    expected: &Tree,
+    expected: &HashTree,
 ) -> Result<(), VerifyTreeError> {
-    let built = build(data, data_bytes, salt, threads)?;
+    let built = build_tree(data, data_bytes, salt, threads)?;
     if built == *expected {
         return Ok(());
     }
@@ -108,7 +108,7 @@ pub fn verify(
 
 /// Where a root lies in a slot, and by what it is checked.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct VerityPlacement<'a> {
     /// Blocks of data, from the beginning of the slot.
     pub data_blocks: u64,
     /// The block at which the hash tree begins.
@@ -120,8 +120,12 @@ pub struct Place<'a> {
 }
 
 /// Checks one block of data and its path up the tree, reading nothing else.
-pub fn verify_block(slot: &dyn ReadAt, place: Place<'_>, block: u64) -> Result<(), VerifyBlockError> {
-    let hasher = Hasher::new(place.salt);
+pub fn verify_block(
+    slot: &dyn ReadAt,
+    place: VerityPlacement<'_>,
+    block: u64,
+) -> Result<(), VerifyBlockError> {
+    let hasher = SaltedHasher::new(place.salt);
     let mut hash = hasher.hash(&read_block(slot, block)?);
     let levels = level_blocks(place.data_blocks);
     let mut index = block;
@@ -191,13 +195,13 @@ fn level_blocks(data_blocks: u64) -> Vec<u64> {
 
 /// SHA-256 that has already taken the salt in.
 #[derive(Debug, Clone)]
-struct Hasher {
+struct SaltedHasher {
     salted: sha2::Sha256,
     /// The hash of an empty block, of which an image has many.
     zeros: [u8; DIGEST_BYTES],
 }
 
-impl Hasher {
+impl SaltedHasher {
     fn new(salt: &[u8]) -> Self {
         let salted = sha2::Sha256::new_with_prefix(salt);
         let zeros = salted.clone().chain_update(ZEROS).finalize().into();
@@ -210,11 +214,11 @@ impl Hasher {
 
     fn level_above(&self, below: &[u8]) -> Vec<u8> {
         let digests: Vec<u8> = below.chunks_exact(BLOCK_BYTES).flat_map(|block| self.hash(block)).collect();
-        padded(digests)
+        pad_block(digests)
     }
 }
 
-fn padded(mut digests: Vec<u8>) -> Vec<u8> {
+fn pad_block(mut digests: Vec<u8>) -> Vec<u8> {
     digests.resize(digests.len().next_multiple_of(BLOCK_BYTES), 0);
     digests
 }
@@ -223,7 +227,7 @@ fn padded(mut digests: Vec<u8>) -> Vec<u8> {
 fn hash_data(
     data: &dyn ReadAt,
     blocks: usize,
-    hasher: &Hasher,
+    hasher: &SaltedHasher,
     threads: usize,
 ) -> Result<Vec<u8>, BuildTreeError> {
     let mut digests = vec![0; blocks * DIGEST_BYTES];
@@ -251,7 +255,7 @@ fn hash_data(
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.fold(mine, Result::and)
     })?;
-    Ok(padded(digests))
+    Ok(pad_block(digests))
 }
 
 #[cfg(test)]

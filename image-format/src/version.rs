@@ -50,7 +50,7 @@ impl FromStr for Version {
             Some((release, build)) => (release, Some(build)),
             None => (text, None),
         };
-        let numbers = release.split('.').map(number).collect::<Option<Vec<u32>>>().ok_or_else(shape)?;
+        let numbers = release.split('.').map(parse_number).collect::<Option<Vec<u32>>>().ok_or_else(shape)?;
         let [major, minor, patch] = numbers[..] else { return Err(shape()) };
         if build.is_some_and(|build| !build.split('.').all(is_build_part)) {
             return Err(shape());
@@ -99,7 +99,7 @@ pub enum ParseVersionError {
     TooLong { given: usize },
 }
 
-fn number(text: &str) -> Option<u32> {
+fn parse_number(text: &str) -> Option<u32> {
     let canonical = text == "0" || !text.starts_with('0');
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if canonical && digits { text.parse().ok() } else { None }
@@ -110,7 +110,7 @@ fn is_build_part(part: &str) -> bool {
 }
 
 fn build_order(one: &str, two: &str) -> Ordering {
-    let parts = |text: &str| text.split('.').map(BuildPart::of).collect::<Vec<_>>();
+    let parts = |text: &str| text.split('.').map(BuildPart::parse_part).collect::<Vec<_>>();
     // The texts decide last, so that 01 and 1 are not the same build.
     parts(one).cmp(&parts(two)).then_with(|| one.cmp(two))
 }
@@ -122,7 +122,7 @@ enum BuildPart {
 }
 
 impl BuildPart {
-    fn of(text: &str) -> Self {
+    fn parse_part(text: &str) -> Self {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
             Ok(number) if digits => Self::Number(number),

@@ -7,15 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, FORMAT, Manifest, Root, Salt};
-use image_format::signed::{Keyring, Payload, SecretKey, Signed};
+use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
+use image_format::signed::{Keyring, SecretKey, Signed, SignedPayload};
 use image_format::verity;
 use image_format::version::Version;
 
 /// Another thing that the same keys sign.
 struct Channel;
 
-impl Payload for Channel {
+impl SignedPayload for Channel {
     const ROLE: &'static str = "channel";
     type Error = std::convert::Infallible;
 
@@ -30,7 +30,7 @@ fn trusted(seed: u8) -> SecretKey {
 
 /// Two of three keys must agree.
 fn keyring() -> Keyring {
-    Keyring::new([1, 2, 3].map(|seed| trusted(seed).public("release")), 2).unwrap()
+    Keyring::new([1, 2, 3].map(|seed| trusted(seed).public_key("release")), 2).unwrap()
 }
 
 fn data() -> PathBuf {
@@ -38,7 +38,7 @@ fn data() -> PathBuf {
 }
 
 fn manifest() -> String {
-    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(path.as_bytes()) };
+    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(path.as_bytes()) };
     let blocks = 1000;
     let manifest = Manifest {
         format: FORMAT,
@@ -48,11 +48,11 @@ fn manifest() -> String {
         architecture: "x86_64".into(),
         built: 1_700_000_000,
         development: false,
-        root: Root {
+        root: RootPlacement {
             data_bytes: blocks * 4096,
             tree_offset: blocks * 4096,
             tree_bytes: verity::tree_blocks(blocks) * 4096,
-            root_hash: Sha256::of(b"root"),
+            root_hash: Sha256::digest_of(b"root"),
             salt: Salt::new(vec![7; 32]).unwrap(),
         },
         kernel: file("/boot/vmlinuz"),
@@ -64,7 +64,7 @@ fn manifest() -> String {
 
 fn signed(payload: &str, seeds: &[u8]) -> Vec<u8> {
     let keys: Vec<SecretKey> = seeds.iter().map(|seed| trusted(*seed)).collect();
-    Signed::<Manifest>::sign(payload.as_bytes().to_vec(), &keys).to_envelope()
+    Signed::<Manifest>::sign_payload(payload.as_bytes().to_vec(), &keys).to_envelope()
 }
 
 fn replaced(envelope: &[u8], from: &str, to: &str) -> Vec<u8> {
@@ -75,7 +75,7 @@ fn forgeries() -> Vec<(&'static str, Vec<u8>)> {
     let good = manifest();
     let proper = signed(&good, &[1, 2]);
     let keys = [trusted(1), trusted(2)];
-    let channel = Signed::<Channel>::sign(good.clone().into_bytes(), &keys).to_envelope();
+    let channel = Signed::<Channel>::sign_payload(good.clone().into_bytes(), &keys).to_envelope();
     vec![
         ("below-threshold", signed(&good, &[3])),
         ("changed-after-signing", replaced(&proper, "\"version\": \"1.2.3\"", "\"version\": \"9.2.3\"")),

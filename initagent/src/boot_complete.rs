@@ -172,7 +172,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET};
-    use image_format::slot::{BLOCK_BYTES, Condition, Tries, boot_decision};
+    use image_format::slot::{BLOCK_BYTES, LoadCondition, Tries, boot_decision};
 
     use super::*;
     use crate::slots::store::tests::{abstate, open};
@@ -196,7 +196,7 @@ mod tests {
         fn boot(&mut self) -> Run {
             let table = self.table();
             let first = boot_decision(&table.to_block(), &[]).attempts[0];
-            if let Condition::Saves(after) | Condition::MustSave(after) = first.condition {
+            if let LoadCondition::Saves(after) | LoadCondition::MustSave(after) = first.condition {
                 let store = open(&self.image);
                 store.write(&store.read().unwrap(), after).unwrap();
             }

@@ -88,7 +88,7 @@ mod tests {
             name: "cloud".into(),
             version: Version::new(1, 2, 3),
             channel: "stable".into(),
-            root_hash: Sha256::of(b"root"),
+            root_hash: Sha256::digest_of(b"root"),
             development: true,
             below: None,
             devices: Devices {

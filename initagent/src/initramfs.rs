@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use image_format::command_line::GivenLine;
-use image_format::layout::Role;
+use image_format::layout::PartitionRole;
 use image_format::manifest::Manifest;
 use image_format::signed::Verified;
 use image_format::slot::{Slot, SlotTable, boot_decision};
@@ -274,10 +274,10 @@ fn record(
         below: None,
         devices: Devices {
             disk: disk.device.clone(),
-            esp: disk.partition_path(Role::Esp),
+            esp: disk.partition_path(PartitionRole::Esp),
             abstate: disk.abstate.clone(),
             root: disk.root.clone(),
-            other_root: disk.partition_path(Role::Root(!slot)),
+            other_root: disk.partition_path(PartitionRole::Root(!slot)),
             state,
             verity,
         },

@@ -131,12 +131,12 @@ impl ReleaseFloor {
 #[cfg(test)]
 mod tests {
     use image_format::disk_tag::DiskTag;
-    use image_format::slot::{Condition, SlotTable, boot_decision};
+    use image_format::slot::{LoadCondition, SlotTable, boot_decision};
 
     use super::*;
 
     fn release(slot: Slot, version: &Version, content: &[u8]) -> (Slot, Version, Sha256) {
-        (slot, version.clone(), Sha256::of(content))
+        (slot, version.clone(), Sha256::digest_of(content))
     }
 
     fn of((slot, version, root_hash): &(Slot, Version, Sha256)) -> Release<'_> {
@@ -205,7 +205,7 @@ mod tests {
     fn start(mut table: SlotTable, is_old: impl Fn(Slot) -> bool, floor: &ReleaseFloor) -> (Slot, usize) {
         for refused in 0..5 {
             let first = boot_decision(&table.to_block(), &[]).attempts[0];
-            if let Condition::Saves(after) | Condition::MustSave(after) = first.condition {
+            if let LoadCondition::Saves(after) | LoadCondition::MustSave(after) = first.condition {
                 table = after;
             }
             let version = Version::new(if is_old(first.slot) { 1 } else { 2 }, 0, 0);

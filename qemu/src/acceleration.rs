@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Child;
+use crate::process::OwnedChild;
 
 /// What the user asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Wish {
+pub enum AccelerationChoice {
     /// KVM if it really works here, else TCG
     #[default]
     Auto,
@@ -42,7 +42,7 @@ pub enum Acceleration {
 
 /// An acceleration and why it was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct ChosenAcceleration {
     /// What to use
     pub acceleration: Acceleration,
     /// One clause for the user
@@ -51,19 +51,19 @@ pub struct Choice {
 
 /// Fulfils a wish; `auto` looks at `/proc/cpuinfo` and `/dev/kvm` and runs the guest of six bytes.
 #[must_use]
-pub fn choose(wish: Wish) -> Choice {
+pub fn choose_acceleration(wish: AccelerationChoice) -> ChosenAcceleration {
     let (acceleration, because) = match wish {
-        Wish::Kvm => (Acceleration::Kvm, "asked for".to_owned()),
-        Wish::Tcg => (Acceleration::Tcg, "asked for".to_owned()),
-        Wish::Auto => match probe() {
+        AccelerationChoice::Kvm => (Acceleration::Kvm, "asked for".to_owned()),
+        AccelerationChoice::Tcg => (Acceleration::Tcg, "asked for".to_owned()),
+        AccelerationChoice::Auto => match probe_kvm() {
             Ok(()) => (Acceleration::Kvm, "a trial guest ran on it".to_owned()),
             Err(obstacle) => (Acceleration::Tcg, format!("KVM does not work here: {obstacle}")),
         },
     };
-    Choice { acceleration, because }
+    ChosenAcceleration { acceleration, because }
 }
 
-fn probe() -> Result<(), String> {
+fn probe_kvm() -> Result<(), String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
     if !announces_virtualisation(&cpuinfo) {
         return Err("the processor announces neither vmx nor svm".to_owned());
@@ -104,7 +104,7 @@ fn run_trial(acceleration: Acceleration, within: Duration) -> io::Result<bool> {
     disk.set_len(1 << 20)?;
     let mut command = Command::new("qemu-system-x86_64");
     command.args(trial_arguments(acceleration)).stdin(disk).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = Child::start(command)?;
+    let mut child = OwnedChild::start(command)?;
     Ok(child.wait(within)?.is_some_and(|status| status.code() == Some(TRIAL_EXIT)))
 }
 
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_wish_is_fulfilled_untried() {
-        assert_eq!(choose(Wish::Tcg).acceleration, Acceleration::Tcg);
-        assert_eq!(choose(Wish::Kvm).acceleration, Acceleration::Kvm);
+        assert_eq!(choose_acceleration(AccelerationChoice::Tcg).acceleration, Acceleration::Tcg);
+        assert_eq!(choose_acceleration(AccelerationChoice::Kvm).acceleration, Acceleration::Kvm);
     }
 }

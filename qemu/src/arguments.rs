@@ -24,16 +24,16 @@ pub struct Hardware {
     /// Memory in MiB
     pub memory: u32,
     /// What runs before the disk
-    pub boot: Boot,
+    pub boot: BootFirmware,
     /// The disk to boot from
-    pub disk: Drive,
+    pub disk: DriveFile,
     /// What the disk and the network card are
-    pub devices: Devices,
+    pub devices: DeviceSet,
     /// Disks that the firmware does not start from. They come before the one that it starts from, so
     /// that a guest that takes the first disk takes the wrong one
     pub beside: Vec<OtherDisk>,
     /// How configuration goes in
-    pub seed: Seed,
+    pub seed: SeedSource,
     /// Ethernet address
     pub mac: String,
     /// Port of this host that is a cloud's metadata service; then the guest reaches nothing else
@@ -48,7 +48,7 @@ pub struct Hardware {
 
 /// What runs before the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Boot {
+pub enum BootFirmware {
     /// The firmware inside QEMU
     Bios,
     /// OVMF: its code, and this machine's own copy of the variables
@@ -64,11 +64,11 @@ pub enum Boot {
 
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drive {
+pub struct DriveFile {
     /// The file
     pub path: String,
     /// How the file is to be read
-    pub format: Format,
+    pub format: DiskFormat,
     /// Where to record each write and flush, in dm-log-writes' format
     pub log: Option<String>,
 }
@@ -95,7 +95,7 @@ pub enum Bus {
 /// What a machine's disk and network card are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Devices {
+pub enum DeviceSet {
     /// Those that only virtual machines have (virtio)
     #[default]
     Virtual,
@@ -118,7 +118,7 @@ pub enum Reach {
 
 /// How configuration goes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seed {
+pub enum SeedSource {
     /// Not at all
     None,
     /// By a read-only NoCloud disk, in this file
@@ -134,7 +134,7 @@ pub enum Seed {
 
 /// What a disk's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum DiskFormat {
     /// The disk's bytes
     Raw,
     /// An overlay over a base
@@ -158,87 +158,88 @@ pub const CONSOLE_LOG: &str = "console.log";
 /// QEMU's arguments. Sockets are named relative to QEMU's working directory: a socket's path has room for
 /// 107 bytes only, and a user's directory may be deeper than that.
 #[must_use]
-pub fn arguments(hardware: &Hardware) -> Vec<OsString> {
-    let mut words = Words::default();
-    words.pair("-name", &hardware.name.replace(',', ",,"));
-    machine(&mut words, hardware);
-    words.pair("-smp", &hardware.cpus.to_string());
-    words.pair("-m", &format!("{}M", hardware.memory));
-    words.all("-nodefaults -no-user-config -display none -vga none -boot strict=on");
-    words.all("-rtc base=utc -device virtio-rng-pci");
+pub fn qemu_arguments(hardware: &Hardware) -> Vec<OsString> {
+    let mut words = ArgumentList::default();
+    words.push_option("-name", &hardware.name.replace(',', ",,"));
+    add_machine(&mut words, hardware);
+    words.push_option("-smp", &hardware.cpus.to_string());
+    words.push_option("-m", &format!("{}M", hardware.memory));
+    words.push_words("-nodefaults -no-user-config -display none -vga none -boot strict=on");
+    words.push_words("-rtc base=utc -device virtio-rng-pci");
     for (index, other) in hardware.beside.iter().enumerate() {
         other_disk(&mut words, index, other);
     }
-    disk(&mut words, &hardware.disk, hardware.devices);
-    network(&mut words, hardware);
-    console(&mut words);
-    seed(&mut words, &hardware.seed);
+    add_disk(&mut words, &hardware.disk, hardware.devices);
+    add_network(&mut words, hardware);
+    add_console(&mut words);
+    add_seed(&mut words, &hardware.seed);
     if hardware.watchdog {
-        words.all("-device i6300esb -action watchdog=reset");
+        words.push_words("-device i6300esb -action watchdog=reset");
     }
     words.0.extend(hardware.extra.iter().cloned());
     words.0
 }
 
-fn machine(words: &mut Words, hardware: &Hardware) {
+fn add_machine(words: &mut ArgumentList, hardware: &Hardware) {
     let mut machine = "q35,usb=off".to_owned();
-    if let Boot::Flash { code, variables, locked } = &hardware.boot {
-        words.blockdev(&read_only("code", code));
-        words.blockdev(&json!({"driver": "raw", "file": file(variables), "node-name": "variables"}));
+    if let BootFirmware::Flash { code, variables, locked } = &hardware.boot {
+        words.push_blockdev(&read_only("code", code));
+        words
+            .push_blockdev(&json!({"driver": "raw", "file": file_node(variables), "node-name": "variables"}));
         machine.push_str(",pflash0=code,pflash1=variables");
         if *locked {
             machine.push_str(",smm=on");
-            words.all("-global driver=cfi.pflash01,property=secure,value=on");
+            words.push_words("-global driver=cfi.pflash01,property=secure,value=on");
         }
     }
-    words.pair("-machine", &machine);
+    words.push_option("-machine", &machine);
     match hardware.acceleration {
-        Acceleration::Kvm => words.all("-accel kvm -cpu host"),
-        Acceleration::Tcg if hardware.cpus > 1 => words.all("-accel tcg,thread=multi"),
-        Acceleration::Tcg => words.all("-accel tcg,thread=single"),
+        Acceleration::Kvm => words.push_words("-accel kvm -cpu host"),
+        Acceleration::Tcg if hardware.cpus > 1 => words.push_words("-accel tcg,thread=multi"),
+        Acceleration::Tcg => words.push_words("-accel tcg,thread=single"),
     }
     if hardware.acceleration == Acceleration::Tcg {
-        words.pair("-cpu", EMULATED_PROCESSOR);
+        words.push_option("-cpu", EMULATED_PROCESSOR);
     }
 }
 
-fn disk(words: &mut Words, drive: &Drive, devices: Devices) {
-    words.blockdev(&disk_node(drive));
-    words.all(match devices {
-        Devices::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
-        Devices::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
-        Devices::Scsi => {
+fn add_disk(words: &mut ArgumentList, drive: &DriveFile, devices: DeviceSet) {
+    words.push_blockdev(&disk_node(drive));
+    words.push_words(match devices {
+        DeviceSet::Virtual => "-device virtio-blk-pci,drive=disk,bootindex=1,serial=disk",
+        DeviceSet::Physical => "-device nvme,drive=disk,bootindex=1,serial=disk",
+        DeviceSet::Scsi => {
             "-device virtio-scsi-pci,id=scsi -device scsi-hd,bus=scsi.0,drive=disk,bootindex=1,serial=disk"
         }
     });
 }
 
-/// The name of a further disk, by which [`crate::Running::detach`] finds it.
+/// The name of a further disk, by which [`crate::Running::start_detached`] finds it.
 pub(crate) fn other_disk_name(index: usize) -> String {
     format!("beside{index}")
 }
 
-fn other_disk(words: &mut Words, index: usize, other: &OtherDisk) {
+fn other_disk(words: &mut ArgumentList, index: usize, other: &OtherDisk) {
     let name = other_disk_name(index);
-    words.blockdev(&json!({"driver": "raw", "file": file(&other.path), "node-name": name}));
+    words.push_blockdev(&json!({"driver": "raw", "file": file_node(&other.path), "node-name": name}));
     let device = format!("drive={name},id={name},serial={name}");
     match other.bus {
         Bus::Scsi => {
-            words.pair("-device", &format!("virtio-scsi-pci,id={name}-bus"));
-            words.pair("-device", &format!("scsi-hd,bus={name}-bus.0,{device}"));
+            words.push_option("-device", &format!("virtio-scsi-pci,id={name}-bus"));
+            words.push_option("-device", &format!("scsi-hd,bus={name}-bus.0,{device}"));
         }
-        Bus::Virtio => words.pair("-device", &format!("virtio-blk-pci,{device}")),
+        Bus::Virtio => words.push_option("-device", &format!("virtio-blk-pci,{device}")),
     }
 }
 
-fn disk_node(drive: &Drive) -> Value {
+fn disk_node(drive: &DriveFile) -> Value {
     // The host's page cache survives QEMU's death, so the guest's flushes need not reach the host's disk.
     let file = json!({
         "cache": {"no-flush": true}, "discard": "unmap", "driver": "file", "filename": drive.path,
     });
     let driver = match drive.format {
-        Format::Raw => "raw",
-        Format::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
     };
     match &drive.log {
         None => json!({"discard": "unmap", "driver": driver, "file": file, "node-name": "disk"}),
@@ -246,7 +247,7 @@ fn disk_node(drive: &Drive) -> Value {
             "discard": "unmap",
             "driver": "blklogwrites",
             "file": {"discard": "unmap", "driver": driver, "file": file},
-            "log": self::file(log),
+            "log": self::file_node(log),
             "log-sector-size": 512,
             "node-name": "disk",
         }),
@@ -259,58 +260,58 @@ pub(crate) const SSH_PORT: u16 = 22;
 /// A port of the guest where nothing ever listens.
 pub(crate) const CLOSED_PORT: u16 = 1;
 
-fn network(words: &mut Words, hardware: &Hardware) {
+fn add_network(words: &mut ArgumentList, hardware: &Hardware) {
     let Hardware { mac, devices, metadata_service, reach, .. } = hardware;
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
     let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match *devices {
-        Devices::Scsi | Devices::Virtual => "virtio-net-pci",
-        Devices::Physical => "e1000e",
+        DeviceSet::Scsi | DeviceSet::Virtual => "virtio-net-pci",
+        DeviceSet::Physical => "e1000e",
     };
     let device = format!("{model},netdev=net,romfile=,mac={mac}");
     // This host may be in a cloud itself, whose service must not answer in the test's place.
     let restricted = metadata_service.is_some() || *reach == Reach::Nothing;
-    words.pair("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
-    words.pair("-device", &device);
+    words.push_option("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
+    words.push_option("-device", &device);
     let Some(port) = metadata_service else { return };
     // A connection each, so a program: QEMU shares a character device among all.
     let forward = format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}");
-    words.pair("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
-    words.all("-device virtio-net-pci,netdev=cloud,romfile=");
+    words.push_option("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
+    words.push_words("-device virtio-net-pci,netdev=cloud,romfile=");
 }
 
-fn console(words: &mut Words) {
+fn add_console(words: &mut ArgumentList) {
     let socket = format!("path={CONSOLE_SOCKET},server=on,wait=off");
-    words.pair("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
-    words.pair("-serial", "chardev:console");
-    words.pair("-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off"));
+    words.push_option("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
+    words.push_option("-serial", "chardev:console");
+    words.push_option("-qmp", &format!("unix:{QMP_SOCKET},server=on,wait=off"));
 }
 
-fn seed(words: &mut Words, seed: &Seed) {
+fn add_seed(words: &mut ArgumentList, seed: &SeedSource) {
     match seed {
-        Seed::None => {}
-        Seed::Disk(path) => {
-            words.blockdev(&read_only("seed", path));
-            words.all("-device virtio-blk-pci,drive=seed,serial=seed");
+        SeedSource::None => {}
+        SeedSource::Disk(path) => {
+            words.push_blockdev(&read_only("seed", path));
+            words.push_words("-device virtio-blk-pci,drive=seed,serial=seed");
         }
-        Seed::FwCfg { user_data, root_key } => {
+        SeedSource::FwCfg { user_data, root_key } => {
             if let Some(path) = user_data {
-                words.pair("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
+                words.push_option("-fw_cfg", &format!("name={FW_CFG_USER_DATA},file={path}"));
             }
-            words.pair("-smbios", &credential("ssh.authorized_keys.root", root_key.as_bytes()));
+            words.push_option("-smbios", &credential_option("ssh.authorized_keys.root", root_key.as_bytes()));
         }
     }
 }
 
 /// What `-smbios` takes to hand a credential to systemd.
-fn credential(name: &str, value: &[u8]) -> String {
-    format!("type=11,value=io.systemd.credential.binary:{name}={}", base64(value))
+fn credential_option(name: &str, value: &[u8]) -> String {
+    format!("type=11,value=io.systemd.credential.binary:{name}={}", encode_base64(value))
 }
 
 /// RFC 4648, with padding: what systemd wants a credential in.
-fn base64(bytes: &[u8]) -> String {
+fn encode_base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
@@ -325,28 +326,28 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 fn read_only(node: &str, path: &str) -> Value {
-    json!({"driver": "raw", "file": file(path), "node-name": node, "read-only": true})
+    json!({"driver": "raw", "file": file_node(path), "node-name": node, "read-only": true})
 }
 
-fn file(path: &str) -> Value {
+fn file_node(path: &str) -> Value {
     json!({"driver": "file", "filename": path})
 }
 
 #[derive(Default)]
-struct Words(Vec<OsString>);
+struct ArgumentList(Vec<OsString>);
 
-impl Words {
-    fn all(&mut self, words: &str) {
+impl ArgumentList {
+    fn push_words(&mut self, words: &str) {
         self.0.extend(words.split_whitespace().map(OsString::from));
     }
 
-    fn pair(&mut self, option: &str, value: &str) {
+    fn push_option(&mut self, option: &str, value: &str) {
         self.0.push(option.into());
         self.0.push(value.into());
     }
 
-    fn blockdev(&mut self, node: &Value) {
-        self.pair("-blockdev", &node.to_string());
+    fn push_blockdev(&mut self, node: &Value) {
+        self.push_option("-blockdev", &node.to_string());
     }
 }
 
@@ -360,11 +361,11 @@ mod tests {
             acceleration: Acceleration::Tcg,
             cpus: 2,
             memory: 2048,
-            boot: Boot::Bios,
-            disk: Drive { path: "disk.qcow2".into(), format: Format::Qcow2, log: None },
-            devices: Devices::Virtual,
+            boot: BootFirmware::Bios,
+            disk: DriveFile { path: "disk.qcow2".into(), format: DiskFormat::Qcow2, log: None },
+            devices: DeviceSet::Virtual,
             beside: vec![],
-            seed: Seed::Disk("seed.img".into()),
+            seed: SeedSource::Disk("seed.img".into()),
             mac: "52:54:00:12:34:56".into(),
             metadata_service: None,
             reach: Reach::Everything,
@@ -374,7 +375,7 @@ mod tests {
     }
 
     fn lines(hardware: &Hardware) -> String {
-        let words = arguments(hardware);
+        let words = qemu_arguments(hardware);
         let mut text = String::new();
         for word in words {
             let word = word.into_string().unwrap();
@@ -390,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_real_computer_has_other_devices() {
-        let text = lines(&Hardware { devices: Devices::Physical, ..hardware() });
+        let text = lines(&Hardware { devices: DeviceSet::Physical, ..hardware() });
 
         assert!(text.contains("-device nvme,drive=disk,bootindex=1,serial=disk\n"), "{text}");
         assert!(text.contains("-device e1000e,netdev=net,romfile=,mac=52:54:00:12:34:56\n"), "{text}");
@@ -401,7 +402,7 @@ mod tests {
         let other = |path: &str, bus| OtherDisk { path: path.into(), bus };
         let beside = vec![other("copy,1.raw", Bus::Virtio), other("two.raw", Bus::Scsi)];
 
-        let text = lines(&Hardware { beside, devices: Devices::Scsi, ..hardware() });
+        let text = lines(&Hardware { beside, devices: DeviceSet::Scsi, ..hardware() });
 
         assert!(
             text.contains(
@@ -458,7 +459,8 @@ mod tests {
 
     #[test]
     fn secure_boot_locks_the_variables() {
-        let boot = Boot::Flash { code: "/f/code.fd".into(), variables: "variables.fd".into(), locked: true };
+        let boot =
+            BootFirmware::Flash { code: "/f/code.fd".into(), variables: "variables.fd".into(), locked: true };
 
         let text = lines(&Hardware { boot, ..hardware() });
 
@@ -477,7 +479,8 @@ mod tests {
 
     #[test]
     fn a_log_goes_around_the_disk() {
-        let disk = Drive { path: "d,x.raw".into(), format: Format::Raw, log: Some("writes.log".into()) };
+        let disk =
+            DriveFile { path: "d,x.raw".into(), format: DiskFormat::Raw, log: Some("writes.log".into()) };
 
         let text = lines(&Hardware { disk, ..hardware() });
 
@@ -491,7 +494,7 @@ mod tests {
 
     #[test]
     fn fw_cfg_carries_user_data_and_a_credential_the_key() {
-        let seed = Seed::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
+        let seed = SeedSource::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
 
         let text = lines(&Hardware { seed, watchdog: true, extra: vec!["-s".into()], ..hardware() });
 
@@ -537,7 +540,8 @@ mod tests {
 
     #[test]
     fn base64_pads() {
-        let encoded: Vec<String> = ["", "f", "fo", "foo", "foob"].map(|text| base64(text.as_bytes())).into();
+        let encoded: Vec<String> =
+            ["", "f", "fo", "foo", "foob"].map(|text| encode_base64(text.as_bytes())).into();
 
         assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
     }

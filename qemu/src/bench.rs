@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::acceleration::{Acceleration, Wish};
+use crate::acceleration::{Acceleration, AccelerationChoice};
 use crate::builder::BuildError;
-use crate::disk::{self, DiskError, Size};
+use crate::disk::{self, DiskError, DiskSize};
 use crate::firmware::Firmware;
 use crate::machine::{Machine, StartError};
 use crate::running::GuestError;
@@ -22,7 +22,7 @@ const MOST_PANICS: usize = 3;
 
 /// One of the two.
 #[derive(Debug, Clone)]
-pub struct Contender {
+pub struct BenchImage {
     /// A raw disk image
     pub image: PathBuf,
     /// Its user-data
@@ -33,13 +33,13 @@ pub struct Contender {
 
 /// What both run on, and how often.
 #[derive(Debug, Clone)]
-pub struct Course {
+pub struct BenchConfig {
     /// Times each image starts fresh
     pub rounds: u32,
     /// Firmware of the machines
     pub firmware: Firmware,
     /// KVM or TCG
-    pub acceleration: Wish,
+    pub acceleration: AccelerationChoice,
     /// Virtual processors
     pub cpus: u32,
     /// Memory in MiB
@@ -50,7 +50,7 @@ pub struct Course {
 
 /// Seconds from power-on to ssh, of a fresh image and of its next boot.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Lap {
+pub struct BootTimes {
     /// The first boot
     pub first: f64,
     /// The boot after it
@@ -59,18 +59,18 @@ pub struct Lap {
 
 /// All laps of both.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Race {
+pub struct BootComparison {
     /// The first image's
-    pub ours: Vec<Lap>,
+    pub ours: Vec<BootTimes>,
     /// The second image's
-    pub theirs: Vec<Lap>,
+    pub theirs: Vec<BootTimes>,
 }
 
 /// What is heard of a race while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum News {
+pub enum BenchProgress {
     /// A lap ended
-    Lap(Lap),
+    Lap(BootTimes),
     /// The emulated guest's kernel panicked: the lap is run again
     Panic,
 }
@@ -93,7 +93,7 @@ pub enum RaceError {
     Emulation(#[source] GuestError),
 }
 
-impl Race {
+impl BootComparison {
     /// The middle first-boot time of ours, divided by theirs.
     #[must_use]
     pub fn first_ratio(&self) -> f64 {
@@ -119,17 +119,17 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Lets both run, in turns; `tell` hears of each lap as it ends.
-pub fn race(
-    course: &Course,
-    ours: &Contender,
-    theirs: &Contender,
-    mut tell: impl FnMut(&Path, News),
-) -> Result<Race, RaceError> {
-    let mut race = Race { ours: Vec::new(), theirs: Vec::new() };
+pub fn compare_boots(
+    course: &BenchConfig,
+    ours: &BenchImage,
+    theirs: &BenchImage,
+    mut tell: impl FnMut(&Path, BenchProgress),
+) -> Result<BootComparison, RaceError> {
+    let mut race = BootComparison { ours: Vec::new(), theirs: Vec::new() };
     for _ in 0..course.rounds {
         for (contender, laps) in [(ours, &mut race.ours), (theirs, &mut race.theirs)] {
-            let lap = run_until_sound(course, contender, || tell(&contender.image, News::Panic))?;
-            tell(&contender.image, News::Lap(lap));
+            let lap = run_until_sound(course, contender, || tell(&contender.image, BenchProgress::Panic))?;
+            tell(&contender.image, BenchProgress::Lap(lap));
             laps.push(lap);
         }
     }
@@ -137,22 +137,26 @@ pub fn race(
 }
 
 fn run_until_sound(
-    course: &Course,
-    contender: &Contender,
+    course: &BenchConfig,
+    contender: &BenchImage,
     mut panicked: impl FnMut(),
-) -> Result<Lap, RaceError> {
+) -> Result<BootTimes, RaceError> {
     for _ in 0..MOST_PANICS {
-        match run(course, contender) {
+        match run_round(course, contender) {
             Err(RaceError::Emulation(_)) => panicked(),
             other => return other,
         }
     }
-    run(course, contender)
+    run_round(course, contender)
 }
 
-fn run(course: &Course, contender: &Contender) -> Result<Lap, RaceError> {
+fn run_round(course: &BenchConfig, contender: &BenchImage) -> Result<BootTimes, RaceError> {
     let folder = tempfile::Builder::new().prefix("vm-race-").tempdir().map_err(RaceError::Folder)?;
-    let disk = disk::overlay(&contender.image, &folder.path().join("disk.qcow2"), Size::More(disk::ROOM))?;
+    let disk = disk::create_overlay(
+        &contender.image,
+        &folder.path().join("disk.qcow2"),
+        DiskSize::More(disk::ROOM),
+    )?;
     let mut builder = Machine::builder(disk)
         .name("racer")
         .folder(&folder.path().join("machine"))
@@ -167,7 +171,7 @@ fn run(course: &Course, contender: &Contender) -> Result<Lap, RaceError> {
     let machine = builder.build()?;
     let (machine, first) = lap_of(machine, course.within)?;
     let (_, second) = lap_of(machine, course.within)?;
-    Ok(Lap { first, second })
+    Ok(BootTimes { first, second })
 }
 
 fn lap_of(machine: Machine, within: Duration) -> Result<(Machine, f64), RaceError> {
@@ -186,8 +190,9 @@ mod tests {
 
     #[test]
     fn the_ratio_is_of_the_middle_laps() {
-        let lap = |first| Lap { first, second: first / 2.0 };
-        let race = Race { ours: vec![lap(9.0), lap(2.0), lap(3.0)], theirs: vec![lap(5.0), lap(7.0)] };
+        let lap = |first| BootTimes { first, second: first / 2.0 };
+        let race =
+            BootComparison { ours: vec![lap(9.0), lap(2.0), lap(3.0)], theirs: vec![lap(5.0), lap(7.0)] };
 
         assert!((race.first_ratio() - 0.5).abs() < 1e-9);
         assert!((race.second_ratio() - 0.5).abs() < 1e-9);

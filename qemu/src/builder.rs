@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::acceleration::{self, Wish};
-use crate::arguments::{Bus, Devices, OtherDisk, Reach};
-use crate::description::{DESCRIPTION, Description, SEED_DISK, USER_DATA, VARIABLES};
-use crate::disk::Disk;
+use crate::acceleration::{self, AccelerationChoice};
+use crate::arguments::{Bus, DeviceSet, OtherDisk, Reach};
+use crate::description::{DESCRIPTION, MachineDescription, SEED_DISK, USER_DATA, VARIABLES};
+use crate::disk::MachineDisk;
 use crate::firmware::{FindFirmwareError, Firmware};
-use crate::machine::{Folder, Machine};
-use crate::running::Running;
-use crate::seed::{self, Seed};
-use crate::ssh::{Key, SshError};
+use crate::machine::{Machine, MachineFolder};
+use crate::running::RunningMachine;
+use crate::seed::{self, SeedData};
+use crate::ssh::{SshError, SshKey};
 
 /// How user-data and the ssh key go in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -37,20 +37,20 @@ pub enum SeedBy {
 
 /// A machine to be made.
 #[derive(Debug)]
-pub struct Builder {
+pub struct MachineBuilder {
     name: String,
     folder: Option<PathBuf>,
-    disk: Disk,
+    disk: MachineDisk,
     firmware: Firmware,
-    acceleration: Wish,
+    acceleration: AccelerationChoice,
     cpus: u32,
     memory: u32,
     user_data: Option<Vec<u8>>,
     seed_by: SeedBy,
     instance_id: Option<String>,
-    key: Option<Key>,
+    key: Option<SshKey>,
     user: Option<String>,
-    devices: Devices,
+    devices: DeviceSet,
     beside: Vec<(PathBuf, Bus)>,
     watchdog: bool,
     log_writes: bool,
@@ -78,15 +78,15 @@ pub enum BuildError {
     Key(#[from] SshError),
 }
 
-impl Builder {
+impl MachineBuilder {
     /// The defaults: BIOS, one processor, 1 GiB, a seed disk.
-    pub(crate) fn new(disk: Disk) -> Self {
+    pub(crate) fn new(disk: MachineDisk) -> Self {
         Self {
             name: "machine".to_owned(),
             folder: None,
             disk,
             firmware: Firmware::Bios,
-            acceleration: Wish::Auto,
+            acceleration: AccelerationChoice::Auto,
             cpus: 1,
             memory: 1024,
             user_data: None,
@@ -94,7 +94,7 @@ impl Builder {
             instance_id: None,
             key: None,
             user: None,
-            devices: Devices::Virtual,
+            devices: DeviceSet::Virtual,
             beside: Vec::new(),
             watchdog: false,
             log_writes: false,
@@ -129,7 +129,7 @@ impl Builder {
 
     /// KVM or TCG.
     #[must_use]
-    pub fn acceleration(mut self, wish: Wish) -> Self {
+    pub fn acceleration(mut self, wish: AccelerationChoice) -> Self {
         self.acceleration = wish;
         self
     }
@@ -171,7 +171,7 @@ impl Builder {
 
     /// A key pair that may already be on the disk; a new one unless said.
     #[must_use]
-    pub fn key(mut self, key: Key) -> Self {
+    pub fn key(mut self, key: SshKey) -> Self {
         self.key = Some(key);
         self
     }
@@ -185,7 +185,7 @@ impl Builder {
 
     /// What the disk and the network card are.
     #[must_use]
-    pub fn devices(mut self, devices: Devices) -> Self {
+    pub fn devices(mut self, devices: DeviceSet) -> Self {
         self.devices = devices;
         self
     }
@@ -243,7 +243,7 @@ impl Builder {
 
     /// Makes the machine's folder and what belongs into it.
     pub fn build(self) -> Result<Machine, BuildError> {
-        let flash = self.firmware.find(Path::new("/"))?;
+        let flash = self.firmware.find_flash(Path::new("/"))?;
         let folder = self.make_folder()?;
         let at = |name: &str| folder.path().join(name);
         if let Some(flash) = &flash {
@@ -252,13 +252,13 @@ impl Builder {
         }
         let key = match &self.key {
             Some(key) => key.clone(),
-            None => Key::make(&at("key"))?,
+            None => SshKey::generate_pair(&at("key"))?,
         };
         self.write_seed(folder.path(), &key)?;
-        let choice = acceleration::choose(self.acceleration);
-        let description = Description {
-            disk: absolute(self.disk)?,
-            flash_code: flash.map(|flash| utf8(&flash.code)).transpose()?,
+        let choice = acceleration::choose_acceleration(self.acceleration);
+        let description = MachineDescription {
+            disk: absolute_disk(self.disk)?,
+            flash_code: flash.map(|flash| path_as_utf8(&flash.code)).transpose()?,
             acceleration: choice.acceleration,
             because: choice.because,
             user: self.user.unwrap_or_else(|| default_user(self.seed_by).to_owned()),
@@ -284,16 +284,16 @@ impl Builder {
     }
 
     /// Makes the machine and switches it on.
-    pub fn start(self) -> Result<Running, Box<dyn std::error::Error + Send + Sync>> {
+    pub fn start(self) -> Result<RunningMachine, Box<dyn std::error::Error + Send + Sync>> {
         Ok(self.build()?.start()?)
     }
 
-    fn make_folder(&self) -> Result<Folder, BuildError> {
+    fn make_folder(&self) -> Result<MachineFolder, BuildError> {
         let Some(path) = &self.folder else {
             let source_path = std::env::temp_dir();
             let made = tempfile::Builder::new().prefix("vm-").tempdir();
             return made
-                .map(Folder::Temporary)
+                .map(MachineFolder::Temporary)
                 .map_err(|source| BuildError::Folder { path: source_path, source });
         };
         fs::DirBuilder::new()
@@ -301,10 +301,10 @@ impl Builder {
             .mode(0o700)
             .create(path)
             .map_err(|source| BuildError::Folder { path: path.clone(), source })?;
-        Ok(Folder::Kept(path.clone()))
+        Ok(MachineFolder::Kept(path.clone()))
     }
 
-    fn write_seed(&self, folder: &Path, key: &Key) -> Result<(), BuildError> {
+    fn write_seed(&self, folder: &Path, key: &SshKey) -> Result<(), BuildError> {
         let (name, bytes) = match (self.seed_by, &self.user_data) {
             (SeedBy::Nothing, _) | (SeedBy::FwCfg, None) => return Ok(()),
             (SeedBy::FwCfg, Some(document)) => (USER_DATA, Ok(document.clone())),
@@ -314,11 +314,11 @@ impl Builder {
         bytes.and_then(|bytes| fs::write(&path, bytes)).map_err(|source| BuildError::Write { path, source })
     }
 
-    fn seed(&self, key: &Key) -> Seed {
-        Seed {
+    fn seed(&self, key: &SshKey) -> SeedData {
+        SeedData {
             instance_id: self.instance_id.clone().unwrap_or_else(|| format!("i-{}", seed::random_hex())),
             host_name: self.name.clone(),
-            public_keys: vec![key.public().to_owned()],
+            public_keys: vec![key.public_line().to_owned()],
             user_data: self.user_data.clone(),
         }
     }
@@ -337,22 +337,22 @@ fn random_mac() -> String {
     format!("52:54:00:{}:{}:{}", &random[0..2], &random[2..4], &random[4..6])
 }
 
-fn absolute(disk: Disk) -> Result<Disk, BuildError> {
+fn absolute_disk(disk: MachineDisk) -> Result<MachineDisk, BuildError> {
     let absolute = |path: PathBuf| {
         let full = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
-        utf8(&full).map(PathBuf::from)
+        path_as_utf8(&full).map(PathBuf::from)
     };
     Ok(match disk {
-        Disk::Overlay(path, stamp) => Disk::Overlay(absolute(path)?, stamp),
-        Disk::Raw(path) => Disk::Raw(absolute(path)?),
+        MachineDisk::Overlay(path, stamp) => MachineDisk::Overlay(absolute(path)?, stamp),
+        MachineDisk::Raw(path) => MachineDisk::Raw(absolute(path)?),
     })
 }
 
 fn other_disk((path, bus): (PathBuf, Bus)) -> Result<OtherDisk, BuildError> {
     let path = std::path::absolute(&path).map_err(|source| BuildError::Folder { path, source })?;
-    Ok(OtherDisk { path: utf8(&path)?, bus })
+    Ok(OtherDisk { path: path_as_utf8(&path)?, bus })
 }
 
-fn utf8(path: &Path) -> Result<String, BuildError> {
+fn path_as_utf8(path: &Path) -> Result<String, BuildError> {
     path.to_str().map(str::to_owned).ok_or_else(|| BuildError::Path(path.into()))
 }

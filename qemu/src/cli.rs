@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vm::acceleration::Wish;
-use vm::arguments::Devices;
+use vm::acceleration::AccelerationChoice;
+use vm::arguments::DeviceSet;
 use vm::builder::SeedBy;
 use vm::firmware::Firmware;
 
@@ -40,19 +40,19 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Boot a copy-on-write overlay of an image; the image itself is never written
-    Run(Box<Run>),
+    Run(Box<RunArguments>),
     /// Switch a kept machine on again
-    Start(Start),
+    Start(StartArguments),
     /// Open a shell, or run a command, in a machine
-    Ssh(Ssh),
+    Ssh(SshArguments),
     /// Talk to a machine's serial console (Ctrl-] leaves)
-    Console(Named),
+    Console(MachineName),
     /// Shut a machine down in an orderly way, then by force
-    Stop(Stop),
+    Stop(StopArguments),
     /// List the machines
-    List(List),
+    List(ListArguments),
     /// Remove a machine that is off, and its disk
-    Remove(Named),
+    Remove(MachineName),
     /// Race two images from power-on to ssh, in turns
     BenchBoot(Box<BenchBoot>),
     /// Print shell completions
@@ -71,11 +71,11 @@ pub(crate) enum Verb {
   vm run disk.raw -- -device nvme,drive=extra,serial=x -drive if=none,id=extra,file=extra.raw,format=raw
 
 On the console, Ctrl-] shuts the machine down, and pressed again pulls the plug.")]
-pub(crate) struct Run {
+pub(crate) struct RunArguments {
     /// A raw disk image
     pub(crate) image: PathBuf,
     #[command(flatten)]
-    pub(crate) hardware: Hardware,
+    pub(crate) hardware: HardwareArguments,
     /// The machine's name, also its first host name [default: from the image's]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -87,14 +87,14 @@ pub(crate) struct Run {
     pub(crate) seed_by: SeedBy,
     /// The size of the virtual disk, as in 20G [default: 4G more than the image, which is as small as it
     /// can be]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) disk_size: Option<u64>,
     /// The account vm ssh logs in to [default: core, or root with --seed-by fw-cfg]
     #[arg(long)]
     pub(crate) user: Option<String>,
     /// What the disk and the network card are
-    #[arg(long, value_enum, default_value_t = Devices::Virtual)]
-    pub(crate) devices: Devices,
+    #[arg(long, value_enum, default_value_t = DeviceSet::Virtual)]
+    pub(crate) devices: DeviceSet,
     /// Let the guest reach neither the world nor this host's loopback (else at 10.0.2.2); ssh still goes in.
     /// For images of strangers
     #[arg(long)]
@@ -106,7 +106,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) keep: bool,
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) how: RunMode,
     /// More arguments for QEMU
     #[arg(last = true, value_name = "QEMU-ARGUMENT")]
     pub(crate) extra: Vec<OsString>,
@@ -114,7 +114,7 @@ pub(crate) struct Run {
 
 /// The machine's parts.
 #[derive(Debug, Args)]
-pub(crate) struct Hardware {
+pub(crate) struct HardwareArguments {
     /// What runs before the disk
     #[arg(long, value_enum, default_value_t = Firmware::Bios)]
     pub(crate) firmware: Firmware,
@@ -125,13 +125,13 @@ pub(crate) struct Hardware {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) cpus: u32,
     /// KVM or emulation
-    #[arg(long, value_enum, default_value_t = Wish::Auto)]
-    pub(crate) accel: Wish,
+    #[arg(long, value_enum, default_value_t = AccelerationChoice::Auto)]
+    pub(crate) accel: AccelerationChoice,
 }
 
 /// In the foreground or not.
 #[derive(Debug, Args)]
-pub(crate) struct How {
+pub(crate) struct RunMode {
     /// Run in the background; return when ssh answers
     #[arg(long)]
     pub(crate) detach: bool,
@@ -145,16 +145,16 @@ pub(crate) struct How {
 
 /// `vm start`.
 #[derive(Debug, Args)]
-pub(crate) struct Start {
+pub(crate) struct StartArguments {
     /// The machine; may be left out if there is only one
     pub(crate) name: Option<String>,
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) how: RunMode,
 }
 
 /// A machine.
 #[derive(Debug, Args)]
-pub(crate) struct Named {
+pub(crate) struct MachineName {
     /// The machine; may be left out if there is only one
     pub(crate) name: Option<String>,
 }
@@ -165,7 +165,7 @@ pub(crate) struct Named {
   vm ssh                     a shell in the only machine
   vm ssh web -- uptime
   vm ssh web --wait 120 -- docker ps")]
-pub(crate) struct Ssh {
+pub(crate) struct SshArguments {
     /// The machine; may be left out if there is only one
     pub(crate) name: Option<String>,
     /// Wait so many seconds for the guest to answer
@@ -178,7 +178,7 @@ pub(crate) struct Ssh {
 
 /// `vm stop`.
 #[derive(Debug, Args)]
-pub(crate) struct Stop {
+pub(crate) struct StopArguments {
     /// The machine; may be left out if there is only one
     pub(crate) name: Option<String>,
     /// Pull the plug after so many seconds; 0 pulls it at once
@@ -188,7 +188,7 @@ pub(crate) struct Stop {
 
 /// `vm list`.
 #[derive(Debug, Args)]
-pub(crate) struct List {
+pub(crate) struct ListArguments {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -224,14 +224,14 @@ pub(crate) struct BenchBoot {
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
     #[command(flatten)]
-    pub(crate) hardware: Hardware,
+    pub(crate) hardware: HardwareArguments,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 /// Reads a number of bytes: digits and K, M, G or T (of 1024).
-fn size(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.chars().last() {
         Some('K') => (&text[..text.len() - 1], 10),
         Some('M') => (&text[..text.len() - 1], 20),
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn sizes_need_units() {
-        assert_eq!(size("20G"), Ok(20 << 30));
-        assert_eq!(size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("20G"), Ok(20 << 30));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
         for wrong in ["20", "G", "-1G", "99999999999T", "0K", "1.5G", ""] {
-            assert!(size(wrong).is_err(), "{wrong}");
+            assert!(parse_size(wrong).is_err(), "{wrong}");
         }
     }
 }

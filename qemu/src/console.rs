@@ -18,14 +18,14 @@ pub struct Console {
 
 impl Console {
     /// The console from now on; what the log already holds belongs to earlier starts.
-    pub(crate) fn begin(log: &Path) -> Self {
+    pub(crate) fn start_reading(log: &Path) -> Self {
         let start = fs::metadata(log).map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0));
         Self { log: log.into(), start, read: 0 }
     }
 
     /// All that was said since this start, without control sequences.
     pub fn text(&self) -> io::Result<String> {
-        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+        Ok(String::from_utf8_lossy(&self.read_log()?).into_owned())
     }
 
     /// The last `lines` lines, for an error message.
@@ -38,18 +38,18 @@ impl Console {
 
     /// Looks for the first of `words` in what was not yet read, and reads up to its line's end: which word it
     /// is, and the line.
-    pub fn find(&mut self, words: &[&str]) -> io::Result<Option<(usize, String)>> {
-        let bytes = self.bytes()?;
+    pub fn find_words(&mut self, words: &[&str]) -> io::Result<Option<(usize, String)>> {
+        let bytes = self.read_log()?;
         let unread = bytes.get(self.read..).unwrap_or_default();
         let found = words
             .iter()
             .enumerate()
-            .filter_map(|(index, word)| position(unread, word.as_bytes()).map(|at| (at, index)))
+            .filter_map(|(index, word)| find_bytes(unread, word.as_bytes()).map(|at| (at, index)))
             .min();
         let Some((at, index)) = found else { return Ok(None) };
         let line_start = unread[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
         let after = at + words[index].len();
-        let line_end = position(&unread[after..], b"\n").map_or(unread.len(), |more| after + more);
+        let line_end = find_bytes(&unread[after..], b"\n").map_or(unread.len(), |more| after + more);
         let line = String::from_utf8_lossy(&unread[line_start..line_end]).into_owned();
         // Only up to the word: the rest of the line may hold the next one.
         self.read += after;
@@ -71,7 +71,7 @@ impl Console {
         fs::OpenOptions::new().write(true).open(&self.log)?.set_len(0)
     }
 
-    fn bytes(&self) -> io::Result<Vec<u8>> {
+    fn read_log(&self) -> io::Result<Vec<u8>> {
         let bytes = fs::read(&self.log)?;
         Ok(without_control_sequences(bytes.get(self.start..).unwrap_or_default()))
     }
@@ -102,7 +102,7 @@ fn is_complaint(line: &str) -> bool {
     COMPLAINTS.iter().any(|complaint| line.contains(complaint))
 }
 
-fn position(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+fn find_bytes(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len().max(1)).position(|window| window == needle)
 }
 
@@ -142,7 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("console.log");
         fs::write(&log, "before ").unwrap();
-        let console = Console::begin(&log);
+        let console = Console::start_reading(&log);
         fs::write(&log, [b"before ", said].concat()).unwrap();
         (folder, console)
     }
@@ -165,30 +165,30 @@ mod tests {
         assert_eq!(fs::metadata(&log).unwrap().len(), 0);
         fs::write(&log, "two\n").unwrap();
 
-        assert_eq!(console.find(&["two"]).unwrap(), Some((0, "two".into())));
+        assert_eq!(console.find_words(&["two"]).unwrap(), Some((0, "two".into())));
     }
 
     #[test]
     fn words_are_found_once_and_in_order() {
         let (_folder, mut console) = console(b"one two\nthree one\n");
 
-        assert_eq!(console.find(&["two"]).unwrap(), Some((0, "one two".into())));
-        assert_eq!(console.find(&["one"]).unwrap(), Some((0, "three one".into())));
-        assert_eq!(console.find(&["one"]).unwrap(), None);
+        assert_eq!(console.find_words(&["two"]).unwrap(), Some((0, "one two".into())));
+        assert_eq!(console.find_words(&["one"]).unwrap(), Some((0, "three one".into())));
+        assert_eq!(console.find_words(&["one"]).unwrap(), None);
     }
 
     #[test]
     fn the_earliest_of_several_words_wins() {
         let (_folder, mut console) = console(b"slot b\nslot a\n");
 
-        assert_eq!(console.find(&["slot a", "slot b"]).unwrap(), Some((1, "slot b".into())));
+        assert_eq!(console.find_words(&["slot a", "slot b"]).unwrap(), Some((1, "slot b".into())));
     }
 
     #[test]
     fn earlier_starts_are_not_read() {
         let (_folder, mut console) = console(b"now");
 
-        assert_eq!(console.find(&["before"]).unwrap(), None);
+        assert_eq!(console.find_words(&["before"]).unwrap(), None);
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, Boot, Devices, Drive, Format, Hardware, OtherDisk, Reach};
+use crate::arguments::{self, BootFirmware, DeviceSet, DiskFormat, DriveFile, Hardware, OtherDisk, Reach};
 use crate::builder::SeedBy;
-use crate::disk::Disk;
+use crate::disk::MachineDisk;
 use crate::firmware::Firmware;
-use crate::ssh::Key;
+use crate::ssh::SshKey;
 
 pub(crate) const DESCRIPTION: &str = "machine.json";
 pub(crate) const SEED_DISK: &str = "seed.img";
@@ -25,9 +25,9 @@ pub(crate) const WRITE_LOG: &str = "writes.log";
 
 /// What of a machine is written down, to switch it on again from another process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Description {
+pub(crate) struct MachineDescription {
     pub(crate) name: String,
-    pub(crate) disk: Disk,
+    pub(crate) disk: MachineDisk,
     pub(crate) firmware: Firmware,
     pub(crate) flash_code: Option<String>,
     pub(crate) acceleration: Acceleration,
@@ -36,11 +36,11 @@ pub(crate) struct Description {
     pub(crate) memory: u32,
     pub(crate) seed_by: SeedBy,
     pub(crate) user_data: bool,
-    pub(crate) key: Key,
+    pub(crate) key: SshKey,
     pub(crate) user: String,
     pub(crate) mac: String,
     #[serde(default)]
-    pub(crate) devices: Devices,
+    pub(crate) devices: DeviceSet,
     #[serde(default)]
     pub(crate) beside: Vec<OtherDisk>,
     #[serde(default)]
@@ -52,7 +52,7 @@ pub(crate) struct Description {
     pub(crate) extra: Vec<OsString>,
 }
 
-impl Description {
+impl MachineDescription {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, serde_json::to_vec_pretty(self)?)
     }
@@ -62,25 +62,25 @@ impl Description {
     }
 
     /// The machine as QEMU sees it.
-    pub(crate) fn hardware(&self) -> Hardware {
+    pub(crate) fn to_hardware(&self) -> Hardware {
         Hardware {
             name: self.name.clone(),
             acceleration: self.acceleration,
             cpus: self.cpus,
             memory: self.memory,
-            boot: self.boot(),
-            disk: Drive {
+            boot: self.boot_firmware(),
+            disk: DriveFile {
                 // The builder refused what is not UTF-8.
                 path: self.disk.path().to_string_lossy().into_owned(),
                 format: match self.disk {
-                    Disk::Overlay(..) => Format::Qcow2,
-                    Disk::Raw(_) => Format::Raw,
+                    MachineDisk::Overlay(..) => DiskFormat::Qcow2,
+                    MachineDisk::Raw(_) => DiskFormat::Raw,
                 },
                 log: self.log_writes.then(|| WRITE_LOG.to_owned()),
             },
             devices: self.devices,
             beside: self.beside.clone(),
-            seed: self.seed(),
+            seed: self.seed_source(),
             mac: self.mac.clone(),
             metadata_service: self.metadata_service,
             reach: self.reach,
@@ -89,10 +89,10 @@ impl Description {
         }
     }
 
-    fn boot(&self) -> Boot {
+    fn boot_firmware(&self) -> BootFirmware {
         match &self.flash_code {
-            None => Boot::Bios,
-            Some(code) => Boot::Flash {
+            None => BootFirmware::Bios,
+            Some(code) => BootFirmware::Flash {
                 code: code.clone(),
                 variables: VARIABLES.to_owned(),
                 locked: self.firmware == Firmware::Secure,
@@ -100,13 +100,13 @@ impl Description {
         }
     }
 
-    fn seed(&self) -> arguments::Seed {
+    fn seed_source(&self) -> arguments::SeedSource {
         match self.seed_by {
-            SeedBy::Nothing => arguments::Seed::None,
-            SeedBy::Disk => arguments::Seed::Disk(SEED_DISK.to_owned()),
-            SeedBy::FwCfg => arguments::Seed::FwCfg {
+            SeedBy::Nothing => arguments::SeedSource::None,
+            SeedBy::Disk => arguments::SeedSource::Disk(SEED_DISK.to_owned()),
+            SeedBy::FwCfg => arguments::SeedSource::FwCfg {
                 user_data: self.user_data.then(|| USER_DATA.to_owned()),
-                root_key: format!("{}\n", self.key.public()),
+                root_key: format!("{}\n", self.key.public_line()),
             },
         }
     }

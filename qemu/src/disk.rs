@@ -21,14 +21,14 @@ use serde::{Deserialize, Serialize};
 /// A disk a machine can start from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Disk {
+pub enum MachineDisk {
     /// A qcow2 overlay, and the image it is over
-    Overlay(PathBuf, Stamp),
+    Overlay(PathBuf, ImageStamp),
     /// The disk's bytes
     Raw(PathBuf),
 }
 
-impl Disk {
+impl MachineDisk {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -41,16 +41,16 @@ impl Disk {
 /// What tells one state of an image from another, without reading it. An overlay holds only what differs from
 /// its image, so it is worthless over any other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub struct ImageStamp {
     image: PathBuf,
     size: u64,
     modified: i64,
     modified_nanoseconds: i64,
 }
 
-impl Stamp {
+impl ImageStamp {
     /// The stamp of `image` as it is now.
-    pub fn of(image: &Path) -> Result<Self, DiskError> {
+    pub fn of_image(image: &Path) -> Result<Self, DiskError> {
         let open = |source| DiskError::OpenImage { path: image.into(), source };
         let image = image.canonicalize().map_err(open)?;
         let metadata = image.metadata().map_err(open)?;
@@ -63,14 +63,18 @@ impl Stamp {
     }
 
     /// Fails if the image is another by now.
-    pub fn check(&self) -> Result<(), DiskError> {
-        if Self::of(&self.image)? == *self { Ok(()) } else { Err(DiskError::Changed(self.image.clone())) }
+    pub fn check_unchanged(&self) -> Result<(), DiskError> {
+        if Self::of_image(&self.image)? == *self {
+            Ok(())
+        } else {
+            Err(DiskError::Changed(self.image.clone()))
+        }
     }
 }
 
 /// How big a machine's disk is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
+pub enum DiskSize {
     /// As its image
     Same,
     /// So many bytes more than its image
@@ -82,8 +86,8 @@ pub enum Size {
 /// What a machine needs more than its image, which is as small as it can be: room for etcd and containers.
 pub const ROOM: u64 = 4 << 30;
 
-impl Size {
-    fn of(self, image: &Path, has: u64) -> Result<u64, DiskError> {
+impl DiskSize {
+    fn bytes_for(self, image: &Path, has: u64) -> Result<u64, DiskError> {
         match self {
             Self::Same => Ok(has),
             Self::More(more) => Ok(has.saturating_add(more)),
@@ -120,12 +124,12 @@ pub enum DiskError {
 }
 
 /// Makes a copy-on-write overlay of the raw `image` at `overlay`, of that virtual size.
-pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskError> {
+pub fn create_overlay(image: &Path, overlay: &Path, size: DiskSize) -> Result<MachineDisk, DiskError> {
     let image =
         &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
-    let stamp = Stamp::of(image)?;
+    let stamp = ImageStamp::of_image(image)?;
     let has = open_image(image)?.1;
-    let size = size.of(image, has)?;
+    let size = size.bytes_for(image, has)?;
     let output = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .args([image, overlay])
@@ -133,7 +137,7 @@ pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskErr
         .output()
         .map_err(DiskError::NoQemuImg)?;
     if output.status.success() {
-        return Ok(Disk::Overlay(overlay.into(), stamp));
+        return Ok(MachineDisk::Overlay(overlay.into(), stamp));
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(DiskError::QemuImg { image: image.clone(), message })
@@ -141,9 +145,9 @@ pub fn overlay(image: &Path, overlay: &Path, size: Size) -> Result<Disk, DiskErr
 
 /// Makes a sparse copy of `image` at `copy`, of that size, sharing the blocks where the
 /// file system can.
-pub fn copy(image: &Path, copy: &Path, size: Size) -> Result<Disk, DiskError> {
+pub fn copy_image(image: &Path, copy: &Path, size: DiskSize) -> Result<MachineDisk, DiskError> {
     let (from, has) = open_image(image)?;
-    let size = size.of(image, has)?;
+    let size = size.bytes_for(image, has)?;
     let create = |source| DiskError::Create { path: copy.into(), source };
     let to = OpenOptions::new().write(true).create_new(true).open(copy).map_err(create)?;
     let copied = if share_blocks(&from, &to) { Ok(()) } else { copy_data(&from, &to, has) };
@@ -152,7 +156,7 @@ pub fn copy(image: &Path, copy: &Path, size: Size) -> Result<Disk, DiskError> {
         to: copy.into(),
         source,
     })?;
-    Ok(Disk::Raw(copy.into()))
+    Ok(MachineDisk::Raw(copy.into()))
 }
 
 fn open_image(path: &Path) -> Result<(File, u64), DiskError> {
@@ -221,12 +225,12 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
 
 /// A raw disk nobody runs on, open for edits.
 #[derive(Debug)]
-pub struct Edit {
+pub struct DiskEditor {
     path: PathBuf,
     file: File,
 }
 
-impl Edit {
+impl DiskEditor {
     /// Opens the raw disk at `path`.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
         let file = OpenOptions::new()
@@ -246,17 +250,17 @@ impl Edit {
     /// Reads `length` bytes at `offset`.
     pub fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, offset).map_err(|source| self.error(offset, source))?;
+        self.file.read_exact_at(&mut bytes, offset).map_err(|source| self.access_error(offset, source))?;
         Ok(bytes)
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| self.error(offset, source))
+        self.file.write_all_at(bytes, offset).map_err(|source| self.access_error(offset, source))
     }
 
     /// Overwrites `length` bytes at `offset` with zeros.
-    pub fn zero(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+    pub fn write_zeros(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         let zeros = vec![0; 1 << 20];
         let mut done = 0;
         while done < length {
@@ -286,7 +290,7 @@ impl Edit {
         Ok(())
     }
 
-    fn error(&self, offset: u64, source: io::Error) -> DiskError {
+    fn access_error(&self, offset: u64, source: io::Error) -> DiskError {
         DiskError::Edit { path: self.path.clone(), offset, source }
     }
 }
@@ -311,7 +315,7 @@ mod tests {
         let image = sparse_image(folder.path());
         let target = folder.path().join("copy.raw");
 
-        copy(&image, &target, Size::Same).unwrap();
+        copy_image(&image, &target, DiskSize::Same).unwrap();
 
         assert!(fs::read(&image).unwrap() == fs::read(&target).unwrap());
         assert!(fs::metadata(&target).unwrap().blocks() * 512 < 4 << 20);
@@ -323,8 +327,8 @@ mod tests {
         let image = sparse_image(folder.path());
         let bigger = folder.path().join("bigger.raw");
 
-        copy(&image, &bigger, Size::Exactly(100 << 20)).unwrap();
-        let error = copy(&image, &folder.path().join("smaller.raw"), Size::Exactly(1)).unwrap_err();
+        copy_image(&image, &bigger, DiskSize::Exactly(100 << 20)).unwrap();
+        let error = copy_image(&image, &folder.path().join("smaller.raw"), DiskSize::Exactly(1)).unwrap_err();
 
         assert_eq!(fs::metadata(&bigger).unwrap().len(), 100 << 20);
         assert!(matches!(error, DiskError::TooSmall { asked: 1, has: 67_108_864, .. }));
@@ -334,11 +338,11 @@ mod tests {
     fn edits_land_where_they_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let image = sparse_image(folder.path());
-        let edit = Edit::open(&image).unwrap();
+        let edit = DiskEditor::open(&image).unwrap();
 
         edit.copy_within(0, 1 << 20, 4).unwrap();
         edit.flip_bit(1 << 20).unwrap();
-        edit.zero(0, 2).unwrap();
+        edit.write_zeros(0, 2).unwrap();
 
         assert_eq!(edit.read(0, 4).unwrap(), b"\0\0ad");
         assert_eq!(edit.read(1 << 20, 4).unwrap(), b"iead");
@@ -348,19 +352,19 @@ mod tests {
     fn a_stamp_knows_a_changed_image() {
         let folder = tempfile::tempdir().unwrap();
         let image = sparse_image(folder.path());
-        let stamp = Stamp::of(&image).unwrap();
-        assert!(stamp.check().is_ok());
+        let stamp = ImageStamp::of_image(&image).unwrap();
+        assert!(stamp.check_unchanged().is_ok());
 
         File::options().write(true).open(&image).unwrap().set_len(65 << 20).unwrap();
 
-        assert!(matches!(stamp.check(), Err(DiskError::Changed(_))));
+        assert!(matches!(stamp.check_unchanged(), Err(DiskError::Changed(_))));
     }
 
     #[test]
     fn a_folder_is_no_image() {
         let folder = tempfile::tempdir().unwrap();
 
-        let error = copy(folder.path(), &folder.path().join("copy"), Size::Same).unwrap_err();
+        let error = copy_image(folder.path(), &folder.path().join("copy"), DiskSize::Same).unwrap_err();
 
         assert!(matches!(error, DiskError::OpenImage { .. }));
     }

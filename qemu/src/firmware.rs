@@ -32,7 +32,7 @@ impl fmt::Display for Firmware {
 
 /// Two files of one OVMF build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flash {
+pub struct FlashFiles {
     /// The program, mapped read-only
     pub code: PathBuf,
     /// The fresh variable store, to be copied for each machine
@@ -43,7 +43,7 @@ pub struct Flash {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot find the firmware for {firmware}: none of {} is here; install it with: apt-get install ovmf",
-    list(tried)
+    join_paths(tried)
 )]
 pub struct FindFirmwareError {
     firmware: Firmware,
@@ -52,14 +52,14 @@ pub struct FindFirmwareError {
 
 impl Firmware {
     /// The flash files under `root` (`/` but in tests); none for BIOS, which QEMU brings itself.
-    pub fn find(self, root: &Path) -> Result<Option<Flash>, FindFirmwareError> {
-        let pairs = self.pairs();
+    pub fn find_flash(self, root: &Path) -> Result<Option<FlashFiles>, FindFirmwareError> {
+        let pairs = self.file_pairs();
         let at = |name: &str| root.join("usr/share/OVMF").join(name);
         if pairs.is_empty() {
             return Ok(None);
         }
         for (code, variables) in pairs {
-            let flash = Flash { code: at(code), variables: at(variables) };
+            let flash = FlashFiles { code: at(code), variables: at(variables) };
             if flash.code.is_file() && flash.variables.is_file() {
                 return Ok(Some(flash));
             }
@@ -70,7 +70,7 @@ impl Firmware {
 
     /// Code and variables by file name, the best first. Debian and Ubuntu ship the 4 MiB builds; releases
     /// before 2022 only had the 2 MiB ones.
-    fn pairs(self) -> &'static [(&'static str, &'static str)] {
+    fn file_pairs(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Bios => &[],
             Self::Uefi => &[("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")],
@@ -83,7 +83,7 @@ impl Firmware {
     }
 }
 
-fn list(paths: &[PathBuf]) -> String {
+fn join_paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -107,14 +107,14 @@ mod tests {
     fn bios_needs_no_file() {
         let root = root_with(&[]);
 
-        assert_eq!(Firmware::Bios.find(root.path()).unwrap(), None);
+        assert_eq!(Firmware::Bios.find_flash(root.path()).unwrap(), None);
     }
 
     #[test]
     fn code_and_variables_come_as_a_pair() {
         let root = root_with(&["OVMF_CODE_4M.fd", "OVMF_CODE.fd", "OVMF_VARS.fd"]);
 
-        let flash = Firmware::Uefi.find(root.path()).unwrap().unwrap();
+        let flash = Firmware::Uefi.find_flash(root.path()).unwrap().unwrap();
 
         assert!(flash.code.ends_with("OVMF_CODE.fd"));
         assert!(flash.variables.ends_with("OVMF_VARS.fd"));
@@ -124,7 +124,7 @@ mod tests {
     fn a_missing_firmware_names_the_package() {
         let root = root_with(&["OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"]);
 
-        let error = Firmware::Secure.find(root.path()).unwrap_err().to_string();
+        let error = Firmware::Secure.find_flash(root.path()).unwrap_err().to_string();
 
         assert!(error.contains("OVMF_CODE_4M.ms.fd") && error.contains("apt-get install ovmf"), "{error}");
     }

@@ -1,7 +1,7 @@
 //! Runs disk images as virtual machines: QEMU without root, a console to expect words on, ssh into the guest,
 //! a mains switch that can be pulled.
 //!
-//! A machine is off ([`Machine`]) or on ([`Running`]); switching consumes the one and returns the other, so a
+//! A machine is off ([`Machine`]) or on ([`RunningMachine`]); switching consumes the one and returns the other, so a
 //! disk can only be edited while nothing runs on it. The library knows QEMU, firmware files, NoCloud seeds and
 //! OpenSSH; it knows nothing of the image it runs. Invariant: the base image is never written, and no QEMU
 //! outlives the process that started it.
@@ -25,4 +25,4 @@ pub mod terminal;
 pub mod write_log;
 
 pub use machine::Machine;
-pub use running::Running;
+pub use running::RunningMachine;

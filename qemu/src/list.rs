@@ -6,19 +6,19 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use vm::Machine;
-use vm::registry::{Entry, On, Registry, State};
+use vm::registry::{MachineEntry, MachineRegistry, MachineState, RunningRecord};
 
-use crate::app::Failure;
-use crate::cli::List;
-use crate::report::print;
+use crate::app::CommandFailure;
+use crate::cli::ListArguments;
+use crate::report::print_result;
 
 /// Shows them.
-pub(crate) fn show(registry: &Registry, list: &List) -> Result<(), Failure> {
+pub(crate) fn print_list(registry: &MachineRegistry, list: &ListArguments) -> Result<(), CommandFailure> {
     let entries = registry.list()?;
-    let rows: Vec<_> = entries.iter().map(row).collect();
+    let rows: Vec<_> = entries.iter().map(list_row).collect();
     if list.json {
-        let all: Vec<_> = rows.iter().map(Row::json).collect();
-        print(format!("{:#}\n", json!(all)));
+        let all: Vec<_> = rows.iter().map(ListRow::to_json).collect();
+        print_result(format!("{:#}\n", json!(all)));
         return Ok(());
     }
     let mut text = format!("{:<20} {:<8} {:>5} {:<22} {}\n", "NAME", "STATE", "SSH", "FIRMWARE", "DISK");
@@ -26,30 +26,36 @@ pub(crate) fn show(registry: &Registry, list: &List) -> Result<(), Failure> {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{row}");
     }
-    print(text);
+    print_result(text);
     Ok(())
 }
 
-struct Row {
+struct ListRow {
     name: String,
     state: &'static str,
-    on: Option<On>,
+    on: Option<RunningRecord>,
     machine: Option<Machine>,
     kept: bool,
 }
 
-fn row(entry: &Entry) -> Row {
+fn list_row(entry: &MachineEntry) -> ListRow {
     let (state, on) = match &entry.state {
-        State::Off => ("off", None),
-        State::Changing => ("changing", None),
-        State::On(on) => ("on", Some(on.clone())),
+        MachineState::Off => ("off", None),
+        MachineState::Changing => ("changing", None),
+        MachineState::On(on) => ("on", Some(on.clone())),
     };
     // One that is just being made has no description yet.
-    Row { name: entry.name.clone(), state, on, machine: Machine::open(&entry.folder).ok(), kept: entry.kept }
+    ListRow {
+        name: entry.name.clone(),
+        state,
+        on,
+        machine: Machine::open(&entry.folder).ok(),
+        kept: entry.kept,
+    }
 }
 
-impl Row {
-    fn json(&self) -> serde_json::Value {
+impl ListRow {
+    fn to_json(&self) -> serde_json::Value {
         json!({
             "name": self.name,
             "state": self.state,
@@ -64,7 +70,7 @@ impl Row {
     }
 }
 
-impl std::fmt::Display for Row {
+impl std::fmt::Display for ListRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let port = self.on.as_ref().map_or_else(|| "-".to_owned(), |on| on.ports.ssh.to_string());
         let firmware =

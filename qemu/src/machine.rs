@@ -1,6 +1,6 @@
 //! A machine that is off: it owns its folder (keys, firmware variables, logs) and can be switched on.
 //!
-//! Switching on consumes the [`Machine`] and gives a [`Running`]; switching off gives it back. Knows how
+//! Switching on consumes the [`Machine`] and gives a [`RunningMachine`]; switching off gives it back. Knows how
 //! QEMU is started and how a start fails. Invariant: while a [`Machine`] exists nothing writes to its disk.
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
 use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET};
-use crate::builder::{BuildError, Builder};
+use crate::builder::{BuildError, MachineBuilder};
 use crate::console::Console;
-use crate::description::{DESCRIPTION, Description, WRITE_LOG};
-use crate::disk::{Disk, DiskError, Edit};
+use crate::description::{DESCRIPTION, MachineDescription, WRITE_LOG};
+use crate::disk::{DiskEditor, DiskError, MachineDisk};
 use crate::firmware::Firmware;
-use crate::process::Child;
+use crate::process::OwnedChild;
 use crate::qmp::{self, QmpError};
-use crate::running::Running;
-use crate::ssh::{Ports, Ssh};
+use crate::running::RunningMachine;
+use crate::ssh::{ForwardedPorts, SshAccess};
 
 const QEMU_LOG: &str = "qemu.log";
 
 /// A machine that is off.
 #[derive(Debug)]
 pub struct Machine {
-    pub(crate) folder: Folder,
-    pub(crate) description: Description,
+    pub(crate) folder: MachineFolder,
+    pub(crate) description: MachineDescription,
 }
 
 /// Why a machine could not be switched on.
@@ -51,12 +51,12 @@ pub enum StartError {
 
 /// Where a machine's things are, and for how long.
 #[derive(Debug)]
-pub(crate) enum Folder {
+pub(crate) enum MachineFolder {
     Kept(PathBuf),
     Temporary(tempfile::TempDir),
 }
 
-impl Folder {
+impl MachineFolder {
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Kept(path) => path,
@@ -68,16 +68,16 @@ impl Folder {
 impl Machine {
     /// Begins a machine that boots from `disk`.
     #[must_use]
-    pub fn builder(disk: Disk) -> Builder {
-        Builder::new(disk)
+    pub fn builder(disk: MachineDisk) -> MachineBuilder {
+        MachineBuilder::new(disk)
     }
 
     /// The machine that an earlier process made in `folder`. The caller knows that it is off.
     pub fn open(folder: &Path) -> Result<Self, BuildError> {
         let path = folder.join(DESCRIPTION);
         let description =
-            Description::read(&path).map_err(|source| BuildError::Description { path, source })?;
-        Ok(Self { description, folder: Folder::Kept(folder.into()) })
+            MachineDescription::read(&path).map_err(|source| BuildError::Description { path, source })?;
+        Ok(Self { description, folder: MachineFolder::Kept(folder.into()) })
     }
 
     /// Its name.
@@ -100,7 +100,7 @@ impl Machine {
 
     /// Why it is that.
     #[must_use]
-    pub fn because(&self) -> &str {
+    pub fn acceleration_reason(&self) -> &str {
         &self.description.because
     }
 
@@ -117,8 +117,8 @@ impl Machine {
     }
 
     /// Its raw disk, for edits.
-    pub fn edit(&self) -> Result<Edit, DiskError> {
-        Edit::open(self.disk())
+    pub fn edit_disk(&self) -> Result<DiskEditor, DiskError> {
+        DiskEditor::open(self.disk())
     }
 
     /// The record of its writes, if one was asked for.
@@ -130,13 +130,13 @@ impl Machine {
     /// QEMU's arguments, to show them.
     #[must_use]
     pub fn arguments(&self) -> Vec<OsString> {
-        arguments::arguments(&self.description.hardware())
+        arguments::qemu_arguments(&self.description.to_hardware())
     }
 
     /// The way in, when these ports of this host lead into the guest.
     #[must_use]
-    pub fn ssh(&self, ports: Ports) -> Ssh {
-        Ssh {
+    pub fn ssh_through(&self, ports: ForwardedPorts) -> SshAccess {
+        SshAccess {
             user: self.description.user.clone(),
             ports,
             key: self.description.key.clone(),
@@ -145,33 +145,33 @@ impl Machine {
     }
 
     /// Switches it on.
-    pub fn start(self) -> Result<Running, StartError> {
-        self.prepare()?;
-        let console = Console::begin(&self.folder().join(CONSOLE_LOG));
+    pub fn start(self) -> Result<RunningMachine, StartError> {
+        self.prepare_start()?;
+        let console = Console::start_reading(&self.folder().join(CONSOLE_LOG));
         let since = Instant::now();
-        let mut child = Child::start(self.command()?).map_err(StartError::NoQemu)?;
+        let mut child = OwnedChild::start(self.qemu_command()?).map_err(StartError::NoQemu)?;
         let connected = qmp::connect_soon(self.folder(), Duration::from_mins(1), || {
-            child.ended().is_ok_and(|status| status.is_some())
+            child.try_wait().is_ok_and(|status| status.is_some())
         });
-        let ports = match connected.and_then(|mut qmp| qmp.ports()) {
+        let ports = match connected.and_then(|mut qmp| qmp.forwarded_ports()) {
             Ok(ports) => ports,
             Err(error) => return Err(self.failed_start(&mut child, error)),
         };
-        Ok(Running::new(self, child, console, ports, since))
+        Ok(RunningMachine::new(self, child, console, ports, since))
     }
 
     /// QEMU opens its control socket before it has read all its arguments, so a broken conversation often
     /// means that it is about to end.
-    fn failed_start(&self, child: &mut Child, error: QmpError) -> StartError {
+    fn failed_start(&self, child: &mut OwnedChild, error: QmpError) -> StartError {
         match child.wait(Duration::from_secs(2)) {
             Ok(Some(status)) => StartError::Ended { status, message: self.qemu_log() },
             _ => error.into(),
         }
     }
 
-    fn prepare(&self) -> Result<(), StartError> {
-        if let Disk::Overlay(_, image) = &self.description.disk {
-            image.check()?;
+    fn prepare_start(&self) -> Result<(), StartError> {
+        if let MachineDisk::Overlay(_, image) = &self.description.disk {
+            image.check_unchanged()?;
         }
         for socket in [QMP_SOCKET, CONSOLE_SOCKET] {
             let path = self.folder().join(socket);
@@ -189,7 +189,7 @@ impl Machine {
         Ok(())
     }
 
-    fn command(&self) -> Result<Command, StartError> {
+    fn qemu_command(&self) -> Result<Command, StartError> {
         let path = self.folder().join(QEMU_LOG);
         let log = || {
             let log = File::create(&path)?;
@@ -212,7 +212,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acceleration::Wish;
+    use crate::acceleration::AccelerationChoice;
 
     #[test]
     fn a_machine_can_be_opened_again_from_its_folder() {
@@ -221,8 +221,13 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web");
-        let disk = Disk::Raw(folder.path().join("disk.raw"));
-        let built = Machine::builder(disk).name("web").folder(&path).acceleration(Wish::Tcg).build().unwrap();
+        let disk = MachineDisk::Raw(folder.path().join("disk.raw"));
+        let built = Machine::builder(disk)
+            .name("web")
+            .folder(&path)
+            .acceleration(AccelerationChoice::Tcg)
+            .build()
+            .unwrap();
 
         let opened = Machine::open(&path).unwrap();
 

@@ -11,6 +11,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let outcome = app::run(cli::Arguments::parse());
+    let outcome = app::run_verb(cli::Arguments::parse());
     report::finish(outcome)
 }

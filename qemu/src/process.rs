@@ -2,7 +2,7 @@
 //!
 //! Knows Linux' parent-death signal and its trap: the signal is tied to the *thread* that forked, so every
 //! child is started by one thread that lives as long as this process. Refuses to know what the programs do.
-//! Invariant: a [`Child`] is dead and reaped when its value is gone, and killed by the kernel when we are.
+//! Invariant: a [`OwnedChild`] is dead and reaped when its value is gone, and killed by the kernel when we are.
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
@@ -18,9 +18,9 @@ use nix::sys::signal::{SigSet, Signal};
 
 /// A program of ours; killed and reaped when dropped.
 #[derive(Debug)]
-pub struct Child(std::process::Child);
+pub struct OwnedChild(std::process::Child);
 
-impl Child {
+impl OwnedChild {
     /// Starts `command` in a process group of its own, so that a terminal's Ctrl-C is ours alone to handle.
     pub fn start(mut command: Command) -> io::Result<Self> {
         let us = nix::unistd::getpid();
@@ -49,7 +49,7 @@ impl Child {
     }
 
     /// How it ended, if it has.
-    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.0.try_wait()
     }
 
@@ -71,7 +71,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for OwnedChild {
     fn drop(&mut self) {
         // It may be dead already, which is what we want.
         let _ = self.kill();
@@ -114,19 +114,19 @@ pub(crate) mod tests {
         is_here
     }
 
-    fn sleeping() -> Command {
+    fn sleep_command() -> Command {
         let mut command = Command::new("sleep");
         command.arg("60");
         command
     }
 
-    fn exists(id: u32) -> bool {
+    fn process_exists(id: u32) -> bool {
         std::path::Path::new(&format!("/proc/{id}")).exists()
     }
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
-        let mut child = thread::spawn(|| Child::start(sleeping()).unwrap()).join().unwrap();
+        let mut child = thread::spawn(|| OwnedChild::start(sleep_command()).unwrap()).join().unwrap();
 
         let ended = child.wait(Duration::from_millis(200)).unwrap();
 
@@ -135,11 +135,11 @@ pub(crate) mod tests {
 
     #[test]
     fn a_dropped_child_is_dead_and_reaped() {
-        let child = Child::start(sleeping()).unwrap();
+        let child = OwnedChild::start(sleep_command()).unwrap();
         let id = child.id();
 
         drop(child);
 
-        assert!(!exists(id));
+        assert!(!process_exists(id));
     }
 }

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::arguments::{CLOSED_PORT, QMP_SOCKET, SSH_PORT};
-use crate::ssh::Ports;
+use crate::ssh::ForwardedPorts;
 
 /// The longest answer read; the real ones are a few hundred bytes.
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// A connection to one QEMU.
 #[derive(Debug)]
-pub struct Qmp {
+pub struct QmpConnection {
     stream: BufReader<UnixStream>,
 }
 
@@ -40,7 +40,7 @@ pub enum QmpError {
     Refused { command: String, reason: String },
 }
 
-impl Qmp {
+impl QmpConnection {
     /// Connects to the QEMU that runs in `folder`, each answer to come within `within`.
     pub fn connect(folder: &Path, within: Duration) -> Result<Self, QmpError> {
         let stream = connect_in(folder, QMP_SOCKET).map_err(QmpError::Connect)?;
@@ -50,12 +50,12 @@ impl Qmp {
         if greeting.get("QMP").is_none() {
             return Err(QmpError::Answer(greeting.to_string()));
         }
-        qmp.run("qmp_capabilities", &json!({}))?;
+        qmp.run_command("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
     /// Runs a command and returns its result, stepping over events.
-    pub fn run(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
+    pub fn run_command(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments}));
         self.stream.get_mut().write_all(line.as_bytes()).map_err(QmpError::Talk)?;
         loop {
@@ -72,31 +72,31 @@ impl Qmp {
 
     /// Presses the power button, which asks the guest to shut down.
     pub fn press_power_button(&mut self) -> Result<(), QmpError> {
-        self.run("system_powerdown", &json!({})).map(drop)
+        self.run_command("system_powerdown", &json!({})).map(drop)
     }
 
     /// Presses the reset button.
     pub fn reset(&mut self) -> Result<(), QmpError> {
-        self.run("system_reset", &json!({})).map(drop)
+        self.run_command("system_reset", &json!({})).map(drop)
     }
 
     /// Detaches a device, as soon as the guest lets go of it.
     pub fn detach(&mut self, device: &str) -> Result<(), QmpError> {
-        self.run("device_del", &json!({"id": device})).map(drop)
+        self.run_command("device_del", &json!({"id": device})).map(drop)
     }
 
     /// Ends QEMU at once.
     pub fn quit(&mut self) -> Result<(), QmpError> {
-        self.run("quit", &json!({})).map(drop)
+        self.run_command("quit", &json!({})).map(drop)
     }
 
     /// The ports of this host that lead into the guest.
-    pub fn ports(&mut self) -> Result<Ports, QmpError> {
+    pub fn forwarded_ports(&mut self) -> Result<ForwardedPorts, QmpError> {
         let arguments = json!({"command-line": "info usernet"});
-        let answer = self.run("human-monitor-command", &arguments)?;
+        let answer = self.run_command("human-monitor-command", &arguments)?;
         let text = answer.as_str().unwrap_or_default();
         let port = |of| forwarded_port(text, of).ok_or_else(|| QmpError::Answer(text.to_owned()));
-        Ok(Ports { ssh: port(SSH_PORT)?, closed: port(CLOSED_PORT)? })
+        Ok(ForwardedPorts { ssh: port(SSH_PORT)?, closed: port(CLOSED_PORT)? })
     }
 
     fn read(&mut self) -> Result<Value, QmpError> {
@@ -121,10 +121,10 @@ pub(crate) fn connect_soon(
     folder: &Path,
     within: Duration,
     mut given_up: impl FnMut() -> bool,
-) -> Result<Qmp, QmpError> {
+) -> Result<QmpConnection, QmpError> {
     let deadline = Instant::now() + within;
     loop {
-        match Qmp::connect(folder, within) {
+        match QmpConnection::connect(folder, within) {
             Err(QmpError::Connect(_)) if Instant::now() < deadline && !given_up() => {
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -7,21 +7,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use vm::bench::{self, Contender, Course, News, Race};
+use vm::bench::{self, BenchConfig, BenchImage, BenchProgress, BootComparison};
 
-use crate::app::{Failure, ReadError, read};
+use crate::app::{CommandFailure, ReadError, read};
 use crate::cli::BenchBoot;
-use crate::report::{note, print};
+use crate::report::{print_note, print_result};
 
 /// Runs it.
-pub(crate) fn run(arguments: &BenchBoot) -> Result<(), Failure> {
-    let contender = |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<Contender, ReadError> {
-        let user_data = user_data.as_deref().map(read).transpose()?;
-        Ok(Contender { image: image.into(), user_data, user: user.to_owned() })
-    };
+pub(crate) fn bench_boot(arguments: &BenchBoot) -> Result<(), CommandFailure> {
+    let contender =
+        |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<BenchImage, ReadError> {
+            let user_data = user_data.as_deref().map(read).transpose()?;
+            Ok(BenchImage { image: image.into(), user_data, user: user.to_owned() })
+        };
     let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;
     let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
-    let course = Course {
+    let course = BenchConfig {
         rounds: arguments.rounds,
         firmware: arguments.hardware.firmware,
         acceleration: arguments.hardware.accel,
@@ -29,18 +30,22 @@ pub(crate) fn run(arguments: &BenchBoot) -> Result<(), Failure> {
         memory: arguments.hardware.memory,
         within: Duration::from_secs(arguments.timeout),
     };
-    let race = bench::race(&course, &ours, &theirs, |image, news| {
+    let race = bench::compare_boots(&course, &ours, &theirs, |image, news| {
         let image = image.display();
-        note(match news {
-            News::Lap(lap) => format!("{image}: first boot {:.1} s, second {:.1} s", lap.first, lap.second),
-            News::Panic => format!("{image}: its kernel panicked in the emulator, so it boots once more"),
+        print_note(match news {
+            BenchProgress::Lap(lap) => {
+                format!("{image}: first boot {:.1} s, second {:.1} s", lap.first, lap.second)
+            }
+            BenchProgress::Panic => {
+                format!("{image}: its kernel panicked in the emulator, so it boots once more")
+            }
         });
     })?;
-    print(if arguments.json { race_json(&race) } else { race_table(&race) });
+    print_result(if arguments.json { race_json(&race) } else { race_table(&race) });
     Ok(())
 }
 
-fn race_json(race: &Race) -> String {
+fn race_json(race: &BootComparison) -> String {
     let value = json!({
         "ours": race.ours, "theirs": race.theirs,
         "first_ratio": race.first_ratio(), "second_ratio": race.second_ratio(),
@@ -48,9 +53,9 @@ fn race_json(race: &Race) -> String {
     format!("{value:#}\n")
 }
 
-fn race_table(race: &Race) -> String {
+fn race_table(race: &BootComparison) -> String {
     let mut text = format!("{:<12} {:>8} {:>8} {:>6}\n", "to ssh", "ours", "theirs", "ratio");
-    let mut row = |name: &str, of: fn(&bench::Lap) -> f64, ratio: f64| {
+    let mut row = |name: &str, of: fn(&bench::BootTimes) -> f64, ratio: f64| {
         let ours = bench::median(race.ours.iter().map(of));
         let theirs = bench::median(race.theirs.iter().map(of));
         // Writing to a String cannot fail.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::ssh::Ports;
+use crate::ssh::ForwardedPorts;
 
 const LOCK: &str = "lock";
 const ON: &str = "on.json";
@@ -20,31 +20,31 @@ const KEPT: &str = "kept";
 
 /// All machines of a user.
 #[derive(Debug)]
-pub struct Registry {
+pub struct MachineRegistry {
     root: PathBuf,
 }
 
 /// The right to run, change or remove one machine, until dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct MachineClaim {
     folder: PathBuf,
     _lock: Flock<File>,
 }
 
 /// What others may know of a machine that is on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct On {
+pub struct RunningRecord {
     /// The process that runs it
     pub pid: u32,
     /// QEMU's process
     pub qemu: u32,
     /// The ports of this host that lead into it
-    pub ports: Ports,
+    pub ports: ForwardedPorts,
 }
 
 /// A machine as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct MachineEntry {
     /// Its name
     pub name: String,
     /// Where its things are
@@ -52,18 +52,18 @@ pub struct Entry {
     /// Whether it stays when it goes off
     pub kept: bool,
     /// Whether somebody holds its lock
-    pub state: State,
+    pub state: MachineState,
 }
 
 /// Whether a machine is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum MachineState {
     /// Nobody runs it
     Off,
     /// Somebody is about to run it, or has just stopped
     Changing,
     /// Somebody runs it
-    On(On),
+    On(RunningRecord),
 }
 
 /// Why a machine cannot be found or had.
@@ -76,9 +76,9 @@ pub enum RegistryError {
     Unsafe { path: PathBuf },
     #[error("{0:?} cannot name a machine: a name has 1 to 40 of a-z, 0-9 and -, and starts with a letter")]
     Name(String),
-    #[error("there is no machine called {name}; there {}", known(names))]
+    #[error("there is no machine called {name}; there {}", list_known(names))]
     Unknown { name: String, names: Vec<String> },
-    #[error("say which machine: there {}", known(names))]
+    #[error("say which machine: there {}", list_known(names))]
     Which { names: Vec<String> },
     #[error("the machine {0} is on; stop it first: vm stop {0}")]
     Busy(String),
@@ -90,11 +90,11 @@ pub enum RegistryError {
     Change { path: PathBuf, source: io::Error },
 }
 
-fn known(names: &[String]) -> String {
+fn list_known(names: &[String]) -> String {
     if names.is_empty() { "is none".to_owned() } else { format!("are: {}", names.join(", ")) }
 }
 
-impl Registry {
+impl MachineRegistry {
     /// The machines under `root`, which is made if need be.
     pub fn open(root: &Path) -> Result<Self, RegistryError> {
         let failed = |source| RegistryError::Root { path: root.into(), source };
@@ -109,26 +109,26 @@ impl Registry {
     }
 
     /// All machines, by name.
-    pub fn list(&self) -> Result<Vec<Entry>, RegistryError> {
+    pub fn list(&self) -> Result<Vec<MachineEntry>, RegistryError> {
         let mut entries = Vec::new();
         for name in self.names()? {
-            entries.extend(self.look(&name)?);
+            entries.extend(self.read_entry(&name)?);
         }
         Ok(entries)
     }
 
     /// The machine called `name`; without a name the only one there is, of those that are on if any is.
-    pub fn find(&self, name: Option<&str>) -> Result<Entry, RegistryError> {
+    pub fn find_machine(&self, name: Option<&str>) -> Result<MachineEntry, RegistryError> {
         let names = self.names()?;
         if let Some(name) = name {
             let unknown = RegistryError::Unknown { name: name.to_owned(), names };
-            return self.look(name)?.ok_or(unknown);
+            return self.read_entry(name)?.ok_or(unknown);
         }
         let mut all = self.list()?;
-        if all.iter().any(|entry| entry.state != State::Off) {
-            all.retain(|entry| entry.state != State::Off);
+        if all.iter().any(|entry| entry.state != MachineState::Off) {
+            all.retain(|entry| entry.state != MachineState::Off);
         }
-        match <[Entry; 1]>::try_from(all) {
+        match <[MachineEntry; 1]>::try_from(all) {
             Ok([only]) => Ok(only),
             Err(all) => {
                 Err(RegistryError::Which { names: all.into_iter().map(|entry| entry.name).collect() })
@@ -138,33 +138,37 @@ impl Registry {
 
     /// Makes a folder for a new machine, and claims it. Without a name, one is made from `stem`. What is
     /// left of an unkept machine whose process was killed gives way.
-    pub fn create(&self, name: Option<&str>, stem: &str) -> Result<(String, Claim), RegistryError> {
+    pub fn create_machine(
+        &self,
+        name: Option<&str>,
+        stem: &str,
+    ) -> Result<(String, MachineClaim), RegistryError> {
         let name = match name {
-            Some(name) => checked(name)?.to_owned(),
+            Some(name) => check_name(name)?.to_owned(),
             None => self.free_name(&name_from(stem))?,
         };
-        if let Some(entry) = self.look(&name)? {
-            if entry.kept || entry.state != State::Off {
+        if let Some(entry) = self.read_entry(&name)? {
+            if entry.kept || entry.state != MachineState::Off {
                 return Err(RegistryError::Taken(name));
             }
-            self.claim(&name)?.remove()?;
+            self.claim_machine(&name)?.remove_machine()?;
         }
         let folder = self.root.join(&name);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&folder)
             .map_err(|source| RegistryError::Change { path: folder, source })?;
-        let claim = self.claim(&name)?;
+        let claim = self.claim_machine(&name)?;
         Ok((name, claim))
     }
 
     /// Claims a machine that is off.
-    pub fn claim(&self, name: &str) -> Result<Claim, RegistryError> {
-        let folder = self.root.join(checked(name)?);
+    pub fn claim_machine(&self, name: &str) -> Result<MachineClaim, RegistryError> {
+        let folder = self.root.join(check_name(name)?);
         let change = |source| RegistryError::Change { path: folder.join(LOCK), source };
         let lock = open_lock(&folder).map_err(change)?;
         match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Claim { folder, _lock: lock }),
+            Ok(lock) => Ok(MachineClaim { folder, _lock: lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RegistryError::Busy(name.to_owned())),
             Err((_, errno)) => Err(change(errno.into())),
         }
@@ -175,20 +179,20 @@ impl Registry {
         let mut names = Vec::new();
         for item in fs::read_dir(&self.root).map_err(failed)? {
             let name = item.map_err(failed)?.file_name();
-            names.extend(name.to_str().filter(|name| checked(name).is_ok()).map(str::to_owned));
+            names.extend(name.to_str().filter(|name| check_name(name).is_ok()).map(str::to_owned));
         }
         names.sort_unstable();
         Ok(names)
     }
 
-    fn look(&self, name: &str) -> Result<Option<Entry>, RegistryError> {
-        let folder = self.root.join(checked(name)?);
+    fn read_entry(&self, name: &str) -> Result<Option<MachineEntry>, RegistryError> {
+        let folder = self.root.join(check_name(name)?);
         if !folder.is_dir() {
             return Ok(None);
         }
-        let state = if is_locked(&folder) { state_of(&folder) } else { State::Off };
+        let state = if is_locked(&folder) { state_of(&folder) } else { MachineState::Off };
         let kept = folder.join(KEPT).exists();
-        Ok(Some(Entry { name: name.to_owned(), folder, kept, state }))
+        Ok(Some(MachineEntry { name: name.to_owned(), folder, kept, state }))
     }
 
     fn free_name(&self, stem: &str) -> Result<String, RegistryError> {
@@ -203,12 +207,12 @@ impl Registry {
     }
 }
 
-impl Entry {
+impl MachineEntry {
     /// What is known of it if it is on.
-    pub fn on(&self) -> Result<&On, RegistryError> {
+    pub fn running_record(&self) -> Result<&RunningRecord, RegistryError> {
         match &self.state {
-            State::On(on) => Ok(on),
-            State::Off | State::Changing => Err(RegistryError::Off(self.name.clone())),
+            MachineState::On(on) => Ok(on),
+            MachineState::Off | MachineState::Changing => Err(RegistryError::Off(self.name.clone())),
         }
     }
 
@@ -219,7 +223,7 @@ impl Entry {
     }
 }
 
-impl Claim {
+impl MachineClaim {
     /// Where the machine's things are.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -227,7 +231,7 @@ impl Claim {
     }
 
     /// Tells others that the machine is on.
-    pub fn announce(&self, on: &On) -> Result<(), RegistryError> {
+    pub fn record_running(&self, on: &RunningRecord) -> Result<(), RegistryError> {
         let path = self.folder.join(ON);
         let new = self.folder.join("on.json.new");
         serde_json::to_vec(on)
@@ -238,7 +242,7 @@ impl Claim {
     }
 
     /// Makes the machine stay when it goes off.
-    pub fn keep(&self) -> Result<(), RegistryError> {
+    pub fn keep_machine(&self) -> Result<(), RegistryError> {
         let path = self.folder.join(KEPT);
         fs::write(&path, "").map_err(|source| RegistryError::Change { path, source })
     }
@@ -246,7 +250,7 @@ impl Claim {
     /// Gives the machine back: kept ones stay, the others are removed.
     pub fn release(self) -> Result<(), RegistryError> {
         if !self.folder.join(KEPT).exists() {
-            return self.remove();
+            return self.remove_machine();
         }
         let path = self.folder.join(ON);
         match fs::remove_file(&path) {
@@ -258,7 +262,7 @@ impl Claim {
     }
 
     /// Removes the machine.
-    pub fn remove(self) -> Result<(), RegistryError> {
+    pub fn remove_machine(self) -> Result<(), RegistryError> {
         fs::remove_dir_all(&self.folder)
             .map_err(|source| RegistryError::Change { path: self.folder.clone(), source })
     }
@@ -273,12 +277,12 @@ fn is_locked(folder: &Path) -> bool {
     Flock::lock(lock, FlockArg::LockSharedNonblock).is_err()
 }
 
-fn state_of(folder: &Path) -> State {
+fn state_of(folder: &Path) -> MachineState {
     let read = || serde_json::from_slice(&fs::read(folder.join(ON)).ok()?).ok();
-    read().map_or(State::Changing, State::On)
+    read().map_or(MachineState::Changing, MachineState::On)
 }
 
-fn checked(name: &str) -> Result<&str, RegistryError> {
+fn check_name(name: &str) -> Result<&str, RegistryError> {
     let fits = name.len() <= 40
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
@@ -297,34 +301,35 @@ fn name_from(stem: &str) -> String {
 mod tests {
     use super::*;
 
-    fn registry() -> (tempfile::TempDir, Registry) {
+    fn registry() -> (tempfile::TempDir, MachineRegistry) {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("vm")).unwrap();
+        let registry = MachineRegistry::open(&folder.path().join("vm")).unwrap();
         (folder, registry)
     }
 
-    const SOMEONE: On = On { pid: 1, qemu: 2, ports: Ports { ssh: 3, closed: 4 } };
+    const SOMEONE: RunningRecord =
+        RunningRecord { pid: 1, qemu: 2, ports: ForwardedPorts { ssh: 3, closed: 4 } };
 
     #[test]
     fn a_machine_is_on_while_its_claim_lives() {
         let (_folder, registry) = registry();
-        let (name, claim) = registry.create(None, "Disk 01.raw").unwrap();
-        claim.announce(&SOMEONE).unwrap();
-        let seen = registry.find(None).unwrap();
+        let (name, claim) = registry.create_machine(None, "Disk 01.raw").unwrap();
+        claim.record_running(&SOMEONE).unwrap();
+        let seen = registry.find_machine(None).unwrap();
 
         drop(claim);
 
         assert_eq!(name, "disk-01-raw");
-        assert_eq!(seen.state, State::On(SOMEONE));
-        assert_eq!(registry.find(Some(&name)).unwrap().state, State::Off);
+        assert_eq!(seen.state, MachineState::On(SOMEONE));
+        assert_eq!(registry.find_machine(Some(&name)).unwrap().state, MachineState::Off);
     }
 
     #[test]
     fn a_kept_machine_stays_and_another_goes() {
         let (_folder, registry) = registry();
-        let (_, kept) = registry.create(Some("kept"), "").unwrap();
-        kept.keep().unwrap();
-        let (_, gone) = registry.create(Some("gone"), "").unwrap();
+        let (_, kept) = registry.create_machine(Some("kept"), "").unwrap();
+        kept.keep_machine().unwrap();
+        let (_, gone) = registry.create_machine(Some("gone"), "").unwrap();
 
         kept.release().unwrap();
         gone.release().unwrap();
@@ -336,21 +341,21 @@ mod tests {
     #[test]
     fn a_machine_that_is_on_cannot_be_claimed_or_replaced() {
         let (_folder, registry) = registry();
-        let (_, _claim) = registry.create(Some("web"), "").unwrap();
+        let (_, _claim) = registry.create_machine(Some("web"), "").unwrap();
 
-        assert!(matches!(registry.claim("web"), Err(RegistryError::Busy(_))));
-        assert!(matches!(registry.create(Some("web"), ""), Err(RegistryError::Taken(_))));
-        assert_eq!(registry.create(None, "web").unwrap().0, "web-2");
+        assert!(matches!(registry.claim_machine("web"), Err(RegistryError::Busy(_))));
+        assert!(matches!(registry.create_machine(Some("web"), ""), Err(RegistryError::Taken(_))));
+        assert_eq!(registry.create_machine(None, "web").unwrap().0, "web-2");
     }
 
     #[test]
     fn what_a_killed_process_left_gives_way() {
         let (_folder, registry) = registry();
-        let (_, claim) = registry.create(Some("web"), "").unwrap();
+        let (_, claim) = registry.create_machine(Some("web"), "").unwrap();
         fs::write(claim.folder().join("rest"), "").unwrap();
         drop(claim);
 
-        let (_, claim) = registry.create(Some("web"), "").unwrap();
+        let (_, claim) = registry.create_machine(Some("web"), "").unwrap();
 
         assert!(!claim.folder().join("rest").exists());
     }
@@ -360,18 +365,21 @@ mod tests {
         let (_folder, registry) = registry();
 
         for name in ["../x", "", "-x", "A", "x/y", "."] {
-            assert!(matches!(registry.find(Some(name)), Err(RegistryError::Name(_))), "{name}");
+            assert!(matches!(registry.find_machine(Some(name)), Err(RegistryError::Name(_))), "{name}");
         }
     }
 
     #[test]
     fn a_missing_name_lists_those_there_are() {
         let (_folder, registry) = registry();
-        let _claims = ["a", "b"].map(|name| registry.create(Some(name), "").unwrap());
+        let _claims = ["a", "b"].map(|name| registry.create_machine(Some(name), "").unwrap());
 
-        assert_eq!(registry.find(None).unwrap_err().to_string(), "say which machine: there are: a, b");
         assert_eq!(
-            registry.find(Some("c")).unwrap_err().to_string(),
+            registry.find_machine(None).unwrap_err().to_string(),
+            "say which machine: there are: a, b"
+        );
+        assert_eq!(
+            registry.find_machine(Some("c")).unwrap_err().to_string(),
             "there is no machine called c; there are: a, b"
         );
     }
@@ -382,6 +390,6 @@ mod tests {
         let open = folder.path().join("vm");
         fs::DirBuilder::new().mode(0o755).create(&open).unwrap();
 
-        assert!(matches!(Registry::open(&open), Err(RegistryError::Unsafe { .. })));
+        assert!(matches!(MachineRegistry::open(&open), Err(RegistryError::Unsafe { .. })));
     }
 }

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use vm::registry::RegistryError;
 use vm::running::GuestError;
 
-use crate::app::Failure;
+use crate::app::CommandFailure;
 
 /// A line on standard error: progress, not results.
-pub(crate) fn note(text: impl Display) {
+pub(crate) fn print_note(text: impl Display) {
     // Nobody listens any more: the work goes on all the same.
     let _ = writeln!(io::stderr(), "vm: {}", printable(&text.to_string()));
 }
@@ -23,24 +23,24 @@ fn printable(text: &str) -> String {
 }
 
 /// Results, on standard output.
-pub(crate) fn print(text: impl Display) {
+pub(crate) fn print_result(text: impl Display) {
     // A reader that has seen enough (`| head`) is no failure.
     let _ = write!(io::stdout(), "{text}");
 }
 
 /// Turns the outcome into an exit code, and a failure into one message with its causes.
-pub(crate) fn finish(outcome: Result<(), Failure>) -> ExitCode {
+pub(crate) fn finish(outcome: Result<(), CommandFailure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let error = failure.0;
-            note(chain(error.as_ref()));
+            print_note(error_chain(error.as_ref()));
             ExitCode::from(exit_code(error.as_ref()))
         }
     }
 }
 
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

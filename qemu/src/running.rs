@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use crate::arguments::{self, CONSOLE_SOCKET};
 use crate::console::Console;
 use crate::machine::Machine;
-use crate::process::Child;
-use crate::qmp::{self, Qmp, QmpError};
-use crate::ssh::{Ports, Ssh, SshError};
+use crate::process::OwnedChild;
+use crate::qmp::{self, QmpConnection, QmpError};
+use crate::ssh::{ForwardedPorts, SshAccess, SshError};
 
 /// How much of a console goes into an error message.
 const TAIL: usize = 40;
@@ -33,20 +33,20 @@ const PRESS_AGAIN: Duration = Duration::from_secs(5);
 
 /// A machine that is on. Dropping it pulls the plug.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningMachine {
     machine: Machine,
-    child: Child,
+    child: OwnedChild,
     console: Console,
-    ssh: Ssh,
+    ssh: SshAccess,
     since: Instant,
-    keyboard: Option<Keyboard>,
+    keyboard: Option<ConsoleInput>,
 }
 
 /// A connection to the serial console that stays, since QEMU drops what a guest has not yet read when it ends.
 #[derive(Debug)]
-struct Keyboard(UnixStream);
+struct ConsoleInput(UnixStream);
 
-impl Keyboard {
+impl ConsoleInput {
     fn plug_in(machine: &Machine) -> io::Result<Self> {
         let stream = qmp::connect_in(machine.folder(), CONSOLE_SOCKET)?;
         let mut output = stream.try_clone()?;
@@ -80,15 +80,15 @@ pub enum GuestError {
     Ssh(#[from] SshError),
 }
 
-impl Running {
+impl RunningMachine {
     pub(crate) fn new(
         machine: Machine,
-        child: Child,
+        child: OwnedChild,
         console: Console,
-        ports: Ports,
+        ports: ForwardedPorts,
         since: Instant,
     ) -> Self {
-        let ssh = machine.ssh(ports);
+        let ssh = machine.ssh_through(ports);
         // That of the last start is dead.
         ssh.log_out();
         Self { ssh, machine, child, console, since, keyboard: None }
@@ -129,12 +129,12 @@ impl Running {
 
     /// The way in.
     #[must_use]
-    pub fn ssh(&self) -> &Ssh {
+    pub fn ssh(&self) -> &SshAccess {
         &self.ssh
     }
 
     /// Waits until the console says `words`, after what was expected before, and returns the line.
-    pub fn expect(&mut self, words: &str, within: Duration) -> Result<String, GuestError> {
+    pub fn wait_for_words(&mut self, words: &str, within: Duration) -> Result<String, GuestError> {
         self.expect_any(&[words], within).map(|(_, line)| line)
     }
 
@@ -143,12 +143,12 @@ impl Running {
         let deadline = Instant::now() + within;
         loop {
             // The order matters: what was said before the end must be found.
-            let ended = self.child.ended().map_err(GuestError::Watch)?;
-            if let Some(found) = self.console.find(words).map_err(GuestError::Console)? {
+            let ended = self.child.try_wait().map_err(GuestError::Watch)?;
+            if let Some(found) = self.console.find_words(words).map_err(GuestError::Console)? {
                 return Ok(found);
             }
             if let Some(status) = ended {
-                return Err(self.off(status, "it was to speak"));
+                return Err(self.went_off(status, "it was to speak"));
             }
             if Instant::now() >= deadline {
                 let words = words.iter().map(|&word| word.to_owned()).collect();
@@ -175,7 +175,7 @@ impl Running {
                 return Ok(self.uptime());
             }
             if end
-                .map(|end| self.console.find(&[end]))
+                .map(|end| self.console.find_words(&[end]))
                 .transpose()
                 .map_err(GuestError::Console)?
                 .flatten()
@@ -183,8 +183,8 @@ impl Running {
             {
                 return Err(GuestError::Panicked { name: self.name(), tail: self.tail() });
             }
-            if let Some(status) = self.child.ended().map_err(GuestError::Watch)? {
-                return Err(self.off(status, "ssh was to answer"));
+            if let Some(status) = self.child.try_wait().map_err(GuestError::Watch)? {
+                return Err(self.went_off(status, "ssh was to answer"));
             }
             if Instant::now() >= deadline {
                 return Err(GuestError::NoSsh { name: self.name(), within, tail: self.tail() });
@@ -196,7 +196,7 @@ impl Running {
     /// Sends bytes to the serial console, as a person would type them.
     pub fn type_in(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.keyboard.is_none() {
-            self.keyboard = Some(Keyboard::plug_in(&self.machine)?);
+            self.keyboard = Some(ConsoleInput::plug_in(&self.machine)?);
         }
         self.keyboard.as_mut().map_or(Ok(()), |keyboard| keyboard.0.write_all(bytes))
     }
@@ -204,12 +204,12 @@ impl Running {
     /// Presses the reset button.
     pub fn reset(&self) -> Result<(), GuestError> {
         self.ssh.log_out();
-        Ok(monitor(&self.machine)?.reset()?)
+        Ok(connect_monitor(&self.machine)?.reset()?)
     }
 
     /// Detaches a disk that was attached beside the machine's own, counted from 0.
     pub fn detach(&self, index: usize) -> Result<(), GuestError> {
-        Ok(monitor(&self.machine)?.detach(&arguments::other_disk_name(index))?)
+        Ok(connect_monitor(&self.machine)?.detach(&arguments::other_disk_name(index))?)
     }
 
     /// Pulls the plug.
@@ -220,12 +220,12 @@ impl Running {
 
     /// Presses the power button, which asks the guest to shut down.
     pub fn press_power_button(&self) -> Result<(), GuestError> {
-        Ok(monitor(&self.machine)?.press_power_button()?)
+        Ok(connect_monitor(&self.machine)?.press_power_button()?)
     }
 
     /// Presses the power button, again and again as a person would, and waits for the guest to shut down.
     pub fn power_off(mut self, within: Duration) -> Result<Machine, GuestError> {
-        let press = || Ok(monitor(&self.machine)?.press_power_button()?);
+        let press = || Ok(connect_monitor(&self.machine)?.press_power_button()?);
         let is_off = |until: Instant| {
             let left = until.saturating_duration_since(Instant::now());
             Ok(self.child.wait(left).map_err(GuestError::Watch)?.is_some())
@@ -238,7 +238,7 @@ impl Running {
     pub fn wait_until_off(mut self, asked: &'static str, within: Duration) -> Result<Machine, GuestError> {
         match self.child.wait(within).map_err(GuestError::Watch)? {
             Some(status) if status.success() => Ok(self.machine),
-            Some(status) => Err(self.off(status, "it was to shut down")),
+            Some(status) => Err(self.went_off(status, "it was to shut down")),
             None => Err(GuestError::StillOn { name: self.name(), asked, within, tail: self.tail() }),
         }
     }
@@ -249,11 +249,11 @@ impl Running {
     }
 
     /// Whether it went off by itself.
-    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.ended()
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
     }
 
-    fn off(&self, status: ExitStatus, waiting: &'static str) -> GuestError {
+    fn went_off(&self, status: ExitStatus, waiting: &'static str) -> GuestError {
         let mut tail = self.tail();
         let message = self.machine.qemu_log();
         if !message.is_empty() {
@@ -272,8 +272,8 @@ impl Running {
     }
 }
 
-fn monitor(machine: &Machine) -> Result<Qmp, QmpError> {
-    Qmp::connect(machine.folder(), Duration::from_secs(20))
+fn connect_monitor(machine: &Machine) -> Result<QmpConnection, QmpError> {
+    QmpConnection::connect(machine.folder(), Duration::from_secs(20))
 }
 
 /// Presses the power button, again and again as a person would, until the machine is off or it is late, and

@@ -10,7 +10,7 @@ use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, TimeProv
 
 /// What a machine is told of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seed {
+pub struct SeedData {
     /// Tells one machine from the next; the same on each boot of one machine
     pub instance_id: String,
     /// The name the guest takes, unless its user-data says another
@@ -21,7 +21,7 @@ pub struct Seed {
     pub user_data: Option<Vec<u8>>,
 }
 
-impl Seed {
+impl SeedData {
     /// The seed as a FAT file system labelled CIDATA.
     pub fn to_disk(&self) -> io::Result<Vec<u8>> {
         let mut disk = Cursor::new(vec![0; self.disk_size()]);
@@ -96,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    fn seed() -> Seed {
-        Seed {
+    fn seed() -> SeedData {
+        SeedData {
             instance_id: "i-0123".into(),
             host_name: "web".into(),
             public_keys: vec!["ssh-ed25519 AAAA \"me\"".into()],
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_document_of_ten_megabytes_fits() {
-        let seed = Seed { user_data: Some(vec![b'#'; 10 << 20]), ..seed() };
+        let seed = SeedData { user_data: Some(vec![b'#'; 10 << 20]), ..seed() };
 
         assert!(seed.to_disk().is_ok());
     }

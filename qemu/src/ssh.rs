@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Child;
+use crate::process::OwnedChild;
 
 /// A socket's path has room for 107 bytes, and ssh binds it under a name 17 bytes longer.
 const LONGEST_SOCKET_PATH: usize = 90;
@@ -31,14 +31,14 @@ const ONE_QUESTION: Duration = Duration::from_millis(250);
 
 /// A key pair on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct SshKey {
     private: PathBuf,
     public: String,
 }
 
 /// Ports of this host's loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ports {
+pub struct ForwardedPorts {
     /// Leads to the guest's ssh server
     pub ssh: u16,
     /// Leads to a port of the guest where nothing listens
@@ -60,12 +60,12 @@ pub enum SshError {
     #[error("{script:?} did not end within {within:?}")]
     Late { script: String, within: Duration },
     #[error("{script:?} failed in the guest: {output}")]
-    Failed { script: String, output: Output },
+    Failed { script: String, output: CommandOutput },
 }
 
-impl Key {
+impl SshKey {
     /// Makes a new ed25519 key pair at `private` and `private`.pub.
-    pub fn make(private: &Path) -> Result<Self, SshError> {
+    pub fn generate_pair(private: &Path) -> Result<Self, SshError> {
         let output = Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "vm", "-f"])
             .arg(private)
@@ -82,14 +82,14 @@ impl Key {
 
     /// The line for `authorized_keys`.
     #[must_use]
-    pub fn public(&self) -> &str {
+    pub fn public_line(&self) -> &str {
         &self.public
     }
 }
 
 /// What a command in the guest left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
+pub struct CommandOutput {
     /// Its exit code; 255 is ssh's own failure, none a signal
     pub code: Option<i32>,
     /// What it wrote to standard output
@@ -98,7 +98,7 @@ pub struct Output {
     pub stderr: String,
 }
 
-impl std::fmt::Display for Output {
+impl std::fmt::Display for CommandOutput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.code {
             Some(code) => write!(f, "exit code {code}")?,
@@ -115,21 +115,21 @@ impl std::fmt::Display for Output {
 
 /// The way into one running guest.
 #[derive(Debug, Clone)]
-pub struct Ssh {
+pub struct SshAccess {
     /// The account
     pub user: String,
     /// The ports of this host that lead into the guest
-    pub ports: Ports,
+    pub ports: ForwardedPorts,
     /// Proves who we are
-    pub key: Key,
+    pub key: SshKey,
     /// Remembers who the guest is
     pub known_hosts: PathBuf,
 }
 
-impl Ssh {
+impl SshAccess {
     /// The client's command line, which uses the shared login; the caller adds options, or the words to run.
     #[must_use]
-    pub fn command(&self) -> Command {
+    pub fn client_command(&self) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-p", &self.ports.ssh.to_string(), "-l", &self.user, "-i"]);
         command.arg(&self.key.private);
@@ -170,30 +170,30 @@ impl Ssh {
     }
 
     /// Runs a shell script in the guest, whatever its exit code.
-    pub fn run(&self, script: &str, within: Duration) -> Result<Output, SshError> {
+    pub fn run_script(&self, script: &str, within: Duration) -> Result<CommandOutput, SshError> {
         self.run_on(script, Stdio::null(), within)
     }
 
     /// The same, with `input` as the script's standard input.
-    pub fn run_with(&self, script: &str, input: &[u8], within: Duration) -> Result<Output, SshError> {
+    pub fn run_with(&self, script: &str, input: &[u8], within: Duration) -> Result<CommandOutput, SshError> {
         let failed = |source| SshError::Run { script: script.to_owned(), source };
         let mut file = tempfile::tempfile().map_err(failed)?;
         file.write_all(input).and_then(|()| file.rewind()).map_err(failed)?;
         self.run_on(script, file.into(), within)
     }
 
-    fn run_on(&self, script: &str, input: Stdio, within: Duration) -> Result<Output, SshError> {
+    fn run_on(&self, script: &str, input: Stdio, within: Duration) -> Result<CommandOutput, SshError> {
         let failed = |source| SshError::Run { script: script.to_owned(), source };
         let (stdout, stderr) = (tempfile::tempfile().map_err(failed)?, tempfile::tempfile().map_err(failed)?);
-        let mut command = self.command();
+        let mut command = self.client_command();
         command.arg("--").arg(script).stdin(input);
         command.stdout(stdout.try_clone().map_err(failed)?);
         command.stderr(stderr.try_clone().map_err(failed)?);
         let mut child =
-            Child::start(command).map_err(|source| SshError::NoProgram { program: "ssh", source })?;
+            OwnedChild::start(command).map_err(|source| SshError::NoProgram { program: "ssh", source })?;
         match child.wait(within).map_err(failed)? {
             None => Err(SshError::Late { script: script.to_owned(), within }),
-            Some(status) => Ok(Output {
+            Some(status) => Ok(CommandOutput {
                 code: status.code(),
                 stdout: text_of(stdout).map_err(failed)?,
                 stderr: text_of(stderr).map_err(failed)?,
@@ -202,8 +202,8 @@ impl Ssh {
     }
 
     /// Runs a shell script that must succeed, and returns what it printed.
-    pub fn must(&self, script: &str, within: Duration) -> Result<String, SshError> {
-        let output = self.run(script, within)?;
+    pub fn run_checked(&self, script: &str, within: Duration) -> Result<String, SshError> {
+        let output = self.run_script(script, within)?;
         if output.code == Some(0) {
             return Ok(output.stdout);
         }
@@ -215,7 +215,7 @@ impl Ssh {
     #[must_use]
     pub fn lets_in(&self, waited: Duration) -> bool {
         (waited > SILENCE || self.has_network())
-            && self.run("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0))
+            && self.run_script("true", ONE_LOGIN).is_ok_and(|output| output.code == Some(0))
     }
 
     /// Whether the guest's kernel answers, by refusing a connection to its closed port. QEMU accepts
@@ -254,15 +254,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
 
-        let key = Key::make(&path).unwrap();
+        let key = SshKey::generate_pair(&path).unwrap();
 
-        assert!(key.public().starts_with("ssh-ed25519 "));
-        assert!(matches!(Key::make(&path), Err(SshError::MakeKey(_))));
+        assert!(key.public_line().starts_with("ssh-ed25519 "));
+        assert!(matches!(SshKey::generate_pair(&path), Err(SshError::MakeKey(_))));
     }
 
     #[test]
     fn output_shows_what_there_is() {
-        let output = Output { code: Some(3), stdout: String::new(), stderr: "no such unit\n".into() };
+        let output = CommandOutput { code: Some(3), stdout: String::new(), stderr: "no such unit\n".into() };
 
         assert_eq!(output.to_string(), "exit code 3\n--- stderr\nno such unit");
     }

@@ -26,12 +26,12 @@ pub const ESCAPE: u8 = 0x1d;
 
 /// The signals that ask us to end, as something to poll.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct EndSignals(SignalFd);
 
-impl Signals {
+impl EndSignals {
     /// Takes SIGINT, SIGTERM and SIGHUP away from their usual effect. Must be called before any thread is
     /// started, since threads inherit what is blocked.
-    pub fn take() -> io::Result<Self> {
+    pub fn block_signals() -> io::Result<Self> {
         let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         set.thread_block()?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -39,20 +39,20 @@ impl Signals {
     }
 
     /// Whether one comes within `within`.
-    pub fn wait(&self, within: Duration) -> io::Result<bool> {
+    pub fn wait_for_signal(&self, within: Duration) -> io::Result<bool> {
         let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         poll_for(&mut watched, Some(within))?;
-        self.came()
+        self.is_pending()
     }
 
-    fn came(&self) -> io::Result<bool> {
+    fn is_pending(&self) -> io::Result<bool> {
         Ok(self.0.read_signal()?.is_some())
     }
 }
 
 /// How a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum ConversationEnd {
     /// QEMU closed the console: the machine is off
     Closed,
     /// The person pressed the escape key
@@ -65,14 +65,14 @@ pub enum Ending {
 
 /// The serial console of a running machine; one holder at a time.
 #[derive(Debug)]
-pub struct Line {
+pub struct SerialLine {
     stream: UnixStream,
     _lock: Flock<File>,
 }
 
-impl Line {
+impl SerialLine {
     /// Takes the console of the machine in `folder`; none if somebody else has it.
-    pub fn take(folder: &Path) -> io::Result<Option<Self>> {
+    pub fn open_serial(folder: &Path) -> io::Result<Option<Self>> {
         let lock = File::create(folder.join("console.lock"))?;
         let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
@@ -85,9 +85,10 @@ impl Line {
 
     /// Shows what the machine says and sends what the person types, until something ends it. Without a
     /// terminal on standard input only shows.
-    pub fn talk(&self, signals: &Signals, within: Option<Duration>) -> io::Result<Ending> {
+    pub fn relay(&self, signals: &EndSignals, within: Option<Duration>) -> io::Result<ConversationEnd> {
         let stdin = io::stdin();
-        let keyboard = if stdin.is_terminal() { Some(Raw::enter(stdin.as_fd())?) } else { None };
+        let keyboard =
+            if stdin.is_terminal() { Some(RawTerminal::enter_raw_mode(stdin.as_fd())?) } else { None };
         loop {
             let mut watched = vec![
                 PollFd::new(self.stream.as_fd(), PollFlags::POLLIN),
@@ -97,23 +98,23 @@ impl Line {
                 watched.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
             }
             if poll_for(&mut watched, within)? == 0 {
-                return Ok(Ending::Timeout);
+                return Ok(ConversationEnd::Timeout);
             }
             let ready: Vec<bool> = watched.iter().map(|one| one.any().unwrap_or(false)).collect();
-            if ready[1] && signals.came()? {
-                return Ok(Ending::Signal);
+            if ready[1] && signals.is_pending()? {
+                return Ok(ConversationEnd::Signal);
             }
-            if ready[0] && !self.show()? {
-                return Ok(Ending::Closed);
+            if ready[0] && !self.relay_output()? {
+                return Ok(ConversationEnd::Closed);
             }
-            if ready.get(2) == Some(&true) && !self.send(&mut stdin.lock())? {
-                return Ok(Ending::Escape);
+            if ready.get(2) == Some(&true) && !self.relay_input(&mut stdin.lock())? {
+                return Ok(ConversationEnd::Escape);
             }
         }
     }
 
     /// Shows one piece; false at the end.
-    fn show(&self) -> io::Result<bool> {
+    fn relay_output(&self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let length = match (&self.stream).read(&mut bytes) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
@@ -124,7 +125,7 @@ impl Line {
     }
 
     /// Sends what was typed; false if the escape key was among it, or the keyboard is gone.
-    fn send(&self, keyboard: &mut dyn Read) -> io::Result<bool> {
+    fn relay_input(&self, keyboard: &mut dyn Read) -> io::Result<bool> {
         let mut bytes = [0; 256];
         let length = keyboard.read(&mut bytes)?;
         let typed = &bytes[..length];
@@ -135,14 +136,14 @@ impl Line {
 }
 
 /// Shows a log from its start and what is added to it, until `over` or a signal.
-pub fn follow(log: &Path, signals: &Signals, over: impl Fn() -> bool) -> io::Result<()> {
+pub fn follow_log(log: &Path, signals: &EndSignals, over: impl Fn() -> bool) -> io::Result<()> {
     let mut file = File::open(log)?;
     loop {
         let ended = over();
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         show(&bytes)?;
-        if ended || signals.wait(Duration::from_millis(200))? {
+        if ended || signals.wait_for_signal(Duration::from_millis(200))? {
             return Ok(());
         }
     }
@@ -168,13 +169,13 @@ fn poll_for(watched: &mut [PollFd<'_>], within: Option<Duration>) -> io::Result<
 
 /// A terminal in raw mode, until dropped.
 #[derive(Debug)]
-struct Raw<'a> {
+struct RawTerminal<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
 }
 
-impl<'a> Raw<'a> {
-    fn enter(terminal: BorrowedFd<'a>) -> io::Result<Self> {
+impl<'a> RawTerminal<'a> {
+    fn enter_raw_mode(terminal: BorrowedFd<'a>) -> io::Result<Self> {
         let before = termios::tcgetattr(terminal)?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
@@ -183,7 +184,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-impl Drop for Raw<'_> {
+impl Drop for RawTerminal<'_> {
     fn drop(&mut self) {
         // The terminal may be gone; then there is nothing to restore.
         let _ = termios::tcsetattr(self.terminal, SetArg::TCSANOW, &self.before);

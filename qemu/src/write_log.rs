@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{DiskError, Edit};
+use crate::disk::{DiskEditor, DiskError};
 
 const MAGIC: &[u8; 8] = b"rhswfsj\0";
 const VERSION: u64 = 1;
@@ -21,7 +21,7 @@ const SECTOR: u64 = 512;
 
 /// What happened at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum WriteEvent {
     /// Everything before is safe
     Flush,
     /// Sectors were written
@@ -49,7 +49,7 @@ pub enum Event {
 pub struct WriteLog {
     path: PathBuf,
     file: File,
-    events: Vec<Event>,
+    events: Vec<WriteEvent>,
 }
 
 /// Why a record is of no use.
@@ -71,7 +71,7 @@ impl WriteLog {
         let file = File::open(path).map_err(read)?;
         let mut head = [0; 28];
         file.read_exact_at(&mut head, 0).map_err(read)?;
-        let right = &head[..8] == MAGIC && word(&head, 8) == VERSION && head[24..28] == [0, 2, 0, 0];
+        let right = &head[..8] == MAGIC && read_u64(&head, 8) == VERSION && head[24..28] == [0, 2, 0, 0];
         // QEMU writes the head with the guest's first flush; a guest that was cut off before has none.
         let unfinished = head == [0; 28];
         if !right && !unfinished {
@@ -83,24 +83,29 @@ impl WriteLog {
 
     /// All that happened, in order.
     #[must_use]
-    pub fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[WriteEvent] {
         &self.events
     }
 
     /// Brings `disk`, a copy of the disk as it was before the record, into a state that a power cut before
     /// event number `cut` could have left.
-    pub fn cut_power(&self, disk: &Edit, cut: usize, chance: &mut Chance) -> Result<(), WriteLogError> {
-        for survivor in survivors(&self.events, cut, chance) {
-            self.apply(disk, &survivor)?;
+    pub fn cut_power(
+        &self,
+        disk: &DiskEditor,
+        cut: usize,
+        chance: &mut SeededRandom,
+    ) -> Result<(), WriteLogError> {
+        for survivor in surviving_events(&self.events, cut, chance) {
+            self.apply_event(disk, &survivor)?;
         }
         Ok(())
     }
 
-    fn apply(&self, disk: &Edit, event: &Event) -> Result<(), WriteLogError> {
+    fn apply_event(&self, disk: &DiskEditor, event: &WriteEvent) -> Result<(), WriteLogError> {
         match *event {
-            Event::Flush => Ok(()),
-            Event::Discard { sector, count } => Ok(disk.zero(sector * SECTOR, count * SECTOR)?),
-            Event::Write { sector, count, data, .. } => {
+            WriteEvent::Flush => Ok(()),
+            WriteEvent::Discard { sector, count } => Ok(disk.write_zeros(sector * SECTOR, count * SECTOR)?),
+            WriteEvent::Write { sector, count, data, .. } => {
                 for index in 0..count {
                     let mut bytes = [0; 512];
                     self.file
@@ -117,25 +122,25 @@ impl WriteLog {
 /// The events that reach the platter when the power goes before event number `cut`: all up to the last flush,
 /// each later one by chance, and of the one under way some first sectors.
 #[must_use]
-pub fn survivors(events: &[Event], cut: usize, chance: &mut Chance) -> Vec<Event> {
+pub fn surviving_events(events: &[WriteEvent], cut: usize, chance: &mut SeededRandom) -> Vec<WriteEvent> {
     let before = &events[..cut.min(events.len())];
-    let safe = before.iter().rposition(|event| *event == Event::Flush).unwrap_or(0);
+    let safe = before.iter().rposition(|event| *event == WriteEvent::Flush).unwrap_or(0);
     let mut survivors = before[..safe].to_vec();
     for event in &before[safe..] {
-        let forced = matches!(event, Event::Write { forced: true, .. });
-        if forced || chance.coin() {
+        let forced = matches!(event, WriteEvent::Write { forced: true, .. });
+        if forced || chance.flip_coin() {
             survivors.push(*event);
         }
     }
-    if let Some(Event::Write { sector, count, data, forced }) = events.get(cut).copied() {
-        let count = chance.below(count + 1);
-        survivors.push(Event::Write { sector, count, data, forced });
+    if let Some(WriteEvent::Write { sector, count, data, forced }) = events.get(cut).copied() {
+        let count = chance.number_below(count + 1);
+        survivors.push(WriteEvent::Write { sector, count, data, forced });
     }
-    survivors.retain(|event| *event != Event::Flush);
+    survivors.retain(|event| *event != WriteEvent::Flush);
     survivors
 }
 
-fn events_of(file: &File) -> io::Result<Vec<Event>> {
+fn events_of(file: &File) -> io::Result<Vec<WriteEvent>> {
     let end = file.metadata()?.len();
     let mut events = Vec::new();
     let mut at = SECTOR;
@@ -143,10 +148,10 @@ fn events_of(file: &File) -> io::Result<Vec<Event>> {
         let mut entry = [0; 32];
         file.read_exact_at(&mut entry, at)?;
         let (sector, count, flags, length) =
-            (word(&entry, 0), word(&entry, 8), word(&entry, 16), word(&entry, 24));
+            (read_u64(&entry, 0), read_u64(&entry, 8), read_u64(&entry, 16), read_u64(&entry, 24));
         let data = at + SECTOR;
         let Some(next) = next_entry(data, count, flags, length, end) else { break };
-        push(&mut events, flags, sector, count, data);
+        push_event(&mut events, flags, sector, count, data);
         at = next;
     }
     Ok(events)
@@ -165,19 +170,19 @@ fn next_entry(data: u64, count: u64, flags: u64, length: u64, end: u64) -> Optio
     (next <= end && !empty).then_some(next)
 }
 
-fn push(events: &mut Vec<Event>, flags: u64, sector: u64, count: u64, data: u64) {
+fn push_event(events: &mut Vec<WriteEvent>, flags: u64, sector: u64, count: u64, data: u64) {
     // A write that carries a flush flag flushes what came before it.
     if flags & FLUSH != 0 {
-        events.push(Event::Flush);
+        events.push(WriteEvent::Flush);
     }
     if flags & DISCARD != 0 {
-        events.push(Event::Discard { sector, count });
+        events.push(WriteEvent::Discard { sector, count });
     } else if count > 0 {
-        events.push(Event::Write { sector, count, data, forced: flags & FUA != 0 });
+        events.push(WriteEvent::Write { sector, count, data, forced: flags & FUA != 0 });
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> u64 {
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
@@ -185,17 +190,17 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 
 /// Numbers that look random and are the same for the same seed (`SplitMix64`).
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct SeededRandom(u64);
 
-impl Chance {
+impl SeededRandom {
     /// The numbers of `seed`.
     #[must_use]
-    pub fn of(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next number.
-    pub fn draw(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -204,12 +209,12 @@ impl Chance {
     }
 
     /// A number from 0 up to, not including, `limit`; 0 if there is none.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.draw().checked_rem(limit).unwrap_or(0)
+    pub fn number_below(&mut self, limit: u64) -> u64 {
+        self.next_number().checked_rem(limit).unwrap_or(0)
     }
 
-    fn coin(&mut self) -> bool {
-        self.draw() & 1 == 1
+    fn flip_coin(&mut self) -> bool {
+        self.next_number() & 1 == 1
     }
 }
 
@@ -219,26 +224,26 @@ mod tests {
 
     use super::*;
 
-    fn write(sector: u64) -> Event {
-        Event::Write { sector, count: 4, data: 0, forced: false }
+    fn write(sector: u64) -> WriteEvent {
+        WriteEvent::Write { sector, count: 4, data: 0, forced: false }
     }
 
     #[test]
     fn flushed_writes_survive_every_later_cut() {
-        let events = [write(1), write(2), Event::Flush, write(3), write(4)];
+        let events = [write(1), write(2), WriteEvent::Flush, write(3), write(4)];
 
         for seed in 0..100 {
-            let left = survivors(&events, 5, &mut Chance::of(seed));
+            let left = surviving_events(&events, 5, &mut SeededRandom::from_seed(seed));
             assert!(left.starts_with(&[write(1), write(2)]), "{left:?}");
         }
     }
 
     #[test]
     fn unflushed_writes_are_lost_in_every_combination() {
-        let events = [Event::Flush, write(1), write(2)];
+        let events = [WriteEvent::Flush, write(1), write(2)];
 
-        let mut seen: Vec<Vec<Event>> =
-            (0..100).map(|seed| survivors(&events, 3, &mut Chance::of(seed))).collect();
+        let mut seen: Vec<Vec<WriteEvent>> =
+            (0..100).map(|seed| surviving_events(&events, 3, &mut SeededRandom::from_seed(seed))).collect();
         seen.sort_by_key(|left| format!("{left:?}"));
         seen.dedup();
 
@@ -247,18 +252,21 @@ mod tests {
 
     #[test]
     fn a_forced_write_survives_without_a_flush() {
-        let forced = Event::Write { sector: 9, count: 1, data: 0, forced: true };
+        let forced = WriteEvent::Write { sector: 9, count: 1, data: 0, forced: true };
 
         for seed in 0..20 {
-            assert_eq!(survivors(&[forced, Event::Flush], 1, &mut Chance::of(seed))[0], forced);
+            assert_eq!(
+                surviving_events(&[forced, WriteEvent::Flush], 1, &mut SeededRandom::from_seed(seed))[0],
+                forced
+            );
         }
     }
 
     #[test]
     fn the_write_under_way_is_torn_between_sectors() {
         let counts: std::collections::BTreeSet<u64> = (0..100)
-            .map(|seed| match survivors(&[write(1)], 0, &mut Chance::of(seed))[..] {
-                [Event::Write { count, .. }] => count,
+            .map(|seed| match surviving_events(&[write(1)], 0, &mut SeededRandom::from_seed(seed))[..] {
+                [WriteEvent::Write { count, .. }] => count,
                 ref other => panic!("{other:?}"),
             })
             .collect();
@@ -282,7 +290,7 @@ mod tests {
 
         let log = WriteLog::open(&path).unwrap();
 
-        assert_eq!(log.events(), [Event::Write { sector: 7, count: 1, data: 1024, forced: false }]);
+        assert_eq!(log.events(), [WriteEvent::Write { sector: 7, count: 1, data: 1024, forced: false }]);
     }
 
     #[test]

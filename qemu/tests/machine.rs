@@ -12,14 +12,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vm::acceleration::Wish;
-use vm::builder::Builder;
-use vm::disk::{self, Disk, Edit, Size};
+use vm::acceleration::AccelerationChoice;
+use vm::builder::MachineBuilder;
+use vm::disk::{self, DiskEditor, DiskSize, MachineDisk};
 use vm::firmware::Firmware;
 use vm::machine::StartError;
 use vm::running::GuestError;
-use vm::write_log::{Chance, Event, WriteLog};
-use vm::{Machine, Running};
+use vm::write_log::{SeededRandom, WriteEvent, WriteLog};
+use vm::{Machine, RunningMachine};
 
 /// Where the guest counts its boots on its disk.
 const COUNTER: u64 = 512;
@@ -34,17 +34,17 @@ fn workshop() -> Option<(tempfile::TempDir, PathBuf)> {
     guest::can_run().then_some((folder, image))
 }
 
-fn builder(disk: Disk) -> Builder {
-    Machine::builder(disk).name("guest").acceleration(Wish::Tcg).memory(64)
+fn builder(disk: MachineDisk) -> MachineBuilder {
+    Machine::builder(disk).name("guest").acceleration(AccelerationChoice::Tcg).memory(64)
 }
 
-fn raw(folder: &tempfile::TempDir, image: &std::path::Path) -> Disk {
-    disk::copy(image, &folder.path().join("disk.raw"), Size::Same).unwrap()
+fn raw(folder: &tempfile::TempDir, image: &std::path::Path) -> MachineDisk {
+    disk::copy_image(image, &folder.path().join("disk.raw"), DiskSize::Same).unwrap()
 }
 
-fn boot(machine: Machine, words: &str) -> Running {
+fn boot(machine: Machine, words: &str) -> RunningMachine {
     let mut running = machine.start().unwrap();
-    running.expect(words, SOON).unwrap();
+    running.wait_for_words(words, SOON).unwrap();
     running
 }
 
@@ -52,7 +52,8 @@ fn boot(machine: Machine, words: &str) -> Running {
 fn a_cut_and_a_restart_keep_the_disk_and_leave_the_image_alone() {
     let Some((folder, image)) = workshop() else { return };
     let before = fs::read(&image).unwrap();
-    let overlay = disk::overlay(&image, &folder.path().join("disk.qcow2"), Size::More(8 << 20)).unwrap();
+    let overlay =
+        disk::create_overlay(&image, &folder.path().join("disk.qcow2"), DiskSize::More(8 << 20)).unwrap();
 
     let first = boot(builder(overlay).build().unwrap(), "this is boot 1");
     let machine = first.power_cut().unwrap();
@@ -67,7 +68,7 @@ fn a_disk_is_edited_between_boots() {
     let Some((folder, image)) = workshop() else { return };
 
     let machine = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1").power_cut().unwrap();
-    machine.edit().unwrap().write(COUNTER, &[6]).unwrap();
+    machine.edit_disk().unwrap().write(COUNTER, &[6]).unwrap();
 
     boot(machine, "this is boot 7");
 }
@@ -78,11 +79,11 @@ fn what_is_typed_reaches_the_guest_and_it_switches_itself_off() {
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
 
     running.type_in(b"hello").unwrap();
-    running.expect("hello", SOON).unwrap();
+    running.wait_for_words("hello", SOON).unwrap();
     running.type_in(b"r").unwrap();
-    running.expect("boot 2", SOON).unwrap();
+    running.wait_for_words("boot 2", SOON).unwrap();
     running.reset().unwrap();
-    running.expect("boot 3", SOON).unwrap();
+    running.wait_for_words("boot 3", SOON).unwrap();
     running.type_in(b"q").unwrap();
 
     running.wait_until_off("q was typed", SOON).unwrap();
@@ -93,7 +94,7 @@ fn silence_is_reported_with_the_end_of_the_console() {
     let Some((folder, image)) = workshop() else { return };
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "this is");
 
-    let error = running.expect("login:", Duration::from_secs(1)).unwrap_err();
+    let error = running.wait_for_words("login:", Duration::from_secs(1)).unwrap_err();
 
     assert!(matches!(error, GuestError::Silent { .. }));
     assert!(error.to_string().contains("login:") && error.to_string().contains("boot 1"), "{error}");
@@ -105,7 +106,7 @@ fn a_machine_that_goes_off_ends_the_wait() {
     let mut running = boot(builder(raw(&folder, &image)).build().unwrap(), "boot 1");
     running.type_in(b"q").unwrap();
 
-    let error = running.expect("login:", SOON).unwrap_err();
+    let error = running.wait_for_words("login:", SOON).unwrap_err();
 
     assert!(matches!(error, GuestError::Off { .. }), "{error}");
 }
@@ -160,14 +161,14 @@ fn the_write_log_replays_to_the_disk_the_guest_left() {
     let machine = boot(machine, "boot 1").power_cut().unwrap();
     let log = WriteLog::open(&machine.write_log().unwrap()).unwrap();
 
-    let written = Event::Write { sector: 1, count: 1, data: 1024, forced: false };
+    let written = WriteEvent::Write { sector: 1, count: 1, data: 1024, forced: false };
     assert_eq!(log.events().iter().filter(|event| **event == written).count(), 1, "{:?}", log.events());
     let replayed = folder.path().join("replayed.raw");
-    disk::copy(&image, &replayed, Size::Same).unwrap();
-    let edit = Edit::open(&replayed).unwrap();
+    disk::copy_image(&image, &replayed, DiskSize::Same).unwrap();
+    let edit = DiskEditor::open(&replayed).unwrap();
     // A seed whose first coin keeps the one write.
-    let kept = (0..100).find(|seed| Chance::of(*seed).draw() & 1 == 1).unwrap();
-    log.cut_power(&edit, log.events().len(), &mut Chance::of(kept)).unwrap();
+    let kept = (0..100).find(|seed| SeededRandom::from_seed(*seed).next_number() & 1 == 1).unwrap();
+    log.cut_power(&edit, log.events().len(), &mut SeededRandom::from_seed(kept)).unwrap();
     assert!(fs::read(&replayed).unwrap() == fs::read(machine.disk()).unwrap());
 }
 
@@ -180,7 +181,7 @@ fn uefi_firmware_starts_with_variables_of_its_own() {
         let mut running = machine.start().unwrap();
 
         // No boot loader for UEFI is on the disk: the firmware says so.
-        running.expect("BdsDxe: ", SOON).unwrap();
+        running.wait_for_words("BdsDxe: ", SOON).unwrap();
     }
 }
 
@@ -197,8 +198,9 @@ fn a_process_that_is_killed_leaves_no_machine_behind() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let registry = vm::registry::Registry::open(&state).unwrap();
-    let qemu = wait_for(|| registry.find(Some("doomed")).ok()?.on().ok().map(|on| on.qemu));
+    let registry = vm::registry::MachineRegistry::open(&state).unwrap();
+    let qemu =
+        wait_for(|| registry.find_machine(Some("doomed")).ok()?.running_record().ok().map(|on| on.qemu));
     let alive = || fs::read_to_string(format!("/proc/{qemu}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(alive());
 
@@ -206,7 +208,7 @@ fn a_process_that_is_killed_leaves_no_machine_behind() {
     process.wait().unwrap();
 
     wait_for(|| (!alive()).then_some(()));
-    assert_eq!(registry.find(Some("doomed")).unwrap().state, vm::registry::State::Off);
+    assert_eq!(registry.find_machine(Some("doomed")).unwrap().state, vm::registry::MachineState::Off);
 }
 
 fn wait_for<T>(mut what: impl FnMut() -> Option<T>) -> T {

@@ -2,11 +2,11 @@ use super::*;
 
 fn read(text: &str) -> (Option<Node>, Diagnostics) {
     let mut found = Diagnostics::default();
-    let node = parse(text, 0, &mut found);
+    let node = parse_yaml(text, 0, &mut found);
     (node, found)
 }
 
-fn entries(text: &str) -> Vec<Entry> {
+fn entries(text: &str) -> Vec<MappingEntry> {
     match read(text).0.map(|node| node.value) {
         Some(Value::Mapping(entries)) => entries,
         other => panic!("not a mapping: {other:?}"),
@@ -71,7 +71,7 @@ fn an_alias_bomb_is_refused_at_once() {
     let (node, found) = read(&bomb);
 
     assert!(node.is_none());
-    assert_eq!(found.list()[0].code, Code::LimitExceeded);
+    assert_eq!(found.list()[0].code, DiagnosticCode::LimitExceeded);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn what_a_broken_document_says_of_access_is_salvaged_with_its_line() {
     let broken =
         "#cloud-config\nwrite_files:\n\t- broken\nssh-authorized-keys:\n  - ssh-ed25519 AAAA me\nx: [\n";
 
-    let entries = salvage(broken, 0, &["ssh_authorized_keys"]);
+    let entries = salvage_entries(broken, 0, &["ssh_authorized_keys"]);
 
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].key_at.line, 4);
@@ -157,7 +157,7 @@ fn quoted_texts_may_be_indented_less_than_their_key() {
             ["syntax"],
             "{nested:?}"
         );
-        assert_eq!(found.worst(), Some(crate::diagnostic::Severity::Warning), "{nested:?}");
+        assert_eq!(found.worst_severity(), Some(crate::diagnostic::Severity::Warning), "{nested:?}");
     }
 }
 

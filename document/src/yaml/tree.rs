@@ -3,13 +3,13 @@
 //! Refuses to say what a scalar means: it keeps its text, so that the reader of a key decides whether
 //! `0644`, `off` or `no` is a number, a word or a boolean.
 
-use crate::source::Mark;
+use crate::source::SourceMark;
 
 /// A value and its place.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Node {
     /// Where it starts.
-    pub at: Mark,
+    pub at: SourceMark,
     /// What it is.
     pub value: Value,
 }
@@ -18,7 +18,7 @@ pub struct Node {
 #[derive(Clone, Eq, PartialEq)]
 pub enum Value {
     /// `key: value` pairs, in their order.
-    Mapping(Vec<Entry>),
+    Mapping(Vec<MappingEntry>),
     /// Text, a number, a boolean or nothing: its reader decides.
     Scalar(Scalar),
     /// A list.
@@ -29,11 +29,11 @@ pub enum Value {
 
 /// One pair of a mapping.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub struct MappingEntry {
     /// The key as written.
     pub key: String,
     /// Where the key stands.
-    pub key_at: Mark,
+    pub key_at: SourceMark,
     /// Its value.
     pub value: Node,
 }
@@ -44,14 +44,14 @@ pub struct Scalar {
     /// The text after YAML's own escapes.
     pub text: String,
     /// How it was written.
-    pub style: Style,
+    pub style: ScalarStyle,
     /// Whether `!!binary` stands before it, so that the text is base64.
     pub binary: bool,
 }
 
 /// How a scalar was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Style {
+pub enum ScalarStyle {
     /// `|`: line for line.
     Literal,
     /// Without quotes: may be a number, a boolean or nothing.
@@ -85,7 +85,7 @@ impl Node {
     pub fn is_null(&self) -> bool {
         match &self.value {
             Value::Scalar(scalar) => {
-                scalar.style == Style::Plain
+                scalar.style == ScalarStyle::Plain
                     && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
             }
             Value::Unreadable => true,
@@ -95,11 +95,11 @@ impl Node {
 
     /// What people call its shape.
     #[must_use]
-    pub fn shape(&self) -> &'static str {
+    pub fn shape_name(&self) -> &'static str {
         match &self.value {
             Value::Mapping(_) => "a mapping",
             Value::Scalar(_) if self.is_null() => "nothing",
-            Value::Scalar(scalar) => scalar.shape(),
+            Value::Scalar(scalar) => scalar.shape_name(),
             Value::Sequence(_) => "a list",
             Value::Unreadable => "something unreadable",
         }
@@ -119,10 +119,10 @@ impl Scalar {
         }
     }
 
-    fn shape(&self) -> &'static str {
+    fn shape_name(&self) -> &'static str {
         match self.style {
-            Style::Plain if self.text.parse::<i64>().is_ok() => "a number",
-            Style::Plain if self.as_bool().is_some() => "a boolean",
+            ScalarStyle::Plain if self.text.parse::<i64>().is_ok() => "a number",
+            ScalarStyle::Plain if self.as_bool().is_some() => "a boolean",
             _ => "text",
         }
     }

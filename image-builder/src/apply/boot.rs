@@ -6,10 +6,10 @@ use std::process::Command;
 
 use image_format::bytes::Bytes;
 use image_format::gpt;
-use image_format::layout::{ESP_SIZE, Role, SECTOR};
+use image_format::layout::{ESP_SIZE, PartitionRole, SECTOR};
 use image_format::slot::SlotTable;
 
-use super::{BuildError, Site, Target};
+use super::{BuildContext, BuildError, DiskTarget};
 use crate::boot::{abstate, core_image, esp, selector};
 use crate::process;
 
@@ -19,53 +19,58 @@ const GRUB_EFI: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const GRUB_BIOS: &str = "usr/lib/grub/i386-pc";
 
 /// Writes what boots a disk.
-pub(crate) fn write(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildError> {
+pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
-    let Target { disk, layout, disk_guid, tools, .. } = *target;
-    let selector = selector::script(layout);
+    let DiskTarget { disk, layout, disk_guid, tools, .. } = *target;
+    let selector = selector::selector_script(layout);
 
-    let bios = layout.place(Role::Bios);
-    let grub = core_image::place(make_core_image(site, target, &selector)?, bios)?;
+    let bios = layout.partition(PartitionRole::Bios);
+    let grub = core_image::place_core(make_core_image(site, target, &selector)?, bios)?;
     disk.write_sparse(bios.offset(), &grub).map_err(what("GRUB's core image"))?;
     let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
     let boot_code = core_image::boot_code(&boot_img, bios)?;
 
-    let loaders = esp::Loaders {
+    let loaders = esp::BootLoaders {
         shim: tools.read(SHIM)?,
         grub: tools.read(GRUB_EFI)?,
         mok_manager: tools.read(MOK_MANAGER)?,
     };
     let size = usize::try_from(ESP_SIZE.get()).map_err(io::Error::other).map_err(what("the ESP"))?;
-    let esp = esp::build(size, disk_guid, loaders, &selector).map_err(what("the ESP"))?;
-    disk.write_sparse(target.offset(Role::Esp), &esp).map_err(what("the ESP"))?;
-    let abstate = abstate::build(disk_guid, SlotTable::FRESH).map_err(what("the slot table"))?;
-    disk.write_sparse(target.offset(Role::Abstate), &abstate).map_err(what("the slot table"))?;
+    let esp = esp::build_esp(size, disk_guid, loaders, &selector).map_err(what("the ESP"))?;
+    disk.write_sparse(target.partition_offset(PartitionRole::Esp), &esp).map_err(what("the ESP"))?;
+    let abstate = abstate::build_abstate(disk_guid, SlotTable::FRESH).map_err(what("the slot table"))?;
+    disk.write_sparse(target.partition_offset(PartitionRole::Abstate), &abstate)
+        .map_err(what("the slot table"))?;
     write_table(target, &boot_code).map_err(what("the partition table"))
 }
 
-fn make_core_image(site: &Site<'_>, target: &Target<'_>, selector: &str) -> Result<Vec<u8>, BuildError> {
+fn make_core_image(
+    site: &BuildContext<'_>,
+    target: &DiskTarget<'_>,
+    selector: &str,
+) -> Result<Vec<u8>, BuildError> {
     let what = |source| BuildError::Bytes { what: "GRUB's core image", source };
     let (memory_disk, core) = (site.workspace.join("memdisk.tar"), site.workspace.join("core.img"));
     std::fs::write(&memory_disk, core_image::memory_disk(selector).map_err(what)?).map_err(what)?;
-    let mut command: Command = target.tools.command("usr/bin/grub-mkimage");
+    let mut command: Command = target.tools.tool_command("usr/bin/grub-mkimage");
     command
         .arg("--directory")
-        .arg(target.tools.path(GRUB_BIOS))
+        .arg(target.tools.file_path(GRUB_BIOS))
         .args(["--format", "i386-pc", "--prefix", "(memdisk)/boot/grub"])
         .arg("--memdisk")
         .arg(&memory_disk)
         .arg("--output")
         .arg(&core)
         .args(core_image::MODULES);
-    process::run(command, site.interrupt, |_| Ok(()))
+    process::run_to_end(command, site.interrupt, |_| Ok(()))
         .map_err(|source| BuildError::FileSystem { what: "making GRUB's core image", source })?;
     std::fs::read(&core).map_err(what)
 }
 
 /// The GUID partition table in both places, behind a protective MBR with boot code.
-fn write_table(target: &Target<'_>, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<()> {
+fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<()> {
     let size = target.layout.disk_size();
-    let copies = gpt::encode(&target.layout.table(), size).map_err(io::Error::other)?;
+    let copies = gpt::encode_table(&target.layout.partition_table(), size).map_err(io::Error::other)?;
     target.disk.write(gpt::PRIMARY_OFFSET, &copies.primary)?;
     let backup =
         gpt::backup_offset(size).ok_or_else(|| io::Error::other("the disk has no room for a table"))?;
@@ -92,15 +97,15 @@ fn protective_mbr(size: Bytes, boot_code: &[u8; core_image::BOOT_CODE]) -> io::R
 }
 
 /// Makes the file system of STATE: a few MiB, with room in its descriptors to grow to 2 TiB at once.
-pub(crate) fn write_state(site: &Site<'_>, target: &Target<'_>) -> Result<(), BuildError> {
-    let uuid = target.identifier("state file system");
-    let size = target.layout.place(Role::State).size();
+pub(crate) fn write_state(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {
+    let uuid = target.derive_identifier("state file system");
+    let size = target.layout.partition(PartitionRole::State).size();
     let options = format!(
         "hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard,resize={},offset={}",
         1_u64 << 29,
-        target.offset(Role::State).get()
+        target.partition_offset(PartitionRole::State).get()
     );
-    let mut command = target.tools.command("usr/sbin/mke2fs");
+    let mut command = target.tools.tool_command("usr/sbin/mke2fs");
     command
         .env("SOURCE_DATE_EPOCH", target.epoch.to_string())
         .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE"])
@@ -111,7 +116,7 @@ pub(crate) fn write_state(site: &Site<'_>, target: &Target<'_>) -> Result<(), Bu
         .args(["-E", &options])
         .arg(target.disk.path())
         .arg(format!("{}k", size.get() >> 10));
-    process::run(command, site.interrupt, |_| Ok(()))
+    process::run_to_end(command, site.interrupt, |_| Ok(()))
         .map(drop)
         .map_err(|source| BuildError::FileSystem { what: "making the file system of STATE", source })
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::layout::{Layout, PlanLayoutError, Role};
+use image_format::layout::{DiskLayout, PartitionRole, PlanLayoutError};
 use image_format::manifest::ManifestError;
 use image_format::signed::{PublicKey, SecretKey};
 use image_format::slot::Slot;
@@ -24,20 +24,20 @@ use crate::boot::core_image::CoreImageError;
 use crate::cache::{self, CacheError};
 use crate::debian::archive::ArchiveError;
 use crate::debian::bootstrap::BootstrapError;
-use crate::debian::lock::{Package, ParseLockError};
-use crate::debian::tools::{Tools, UnpackError};
-use crate::disk::Disk;
+use crate::debian::lock::{LockedPackage, ParseLockError};
+use crate::debian::tools::{UnpackError, UnpackedTools};
+use crate::disk::DiskImage;
 use crate::initramfs::modules::SelectError;
 use crate::keys::{self, KeyError};
-use crate::plan::{self, Plan, Signing, Step};
-use crate::process::{Interrupt, Interrupted, RunError};
-use crate::progress::Progress;
+use crate::plan::{self, BuildPlan, BuildStep, SigningKey};
+use crate::process::{InterruptFlag, Interrupted, RunError};
+use crate::progress::BuildProgress;
 use crate::rootfs::compose::KernelError;
 use crate::rootfs::overlay::OverlayError;
 
 /// What a build made.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Built {
+pub(crate) struct BuiltImage {
     pub(crate) disk: PathBuf,
     pub(crate) version: String,
     pub(crate) development: bool,
@@ -52,26 +52,26 @@ pub(crate) struct Built {
 }
 
 /// What every step may use.
-pub(crate) struct Site<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) interrupt: &'a Interrupt,
+pub(crate) struct BuildContext<'a> {
+    pub(crate) plan: &'a BuildPlan,
+    pub(crate) interrupt: &'a InterruptFlag,
     /// Goes away with its owner.
     pub(crate) workspace: &'a Path,
 }
 
 /// Who signs, and who may sign what the image will accept.
-pub(crate) struct Signer {
+pub(crate) struct ImageSigner {
     pub(crate) secret: SecretKey,
     pub(crate) trusted: Vec<PublicKey>,
     pub(crate) development: bool,
 }
 
 /// Builds an image.
-pub(crate) fn build(
-    plan: &Plan,
-    interrupt: &Interrupt,
-    progress: &mut Progress,
-) -> Result<Built, BuildError> {
+pub(crate) fn build_image(
+    plan: &BuildPlan,
+    interrupt: &InterruptFlag,
+    progress: &mut BuildProgress,
+) -> Result<BuiltImage, BuildError> {
     let output = &plan.facts.output;
     let prepare = |path: &Path| {
         let path = path.to_owned();
@@ -81,111 +81,111 @@ pub(crate) fn build(
     let cache = cache::open(&plan.facts.cache)?;
     let workspace =
         tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
-    let site = Site { plan, interrupt, workspace: workspace.path() };
-    let signer = signer(plan, &cache)?;
+    let site = BuildContext { plan, interrupt, workspace: workspace.path() };
+    let signer = choose_signer(plan, &cache)?;
 
-    progress.begin(Step::Resolve);
+    progress.begin_step(BuildStep::Resolve);
     if plan.source.security_mirror.is_none() {
         progress.warn(plan::NO_SECURITY_FIXES);
     }
-    let packages = packages::resolve(&site, &cache)?;
-    progress.say(&format!(
+    let packages = packages::resolve_packages(&site, &cache)?;
+    progress.note_result(&format!(
         "{} packages for the root, {} for the build, of {}",
-        packages.root().len(),
-        packages.tools().len(),
+        packages.root_packages().len(),
+        packages.tool_packages().len(),
         jiff::Timestamp::from_second(i64::try_from(packages.epoch).unwrap_or_default()).unwrap_or_default()
     ));
     if let Some(warning) = packages.other_agent() {
         progress.warn(&warning);
     }
-    progress.begin(Step::Download);
-    progress.say(&packages.download()?);
+    progress.begin_step(BuildStep::Download);
+    progress.note_result(&packages.download_packages()?);
     // The two take turns at the two cores: one is decompressing, the other mostly one process at a time.
-    progress.begin(Step::Bootstrap);
+    progress.begin_step(BuildStep::Bootstrap);
     let meter = progress.meter();
     let (bootstrapped, tools) = std::thread::scope(|scope| {
         let tools = scope.spawn(|| packages.unpack_tools(&cache));
-        (packages.bootstrap(&site, &cache, &meter), tools.join())
+        (packages.bootstrap_root(&site, &cache, &meter), tools.join())
     });
     let (bootstrapped, tools) = (bootstrapped?, tools.unwrap_or(Err(BuildError::Panicked))?);
-    progress.say(&bootstrapped.said);
-    progress.begin(Step::Compose);
-    let mut composed = root::compose(&site, &bootstrapped, &signer)?;
-    progress.begin(Step::Initramfs);
+    progress.note_result(&bootstrapped.said);
+    progress.begin_step(BuildStep::Compose);
+    let mut composed = root::compose_root(&site, &bootstrapped, &signer)?;
+    progress.begin_step(BuildStep::Initramfs);
     let initrd = root::add_initramfs(&site, &mut composed, &signer)?;
-    progress.say(&format!("{} bytes", initrd.size));
+    progress.note_result(&format!("{} bytes", initrd.size));
 
     let lock = packages.lock_text();
     let disk_guid = plan::disk_guid(&plan.spec, &lock, packages.epoch);
-    let layout = plan::layout(&plan.spec, disk_guid)?;
+    let layout = plan::plan_disk(&plan.spec, disk_guid)?;
     let disk_path = site.workspace.join("disk.raw");
-    let disk = Disk::create(&disk_path, layout.disk_size()).map_err(prepare(&disk_path))?;
-    let target = Target { disk: &disk, layout: &layout, disk_guid, tools: &tools, epoch: packages.epoch };
+    let disk = DiskImage::create(&disk_path, layout.disk_size()).map_err(prepare(&disk_path))?;
+    let target = DiskTarget { disk: &disk, layout: &layout, disk_guid, tools: &tools, epoch: packages.epoch };
 
-    progress.begin(Step::RootFileSystem);
+    progress.begin_step(BuildStep::RootFileSystem);
     let extent = root::write_file_system(&site, &target, &composed, &progress.meter())?;
-    progress.say(&format!("{} in a slot of {}", extent.size, plan.spec.partitions.root));
-    progress.begin(Step::Verity);
-    let sealed = root::seal(&site, &target, extent, &composed, &initrd, &signer)?;
-    progress.begin(Step::BootLoaders);
+    progress.note_result(&format!("{} in a slot of {}", extent.size, plan.spec.partitions.root));
+    progress.begin_step(BuildStep::Verity);
+    let sealed = root::seal_slot(&site, &target, extent, &composed, &initrd, &signer)?;
+    progress.begin_step(BuildStep::BootLoaders);
     boot::write(&site, &target)?;
-    progress.begin(Step::State);
+    progress.begin_step(BuildStep::State);
     boot::write_state(&site, &target)?;
-    progress.begin(Step::Reports);
-    let reports = publish::reports(&site, &composed, &packages, &sealed)?;
-    interrupt.check()?;
-    progress.begin(Step::Publish);
-    let built = publish::publish(&site, &target, &reports, &sealed, &composed, &initrd)?;
-    progress.finish();
+    progress.begin_step(BuildStep::Reports);
+    let reports = publish::write_reports(&site, &composed, &packages, &sealed)?;
+    interrupt.check_interrupted()?;
+    progress.begin_step(BuildStep::Publish);
+    let built = publish::publish_image(&site, &target, &reports, &sealed, &composed, &initrd)?;
+    progress.finish_step();
     Ok(built)
 }
 
 /// The slot that a fresh image boots.
-pub(crate) const FIRST: Role = Role::Root(Slot::A);
+pub(crate) const FIRST: PartitionRole = PartitionRole::Root(Slot::A);
 
 /// Where the image is written, and with what.
-pub(crate) struct Target<'a> {
-    pub(crate) disk: &'a Disk,
-    pub(crate) layout: &'a Layout,
+pub(crate) struct DiskTarget<'a> {
+    pub(crate) disk: &'a DiskImage,
+    pub(crate) layout: &'a DiskLayout,
     pub(crate) disk_guid: Uuid,
-    pub(crate) tools: &'a Tools,
+    pub(crate) tools: &'a UnpackedTools,
     pub(crate) epoch: u64,
 }
 
-impl Target<'_> {
+impl DiskTarget<'_> {
     /// An identifier of this disk's, by its purpose.
-    pub(crate) fn identifier(&self, purpose: &str) -> Uuid {
+    pub(crate) fn derive_identifier(&self, purpose: &str) -> Uuid {
         Uuid::new_v5(&self.disk_guid, purpose.as_bytes())
     }
 
     /// Where a partition begins.
-    pub(crate) fn offset(&self, role: Role) -> Bytes {
-        self.layout.place(role).offset()
+    pub(crate) fn partition_offset(&self, role: PartitionRole) -> Bytes {
+        self.layout.partition(role).offset()
     }
 }
 
-fn signer(plan: &Plan, cache: &Path) -> Result<Signer, BuildError> {
+fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildError> {
     let (secret, development) = match &plan.facts.signing {
-        Signing::Key(path) => (keys::read_secret(path)?, false),
-        Signing::Development => (development_key(cache)?, true),
+        SigningKey::Key(path) => (keys::read_secret(path)?, false),
+        SigningKey::Development => (development_key(cache)?, true),
     };
-    let public = secret.public(if development { "development" } else { "release" });
+    let public = secret.public_key(if development { "development" } else { "release" });
     let mut trusted = vec![public];
     for path in &plan.spec.release_keys {
         let key = keys::read_public(path)?;
-        if trusted.iter().all(|known| known.id() != key.id()) {
+        if trusted.iter().all(|known| known.key_id() != key.key_id()) {
             trusted.push(key);
         }
     }
-    trusted.sort_by_key(PublicKey::id);
-    Ok(Signer { secret, trusted, development })
+    trusted.sort_by_key(PublicKey::key_id);
+    Ok(ImageSigner { secret, trusted, development })
 }
 
 /// The key of this cache's development builds: kept, so that one of them can update another.
 fn development_key(cache: &Path) -> Result<SecretKey, KeyError> {
     let folder = cache.join("development-key");
     if !folder.join("release.key").exists() {
-        keys::create(&folder, "development")?;
+        keys::create_pair(&folder, "development")?;
     }
     keys::read_secret(&folder.join("release.key"))
 }
@@ -210,9 +210,9 @@ pub(crate) enum BuildError {
     #[error(
         "the mirror no longer has {} of the locked packages ({}), and they are not in the cache: build without \
          --locked to take what it has now", gone.len(),
-        gone.iter().map(Package::pinned).collect::<Vec<_>>().join(", ")
+        gone.iter().map(LockedPackage::pinned_name).collect::<Vec<_>>().join(", ")
     )]
-    Gone { gone: Vec<Package> },
+    Gone { gone: Vec<LockedPackage> },
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     #[error("cannot use a key")]

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
 
-use super::{BuildError, Site};
-use crate::debian::archive::Archive;
-use crate::debian::bootstrap::Bootstrap;
-use crate::debian::lock::{Lock, Package, Section};
-use crate::debian::tools::Tools;
-use crate::progress::Meter;
+use super::{BuildContext, BuildError};
+use crate::debian::archive::AptArchive;
+use crate::debian::bootstrap::BootstrapInputs;
+use crate::debian::lock::{LockSection, LockedPackage, PackageLock};
+use crate::debian::tools::UnpackedTools;
+use crate::progress::StepMeter;
 use crate::spec::BootPackages;
 
 /// The packages of a build, their versions chosen.
-pub(crate) struct Packages {
-    archive: Archive,
-    lock: Lock,
+pub(crate) struct ResolvedPackages {
+    archive: AptArchive,
+    lock: PackageLock,
     suite: String,
     named_tools: Vec<String>,
     /// The digest of the agent of the lock that was given, if it is not the one of this build.
@@ -27,44 +27,47 @@ pub(crate) struct Packages {
 }
 
 /// A root tree in the cache.
-pub(crate) struct Bootstrapped {
+pub(crate) struct BootstrappedRoot {
     pub(crate) tar: PathBuf,
     pub(crate) said: String,
     pub(crate) epoch: u64,
 }
 
 /// Chooses every package's version: the newest, or those of the lock.
-pub(crate) fn resolve(site: &Site<'_>, cache: &Path) -> Result<Packages, BuildError> {
+pub(crate) fn resolve_packages(
+    site: &BuildContext<'_>,
+    cache: &Path,
+) -> Result<ResolvedPackages, BuildError> {
     let plan = site.plan;
-    let mirror = Sha256::of(plan.source.mirror.as_bytes()).to_string();
+    let mirror = Sha256::digest_of(plan.source.mirror.as_bytes()).to_string();
     let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
-    let archive = Archive::open(&folder, plan.source.clone())?;
+    let archive = AptArchive::open(&folder, plan.source.clone())?;
     let agent = &plan.facts.initagent;
     let agent = fs::read(agent).map_err(|source| BuildError::Prepare { path: agent.clone(), source })?;
-    let agent = Sha256::of(&agent);
+    let agent = Sha256::digest_of(&agent);
     let mut lock = if let Some(path) = &plan.facts.lock {
         read_lock(path)?
     } else {
-        archive.update()?;
-        Lock::new(
-            plan.facts.epoch.map_or_else(|| archive.date(), Ok)?,
-            archive.resolve(&plan.root_packages)?,
-            archive.resolve(&plan.tool_packages)?,
+        archive.update_index()?;
+        PackageLock::new(
+            plan.facts.epoch.map_or_else(|| archive.last_change(), Ok)?,
+            archive.resolve_versions(&plan.root_packages)?,
+            archive.resolve_versions(&plan.tool_packages)?,
         )
     };
     let epoch = plan.facts.epoch.unwrap_or(lock.epoch);
     let locked_agent = lock.initagent.replace(agent).filter(|locked| *locked != agent);
     let named_tools = plan.tool_packages.clone();
-    Ok(Packages { archive, lock, suite: plan.source.suite.clone(), named_tools, locked_agent, epoch })
+    Ok(ResolvedPackages { archive, lock, suite: plan.source.suite.clone(), named_tools, locked_agent, epoch })
 }
 
-fn read_lock(path: &Path) -> Result<Lock, BuildError> {
+fn read_lock(path: &Path) -> Result<PackageLock, BuildError> {
     let text =
         fs::read_to_string(path).map_err(|source| BuildError::LockRead { path: path.to_owned(), source })?;
-    Lock::parse(&text).map_err(|source| BuildError::LockText { path: path.to_owned(), source })
+    PackageLock::parse_lock(&text).map_err(|source| BuildError::LockText { path: path.to_owned(), source })
 }
 
-impl Packages {
+impl ResolvedPackages {
     /// What to say when the image will not be the one that the lock was written for.
     pub(crate) fn other_agent(&self) -> Option<String> {
         let locked = self.locked_agent?;
@@ -79,19 +82,20 @@ impl Packages {
         self.lock.initagent
     }
 
-    pub(crate) fn root(&self) -> &[Package] {
-        self.lock.section(Section::Root)
+    pub(crate) fn root_packages(&self) -> &[LockedPackage] {
+        self.lock.packages_of(LockSection::Root)
     }
 
-    pub(crate) fn tools(&self) -> &[Package] {
-        self.lock.section(Section::Tools)
+    pub(crate) fn tool_packages(&self) -> &[LockedPackage] {
+        self.lock.packages_of(LockSection::Tools)
     }
 
     /// The tools whose files come onto the disk. Debian's shim is spread over several packages.
-    pub(crate) fn boot_loaders(&self, boot: &BootPackages) -> Vec<&Package> {
+    pub(crate) fn boot_loaders(&self, boot: &BootPackages) -> Vec<&LockedPackage> {
         let named = [&boot.shim, &boot.grub_efi, &boot.grub_bios];
-        let is_one = |package: &&Package| named.contains(&&package.name) || package.name.starts_with("shim");
-        self.tools().iter().filter(is_one).collect()
+        let is_one =
+            |package: &&LockedPackage| named.contains(&&package.name) || package.name.starts_with("shim");
+        self.tool_packages().iter().filter(is_one).collect()
     }
 
     pub(crate) fn lock_text(&self) -> String {
@@ -99,19 +103,20 @@ impl Packages {
     }
 
     /// Fetches what the cache has not, and checks every digest against the lock.
-    pub(crate) fn download(&self) -> Result<String, BuildError> {
-        let all = || self.root().iter().chain(self.tools());
-        let missing: Vec<Package> = all().filter(|package| !self.has(package)).cloned().collect();
+    pub(crate) fn download_packages(&self) -> Result<String, BuildError> {
+        let all = || self.root_packages().iter().chain(self.tool_packages());
+        let missing: Vec<LockedPackage> = all().filter(|package| !self.is_cached(package)).cloned().collect();
         if !missing.is_empty() {
-            if !self.archive.offers(&missing)? {
-                self.archive.update()?;
+            if !self.archive.has_versions(&missing)? {
+                self.archive.update_index()?;
             }
-            let gone = self.archive.gone(&missing)?;
+            let gone = self.archive.missing_versions(&missing)?;
             if !gone.is_empty() {
                 return Err(BuildError::Gone { gone });
             }
-            self.archive.download(&missing)?;
-            let gone: Vec<Package> = missing.iter().filter(|package| !self.has(package)).cloned().collect();
+            self.archive.download_packages(&missing)?;
+            let gone: Vec<LockedPackage> =
+                missing.iter().filter(|package| !self.is_cached(package)).cloned().collect();
             if !gone.is_empty() {
                 return Err(BuildError::Gone { gone });
             }
@@ -120,61 +125,63 @@ impl Packages {
         Ok(format!("{} of {} packages fetched, {} MB", missing.len(), all().count(), bytes / 1_000_000))
     }
 
-    fn has(&self, package: &Package) -> bool {
-        let path = self.archive.path(package);
+    fn is_cached(&self, package: &LockedPackage) -> bool {
+        let path = self.archive.package_path(package);
         fs::metadata(&path).is_ok_and(|found| found.len() == package.size)
-            && fs::read(&path).is_ok_and(|bytes| Sha256::of(&bytes) == package.sha256)
+            && fs::read(&path).is_ok_and(|bytes| Sha256::digest_of(&bytes) == package.sha256)
     }
 
     /// The root tree of these packages, made or found.
-    pub(crate) fn bootstrap(
+    pub(crate) fn bootstrap_root(
         &self,
-        site: &Site<'_>,
+        site: &BuildContext<'_>,
         cache: &Path,
-        meter: &Meter,
-    ) -> Result<Bootstrapped, BuildError> {
-        let bootstrap = Bootstrap { suite: &self.suite, packages: self.root(), epoch: self.epoch };
+        meter: &StepMeter,
+    ) -> Result<BootstrappedRoot, BuildError> {
+        let bootstrap =
+            BootstrapInputs { suite: &self.suite, packages: self.root_packages(), epoch: self.epoch };
         let folder = cache.join("roots");
-        let tar = folder.join(format!("{}.tar", &bootstrap.key()[..24]));
+        let tar = folder.join(format!("{}.tar", &bootstrap.cache_key()[..24]));
         let found = tar.exists();
         if !found {
             let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
             fs::create_dir_all(&folder).map_err(prepare)?;
             let partial = tempfile::NamedTempFile::new_in(&folder).map_err(prepare)?;
             // Asking apt takes longer than all else does here when the tree is there.
-            let stanzas = self.archive.stanzas(self.root())?;
-            let deb = |package: &Package| self.archive.path(package);
-            bootstrap.run(&stanzas, partial.as_file(), deb, site.interrupt, meter)?;
+            let stanzas = self.archive.stanzas(self.root_packages())?;
+            let deb = |package: &LockedPackage| self.archive.package_path(package);
+            bootstrap.write_tree(&stanzas, partial.as_file(), deb, site.interrupt, meter)?;
             partial.persist(&tar).map_err(|error| prepare(error.error))?;
             forget_older(&folder, &tar);
         }
         let said = if found { "found in the cache" } else { "made by mmdebstrap" };
-        Ok(Bootstrapped { tar, said: said.to_owned(), epoch: self.epoch })
+        Ok(BootstrappedRoot { tar, said: said.to_owned(), epoch: self.epoch })
     }
 
     /// The unpacked tools, made or found.
-    pub(crate) fn unpack_tools(&self, cache: &Path) -> Result<Tools, BuildError> {
-        let digests: Vec<String> = self.tools().iter().map(|package| package.sha256.to_string()).collect();
+    pub(crate) fn unpack_tools(&self, cache: &Path) -> Result<UnpackedTools, BuildError> {
+        let digests: Vec<String> =
+            self.tool_packages().iter().map(|package| package.sha256.to_string()).collect();
         let key = format!("tools 1 {} {}", self.named_tools.join(" "), digests.join(" "));
-        let key = Sha256::of(key.as_bytes()).to_string();
+        let key = Sha256::digest_of(key.as_bytes()).to_string();
         let folder = cache.join("tools");
         let directory = folder.join(&key[..24]);
         if !directory.exists() {
             let prepare = |source| BuildError::Prepare { path: folder.clone(), source };
             fs::create_dir_all(&folder).map_err(prepare)?;
             let partial = tempfile::tempdir_in(&folder).map_err(prepare)?;
-            let tools = Tools::at(partial.path().to_owned());
-            let wanted = |package: &&Package| {
+            let tools = UnpackedTools::in_directory(partial.path().to_owned());
+            let wanted = |package: &&LockedPackage| {
                 self.named_tools.contains(&package.name)
                     || package.name.starts_with("lib")
                     || package.name.starts_with("shim")
             };
-            for package in self.tools().iter().filter(wanted) {
-                tools.unpack(&self.archive.path(package))?;
+            for package in self.tool_packages().iter().filter(wanted) {
+                tools.unpack_package(&self.archive.package_path(package))?;
             }
             fs::rename(partial.keep(), &directory).map_err(prepare)?;
         }
-        Ok(Tools::at(directory))
+        Ok(UnpackedTools::in_directory(directory))
     }
 }
 
@@ -195,7 +202,7 @@ fn forget_older(folder: &Path, newest: &Path) {
 }
 
 /// Opens a cached tree.
-pub(crate) fn open_tree(path: &Path) -> io::Result<crate::rootfs::tree::Tree> {
+pub(crate) fn open_tree(path: &Path) -> io::Result<crate::rootfs::tree::RootTree> {
     File::open(path)?;
-    crate::rootfs::tree::Tree::from_tar(path.to_owned())
+    crate::rootfs::tree::RootTree::from_tar(path.to_owned())
 }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use super::packages::Packages;
-use super::root::{Composed, Initrd, Sealed};
-use super::{BuildError, Built, Site, Target};
+use super::packages::ResolvedPackages;
+use super::root::{ComposedRoot, InitramfsFile, SealedSlot};
+use super::{BuildContext, BuildError, BuiltImage, DiskTarget};
 use crate::process;
 use crate::reports::{crates, sbom, sizes};
 
@@ -14,28 +14,28 @@ use crate::reports::{crates, sbom, sizes};
 const DISK: &str = "disk.raw";
 
 /// A finished text file.
-pub(crate) struct Report {
+pub(crate) struct ReportFile {
     name: &'static str,
     text: Vec<u8>,
 }
 
 /// Writes the reports' texts.
-pub(crate) fn reports(
-    site: &Site<'_>,
-    composed: &Composed,
-    packages: &Packages,
-    sealed: &Sealed,
-) -> Result<Vec<Report>, BuildError> {
+pub(crate) fn write_reports(
+    site: &BuildContext<'_>,
+    composed: &ComposedRoot,
+    packages: &ResolvedPackages,
+    sealed: &SealedSlot,
+) -> Result<Vec<ReportFile>, BuildError> {
     let spec = &site.plan.spec;
-    let sizes = sizes::measure(&composed.tree, &composed.database, &composed.kept);
+    let sizes = sizes::measure_sizes(&composed.tree, &composed.database, &composed.kept);
     let subject =
-        sbom::Subject { name: &spec.name, version: &spec.version.to_string(), epoch: packages.epoch };
-    let bill = sbom::document(
+        sbom::SbomSubject { name: &spec.name, version: &spec.version.to_string(), epoch: packages.epoch };
+    let bill = sbom::sbom_document(
         &subject,
         &sbom::Contents {
             installed: &composed.database.installed,
             kept: &composed.kept,
-            locked: packages.root(),
+            locked: packages.root_packages(),
             boot_loaders: packages.boot_loaders(&spec.boot),
             agent: packages.agent(),
             crates: crates::of_program(sbom::AGENT),
@@ -46,28 +46,28 @@ pub(crate) fn reports(
             .map_err(|error| BuildError::Bytes { what: "a report", source: io::Error::other(error) })
     };
     Ok(vec![
-        Report { name: "manifest", text: sealed.envelope.clone() },
-        Report { name: "packages.lock", text: packages.lock_text().into_bytes() },
-        Report { name: "sbom.spdx.json", text: json(&bill)? },
-        Report { name: "sizes.json", text: json(&sizes.to_json())? },
-        Report { name: "sizes.txt", text: sizes.to_string().into_bytes() },
+        ReportFile { name: "manifest", text: sealed.envelope.clone() },
+        ReportFile { name: "packages.lock", text: packages.lock_text().into_bytes() },
+        ReportFile { name: "sbom.spdx.json", text: json(&bill)? },
+        ReportFile { name: "sizes.json", text: json(&sizes.to_json())? },
+        ReportFile { name: "sizes.txt", text: sizes.to_string().into_bytes() },
     ])
 }
 
 /// Syncs everything and moves it to the output folder, the disk last.
-pub(crate) fn publish(
-    site: &Site<'_>,
-    target: &Target<'_>,
-    reports: &[Report],
-    sealed: &Sealed,
-    composed: &Composed,
-    initrd: &Initrd,
-) -> Result<Built, BuildError> {
+pub(crate) fn publish_image(
+    site: &BuildContext<'_>,
+    target: &DiskTarget<'_>,
+    reports: &[ReportFile],
+    sealed: &SealedSlot,
+    composed: &ComposedRoot,
+    initrd: &InitramfsFile,
+) -> Result<BuiltImage, BuildError> {
     let output = &site.plan.facts.output;
     let what = |what| move |source| BuildError::Bytes { what, source };
     target.disk.sync().map_err(what("the disk image"))?;
     let mut files = Vec::new();
-    for Report { name, text } in reports {
+    for ReportFile { name, text } in reports {
         let partial = site.workspace.join(name);
         fs::write(&partial, text).map_err(what("a report"))?;
         File::open(&partial).and_then(|file| file.sync_all()).map_err(what("a report"))?;
@@ -78,7 +78,7 @@ pub(crate) fn publish(
         fs::rename(partial, finished).map_err(what("the finished files"))?;
     }
     File::open(output).and_then(|folder| folder.sync_all()).map_err(what("the output folder"))?;
-    Ok(Built {
+    Ok(BuiltImage {
         disk: output.join(DISK),
         version: site.plan.spec.version.to_string(),
         development: sealed.manifest.development,

@@ -9,42 +9,42 @@ use std::io::{self, Write};
 use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, FORMAT, Manifest, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
 use image_format::signed::Signed;
 use image_format::{trailer, verity};
 
-use super::packages::{Bootstrapped, open_tree};
-use super::{BuildError, FIRST, Signer, Site, Target};
+use super::packages::{BootstrappedRoot, open_tree};
+use super::{BuildContext, BuildError, DiskTarget, FIRST, ImageSigner};
 use crate::debian::status;
 use crate::initramfs::{self, modules};
 use crate::keys;
 use crate::plan;
 use crate::process;
-use crate::progress::Meter;
-use crate::rootfs::compose::{self, Database, Kernel};
-use crate::rootfs::ext4::{self, Extent};
-use crate::rootfs::tree::{Content, Entry, Kind, Tree};
+use crate::progress::StepMeter;
+use crate::rootfs::compose::{self, DpkgDatabase, KernelFiles};
+use crate::rootfs::ext4::{self, FileSystemExtent};
+use crate::rootfs::tree::{EntryKind, FileContent, RootTree, TreeEntry};
 use crate::rootfs::{accounts, overlay, units};
-use crate::spec::Spec;
+use crate::spec::ImageSpec;
 
 /// A root as it will be.
-pub(crate) struct Composed {
-    pub(crate) tree: Tree,
-    pub(crate) kernel: Kernel,
-    pub(crate) database: Database,
+pub(crate) struct ComposedRoot {
+    pub(crate) tree: RootTree,
+    pub(crate) kernel: KernelFiles,
+    pub(crate) database: DpkgDatabase,
     /// Names of the packages whose files are in it.
     pub(crate) kept: BTreeSet<String>,
     epoch: u64,
 }
 
 /// A file of the root that the boot loader reads.
-pub(crate) struct Initrd {
+pub(crate) struct InitramfsFile {
     pub(crate) sha256: Sha256,
     pub(crate) size: usize,
 }
 
 /// A slot whose content is hashed and signed.
-pub(crate) struct Sealed {
+pub(crate) struct SealedSlot {
     pub(crate) manifest: Manifest,
     /// The signed manifest, as it stands at the end of the slot.
     pub(crate) envelope: Vec<u8>,
@@ -54,17 +54,17 @@ const KERNEL: &str = "boot/vmlinuz";
 const INITRD: &str = "boot/initrd.img";
 
 /// Composes the root from the bootstrapped tree.
-pub(crate) fn compose(
-    site: &Site<'_>,
-    bootstrapped: &Bootstrapped,
-    signer: &Signer,
-) -> Result<Composed, BuildError> {
+pub(crate) fn compose_root(
+    site: &BuildContext<'_>,
+    bootstrapped: &BootstrappedRoot,
+    signer: &ImageSigner,
+) -> Result<ComposedRoot, BuildError> {
     let spec = &site.plan.spec;
     let what = |what| move |source| BuildError::Compose { what, source };
     let mut tree = open_tree(&bootstrapped.tar).map_err(what("reading the bootstrapped tree"))?;
-    let database = Database::read(&tree).map_err(what("reading dpkg's database"))?;
+    let database = DpkgDatabase::read(&tree).map_err(what("reading dpkg's database"))?;
     let dropped: BTreeSet<String> = spec.drop.iter().cloned().collect();
-    let kept = status::needed(&database.installed, &spec.packages, &dropped)
+    let kept = status::needed_packages(&database.installed, &spec.packages, &dropped)
         .map_err(|names| BuildError::NotInstalled { names })?;
 
     let before: BTreeSet<String> = tree.iter().map(|(path, _)| path.to_owned()).collect();
@@ -77,35 +77,35 @@ pub(crate) fn compose(
         tree.remove(path);
     }
     for directory in &spec.overlays {
-        overlay::apply(&mut tree, directory)?;
+        overlay::apply_overlay(&mut tree, directory)?;
     }
     accounts::add(&mut tree, &spec.accounts, bootstrapped.epoch).map_err(what("adding accounts"))?;
     units::enable_only(&mut tree, &spec.units).map_err(|names| BuildError::Units { names })?;
-    identify(&mut tree, spec, signer);
+    write_identity(&mut tree, spec, signer);
     add_agent(&mut tree, site).map_err(what("adding initagent"))?;
     let packages = package_list(&database, &kept);
-    tree.insert("usr/lib/catamaran/packages", Entry::file(packages.into_bytes(), 0o644));
-    Ok(Composed { tree, kernel, database, kept, epoch: bootstrapped.epoch })
+    tree.insert("usr/lib/catamaran/packages", TreeEntry::file(packages.into_bytes(), 0o644));
+    Ok(ComposedRoot { tree, kernel, database, kept, epoch: bootstrapped.epoch })
 }
 
 /// What makes it this image: its name, whom it trusts, and the places the host's own files had.
-fn identify(tree: &mut Tree, spec: &Spec, signer: &Signer) {
-    let Spec { name, version, channel, .. } = spec;
+fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
+    let ImageSpec { name, version, channel, .. } = spec;
     let release = format!(
         "NAME=\"Catamaran\"\nID=catamaran\nID_LIKE=\"coreos debian\"\nPRETTY_NAME=\"Catamaran {version} ({name})\"\n\
          VERSION=\"{version}\"\nVERSION_ID={version}\nVARIANT_ID={name}\nIMAGE_ID={name}\nIMAGE_VERSION={version}\n\
          RELEASE_CHANNEL={channel}\n"
     );
-    tree.insert("usr/lib/os-release", Entry::file(release.into_bytes(), 0o644));
-    tree.insert("etc/os-release", Entry::symlink("../usr/lib/os-release"));
-    tree.insert("etc/hostname", Entry::file(*b"catamaran\n", 0o644));
+    tree.insert("usr/lib/os-release", TreeEntry::file(release.into_bytes(), 0o644));
+    tree.insert("etc/os-release", TreeEntry::symlink("../usr/lib/os-release"));
+    tree.insert("etc/hostname", TreeEntry::file(*b"catamaran\n", 0o644));
     // Only until the initramfs gives the machine its own.
-    tree.insert("etc/machine-id", Entry::file(*b"uninitialized\n", 0o444));
-    tree.insert("etc/resolv.conf", Entry::symlink("../run/systemd/resolve/stub-resolv.conf"));
-    tree.insert("boot/env", Entry::file(environment_block(&spec.kernel.command_line), 0o644));
+    tree.insert("etc/machine-id", TreeEntry::file(*b"uninitialized\n", 0o444));
+    tree.insert("etc/resolv.conf", TreeEntry::symlink("../run/systemd/resolve/stub-resolv.conf"));
+    tree.insert("boot/env", TreeEntry::file(environment_block(&spec.kernel.command_line), 0o644));
     for key in &signer.trusted {
-        let path = format!("usr/lib/catamaran/release-keys/{}", keys::file_name(key.id()));
-        tree.insert(&path, Entry::file(key.to_text().into_bytes(), 0o644));
+        let path = format!("usr/lib/catamaran/release-keys/{}", keys::file_name(key.key_id()));
+        tree.insert(&path, TreeEntry::file(key.to_text().into_bytes(), 0o644));
     }
 }
 
@@ -117,15 +117,15 @@ fn environment_block(command_line: &CommandLine) -> Vec<u8> {
     block
 }
 
-fn add_agent(tree: &mut Tree, site: &Site<'_>) -> io::Result<()> {
+fn add_agent(tree: &mut RootTree, site: &BuildContext<'_>) -> io::Result<()> {
     let path = &site.plan.facts.initagent;
-    let content = Content::HostFile { path: path.clone(), size: fs::metadata(path)?.len() };
-    tree.insert("usr/bin/initagent", Entry::new(Kind::File(content), 0o755));
+    let content = FileContent::HostFile { path: path.clone(), size: fs::metadata(path)?.len() };
+    tree.insert("usr/bin/initagent", TreeEntry::new(EntryKind::File(content), 0o755));
     Ok(())
 }
 
 /// A line for each package in the root: name, version, architecture.
-fn package_list(database: &Database, kept: &BTreeSet<String>) -> String {
+fn package_list(database: &DpkgDatabase, kept: &BTreeSet<String>) -> String {
     let mut packages: Vec<_> =
         database.installed.iter().filter(|package| kept.contains(&package.name)).collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
@@ -138,58 +138,58 @@ fn package_list(database: &Database, kept: &BTreeSet<String>) -> String {
 
 /// Packs the initramfs into the root.
 pub(crate) fn add_initramfs(
-    site: &Site<'_>,
-    composed: &mut Composed,
-    signer: &Signer,
-) -> Result<Initrd, BuildError> {
+    site: &BuildContext<'_>,
+    composed: &mut ComposedRoot,
+    signer: &ImageSigner,
+) -> Result<InitramfsFile, BuildError> {
     let what = |source| BuildError::Bytes { what: "the initramfs", source };
-    let Spec { kernel, initramfs: wanted, .. } = &site.plan.spec;
+    let ImageSpec { kernel, initramfs: wanted, .. } = &site.plan.spec;
     let policy = modules::Policy::of(&kernel.command_line);
-    let selection = modules::select(&composed.tree, &composed.kernel.release, wanted, policy)?;
+    let selection = modules::select_modules(&composed.tree, &composed.kernel.release, wanted, policy)?;
     let initagent = fs::read(&site.plan.facts.initagent).map_err(what)?;
-    let image = initramfs::build(&initagent, &selection, &signer.trusted).map_err(what)?;
-    let initrd = Initrd { sha256: Sha256::of(&image), size: image.len() };
-    composed.tree.insert(INITRD, Entry::file(image, 0o644));
+    let image = initramfs::build_initramfs(&initagent, &selection, &signer.trusted).map_err(what)?;
+    let initrd = InitramfsFile { sha256: Sha256::digest_of(&image), size: image.len() };
+    composed.tree.insert(INITRD, TreeEntry::file(image, 0o644));
     Ok(initrd)
 }
 
 /// Writes the root's file system into its slot.
 pub(crate) fn write_file_system(
-    site: &Site<'_>,
-    target: &Target<'_>,
-    composed: &Composed,
-    meter: &Meter,
-) -> Result<Extent, BuildError> {
-    let extent = ext4::measure(&composed.tree);
+    site: &BuildContext<'_>,
+    target: &DiskTarget<'_>,
+    composed: &ComposedRoot,
+    meter: &StepMeter,
+) -> Result<FileSystemExtent, BuildError> {
+    let extent = ext4::measure_tree(&composed.tree);
     check_room(site, extent)?;
-    let uuid = target.identifier("root file system");
+    let uuid = target.derive_identifier("root file system");
     let device = target.disk.path().display().to_string();
-    let mut command = target.tools.command("usr/sbin/mke2fs");
-    command.env("SOURCE_DATE_EPOCH", composed.epoch.to_string()).args(ext4::arguments(
+    let mut command = target.tools.tool_command("usr/sbin/mke2fs");
+    command.env("SOURCE_DATE_EPOCH", composed.epoch.to_string()).args(ext4::mke2fs_arguments(
         extent,
         uuid,
         "ROOT",
         &device,
-        target.offset(FIRST),
+        target.partition_offset(FIRST),
     ));
     let feed = |input: &mut dyn Write| {
-        let mut metered = Metered { input, meter, done: 0, total: extent.size.get() };
+        let mut metered = MeteredPipe { input, meter, done: 0, total: extent.size.get() };
         composed.tree.write_tar(&mut metered, composed.epoch)
     };
-    process::run(command, site.interrupt, feed)
+    process::run_to_end(command, site.interrupt, feed)
         .map_err(|source| BuildError::FileSystem { what: "writing the root file system", source })?;
     Ok(extent)
 }
 
 /// A pipe that tells how much went through.
-struct Metered<'a> {
+struct MeteredPipe<'a> {
     input: &'a mut dyn Write,
-    meter: &'a Meter,
+    meter: &'a StepMeter,
     done: u64,
     total: u64,
 }
 
-impl Write for Metered<'_> {
+impl Write for MeteredPipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.input.write(bytes)?;
         self.done += written as u64;
@@ -203,7 +203,7 @@ impl Write for Metered<'_> {
 }
 
 /// Before anything is written: the slot must hold the file system, its hashes and its manifest.
-fn check_room(site: &Site<'_>, extent: Extent) -> Result<(), BuildError> {
+fn check_room(site: &BuildContext<'_>, extent: FileSystemExtent) -> Result<(), BuildError> {
     let needed = slot_bytes(extent.size);
     let given = site.plan.spec.partitions.root;
     if needed <= given {
@@ -220,19 +220,19 @@ fn slot_bytes(data: Bytes) -> Bytes {
 }
 
 /// Hashes the slot, and writes its hashes and its signed manifest behind it.
-pub(crate) fn seal(
-    site: &Site<'_>,
-    target: &Target<'_>,
-    extent: Extent,
-    composed: &Composed,
-    initrd: &Initrd,
-    signer: &Signer,
-) -> Result<Sealed, BuildError> {
+pub(crate) fn seal_slot(
+    site: &BuildContext<'_>,
+    target: &DiskTarget<'_>,
+    extent: FileSystemExtent,
+    composed: &ComposedRoot,
+    initrd: &InitramfsFile,
+    signer: &ImageSigner,
+) -> Result<SealedSlot, BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
-    let start = target.offset(FIRST);
-    let salt = Sha256::of(target.identifier("verity salt").as_bytes());
-    let data = target.disk.region(start);
-    let tree = verity::build(&data, extent.size.get(), salt.as_bytes(), site.plan.facts.threads)?;
+    let start = target.partition_offset(FIRST);
+    let salt = Sha256::digest_of(target.derive_identifier("verity salt").as_bytes());
+    let data = target.disk.region_at(start);
+    let tree = verity::build_tree(&data, extent.size.get(), salt.as_bytes(), site.plan.facts.threads)?;
     let at = |offset: u64| Bytes::new(start.get() + offset);
     target.disk.write_sparse(at(extent.size.get()), &tree.bytes).map_err(what("the hash tree"))?;
 
@@ -246,7 +246,7 @@ pub(crate) fn seal(
         architecture: "x86_64".to_owned(),
         built: target.epoch,
         development: signer.development,
-        root: Root {
+        root: RootPlacement {
             data_bytes: extent.size.get(),
             tree_offset: extent.size.get(),
             tree_bytes: tree.bytes.len() as u64,
@@ -254,15 +254,16 @@ pub(crate) fn seal(
             salt: Salt::new(salt.as_bytes().to_vec())
                 .map_err(|error| BuildError::Bytes { what: "the salt", source: io::Error::other(error) })?,
         },
-        kernel: BootFile { path: format!("/{KERNEL}"), sha256: Sha256::of(&kernel) },
+        kernel: BootFile { path: format!("/{KERNEL}"), sha256: Sha256::digest_of(&kernel) },
         initrd: BootFile { path: format!("/{INITRD}"), sha256: initrd.sha256 },
         command_line: spec.kernel.command_line.clone(),
     };
     let envelope =
-        Signed::<Manifest>::sign(manifest.to_bytes()?, std::slice::from_ref(&signer.secret)).to_envelope();
-    let bytes = trailer::encode(&envelope)
+        Signed::<Manifest>::sign_payload(manifest.to_bytes()?, std::slice::from_ref(&signer.secret))
+            .to_envelope();
+    let bytes = trailer::encode_trailer(&envelope)
         .map_err(|error| BuildError::Bytes { what: "the manifest", source: io::Error::other(error) })?;
     let end = spec.partitions.root.get() - bytes.len() as u64;
     target.disk.write_sparse(at(end), &bytes).map_err(what("the manifest"))?;
-    Ok(Sealed { manifest, envelope })
+    Ok(SealedSlot { manifest, envelope })
 }

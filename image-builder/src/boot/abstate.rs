@@ -14,7 +14,7 @@ use super::esp::volume_id;
 use super::fat::{self, FatFile};
 
 /// The partition's bytes with a table in both copies.
-pub(crate) fn build(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>> {
+pub(crate) fn build_abstate(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>> {
     let bytes = table.to_block().to_vec();
     let files = ["env0", "env1"].map(|name| FatFile { path: name.to_owned(), bytes: bytes.clone() });
     let index = |size: image_format::bytes::Bytes| usize::try_from(size.get()).map_err(io::Error::other);
@@ -24,7 +24,7 @@ pub(crate) fn build(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>> {
         .max_root_dir_entries(ABSTATE_ROOT_ENTRIES)
         .volume_id(volume_id(disk, "ABSTATE"))
         .volume_label(*b"ABSTATE    ");
-    let volume = fat::volume(index(ABSTATE_SIZE)?, options, &files)?;
+    let volume = fat::fat_volume(index(ABSTATE_SIZE)?, options, &files)?;
     for offset in [index(ENV0_OFFSET)?, index(ENV1_OFFSET)?] {
         if volume.get(offset..offset + bytes.len()) != Some(&bytes) {
             return Err(io::Error::other("the slot table does not lie where the agent will look for it"));

@@ -4,7 +4,7 @@
 //! `grub-bios-setup` would on a real disk (GRUB 2.12, `util/setup.c` and `boot/i386/pc/boot.S`).
 
 use image_format::bytes::Bytes;
-use image_format::layout::Placed;
+use image_format::layout::PlacedPartition;
 
 /// GRUB modules the selector's commands come from, and those that find its files.
 pub(crate) const MODULES: [&str; 22] = [
@@ -49,15 +49,15 @@ const LOAD_SEGMENT: u16 = 0x0820;
 
 /// The memory disk: a tar with the selector in it.
 pub(crate) fn memory_disk(selector: &str) -> std::io::Result<Vec<u8>> {
-    let mut tree = crate::rootfs::tree::Tree::default();
-    tree.insert(SELECTOR, crate::rootfs::tree::Entry::file(selector.as_bytes(), 0o644));
+    let mut tree = crate::rootfs::tree::RootTree::default();
+    tree.insert(SELECTOR, crate::rootfs::tree::TreeEntry::file(selector.as_bytes(), 0o644));
     let mut tar = Vec::new();
     tree.write_tar(&mut tar, 0)?;
     Ok(tar)
 }
 
 /// Boot code that loads the core image from the BIOS partition.
-pub(crate) fn boot_code(boot_img: &[u8], bios: &Placed) -> Result<[u8; BOOT_CODE], CoreImageError> {
+pub(crate) fn boot_code(boot_img: &[u8], bios: &PlacedPartition) -> Result<[u8; BOOT_CODE], CoreImageError> {
     let mut code = [0; BOOT_CODE];
     code.copy_from_slice(boot_img.get(..BOOT_CODE).ok_or(CoreImageError::BootCode)?);
     code[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&bios.first_lba.to_le_bytes());
@@ -66,7 +66,7 @@ pub(crate) fn boot_code(boot_img: &[u8], bios: &Placed) -> Result<[u8; BOOT_CODE
 }
 
 /// The core image, told where the rest of it lies.
-pub(crate) fn place(mut core: Vec<u8>, bios: &Placed) -> Result<Vec<u8>, CoreImageError> {
+pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Vec<u8>, CoreImageError> {
     let sectors = core.len().div_ceil(SECTOR);
     if core.len() < SECTOR || sectors as u64 > bios.sectors {
         return Err(CoreImageError::Size { size: core.len(), room: bios.size() });

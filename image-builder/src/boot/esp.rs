@@ -22,7 +22,7 @@ All three are optional. Check them before: initagent validate user-data\r\n";
 
 /// The signed programs of the ESP.
 #[derive(Debug)]
-pub(crate) struct Loaders {
+pub(crate) struct BootLoaders {
     pub(crate) shim: Vec<u8>,
     pub(crate) grub: Vec<u8>,
     /// The MOK manager that shim starts when a signature does not fit.
@@ -30,8 +30,13 @@ pub(crate) struct Loaders {
 }
 
 /// The ESP's bytes.
-pub(crate) fn build(size: usize, disk: Uuid, loaders: Loaders, selector: &str) -> io::Result<Vec<u8>> {
-    let Loaders { shim, grub, mok_manager } = loaders;
+pub(crate) fn build_esp(
+    size: usize,
+    disk: Uuid,
+    loaders: BootLoaders,
+    selector: &str,
+) -> io::Result<Vec<u8>> {
+    let BootLoaders { shim, grub, mok_manager } = loaders;
     let file = |path: &str, bytes: Vec<u8>| FatFile { path: path.to_owned(), bytes };
     let files = [
         file("EFI/BOOT/BOOTX64.EFI", shim.clone()),
@@ -49,7 +54,7 @@ pub(crate) fn build(size: usize, disk: Uuid, loaders: Loaders, selector: &str) -
         .bytes_per_cluster(512)
         .volume_id(volume_id(disk, "ESP"))
         .volume_label(*b"ESP        ");
-    fat::volume(size, options, &files)
+    fat::fat_volume(size, options, &files)
 }
 
 /// A volume's serial number, derived so that it repeats.

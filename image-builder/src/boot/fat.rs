@@ -33,11 +33,15 @@ impl TimeProvider for FixedClock {
 static CLOCK: FixedClock = FixedClock;
 
 /// A volume of `size` bytes that holds `files`, in their order, and the directories they need.
-pub(crate) fn volume(size: usize, options: FormatVolumeOptions, files: &[FatFile]) -> io::Result<Vec<u8>> {
+pub(crate) fn fat_volume(
+    size: usize,
+    options: FormatVolumeOptions,
+    files: &[FatFile],
+) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(vec![0; size]);
     fatfs::format_volume(&mut disk, options)?;
     {
-        let system = mount(&mut disk)?;
+        let system = open_volume(&mut disk)?;
         for FatFile { path, .. } in files {
             for (slash, _) in path.match_indices('/') {
                 system.root_dir().create_dir(&path[..slash])?;
@@ -55,7 +59,7 @@ pub(crate) fn volume(size: usize, options: FormatVolumeOptions, files: &[FatFile
 pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(volume);
     {
-        let system = mount(&mut disk)?;
+        let system = open_volume(&mut disk)?;
         for FatFile { path, bytes } in files {
             let mut file = system.root_dir().create_file(path)?;
             file.truncate()?;
@@ -69,7 +73,7 @@ pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
     Ok(disk.into_inner())
 }
 
-fn mount(disk: &mut Cursor<Vec<u8>>) -> io::Result<FileSystem<&mut Cursor<Vec<u8>>>> {
+fn open_volume(disk: &mut Cursor<Vec<u8>>) -> io::Result<FileSystem<&mut Cursor<Vec<u8>>>> {
     FileSystem::new(disk, FsOptions::new().time_provider(&CLOCK))
 }
 
@@ -125,9 +129,9 @@ mod tests {
     fn a_volume_is_the_same_every_time_and_reads_back() {
         let options = || FormatVolumeOptions::new().volume_id(7).volume_label(*b"ESP        ");
 
-        let volume = volume(48 << 20, options(), &files()).unwrap();
+        let volume = fat_volume(48 << 20, options(), &files()).unwrap();
 
-        assert!(volume == super::volume(48 << 20, options(), &files()).unwrap());
+        assert!(volume == super::fat_volume(48 << 20, options(), &files()).unwrap());
         let system = FileSystem::new(Cursor::new(volume), FsOptions::new()).unwrap();
         let names: Vec<String> = system
             .root_dir()

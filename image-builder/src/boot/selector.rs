@@ -5,59 +5,66 @@
 //! read falls through to the other slot in the same boot; a good slot without tries left is demoted
 //! behind the other; when nothing is left, good slots boot uncounted, then anything, then a reboot.
 
-use image_format::layout::{Layout, Placed, Role};
+use image_format::layout::{DiskLayout, PartitionRole, PlacedPartition};
 use image_format::slot::Slot;
 
 /// Seconds before a machine without a bootable slot tries again.
 const PAUSE: u32 = 30;
 
 /// The script for disks with this layout.
-pub(crate) fn script(layout: &Layout) -> String {
+pub(crate) fn selector_script(layout: &DiskLayout) -> String {
     let extent = |role| {
-        let Placed { first_lba, sectors, .. } = layout.place(role);
+        let PlacedPartition { first_lba, sectors, .. } = layout.partition(role);
         format!("{first_lba}+{sectors}")
     };
     include_str!("selector.cfg")
-        .replace("@ABSTATE_EXTENT@", &extent(Role::Abstate))
-        .replace("@ROOT_A_EXTENT@", &extent(Role::Root(Slot::A)))
-        .replace("@ROOT_B_EXTENT@", &extent(Role::Root(Slot::B)))
+        .replace("@ABSTATE_EXTENT@", &extent(PartitionRole::Abstate))
+        .replace("@ROOT_A_EXTENT@", &extent(PartitionRole::Root(Slot::A)))
+        .replace("@ROOT_B_EXTENT@", &extent(PartitionRole::Root(Slot::B)))
         .replace("@PAUSE@", &PAUSE.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use image_format::bytes::Bytes;
-    use image_format::layout::Sizes;
+    use image_format::layout::PartitionSizes;
 
     use super::*;
 
     #[test]
     fn every_place_and_identifier_is_filled_in() {
-        let layout =
-            Layout::plan(uuid::Uuid::from_u128(7), Sizes { root: Bytes::GIB, state: Bytes::mib(64) })
-                .unwrap();
+        let layout = DiskLayout::plan_layout(
+            uuid::Uuid::from_u128(7),
+            PartitionSizes { root: Bytes::GIB, state: Bytes::from_mib(64) },
+        )
+        .unwrap();
 
-        let script = script(&layout);
+        let script = selector_script(&layout);
 
         assert!(!script.contains('@'), "{script}");
-        let root_b = layout.place(Role::Root(Slot::B));
+        let root_b = layout.partition(PartitionRole::Root(Slot::B));
         assert!(script.contains(&format!("loopback root_b ($disk){}+{}", root_b.first_lba, root_b.sectors)));
     }
 
     /// Whatever is the same on two disks of one image can only be found on the wrong one of them.
     #[test]
     fn nothing_in_the_script_finds_a_disk_by_what_a_copy_of_it_also_has() {
-        let layout =
-            Layout::plan(uuid::Uuid::from_u128(7), Sizes { root: Bytes::GIB, state: Bytes::mib(64) });
+        let layout = DiskLayout::plan_layout(
+            uuid::Uuid::from_u128(7),
+            PartitionSizes { root: Bytes::GIB, state: Bytes::from_mib(64) },
+        );
         let layout = layout.unwrap();
 
-        let script = script(&layout);
+        let script = selector_script(&layout);
 
         for line in script.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             assert!(!line.contains("search"), "{line}");
         }
         for partition in layout.partitions() {
-            assert!(!script.contains(&layout.guid(partition.partition.role).to_string()), "{script}");
+            assert!(
+                !script.contains(&layout.partition_guid(partition.partition.role).to_string()),
+                "{script}"
+            );
         }
         assert!(script.contains("catamaran.slot=$name catamaran.disk=$known;"), "{script}");
     }

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::lock::Package;
+use super::lock::LockedPackage;
 use super::stanza::{self, Stanza};
 
 /// A place apt gets packages from.
@@ -28,7 +28,7 @@ pub(crate) struct ArchiveSource {
 
 impl ArchiveSource {
     /// As lines of `sources.list(5)`.
-    fn lines(&self) -> String {
+    fn source_lines(&self) -> String {
         let Self { mirror, security_mirror, suite, components, keyring } = self;
         let tail = format!("{}\n", components.join(" "));
         let entry =
@@ -40,12 +40,12 @@ impl ArchiveSource {
 
 /// A private apt, ready to resolve and download.
 #[derive(Debug)]
-pub(crate) struct Archive {
+pub(crate) struct AptArchive {
     directory: PathBuf,
     source: ArchiveSource,
 }
 
-impl Archive {
+impl AptArchive {
     /// Sets the private apt up below `directory`; what it has downloaded before is kept.
     pub(crate) fn open(directory: &Path, source: ArchiveSource) -> Result<Self, ArchiveError> {
         let archive = Self { directory: directory.to_owned(), source };
@@ -80,17 +80,17 @@ impl Archive {
                  Acquire::Retries \"3\";\nDebug::NoLocking \"true\";\n"
             ),
         )?;
-        fs::write(directory.join("sources.list"), self.source.lines())
+        fs::write(directory.join("sources.list"), self.source.source_lines())
     }
 
     /// Fetches the archive's current index.
-    pub(crate) fn update(&self) -> Result<(), ArchiveError> {
-        self.run("apt-get", ["-q", "-y", "-o", "APT::Update::Error-Mode=any", "update"]).map(drop)
+    pub(crate) fn update_index(&self) -> Result<(), ArchiveError> {
+        self.run_apt("apt-get", ["-q", "-y", "-o", "APT::Update::Error-Mode=any", "update"]).map(drop)
     }
 
     /// When the archive last changed, seconds since 1970: the newest `Date` of its signed indices. It
     /// is the same for everybody who asks the archive on the same day.
-    pub(crate) fn date(&self) -> Result<u64, ArchiveError> {
+    pub(crate) fn last_change(&self) -> Result<u64, ArchiveError> {
         let folder = self.directory.join("lists");
         let failed = |source| ArchiveError::Prepare { directory: folder.clone(), source };
         let dates = fs::read_dir(&folder).map_err(failed)?.flatten().filter_map(|entry| {
@@ -104,17 +104,17 @@ impl Archive {
     }
 
     /// Whether the index knows all of these versions.
-    pub(crate) fn offers(&self, packages: &[Package]) -> Result<bool, ArchiveError> {
-        Ok(self.gone(packages)?.is_empty())
+    pub(crate) fn has_versions(&self, packages: &[LockedPackage]) -> Result<bool, ArchiveError> {
+        Ok(self.missing_versions(packages)?.is_empty())
     }
 
     /// Every package that installing `patterns` on an empty system brings, at the version the index
     /// has. A pattern is a name, `name=version`, or one of apt's (`?essential`).
-    pub(crate) fn resolve(&self, patterns: &[String]) -> Result<Vec<Package>, ArchiveError> {
+    pub(crate) fn resolve_versions(&self, patterns: &[String]) -> Result<Vec<LockedPackage>, ArchiveError> {
         // apt does not print what it has already fetched, so it is shown an empty cache.
         let unfetched = format!("Dir::Cache::archives={}", self.directory.join("unfetched").display());
         let fixed = ["-qq", "-y", "--print-uris", "-o", unfetched.as_str(), "install"].map(str::to_owned);
-        let output = self.run("apt-get", fixed.iter().chain(patterns))?;
+        let output = self.run_apt("apt-get", fixed.iter().chain(patterns))?;
         output
             .lines()
             .filter(|line| line.starts_with('\''))
@@ -123,9 +123,12 @@ impl Archive {
     }
 
     /// Those of `packages` whose exact version the index no longer has.
-    pub(crate) fn gone(&self, packages: &[Package]) -> Result<Vec<Package>, ArchiveError> {
+    pub(crate) fn missing_versions(
+        &self,
+        packages: &[LockedPackage],
+    ) -> Result<Vec<LockedPackage>, ArchiveError> {
         let names = packages.iter().map(|package| package.name.clone());
-        let output = self.run("apt-cache", ["madison".to_owned()].into_iter().chain(names))?;
+        let output = self.run_apt("apt-cache", ["madison".to_owned()].into_iter().chain(names))?;
         let offered: std::collections::BTreeSet<(&str, &str)> = output
             .lines()
             .filter_map(|line| {
@@ -141,25 +144,25 @@ impl Archive {
     }
 
     /// Downloads packages that are not in the cache yet; apt checks each digest against the index.
-    pub(crate) fn download(&self, packages: &[Package]) -> Result<(), ArchiveError> {
+    pub(crate) fn download_packages(&self, packages: &[LockedPackage]) -> Result<(), ArchiveError> {
         let fixed = ["-q", "-y", "--download-only", "install"].map(str::to_owned);
-        let pinned: Vec<String> = packages.iter().map(Package::pinned).collect();
-        self.run("apt-get", fixed.iter().chain(&pinned)).map(drop)
+        let pinned: Vec<String> = packages.iter().map(LockedPackage::pinned_name).collect();
+        self.run_apt("apt-get", fixed.iter().chain(&pinned)).map(drop)
     }
 
     /// The package's file in the cache.
-    pub(crate) fn path(&self, package: &Package) -> PathBuf {
+    pub(crate) fn package_path(&self, package: &LockedPackage) -> PathBuf {
         self.directory.join("archives").join(package.file_name())
     }
 
     /// The index's paragraphs about these packages, in no particular order.
-    pub(crate) fn stanzas(&self, packages: &[Package]) -> Result<Vec<Stanza>, ArchiveError> {
-        let pinned = packages.iter().map(Package::pinned);
-        let output = self.run("apt-cache", ["show".to_owned()].into_iter().chain(pinned))?;
-        Ok(stanza::parse(&output))
+    pub(crate) fn stanzas(&self, packages: &[LockedPackage]) -> Result<Vec<Stanza>, ArchiveError> {
+        let pinned = packages.iter().map(LockedPackage::pinned_name);
+        let output = self.run_apt("apt-cache", ["show".to_owned()].into_iter().chain(pinned))?;
+        Ok(stanza::parse_stanzas(&output))
     }
 
-    fn run<S: AsRef<OsStr>>(
+    fn run_apt<S: AsRef<OsStr>>(
         &self,
         program: &str,
         arguments: impl IntoIterator<Item = S>,
@@ -184,14 +187,14 @@ impl Archive {
 }
 
 /// A line of `apt-get --print-uris`: `'URI' FILE SIZE SHA256:DIGEST`.
-fn parse_uri_line(line: &str) -> Option<Package> {
+fn parse_uri_line(line: &str) -> Option<LockedPackage> {
     let (_uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;
     let mut words = rest.split(' ');
     let file = words.next()?;
     let size = words.next()?.parse().ok()?;
     let sha256 = words.next()?.strip_prefix("SHA256:")?.parse().ok()?;
     let mut parts = file.strip_suffix(".deb")?.splitn(3, '_');
-    Some(Package {
+    Some(LockedPackage {
         name: parts.next()?.to_owned(),
         version: parts.next()?.replace("%3a", ":").replace("%2b", "+"),
         architecture: parts.next()?.to_owned(),

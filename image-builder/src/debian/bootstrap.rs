@@ -10,10 +10,10 @@ use std::process::Command;
 
 use image_format::digest::Sha256;
 
-use super::lock::Package;
+use super::lock::LockedPackage;
 use super::stanza::Stanza;
-use crate::process::{self, Interrupt, RunError};
-use crate::progress::Meter;
+use crate::process::{self, InterruptFlag, RunError};
+use crate::progress::StepMeter;
 
 /// Files that no image carries; they are not even unpacked. Licences stay.
 const EXCLUDED: [&str; 7] = [
@@ -32,31 +32,31 @@ const SCRATCH: &str = "scratch";
 
 /// Everything that a bootstrapped tree depends on.
 #[derive(Debug)]
-pub(crate) struct Bootstrap<'a> {
+pub(crate) struct BootstrapInputs<'a> {
     pub(crate) suite: &'a str,
-    pub(crate) packages: &'a [Package],
+    pub(crate) packages: &'a [LockedPackage],
     /// Seconds since 1970.
     pub(crate) epoch: u64,
 }
 
-impl Bootstrap<'_> {
+impl BootstrapInputs<'_> {
     /// Names the tree by all that it is made of.
-    pub(crate) fn key(&self) -> String {
+    pub(crate) fn cache_key(&self) -> String {
         let digests: Vec<String> = self.packages.iter().map(|package| package.sha256.to_string()).collect();
         let text =
             format!("root 1 {} {} {} {}", self.suite, self.epoch, EXCLUDED.join(" "), digests.join(" "));
-        Sha256::of(text.as_bytes()).to_string()
+        Sha256::digest_of(text.as_bytes()).to_string()
     }
 
     /// Writes the tree as a tar to `output`. `stanzas` are the packages' paragraphs of the archive's index;
     /// `deb` finds a package's file.
-    pub(crate) fn run(
+    pub(crate) fn write_tree(
         &self,
         stanzas: &[Stanza],
         output: &File,
-        deb: impl Fn(&Package) -> PathBuf,
-        interrupt: &Interrupt,
-        meter: &Meter,
+        deb: impl Fn(&LockedPackage) -> PathBuf,
+        interrupt: &InterruptFlag,
+        meter: &StepMeter,
     ) -> Result<(), BootstrapError> {
         // In a folder that the mapped root of an unprivileged build can read, too.
         let repository = tempfile::Builder::new().prefix("image-builder-").tempdir();
@@ -70,14 +70,14 @@ impl Bootstrap<'_> {
                 meter.set(done, total);
             }
         };
-        Ok(process::run_into(self.command(repository.path()), output, interrupt, hear)?)
+        Ok(process::run_into(self.bootstrap_command(repository.path()), output, interrupt, hear)?)
     }
 
     fn write_repository(
         &self,
         directory: &Path,
         stanzas: &[Stanza],
-        deb: impl Fn(&Package) -> PathBuf,
+        deb: impl Fn(&LockedPackage) -> PathBuf,
     ) -> io::Result<()> {
         // Set, not asked for at creation, where a umask would have a say.
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
@@ -98,15 +98,15 @@ impl Bootstrap<'_> {
                     && stanza.field("Version") == Some(&package.version)
             });
             let missing =
-                || io::Error::other(format!("the index has no paragraph about {}", package.pinned()));
+                || io::Error::other(format!("the index has no paragraph about {}", package.pinned_name()));
             let mut stanza = known.ok_or_else(missing)?.clone();
-            stanza.set("Filename", format!("./{file}"));
+            stanza.set_field("Filename", format!("./{file}"));
             writeln!(index, "{stanza}")?;
         }
         index.flush()
     }
 
-    fn command(&self, repository: &Path) -> Command {
+    fn bootstrap_command(&self, repository: &Path) -> Command {
         let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
         let mut command = Command::new("mmdebstrap");
         command

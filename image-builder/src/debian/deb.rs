@@ -12,14 +12,14 @@ const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
 /// The package's files as a tar stream.
-pub(crate) fn data(deb: &[u8]) -> Result<Box<dyn Read + '_>, DebError> {
+pub(crate) fn open_data(deb: &[u8]) -> Result<Box<dyn Read + '_>, DebError> {
     let mut rest = deb.strip_prefix(MAGIC).ok_or(DebError::Magic)?;
     while rest.len() >= HEADER {
         let (header, body) = rest.split_at(HEADER);
         let size = member_size(header).filter(|size| *size <= body.len()).ok_or(DebError::Truncated)?;
         let name = String::from_utf8_lossy(&header[..16]).trim_end().trim_end_matches('/').to_owned();
         if let Some(compression) = name.strip_prefix("data.tar") {
-            return decompress(compression, &body[..size]);
+            return decompress_member(compression, &body[..size]);
         }
         rest = body.get(size + size % 2..).unwrap_or_default();
     }
@@ -30,7 +30,7 @@ fn member_size(header: &[u8]) -> Option<usize> {
     std::str::from_utf8(header.get(48..58)?).ok()?.trim().parse().ok()
 }
 
-fn decompress<'a>(compression: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, DebError> {
+fn decompress_member<'a>(compression: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, DebError> {
     Ok(match compression {
         "" => Box::new(bytes),
         ".xz" => Box::new(lzma_rust2::XzReader::new(bytes, true).take(UNPACKED_LIMIT)),
@@ -71,7 +71,7 @@ mod tests {
         let deb = [MAGIC.to_vec(), member("debian-binary", b"2.0"), member("data.tar", b"files")].concat();
 
         let mut text = String::new();
-        data(&deb).unwrap().read_to_string(&mut text).unwrap();
+        open_data(&deb).unwrap().read_to_string(&mut text).unwrap();
 
         assert_eq!(text, "files");
     }
@@ -81,6 +81,6 @@ mod tests {
         let mut deb = [MAGIC.to_vec(), member("data.tar", b"files")].concat();
         deb.truncate(deb.len() - 3);
 
-        assert!(matches!(data(&deb), Err(DebError::Truncated)));
+        assert!(matches!(open_data(&deb), Err(DebError::Truncated)));
     }
 }

@@ -13,7 +13,7 @@ use image_format::digest::Sha256;
 
 /// One package of the archive, by what identifies its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Package {
+pub(crate) struct LockedPackage {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) architecture: String,
@@ -22,58 +22,58 @@ pub(crate) struct Package {
     pub(crate) size: u64,
 }
 
-impl Package {
+impl LockedPackage {
     /// The name apt gives the file in its cache.
     pub(crate) fn file_name(&self) -> String {
         format!("{}_{}_{}.deb", self.name, self.version.replace(':', "%3a"), self.architecture)
     }
 
     /// `name=version`, as apt takes it.
-    pub(crate) fn pinned(&self) -> String {
+    pub(crate) fn pinned_name(&self) -> String {
         format!("{}={}", self.name, self.version)
     }
 }
 
 /// What a package is here for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Section {
+pub(crate) enum LockSection {
     /// Its files may be in the image's root.
     Root,
     /// It lends its boot loader or a tool to the build.
     Tools,
 }
 
-impl Section {
+impl LockSection {
     const ALL: [(Self, &'static str); 2] = [(Self::Root, "[root]"), (Self::Tools, "[tools]")];
 }
 
 /// Every package of a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Lock {
+pub(crate) struct PackageLock {
     /// Seconds since 1970.
     pub(crate) epoch: u64,
     /// The agent's digest; locks of older builds do not say it.
     pub(crate) initagent: Option<Sha256>,
-    sections: BTreeMap<Section, Vec<Package>>,
+    sections: BTreeMap<LockSection, Vec<LockedPackage>>,
 }
 
-impl Lock {
-    pub(crate) fn new(epoch: u64, mut root: Vec<Package>, mut tools: Vec<Package>) -> Self {
+impl PackageLock {
+    pub(crate) fn new(epoch: u64, mut root: Vec<LockedPackage>, mut tools: Vec<LockedPackage>) -> Self {
         root.sort();
         tools.sort();
         Self {
             epoch,
             initagent: None,
-            sections: BTreeMap::from([(Section::Root, root), (Section::Tools, tools)]),
+            sections: BTreeMap::from([(LockSection::Root, root), (LockSection::Tools, tools)]),
         }
     }
 
-    pub(crate) fn section(&self, section: Section) -> &[Package] {
+    pub(crate) fn packages_of(&self, section: LockSection) -> &[LockedPackage] {
         self.sections.get(&section).map_or(&[], Vec::as_slice)
     }
 
     /// Parses the text of a lock file.
-    pub(crate) fn parse(text: &str) -> Result<Self, ParseLockError> {
+    pub(crate) fn parse_lock(text: &str) -> Result<Self, ParseLockError> {
         let mut lock = Self::default();
         let mut section = None;
         for (index, line) in text.lines().enumerate() {
@@ -91,7 +91,7 @@ impl Lock {
                 lock.initagent = Some(digest);
                 continue;
             }
-            if let Some((found, _)) = Section::ALL.iter().find(|(_, title)| *title == line) {
+            if let Some((found, _)) = LockSection::ALL.iter().find(|(_, title)| *title == line) {
                 section = Some(*found);
                 continue;
             }
@@ -103,9 +103,9 @@ impl Lock {
     }
 }
 
-fn parse_package(line: &str) -> Option<Package> {
+fn parse_package(line: &str) -> Option<LockedPackage> {
     let mut words = line.split_whitespace().map(str::to_owned);
-    let package = Package {
+    let package = LockedPackage {
         name: words.next()?,
         version: words.next()?,
         architecture: words.next()?,
@@ -129,16 +129,16 @@ fn is_version(text: &str) -> bool {
     text.starts_with(|char: char| char.is_ascii_alphanumeric()) && text.bytes().all(allowed)
 }
 
-impl fmt::Display for Lock {
+impl fmt::Display for PackageLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "epoch {}", self.epoch)?;
         if let Some(digest) = &self.initagent {
             writeln!(f, "initagent {digest}")?;
         }
         writeln!(f, "# name version architecture sha256 size")?;
-        for (section, title) in Section::ALL {
+        for (section, title) in LockSection::ALL {
             writeln!(f, "{title}")?;
-            for Package { name, version, architecture, sha256, size } in self.section(section) {
+            for LockedPackage { name, version, architecture, sha256, size } in self.packages_of(section) {
                 writeln!(f, "{name} {version} {architecture} {sha256} {size}")?;
             }
         }
@@ -168,17 +168,17 @@ mod tests {
 
     #[test]
     fn a_lock_round_trips() {
-        let lock = Lock::parse(TEXT).unwrap();
+        let lock = PackageLock::parse_lock(TEXT).unwrap();
 
         assert_eq!(lock.to_string(), TEXT);
-        assert_eq!(lock.section(Section::Root)[0].pinned(), "bash=5.2.37-2+b10");
+        assert_eq!(lock.packages_of(LockSection::Root)[0].pinned_name(), "bash=5.2.37-2+b10");
     }
 
     #[test]
     fn a_shortened_digest_is_refused_with_its_line() {
         let text = TEXT.replace("9ab82", "9ab8");
 
-        assert_eq!(Lock::parse(&text), Err(ParseLockError::Package { line: 4 }));
+        assert_eq!(PackageLock::parse_lock(&text), Err(ParseLockError::Package { line: 4 }));
     }
 
     #[test]
@@ -186,9 +186,9 @@ mod tests {
         let digest = "2fd7b04f1b7caa29c4e683f5216e6af354a41e3cdcf6e75394d7cda680f9ab82";
         let text = TEXT.replacen('\n', &format!("\ninitagent {digest}\n"), 1);
 
-        assert_eq!(Lock::parse(&text).unwrap().to_string(), text);
+        assert_eq!(PackageLock::parse_lock(&text).unwrap().to_string(), text);
         assert_eq!(
-            Lock::parse(&text.replace("initagent 2", "initagent ")),
+            PackageLock::parse_lock(&text.replace("initagent 2", "initagent ")),
             Err(ParseLockError::Agent { line: 2 })
         );
     }
@@ -205,14 +205,14 @@ mod tests {
             ("amd64", "../amd64"),
             ("amd64", "-amd64"),
         ] {
-            let refused = Lock::parse(&TEXT.replace(from, to));
+            let refused = PackageLock::parse_lock(&TEXT.replace(from, to));
             assert_eq!(refused, Err(ParseLockError::Package { line: 4 }), "{to}");
         }
     }
 
     #[test]
     fn an_epoch_is_escaped_in_the_file_name() {
-        let mut package = Lock::parse(TEXT).unwrap().section(Section::Root)[0].clone();
+        let mut package = PackageLock::parse_lock(TEXT).unwrap().packages_of(LockSection::Root)[0].clone();
         package.version = "1:2.3".to_owned();
 
         assert_eq!(package.file_name(), "bash_1%3a2.3_amd64.deb");

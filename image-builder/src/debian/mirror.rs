@@ -7,7 +7,7 @@ use super::stanza;
 
 /// One archive an apt configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct AptSource {
     /// Where the archive is.
     pub(crate) uri: String,
     /// Which releases of it are used.
@@ -17,7 +17,7 @@ pub(crate) struct Source {
 }
 
 /// Reads a file of apt's configuration; its name tells the style.
-pub(crate) fn parse(file_name: &str, text: &str) -> Vec<Source> {
+pub(crate) fn parse_sources(file_name: &str, text: &str) -> Vec<AptSource> {
     if has_extension(file_name, "sources") { parse_deb822(text) } else { parse_one_line(text) }
 }
 
@@ -25,16 +25,16 @@ fn has_extension(file_name: &str, extension: &str) -> bool {
     std::path::Path::new(file_name).extension().is_some_and(|found| found == extension)
 }
 
-fn parse_deb822(text: &str) -> Vec<Source> {
+fn parse_deb822(text: &str) -> Vec<AptSource> {
     let words = |value: Option<&str>| -> Vec<String> {
         value.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
-    stanza::parse(text)
+    stanza::parse_stanzas(text)
         .iter()
         .filter(|entry| words(entry.field("Types")).iter().any(|kind| kind == "deb"))
         .filter(|entry| entry.field("Enabled") != Some("no"))
         .flat_map(|entry| {
-            words(entry.field("URIs")).into_iter().map(|uri| Source {
+            words(entry.field("URIs")).into_iter().map(|uri| AptSource {
                 uri,
                 suites: words(entry.field("Suites")),
                 components: words(entry.field("Components")),
@@ -43,7 +43,7 @@ fn parse_deb822(text: &str) -> Vec<Source> {
         .collect()
 }
 
-fn parse_one_line(text: &str) -> Vec<Source> {
+fn parse_one_line(text: &str) -> Vec<AptSource> {
     text.lines()
         .filter_map(|line| {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -55,13 +55,13 @@ fn parse_one_line(text: &str) -> Vec<Source> {
             let mut words = rest.split_whitespace().map(str::to_owned);
             let uri = words.next()?;
             let suites = vec![words.next()?];
-            Some(Source { uri, suites, components: words.collect() })
+            Some(AptSource { uri, suites, components: words.collect() })
         })
         .collect()
 }
 
 /// The URI that serves Debian's releases: it carries `main` of a suite with one of Debian's own names.
-pub(crate) fn debian_mirror(sources: &[Source]) -> Option<&str> {
+pub(crate) fn debian_mirror(sources: &[AptSource]) -> Option<&str> {
     const RELEASES: [&str; 10] = [
         "bullseye",
         "bookworm",
@@ -78,11 +78,11 @@ pub(crate) fn debian_mirror(sources: &[Source]) -> Option<&str> {
 }
 
 /// The URI that serves the security fixes of Debian's releases.
-pub(crate) fn debian_security_mirror(sources: &[Source]) -> Option<&str> {
+pub(crate) fn debian_security_mirror(sources: &[AptSource]) -> Option<&str> {
     uri_of(sources, "debian-security", |suite| suite.ends_with("-security"))
 }
 
-fn uri_of<'a>(sources: &'a [Source], path: &str, wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
+fn uri_of<'a>(sources: &'a [AptSource], path: &str, wanted: impl Fn(&str) -> bool) -> Option<&'a str> {
     sources
         .iter()
         .find(|source| {
@@ -102,7 +102,7 @@ mod tests {
         let text = "Types: deb\nURIs: http://mirror.test/debian-security\nSuites: bookworm-security\nComponents: main\n\n\
                     Types: deb\nURIs: http://mirror.test/debian\nSuites: bookworm bookworm-updates\nComponents: main\n";
 
-        let sources = parse("debian.sources", text);
+        let sources = parse_sources("debian.sources", text);
 
         assert_eq!(debian_mirror(&sources), Some("http://mirror.test/debian"));
         assert_eq!(debian_security_mirror(&sources), Some("http://mirror.test/debian-security"));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn one_line_entries_may_carry_options_and_comments() {
-        let sources = parse(
+        let sources = parse_sources(
             "sources.list",
             "# deb http://no.test x main\ndeb [arch=amd64 signed-by=/k] https://m.test/debian trixie main # yes\n",
         );
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_host_without_debian_has_no_mirror() {
-        let sources = parse(
+        let sources = parse_sources(
             "ubuntu.sources",
             "Types: deb\nURIs: http://a.test/ubuntu\nSuites: noble\nComponents: main\n",
         );

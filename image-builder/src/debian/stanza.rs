@@ -18,7 +18,7 @@ impl Stanza {
     }
 
     /// Replaces a field's value; an absent field is added at the end.
-    pub(crate) fn set(&mut self, name: &str, value: String) {
+    pub(crate) fn set_field(&mut self, name: &str, value: String) {
         match self.fields.iter_mut().find(|(field, _)| field.eq_ignore_ascii_case(name)) {
             Some((_, old)) => *old = value,
             None => self.fields.push((name.to_owned(), value)),
@@ -37,7 +37,7 @@ impl std::fmt::Display for Stanza {
 
 /// Splits a text into its paragraphs. Lines that are neither field nor continuation are passed over,
 /// as apt and dpkg do with comments.
-pub(crate) fn parse(text: &str) -> Vec<Stanza> {
+pub(crate) fn parse_stanzas(text: &str) -> Vec<Stanza> {
     let mut stanzas = Vec::new();
     let mut current = Stanza::default();
     for line in text.lines() {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn continuation_lines_belong_to_the_field_above() {
-        let stanzas = parse("Package: a\nDepends: b,\n c\n\n# note\nPackage: d\n");
+        let stanzas = parse_stanzas("Package: a\nDepends: b,\n c\n\n# note\nPackage: d\n");
 
         assert_eq!(stanzas.len(), 2);
         assert_eq!(stanzas[0].field("depends"), Some("b,\nc"));

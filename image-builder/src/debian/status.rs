@@ -9,7 +9,7 @@ use super::stanza;
 
 /// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Installed {
+pub(crate) struct InstalledPackage {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) architecture: String,
@@ -22,12 +22,12 @@ pub(crate) struct Installed {
 }
 
 /// Reads `/var/lib/dpkg/status`.
-pub(crate) fn parse(text: &str) -> Vec<Installed> {
-    stanza::parse(text)
+pub(crate) fn parse_status(text: &str) -> Vec<InstalledPackage> {
+    stanza::parse_stanzas(text)
         .iter()
         .filter(|entry| entry.field("Status").is_some_and(|status| status.ends_with(" installed")))
         .filter_map(|entry| {
-            Some(Installed {
+            Some(InstalledPackage {
                 name: entry.field("Package")?.to_owned(),
                 version: entry.field("Version")?.to_owned(),
                 architecture: entry.field("Architecture")?.to_owned(),
@@ -36,7 +36,7 @@ pub(crate) fn parse(text: &str) -> Vec<Installed> {
                 depends: ["Pre-Depends", "Depends"]
                     .iter()
                     .filter_map(|field| entry.field(field))
-                    .flat_map(|list| list.split(',').map(alternatives))
+                    .flat_map(|list| list.split(',').map(dependency_alternatives))
                     .collect(),
                 provides: entry
                     .field("Provides")
@@ -47,7 +47,7 @@ pub(crate) fn parse(text: &str) -> Vec<Installed> {
         .collect()
 }
 
-fn alternatives(dependency: &str) -> Vec<String> {
+fn dependency_alternatives(dependency: &str) -> Vec<String> {
     dependency.split('|').map(name_of).collect()
 }
 
@@ -60,12 +60,12 @@ fn name_of(relation: &str) -> String {
 
 /// Names of the packages that `roots` need, themselves included, never passing through `dropped`.
 /// Roots that are not installed are given back as the error.
-pub(crate) fn needed(
-    installed: &[Installed],
+pub(crate) fn needed_packages(
+    installed: &[InstalledPackage],
     roots: &[String],
     dropped: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, Vec<String>> {
-    let mut by_name: BTreeMap<&str, &Installed> = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, &InstalledPackage> = BTreeMap::new();
     for package in installed {
         for provided in &package.provides {
             by_name.entry(provided).or_insert(package);
@@ -109,14 +109,14 @@ Package: gone\nStatus: deinstall ok config-files\nVersion: 2\nArchitecture: amd6
     fn what_only_a_dropped_package_needs_goes_with_it() {
         let dropped = BTreeSet::from(["debconf".to_owned()]);
 
-        let kept = needed(&parse(STATUS), &["sshd".to_owned()], &dropped).unwrap();
+        let kept = needed_packages(&parse_status(STATUS), &["sshd".to_owned()], &dropped).unwrap();
 
         assert_eq!(kept.into_iter().collect::<Vec<_>>(), ["libc", "mawk", "sshd"]);
     }
 
     #[test]
     fn a_removed_package_is_not_installed() {
-        let missing = needed(&parse(STATUS), &["gone".to_owned()], &BTreeSet::new());
+        let missing = needed_packages(&parse_status(STATUS), &["gone".to_owned()], &BTreeSet::new());
 
         assert_eq!(missing, Err(vec!["gone".to_owned()]));
     }

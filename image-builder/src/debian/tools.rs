@@ -14,22 +14,22 @@ use super::deb::{self, DebError};
 
 /// Unpacked packages.
 #[derive(Debug, Clone)]
-pub(crate) struct Tools {
+pub(crate) struct UnpackedTools {
     directory: PathBuf,
 }
 
-impl Tools {
+impl UnpackedTools {
     /// Folders of packages unpacked before.
-    pub(crate) fn at(directory: PathBuf) -> Self {
+    pub(crate) fn in_directory(directory: PathBuf) -> Self {
         Self { directory }
     }
 
     /// Unpacks a package's files that a build may need: no documentation.
-    pub(crate) fn unpack(&self, package: &Path) -> Result<(), UnpackError> {
+    pub(crate) fn unpack_package(&self, package: &Path) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Read { package: package.to_owned(), source };
         let bytes = fs::read(package).map_err(failed)?;
-        let data =
-            deb::data(&bytes).map_err(|source| UnpackError::Deb { package: package.to_owned(), source })?;
+        let data = deb::open_data(&bytes)
+            .map_err(|source| UnpackError::Deb { package: package.to_owned(), source })?;
         self.unpack_tar(data).map_err(failed)
     }
 
@@ -83,7 +83,7 @@ impl Tools {
     }
 
     /// A command that runs one of the programs with its own libraries.
-    pub(crate) fn command(&self, program: &str) -> Command {
+    pub(crate) fn tool_command(&self, program: &str) -> Command {
         let libraries = self.directory.join("usr/lib/x86_64-linux-gnu");
         let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
         command
@@ -98,13 +98,13 @@ impl Tools {
     }
 
     /// A file of the packages.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn file_path(&self, path: &str) -> PathBuf {
         self.directory.join(path)
     }
 
     /// A file's bytes.
     pub(crate) fn read(&self, path: &str) -> Result<Vec<u8>, UnpackError> {
-        let path = self.path(path);
+        let path = self.file_path(path);
         fs::read(&path).map_err(|source| UnpackError::Missing { path, source })
     }
 }
@@ -146,7 +146,7 @@ mod tests {
 
     fn unpacked(entries: &[(&str, Result<&str, &str>)]) -> (tempfile::TempDir, io::Result<()>) {
         let folder = tempfile::tempdir().unwrap();
-        let tools = Tools::at(folder.path().join("tools"));
+        let tools = UnpackedTools::in_directory(folder.path().join("tools"));
         let bytes = archive(entries);
         let outcome = tools.unpack_tar(Box::new(bytes.as_slice()));
         (folder, outcome)

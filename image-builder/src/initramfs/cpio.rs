@@ -5,7 +5,7 @@
 
 /// An archive while it is written.
 #[derive(Debug, Default)]
-pub(crate) struct Archive {
+pub(crate) struct CpioArchive {
     bytes: Vec<u8>,
     inodes: u32,
 }
@@ -14,26 +14,26 @@ const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const CHARACTER: u32 = 0o020_000;
 
-impl Archive {
-    pub(crate) fn directory(&mut self, path: &str) {
-        self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
+impl CpioArchive {
+    pub(crate) fn add_directory(&mut self, path: &str) {
+        self.add_entry(path, DIRECTORY | 0o755, (0, 0), &[]);
     }
 
-    pub(crate) fn file(&mut self, path: &str, mode: u32, contents: &[u8]) {
-        self.entry(path, REGULAR | mode, (0, 0), contents);
+    pub(crate) fn add_file(&mut self, path: &str, mode: u32, contents: &[u8]) {
+        self.add_entry(path, REGULAR | mode, (0, 0), contents);
     }
 
     pub(crate) fn character_device(&mut self, path: &str, major: u32, minor: u32) {
-        self.entry(path, CHARACTER | 0o600, (major, minor), &[]);
+        self.add_entry(path, CHARACTER | 0o600, (major, minor), &[]);
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.inodes = 0;
-        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.add_entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
     }
 
-    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
+    fn add_entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
         self.inodes += 1;
         let links = if mode & DIRECTORY == 0 { 1 } else { 2 };
         let size = u32::try_from(contents.len()).unwrap_or(u32::MAX);
@@ -45,12 +45,12 @@ impl Archive {
         }
         self.bytes.extend(path.as_bytes());
         self.bytes.push(0);
-        self.pad();
+        self.pad_to_word();
         self.bytes.extend(contents);
-        self.pad();
+        self.pad_to_word();
     }
 
-    fn pad(&mut self) {
+    fn pad_to_word(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 }
@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn an_archive_is_padded_and_ends_with_its_trailer() {
-        let mut archive = Archive::default();
-        archive.file("init", 0o755, b"x");
+        let mut archive = CpioArchive::default();
+        archive.add_file("init", 0o755, b"x");
 
         let bytes = archive.finish();
 

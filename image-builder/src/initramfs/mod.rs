@@ -9,15 +9,15 @@ pub(crate) mod modules;
 use image_format::signed::PublicKey;
 
 use crate::keys;
-use modules::Selection;
+use modules::ModuleSelection;
 
 /// The compressed image.
-pub(crate) fn build(
+pub(crate) fn build_initramfs(
     initagent: &[u8],
-    selection: &Selection,
+    selection: &ModuleSelection,
     release_keys: &[PublicKey],
 ) -> std::io::Result<Vec<u8>> {
-    let mut archive = cpio::Archive::default();
+    let mut archive = cpio::CpioArchive::default();
     for folder in [
         "dev",
         "etc",
@@ -30,23 +30,23 @@ pub(crate) fn build(
         "sys",
         "sysroot",
     ] {
-        archive.directory(folder);
+        archive.add_directory(folder);
     }
-    archive.file("init", 0o755, initagent);
+    archive.add_file("init", 0o755, initagent);
     // The kernel opens the console before init can make one.
     archive.character_device("dev/console", 5, 1);
-    archive.file("lib/modules/index", 0o644, selection.index.to_string().as_bytes());
+    archive.add_file("lib/modules/index", 0o644, selection.index.to_string().as_bytes());
     for (name, module) in &selection.modules {
-        archive.file(&format!("lib/modules/{name}.ko"), 0o644, module);
+        archive.add_file(&format!("lib/modules/{name}.ko"), 0o644, module);
     }
     for key in release_keys {
-        let path = format!("etc/catamaran/release-keys/{}", keys::file_name(key.id()));
-        archive.file(&path, 0o644, key.to_text().as_bytes());
+        let path = format!("etc/catamaran/release-keys/{}", keys::file_name(key.key_id()));
+        archive.add_file(&path, 0o644, key.to_text().as_bytes());
     }
-    compress(&archive.finish())
+    compress_for_kernel(&archive.finish())
 }
 
 /// As the kernel unpacks it: one zstd frame with a window it has room for.
-fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+fn compress_for_kernel(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     zstd::bulk::compress(bytes, 12)
 }

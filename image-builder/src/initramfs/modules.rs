@@ -10,15 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 
 use image_format::command_line::CommandLine;
-use image_format::modules::Index;
+use image_format::modules::ModuleIndex;
 
-use crate::rootfs::tree::Tree;
-use crate::spec::Modules;
+use crate::rootfs::tree::RootTree;
+use crate::spec::ModulesSpec;
 
 /// The chosen modules.
 #[derive(Debug, Default)]
-pub(crate) struct Selection {
-    pub(crate) index: Index,
+pub(crate) struct ModuleSelection {
+    pub(crate) index: ModuleIndex,
     /// Each module's bytes, uncompressed, by its name.
     pub(crate) modules: BTreeMap<String, Vec<u8>>,
 }
@@ -45,22 +45,23 @@ impl Policy {
 }
 
 /// Chooses from the tree's modules of that kernel release.
-pub(crate) fn select(
-    tree: &Tree,
+pub(crate) fn select_modules(
+    tree: &RootTree,
     release: &str,
-    wanted: &Modules,
+    wanted: &ModulesSpec,
     policy: Policy,
-) -> Result<Selection, SelectError> {
+) -> Result<ModuleSelection, SelectError> {
     let folder = format!("usr/lib/modules/{release}");
     let read = |file: &str| {
         let path = format!("{folder}/{file}");
         tree.read_text(&path).map_err(|source| SelectError::Read { path, source })
     };
     let known_as = read("modules.alias")?;
-    let available = Available::parse(&read("modules.dep")?).with_soft(&read("modules.softdep")?, &known_as);
+    let available = AvailableModules::parse_dependencies(&read("modules.dep")?)
+        .with_soft(&read("modules.softdep")?, &known_as);
     let builtin: BTreeSet<String> = read("modules.builtin")?.lines().map(module_name).collect();
 
-    let mut index = Index::default();
+    let mut index = ModuleIndex::default();
     let mut pending = Vec::new();
     for name in wanted.always.iter().map(|name| kernel_name(name)) {
         if available.paths.contains_key(&name) {
@@ -84,7 +85,7 @@ pub(crate) fn select(
             place.insert(depends);
         }
     }
-    index.aliases = aliases(&known_as).filter(|(_, name)| on_demand.contains(name)).collect();
+    index.aliases = parse_aliases(&known_as).filter(|(_, name)| on_demand.contains(name)).collect();
     let mut modules = BTreeMap::new();
     for name in index.depends.keys() {
         let path = format!("{folder}/{}", available.paths.get(name).map_or("", String::as_str));
@@ -95,19 +96,19 @@ pub(crate) fn select(
     if let Some((name, _)) = unsigned.filter(|_| policy == Policy::OnlySigned) {
         return Err(SelectError::Unsigned { name: name.clone() });
     }
-    Ok(Selection { index, modules })
+    Ok(ModuleSelection { index, modules })
 }
 
 /// What `modules.dep` says.
 #[derive(Debug, Default)]
-struct Available {
+struct AvailableModules {
     paths: BTreeMap<String, String>,
     depends: BTreeMap<String, Vec<String>>,
 }
 
-impl Available {
+impl AvailableModules {
     /// Each line: `PATH: PATH PATH`, the ones it needs.
-    fn parse(text: &str) -> Self {
+    fn parse_dependencies(text: &str) -> Self {
         let mut available = Self::default();
         for (path, depends) in text.lines().filter_map(|line| line.split_once(':')) {
             let name = module_name(path);
@@ -121,7 +122,7 @@ impl Available {
     /// several, of which some may not fit the machine.
     fn with_soft(mut self, text: &str, known_as: &str) -> Self {
         let mut providers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (alias, name) in aliases(known_as) {
+        for (alias, name) in parse_aliases(known_as) {
             providers.entry(kernel_name(&alias)).or_default().push(name);
         }
         for (name, rest) in text.lines().filter_map(|line| line.strip_prefix("softdep ")?.split_once(' ')) {
@@ -142,7 +143,7 @@ impl Available {
 }
 
 /// Lines `alias PATTERN NAME`, in their order.
-fn aliases(text: &str) -> impl Iterator<Item = (String, String)> {
+fn parse_aliases(text: &str) -> impl Iterator<Item = (String, String)> {
     text.lines().filter_map(|line| {
         let mut words = line.strip_prefix("alias ")?.split_whitespace();
         Some((words.next()?.to_owned(), kernel_name(words.next()?)))
@@ -159,7 +160,7 @@ fn kernel_name(name: &str) -> String {
     name.replace('-', "_")
 }
 
-fn read_module(tree: &Tree, path: &str) -> io::Result<Vec<u8>> {
+fn read_module(tree: &RootTree, path: &str) -> io::Result<Vec<u8>> {
     let bytes = tree.read(path)?;
     let mut module = Vec::new();
     match path.rsplit('.').next() {
@@ -189,10 +190,10 @@ pub(crate) enum SelectError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rootfs::tree::Entry as File;
+    use crate::rootfs::tree::TreeEntry as File;
 
-    fn tree() -> Tree {
-        let mut tree = Tree::default();
+    fn tree() -> RootTree {
+        let mut tree = RootTree::default();
         let mut put = |path: &str, text: &str| {
             tree.insert(&format!("usr/lib/modules/6/{path}"), File::file(text.as_bytes(), 0o644));
         };
@@ -223,13 +224,13 @@ mod tests {
         tree
     }
 
-    fn wanted(always: &[&str], on_demand: &[&str]) -> Modules {
+    fn wanted(always: &[&str], on_demand: &[&str]) -> ModulesSpec {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Modules { always: names(always), on_demand: names(on_demand) }
+        ModulesSpec { always: names(always), on_demand: names(on_demand) }
     }
 
-    fn selected(wanted: &Modules) -> Result<Selection, SelectError> {
-        select(&tree(), "6", wanted, Policy::Any)
+    fn selected(wanted: &ModulesSpec) -> Result<ModuleSelection, SelectError> {
+        select_modules(&tree(), "6", wanted, Policy::Any)
     }
 
     #[test]
@@ -242,11 +243,14 @@ mod tests {
         }
         let line = |text: &str| Policy::of(&text.parse().unwrap());
 
-        let error = select(&tree, "6", &wanted, line("quiet module.sig_enforce=1")).unwrap_err();
+        let error = select_modules(&tree, "6", &wanted, line("quiet module.sig_enforce=1")).unwrap_err();
 
         assert!(error.to_string().starts_with("the module nvme is not signed"), "{error}");
-        assert!(select(&tree, "6", &wanted, line("quiet")).is_ok());
-        assert!(select(&tree, "6", &Modules { on_demand: Vec::new(), ..wanted }, Policy::OnlySigned).is_ok());
+        assert!(select_modules(&tree, "6", &wanted, line("quiet")).is_ok());
+        assert!(
+            select_modules(&tree, "6", &ModulesSpec { on_demand: Vec::new(), ..wanted }, Policy::OnlySigned)
+                .is_ok()
+        );
     }
 
     #[test]

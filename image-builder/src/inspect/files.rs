@@ -7,22 +7,22 @@ use ext4_view::{Ext4, Ext4Error, Ext4Read};
 use image_format::bytes::Bytes;
 use serde::Serialize;
 
-use crate::disk::Disk;
+use crate::disk::DiskImage;
 use crate::printable::printable;
 
 /// A root file system.
-pub(crate) struct Root {
+pub(crate) struct RootReader {
     ext4: Ext4,
 }
 
 /// A stretch of a disk, as the ext4 reader wants it.
-struct Stretch {
-    disk: Disk,
+struct DiskStretch {
+    disk: DiskImage,
     offset: u64,
     length: u64,
 }
 
-impl Ext4Read for Stretch {
+impl Ext4Read for DiskStretch {
     fn read(&mut self, start: u64, into: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
         if start.checked_add(into.len() as u64).is_none_or(|end| end > self.length) {
             return Err("the file system points behind its partition".into());
@@ -34,7 +34,7 @@ impl Ext4Read for Stretch {
 
 /// An item of a folder.
 #[derive(Debug, Serialize)]
-pub(crate) struct Item {
+pub(crate) struct FolderItem {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
     /// Permission bits in octal.
@@ -46,7 +46,7 @@ pub(crate) struct Item {
     pub(crate) target: Option<String>,
 }
 
-impl fmt::Display for Item {
+impl fmt::Display for FolderItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, kind, mode, uid, gid, bytes, target } = self;
         write!(f, "{mode} {uid:>5} {gid:>5} {bytes:>12}  {}", printable(name))?;
@@ -58,11 +58,11 @@ impl fmt::Display for Item {
     }
 }
 
-impl Root {
+impl RootReader {
     /// Opens the file system in a stretch of the disk.
-    pub(crate) fn open(disk: &Disk, offset: Bytes, length: Bytes) -> Result<Self, OpenRootError> {
-        let disk = disk.again()?;
-        let stretch = Stretch { disk, offset: offset.get(), length: length.get() };
+    pub(crate) fn open(disk: &DiskImage, offset: Bytes, length: Bytes) -> Result<Self, OpenRootError> {
+        let disk = disk.reopen()?;
+        let stretch = DiskStretch { disk, offset: offset.get(), length: length.get() };
         Ok(Self { ext4: Ext4::load(Box::new(stretch))? })
     }
 
@@ -81,7 +81,7 @@ impl Root {
     }
 
     /// The items of a folder, by name.
-    pub(crate) fn list(&self, path: &str) -> Result<Vec<Item>, Ext4Error> {
+    pub(crate) fn list_folder(&self, path: &str) -> Result<Vec<FolderItem>, Ext4Error> {
         let mut items = Vec::new();
         for entry in self.ext4.read_dir(path)? {
             let entry = entry?;
@@ -102,7 +102,7 @@ impl Root {
             } else {
                 "file"
             };
-            items.push(Item {
+            items.push(FolderItem {
                 name,
                 kind,
                 mode: format!("{:04o}", metadata.mode() & 0o7777),
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_name_in_an_image_gives_a_terminal_no_orders() {
-        let item = Item {
+        let item = FolderItem {
             name: "a\u{1b}[2J\nb".to_owned(),
             kind: "link",
             mode: "0777".to_owned(),

@@ -11,28 +11,28 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, Role};
+use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Partition, PartitionRole};
 use image_format::signed::PublicKey;
 use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use serde::Serialize;
 
-use crate::disk::Disk;
+use crate::disk::DiskImage;
 use crate::printable::printable;
 use slots::SlotReport;
 use table::ReadTableError;
 
 /// What is asked of an image.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct InspectQuestion {
     /// Keys to trust instead of those the image brings.
     pub(crate) keys: Vec<PublicKey>,
-    pub(crate) depth: Depth,
+    pub(crate) depth: InspectDepth,
     pub(crate) threads: usize,
 }
 
 /// How closely slots are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Depth {
+pub(crate) enum InspectDepth {
     /// Every block of the root is hashed.
     Blocks,
     /// Only the manifest is checked.
@@ -41,7 +41,7 @@ pub(crate) enum Depth {
 
 /// What an image is.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct ImageReport {
     image: PathBuf,
     bytes: u64,
     partitions: Vec<PartitionReport>,
@@ -69,9 +69,9 @@ struct CopyReport {
 }
 
 /// Reads all there is to know.
-pub(crate) fn inspect(path: &Path, question: &Question) -> Result<Report, InspectError> {
+pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<ImageReport, InspectError> {
     let failed = |source| InspectError::Open { image: path.to_owned(), source };
-    let disk = Disk::open_read_only(path).map_err(failed)?;
+    let disk = DiskImage::open_read_only(path).map_err(failed)?;
     let size = disk.size().map_err(failed)?;
     let table =
         table::read(&disk).map_err(|source| InspectError::Table { image: path.to_owned(), source })?;
@@ -87,23 +87,25 @@ pub(crate) fn inspect(path: &Path, question: &Question) -> Result<Report, Inspec
         })
         .collect();
     let slot_table = table
-        .labelled(Partition::of(Role::Abstate).label)
+        .find_label(Partition::of_role(PartitionRole::Abstate).label)
         .map(|entry| {
             [("env0", ENV0_OFFSET), ("env1", ENV1_OFFSET)]
-                .map(|(name, at)| copy(&disk, name, entry.offset(), at))
+                .map(|(name, at)| copy_report(&disk, name, entry.offset(), at))
         })
         .into_iter()
         .flatten()
         .collect();
     let slots = Slot::BOTH
         .into_iter()
-        .filter_map(|slot| Some((slot, table.labelled(Partition::of(Role::Root(slot)).label)?)))
-        .map(|(slot, entry)| slots::report(&disk, slot, entry, question))
+        .filter_map(|slot| {
+            Some((slot, table.find_label(Partition::of_role(PartitionRole::Root(slot)).label)?))
+        })
+        .map(|(slot, entry)| slots::report_slot(&disk, slot, entry, question))
         .collect();
-    Ok(Report { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })
+    Ok(ImageReport { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })
 }
 
-fn copy(disk: &Disk, name: &'static str, partition: Bytes, at: Bytes) -> CopyReport {
+fn copy_report(disk: &DiskImage, name: &'static str, partition: Bytes, at: Bytes) -> CopyReport {
     let block = disk.read(Bytes::new(partition.get() + at.get()), Bytes::new(BLOCK_BYTES as u64));
     let table = block
         .map_err(|error| error.to_string())
@@ -117,7 +119,7 @@ fn copy(disk: &Disk, name: &'static str, partition: Bytes, at: Bytes) -> CopyRep
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ImageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}  {}", self.image.display(), Bytes::new(self.bytes))?;
         writeln!(f, "\n{:>3}  {:<8} {:>10} {:>12}  guid", "#", "label", "sector", "size")?;
@@ -142,7 +144,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl ImageReport {
     /// Whether every slot that holds anything holds what was signed.
     pub(crate) fn is_sound(&self) -> bool {
         self.slots.iter().all(SlotReport::is_sound)
@@ -171,7 +173,7 @@ mod tests {
             bytes: 512,
             guid: String::new(),
         };
-        let report = Report {
+        let report = ImageReport {
             image: PathBuf::from("disk.raw"),
             bytes: 0,
             partitions: vec![partition],

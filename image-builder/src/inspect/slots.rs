@@ -4,7 +4,7 @@ use std::fmt;
 
 use image_format::bytes::Bytes;
 use image_format::digest::Sha256;
-use image_format::gpt::Entry;
+use image_format::gpt::PartitionEntry;
 use image_format::manifest::Manifest;
 use image_format::signed::{Keyring, PublicKey, Signed, Verified};
 use image_format::slot::Slot;
@@ -12,9 +12,9 @@ use image_format::trailer::{self, TRAILER_BYTES};
 use image_format::verity;
 use serde::Serialize;
 
-use super::files::Root;
-use super::{Depth, Question};
-use crate::disk::Disk;
+use super::files::RootReader;
+use super::{InspectDepth, InspectQuestion};
+use crate::disk::DiskImage;
 use crate::printable::printable;
 
 /// Where GRUB reads the kernel's command line.
@@ -24,7 +24,7 @@ const ENVIRONMENT: &str = "/boot/env";
 #[derive(Debug, Serialize)]
 pub(crate) struct SlotReport {
     slot: String,
-    state: State,
+    state: TrustState,
     #[serde(skip_serializing_if = "Option::is_none")]
     manifest: Option<Manifest>,
     signed_by: Vec<String>,
@@ -48,7 +48,7 @@ enum Trust {
 /// How far a slot can be trusted.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", content = "because", rename_all = "kebab-case")]
-enum State {
+enum TrustState {
     /// No manifest, and nothing where the file system would be.
     Empty,
     /// Something that is not what was signed.
@@ -60,10 +60,15 @@ enum State {
 }
 
 /// Looks at a slot.
-pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question) -> SlotReport {
+pub(crate) fn report_slot(
+    disk: &DiskImage,
+    slot: Slot,
+    entry: &PartitionEntry,
+    question: &InspectQuestion,
+) -> SlotReport {
     let mut report = SlotReport {
         slot: slot.to_string(),
-        state: State::Empty,
+        state: TrustState::Empty,
         manifest: None,
         signed_by: Vec::new(),
         trusts: None,
@@ -72,14 +77,20 @@ pub(crate) fn report(disk: &Disk, slot: Slot, entry: &Entry, question: &Question
     };
     match signed_manifest(disk, entry) {
         Ok(None) => {}
-        Ok(Some(signed)) => look(disk, entry, question, &signed, &mut report),
-        Err(reason) => report.state = State::Refused(reason),
+        Ok(Some(signed)) => fill_report(disk, entry, question, &signed, &mut report),
+        Err(reason) => report.state = TrustState::Refused(reason),
     }
     report
 }
 
-fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifest>, report: &mut SlotReport) {
-    let root = Root::open(disk, entry.offset(), entry.size()).ok();
+fn fill_report(
+    disk: &DiskImage,
+    entry: &PartitionEntry,
+    question: &InspectQuestion,
+    signed: &Signed<Manifest>,
+    report: &mut SlotReport,
+) {
+    let root = RootReader::open(disk, entry.offset(), entry.size()).ok();
     let (trust, keys) = if question.keys.is_empty() {
         (Trust::KeysOfTheImage, own_keys(root.as_ref()))
     } else {
@@ -88,16 +99,16 @@ fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifes
     report.os_release = root.as_ref().and_then(|root| root.read_text("/usr/lib/os-release"));
     let packages = root.as_ref().and_then(|root| root.read_text("/usr/lib/catamaran/packages"));
     report.packages = packages.unwrap_or_default().lines().map(str::to_owned).collect();
-    report.state = match verified(signed, keys) {
-        Err(reason) => State::Refused(reason),
+    report.state = match verify_signatures(signed, keys) {
+        Err(reason) => TrustState::Refused(reason),
         Ok(manifest) => {
             report.signed_by = manifest.signers().iter().map(ToString::to_string).collect();
             report.trusts = Some(trust);
             report.manifest = Some((*manifest).clone());
             match question.depth {
-                Depth::Manifest => State::Signed,
-                Depth::Blocks => match hash(disk, entry, &manifest, question.threads) {
-                    State::Verified => boot_files(root.as_ref(), &manifest),
+                InspectDepth::Manifest => TrustState::Signed,
+                InspectDepth::Blocks => match hash(disk, entry, &manifest, question.threads) {
+                    TrustState::Verified => boot_files(root.as_ref(), &manifest),
                     other => other,
                 },
             }
@@ -106,82 +117,82 @@ fn look(disk: &Disk, entry: &Entry, question: &Question, signed: &Signed<Manifes
 }
 
 /// The boot loader reads these before anything is verified, so what the manifest says of each must be true.
-fn boot_files(root: Option<&Root>, manifest: &Manifest) -> State {
-    let Some(root) = root else { return State::Refused("its root is no ext4 file system".to_owned()) };
+fn boot_files(root: Option<&RootReader>, manifest: &Manifest) -> TrustState {
+    let Some(root) = root else { return TrustState::Refused("its root is no ext4 file system".to_owned()) };
     for file in [&manifest.kernel, &manifest.initrd] {
-        let digest = root.read(&file.path).map(|bytes| Sha256::of(&bytes));
+        let digest = root.read(&file.path).map(|bytes| Sha256::digest_of(&bytes));
         if !digest.is_ok_and(|digest| digest == file.sha256) {
-            return State::Refused(format!("{} is not the file that the manifest names", file.path));
+            return TrustState::Refused(format!("{} is not the file that the manifest names", file.path));
         }
     }
     let line = format!("cmdline={}", manifest.command_line);
     let given = root.read_text(ENVIRONMENT);
     if given.is_some_and(|text| text.lines().any(|found| found.trim_end() == line)) {
-        State::Verified
+        TrustState::Verified
     } else {
-        State::Refused(format!("{ENVIRONMENT} does not give the kernel the signed command line"))
+        TrustState::Refused(format!("{ENVIRONMENT} does not give the kernel the signed command line"))
     }
 }
 
 /// The keys an image brings.
-fn own_keys(root: Option<&Root>) -> Vec<PublicKey> {
+fn own_keys(root: Option<&RootReader>) -> Vec<PublicKey> {
     const FOLDER: &str = "/usr/lib/catamaran/release-keys";
     let Some(root) = root else { return Vec::new() };
-    let names = root.list(FOLDER).unwrap_or_default();
+    let names = root.list_folder(FOLDER).unwrap_or_default();
     names.iter().filter_map(|item| root.read_text(&format!("{FOLDER}/{}", item.name))?.parse().ok()).collect()
 }
 
-fn signed_manifest(disk: &Disk, entry: &Entry) -> Result<Option<Signed<Manifest>>, String> {
-    let offset = trailer::offset(entry.size()).ok_or("the partition is too small for a slot")?;
+fn signed_manifest(disk: &DiskImage, entry: &PartitionEntry) -> Result<Option<Signed<Manifest>>, String> {
+    let offset = trailer::trailer_offset(entry.size()).ok_or("the partition is too small for a slot")?;
     let at = Bytes::new(entry.offset().get() + offset.get());
     let bytes = disk.read(at, Bytes::new(TRAILER_BYTES as u64)).map_err(|error| error.to_string())?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let envelope = trailer::decode(&bytes).map_err(|error| error.to_string())?;
+    let envelope = trailer::decode_trailer(&bytes).map_err(|error| error.to_string())?;
     Signed::from_envelope(envelope).map(Some).map_err(|error| error.to_string())
 }
 
-fn verified(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<Manifest>, String> {
+fn verify_signatures(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<Manifest>, String> {
     let keyring =
         Keyring::new(keys, 1).map_err(|_| "no key is known that could have signed it".to_owned())?;
     keyring.verify(signed).map_err(|error| error.to_string())
 }
 
-fn hash(disk: &Disk, entry: &Entry, manifest: &Manifest, threads: usize) -> State {
+fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: usize) -> TrustState {
     let root = &manifest.root;
     if root.slot_bytes() > entry.size() {
-        return State::Refused("the manifest describes a root that is larger than the slot".to_owned());
+        return TrustState::Refused("the manifest describes a root that is larger than the slot".to_owned());
     }
-    let data = disk.region(entry.offset());
-    let built = verity::build(&data, root.data_bytes, root.salt.as_bytes(), threads);
+    let data = disk.region_at(entry.offset());
+    let built = verity::build_tree(&data, root.data_bytes, root.salt.as_bytes(), threads);
     let stored = disk.read(Bytes::new(entry.offset().get() + root.tree_offset), Bytes::new(root.tree_bytes));
     match (built, stored) {
         (Ok(built), _) if built.root_hash != root.root_hash => {
-            State::Refused("a block of the root is not what was signed".to_owned())
+            TrustState::Refused("a block of the root is not what was signed".to_owned())
         }
         (Ok(built), Ok(stored)) if built.bytes != stored => {
-            State::Refused("the root is what was signed, but its hash tree is damaged".to_owned())
+            TrustState::Refused("the root is what was signed, but its hash tree is damaged".to_owned())
         }
-        (Ok(_), Ok(_)) => State::Verified,
-        (Err(error), _) => State::Refused(error.to_string()),
-        (_, Err(error)) => State::Refused(error.to_string()),
+        (Ok(_), Ok(_)) => TrustState::Verified,
+        (Err(error), _) => TrustState::Refused(error.to_string()),
+        (_, Err(error)) => TrustState::Refused(error.to_string()),
     }
 }
 
 impl SlotReport {
     pub(crate) fn is_sound(&self) -> bool {
-        !matches!(self.state, State::Refused(_))
+        !matches!(self.state, TrustState::Refused(_))
     }
 }
 
 impl fmt::Display for SlotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Empty => "empty".to_owned(),
-            State::Refused(reason) => format!("REFUSED: {}", printable(reason)),
-            State::Signed => "signed (blocks not checked: --verify)".to_owned(),
-            State::Verified => "signed, every block verified".to_owned(),
+            TrustState::Empty => "empty".to_owned(),
+            TrustState::Refused(reason) => format!("REFUSED: {}", printable(reason)),
+            TrustState::Signed => "signed (blocks not checked: --verify)".to_owned(),
+            TrustState::Verified => "signed, every block verified".to_owned(),
         };
         writeln!(f, "slot {}: {state}", self.slot)?;
         let Some(manifest) = &self.manifest else { return Ok(()) };

@@ -3,12 +3,12 @@
 use std::io;
 
 use image_format::bytes::Bytes;
-use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, Table};
+use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, PartitionTable};
 
-use crate::disk::Disk;
+use crate::disk::DiskImage;
 
 /// Reads the table.
-pub(crate) fn read(disk: &Disk) -> Result<Table, ReadTableError> {
+pub(crate) fn read(disk: &DiskImage) -> Result<PartitionTable, ReadTableError> {
     let size = disk.size()?;
     let length = Bytes::new(COPY_BYTES as u64);
     let backup = gpt::backup_offset(size).ok_or(ReadTableError::Small { size })?;

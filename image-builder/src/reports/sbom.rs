@@ -6,15 +6,15 @@ use image_format::digest::Sha256;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::debian::lock::Package;
-use crate::debian::status::Installed;
+use crate::debian::lock::LockedPackage;
+use crate::debian::status::InstalledPackage;
 use crate::reports::crates::Crate;
 
 /// The program of an image that is not of a package.
 pub(crate) const AGENT: &str = "initagent";
 
 /// What the bill is about.
-pub(crate) struct Subject<'a> {
+pub(crate) struct SbomSubject<'a> {
     pub(crate) name: &'a str,
     pub(crate) version: &'a str,
     /// Seconds since 1970.
@@ -24,13 +24,13 @@ pub(crate) struct Subject<'a> {
 /// What is in an image.
 pub(crate) struct Contents<'a> {
     /// The packages of its root, and those that only helped to make it.
-    pub(crate) installed: &'a [Installed],
+    pub(crate) installed: &'a [InstalledPackage],
     /// Names of those whose files are in the root.
     pub(crate) kept: &'a BTreeSet<String>,
     /// What gives each one's digest.
-    pub(crate) locked: &'a [Package],
+    pub(crate) locked: &'a [LockedPackage],
     /// The packages whose boot loaders are on the disk, outside of any root.
-    pub(crate) boot_loaders: Vec<&'a Package>,
+    pub(crate) boot_loaders: Vec<&'a LockedPackage>,
     /// The digest of the agent: the first program of the boot, and the one that configures the machine.
     pub(crate) agent: Option<Sha256>,
     /// The agent's own crates, and those of others in it.
@@ -38,11 +38,11 @@ pub(crate) struct Contents<'a> {
 }
 
 /// The bill of an image.
-pub(crate) fn document(subject: &Subject<'_>, contents: &Contents<'_>) -> Value {
-    let Subject { name, version, epoch } = subject;
+pub(crate) fn sbom_document(subject: &SbomSubject<'_>, contents: &Contents<'_>) -> Value {
+    let SbomSubject { name, version, epoch } = subject;
     let Contents { installed, kept, locked, .. } = contents;
     let created = jiff::Timestamp::from_second(i64::try_from(*epoch).unwrap_or_default()).unwrap_or_default();
-    let mut packages: Vec<&Installed> =
+    let mut packages: Vec<&InstalledPackage> =
         installed.iter().filter(|package| kept.contains(&package.name)).collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     let digests = locked.iter().chain(contents.boot_loaders.iter().copied()).map(|package| package.sha256);
@@ -56,7 +56,7 @@ pub(crate) fn document(subject: &Subject<'_>, contents: &Contents<'_>) -> Value 
         "filesAnalyzed": false,
         "primaryPackagePurpose": "OPERATING-SYSTEM",
     });
-    let of_root = packages.iter().map(|package| entry(package, locked));
+    let of_root = packages.iter().map(|package| package_entry(package, locked));
     let of_boot = contents.boot_loaders.iter().map(|package| boot_loader(package));
     let of_agent = contents.crates.iter().map(|known| rust_crate(known, contents.agent));
     let parts: Vec<Value> = of_root.chain(of_boot).chain(of_agent).collect();
@@ -107,11 +107,11 @@ fn part(id: &str, name: &str, version: &str, digest: Option<String>, url: &str) 
 }
 
 fn debian_url(name: &str, version: &str, architecture: &str) -> String {
-    format!("pkg:deb/debian/{}@{}?arch={architecture}", escaped(name), escaped(version))
+    format!("pkg:deb/debian/{}@{}?arch={architecture}", percent_encode(name), percent_encode(version))
 }
 
-fn boot_loader(package: &Package) -> Value {
-    let Package { name, version, architecture, sha256, .. } = package;
+fn boot_loader(package: &LockedPackage) -> Value {
+    let LockedPackage { name, version, architecture, sha256, .. } = package;
     let url = debian_url(name, version, architecture);
     let id = spdx_id("boot", name);
     let mut value = part(&id, name, version, Some(sha256.to_string()), &url);
@@ -125,13 +125,13 @@ fn boot_loader(package: &Package) -> Value {
 fn rust_crate(known: &Crate, agent: Option<Sha256>) -> Value {
     let Crate { name, version, sha256, .. } = known;
     let program = agent.filter(|_| name == AGENT).map(|digest| digest.to_string());
-    let url = format!("pkg:cargo/{}@{}", escaped(name), escaped(version));
+    let url = format!("pkg:cargo/{}@{}", percent_encode(name), percent_encode(version));
     let id = spdx_id("cargo", &format!("{name}-{version}"));
     part(&id, name, version, program.or_else(|| sha256.clone()), &url)
 }
 
-fn entry(package: &Installed, locked: &[Package]) -> Value {
-    let Installed { name, version, architecture, source, homepage, .. } = package;
+fn package_entry(package: &InstalledPackage, locked: &[LockedPackage]) -> Value {
+    let InstalledPackage { name, version, architecture, source, homepage, .. } = package;
     let digest = locked.iter().find(|locked| locked.name == *name).map(|locked| locked.sha256.to_string());
     let url = debian_url(name, version, architecture);
     let mut value = part(&spdx_id("deb", name), name, version, digest, &url);
@@ -153,7 +153,7 @@ fn spdx_id(kind: &str, name: &str) -> String {
 }
 
 /// Percent-encoding as package URLs want it.
-fn escaped(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() || ".-_~".contains(c) {
@@ -173,36 +173,36 @@ mod tests {
 
     #[test]
     fn all_that_is_on_the_disk_is_named_by_its_url_and_digest() {
-        let installed = status::parse(
+        let installed = status::parse_status(
             "Package: libstdc++6\nStatus: install ok installed\nVersion: 1:14.2-1\nArchitecture: amd64\nHomepage: http://gcc.gnu.org/\n",
         );
-        let locked = [Package {
+        let locked = [LockedPackage {
             name: "libstdc++6".to_owned(),
             version: "1:14.2-1".to_owned(),
             architecture: "amd64".to_owned(),
-            sha256: Sha256::of(b"deb"),
+            sha256: Sha256::digest_of(b"deb"),
             size: 3,
         }];
-        let subject = Subject { name: "cloud", version: "1.0.0", epoch: 0 };
+        let subject = SbomSubject { name: "cloud", version: "1.0.0", epoch: 0 };
 
-        let shim = Package { name: "shim-signed".to_owned(), ..locked[0].clone() };
+        let shim = LockedPackage { name: "shim-signed".to_owned(), ..locked[0].clone() };
         let contents = Contents {
             installed: &installed,
             kept: &BTreeSet::from(["libstdc++6".to_owned()]),
             locked: &locked,
             boot_loaders: vec![&shim],
-            agent: Some(Sha256::of(b"agent")),
+            agent: Some(Sha256::digest_of(b"agent")),
             crates: crates::of_program(AGENT),
         };
 
-        let bill = document(&subject, &contents);
+        let bill = sbom_document(&subject, &contents);
 
         let package = &bill["packages"][1];
         assert_eq!(
             package["externalRefs"][0]["referenceLocator"],
             "pkg:deb/debian/libstdc%2B%2B6@1%3A14.2-1?arch=amd64"
         );
-        assert_eq!(package["checksums"][0]["checksumValue"], Sha256::of(b"deb").to_string());
+        assert_eq!(package["checksums"][0]["checksumValue"], Sha256::digest_of(b"deb").to_string());
         assert_eq!(bill["creationInfo"]["created"], "1970-01-01T00:00:00Z");
         assert_eq!(bill["relationships"][1]["relatedSpdxElement"], "SPDXRef-deb-libstdc--6");
 
@@ -216,9 +216,9 @@ mod tests {
             let found = packages.iter().find(begins).unwrap_or_else(|| panic!("{url} is missing"));
             found["checksums"][0]["checksumValue"].as_str().unwrap_or_default().to_owned()
         };
-        assert_eq!(digest_of("pkg:cargo/initagent@"), Sha256::of(b"agent").to_string());
+        assert_eq!(digest_of("pkg:cargo/initagent@"), Sha256::digest_of(b"agent").to_string());
         assert_eq!(digest_of("pkg:cargo/rustls@").len(), 64);
-        assert_eq!(digest_of("pkg:deb/debian/shim-signed@"), Sha256::of(b"deb").to_string());
+        assert_eq!(digest_of("pkg:deb/debian/shim-signed@"), Sha256::digest_of(b"deb").to_string());
         assert_eq!(bill["relationships"].as_array().unwrap().len(), packages.len());
         let ids: BTreeSet<&str> = packages.iter().filter_map(|package| package["SPDXID"].as_str()).collect();
         assert_eq!(ids.len(), packages.len(), "an identifier stands twice");

@@ -5,12 +5,12 @@ use std::fmt;
 
 use serde_json::json;
 
-use crate::rootfs::compose::Database;
-use crate::rootfs::tree::{Kind, Tree};
+use crate::rootfs::compose::DpkgDatabase;
+use crate::rootfs::tree::{EntryKind, RootTree};
 
 /// Bytes of files by who owns them and where they lie, the largest first.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
+pub(crate) struct SizeReport {
     total: u64,
     packages: Vec<(String, u64)>,
     folders: Vec<(String, u64)>,
@@ -20,14 +20,14 @@ pub(crate) struct Sizes {
 const UNOWNED: &str = "(no package)";
 
 /// Measures a root.
-pub(crate) fn measure(tree: &Tree, database: &Database, kept: &BTreeSet<String>) -> Sizes {
+pub(crate) fn measure_sizes(tree: &RootTree, database: &DpkgDatabase, kept: &BTreeSet<String>) -> SizeReport {
     let mut packages: BTreeMap<String, u64> = BTreeMap::new();
     let mut folders: BTreeMap<String, u64> = BTreeMap::new();
     let mut total = 0;
     for (path, entry) in tree.iter() {
-        let Kind::File(content) = &entry.kind else { continue };
+        let EntryKind::File(content) = &entry.kind else { continue };
         let owner = database
-            .owners(path)
+            .owners_of(path)
             .and_then(|owners| owners.iter().find(|owner| kept.contains(*owner)))
             .map_or(UNOWNED, String::as_str);
         let folder: Vec<&str> = path.split('/').take(3).collect();
@@ -36,7 +36,7 @@ pub(crate) fn measure(tree: &Tree, database: &Database, kept: &BTreeSet<String>)
         *folders.entry(format!("/{folder}")).or_default() += content.size();
         total += content.size();
     }
-    Sizes { total, packages: largest_first(packages), folders: largest_first(folders) }
+    SizeReport { total, packages: largest_first(packages), folders: largest_first(folders) }
 }
 
 fn largest_first(sizes: BTreeMap<String, u64>) -> Vec<(String, u64)> {
@@ -45,7 +45,7 @@ fn largest_first(sizes: BTreeMap<String, u64>) -> Vec<(String, u64)> {
     sizes
 }
 
-impl Sizes {
+impl SizeReport {
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let list = |sizes: &[(String, u64)]| -> Vec<serde_json::Value> {
             sizes.iter().map(|(name, bytes)| json!({ "name": name, "bytes": bytes })).collect()
@@ -54,7 +54,7 @@ impl Sizes {
     }
 }
 
-impl fmt::Display for Sizes {
+impl fmt::Display for SizeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>12}  all files of the root", self.total)?;
         for (title, sizes) in [("package", &self.packages), ("folder", &self.folders)] {

@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 use std::io;
 
-use super::tree::{Entry, Tree};
+use super::tree::{RootTree, TreeEntry};
 
 /// An account to add.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct SystemAccount {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) shell: String,
@@ -19,13 +19,13 @@ pub(crate) struct Account {
 
 /// Adds accounts to the tree's databases; `epoch` (seconds since 1970) is when their password state
 /// counts as set.
-pub(crate) fn add(tree: &mut Tree, accounts: &[Account], epoch: u64) -> io::Result<()> {
+pub(crate) fn add(tree: &mut RootTree, accounts: &[SystemAccount], epoch: u64) -> io::Result<()> {
     let mut passwd = tree.read_text("etc/passwd")?;
     let mut shadow = tree.read_text("etc/shadow")?;
     let mut group = tree.read_text("etc/group")?;
     let days = epoch / 86_400;
-    for Account { name, uid, shell, groups } in accounts {
-        if has(&passwd, name) {
+    for SystemAccount { name, uid, shell, groups } in accounts {
+        if has_entry(&passwd, name) {
             continue;
         }
         let _ = writeln!(passwd, "{name}:x:{uid}:{uid}::/home/{name}:{shell}");
@@ -35,20 +35,20 @@ pub(crate) fn add(tree: &mut Tree, accounts: &[Account], epoch: u64) -> io::Resu
             group = with_member(&group, wanted, name);
         }
     }
-    replace(tree, "etc/passwd", passwd);
-    replace(tree, "etc/shadow", shadow);
-    replace(tree, "etc/group", group);
+    replace_text(tree, "etc/passwd", passwd);
+    replace_text(tree, "etc/shadow", shadow);
+    replace_text(tree, "etc/group", group);
     // gshadow only repeats group; without it the tools fall back to group (gshadow(5)).
     tree.remove("etc/gshadow");
     Ok(())
 }
 
-fn has(database: &str, name: &str) -> bool {
+fn has_entry(database: &str, name: &str) -> bool {
     database.lines().any(|line| line.split(':').next() == Some(name))
 }
 
 fn with_member(database: &str, group: &str, member: &str) -> String {
-    if !has(database, group) {
+    if !has_entry(database, group) {
         let taken = |gid: u32| database.lines().any(|line| line.split(':').nth(2) == Some(&gid.to_string()));
         // 500 to 900 is Debian's range for groups without a fixed number.
         let gid = (500..900).rev().find(|gid| !taken(*gid)).unwrap_or(500);
@@ -67,9 +67,9 @@ fn with_member(database: &str, group: &str, member: &str) -> String {
 }
 
 /// Replaces a file's text; its mode and owner stay.
-fn replace(tree: &mut Tree, path: &str, text: String) {
+fn replace_text(tree: &mut RootTree, path: &str, text: String) {
     let kept = tree.get(path).map(|old| (old.mode, old.uid, old.gid));
-    let mut entry = Entry::file(text.into_bytes(), 0o644);
+    let mut entry = TreeEntry::file(text.into_bytes(), 0o644);
     if let Some((mode, uid, gid)) = kept {
         (entry.mode, entry.uid, entry.gid) = (mode, uid, gid);
     }
@@ -82,11 +82,11 @@ mod tests {
 
     #[test]
     fn an_account_joins_groups_that_exist_and_makes_the_others() {
-        let mut tree = Tree::default();
-        tree.insert("etc/passwd", Entry::file(*b"root:x:0:0:root:/root:/bin/bash\n", 0o644));
-        tree.insert("etc/shadow", Entry::file(*b"root:*:1:0:99999:7:::\n", 0o640));
-        tree.insert("etc/group", Entry::file(*b"root:x:0:\nsudo:x:27:ada\n", 0o644));
-        let core = Account {
+        let mut tree = RootTree::default();
+        tree.insert("etc/passwd", TreeEntry::file(*b"root:x:0:0:root:/root:/bin/bash\n", 0o644));
+        tree.insert("etc/shadow", TreeEntry::file(*b"root:*:1:0:99999:7:::\n", 0o640));
+        tree.insert("etc/group", TreeEntry::file(*b"root:x:0:\nsudo:x:27:ada\n", 0o644));
+        let core = SystemAccount {
             name: "core".to_owned(),
             uid: 1000,
             shell: "/bin/bash".to_owned(),

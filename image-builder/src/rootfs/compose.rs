@@ -8,21 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 
-use super::tree::{Entry, Kind, Tree};
-use crate::debian::status::{self, Installed};
+use super::tree::{EntryKind, RootTree, TreeEntry};
+use crate::debian::status::{self, InstalledPackage};
 
 /// What dpkg knows of the tree.
 #[derive(Debug)]
-pub(crate) struct Database {
-    pub(crate) installed: Vec<Installed>,
+pub(crate) struct DpkgDatabase {
+    pub(crate) installed: Vec<InstalledPackage>,
     /// Which packages a path belongs to.
     owners: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl Database {
+impl DpkgDatabase {
     /// Reads the tree's dpkg database.
-    pub(crate) fn read(tree: &Tree) -> io::Result<Self> {
-        let installed = status::parse(&tree.read_text("var/lib/dpkg/status")?);
+    pub(crate) fn read(tree: &RootTree) -> io::Result<Self> {
+        let installed = status::parse_status(&tree.read_text("var/lib/dpkg/status")?);
         let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for package in &installed {
             let list = [
@@ -41,7 +41,7 @@ impl Database {
     }
 
     /// The packages that own a path; none own what maintainer scripts made.
-    pub(crate) fn owners(&self, path: &str) -> Option<&BTreeSet<String>> {
+    pub(crate) fn owners_of(&self, path: &str) -> Option<&BTreeSet<String>> {
         self.owners.get(path)
     }
 }
@@ -55,22 +55,24 @@ fn merged_usr(path: &str) -> String {
 }
 
 /// Leaves only what `kept` packages own, and what no package owns.
-pub(crate) fn keep_packages(tree: &mut Tree, database: &Database, kept: &BTreeSet<String>) {
+pub(crate) fn keep_packages(tree: &mut RootTree, database: &DpkgDatabase, kept: &BTreeSet<String>) {
     tree.retain(|path, entry| {
-        matches!(entry.kind, Kind::Directory)
-            || database.owners(path).is_none_or(|owners| owners.iter().any(|owner| kept.contains(owner)))
+        matches!(entry.kind, EntryKind::Directory)
+            || database.owners_of(path).is_none_or(|owners| owners.iter().any(|owner| kept.contains(owner)))
     });
     remove_empty_directories(tree, |path| {
-        database.owners(path).is_some_and(|owners| owners.iter().all(|owner| !kept.contains(owner)))
+        database.owners_of(path).is_some_and(|owners| owners.iter().all(|owner| !kept.contains(owner)))
     });
 }
 
-fn remove_empty_directories(tree: &mut Tree, may_go: impl Fn(&str) -> bool) {
+fn remove_empty_directories(tree: &mut RootTree, may_go: impl Fn(&str) -> bool) {
     loop {
         let empty: BTreeSet<String> = tree
             .iter()
             .filter(|(path, entry)| {
-                matches!(entry.kind, Kind::Directory) && may_go(path) && tree.below(path).next().is_none()
+                matches!(entry.kind, EntryKind::Directory)
+                    && may_go(path)
+                    && tree.entries_below(path).next().is_none()
             })
             .map(|(path, _)| path.to_owned())
             .collect();
@@ -83,7 +85,7 @@ fn remove_empty_directories(tree: &mut Tree, may_go: impl Fn(&str) -> bool) {
 
 /// Removes what a bootstrap leaves behind and no image may carry: this host's name, keys, identities,
 /// caches and logs.
-pub(crate) fn remove_traces(tree: &mut Tree) {
+pub(crate) fn remove_traces(tree: &mut RootTree) {
     const TRACES: [&str; 13] = [
         "etc/.pwd.lock",
         "etc/group-",
@@ -104,20 +106,20 @@ pub(crate) fn remove_traces(tree: &mut Tree) {
     }
     tree.retain(|path, entry| {
         !path.starts_with("etc/ssh/ssh_host_")
-            && !(matches!(entry.kind, Kind::Symlink(_))
+            && !(matches!(entry.kind, EntryKind::Symlink(_))
                 && (path.starts_with("initrd.img") || path.starts_with("vmlinuz")))
     });
-    tree.insert("tmp", Entry::new(Kind::Directory, 0o1777));
+    tree.insert("tmp", TreeEntry::new(EntryKind::Directory, 0o1777));
 }
 
 /// Removes links whose targets went with a package.
-pub(crate) fn remove_dangling_links(tree: &mut Tree, had: impl Fn(&str) -> bool) {
+pub(crate) fn remove_dangling_links(tree: &mut RootTree, had: impl Fn(&str) -> bool) {
     loop {
         let dangling: BTreeSet<String> = tree
             .iter()
             .filter_map(|(path, entry)| {
-                let Kind::Symlink(target) = &entry.kind else { return None };
-                let target = resolve(path, target);
+                let EntryKind::Symlink(target) = &entry.kind else { return None };
+                let target = resolve_link(path, target);
                 (tree.get(&merged_usr(&target)).is_none() && had(&merged_usr(&target)))
                     .then(|| path.to_owned())
             })
@@ -130,7 +132,7 @@ pub(crate) fn remove_dangling_links(tree: &mut Tree, had: impl Fn(&str) -> bool)
 }
 
 /// Where a link at `path` points, inside the tree, its parents taken as they are written.
-fn resolve(path: &str, target: &str) -> String {
+fn resolve_link(path: &str, target: &str) -> String {
     let mut parts: Vec<&str> = if target.starts_with('/') { Vec::new() } else { path.split('/').collect() };
     parts.pop();
     for part in target.split('/') {
@@ -147,15 +149,15 @@ fn resolve(path: &str, target: &str) -> String {
 
 /// The one kernel of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kernel {
+pub(crate) struct KernelFiles {
     /// As `uname -r` prints it.
     pub(crate) release: String,
 }
 
 /// Moves the kernel to `boot/vmlinuz` and removes what only Debian's own boot needs.
-pub(crate) fn settle_kernel(tree: &mut Tree) -> Result<Kernel, KernelError> {
+pub(crate) fn settle_kernel(tree: &mut RootTree) -> Result<KernelFiles, KernelError> {
     let mut images: Vec<String> = tree
-        .below("boot")
+        .entries_below("boot")
         .map(|(path, _)| path.to_owned())
         .filter(|path| path.starts_with("boot/vmlinuz-"))
         .collect();
@@ -167,14 +169,14 @@ pub(crate) fn settle_kernel(tree: &mut Tree) -> Result<Kernel, KernelError> {
     let release = image.trim_start_matches("boot/vmlinuz-").to_owned();
     let entry = tree.get(&image).cloned().ok_or(KernelError::None)?;
     tree.remove("boot");
-    tree.insert("boot", Entry::new(Kind::Directory, 0o755));
-    tree.insert("boot/vmlinuz", Entry { mode: 0o644, ..entry });
-    Ok(Kernel { release })
+    tree.insert("boot", TreeEntry::new(EntryKind::Directory, 0o755));
+    tree.insert("boot/vmlinuz", TreeEntry { mode: 0o644, ..entry });
+    Ok(KernelFiles { release })
 }
 
 /// Moves what packages ship in /var to where every boot can make it again, on whatever /var it finds:
 /// `tmpfiles.d(5)` lines and, for files, copies under /usr/share/factory.
-pub(crate) fn move_var(tree: &mut Tree) {
+pub(crate) fn move_var(tree: &mut RootTree) {
     // Regenerated, or of no use without the package manager.
     const DROPPED: [&str; 17] = [
         "var/backups",
@@ -200,24 +202,24 @@ pub(crate) fn move_var(tree: &mut Tree) {
     }
     let mut lines = String::from("# Made by image-builder from what the packages ship in /var.\n");
     let mut factory = Vec::new();
-    for (path, entry) in tree.below("var") {
-        let Entry { kind, mode, uid, gid, .. } = entry;
+    for (path, entry) in tree.entries_below("var") {
+        let TreeEntry { kind, mode, uid, gid, .. } = entry;
         let _ = match kind {
-            Kind::Directory => writeln!(lines, "d /{path} {mode:04o} {uid} {gid} -"),
-            Kind::Symlink(target) => writeln!(lines, "L /{path} - - - - {target}"),
-            Kind::File(_) | Kind::HardLink(_) => {
+            EntryKind::Directory => writeln!(lines, "d /{path} {mode:04o} {uid} {gid} -"),
+            EntryKind::Symlink(target) => writeln!(lines, "L /{path} - - - - {target}"),
+            EntryKind::File(_) | EntryKind::HardLink(_) => {
                 factory.push((format!("usr/share/factory/{path}"), entry.clone()));
                 writeln!(lines, "C /{path} {mode:04o} {uid} {gid} -")
             }
         };
     }
     tree.remove("var");
-    tree.insert("var", Entry::new(Kind::Directory, 0o755));
+    tree.insert("var", TreeEntry::new(EntryKind::Directory, 0o755));
     for (path, entry) in factory {
         tree.insert(&path, entry);
     }
     // Last in order, so that a package's own line about the same path wins.
-    tree.insert("usr/lib/tmpfiles.d/zz-catamaran-var.conf", Entry::file(lines.into_bytes(), 0o644));
+    tree.insert("usr/lib/tmpfiles.d/zz-catamaran-var.conf", TreeEntry::file(lines.into_bytes(), 0o644));
 }
 
 /// Why a tree has not exactly one kernel.
@@ -235,10 +237,10 @@ pub(crate) enum KernelError {
 mod tests {
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let mut tree = Tree::default();
+    fn tree(files: &[(&str, &str)]) -> RootTree {
+        let mut tree = RootTree::default();
         for (path, text) in files {
-            tree.insert(path, Entry::file(text.as_bytes(), 0o644));
+            tree.insert(path, TreeEntry::file(text.as_bytes(), 0o644));
         }
         tree
     }
@@ -257,7 +259,7 @@ mod tests {
             ("usr/share/b/x", ""),
             ("etc/made-by-postinst", ""),
         ]);
-        let database = Database::read(&tree).unwrap();
+        let database = DpkgDatabase::read(&tree).unwrap();
 
         keep_packages(&mut tree, &database, &BTreeSet::from(["a".to_owned()]));
 
@@ -288,14 +290,14 @@ mod tests {
         let lines = tree.read_text("usr/lib/tmpfiles.d/zz-catamaran-var.conf").unwrap();
         assert!(lines.contains("d /var/lib/etcd 0755 100 0 -\nC /var/lib/etcd/note 0644 0 0 -\n"), "{lines}");
         assert_eq!(tree.read("usr/share/factory/var/lib/etcd/note").unwrap(), b"n");
-        assert!(tree.below("var").next().is_none());
+        assert!(tree.entries_below("var").next().is_none());
     }
 
     #[test]
     fn a_link_dangles_only_if_its_target_was_there() {
         let mut tree = tree(&[("usr/bin/vi", "")]);
-        tree.insert("etc/alternatives/editor", Entry::symlink("/bin/gone"));
-        tree.insert("etc/resolv.conf", Entry::symlink("../run/resolv.conf"));
+        tree.insert("etc/alternatives/editor", TreeEntry::symlink("/bin/gone"));
+        tree.insert("etc/resolv.conf", TreeEntry::symlink("../run/resolv.conf"));
 
         remove_dangling_links(&mut tree, |path| path == "usr/bin/gone");
 

@@ -7,7 +7,7 @@
 use image_format::bytes::Bytes;
 use uuid::Uuid;
 
-use super::tree::{Kind, Tree};
+use super::tree::{EntryKind, RootTree};
 
 const BLOCK: u64 = 4096;
 const INODE: u64 = 256;
@@ -16,27 +16,27 @@ const GROUP: u64 = BLOCK * 8;
 
 /// What a file system must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub(crate) struct FileSystemExtent {
     pub(crate) inodes: u64,
     /// Size of the file system, a multiple of 1 MiB.
     pub(crate) size: Bytes,
 }
 
 /// Measures a tree.
-pub(crate) fn measure(tree: &Tree) -> Extent {
+pub(crate) fn measure_tree(tree: &RootTree) -> FileSystemExtent {
     let mut inodes = 0;
     let mut blocks = 0;
     for (path, entry) in tree.iter() {
-        inodes += u64::from(!matches!(entry.kind, Kind::HardLink(_)));
+        inodes += u64::from(!matches!(entry.kind, EntryKind::HardLink(_)));
         blocks += match &entry.kind {
-            Kind::File(content) => {
+            EntryKind::File(content) => {
                 let data = content.size().div_ceil(BLOCK);
                 // An extent covers 32768 blocks; four fit in the inode, more need a block of their own.
                 data + u64::from(data > 4 * GROUP)
             }
-            Kind::Directory => directory_blocks(tree, path),
-            Kind::Symlink(target) => u64::from(target.len() >= 60),
-            Kind::HardLink(_) => 0,
+            EntryKind::Directory => directory_blocks(tree, path),
+            EntryKind::Symlink(target) => u64::from(target.len() >= 60),
+            EntryKind::HardLink(_) => 0,
         };
     }
     let inodes = (inodes + 32).next_multiple_of(BLOCK / INODE);
@@ -44,14 +44,14 @@ pub(crate) fn measure(tree: &Tree) -> Extent {
     let groups = (blocks + tables).div_ceil(GROUP) + 1;
     // Superblock copies, descriptors and bitmaps; some slack, since groups divide unevenly.
     let total = blocks + tables + groups * (4 + BLOCK / INODE) + blocks / 128 + 512;
-    Extent { inodes, size: Bytes::new((total * BLOCK).next_multiple_of(1 << 20)) }
+    FileSystemExtent { inodes, size: Bytes::new((total * BLOCK).next_multiple_of(1 << 20)) }
 }
 
 /// Blocks of a directory's names: each takes 8 bytes and its name, in multiples of four.
-fn directory_blocks(tree: &Tree, path: &str) -> u64 {
+fn directory_blocks(tree: &RootTree, path: &str) -> u64 {
     let below = path.len() + 1;
     let bytes: u64 = tree
-        .below(path)
+        .entries_below(path)
         .filter(|(found, _)| !found[below..].contains('/'))
         .map(|(found, _)| 8 + (found.len() - below).next_multiple_of(4) as u64)
         .sum();
@@ -61,7 +61,13 @@ fn directory_blocks(tree: &Tree, path: &str) -> u64 {
 
 /// The arguments of mke2fs for an image at `offset` of the file `device`, filled from a tar stream on
 /// the standard input.
-pub(crate) fn arguments(extent: Extent, uuid: Uuid, label: &str, device: &str, offset: Bytes) -> Vec<String> {
+pub(crate) fn mke2fs_arguments(
+    extent: FileSystemExtent,
+    uuid: Uuid,
+    label: &str,
+    device: &str,
+    offset: Bytes,
+) -> Vec<String> {
     let extended =
         format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard,offset={}", offset.get());
     [
@@ -96,16 +102,16 @@ pub(crate) fn arguments(extent: Extent, uuid: Uuid, label: &str, device: &str, o
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rootfs::tree::Entry;
+    use crate::rootfs::tree::TreeEntry;
 
     #[test]
     fn a_file_system_is_larger_than_what_it_holds() {
-        let mut tree = Tree::default();
-        tree.insert("a", Entry::file(vec![1; 5 << 20], 0o644));
+        let mut tree = RootTree::default();
+        tree.insert("a", TreeEntry::file(vec![1; 5 << 20], 0o644));
 
-        let extent = measure(&tree);
+        let extent = measure_tree(&tree);
 
-        assert!(extent.size > Bytes::mib(5) && extent.size <= Bytes::mib(9), "{}", extent.size);
+        assert!(extent.size > Bytes::from_mib(5) && extent.size <= Bytes::from_mib(9), "{}", extent.size);
         assert!(extent.size.get().is_multiple_of(1 << 20));
     }
 }

@@ -8,21 +8,23 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::tree::{Content, Entry, Kind, Tree};
+use super::tree::{EntryKind, FileContent, RootTree, TreeEntry};
 
 /// Lays every file below `directory` over the tree.
-pub(crate) fn apply(tree: &mut Tree, directory: &Path) -> Result<(), OverlayError> {
+pub(crate) fn apply_overlay(tree: &mut RootTree, directory: &Path) -> Result<(), OverlayError> {
     let failed = |source: io::Error| OverlayError::Read { directory: directory.to_owned(), source };
     for found in walkdir::WalkDir::new(directory).min_depth(1).sort_by_file_name() {
         let found = found.map_err(|error| failed(error.into()))?;
         let path = found.path().strip_prefix(directory).unwrap_or_else(|_| found.path());
         let path = path.to_str().ok_or_else(|| OverlayError::Name { path: found.path().to_owned() })?;
         let path = follow_directories(tree, path);
-        let entry =
-            entry(found.path(), &found.metadata().map_err(|error| failed(error.into()))?).map_err(failed)?;
+        let entry = overlay_entry(found.path(), &found.metadata().map_err(|error| failed(error.into()))?)
+            .map_err(failed)?;
         // A folder of the overlay is only a way to its files: what is a folder, or a link to one, stays.
-        let way = matches!(entry.kind, Kind::Directory)
-            && tree.get(&path).is_some_and(|old| matches!(old.kind, Kind::Directory | Kind::Symlink(_)));
+        let way = matches!(entry.kind, EntryKind::Directory)
+            && tree
+                .get(&path)
+                .is_some_and(|old| matches!(old.kind, EntryKind::Directory | EntryKind::Symlink(_)));
         if !way {
             tree.remove(&path);
             tree.insert(&path, entry);
@@ -33,24 +35,24 @@ pub(crate) fn apply(tree: &mut Tree, directory: &Path) -> Result<(), OverlayErro
 
 /// A path whose leading part may be a link of the image (`/lib` is `/usr/lib`): where its last name
 /// really lies.
-fn follow_directories(tree: &Tree, path: &str) -> String {
+fn follow_directories(tree: &RootTree, path: &str) -> String {
     let Some((first, rest)) = path.split_once('/') else { return path.to_owned() };
     match tree.get(first).map(|entry| &entry.kind) {
-        Some(Kind::Symlink(target)) => format!("{}/{rest}", target.trim_start_matches('/')),
+        Some(EntryKind::Symlink(target)) => format!("{}/{rest}", target.trim_start_matches('/')),
         _ => path.to_owned(),
     }
 }
 
-fn entry(path: &Path, metadata: &fs::Metadata) -> io::Result<Entry> {
+fn overlay_entry(path: &Path, metadata: &fs::Metadata) -> io::Result<TreeEntry> {
     if metadata.is_symlink() {
-        return Ok(Entry::symlink(&fs::read_link(path)?.to_string_lossy()));
+        return Ok(TreeEntry::symlink(&fs::read_link(path)?.to_string_lossy()));
     }
     if metadata.is_dir() {
-        return Ok(Entry::new(Kind::Directory, 0o755));
+        return Ok(TreeEntry::new(EntryKind::Directory, 0o755));
     }
     let mode = if metadata.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-    let content = Content::HostFile { path: path.to_owned(), size: metadata.len() };
-    Ok(Entry::new(Kind::File(content), mode))
+    let content = FileContent::HostFile { path: path.to_owned(), size: metadata.len() };
+    Ok(TreeEntry::new(EntryKind::File(content), mode))
 }
 
 /// Why an overlay could not be laid over the tree.
@@ -71,11 +73,11 @@ mod tests {
         let overlay = tempfile::tempdir().unwrap();
         fs::create_dir(overlay.path().join("lib")).unwrap();
         fs::write(overlay.path().join("lib/x"), "new").unwrap();
-        let mut tree = Tree::default();
-        tree.insert("usr/lib/x", Entry::file(*b"old", 0o755));
-        tree.insert("lib", Entry::symlink("usr/lib"));
+        let mut tree = RootTree::default();
+        tree.insert("usr/lib/x", TreeEntry::file(*b"old", 0o755));
+        tree.insert("lib", TreeEntry::symlink("usr/lib"));
 
-        apply(&mut tree, overlay.path()).unwrap();
+        apply_overlay(&mut tree, overlay.path()).unwrap();
 
         assert_eq!(tree.read("usr/lib/x").unwrap(), b"new");
         assert_eq!(tree.get("usr/lib/x").unwrap().mode, 0o644);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Where a regular file's bytes are.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub(crate) enum FileContent {
     /// In memory.
     Bytes(Arc<[u8]>),
     /// In a file of the host, whole.
@@ -20,7 +20,7 @@ pub(crate) enum Content {
     Tar { offset: u64, size: u64 },
 }
 
-impl Content {
+impl FileContent {
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -31,9 +31,9 @@ impl Content {
 
 /// What an entry is.
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     Directory,
-    File(Content),
+    File(FileContent),
     /// The path, inside the tree, of the entry this one is another name of.
     HardLink(String),
     Symlink(String),
@@ -41,8 +41,8 @@ pub(crate) enum Kind {
 
 /// One file system object.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) kind: Kind,
+pub(crate) struct TreeEntry {
+    pub(crate) kind: EntryKind,
     /// Permission bits, set-user-ID, set-group-ID and sticky included.
     pub(crate) mode: u32,
     pub(crate) uid: u64,
@@ -51,41 +51,41 @@ pub(crate) struct Entry {
     pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
 }
 
-impl Entry {
+impl TreeEntry {
     /// An object of root's.
-    pub(crate) fn new(kind: Kind, mode: u32) -> Self {
+    pub(crate) fn new(kind: EntryKind, mode: u32) -> Self {
         Self { kind, mode, uid: 0, gid: 0, xattrs: BTreeMap::new() }
     }
 
     pub(crate) fn file(bytes: impl Into<Arc<[u8]>>, mode: u32) -> Self {
-        Self::new(Kind::File(Content::Bytes(bytes.into())), mode)
+        Self::new(EntryKind::File(FileContent::Bytes(bytes.into())), mode)
     }
 
     pub(crate) fn symlink(target: &str) -> Self {
-        Self::new(Kind::Symlink(target.to_owned()), 0o777)
+        Self::new(EntryKind::Symlink(target.to_owned()), 0o777)
     }
 }
 
 /// The tree. Paths have no leading slash; the root itself is the empty path and is not listed.
 #[derive(Debug, Default)]
-pub(crate) struct Tree {
-    entries: BTreeMap<String, Entry>,
+pub(crate) struct RootTree {
+    entries: BTreeMap<String, TreeEntry>,
     tar: Option<PathBuf>,
 }
 
-impl Tree {
+impl RootTree {
     /// Indexes a tar file. Device nodes are left out: an image's /dev is the kernel's.
     pub(crate) fn from_tar(path: PathBuf) -> io::Result<Self> {
         let mut archive = tar::Archive::new(File::open(&path)?);
         let mut tree = Self::default();
-        let mut extension = Extension::default();
+        let mut extension = PaxRecords::default();
         // Raw, since the crate's own reader of extensions takes a line break in a value for its end.
         for entry in archive.entries_with_seek()?.raw(true) {
             let mut entry = entry?;
             if entry.header().entry_type().is_pax_local_extensions() {
                 let mut records = Vec::new();
                 entry.read_to_end(&mut records)?;
-                extension = Extension::parse(&records)?;
+                extension = PaxRecords::parse_records(&records)?;
             } else {
                 tree.add_tar_entry(&entry, std::mem::take(&mut extension))?;
             }
@@ -94,12 +94,12 @@ impl Tree {
         Ok(tree)
     }
 
-    fn add_tar_entry(&mut self, entry: &tar::Entry<'_, File>, extension: Extension) -> io::Result<()> {
+    fn add_tar_entry(&mut self, entry: &tar::Entry<'_, File>, extension: PaxRecords) -> io::Result<()> {
         let header = entry.header();
         let path = extension
             .path
             .map_or_else(|| entry.path().map(|path| path.to_string_lossy().into_owned()), Ok)?;
-        let path = normalise(&path);
+        let path = normalise_path(&path);
         if path.is_empty() {
             return Ok(());
         }
@@ -109,35 +109,35 @@ impl Tree {
             (None, Err(error)) => Err(error),
         };
         let kind = match header.entry_type() {
-            tar::EntryType::Directory => Kind::Directory,
-            tar::EntryType::Link => Kind::HardLink(normalise(&link()?)),
+            tar::EntryType::Directory => EntryKind::Directory,
+            tar::EntryType::Link => EntryKind::HardLink(normalise_path(&link()?)),
             tar::EntryType::Regular | tar::EntryType::Continuous => {
-                Kind::File(Content::Tar { offset: entry.raw_file_position(), size: entry.size() })
+                EntryKind::File(FileContent::Tar { offset: entry.raw_file_position(), size: entry.size() })
             }
-            tar::EntryType::Symlink => Kind::Symlink(link()?),
+            tar::EntryType::Symlink => EntryKind::Symlink(link()?),
             _ => return Ok(()),
         };
         let (mode, uid, gid) = (header.mode()? & 0o7777, header.uid()?, header.gid()?);
-        self.entries.insert(path, Entry { kind, mode, uid, gid, xattrs: extension.xattrs });
+        self.entries.insert(path, TreeEntry { kind, mode, uid, gid, xattrs: extension.xattrs });
         Ok(())
     }
 
-    pub(crate) fn get(&self, path: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, path: &str) -> Option<&TreeEntry> {
         self.entries.get(path)
     }
 
     #[cfg(test)]
-    pub(crate) fn get_mut(&mut self, path: &str) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, path: &str) -> Option<&mut TreeEntry> {
         self.entries.get_mut(path)
     }
 
     /// Every entry, parents before what they hold.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &TreeEntry)> {
         self.entries.iter().map(|(path, entry)| (path.as_str(), entry))
     }
 
     /// The entries below a directory, itself left out.
-    pub(crate) fn below(&self, directory: &str) -> impl Iterator<Item = (&str, &Entry)> {
+    pub(crate) fn entries_below(&self, directory: &str) -> impl Iterator<Item = (&str, &TreeEntry)> {
         let prefix = format!("{directory}/");
         self.entries
             .range(prefix.clone()..)
@@ -146,13 +146,13 @@ impl Tree {
     }
 
     /// Puts an entry in, over what was there; parents that are missing become directories of root's.
-    pub(crate) fn insert(&mut self, path: &str, entry: Entry) {
+    pub(crate) fn insert(&mut self, path: &str, entry: TreeEntry) {
         let mut end = 0;
         while let Some(slash) = path[end..].find('/') {
             end += slash;
             let parent = &path[..end];
             if !self.entries.contains_key(parent) {
-                self.entries.insert(parent.to_owned(), Entry::new(Kind::Directory, 0o755));
+                self.entries.insert(parent.to_owned(), TreeEntry::new(EntryKind::Directory, 0o755));
             }
             end += 1;
         }
@@ -162,24 +162,24 @@ impl Tree {
     /// Removes an entry and all below it.
     pub(crate) fn remove(&mut self, path: &str) {
         self.entries.remove(path);
-        let below: Vec<String> = self.below(path).map(|(path, _)| path.to_owned()).collect();
+        let below: Vec<String> = self.entries_below(path).map(|(path, _)| path.to_owned()).collect();
         for path in below {
             self.entries.remove(&path);
         }
     }
 
     /// Keeps the entries the predicate wants. A hard link whose first name goes takes over its bytes.
-    pub(crate) fn retain(&mut self, wanted: impl Fn(&str, &Entry) -> bool) {
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&str, &TreeEntry) -> bool) {
         let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.entries).into_iter().partition(|(path, entry)| wanted(path, entry));
         self.entries = kept;
         let mut heirs: BTreeMap<String, String> = BTreeMap::new();
         for (path, entry) in &mut self.entries {
-            if let Kind::HardLink(target) = &entry.kind
+            if let EntryKind::HardLink(target) = &entry.kind
                 && let Some(first) = gone.get(target)
             {
                 if let Some(heir) = heirs.get(target) {
-                    entry.kind = Kind::HardLink(heir.clone());
+                    entry.kind = EntryKind::HardLink(heir.clone());
                 } else {
                     heirs.insert(target.clone(), path.clone());
                     *entry = first.clone();
@@ -192,13 +192,13 @@ impl Tree {
     pub(crate) fn read(&self, path: &str) -> io::Result<Vec<u8>> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("/{path} is not in the tree"));
         match &self.entries.get(path).ok_or_else(missing)?.kind {
-            Kind::File(content) => {
+            EntryKind::File(content) => {
                 let mut bytes = Vec::new();
-                self.open(content)?.read_to_end(&mut bytes)?;
+                self.open_content(content)?.read_to_end(&mut bytes)?;
                 Ok(bytes)
             }
-            Kind::HardLink(target) => self.read(target),
-            Kind::Directory | Kind::Symlink(_) => Err(missing()),
+            EntryKind::HardLink(target) => self.read(target),
+            EntryKind::Directory | EntryKind::Symlink(_) => Err(missing()),
         }
     }
 
@@ -207,11 +207,11 @@ impl Tree {
         String::from_utf8(self.read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    fn open<'a>(&self, content: &'a Content) -> io::Result<Box<dyn Read + 'a>> {
+    fn open_content<'a>(&self, content: &'a FileContent) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match content {
-            Content::Bytes(bytes) => Box::new(bytes.as_ref()),
-            Content::HostFile { path, size } => Box::new(File::open(path)?.take(*size)),
-            Content::Tar { offset, size } => {
+            FileContent::Bytes(bytes) => Box::new(bytes.as_ref()),
+            FileContent::HostFile { path, size } => Box::new(File::open(path)?.take(*size)),
+            FileContent::Tar { offset, size } => {
                 let path =
                     self.tar.as_ref().ok_or_else(|| io::Error::other("the tree was not read from a tar"))?;
                 let mut file = File::open(path)?;
@@ -229,19 +229,21 @@ impl Tree {
         let mut buffer = vec![0; 1 << 20];
         // The other names of a file come last: a reader must have met the first one.
         let (links, objects): (Vec<_>, Vec<_>) =
-            self.entries.iter().partition(|(_, entry)| matches!(entry.kind, Kind::HardLink(_)));
+            self.entries.iter().partition(|(_, entry)| matches!(entry.kind, EntryKind::HardLink(_)));
         for (path, entry) in objects.into_iter().chain(links) {
-            writer.header(path, entry)?;
-            if let Kind::File(content) = &entry.kind {
+            writer.write_header(path, entry)?;
+            if let EntryKind::File(content) = &entry.kind {
                 match (content, &tar) {
-                    (Content::Tar { offset, size }, Some(tar)) => {
-                        writer.copy(
+                    (FileContent::Tar { offset, size }, Some(tar)) => {
+                        writer.copy_content(
                             &mut FileRange { file: tar, offset: *offset, left: *size },
                             *size,
                             &mut buffer,
                         )?;
                     }
-                    _ => writer.copy(&mut self.open(content)?, content.size(), &mut buffer)?,
+                    _ => {
+                        writer.copy_content(&mut self.open_content(content)?, content.size(), &mut buffer)?
+                    }
                 }
             }
         }
@@ -252,15 +254,15 @@ impl Tree {
 
 /// What a pax record before an entry says of it.
 #[derive(Default)]
-struct Extension {
+struct PaxRecords {
     path: Option<String>,
     link: Option<String>,
     xattrs: BTreeMap<String, Vec<u8>>,
 }
 
-impl Extension {
+impl PaxRecords {
     /// Records `LENGTH KEY=VALUE\n`; the length counts the whole record, so a value may be any bytes.
-    fn parse(mut records: &[u8]) -> io::Result<Self> {
+    fn parse_records(mut records: &[u8]) -> io::Result<Self> {
         let malformed = || io::Error::new(io::ErrorKind::InvalidData, "a pax record of the tar is malformed");
         let mut extension = Self::default();
         while !records.is_empty() {
@@ -312,15 +314,16 @@ struct TarWriter<W: Write> {
 }
 
 impl<W: Write> TarWriter<W> {
-    fn header(&mut self, path: &str, entry: &Entry) -> io::Result<()> {
+    fn write_header(&mut self, path: &str, entry: &TreeEntry) -> io::Result<()> {
         let mut extensions = Vec::new();
-        let name = if matches!(entry.kind, Kind::Directory) { format!("{path}/") } else { path.to_owned() };
+        let name =
+            if matches!(entry.kind, EntryKind::Directory) { format!("{path}/") } else { path.to_owned() };
         let mut header = tar::Header::new_ustar();
         let (kind, link, size) = match &entry.kind {
-            Kind::Directory => (tar::EntryType::Directory, None, 0),
-            Kind::File(content) => (tar::EntryType::Regular, None, content.size()),
-            Kind::HardLink(target) => (tar::EntryType::Link, Some(target), 0),
-            Kind::Symlink(target) => (tar::EntryType::Symlink, Some(target), 0),
+            EntryKind::Directory => (tar::EntryType::Directory, None, 0),
+            EntryKind::File(content) => (tar::EntryType::Regular, None, content.size()),
+            EntryKind::HardLink(target) => (tar::EntryType::Link, Some(target), 0),
+            EntryKind::Symlink(target) => (tar::EntryType::Symlink, Some(target), 0),
         };
         // Names that do not fit the old header go into a pax record; the header keeps what fits.
         if header.set_path(&name).is_err() {
@@ -336,24 +339,24 @@ impl<W: Write> TarWriter<W> {
             pax_record(&mut extensions, &format!("SCHILY.xattr.{name}"), value);
         }
         if !extensions.is_empty() {
-            self.extension(&extensions)?;
+            self.write_extension(&extensions)?;
         }
         header.set_entry_type(kind);
         header.set_size(size);
-        self.finish(&mut header, entry.mode, entry.uid, entry.gid)
+        self.finish_header(&mut header, entry.mode, entry.uid, entry.gid)
     }
 
-    fn extension(&mut self, records: &[u8]) -> io::Result<()> {
+    fn write_extension(&mut self, records: &[u8]) -> io::Result<()> {
         let mut header = tar::Header::new_ustar();
         header.set_path("pax")?;
         header.set_entry_type(tar::EntryType::XHeader);
         header.set_size(records.len() as u64);
-        self.finish(&mut header, 0o644, 0, 0)?;
+        self.finish_header(&mut header, 0o644, 0, 0)?;
         self.output.write_all(records)?;
-        self.pad(records.len() as u64)
+        self.pad_record(records.len() as u64)
     }
 
-    fn finish(&mut self, header: &mut tar::Header, mode: u32, uid: u64, gid: u64) -> io::Result<()> {
+    fn finish_header(&mut self, header: &mut tar::Header, mode: u32, uid: u64, gid: u64) -> io::Result<()> {
         header.set_mode(mode);
         header.set_uid(uid);
         header.set_gid(gid);
@@ -362,7 +365,7 @@ impl<W: Write> TarWriter<W> {
         self.output.write_all(header.as_bytes())
     }
 
-    fn copy(&mut self, content: &mut dyn Read, size: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn copy_content(&mut self, content: &mut dyn Read, size: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut left = size;
         while left > 0 {
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
@@ -376,10 +379,10 @@ impl<W: Write> TarWriter<W> {
             self.output.write_all(&buffer[..read])?;
             left -= read as u64;
         }
-        self.pad(size)
+        self.pad_record(size)
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    fn pad_record(&mut self, size: u64) -> io::Result<()> {
         let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or_default();
         self.output.write_all(&[0; 512][..padding])
     }
@@ -398,7 +401,7 @@ fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// A path without `.` and leading slashes; `..` is dropped, never followed.
-fn normalise(path: &str) -> String {
+fn normalise_path(path: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect::<Vec<_>>().join("/")
 }
 
@@ -406,33 +409,33 @@ fn normalise(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn round_trip(tree: &Tree) -> Tree {
+    fn round_trip(tree: &RootTree) -> RootTree {
         let file = tempfile::NamedTempFile::new().unwrap();
         tree.write_tar(file.as_file(), 7).unwrap();
-        Tree::from_tar(file.into_temp_path().keep().unwrap()).unwrap()
+        RootTree::from_tar(file.into_temp_path().keep().unwrap()).unwrap()
     }
 
     #[test]
     fn a_tree_survives_its_tar() {
-        let mut tree = Tree::default();
+        let mut tree = RootTree::default();
         let long = format!("usr/{}/{}", "d".repeat(120), "f".repeat(120));
-        tree.insert(&long, Entry::file(*b"deep", 0o4755));
+        tree.insert(&long, TreeEntry::file(*b"deep", 0o4755));
         tree.get_mut(&long).unwrap().xattrs.insert("security.capability".to_owned(), vec![1, 0, b'\n']);
-        tree.insert("bin", Entry::symlink("usr/bin"));
+        tree.insert("bin", TreeEntry::symlink("usr/bin"));
 
         let again = round_trip(&tree);
 
         assert_eq!(again.read(&long).unwrap(), b"deep");
         assert_eq!(again.get(&long).unwrap().mode, 0o4755);
         assert_eq!(again.get(&long).unwrap().xattrs["security.capability"], [1, 0, b'\n']);
-        assert!(matches!(&again.get("bin").unwrap().kind, Kind::Symlink(target) if target == "usr/bin"));
+        assert!(matches!(&again.get("bin").unwrap().kind, EntryKind::Symlink(target) if target == "usr/bin"));
     }
 
     #[test]
     fn a_hard_link_outlives_its_first_name() {
-        let mut tree = Tree::default();
-        tree.insert("usr/bin/perl", Entry::file(*b"perl", 0o755));
-        tree.insert("usr/bin/perl5", Entry::new(Kind::HardLink("usr/bin/perl".to_owned()), 0o755));
+        let mut tree = RootTree::default();
+        tree.insert("usr/bin/perl", TreeEntry::file(*b"perl", 0o755));
+        tree.insert("usr/bin/perl5", TreeEntry::new(EntryKind::HardLink("usr/bin/perl".to_owned()), 0o755));
 
         tree.retain(|path, _| path != "usr/bin/perl");
 
@@ -441,14 +444,14 @@ mod tests {
 
     #[test]
     fn a_path_cannot_leave_the_tree() {
-        assert_eq!(normalise("./../etc//passwd"), "etc/passwd");
+        assert_eq!(normalise_path("./../etc//passwd"), "etc/passwd");
     }
 
     #[test]
     fn removing_a_directory_leaves_its_namesakes() {
-        let mut tree = Tree::default();
-        tree.insert("a/x", Entry::file(*b"", 0o644));
-        tree.insert("a-b", Entry::file(*b"", 0o644));
+        let mut tree = RootTree::default();
+        tree.insert("a/x", TreeEntry::file(*b"", 0o644));
+        tree.insert("a-b", TreeEntry::file(*b"", 0o644));
 
         tree.remove("a");
 

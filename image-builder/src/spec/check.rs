@@ -1,23 +1,23 @@
 //! What each key of a spec means, and what is wrong with a document that says something else.
 //!
-//! Pure: layers of YAML in, a [`Spec`] and diagnostics out. A layer later in the list overrides an
+//! Pure: layers of YAML in, a [`ImageSpec`] and diagnostics out. A layer later in the list overrides an
 //! earlier one's values and extends its lists. Invariant: a `Spec` comes out only whole.
 
 use std::path::{Path, PathBuf};
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::spelling;
-use document::yaml::{Entry, Node, Style, Value};
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, ParseCommandLineError};
 use image_format::version::Version;
 
-use super::{BootPackages, Debian, Engine, Kernel, Modules, Partitions, Spec};
-use crate::rootfs::accounts::Account;
+use super::{BootPackages, ContainerEngine, DebianSpec, ImageSpec, KernelSpec, ModulesSpec, PartitionSizes};
+use crate::rootfs::accounts::SystemAccount;
 
 /// One file of a spec.
 #[derive(Debug)]
-pub(crate) struct Layer {
+pub(crate) struct SpecLayer {
     pub(crate) root: Node,
     /// Relative paths of the file start here.
     pub(crate) folder: PathBuf,
@@ -47,7 +47,7 @@ const KEYS: [&str; 20] = [
 ];
 
 /// The file that a layer includes.
-pub(crate) fn include(root: &Node) -> Option<(String, &Node)> {
+pub(crate) fn included_file(root: &Node) -> Option<(String, &Node)> {
     let Value::Mapping(entries) = &root.value else { return None };
     let entry = entries.iter().find(|entry| entry.key == "include")?;
     match &entry.value.value {
@@ -57,18 +57,18 @@ pub(crate) fn include(root: &Node) -> Option<(String, &Node)> {
 }
 
 /// Checks all layers together.
-pub(crate) fn check(layers: &[Layer], found: &mut Diagnostics) -> Option<Spec> {
-    let mut draft = Draft::default();
+pub(crate) fn check_layers(layers: &[SpecLayer], found: &mut Diagnostics) -> Option<ImageSpec> {
+    let mut draft = SpecDraft::default();
     for layer in layers {
         draft.read(layer, found);
     }
     let last = layers.last()?;
-    draft.finish(&last.root, found)
+    draft.finish_spec(&last.root, found)
 }
 
 /// A spec while it is being gathered.
 #[derive(Default)]
-struct Draft {
+struct SpecDraft {
     name: Option<String>,
     version: Option<Version>,
     channel: Option<String>,
@@ -76,96 +76,108 @@ struct Draft {
     components: Vec<String>,
     mirror: Option<String>,
     security_mirror: Option<String>,
-    engine: Option<Engine>,
+    engine: Option<ContainerEngine>,
     packages: Vec<String>,
     drop: Vec<String>,
     remove: Vec<String>,
     kernel_package: Option<String>,
     command_line: Option<CommandLine>,
     extra_words: Vec<CommandLine>,
-    initramfs: Modules,
+    initramfs: ModulesSpec,
     shim: Option<String>,
     grub_efi: Option<String>,
     grub_bios: Option<String>,
     overlays: Vec<PathBuf>,
-    accounts: Vec<Account>,
+    accounts: Vec<SystemAccount>,
     units: Vec<String>,
     root_size: Option<Bytes>,
     state_size: Option<Bytes>,
     release_keys: Vec<PathBuf>,
 }
 
-impl Draft {
-    fn read(&mut self, layer: &Layer, found: &mut Diagnostics) {
-        let mut reader = Reader { found };
-        for Entry { key, key_at: _, value } in reader.mapping("", &layer.root, &KEYS) {
+impl SpecDraft {
+    fn read(&mut self, layer: &SpecLayer, found: &mut Diagnostics) {
+        let mut reader = NodeReader { found };
+        for MappingEntry { key, key_at: _, value } in reader.read_mapping("", &layer.root, &KEYS) {
             match key.as_str() {
-                "accounts" => self.accounts.extend(reader.accounts(value)),
-                "boot" => self.boot(&mut reader, value),
-                "channel" => reader.set(&mut self.channel, key, value, word),
-                "components" => reader.extend(&mut self.components, key, value, word),
-                "drop" => reader.extend(&mut self.drop, key, value, package),
-                "engine" => reader.set(&mut self.engine, key, value, engine),
-                "initramfs" => self.initramfs(&mut reader, value),
-                "kernel" => self.kernel(&mut reader, value),
-                "mirror" => reader.set(&mut self.mirror, key, value, url),
-                "name" => reader.set(&mut self.name, key, value, word),
-                "overlays" => reader.extend(&mut self.overlays, key, value, |text| path(&layer.folder, text)),
-                "packages" => reader.extend(&mut self.packages, key, value, package),
-                "partitions" => self.partitions(&mut reader, value),
-                "release_keys" => {
-                    reader.extend(&mut self.release_keys, key, value, |text| path(&layer.folder, text));
+                "accounts" => self.accounts.extend(reader.read_accounts(value)),
+                "boot" => self.read_boot(&mut reader, value),
+                "channel" => reader.read_into(&mut self.channel, key, value, parse_word),
+                "components" => reader.read_list(&mut self.components, key, value, parse_word),
+                "drop" => reader.read_list(&mut self.drop, key, value, parse_package),
+                "engine" => reader.read_into(&mut self.engine, key, value, parse_engine),
+                "initramfs" => self.read_initramfs(&mut reader, value),
+                "kernel" => self.read_kernel(&mut reader, value),
+                "mirror" => reader.read_into(&mut self.mirror, key, value, parse_url),
+                "name" => reader.read_into(&mut self.name, key, value, parse_word),
+                "overlays" => {
+                    reader.read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text))
                 }
-                "remove" => reader.extend(&mut self.remove, key, value, inside),
-                "security_mirror" => reader.set(&mut self.security_mirror, key, value, url),
-                "suite" => reader.set(&mut self.suite, key, value, word),
-                "units" => reader.extend(&mut self.units, key, value, unit),
-                "version" => reader.set(&mut self.version, key, value, version),
+                "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
+                "partitions" => self.read_partitions(&mut reader, value),
+                "release_keys" => {
+                    reader.read_list(&mut self.release_keys, key, value, |text| {
+                        resolve_path(&layer.folder, text)
+                    });
+                }
+                "remove" => reader.read_list(&mut self.remove, key, value, parse_inner_path),
+                "security_mirror" => reader.read_into(&mut self.security_mirror, key, value, parse_url),
+                "suite" => reader.read_into(&mut self.suite, key, value, parse_word),
+                "units" => reader.read_list(&mut self.units, key, value, parse_unit),
+                "version" => reader.read_into(&mut self.version, key, value, parse_version),
                 _ => {}
             }
         }
     }
 
-    fn boot(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("boot", node, &["grub_bios", "grub_efi", "shim"]) {
+    fn read_boot(&mut self, reader: &mut NodeReader<'_>, node: &Node) {
+        for MappingEntry { key, value, .. } in
+            reader.read_mapping("boot", node, &["grub_bios", "grub_efi", "shim"])
+        {
             match key.as_str() {
-                "grub_bios" => reader.set(&mut self.grub_bios, "boot.grub_bios", value, package),
-                "grub_efi" => reader.set(&mut self.grub_efi, "boot.grub_efi", value, package),
-                _ => reader.set(&mut self.shim, "boot.shim", value, package),
+                "grub_bios" => reader.read_into(&mut self.grub_bios, "boot.grub_bios", value, parse_package),
+                "grub_efi" => reader.read_into(&mut self.grub_efi, "boot.grub_efi", value, parse_package),
+                _ => reader.read_into(&mut self.shim, "boot.shim", value, parse_package),
             }
         }
     }
 
-    fn initramfs(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("initramfs", node, &["always", "on_demand"]) {
+    fn read_initramfs(&mut self, reader: &mut NodeReader<'_>, node: &Node) {
+        for MappingEntry { key, value, .. } in
+            reader.read_mapping("initramfs", node, &["always", "on_demand"])
+        {
             match key.as_str() {
-                "always" => reader.extend(&mut self.initramfs.always, "initramfs.always", value, word),
-                _ => reader.extend(&mut self.initramfs.on_demand, "initramfs.on_demand", value, word),
+                "always" => {
+                    reader.read_list(&mut self.initramfs.always, "initramfs.always", value, parse_word)
+                }
+                _ => {
+                    reader.read_list(&mut self.initramfs.on_demand, "initramfs.on_demand", value, parse_word)
+                }
             }
         }
     }
 
-    fn kernel(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in
-            reader.mapping("kernel", node, &["command_line", "extra_words", "package"])
+    fn read_kernel(&mut self, reader: &mut NodeReader<'_>, node: &Node) {
+        for MappingEntry { key, value, .. } in
+            reader.read_mapping("kernel", node, &["command_line", "extra_words", "package"])
         {
             match key.as_str() {
                 "command_line" => {
-                    reader.set(&mut self.command_line, "kernel.command_line", value, command_line);
+                    reader.read_into(&mut self.command_line, "kernel.command_line", value, command_line);
                 }
                 "extra_words" => {
-                    reader.extend(&mut self.extra_words, "kernel.extra_words", value, command_line);
+                    reader.read_list(&mut self.extra_words, "kernel.extra_words", value, command_line);
                 }
-                _ => reader.set(&mut self.kernel_package, "kernel.package", value, package),
+                _ => reader.read_into(&mut self.kernel_package, "kernel.package", value, parse_package),
             }
         }
     }
 
-    fn partitions(&mut self, reader: &mut Reader<'_>, node: &Node) {
-        for Entry { key, value, .. } in reader.mapping("partitions", node, &["root", "state"]) {
+    fn read_partitions(&mut self, reader: &mut NodeReader<'_>, node: &Node) {
+        for MappingEntry { key, value, .. } in reader.read_mapping("partitions", node, &["root", "state"]) {
             match key.as_str() {
-                "root" => reader.set(&mut self.root_size, "partitions.root", value, size),
-                _ => reader.set(&mut self.state_size, "partitions.state", value, size),
+                "root" => reader.read_into(&mut self.root_size, "partitions.root", value, parse_size),
+                _ => reader.read_into(&mut self.state_size, "partitions.state", value, parse_size),
             }
         }
     }
@@ -177,20 +189,23 @@ impl Draft {
             Ok(line) => Some(line),
             Err(error) => {
                 let message = format!("`kernel.command_line` and `kernel.extra_words` together: {error}");
-                found.push(Diagnostic::error(Code::BadValue, root.at, message).key("kernel.extra_words"));
+                found.push(
+                    Diagnostic::error(DiagnosticCode::BadValue, root.at, message)
+                        .with_key("kernel.extra_words"),
+                );
                 None
             }
         }
     }
 
-    fn finish(self, root: &Node, found: &mut Diagnostics) -> Option<Spec> {
+    fn finish_spec(self, root: &Node, found: &mut Diagnostics) -> Option<ImageSpec> {
         let command_line = self.whole_command_line(root, found);
         let mut missing = |key: &str| {
             if found.list().iter().any(|diagnostic| diagnostic.key == key) {
                 return;
             }
             let message = format!("`{key}` is given neither here nor in an included spec");
-            found.push(Diagnostic::error(Code::MissingKey, root.at, message).key(key));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, root.at, message).with_key(key));
         };
         let mut need = |value: Option<String>, key: &str| {
             value.or_else(|| {
@@ -210,18 +225,18 @@ impl Draft {
         if self.root_size.is_none() {
             missing("partitions.root");
         }
-        let engine = self.engine.unwrap_or(Engine::None);
+        let engine = self.engine.unwrap_or(ContainerEngine::None);
         let kernel_package = kernel_package?;
         let mut packages = self.packages;
         packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
         packages.sort();
         packages.dedup();
-        Some(Spec {
+        Some(ImageSpec {
             name: name?,
             version: self.version?,
             channel: self.channel.unwrap_or_else(|| "development".to_owned()),
-            debian: Debian {
+            debian: DebianSpec {
                 suite: suite?,
                 components: if self.components.is_empty() {
                     vec!["main".to_owned()]
@@ -234,15 +249,15 @@ impl Draft {
             packages,
             drop: self.drop,
             remove: self.remove,
-            kernel: Kernel { package: kernel_package, command_line: command_line? },
+            kernel: KernelSpec { package: kernel_package, command_line: command_line? },
             initramfs: self.initramfs,
             boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },
             overlays: self.overlays,
             accounts: self.accounts,
             units: self.units,
-            partitions: Partitions {
+            partitions: PartitionSizes {
                 root: self.root_size?,
-                state: self.state_size.unwrap_or(Bytes::mib(64)),
+                state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
             release_keys: self.release_keys,
         })
@@ -250,13 +265,13 @@ impl Draft {
 }
 
 /// Reads nodes and reports what they should have been.
-struct Reader<'a> {
+struct NodeReader<'a> {
     found: &'a mut Diagnostics,
 }
 
-impl Reader<'_> {
+impl NodeReader<'_> {
     /// The entries of a mapping whose keys are known; the others are reported.
-    fn mapping<'n>(&mut self, key: &str, node: &'n Node, known: &[&str]) -> Vec<&'n Entry> {
+    fn read_mapping<'n>(&mut self, key: &str, node: &'n Node, known: &[&str]) -> Vec<&'n MappingEntry> {
         let Value::Mapping(entries) = &node.value else {
             self.wrong_shape(key, node, "a mapping of keys to values");
             return Vec::new();
@@ -266,30 +281,30 @@ impl Reader<'_> {
         for entry in unknown {
             let message =
                 format!("`{}` is no key of {}", entry.key, if key.is_empty() { "a spec" } else { key });
-            let diagnostic = Diagnostic::error(Code::UnknownKey, entry.key_at, message);
-            self.found.push(match spelling::nearest(&entry.key, known.iter().copied()) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-                None => diagnostic.help(format!("known keys: {}", known.join(", "))),
+            let diagnostic = Diagnostic::error(DiagnosticCode::UnknownKey, entry.key_at, message);
+            self.found.push(match spelling::nearest_name(&entry.key, known.iter().copied()) {
+                Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
+                None => diagnostic.with_help(format!("known keys: {}", known.join(", "))),
             });
         }
         good
     }
 
     /// Reads a scalar into its place, or reports it.
-    fn set<T>(
+    fn read_into<T>(
         &mut self,
         place: &mut Option<T>,
         key: &str,
         node: &Node,
         read: impl Fn(&str) -> Result<T, String>,
     ) {
-        if let Some(value) = self.scalar(key, node, read) {
+        if let Some(value) = self.read_scalar(key, node, read) {
             *place = Some(value);
         }
     }
 
     /// Reads a list of scalars into its place; each bad one is reported.
-    fn extend<T>(
+    fn read_list<T>(
         &mut self,
         place: &mut Vec<T>,
         key: &str,
@@ -300,18 +315,27 @@ impl Reader<'_> {
             self.wrong_shape(key, node, "a list, with a `- ` before each item");
             return;
         };
-        place.extend(items.iter().filter_map(|item| self.scalar(key, item, &read)));
+        place.extend(items.iter().filter_map(|item| self.read_scalar(key, item, &read)));
     }
 
-    fn scalar<T>(&mut self, key: &str, node: &Node, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn read_scalar<T>(
+        &mut self,
+        key: &str,
+        node: &Node,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         match &node.value {
-            Value::Scalar(scalar) if !(scalar.style == Style::Plain && node.is_null()) => {
+            Value::Scalar(scalar) if !(scalar.style == ScalarStyle::Plain && node.is_null()) => {
                 match read(&scalar.text) {
                     Ok(value) => Some(value),
                     Err(message) => {
                         self.found.push(
-                            Diagnostic::error(Code::BadValue, node.at, format!("`{key}`: {message}"))
-                                .key(key),
+                            Diagnostic::error(
+                                DiagnosticCode::BadValue,
+                                node.at,
+                                format!("`{key}`: {message}"),
+                            )
+                            .with_key(key),
                         );
                         None
                     }
@@ -327,33 +351,36 @@ impl Reader<'_> {
 
     fn wrong_shape(&mut self, key: &str, node: &Node, wanted: &str) {
         let what = if key.is_empty() { "a spec" } else { key };
-        let message = format!("`{what}` is {wanted}, but this is {}", node.shape());
-        self.found.push(Diagnostic::error(Code::WrongType, node.at, message).key(key));
+        let message = format!("`{what}` is {wanted}, but this is {}", node.shape_name());
+        self.found.push(Diagnostic::error(DiagnosticCode::WrongType, node.at, message).with_key(key));
     }
 
-    fn accounts(&mut self, node: &Node) -> Vec<Account> {
+    fn read_accounts(&mut self, node: &Node) -> Vec<SystemAccount> {
         let Value::Sequence(items) = &node.value else {
             self.wrong_shape("accounts", node, "a list of accounts, with a `- ` before each");
             return Vec::new();
         };
-        items.iter().filter_map(|item| self.account(item)).collect()
+        items.iter().filter_map(|item| self.read_account(item)).collect()
     }
 
-    fn account(&mut self, node: &Node) -> Option<Account> {
+    fn read_account(&mut self, node: &Node) -> Option<SystemAccount> {
         let (mut name, mut uid, mut shell, mut groups) = (None, None, None, Vec::new());
-        for Entry { key, value, .. } in self.mapping("accounts", node, &["groups", "name", "shell", "uid"]) {
+        for MappingEntry { key, value, .. } in
+            self.read_mapping("accounts", node, &["groups", "name", "shell", "uid"])
+        {
             match key.as_str() {
-                "groups" => self.extend(&mut groups, "accounts.groups", value, word),
-                "name" => self.set(&mut name, "accounts.name", value, word),
-                "shell" => self.set(&mut shell, "accounts.shell", value, absolute),
-                _ => self.set(&mut uid, "accounts.uid", value, uid_number),
+                "groups" => self.read_list(&mut groups, "accounts.groups", value, parse_word),
+                "name" => self.read_into(&mut name, "accounts.name", value, parse_word),
+                "shell" => self.read_into(&mut shell, "accounts.shell", value, parse_absolute_path),
+                _ => self.read_into(&mut uid, "accounts.uid", value, uid_number),
             }
         }
         if name.is_none() || uid.is_none() {
             let message = "an account has a `name` and a `uid`";
-            self.found.push(Diagnostic::error(Code::MissingKey, node.at, message).key("accounts"));
+            self.found
+                .push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message).with_key("accounts"));
         }
-        Some(Account {
+        Some(SystemAccount {
             name: name?,
             uid: uid?,
             shell: shell.unwrap_or_else(|| "/bin/bash".to_owned()),
@@ -362,7 +389,7 @@ impl Reader<'_> {
     }
 }
 
-fn word(text: &str) -> Result<String, String> {
+fn parse_word(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     // Some become names of folders, others words of a program's command line.
     if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) || !text.chars().all(allowed) {
@@ -371,7 +398,7 @@ fn word(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn package(text: &str) -> Result<String, String> {
+fn parse_package(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
     let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
     if text.len() < 2 || !begins || !text.chars().all(allowed) {
@@ -380,7 +407,7 @@ fn package(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn unit(text: &str) -> Result<String, String> {
+fn parse_unit(text: &str) -> Result<String, String> {
     const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
     match text.rsplit_once('.') {
         Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
@@ -388,7 +415,7 @@ fn unit(text: &str) -> Result<String, String> {
     }
 }
 
-fn url(text: &str) -> Result<String, String> {
+fn parse_url(text: &str) -> Result<String, String> {
     if ["http://", "https://", "file://"].iter().any(|scheme| text.starts_with(scheme)) && !text.contains(' ')
     {
         Ok(text.to_owned())
@@ -401,19 +428,19 @@ fn command_line(text: &str) -> Result<CommandLine, String> {
     text.parse().map_err(|error: ParseCommandLineError| error.to_string())
 }
 
-fn engine(text: &str) -> Result<Engine, String> {
-    Engine::NAMES
+fn parse_engine(text: &str) -> Result<ContainerEngine, String> {
+    ContainerEngine::NAMES
         .iter()
         .find(|(name, _)| *name == text)
         .map(|(_, engine)| *engine)
         .ok_or_else(|| "one of docker, podman, none".to_owned())
 }
 
-fn version(text: &str) -> Result<Version, String> {
+fn parse_version(text: &str) -> Result<Version, String> {
     text.parse().map_err(|error| format!("not a version: {error}"))
 }
 
-fn size(text: &str) -> Result<Bytes, String> {
+fn parse_size(text: &str) -> Result<Bytes, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let unit = match text[digits..].trim() {
         "KiB" => 1 << 10,
@@ -430,20 +457,20 @@ fn size(text: &str) -> Result<Bytes, String> {
     Ok(Bytes::new(bytes))
 }
 
-fn path(folder: &Path, text: &str) -> Result<PathBuf, String> {
+fn resolve_path(folder: &Path, text: &str) -> Result<PathBuf, String> {
     let path = folder.join(text);
     // A missing one is a mistake of the spec, so it is found with the others.
     if path.exists() { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
 }
 
-fn inside(text: &str) -> Result<String, String> {
+fn parse_inner_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("a path inside the root, without a leading slash, like usr/share/doc".to_owned());
     }
     Ok(text.to_owned())
 }
 
-fn absolute(text: &str) -> Result<String, String> {
+fn parse_absolute_path(text: &str) -> Result<String, String> {
     if text.starts_with('/') { Ok(text.to_owned()) } else { Err("an absolute path".to_owned()) }
 }
 
@@ -470,16 +497,16 @@ boot: {shim: shim-signed, grub_efi: grub-efi-amd64-signed, grub_bios: grub-pc-bi
 partitions: {root: 1 GiB}
 ";
 
-    fn checked(texts: &[&str]) -> (Option<Spec>, Vec<String>) {
+    fn checked(texts: &[&str]) -> (Option<ImageSpec>, Vec<String>) {
         let mut found = Diagnostics::default();
-        let layers: Vec<Layer> = (0..)
+        let layers: Vec<SpecLayer> = (0..)
             .zip(texts)
-            .map(|(part, text)| Layer {
-                root: yaml::parse(text, part, &mut found).unwrap(),
+            .map(|(part, text)| SpecLayer {
+                root: yaml::parse_yaml(text, part, &mut found).unwrap(),
                 folder: PathBuf::new(),
             })
             .collect();
-        let spec = check(&layers, &mut found);
+        let spec = check_layers(&layers, &mut found);
         let messages = found
             .list()
             .iter()
@@ -502,7 +529,7 @@ partitions: {root: 1 GiB}
             spec.packages,
             ["docker-cli", "docker.io", "iptables", "linux-image-cloud-amd64", "sudo", "systemd"]
         );
-        assert_eq!(spec.partitions, Partitions { root: Bytes::GIB, state: Bytes::mib(64) });
+        assert_eq!(spec.partitions, PartitionSizes { root: Bytes::GIB, state: Bytes::from_mib(64) });
     }
 
     #[test]

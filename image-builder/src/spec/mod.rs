@@ -12,39 +12,39 @@ use image_format::bytes::Bytes;
 use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
-use crate::rootfs::accounts::Account;
+use crate::rootfs::accounts::SystemAccount;
 
 pub(crate) use layers::{check_text, read};
 
 /// A checked spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Spec {
+pub(crate) struct ImageSpec {
     pub(crate) name: String,
     pub(crate) version: Version,
     pub(crate) channel: String,
-    pub(crate) debian: Debian,
+    pub(crate) debian: DebianSpec,
     /// Packages whose files are to be in the image, with what they need.
     pub(crate) packages: Vec<String>,
     /// Packages that are left out, and with them what only they need.
     pub(crate) drop: Vec<String>,
     /// Paths of the root that are left out, without a leading slash.
     pub(crate) remove: Vec<String>,
-    pub(crate) kernel: Kernel,
-    pub(crate) initramfs: Modules,
+    pub(crate) kernel: KernelSpec,
+    pub(crate) initramfs: ModulesSpec,
     pub(crate) boot: BootPackages,
     /// Folders laid over the root, in order.
     pub(crate) overlays: Vec<PathBuf>,
-    pub(crate) accounts: Vec<Account>,
+    pub(crate) accounts: Vec<SystemAccount>,
     /// Units that start at boot; no other does.
     pub(crate) units: Vec<String>,
-    pub(crate) partitions: Partitions,
+    pub(crate) partitions: PartitionSizes,
     /// Files of public keys that may sign releases for this image.
     pub(crate) release_keys: Vec<PathBuf>,
 }
 
 /// Where packages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Debian {
+pub(crate) struct DebianSpec {
     pub(crate) suite: String,
     pub(crate) components: Vec<String>,
     /// If absent, the mirror this host uses.
@@ -55,7 +55,7 @@ pub(crate) struct Debian {
 
 /// The kernel of each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kernel {
+pub(crate) struct KernelSpec {
     pub(crate) package: String,
     /// What the manifest signs and the initramfs insists on.
     pub(crate) command_line: CommandLine,
@@ -63,7 +63,7 @@ pub(crate) struct Kernel {
 
 /// The kernel modules of the initramfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Modules {
+pub(crate) struct ModulesSpec {
     /// Loaded at every boot.
     pub(crate) always: Vec<String>,
     /// Loaded where a device asks for them; one that this kernel does not have is passed over.
@@ -83,20 +83,20 @@ pub(crate) struct BootPackages {
 
 /// Sizes of partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Partitions {
+pub(crate) struct PartitionSizes {
     pub(crate) root: Bytes,
     pub(crate) state: Bytes,
 }
 
 /// The container engine whose packages an image gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Engine {
+enum ContainerEngine {
     Docker,
     None,
     Podman,
 }
 
-impl Engine {
+impl ContainerEngine {
     const NAMES: [(&'static str, Self); 3] =
         [("docker", Self::Docker), ("none", Self::None), ("podman", Self::Podman)];
 

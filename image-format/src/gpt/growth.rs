@@ -8,13 +8,13 @@
 use crate::bytes::Bytes;
 
 use super::{
-    ALIGNMENT, Copies, EncodeError, Found, PRIMARY_OFFSET, ReadTableError, SECTOR, SECTOR_BYTES, Table,
-    backup_offset, encode, last_usable, read_backup, read_primary,
+    ALIGNMENT, EncodeError, FoundCopy, PRIMARY_OFFSET, PartitionTable, ReadTableError, SECTOR, SECTOR_BYTES,
+    TableCopies, backup_offset, encode_table, last_usable, read_backup, read_primary,
 };
 
 /// One step of a change of the partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum GrowthStep {
     /// Everything written so far must be on the disk before the next step.
     Sync,
     /// These bytes go there.
@@ -37,23 +37,24 @@ pub fn plan_growth(
     backup: &[u8],
     grow: &str,
     random: [u8; 16],
-) -> Result<Vec<Step>, PlanGrowthError> {
+) -> Result<Vec<GrowthStep>, PlanGrowthError> {
     let sectors = disk.get() / SECTOR.get();
     let offset = backup_offset(disk).ok_or(EncodeError::Disk { disk })?;
-    let mut plan = Plan { steps: Vec::new(), backup_offset: offset };
+    let mut plan = GrowthPlan { steps: Vec::new(), backup_offset: offset };
     let (table, now) = match (read_primary(primary, disk), read_backup(backup, disk)) {
-        (Ok(Found { table, .. }), _) => {
-            let now = Copies { primary: primary.to_vec(), backup: backup.to_vec() };
+        (Ok(FoundCopy { table, .. }), _) => {
+            let now = TableCopies { primary: primary.to_vec(), backup: backup.to_vec() };
             (table, now)
         }
-        (Err(_), Ok(Found { table, .. })) => {
-            let mended = Copies { primary: encode(&table, disk)?.primary, backup: backup.to_vec() };
+        (Err(_), Ok(FoundCopy { table, .. })) => {
+            let mended =
+                TableCopies { primary: encode_table(&table, disk)?.primary, backup: backup.to_vec() };
             plan.rewrite_primary(primary, &mended.primary);
             (table, mended)
         }
         (Err(primary), Err(backup)) => return Err(ReadTableError { backup, primary }.into()),
     };
-    let target = encode(&extended(table, sectors, grow)?.with_own_guids(random), disk)?;
+    let target = encode_table(&extend_last(table, sectors, grow)?.with_own_guids(random), disk)?;
     plan.rewrite_backup(&now.backup, &target.backup);
     plan.rewrite_primary(&now.primary, &target.primary);
     Ok(plan.steps)
@@ -72,7 +73,11 @@ pub enum PlanGrowthError {
 }
 
 /// The table with its last partition reaching to the last aligned sector that is free.
-fn extended(mut table: Table, disk_sectors: u64, grow: &str) -> Result<Table, PlanGrowthError> {
+fn extend_last(
+    mut table: PartitionTable,
+    disk_sectors: u64,
+    grow: &str,
+) -> Result<PartitionTable, PlanGrowthError> {
     let last = table.entries.iter_mut().max_by_key(|entry| entry.last_lba);
     let last = match last {
         Some(entry) if entry.label == grow => entry,
@@ -88,12 +93,12 @@ fn extended(mut table: Table, disk_sectors: u64, grow: &str) -> Result<Table, Pl
 }
 
 #[derive(Debug)]
-struct Plan {
-    steps: Vec<Step>,
+struct GrowthPlan {
+    steps: Vec<GrowthStep>,
     backup_offset: Bytes,
 }
 
-impl Plan {
+impl GrowthPlan {
     fn rewrite_backup(&mut self, now: &[u8], then: &[u8]) {
         if now != then {
             self.write(self.backup_offset, then);
@@ -115,8 +120,8 @@ impl Plan {
     /// anything begins with a sync.
     fn write(&mut self, offset: Bytes, bytes: &[u8]) {
         if self.steps.is_empty() {
-            self.steps.push(Step::Sync);
+            self.steps.push(GrowthStep::Sync);
         }
-        self.steps.extend([Step::Write { offset, bytes: bytes.to_vec() }, Step::Sync]);
+        self.steps.extend([GrowthStep::Write { offset, bytes: bytes.to_vec() }, GrowthStep::Sync]);
     }
 }

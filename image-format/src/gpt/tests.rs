@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use uuid::uuid;
 
 use super::*;
-use crate::layout::{Layout, Sizes};
+use crate::layout::{DiskLayout, PartitionSizes};
 
 /// Of version 5, as an image's is.
 const DISK: Uuid = uuid!("a2f3c1d0-0000-5000-8000-000000000001");
@@ -21,13 +21,17 @@ struct MemoryDisk {
 }
 
 impl MemoryDisk {
-    fn imaged() -> (Self, Table) {
-        let layout = Layout::plan(DISK, Sizes { root: Bytes::mib(64), state: Bytes::mib(8) }).unwrap();
+    fn imaged() -> (Self, PartitionTable) {
+        let layout = DiskLayout::plan_layout(
+            DISK,
+            PartitionSizes { root: Bytes::from_mib(64), state: Bytes::from_mib(8) },
+        )
+        .unwrap();
         let mut disk = Self { sectors: std::collections::BTreeMap::new(), size: layout.disk_size() };
-        let copies = encode(&layout.table(), disk.size).unwrap();
+        let copies = encode_table(&layout.partition_table(), disk.size).unwrap();
         disk.write(PRIMARY_OFFSET, &copies.primary);
         disk.write(backup_offset(disk.size).unwrap(), &copies.backup);
-        (disk, layout.table())
+        (disk, layout.partition_table())
     }
 
     fn grown_to(mut self, size: Bytes) -> Self {
@@ -56,17 +60,17 @@ impl MemoryDisk {
         self.copy_at(backup_offset(self.size).unwrap())
     }
 
-    fn table(&self) -> Result<Table, ReadTableError> {
+    fn table(&self) -> Result<PartitionTable, ReadTableError> {
         read(&self.primary(), &self.backup(), self.size)
     }
 
-    fn plan(&self) -> Vec<Step> {
+    fn plan(&self) -> Vec<GrowthStep> {
         plan_growth(self.size, &self.primary(), &self.backup(), "STATE", RANDOM).unwrap()
     }
 
-    fn apply(&mut self, steps: &[Step]) {
+    fn apply(&mut self, steps: &[GrowthStep]) {
         for step in steps {
-            if let Step::Write { offset, bytes } = step {
+            if let GrowthStep::Write { offset, bytes } = step {
                 self.write(*offset, bytes);
             }
         }
@@ -84,20 +88,20 @@ impl MemoryDisk {
 }
 
 /// Whether no GUID is the image's, nor used twice.
-fn has_own_guids(table: &Table) -> bool {
+fn has_own_guids(table: &PartitionTable) -> bool {
     let guids: std::collections::HashSet<Uuid> =
         table.entries.iter().map(|entry| entry.guid).chain([table.disk_guid]).collect();
     guids.len() == table.entries.len() + 1 && guids.into_iter().all(|guid| !is_derived(guid))
 }
 
 /// The first partitions, without what a first boot changes of them.
-fn fixed(table: &Table) -> Vec<Entry> {
-    table.entries[..5].iter().map(|entry| Entry { guid: Uuid::nil(), ..entry.clone() }).collect()
+fn fixed(table: &PartitionTable) -> Vec<PartitionEntry> {
+    table.entries[..5].iter().map(|entry| PartitionEntry { guid: Uuid::nil(), ..entry.clone() }).collect()
 }
 
 /// What a power cut may leave: for each cut between two syncs, many subsets of the sectors in
 /// flight, one of them torn in the middle.
-fn states_after_cuts(disk: &MemoryDisk, steps: &[Step], seed: u64) -> Vec<MemoryDisk> {
+fn states_after_cuts(disk: &MemoryDisk, steps: &[GrowthStep], seed: u64) -> Vec<MemoryDisk> {
     let mut states = Vec::new();
     let mut synced = disk.clone();
     let mut random = seed | 1;
@@ -108,7 +112,7 @@ fn states_after_cuts(disk: &MemoryDisk, steps: &[Step], seed: u64) -> Vec<Memory
         random
     };
     for step in steps {
-        let Step::Write { offset, bytes } = step else { continue };
+        let GrowthStep::Write { offset, bytes } = step else { continue };
         let sectors: Vec<(u64, &[u8])> = bytes
             .chunks_exact(SECTOR_BYTES)
             .enumerate()
@@ -146,11 +150,11 @@ fn at(lba: u64) -> Bytes {
 }
 
 /// Every write of a plan is followed by a sync, so at most one is ever in flight.
-fn is_well_ordered(steps: &[Step]) -> bool {
+fn is_well_ordered(steps: &[GrowthStep]) -> bool {
     let mut allowed = false;
     steps.iter().all(|step| match step {
-        Step::Sync => std::mem::replace(&mut allowed, true) || allowed,
-        Step::Write { .. } => std::mem::replace(&mut allowed, false),
+        GrowthStep::Sync => std::mem::replace(&mut allowed, true) || allowed,
+        GrowthStep::Write { .. } => std::mem::replace(&mut allowed, false),
     }) && (steps.is_empty() || allowed)
 }
 
@@ -165,7 +169,10 @@ fn damaged() -> Vec<(&'static str, MemoryDisk)> {
     let mut no_backup = fresh.clone();
     no_backup.write(backup_at, &zeros);
     let mut stale = fresh.clone();
-    stale.write(backup_at, &encode(&Table { disk_guid: DISK, entries: vec![] }, size).unwrap().backup);
+    stale.write(
+        backup_at,
+        &encode_table(&PartitionTable { disk_guid: DISK, entries: vec![] }, size).unwrap().backup,
+    );
     let mut bad_array = fresh.clone();
     bad_array.write(at(5), &[0xA5; SECTOR_BYTES]);
     vec![
@@ -234,9 +241,9 @@ fn guids_that_are_no_images_stay() {
     let chosen = Uuid::from_u128(0x0000_0000_0000_4000_8000_0000_0000_0001);
     let mut entries = table.entries;
     entries[3].guid = chosen;
-    let chosen_in_part = Table { disk_guid: chosen, entries };
+    let chosen_in_part = PartitionTable { disk_guid: chosen, entries };
     assert!(chosen_in_part.is_of_image());
-    let copies = encode(&chosen_in_part, disk.size).unwrap();
+    let copies = encode_table(&chosen_in_part, disk.size).unwrap();
     disk.write(PRIMARY_OFFSET, &copies.primary);
 
     disk.apply(&disk.plan());
@@ -286,7 +293,7 @@ fn a_table_survives_both_copies() {
 
     assert_eq!(read_primary(&disk.primary(), disk.size).unwrap().table, table);
     assert_eq!(read_backup(&disk.backup(), disk.size).unwrap().table, table);
-    assert_eq!(table.labelled("ROOT-B").unwrap().number, 5);
+    assert_eq!(table.find_label("ROOT-B").unwrap().number, 5);
 }
 
 #[test]
@@ -326,10 +333,10 @@ fn headers_that_would_make_the_codec_panic_or_read_elsewhere_are_refused() {
 #[test]
 fn partitions_that_overlap_or_leave_the_disk_are_refused() {
     let (disk, table) = MemoryDisk::imaged();
-    let with = |change: fn(&mut Table)| {
+    let with = |change: fn(&mut PartitionTable)| {
         let mut table = table.clone();
         change(&mut table);
-        encode(&table, disk.size).unwrap_err().to_string()
+        encode_table(&table, disk.size).unwrap_err().to_string()
     };
 
     assert_eq!(with(|table| table.entries[1].last_lba += 1), "partitions 2 and 3 overlap");

@@ -7,7 +7,7 @@ use super::*;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Note(String);
 
-impl Payload for Note {
+impl SignedPayload for Note {
     const ROLE: &'static str = "note";
     type Error = std::str::Utf8Error;
 
@@ -19,7 +19,7 @@ impl Payload for Note {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Order;
 
-impl Payload for Order {
+impl SignedPayload for Order {
     const ROLE: &'static str = "order";
     type Error = std::convert::Infallible;
 
@@ -33,12 +33,12 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn ring(seeds: &[u8], threshold: usize) -> Keyring {
-    Keyring::new(seeds.iter().map(|seed| key(*seed).public("test")), threshold).unwrap()
+    Keyring::new(seeds.iter().map(|seed| key(*seed).public_key("test")), threshold).unwrap()
 }
 
 fn note(signers: &[u8]) -> Signed<Note> {
     let keys: Vec<SecretKey> = signers.iter().map(|seed| key(*seed)).collect();
-    Signed::sign(b"hello".to_vec(), &keys)
+    Signed::sign_payload(b"hello".to_vec(), &keys)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn what_enough_trusted_keys_signed_is_read() {
     let verified = ring(&[1, 2, 3], 2).verify(&note(&[3, 1])).unwrap();
 
     assert_eq!(*verified, Note("hello".into()));
-    assert_eq!(verified.signers(), [key(3).public("").id(), key(1).public("").id()]);
+    assert_eq!(verified.signers(), [key(3).public_key("").key_id(), key(1).public_key("").key_id()]);
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn one_key_that_signs_twice_counts_once() {
 
 #[test]
 fn a_key_that_is_trusted_twice_counts_once() {
-    let keys = [key(1).public("one"), key(1).public("the same")];
+    let keys = [key(1).public_key("one"), key(1).public_key("the same")];
 
     let refused = Keyring::new(keys, 2).unwrap_err();
 
     assert_eq!(refused.to_string(), "2 of 1 keys are to agree, which is not possible");
-    assert!(Keyring::new([key(1).public("")], 0).is_err());
+    assert!(Keyring::new([key(1).public_key("")], 0).is_err());
 }
 
 #[test]
@@ -116,19 +116,19 @@ fn a_key_for_which_anything_seems_signed_is_refused() {
 
 #[test]
 fn keys_survive_their_texts() {
-    let public = key(7).public("release key of the hull");
+    let public = key(7).public_key("release key of the hull");
 
     assert_eq!(public.to_text().parse(), Ok(public.clone()));
     assert_eq!(public.comment(), "release key of the hull");
-    let bare = key(7).public("");
+    let bare = key(7).public_key("");
     assert_eq!(bare.to_text().parse(), Ok(bare));
     let again: SecretKey = key(7).to_text().parse().unwrap();
-    assert_eq!(again.public("").id(), public.id());
+    assert_eq!(again.public_key("").key_id(), public.key_id());
 }
 
 #[test]
 fn texts_that_are_no_keys_are_refused_and_secrets_are_not_repeated() {
-    let good = key(7).public("x").to_text();
+    let good = key(7).public_key("x").to_text();
     assert_eq!("".parse::<PublicKey>(), Err(ParseKeyError::Kind { expected: PUBLIC_KEY }));
     assert_eq!(format!("{good}{good}").parse::<PublicKey>(), Err(ParseKeyError::Line));
     assert_eq!(key(7).to_text().parse::<PublicKey>(), Err(ParseKeyError::Kind { expected: PUBLIC_KEY }));

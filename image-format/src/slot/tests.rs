@@ -141,8 +141,11 @@ fn an_unproven_slot_boots_only_counted() {
     let decision = boot_decision(&table.to_block(), &table.to_block());
 
     let spent =
-        table.with(Slot::B, SlotState { good: false, tries: Tries(2) }).with_tag(table.tag.next_boot());
-    assert_eq!(decision.attempts[0], Attempt { slot: Slot::B, condition: Condition::MustSave(spent) });
+        table.with_state(Slot::B, SlotState { good: false, tries: Tries(2) }).with_tag(table.tag.next_boot());
+    assert_eq!(
+        decision.attempts[0],
+        BootAttempt { slot: Slot::B, condition: LoadCondition::MustSave(spent) }
+    );
     assert_eq!(decision.attempts[1].slot, Slot::A);
 }
 
@@ -153,7 +156,7 @@ fn every_counted_boot_writes_a_tag_that_no_earlier_copy_of_the_disk_has() {
         let blocks = [table.to_block(), [0; BLOCK_BYTES]];
         for (env0, env1) in [(blocks[0], blocks[0]), (blocks[0], blocks[1]), (blocks[1], blocks[0])] {
             for attempt in boot_decision(&env0, &env1).attempts {
-                if let Condition::Saves(saved) | Condition::MustSave(saved) = attempt.condition {
+                if let LoadCondition::Saves(saved) | LoadCondition::MustSave(saved) = attempt.condition {
                     assert_eq!(saved.tag, table.tag.next_boot(), "{table:?}");
                 }
             }
@@ -180,14 +183,14 @@ fn when_nothing_has_tries_the_last_resort_prefers_the_good_slot() {
 
     let slots: Vec<Slot> = decision.attempts.iter().map(|attempt| attempt.slot).collect();
     assert_eq!(slots, [Slot::B, Slot::A]);
-    assert!(decision.attempts.iter().all(|attempt| attempt.condition == Condition::LastResort));
+    assert!(decision.attempts.iter().all(|attempt| attempt.condition == LoadCondition::LastResort));
 }
 
 #[test]
 fn when_both_copies_are_garbage_slot_a_and_then_b_are_tried() {
     let decision = boot_decision(b"garbage", &[0; BLOCK_BYTES]);
 
-    assert_eq!(decision.source, Source::Nothing);
+    assert_eq!(decision.source, TableSource::Nothing);
     assert_eq!(decision.attempts.iter().map(|attempt| attempt.slot).collect::<Vec<_>>(), Slot::BOTH);
 }
 
@@ -239,12 +242,12 @@ impl Machine {
     fn boot(&mut self) -> bool {
         let decision = boot_decision(&self.env0, &self.env1);
         let chosen = decision.attempts.into_iter().find(|attempt| match attempt.condition {
-            Condition::Saves(table) => {
+            LoadCondition::Saves(table) => {
                 self.grub_saves(table);
                 true
             }
-            Condition::MustSave(table) => self.grub_saves(table),
-            Condition::LastResort => true,
+            LoadCondition::MustSave(table) => self.grub_saves(table),
+            LoadCondition::LastResort => true,
         });
         chosen.is_some_and(|attempt| self.works[usize::from(attempt.slot == Slot::B)])
     }
@@ -288,8 +291,8 @@ fn selector_moves(table: SlotTable) -> Vec<SlotTable> {
     let attempts = boot_decision(&table.to_block(), &table.to_block()).attempts.into_iter();
     attempts
         .filter_map(|attempt| match attempt.condition {
-            Condition::Saves(table) | Condition::MustSave(table) => Some(table),
-            Condition::LastResort => None,
+            LoadCondition::Saves(table) | LoadCondition::MustSave(table) => Some(table),
+            LoadCondition::LastResort => None,
         })
         .collect()
 }

@@ -21,8 +21,8 @@ fn data(blocks: usize) -> Vec<u8> {
     bytes
 }
 
-fn tree(data: &[u8], threads: usize) -> Tree {
-    build(&data, data.len() as u64, &[0x5a; 32], threads).unwrap()
+fn tree(data: &[u8], threads: usize) -> HashTree {
+    build_tree(&data, data.len() as u64, &[0x5a; 32], threads).unwrap()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn the_tree_does_not_depend_on_the_number_of_cores() {
 fn a_flipped_bit_is_found_in_its_block() {
     let mut data = data(300);
     let good = tree(&data, 2);
-    let check = |data: &[u8], tree: &Tree| verify(&data, data.len() as u64, &[0x5a; 32], 2, tree);
+    let check = |data: &[u8], tree: &HashTree| verify_tree(&data, data.len() as u64, &[0x5a; 32], 2, tree);
     assert!(check(&data, &good).is_ok());
 
     data[217 * BLOCK_BYTES + 5] ^= 1;
@@ -56,7 +56,7 @@ fn a_flipped_bit_is_found_in_its_block() {
     let mut top = good.clone();
     top.bytes[3] ^= 1;
     assert!(matches!(check(&data, &top), Err(VerifyTreeError::Tree)));
-    let other = Tree { root_hash: Sha256::of(b"other"), ..good };
+    let other = HashTree { root_hash: Sha256::digest_of(b"other"), ..good };
     assert!(matches!(check(&data, &other), Err(VerifyTreeError::Tree)));
 }
 
@@ -66,7 +66,7 @@ fn one_block_can_be_checked_alone() {
         let data = data(blocks);
         let tree = tree(&data, 2);
         let slot = [data.as_slice(), &tree.bytes].concat();
-        let place = Place {
+        let place = VerityPlacement {
             data_blocks: blocks as u64,
             tree_block: blocks as u64,
             salt: &[0x5a; 32],
@@ -92,11 +92,11 @@ fn one_block_can_be_checked_alone() {
 fn data_that_ends_early_or_is_no_number_of_blocks_is_refused() {
     let data = data(600);
 
-    let short = build(&data.as_slice(), 700 * 4096, &[], 2).unwrap_err();
+    let short = build_tree(&data.as_slice(), 700 * 4096, &[], 2).unwrap_err();
 
     assert_eq!(short.to_string(), "cannot read the data at byte 2097152");
-    assert!(matches!(build(&data.as_slice(), 4095, &[], 2), Err(BuildTreeError::Size { given: 4095 })));
-    assert!(matches!(build(&data.as_slice(), 0, &[], 2), Err(BuildTreeError::Size { given: 0 })));
+    assert!(matches!(build_tree(&data.as_slice(), 4095, &[], 2), Err(BuildTreeError::Size { given: 4095 })));
+    assert!(matches!(build_tree(&data.as_slice(), 0, &[], 2), Err(BuildTreeError::Size { given: 0 })));
 }
 
 #[test]

@@ -21,8 +21,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use user_data::plan::step::Step;
-use user_data::plan::{Planned, Stage};
+use user_data::plan::step::PlanStep;
+use user_data::plan::{PlanStage, PlannedStep};
 
 use crate::files::Change;
 use crate::machine::Machine;
@@ -88,7 +88,7 @@ impl Done {
 }
 
 /// Does the steps in their order; neighbours that share a file or a conversation are done together.
-pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
+pub(crate) fn carry_out(steps: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
     let mut fates = Vec::with_capacity(steps.len());
     for batch in steps.chunk_by(|one, next| company(one).is_some_and(|first| Some(first) == company(next))) {
         fates.extend(match company(&batch[0]) {
@@ -104,8 +104,8 @@ pub(crate) fn carry_out(steps: &[Planned], host: &Host<'_>) -> Vec<Done> {
     }
     for (planned, fate) in steps.iter().zip(&mut fates) {
         let path = match &planned.step {
-            Step::PlaceFile(file) => &file.path,
-            Step::WriteFile(file) => &file.path,
+            PlanStep::PlaceFile(file) => &file.path,
+            PlanStep::WriteFile(file) => &file.path,
             _ => continue,
         };
         if let Some(reason) = guard::taken_back(path, host) {
@@ -122,59 +122,62 @@ enum Company {
     Units,
 }
 
-fn company(planned: &Planned) -> Option<Company> {
+fn company(planned: &PlannedStep) -> Option<Company> {
     match planned.stage {
-        Stage::Accounts => Some(Company::Accounts),
+        PlanStage::Accounts => Some(Company::Accounts),
         _ if units::is_request(&planned.step) => Some(Company::Units),
         _ => None,
     }
 }
 
-fn one(planned: &Planned, host: &Host<'_>) -> Done {
+fn one(planned: &PlannedStep, host: &Host<'_>) -> Done {
     Done::of(act(&planned.step, host))
 }
 
-fn act(step: &Step, host: &Host<'_>) -> Result<Change, StepError> {
+fn act(step: &PlanStep, host: &Host<'_>) -> Result<Change, StepError> {
     match step {
-        Step::AddMounts(mounts) => storage::add_mounts(mounts, host),
-        Step::AuthorizeKeys { user, keys } => access::authorize(user, keys, host),
-        Step::ChangePower(power) => closing::change_power(power, host),
+        PlanStep::AddMounts(mounts) => storage::add_mounts(mounts, host),
+        PlanStep::AuthorizeKeys { user, keys } => access::authorize(user, keys, host),
+        PlanStep::ChangePower(power) => closing::change_power(power, host),
         // The manager is asked for these in company, if only of one.
-        Step::CommandUnit { .. } | Step::EnableUnit { .. } | Step::ReloadUnits | Step::RestartNetwork => {
-            Ok(Change::None)
+        PlanStep::CommandUnit { .. }
+        | PlanStep::EnableUnit { .. }
+        | PlanStep::ReloadUnits
+        | PlanStep::RestartNetwork => Ok(Change::None),
+        PlanStep::CreateGroup(_) | PlanStep::CreateUser(_) | PlanStep::SetPassword { .. } => {
+            accounts::one(step, host)
         }
-        Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. } => accounts::one(step, host),
-        Step::EditPartitions(wanted) => partitions::edit(wanted, host),
-        Step::GuardAccess => guard::guard(host),
-        Step::ImportKeys { user, from } => access::import(user, from, host),
-        Step::MakeDirectory(directory) => files::make_directory(directory, host),
-        Step::MakeFilesystem(filesystem) => filesystems::make_filesystem(filesystem, host),
-        Step::MakeLink(link) => files::make_link(link, host),
-        Step::MakeSwap { path, size } => storage::make_swap(path, *size, host),
-        Step::MaskUnit { name, mask, runtime } => units::mask(name, *mask, *runtime, host),
-        Step::MergeEnvironment { path, template, variables } => {
+        PlanStep::EditPartitions(wanted) => partitions::edit(wanted, host),
+        PlanStep::GuardAccess => guard::guard(host),
+        PlanStep::ImportKeys { user, from } => access::import(user, from, host),
+        PlanStep::MakeDirectory(directory) => files::make_directory(directory, host),
+        PlanStep::MakeFilesystem(filesystem) => filesystems::make_filesystem(filesystem, host),
+        PlanStep::MakeLink(link) => files::make_link(link, host),
+        PlanStep::MakeSwap { path, size } => storage::make_swap(path, *size, host),
+        PlanStep::MaskUnit { name, mask, runtime } => units::mask(name, *mask, *runtime, host),
+        PlanStep::MergeEnvironment { path, template, variables } => {
             settings::merge_environment(path, template.as_deref(), variables, host)
         }
-        Step::PartitionDisk(partitioning) => storage::partition(partitioning, host),
-        Step::PhoneHome(home) => closing::phone_home(home, host),
-        Step::PlaceFile(file) => files::place_file(file, host),
-        Step::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
-        Step::RunScript(script) => scripts::run(script, host),
-        Step::SetHosts { fqdn, hostname, style } => {
+        PlanStep::PartitionDisk(partitioning) => storage::partition(partitioning, host),
+        PlanStep::PhoneHome(home) => closing::phone_home(home, host),
+        PlanStep::PlaceFile(file) => files::place_file(file, host),
+        PlanStep::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
+        PlanStep::RunScript(script) => scripts::run(script, host),
+        PlanStep::SetHosts { fqdn, hostname, style } => {
             settings::set_hosts(fqdn.as_deref(), hostname.as_deref(), *style, host)
         }
-        Step::SetHostname(name) => settings::set_hostname(name, host),
-        Step::SetPlatformKeys { user, keys } => access::set_platform_keys(user, keys, host),
-        Step::SetTimezone(zone) => settings::set_timezone(zone, host),
-        Step::ShowMessage(text) => closing::show_message(text, host),
-        Step::TrustCertificates { trusted, remove_defaults } => {
+        PlanStep::SetHostname(name) => settings::set_hostname(name, host),
+        PlanStep::SetPlatformKeys { user, keys } => access::set_platform_keys(user, keys, host),
+        PlanStep::SetTimezone(zone) => settings::set_timezone(zone, host),
+        PlanStep::ShowMessage(text) => closing::show_message(text, host),
+        PlanStep::TrustCertificates { trusted, remove_defaults } => {
             settings::trust_certificates(trusted, *remove_defaults, host)
         }
-        Step::WriteDropIn { unit, name, content, runtime } => {
+        PlanStep::WriteDropIn { unit, name, content, runtime } => {
             units::write_drop_in(unit, name, content.reveal(), *runtime, host)
         }
-        Step::WriteFile(file) => files::write_file(file, host),
-        Step::WriteUnit { name, content, runtime } => {
+        PlanStep::WriteFile(file) => files::write_file(file, host),
+        PlanStep::WriteUnit { name, content, runtime } => {
             units::write_unit(name, content.reveal(), *runtime, host)
         }
     }

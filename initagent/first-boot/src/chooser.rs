@@ -3,7 +3,7 @@
 //! Knows what is remembered, the switch and what offers itself. Refuses to decide: [`crate::source`] does.
 //! Invariant: a source is asked only after it was chosen, so that one that is turned away says nothing.
 
-use platform::{Detected, Provision};
+use platform::{DetectedPlatform, InstanceMetadata};
 
 use crate::outcome::Outcome;
 use crate::root::Root;
@@ -12,7 +12,11 @@ use crate::{facts, record, switch};
 
 /// The machine as the platforms look at it.
 pub(crate) fn platform_host(root: &Root) -> platform::Host {
-    if root.is_running() { platform::Host::real() } else { platform::Host::at(&root.path("/")) }
+    if root.is_running() {
+        platform::Host::this_machine()
+    } else {
+        platform::Host::at_directory(&root.path("/"))
+    }
 }
 
 /// What is known before anybody is asked.
@@ -41,7 +45,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The one that is asked, if any.
-    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut Outcome) -> Option<Detected> {
+    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut Outcome) -> Option<DetectedPlatform> {
         let at_once = self.offers(place);
         let (offers, choice) = if self.is_enough(&at_once) {
             let choice = self.choose(&at_once);
@@ -58,7 +62,7 @@ impl<'a> Chooser<'a> {
 
     /// Whether nothing better can come while slow disks are still looked for: a disk goes before a cloud, and
     /// what is remembered before all.
-    fn is_enough(&self, offers: &[Detected]) -> bool {
+    fn is_enough(&self, offers: &[DetectedPlatform]) -> bool {
         match &self.remembered {
             Some(remembered) => offers.iter().any(|offer| Source::of(offer).is_same(&remembered.source)),
             None => offers.first().is_some_and(|offer| !offer.needs_network),
@@ -75,12 +79,12 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn offers(&self, place: &platform::Host) -> Vec<Detected> {
+    fn offers(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
         let before = self.remembered.as_ref().map(|remembered| remembered.source.platform.as_str());
         platform::offers(place, before)
     }
 
-    fn choose(&self, offers: &[Detected]) -> Choice {
+    fn choose(&self, offers: &[DetectedPlatform]) -> Choice {
         let offers: Vec<Source> = offers.iter().map(Source::of).collect();
         source::choose(&offers, self.circumstances())
     }
@@ -94,7 +98,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn report(&self, offers: &[Detected], choice: &Choice, outcome: &mut Outcome) {
+    fn report(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut Outcome) {
         for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
             let refusal = source::refusal(&Source::of(offer), self.circumstances());
             if !outcome.refused.contains(&refusal) {
@@ -104,7 +108,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Remembers who was asked, and in which machine.
-    pub(crate) fn remember(&self, asked: &Detected, outcome: &mut Outcome) {
+    pub(crate) fn remember(&self, asked: &DetectedPlatform, outcome: &mut Outcome) {
         let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
         if let Err(error) = record::remember_source(self.root, &source) {
             outcome.failures.push(format!("cannot remember what configured this machine: {}", error.chain()));
@@ -112,7 +116,11 @@ impl<'a> Chooser<'a> {
     }
 
     /// What a locked machine stays, if its platform says now that it is another instance.
-    pub(crate) fn turn_away_instance(&self, said: &Provision, outcome: &mut Outcome) -> Option<Provision> {
+    pub(crate) fn turn_away_instance(
+        &self,
+        said: &InstanceMetadata,
+        outcome: &mut Outcome,
+    ) -> Option<InstanceMetadata> {
         let (known, now) = (record::instance(self.root)?, facts::instance(said).id);
         if self.switch != Switch::Locked || known == now {
             return None;

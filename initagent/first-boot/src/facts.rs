@@ -3,15 +3,15 @@
 //! Knows both shapes. Refuses a platform's key that sshd could not read. Invariant: what a platform
 //! does not say stays unsaid, it never becomes an empty text.
 
-use platform::{Payload, Provision};
+use platform::{InstanceMetadata, Payload};
 use sha2::{Digest, Sha256};
-use user_data::container::{self, References};
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Fetch;
-use user_data::reading::Handed;
+use user_data::container::{self, FetchPolicy};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::FetchRequest;
+use user_data::reading::UserDataInput;
 use user_data::ssh_key;
-use user_data::tokens::Addresses;
+use user_data::tokens::TokenAddresses;
 
 use crate::digits::hex;
 use crate::instance_data::Names;
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
 }
 
 /// The platform's name of the instance, or one that changes with its user-data.
-pub(crate) fn instance(provision: &Provision) -> Instance {
+pub(crate) fn instance(provision: &InstanceMetadata) -> Instance {
     match (&provision.instance_id, &provision.user_data) {
         (Some(id), _) => Instance { id: id.clone(), is_named: true },
         (None, Some(user_data)) => {
@@ -43,18 +43,18 @@ pub(crate) fn instance(provision: &Provision) -> Instance {
 }
 
 /// The facts of a plan.
-pub(crate) fn of(provision: &Provision, is_clone: bool, names: &Names) -> Facts {
+pub(crate) fn of(provision: &InstanceMetadata, is_clone: bool, names: &Names) -> PlanFacts {
     let addresses = &provision.addresses;
-    let keys = provision.ssh_keys.iter().flat_map(|text| ssh_key::lines(text));
-    Facts {
-        addresses: Addresses {
+    let keys = provision.ssh_keys.iter().flat_map(|text| ssh_key::key_lines(text));
+    PlanFacts {
+        addresses: TokenAddresses {
             public_ipv4: addresses.public_ipv4.map(|address| address.to_string()),
             private_ipv4: addresses.private_ipv4.map(|address| address.to_string()),
             public_ipv6: addresses.public_ipv6.map(|address| address.to_string()),
             private_ipv6: addresses.private_ipv6.map(|address| address.to_string()),
         },
         hostname: provision.hostname.clone(),
-        keys: keys.filter(|line| ssh_key::check(line).is_ok()).map(str::to_owned).collect(),
+        keys: keys.filter(|line| ssh_key::check_key(line).is_ok()).map(str::to_owned).collect(),
         is_clone,
         launch_index: names.launch_index,
         instance: names.data(),
@@ -62,12 +62,12 @@ pub(crate) fn of(provision: &Provision, is_clone: bool, names: &Names) -> Facts 
 }
 
 /// What was handed over.
-pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
+pub(crate) fn handed(provision: &InstanceMetadata, machine: &Machine) -> UserDataInput {
     let parts = |payload: &Option<Payload>, name: &str| match payload {
         Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
     };
-    Handed {
+    UserDataInput {
         user: parts(&provision.user_data, "user-data"),
         files: parts(&provision.files, "files of the platform"),
         vendor: parts(&provision.vendor_data, "vendor-data"),
@@ -76,14 +76,14 @@ pub(crate) fn handed(provision: &Provision, machine: &Machine) -> Handed {
 }
 
 /// How the platform describes the network.
-pub(crate) fn network(provision: &Provision) -> Option<Part> {
+pub(crate) fn network(provision: &InstanceMetadata) -> Option<PayloadPart> {
     let config = provision.network_config.as_ref()?;
-    Some(Part::whole("network-config", config.as_bytes()))
+    Some(PayloadPart::whole("network-config", config.as_bytes()))
 }
 
 /// Whether anything that was handed over names an address of this machine, or the files that hold
 /// them, so that it is worth waiting for one.
-pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
+pub(crate) fn ask_for_addresses(handed: &UserDataInput) -> bool {
     let names: [&[u8]; 8] = [
         b"public_ipv4",
         b"private_ipv4",
@@ -99,7 +99,7 @@ pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
         let content = content.to_ascii_lowercase();
         names.iter().any(|name| content.windows(name.len()).any(|window| window == *name))
     };
-    let mentions = |part: &Part| {
+    let mentions = |part: &PayloadPart| {
         let mut referred = part.resolved.iter().flat_map(|resolved| &resolved.referred);
         holds(&part.content) || referred.any(|one| holds(one.text.reveal().as_bytes()))
     };
@@ -107,17 +107,17 @@ pub(crate) fn ask_for_addresses(handed: &Handed) -> bool {
 }
 
 /// The parts of a payload, and of what it refers to.
-pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<Part> {
+pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<PayloadPart> {
     let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);
-    let mut fetch = |what: &Fetch| {
+    let mut fetch = |what: &FetchRequest| {
         let fetched = machine.web.get_within(&what.url, &what.headers, what.timeouts, most);
         fetched.map_err(|error| error.to_string())
     };
     let include = machine.root.path(INCLUDE_SWITCH).exists();
-    unpack(name, payload, References { include, fetch: Some(&mut fetch) })
+    unpack(name, payload, FetchPolicy { include, fetch: Some(&mut fetch) })
 }
 
 /// The parts of a payload.
-pub(crate) fn unpack(name: &str, payload: &[u8], references: References<'_>) -> Vec<Part> {
+pub(crate) fn unpack(name: &str, payload: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
     container::open(name, payload, references)
 }

@@ -10,7 +10,7 @@
 use std::fs;
 
 use nix::sys::utsname;
-use platform::{Platform, Provision};
+use platform::{InstanceMetadata, Platform};
 use serde_json::{Map, Value, json};
 use user_data::template::InstanceData;
 
@@ -32,7 +32,7 @@ pub(crate) struct Names {
 
 impl Names {
     /// As the platform says them now.
-    pub(crate) fn of(provision: &Provision, instance_id: &str, root: &Root) -> Self {
+    pub(crate) fn of(provision: &InstanceMetadata, instance_id: &str, root: &Root) -> Self {
         let mut names = of_platform(provision, instance_id);
         names.extend(of_system(&fs::read_to_string(root.path(OS_RELEASE)).unwrap_or_default()));
         Self {
@@ -69,7 +69,7 @@ impl Names {
 
 type Pairs = Vec<(&'static str, Option<Value>)>;
 
-fn of_platform(provision: &Provision, instance_id: &str) -> Pairs {
+fn of_platform(provision: &InstanceMetadata, instance_id: &str) -> Pairs {
     let text = |text: &Option<String>| text.clone().map(Value::from);
     let cloud = cloud_name(provision.platform);
     // cloud-init's is the first label; the whole name is in `ds.meta_data`.
@@ -115,7 +115,7 @@ fn of_system(os_release: &str) -> Pairs {
 }
 
 /// What the platform's own document says, and the names that cloud-init's data sources add to it.
-fn meta_data(provision: &Provision, instance_id: &str) -> Map<String, Value> {
+fn meta_data(provision: &InstanceMetadata, instance_id: &str) -> Map<String, Value> {
     let text = |text: &Option<String>| text.clone().map(Value::from);
     let (hostname, zone, region) =
         (text(&provision.hostname), text(&provision.zone), text(&provision.region));
@@ -181,14 +181,14 @@ mod tests {
         fs::create_dir(root.path("/etc")).unwrap();
         fs::write(root.path(OS_RELEASE), "ID=debian\nVERSION_ID=\"13\"\nVERSION_CODENAME=trixie\n").unwrap();
         let document = json!({"uuid": "u-1", "local_hostname": "own", "rack": {"row-number": 3}});
-        let provision = Provision {
+        let provision = InstanceMetadata {
             platform: Platform::Ec2,
             hostname: Some("web-1.example.net".to_owned()),
             region: Some("r".to_owned()),
             zone: Some("r-a".to_owned()),
             ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()],
             meta_data: platform::MetaData::from_value(document),
-            ..Provision::default()
+            ..InstanceMetadata::default()
         };
         let names = Names::of(&provision, "i-1", &root);
         names.keep(&root).unwrap();

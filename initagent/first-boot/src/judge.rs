@@ -11,16 +11,16 @@ use std::path::Path;
 use document::caret::{self, Excerpts};
 use document::diagnostic::{Diagnostics, Severity};
 use serde_json::json;
-use user_data::container::References;
+use user_data::container::FetchPolicy;
 use user_data::image_units;
-use user_data::part::Part;
+use user_data::part::PayloadPart;
 use user_data::payload;
-use user_data::plan::Plan;
-use user_data::plan::order::Facts;
-use user_data::plan::text::{self, Contents};
-use user_data::reading::{self, Handed, Reading};
+use user_data::plan::FirstBootPlan;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::text::{self, ContentDisplay};
+use user_data::reading::{self, ReadResult, UserDataInput};
 use user_data::template::InstanceData;
-use user_data::tokens::Addresses;
+use user_data::tokens::TokenAddresses;
 
 use crate::facts;
 use crate::outcome::Verdict;
@@ -63,9 +63,9 @@ pub fn validate(documents: &[Document], style: Style) -> Judgement {
         let file = &document.path;
         match source::read(document) {
             Ok(files) => {
-                let reading = reading_of(&files, Addresses::examples());
+                let reading = reading_of(&files, TokenAddresses::examples());
                 verdict = verdict.max(verdict_of(&reading));
-                out += &caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+                out += &caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
                 list.push(json!({ "file": file.display().to_string(), "diagnostics": found["diagnostics"] }));
             }
@@ -91,14 +91,17 @@ pub fn plan(file: &Path, listing: Listing) -> Judgement {
     match source::read(&file.to_owned().into()) {
         Ok(files) => {
             // The plan of this one is let go, since contents may be large.
-            let reading = Reading { plan: Plan::default(), ..reading_of(&files, Addresses::examples()) };
-            let shown = reading_of(&files, Addresses::placeholders());
-            let contents = match listing {
-                Listing::Full => Contents::Shown,
-                Listing::Short => Contents::Hidden,
+            let reading = ReadResult {
+                plan: FirstBootPlan::default(),
+                ..reading_of(&files, TokenAddresses::examples())
             };
-            let plan = text::render(&shown.plan, &shown.sources, contents);
-            let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+            let shown = reading_of(&files, TokenAddresses::placeholders());
+            let contents = match listing {
+                Listing::Full => ContentDisplay::Shown,
+                Listing::Short => ContentDisplay::Hidden,
+            };
+            let plan = text::render_plan(&shown.plan, &shown.sources, contents);
+            let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
             let gap = if found.is_empty() { "" } else { "\n" };
             Judgement { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
         }
@@ -109,27 +112,29 @@ pub fn plan(file: &Path, listing: Listing) -> Judgement {
     }
 }
 
-fn verdict_of(reading: &Reading) -> Verdict {
-    match reading.found.worst() {
+fn verdict_of(reading: &ReadResult) -> Verdict {
+    match reading.found.worst_severity() {
         None | Some(Severity::Note) => Verdict::Ok,
         Some(Severity::Warning) => Verdict::Degraded,
         Some(Severity::Error) => Verdict::Failed,
     }
 }
 
-fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
-    let mut handed = Handed::default();
+fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
+    let mut handed = UserDataInput::default();
     for file in files {
-        let unpacked = || facts::unpack(&file.name, &file.bytes, References::none());
+        let unpacked = || facts::unpack(&file.name, &file.bytes, FetchPolicy::none());
         match file.role {
-            Role::NetworkConfig => handed.network = Some(Part::whole(&file.name, file.bytes.clone())),
+            Role::NetworkConfig => handed.network = Some(PayloadPart::whole(&file.name, file.bytes.clone())),
             Role::VendorData => handed.vendor.extend(unpacked()),
             Role::Guessed | Role::UserData => handed.user.extend(unpacked()),
             Role::MetaData => {}
         }
     }
-    let mut reading =
-        reading::read(&handed, &Facts { addresses, instance: InstanceData::examples(), ..Facts::default() });
+    let mut reading = reading::read(
+        &handed,
+        &PlanFacts { addresses, instance: InstanceData::examples(), ..PlanFacts::default() },
+    );
     let mut found = Diagnostics::default();
     image_units::warn(&reading.plan, &mut found);
     for file in files.iter().filter(|file| file.role == Role::MetaData) {
@@ -138,6 +143,6 @@ fn reading_of(files: &[SeedFile], addresses: Addresses) -> Reading {
         meta_data::judge(&text, number, &mut found);
     }
     reading.found.append(found);
-    reading.found.sort();
+    reading.found.sort_by_place();
     reading
 }

@@ -6,10 +6,10 @@
 use std::fmt::Write;
 
 use document::caret::{self, Excerpts};
-use document::diagnostic::{Code, Diagnostics, Severity};
-use document::source::Sources;
+use document::diagnostic::{DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceTexts;
 use serde_json::{Value, json};
-use user_data::plan::Planned;
+use user_data::plan::PlannedStep;
 use user_data::plan::text;
 
 use crate::apply::Done;
@@ -54,7 +54,7 @@ impl Verdict {
 /// One step and its fate.
 #[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) planned: Planned,
+    pub(crate) planned: PlannedStep,
     pub(crate) done: Done,
 }
 
@@ -66,7 +66,7 @@ pub struct Outcome {
     pub(crate) is_first: bool,
     pub(crate) items: Vec<Item>,
     pub(crate) found: Diagnostics,
-    pub(crate) sources: Sources,
+    pub(crate) sources: SourceTexts,
     /// What stopped the run as a whole.
     pub(crate) failures: Vec<String>,
     /// What the platform has but could not hand over.
@@ -81,9 +81,10 @@ impl Outcome {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let unread = self.found.list().iter().any(|one| {
-            one.severity == Severity::Error && matches!(one.code, Code::Syntax | Code::UnknownFormat)
+            one.severity == Severity::Error
+                && matches!(one.code, DiagnosticCode::Syntax | DiagnosticCode::UnknownFormat)
         });
-        let flawed = self.found.worst() > Some(Severity::Note);
+        let flawed = self.found.worst_severity() > Some(Severity::Note);
         let failed_item = self.items.iter().any(|item| matches!(item.done, Done::Failed(_)));
         match () {
             () if unread || !self.failures.is_empty() => Verdict::Failed,
@@ -116,7 +117,8 @@ impl Outcome {
         }
         for item in &self.items {
             if let Done::Failed(cause) = &item.done {
-                let _ = writeln!(out, "error: could not {}: {cause}", text::describe(&item.planned.step));
+                let _ =
+                    writeln!(out, "error: could not {}: {cause}", text::describe_step(&item.planned.step));
                 let _ = writeln!(out, "  --> {}", self.place(&item.planned));
             }
         }
@@ -137,9 +139,9 @@ impl Outcome {
         )
     }
 
-    fn place(&self, planned: &Planned) -> String {
+    fn place(&self, planned: &PlannedStep) -> String {
         match planned.origin.at {
-            Some(at) => format!("{} {}", self.sources.place(at), planned.origin.key),
+            Some(at) => format!("{} {}", self.sources.place_of(at), planned.origin.key),
             None => planned.origin.key.clone(),
         }
     }
@@ -165,7 +167,7 @@ impl Outcome {
     }
 
     fn item_json(&self, item: &Item) -> Value {
-        let place = item.planned.origin.at.map(|at| self.sources.place(at));
+        let place = item.planned.origin.at.map(|at| self.sources.place_of(at));
         let (status, cause) = match &item.done {
             Done::Changed => ("changed", None),
             Done::Failed(cause) => ("failed", Some(cause)),
@@ -174,7 +176,7 @@ impl Outcome {
         json!({
             "stage": item.planned.stage.word(),
             "key": item.planned.origin.key,
-            "what": text::describe(&item.planned.step),
+            "what": text::describe_step(&item.planned.step),
             "status": status,
             "cause": cause,
             "file": place.map(|place| place.file),

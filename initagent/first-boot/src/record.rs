@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use platform::{Addresses, Payload, Provision};
+use platform::{InstanceMetadata, MachineAddresses, Payload};
 use serde_json::{Value, json};
 
 use crate::files::{self, Rights};
@@ -104,7 +104,7 @@ impl<'a> Mounted<'a> {
 }
 
 /// Remembers what the platform said, for a boot at which it says nothing.
-pub(crate) fn keep(root: &Root, provision: &Provision) -> Result<(), StepError> {
+pub(crate) fn keep(root: &Root, provision: &InstanceMetadata) -> Result<(), StepError> {
     let bytes = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.as_bytes().to_vec());
     for (name, payload) in [
         ("user-data", &provision.user_data),
@@ -132,12 +132,12 @@ pub(crate) fn keep(root: &Root, provision: &Provision) -> Result<(), StepError> 
 }
 
 /// What the platform said last time.
-pub(crate) fn kept(root: &Root) -> Option<Provision> {
+pub(crate) fn kept(root: &Root) -> Option<InstanceMetadata> {
     let facts: Value = serde_json::from_slice(&read(root, "facts.json")?).ok()?;
     let text = |name: &str| facts.get(name)?.as_str().map(str::to_owned);
     let keys = facts.get("ssh_keys").and_then(Value::as_array).cloned().unwrap_or_default();
     let payload = |name: &str| read(root, name).and_then(Payload::from_bytes);
-    Some(Provision {
+    Some(InstanceMetadata {
         instance_id: text("instance_id"),
         hostname: text("hostname"),
         ssh_keys: keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect(),
@@ -145,13 +145,13 @@ pub(crate) fn kept(root: &Root) -> Option<Provision> {
         vendor_data: payload("vendor-data"),
         files: payload("files"),
         network_config: payload("network-config"),
-        addresses: Addresses {
+        addresses: MachineAddresses {
             public_ipv4: text("public_ipv4").and_then(|text| text.parse().ok()),
             private_ipv4: text("private_ipv4").and_then(|text| text.parse().ok()),
             public_ipv6: text("public_ipv6").and_then(|text| text.parse().ok()),
             private_ipv6: text("private_ipv6").and_then(|text| text.parse().ok()),
         },
-        ..Provision::default()
+        ..InstanceMetadata::default()
     })
 }
 
@@ -204,13 +204,16 @@ mod tests {
     fn what_the_platform_said_is_kept_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
-        let provision = Provision {
+        let provision = InstanceMetadata {
             instance_id: Some("i-1".to_owned()),
             ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()],
             user_data: Payload::from_bytes(b"\x00\xff".to_vec()),
             files: Payload::from_bytes(b"#cloud-config\n".to_vec()),
-            addresses: Addresses { public_ipv4: "192.0.2.1".parse().ok(), ..Addresses::default() },
-            ..Provision::default()
+            addresses: MachineAddresses {
+                public_ipv4: "192.0.2.1".parse().ok(),
+                ..MachineAddresses::default()
+            },
+            ..InstanceMetadata::default()
         };
 
         keep(&root, &provision).unwrap();

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use platform::{Boot, Detected, Provision, Timing};
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::plan::{Plan, Planned, Stage, When};
-use user_data::reading::{self, Handed};
+use platform::{BootKind, DetectedPlatform, InstanceMetadata, WebTiming};
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
+use user_data::reading::{self, UserDataInput};
 
 use crate::apply::{self, Done, Host};
 use crate::chooser::{Chooser, platform_host};
@@ -38,7 +38,7 @@ const LOGINS: &str = "/run/catamaran/logins";
 const METADATA: &str = "/run/metadata/catamaran";
 const MOST: u64 = 64 << 20;
 /// How long a platform that is known to be there may take, its network included.
-const TIMING: Timing = Timing {
+const TIMING: WebTiming = WebTiming {
     connect: Duration::from_secs(5),
     request: Duration::from_secs(20),
     total: Duration::from_mins(4),
@@ -94,11 +94,11 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
-    let when = if outcome.is_first { None } else { Some(When::EveryBoot) };
+    let when = if outcome.is_first { None } else { Some(StepFrequency::EveryBoot) };
     let (plan, closing) = split(reading.plan, when);
-    let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == Stage::Network);
+    let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == PlanStage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| Item { planned, done }));
-    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < Stage::Units);
+    let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < PlanStage::Units);
     apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
@@ -120,7 +120,7 @@ pub fn run(options: Options, machine: &Machine) -> Outcome {
 }
 
 /// What templates may name: of an instance that is configured, as it was then.
-fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names {
+fn names_of(provision: &InstanceMetadata, root: &Root, outcome: &mut Outcome) -> Names {
     if let Some(kept) = Names::kept(root).filter(|_| !outcome.is_first) {
         return kept;
     }
@@ -135,13 +135,13 @@ fn names_of(provision: &Provision, root: &Root, outcome: &mut Outcome) -> Names 
 ///
 /// The fates are in the order of the network steps of any plan of the same provision. At each boot,
 /// since a platform may attach an interface meanwhile; what runs is left alone if nothing changed.
-fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
-    let handed = Handed { network: facts::network(provision), ..Handed::default() };
-    let mut plan = reading::read(&handed, &Facts::default()).plan;
-    plan.steps.retain(|planned| planned.stage == Stage::Network);
+fn bring_up_network(provision: &InstanceMetadata, host: &Host<'_>) -> Vec<Done> {
+    let handed = UserDataInput { network: facts::network(provision), ..UserDataInput::default() };
+    let mut plan = reading::read(&handed, &PlanFacts::default()).plan;
+    plan.steps.retain(|planned| planned.stage == PlanStage::Network);
     let mut fates = Vec::new();
     for planned in &plan.steps {
-        let is_idle = planned.step == Step::RestartNetwork && !fates.contains(&Done::Changed);
+        let is_idle = planned.step == PlanStep::RestartNetwork && !fates.contains(&Done::Changed);
         let one = if is_idle { vec![Done::Unchanged] } else { apply::carry_out(from_ref(planned), host) };
         fates.extend(one);
     }
@@ -149,10 +149,10 @@ fn bring_up_network(provision: &Provision, host: &Host<'_>) -> Vec<Done> {
 }
 
 /// For whom the platform has keys at this boot.
-fn users_of_platform(steps: &[Planned]) -> Vec<&str> {
+fn users_of_platform(steps: &[PlannedStep]) -> Vec<&str> {
     let mut users = Vec::new();
     for planned in steps {
-        if let Step::SetPlatformKeys { user, .. } = &planned.step {
+        if let PlanStep::SetPlatformKeys { user, .. } = &planned.step {
             users.push(user.as_str());
         }
     }
@@ -160,10 +160,10 @@ fn users_of_platform(steps: &[Planned]) -> Vec<&str> {
 }
 
 /// Tells the platform that the machine is up.
-fn check_in(detected: &Detected, outcome: &mut Outcome) {
-    let boot = if outcome.is_first { Boot::First } else { Boot::Later };
-    let timing = Timing { total: RECEIPT_PATIENCE, ..TIMING };
-    if let Err(error) = detected.check_in(boot, &platform::Web::new(timing, seed())) {
+fn check_in(detected: &DetectedPlatform, outcome: &mut Outcome) {
+    let boot = if outcome.is_first { BootKind::First } else { BootKind::Later };
+    let timing = WebTiming { total: RECEIPT_PATIENCE, ..TIMING };
+    if let Err(error) = detected.check_in(boot, &platform::MetadataWeb::new(timing, seed())) {
         outcome
             .problems
             .push(format!("a receipt for the report that this machine is up ({})", chain(&error)));
@@ -187,9 +187,9 @@ pub fn apply_file(file: &Path, machine: &Machine) -> Outcome {
     };
     let name = file.display().to_string();
     let user = facts::unpack_with(&name, &bytes, machine);
-    let handed = Handed { user, ..Handed::default() };
+    let handed = UserDataInput { user, ..UserDataInput::default() };
     let names = Names::kept(root).unwrap_or_else(|| Names::of(&kept, &outcome.instance_id, root));
-    let facts = Facts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false, &names) };
+    let facts = PlanFacts { hostname: None, keys: Vec::new(), ..facts::of(&kept, false, &names) };
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
     outcome.sources = reading.sources;
@@ -285,13 +285,13 @@ fn locked(path: &Path, patience: Duration) -> io::Result<File> {
 
 /// What a machine goes by at this boot.
 struct Current {
-    provision: Provision,
+    provision: InstanceMetadata,
     /// Whether the platform said so now; else it is what was said before.
     is_fresh: bool,
 }
 
 impl Current {
-    fn before(provision: Provision) -> Self {
+    fn before(provision: InstanceMetadata) -> Self {
         Self { provision, is_fresh: false }
     }
 }
@@ -300,7 +300,7 @@ impl Current {
 fn provision(
     root: &Root,
     place: &platform::Host,
-    detected: Option<&Detected>,
+    detected: Option<&DetectedPlatform>,
     chooser: &Chooser<'_>,
     outcome: &mut Outcome,
 ) -> Option<Current> {
@@ -311,7 +311,7 @@ fn provision(
         return Some(Current::before(record::kept(root).unwrap_or_default()));
     };
     outcome.platform = detected.platform.to_string();
-    match detected.fetch(place, &platform::Web::new(TIMING, seed())) {
+    match detected.fetch_metadata(place, &platform::MetadataWeb::new(TIMING, seed())) {
         Ok(provision) => {
             outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
@@ -329,7 +329,7 @@ fn provision(
 ///
 /// User-data that comes beside its own answer, on a volume, may be gone or anybody's by now. Keys that could
 /// not be asked for are those of the last boot: else a service that is out of breath would keep people out.
-fn completed(root: &Root, provision: Provision) -> Provision {
+fn completed(root: &Root, provision: InstanceMetadata) -> InstanceMetadata {
     let is_same = record::instance(root).is_some_and(|known| known == facts::instance(&provision).id);
     let Some(kept) = record::kept(root).filter(|_| is_same) else { return provision };
     let mut provision = provision;
@@ -350,10 +350,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn silent(
     root: &Root,
-    detected: &Detected,
+    detected: &DetectedPlatform,
     error: &platform::FetchError,
     outcome: &mut Outcome,
-) -> Option<Provision> {
+) -> Option<InstanceMetadata> {
     let text = format!("cannot ask {} ({}): {}", detected.platform, detected.evidence, chain(error));
     let kept = record::kept(root);
     if kept.is_some() {
@@ -364,7 +364,7 @@ fn silent(
     kept
 }
 
-fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
+fn remember(root: &Root, provision: &InstanceMetadata, outcome: &mut Outcome) {
     let metadata = provision.metadata_file();
     let written = files::write(&root.path(METADATA), metadata.as_bytes(), Rights::PUBLIC);
     if let Err(error) = written.map(drop).and_then(|()| record::keep(root, provision)) {
@@ -374,20 +374,21 @@ fn remember(root: &Root, provision: &Provision, outcome: &mut Outcome) {
 
 /// Nobody says what to do: the machine still gets its host keys.
 fn keep_access(machine: &Machine, outcome: &mut Outcome) {
-    let plan = reading::read(&Handed::default(), &Facts::default()).plan;
+    let plan = reading::read(&UserDataInput::default(), &PlanFacts::default()).plan;
     let host = Host::new(machine, "unknown");
     carry_out(plan.steps, &host, outcome);
 }
 
 /// The steps of this boot, and those of them that come after it is remembered.
-fn split(plan: Plan, only: Option<When>) -> (Vec<Planned>, Vec<Planned>) {
-    let wanted =
-        |planned: &Planned| planned.stage == Stage::Network || only.is_none_or(|when| planned.when == when);
+fn split(plan: FirstBootPlan, only: Option<StepFrequency>) -> (Vec<PlannedStep>, Vec<PlannedStep>) {
+    let wanted = |planned: &PlannedStep| {
+        planned.stage == PlanStage::Network || only.is_none_or(|when| planned.when == when)
+    };
     let steps = plan.steps.into_iter().filter(wanted);
-    steps.partition(|planned| planned.stage != Stage::Closing)
+    steps.partition(|planned| planned.stage != PlanStage::Closing)
 }
 
-fn carry_out(steps: Vec<Planned>, host: &Host<'_>, outcome: &mut Outcome) {
+fn carry_out(steps: Vec<PlannedStep>, host: &Host<'_>, outcome: &mut Outcome) {
     let fates = apply::carry_out(&steps, host);
     outcome.items.extend(steps.into_iter().zip(fates).map(|(planned, done)| Item { planned, done }));
 }
@@ -432,11 +433,11 @@ mod tests {
     fn user_data_beside_the_platforms_answer_is_that_of_the_first_boot() {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
-        let said = |user_data: &[u8], instance: &str| Provision {
+        let said = |user_data: &[u8], instance: &str| InstanceMetadata {
             user_data: platform::Payload::from_bytes(user_data.to_vec()),
             instance_id: Some(instance.to_owned()),
             is_by_volume: true,
-            ..Provision::default()
+            ..InstanceMetadata::default()
         };
         let now = |user_data, instance| completed(&root, said(user_data, instance)).user_data;
         let first = said(b"first", "i-1");
@@ -454,12 +455,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
         let said = |keys: &[&str], item: &str| {
-            let problem = platform::Problem { item: item.to_owned(), cause: "503".to_owned() };
-            Provision {
+            let problem = platform::MetadataProblem { item: item.to_owned(), cause: "503".to_owned() };
+            InstanceMetadata {
                 instance_id: Some("i-1".to_owned()),
                 ssh_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
                 problems: vec![problem],
-                ..Provision::default()
+                ..InstanceMetadata::default()
             }
         };
         record::keep(&root, &said(&["a", "b"], "zone")).unwrap();

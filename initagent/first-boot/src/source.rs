@@ -4,7 +4,7 @@
 //! anywhere: all of it is handed in. Invariant: on the machine that was configured, nothing that can be
 //! attached to it takes the place of what configured it, unless its owner switched that on.
 
-use platform::{Detected, Place};
+use platform::{DetectedPlatform, Place};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -83,7 +83,7 @@ pub(crate) struct Circumstances<'a> {
 }
 
 impl Source {
-    pub(crate) fn of(detected: &Detected) -> Self {
+    pub(crate) fn of(detected: &DetectedPlatform) -> Self {
         let volume = match &detected.place {
             Place::Volume { content, .. } => Some(hex(&Sha256::digest(content.as_bytes()))),
             Place::CommandLine | Place::Firmware | Place::OwnDisk => None,

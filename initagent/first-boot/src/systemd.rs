@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
-use user_data::plan::step::Verb;
+use user_data::plan::step::UnitVerb;
 
 use crate::digits::hex;
 use message::{Answer, Body};
@@ -50,7 +50,7 @@ pub enum Request<'a> {
         /// The unit.
         unit: &'a str,
         /// What is done.
-        verb: Verb,
+        verb: UnitVerb,
     },
     /// To read all units anew, and what generators make of other files.
     Reload,
@@ -309,15 +309,15 @@ fn call(batch: &[Request<'_>]) -> (&'static str, Body) {
     (method, body)
 }
 
-fn method(verb: Verb) -> &'static str {
+fn method(verb: UnitVerb) -> &'static str {
     match verb {
-        Verb::Reload => "ReloadUnit",
-        Verb::ReloadOrRestart => "ReloadOrRestartUnit",
-        Verb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
-        Verb::Restart => "RestartUnit",
-        Verb::Start => "StartUnit",
-        Verb::Stop => "StopUnit",
-        Verb::TryRestart => "TryRestartUnit",
+        UnitVerb::Reload => "ReloadUnit",
+        UnitVerb::ReloadOrRestart => "ReloadOrRestartUnit",
+        UnitVerb::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
+        UnitVerb::Restart => "RestartUnit",
+        UnitVerb::Start => "StartUnit",
+        UnitVerb::Stop => "StopUnit",
+        UnitVerb::TryRestart => "TryRestartUnit",
     }
 }
 

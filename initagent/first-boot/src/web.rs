@@ -13,7 +13,7 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use user_data::address::shown;
+use user_data::address::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
@@ -115,7 +115,7 @@ impl Web for Real {
             let read = answer.body_mut().as_reader().take(most + 1).read_to_end(&mut body);
             read.map_err(|source| unreachable_at(url, ureq::Error::Io(source)))?;
             if body.len() as u64 > most {
-                Err(WebError::TooLarge { url: shown(url), most })
+                Err(WebError::TooLarge { url: redacted_address(url), most })
             } else {
                 Ok(body)
             }
@@ -139,12 +139,12 @@ type Answer = ureq::http::Response<ureq::Body>;
 fn checked(url: &str, answer: Answer) -> Result<Answer, WebError> {
     match answer.status().as_u16() {
         200..=299 => Ok(answer),
-        status => Err(WebError::Status { url: shown(url), status }),
+        status => Err(WebError::Status { url: redacted_address(url), status }),
     }
 }
 
 fn unreachable_at(url: &str, source: ureq::Error) -> WebError {
-    WebError::Unreachable { url: shown(url), source: Box::new(source) }
+    WebError::Unreachable { url: redacted_address(url), source: Box::new(source) }
 }
 
 impl Real {
@@ -203,7 +203,7 @@ impl Real {
     ) -> Result<T, WebError> {
         let spent = self.spent.get();
         if limits.total.is_zero() {
-            return Err(WebError::OutOfTime { url: shown(url), spent });
+            return Err(WebError::OutOfTime { url: redacted_address(url), spent });
         }
         let started = Instant::now();
         let (mut pause, mut tried) = (FIRST_PAUSE, 0);

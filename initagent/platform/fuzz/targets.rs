@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use platform::{Platform, disk::Volume};
+use platform::{Platform, disk::ConfigVolume};
 
 /// The platforms, in the order of the first byte of an entry.
 pub(crate) const PLATFORMS: [Platform; 18] = [
@@ -36,7 +36,7 @@ pub(crate) fn metadata(bytes: &[u8]) {
 
 /// The same, of a platform that is chosen already.
 pub(crate) fn facts(platform: Platform, document: &[u8]) {
-    let provision = platform.facts(document);
+    let provision = platform.read_document(document);
     assert_eq!(provision.platform, platform);
     assert!(provision.ssh_keys.iter().all(|key| !key.contains(['\n', '\r'])));
     for line in provision.metadata_file().lines() {
@@ -49,7 +49,7 @@ pub(crate) fn facts(platform: Platform, document: &[u8]) {
 
 /// A disk of any bytes: recognised or not, its files are read in bounds.
 pub(crate) fn disk(bytes: &[u8]) {
-    let Some(mut volume) = Volume::open(Cursor::new(bytes)) else { return };
+    let Some(mut volume) = ConfigVolume::open(Cursor::new(bytes)) else { return };
     for file in ["meta-data", "user-data", "openstack/latest/meta_data.json", "seed/user-data", "ovf-env.xml"]
     {
         if let Ok(Some(content)) = volume.read(file, 1 << 20) {

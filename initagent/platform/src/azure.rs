@@ -7,12 +7,12 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, WebError, disk,
-    json::Tree,
-    netplan::{Link, ethernets},
-    one_document::{self, Places},
-    ovf::Environment,
-    registry::Evidence,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError, disk,
+    json::DocumentTree,
+    netplan::{InterfaceLink, ethernets_payload},
+    one_document::{self, FieldPaths},
+    ovf::OvfEnvironment,
+    registry::PlatformEvidence,
     web::MAX_METADATA,
 };
 
@@ -24,31 +24,31 @@ const INSTANCE: &str = "/metadata/instance?api-version=2021-08-01&format=json";
 /// Of the interfaces that Hyper-V gives.
 const DRIVER: &str = "hv_netvsc";
 const CD_FILE: &str = "ovf-env.xml";
-const PLACES: Places = Places {
+const PLACES: FieldPaths = FieldPaths {
     instance_id: &["/compute/vmId"],
     hostname: &["/compute/osProfile/computerName", "/compute/name"],
     region: &["/compute/location"],
     zone: &["/compute/zone"],
     instance_type: &["/compute/vmSize"],
-    ..Places::NONE
+    ..FieldPaths::NONE
 };
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    Evidence::firmware(host, &[("chassis_asset_tag", ASSET_TAG)])
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    PlatformEvidence::from_firmware(host, &[("chassis_asset_tag", ASSET_TAG)])
 }
 
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Azure;
-    let cd = disk::holding(host, CD_FILE, MAX_METADATA);
+    let cd = disk::find_file(host, CD_FILE, MAX_METADATA);
     let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
     let mut provision = match (document, &cd) {
-        (Ok(Some(document)), _) => instance_facts(&document),
-        (Ok(None), None) => return Err(platform.unknown()),
-        (Err(source), None) => return Err(platform.silent()(source)),
-        (Ok(None), Some(_)) => Provision::new(platform),
+        (Ok(Some(to_payload)), _) => instance_facts(&to_payload),
+        (Ok(None), None) => return Err(platform.no_metadata()),
+        (Err(source), None) => return Err(platform.fetch_failed()(source)),
+        (Ok(None), Some(_)) => InstanceMetadata::new(platform),
         (Err(source), Some(_)) => {
-            let mut provision = Provision::new(platform);
-            provision.report("metadata", &source);
+            let mut provision = InstanceMetadata::new(platform);
+            provision.report_problem("metadata", &source);
             provision
         }
     };
@@ -61,7 +61,7 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
 }
 
 /// Tells the wire server that the machine is ready, or Azure calls the deployment failed.
-pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
+pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
     let service = web
         .service(&WIRE_SERVER)
         .with_header("x-ms-agent-name", "initagent")
@@ -70,7 +70,7 @@ pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
     match health_report(&goal) {
         Some(report) => {
             let headers = [("Content-Type", "text/xml; charset=utf-8")];
-            service.send("POST", "/machine/?comp=health", &headers, report.as_bytes()).map(drop)
+            service.send_body("POST", "/machine/?comp=health", &headers, report.as_bytes()).map(drop)
         }
         None => Err(WebError::Address {
             url: "the Azure wire server's goal state".to_owned(),
@@ -81,11 +81,11 @@ pub(crate) fn check_in(web: &Web) -> Result<(), WebError> {
 
 /// The answer to a goal state; `None` when that lacks one of the three identifiers.
 fn health_report(goal_state: &[u8]) -> Option<String> {
-    let environment = Environment::parse(goal_state).ok()?;
+    let environment = OvfEnvironment::parse_environment(goal_state).ok()?;
     // An identifier goes back into XML, so it may hold nothing that XML gives a meaning.
     let plain =
         |text: &&str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
-    let element = |name: &str| environment.element(name).filter(plain);
+    let element = |name: &str| environment.element_text(name).filter(plain);
     let (incarnation, container, instance) =
         (element("Incarnation")?, element("ContainerId")?, element("InstanceId")?);
     Some(format!(
@@ -97,29 +97,31 @@ fn health_report(goal_state: &[u8]) -> Option<String> {
 }
 
 /// Reads the metadata service's document, or the CD's; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     if !document.trim_ascii_start().starts_with(b"<") {
         return instance_facts(document);
     }
-    let mut provision = Provision::new(Platform::Azure);
+    let mut provision = InstanceMetadata::new(Platform::Azure);
     add_cd(&mut provision, document);
     provision
 }
 
-fn instance_facts(document: &[u8]) -> Provision {
+fn instance_facts(document: &[u8]) -> InstanceMetadata {
     let (mut provision, tree) = one_document::read(Platform::Azure, document, &PLACES);
-    for key in tree.list("/compute/publicKeys").iter().filter_map(|entry| entry.text("/keyData")) {
+    for key in tree.list_at("/compute/publicKeys").iter().filter_map(|entry| entry.text_at("/keyData")) {
         provision.add_keys(&key);
     }
     let interface = "/network/interface/0";
-    provision.addresses.private_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/privateIpAddress"));
-    provision.addresses.public_ipv4 = tree.parsed(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
-    provision.addresses.private_ipv6 = tree.parsed(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
-    provision.network_config = network(&tree.list("/network/interface"));
-    provision.attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
-    provision.attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
-    provision.attribute("AZURE_VMSIZE", provision.instance_type.clone());
-    if let Some(text) = tree.text("/compute/userData") {
+    provision.addresses.private_ipv4 =
+        tree.parse_at(&format!("{interface}/ipv4/ipAddress/0/privateIpAddress"));
+    provision.addresses.public_ipv4 = tree.parse_at(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
+    provision.addresses.private_ipv6 =
+        tree.parse_at(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
+    provision.network_config = network(&tree.list_at("/network/interface"));
+    provision.set_attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
+    provision.set_attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
+    provision.set_attribute("AZURE_VMSIZE", provision.instance_type.clone());
+    if let Some(text) = tree.text_at("/compute/userData") {
         set_user_data(&mut provision, &text);
     }
     provision
@@ -127,28 +129,30 @@ fn instance_facts(document: &[u8]) -> Provision {
 
 /// DHCP gives each interface its first address alone, so further ones are written down; without any, the
 /// image's own configuration does.
-fn network(interfaces: &[Tree]) -> Option<Payload> {
-    let addresses = |interface: &Tree, family: &str| interface.list(&format!("/{family}/ipAddress"));
-    let has_more = |one: &Tree| addresses(one, "ipv4").len() > 1 || addresses(one, "ipv6").len() > 1;
+fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
+    let addresses =
+        |interface: &DocumentTree, family: &str| interface.list_at(&format!("/{family}/ipAddress"));
+    let has_more = |one: &DocumentTree| addresses(one, "ipv4").len() > 1 || addresses(one, "ipv6").len() > 1;
     if !interfaces.iter().any(has_more) {
         return None;
     }
-    let link = |(index, interface): (usize, &Tree)| {
+    let link = |(index, interface): (usize, &DocumentTree)| {
         // Accelerated networking adds a second device of the same address below this driver's.
-        let mut link = Link::with_mac(&with_colons(&interface.text("/macAddress")?))?.of_driver(DRIVER);
+        let mut link =
+            InterfaceLink::with_mac(&with_colons(&interface.text_at("/macAddress")?))?.of_driver(DRIVER);
         (link.dhcp4, link.dhcp6) = (true, !addresses(interface, "ipv6").is_empty());
         // The first interface carries what leaves the network.
         link.metric = u32::try_from(index + 1).ok().map(|place| place * 100);
         for family in ["ipv4", "ipv6"] {
-            let prefix = interface.text(&format!("/{family}/subnet/0/prefix"));
+            let prefix = interface.text_at(&format!("/{family}/subnet/0/prefix"));
             let prefix = prefix.unwrap_or_else(|| if family == "ipv4" { "24" } else { "128" }.to_owned());
             for address in addresses(interface, family).iter().skip(1) {
-                link.add_address(address.text("/privateIpAddress").as_deref(), Some(&prefix));
+                link.add_address(address.text_at("/privateIpAddress").as_deref(), Some(&prefix));
             }
         }
         Some(link)
     };
-    ethernets(&interfaces.iter().enumerate().filter_map(link).collect::<Vec<Link>>())
+    ethernets_payload(&interfaces.iter().enumerate().filter_map(link).collect::<Vec<InterfaceLink>>())
 }
 
 /// The service writes `000D3A047598`.
@@ -159,18 +163,18 @@ fn with_colons(mac: &str) -> String {
 }
 
 /// Adds what only the CD has; pure.
-fn add_cd(provision: &mut Provision, xml: &[u8]) {
-    let parsed = Environment::parse(xml).map(Some);
-    let Some(environment) = provision.take(CD_FILE, parsed) else { return };
+fn add_cd(provision: &mut InstanceMetadata, xml: &[u8]) {
+    let parsed = OvfEnvironment::parse_environment(xml).map(Some);
+    let Some(environment) = provision.value_or_report(CD_FILE, parsed) else { return };
     if provision.hostname.is_none() {
-        provision.set_hostname(environment.element("HostName").map(str::to_owned));
+        provision.set_hostname(environment.element_text("HostName").map(str::to_owned));
     }
     // A key's element is called Value; so are others, which are no keys.
-    for key in environment.all("Value").filter(|text| crate::keys::is_public_key(text)) {
+    for key in environment.element_texts("Value").filter(|text| crate::keys::is_public_key(text)) {
         provision.add_keys(key);
     }
     for name in ["CustomData", "UserData"] {
-        if let Some(text) = environment.element(name)
+        if let Some(text) = environment.element_text(name)
             && provision.user_data.is_none()
         {
             set_user_data(provision, text);
@@ -178,10 +182,10 @@ fn add_cd(provision: &mut Provision, xml: &[u8]) {
     }
 }
 
-fn set_user_data(provision: &mut Provision, text: &str) {
+fn set_user_data(provision: &mut InstanceMetadata, text: &str) {
     let packed: String = text.split_whitespace().collect();
     let decoded = BASE64_STANDARD.decode(packed).map(Some).map_err(|_| "it is not base64");
-    provision.user_data = provision.take("user-data", decoded).and_then(Payload::from_bytes);
+    provision.user_data = provision.value_or_report("user-data", decoded).and_then(Payload::from_bytes);
 }
 
 #[cfg(test)]
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_cd_alone_gives_name_keys_and_custom_data() {
-        let mut provision = Provision::new(Platform::Azure);
+        let mut provision = InstanceMetadata::new(Platform::Azure);
 
         add_cd(&mut provision, CD);
 

@@ -4,8 +4,8 @@
 //! Invariant: the address is shown without user, password and query.
 
 use crate::{
-    FetchError, Host, Payload, Place, Platform, Provision, Web,
-    registry::Evidence,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform,
+    registry::PlatformEvidence,
     web::{MAX_USER_DATA, without_secrets},
 };
 
@@ -17,22 +17,23 @@ const PARAMETERS: [&str; 5] = [
     "ignition.config.url",
 ];
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    let url = url(host)?;
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    let url = configured_url(host)?;
     let text = format!("kernel command line: cloud-config-url={}", without_secrets(&url));
-    Some(Evidence::network(text).at(Place::CommandLine))
+    Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
 }
 
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::CloudConfigUrl;
-    let url = url(host).ok_or_else(|| FetchError::Gone { place: "cloud-config-url=".to_owned() })?;
-    let body = web.page(&url, MAX_USER_DATA).map_err(platform.silent())?;
+    let url =
+        configured_url(host).ok_or_else(|| FetchError::Gone { place: "cloud-config-url=".to_owned() })?;
+    let body = web.get_url(&url, MAX_USER_DATA).map_err(platform.fetch_failed())?;
     let user_data = body.and_then(Payload::from_bytes);
-    Ok(Provision { user_data, ..Provision::new(platform) })
+    Ok(InstanceMetadata { user_data, ..InstanceMetadata::new(platform) })
 }
 
 /// The last one wins, as it does for the kernel's own parameters.
-fn url(host: &Host) -> Option<String> {
+fn configured_url(host: &Host) -> Option<String> {
     let words = host.command_line();
     let value = |word: &String| {
         let (key, value) = word.split_once('=')?;

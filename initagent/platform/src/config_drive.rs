@@ -6,11 +6,11 @@
 use std::{fs::File, io, path::Path};
 
 use crate::{
-    FetchError, Host, Platform, Provision,
-    disk::{self, Volume},
+    FetchError, Host, InstanceMetadata, Platform,
+    disk::{self, ConfigVolume},
     guest,
-    openstack::{Documents, add_facts, gather},
-    registry::Evidence,
+    openstack::{MetadataDocuments, add_facts, read_documents},
+    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
@@ -18,40 +18,41 @@ const LABEL: &str = "config-2";
 const ROOT: &str = "openstack";
 const FOLDER: &str = "openstack/latest";
 
-pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
-    disk::labelled(host, &[LABEL])
+pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
+    disk::find_labelled(host, &[LABEL])
         .into_iter()
         .filter_map(|(device, volume)| evidence(&device.path, volume))
         .collect()
 }
 
-fn evidence(device: &Path, mut volume: Volume<File>) -> Option<Evidence> {
+fn evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
     if matches!(meta_data(&mut volume), Ok(None)) {
         return None;
     }
     let text = format!("{} labelled {}", device.display(), volume.label());
-    Some(Evidence::local(text).on_volume(device, &facts(volume), None))
+    Some(PlatformEvidence::from_machine(text).on_volume(device, &facts(volume), None))
 }
 
-pub(crate) fn fetch(host: &Host, device: &Path) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, device: &Path) -> Result<InstanceMetadata, FetchError> {
     let gone = || FetchError::Gone { place: format!("the disk labelled {LABEL}") };
     let mut provision = facts(disk::on_device(device).ok_or_else(gone)?);
     guest::add_attributes(host, &mut provision);
     Ok(provision)
 }
 
-fn facts(mut volume: Volume<File>) -> Provision {
-    let mut provision = Provision::new(Platform::ConfigDrive);
-    let documents = gather(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
-    let meta_data = provision.take("meta-data", meta_data(&mut volume));
+fn facts(mut volume: ConfigVolume<File>) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::ConfigDrive);
+    let documents =
+        read_documents(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
+    let meta_data = provision.value_or_report("meta-data", meta_data(&mut volume));
     let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
     let mut content =
         |path: &str| volume.read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());
-    add_facts(&mut provision, Documents { meta_data, ec2_meta_data, ..documents }, &mut content);
+    add_facts(&mut provision, MetadataDocuments { meta_data, ec2_meta_data, ..documents }, &mut content);
     provision
 }
 
-fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
+fn meta_data(volume: &mut ConfigVolume<File>) -> io::Result<Option<Vec<u8>>> {
     volume.read(&format!("{FOLDER}/meta_data.json"), MAX_METADATA)
 }
 
@@ -59,7 +60,7 @@ fn meta_data(volume: &mut Volume<File>) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use crate::{
-        Timing, Web, detect,
+        MetadataWeb, WebTiming, detect_platform,
         disk::tests::fat_image,
         host::{Twin, twin},
     };
@@ -81,8 +82,9 @@ mod tests {
             ("ec2/latest/meta-data.json", b"{\"local-ipv4\": \"10.0.0.9\", \"instance-type\": \"m1\"}"),
         ]);
 
-        let detected = detect(&machine.host).unwrap();
-        let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+        let detected = detect_platform(&machine.host).unwrap();
+        let provision =
+            detected.fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1)).unwrap();
 
         assert_eq!((detected.platform, detected.needs_network), (Platform::ConfigDrive, false));
         assert_eq!(provision.instance_id.as_deref(), Some("83679162-1378-4288-a2d4-70e13ec132aa"));
@@ -100,8 +102,10 @@ mod tests {
             ("openstack/latest/user_data", b"kept"),
         ]);
 
-        let provision =
-            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+        let provision = detect_platform(&machine.host)
+            .unwrap()
+            .fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1))
+            .unwrap();
 
         assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
         assert!(provision.lacks("meta-data"));
@@ -115,8 +119,10 @@ mod tests {
             ("openstack/content/0000", include_bytes!("../tests/data/debian-drive/0000")),
         ]);
 
-        let provision =
-            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+        let provision = detect_platform(&machine.host)
+            .unwrap()
+            .fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1))
+            .unwrap();
 
         assert!(provision.network_config.unwrap().as_bytes().starts_with(b"auto eth0\n"));
         assert_eq!(provision.hostname.as_deref(), Some("edge1"));
@@ -135,8 +141,10 @@ mod tests {
             ("openstack/content/0001", b"one"),
         ]);
 
-        let provision =
-            detect(&machine.host).unwrap().fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+        let provision = detect_platform(&machine.host)
+            .unwrap()
+            .fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1))
+            .unwrap();
 
         assert_eq!(provision.network_config.unwrap().as_bytes(), b"auto eth0\niface eth0 inet dhcp\n");
         assert!(String::from_utf8_lossy(provision.files.unwrap().as_bytes()).contains("/etc/one"));

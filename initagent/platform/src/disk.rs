@@ -24,24 +24,27 @@ const WINDOW: usize = 16 << 10;
 
 /// A file system on a disk that was attached to configure this machine.
 #[derive(Debug)]
-pub struct Volume<R: Read + Seek> {
+pub struct ConfigVolume<R: Read + Seek> {
     label: String,
-    files: Files<R>,
+    files: FileReader<R>,
 }
 
 /// What reads the files.
-enum Files<R: Read + Seek> {
+enum FileReader<R: Read + Seek> {
     Fat(Box<fatfs::FileSystem<ReadOnly<R>>>),
     Iso(Box<Iso9660<ReadOnly<R>>>),
 }
 
-impl<R: Read + Seek> Volume<R> {
+impl<R: Read + Seek> ConfigVolume<R> {
     /// Recognises the file system on `source`; `None` when it is neither FAT nor ISO 9660.
     #[must_use]
     pub fn open(source: R) -> Option<Self> {
         let mut source = ReadOnly::new(source);
         if let Some(iso) = is_iso9660(&mut source).then(|| Iso9660::open(&mut source)).flatten() {
-            return Some(Self { label: iso.label(), files: Files::Iso(Box::new(iso.over(source))) });
+            return Some(Self {
+                label: iso.label(),
+                files: FileReader::Iso(Box::new(iso.with_source(source))),
+            });
         }
         if !is_fat(&mut source) {
             return None;
@@ -50,7 +53,7 @@ impl<R: Read + Seek> Volume<R> {
         let fat = fatfs::FileSystem::new(source, fatfs::FsOptions::new()).ok()?;
         let in_root = fat.read_volume_label_from_root_dir().ok().flatten();
         let label = in_root.unwrap_or_else(|| fat.volume_label());
-        Some(Self { label: label.trim().to_owned(), files: Files::Fat(Box::new(fat)) })
+        Some(Self { label: label.trim().to_owned(), files: FileReader::Fat(Box::new(fat)) })
     }
 
     /// The volume's name.
@@ -62,17 +65,17 @@ impl<R: Read + Seek> Volume<R> {
     /// The file at `path`, or `None` when there is none; more than `limit` bytes are refused.
     pub fn read(&mut self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         match &mut self.files {
-            Files::Fat(fat) => match fat.root_dir().open_file(path) {
+            FileReader::Fat(fat) => match fat.root_dir().open_file(path) {
                 Ok(file) => read_all(file, limit).map(Some),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
-            Files::Iso(iso) => iso.read(path, limit),
+            FileReader::Iso(iso) => iso.read(path, limit),
         }
     }
 }
 
-impl<R: Read + Seek> std::fmt::Debug for Files<R> {
+impl<R: Read + Seek> std::fmt::Debug for FileReader<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Fat(_) => "Fat",
@@ -85,7 +88,7 @@ impl<R: Read + Seek> std::fmt::Debug for Files<R> {
 ///
 /// Whole disks and CDs only: what attaches a volume to tell a machine something does not divide it, and a
 /// partition of a disk that holds data is not looked into.
-pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, Volume<File>)> {
+pub(crate) fn find_labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, ConfigVolume<File>)> {
     let wanted = |label: &str| labels.iter().any(|one| one.eq_ignore_ascii_case(label));
     let whole = host.block_devices().into_iter().filter(|device| !device.is_partition);
     let volumes = whole.filter_map(|device| {
@@ -96,16 +99,16 @@ pub(crate) fn labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, Volume
 }
 
 /// The volume on a device that was found by its label.
-pub(crate) fn on_device(path: &Path) -> Option<Volume<File>> {
-    Volume::open(File::open(path).ok()?)
+pub(crate) fn on_device(path: &Path) -> Option<ConfigVolume<File>> {
+    ConfigVolume::open(File::open(path).ok()?)
 }
 
 /// The volume on the EFI system partition of the disk that the machine runs from, if it still bears
 /// that `label`.
-pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Volume<File>)> {
-    let running = RunningDisk::read(&host.path(BOOT_RECORD))?;
+pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, ConfigVolume<File>)> {
+    let running = RunningDisk::read(&host.path_of(BOOT_RECORD))?;
     let own = |device: &BlockDevice| {
-        device.path == host.path(&running.esp) && device.partition_label.as_deref() == Some(label)
+        device.path == host.path_of(&running.esp) && device.partition_label.as_deref() == Some(label)
     };
     let device = host.block_devices().into_iter().find(own)?;
     let volume = open(&device)?;
@@ -114,7 +117,7 @@ pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Volum
 
 /// The file at `path` on the first disk that has it; discs that only the kernel can read, in the
 /// UDF format, are mounted for it.
-pub(crate) fn holding(host: &Host, path: &str, limit: u64) -> Option<Vec<u8>> {
+pub(crate) fn find_file(host: &Host, path: &str, limit: u64) -> Option<Vec<u8>> {
     host.block_devices().iter().filter(|device| !device.is_partition).find_map(|device| {
         let read = match open(device) {
             Some(mut volume) => volume.read(path, limit).ok().flatten(),
@@ -130,7 +133,7 @@ fn is_udf(device: &BlockDevice) -> bool {
     (16..32).any(|sector| read_at(&mut file, sector * 2048 + 1, 4).is_ok_and(|magic| magic == *b"NSR0"))
 }
 
-fn open(device: &BlockDevice) -> Option<Volume<File>> {
+fn open(device: &BlockDevice) -> Option<ConfigVolume<File>> {
     on_device(&device.path)
 }
 
@@ -168,7 +171,7 @@ impl<R> ReadOnly<R> {
         Self { source, budget: READ_BUDGET, position: 0, window: Vec::with_capacity(WINDOW), window_at: 0 }
     }
 
-    fn spend(&mut self, bytes: u64) -> io::Result<()> {
+    fn spend_budget(&mut self, bytes: u64) -> io::Result<()> {
         let left = self.budget.checked_sub(bytes);
         self.budget =
             left.ok_or_else(|| io::Error::other("the file system makes us read more than it can hold"))?;
@@ -176,7 +179,7 @@ impl<R> ReadOnly<R> {
     }
 
     /// What the window holds from here on.
-    fn here(&self) -> &[u8] {
+    fn buffered(&self) -> &[u8] {
         let skip = self.position.checked_sub(self.window_at).and_then(|skip| usize::try_from(skip).ok());
         skip.and_then(|skip| self.window.get(skip..)).unwrap_or_default()
     }
@@ -184,25 +187,25 @@ impl<R> ReadOnly<R> {
 
 impl<R: Read + Seek> ReadOnly<R> {
     fn move_window(&mut self) -> io::Result<()> {
-        self.spend(WINDOW as u64)?;
+        self.spend_budget(WINDOW as u64)?;
         self.window_at = self.position / WINDOW as u64 * WINDOW as u64;
         self.window.clear();
         self.source.seek(SeekFrom::Start(self.window_at))?;
         let read = self.source.by_ref().take(WINDOW as u64).read_to_end(&mut self.window);
         // What comes after a bad sector may never be asked for.
-        if self.here().is_empty() { read.map(drop) } else { Ok(()) }
+        if self.buffered().is_empty() { read.map(drop) } else { Ok(()) }
     }
 }
 
 impl<R: Read + Seek> Read for ReadOnly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // Endless short reads end too.
-        self.spend(32)?;
-        if self.here().is_empty() {
+        self.spend_budget(32)?;
+        if self.buffered().is_empty() {
             self.move_window()?;
         }
-        let count = self.here().len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.here()[..count]);
+        let count = self.buffered().len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.buffered()[..count]);
         self.position += count as u64;
         Ok(count)
     }

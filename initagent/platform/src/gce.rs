@@ -5,11 +5,11 @@
 //! Invariant: a key that has a date lets nobody in after it, whether that is read here or by sshd.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
-    json::Tree,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    json::DocumentTree,
     keys,
-    registry::Evidence,
-    web::{Service, unix_time},
+    registry::PlatformEvidence,
+    web::{MetadataService, unix_time},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -17,21 +17,22 @@ const BASES: [&str; 3] =
     ["http://169.254.169.254", "http://[fd20:ce::254]", "http://metadata.google.internal"];
 const ROOT: &str = "/computeMetadata/v1";
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    Evidence::firmware(
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    PlatformEvidence::from_firmware(
         host,
         &[("product_name", "Google Compute Engine"), ("product_serial", "GoogleCloud-*")],
     )
 }
 
-pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Gce;
     let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
-    let mut provision = Provision::new(platform);
-    provision.instance_id = service.text(&format!("{ROOT}/instance/id")).map_err(platform.silent())?;
+    let mut provision = InstanceMetadata::new(platform);
+    provision.instance_id =
+        service.get_text(&format!("{ROOT}/instance/id")).map_err(platform.fetch_failed())?;
     let mut item = |name: &str| {
-        let value = service.text(&format!("{ROOT}/instance/{name}"));
-        provision.take(name, value)
+        let value = service.get_text(&format!("{ROOT}/instance/{name}"));
+        provision.value_or_report(name, value)
     };
     let hostname = item("hostname");
     let zone = item("zone").map(last_part);
@@ -50,21 +51,21 @@ pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
         }
     }
     let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
-    if let Some(document) = provision.take("network interfaces", interfaces) {
-        add_addresses(&mut provision, &document);
+    if let Some(to_payload) = provision.value_or_report("network interfaces", interfaces) {
+        add_addresses(&mut provision, &to_payload);
     }
     add_user_data(&mut provision, &service);
-    provision.attribute("GCP_HOSTNAME", provision.hostname.clone());
-    provision.attribute("GCP_MACHINE_TYPE", provision.instance_type.clone());
+    provision.set_attribute("GCP_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("GCP_MACHINE_TYPE", provision.instance_type.clone());
     Ok(provision)
 }
 
 /// The instance's old-style keys stand alone; its new-style keys stand beside the project's,
 /// unless the instance blocks those.
-fn key_lines(provision: &mut Provision, service: &Service<'_>) -> Vec<String> {
+fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) -> Vec<String> {
     let mut attribute = |path: &str| {
-        let value = service.text(&format!("{ROOT}/{path}"));
-        provision.take("ssh keys", value).unwrap_or_default()
+        let value = service.get_text(&format!("{ROOT}/{path}"));
+        provision.value_or_report("ssh keys", value).unwrap_or_default()
     };
     let old = attribute("instance/attributes/sshKeys");
     let mut text = if old.is_empty() { attribute("instance/attributes/ssh-keys") } else { old.clone() };
@@ -99,7 +100,7 @@ fn key_of(line: &str, now: u64) -> Key {
     let Some((_, comment)) = key.split_once(" google-ssh") else { return Key::Valid(key.to_owned()) };
     let Ok(document) = serde_json::from_str::<serde_json::Value>(comment) else { return Key::Unclear };
     let Some(date) = document.get("expireOn") else { return Key::Valid(key.to_owned()) };
-    match date.as_str().and_then(seconds) {
+    match date.as_str().and_then(parse_date) {
         None => Key::Unclear,
         Some(expiry) if expiry <= now => Key::Expired,
         Some(expiry) => Key::Valid(with_expiry(key, expiry)),
@@ -114,7 +115,7 @@ fn with_expiry(key: &str, expiry: u64) -> String {
 
 /// Seconds since 1970 of a date such as `2026-08-20T10:11:12+0000`. Google writes UTC; other offsets are
 /// honoured, and a date without one means nothing certain.
-fn seconds(date: &str) -> Option<u64> {
+fn parse_date(date: &str) -> Option<u64> {
     let (local, rest) = (date.get(..19)?, date.get(19..)?);
     let shape = "dddd-dd-ddTdd:dd:dd";
     let fits =
@@ -154,35 +155,37 @@ fn offset(text: &str) -> Option<i64> {
 }
 
 /// The facts of the description of the network interfaces; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Gce);
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::Gce);
     add_addresses(&mut provision, document);
     provision
 }
 
-fn add_addresses(provision: &mut Provision, document: &[u8]) {
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("network interfaces", parsed) else { return };
-    for (index, interface) in tree.list("").iter().enumerate() {
-        provision.attribute(&format!("GCP_IP_LOCAL_{index}"), interface.text("/ip"));
-        provision
-            .attribute(&format!("GCP_IP_EXTERNAL_{index}"), interface.text("/accessConfigs/0/externalIp"));
+fn add_addresses(provision: &mut InstanceMetadata, document: &[u8]) {
+    let parsed = DocumentTree::from_json(document).map(Some);
+    let Some(tree) = provision.value_or_report("network interfaces", parsed) else { return };
+    for (index, interface) in tree.list_at("").iter().enumerate() {
+        provision.set_attribute(&format!("GCP_IP_LOCAL_{index}"), interface.text_at("/ip"));
+        provision.set_attribute(
+            &format!("GCP_IP_EXTERNAL_{index}"),
+            interface.text_at("/accessConfigs/0/externalIp"),
+        );
     }
-    provision.addresses.private_ipv4 = tree.parsed("/0/ip");
-    provision.addresses.public_ipv4 = tree.parsed("/0/accessConfigs/0/externalIp");
+    provision.addresses.private_ipv4 = tree.parse_at("/0/ip");
+    provision.addresses.public_ipv4 = tree.parse_at("/0/accessConfigs/0/externalIp");
     provision.addresses.public_ipv6 =
-        tree.parsed("/0/ipv6AccessConfigs/0/externalIpv6").or_else(|| tree.parsed("/0/ipv6s/0"));
+        tree.parse_at("/0/ipv6AccessConfigs/0/externalIpv6").or_else(|| tree.parse_at("/0/ipv6s/0"));
 }
 
-fn add_user_data(provision: &mut Provision, service: &Service<'_>) {
+fn add_user_data(provision: &mut InstanceMetadata, service: &MetadataService<'_>) {
     let bytes = service.get_data(&format!("{ROOT}/instance/attributes/user-data"));
-    let Some(bytes) = provision.take("user-data", bytes) else { return };
-    let encoding = service.text(&format!("{ROOT}/instance/attributes/user-data-encoding"));
-    let bytes = match provision.take("user-data-encoding", encoding).as_deref() {
+    let Some(bytes) = provision.value_or_report("user-data", bytes) else { return };
+    let encoding = service.get_text(&format!("{ROOT}/instance/attributes/user-data-encoding"));
+    let bytes = match provision.value_or_report("user-data-encoding", encoding).as_deref() {
         Some("base64") => {
             let text: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
             let decoded = BASE64_STANDARD.decode(text).map(Some).map_err(|_| "it is not base64, but says so");
-            provision.take("user-data", decoded).unwrap_or_default()
+            provision.value_or_report("user-data", decoded).unwrap_or_default()
         }
         _ => bytes,
     };
@@ -205,7 +208,7 @@ mod tests {
     #[test]
     fn a_key_with_a_date_is_written_with_it_and_left_out_afterwards() {
         let line = line("{\"userName\":\"ann\",\"expireOn\":\"2026-08-20T10:11:12+0000\"}");
-        let expiry = seconds("2026-08-20T10:11:12+0000").unwrap();
+        let expiry = parse_date("2026-08-20T10:11:12+0000").unwrap();
 
         assert_eq!(expiry, 1_787_220_672);
         let Key::Valid(written) = key_of(&line, expiry - 1) else { panic!("it is valid for a second") };
@@ -260,10 +263,10 @@ mod tests {
 
     #[test]
     fn dates_are_read_with_their_offsets() {
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(seconds("2000-02-29T12:00:00.250Z"), Some(951_825_600));
-        assert_eq!(seconds("2000-02-29T12:00:00+0530"), Some(951_825_600 - 19_800));
-        assert_eq!(seconds("2000-02-29T12:00:00-08:00"), Some(951_825_600 + 28_800));
-        assert_eq!(seconds("1970-01-01T00:00:00+0100"), None);
+        assert_eq!(parse_date("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(parse_date("2000-02-29T12:00:00.250Z"), Some(951_825_600));
+        assert_eq!(parse_date("2000-02-29T12:00:00+0530"), Some(951_825_600 - 19_800));
+        assert_eq!(parse_date("2000-02-29T12:00:00-08:00"), Some(951_825_600 + 28_800));
+        assert_eq!(parse_date("1970-01-01T00:00:00+0100"), None);
     }
 }

@@ -4,23 +4,23 @@
 //! Invariant: a document that cannot be read costs no user-data.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web, json::Tree, meta_data::add_meta_data, one_document,
-    registry::Evidence, web::link_local_bases,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, json::DocumentTree,
+    meta_data::add_meta_data, one_document, registry::PlatformEvidence, web::link_local_bases,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 const ROOT: &str = "/hetzner/v1";
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    Evidence::firmware(host, &[("sys_vendor", "Hetzner")])
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    PlatformEvidence::from_firmware(host, &[("sys_vendor", "Hetzner")])
 }
 
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let service = web.service(&BASES).or_at(link_local_bases(host));
-    let document = one_document::ask(Platform::Hetzner, &service, &format!("{ROOT}/metadata"))?;
+    let document = one_document::fetch_document(Platform::Hetzner, &service, &format!("{ROOT}/metadata"))?;
     let mut provision = facts(&document);
     let networks = service.get(&format!("{ROOT}/metadata/private-networks"));
-    if let Some(networks) = provision.take("private networks", networks) {
+    if let Some(networks) = provision.value_or_report("private networks", networks) {
         add_private_networks(&mut provision, &networks);
     }
     provision.take_user_data(service.get_data(&format!("{ROOT}/userdata")));
@@ -28,40 +28,41 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
 }
 
 /// Reads the document; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Hetzner);
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::Hetzner);
     let tree = add_meta_data(&mut provision, document);
-    provision.vendor_data = tree.content("/vendor_data").and_then(Payload::from_bytes);
-    let network = tree.part("/network-config").map(|part| part.to_json());
+    provision.vendor_data = tree.content_at("/vendor_data").and_then(Payload::from_bytes);
+    let network = tree.subtree("/network-config").map(|part| part.to_json());
     provision.network_config = network.and_then(Payload::from_bytes);
-    provision.addresses.public_ipv4 = tree.parsed("/public-ipv4");
-    provision.addresses.private_ipv4 = tree.parsed("/local-ipv4");
+    provision.addresses.public_ipv4 = tree.parse_at("/public-ipv4");
+    provision.addresses.private_ipv4 = tree.parse_at("/local-ipv4");
     provision.addresses.public_ipv6 = static_ipv6(&tree);
-    provision.attribute("HETZNER_AVAILABILITY_ZONE", provision.zone.clone());
-    provision.attribute("HETZNER_HOSTNAME", provision.hostname.clone());
-    provision.attribute("HETZNER_INSTANCE_ID", provision.instance_id.clone());
-    provision.attribute("HETZNER_PUBLIC_IPV4", provision.addresses.public_ipv4);
-    provision.attribute("HETZNER_PUBLIC_IPV6", provision.addresses.public_ipv6);
-    provision.attribute("HETZNER_REGION", provision.region.clone());
+    provision.set_attribute("HETZNER_AVAILABILITY_ZONE", provision.zone.clone());
+    provision.set_attribute("HETZNER_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("HETZNER_INSTANCE_ID", provision.instance_id.clone());
+    provision.set_attribute("HETZNER_PUBLIC_IPV4", provision.addresses.public_ipv4);
+    provision.set_attribute("HETZNER_PUBLIC_IPV6", provision.addresses.public_ipv6);
+    provision.set_attribute("HETZNER_REGION", provision.region.clone());
     provision
 }
 
 /// The IPv6 address stands only in the network configuration.
-fn static_ipv6(tree: &Tree) -> Option<std::net::Ipv6Addr> {
-    let subnets = tree.list("/network-config/config").into_iter().flat_map(|item| item.list("/subnets"));
-    let mut addresses = subnets.filter_map(|subnet| subnet.text("/address"));
+fn static_ipv6(tree: &DocumentTree) -> Option<std::net::Ipv6Addr> {
+    let subnets =
+        tree.list_at("/network-config/config").into_iter().flat_map(|item| item.list_at("/subnets"));
+    let mut addresses = subnets.filter_map(|subnet| subnet.text_at("/address"));
     addresses.find_map(|address| address.split('/').next()?.parse().ok())
 }
 
-fn add_private_networks(provision: &mut Provision, document: &[u8]) {
-    let parsed = match Tree::from_yaml(document) {
+fn add_private_networks(provision: &mut InstanceMetadata, document: &[u8]) {
+    let parsed = match DocumentTree::from_yaml(document) {
         Ok(tree) => tree,
-        Err(cause) => return provision.report("private networks", &cause),
+        Err(cause) => return provision.report_problem("private networks", &cause),
     };
-    for (index, network) in parsed.list("").iter().enumerate() {
-        provision.attribute(&format!("HETZNER_PRIVATE_IPV4_{index}"), network.text("/ip"));
+    for (index, network) in parsed.list_at("").iter().enumerate() {
+        provision.set_attribute(&format!("HETZNER_PRIVATE_IPV4_{index}"), network.text_at("/ip"));
         if index == 0 && provision.addresses.private_ipv4.is_none() {
-            provision.addresses.private_ipv4 = network.parsed("/ip");
+            provision.addresses.private_ipv4 = network.parse_at("/ip");
         }
     }
 }

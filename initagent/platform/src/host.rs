@@ -18,11 +18,11 @@ const MAX_TEXT: u64 = 64 << 10;
 /// Block devices that never carry a configuration.
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
-/// Where to look; [`Host::real`] for this machine, [`Host::at`] for a twin in a directory.
+/// Where to look; [`Host::this_machine`] for this machine, [`Host::at_directory`] for a twin in a directory.
 #[derive(Clone, Debug)]
 pub struct Host {
     root: PathBuf,
-    programs: Programs,
+    programs: ProgramUse,
     /// The kernel's command line never changes, but every platform asks for it.
     command_line: OnceCell<Vec<String>>,
     /// What was found of disks, until more of them may have come.
@@ -31,7 +31,7 @@ pub struct Host {
 
 /// Whether programs such as modprobe may be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Programs {
+enum ProgramUse {
     Leave,
     Run,
 }
@@ -48,37 +48,37 @@ pub(crate) struct BlockDevice {
 impl Host {
     /// This machine.
     #[must_use]
-    pub fn real() -> Self {
-        Self::new(PathBuf::from("/"), Programs::Run)
+    pub fn this_machine() -> Self {
+        Self::new(PathBuf::from("/"), ProgramUse::Run)
     }
 
     /// A machine whose /sys, /proc, /dev and so on are directories below `root`.
     #[must_use]
-    pub fn at(root: &Path) -> Self {
-        Self::new(root.to_owned(), Programs::Leave)
+    pub fn at_directory(root: &Path) -> Self {
+        Self::new(root.to_owned(), ProgramUse::Leave)
     }
 
-    fn new(root: PathBuf, programs: Programs) -> Self {
+    fn new(root: PathBuf, programs: ProgramUse) -> Self {
         Self { root, programs, command_line: OnceCell::new(), block_devices: RefCell::default() }
     }
 
     /// Whether this is a machine and no directory.
     pub(crate) fn is_real(&self) -> bool {
-        self.programs == Programs::Run
+        self.programs == ProgramUse::Run
     }
 
     /// The absolute `path` as it lies on this host.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
     pub(crate) fn exists(&self, path: &str) -> bool {
-        self.path(path).exists()
+        self.path_of(path).exists()
     }
 
     /// At most `limit` bytes of a file; `None` when there is no such file.
     pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        match File::open(self.path(path)) {
+        match File::open(self.path_of(path)) {
             Ok(file) => read_all(file, limit).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -95,7 +95,7 @@ impl Host {
             ));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-        let mut file = File::open(self.path(path))?;
+        let mut file = File::open(self.path_of(path))?;
         let mut filled = 0;
         while filled < bytes.len() {
             match file.read(&mut bytes[filled..])? {
@@ -108,23 +108,23 @@ impl Host {
     }
 
     /// A short text file without surrounding white space; empty when it cannot be read.
-    pub(crate) fn text(&self, path: &str) -> String {
+    pub(crate) fn read_text(&self, path: &str) -> String {
         let bytes = self.read(path, MAX_TEXT).ok().flatten().unwrap_or_default();
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
     /// An SMBIOS string, such as `sys_vendor`.
-    pub(crate) fn dmi(&self, field: &str) -> String {
-        self.text(&format!("/sys/class/dmi/id/{field}"))
+    pub(crate) fn dmi_field(&self, field: &str) -> String {
+        self.read_text(&format!("/sys/class/dmi/id/{field}"))
     }
 
     /// The words of the kernel command line, quotes removed.
     pub(crate) fn command_line(&self) -> &[String] {
-        self.command_line.get_or_init(|| words(&self.text("/proc/cmdline")))
+        self.command_line.get_or_init(|| split_words(&self.read_text("/proc/cmdline")))
     }
 
     /// The last value given to `key=` on the kernel command line.
-    pub(crate) fn parameter(&self, key: &str) -> Option<String> {
+    pub(crate) fn kernel_parameter(&self, key: &str) -> Option<String> {
         let value_of = |word: &String| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
         self.command_line().iter().filter_map(value_of).next_back()
     }
@@ -135,7 +135,7 @@ impl Host {
     }
 
     fn find_block_devices(&self) -> Vec<BlockDevice> {
-        let Ok(entries) = self.path("/sys/class/block").read_dir() else { return Vec::new() };
+        let Ok(entries) = self.path_of("/sys/class/block").read_dir() else { return Vec::new() };
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
@@ -145,12 +145,12 @@ impl Host {
 
     fn block_device(&self, name: &str) -> Option<BlockDevice> {
         let directory = format!("/sys/class/block/{name}");
-        let sectors: u64 = self.text(&format!("{directory}/size")).parse().ok()?;
-        let uevent = self.text(&format!("{directory}/uevent"));
+        let sectors: u64 = self.read_text(&format!("{directory}/size")).parse().ok()?;
+        let uevent = self.read_text(&format!("{directory}/uevent"));
         let property = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
         let node = property("DEVNAME=").unwrap_or_else(|| name.to_owned());
         (sectors > 0).then(|| BlockDevice {
-            path: self.path(&format!("/dev/{node}")),
+            path: self.path_of(&format!("/dev/{node}")),
             partition_label: property("PARTNAME="),
             is_partition: property("DEVTYPE=").as_deref() == Some("partition")
                 || self.exists(&format!("{directory}/partition")),
@@ -160,7 +160,7 @@ impl Host {
     /// What the firmware calls this machine: a copy of it has another name, and a volume cannot change it.
     #[must_use]
     pub fn machine_name(&self) -> Option<String> {
-        let name = self.dmi("product_uuid").to_ascii_lowercase();
+        let name = self.dmi_field("product_uuid").to_ascii_lowercase();
         // What machines have to which nobody gave one.
         let is_blank = |blank: char| name.chars().all(|letter| letter == blank || letter == '-');
         (!is_blank('0') && !is_blank('f')).then_some(name)
@@ -168,7 +168,7 @@ impl Host {
 
     /// Asks the kernel for a module; that it may not exist is for the caller to see.
     pub(crate) fn load_module(&self, name: &str) {
-        if self.programs == Programs::Run {
+        if self.programs == ProgramUse::Run {
             drop(Command::new("modprobe").args(["--quiet", name]).stdin(Stdio::null()).status());
         }
     }
@@ -176,14 +176,14 @@ impl Host {
     /// A file of a disc in the UDF format, which is mounted read-only while it is read.
     pub(crate) fn read_from_udf(&self, device: &Path, path: &str, limit: u64) -> Option<Vec<u8>> {
         let mount_point = "/run/catamaran/udf";
-        if self.programs == Programs::Leave {
+        if self.programs == ProgramUse::Leave {
             return None;
         }
         fs::create_dir_all(mount_point).ok()?;
         let arguments = ["-t", "udf", "-o", "ro,nosuid,nodev,noexec", device.to_str()?, mount_point];
-        self.output("/usr/bin/mount", &arguments)?;
+        self.program_output("/usr/bin/mount", &arguments)?;
         let read = self.read(&format!("{mount_point}/{path}"), limit);
-        self.output("/usr/bin/umount", &[mount_point]);
+        self.program_output("/usr/bin/umount", &[mount_point]);
         read.ok().flatten()
     }
 
@@ -192,16 +192,16 @@ impl Host {
     /// 50 s on a machine that was busy with other things. The kernel begins when udev asks it to, which it
     /// does once networkd runs.
     pub fn settle_devices(&self) {
-        self.output("/usr/bin/systemctl", &["start", "systemd-udev-trigger.service"]);
-        self.output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
+        self.program_output("/usr/bin/systemctl", &["start", "systemd-udev-trigger.service"]);
+        self.program_output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
         // It may be done before it has read what a driver that it had just loaded brought to light.
-        self.output("/usr/bin/udevadm", &["settle", "--timeout=30"]);
+        self.program_output("/usr/bin/udevadm", &["settle", "--timeout=30"]);
         self.block_devices.take();
     }
 
     /// What a program of the image prints; `None` when it is missing or fails.
-    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
-        if self.programs == Programs::Leave || !self.exists(program) {
+    pub(crate) fn program_output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+        if self.programs == ProgramUse::Leave || !self.exists(program) {
             return None;
         }
         let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
@@ -222,7 +222,7 @@ pub(crate) fn read_all(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
 
 /// Splits as the kernel does: at white space outside double quotes. A backslash before `;` is what
 /// boot loaders need to keep the `;`, so it goes too.
-fn words(line: &str) -> Vec<String> {
+fn split_words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     let mut letters = line.chars().peekable();
@@ -249,7 +249,7 @@ pub(crate) struct Twin {
 #[cfg(test)]
 pub(crate) fn twin(files: &[(&str, &str)]) -> Twin {
     let directory = tempfile::tempdir().unwrap();
-    let twin = Twin { host: Host::at(directory.path()), directory };
+    let twin = Twin { host: Host::at_directory(directory.path()), directory };
     for (path, content) in files {
         twin.write(path, content.as_bytes());
     }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn quotes_on_the_command_line_keep_a_word_together() {
-        let words = words("ro  a=b ds=\"nocloud;s=http://h/\" ds=nocloud\\;i=7 \"x=1 2\"\n");
+        let words = split_words("ro  a=b ds=\"nocloud;s=http://h/\" ds=nocloud\\;i=7 \"x=1 2\"\n");
 
         assert_eq!(words, ["ro", "a=b", "ds=nocloud;s=http://h/", "ds=nocloud;i=7", "x=1 2"]);
     }

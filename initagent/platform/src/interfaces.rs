@@ -12,13 +12,13 @@ use std::{
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 
-use crate::Addresses;
+use crate::MachineAddresses;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// Interfaces that container runtimes and this cluster's own network make.
 const MADE: [&str; 7] = ["br-", "cni", "docker", "flannel", "podman", "veth", "virbr"];
 
-impl Addresses {
+impl MachineAddresses {
     /// These, and where they say nothing those of this machine's interfaces. Waits until an
     /// interface has an address that others can reach, but no longer than `patience`.
     #[must_use]
@@ -27,7 +27,7 @@ impl Addresses {
         loop {
             let found = own_addresses();
             if found.iter().any(IpAddr::is_ipv4) || Instant::now() >= deadline {
-                return self.or(&found);
+                return self.or_found(&found);
             }
             thread::sleep(PAUSE);
         }
@@ -35,7 +35,7 @@ impl Addresses {
 
     /// These, and where they say nothing the first of `found` that fits; pure.
     #[must_use]
-    pub fn or(self, found: &[IpAddr]) -> Self {
+    pub fn or_found(self, found: &[IpAddr]) -> Self {
         let v4 = |private: bool| {
             let fits = |address: &Ipv4Addr| is_private_v4(*address) == private;
             found.iter().filter_map(as_v4).find(fits)
@@ -107,10 +107,11 @@ mod tests {
 
     #[test]
     fn interfaces_fill_what_the_platform_leaves_open() {
-        let said = Addresses { public_ipv4: Some([203, 0, 113, 7].into()), ..Addresses::default() };
+        let said =
+            MachineAddresses { public_ipv4: Some([203, 0, 113, 7].into()), ..MachineAddresses::default() };
 
         let filled =
-            said.or(&found(&["198.51.100.1", "192.168.122.5", "10.0.0.1", "fd00::5", "2001:db8::5"]));
+            said.or_found(&found(&["198.51.100.1", "192.168.122.5", "10.0.0.1", "fd00::5", "2001:db8::5"]));
 
         assert_eq!(filled.public_ipv4, said.public_ipv4);
         assert_eq!(filled.private_ipv4, Some([192, 168, 122, 5].into()));
@@ -120,9 +121,12 @@ mod tests {
 
     #[test]
     fn a_private_address_is_never_called_public() {
-        let filled = Addresses::default().or(&found(&["10.0.0.1", "100.64.0.9"]));
+        let filled = MachineAddresses::default().or_found(&found(&["10.0.0.1", "100.64.0.9"]));
 
-        assert_eq!(filled, Addresses { private_ipv4: Some([10, 0, 0, 1].into()), ..Addresses::default() });
+        assert_eq!(
+            filled,
+            MachineAddresses { private_ipv4: Some([10, 0, 0, 1].into()), ..MachineAddresses::default() }
+        );
     }
 
     #[test]

@@ -24,14 +24,14 @@ const MULTI_EXTENT_FLAG: u8 = 0x80;
 /// An ISO 9660 file system; `R` is what it lies on.
 pub(crate) struct Iso9660<R> {
     label: String,
-    root: Extent,
-    names: Names,
+    root: FileExtent,
+    names: NameEncoding,
     source: R,
 }
 
 /// Where a file's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
+struct FileExtent {
     sector: u32,
     length: u32,
     flags: u8,
@@ -39,7 +39,7 @@ struct Extent {
 
 /// How the names in a tree are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
+enum NameEncoding {
     /// Latin letters with `;1` behind them, and Rock Ridge names beside them.
     Primary,
     /// UCS-2, big end first.
@@ -53,9 +53,9 @@ impl<R: Read + Seek> Iso9660<R> {
         for index in 0..MAX_DESCRIPTORS {
             let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, SECTOR_LENGTH).ok()?;
             match descriptor[0] {
-                PRIMARY if found.is_none() => found = Some(volume(&descriptor, Names::Primary)),
+                PRIMARY if found.is_none() => found = Some(read_volume(&descriptor, NameEncoding::Primary)),
                 SUPPLEMENTARY if is_joliet(&descriptor) => {
-                    let joliet = volume(&descriptor, Names::Joliet);
+                    let joliet = read_volume(&descriptor, NameEncoding::Joliet);
                     found = found.map(|primary| Iso9660 { label: primary.label, ..joliet });
                 }
                 TERMINATOR => break,
@@ -69,7 +69,7 @@ impl<R: Read + Seek> Iso9660<R> {
     pub(crate) fn read(&mut self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let mut here = self.root;
         for name in path.split('/').filter(|name| !name.is_empty()).take(MAX_DEPTH) {
-            match self.find(here, name)? {
+            match self.find_entry(here, name)? {
                 Some(extent) => here = extent,
                 None => return Ok(None),
             }
@@ -83,20 +83,23 @@ impl<R: Read + Seek> Iso9660<R> {
                 format!("it is larger than {limit} bytes"),
             ));
         }
-        self.bytes(here).map(Some)
+        self.read_extent(here).map(Some)
     }
 
-    fn find(&mut self, directory: Extent, name: &str) -> io::Result<Option<Extent>> {
+    fn find_entry(&mut self, directory: FileExtent, name: &str) -> io::Result<Option<FileExtent>> {
         if directory.flags & DIRECTORY_FLAG == 0 {
             return Ok(None);
         }
-        let bytes = self.bytes(Extent { length: directory.length.min(MAX_DIRECTORY), ..directory })?;
-        let mut entries = bytes.chunks(SECTOR_LENGTH).flat_map(Records);
-        Ok(entries.find(|record| self.names.of(record).eq_ignore_ascii_case(name)).and_then(extent))
+        let bytes =
+            self.read_extent(FileExtent { length: directory.length.min(MAX_DIRECTORY), ..directory })?;
+        let mut entries = bytes.chunks(SECTOR_LENGTH).flat_map(DirectoryRecords);
+        Ok(entries
+            .find(|record| self.names.decode_name(record).eq_ignore_ascii_case(name))
+            .and_then(record_extent))
     }
 
     /// Grows with what the disk really gives, so that a false length cannot reserve memory.
-    fn bytes(&mut self, extent: Extent) -> io::Result<Vec<u8>> {
+    fn read_extent(&mut self, extent: FileExtent) -> io::Result<Vec<u8>> {
         self.source.seek(io::SeekFrom::Start(u64::from(extent.sector) * SECTOR))?;
         let mut bytes = Vec::new();
         self.source.by_ref().take(u64::from(extent.length)).read_to_end(&mut bytes)?;
@@ -113,13 +116,13 @@ impl Iso9660<()> {
     }
 
     /// The same volume, read from `source`.
-    pub(crate) fn over<R>(self, source: R) -> Iso9660<R> {
+    pub(crate) fn with_source<R>(self, source: R) -> Iso9660<R> {
         Iso9660 { label: self.label, root: self.root, names: self.names, source }
     }
 }
 
-impl Names {
-    fn of(self, record: &[u8]) -> String {
+impl NameEncoding {
+    fn decode_name(self, record: &[u8]) -> String {
         let length = usize::from(record[32]);
         let Some(raw) = record.get(33..33 + length) else { return String::new() };
         match self {
@@ -137,9 +140,9 @@ impl Names {
 }
 
 /// The directory records of one sector; they never cross into the next.
-struct Records<'a>(&'a [u8]);
+struct DirectoryRecords<'a>(&'a [u8]);
 
-impl<'a> Iterator for Records<'a> {
+impl<'a> Iterator for DirectoryRecords<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -153,10 +156,10 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-fn volume(descriptor: &[u8], names: Names) -> Iso9660<()> {
+fn read_volume(descriptor: &[u8], names: NameEncoding) -> Iso9660<()> {
     let label = String::from_utf8_lossy(&descriptor[40..72]).trim_end_matches([' ', '\0']).to_owned();
-    let root = extent(&descriptor[156..190]).unwrap_or(Extent { sector: 0, length: 0, flags: 0 });
-    Iso9660 { label, root: Extent { flags: DIRECTORY_FLAG, ..root }, names, source: () }
+    let root = record_extent(&descriptor[156..190]).unwrap_or(FileExtent { sector: 0, length: 0, flags: 0 });
+    Iso9660 { label, root: FileExtent { flags: DIRECTORY_FLAG, ..root }, names, source: () }
 }
 
 fn is_joliet(descriptor: &[u8]) -> bool {
@@ -164,9 +167,9 @@ fn is_joliet(descriptor: &[u8]) -> bool {
 }
 
 /// Where the bytes that a directory record names are.
-fn extent(record: &[u8]) -> Option<Extent> {
+fn record_extent(record: &[u8]) -> Option<FileExtent> {
     let number = |at: usize| Some(u32::from_le_bytes(record.get(at..at + 4)?.try_into().ok()?));
-    Some(Extent { sector: number(2)?, length: number(10)?, flags: *record.get(25)? })
+    Some(FileExtent { sector: number(2)?, length: number(10)?, flags: *record.get(25)? })
 }
 
 fn without_version(name: &str) -> String {

@@ -6,7 +6,7 @@
 
 use document::{
     diagnostic::Diagnostics,
-    yaml::{self, Node, Scalar, Style},
+    yaml::{self, Node, Scalar, ScalarStyle},
 };
 use serde_json::Value;
 
@@ -18,12 +18,12 @@ const MAX_VALUES: usize = 250_000;
 
 /// A parsed document, or a part of one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tree(Value);
+pub(crate) struct DocumentTree(Value);
 
-impl Tree {
+impl DocumentTree {
     /// A JSON document; a message says where it breaks, and never shows a value.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
-        if count(bytes, b"{") > MAX_MAPS || count(bytes, b",[") > MAX_VALUES {
+        if count_marks(bytes, b"{") > MAX_MAPS || count_marks(bytes, b",[") > MAX_VALUES {
             return Err("it has more values than any metadata has".to_owned());
         }
         serde_json::from_slice(bytes).map_err(|error| json_error(&error)).and_then(Self::from_value)
@@ -31,28 +31,28 @@ impl Tree {
 
     /// A YAML document.
     pub(crate) fn from_yaml(bytes: &[u8]) -> Result<Self, String> {
-        yaml(bytes).and_then(Self::from_value)
+        parse_yaml(bytes).and_then(Self::from_value)
     }
 
     fn from_value(value: Value) -> Result<Self, String> {
         if value.is_object() || value.is_array() {
             return Ok(Self(value));
         }
-        Err(format!("it is {} where a map was expected", kind(&value)))
+        Err(format!("it is {} where a map was expected", kind_name(&value)))
     }
 
     /// The text or number at a JSON pointer such as `/network/interfaces/0/mac`.
-    pub(crate) fn text(&self, pointer: &str) -> Option<String> {
-        self.0.pointer(pointer).and_then(scalar)
+    pub(crate) fn text_at(&self, pointer: &str) -> Option<String> {
+        self.0.pointer(pointer).and_then(scalar_text)
     }
 
     /// The text at `pointer` as it is, white space at its ends included.
-    pub(crate) fn content(&self, pointer: &str) -> Option<Vec<u8>> {
+    pub(crate) fn content_at(&self, pointer: &str) -> Option<Vec<u8>> {
         self.0.pointer(pointer).and_then(Value::as_str).map(|text| text.as_bytes().to_vec())
     }
 
     /// The text at `pointer`, or those of the list there, as they are.
-    pub(crate) fn contents(&self, pointer: &str) -> Vec<String> {
+    pub(crate) fn contents_at(&self, pointer: &str) -> Vec<String> {
         let texts = match self.0.pointer(pointer) {
             Some(Value::Array(list)) => list.as_slice(),
             Some(one) => std::slice::from_ref(one),
@@ -62,8 +62,8 @@ impl Tree {
     }
 
     /// What `text` reads, as some other type.
-    pub(crate) fn parsed<T: std::str::FromStr>(&self, pointer: &str) -> Option<T> {
-        self.text(pointer)?.parse().ok()
+    pub(crate) fn parse_at<T: std::str::FromStr>(&self, pointer: &str) -> Option<T> {
+        self.text_at(pointer)?.parse().ok()
     }
 
     /// Whether the value at `pointer` is `true`, in whatever way it is written.
@@ -76,22 +76,22 @@ impl Tree {
     }
 
     /// The elements of the list at `pointer`; none when there is no list.
-    pub(crate) fn list(&self, pointer: &str) -> Vec<Self> {
+    pub(crate) fn list_at(&self, pointer: &str) -> Vec<Self> {
         let list = self.0.pointer(pointer).and_then(Value::as_array);
         list.into_iter().flatten().cloned().map(Self).collect()
     }
 
     /// Every text at or below `pointer`, whether alone, in a list or in a map.
-    pub(crate) fn texts(&self, pointer: &str) -> Vec<String> {
+    pub(crate) fn texts_below(&self, pointer: &str) -> Vec<String> {
         let mut texts = Vec::new();
         if let Some(value) = self.0.pointer(pointer) {
-            collect(value, &mut texts);
+            collect_texts(value, &mut texts);
         }
         texts
     }
 
     /// The part at `pointer`.
-    pub(crate) fn part(&self, pointer: &str) -> Option<Self> {
+    pub(crate) fn subtree(&self, pointer: &str) -> Option<Self> {
         self.0.pointer(pointer).filter(|part| !part.is_null()).cloned().map(Self)
     }
 
@@ -107,15 +107,15 @@ impl Tree {
 }
 
 /// How many of `marks` there are, in texts or out of them.
-fn count(bytes: &[u8], marks: &[u8]) -> usize {
+fn count_marks(bytes: &[u8], marks: &[u8]) -> usize {
     bytes.iter().filter(|byte| marks.contains(byte)).count()
 }
 
 /// A YAML document in JSON's shapes.
-fn yaml(bytes: &[u8]) -> Result<Value, String> {
+fn parse_yaml(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is no UTF-8 text: {error}"))?;
     let mut found = Diagnostics::default();
-    match yaml::parse(text, 0, &mut found) {
+    match yaml::parse_yaml(text, 0, &mut found) {
         Some(root) => Ok(value_of(&root)),
         None => Err(match found.list().last() {
             Some(why) => format!("line {}, column {}: it is no valid YAML", why.at.line, why.at.column),
@@ -140,9 +140,9 @@ fn value_of(node: &Node) -> Value {
 fn scalar_of(scalar: &Scalar) -> Value {
     let text = scalar.text.as_str();
     match (scalar.style, text) {
-        (Style::Plain, "true") => Value::Bool(true),
-        (Style::Plain, "false") => Value::Bool(false),
-        (Style::Plain, _) => match text.parse::<i64>() {
+        (ScalarStyle::Plain, "true") => Value::Bool(true),
+        (ScalarStyle::Plain, "false") => Value::Bool(false),
+        (ScalarStyle::Plain, _) => match text.parse::<i64>() {
             Ok(number) if number.to_string() == text => number.into(),
             _ => text.into(),
         },
@@ -155,7 +155,7 @@ fn json_error(error: &serde_json::Error) -> String {
     format!("line {}, column {}: {what}", error.line(), error.column())
 }
 
-fn scalar(value: &Value) -> Option<String> {
+fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
         Value::Number(number) => Some(number.to_string()),
@@ -163,15 +163,15 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn collect(value: &Value, texts: &mut Vec<String>) {
+fn collect_texts(value: &Value, texts: &mut Vec<String>) {
     match value {
-        Value::Array(list) => list.iter().for_each(|part| collect(part, texts)),
-        Value::Object(map) => map.values().for_each(|part| collect(part, texts)),
-        other => texts.extend(scalar(other)),
+        Value::Array(list) => list.iter().for_each(|part| collect_texts(part, texts)),
+        Value::Object(map) => map.values().for_each(|part| collect_texts(part, texts)),
+        other => texts.extend(scalar_text(other)),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+fn kind_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "empty",
         Value::Bool(_) => "a boolean",
@@ -188,18 +188,19 @@ mod tests {
 
     #[test]
     fn a_field_of_another_kind_is_absent_and_the_rest_is_there() {
-        let tree = Tree::from_json(br#"{"id": 7, "name": ["x"], "keys": {"a": "k1", "b": ["k2"]}}"#).unwrap();
+        let tree = DocumentTree::from_json(br#"{"id": 7, "name": ["x"], "keys": {"a": "k1", "b": ["k2"]}}"#)
+            .unwrap();
 
-        assert_eq!(tree.text("/id").as_deref(), Some("7"));
-        assert_eq!(tree.text("/name"), None);
-        assert_eq!(tree.texts("/keys"), ["k1", "k2"]);
+        assert_eq!(tree.text_at("/id").as_deref(), Some("7"));
+        assert_eq!(tree.text_at("/name"), None);
+        assert_eq!(tree.texts_below("/keys"), ["k1", "k2"]);
     }
 
     #[test]
     fn documents_of_nothing_but_braces_are_refused_before_they_are_parsed() {
         for document in [format!("[{}{{}}]", "{},".repeat(300_000)), format!("[{}1]", "1,".repeat(300_000))] {
             assert_eq!(
-                Tree::from_json(document.as_bytes()).unwrap_err(),
+                DocumentTree::from_json(document.as_bytes()).unwrap_err(),
                 "it has more values than any metadata has"
             );
         }
@@ -208,24 +209,25 @@ mod tests {
     #[test]
     fn what_looks_like_a_number_keeps_its_text() {
         let tree =
-            Tree::from_yaml(b"id: 1e5\nzone: 007\nmtu: 1450\nname: no\nquoted: '12'\nnone: ~\n").unwrap();
+            DocumentTree::from_yaml(b"id: 1e5\nzone: 007\nmtu: 1450\nname: no\nquoted: '12'\nnone: ~\n")
+                .unwrap();
 
-        let said = ["/id", "/zone", "/mtu", "/name", "/quoted"].map(|pointer| tree.text(pointer).unwrap());
+        let said = ["/id", "/zone", "/mtu", "/name", "/quoted"].map(|pointer| tree.text_at(pointer).unwrap());
 
         assert_eq!(said, ["1e5", "007", "1450", "no", "12"]);
-        assert_eq!(tree.text("/none"), None);
-        assert_eq!(tree.part("/mtu").unwrap().to_json(), b"1450");
-        assert_eq!(tree.part("/quoted").unwrap().to_json(), b"\"12\"");
+        assert_eq!(tree.text_at("/none"), None);
+        assert_eq!(tree.subtree("/mtu").unwrap().to_json(), b"1450");
+        assert_eq!(tree.subtree("/quoted").unwrap().to_json(), b"\"12\"");
     }
 
     #[test]
     fn errors_say_where_and_show_no_value() {
         assert_eq!(
-            Tree::from_json(b"{\"password\": \"hunter2\"").unwrap_err(),
+            DocumentTree::from_json(b"{\"password\": \"hunter2\"").unwrap_err(),
             "line 1, column 22: it ends too early"
         );
-        assert_eq!(Tree::from_json(b"7").unwrap_err(), "it is a number where a map was expected");
-        let error = Tree::from_yaml(b"a: 1\npassword: [hunter2").unwrap_err();
+        assert_eq!(DocumentTree::from_json(b"7").unwrap_err(), "it is a number where a map was expected");
+        let error = DocumentTree::from_yaml(b"a: 1\npassword: [hunter2").unwrap_err();
         assert!(error.starts_with("line 2") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows one module per platform, all of one shape: `detect` looks only at this machine (firmware
 //! strings, disks, kernel command line) and never waits for a network; `fetch` asks that one
-//! platform; a pure `facts` function turns its answer into a [`Provision`]. Refuses to know what
+//! platform; a pure `facts` function turns its answer into a [`InstanceMetadata`]. Refuses to know what
 //! the facts are for: nothing here sets a host name or parses user-data.
 //! Invariant: only the detected platform is asked, and every byte it answers is bounded before it
 //! is parsed.
@@ -43,7 +43,7 @@ mod vultr;
 mod web;
 
 pub use host::Host;
-pub use provision::{Addresses, MetaData, Payload, Problem, Provision};
-pub use registry::{Boot, Detected, FetchError, Place, Platform, detect, offers};
+pub use provision::{InstanceMetadata, MachineAddresses, MetaData, MetadataProblem, Payload};
+pub use registry::{BootKind, DetectedPlatform, FetchError, Place, Platform, detect_platform, offers};
 pub use running_disk::{BOOT_RECORD, RunningDisk};
-pub use web::{Timing, Web, WebError};
+pub use web::{MetadataWeb, WebError, WebTiming};

@@ -6,35 +6,35 @@
 
 use std::fmt::Write as _;
 
-use crate::Provision;
+use crate::InstanceMetadata;
 
 /// coreos-metadata called these two clouds by other names than afterburn does.
 const OLDER_NAMES: [(&str, &str); 2] = [("AWS_", "EC2_"), ("GCP_", "GCE_")];
 
-impl Provision {
+impl InstanceMetadata {
     /// The content of `/run/metadata/catamaran`, for `EnvironmentFile=`.
     #[must_use]
     pub fn metadata_file(&self) -> String {
         let mut lines = String::new();
-        for (name, value) in self.variables() {
+        for (name, value) in self.to_variables() {
             // Writing to a String cannot fail.
-            let _ = writeln!(lines, "{name}={}", quoted(&value));
+            let _ = writeln!(lines, "{name}={}", quote_value(&value));
         }
         lines
     }
 
-    fn variables(&self) -> Vec<(String, String)> {
-        let mut variables = self.general();
+    fn to_variables(&self) -> Vec<(String, String)> {
+        let mut variables = self.general_variables();
         for (name, value) in &self.attributes {
             variables.push((format!("AFTERBURN_{name}"), value.clone()));
-            variables.push((format!("COREOS_{}", older(name)), value.clone()));
+            variables.push((format!("COREOS_{}", older_name(name)), value.clone()));
         }
         variables.sort();
         variables
     }
 
     /// What is the same on every platform.
-    fn general(&self) -> Vec<(String, String)> {
+    fn general_variables(&self) -> Vec<(String, String)> {
         let addresses = &self.addresses;
         let known = [
             ("COREOS_PUBLIC_IPV4", addresses.public_ipv4.map(|address| address.to_string())),
@@ -52,14 +52,14 @@ impl Provision {
     }
 }
 
-fn older(name: &str) -> String {
+fn older_name(name: &str) -> String {
     let renamed = OLDER_NAMES.iter().find_map(|(new, old)| Some(format!("{old}{}", name.strip_prefix(new)?)));
     renamed.unwrap_or_else(|| name.to_owned())
 }
 
 /// As systemd reads it: plain when it needs nothing, else in double quotes with escapes. Control
 /// characters, line ends among them, have no place in any fact, so they go.
-fn quoted(value: &str) -> String {
+fn quote_value(value: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:/@+,=%".contains(letter);
     if value.chars().all(plain) {
         return value.to_owned();
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn both_generations_of_names_are_there() {
-        let mut provision = Provision::new(Platform::Ec2);
-        provision.attribute("AWS_IPV4_LOCAL", Some("10.0.0.5"));
+        let mut provision = InstanceMetadata::new(Platform::Ec2);
+        provision.set_attribute("AWS_IPV4_LOCAL", Some("10.0.0.5"));
         provision.addresses.private_ipv4 = Some([10, 0, 0, 5].into());
 
         assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_value_cannot_become_a_second_variable() {
-        assert_eq!(quoted("a b\nLD_PRELOAD=/x"), "\"a bLD_PRELOAD=/x\"");
-        assert_eq!(quoted("say \"$HOME\""), "\"say \\\"\\$HOME\\\"\"");
+        assert_eq!(quote_value("a b\nLD_PRELOAD=/x"), "\"a bLD_PRELOAD=/x\"");
+        assert_eq!(quote_value("say \"$HOME\""), "\"say \\\"\\$HOME\\\"\"");
     }
 }

@@ -12,7 +12,7 @@ use crate::Payload;
 
 /// One network interface.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Link {
+pub(crate) struct InterfaceLink {
     /// What finds it, as version 2's `match` says it.
     signs: Map<String, Value>,
     pub(crate) dhcp4: bool,
@@ -33,7 +33,7 @@ pub(crate) enum RouteError {
     Gateway,
 }
 
-impl Link {
+impl InterfaceLink {
     /// The interface with this hardware address; `None` when it is not one.
     pub(crate) fn with_mac(mac: &str) -> Option<Self> {
         let octets: Vec<&str> = mac.split(':').collect();
@@ -103,7 +103,7 @@ impl Link {
         Ok(())
     }
 
-    fn settings(&self) -> Map<String, Value> {
+    fn to_settings(&self) -> Map<String, Value> {
         let mut settings = Map::new();
         settings.insert("dhcp4".to_owned(), json!(self.dhcp4));
         settings.insert("dhcp6".to_owned(), json!(self.dhcp6));
@@ -132,33 +132,33 @@ impl Link {
 }
 
 /// A configuration of separate interfaces; `None` when there are none.
-pub(crate) fn ethernets(links: &[Link]) -> Option<Payload> {
+pub(crate) fn ethernets_payload(links: &[InterfaceLink]) -> Option<Payload> {
     let ethernets = links.iter().enumerate().map(|(index, link)| {
-        let mut settings = link.settings();
+        let mut settings = link.to_settings();
         settings.insert("match".to_owned(), json!(link.signs));
         (format!("nic{index}"), Value::Object(settings))
     });
     let ethernets: Map<String, Value> = ethernets.collect();
-    (!ethernets.is_empty()).then(|| document(&json!({"version": 2, "ethernets": ethernets}))).flatten()
+    (!ethernets.is_empty()).then(|| to_payload(&json!({"version": 2, "ethernets": ethernets}))).flatten()
 }
 
 /// A configuration of one LACP bond over the interfaces in `members`, with the settings of `link`.
-pub(crate) fn bond(members: &[Link], link: &Link) -> Option<Payload> {
+pub(crate) fn bond_payload(members: &[InterfaceLink], link: &InterfaceLink) -> Option<Payload> {
     if members.is_empty() {
         return None;
     }
     let names: Vec<String> = (0..members.len()).map(|index| format!("nic{index}")).collect();
-    let member = |(name, link): (&String, &Link)| (name.clone(), json!({"match": link.signs}));
+    let member = |(name, link): (&String, &InterfaceLink)| (name.clone(), json!({"match": link.signs}));
     let ethernets: Map<String, Value> = names.iter().zip(members).map(member).collect();
-    let mut settings = link.settings();
+    let mut settings = link.to_settings();
     settings.insert("interfaces".to_owned(), json!(names));
     settings.insert("macaddress".to_owned(), json!(link.signs.get("macaddress")));
     let parameters = json!({"mode": "802.3ad", "lacp-rate": "fast", "mii-monitor-interval": 200});
     settings.insert("parameters".to_owned(), parameters);
-    document(&json!({"version": 2, "ethernets": ethernets, "bonds": {"bond0": settings}}))
+    to_payload(&json!({"version": 2, "ethernets": ethernets, "bonds": {"bond0": settings}}))
 }
 
-fn document(value: &Value) -> Option<Payload> {
+fn to_payload(value: &Value) -> Option<Payload> {
     Payload::from_bytes(value.to_string().into_bytes())
 }
 
@@ -193,19 +193,19 @@ mod tests {
 
     #[test]
     fn only_addresses_get_through() {
-        let mut link = Link::with_mac("0A:00:00:00:00:01").unwrap();
+        let mut link = InterfaceLink::with_mac("0A:00:00:00:00:01").unwrap();
         assert!(!link.add_address(Some("10.0.0.1\n[Match]"), Some("24")));
         assert!(link.add_address(Some("10.0.0.1"), Some("255.255.255.0")));
         link.add_gateway(Some("0.0.0.0"));
         link.add_gateway(Some("x"));
 
-        let text = String::from_utf8(ethernets(&[link]).unwrap().as_bytes().to_vec()).unwrap();
+        let text = String::from_utf8(ethernets_payload(&[link]).unwrap().as_bytes().to_vec()).unwrap();
 
         assert_eq!(
             text,
             "{\"ethernets\":{\"nic0\":{\"addresses\":[\"10.0.0.1/24\"],\"dhcp4\":false,\"dhcp6\":false,\
              \"match\":{\"macaddress\":\"0a:00:00:00:00:01\"}}},\"version\":2}"
         );
-        assert!(Link::with_mac("0a:00:00:00:00").is_none());
+        assert!(InterfaceLink::with_mac("0a:00:00:00:00").is_none());
     }
 }

@@ -9,10 +9,10 @@
 use std::{fs::File, path::Path};
 
 use crate::{
-    FetchError, Host, Payload, Place, Platform, Provision, Web, WebError, disk, guest,
-    json::Tree,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, WebError, disk, guest,
+    json::DocumentTree,
     meta_data::add_meta_data,
-    registry::Evidence,
+    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
 };
 
@@ -24,7 +24,7 @@ const PARAMETERS: [&str; 3] = ["ds", "ci.ds", "ci.datasource"];
 
 /// The four files, as far as they are there.
 #[derive(Clone, Debug, Default)]
-struct Seed {
+struct SeedFiles {
     place: String,
     meta_data: Option<Vec<u8>>,
     user_data: Option<Vec<u8>>,
@@ -35,27 +35,30 @@ struct Seed {
 
 /// What `ds=nocloud;...` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Parameters {
+struct SeedParameters {
     told_by: &'static str,
     seed_from: Option<String>,
     hostname: Option<String>,
     instance_id: Option<String>,
 }
 
-pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
-    let told = parameters(host);
-    let named = told.as_ref().and_then(Parameters::evidence_of_address);
-    let volumes = disk::labelled(host, &[LABEL]).into_iter().filter_map(|(device, volume)| {
+pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
+    let told = seed_parameters(host);
+    let named = told.as_ref().and_then(SeedParameters::evidence_of_address);
+    let volumes = disk::find_labelled(host, &[LABEL]).into_iter().filter_map(|(device, volume)| {
         let seed = disk_seed(&device.path, volume, "")?;
         let (evidence, elsewhere) = (seed.evidence(), seed.seed_from());
-        let said = facts(seed, &Parameters::default());
+        let said = to_metadata(seed, &SeedParameters::default());
         Some(evidence.on_volume(&device.path, &said, elsewhere.as_deref()))
     });
     let own = own_seed(host, told.as_ref()).map(|seed| seed.evidence().at(Place::OwnDisk));
-    let found: Vec<Evidence> = named.into_iter().chain(volumes).chain(own).collect();
+    let found: Vec<PlatformEvidence> = named.into_iter().chain(volumes).chain(own).collect();
     match told {
         Some(told) if found.is_empty() => {
-            vec![Evidence::local(format!("{}: ds=nocloud", told.told_by)).at(Place::CommandLine)]
+            vec![
+                PlatformEvidence::from_machine(format!("{}: ds=nocloud", told.told_by))
+                    .at(Place::CommandLine),
+            ]
         }
         _ => found,
     }
@@ -63,12 +66,12 @@ pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
 
 /// Whether the command line or the firmware asks for it by name.
 pub(crate) fn is_named(host: &Host) -> bool {
-    parameters(host).is_some()
+    seed_parameters(host).is_some()
 }
 
 /// Asks the place that was found, and no other: what one place does not say, another must not add.
-pub(crate) fn fetch(host: &Host, web: &Web, place: &Place) -> Result<Provision, FetchError> {
-    let parameters = parameters(host).unwrap_or_default();
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb, place: &Place) -> Result<InstanceMetadata, FetchError> {
+    let parameters = seed_parameters(host).unwrap_or_default();
     let mut seed = match place {
         Place::Volume { device, .. } => {
             let gone = || FetchError::Gone { place: device.display().to_string() };
@@ -85,25 +88,25 @@ pub(crate) fn fetch(host: &Host, web: &Web, place: &Place) -> Result<Provision, 
         _ => named().or_else(|| seed.seed_from()),
     };
     if let Some(url) = from.filter(|url| is_web(url)) {
-        let fetched = web_seed(web, &expand(host, &url)).map_err(Platform::NoCloud.silent())?;
-        seed = fetched.over(seed);
+        let fetched = web_seed(web, &expand_dmi(host, &url)).map_err(Platform::NoCloud.fetch_failed())?;
+        seed = fetched.with_fallback(seed);
     }
-    let mut provision = facts(seed, &parameters);
+    let mut provision = to_metadata(seed, &parameters);
     guest::add_attributes(host, &mut provision);
     Ok(provision)
 }
 
 /// Turns the files into facts; what the parameters say goes first.
-fn facts(seed: Seed, parameters: &Parameters) -> Provision {
-    let mut provision = Provision::new(Platform::NoCloud);
+fn to_metadata(seed: SeedFiles, parameters: &SeedParameters) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::NoCloud);
     for (file, cause) in &seed.unreadable {
-        provision.report(file, cause);
+        provision.report_problem(file, cause);
     }
     if let Some(bytes) = &seed.meta_data {
         let tree = add_meta_data(&mut provision, bytes);
         // Debian's old format; the file goes before it.
-        provision.network_config = tree.content("/network-interfaces").and_then(Payload::from_bytes);
-        provision.attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
+        provision.network_config = tree.content_at("/network-interfaces").and_then(Payload::from_bytes);
+        provision.set_attribute("CUSTOM_HOSTNAME", provision.hostname.clone());
     }
     provision.user_data = seed.user_data.and_then(Payload::from_bytes);
     provision.vendor_data = seed.vendor_data.and_then(Payload::from_bytes);
@@ -116,37 +119,40 @@ fn facts(seed: Seed, parameters: &Parameters) -> Provision {
 }
 
 /// The facts of a `meta-data` file; pure.
-pub(crate) fn meta_data_facts(document: &[u8]) -> Provision {
-    facts(Seed { meta_data: Some(document.to_vec()), ..Seed::default() }, &Parameters::default())
+pub(crate) fn meta_data_facts(document: &[u8]) -> InstanceMetadata {
+    to_metadata(
+        SeedFiles { meta_data: Some(document.to_vec()), ..SeedFiles::default() },
+        &SeedParameters::default(),
+    )
 }
 
 /// `ds=nocloud` with what follows it, from the SMBIOS serial number or the kernel command line.
-fn parameters(host: &Host) -> Option<Parameters> {
-    let serial = host.dmi("product_serial");
+fn seed_parameters(host: &Host) -> Option<SeedParameters> {
+    let serial = host.dmi_field("product_serial");
     let from_serial =
-        serial.find("ds=nocloud").and_then(|at| parse(&serial[at + 3..], "SMBIOS serial number"));
+        serial.find("ds=nocloud").and_then(|at| parse_parameters(&serial[at + 3..], "SMBIOS serial number"));
     from_serial.or_else(|| {
-        let value = PARAMETERS.iter().find_map(|parameter| host.parameter(parameter))?;
-        parse(&value, "kernel command line")
+        let value = PARAMETERS.iter().find_map(|parameter| host.kernel_parameter(parameter))?;
+        parse_parameters(&value, "kernel command line")
     })
 }
 
-impl Parameters {
+impl SeedParameters {
     /// That a web server is named.
-    fn evidence_of_address(&self) -> Option<Evidence> {
+    fn evidence_of_address(&self) -> Option<PlatformEvidence> {
         let url = self.seed_from.as_deref().filter(|url| is_web(url))?;
         let text = format!("{}: ds=nocloud, seed from {}", self.told_by, without_secrets(url));
-        Some(Evidence::network(text).at(Place::CommandLine))
+        Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
     }
 }
 
-fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
+fn parse_parameters(text: &str, told_by: &'static str) -> Option<SeedParameters> {
     let mut words = text.split(';').map(str::trim);
     let name = words.next()?;
     if !name.eq_ignore_ascii_case("nocloud") && !name.eq_ignore_ascii_case("nocloud-net") {
         return None;
     }
-    let mut found = Parameters { told_by, ..Parameters::default() };
+    let mut found = SeedParameters { told_by, ..SeedParameters::default() };
     for (key, value) in words.filter_map(|word| word.split_once('=')) {
         let value = Some(value.to_owned()).filter(|value| !value.is_empty());
         match key {
@@ -160,7 +166,7 @@ fn parse(text: &str, told_by: &'static str) -> Option<Parameters> {
 }
 
 /// The first place on this machine's own disk that has any of the files.
-fn own_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
+fn own_seed(host: &Host, parameters: Option<&SeedParameters>) -> Option<SeedFiles> {
     let named = parameters.and_then(|told| told.seed_from.as_deref()).and_then(local_folder);
     let folders = named.as_deref().into_iter().chain(SEED_FOLDERS);
     if let Some((device, volume)) = disk::on_own_esp(host, ESP)
@@ -169,24 +175,24 @@ fn own_seed(host: &Host, parameters: Option<&Parameters>) -> Option<Seed> {
         return Some(seed);
     }
     let mut seeds = folders.map(|folder| {
-        Seed::gather(folder.to_owned(), |file, limit| host.read(&format!("{folder}{file}"), limit))
+        SeedFiles::read_files(folder.to_owned(), |file, limit| host.read(&format!("{folder}{file}"), limit))
     });
-    seeds.find(Seed::has_any)
+    seeds.find(SeedFiles::has_any)
 }
 
-fn disk_seed(device: &Path, mut volume: disk::Volume<File>, folder: &str) -> Option<Seed> {
+fn disk_seed(device: &Path, mut volume: disk::ConfigVolume<File>, folder: &str) -> Option<SeedFiles> {
     let place = format!("{folder} on {} labelled {}", device.display(), volume.label());
     let place = place.trim_start().trim_start_matches("on ").to_owned();
-    Some(Seed::gather(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
-        .filter(Seed::has_any)
+    Some(SeedFiles::read_files(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
+        .filter(SeedFiles::has_any)
 }
 
-fn web_seed(web: &Web, url: &str) -> Result<Seed, WebError> {
+fn web_seed(web: &MetadataWeb, url: &str) -> Result<SeedFiles, WebError> {
     let address = |file: &str| format!("{}/{file}", url.trim_end_matches('/'));
-    let meta_data = web.page(&address("meta-data"), MAX_METADATA)?;
-    let mut seed = Seed::gather(without_secrets(url), |file, limit| match file {
+    let meta_data = web.get_url(&address("meta-data"), MAX_METADATA)?;
+    let mut seed = SeedFiles::read_files(without_secrets(url), |file, limit| match file {
         "meta-data" => Ok(None),
-        file => web.page(&address(file), limit),
+        file => web.get_url(&address(file), limit),
     });
     seed.meta_data = meta_data;
     Ok(seed)
@@ -203,12 +209,12 @@ fn is_web(url: &str) -> bool {
 }
 
 /// Replaces `__dmi.chassis-serial-number__` and its like by the firmware's strings.
-fn expand(host: &Host, url: &str) -> String {
+fn expand_dmi(host: &Host, url: &str) -> String {
     let mut url = url.to_owned();
     for (name, field) in DMI_NAMES {
         let token = format!("__dmi.{name}__");
         if url.contains(&token) {
-            url = url.replace(&token, &host.dmi(field));
+            url = url.replace(&token, &host.dmi_field(field));
         }
     }
     url
@@ -231,8 +237,8 @@ const DMI_NAMES: [(&str, &str); 13] = [
     ("system-uuid", "product_uuid"),
 ];
 
-impl Seed {
-    fn gather<E: std::fmt::Display>(
+impl SeedFiles {
+    fn read_files<E: std::fmt::Display>(
         place: String,
         mut read: impl FnMut(&str, u64) -> Result<Option<Vec<u8>>, E>,
     ) -> Self {
@@ -255,22 +261,24 @@ impl Seed {
         files.iter().any(|file| file.is_some()) || !self.unreadable.is_empty()
     }
 
-    fn evidence(&self) -> Evidence {
+    fn evidence(&self) -> PlatformEvidence {
         match self.seed_from() {
-            Some(url) if is_web(&url) => {
-                Evidence::network(format!("{}, seed from {}", self.place, without_secrets(&url)))
-            }
-            _ => Evidence::local(self.place.clone()),
+            Some(configured_url) if is_web(&configured_url) => PlatformEvidence::from_network(format!(
+                "{}, seed from {}",
+                self.place,
+                without_secrets(&configured_url)
+            )),
+            _ => PlatformEvidence::from_machine(self.place.clone()),
         }
     }
 
     /// The address that `meta-data` refers to.
     fn seed_from(&self) -> Option<String> {
-        Tree::from_yaml(self.meta_data.as_deref()?).ok()?.text("/seedfrom")
+        DocumentTree::from_yaml(self.meta_data.as_deref()?).ok()?.text_at("/seedfrom")
     }
 
     /// These files, and those of `below` where there are none.
-    fn over(mut self, below: Self) -> Self {
+    fn with_fallback(mut self, below: Self) -> Self {
         self.meta_data = self.meta_data.or(below.meta_data);
         self.user_data = self.user_data.or(below.user_data);
         self.vendor_data = self.vendor_data.or(below.vendor_data);

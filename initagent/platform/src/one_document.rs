@@ -4,10 +4,10 @@
 //! each cloud writes in its own way. Invariant: a document that cannot be read is a problem of its own, and
 //! as empty as one that says nothing.
 
-use crate::{FetchError, Payload, Platform, Provision, json::Tree, web::Service};
+use crate::{FetchError, InstanceMetadata, Payload, Platform, json::DocumentTree, web::MetadataService};
 
 /// Where the facts stand, as JSON pointers; the first of several that is there counts.
-pub(crate) struct Places {
+pub(crate) struct FieldPaths {
     pub(crate) instance_id: &'static [&'static str],
     pub(crate) hostname: &'static [&'static str],
     pub(crate) region: &'static [&'static str],
@@ -19,7 +19,7 @@ pub(crate) struct Places {
     pub(crate) vendor_data: &'static [&'static str],
 }
 
-impl Places {
+impl FieldPaths {
     /// Nowhere.
     pub(crate) const NONE: Self = Self {
         instance_id: &[],
@@ -34,17 +34,25 @@ impl Places {
 }
 
 /// The document at `path`, without which the platform knows nothing of this machine.
-pub(crate) fn ask(platform: Platform, service: &Service<'_>, path: &str) -> Result<Vec<u8>, FetchError> {
-    service.get(path).map_err(platform.silent())?.ok_or_else(|| platform.unknown())
+pub(crate) fn fetch_document(
+    platform: Platform,
+    service: &MetadataService<'_>,
+    path: &str,
+) -> Result<Vec<u8>, FetchError> {
+    service.get(path).map_err(platform.fetch_failed())?.ok_or_else(|| platform.no_metadata())
 }
 
 /// The facts of a document, and the document for what else is in it; pure.
-pub(crate) fn read(platform: Platform, document: &[u8], places: &Places) -> (Provision, Tree) {
-    let mut provision = Provision::new(platform);
-    let parsed = Tree::from_json(document).map(Some);
-    let tree = provision.take("metadata", parsed).unwrap_or_default();
-    let text = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.text(pointer));
-    let content = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.content(pointer));
+pub(crate) fn read(
+    platform: Platform,
+    document: &[u8],
+    places: &FieldPaths,
+) -> (InstanceMetadata, DocumentTree) {
+    let mut provision = InstanceMetadata::new(platform);
+    let parsed = DocumentTree::from_json(document).map(Some);
+    let tree = provision.value_or_report("metadata", parsed).unwrap_or_default();
+    let text = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.text_at(pointer));
+    let content = |pointers: &[&str]| pointers.iter().find_map(|pointer| tree.content_at(pointer));
     provision.meta_data = tree.meta_data();
     provision.instance_id = text(places.instance_id);
     provision.set_hostname(text(places.hostname));
@@ -53,7 +61,7 @@ pub(crate) fn read(platform: Platform, document: &[u8], places: &Places) -> (Pro
     provision.instance_type = text(places.instance_type);
     provision.user_data = content(places.user_data).and_then(Payload::from_bytes);
     provision.vendor_data = content(places.vendor_data).and_then(Payload::from_bytes);
-    for key in places.keys.iter().flat_map(|pointer| tree.texts(pointer)) {
+    for key in places.keys.iter().flat_map(|pointer| tree.texts_below(pointer)) {
         provision.add_keys(&key);
     }
     (provision, tree)

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use self::content::ReadContent;
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
-    json::Tree,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    json::DocumentTree,
     one_document,
-    registry::Evidence,
+    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA, link_local_bases},
 };
 
@@ -29,7 +29,7 @@ const ITEMS: [(&str, &str); 5] = [
 
 /// The documents, as far as they are there.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Documents {
+pub(crate) struct MetadataDocuments {
     pub(crate) meta_data: Option<Vec<u8>>,
     pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) vendor_data: Option<Vec<u8>>,
@@ -38,7 +38,7 @@ pub(crate) struct Documents {
     pub(crate) ec2_meta_data: Option<Vec<u8>>,
 }
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     let signs = [
         ("product_name", "OpenStack Nova"),
         ("product_name", "OpenStack Compute"),
@@ -50,25 +50,26 @@ pub(crate) fn detect(host: &Host) -> Option<Evidence> {
         ("chassis_asset_tag", "HUAWEICLOUD"),
         ("chassis_asset_tag", "Samsung Cloud Platform"),
     ];
-    Evidence::firmware(host, &signs)
+    PlatformEvidence::from_firmware(host, &signs)
 }
 
-pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let service = web.service(&BASES).or_at(link_local_bases(host));
-    let meta_data = one_document::ask(Platform::OpenStack, &service, "/openstack/latest/meta_data.json")?;
-    let mut provision = Provision::new(Platform::OpenStack);
+    let meta_data =
+        one_document::fetch_document(Platform::OpenStack, &service, "/openstack/latest/meta_data.json")?;
+    let mut provision = InstanceMetadata::new(Platform::OpenStack);
     let read = |file: &str, limit| match limit {
         MAX_USER_DATA => service.get_data(&format!("/openstack/latest/{file}")),
         _ => service.get(&format!("/openstack/latest/{file}")),
     };
-    let documents = Documents { meta_data: Some(meta_data), ..gather(&mut provision, read) };
+    let documents = MetadataDocuments { meta_data: Some(meta_data), ..read_documents(&mut provision, read) };
     let mut content =
         |path: &str| service.get_data(&format!("/openstack/{path}")).map_err(|error| error.to_string());
     add_facts(&mut provision, documents, &mut content);
     for (name, path) in ITEMS {
-        let value = service.text(&format!("/latest/meta-data/{path}"));
+        let value = service.get_text(&format!("/latest/meta-data/{path}"));
         // Not every OpenStack has the EC2-like tree.
-        provision.attribute(name, value.ok().flatten());
+        provision.set_attribute(name, value.ok().flatten());
     }
     let address = |name: &str| provision.attributes.get(name)?.split_whitespace().next()?.parse().ok();
     let (local, public) = (address("OPENSTACK_IPV4_LOCAL"), address("OPENSTACK_IPV4_PUBLIC"));
@@ -79,60 +80,67 @@ pub(crate) fn fetch(host: &Host, web: &Web) -> Result<Provision, FetchError> {
 }
 
 /// Reads every document but `meta_data.json`; one that cannot be read is a problem of its own.
-pub(crate) fn gather<E: std::fmt::Display>(
-    provision: &mut Provision,
+pub(crate) fn read_documents<E: std::fmt::Display>(
+    provision: &mut InstanceMetadata,
     mut read: impl FnMut(&str, u64) -> Result<Option<Vec<u8>>, E>,
-) -> Documents {
-    let mut file = |item: &str, name: &str, limit| provision.take(item, read(name, limit));
-    Documents {
+) -> MetadataDocuments {
+    let mut file = |item: &str, name: &str, limit| provision.value_or_report(item, read(name, limit));
+    MetadataDocuments {
         user_data: file("user-data", "user_data", MAX_USER_DATA),
         vendor_data: file("vendor-data", "vendor_data.json", MAX_METADATA),
         vendor_data2: file("vendor-data2", "vendor_data2.json", MAX_METADATA),
         network_data: file("network-config", "network_data.json", MAX_METADATA),
-        ..Documents::default()
+        ..MetadataDocuments::default()
     }
 }
 
 /// The facts of a `meta_data.json`; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::OpenStack);
-    let documents = Documents { meta_data: Some(document.to_vec()), ..Documents::default() };
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::OpenStack);
+    let documents = MetadataDocuments { meta_data: Some(document.to_vec()), ..MetadataDocuments::default() };
     add_facts(&mut provision, documents, &mut |_| Ok(None));
     provision
 }
 
 /// Turns the documents into facts; pure.
-pub(crate) fn add_facts(provision: &mut Provision, documents: Documents, content: ReadContent<'_>) {
+pub(crate) fn add_facts(
+    provision: &mut InstanceMetadata,
+    documents: MetadataDocuments,
+    content: ReadContent<'_>,
+) {
     provision.user_data = documents.user_data.and_then(Payload::from_bytes);
     provision.network_config = documents.network_data.and_then(Payload::from_bytes);
     provision.vendor_data = vendor_data(&[documents.vendor_data, documents.vendor_data2]);
-    if let Some(document) = documents.meta_data {
-        add_meta_data(provision, &document, content);
+    if let Some(to_payload) = documents.meta_data {
+        add_meta_data(provision, &to_payload, content);
     }
-    let tree =
-        documents.ec2_meta_data.and_then(|document| Tree::from_json(&document).ok()).unwrap_or_default();
+    let tree = documents
+        .ec2_meta_data
+        .and_then(|document| DocumentTree::from_json(&document).ok())
+        .unwrap_or_default();
     for (name, path) in ITEMS {
-        provision.attribute(name, tree.text(&format!("/{path}")));
+        provision.set_attribute(name, tree.text_at(&format!("/{path}")));
     }
-    provision.addresses.private_ipv4 = tree.parsed("/local-ipv4");
-    provision.addresses.public_ipv4 = tree.parsed("/public-ipv4");
-    provision.instance_type = tree.text("/instance-type");
-    provision.attribute("OPENSTACK_INSTANCE_UUID", provision.instance_id.clone());
+    provision.addresses.private_ipv4 = tree.parse_at("/local-ipv4");
+    provision.addresses.public_ipv4 = tree.parse_at("/public-ipv4");
+    provision.instance_type = tree.text_at("/instance-type");
+    provision.set_attribute("OPENSTACK_INSTANCE_UUID", provision.instance_id.clone());
 }
 
-fn add_meta_data(provision: &mut Provision, document: &[u8], content: ReadContent<'_>) {
-    let parsed = Tree::from_json(document).map(Some);
-    let Some(tree) = provision.take("meta-data", parsed) else { return };
+fn add_meta_data(provision: &mut InstanceMetadata, document: &[u8], content: ReadContent<'_>) {
+    let parsed = DocumentTree::from_json(document).map(Some);
+    let Some(tree) = provision.value_or_report("meta-data", parsed) else { return };
     provision.meta_data = tree.meta_data();
-    provision.instance_id = tree.text("/uuid");
-    provision.set_hostname(tree.text("/hostname").or_else(|| tree.text("/name")));
-    provision.zone = tree.text("/availability_zone");
-    let listed = tree.list("/keys").into_iter().filter(|key| key.text("/type").as_deref() == Some("ssh"));
-    let listed: Vec<String> = listed.filter_map(|key| key.text("/data")).collect();
-    for key in tree.texts("/public_keys").iter().chain(&listed) {
+    provision.instance_id = tree.text_at("/uuid");
+    provision.set_hostname(tree.text_at("/hostname").or_else(|| tree.text_at("/name")));
+    provision.zone = tree.text_at("/availability_zone");
+    let listed =
+        tree.list_at("/keys").into_iter().filter(|key| key.text_at("/type").as_deref() == Some("ssh"));
+    let listed: Vec<String> = listed.filter_map(|key| key.text_at("/data")).collect();
+    for key in tree.texts_below("/public_keys").iter().chain(&listed) {
         provision.add_keys(key);
     }
-    provision.attribute("OPENSTACK_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("OPENSTACK_HOSTNAME", provision.hostname.clone());
     content::add_contents(provision, &tree, content);
 }
 
@@ -154,8 +162,8 @@ fn parts_of(document: &[u8]) -> Vec<String> {
     if let Ok(Value::String(text)) = serde_json::from_slice(document) {
         return vec![text];
     }
-    let tree = Tree::from_json(document).unwrap_or_default();
-    [tree.contents(""), tree.contents("/cloud-init")].concat()
+    let tree = DocumentTree::from_json(document).unwrap_or_default();
+    [tree.contents_at(""), tree.contents_at("/cloud-init")].concat()
 }
 
 #[cfg(test)]

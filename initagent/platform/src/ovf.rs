@@ -10,16 +10,16 @@ const MAX_NODES: u32 = 20_000;
 
 /// What an `ovf-env.xml` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Environment {
+pub(crate) struct OvfEnvironment {
     /// VMware's `<Property oe:key="k" oe:value="v"/>`.
     pub(crate) properties: BTreeMap<String, String>,
     /// The texts of elements that hold nothing but text, in the document's order.
     elements: Vec<(String, String)>,
 }
 
-impl Environment {
+impl OvfEnvironment {
     /// Reads a document; a message says where it breaks, and never shows a value.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse_environment(bytes: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| format!("it is no UTF-8 text: {error}"))?;
         let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\0', '\n', '\r', ' ']);
         let options =
@@ -49,12 +49,12 @@ impl Environment {
     }
 
     /// The text of the first element of this name.
-    pub(crate) fn element(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+    pub(crate) fn element_text(&self, name: &str) -> Option<&str> {
+        self.element_texts(name).next()
     }
 
     /// The texts of all elements of this name.
-    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn element_texts(&self, name: &str) -> impl Iterator<Item = &str> {
         self.elements.iter().filter(move |(known, _)| known == name).map(|(_, text)| text.as_str())
     }
 }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn properties_and_elements_are_found_whatever_their_namespace() {
-        let environment = Environment::parse(
+        let environment = OvfEnvironment::parse_environment(
             br#"<?xml version="1.0"?><e:Environment xmlns:e="urn:x" xmlns:oe="urn:y"><e:PropertySection>
                 <e:Property oe:key="guestinfo.hostname" oe:value="n1"/></e:PropertySection>
                 <ns1:HostName xmlns:ns1="urn:z"> n2 </ns1:HostName></e:Environment>"#,
@@ -73,16 +73,19 @@ mod tests {
         .unwrap();
 
         assert_eq!(environment.properties["guestinfo.hostname"], "n1");
-        assert_eq!(environment.element("HostName"), Some("n2"));
-        assert_eq!(environment.element("UserName"), None);
+        assert_eq!(environment.element_text("HostName"), Some("n2"));
+        assert_eq!(environment.element_text("UserName"), None);
     }
 
     #[test]
     fn entity_bombs_and_endless_documents_are_refused() {
         let bomb = br#"<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>"#;
-        assert_eq!(Environment::parse(bomb).unwrap_err(), "line 1, column 1: it is no valid XML");
+        assert_eq!(
+            OvfEnvironment::parse_environment(bomb).unwrap_err(),
+            "line 1, column 1: it is no valid XML"
+        );
 
         let endless = format!("<x>{}</x>", "<a/>".repeat(30_000));
-        assert!(Environment::parse(endless.as_bytes()).is_err());
+        assert!(OvfEnvironment::parse_environment(endless.as_bytes()).is_err());
     }
 }

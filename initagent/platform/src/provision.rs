@@ -1,7 +1,7 @@
 //! What a platform knows of a machine, as one value.
 //!
 //! Knows the facts every platform is asked for. Refuses to know how they were got or what is made
-//! of them. Invariant: printing a [`Provision`] never shows user-data, which may hold secrets.
+//! of them. Invariant: printing a [`InstanceMetadata`] never shows user-data, which may hold secrets.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ const MAX_KEYS: usize = 1000;
 
 /// Everything a platform said about this machine.
 ///
-/// Any of it may be missing: an empty field means the platform does not say, a [`Problem`] means
+/// Any of it may be missing: an empty field means the platform does not say, a [`MetadataProblem`] means
 /// it could not be had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Provision {
+pub struct InstanceMetadata {
     /// The platform that answered.
     pub platform: Platform,
     /// Changes when the machine is a new one, such as a clone of a disk image.
@@ -45,7 +45,7 @@ pub struct Provision {
     /// interfaces file.
     pub network_config: Option<Payload>,
     /// The addresses that `$public_ipv4` and its siblings stand for.
-    pub addresses: Addresses,
+    pub addresses: MachineAddresses,
     /// Such as `eu-central-1`.
     pub region: Option<String>,
     /// Such as `eu-central-1a`.
@@ -57,7 +57,7 @@ pub struct Provision {
     /// The platform's own document, by its own names, which templates in user-data may use.
     pub meta_data: MetaData,
     /// What could not be had, and why; never with values.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<MetadataProblem>,
     /// Whether user-data came on a volume beside the platform's own answer. At a later boot anybody may have
     /// attached that volume.
     pub is_by_volume: bool,
@@ -65,7 +65,7 @@ pub struct Provision {
 
 /// The four addresses that templates and units ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct MachineAddresses {
     /// Reachable from the Internet.
     pub public_ipv4: Option<Ipv4Addr>,
     /// Reachable from the machine's own network.
@@ -86,14 +86,14 @@ pub struct MetaData(Map<String, Value>);
 
 /// One item that the platform has, or should have, but that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct MetadataProblem {
     /// Such as `user-data`.
     pub item: String,
     /// What was done, to what, and why it failed.
     pub cause: String,
 }
 
-impl Provision {
+impl InstanceMetadata {
     /// Nothing known yet of a machine on `platform`.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
@@ -146,28 +146,32 @@ impl Provision {
     }
 
     /// Notes that `item` could not be had.
-    pub(crate) fn report(&mut self, item: &str, cause: &dyn fmt::Display) {
-        self.problems.push(Problem { item: item.to_owned(), cause: cause.to_string() });
+    pub(crate) fn report_problem(&mut self, item: &str, cause: &dyn fmt::Display) {
+        self.problems.push(MetadataProblem { item: item.to_owned(), cause: cause.to_string() });
     }
 
     /// Notes what may be wrong many times in one document.
     pub(crate) fn report_once(&mut self, item: &str, cause: &str) {
         if !self.problems.iter().any(|known| known.item == item && known.cause == cause) {
-            self.report(item, &cause);
+            self.report_problem(item, &cause);
         }
     }
 
     /// Takes what was fetched, or notes why it could not be.
-    pub(crate) fn take<T>(&mut self, item: &str, fetched: Result<Option<T>, impl fmt::Display>) -> Option<T> {
+    pub(crate) fn value_or_report<T>(
+        &mut self,
+        item: &str,
+        fetched: Result<Option<T>, impl fmt::Display>,
+    ) -> Option<T> {
         fetched.unwrap_or_else(|cause| {
-            self.report(item, &cause);
+            self.report_problem(item, &cause);
             None
         })
     }
 
     /// Takes the user-data that was fetched, or notes why there is none.
     pub(crate) fn take_user_data(&mut self, fetched: Result<Option<Vec<u8>>, impl fmt::Display>) {
-        self.user_data = self.take("user-data", fetched).and_then(Payload::from_bytes);
+        self.user_data = self.value_or_report("user-data", fetched).and_then(Payload::from_bytes);
     }
 
     /// Adds the keys in `text`, one a line; a line that is no key is reported, the others stay.
@@ -192,7 +196,7 @@ impl Provision {
     }
 
     /// Sets an attribute when it has a value.
-    pub(crate) fn attribute(&mut self, name: &str, value: Option<impl fmt::Display>) {
+    pub(crate) fn set_attribute(&mut self, name: &str, value: Option<impl fmt::Display>) {
         let Some(value) = value.map(|value| value.to_string()).filter(|value| !value.is_empty()) else {
             return;
         };
@@ -201,8 +205,8 @@ impl Provision {
 }
 
 /// Facts of a document that holds nothing but keys.
-pub(crate) fn keys_only(document: &[u8]) -> Provision {
-    let mut provision = Provision::default();
+pub(crate) fn keys_only(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::default();
     provision.add_keys(&String::from_utf8_lossy(document));
     provision
 }
@@ -256,7 +260,7 @@ impl fmt::Debug for Payload {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for MetadataProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.item, self.cause)
     }
@@ -268,9 +272,9 @@ mod tests {
 
     #[test]
     fn printing_a_provision_shows_no_user_data() {
-        let provision = Provision {
+        let provision = InstanceMetadata {
             user_data: Payload::from_bytes(b"password: hunter2".to_vec()),
-            ..Provision::default()
+            ..InstanceMetadata::default()
         };
 
         let printed = format!("{provision:?}");
@@ -281,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_key_is_reported_and_its_neighbours_stay() {
-        let mut provision = Provision::default();
+        let mut provision = InstanceMetadata::default();
 
         provision
             .add_keys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a\n# note\nrubbish\r\nssh-rsa AAAAB3Nza b\r\n");
@@ -292,16 +296,18 @@ mod tests {
 
     #[test]
     fn what_is_obeyed_differs_when_any_of_it_does_and_not_by_a_name() {
-        let provision = |edit: fn(&mut Provision)| {
-            let mut provision =
-                Provision { user_data: Payload::from_bytes(b"a".to_vec()), ..Provision::default() };
+        let provision = |edit: fn(&mut InstanceMetadata)| {
+            let mut provision = InstanceMetadata {
+                user_data: Payload::from_bytes(b"a".to_vec()),
+                ..InstanceMetadata::default()
+            };
             edit(&mut provision);
             provision.obeyed(None)
         };
         let plain = provision(|_| {});
 
         assert_eq!(provision(|one| one.hostname = Some("renamed".to_owned())), plain);
-        let others: [fn(&mut Provision); 5] = [
+        let others: [fn(&mut InstanceMetadata); 5] = [
             |one| one.instance_id = Some("i-1".to_owned()),
             |one| one.ssh_keys.push("ssh-rsa AAAAB3Nza".to_owned()),
             |one| one.user_data = Payload::from_bytes(b"b".to_vec()),
@@ -315,7 +321,7 @@ mod tests {
 
     #[test]
     fn of_several_host_names_the_first_is_taken() {
-        let mut provision = Provision::default();
+        let mut provision = InstanceMetadata::default();
 
         provision.set_hostname(Some("a.example.com b.example.com\n".to_owned()));
 

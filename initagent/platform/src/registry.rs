@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    Host, Payload, Provision, Web, WebError, akamai, azure, command_line, config_drive, digitalocean, ec2,
-    equinix, exoscale, gce, hetzner, nocloud, openstack, oracle, provision, qemu, scaleway, upcloud, vmware,
-    vultr,
+    Host, InstanceMetadata, MetadataWeb, Payload, WebError, akamai, azure, command_line, config_drive,
+    digitalocean, ec2, equinix, exoscale, gce, hetzner, nocloud, openstack, oracle, provision, qemu,
+    scaleway, upcloud, vmware, vultr,
 };
 
 /// A place that machines run in.
@@ -60,12 +60,12 @@ pub enum Platform {
 
 /// The platform this machine runs on, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detected {
+pub struct DetectedPlatform {
     /// Where this machine runs.
     pub platform: Platform,
     /// What gave it away, for a person to read.
     pub evidence: String,
-    /// Whether [`Detected::fetch`] needs a working network.
+    /// Whether [`Detected::fetch_metadata`] needs a working network.
     pub needs_network: bool,
     /// What it speaks from.
     pub place: Place,
@@ -92,7 +92,7 @@ pub enum Place {
 
 /// Which boot it is in the life of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boot {
+pub enum BootKind {
     /// The one that configured it.
     First,
     /// Any other.
@@ -114,7 +114,7 @@ pub enum FetchError {
 }
 
 /// What the table knows of a platform.
-struct Entry {
+struct PlatformEntry {
     platform: Platform,
     /// What gives it away on this machine; asked in the table's order.
     detect: Detect,
@@ -123,100 +123,112 @@ struct Entry {
 
 enum Detect {
     /// Every volume that it may speak from is found by itself.
-    Each(fn(&Host) -> Vec<Evidence>),
-    One(fn(&Host) -> Option<Evidence>),
+    Each(fn(&Host) -> Vec<PlatformEvidence>),
+    One(fn(&Host) -> Option<PlatformEvidence>),
 }
 
 enum Fetch {
     /// From the place that was found.
-    At(fn(&Host, &Web, &Place) -> Result<Provision, FetchError>),
-    Drive(fn(&Host, &Path) -> Result<Provision, FetchError>),
-    Service(fn(&Host, &Web) -> Result<Provision, FetchError>),
+    At(fn(&Host, &MetadataWeb, &Place) -> Result<InstanceMetadata, FetchError>),
+    Drive(fn(&Host, &Path) -> Result<InstanceMetadata, FetchError>),
+    Service(fn(&Host, &MetadataWeb) -> Result<InstanceMetadata, FetchError>),
 }
 
 /// What a platform's `detect` found.
-pub(crate) struct Evidence {
+pub(crate) struct PlatformEvidence {
     text: String,
     needs_network: bool,
     place: Place,
 }
 
 /// In this order where no cloud names itself; [`rank`] says what is different where one does.
-const TABLE: [Entry; 18] = [
-    Entry {
+const TABLE: [PlatformEntry; 18] = [
+    PlatformEntry {
         platform: Platform::CloudConfigUrl,
         detect: Detect::One(command_line::detect),
         fetch: Fetch::Service(command_line::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::NoCloud,
         detect: Detect::Each(nocloud::detect),
         fetch: Fetch::At(nocloud::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::DigitalOcean,
         detect: Detect::One(digitalocean::detect),
         fetch: Fetch::Service(digitalocean::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::ConfigDrive,
         detect: Detect::Each(config_drive::detect),
         fetch: Fetch::Drive(config_drive::fetch),
     },
-    Entry { platform: Platform::Qemu, detect: Detect::One(qemu::detect), fetch: Fetch::Service(qemu::fetch) },
-    Entry {
+    PlatformEntry {
+        platform: Platform::Qemu,
+        detect: Detect::One(qemu::detect),
+        fetch: Fetch::Service(qemu::fetch),
+    },
+    PlatformEntry {
         platform: Platform::Akamai,
         detect: Detect::One(akamai::detect),
         fetch: Fetch::Service(akamai::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Azure,
         detect: Detect::One(azure::detect),
         fetch: Fetch::Service(azure::fetch),
     },
-    Entry { platform: Platform::Ec2, detect: Detect::One(ec2::detect), fetch: Fetch::Service(ec2::fetch) },
-    Entry {
+    PlatformEntry {
+        platform: Platform::Ec2,
+        detect: Detect::One(ec2::detect),
+        fetch: Fetch::Service(ec2::fetch),
+    },
+    PlatformEntry {
         platform: Platform::Equinix,
         detect: Detect::One(equinix::detect),
         fetch: Fetch::Service(equinix::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Exoscale,
         detect: Detect::One(exoscale::detect),
         fetch: Fetch::Service(exoscale::fetch),
     },
-    Entry { platform: Platform::Gce, detect: Detect::One(gce::detect), fetch: Fetch::Service(gce::fetch) },
-    Entry {
+    PlatformEntry {
+        platform: Platform::Gce,
+        detect: Detect::One(gce::detect),
+        fetch: Fetch::Service(gce::fetch),
+    },
+    PlatformEntry {
         platform: Platform::Hetzner,
         detect: Detect::One(hetzner::detect),
         fetch: Fetch::Service(hetzner::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::OpenStack,
         detect: Detect::One(openstack::detect),
         fetch: Fetch::Service(openstack::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Oracle,
         detect: Detect::One(oracle::detect),
         fetch: Fetch::Service(oracle::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Scaleway,
         detect: Detect::One(scaleway::detect),
         fetch: Fetch::Service(scaleway::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::UpCloud,
         detect: Detect::One(upcloud::detect),
         fetch: Fetch::Service(upcloud::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Vmware,
         detect: Detect::Each(vmware::detect),
         fetch: Fetch::At(vmware::fetch),
     },
-    Entry {
+    PlatformEntry {
         platform: Platform::Vultr,
         detect: Detect::One(vultr::detect),
         fetch: Fetch::Service(vultr::fetch),
@@ -225,7 +237,7 @@ const TABLE: [Entry; 18] = [
 
 /// Finds out where this machine runs, without asking any network; `None` when nothing says so.
 #[must_use]
-pub fn detect(host: &Host) -> Option<Detected> {
+pub fn detect_platform(host: &Host) -> Option<DetectedPlatform> {
     let at_once = offers(host, None).into_iter().next();
     if at_once.as_ref().is_some_and(|detected| !detected.needs_network) {
         return at_once;
@@ -238,21 +250,22 @@ pub fn detect(host: &Host) -> Option<Detected> {
 /// Everything that would say what this machine is to be, the first of which goes before the others; `wanted`
 /// names a platform that is looked for in any case.
 #[must_use]
-pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<Detected> {
-    let mut offers: Vec<Detected> = named(host).into_iter().collect();
+pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
+    let mut offers: Vec<DetectedPlatform> = detect_by_name(host).into_iter().collect();
     for entry in &TABLE {
         // To load its driver takes longer than everything else, and nobody can attach it later.
         let is_slow = entry.platform == Platform::Qemu && wanted != Some(entry.platform.name());
         if !is_slow || offers.iter().all(|offer| offer.needs_network) {
-            offers.extend(entry.found(host));
+            offers.extend(entry.detect_by_table(host));
         }
     }
     let cloud = offers.iter().find(|offer| offer.is_cloud()).map(|offer| offer.platform);
     // Who names it means its volumes, too, wherever the machine is.
     let cloud = cloud.filter(|_| !nocloud::is_named(host));
     // It attaches a drive, too, and tells less on it.
-    let is_less =
-        |offer: &Detected| cloud == Some(Platform::DigitalOcean) && offer.platform == Platform::ConfigDrive;
+    let is_less = |offer: &DetectedPlatform| {
+        cloud == Some(Platform::DigitalOcean) && offer.platform == Platform::ConfigDrive
+    };
     offers.retain(|offer| !is_less(offer));
     // Of equal ranks the table's order stays.
     offers.sort_by_key(|offer| rank(offer, cloud));
@@ -262,7 +275,7 @@ pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<Detected> {
 /// What goes before what, where a cloud names itself in the firmware: what a person named, what the image
 /// brings along, the cloud, and last a volume that anybody may have attached. `OpenStack`'s own volume is the
 /// cloud's word, and needs no network.
-fn rank(offer: &Detected, cloud: Option<Platform>) -> u8 {
+fn rank(offer: &DetectedPlatform, cloud: Option<Platform>) -> u8 {
     let Some(cloud) = cloud else { return u8::from(offer.place != Place::CommandLine) };
     match offer.place {
         Place::CommandLine => 0,
@@ -274,12 +287,12 @@ fn rank(offer: &Detected, cloud: Option<Platform>) -> u8 {
 }
 
 /// The platform that the kernel command line names.
-fn named(host: &Host) -> Option<Detected> {
+fn detect_by_name(host: &Host) -> Option<DetectedPlatform> {
     PLATFORM_PARAMETERS.iter().find_map(|parameter| {
-        let name = host.parameter(parameter)?;
+        let name = host.kernel_parameter(parameter)?;
         let platform = Platform::from_name(&name)?;
         let entry = TABLE.iter().find(|entry| entry.platform == platform)?;
-        let evidence = Evidence::network(format!("kernel command line: {parameter}={name}"));
+        let evidence = PlatformEvidence::from_network(format!("kernel command line: {parameter}={name}"));
         Some(entry.detected(evidence.at(Place::CommandLine)))
     })
 }
@@ -288,8 +301,8 @@ fn named(host: &Host) -> Option<Detected> {
 const PLATFORM_PARAMETERS: [&str; 4] =
     ["catamaran.platform", "ignition.platform.id", "flatcar.oem.id", "coreos.oem.id"];
 
-impl Entry {
-    fn found(&self, host: &Host) -> Vec<Detected> {
+impl PlatformEntry {
+    fn detect_by_table(&self, host: &Host) -> Vec<DetectedPlatform> {
         let evidence = match self.detect {
             Detect::Each(detect) => detect(host),
             Detect::One(detect) => detect(host).into_iter().collect(),
@@ -297,27 +310,27 @@ impl Entry {
         evidence.into_iter().map(|evidence| self.detected(evidence)).collect()
     }
 
-    fn detected(&self, evidence: Evidence) -> Detected {
-        let Evidence { text, needs_network, place } = evidence;
-        Detected { platform: self.platform, evidence: text, needs_network, place }
+    fn detected(&self, evidence: PlatformEvidence) -> DetectedPlatform {
+        let PlatformEvidence { text, needs_network, place } = evidence;
+        DetectedPlatform { platform: self.platform, evidence: text, needs_network, place }
     }
 }
 
-impl Evidence {
+impl PlatformEvidence {
     /// Found in the firmware's strings: each field may be a whole text, or a start with `*` behind.
-    pub(crate) fn firmware(host: &Host, signs: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) fn from_firmware(host: &Host, signs: &[(&str, &str)]) -> Option<Self> {
         signs.iter().find_map(|(field, sign)| {
-            let value = host.dmi(field);
+            let value = host.dmi_field(field);
             let found = match sign.strip_suffix('*') {
                 Some(start) => value.to_ascii_lowercase().starts_with(&start.to_ascii_lowercase()),
                 None => value.eq_ignore_ascii_case(sign),
             };
-            found.then(|| Self::network(format!("SMBIOS {}: {value}", field.replace('_', " "))))
+            found.then(|| Self::from_network(format!("SMBIOS {}: {value}", field.replace('_', " "))))
         })
     }
 
     /// Found on this machine, where everything else is too.
-    pub(crate) fn local(text: impl Into<String>) -> Self {
+    pub(crate) fn from_machine(text: impl Into<String>) -> Self {
         Self { text: text.into(), needs_network: false, place: Place::Firmware }
     }
 
@@ -327,7 +340,7 @@ impl Evidence {
     }
 
     /// The same, found on a volume that says this, and the rest at an address.
-    pub(crate) fn on_volume(self, device: &Path, said: &Provision, elsewhere: Option<&str>) -> Self {
+    pub(crate) fn on_volume(self, device: &Path, said: &InstanceMetadata, elsewhere: Option<&str>) -> Self {
         let content = Payload::from_bytes(said.obeyed(elsewhere)).unwrap_or_default();
         self.at(Place::Volume { device: device.to_owned(), content })
     }
@@ -338,17 +351,17 @@ impl Evidence {
     }
 
     /// Found on this machine, but the rest must be asked for.
-    pub(crate) fn network(text: impl Into<String>) -> Self {
+    pub(crate) fn from_network(text: impl Into<String>) -> Self {
         Self { text: text.into(), needs_network: true, place: Place::Firmware }
     }
 }
 
-impl Detected {
+impl DetectedPlatform {
     /// Asks the platform what it knows. `Err` means that it told nothing at all; what is missing
     /// or broken in an answer is among [`Provision::problems`].
-    pub fn fetch(&self, host: &Host, web: &Web) -> Result<Provision, FetchError> {
+    pub fn fetch_metadata(&self, host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
         let Some(entry) = TABLE.iter().find(|entry| entry.platform == self.platform) else {
-            return Ok(Provision::new(self.platform));
+            return Ok(InstanceMetadata::new(self.platform));
         };
         match (&entry.fetch, &self.place) {
             (Fetch::At(fetch), place) => fetch(host, web, place),
@@ -366,16 +379,16 @@ impl Detected {
     }
 }
 
-impl Detected {
+impl DetectedPlatform {
     /// Tells the platform that this machine is up, where a platform wants to know.
-    pub fn check_in(&self, boot: Boot, web: &Web) -> Result<(), FetchError> {
+    pub fn check_in(&self, boot: BootKind, web: &MetadataWeb) -> Result<(), FetchError> {
         let told = match self.platform {
             Platform::Azure => azure::check_in(web),
-            Platform::Equinix if boot == Boot::First => equinix::check_in(web),
+            Platform::Equinix if boot == BootKind::First => equinix::check_in(web),
             Platform::Scaleway => scaleway::check_in(web),
             _ => Ok(()),
         };
-        told.map_err(self.platform.silent())
+        told.map_err(self.platform.fetch_failed())
     }
 }
 
@@ -383,7 +396,7 @@ impl Platform {
     /// Reads a document as this platform's metadata, without asking anyone; what is wrong with it is
     /// among [`Provision::problems`]. Platforms whose metadata are single lines take it as keys.
     #[must_use]
-    pub fn facts(self, document: &[u8]) -> Provision {
+    pub fn read_document(self, document: &[u8]) -> InstanceMetadata {
         let facts = match self {
             Self::Akamai => akamai::facts,
             Self::Azure => azure::facts,
@@ -402,16 +415,16 @@ impl Platform {
                 provision::keys_only
             }
         };
-        Provision { platform: self, ..facts(document) }
+        InstanceMetadata { platform: self, ..facts(document) }
     }
 
     /// Says that this platform's web service was no help.
-    pub(crate) fn silent(self) -> impl Fn(WebError) -> FetchError {
+    pub(crate) fn fetch_failed(self) -> impl Fn(WebError) -> FetchError {
         move |source| FetchError::Web { platform: self.name(), source }
     }
 
     /// Says that this platform has no document on this machine.
-    pub(crate) fn unknown(self) -> FetchError {
+    pub(crate) fn no_metadata(self) -> FetchError {
         FetchError::Unknown { platform: self.name() }
     }
 

@@ -14,12 +14,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use self::backdoor::Backdoor;
 
 use crate::{
-    FetchError, Host, Payload, Place, Platform, Provision, Web, disk,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, disk,
     host::read_all,
-    json::Tree,
+    json::DocumentTree,
     meta_data::add_meta_data,
-    ovf::Environment,
-    registry::Evidence,
+    ovf::OvfEnvironment,
+    registry::PlatformEvidence,
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
@@ -28,70 +28,70 @@ const OVF_LABELS: [&str; 3] = ["OVF ENV", "OVFENV", "OVF-TRANSPORT"];
 const OVF_FILE: &str = "ovf-env.xml";
 
 /// Gives the value of a guestinfo variable, without the `guestinfo.` prefix.
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+type GuestinfoLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-pub(crate) fn detect(host: &Host) -> Vec<Evidence> {
-    let discs = disk::labelled(host, &OVF_LABELS).into_iter().map(|(device, mut volume)| {
+pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
+    let discs = disk::find_labelled(host, &OVF_LABELS).into_iter().map(|(device, mut volume)| {
         let text = format!("{} labelled {}", device.path.display(), volume.label());
         let document = volume.read(OVF_FILE, MAX_METADATA).ok().flatten().unwrap_or_default();
-        Evidence::local(text).on_volume(&device.path, &facts(&document), None)
+        PlatformEvidence::from_machine(text).on_volume(&device.path, &facts(&document), None)
     });
-    let firmware = Evidence::firmware(host, &[("sys_vendor", "VMware*")]).map(|evidence| {
-        let lookup = |key: &str| guestinfo(host, key);
-        if address(&lookup).is_some() { evidence } else { evidence.without_network() }
+    let firmware = PlatformEvidence::from_firmware(host, &[("sys_vendor", "VMware*")]).map(|evidence| {
+        let lookup = |key: &str| read_guestinfo(host, key);
+        if config_address(&lookup).is_some() { evidence } else { evidence.without_network() }
     });
     discs.chain(firmware).collect()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "fetch has one shape on every platform")]
-pub(crate) fn fetch(host: &Host, web: &Web, place: &Place) -> Result<Provision, FetchError> {
-    let mut provision = Provision::new(Platform::Vmware);
-    let environment = environment(host, place, &mut provision);
+pub(crate) fn fetch(host: &Host, web: &MetadataWeb, place: &Place) -> Result<InstanceMetadata, FetchError> {
+    let mut provision = InstanceMetadata::new(Platform::Vmware);
+    let environment = read_environment(host, place, &mut provision);
     let lookup = |key: &str| {
         let properties = &environment.properties;
         let property =
             || properties.get(&format!("guestinfo.{key}")).or_else(|| properties.get(key)).cloned();
-        guestinfo(host, key).or_else(property).filter(|value| !value.is_empty())
+        read_guestinfo(host, key).or_else(property).filter(|value| !value.is_empty())
     };
     add_facts(&mut provision, &lookup);
     if provision.user_data.is_none()
-        && let Some(url) = address(&lookup)
+        && let Some(url) = config_address(&lookup)
     {
-        let body = web.page(&url, MAX_USER_DATA);
-        provision.user_data = provision.take("user-data", body).and_then(Payload::from_bytes);
+        let body = web.get_url(&url, MAX_USER_DATA);
+        provision.user_data = provision.value_or_report("user-data", body).and_then(Payload::from_bytes);
     }
     Ok(provision)
 }
 
-fn guestinfo(host: &Host, key: &str) -> Option<String> {
-    let value = guest_rpc::guestinfo(&mut Backdoor::of(host)?, key)?;
+fn read_guestinfo(host: &Host, key: &str) -> Option<String> {
+    let value = guest_rpc::query_guestinfo(&mut Backdoor::below_host(host)?, key)?;
     String::from_utf8(value).ok().filter(|text| !text.is_empty())
 }
 
 /// The disc's where that is the place that was found: another disc must not add to what guestinfo says.
-fn environment(host: &Host, place: &Place, provision: &mut Provision) -> Environment {
+fn read_environment(host: &Host, place: &Place, provision: &mut InstanceMetadata) -> OvfEnvironment {
     let on_disk = match place {
         Place::Volume { device, .. } => disk::on_device(device).and_then(|mut volume| {
             let read = volume.read(OVF_FILE, MAX_METADATA);
-            provision.take(OVF_FILE, read)
+            provision.value_or_report(OVF_FILE, read)
         }),
         _ => None,
     };
-    let xml = on_disk.or_else(|| guestinfo(host, "ovfEnv").map(String::into_bytes));
-    let parsed = xml.map(|xml| Environment::parse(&xml)).transpose();
-    provision.take(OVF_FILE, parsed).unwrap_or_default()
+    let xml = on_disk.or_else(|| read_guestinfo(host, "ovfEnv").map(String::into_bytes));
+    let parsed = xml.map(|xml| OvfEnvironment::parse_environment(&xml)).transpose();
+    provision.value_or_report(OVF_FILE, parsed).unwrap_or_default()
 }
 
 /// Where Ignition's and CoreOS's users say their configuration is.
-fn address(lookup: Lookup<'_>) -> Option<String> {
+fn config_address(lookup: GuestinfoLookup<'_>) -> Option<String> {
     lookup("ignition.config.url").or_else(|| lookup("coreos.config.url"))
 }
 
 /// The facts of an OVF environment; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
-    let mut provision = Provision::new(Platform::Vmware);
-    let parsed = Environment::parse(document).map(Some);
-    let properties = provision.take(OVF_FILE, parsed).unwrap_or_default().properties;
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::Vmware);
+    let parsed = OvfEnvironment::parse_environment(document).map(Some);
+    let properties = provision.value_or_report(OVF_FILE, parsed).unwrap_or_default().properties;
     add_facts(&mut provision, &|key| {
         properties.get(&format!("guestinfo.{key}")).or_else(|| properties.get(key)).cloned()
     });
@@ -99,19 +99,21 @@ pub(crate) fn facts(document: &[u8]) -> Provision {
 }
 
 /// Turns the variables into facts; pure.
-fn add_facts(provision: &mut Provision, lookup: Lookup<'_>) {
+fn add_facts(provision: &mut InstanceMetadata, lookup: GuestinfoLookup<'_>) {
     let mut data = |key: &str| {
-        let decoded = lookup(key).map(|text| decode(&text, lookup(&format!("{key}.encoding")).as_deref()));
-        provision.take(key, decoded.transpose())
+        let decoded =
+            lookup(key).map(|text| decode_value(&text, lookup(&format!("{key}.encoding")).as_deref()));
+        provision.value_or_report(key, decoded.transpose())
     };
     let meta_data = data("metadata");
     let vendor_data = data("vendordata");
     let user_data =
         ["userdata", "user-data", "ignition.config.data", "coreos.config.data"].into_iter().find_map(data);
     provision.vendor_data = vendor_data.and_then(Payload::from_bytes);
-    provision.user_data = user_data.map(|bytes| plain(bytes, lookup)).and_then(Payload::from_bytes);
-    if let Some(document) = meta_data {
-        let tree = add_meta_data(provision, &document);
+    provision.user_data =
+        user_data.map(|bytes| decode_user_data(bytes, lookup)).and_then(Payload::from_bytes);
+    if let Some(to_payload) = meta_data {
+        let tree = add_meta_data(provision, &to_payload);
         provision.network_config = network_of(provision, &tree).and_then(Payload::from_bytes);
     }
     let or = |known: &Option<String>, key: &str| known.clone().or_else(|| lookup(key));
@@ -122,11 +124,11 @@ fn add_facts(provision: &mut Provision, lookup: Lookup<'_>) {
         provision.add_keys(&keys);
     }
     interfaces::add_interfaces(provision, lookup);
-    provision.attribute("VMWARE_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("VMWARE_HOSTNAME", provision.hostname.clone());
 }
 
 /// The OVF property `user-data` is always base64 and has no `.encoding` beside it.
-fn plain(bytes: Vec<u8>, lookup: Lookup<'_>) -> Vec<u8> {
+fn decode_user_data(bytes: Vec<u8>, lookup: GuestinfoLookup<'_>) -> Vec<u8> {
     if lookup("user-data").is_none() {
         return bytes;
     }
@@ -134,18 +136,18 @@ fn plain(bytes: Vec<u8>, lookup: Lookup<'_>) -> Vec<u8> {
 }
 
 /// `network` in the metadata is a map, or text that is encoded as `network.encoding` says.
-fn network_of(provision: &mut Provision, tree: &Tree) -> Option<Vec<u8>> {
-    match tree.text("/network") {
+fn network_of(provision: &mut InstanceMetadata, tree: &DocumentTree) -> Option<Vec<u8>> {
+    match tree.text_at("/network") {
         Some(text) => {
-            let decoded = decode(&text, tree.text("/network.encoding").as_deref()).map(Some);
-            provision.take("network-config", decoded)
+            let decoded = decode_value(&text, tree.text_at("/network.encoding").as_deref()).map(Some);
+            provision.value_or_report("network-config", decoded)
         }
-        None => tree.part("/network").map(|part| part.to_json()),
+        None => tree.subtree("/network").map(|part| part.to_json()),
     }
 }
 
 /// Undoes the encodings that VMware's users know.
-fn decode(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
+fn decode_value(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
     let base64 = || {
         let packed: String = text.split_whitespace().collect();
         BASE64_STANDARD.decode(packed).map_err(|_| "it is not base64, but says so".to_owned())
@@ -153,13 +155,13 @@ fn decode(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
     match encoding.map(|name| name.trim().to_ascii_lowercase()).as_deref() {
         None | Some("") => Ok(text.as_bytes().to_vec()),
         Some("base64" | "b64") => base64(),
-        Some("gzip" | "gz") => unzip(text.as_bytes()),
-        Some("gzip+base64" | "gzip+b64" | "gz+base64" | "gz+b64") => unzip(&base64()?),
+        Some("gzip" | "gz") => unpack_gzip(text.as_bytes()),
+        Some("gzip+base64" | "gzip+b64" | "gz+base64" | "gz+b64") => unpack_gzip(&base64()?),
         Some(_) => Err("its encoding is none of base64, gzip and gzip+base64".to_owned()),
     }
 }
 
-fn unzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
+fn unpack_gzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let source = flate2::read::GzDecoder::new(bytes);
     read_all(source.take(MAX_USER_DATA + 1), MAX_USER_DATA)
         .map_err(|error| format!("it cannot be unzipped: {error}"))
@@ -170,12 +172,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Timing, detect, disk::tests::iso_image, host::twin};
+    use crate::{WebTiming, detect_platform, disk::tests::iso_image, host::twin};
 
-    fn told(variables: &[(&str, &str)]) -> Provision {
+    fn told(variables: &[(&str, &str)]) -> InstanceMetadata {
         let variables: BTreeMap<String, String> =
             variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let mut provision = Provision::new(Platform::Vmware);
+        let mut provision = InstanceMetadata::new(Platform::Vmware);
         add_facts(&mut provision, &|key| variables.get(key).cloned());
         provision
     }
@@ -233,8 +235,9 @@ mod tests {
             let machine = twin(&[]);
             machine.attach("sr0", &iso_image(label, &[("ovf-env.xml", xml)]), "");
 
-            let detected = detect(&machine.host).unwrap();
-            let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+            let detected = detect_platform(&machine.host).unwrap();
+            let provision =
+                detected.fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1)).unwrap();
 
             assert_eq!(detected.platform, Platform::Vmware, "{label}");
             assert_eq!(provision.hostname.as_deref(), Some("n9"), "{label}");

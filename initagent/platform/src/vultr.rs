@@ -4,72 +4,72 @@
 //! document may carry. Invariant: public interfaces keep DHCP beside what is static.
 
 use crate::{
-    FetchError, Host, Payload, Platform, Provision, Web,
-    json::Tree,
-    netplan::{Link, ethernets},
-    one_document::{self, Places},
-    registry::Evidence,
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    json::DocumentTree,
+    netplan::{InterfaceLink, ethernets_payload},
+    one_document::{self, FieldPaths},
+    registry::PlatformEvidence,
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
-const PLACES: Places = Places {
+const PLACES: FieldPaths = FieldPaths {
     instance_id: &["/instance-v2-id", "/instanceid"],
     hostname: &["/hostname"],
     region: &["/region/regioncode"],
     keys: &["/public-keys"],
     vendor_data: &["/vendor-data"],
-    ..Places::NONE
+    ..FieldPaths::NONE
 };
 
-pub(crate) fn detect(host: &Host) -> Option<Evidence> {
-    Evidence::firmware(host, &[("sys_vendor", "Vultr")]).or_else(|| {
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    PlatformEvidence::from_firmware(host, &[("sys_vendor", "Vultr")]).or_else(|| {
         let named = host.command_line().iter().any(|word| word == "vultr");
-        named.then(|| Evidence::network("kernel command line: vultr"))
+        named.then(|| PlatformEvidence::from_network("kernel command line: vultr"))
     })
 }
 
-pub(crate) fn fetch(_: &Host, web: &Web) -> Result<Provision, FetchError> {
+pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let service = web.service(&BASES).with_header("Metadata-Token", "cloudinit");
-    let document = one_document::ask(Platform::Vultr, &service, "/v1.json")?;
+    let document = one_document::fetch_document(Platform::Vultr, &service, "/v1.json")?;
     let mut provision = facts(&document);
     provision.take_user_data(service.get_data("/user-data/user-data"));
     Ok(provision)
 }
 
 /// Reads the document; pure.
-pub(crate) fn facts(document: &[u8]) -> Provision {
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     let (mut provision, tree) = one_document::read(Platform::Vultr, document, &PLACES);
-    let interfaces = tree.list("/interfaces");
-    let of = |kind: &str| interfaces.iter().find(|one| one.text("/network-type").as_deref() == Some(kind));
-    provision.addresses.public_ipv4 = of("public").and_then(|one| one.parsed("/ipv4/address"));
-    provision.addresses.public_ipv6 = of("public").and_then(|one| one.parsed("/ipv6/address"));
-    provision.addresses.private_ipv4 = of("private").and_then(|one| one.parsed("/ipv4/address"));
-    provision.attribute("VULTR_HOSTNAME", provision.hostname.clone());
-    provision.attribute("VULTR_INSTANCE_ID", provision.instance_id.clone());
-    provision.attribute("VULTR_REGION_CODE", provision.region.clone());
+    let interfaces = tree.list_at("/interfaces");
+    let of = |kind: &str| interfaces.iter().find(|one| one.text_at("/network-type").as_deref() == Some(kind));
+    provision.addresses.public_ipv4 = of("public").and_then(|one| one.parse_at("/ipv4/address"));
+    provision.addresses.public_ipv6 = of("public").and_then(|one| one.parse_at("/ipv6/address"));
+    provision.addresses.private_ipv4 = of("private").and_then(|one| one.parse_at("/ipv4/address"));
+    provision.set_attribute("VULTR_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("VULTR_INSTANCE_ID", provision.instance_id.clone());
+    provision.set_attribute("VULTR_REGION_CODE", provision.region.clone());
     provision.network_config = network(&tree, &interfaces);
     provision
 }
 
 /// Newer machines are given their configuration in cloud-init's own words. Otherwise it is made of the
 /// interfaces, when one of them has more than DHCP gives.
-fn network(tree: &Tree, interfaces: &[Tree]) -> Option<Payload> {
-    let given = tree.part("/cloud_interfaces").filter(|part| !part.list("/config").is_empty());
+fn network(tree: &DocumentTree, interfaces: &[DocumentTree]) -> Option<Payload> {
+    let given = tree.subtree("/cloud_interfaces").filter(|part| !part.list_at("/config").is_empty());
     if let Some(given) = given {
         return Payload::from_bytes(given.to_json());
     }
-    let needed = |interface: &Tree| is_private(interface) || !additional(interface).is_empty();
-    interfaces.iter().any(needed).then(|| ethernets(&links(interfaces))).flatten()
+    let needed = |interface: &DocumentTree| is_private(interface) || !additional(interface).is_empty();
+    interfaces.iter().any(needed).then(|| ethernets_payload(&interface_links(interfaces))).flatten()
 }
 
-fn links(interfaces: &[Tree]) -> Vec<Link> {
-    let link = |interface: &Tree| {
-        let mut link = Link::with_mac(&interface.text("/mac")?)?;
+fn interface_links(interfaces: &[DocumentTree]) -> Vec<InterfaceLink> {
+    let link = |interface: &DocumentTree| {
+        let mut link = InterfaceLink::with_mac(&interface.text_at("/mac")?)?;
         // The owner wants to set it up alone.
         if interface.is_true("/unconfigured") {
             return None;
         }
-        let text = |pointer: &str| interface.text(pointer);
+        let text = |pointer: &str| interface.text_at(pointer);
         if is_private(interface) {
             link.add_address(text("/ipv4/address").as_deref(), text("/ipv4/netmask").as_deref());
         } else {
@@ -84,15 +84,15 @@ fn links(interfaces: &[Tree]) -> Vec<Link> {
     interfaces.iter().filter_map(link).collect()
 }
 
-fn is_private(interface: &Tree) -> bool {
-    interface.text("/network-type").as_deref() == Some("private")
+fn is_private(interface: &DocumentTree) -> bool {
+    interface.text_at("/network-type").as_deref() == Some("private")
 }
 
 /// The addresses beyond the first one, which no DHCP server gives, with their prefixes or masks.
-fn additional(interface: &Tree) -> Vec<(String, String)> {
+fn additional(interface: &DocumentTree) -> Vec<(String, String)> {
     let of = |family: &str, address: &str, prefix: &str| {
-        let entries = interface.list(&format!("/{family}/additional"));
-        let pair = |entry: &Tree| Some((entry.text(address)?, entry.text(prefix)?));
+        let entries = interface.list_at(&format!("/{family}/additional"));
+        let pair = |entry: &DocumentTree| Some((entry.text_at(address)?, entry.text_at(prefix)?));
         entries.iter().filter_map(pair).collect::<Vec<_>>()
     };
     [of("ipv4", "/address", "/netmask"), of("ipv6", "/network", "/prefix")].concat()

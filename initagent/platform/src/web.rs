@@ -19,7 +19,7 @@ use std::{
 use ureq::{Agent, config::Config, unversioned::transport::DefaultConnector};
 
 use self::{
-    client::{Call, Client, Outcome, Token},
+    client::{AttemptOutcome, ServiceCall, ServiceClient, SessionToken},
     link_local::LinkLocalResolver,
     privileged_port::PrivilegedPort,
 };
@@ -40,7 +40,7 @@ const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
+pub struct WebTiming {
     /// For a connection to one address.
     pub connect: Duration,
     /// For one request with its whole answer.
@@ -69,9 +69,9 @@ pub enum WebError {
 
 /// The way to metadata services, with one total deadline that starts when it is made.
 #[derive(Debug)]
-pub struct Web {
+pub struct MetadataWeb {
     agent: Agent,
-    timing: Timing,
+    timing: WebTiming,
     started: Instant,
     seed: Cell<u64>,
     instead: Option<Vec<String>>,
@@ -79,16 +79,16 @@ pub struct Web {
 
 /// One metadata service, at one of several addresses.
 #[derive(Debug)]
-pub(crate) struct Service<'w> {
-    web: &'w Web,
-    client: Client,
+pub(crate) struct MetadataService<'w> {
+    web: &'w MetadataWeb,
+    client: ServiceClient,
     bases: Vec<String>,
     /// The address that answered; from then on the only one asked.
     answering: Cell<Option<usize>>,
-    token: RefCell<Token>,
+    token: RefCell<SessionToken>,
 }
 
-impl Default for Timing {
+impl Default for WebTiming {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(3),
@@ -100,13 +100,13 @@ impl Default for Timing {
     }
 }
 
-impl Web {
+impl MetadataWeb {
     /// Ready to ask; `seed` decides the jitter of the pauses, so that a rack of machines that
     /// start together does not ask together.
     #[must_use]
-    pub fn new(timing: Timing, seed: u64) -> Self {
+    pub fn new(timing: WebTiming, seed: u64) -> Self {
         Self {
-            agent: Agent::with_parts(config(), DefaultConnector::new(), LinkLocalResolver::default()),
+            agent: Agent::with_parts(client_config(), DefaultConnector::new(), LinkLocalResolver::default()),
             timing,
             started: Instant::now(),
             seed: Cell::new(seed | 1),
@@ -123,11 +123,11 @@ impl Web {
     }
 
     /// The metadata service at any of `bases`, which end without a slash.
-    pub(crate) fn service(&self, bases: &[&str]) -> Service<'_> {
+    pub(crate) fn service(&self, bases: &[&str]) -> MetadataService<'_> {
         let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
-        Service {
+        MetadataService {
             web: self,
-            client: Client::new(self.agent.clone(), self.timing, self.started + self.timing.total),
+            client: ServiceClient::new(self.agent.clone(), self.timing, self.started + self.timing.total),
             bases,
             answering: Cell::new(None),
             token: RefCell::default(),
@@ -136,35 +136,35 @@ impl Web {
 
     /// The file at an address that a person wrote, where redirects are normal; `None` when the
     /// server has none.
-    pub fn page(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
-        self.at(url).get_bounded("", limit)
+    pub fn get_url(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
+        self.service_at(url).get_bounded("", limit)
     }
 
     /// Posts to an address that a platform named.
     pub(crate) fn post_page(&self, url: &str, body: &[u8]) -> Result<(), WebError> {
-        self.at(url).send("POST", "", &[("Content-Type", "application/json")], body).map(drop)
+        self.service_at(url).send_body("POST", "", &[("Content-Type", "application/json")], body).map(drop)
     }
 
-    fn at(&self, url: &str) -> Service<'_> {
+    fn service_at(&self, url: &str) -> MetadataService<'_> {
         let mut service = self.service(&[]);
         service.bases = vec![url.to_owned()];
         service.client.redirects = MAX_REDIRECTS;
         service
     }
 
-    fn left(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         self.timing.total.saturating_sub(self.started.elapsed())
     }
 
     /// Twice as long each time, and somewhere between half and all of that.
-    fn pause(&self, attempt: u32) -> Duration {
+    fn retry_pause(&self, attempt: u32) -> Duration {
         let longest =
             self.timing.first_pause.saturating_mul(1 << attempt.min(16)).min(self.timing.longest_pause);
-        longest / 2 + (longest / 2).mul_f64(self.fraction())
+        longest / 2 + (longest / 2).mul_f64(self.random_fraction())
     }
 
     /// Between 0 and 1, by xorshift.
-    fn fraction(&self) -> f64 {
+    fn random_fraction(&self) -> f64 {
         let mut state = self.seed.get();
         state ^= state << 13;
         state ^= state >> 7;
@@ -174,7 +174,7 @@ impl Web {
     }
 }
 
-impl Service<'_> {
+impl MetadataService<'_> {
     /// Sends this header with every request.
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
         self.client.headers.push((name, value.to_owned()));
@@ -191,7 +191,7 @@ impl Service<'_> {
 
     /// Asks from a source port that only root may use.
     pub(crate) fn with_privileged_port(mut self) -> Self {
-        self.client.agent = Agent::with_parts(config(), PrivilegedPort, LinkLocalResolver::default());
+        self.client.agent = Agent::with_parts(client_config(), PrivilegedPort, LinkLocalResolver::default());
         self
     }
 
@@ -212,13 +212,13 @@ impl Service<'_> {
     }
 
     /// A metadata item that is one line of text; `None` when the service has none.
-    pub(crate) fn text(&self, path: &str) -> Result<Option<String>, WebError> {
+    pub(crate) fn get_text(&self, path: &str) -> Result<Option<String>, WebError> {
         let text = self.get(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
     }
 
     /// Tells the service something.
-    pub(crate) fn send(
+    pub(crate) fn send_body(
         &self,
         method: &'static str,
         path: &str,
@@ -228,51 +228,58 @@ impl Service<'_> {
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let headers = headers.iter().map(own).collect();
         let (path, body) = (path.to_owned(), body.to_owned());
-        self.fetch(&Call { method, path, headers, body, limit: MAX_METADATA })
+        self.fetch_with_retries(&ServiceCall { method, path, headers, body, limit: MAX_METADATA })
     }
 
     fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
-        self.fetch(&Call::get(path, limit))
+        self.fetch_with_retries(&ServiceCall::get(path, limit))
     }
 
-    fn fetch(&self, call: &Call) -> Result<Option<Vec<u8>>, WebError> {
+    fn fetch_with_retries(&self, call: &ServiceCall) -> Result<Option<Vec<u8>>, WebError> {
         let mut refused_tokens = 0;
         let mut attempt = 0;
         loop {
             let (cause, pause) = match self.ask_any(call) {
-                Outcome::Done(body) => return Ok(body),
-                Outcome::Failed(error) => return Err(error),
-                Outcome::NewToken if refused_tokens < MAX_REFUSED_TOKENS => {
+                AttemptOutcome::Done(body) => return Ok(body),
+                AttemptOutcome::Failed(error) => return Err(error),
+                AttemptOutcome::NewToken if refused_tokens < MAX_REFUSED_TOKENS => {
                     refused_tokens += 1;
                     continue;
                 }
-                Outcome::NewToken => return Err(WebError::Status { url: self.shown(call), status: 401 }),
-                Outcome::Retry { cause, after } => (cause, after.unwrap_or_default()),
-                Outcome::Silent(cause) => (cause, Duration::ZERO),
+                AttemptOutcome::NewToken => {
+                    return Err(WebError::Status { url: self.shown_address(call), status: 401 });
+                }
+                AttemptOutcome::Retry { cause, after } => (cause, after.unwrap_or_default()),
+                AttemptOutcome::Silent(cause) => (cause, Duration::ZERO),
             };
-            let pause = pause.max(self.web.pause(attempt));
+            let pause = pause.max(self.web.retry_pause(attempt));
             attempt += 1;
-            if pause >= self.web.left() {
+            if pause >= self.web.time_left() {
                 let waited = self.web.started.elapsed();
-                return Err(WebError::GaveUp { url: self.shown(call), attempts: attempt, waited, cause });
+                return Err(WebError::GaveUp {
+                    url: self.shown_address(call),
+                    attempts: attempt,
+                    waited,
+                    cause,
+                });
             }
             thread::sleep(pause);
         }
     }
 
     /// Asks the address that answered before, or all of them until one does.
-    fn ask_any(&self, call: &Call) -> Outcome {
-        let Some(index) = self.answering.get() else { return self.race(call) };
-        let (outcome, token) = self.client.ask(&self.bases[index], call, self.token.take());
+    fn ask_any(&self, call: &ServiceCall) -> AttemptOutcome {
+        let Some(index) = self.answering.get() else { return self.race_addresses(call) };
+        let (outcome, token) = self.client.call_service(&self.bases[index], call, self.token.take());
         self.token.replace(token);
         outcome
     }
 
     /// The first address at which anybody answers. The next one is asked when those before are silent, or
     /// have taken longer than an answer from nearby does; who loses ends by its own deadline.
-    fn race(&self, call: &Call) -> Outcome {
+    fn race_addresses(&self, call: &ServiceCall) -> AttemptOutcome {
         let (sender, answers) = mpsc::channel();
-        let mut silent = Outcome::Silent("nobody answered".to_owned());
+        let mut silent = AttemptOutcome::Silent("nobody answered".to_owned());
         let mut asked = 0;
         let mut unanswered = 0;
         loop {
@@ -281,7 +288,9 @@ impl Service<'_> {
                     (self.client.clone(), base.clone(), call.clone(), sender.clone());
                 let index = asked;
                 // Nobody listens any more to who comes late.
-                thread::spawn(move || sender.send((index, client.ask(&base, &call, Token::Unasked))).ok());
+                thread::spawn(move || {
+                    sender.send((index, client.call_service(&base, &call, SessionToken::Unasked))).ok()
+                });
                 asked += 1;
                 unanswered += 1;
             }
@@ -289,9 +298,9 @@ impl Service<'_> {
                 return silent;
             }
             let is_last = asked == self.bases.len();
-            let patience = if is_last { self.client.longest() } else { HEAD_START };
+            let patience = if is_last { self.client.longest_attempt() } else { HEAD_START };
             match answers.recv_timeout(patience) {
-                Ok((_, (outcome @ Outcome::Silent(_), _))) => {
+                Ok((_, (outcome @ AttemptOutcome::Silent(_), _))) => {
                     unanswered -= 1;
                     silent = outcome;
                 }
@@ -307,9 +316,9 @@ impl Service<'_> {
     }
 
     /// The address for a message: without user, password or query, which may be secrets.
-    fn shown(&self, call: &Call) -> String {
+    fn shown_address(&self, call: &ServiceCall) -> String {
         let base = self.bases.get(self.answering.get().unwrap_or(0)).map_or("", String::as_str);
-        call.shown(base)
+        call.shown_address(base)
     }
 }
 
@@ -320,7 +329,7 @@ pub(crate) fn unix_time() -> u64 {
 }
 
 /// No proxy and no redirects: a metadata service is at its own address or nowhere.
-fn config() -> Config {
+fn client_config() -> Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
@@ -353,12 +362,12 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_are_never_alike() {
-        let web = Web::new(Timing::default(), 7);
+        let web = MetadataWeb::new(WebTiming::default(), 7);
 
-        let pauses: Vec<Duration> = (0..8).map(|attempt| web.pause(attempt)).collect();
+        let pauses: Vec<Duration> = (0..8).map(|attempt| web.retry_pause(attempt)).collect();
 
         assert!(pauses[0] >= Duration::from_millis(100) && pauses[0] <= Duration::from_millis(200));
         assert!(pauses[7] >= Duration::from_millis(2500) && pauses[7] <= Duration::from_secs(5));
-        assert_ne!(web.pause(7), web.pause(7));
+        assert_ne!(web.retry_pause(7), web.retry_pause(7));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use platform::{Host, Platform, detect};
+use platform::{Host, Platform, detect_platform};
 
 /// A machine with these files.
 fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -17,7 +17,7 @@ fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn platform_of(root: &Path) -> Option<Platform> {
-    detect(&Host::at(root)).map(|detected| detected.platform)
+    detect_platform(&Host::at_directory(root)).map(|detected| detected.platform)
 }
 
 #[test]

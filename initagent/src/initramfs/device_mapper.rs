@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::to_hex;
-use image_format::manifest::{Manifest, Root};
+use image_format::manifest::{Manifest, RootPlacement};
 use image_format::signed::Verified;
 use image_format::slot::Slot;
 use image_format::verity::BLOCK_BYTES;
@@ -77,7 +77,7 @@ struct Target<'a> {
 }
 
 /// What dm-verity is told: version 1, data and tree on the same partition, and to panic.
-fn verity_table(device: &Path, root: &Root) -> String {
+fn verity_table(device: &Path, root: &RootPlacement) -> String {
     let (device, block) = (device.display(), BLOCK_BYTES);
     let (blocks, tree) = (root.data_blocks(), root.tree_block());
     let salt = match root.salt.as_bytes() {
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn the_table_says_what_the_manifest_says() {
-        let root = Root {
+        let root = RootPlacement {
             data_bytes: 1000 * 4096,
             tree_offset: 1024 * 4096,
             tree_bytes: 9 * 4096,
-            root_hash: Sha256::of(b""),
+            root_hash: Sha256::digest_of(b""),
             salt: Salt::new(vec![0xab; 2]).unwrap(),
         };
 
@@ -155,7 +155,7 @@ mod tests {
              e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 abab \
              2 panic_on_corruption ignore_zero_blocks"
         );
-        let unsalted = Root { salt: Salt::new(vec![]).unwrap(), ..root };
+        let unsalted = RootPlacement { salt: Salt::new(vec![]).unwrap(), ..root };
         assert!(verity_table(Path::new("/dev/vda4"), &unsalted).contains(" - 2 panic"));
     }
 

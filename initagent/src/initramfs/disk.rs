@@ -11,8 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::gpt::{Entry, Table};
-use image_format::layout::{Partition, Role};
+use image_format::gpt::{PartitionEntry, PartitionTable};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::block_device::{Access, BlockDevice};
@@ -31,7 +31,7 @@ pub(super) struct BootDisk {
     /// Its node.
     pub(super) device: PathBuf,
     /// What its partition table says.
-    pub(super) table: Table,
+    pub(super) table: PartitionTable,
     /// The node of the slot table.
     pub(super) abstate: PathBuf,
     /// The node of the slot.
@@ -49,7 +49,7 @@ pub(super) enum Missing {
 
 impl BootDisk {
     /// A disk whose partitions have no nodes yet.
-    pub(super) const fn new(class: PathBuf, device: PathBuf, name: String, table: Table) -> Self {
+    pub(super) const fn new(class: PathBuf, device: PathBuf, name: String, table: PartitionTable) -> Self {
         Self { class, name, device, table, abstate: PathBuf::new(), root: PathBuf::new() }
     }
 
@@ -62,25 +62,25 @@ impl BootDisk {
             }
             self.node(entry)
         };
-        let (abstate, root) = (node(Role::Abstate)?, node(Role::Root(slot))?);
+        let (abstate, root) = (node(PartitionRole::Abstate)?, node(PartitionRole::Root(slot))?);
         Ok(Self { abstate, root, ..self })
     }
 
     /// The entry of a role.
-    pub(super) fn entry(&self, role: Role) -> Option<&Entry> {
+    pub(super) fn entry(&self, role: PartitionRole) -> Option<&PartitionEntry> {
         entry_of(&self.table, role)
     }
 
     /// Where a role's node is, if its partition exists.
-    pub(super) fn partition_path(&self, role: Role) -> PathBuf {
-        let number = Partition::of(role).number;
+    pub(super) fn partition_path(&self, role: PartitionRole) -> PathBuf {
+        let number = Partition::of_role(role).number;
         let found =
             kernel_partitions(&self.class, &self.name).into_iter().find(|known| known.number == number);
         found.map_or_else(PathBuf::new, |known| known.node)
     }
 
     /// The node of an entry, after making the kernel know its place and size.
-    pub(super) fn node(&self, entry: &Entry) -> io::Result<PathBuf> {
+    pub(super) fn node(&self, entry: &PartitionEntry) -> io::Result<PathBuf> {
         let command = match self.known(entry) {
             Some(one) if one.start != entry.offset() => {
                 let error = format!("the kernel believes that partition {} begins elsewhere", entry.number);
@@ -97,22 +97,25 @@ impl BootDisk {
     }
 
     /// What the kernel knows of the partition of an entry.
-    fn known(&self, entry: &Entry) -> Option<KernelPartition> {
+    fn known(&self, entry: &PartitionEntry) -> Option<KernelPartition> {
         kernel_partitions(&self.class, &self.name).into_iter().find(|one| one.number == entry.number)
     }
 }
 
 /// The entry of a role: the one partition with its label, if number and type are right too. The
 /// selector goes by the number alone.
-pub(super) fn entry_of(table: &Table, role: Role) -> Option<&Entry> {
-    let Partition { number, label, type_guid, .. } = *Partition::of(role);
-    table.labelled(label).filter(|entry| entry.number == number && entry.type_guid == type_guid)
+pub(super) fn entry_of(table: &PartitionTable, role: PartitionRole) -> Option<&PartitionEntry> {
+    let Partition { number, label, type_guid, .. } = *Partition::of_role(role);
+    table.find_label(label).filter(|entry| entry.number == number && entry.type_guid == type_guid)
 }
 
 /// What a disk does not have that every disk of ours has.
-pub(super) fn missing_partition(table: &Table, slot: Slot) -> Option<&'static str> {
-    let needed = [Role::State, Role::Abstate, Role::Root(slot)];
-    needed.into_iter().find(|role| entry_of(table, *role).is_none()).map(|role| Partition::of(role).label)
+pub(super) fn missing_partition(table: &PartitionTable, slot: Slot) -> Option<&'static str> {
+    let needed = [PartitionRole::State, PartitionRole::Abstate, PartitionRole::Root(slot)];
+    needed
+        .into_iter()
+        .find(|role| entry_of(table, *role).is_none())
+        .map(|role| Partition::of_role(role).label)
 }
 
 /// A partition as the kernel knows it.
@@ -146,27 +149,28 @@ pub(super) fn number_in(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use image_format::layout::{Layout, Sizes};
+    use image_format::layout::{DiskLayout, PartitionSizes};
     use uuid::uuid;
 
     use super::*;
 
     /// A small image's partitions.
-    pub(in crate::initramfs) fn layout() -> Layout {
+    pub(in crate::initramfs) fn layout() -> DiskLayout {
         let disk = uuid!("a2f3c1d0-0000-5000-8000-000000000001");
-        Layout::plan(disk, Sizes { root: Bytes::mib(2), state: Bytes::mib(8) }).unwrap()
+        DiskLayout::plan_layout(disk, PartitionSizes { root: Bytes::from_mib(2), state: Bytes::from_mib(8) })
+            .unwrap()
     }
 
     #[test]
     fn partitions_are_found_by_number_label_and_type() {
-        let table = layout().table();
-        assert_eq!(entry_of(&table, Role::Root(Slot::B)).unwrap().number, 5);
+        let table = layout().partition_table();
+        assert_eq!(entry_of(&table, PartitionRole::Root(Slot::B)).unwrap().number, 5);
         assert_eq!(missing_partition(&table, Slot::A), None);
 
         for change in [
-            |entry: &mut Entry| entry.number = 9,
-            |entry: &mut Entry| entry.label = "STATE-2".into(),
-            |entry: &mut Entry| entry.type_guid = uuid!("a2f3c1d0-0000-5000-8000-000000000001"),
+            |entry: &mut PartitionEntry| entry.number = 9,
+            |entry: &mut PartitionEntry| entry.label = "STATE-2".into(),
+            |entry: &mut PartitionEntry| entry.type_guid = uuid!("a2f3c1d0-0000-5000-8000-000000000001"),
         ] {
             let mut other = table.clone();
             change(&mut other.entries[5]);

@@ -60,7 +60,7 @@ pub(super) fn choose(known: KnownDisk, disks: &[Tags], arrivals: Arrivals) -> Ch
 #[cfg(test)]
 pub(super) mod tests {
     use image_format::slot::{
-        BLOCK_BYTES, Condition, SECTOR_BYTES, SlotTable, Source, boot_decision, selector_reads,
+        BLOCK_BYTES, LoadCondition, SECTOR_BYTES, SlotTable, TableSource, boot_decision, selector_reads,
     };
 
     use super::*;
@@ -72,13 +72,13 @@ pub(super) mod tests {
     pub(in crate::initramfs) fn select(blocks: &mut Blocks) -> KnownDisk {
         let decision = boot_decision(&blocks[0], &blocks[1]);
         let read = match decision.source {
-            Source::Env0 => selector_reads(&blocks[0]).unwrap(),
-            Source::Env1 => selector_reads(&blocks[1]).unwrap(),
-            Source::Nothing => return KnownDisk::Unknown,
+            TableSource::Env0 => selector_reads(&blocks[0]).unwrap(),
+            TableSource::Env1 => selector_reads(&blocks[1]).unwrap(),
+            TableSource::Nothing => return KnownDisk::Unknown,
         };
         let table = match decision.attempts[0].condition {
-            Condition::Saves(table) | Condition::MustSave(table) => table,
-            Condition::LastResort => read.with_tag(read.tag.next_boot()),
+            LoadCondition::Saves(table) | LoadCondition::MustSave(table) => table,
+            LoadCondition::LastResort => read.with_tag(read.tag.next_boot()),
         };
         // GRUB's save_env refuses a file that does not begin as a block.
         let is_block = |block: &[u8]| block.starts_with(b"# GRUB Environment Block\n");

@@ -11,8 +11,8 @@ use std::io;
 
 use image_format::bytes::Bytes;
 use image_format::disk_tag::{DiskTag, ID_BYTES};
-use image_format::gpt::{Entry, is_derived};
-use image_format::layout::Role;
+use image_format::gpt::{PartitionEntry, is_derived};
+use image_format::layout::PartitionRole;
 use uuid::Uuid;
 
 use super::console;
@@ -45,7 +45,7 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
     if !disk.table.is_of_image() {
         return;
     }
-    for role in [Role::Esp, Role::Abstate] {
+    for role in [PartitionRole::Esp, PartitionRole::Abstate] {
         let Some((entry, serial)) = disk.entry(role).zip(random()) else { continue };
         if let Err(error) = renew_serial(device, entry, serial) {
             let label = &entry.label;
@@ -54,7 +54,7 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
     }
 }
 
-fn renew_serial(device: &BlockDevice, entry: &Entry, serial: [u8; 4]) -> io::Result<()> {
+fn renew_serial(device: &BlockDevice, entry: &PartitionEntry, serial: [u8; 4]) -> io::Result<()> {
     let boot_sector = device.read(entry.offset(), SECTOR_BYTES)?;
     let place = SerialPlace::of(&boot_sector).ok_or(io::ErrorKind::InvalidData)?;
     for sector in place.backup_sector.into_iter().chain([0]) {
@@ -131,13 +131,16 @@ mod tests {
     fn disk(esp: &[u8], backup: &[u8], abstate: &[u8]) -> (tempfile::NamedTempFile, BootDisk) {
         let (layout, file) = (layout(), tempfile::NamedTempFile::new().unwrap());
         file.as_file().set_len(layout.disk_size().get()).unwrap();
-        let at = |role| layout.place(role).offset().get();
-        for (offset, bytes) in
-            [(at(Role::Esp), esp), (at(Role::Esp) + 6 * 512, backup), (at(Role::Abstate), abstate)]
-        {
+        let at = |role| layout.partition(role).offset().get();
+        for (offset, bytes) in [
+            (at(PartitionRole::Esp), esp),
+            (at(PartitionRole::Esp) + 6 * 512, backup),
+            (at(PartitionRole::Abstate), abstate),
+        ] {
             file.as_file().write_all_at(bytes, offset).unwrap();
         }
-        let boot = BootDisk::new("/sys".into(), file.path().to_owned(), "vda".into(), layout.table());
+        let boot =
+            BootDisk::new("/sys".into(), file.path().to_owned(), "vda".into(), layout.partition_table());
         (file, boot)
     }
 
@@ -157,9 +160,13 @@ mod tests {
         renew_serials(&disk, &device);
 
         let after = std::fs::read(file.path()).unwrap();
-        let first = |role| layout().place(role).first_lba;
+        let first = |role| layout().partition(role).first_lba;
         let changed = differences(&before, &after);
-        let places = [(first(Role::Esp), 67), (first(Role::Esp) + 6, 67), (first(Role::Abstate), 39)];
+        let places = [
+            (first(PartitionRole::Esp), 67),
+            (first(PartitionRole::Esp) + 6, 67),
+            (first(PartitionRole::Abstate), 39),
+        ];
         for (sector, offset) in &changed {
             let inside = |(place, at): &(u64, usize)| sector == place && (*at..at + 4).contains(offset);
             assert!(places.iter().any(inside), "byte {offset} of sector {sector}");

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image_format::bytes::Bytes;
-use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, Table, backup_offset};
-use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, Role};
+use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, PartitionTable, backup_offset};
+use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, PartitionRole};
 use image_format::slot::{BLOCK_BYTES, Slot, selector_reads};
 
 use super::command_line::{KnownDisk, Parameters};
@@ -69,7 +69,7 @@ enum Seen {
     /// Not one of ours, for good.
     Another(String),
     /// One that holds a system, and the tags of its slot table.
-    System(Table, Tags),
+    System(PartitionTable, Tags),
     /// It cannot be read yet: worth another look.
     Unready(String),
 }
@@ -91,7 +91,7 @@ impl Search {
         self.examine_all(wanted.slot, progress, now);
         let quiet = now.saturating_sub(self.changed) > QUIET;
         let arrivals = if quiet { Arrivals::Over } else { Arrivals::Expected };
-        let systems: Vec<(&String, &Table, Tags)> =
+        let systems: Vec<(&String, &PartitionTable, Tags)> =
             self.seen.iter().filter_map(|(name, seen)| seen.system(name)).collect();
         let tags: Vec<Tags> = systems.iter().map(|(_, _, tags)| *tags).collect();
         match choose(wanted.disk, &tags, arrivals) {
@@ -110,7 +110,7 @@ impl Search {
 
     /// The chosen disk, once its partitions have nodes. The first time, the kernel may still be
     /// reading the table; it will not find by itself what only the backup copy says.
-    fn with_nodes(&mut self, name: String, table: Table, slot: Slot) -> Found {
+    fn with_nodes(&mut self, name: String, table: PartitionTable, slot: Slot) -> Found {
         let waited = self.without_nodes.as_ref().is_some_and(|(before, _)| *before == name);
         let disk = BootDisk::new(self.class.clone(), self.nodes.join(&name), name.clone(), table);
         match disk.with_nodes(slot, if waited { Missing::Add } else { Missing::Wait }) {
@@ -164,7 +164,7 @@ impl Search {
 }
 
 impl Seen {
-    fn system<'a>(&'a self, name: &'a String) -> Option<(&'a String, &'a Table, Tags)> {
+    fn system<'a>(&'a self, name: &'a String) -> Option<(&'a String, &'a PartitionTable, Tags)> {
         match self {
             Self::System(table, tags) => Some((name, table, *tags)),
             Self::Another(_) | Self::Unready(_) => None,
@@ -202,15 +202,15 @@ fn examine(device: &Path, slot: Slot) -> Seen {
     read_tags(&disk, &table).map_or_else(unready, |tags| Seen::System(table, tags))
 }
 
-fn read_table(disk: &BlockDevice) -> io::Result<Result<Table, gpt::ReadTableError>> {
+fn read_table(disk: &BlockDevice) -> io::Result<Result<PartitionTable, gpt::ReadTableError>> {
     let size = disk.size()?;
     let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(gpt::read(&disk.read(PRIMARY_OFFSET, COPY_BYTES)?, &disk.read(backup, COPY_BYTES)?, size))
 }
 
 /// The tags in both copies of the slot table, as the selector reads them.
-fn read_tags(disk: &BlockDevice, table: &Table) -> io::Result<Tags> {
-    let start = entry_of(table, Role::Abstate).ok_or(io::ErrorKind::NotFound)?.offset();
+fn read_tags(disk: &BlockDevice, table: &PartitionTable) -> io::Result<Tags> {
+    let start = entry_of(table, PartitionRole::Abstate).ok_or(io::ErrorKind::NotFound)?.offset();
     let tag = |offset: Bytes| -> io::Result<_> {
         let block = disk.read(Bytes::new(start.get() + offset.get()), BLOCK_BYTES)?;
         Ok(selector_reads(&block).map(|table| table.tag))

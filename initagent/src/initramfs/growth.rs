@@ -7,10 +7,10 @@
 use std::io;
 
 use image_format::gpt::{
-    COPY_BYTES, PRIMARY_OFFSET, PlanGrowthError, ReadTableError, Step, Table, backup_offset, plan_growth,
-    read,
+    COPY_BYTES, GrowthStep, PRIMARY_OFFSET, PartitionTable, PlanGrowthError, ReadTableError, backup_offset,
+    plan_growth, read,
 };
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 
 use crate::block_device::BlockDevice;
 
@@ -29,14 +29,14 @@ pub(super) enum GrowError {
 
 /// Grows STATE to the end of the disk, if it does not reach there, replaces the GUIDs of the image by
 /// ones that follow from random bytes, and says what the table is now.
-pub(super) fn grow(disk: &BlockDevice, random: [u8; 16]) -> Result<(Table, Outcome), GrowError> {
+pub(super) fn grow(disk: &BlockDevice, random: [u8; 16]) -> Result<(PartitionTable, Outcome), GrowError> {
     let size = disk.size().map_err(|source| GrowError::Read { source })?;
     let copies = || {
         let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok((disk.read(PRIMARY_OFFSET, COPY_BYTES)?, disk.read(backup, COPY_BYTES)?))
     };
     let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
-    let steps = plan_growth(size, &primary, &backup, Partition::of(Role::State).label, random)?;
+    let steps = plan_growth(size, &primary, &backup, Partition::of_role(PartitionRole::State).label, random)?;
     carry_out(disk, &steps).map_err(|source| GrowError::Write { source })?;
     let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
     let outcome = if steps.is_empty() { Outcome::Unchanged } else { Outcome::Written };
@@ -52,10 +52,10 @@ pub(super) enum Outcome {
     Written,
 }
 
-fn carry_out(disk: &BlockDevice, steps: &[Step]) -> io::Result<()> {
+fn carry_out(disk: &BlockDevice, steps: &[GrowthStep]) -> io::Result<()> {
     steps.iter().try_for_each(|step| match step {
-        Step::Sync => disk.sync(),
-        Step::Write { offset, bytes } => disk.write(*offset, bytes),
+        GrowthStep::Sync => disk.sync(),
+        GrowthStep::Write { offset, bytes } => disk.write(*offset, bytes),
     })
 }
 
@@ -64,8 +64,8 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use image_format::bytes::Bytes;
-    use image_format::gpt::{encode, read_backup, read_primary};
-    use image_format::layout::{Layout, Sizes};
+    use image_format::gpt::{encode_table, read_backup, read_primary};
+    use image_format::layout::{DiskLayout, PartitionSizes};
     use uuid::uuid;
 
     use super::*;
@@ -74,9 +74,13 @@ mod tests {
     #[test]
     fn an_image_on_a_larger_disk_is_grown_once() {
         let guid = uuid!("a2f3c1d0-0000-4000-8000-000000000001");
-        let layout = Layout::plan(guid, Sizes { root: Bytes::mib(64), state: Bytes::mib(8) }).unwrap();
+        let layout = DiskLayout::plan_layout(
+            guid,
+            PartitionSizes { root: Bytes::from_mib(64), state: Bytes::from_mib(8) },
+        )
+        .unwrap();
         let image = tempfile::NamedTempFile::new().unwrap();
-        let copies = encode(&layout.table(), layout.disk_size()).unwrap();
+        let copies = encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
         image.as_file().set_len(3 * layout.disk_size().get()).unwrap();
         image.as_file().write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
         let backup = backup_offset(layout.disk_size()).unwrap();
@@ -87,7 +91,7 @@ mod tests {
 
         assert_eq!(outcome, Outcome::Written);
         let size = disk.size().unwrap();
-        let state = table.labelled("STATE").unwrap();
+        let state = table.find_label("STATE").unwrap();
         assert_eq!(state.offset().get() + state.size().get(), size.get() - Bytes::MIB.get());
         let primary = read_primary(&disk.read(PRIMARY_OFFSET, COPY_BYTES).unwrap(), size).unwrap();
         let backup = disk.read(backup_offset(size).unwrap(), COPY_BYTES).unwrap();

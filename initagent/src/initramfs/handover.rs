@@ -146,7 +146,7 @@ mod tests {
             name: "cloud".into(),
             version: Version::new(1, 0, 0),
             channel: "stable".into(),
-            root_hash: Sha256::of(b""),
+            root_hash: Sha256::digest_of(b""),
             development: false,
             below: None,
             devices,

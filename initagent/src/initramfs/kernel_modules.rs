@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use image_format::modules::{Index, ParseIndexError};
+use image_format::modules::{ModuleIndex, ParseIndexError};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
@@ -31,7 +31,7 @@ pub(super) enum OpenLoaderError {
 /// Remembers what was loaded and which devices were seen.
 #[derive(Debug)]
 pub(super) struct Loader {
-    index: Index,
+    index: ModuleIndex,
     asked: BTreeSet<String>,
     seen: BTreeSet<String>,
     /// Drivers of devices that are here, what is likely first, then in the order of the index.
@@ -42,10 +42,10 @@ impl Loader {
     /// Reads the index.
     pub(super) fn open() -> Result<Self, OpenLoaderError> {
         let text = fs::read_to_string(INDEX).map_err(|source| OpenLoaderError::Read { source })?;
-        Ok(Self::new(Index::parse(&text)?))
+        Ok(Self::new(ModuleIndex::parse(&text)?))
     }
 
-    const fn new(index: Index) -> Self {
+    const fn new(index: ModuleIndex) -> Self {
         Self { index, asked: BTreeSet::new(), seen: BTreeSet::new(), waiting: VecDeque::new() }
     }
 
@@ -72,7 +72,7 @@ impl Loader {
     fn find_drivers(&mut self, buses: &Path) {
         let fresh: Vec<String> =
             devices::names(buses).filter(|name| self.seen.insert(name.clone())).collect();
-        let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers(name)).collect();
+        let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers_of(name)).collect();
         let (likely, others): (Vec<_>, Vec<_>) =
             self.index.aliases.iter().partition(|(pattern, _)| devices::is_paravirtual(pattern));
         for (_, name) in likely.into_iter().chain(others) {
@@ -131,7 +131,7 @@ mod tests {
         let text = "catamaran-modules-v1\nmodule ahci\nmodule virtio_blk\nmodule nvme\n\
                     alias pci:v8086* ahci\nalias virtio:d2* virtio_blk\nalias pci:v8086* virtio_blk\n\
                     alias nvme:* nvme\n";
-        let mut loader = Loader::new(Index::parse(text).unwrap());
+        let mut loader = Loader::new(ModuleIndex::parse(text).unwrap());
 
         loader.find_drivers(buses.path());
         loader.find_drivers(buses.path());

@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
-use image_format::gpt::Table;
-use image_format::layout::Role;
+use image_format::gpt::PartitionTable;
+use image_format::layout::PartitionRole;
 use nix::mount::MsFlags;
 
 use super::console;
@@ -107,18 +107,18 @@ fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
             table
                 .entries
                 .iter()
-                .find(|entry| Some(entry.number) == disk.entry(Role::State).map(|now| now.number))
+                .find(|entry| Some(entry.number) == disk.entry(PartitionRole::State).map(|now| now.number))
         }
         Err(said) => {
             console::log(&format!("the partition table stays as it is: {said}"));
-            disk.entry(Role::State)
+            disk.entry(PartitionRole::State)
         }
     };
     let entry = entry.ok_or(OpenStateError::Missing)?;
     disk.node(entry).map_err(|source| OpenStateError::Node { disk: disk.device.clone(), source })
 }
 
-fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(Table, Outcome), String> {
+fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, Outcome), String> {
     // Only where they are needed: early in a boot the kernel may have to collect them first.
     let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
     let random = random.ok_or("there are no random bytes for its GUIDs")?;

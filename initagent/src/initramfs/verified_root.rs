@@ -96,9 +96,9 @@ fn verify(
 ) -> Result<Verified<Manifest>, ReadRootError> {
     let unread = |source| ReadRootError::Read { path: device.path().to_owned(), source };
     let given = device.size().map_err(unread)?;
-    let offset = trailer::offset(given).ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?;
+    let offset = trailer::trailer_offset(given).ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?;
     let trailer = device.read(offset, TRAILER_BYTES).map_err(unread)?;
-    let signed = Signed::<Manifest>::from_envelope(trailer::decode(&trailer)?)?;
+    let signed = Signed::<Manifest>::from_envelope(trailer::decode_trailer(&trailer)?)?;
     let manifest = keyring.verify(&signed)?;
     if manifest.architecture != machine {
         let given = manifest.architecture.clone();
@@ -109,7 +109,7 @@ fn verify(
     if needed > given {
         return Err(ReadRootError::Size { path: device.path().to_owned(), needed, given });
     }
-    verify_block(device, manifest.root.place(), 0).map_err(ReadRootError::Verity)?;
+    verify_block(device, manifest.root.verity_placement(), 0).map_err(ReadRootError::Verity)?;
     Ok(manifest)
 }
 

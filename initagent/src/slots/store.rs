@@ -144,7 +144,7 @@ pub(crate) mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use image_format::layout::ABSTATE_SIZE;
-    use image_format::slot::{Attempt, Condition, Slot, boot_decision};
+    use image_format::slot::{BootAttempt, LoadCondition, Slot, boot_decision};
     use tempfile::NamedTempFile;
 
     use super::*;
@@ -255,8 +255,9 @@ pub(crate) mod tests {
 
                 let attempts = boot_decision(&blocks[0], &blocks[1]).attempts;
 
-                let good =
-                    |attempt: &Attempt| attempt.slot == Slot::A && attempt.condition != Condition::LastResort;
+                let good = |attempt: &BootAttempt| {
+                    attempt.slot == Slot::A && attempt.condition != LoadCondition::LastResort
+                };
                 assert!(attempts.iter().any(good), "cut {cut} at {torn}: {attempts:?}");
                 let whole = torn == 0 || torn == SECTOR_BYTES;
                 assert!(!whole || expected.contains(&attempts), "cut {cut} at {torn}: {attempts:?}");

@@ -97,12 +97,14 @@ fn a_change_reaches_both_copies() {
 
 #[test]
 fn the_floor_is_lowered_by_a_person_and_never_raised_by_one() {
-    let release = Release { slot: Slot::A, version: &Version::new(1, 2, 0), root_hash: Sha256::of(b"root") };
+    let release =
+        Release { slot: Slot::A, version: &Version::new(1, 2, 0), root_hash: Sha256::digest_of(b"root") };
     let floor = ReleaseFloor::raise(None, release);
     let to = |version| lowered(Some(floor.clone()), &version, &place(Some(Slot::A)));
 
     assert_eq!(to(Version::new(1, 1, 9)).unwrap().version, Version::new(1, 1, 9));
-    let older = Release { version: &Version::new(1, 1, 9), root_hash: Sha256::of(b"older"), ..release };
+    let older =
+        Release { version: &Version::new(1, 1, 9), root_hash: Sha256::digest_of(b"older"), ..release };
     assert_eq!(floor.judge(older, Some(SlotState::GOOD)), Verdict::Refuse);
     assert_eq!(to(Version::new(1, 1, 9)).unwrap().judge(older, Some(SlotState::GOOD)), Verdict::Start);
     for version in [Version::new(1, 2, 0), Version::new(2, 0, 0)] {

@@ -20,7 +20,7 @@ pub fn has_password(text: &str) -> bool {
 
 /// An address without what may be secret in it: user, password, query and fragment.
 #[must_use]
-pub fn shown(address: &str) -> String {
+pub fn redacted_address(address: &str) -> String {
     let plain = address.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
     let (host, path) =
@@ -35,8 +35,8 @@ mod tests {
 
     #[test]
     fn secrets_in_an_address_are_not_shown() {
-        assert_eq!(shown("https://me:pw@example.org/a?token=x"), "https://example.org/a");
-        assert_eq!(shown("http://example.org"), "http://example.org");
+        assert_eq!(redacted_address("https://me:pw@example.org/a?token=x"), "https://example.org/a");
+        assert_eq!(redacted_address("http://example.org"), "http://example.org");
     }
 
     #[test]

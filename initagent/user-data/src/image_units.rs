@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::plan::Plan;
-use crate::plan::step::{Step, Verb};
+use crate::plan::FirstBootPlan;
+use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
@@ -86,13 +86,14 @@ const INSTEAD: [(&str, &str); 18] = [
 ];
 
 /// Warns of each unit that is to run, is not in the image, and that nothing of the plan makes.
-pub fn warn(plan: &Plan, found: &mut Diagnostics) {
+pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
     let made: HashSet<String> = plan.steps.iter().flat_map(|planned| made_by(&planned.step)).collect();
     let mut seen = HashSet::new();
     for planned in &plan.steps {
         let name = match &planned.step {
-            Step::CommandUnit { verb: Verb::Stop, .. } | Step::EnableUnit { enable: false, .. } => continue,
-            Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => name,
+            PlanStep::CommandUnit { verb: UnitVerb::Stop, .. }
+            | PlanStep::EnableUnit { enable: false, .. } => continue,
+            PlanStep::CommandUnit { name, .. } | PlanStep::EnableUnit { name, .. } => name,
             _ => continue,
         };
         let Some(at) = planned.origin.at else { continue };
@@ -100,10 +101,11 @@ pub fn warn(plan: &Plan, found: &mut Diagnostics) {
             continue;
         }
         let message = format!("the image has no unit {name}, and nothing here writes it");
-        let diagnostic = Diagnostic::warning(Code::NoEffect, at, message).key(planned.origin.key.clone());
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_key(planned.origin.key.clone());
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let known = INSTEAD.iter().find(|(other, _)| *other == stem).map(|(_, instead)| *instead);
-        found.push(diagnostic.help(known.unwrap_or("give it a `content`, or mend its name")));
+        found.push(diagnostic.with_help(known.unwrap_or("give it a `content`, or mend its name")));
     }
 }
 
@@ -123,11 +125,11 @@ fn template(name: &str) -> String {
 }
 
 /// The units that a step makes, by whatever means.
-fn made_by(step: &Step) -> Vec<String> {
+fn made_by(step: &PlanStep) -> Vec<String> {
     let file_name = |path: &str| path.rsplit('/').next().map(str::to_owned).into_iter().collect();
     match step {
-        Step::AddMounts(mounts) => mounts.iter().map(|mount| mount_unit(&mount.fields[1])).collect(),
-        Step::WriteUnit { name, content, .. } => {
+        PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount_unit(&mount.fields[1])).collect(),
+        PlanStep::WriteUnit { name, content, .. } => {
             let aliases = content.reveal().lines().filter_map(|line| line.trim().strip_prefix("Alias="));
             let aliases = aliases.flat_map(str::split_whitespace).map(str::to_owned);
             aliases.chain([name.clone()]).collect()
@@ -141,9 +143,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::part::Part;
-    use crate::plan::order::Facts;
-    use crate::reading::{self, Handed};
+    use crate::part::PayloadPart;
+    use crate::plan::order::PlanFacts;
+    use crate::reading::{self, UserDataInput};
 
     #[test]
     fn the_units_of_the_overlays_are_known() {
@@ -168,8 +170,9 @@ mod tests {
         let cloud_config = "#cloud-config\nwrite_files: [{path: /etc/systemd/system/a.service, content: x}]\n\
             coreos: {units: [{name: a.service, command: start}, {name: c.service, command: start}]}\n";
         for document in [ignition, cloud_config] {
-            let user = vec![Part::whole("user-data", document)];
-            let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+            let user = vec![PayloadPart::whole("user-data", document)];
+            let reading =
+                reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
             let mut found = Diagnostics::default();
 
             warn(&reading.plan, &mut found);

@@ -4,9 +4,9 @@
 //! size, depth and number of values are bounded; a duplicate key stays in the tree, for its reader to
 //! report.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{Entry, Node, Scalar, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// The largest document read.
 pub const MOST_BYTES: usize = 4 << 20;
@@ -24,18 +24,18 @@ pub fn is_bounded(bytes: &[u8]) -> bool {
 }
 
 /// Reads a document; `None` means that there is no tree, and that the reason was reported.
-pub fn parse(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
+pub fn parse_json(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     if text.len() > MOST_BYTES {
         let message = format!("this is larger than {} MiB", MOST_BYTES >> 20);
-        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
         return None;
     }
-    let mut reader = Reader { text, at: 0, line: 1, line_start: 0, part, nodes: 0 };
-    let node = reader.document();
+    let mut reader = JsonReader { text, at: 0, line: 1, line_start: 0, part, nodes: 0 };
+    let node = reader.read_document();
     node.map_err(|diagnostic| found.push(diagnostic)).ok()
 }
 
-struct Reader<'t> {
+struct JsonReader<'t> {
     text: &'t str,
     at: usize,
     line: u32,
@@ -44,10 +44,10 @@ struct Reader<'t> {
     nodes: usize,
 }
 
-impl Reader<'_> {
-    fn document(&mut self) -> Result<Node, Diagnostic> {
+impl JsonReader<'_> {
+    fn read_document(&mut self) -> Result<Node, Diagnostic> {
         self.skip_blanks();
-        let node = self.value(0)?;
+        let node = self.read_value(0)?;
         self.skip_blanks();
         if self.at < self.text.len() {
             return Err(self.error("something follows the end of the document"));
@@ -55,19 +55,19 @@ impl Reader<'_> {
         Ok(node)
     }
 
-    fn value(&mut self, depth: usize) -> Result<Node, Diagnostic> {
+    fn read_value(&mut self, depth: usize) -> Result<Node, Diagnostic> {
         self.nodes += 1;
         if depth > DEEPEST || self.nodes > MOST_NODES {
             let message =
                 format!("this is nested more than {DEEPEST} deep, or has more than {MOST_NODES} values");
-            return Err(Diagnostic::error(Code::LimitExceeded, self.mark(), message));
+            return Err(Diagnostic::error(DiagnosticCode::LimitExceeded, self.current_mark(), message));
         }
-        let at = self.mark();
+        let at = self.current_mark();
         let value = match self.peek() {
-            Some(b'{') => Value::Mapping(self.mapping(depth)?),
-            Some(b'[') => Value::Sequence(self.sequence(depth)?),
-            Some(b'"') => scalar(self.string()?, Style::Quoted),
-            Some(_) => scalar(self.word()?, Style::Plain),
+            Some(b'{') => Value::Mapping(self.read_mapping(depth)?),
+            Some(b'[') => Value::Sequence(self.read_sequence(depth)?),
+            Some(b'"') => scalar_value(self.read_string()?, ScalarStyle::Quoted),
+            Some(_) => scalar_value(self.read_word()?, ScalarStyle::Plain),
             None => {
                 return Err(
                     self.error("the document ends where a value must stand; it may have been cut off")
@@ -77,28 +77,28 @@ impl Reader<'_> {
         Ok(Node { at, value })
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Vec<Entry>, Diagnostic> {
+    fn read_mapping(&mut self, depth: usize) -> Result<Vec<MappingEntry>, Diagnostic> {
         let mut entries = Vec::new();
         self.at += 1;
         while self.next_item(b'}', entries.is_empty())? {
-            let key_at = self.mark();
+            let key_at = self.current_mark();
             if self.peek() != Some(b'"') {
                 return Err(self.error("a key in double quotes must stand here"));
             }
-            let key = self.string()?;
+            let key = self.read_string()?;
             self.skip_blanks();
-            self.expect(b':', "a colon must follow the key")?;
+            self.expect_byte(b':', "a colon must follow the key")?;
             self.skip_blanks();
-            entries.push(Entry { key, key_at, value: self.value(depth + 1)? });
+            entries.push(MappingEntry { key, key_at, value: self.read_value(depth + 1)? });
         }
         Ok(entries)
     }
 
-    fn sequence(&mut self, depth: usize) -> Result<Vec<Node>, Diagnostic> {
+    fn read_sequence(&mut self, depth: usize) -> Result<Vec<Node>, Diagnostic> {
         let mut items = Vec::new();
         self.at += 1;
         while self.next_item(b']', items.is_empty())? {
-            items.push(self.value(depth + 1)?);
+            items.push(self.read_value(depth + 1)?);
         }
         Ok(items)
     }
@@ -111,14 +111,14 @@ impl Reader<'_> {
             return Ok(false);
         }
         if !first {
-            self.expect(b',', "a comma or the end of the list must stand here")?;
+            self.expect_byte(b',', "a comma or the end of the list must stand here")?;
             self.skip_blanks();
         }
         Ok(true)
     }
 
     /// `true`, `false`, `null` or a number.
-    fn word(&mut self) -> Result<String, Diagnostic> {
+    fn read_word(&mut self) -> Result<String, Diagnostic> {
         let rest = &self.text[self.at..];
         let end =
             rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
@@ -134,7 +134,7 @@ impl Reader<'_> {
         Ok(word.to_owned())
     }
 
-    fn string(&mut self) -> Result<String, Diagnostic> {
+    fn read_string(&mut self) -> Result<String, Diagnostic> {
         let mut text = String::new();
         self.at += 1;
         loop {
@@ -147,18 +147,18 @@ impl Reader<'_> {
                     self.at += 1;
                     return Ok(text);
                 }
-                Some(b'\\') => text.push(self.escape()?),
+                Some(b'\\') => text.push(self.read_escape()?),
                 Some(_) => return Err(self.error("a line break or control character stands inside a text")),
                 None => return Err(self.error("a text has no end; the document may have been cut off")),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<char, Diagnostic> {
+    fn read_escape(&mut self) -> Result<char, Diagnostic> {
         let letter = self.text.as_bytes().get(self.at + 1).copied();
         self.at += 2;
         let plain = match letter {
-            Some(b'u') => return self.unicode(),
+            Some(b'u') => return self.read_unicode(),
             Some(letter @ (b'"' | b'\\' | b'/')) => char::from(letter),
             Some(b'b') => '\u{8}',
             Some(b'f') => '\u{c}',
@@ -174,7 +174,7 @@ impl Reader<'_> {
     }
 
     /// Four hexadecimal digits, twice if the first four are half of a pair.
-    fn unicode(&mut self) -> Result<char, Diagnostic> {
+    fn read_unicode(&mut self) -> Result<char, Diagnostic> {
         let high = self.four_digits()?;
         if !(0xd800..0xdc00).contains(&high) {
             return Ok(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER));
@@ -207,7 +207,7 @@ impl Reader<'_> {
         }
     }
 
-    fn expect(&mut self, byte: u8, message: &str) -> Result<(), Diagnostic> {
+    fn expect_byte(&mut self, byte: u8, message: &str) -> Result<(), Diagnostic> {
         if self.peek() != Some(byte) {
             return Err(self.error(message));
         }
@@ -219,14 +219,14 @@ impl Reader<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    fn mark(&self) -> Mark {
+    fn current_mark(&self) -> SourceMark {
         // A document may be one line of megabytes: its columns count bytes beyond the first thousand.
         let here = &self.text.as_bytes()[self.line_start..self.at];
         let column = match here.len() {
             0..=1000 => here.iter().filter(|byte| **byte & 0xc0 != 0x80).count(),
             long => long,
         };
-        Mark {
+        SourceMark {
             part: self.part,
             line: self.line,
             column: u32::try_from(column + 1).unwrap_or(u32::MAX),
@@ -235,11 +235,11 @@ impl Reader<'_> {
     }
 
     fn error(&self, message: &str) -> Diagnostic {
-        Diagnostic::error(Code::Syntax, self.mark(), message)
+        Diagnostic::error(DiagnosticCode::Syntax, self.current_mark(), message)
     }
 }
 
-fn scalar(text: String, style: Style) -> Value {
+fn scalar_value(text: String, style: ScalarStyle) -> Value {
     Value::Scalar(Scalar { text, style, binary: false })
 }
 
@@ -249,7 +249,7 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Node, (u32, u32, String)> {
         let mut found = Diagnostics::default();
-        parse(text, 0, &mut found).ok_or_else(|| {
+        parse_json(text, 0, &mut found).ok_or_else(|| {
             let first = &found.list()[0];
             (first.at.line, first.at.column, first.message.clone())
         })

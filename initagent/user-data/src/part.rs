@@ -1,12 +1,12 @@
 //! One part of what was handed over, unpacked.
 
 use crate::ignition::reference::Resolved;
-use crate::payload::{self, Kind};
+use crate::payload::{self, PayloadKind};
 use document::diagnostic::Diagnostic;
 
 /// Bytes of one format, as a container held them or as they came.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Part {
+pub struct PayloadPart {
     /// What people call it: `user-data`, `user-data part 2 (web.yaml)`.
     pub name: String,
     /// The bytes.
@@ -14,7 +14,7 @@ pub struct Part {
     /// The line of the file that people edit on which it begins.
     pub first_line: u32,
     /// What its container says it is, where that can't be seen from the bytes.
-    pub kind: Option<Kind>,
+    pub kind: Option<PayloadKind>,
     /// For which of several machines that were started together its container says it is.
     pub launch_index: Option<u32>,
     /// How its container says it is merged.
@@ -25,7 +25,7 @@ pub struct Part {
     pub resolved: Option<Box<Resolved>>,
 }
 
-impl Part {
+impl PayloadPart {
     /// A payload that came without a container.
     pub fn whole(name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -43,20 +43,26 @@ impl Part {
     /// What it is: by its bytes, else by what its container says. How often a script runs, and that a text is a
     /// template, only the container knows.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        match (payload::detect(&self.content), self.kind) {
-            (Kind::Unknown, Some(told))
-            | (Kind::Script, Some(told @ (Kind::Boothook | Kind::ScriptPerBoot | Kind::ScriptPerOnce))) => {
-                told
-            }
-            (Kind::CloudConfig | Kind::Script | Kind::Boothook, Some(Kind::Jinja)) => Kind::Jinja,
+    pub fn kind(&self) -> PayloadKind {
+        match (payload::detect_kind(&self.content), self.kind) {
+            (PayloadKind::Unknown, Some(told))
+            | (
+                PayloadKind::Script,
+                Some(
+                    told @ (PayloadKind::Boothook | PayloadKind::ScriptPerBoot | PayloadKind::ScriptPerOnce),
+                ),
+            ) => told,
+            (
+                PayloadKind::CloudConfig | PayloadKind::Script | PayloadKind::Boothook,
+                Some(PayloadKind::Jinja),
+            ) => PayloadKind::Jinja,
             (seen, _) => seen,
         }
     }
 }
 
 /// Says only name and size: the content may hold secrets.
-impl std::fmt::Debug for Part {
+impl std::fmt::Debug for PayloadPart {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "Part({}, {} bytes)", self.name, self.content.len())
     }

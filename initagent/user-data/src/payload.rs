@@ -16,7 +16,7 @@ const UNSEEN: [&[u8]; 4] = [b"\xc2\xa0", b"\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xb
 
 /// A format, by content.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
+pub enum PayloadKind {
     /// Base64 of one of the other kinds.
     Base64,
     /// `#cloud-boothook`: a script for every boot.
@@ -53,19 +53,19 @@ pub enum Kind {
 
 /// Tells what a payload is.
 #[must_use]
-pub fn detect(payload: &[u8]) -> Kind {
+pub fn detect_kind(payload: &[u8]) -> PayloadKind {
     if payload.starts_with(&[0x1f, 0x8b]) {
-        return Kind::Gzip;
+        return PayloadKind::Gzip;
     }
     let text = without_marks(payload).trim_ascii_start();
     if text.is_empty() || text.iter().all(|byte| *byte == 0) {
-        return Kind::Empty;
+        return PayloadKind::Empty;
     }
     let kind = by_first_line(first_line(text));
     match kind {
-        Kind::Unknown if text.starts_with(b"{") && is_ignition(text) => Kind::Ignition,
-        Kind::Unknown if is_message(text) => Kind::Multipart,
-        Kind::Unknown if wraps_something_known(text) => Kind::Base64,
+        PayloadKind::Unknown if text.starts_with(b"{") && is_ignition(text) => PayloadKind::Ignition,
+        PayloadKind::Unknown if is_message(text) => PayloadKind::Multipart,
+        PayloadKind::Unknown if wraps_something_known(text) => PayloadKind::Base64,
         kind => kind,
     }
 }
@@ -88,24 +88,24 @@ fn first_line(text: &[u8]) -> &[u8] {
 
 /// As cloud-init does, without regard to case and to what stands behind the word: people have files with
 /// `#Cloud-Config`, `#cloud-config:` and `#cloud-config, of the web servers`. A longer word is another word.
-fn by_first_line(line: &[u8]) -> Kind {
+fn by_first_line(line: &[u8]) -> PayloadKind {
     let line = line.to_ascii_lowercase();
     if line.starts_with(b"#!") {
-        return Kind::Script;
+        return PayloadKind::Script;
     }
     if is_template(&line) {
-        return Kind::Jinja;
+        return PayloadKind::Jinja;
     }
     let is_of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let end = line.iter().skip(1).position(|byte| !is_of_word(byte)).map_or(line.len(), |end| end + 1);
     match &line[..end] {
-        b"#cloud-boothook" => Kind::Boothook,
-        b"#cloud-config" => Kind::CloudConfig,
-        b"#cloud-config-archive" => Kind::CloudConfigArchive,
-        b"#cloud-config-jsonp" => Kind::CloudConfigJsonPatch,
-        b"#include" | b"#include-once" => Kind::Include,
-        b"#part-handler" => Kind::PartHandler,
-        _ => Kind::Unknown,
+        b"#cloud-boothook" => PayloadKind::Boothook,
+        b"#cloud-config" => PayloadKind::CloudConfig,
+        b"#cloud-config-archive" => PayloadKind::CloudConfigArchive,
+        b"#cloud-config-jsonp" => PayloadKind::CloudConfigJsonPatch,
+        b"#include" | b"#include-once" => PayloadKind::Include,
+        b"#part-handler" => PayloadKind::PartHandler,
+        _ => PayloadKind::Unknown,
     }
 }
 
@@ -117,7 +117,7 @@ fn is_template(line: &[u8]) -> bool {
 fn is_ignition(text: &[u8]) -> bool {
     let parsed = json::is_bounded(text).then(|| serde_json::from_slice::<serde_json::Value>(text));
     let Some(Ok(document)) = parsed else {
-        return contains(&text[..text.len().min(PEEK)], b"\"ignition\"");
+        return contains_bytes(&text[..text.len().min(PEEK)], b"\"ignition\"");
     };
     document.get("ignition").is_some() || document.get("ignitionVersion").is_some()
 }
@@ -130,7 +130,7 @@ fn is_message(text: &[u8]) -> bool {
         [b"multipart/".as_slice(), b"text/", b"application/"].iter().any(|one| kind.starts_with(one))
     });
     let header = head.first().is_some_and(u8::is_ascii_alphabetic);
-    begins_with_type || (header && contains(&head, b"mime-version:"))
+    begins_with_type || (header && contains_bytes(&head, b"mime-version:"))
 }
 
 fn wraps_something_known(text: &[u8]) -> bool {
@@ -143,10 +143,11 @@ fn wraps_something_known(text: &[u8]) -> bool {
     if text.len() > head.len() {
         digits.truncate(digits.len() / 4 * 4);
     }
-    files::decode(&digits).is_some_and(|inner| !matches!(detect(&inner), Kind::Unknown | Kind::Empty))
+    files::decode_base64(&digits)
+        .is_some_and(|inner| !matches!(detect_kind(&inner), PayloadKind::Unknown | PayloadKind::Empty))
 }
 
-fn contains(text: &[u8], needle: &[u8]) -> bool {
+fn contains_bytes(text: &[u8], needle: &[u8]) -> bool {
     text.windows(needle.len()).any(|window| window == needle)
 }
 
@@ -160,53 +161,53 @@ mod tests {
     #[test]
     fn first_lines_tell() {
         for (payload, kind) in [
-            ("", Kind::Empty),
-            (" \r\n\t", Kind::Empty),
-            ("#cloud-config\na: b", Kind::CloudConfig),
-            ("\u{feff}#cloud-config\r\na: b", Kind::CloudConfig),
-            ("#cloud-config # a comment", Kind::CloudConfig),
-            ("#cloud-config-archive\n", Kind::CloudConfigArchive),
-            ("#Cloud-Config\nhostname: a", Kind::CloudConfig),
-            ("#CLOUD-CONFIG:\nhostname: a", Kind::CloudConfig),
-            ("#cloud-config\u{a0}\nhostname: a", Kind::CloudConfig),
-            ("#cloud-config\u{200b}\r\nhostname: a", Kind::CloudConfig),
-            ("#cloud-config-archive:\n", Kind::CloudConfigArchive),
-            ("#Include: \nhttp://x", Kind::Include),
-            ("#cloud-config, of the web servers\n", Kind::CloudConfig),
-            ("\u{a0}\u{feff}#cloud-config\nhostname: a", Kind::CloudConfig),
-            ("#CLOUD-BOOTHOOK:\n#!/bin/sh", Kind::Boothook),
-            ("#Part-Handler:\n", Kind::PartHandler),
-            ("#cloud-config-jsonp:\n", Kind::CloudConfigJsonPatch),
-            ("#cloud-configuration\n", Kind::Unknown),
-            ("#!/bin/bash\n", Kind::Script),
-            ("#include-once\nhttp://x", Kind::Include),
-            ("## template: jinja\n#cloud-config", Kind::Jinja),
-            ("##Template:Jinja\n#cloud-config", Kind::Jinja),
-            ("## templates\n", Kind::Unknown),
-            ("{\"ignition\": {\"version\": \"3.4.0\"}}", Kind::Ignition),
-            ("{\"ignition\": {", Kind::Ignition),
-            ("{\"hostname\": 1}", Kind::Unknown),
-            ("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n", Kind::Multipart),
-            ("Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\n", Kind::Multipart),
-            ("Content-Type: text/cloud-config\nMIME-Version: 1.0\n\nhostname: a", Kind::Multipart),
-            ("Content-Type: text/x-shellscript\n\n#!/bin/sh\n", Kind::Multipart),
-            ("content-type: of no kind\n", Kind::Unknown),
-            ("hostname: no-header", Kind::Unknown),
+            ("", PayloadKind::Empty),
+            (" \r\n\t", PayloadKind::Empty),
+            ("#cloud-config\na: b", PayloadKind::CloudConfig),
+            ("\u{feff}#cloud-config\r\na: b", PayloadKind::CloudConfig),
+            ("#cloud-config # a comment", PayloadKind::CloudConfig),
+            ("#cloud-config-archive\n", PayloadKind::CloudConfigArchive),
+            ("#Cloud-Config\nhostname: a", PayloadKind::CloudConfig),
+            ("#CLOUD-CONFIG:\nhostname: a", PayloadKind::CloudConfig),
+            ("#cloud-config\u{a0}\nhostname: a", PayloadKind::CloudConfig),
+            ("#cloud-config\u{200b}\r\nhostname: a", PayloadKind::CloudConfig),
+            ("#cloud-config-archive:\n", PayloadKind::CloudConfigArchive),
+            ("#Include: \nhttp://x", PayloadKind::Include),
+            ("#cloud-config, of the web servers\n", PayloadKind::CloudConfig),
+            ("\u{a0}\u{feff}#cloud-config\nhostname: a", PayloadKind::CloudConfig),
+            ("#CLOUD-BOOTHOOK:\n#!/bin/sh", PayloadKind::Boothook),
+            ("#Part-Handler:\n", PayloadKind::PartHandler),
+            ("#cloud-config-jsonp:\n", PayloadKind::CloudConfigJsonPatch),
+            ("#cloud-configuration\n", PayloadKind::Unknown),
+            ("#!/bin/bash\n", PayloadKind::Script),
+            ("#include-once\nhttp://x", PayloadKind::Include),
+            ("## template: jinja\n#cloud-config", PayloadKind::Jinja),
+            ("##Template:Jinja\n#cloud-config", PayloadKind::Jinja),
+            ("## templates\n", PayloadKind::Unknown),
+            ("{\"ignition\": {\"version\": \"3.4.0\"}}", PayloadKind::Ignition),
+            ("{\"ignition\": {", PayloadKind::Ignition),
+            ("{\"hostname\": 1}", PayloadKind::Unknown),
+            ("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n", PayloadKind::Multipart),
+            ("Content-Type: multipart/mixed; boundary=x\nMIME-Version: 1.0\n", PayloadKind::Multipart),
+            ("Content-Type: text/cloud-config\nMIME-Version: 1.0\n\nhostname: a", PayloadKind::Multipart),
+            ("Content-Type: text/x-shellscript\n\n#!/bin/sh\n", PayloadKind::Multipart),
+            ("content-type: of no kind\n", PayloadKind::Unknown),
+            ("hostname: no-header", PayloadKind::Unknown),
         ] {
-            assert_eq!(detect(payload.as_bytes()), kind, "{payload:?}");
+            assert_eq!(detect_kind(payload.as_bytes()), kind, "{payload:?}");
         }
     }
 
     #[test]
     fn gzip_and_base64_of_known_things_tell() {
-        let wrapped = |inner: &[u8]| detect(STANDARD.encode(inner).as_bytes());
+        let wrapped = |inner: &[u8]| detect_kind(STANDARD.encode(inner).as_bytes());
 
-        assert_eq!(detect(&[0x1f, 0x8b, 8]), Kind::Gzip);
-        assert_eq!(wrapped(b"#cloud-config\nhostname: a\n"), Kind::Base64);
-        assert_eq!(wrapped(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]), Kind::Base64);
-        assert_eq!(wrapped(format!("#!/bin/sh\n{}", "x".repeat(10_000)).as_bytes()), Kind::Base64);
+        assert_eq!(detect_kind(&[0x1f, 0x8b, 8]), PayloadKind::Gzip);
+        assert_eq!(wrapped(b"#cloud-config\nhostname: a\n"), PayloadKind::Base64);
+        assert_eq!(wrapped(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0]), PayloadKind::Base64);
+        assert_eq!(wrapped(format!("#!/bin/sh\n{}", "x".repeat(10_000)).as_bytes()), PayloadKind::Base64);
         let bare = STANDARD_NO_PAD.encode(b"#cloud-config\nhostname: abc\n");
-        assert_eq!(detect(bare.as_bytes()), Kind::Base64);
-        assert_eq!(wrapped(b"nothing that is known"), Kind::Unknown);
+        assert_eq!(detect_kind(bare.as_bytes()), PayloadKind::Base64);
+        assert_eq!(wrapped(b"nothing that is known"), PayloadKind::Unknown);
     }
 }

@@ -11,14 +11,14 @@ mod units;
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::plan::step::{Account, Content, Directory, Link, Owner, Step, Verb};
-use crate::plan::{Plan, Planned};
+use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlanStep, UnitVerb};
+use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::secret::Secret;
-use crate::systemd::{UnitClass, classify};
-use units::Part;
+use crate::systemd::{UnitClass, classify_unit};
+use units::UnitTextKind;
 
 /// A path that no document may write, and which key does what its author wants.
 const PATHS: [(&str, &str); 25] = [
@@ -98,14 +98,14 @@ const NEEDED: [&str; 4] =
 
 /// Why something may not be done.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Objection {
+pub struct PolicyObjection {
     /// What is wrong with it.
     pub message: String,
     /// What to do instead.
     pub instead: String,
 }
 
-impl Objection {
+impl PolicyObjection {
     fn new(message: impl Into<String>, instead: impl Into<String>) -> Self {
         Self { message: message.into(), instead: instead.into() }
     }
@@ -113,23 +113,23 @@ impl Objection {
 
 /// Takes out of a plan what may not be done, and says so where it was asked for. What is objected to
 /// costs the item that it belongs to; a drop-in costs itself.
-pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
+pub fn take_out(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
     let bounded = bound_units(plan, found);
     let homes = mounts::homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
-        let is_bounded = matches!(&planned.step, Step::WriteUnit { name, .. } if bounded.contains(name));
-        let objection = objection(&planned.step).filter(|_| !is_bounded);
+        let is_bounded = matches!(&planned.step, PlanStep::WriteUnit { name, .. } if bounded.contains(name));
+        let objection = check_step(&planned.step).filter(|_| !is_bounded);
         let objection = objection.or_else(|| mounts::over_homes(&planned.step, &homes));
         let (Some(objection), Some(at)) = (objection, planned.origin.at) else { continue };
         let is_first = !items.contains(&(at, planned.origin.key.clone()));
         alone.insert(index);
-        if !matches!(planned.step, Step::WriteDropIn { .. }) {
+        if !matches!(planned.step, PlanStep::WriteDropIn { .. }) {
             items.insert((at, planned.origin.key.clone()));
         }
         if is_first {
-            let diagnostic = Diagnostic::error(Code::Protected, at, objection.message);
-            found.push(diagnostic.help(objection.instead).key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::error(DiagnosticCode::Protected, at, objection.message);
+            found.push(diagnostic.with_help(objection.instead).with_key(planned.origin.key.clone()));
         }
     }
     let mut index = 0;
@@ -145,24 +145,28 @@ pub fn take_out(plan: &mut Plan, found: &mut Diagnostics) {
 ///
 /// Files that worked on CoreOS have many such: a oneshot before `network.target`, say. Nobody waits for
 /// them longer than the drop-in says, so that they need not be refused.
-fn bound_units(plan: &mut Plan, found: &mut Diagnostics) -> HashSet<String> {
+fn bound_units(plan: &mut FirstBootPlan, found: &mut Diagnostics) -> HashSet<String> {
     let mut bounded = HashSet::new();
     let mut steps = Vec::with_capacity(plan.steps.len());
     for planned in std::mem::take(&mut plan.steps) {
         let bound = match &planned.step {
-            Step::WriteUnit { name, content, runtime } if units::lacks_bound(name, content.reveal()) => {
+            PlanStep::WriteUnit { name, content, runtime } if units::lacks_bound(name, content.reveal()) => {
                 bounded.insert(name.clone());
                 Some(bound_of(name, *runtime))
             }
             _ => None,
         };
-        let bound = bound.map(|step| Planned { step, ..planned.clone() });
-        if let (Some(_), Some(at), Step::WriteUnit { name, .. }) = (&bound, planned.origin.at, &planned.step)
+        let bound = bound.map(|step| PlannedStep { step, ..planned.clone() });
+        if let (Some(_), Some(at), PlanStep::WriteUnit { name, .. }) =
+            (&bound, planned.origin.at, &planned.step)
         {
             let message = format!(
                 "`TimeoutStartSec={BOUND_SECONDS}` is added to {name}: ssh waits for it, so it must end"
             );
-            found.push(Diagnostic::note(Code::Translated, at, message).key(planned.origin.key.clone()));
+            found.push(
+                Diagnostic::note(DiagnosticCode::Translated, at, message)
+                    .with_key(planned.origin.key.clone()),
+            );
         }
         steps.push(planned);
         steps.extend(bound);
@@ -171,8 +175,8 @@ fn bound_units(plan: &mut Plan, found: &mut Diagnostics) -> HashSet<String> {
     bounded
 }
 
-fn bound_of(unit: &str, runtime: bool) -> Step {
-    Step::WriteDropIn {
+fn bound_of(unit: &str, runtime: bool) -> PlanStep {
+    PlanStep::WriteDropIn {
         unit: unit.to_owned(),
         name: "10-catamaran-bound.conf".to_owned(),
         content: Secret::new(format!("[Service]\nTimeoutStartSec={BOUND_SECONDS}\n")),
@@ -182,29 +186,35 @@ fn bound_of(unit: &str, runtime: bool) -> Step {
 
 /// Why a step may not be carried out.
 #[must_use]
-pub fn objection(step: &Step) -> Option<Objection> {
+pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
     match step {
-        Step::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
-        Step::CommandUnit { name, verb: Verb::Stop }
-        | Step::EnableUnit { name, enable: false, .. }
-        | Step::MaskUnit { name, mask: true, .. } => units::hidden(name).or_else(|| mounts::gone(name)),
-        Step::CommandUnit { name, .. } | Step::EnableUnit { name, .. } => units::started(name),
-        Step::MakeDirectory(directory) => at(&directory.path).or_else(|| closed(directory)),
-        Step::MakeLink(link) => at(&link.path).or_else(|| instead_of(&link.path)).or_else(|| hides(link)),
-        Step::PlaceFile(file) => match file.known_content() {
-            None => at(&file.path).or_else(|| instead_of(&file.path)),
-            Some(bytes) => self::file(&file.path, &bytes),
-        },
-        Step::WriteDropIn { unit, name, content, .. } => {
-            unit_text(unit, Part::DropIn(name), content.reveal())
+        PlanStep::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
+        PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
+        | PlanStep::EnableUnit { name, enable: false, .. }
+        | PlanStep::MaskUnit { name, mask: true, .. } => {
+            units::check_disable(name).or_else(|| mounts::gone(name))
         }
-        Step::MakeSwap { path, .. } => mounts::place(path),
-        Step::WriteFile(file) => match &file.content {
-            Content::Fetched(_) => at(&file.path).or_else(|| instead_of(&file.path)),
-            Content::Inline(bytes) => self::file(&file.path, bytes.reveal()),
+        PlanStep::CommandUnit { name, .. } | PlanStep::EnableUnit { name, .. } => units::check_start(name),
+        PlanStep::MakeDirectory(directory) => {
+            check_path(&directory.path).or_else(|| check_directory(directory))
+        }
+        PlanStep::MakeLink(link) => {
+            check_path(&link.path).or_else(|| instead_of(&link.path)).or_else(|| check_link(link))
+        }
+        PlanStep::PlaceFile(file) => match file.known_content() {
+            None => check_path(&file.path).or_else(|| instead_of(&file.path)),
+            Some(bytes) => check_file(&file.path, &bytes),
         },
-        Step::WriteUnit { name, content, .. } if matches!(classify(name), Ok(UnitClass::System)) => {
-            replaced(name).or_else(|| unit_text(name, Part::Whole, content.reveal()))
+        PlanStep::WriteDropIn { unit, name, content, .. } => {
+            unit_text(unit, UnitTextKind::DropIn(name), content.reveal())
+        }
+        PlanStep::MakeSwap { path, .. } => mounts::place(path),
+        PlanStep::WriteFile(file) => match &file.content {
+            FileContent::Fetched(_) => check_path(&file.path).or_else(|| instead_of(&file.path)),
+            FileContent::Inline(bytes) => check_file(&file.path, bytes.reveal()),
+        },
+        PlanStep::WriteUnit { name, content, .. } if matches!(classify_unit(name), Ok(UnitClass::System)) => {
+            replaced(name).or_else(|| unit_text(name, UnitTextKind::Whole, content.reveal()))
         }
         _ => None,
     }
@@ -212,27 +222,27 @@ pub fn objection(step: &Step) -> Option<Objection> {
 
 /// Why a file of this content may not be written at this path.
 #[must_use]
-pub fn file(path: &str, content: &[u8]) -> Option<Objection> {
+pub fn check_file(path: &str, content: &[u8]) -> Option<PolicyObjection> {
     let text = || String::from_utf8_lossy(content);
     let is_unit = || match place_of_unit(path)? {
-        UnitPlace::DropIn { unit, name } => unit_text(unit, Part::DropIn(name), &text()),
-        UnitPlace::Unit(name) => unit_text(name, Part::Whole, &text()),
+        UnitPlace::DropIn { unit, name } => unit_text(unit, UnitTextKind::DropIn(name), &text()),
+        UnitPlace::Unit(name) => unit_text(name, UnitTextKind::Whole, &text()),
         UnitPlace::Tie { .. } => None,
     };
-    at(path).or_else(|| instead_of(path)).or_else(is_unit).or_else(|| settings::flaw(path, &text()))
+    check_path(path).or_else(|| instead_of(path)).or_else(is_unit).or_else(|| settings::flaw(path, &text()))
 }
 
 /// Why a unit may not be replaced by anything: people get in by it, or it would hide what they do.
-fn replaced(name: &str) -> Option<Objection> {
-    mounts::unit(name).or_else(|| units::replaced(name))
+fn replaced(name: &str) -> Option<PolicyObjection> {
+    mounts::unit(name).or_else(|| units::check_replace(name))
 }
 
 /// Why a unit or a drop-in may not say this.
-fn unit_text(name: &str, part: Part<'_>, content: &str) -> Option<Objection> {
-    units::flaw(name, part, content).or_else(|| {
+fn unit_text(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<PolicyObjection> {
+    units::check_content(name, part, content).or_else(|| {
         let places = units::mounted(name, content);
         mounts::text(places.iter().map(String::as_str)).or_else(|| {
-            let is_changed = matches!(part, Part::DropIn(_)) && units::changes_mount(content);
+            let is_changed = matches!(part, UnitTextKind::DropIn(_)) && units::changes_mount(content);
             mounts::unit(name).filter(|_| is_changed)
         })
     })
@@ -240,37 +250,37 @@ fn unit_text(name: &str, part: Part<'_>, content: &str) -> Option<Objection> {
 
 /// Why nothing may be written at this path, whatever it is.
 #[must_use]
-pub fn at(path: &str) -> Option<Objection> {
-    let objection = |instead| Objection::new(format!("{path} can't be written"), instead);
-    self::path(path).map(objection).or_else(|| match place_of_unit(path)? {
-        UnitPlace::Tie { to, kind, name } => units::tied(to, kind, name),
+pub fn check_path(path: &str) -> Option<PolicyObjection> {
+    let objection = |instead| PolicyObjection::new(format!("{path} can't be written"), instead);
+    self::denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
+        UnitPlace::Tie { to, kind, name } => units::check_dependency(to, kind, name),
         UnitPlace::Unit(name) => replaced(name),
         UnitPlace::DropIn { .. } => None,
     })
 }
 
 /// Why this path may not become a file or a link: it is a directory that the machine needs.
-fn instead_of(path: &str) -> Option<Objection> {
+fn instead_of(path: &str) -> Option<PolicyObjection> {
     is_needed(path).then(|| {
-        Objection::new(format!("{path} can't be replaced"), "it is a directory that the machine needs")
+        PolicyObjection::new(format!("{path} can't be replaced"), "it is a directory that the machine needs")
     })
 }
 
 /// Why a directory may not get these rights, or be emptied.
-fn closed(directory: &Directory) -> Option<Objection> {
+fn check_directory(directory: &DirectoryStep) -> Option<PolicyObjection> {
     let path = &directory.path;
     let needs = "it is a directory that the machine needs";
     match is_needed(path) {
-        true if directory.overwrite => Some(Objection::new(format!("{path} can't be emptied"), needs)),
+        true if directory.overwrite => Some(PolicyObjection::new(format!("{path} can't be emptied"), needs)),
         true if !keeps_open(directory) => {
-            Some(Objection::new(format!("{path} can't get other rights"), needs))
+            Some(PolicyObjection::new(format!("{path} can't get other rights"), needs))
         }
-        false if directory.overwrite && holds_keys(path) => Some(Objection::new(
+        false if directory.overwrite && holds_keys(path) => Some(PolicyObjection::new(
             format!("{path} can't be emptied"),
             "there are keys in it by which somebody gets in; name the directories below it",
         )),
         false if is_home(path) && directory.mode.is_some_and(|mode| mode & 0o022 != 0) => {
-            Some(Objection::new(
+            Some(PolicyObjection::new(
                 format!("{path} can't be writable by others"),
                 "sshd ignores the keys in such a home; use mode 493, which is 0755",
             ))
@@ -280,16 +290,16 @@ fn closed(directory: &Directory) -> Option<Objection> {
 }
 
 /// Whether what the machine needs stays as open as it must be, and no more. What is not given stays.
-fn keeps_open(directory: &Directory) -> bool {
-    if directory.mode.is_none() && directory.owner == Owner::default() {
+fn keeps_open(directory: &DirectoryStep) -> bool {
+    if directory.mode.is_none() && directory.owner == FileOwner::default() {
         return true;
     }
-    let is = |account: &Option<Account>, id, name: &str| match account {
+    let is = |account: &Option<AccountRef>, id, name: &str| match account {
         None => id == 0,
-        Some(Account::Id(known)) => *known == id,
-        Some(Account::Name(known)) => known == name,
+        Some(AccountRef::Id(known)) => *known == id,
+        Some(AccountRef::Name(known)) => known == name,
     };
-    let Directory { path, owner, .. } = directory;
+    let DirectoryStep { path, owner, .. } = directory;
     let mode = directory.mode.unwrap_or(0o755);
     let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && mode == 0o755;
     let is_cores =
@@ -315,11 +325,11 @@ fn is_needed(path: &str) -> bool {
 }
 
 /// Why a link may not be made: it hides what people get in by, or is a text that nobody read.
-fn hides(link: &Link) -> Option<Objection> {
+fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
     let followed = |unit: &str| {
-        let victim = units::victim(unit)?;
+        let victim = units::access_unit_of(unit)?;
         let message = format!("{} can't be a link: people get in by {victim}", link.path);
-        Some(Objection::new(message, "write the drop-in itself as a file"))
+        Some(PolicyObjection::new(message, "write the drop-in itself as a file"))
     };
     if let Some(objection) = settings::linked(&link.path, &link.target) {
         return Some(objection);
@@ -361,7 +371,7 @@ fn place_of_unit(path: &str) -> Option<UnitPlace<'_>> {
 
 /// Why a document may not write this path, and what to do instead.
 #[must_use]
-pub fn path(path: &str) -> Option<&'static str> {
+pub fn denied_path(path: &str) -> Option<&'static str> {
     let path = path.trim_end_matches('/');
     let file = PATHS.iter().find(|(protected, _)| *protected == path);
     let tree = TREES.iter().find(|(tree, _)| {
@@ -381,11 +391,11 @@ pub fn concerns_access(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use document::source::Mark;
+    use document::source::SourceMark;
 
     use super::*;
-    use crate::plan::step::{Existing, File, PlacedFile};
-    use crate::plan::{Origin, Stage};
+    use crate::plan::step::{ExistingFile, FileStep, PlacedFile};
+    use crate::plan::{PlanStage, StepOrigin};
 
     #[test]
     fn the_accounts_and_the_image_are_protected() {
@@ -400,7 +410,7 @@ mod tests {
             "/data/x",
             "/x",
         ] {
-            assert!(path(protected).is_some(), "{protected}");
+            assert!(denied_path(protected).is_some(), "{protected}");
         }
     }
 
@@ -414,17 +424,17 @@ mod tests {
             "/etc/libvirt",
             "/home/core/.ssh/authorized_keys",
         ] {
-            assert_eq!(file(free, b"anything"), None, "{free}");
+            assert_eq!(check_file(free, b"anything"), None, "{free}");
         }
     }
 
     /// The ways in which Ignition asks for a file of this content.
-    fn placed(path: &str, content: &str) -> [Step; 3] {
-        let part = |text: &str| Content::Inline(Secret::new(text.as_bytes().to_vec()));
+    fn placed(path: &str, content: &str) -> [PlanStep; 3] {
+        let part = |text: &str| FileContent::Inline(Secret::new(text.as_bytes().to_vec()));
         let (first, rest) = content.split_at(content.len() / 2);
         let file = |contents, append| {
-            let (mode, owner) = (None, Owner::default());
-            Step::PlaceFile(PlacedFile {
+            let (mode, owner) = (None, FileOwner::default());
+            PlanStep::PlaceFile(PlacedFile {
                 path: path.to_owned(),
                 contents,
                 append,
@@ -457,19 +467,24 @@ mod tests {
             ("/etc/systemd/system.conf.d/site.conf", "[Manager]\nDefaultTasksMax=5\n"),
             ("/etc/environment", "LD_PRELOAD=/x.so\n"),
         ] {
-            let bytes = Content::Inline(Secret::new(content.as_bytes().to_vec()));
-            let existing = Existing::Replace;
-            let owner = Owner::default();
-            let written =
-                Step::WriteFile(File { path: path.to_owned(), content: bytes, mode: None, owner, existing });
-            let objected = objection(&written);
+            let bytes = FileContent::Inline(Secret::new(content.as_bytes().to_vec()));
+            let existing = ExistingFile::Replace;
+            let owner = FileOwner::default();
+            let written = PlanStep::WriteFile(FileStep {
+                path: path.to_owned(),
+                content: bytes,
+                mode: None,
+                owner,
+                existing,
+            });
+            let objected = check_step(&written);
             assert!(objected.is_some(), "{path}");
             for step in placed(path, content) {
-                assert_eq!(objection(&step), objected, "{step:?}");
+                assert_eq!(check_step(&step), objected, "{step:?}");
             }
         }
         for step in placed("/etc/systemd/system/a.service", "[Service]\nRestart=always\n") {
-            assert_eq!(objection(&step), None, "{step:?}");
+            assert_eq!(check_step(&step), None, "{step:?}");
         }
     }
 
@@ -489,7 +504,7 @@ mod tests {
             ("/etc/systemd/system", harmless),
             ("/etc", harmless),
         ] {
-            assert!(file(path, content).is_some(), "{path}");
+            assert!(check_file(path, content).is_some(), "{path}");
         }
         for (path, content) in [
             ("/etc/systemd/system/a.service", harmless),
@@ -498,28 +513,28 @@ mod tests {
             ("/etc/systemd/system/ssh.service.wants/a.service", harmless),
             ("/etc/systemd/user/a.service", conflict),
         ] {
-            assert_eq!(file(path, content), None, "{path}");
+            assert_eq!(check_file(path, content), None, "{path}");
         }
     }
 
-    fn directory(path: &str, mode: u32, user: Option<Account>, overwrite: bool) -> Step {
-        let owner = Owner { user, group: None };
-        Step::MakeDirectory(Directory { path: path.to_owned(), mode: Some(mode), owner, overwrite })
+    fn directory(path: &str, mode: u32, user: Option<AccountRef>, overwrite: bool) -> PlanStep {
+        let owner = FileOwner { user, group: None };
+        PlanStep::MakeDirectory(DirectoryStep { path: path.to_owned(), mode: Some(mode), owner, overwrite })
     }
 
     #[test]
     fn what_the_machine_needs_is_neither_emptied_nor_closed() {
-        let core = || Some(Account::Name("core".to_owned()));
+        let core = || Some(AccountRef::Name("core".to_owned()));
         for step in [
             directory("/etc", 0o755, None, true),
             directory("/etc/ssh", 0o755, None, true),
             directory("/var", 0o700, None, false),
             directory("/etc/systemd/system", 0o755, core(), false),
             directory("/home/core", 0o777, core(), false),
-            directory("/home/core/.ssh", 0o755, Some(Account::Name("ada".to_owned())), false),
+            directory("/home/core/.ssh", 0o755, Some(AccountRef::Name("ada".to_owned())), false),
             directory("/home/ada", 0o775, None, false),
         ] {
-            assert!(objection(&step).is_some(), "{step:?}");
+            assert!(check_step(&step).is_some(), "{step:?}");
         }
         for step in [
             directory("/etc/systemd/system", 0o755, None, false),
@@ -527,7 +542,7 @@ mod tests {
             directory("/home/ada", 0o750, None, false),
             directory("/opt/bin", 0o777, core(), true),
         ] {
-            assert_eq!(objection(&step), None, "{step:?}");
+            assert_eq!(check_step(&step), None, "{step:?}");
         }
     }
 
@@ -535,7 +550,13 @@ mod tests {
     fn a_link_is_no_way_around() {
         let link = |path: &str| {
             let (path, target) = (path.to_owned(), "/dev/null".to_owned());
-            Step::MakeLink(Link { path, target, hard: false, owner: Owner::default(), overwrite: true })
+            PlanStep::MakeLink(LinkStep {
+                path,
+                target,
+                hard: false,
+                owner: FileOwner::default(),
+                overwrite: true,
+            })
         };
         for path in [
             "/etc/systemd/system/ssh.service",
@@ -545,36 +566,36 @@ mod tests {
             "/etc/systemd/system/multi-user.target.wants/ssh.service",
             "/etc/ssh",
         ] {
-            assert!(objection(&link(path)).is_some(), "{path}");
+            assert!(check_step(&link(path)).is_some(), "{path}");
         }
         for path in ["/etc/systemd/system/a.service", "/etc/systemd/system/systemd-timesyncd.service"] {
-            assert_eq!(objection(&link(path)), None, "{path}");
+            assert_eq!(check_step(&link(path)), None, "{path}");
         }
     }
 
     #[test]
     fn what_ends_the_machine_at_each_boot_is_not_started() {
-        let start = |name: &str| Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
+        let start = |name: &str| PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
 
-        assert!(objection(&start("reboot.target")).is_some());
-        assert_eq!(objection(&start("ssh.service")), None);
+        assert!(check_step(&start("reboot.target")).is_some());
+        assert_eq!(check_step(&start("ssh.service")), None);
     }
 
     #[test]
     fn an_objection_costs_the_item_and_nothing_else() {
-        let unit = |name: &str, content: &str| Step::WriteUnit {
+        let unit = |name: &str, content: &str| PlanStep::WriteUnit {
             name: name.to_owned(),
             content: Secret::new(content.to_owned()),
             runtime: false,
         };
-        let drop_in = |content: &str| Step::WriteDropIn {
+        let drop_in = |content: &str| PlanStep::WriteDropIn {
             unit: "ssh.service".to_owned(),
             name: "a.conf".to_owned(),
             content: Secret::new(content.to_owned()),
             runtime: false,
         };
-        let start = |name: &str| Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
-        let mut plan = Plan::default();
+        let start = |name: &str| PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
+        let mut plan = FirstBootPlan::default();
         for (key, step) in [
             ("units[0]", unit("bad.service", "[Unit]\nConflicts=ssh.service\n")),
             ("units[0]", start("bad.service")),
@@ -582,7 +603,7 @@ mod tests {
             ("units[1]", drop_in("[Service]\nRestart=always\n")),
             ("units[2]", unit("good.service", "[Service]\nExecStart=/bin/true\n")),
         ] {
-            plan.once(Stage::Units, Origin::written(Mark::default(), key), step);
+            plan.push_once(PlanStage::Units, StepOrigin::from_mark(SourceMark::default(), key), step);
         }
         let mut found = Diagnostics::default();
 

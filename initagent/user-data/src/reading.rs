@@ -5,23 +5,23 @@
 //! part anything.
 
 use crate::cloudconfig::merge::{self, parts};
-use crate::cloudconfig::{self, Config};
+use crate::cloudconfig::{self, CloudConfig};
 use crate::ignition;
 use crate::ignition::reference::Resolved;
 use crate::network;
-use crate::part::Part;
-use crate::payload::{self, Kind};
-use crate::plan::Plan;
-use crate::plan::order::{self, Facts, Occasion, PartScript};
+use crate::part::PayloadPart;
+use crate::payload::{self, PayloadKind};
+use crate::plan::FirstBootPlan;
+use crate::plan::order::{self, Occasion, PartScript, PlanFacts};
 use crate::plan::script_folders;
 use crate::protected;
-use crate::room::Room;
+use crate::room::DecompressionBudget;
 use crate::secret::Secret;
 use crate::template::{self, Places};
 use crate::tokens;
 use crate::unread;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark, Sources};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark, SourceTexts};
 use document::yaml::{Node, Value};
 
 mod refusal;
@@ -31,34 +31,34 @@ const MOST_BYTES: usize = 4 << 20;
 
 /// What was handed over.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Handed {
+pub struct UserDataInput {
     /// By the owner of the machine.
-    pub user: Vec<Part>,
+    pub user: Vec<PayloadPart>,
     /// By the operator of its platform.
-    pub vendor: Vec<Part>,
+    pub vendor: Vec<PayloadPart>,
     /// Files that the platform was asked to put there, as a document of their own.
-    pub files: Vec<Part>,
+    pub files: Vec<PayloadPart>,
     /// How the platform describes the network.
-    pub network: Option<Part>,
+    pub network: Option<PayloadPart>,
 }
 
 /// What became of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Reading {
+pub struct ReadResult {
     /// What will be done.
-    pub plan: Plan,
+    pub plan: FirstBootPlan,
     /// What is wrong with it.
     pub found: Diagnostics,
     /// The texts that the findings point into.
-    pub sources: Sources,
+    pub sources: SourceTexts,
 }
 
 /// Everything of one side, before the sides are merged.
 #[derive(Default)]
-struct Side {
+struct InputSide {
     document: Option<Node>,
     scripts: Vec<PartScript>,
-    plan: Plan,
+    plan: FirstBootPlan,
     templates: Vec<Expanded>,
 }
 
@@ -71,16 +71,16 @@ struct Expanded {
 
 /// Reads everything and plans it.
 #[must_use]
-pub fn read(handed: &Handed, facts: &Facts) -> Reading {
-    let mut reading = Reading::default();
-    let mut room = Room::default();
+pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    let mut reading = ReadResult::default();
+    let mut room = DecompressionBudget::default();
     let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
     let first_other = reading.sources.count();
     let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
     let placed = files.as_ref().map(|document| document.at.part);
     user.document = with_files(user.document, files, &mut reading.found);
     let vendor = if user.document.as_ref().is_some_and(refuses_vendor) {
-        Side::default()
+        InputSide::default()
     } else {
         read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
@@ -89,31 +89,33 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
         (user, vendor) => user.or(vendor),
     };
     let mut own = Diagnostics::default();
-    let config = document.map(|document| Config::check(&document, &mut room, &mut own)).unwrap_or_default();
+    let config = document
+        .map(|document| CloudConfig::check_document(&document, &mut room, &mut own))
+        .unwrap_or_default();
     // Nobody can mend in user-data what the platform was asked for besides; the user's word wins.
-    own.retain(|one| one.code != Code::Conflict || Some(one.at.part) != placed);
+    own.retain(|one| one.code != DiagnosticCode::Conflict || Some(one.at.part) != placed);
     reading.found.append(own);
     let scripts = [vendor.scripts, user.scripts].concat();
-    reading.plan = order::plan(&config, &scripts, facts);
+    reading.plan = order::plan_config(&config, &scripts, facts);
     protected::take_out(&mut reading.plan, &mut reading.found);
-    reading.plan.append(vendor.plan);
+    reading.plan.append_plan(vendor.plan);
     order::leave_places(&mut reading.plan, &user.plan, |planned| {
         planned.origin.at.is_some_and(|at| usize::from(at.part) < first_other)
     });
-    reading.plan.append(user.plan);
+    reading.plan.append_plan(user.plan);
     order::leave_environment(&mut reading.plan);
-    order::guard(&mut reading.plan);
+    order::add_access_checks(&mut reading.plan);
     script_folders::run(&mut reading.plan, &mut reading.found);
     unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
         let text = String::from_utf8_lossy(&part.content);
         let number = reading.sources.add_at(&part.name, text, part.first_line);
-        reading.plan.append(network::read(&part.content, number, &mut reading.found));
+        reading.plan.append_plan(network::read(&part.content, number, &mut reading.found));
     }
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);
     }
-    reading.found.sort();
+    reading.found.sort_by_place();
     reading
 }
 
@@ -121,15 +123,15 @@ pub fn read(handed: &Handed, facts: &Facts) -> Reading {
 fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) -> Option<Node> {
     let (Some(user), Some(files)) = (&user, &files) else { return user.or(files) };
     let (user, files) = (user.clone(), files.clone());
-    Some(match merge::how(&files, found) {
-        Some(how) => merge::merge(user, files, how, found),
+    Some(match merge::merge_style(&files, found) {
+        Some(how) => merge::merge_nodes(user, files, how, found),
         None => parts::add_up(user, files, found),
     })
 }
 
 /// Says of each place in what a template became, where that came from.
-fn return_places(template: &Expanded, reading: &mut Reading) {
-    let is_of = |mark: &Mark| mark.part == template.number;
+fn return_places(template: &Expanded, reading: &mut ReadResult) {
+    let is_of = |mark: &SourceMark| mark.part == template.number;
     reading.found.replace_marks(|mark| if is_of(&mark) { template.places.origin(mark) } else { mark });
     for planned in &mut reading.plan.steps {
         planned.origin.at =
@@ -150,23 +152,28 @@ fn refuses_vendor(document: &Node) -> bool {
     matches!(enabled.map(|node| node.value), Some(Value::Scalar(scalar)) if scalar.as_bool() == Some(false))
 }
 
-fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Reading) -> Side {
-    let mut side = Side::default();
+fn read_side(
+    parts: &[PayloadPart],
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    reading: &mut ReadResult,
+) -> InputSide {
+    let mut side = InputSide::default();
     for part in parts {
-        if part.content.len() > MOST_BYTES && part.kind() != Kind::Ignition {
+        if part.content.len() > MOST_BYTES && part.kind() != PayloadKind::Ignition {
             let number = reading.sources.add_at(&part.name, "", part.first_line);
             let message = format!("this has {} bytes; at most {MOST_BYTES} are read", part.content.len());
-            let at = Mark::start_of(number);
-            reading.found.push(Diagnostic::error(Code::LimitExceeded, at, message));
+            let at = SourceMark::start_of(number);
+            reading.found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, at, message));
             continue;
         }
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         if let Some(resolved) = &part.resolved {
-            side.plan.append(read_ignition(part, resolved, number, room, reading));
+            side.plan.append_plan(read_ignition(part, resolved, number, room, reading));
             continue;
         }
-        let text = reading.sources.part(number).map_or("", |source| source.text.as_str());
+        let text = reading.sources.source_text(number).map_or("", |source| source.text.as_str());
         read_part(part, text, number, facts, room, &mut side, &mut reading.found);
     }
     side
@@ -174,13 +181,13 @@ fn read_side(parts: &[Part], facts: &Facts, room: &mut Room, reading: &mut Readi
 
 /// A configuration with those that it refers to: each of them is a source of its own.
 fn read_ignition(
-    part: &Part,
+    part: &PayloadPart,
     resolved: &Resolved,
     number: u16,
-    room: &mut Room,
-    reading: &mut Reading,
-) -> Plan {
-    let whole = Mark::start_of(number);
+    room: &mut DecompressionBudget,
+    reading: &mut ReadResult,
+) -> FirstBootPlan {
+    let whole = SourceMark::start_of(number);
     for flaw in &part.flaws {
         reading.found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
@@ -193,15 +200,15 @@ fn read_ignition(
 }
 
 fn read_part(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    room: &mut Room,
-    side: &mut Side,
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
-    let whole = Mark::start_of(number);
+    let whole = SourceMark::start_of(number);
     for flaw in &part.flaws {
         found.push(Diagnostic { at: whole, ..flaw.clone() });
     }
@@ -209,28 +216,28 @@ fn read_part(
         return;
     }
     let mut run = |text: &str, occasion, found: &mut Diagnostics| {
-        side.scripts.extend(script(text, number, facts, occasion, found));
+        side.scripts.extend(read_script(text, number, facts, occasion, found));
     };
     match part.kind() {
-        Kind::Empty => {}
-        Kind::Ignition => side.plan.append(ignition::read(text, number, room, found)),
-        Kind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
+        PayloadKind::Empty => {}
+        PayloadKind::Ignition => side.plan.append_plan(ignition::read(text, number, room, found)),
+        PayloadKind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
-                Code::Encoding,
+                DiagnosticCode::Encoding,
                 whole,
                 "the document is not UTF-8; broken characters are replaced",
             ));
             add_document(part, text, number, facts, side, found);
         }
-        Kind::CloudConfig => add_document(part, text, number, facts, side, found),
-        Kind::Jinja => add_template(part, text, number, facts, room, side, found),
-        Kind::Script => run(text, Occasion::Instance, found),
-        Kind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
-        Kind::ScriptPerOnce => run(text, Occasion::Once, found),
-        Kind::Boothook => {
+        PayloadKind::CloudConfig => add_document(part, text, number, facts, side, found),
+        PayloadKind::Jinja => add_template(part, text, number, facts, room, side, found),
+        PayloadKind::Script => run(text, Occasion::Instance, found),
+        PayloadKind::ScriptPerBoot => run(text, Occasion::EachBoot, found),
+        PayloadKind::ScriptPerOnce => run(text, Occasion::Once, found),
+        PayloadKind::Boothook => {
             // A container can say what it is, too; then the script begins on the first line.
             let text = text.trim_start();
-            let has_header = payload::detect(text.as_bytes()) == Kind::Boothook;
+            let has_header = payload::detect_kind(text.as_bytes()) == PayloadKind::Boothook;
             let body = if has_header { text.split_once('\n').map_or("", |(_, body)| body) } else { text };
             run(body, Occasion::Boothook, found);
         }
@@ -243,12 +250,17 @@ fn read_part(
 
 /// Whether a part is this machine's, of those that were started together. Where the platform does not number
 /// them it is, as with cloud-init.
-fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut Diagnostics) -> bool {
+fn is_for_this_machine(
+    wanted: Option<u32>,
+    at: SourceMark,
+    facts: &PlanFacts,
+    found: &mut Diagnostics,
+) -> bool {
     match (wanted, facts.launch_index) {
         (Some(wanted), Some(own)) if wanted != own => {
             let message =
                 format!("this part is for the machine with launch index {wanted}; this one has {own}");
-            found.push(Diagnostic::note(Code::NoEffect, at, message));
+            found.push(Diagnostic::note(DiagnosticCode::NoEffect, at, message));
             false
         }
         // A machine that is alone is the first.
@@ -256,7 +268,7 @@ fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut
             let message = format!(
                 "this part is for the machine with launch index {wanted}, but where no platform numbers its machines it is used by each"
             );
-            found.push(Diagnostic::warning(Code::NoEffect, at, message).help(
+            found.push(Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_help(
                 "EC2 and OpenStack number machines that are started together; elsewhere hand each its own user-data",
             ));
             true
@@ -267,12 +279,12 @@ fn is_for_this_machine(wanted: Option<u32>, at: Mark, facts: &Facts, found: &mut
 
 /// Reads what a template becomes; of one that cannot be expanded, what lets people in is kept.
 fn add_template(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    room: &mut Room,
-    side: &mut Side,
+    facts: &PlanFacts,
+    room: &mut DecompressionBudget,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
     let expansion = match template::expand(text, number, &facts.instance) {
@@ -282,8 +294,8 @@ fn add_template(
             return add_access(text, number, side, found);
         }
     };
-    let kind = part.kind.filter(|kind| *kind != Kind::Jinja);
-    let inner = Part {
+    let kind = part.kind.filter(|kind| *kind != PayloadKind::Jinja);
+    let inner = PayloadPart {
         content: expansion.text.into_bytes(),
         kind,
         launch_index: None,
@@ -292,30 +304,30 @@ fn add_template(
     };
     let text = String::from_utf8_lossy(&inner.content);
     side.templates.push(Expanded { number, places: expansion.places, notes: expansion.notes });
-    if payload::detect(&inner.content) == Kind::Jinja {
-        found.push(refusal::unreadable(Kind::Jinja, &text, Mark::start_of(number)));
+    if payload::detect_kind(&inner.content) == PayloadKind::Jinja {
+        found.push(refusal::unreadable(PayloadKind::Jinja, &text, SourceMark::start_of(number)));
         return add_access(&text, number, side, found);
     }
     read_part(&inner, &text, number, facts, room, side, found);
 }
 
 fn add_document(
-    part: &Part,
+    part: &PayloadPart,
     text: &str,
     number: u16,
-    facts: &Facts,
-    side: &mut Side,
+    facts: &PlanFacts,
+    side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
     let Some(mut node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
     let index = part.launch_index.is_none().then(|| remove_launch_index(&mut node, found)).flatten();
-    if !is_for_this_machine(index, Mark::start_of(number), facts, found) {
+    if !is_for_this_machine(index, SourceMark::start_of(number), facts, found) {
         return;
     }
-    let header = part.merge_how.clone().map(|text| At { value: text, at: Mark::start_of(number) });
-    let how = merge::how(&node, found).or_else(|| merge::how_from_header(&header?, found));
+    let header = part.merge_how.clone().map(|text| Located { value: text, at: SourceMark::start_of(number) });
+    let how = merge::merge_style(&node, found).or_else(|| merge::how_from_header(&header?, found));
     side.document = Some(match (side.document.take(), how) {
-        (Some(earlier), Some(how)) => merge::merge(earlier, node, how, found),
+        (Some(earlier), Some(how)) => merge::merge_nodes(earlier, node, how, found),
         (Some(earlier), None) => parts::add_up(earlier, node, found),
         (None, _) => node,
     });
@@ -332,14 +344,16 @@ fn remove_launch_index(document: &mut Node, found: &mut Diagnostics) -> Option<u
     };
     if number.is_none() && !entry.value.is_null() {
         let message = "`launch_index` must be a number; the document is used by each machine";
-        found.push(Diagnostic::warning(Code::BadValue, entry.key_at, message).key("launch_index"));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::BadValue, entry.key_at, message).with_key("launch_index"),
+        );
     }
     number
 }
 
 /// Of a part that is no document, what lets people in is kept where it can be read.
-fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics) {
-    let Some(node) = cloudconfig::salvaged(text, number, found) else { return };
+fn add_access(text: &str, number: u16, side: &mut InputSide, found: &mut Diagnostics) {
+    let Some(node) = cloudconfig::salvage_access(text, number, found) else { return };
     side.document = Some(match side.document.take() {
         Some(earlier) => parts::add_up(earlier, node, found),
         None => node,
@@ -347,20 +361,22 @@ fn add_access(text: &str, number: u16, side: &mut Side, found: &mut Diagnostics)
 }
 
 /// A script, unless nothing could run it.
-fn script(
+fn read_script(
     text: &str,
     number: u16,
-    facts: &Facts,
+    facts: &PlanFacts,
     occasion: Occasion,
     found: &mut Diagnostics,
 ) -> Option<PartScript> {
-    let at = Mark::start_of(number);
+    let at = SourceMark::start_of(number);
     let body = tokens::substitute_text(text, number, &facts.addresses, found);
     let body = body.trim_start();
     if !body.starts_with("#!") {
         let message = "this script does not begin with `#!`, so nothing would run it";
-        found
-            .push(Diagnostic::error(Code::BadValue, at, message).help("write `#!/bin/sh` as its first line"));
+        found.push(
+            Diagnostic::error(DiagnosticCode::BadValue, at, message)
+                .with_help("write `#!/bin/sh` as its first line"),
+        );
         return None;
     }
     Some(PartScript { body: Secret::new(body.as_bytes().to_vec()), at, occasion })

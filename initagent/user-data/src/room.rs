@@ -12,20 +12,20 @@ const MOST_TRIED: u64 = 48 << 20;
 
 /// The room that is left.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Room {
+pub struct DecompressionBudget {
     kept: u64,
     tried: u64,
 }
 
-impl Default for Room {
+impl Default for DecompressionBudget {
     fn default() -> Self {
         Self { kept: MOST_KEPT, tried: MOST_TRIED }
     }
 }
 
-impl Room {
+impl DecompressionBudget {
     /// Unpacks gzip into the room that is left.
-    pub fn unpack(&mut self, bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+    pub fn unpack_gzip(&mut self, bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
         let most = self.kept.min(self.tried);
         let mut unpacked = Vec::new();
         let read = flate2::read::MultiGzDecoder::new(bytes).take(most + 1).read_to_end(&mut unpacked);
@@ -45,7 +45,7 @@ impl Room {
 
 /// Unpacks one gzip of its own.
 pub fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
-    Room::default().unpack(bytes)
+    DecompressionBudget::default().unpack_gzip(bytes)
 }
 
 #[cfg(test)]
@@ -68,13 +68,13 @@ mod tests {
 
     #[test]
     fn many_small_bombs_are_as_bad_as_one() {
-        let (mut room, one) = (Room::default(), packed(6));
+        let (mut room, one) = (DecompressionBudget::default(), packed(6));
 
-        assert_eq!(room.unpack(&one).map(|bytes| bytes.len()), Ok(6 << 20));
-        assert!(room.unpack(&one).is_ok());
-        assert!(room.unpack(&one).is_err());
-        assert!(room.unpack(&packed(1)).is_ok(), "what is too large costs the others nothing");
-        (0..20).for_each(|_| assert!(room.unpack(&packed(20)).is_err()));
-        assert!(room.unpack(&packed(1)).is_err(), "to find out takes time, of which there is no more");
+        assert_eq!(room.unpack_gzip(&one).map(|bytes| bytes.len()), Ok(6 << 20));
+        assert!(room.unpack_gzip(&one).is_ok());
+        assert!(room.unpack_gzip(&one).is_err());
+        assert!(room.unpack_gzip(&packed(1)).is_ok(), "what is too large costs the others nothing");
+        (0..20).for_each(|_| assert!(room.unpack_gzip(&packed(20)).is_err()));
+        assert!(room.unpack_gzip(&packed(1)).is_err(), "to find out takes time, of which there is no more");
     }
 }

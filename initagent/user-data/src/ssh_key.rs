@@ -22,7 +22,7 @@ const TYPES: [&str; 11] = [
 
 /// What is wrong with a line, in words that follow "the key".
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Flaw {
+pub enum KeyFlaw {
     /// Its base64 is broken or cut.
     Encoding,
     /// A private key where a public one belongs.
@@ -31,7 +31,7 @@ pub enum Flaw {
     Type,
 }
 
-impl Flaw {
+impl KeyFlaw {
     /// The words.
     #[must_use]
     pub fn words(self) -> &'static str {
@@ -44,22 +44,26 @@ impl Flaw {
 }
 
 /// The lines of a text that may hold several keys, trimmed, without comments.
-pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub fn key_lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// Checks one line.
-pub fn check(line: &str) -> Result<(), Flaw> {
+pub fn check_key(line: &str) -> Result<(), KeyFlaw> {
     if line.contains("PRIVATE KEY") {
-        return Err(Flaw::Private);
+        return Err(KeyFlaw::Private);
     }
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let kind = words.iter().position(|word| TYPES.contains(word)).ok_or(Flaw::Type)?;
-    let blob = words.get(kind + 1).and_then(|word| STANDARD.decode(word).ok()).ok_or(Flaw::Encoding)?;
-    let inner = blob.split_at_checked(4).ok_or(Flaw::Encoding)?;
+    let kind = words.iter().position(|word| TYPES.contains(word)).ok_or(KeyFlaw::Type)?;
+    let blob = words.get(kind + 1).and_then(|word| STANDARD.decode(word).ok()).ok_or(KeyFlaw::Encoding)?;
+    let inner = blob.split_at_checked(4).ok_or(KeyFlaw::Encoding)?;
     let length = inner.0.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
-    let name = inner.1.get(..length).ok_or(Flaw::Encoding)?;
-    if name == words[kind].as_bytes() && inner.1.len() > length + 16 { Ok(()) } else { Err(Flaw::Encoding) }
+    let name = inner.1.get(..length).ok_or(KeyFlaw::Encoding)?;
+    if name == words[kind].as_bytes() && inner.1.len() > length + 16 {
+        Ok(())
+    } else {
+        Err(KeyFlaw::Encoding)
+    }
 }
 
 #[cfg(test)]
@@ -70,16 +74,16 @@ mod tests {
 
     #[test]
     fn options_and_comments_are_fine() {
-        assert_eq!(check(&format!("{KEY} me@home")), Ok(()));
-        assert_eq!(check(&format!("no-pty,command=\"echo hi\" {KEY}")), Ok(()));
+        assert_eq!(check_key(&format!("{KEY} me@home")), Ok(()));
+        assert_eq!(check_key(&format!("no-pty,command=\"echo hi\" {KEY}")), Ok(()));
     }
 
     #[test]
     fn garbage_is_named() {
-        assert_eq!(check("hello world"), Err(Flaw::Type));
-        assert_eq!(check(&KEY[..40]), Err(Flaw::Encoding));
-        assert_eq!(check(&KEY.replacen("ssh-ed25519", "ssh-rsa", 1)), Err(Flaw::Encoding));
-        assert_eq!(check("-----BEGIN OPENSSH PRIVATE KEY-----"), Err(Flaw::Private));
-        assert_eq!(check("ssh-rsa"), Err(Flaw::Encoding));
+        assert_eq!(check_key("hello world"), Err(KeyFlaw::Type));
+        assert_eq!(check_key(&KEY[..40]), Err(KeyFlaw::Encoding));
+        assert_eq!(check_key(&KEY.replacen("ssh-ed25519", "ssh-rsa", 1)), Err(KeyFlaw::Encoding));
+        assert_eq!(check_key("-----BEGIN OPENSSH PRIVATE KEY-----"), Err(KeyFlaw::Private));
+        assert_eq!(check_key("ssh-rsa"), Err(KeyFlaw::Encoding));
     }
 }

@@ -29,7 +29,7 @@ pub enum UnitClass {
 }
 
 /// Where a unit of this name belongs, or what is wrong with the name.
-pub fn classify(name: &str) -> Result<UnitClass, &'static str> {
+pub fn classify_unit(name: &str) -> Result<UnitClass, &'static str> {
     let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let (stem, ending) = name.rsplit_once('.').ok_or("has no ending like `.service`")?;
     match ending {
@@ -52,7 +52,7 @@ pub fn is_drop_in(name: &str) -> bool {
 
 /// A line that sets a variable for a service, whatever its value holds.
 #[must_use]
-pub fn environment(name: &str, value: &str) -> String {
+pub fn environment_setting(name: &str, value: &str) -> String {
     let mut line = format!("Environment=\"{name}=");
     for character in value.chars() {
         match character {
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn values_survive_systemd_quoting() {
-        assert_eq!(environment("A", r#"50% "of" \n"#), r#"Environment="A=50%% \"of\" \\n""#);
-        assert_eq!(environment("A", "a\nb"), "Environment=\"A=a\\nb\"");
+        assert_eq!(environment_setting("A", r#"50% "of" \n"#), r#"Environment="A=50%% \"of\" \\n""#);
+        assert_eq!(environment_setting("A", "a\nb"), "Environment=\"A=a\\nb\"");
     }
 
     #[test]
@@ -146,11 +146,11 @@ mod tests {
 
     #[test]
     fn names_belong_somewhere_or_nowhere() {
-        assert_eq!(classify("etcd2.service"), Ok(UnitClass::System));
-        assert_eq!(classify("getty@tty1.service"), Ok(UnitClass::System));
-        assert_eq!(classify("50-static.network"), Ok(UnitClass::Network));
+        assert_eq!(classify_unit("etcd2.service"), Ok(UnitClass::System));
+        assert_eq!(classify_unit("getty@tty1.service"), Ok(UnitClass::System));
+        assert_eq!(classify_unit("50-static.network"), Ok(UnitClass::Network));
         for bad in ["etcd2", ".service", "a b.service", "../x.service", "x.conf"] {
-            assert!(classify(bad).is_err(), "{bad}");
+            assert!(classify_unit(bad).is_err(), "{bad}");
         }
     }
 

@@ -13,8 +13,8 @@ mod places;
 
 use std::thread;
 
-use document::diagnostic::{Code, Diagnostic};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode};
+use document::source::SourceMark;
 use minijinja::{Environment, Error, ErrorKind, OutputSpan, UndefinedBehavior};
 
 pub use names::InstanceData;
@@ -51,7 +51,8 @@ pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, D
         return Ok(Expansion { text: head + body, places: Places::unmoved(), notes: Vec::new() });
     }
     let template = Template { text, start, part };
-    bounds::check(body).map_err(|flaw| template.refusal(Code::LimitExceeded, flaw.at, flaw.message))?;
+    bounds::check(body)
+        .map_err(|flaw| template.refusal(DiagnosticCode::LimitExceeded, flaw.at, flaw.message))?;
     let mut data = data.clone();
     let mut notes = Vec::new();
     loop {
@@ -69,7 +70,7 @@ pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, D
             }
             Err(Failure::Thread) => {
                 return Err(template.refusal(
-                    Code::LimitExceeded,
+                    DiagnosticCode::LimitExceeded,
                     0,
                     "there is no memory to expand this template",
                 ));
@@ -87,9 +88,9 @@ fn header(text: &str, part: u16) -> Result<usize, Diagnostic> {
     let Some(engine) = lower.trim_start().strip_prefix("template:") else { return Ok(0) };
     if !engine.trim_start().starts_with("jinja") {
         let message = "this template is written for a program that is not here";
-        let at = Mark::start_of(part);
-        return Err(Diagnostic::error(Code::Refused, at, message)
-            .help("write `## template: jinja`, and Jinja's `{{ … }}`"));
+        let at = SourceMark::start_of(part);
+        return Err(Diagnostic::error(DiagnosticCode::Refused, at, message)
+            .with_help("write `## template: jinja`, and Jinja's `{{ … }}`"));
     }
     let end = blank + 2 + line.len();
     Ok(text[end..].find('\n').map_or(text.len(), |newline| end + newline + 1))
@@ -159,11 +160,12 @@ impl Template<'_> {
             let whose = data.whose();
             let message =
                 format!("`{name}` is not known on {whose} machine, so this template is not expanded");
-            return Diagnostic::error(Code::UnknownToken, at, message).help(data.help(&name));
+            return Diagnostic::error(DiagnosticCode::UnknownToken, at, message).with_help(data.help(&name));
         }
         if error.kind() == ErrorKind::OutOfFuel {
             let message = format!("this template takes more than {FUEL} steps, so it is not expanded");
-            return Diagnostic::error(Code::LimitExceeded, at, message).help("write what it makes");
+            return Diagnostic::error(DiagnosticCode::LimitExceeded, at, message)
+                .with_help("write what it makes");
         }
         // The parser says where the text ends; `${#array[@]}` of a shell begins a comment of Jinja's.
         let at = if error.detail() == Some("unexpected end of comment") { self.open_comment() } else { at };
@@ -171,8 +173,8 @@ impl Template<'_> {
         let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
         // The words of a template may hold secrets.
         let public = format!("this template cannot be expanded: {kind}");
-        Diagnostic::error(Code::Syntax, at, format!("{public}{detail}"))
-            .help("write a brace that is meant as text as `{{ '{{' }}`, or between `{% raw %}` and `{% endraw %}`")
+        Diagnostic::error(DiagnosticCode::Syntax, at, format!("{public}{detail}"))
+            .with_help("write a brace that is meant as text as `{{ '{{' }}`, or between `{% raw %}` and `{% endraw %}`")
             .in_public(public, "")
     }
 
@@ -180,25 +182,25 @@ impl Template<'_> {
     fn only_there(&self, error: &Error, name: &str) -> Diagnostic {
         let message =
             format!("whether `{name}` is known is seen on the machine only; here an example stands for it");
-        Diagnostic::note(Code::UnknownToken, self.mark(error), message)
+        Diagnostic::note(DiagnosticCode::UnknownToken, self.mark(error), message)
     }
 
-    fn refusal(&self, code: Code, offset: usize, message: impl std::fmt::Display) -> Diagnostic {
+    fn refusal(&self, code: DiagnosticCode, offset: usize, message: impl std::fmt::Display) -> Diagnostic {
         Diagnostic::error(code, self.place(offset, 1), message)
     }
 
-    fn place(&self, offset: usize, width: u32) -> Mark {
+    fn place(&self, offset: usize, width: u32) -> SourceMark {
         places::Text::new(self.text.to_owned()).mark(self.start + offset, self.part, width)
     }
 
     /// The comment that does not end.
-    fn open_comment(&self) -> Mark {
+    fn open_comment(&self) -> SourceMark {
         let body = &self.text[self.start..];
         let closed = body.rfind("#}").map_or(0, |end| end + 2);
         self.place(closed + body[closed..].find("{#").unwrap_or_default(), 2)
     }
 
-    fn mark(&self, error: &Error) -> Mark {
+    fn mark(&self, error: &Error) -> SourceMark {
         let range = error.range().unwrap_or_default();
         let width = self.text.get(self.start + range.start..self.start + range.end);
         let width = width.map_or(1, |text| text.chars().count().max(1));

@@ -3,8 +3,8 @@
 //! Knows what systemd.syntax(7) and Ignition's reader both call a unit. Refuses to know any setting. Invariant: a
 //! text that is taken here is read by systemd without a line left out.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 /// Why a text is no unit, and in which of its lines.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,7 +65,7 @@ pub(crate) fn has_install(text: &str) -> bool {
 /// only has to be named otherwise.
 pub(crate) fn relaxed_text(
     unit: &str,
-    content: At<String>,
+    content: Located<String>,
     key: impl Into<String>,
     found: &mut Diagnostics,
 ) -> String {
@@ -73,8 +73,8 @@ pub(crate) fn relaxed_text(
     let relaxed = is_mount.then(|| relax_requirement(&content.value)).flatten();
     let Some(text) = relaxed else { return content.value };
     let message = format!("{unit} is wanted, not required, by the boot, which goes on if it fails");
-    let diagnostic = Diagnostic::warning(Code::Translated, content.at, message);
-    found.push(diagnostic.key(key).help("write WantedBy= instead of RequiredBy="));
+    let diagnostic = Diagnostic::warning(DiagnosticCode::Translated, content.at, message);
+    found.push(diagnostic.with_key(key).with_help("write WantedBy= instead of RequiredBy="));
     text
 }
 

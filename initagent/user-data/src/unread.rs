@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::plan::{Plan, script_folders};
+use crate::plan::{FirstBootPlan, script_folders};
 
 const NETWORK: &str =
     "write a `.network` unit in `coreos.units`, or hand over `network-config` beside user-data";
@@ -97,15 +97,15 @@ pub fn instead(path: &str) -> Option<&'static str> {
 }
 
 /// Warns of each file of a plan that nothing reads.
-pub fn warn(plan: &Plan, found: &mut Diagnostics) {
+pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
     let mut seen = HashSet::new();
     for planned in &plan.steps {
         let Some(path) = planned.step.written_path() else { continue };
         let (Some(at), Some(instead)) = (planned.origin.at, instead(path)) else { continue };
         if seen.insert((at, path.to_owned())) {
             let message = format!("nothing on this system reads {path}");
-            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message).help(instead);
-            found.push(diagnostic.key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_help(instead);
+            found.push(diagnostic.with_key(planned.origin.key.clone()));
         }
     }
 }

@@ -13,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use document::caret::{self, Excerpts};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::plan::text::{self, Contents};
-use user_data::reading::{self, Handed, Reading};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::plan::text::{self, ContentDisplay};
+use user_data::reading::{self, ReadResult, UserDataInput};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH";
 const MIB: usize = 1 << 20;
@@ -32,11 +32,11 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// What reading, judging and printing a document costs.
 fn cost(document: &str) -> Duration {
-    let user = vec![Part::whole("user-data", document)];
+    let user = vec![PayloadPart::whole("user-data", document)];
     let before = processor_time();
-    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
-    let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
-    let plan = text::render(&reading.plan, &reading.sources, Contents::Hidden);
+    let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
+    let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
+    let plan = text::render_plan(&reading.plan, &reading.sources, ContentDisplay::Hidden);
     let took = processor_time().saturating_sub(before);
     assert!(found.len() < MIB, "{} bytes of diagnostics", found.len());
     assert!(plan.len() < 64 * MIB);
@@ -160,10 +160,11 @@ fn many_parts_cost_no_more_than_one() {
     let later =
         (0..250).map(|number| format!("#cloud-config\nruncmd: [echo {number}]\nhostname: h{number}\n"));
     let parts = [first].into_iter().chain(later).enumerate();
-    let user: Vec<Part> = parts.map(|(number, text)| Part::whole(format!("part-{number}"), text)).collect();
+    let user: Vec<PayloadPart> =
+        parts.map(|(number, text)| PayloadPart::whole(format!("part-{number}"), text)).collect();
     let before = processor_time();
 
-    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
 
     let took = processor_time().saturating_sub(before);
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -226,9 +227,9 @@ fn packed_contents_are_bounded_all_together() {
     for (document, kept) in [(files, 1), (ignition, 0)] {
         let (reading, took, peak) = read(&document);
 
-        let files = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::WriteFile(_)));
+        let files = reading.plan.steps.iter().filter(|one| matches!(one.step, PlanStep::WriteFile(_)));
         assert_eq!(files.count(), kept);
-        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
         assert!(found.contains("all contents together"), "{found}");
         assert!(took < Duration::from_secs(1) && peak < 64 * MIB, "{took:?}, {} MiB", peak / MIB);
     }
@@ -244,12 +245,12 @@ fn users(count: usize) -> String {
 }
 
 /// What a document costs, and what comes of it.
-fn read(document: &str) -> (Reading, Duration, usize) {
+fn read(document: &str) -> (ReadResult, Duration, usize) {
     let before = memory("VmRSS:");
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let started = processor_time();
-    let user = vec![Part::whole("user-data", document)];
-    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    let user = vec![PayloadPart::whole("user-data", document)];
+    let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
     let took = processor_time().saturating_sub(started);
     (reading, took, memory("VmHWM:").saturating_sub(before))
 }
@@ -259,9 +260,9 @@ fn a_hundred_thousand_users_are_refused_where_it_is_too_much_and_their_owner_get
     let _alone = alone();
     let (reading, took, peak) = read(&users(100_000));
 
-    let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+    let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
     assert!(found.contains("at most 50000 values") && found.contains("user-data:500"), "{found}");
-    let keys = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::AuthorizeKeys { .. }));
+    let keys = reading.plan.steps.iter().filter(|one| matches!(one.step, PlanStep::AuthorizeKeys { .. }));
     assert_eq!(keys.count(), 1);
     assert!(took < Duration::from_secs(1) && peak < 64 * MIB, "{took:?}, {} MiB", peak / MIB);
 }
@@ -273,7 +274,7 @@ fn as_many_users_as_are_read_are_planned() {
     let count = if cfg!(debug_assertions) { 20_000 } else { 49_000 };
     let (reading, took, peak) = read(&users(count));
 
-    let made = reading.plan.steps.iter().filter(|one| matches!(one.step, Step::CreateUser(_)));
+    let made = reading.plan.steps.iter().filter(|one| matches!(one.step, PlanStep::CreateUser(_)));
     assert_eq!(made.count(), count);
     assert!(took < Duration::from_secs(1) && peak < 64 * MIB, "{took:?}, {} MiB", peak / MIB);
 }

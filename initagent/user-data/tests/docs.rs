@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use user_data::cloudconfig;
-use user_data::cloudconfig::fields::Support;
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::reading::{self, Handed};
-use user_data::tokens::Addresses;
+use user_data::cloudconfig::fields::KeySupport;
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::reading::{self, UserDataInput};
+use user_data::tokens::TokenAddresses;
 
 fn text() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cloud-config.md");
@@ -45,13 +45,13 @@ fn every_key_is_documented_and_no_other() {
     let found: BTreeSet<[&str; 3]> =
         rows.iter().map(|[table, key, support, _]| [table.as_str(), key, support]).collect();
     let mut known = BTreeSet::new();
-    for (table, keys) in cloudconfig::tables() {
+    for (table, keys) in cloudconfig::key_tables() {
         for key in keys {
             let (word, why) = match key.support {
-                Support::NoEffect(why) => ("no effect", why),
-                Support::Refused(why) => ("refused", why),
-                Support::Supported => ("supported", ""),
-                Support::Translated(why) => ("translated", why),
+                KeySupport::NoEffect(why) => ("no effect", why),
+                KeySupport::Refused(why) => ("refused", why),
+                KeySupport::Supported => ("supported", ""),
+                KeySupport::Translated(why) => ("translated", why),
             };
             known.insert([table, key.name, word]);
             let told = rows.iter().any(|[in_table, name, _, told]| {
@@ -67,9 +67,10 @@ fn every_key_is_documented_and_no_other() {
 #[test]
 fn every_key_of_the_other_formats_is_documented() {
     let text = text();
-    for (title, tables) in
-        [("Ignition", user_data::ignition::tables()), ("Network configuration", user_data::network::tables())]
-    {
+    for (title, tables) in [
+        ("Ignition", user_data::ignition::key_tables()),
+        ("Network configuration", user_data::network::key_tables()),
+    ] {
         let section = text.split("\n## ").find(|section| section.lines().next() == Some(title)).unwrap();
         for (table, keys) in tables {
             let table = if table.is_empty() { "the whole" } else { table };
@@ -77,14 +78,16 @@ fn every_key_of_the_other_formats_is_documented() {
             let row = section.lines().find_map(|line| line.strip_prefix(&start));
             let row = row.unwrap_or_else(|| panic!("{title}: no row for {table}"));
             let (supported, other) = row.split_once(" | ").unwrap();
-            let count = keys.iter().filter(|key| key.support == Support::Supported).count();
+            let count = keys.iter().filter(|key| key.support == KeySupport::Supported).count();
             assert_eq!(supported.matches('`').count(), 2 * count, "{title}: {table}");
             for key in keys {
                 let told = match key.support {
-                    Support::NoEffect(why) => other.contains(&format!("`{}` has no effect: {why}", key.name)),
-                    Support::Refused(why) => other.contains(&format!("`{}`: {why}", key.name)),
-                    Support::Supported => supported.contains(&format!("`{}`", key.name)),
-                    Support::Translated(why) => other.contains(why),
+                    KeySupport::NoEffect(why) => {
+                        other.contains(&format!("`{}` has no effect: {why}", key.name))
+                    }
+                    KeySupport::Refused(why) => other.contains(&format!("`{}`: {why}", key.name)),
+                    KeySupport::Supported => supported.contains(&format!("`{}`", key.name)),
+                    KeySupport::Translated(why) => other.contains(why),
                 };
                 assert!(told, "{title}: `{}` of {table}", key.name);
             }
@@ -103,10 +106,10 @@ fn every_example_is_without_mistakes() {
             continue;
         }
         seen += 1;
-        let user = vec![Part::whole(path.display().to_string(), text)];
-        let facts = Facts { addresses: Addresses::placeholders(), ..Facts::default() };
+        let user = vec![PayloadPart::whole(path.display().to_string(), text)];
+        let facts = PlanFacts { addresses: TokenAddresses::placeholders(), ..PlanFacts::default() };
 
-        let found = reading::read(&Handed { user, ..Handed::default() }, &facts).found;
+        let found = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &facts).found;
 
         assert_eq!(found.list(), [], "{}", path.display());
     }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use document::caret::{self, Excerpts};
 use serde_json::json;
-use user_data::container::{self, References};
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::text::{self, Contents};
-use user_data::reading::{self, Handed, Reading};
+use user_data::container::{self, FetchPolicy};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::text::{self, ContentDisplay};
+use user_data::reading::{self, ReadResult, UserDataInput};
 use user_data::template::InstanceData;
-use user_data::tokens::Addresses;
+use user_data::tokens::TokenAddresses;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
@@ -27,9 +27,9 @@ fn cases() -> Vec<PathBuf> {
 }
 
 /// `facts`: `name=value` lines; nothing is known without it.
-fn facts(case: &Path) -> Facts {
+fn facts(case: &Path) -> PlanFacts {
     let text = fs::read_to_string(case.join("facts")).unwrap_or_default();
-    let mut facts = Facts { addresses: Addresses::default(), ..Facts::default() };
+    let mut facts = PlanFacts { addresses: TokenAddresses::default(), ..PlanFacts::default() };
     let mut names = Vec::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
         let value = value.to_owned();
@@ -59,14 +59,14 @@ fn facts(case: &Path) -> Facts {
 }
 
 /// `user-data`, `user-data.2`, …, `vendor-data`, `files`, each maybe a container.
-fn read(case: &Path) -> Reading {
-    let parts = |name: &str| -> Option<Vec<Part>> {
-        fs::read(case.join(name)).ok().map(|content| container::open(name, &content, References::none()))
+fn read(case: &Path) -> ReadResult {
+    let parts = |name: &str| -> Option<Vec<PayloadPart>> {
+        fs::read(case.join(name)).ok().map(|content| container::open(name, &content, FetchPolicy::none()))
     };
     let later = (2..10).map_while(|number| parts(&format!("user-data.{number}")));
     let user = parts("user-data").into_iter().chain(later).flatten().collect();
     reading::read(
-        &Handed {
+        &UserDataInput {
             user,
             vendor: parts("vendor-data").unwrap_or_default(),
             files: parts("files").unwrap_or_default(),
@@ -99,8 +99,8 @@ fn every_document_plans_and_is_judged_as_written() {
     let mut wrong = Vec::new();
     for case in cases() {
         let reading = read(&case);
-        let plan = text::render(&reading.plan, &reading.sources, Contents::Shown);
-        let found = caret::render(&reading.found, &reading.sources, Excerpts::Shown);
+        let plan = text::render_plan(&reading.plan, &reading.sources, ContentDisplay::Shown);
+        let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
         if !agrees(&case.join("plan.txt"), &plan) | !agrees(&case.join("diagnostics.txt"), &found) {
             wrong.push(case.file_name().unwrap().to_owned());
         }
@@ -120,7 +120,7 @@ fn there_are_documents_for_every_key() {
         .map(|bytes| String::from_utf8_lossy(&bytes).replace('-', "_"))
         .collect();
 
-    for (table, keys) in user_data::cloudconfig::tables() {
+    for (table, keys) in user_data::cloudconfig::key_tables() {
         for key in keys {
             let used =
                 all.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == key.name);

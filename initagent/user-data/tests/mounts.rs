@@ -1,10 +1,10 @@
 //! What can not be lost is not lost to a mount either: each way to ask for one, at each place that
 //! matters, leaves no step that would mount there.
 
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::reading::{self, Handed};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::reading::{self, UserDataInput};
 use user_data::systemd::{mount_path, mount_unit};
 
 /// What people get in by, what holds it, and what is below the read-only root.
@@ -55,19 +55,19 @@ fn documents(place: &str) -> Vec<String> {
     ]
 }
 
-fn mounted(step: &Step) -> Vec<String> {
+fn mounted(step: &PlanStep) -> Vec<String> {
     let by_name = |path: &str| path.rsplit('/').next().and_then(mount_path).into_iter().collect();
     match step {
-        Step::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields[1].clone()).collect(),
-        Step::WriteFile(file) => by_name(&file.path),
-        Step::WriteUnit { name, .. } => by_name(name),
+        PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields[1].clone()).collect(),
+        PlanStep::WriteFile(file) => by_name(&file.path),
+        PlanStep::WriteUnit { name, .. } => by_name(name),
         _ => Vec::new(),
     }
 }
 
-fn read(text: &str) -> reading::Reading {
-    let user = vec![Part::whole("user-data", text)];
-    reading::read(&Handed { user, ..Handed::default() }, &Facts::default())
+fn read(text: &str) -> reading::ReadResult {
+    let user = vec![PayloadPart::whole("user-data", text)];
+    reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default())
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn no_document_mounts_over_what_people_get_in_by() {
             let left: Vec<String> =
                 reading.plan.steps.iter().flat_map(|planned| mounted(&planned.step)).collect();
             assert!(left.is_empty(), "{text}\n{left:?}");
-            assert!(reading.found.worst().is_some(), "{text}");
+            assert!(reading.found.worst_severity().is_some(), "{text}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use document::diagnostic::Diagnostics;
-use user_data::plan::step::Step;
+use user_data::plan::step::PlanStep;
 
 const NETWORKD: &str = "/lib/systemd/systemd-networkd";
 /// In name spaces of its own it can neither see nor change this machine's network.
@@ -42,7 +42,7 @@ fn the_kernel_takes_a_gateway_off_the_network() {
     let folder = env::temp_dir().join(format!("networkd-live-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     for planned in user_data::network::read(document.as_bytes(), 0, &mut Diagnostics::default()).steps {
-        if let Step::WriteUnit { name, content, .. } = planned.step {
+        if let PlanStep::WriteUnit { name, content, .. } = planned.step {
             fs::write(folder.join(name), content.reveal()).unwrap();
         }
     }

@@ -3,28 +3,30 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::reading::{self, Handed, Reading};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::reading::{self, ReadResult, UserDataInput};
 
-fn read(parts: &[String]) -> Reading {
-    let user =
-        parts.iter().enumerate().map(|(index, text)| Part::whole(format!("part-{index}"), text.as_str()));
-    reading::read(&Handed { user: user.collect(), ..Handed::default() }, &Facts::default())
+fn read(parts: &[String]) -> ReadResult {
+    let user = parts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| PayloadPart::whole(format!("part-{index}"), text.as_str()));
+    reading::read(&UserDataInput { user: user.collect(), ..UserDataInput::default() }, &PlanFacts::default())
 }
 
-fn paths(reading: &Reading) -> BTreeSet<String> {
-    let path = |step: &Step| match step {
-        Step::WriteFile(file) => Some(file.path.clone()),
+fn paths(reading: &ReadResult) -> BTreeSet<String> {
+    let path = |step: &PlanStep| match step {
+        PlanStep::WriteFile(file) => Some(file.path.clone()),
         _ => None,
     };
     reading.plan.steps.iter().filter_map(|planned| path(&planned.step)).collect()
 }
 
-fn keys(reading: &Reading) -> BTreeSet<String> {
-    let keys = |step: &Step| match step {
-        Step::AuthorizeKeys { keys, .. } => keys.clone(),
+fn keys(reading: &ReadResult) -> BTreeSet<String> {
+    let keys = |step: &PlanStep| match step {
+        PlanStep::AuthorizeKeys { keys, .. } => keys.clone(),
         _ => Vec::new(),
     };
     reading.plan.steps.iter().flat_map(|planned| keys(&planned.step)).collect()

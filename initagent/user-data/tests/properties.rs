@@ -7,13 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use document::diagnostic::Diagnostics;
-use document::source::Mark;
+use document::source::SourceMark;
 use document::yaml::{self, Node, Value};
 use proptest::prelude::*;
-use user_data::part::Part;
-use user_data::plan::order::Facts;
-use user_data::plan::step::Step;
-use user_data::reading::{self, Handed};
+use user_data::part::PayloadPart;
+use user_data::plan::order::PlanFacts;
+use user_data::plan::step::PlanStep;
+use user_data::reading::{self, UserDataInput};
 use user_data::template::{self, InstanceData};
 
 /// The documents of the golden tests.
@@ -60,14 +60,15 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap()
 }
 
-fn steps(document: &str) -> Vec<Step> {
-    let handed = Handed { user: vec![Part::whole("user-data", document)], ..Handed::default() };
-    let plan = reading::read(&handed, &Facts::default()).plan;
+fn steps(document: &str) -> Vec<PlanStep> {
+    let handed =
+        UserDataInput { user: vec![PayloadPart::whole("user-data", document)], ..UserDataInput::default() };
+    let plan = reading::read(&handed, &PlanFacts::default()).plan;
     plan.steps.into_iter().map(|planned| planned.step).collect()
 }
 
 fn tree(document: &str) -> Option<Node> {
-    yaml::parse(document, 0, &mut Diagnostics::default())
+    yaml::parse_yaml(document, 0, &mut Diagnostics::default())
 }
 
 proptest! {
@@ -102,9 +103,9 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-        let handed = Handed { user: vec![Part::whole("user-data", bytes)], ..Handed::default() };
+        let handed = UserDataInput { user: vec![PayloadPart::whole("user-data", bytes)], ..UserDataInput::default() };
 
-        let reading = reading::read(&handed, &Facts::default());
+        let reading = reading::read(&handed, &PlanFacts::default());
 
         prop_assert!(!reading.plan.steps.is_empty(), "host keys are always seen to");
     }
@@ -120,11 +121,11 @@ proptest! {
         let mut bytes = documents[which.index(documents.len())].clone().into_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        let handed = Handed { user: vec![Part::whole("user-data", bytes)], ..Handed::default() };
+        let handed = UserDataInput { user: vec![PayloadPart::whole("user-data", bytes)], ..UserDataInput::default() };
 
-        let reading = reading::read(&handed, &Facts::default());
+        let reading = reading::read(&handed, &PlanFacts::default());
 
-        let found = document::caret::render(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
+        let found = document::caret::render_diagnostics(&reading.found, &reading.sources, document::caret::Excerpts::Shown);
         prop_assert!(!found.contains(char::from(27)), "an escape code reaches the terminal");
     }
 }
@@ -170,7 +171,7 @@ proptest! {
     fn each_place_of_a_template_is_one_in_its_authors_text(text in template()) {
         let names = serde_json::json!({"region": "north\nsouth"}).as_object().unwrap().clone();
         let data = InstanceData::new(names, serde_json::Map::default());
-        let is_in_text = |mark: Mark| {
+        let is_in_text = |mark: SourceMark| {
             let line = text.split('\n').nth(mark.line as usize - 1);
             line.is_some_and(|line| mark.column as usize <= line.chars().count() + 1)
         };
@@ -180,7 +181,7 @@ proptest! {
             Ok(expansion) => for (index, line) in expansion.text.split('\n').enumerate() {
                 for column in 1..=line.chars().count() {
                     let (line, column) = (u32::try_from(index).unwrap() + 1, u32::try_from(column).unwrap());
-                    let origin = expansion.places.origin(Mark { part: 0, line, column, width: 1 });
+                    let origin = expansion.places.origin(SourceMark { part: 0, line, column, width: 1 });
                     prop_assert!(is_in_text(origin), "{line}:{column} became {origin:?}");
                 }
             },

@@ -75,7 +75,7 @@ fn with_an_order(block: &[u8]) -> Vec<u8> {
 type Forge = fn(&[u8], &[u8]) -> Vec<u8>;
 
 fn unsigned(_: &[u8], payload: &[u8]) -> Vec<u8> {
-    Signed::<Manifest>::sign(payload.to_vec(), &[]).to_envelope()
+    Signed::<Manifest>::sign_payload(payload.to_vec(), &[]).to_envelope()
 }
 
 /// The last digit in the payload: another number, the same syntax, the same signatures.
@@ -88,7 +88,7 @@ fn tampered(envelope: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 fn by_a_stranger(_: &[u8], payload: &[u8]) -> Vec<u8> {
-    Signed::<Manifest>::sign(payload.to_vec(), &[SecretKey::from_seed(&[7; 32])]).to_envelope()
+    Signed::<Manifest>::sign_payload(payload.to_vec(), &[SecretKey::from_seed(&[7; 32])]).to_envelope()
 }
 
 /// Forges what slot B still has whole, and makes slot A the first and good again.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use user_data::plan::step::{Group, User};
+use user_data::plan::step::{GroupStep, UserStep};
 
 use super::lock::Lock;
 use super::table::Table;
@@ -86,7 +86,7 @@ impl Database {
     }
 
     /// Makes a group without members, whose name is not taken.
-    pub(crate) fn add_group(&mut self, group: &Group) -> Result<(), EditError> {
+    pub(crate) fn add_group(&mut self, group: &GroupStep) -> Result<(), EditError> {
         let gid = match group.gid {
             Some(gid) if self.gids.contains(&gid) => {
                 return Err(EditError::Taken { kind: "group", number: gid });
@@ -118,7 +118,7 @@ impl Database {
     }
 
     /// Makes a user, whose name is not taken, in those of its groups that are there.
-    pub(crate) fn add_user(&mut self, user: &User) -> Result<(), EditError> {
+    pub(crate) fn add_user(&mut self, user: &UserStep) -> Result<(), EditError> {
         let uid = self.new_uid(user)?;
         let expires = user.expires.as_deref().map(day).transpose()?.map(|day| day.to_string());
         let inactive = user.inactive.map(|days| days.to_string());
@@ -151,7 +151,7 @@ impl Database {
         Ok(())
     }
 
-    fn new_uid(&self, user: &User) -> Result<u32, EditError> {
+    fn new_uid(&self, user: &UserStep) -> Result<u32, EditError> {
         match user.uid {
             Some(uid) if self.uids.contains(&uid) => Err(EditError::Taken { kind: "user", number: uid }),
             Some(uid) => Ok(uid),
@@ -161,7 +161,7 @@ impl Database {
     }
 
     /// The group that was named, the one of the user's own name, a new one of its name, or everybody's.
-    fn primary_group(&mut self, user: &User, uid: u32) -> Result<u32, EditError> {
+    fn primary_group(&mut self, user: &UserStep, uid: u32) -> Result<u32, EditError> {
         if let Some(name) = &user.primary_group {
             let by_number = || name.parse().ok().filter(|gid| self.gids.contains(gid));
             return self

@@ -95,7 +95,7 @@ fn known_keys(path: &Path, login: &Login) -> Result<String, StepError> {
         Ok(held) => Ok(text(held)),
         Err(error) => {
             let text = files::read(path, 0, MOST_KEYS).map(text).unwrap_or_default();
-            let are_keys = ssh_key::lines(&text).all(|line| ssh_key::check(line).is_ok());
+            let are_keys = ssh_key::key_lines(&text).all(|line| ssh_key::check_key(line).is_ok());
             if are_keys && !text.is_empty() { Ok(text) } else { Err(error) }
         }
     }
@@ -157,9 +157,9 @@ fn keys_in(answer: &[u8]) -> Vec<String> {
             .filter_map(|item| item.get("key")?.as_str())
             .map(|key| key.trim().to_owned())
             .collect(),
-        None => ssh_key::lines(&text).map(str::to_owned).collect(),
+        None => ssh_key::key_lines(&text).map(str::to_owned).collect(),
     };
-    lines.into_iter().filter(|line| ssh_key::check(line).is_ok()).collect()
+    lines.into_iter().filter(|line| ssh_key::check_key(line).is_ok()).collect()
 }
 
 /// Removes a clone's keys, puts given ones in place, makes those that are missing.

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 
-use user_data::plan::Planned;
-use user_data::plan::step::{Group, Password, Step, User};
+use user_data::plan::PlannedStep;
+use user_data::plan::step::{GroupStep, Password, PlanStep, UserStep};
 
 use super::{Done, Host, closing};
 use crate::accounts::Database;
@@ -26,11 +26,11 @@ type Fate = Result<Change, StepError>;
 
 /// Does the steps of accounts among neighbours: first what is in the files, then what needs the users.
 pub(crate) fn carry_out(
-    batch: &[Planned],
+    batch: &[PlannedStep],
     host: &Host<'_>,
-    other: impl Fn(&Planned, &Host<'_>) -> Done,
+    other: impl Fn(&PlannedStep, &Host<'_>) -> Done,
 ) -> Vec<Done> {
-    let steps: Vec<&Step> = batch.iter().map(|planned| &planned.step).collect();
+    let steps: Vec<&PlanStep> = batch.iter().map(|planned| &planned.step).collect();
     let recorded = record(&steps, host);
     let mut fates = Vec::with_capacity(batch.len());
     for (planned, recorded) in batch.iter().zip(recorded) {
@@ -43,7 +43,7 @@ pub(crate) fn carry_out(
 }
 
 /// One such step alone.
-pub(crate) fn one(step: &Step, host: &Host<'_>) -> Fate {
+pub(crate) fn one(step: &PlanStep, host: &Host<'_>) -> Fate {
     record(&[step], host).pop().flatten().map_or(Ok(Change::None), |recorded| recorded.completed(step, host))
 }
 
@@ -63,15 +63,16 @@ impl Recorded {
         Self { fate, is_open: true }
     }
 
-    fn completed(self, step: &Step, host: &Host<'_>) -> Fate {
+    fn completed(self, step: &PlanStep, host: &Host<'_>) -> Fate {
         if self.is_open { complete(step, self.fate?, host) } else { self.fate }
     }
 }
 
 /// What the steps change in the files, written at once; `None` for a step that changes nothing there.
-fn record(steps: &[&Step], host: &Host<'_>) -> Vec<Option<Recorded>> {
-    let concerned =
-        |step: &&Step| matches!(step, Step::CreateGroup(_) | Step::CreateUser(_) | Step::SetPassword { .. });
+fn record(steps: &[&PlanStep], host: &Host<'_>) -> Vec<Option<Recorded>> {
+    let concerned = |step: &&PlanStep| {
+        matches!(step, PlanStep::CreateGroup(_) | PlanStep::CreateUser(_) | PlanStep::SetPassword { .. })
+    };
     if !steps.iter().any(concerned) {
         return steps.iter().map(|_| None).collect();
     }
@@ -93,21 +94,21 @@ fn record(steps: &[&Step], host: &Host<'_>) -> Vec<Option<Recorded>> {
     }
 }
 
-fn edit<'a>(step: &'a Step, database: &mut Database, later: &mut HashSet<&'a str>) -> Option<Recorded> {
+fn edit<'a>(step: &'a PlanStep, database: &mut Database, later: &mut HashSet<&'a str>) -> Option<Recorded> {
     match step {
-        Step::CreateGroup(group) => Some(Recorded::whole(edit_group(group, database))),
-        Step::CreateUser(user) => {
+        PlanStep::CreateGroup(group) => Some(Recorded::whole(edit_group(group, database))),
+        PlanStep::CreateUser(user) => {
             if matches!(user.password, Some(Password::Plain(_) | Password::Random)) {
                 later.insert(&user.name);
             }
             Some(Recorded::open(edit_user(user, database)))
         }
-        Step::SetPassword { user, password: Password::Hash(hash), expire }
+        PlanStep::SetPassword { user, password: Password::Hash(hash), expire }
             if !later.contains(user.as_str()) =>
         {
             Some(Recorded::whole(edit_password(user, hash.reveal(), *expire, database)))
         }
-        Step::SetPassword { user, .. } => {
+        PlanStep::SetPassword { user, .. } => {
             later.insert(user);
             Some(Recorded::open(Ok(Change::None)))
         }
@@ -119,7 +120,7 @@ fn made(is_new: bool) -> Change {
     if is_new { Change::Made } else { Change::None }
 }
 
-fn edit_group(group: &Group, database: &mut Database) -> Fate {
+fn edit_group(group: &GroupStep, database: &mut Database) -> Fate {
     let mut change = Change::None;
     if database.group(&group.name).is_none() {
         database.add_group(group)?;
@@ -131,7 +132,7 @@ fn edit_group(group: &Group, database: &mut Database) -> Fate {
     Ok(change)
 }
 
-fn edit_user(user: &User, database: &mut Database) -> Fate {
+fn edit_user(user: &UserStep, database: &mut Database) -> Fate {
     let is_new = database.user(&user.name).is_none();
     let mut change = made(is_new);
     if is_new {
@@ -161,10 +162,10 @@ fn edit_password(user: &str, hash: &str, expire: bool, database: &mut Database) 
 }
 
 /// What is left to do once the user is in the files.
-fn complete(step: &Step, change: Change, host: &Host<'_>) -> Fate {
+fn complete(step: &PlanStep, change: Change, host: &Host<'_>) -> Fate {
     match step {
-        Step::CreateUser(user) => complete_user(user, change, host),
-        Step::SetPassword { user, password, expire } => {
+        PlanStep::CreateUser(user) => complete_user(user, change, host),
+        PlanStep::SetPassword { user, password, expire } => {
             let set = set_password(user, password, host)?;
             let and =
                 if *expire { edited(host, |database| Ok(database.expire(user)?))? } else { Change::None };
@@ -174,7 +175,7 @@ fn complete(step: &Step, change: Change, host: &Host<'_>) -> Fate {
     }
 }
 
-fn complete_user(user: &User, change: Change, host: &Host<'_>) -> Fate {
+fn complete_user(user: &UserStep, change: Change, host: &Host<'_>) -> Fate {
     let mut change = change;
     if let (Change::Made, false) = (change, user.no_create_home)
         && let Some(login) = crate::accounts::user(host.root, &user.name)
@@ -200,7 +201,7 @@ fn edited(host: &Host<'_>, edit: impl Fn(&mut Database) -> Result<bool, StepErro
 }
 
 /// A group that is not there is told, but the user is made.
-fn missing_groups(user: &User, host: &Host<'_>) -> Result<(), StepError> {
+fn missing_groups(user: &UserStep, host: &Host<'_>) -> Result<(), StepError> {
     let missing = |group: &&String| crate::accounts::group(host.root, group).is_none();
     let missing: Vec<&str> = user.groups.iter().filter(missing).map(String::as_str).collect();
     if missing.is_empty() {

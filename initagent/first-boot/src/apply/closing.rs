@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Write;
 
-use user_data::plan::step::{PhoneHome, Power};
+use user_data::plan::step::{PhoneHome, PowerStep};
 
 use super::{Host, scripts};
 use crate::files::Change;
@@ -72,7 +72,7 @@ fn fact(name: &str, host: &Host<'_>) -> Option<String> {
 }
 
 /// Ends the machine after its scripts, as a unit of its own that waits for them.
-pub(crate) fn change_power(power: &Power, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn change_power(power: &PowerStep, host: &Host<'_>) -> Result<Change, StepError> {
     if let Some(condition) = &power.condition
         && !holds(condition, host)
     {

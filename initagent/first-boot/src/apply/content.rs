@@ -4,8 +4,8 @@
 //! written before it was checked.
 
 use sha2::{Digest, Sha256, Sha512};
-use user_data::address::shown;
-use user_data::plan::step::{Content, Fetch};
+use user_data::address::redacted_address;
+use user_data::plan::step::{FetchRequest, FileContent};
 use user_data::room::unpack;
 
 use super::Host;
@@ -16,26 +16,26 @@ use crate::step_error::StepError;
 const MOST_FETCHED: u64 = 64 << 20;
 
 /// The bytes.
-pub(crate) fn bytes(content: &Content, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+pub(crate) fn bytes(content: &FileContent, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
     match content {
-        Content::Inline(bytes) => Ok(bytes.reveal().clone()),
-        Content::Fetched(fetch) => match (fetched(fetch, host), &fetch.fallback) {
+        FileContent::Inline(bytes) => Ok(bytes.reveal().clone()),
+        FileContent::Fetched(fetch) => match (fetched(fetch, host), &fetch.fallback) {
             (Err(_), Some(fallback)) => Ok(fallback.reveal().clone()),
             (result, _) => result,
         },
     }
 }
 
-fn fetched(fetch: &Fetch, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+fn fetched(fetch: &FetchRequest, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
     let mut bytes = host.web.get_within(&fetch.url, &fetch.headers, fetch.timeouts, MOST_FETCHED)?;
     if fetch.gzip {
         bytes = unpack(&bytes)
-            .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", shown(&fetch.url))))?;
+            .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", redacted_address(&fetch.url))))?;
     }
     if fetch.hash.as_ref().is_some_and(|hash| !matches(hash, &bytes)) {
         return Err(StepError::Said(format!(
             "what {} holds has another digest than was promised",
-            shown(&fetch.url)
+            redacted_address(&fetch.url)
         )));
     }
     Ok(bytes)

@@ -6,8 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use user_data::plan::step::{Account, Directory, Existing, File, Link, Owner, PlacedFile, Step};
-use user_data::protected::{self, Objection};
+use user_data::plan::step::{
+    AccountRef, DirectoryStep, ExistingFile, FileOwner, FileStep, LinkStep, PlacedFile, PlanStep,
+};
+use user_data::protected::{self, PolicyObjection};
 
 use super::{Host, access, content, guard, units};
 use crate::accounts;
@@ -25,7 +27,7 @@ const SET_ID: u32 = 0o6000;
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// Writes a file of a document.
-pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn write_file(file: &FileStep, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&file.path, host);
     // sshd reads the keys in a home only if they are its user's.
     let rights = match access::key_rights(&path, host) {
@@ -34,13 +36,13 @@ pub(crate) fn write_file(file: &File, host: &Host<'_>) -> Result<Change, StepErr
     };
     let bytes = content::bytes(&file.content, host)?;
     let bytes = match file.existing {
-        Existing::Append => appended(&path, bytes, rights)?,
-        Existing::Refuse if is_another(&path, &bytes) => {
+        ExistingFile::Append => appended(&path, bytes, rights)?,
+        ExistingFile::Refuse if is_another(&path, &bytes) => {
             return Err(refusal(&file.path, "is there already, and replacing it was not asked for"));
         }
-        Existing::Refuse | Existing::Replace => bytes,
+        ExistingFile::Refuse | ExistingFile::Replace => bytes,
     };
-    allow(protected::file(&real, &bytes), &file.path, &real)?;
+    allow(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
     if protected::concerns_access(&real) {
         guard::remember(&file.path, host);
@@ -86,7 +88,7 @@ pub(crate) fn place_file(file: &PlacedFile, host: &Host<'_>) -> Result<Change, S
         None => kept_rights(&file.owner, file.mode, kept, NEW_FILE, host)?,
     };
     let bytes = placed_bytes(file, &path, kept.map(|_| rights), host)?;
-    allow(protected::file(&real, &bytes), &file.path, &real)?;
+    allow(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
         files::remove(&path)?;
@@ -138,7 +140,7 @@ fn claim_place(path: &str, real: &str, host: &Host<'_>) -> Result<(), StepError>
 /// Rights of which those that are not given are those of what is there: a secret that is appended to, or
 /// replaced, must not become one that all may read.
 fn kept_rights(
-    owner: &Owner,
+    owner: &FileOwner,
     mode: Option<u32>,
     known: Option<Rights>,
     default: u32,
@@ -152,10 +154,10 @@ fn kept_rights(
 }
 
 /// Makes a directory of a document.
-pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn make_directory(directory: &DirectoryStep, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&directory.path, host);
-    let meant = Directory { path: real.clone(), ..directory.clone() };
-    allow(protected::objection(&Step::MakeDirectory(meant)), &directory.path, &real)?;
+    let meant = DirectoryStep { path: real.clone(), ..directory.clone() };
+    allow(protected::check_step(&PlanStep::MakeDirectory(meant)), &directory.path, &real)?;
     claim_place(&directory.path, &real, host)?;
     let known = files::stat(&path);
     if known.is_some_and(|stat| !folder::is_directory(&stat)) && !directory.overwrite {
@@ -174,13 +176,13 @@ pub(crate) fn make_directory(directory: &Directory, host: &Host<'_>) -> Result<C
 }
 
 /// Makes a link of a document.
-pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn make_link(link: &LinkStep, host: &Host<'_>) -> Result<Change, StepError> {
     let (path, real) = place(&link.path, host);
-    let meant = Link { path: real.clone(), ..link.clone() };
-    allow(protected::objection(&Step::MakeLink(meant)), &link.path, &real)?;
+    let meant = LinkStep { path: real.clone(), ..link.clone() };
+    allow(protected::check_step(&PlanStep::MakeLink(meant)), &link.path, &real)?;
     claim_place(&link.path, &real, host)?;
     let target = link.hard.then(|| place(&link.target, host));
-    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::path(real)) {
+    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::denied_path(real)) {
         return Err(refusal(&link.target, &format!("is protected; {instead}")));
     }
     let is_right = match &target {
@@ -202,7 +204,7 @@ pub(crate) fn make_link(link: &Link, host: &Host<'_>) -> Result<Change, StepErro
 }
 
 /// A link that is right already keeps its owner, unless another one is given.
-fn make_symlink(link: &Link, path: &Path, is_right: bool, host: &Host<'_>) -> Result<Change, StepError> {
+fn make_symlink(link: &LinkStep, path: &Path, is_right: bool, host: &Host<'_>) -> Result<Change, StepError> {
     let known = files::stat(path);
     let kept = known.filter(|_| is_right).map(|stat| folder::rights_of(&stat));
     let rights = kept_rights(&link.owner, None, kept, 0o777, host)?;
@@ -237,8 +239,8 @@ pub(super) fn allow_mount(path: &str, host: &Host<'_>) -> Result<(), StepError> 
 }
 
 /// What was planned was judged; here is judged what it leads to, and what was fetched or added to.
-fn allow(objection: Option<Objection>, path: &str, real: &str) -> Result<(), StepError> {
-    let Some(Objection { message, instead }) = objection else { return Ok(()) };
+fn allow(objection: Option<PolicyObjection>, path: &str, real: &str) -> Result<(), StepError> {
+    let Some(PolicyObjection { message, instead }) = objection else { return Ok(()) };
     let verb = if path == real { "is refused" } else { "leads to a protected place" };
     Err(refusal(path, &format!("{verb}: {message}; {instead}")))
 }
@@ -247,17 +249,17 @@ fn refusal(path: &str, reason: &str) -> StepError {
     StepError::Path { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-fn rights(owner: &Owner, mode: u32, host: &Host<'_>) -> Result<Rights, StepError> {
+fn rights(owner: &FileOwner, mode: u32, host: &Host<'_>) -> Result<Rights, StepError> {
     let no = |kind, name: &str| StepError::NoAccount { kind, name: name.to_owned() };
     let uid = match &owner.user {
         None => 0,
-        Some(Account::Id(id)) => *id,
-        Some(Account::Name(name)) => accounts::user(host.root, name).ok_or_else(|| no("user", name))?.uid,
+        Some(AccountRef::Id(id)) => *id,
+        Some(AccountRef::Name(name)) => accounts::user(host.root, name).ok_or_else(|| no("user", name))?.uid,
     };
     let gid = match &owner.group {
         None => 0,
-        Some(Account::Id(id)) => *id,
-        Some(Account::Name(name)) => accounts::group(host.root, name).ok_or_else(|| no("group", name))?,
+        Some(AccountRef::Id(id)) => *id,
+        Some(AccountRef::Name(name)) => accounts::group(host.root, name).ok_or_else(|| no("group", name))?,
     };
     Ok(Rights { uid, gid, mode })
 }

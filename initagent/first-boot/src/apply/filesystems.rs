@@ -3,7 +3,7 @@
 //! Knows blkid, wipefs and the programs that make file systems. Refuses to write over what is there unless it was
 //! asked to. Invariant: after mkfs a device has one signature, so that everybody sees the same on it.
 
-use user_data::plan::step::Filesystem;
+use user_data::plan::step::FilesystemStep;
 
 use super::Host;
 use super::storage::refuse_own_disk;
@@ -16,7 +16,7 @@ const NO_FORMAT: &str = "none";
 /// blkid's code for a device with more than one signature; see its manual page.
 const AMBIVALENT: i32 = 8;
 /// Makes a file system, unless there is one.
-pub(crate) fn make_filesystem(filesystem: &Filesystem, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn make_filesystem(filesystem: &FilesystemStep, host: &Host<'_>) -> Result<Change, StepError> {
     let device = &filesystem.device;
     refuse_own_disk(device, host)?;
     if filesystem.overwrite {
@@ -45,7 +45,11 @@ pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError
 }
 
 /// Whether a device that may not be overwritten holds what is wanted; an error if it holds something else.
-fn is_reused(filesystem: &Filesystem, content: DeviceContent, host: &Host<'_>) -> Result<bool, StepError> {
+fn is_reused(
+    filesystem: &FilesystemStep,
+    content: DeviceContent,
+    host: &Host<'_>,
+) -> Result<bool, StepError> {
     let device = &filesystem.device;
     let refusal =
         |what: &str| Err(StepError::Said(format!("{device} holds {what} already, and `overwrite` is off")));
@@ -84,7 +88,7 @@ fn comparable(format: &str, tag: &str, text: &str) -> String {
 }
 
 /// The program that makes a file system. Each takes its label and UUID in its own way.
-fn mkfs(filesystem: &Filesystem) -> Call {
+fn mkfs(filesystem: &FilesystemStep) -> Call {
     let uuid = filesystem.uuid.as_ref();
     let (program, label, uuid, force): (_, _, _, &[&str]) = match filesystem.format.as_str() {
         "vfat" => ("mkfs.vfat", "-n", uuid.map(|uuid| ["-i".to_owned(), uuid.replace('-', "")]), &["-I"]),
@@ -163,7 +167,7 @@ mod tests {
             ("vfat", "1234-ABCD", "mkfs.vfat -I -n l -i 1234ABCD -O x /dev/vdb1"),
             ("xfs", "0cc1", "mkfs.xfs -f -L l -m uuid=0cc1 -O x /dev/vdb1"),
         ] {
-            let filesystem = Filesystem {
+            let filesystem = FilesystemStep {
                 device: "/dev/vdb1".to_owned(),
                 format: format.to_owned(),
                 label: Some("l".to_owned()),

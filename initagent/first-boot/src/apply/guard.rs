@@ -10,7 +10,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use user_data::cloudconfig::DEFAULT_USER;
-use user_data::plan::step::Verb;
+use user_data::plan::step::UnitVerb;
 
 use super::reach::{self, Candidate, Settings};
 use super::{Host, access};
@@ -263,5 +263,5 @@ fn kinds_in(text: &[u8]) -> Vec<String> {
 /// If sshd runs already, it takes the new settings; if not, there is nothing to do.
 fn reload_sshd(host: &Host<'_>) {
     // Without a running manager sshd is not running either.
-    let _ = host.manager.ask(&[Request::Job { unit: SERVICE, verb: Verb::ReloadOrTryRestart }]);
+    let _ = host.manager.ask(&[Request::Job { unit: SERVICE, verb: UnitVerb::ReloadOrTryRestart }]);
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use user_data::plan::step::Script;
+use user_data::plan::step::ScriptStep;
 
 use super::Host;
 use crate::files::{self, Change, Rights};
@@ -17,7 +17,7 @@ use crate::step_error::StepError;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Starts a script, and waits for it as long as the plan says.
-pub(crate) fn run(script: &Script, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn run(script: &ScriptStep, host: &Host<'_>) -> Result<Change, StepError> {
     let path = format!("{}/scripts/{}", record::FOLDER, script.name);
     let rights = Rights { uid: 0, gid: 0, mode: 0o700 };
     record::prepare(host.root)?;

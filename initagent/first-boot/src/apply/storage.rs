@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use platform::{BOOT_RECORD, RunningDisk};
-use user_data::plan::step::{Mount, PartitionSize, Partitioning, SwapSize, Verb};
+use user_data::plan::step::{MountStep, PartitionSize, PartitioningStep, SwapSize, UnitVerb};
 use user_data::systemd::mount_unit;
 
 use super::Host;
@@ -25,25 +25,25 @@ const FSTAB: &str = "/etc/fstab";
 const GIB: u64 = 1 << 30;
 
 /// Adds lines to fstab and starts what they mean.
-pub(crate) fn add_mounts(mounts: &[Mount], host: &Host<'_>) -> Result<Change, StepError> {
-    let is_allowed = |mount: &Mount| match mount.fields[1].as_str() {
+pub(crate) fn add_mounts(mounts: &[MountStep], host: &Host<'_>) -> Result<Change, StepError> {
+    let is_allowed = |mount: &MountStep| match mount.fields[1].as_str() {
         place if place.starts_with('/') => super::files::allow_mount(place, host),
         _ => Ok(()),
     };
-    let (mounts, refused): (Vec<&Mount>, Vec<&Mount>) =
+    let (mounts, refused): (Vec<&MountStep>, Vec<&MountStep>) =
         mounts.iter().partition(|mount| is_allowed(mount).is_ok());
     let change = mount_all(&mounts, host)?;
     // The others are mounted all the same.
     refused.first().map_or(Ok(change), |mount| is_allowed(mount).map(|()| change))
 }
 
-fn mount_all(mounts: &[&Mount], host: &Host<'_>) -> Result<Change, StepError> {
+fn mount_all(mounts: &[&MountStep], host: &Host<'_>) -> Result<Change, StepError> {
     let lines: Vec<String> =
         mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
     let change = add_to_fstab(&lines, host)?;
     let places = mounts.iter().map(|mount| &mount.fields[1]).filter(|place| place.starts_with('/'));
     let units: Vec<String> = places.map(|place| mount_unit(place)).collect();
-    let starts = units.iter().map(|unit| Request::Job { unit, verb: Verb::Start });
+    let starts = units.iter().map(|unit| Request::Job { unit, verb: UnitVerb::Start });
     let reload = (change == Change::Made).then_some(Request::Reload);
     let requests: Vec<Request<'_>> = reload.into_iter().chain(starts).collect();
     host.manager.ask(&requests).into_iter().collect::<Result<(), _>>()?;
@@ -79,7 +79,7 @@ fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> 
 }
 
 /// Divides a disk, unless it is divided.
-pub(crate) fn partition(partitioning: &Partitioning, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn partition(partitioning: &PartitioningStep, host: &Host<'_>) -> Result<Change, StepError> {
     let device = &partitioning.device;
     refuse_own_disk(device, host)?;
     if !partitioning.overwrite {

@@ -6,9 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use user_data::plan::Planned;
-use user_data::plan::step::{Step, Verb};
-use user_data::systemd::{UnitClass, classify};
+use user_data::plan::PlannedStep;
+use user_data::plan::step::{PlanStep, UnitVerb};
+use user_data::systemd::{UnitClass, classify_unit};
 
 use super::{Done, Host};
 use crate::accounts;
@@ -23,15 +23,18 @@ const NETWORK_FOLDERS: [&str; 2] = ["/etc/systemd/network/", "/run/systemd/netwo
 const NETWORK_SECRETS: [&str; 4] = ["privatekey=", "presharedkey=", "password=", "\nkey="];
 
 /// Whether a step is something that the manager is asked for.
-pub(crate) fn is_request(step: &Step) -> bool {
+pub(crate) fn is_request(step: &PlanStep) -> bool {
     matches!(
         step,
-        Step::CommandUnit { .. } | Step::EnableUnit { .. } | Step::ReloadUnits | Step::RestartNetwork
+        PlanStep::CommandUnit { .. }
+            | PlanStep::EnableUnit { .. }
+            | PlanStep::ReloadUnits
+            | PlanStep::RestartNetwork
     )
 }
 
 /// Asks for several such steps in one conversation: fifty of them take longer than one.
-pub(crate) fn carry_out(batch: &[Planned], host: &Host<'_>) -> Vec<Done> {
+pub(crate) fn carry_out(batch: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
     let changed = host.changed_units.take();
     let requests: Vec<_> = batch.iter().map(|planned| requested(&planned.step, &changed)).collect();
     let mut answers = host.manager.ask(&requests.iter().flatten().copied().collect::<Vec<_>>()).into_iter();
@@ -46,22 +49,24 @@ pub(crate) fn carry_out(batch: &[Planned], host: &Host<'_>) -> Vec<Done> {
 }
 
 /// What the manager is asked for; nothing if no unit was changed that it could read anew.
-fn requested<'a>(step: &'a Step, changed: &'a [String]) -> Option<Request<'a>> {
+fn requested<'a>(step: &'a PlanStep, changed: &'a [String]) -> Option<Request<'a>> {
     Some(match step {
-        Step::CommandUnit { name, verb } => Request::Job { unit: name, verb: *verb },
-        Step::EnableUnit { name, enable: true, runtime } => Request::Enable { unit: name, runtime: *runtime },
-        Step::EnableUnit { name, enable: false, runtime } => {
+        PlanStep::CommandUnit { name, verb } => Request::Job { unit: name, verb: *verb },
+        PlanStep::EnableUnit { name, enable: true, runtime } => {
+            Request::Enable { unit: name, runtime: *runtime }
+        }
+        PlanStep::EnableUnit { name, enable: false, runtime } => {
             Request::Disable { unit: name, runtime: *runtime }
         }
-        Step::ReloadUnits if !changed.is_empty() => Request::Reread { units: changed },
-        Step::RestartNetwork => Request::Job { unit: NETWORKD, verb: Verb::Restart },
+        PlanStep::ReloadUnits if !changed.is_empty() => Request::Reread { units: changed },
+        PlanStep::RestartNetwork => Request::Job { unit: NETWORKD, verb: UnitVerb::Restart },
         _ => return None,
     })
 }
 
 /// Notes that the manager must read a unit anew, if it has read it before.
 fn note(unit: &str, change: Change, host: &Host<'_>) -> Change {
-    if change == Change::Made && matches!(classify(unit), Ok(UnitClass::System)) {
+    if change == Change::Made && matches!(classify_unit(unit), Ok(UnitClass::System)) {
         host.changed_units.borrow_mut().push(unit.to_owned());
     }
     change
@@ -95,7 +100,7 @@ pub(crate) fn write_drop_in(
 }
 
 fn is_of_network(unit: &str) -> bool {
-    matches!(classify(unit), Ok(UnitClass::Network))
+    matches!(classify_unit(unit), Ok(UnitClass::Network))
 }
 
 /// Who may read a unit. The manager's own are no secret: it tells everybody who asks what is in them. The
@@ -142,7 +147,7 @@ pub(crate) fn mask(name: &str, mask: bool, runtime: bool, host: &Host<'_>) -> Re
 
 fn place(name: &str, runtime: bool, host: &Host<'_>) -> PathBuf {
     let unit = name.trim_end_matches(".d");
-    let folder = match classify(unit) {
+    let folder = match classify_unit(unit) {
         Ok(UnitClass::Network) => "network",
         _ => "system",
     };

@@ -3,8 +3,8 @@
 //! Knows the names that this system reads of `NoCloud`'s and `OpenStack`'s. Refuses to call another name
 //! wrong: platforms put there what they like. Invariant: a name that is nearly one of ours is told.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
 use document::spelling;
 use document::yaml::{self, Node, Value};
 use user_data::cloudconfig::identity;
@@ -40,13 +40,14 @@ const IDENTITIES: [&str; 2] = ["instance_id", "uuid"];
 
 /// Judges the text of one such file.
 pub(super) fn judge(text: &str, part: u16, found: &mut Diagnostics) {
-    let start = Mark::start_of(part);
-    let Some(document) = yaml::parse(text, part, found) else { return };
+    let start = SourceMark::start_of(part);
+    let Some(document) = yaml::parse_yaml(text, part, found) else { return };
     let Value::Mapping(entries) = &document.value else {
         if !document.is_null() {
-            let message = format!("meta-data must be a mapping, but it is {}", document.shape());
+            let message = format!("meta-data must be a mapping, but it is {}", document.shape_name());
             found.push(
-                Diagnostic::error(Code::WrongType, document.at, message).help("write `instance-id: NAME`"),
+                Diagnostic::error(DiagnosticCode::WrongType, document.at, message)
+                    .with_help("write `instance-id: NAME`"),
             );
         }
         return;
@@ -54,7 +55,10 @@ pub(super) fn judge(text: &str, part: u16, found: &mut Diagnostics) {
     let names: Vec<String> = entries.iter().map(|entry| entry.key.replace('-', "_")).collect();
     if !names.iter().any(|name| IDENTITIES.contains(&name.as_str())) {
         let message = "no `instance-id` is given; the instance is another one whenever its user-data changes";
-        found.push(Diagnostic::warning(Code::MissingKey, start, message).help("write `instance-id: NAME`"));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::MissingKey, start, message)
+                .with_help("write `instance-id: NAME`"),
+        );
     }
     for (entry, name) in entries.iter().zip(&names) {
         match name.as_str() {
@@ -62,11 +66,13 @@ pub(super) fn judge(text: &str, part: u16, found: &mut Diagnostics) {
             "public_keys" => judge_keys(&entry.key, &entry.value, found),
             name if KEYS.contains(&name) => {}
             name => {
-                if let Some(near) = spelling::nearest(name, KEYS) {
+                if let Some(near) = spelling::nearest_name(name, KEYS) {
                     let message = format!("`{}` is not read", entry.key);
-                    let diagnostic = Diagnostic::warning(Code::UnknownKey, entry.key_at, message);
+                    let diagnostic = Diagnostic::warning(DiagnosticCode::UnknownKey, entry.key_at, message);
                     let near = near.replace('_', "-");
-                    found.push(diagnostic.help(format!("did you mean `{near}`?")).key(entry.key.clone()));
+                    found.push(
+                        diagnostic.with_help(format!("did you mean `{near}`?")).with_key(entry.key.clone()),
+                    );
                 }
             }
         }
@@ -75,11 +81,13 @@ pub(super) fn judge(text: &str, part: u16, found: &mut Diagnostics) {
 
 fn judge_name(key: &str, value: &Node, found: &mut Diagnostics) {
     let Value::Scalar(scalar) = &value.value else {
-        let message = format!("`{key}` must be text, but it is {}", value.shape());
-        return found.push(Diagnostic::error(Code::WrongType, value.at, message).key(key));
+        let message = format!("`{key}` must be text, but it is {}", value.shape_name());
+        return found.push(Diagnostic::error(DiagnosticCode::WrongType, value.at, message).with_key(key));
     };
-    if let (false, Err(flaw)) = (value.is_null(), identity::check(&scalar.text)) {
-        found.push(Diagnostic::error(Code::BadValue, value.at, format!("`{key}` {flaw}")).key(key));
+    if let (false, Err(flaw)) = (value.is_null(), identity::check_host_name(&scalar.text)) {
+        found.push(
+            Diagnostic::error(DiagnosticCode::BadValue, value.at, format!("`{key}` {flaw}")).with_key(key),
+        );
     }
 }
 
@@ -89,9 +97,9 @@ fn judge_keys(key: &str, value: &Node, found: &mut Diagnostics) {
         Value::Mapping(entries) => entries.iter().for_each(|entry| judge_keys(key, &entry.value, found)),
         Value::Sequence(items) => items.iter().for_each(|item| judge_keys(key, item, found)),
         Value::Scalar(scalar) if !value.is_null() => {
-            for flaw in ssh_key::lines(&scalar.text).filter_map(|line| ssh_key::check(line).err()) {
+            for flaw in ssh_key::key_lines(&scalar.text).filter_map(|line| ssh_key::check_key(line).err()) {
                 let message = format!("this key {}; it is left out", flaw.words());
-                found.push(Diagnostic::error(Code::BadValue, value.at, message).key(key));
+                found.push(Diagnostic::error(DiagnosticCode::BadValue, value.at, message).with_key(key));
             }
         }
         Value::Scalar(_) | Value::Unreadable => {}

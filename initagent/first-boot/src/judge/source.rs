@@ -9,9 +9,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use platform::disk::Volume;
+use platform::disk::ConfigVolume;
 use user_data::network;
-use user_data::payload::{self, Kind};
+use user_data::payload::{self, PayloadKind};
 
 /// More than any cloud hands over.
 const MOST: u64 = 64 << 20;
@@ -88,7 +88,7 @@ pub(super) fn read(document: &Document) -> io::Result<Vec<SeedFile>> {
     let is_image =
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_block_device());
     let file = if is_image { File::open(path).ok() } else { None };
-    if let Some(mut volume) = file.and_then(Volume::open) {
+    if let Some(mut volume) = file.and_then(ConfigVolume::open) {
         return seed(path, |name| volume.read(name, MOST));
     }
     let bytes = if path.as_os_str() == "-" { bounded(io::stdin())? } else { bounded(File::open(path)?)? };
@@ -126,12 +126,12 @@ fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) 
 /// What lies beside user-data has no first line that would say what it is; but people put one there.
 fn guess(path: &Path, bytes: &[u8]) -> Role {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replace('_', "-").to_ascii_lowercase();
-    let kind = payload::detect(bytes);
+    let kind = payload::detect_kind(bytes);
     match name.as_str() {
-        _ if matches!(kind, Kind::Unknown | Kind::CloudConfig) && network::is_config(bytes) => {
+        _ if matches!(kind, PayloadKind::Unknown | PayloadKind::CloudConfig) && network::is_config(bytes) => {
             Role::NetworkConfig
         }
-        _ if kind != Kind::Unknown => Role::UserData,
+        _ if kind != PayloadKind::Unknown => Role::UserData,
         name if name.starts_with("network-config") || name.starts_with("network-data") => Role::NetworkConfig,
         name if name.starts_with("meta-data") => Role::MetaData,
         _ => Role::UserData,

@@ -53,7 +53,7 @@ fn enable(unit: &str) -> Request<'_> {
 }
 
 fn start(unit: &str) -> Request<'_> {
-    Request::Job { unit, verb: Verb::Start }
+    Request::Job { unit, verb: UnitVerb::Start }
 }
 
 #[test]

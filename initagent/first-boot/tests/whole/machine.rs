@@ -14,7 +14,7 @@ use first_boot::{
     Web, WebError, apply_file, await_logins, run,
 };
 use tempfile::TempDir;
-use user_data::address::shown;
+use user_data::address::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
@@ -128,11 +128,11 @@ impl Web for Silence {
         _: Timeouts,
         _: u64,
     ) -> Result<Vec<u8>, WebError> {
-        Err(WebError::Status { url: shown(url), status: 404 })
+        Err(WebError::Status { url: redacted_address(url), status: 404 })
     }
 
     fn post(&self, url: &str, _: &[(String, String)], _: u32) -> Result<(), WebError> {
-        Err(WebError::Status { url: shown(url), status: 404 })
+        Err(WebError::Status { url: redacted_address(url), status: 404 })
     }
 }
 

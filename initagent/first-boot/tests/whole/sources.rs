@@ -181,7 +181,7 @@ fn a_cloud_that_the_firmware_names_goes_before_a_label() {
     let bench = Bench::new();
     firmware(&bench, "product_name", "Google Compute Engine");
     cidata(&bench, "sda", "evil-1", EVIL);
-    let place = platform::Host::at(&bench.machine.root.path("/"));
+    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
 
     let offers: Vec<String> =
         platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
@@ -189,14 +189,14 @@ fn a_cloud_that_the_firmware_names_goes_before_a_label() {
     assert_eq!(offers, ["gce", "nocloud"]);
     firmware(&bench, "product_name", "OpenStack Nova");
     attach(&bench, "sr0", "CONFIG-2", &[("openstack/latest/meta_data.json", "{}")], "DEVTYPE=disk\n");
-    let place = platform::Host::at(&bench.machine.root.path("/"));
+    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
     let offers: Vec<String> =
         platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
     assert_eq!(offers, ["config-drive", "openstack", "nocloud"]);
     // A person names it.
     fs::create_dir_all(bench.machine.root.path("/proc")).unwrap();
     fs::write(bench.machine.root.path("/proc/cmdline"), "ro ds=nocloud\n").unwrap();
-    let place = platform::Host::at(&bench.machine.root.path("/"));
+    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
     assert_eq!(platform::offers(&place, None)[0].platform.to_string(), "nocloud");
 }
 

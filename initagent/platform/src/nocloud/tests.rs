@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Detected, Timing, detect,
+    DetectedPlatform, WebTiming, detect_platform,
     disk::tests::{fat_image, iso_image},
     host::{Twin, twin},
 };
@@ -11,9 +11,10 @@ public-keys:
   - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA core
 ";
 
-fn fetched(machine: &Twin) -> (Detected, Provision) {
-    let detected = detect(&machine.host).unwrap();
-    let provision = detected.fetch(&machine.host, &Web::new(Timing::default(), 1)).unwrap();
+fn fetched(machine: &Twin) -> (DetectedPlatform, InstanceMetadata) {
+    let detected = detect_platform(&machine.host).unwrap();
+    let provision =
+        detected.fetch_metadata(&machine.host, &MetadataWeb::new(WebTiming::default(), 1)).unwrap();
     (detected, provision)
 }
 
@@ -54,7 +55,7 @@ fn the_seed_folder_of_the_esp_counts_when_it_has_a_file() {
     empty.attach("vda2", &fat_image("ESP", &[("seed/README", b"put files here")]), "PARTNAME=ESP\n");
 
     assert_eq!(fetched(&machine).1.user_data.unwrap().as_bytes(), b"#!/bin/sh\n");
-    assert_eq!(detect(&empty.host), None);
+    assert_eq!(detect_platform(&empty.host), None);
 }
 
 #[test]
@@ -74,8 +75,8 @@ fn the_serial_number_names_server_host_and_instance() {
         "ds=nocloud;s=http://user:secret@10.0.0.2/;i=i-7;h=host7\n",
     )]);
 
-    let detected = detect(&machine.host).unwrap();
-    let told = parameters(&machine.host).unwrap();
+    let detected = detect_platform(&machine.host).unwrap();
+    let told = seed_parameters(&machine.host).unwrap();
 
     assert_eq!(detected.evidence, "SMBIOS serial number: ds=nocloud, seed from http://10.0.0.2/");
     assert!(detected.needs_network);
@@ -138,7 +139,7 @@ fn debians_interfaces_in_the_meta_data_count_when_there_is_no_network_config() {
 #[test]
 fn one_wrong_field_of_the_meta_data_leaves_the_keys() {
     let bytes = b"instance-id: [1, 2]\npublic-keys: {a: ssh-rsa AAAAB3Nza a}\nhostname: h\n";
-    let mut provision = Provision::new(Platform::NoCloud);
+    let mut provision = InstanceMetadata::new(Platform::NoCloud);
 
     add_meta_data(&mut provision, bytes);
 
@@ -150,7 +151,7 @@ fn one_wrong_field_of_the_meta_data_leaves_the_keys() {
 fn firmware_strings_are_put_into_the_address() {
     let machine = twin(&[("sys/class/dmi/id/chassis_serial", "S7")]);
 
-    let url = expand(&machine.host, "http://10.0.0.2/__dmi.chassis-serial-number__/");
+    let url = expand_dmi(&machine.host, "http://10.0.0.2/__dmi.chassis-serial-number__/");
 
     assert_eq!(url, "http://10.0.0.2/S7/");
 }

@@ -9,7 +9,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::{Payload, Provision, json::Tree, web::MAX_USER_DATA};
+use crate::{InstanceMetadata, Payload, json::DocumentTree, web::MAX_USER_DATA};
 
 /// Gives the content at a path below the folder `openstack`.
 pub(crate) type ReadContent<'r> = &'r mut dyn FnMut(&str) -> Result<Option<Vec<u8>>, String>;
@@ -22,8 +22,8 @@ const PERMISSIONS: &str = "0660";
 const MERGE_HOW: &str = "dict(recurse_array)+list(prepend)+str()";
 
 /// Adds what `meta_data.json` refers to. The network's newer description goes before the older one.
-pub(super) fn add_contents(provision: &mut Provision, tree: &Tree, read: ReadContent<'_>) {
-    if let Some(path) = tree.text("/network_config/content_path").filter(|_| !has_links(provision)) {
+pub(super) fn add_contents(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadContent<'_>) {
+    if let Some(path) = tree.text_at("/network_config/content_path").filter(|_| !has_links(provision)) {
         let config = content(provision, "network-config", &path, read);
         provision.network_config = config.and_then(Payload::from_bytes);
     }
@@ -31,31 +31,33 @@ pub(super) fn add_contents(provision: &mut Provision, tree: &Tree, read: ReadCon
 }
 
 /// Whether there is a `network_data.json` that describes anything.
-fn has_links(provision: &Provision) -> bool {
+fn has_links(provision: &InstanceMetadata) -> bool {
     let config = provision.network_config.as_ref();
-    config.is_some_and(|config| match Tree::from_json(config.as_bytes()) {
-        Ok(tree) => !tree.list("/links").is_empty(),
+    config.is_some_and(|config| match DocumentTree::from_json(config.as_bytes()) {
+        Ok(tree) => !tree.list_at("/links").is_empty(),
         // What cannot be read is reported where it is read.
         Err(_) => true,
     })
 }
 
 /// The files as a cloud-config, so that what protects this machine from others' files holds for them too.
-fn files(provision: &mut Provision, tree: &Tree, read: ReadContent<'_>) -> Option<Vec<u8>> {
-    let listed = tree.list("/files");
+fn files(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadContent<'_>) -> Option<Vec<u8>> {
+    let listed = tree.list_at("/files");
     if listed.len() > MAX_FILES {
-        provision.report("files", &format!("there are more than {MAX_FILES}; the others were left out"));
+        provision
+            .report_problem("files", &format!("there are more than {MAX_FILES}; the others were left out"));
     }
     let mut room = usize::try_from(MAX_USER_DATA).unwrap_or(usize::MAX);
     let mut entries: Vec<Value> = Vec::new();
     for file in listed.iter().take(MAX_FILES) {
-        let (Some(path), Some(source)) = (file.text("/path"), file.text("/content_path")) else {
-            provision.report("files", &"one has no `path` or no `content_path`");
+        let (Some(path), Some(source)) = (file.text_at("/path"), file.text_at("/content_path")) else {
+            provision.report_problem("files", &"one has no `path` or no `content_path`");
             continue;
         };
         let Some(bytes) = content(provision, &format!("file {path}"), &source, read) else { continue };
         let Some(left) = room.checked_sub(bytes.len()) else {
-            provision.report("files", &format!("together they are larger than {MAX_USER_DATA} bytes"));
+            provision
+                .report_problem("files", &format!("together they are larger than {MAX_USER_DATA} bytes"));
             break;
         };
         room = left;
@@ -68,15 +70,20 @@ fn files(provision: &mut Provision, tree: &Tree, read: ReadContent<'_>) -> Optio
     (!entries.is_empty()).then(|| format!("#cloud-config\n{document}\n").into_bytes())
 }
 
-fn content(provision: &mut Provision, item: &str, path: &str, read: ReadContent<'_>) -> Option<Vec<u8>> {
+fn content(
+    provision: &mut InstanceMetadata,
+    item: &str,
+    path: &str,
+    read: ReadContent<'_>,
+) -> Option<Vec<u8>> {
     let name = path.trim_start_matches('/').strip_prefix("content/").filter(|name| is_plain(name));
     let Some(name) = name else {
-        provision.report(item, &"its content_path leads out of the folder `content`");
+        provision.report_problem(item, &"its content_path leads out of the folder `content`");
         return None;
     };
-    let content = provision.take(item, read(&format!("content/{name}")));
+    let content = provision.value_or_report(item, read(&format!("content/{name}")));
     if content.is_none() && !provision.lacks(item) {
-        provision.report(item, &"its content is not there");
+        provision.report_problem(item, &"its content is not there");
     }
     content
 }
@@ -92,10 +99,10 @@ mod tests {
     use super::*;
     use crate::Platform;
 
-    fn provision_of(meta_data: &str, network_data: Option<&str>) -> Provision {
-        let mut provision = Provision::new(Platform::ConfigDrive);
+    fn provision_of(meta_data: &str, network_data: Option<&str>) -> InstanceMetadata {
+        let mut provision = InstanceMetadata::new(Platform::ConfigDrive);
         provision.network_config = network_data.and_then(|text| Payload::from_bytes(text.into()));
-        let tree = Tree::from_json(meta_data.as_bytes()).unwrap();
+        let tree = DocumentTree::from_json(meta_data.as_bytes()).unwrap();
         add_contents(&mut provision, &tree, &mut |path| match path {
             "content/0000" => Ok(Some(b"auto eth0\n".to_vec())),
             "content/0001" => Ok(Some(b"one".to_vec())),

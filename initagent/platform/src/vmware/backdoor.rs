@@ -3,7 +3,7 @@
 //! Knows one instruction. Refuses to say what is asked. Invariant: it exists only where the firmware
 //! says that VMware made this machine, because anywhere else the kernel kills who executes it.
 
-use super::guest_rpc::{Hypervisor, Registers};
+use super::guest_rpc::{CallRegisters, Hypervisor};
 use crate::Host;
 
 /// VMware's hypervisor.
@@ -12,9 +12,9 @@ pub(super) struct Backdoor(());
 
 impl Backdoor {
     /// The hypervisor below this machine, if it is VMware's.
-    pub(super) fn of(host: &Host) -> Option<Self> {
-        let made_by_vmware =
-            host.dmi("sys_vendor").starts_with("VMware") || host.dmi("product_name").starts_with("VMware");
+    pub(super) fn below_host(host: &Host) -> Option<Self> {
+        let made_by_vmware = host.dmi_field("sys_vendor").starts_with("VMware")
+            || host.dmi_field("product_name").starts_with("VMware");
         (cfg!(target_arch = "x86_64") && host.is_real() && made_by_vmware).then_some(Self(()))
     }
 }
@@ -22,10 +22,10 @@ impl Backdoor {
 impl Hypervisor for Backdoor {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "an instruction for which there is no function")]
-    fn call(&mut self, registers: Registers) -> Registers {
-        let Registers { mut ax, mut cx, mut dx, mut si, mut di, .. } = registers;
+    fn call(&mut self, registers: CallRegisters) -> CallRegisters {
+        let CallRegisters { mut ax, mut cx, mut dx, mut si, mut di, .. } = registers;
         let mut bx = u64::from(registers.bx);
-        // SAFETY: `Backdoor::of` is the only way to a value of this type, and it looked that this is a
+        // SAFETY: `Backdoor::below_host` is the only way to a value of this type, and it looked that this is a
         // machine of VMware's, where this instruction is a call to the hypervisor and reads and writes
         // nothing but these registers. rbx is the compiler's, so it is exchanged and given back.
         unsafe {
@@ -44,7 +44,7 @@ impl Hypervisor for Backdoor {
         }
         // The upper half is whatever the hypervisor left there.
         let bx = u32::try_from(bx & u64::from(u32::MAX)).unwrap_or_default();
-        Registers { ax, bx, cx, dx, si, di }
+        CallRegisters { ax, bx, cx, dx, si, di }
     }
 
     #[cfg(not(target_arch = "x86_64"))]

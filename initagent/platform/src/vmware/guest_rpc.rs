@@ -26,7 +26,7 @@ const MAX_REPLY: u32 = 24 << 20;
 
 /// The registers of a call, going in and coming out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Registers {
+pub(super) struct CallRegisters {
     pub(super) ax: u32,
     pub(super) bx: u32,
     pub(super) cx: u32,
@@ -38,70 +38,70 @@ pub(super) struct Registers {
 /// The way to the hypervisor.
 pub(super) trait Hypervisor {
     /// Makes one call.
-    fn call(&mut self, registers: Registers) -> Registers;
+    fn call(&mut self, registers: CallRegisters) -> CallRegisters;
 }
 
 /// The value of a guestinfo variable, without the `guestinfo.` prefix.
-pub(super) fn guestinfo(hypervisor: &mut dyn Hypervisor, key: &str) -> Option<Vec<u8>> {
-    let mut channel = Channel::open(hypervisor)?;
-    let reply = channel.ask(format!("info-get guestinfo.{key}").as_bytes());
+pub(super) fn query_guestinfo(hypervisor: &mut dyn Hypervisor, key: &str) -> Option<Vec<u8>> {
+    let mut channel = RpcChannel::open(hypervisor)?;
+    let reply = channel.send_question(format!("info-get guestinfo.{key}").as_bytes());
     channel.close();
     // "1 value", or "0 No value found".
     reply?.strip_prefix(b"1 ").map(<[u8]>::to_vec)
 }
 
 /// An open channel; it carries one question and its answer.
-struct Channel<'h> {
+struct RpcChannel<'h> {
     hypervisor: &'h mut dyn Hypervisor,
     number: u32,
     cookie: (u32, u32),
 }
 
-impl<'h> Channel<'h> {
+impl<'h> RpcChannel<'h> {
     fn open(hypervisor: &'h mut dyn Hypervisor) -> Option<Self> {
-        let registers = Registers {
+        let registers = CallRegisters {
             ax: MAGIC,
             bx: RPCI_WITH_COOKIE,
             cx: COMMAND_MESSAGE | OPEN << 16,
             dx: PORT,
-            ..Registers::default()
+            ..CallRegisters::default()
         };
         let answer = hypervisor.call(registers);
-        (status(answer) & SUCCESS != 0).then_some(Self {
+        (answer_status(answer) & SUCCESS != 0).then_some(Self {
             hypervisor,
             number: answer.dx & 0xffff_0000,
             cookie: (answer.si, answer.di),
         })
     }
 
-    fn ask(&mut self, question: &[u8]) -> Option<Vec<u8>> {
-        self.done(SEND_SIZE, u32::try_from(question.len()).ok()?)?;
+    fn send_question(&mut self, question: &[u8]) -> Option<Vec<u8>> {
+        self.send_message(SEND_SIZE, u32::try_from(question.len()).ok()?)?;
         for chunk in question.chunks(4) {
             let mut four = [0; 4];
             four[..chunk.len()].copy_from_slice(chunk);
-            self.done(SEND_PAYLOAD, u32::from_le_bytes(four))?;
+            self.send_message(SEND_PAYLOAD, u32::from_le_bytes(four))?;
         }
-        self.receive()
+        self.receive_answer()
     }
 
-    fn receive(&mut self) -> Option<Vec<u8>> {
-        let answer = self.done(RECEIVE_SIZE, 0)?;
-        if status(answer) & HAS_REPLY == 0 || answer.bx > MAX_REPLY {
+    fn receive_answer(&mut self) -> Option<Vec<u8>> {
+        let answer = self.send_message(RECEIVE_SIZE, 0)?;
+        if answer_status(answer) & HAS_REPLY == 0 || answer.bx > MAX_REPLY {
             return None;
         }
         let length = usize::try_from(answer.bx).ok()?;
         let mut reply = Vec::new();
         while reply.len() < length {
-            let chunk = self.done(RECEIVE_PAYLOAD, SUCCESS)?.bx.to_le_bytes();
+            let chunk = self.send_message(RECEIVE_PAYLOAD, SUCCESS)?.bx.to_le_bytes();
             reply.extend_from_slice(&chunk[..chunk.len().min(length - reply.len())]);
         }
-        self.done(RECEIVE_STATUS, SUCCESS)?;
+        self.send_message(RECEIVE_STATUS, SUCCESS)?;
         Some(reply)
     }
 
     /// Sends one message and gives the answer if it was a success.
-    fn done(&mut self, message: u32, value: u32) -> Option<Registers> {
-        let registers = Registers {
+    fn send_message(&mut self, message: u32, value: u32) -> Option<CallRegisters> {
+        let registers = CallRegisters {
             ax: MAGIC,
             bx: value,
             cx: COMMAND_MESSAGE | message << 16,
@@ -110,16 +110,16 @@ impl<'h> Channel<'h> {
             di: self.cookie.1,
         };
         let answer = self.hypervisor.call(registers);
-        (status(answer) & SUCCESS != 0).then_some(answer)
+        (answer_status(answer) & SUCCESS != 0).then_some(answer)
     }
 
     /// A channel that cannot be closed is closed by the hypervisor in time.
     fn close(&mut self) {
-        let _ = self.done(CLOSE, 0);
+        let _ = self.send_message(CLOSE, 0);
     }
 }
 
-fn status(answer: Registers) -> u32 {
+fn answer_status(answer: CallRegisters) -> u32 {
     answer.cx >> 16
 }
 
@@ -164,21 +164,21 @@ mod tests {
     }
 
     impl Hypervisor for Fake {
-        fn call(&mut self, registers: Registers) -> Registers {
+        fn call(&mut self, registers: CallRegisters) -> CallRegisters {
             assert_eq!(
                 (registers.ax, registers.dx & 0xffff, registers.cx & 0xffff),
                 (MAGIC, PORT, COMMAND_MESSAGE)
             );
             self.calls += 1;
-            let mut answer = Registers { cx: SUCCESS << 16, ..registers };
+            let mut answer = CallRegisters { cx: SUCCESS << 16, ..registers };
             if self.calls >= self.fails_at {
-                return Registers { cx: 0, ..registers };
+                return CallRegisters { cx: 0, ..registers };
             }
             match registers.cx >> 16 {
                 OPEN => {
                     assert_eq!(registers.bx, RPCI_WITH_COOKIE);
                     self.open = true;
-                    return Registers { dx: 7 << 16, si: 0xaa, di: 0xbb, ..answer };
+                    return CallRegisters { dx: 7 << 16, si: 0xaa, di: 0xbb, ..answer };
                 }
                 _ => assert_eq!((registers.dx >> 16, registers.si, registers.di), (7, 0xaa, 0xbb)),
             }
@@ -214,14 +214,14 @@ mod tests {
         for value in ["", "a", "ab", "abc", "abcd", "abcde", "#cloud-config\nhostname: n7\n"] {
             let mut fake = Fake::knowing(&[("userdata", value)]);
 
-            assert_eq!(guestinfo(&mut fake, "userdata").unwrap(), value.as_bytes(), "{value:?}");
+            assert_eq!(query_guestinfo(&mut fake, "userdata").unwrap(), value.as_bytes(), "{value:?}");
             assert!(!fake.open, "the channel is closed");
         }
     }
 
     #[test]
     fn a_variable_that_is_not_set_is_none() {
-        assert_eq!(guestinfo(&mut Fake::knowing(&[]), "metadata"), None);
+        assert_eq!(query_guestinfo(&mut Fake::knowing(&[]), "metadata"), None);
     }
 
     #[test]
@@ -231,21 +231,21 @@ mod tests {
         for fails_at in 1..=14 {
             let mut fake = Fake { fails_at, ..Fake::knowing(&[("userdata", "a value")]) };
 
-            assert_eq!(guestinfo(&mut fake, "userdata"), None, "{fails_at}");
+            assert_eq!(query_guestinfo(&mut fake, "userdata"), None, "{fails_at}");
         }
         let mut fake = Fake { fails_at: 15, ..Fake::knowing(&[("userdata", "a value")]) };
-        assert_eq!(guestinfo(&mut fake, "userdata").unwrap(), b"a value");
+        assert_eq!(query_guestinfo(&mut fake, "userdata").unwrap(), b"a value");
     }
 
     #[test]
     fn a_reply_larger_than_any_user_data_is_refused() {
         struct Endless;
         impl Hypervisor for Endless {
-            fn call(&mut self, registers: Registers) -> Registers {
-                Registers { cx: (SUCCESS | HAS_REPLY) << 16, bx: u32::MAX, ..registers }
+            fn call(&mut self, registers: CallRegisters) -> CallRegisters {
+                CallRegisters { cx: (SUCCESS | HAS_REPLY) << 16, bx: u32::MAX, ..registers }
             }
         }
 
-        assert_eq!(guestinfo(&mut Endless, "userdata"), None);
+        assert_eq!(query_guestinfo(&mut Endless, "userdata"), None);
     }
 }

@@ -8,10 +8,10 @@
 
 use std::net::IpAddr;
 
-use super::Lookup;
+use super::GuestinfoLookup;
 use crate::{
-    Provision,
-    netplan::{Link, RouteError, ethernets},
+    InstanceMetadata,
+    netplan::{InterfaceLink, RouteError, ethernets_payload},
 };
 
 /// Every variable costs a call of the hypervisor, so the numbers that are looked at have an end.
@@ -21,7 +21,7 @@ const MAX_ADDRESSES: usize = 16;
 const SIGNS: [&str; 5] = ["dhcp", "role", "ip.0.address", "route.0.gateway", "route.0.destination"];
 
 /// Adds the interfaces, and the addresses that their roles say.
-pub(super) fn add_interfaces(provision: &mut Provision, lookup: Lookup<'_>) {
+pub(super) fn add_interfaces(provision: &mut InstanceMetadata, lookup: GuestinfoLookup<'_>) {
     let mut reader = Reader { provision, lookup };
     let dns = reader.name_servers();
     let search: Vec<String> =
@@ -35,16 +35,16 @@ pub(super) fn add_interfaces(provision: &mut Provision, lookup: Lookup<'_>) {
         }
     }
     if lookup(&format!("interface.{MAX_INTERFACES}.mac")).is_some() {
-        provision.report("interface", &format!("only the first {MAX_INTERFACES} are read"));
+        provision.report_problem("interface", &format!("only the first {MAX_INTERFACES} are read"));
     }
     if provision.network_config.is_none() {
-        provision.network_config = ethernets(&links);
+        provision.network_config = ethernets_payload(&links);
     }
 }
 
 struct Reader<'p> {
-    provision: &'p mut Provision,
-    lookup: Lookup<'p>,
+    provision: &'p mut InstanceMetadata,
+    lookup: GuestinfoLookup<'p>,
 }
 
 impl Reader<'_> {
@@ -54,19 +54,21 @@ impl Reader<'_> {
             let key = format!("dns.server.{index}");
             match (self.lookup)(&key).map(|text| text.trim().parse()) {
                 Some(Ok(server)) => servers.push(server),
-                Some(Err(_)) => self.provision.report(&key, &"it is not an address"),
+                Some(Err(_)) => self.provision.report_problem(&key, &"it is not an address"),
                 None => {}
             }
         }
         servers
     }
 
-    fn link(&mut self, index: usize) -> Option<Link> {
+    fn link(&mut self, index: usize) -> Option<InterfaceLink> {
         let value = |key: &str| (self.lookup)(&format!("interface.{index}.{key}"));
         let (name, mac) = (value("name"), value("mac"));
         let mut link = match (&mac, &name) {
-            (Some(mac), name) => Link::with_mac(mac).or_else(|| Link::with_name(name.as_deref()?)),
-            (None, Some(name)) => Link::with_name(name),
+            (Some(mac), name) => {
+                InterfaceLink::with_mac(mac).or_else(|| InterfaceLink::with_name(name.as_deref()?))
+            }
+            (None, Some(name)) => InterfaceLink::with_name(name),
             (None, None) => {
                 if SIGNS.iter().any(|key| value(key).is_some()) {
                     self.report(
@@ -78,7 +80,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if mac.as_deref().is_some_and(|mac| Link::with_mac(mac).is_none()) {
+        if mac.as_deref().is_some_and(|mac| InterfaceLink::with_mac(mac).is_none()) {
             self.report(index, "mac", "it is not a hardware address");
         } else if link.is_none() {
             self.report(index, "name", "it cannot be the name of an interface");
@@ -91,7 +93,7 @@ impl Reader<'_> {
         link
     }
 
-    fn add_dhcp(&mut self, link: &mut Link, index: usize) {
+    fn add_dhcp(&mut self, link: &mut InterfaceLink, index: usize) {
         match self.value(index, "dhcp").map(|word| word.to_ascii_lowercase()).as_deref() {
             Some("yes" | "true" | "1") => link.dhcp4 = true,
             None | Some("no" | "false" | "0") => {}
@@ -99,7 +101,7 @@ impl Reader<'_> {
         }
     }
 
-    fn add_addresses(&mut self, link: &mut Link, index: usize) {
+    fn add_addresses(&mut self, link: &mut InterfaceLink, index: usize) {
         let role = self.value(index, "role");
         if role.as_deref().is_some_and(|role| role != "public" && role != "private") {
             self.report(index, "role", "it is neither `public` nor `private`");
@@ -116,7 +118,7 @@ impl Reader<'_> {
         }
     }
 
-    fn add_routes(&mut self, link: &mut Link, index: usize) {
+    fn add_routes(&mut self, link: &mut InterfaceLink, index: usize) {
         for number in 0..MAX_ADDRESSES {
             let value = |key: &str| self.value(index, &format!("route.{number}.{key}"));
             let (gateway, destination) = (value("gateway"), value("destination"));
@@ -140,12 +142,12 @@ impl Reader<'_> {
     }
 
     fn report(&mut self, index: usize, key: &str, cause: &str) {
-        self.provision.report(&format!("interface.{index}.{key}"), &cause);
+        self.provision.report_problem(&format!("interface.{index}.{key}"), &cause);
     }
 }
 
 /// Of several addresses the last one counts, as coreos-cloudinit has it; without a role, none does.
-fn note_address(provision: &mut Provision, address: &str, role: Option<&str>) {
+fn note_address(provision: &mut InstanceMetadata, address: &str, role: Option<&str>) {
     let known = &mut provision.addresses;
     let (v4, v6) = match role {
         Some("public") => (&mut known.public_ipv4, &mut known.public_ipv6),
@@ -166,22 +168,22 @@ mod tests {
     use super::*;
     use crate::Platform;
 
-    fn provision_of(text: &str) -> Provision {
+    fn provision_of(text: &str) -> InstanceMetadata {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let variables: BTreeMap<&str, &str> = lines.filter_map(|line| line.split_once('=')).collect();
-        let mut provision = Provision::new(Platform::Vmware);
+        let mut provision = InstanceMetadata::new(Platform::Vmware);
         add_interfaces(&mut provision, &|key| {
             variables.get(format!("guestinfo.{key}").as_str()).map(|text| (*text).to_owned())
         });
         provision
     }
 
-    fn network(provision: &Provision) -> String {
+    fn network(provision: &InstanceMetadata) -> String {
         let config = provision.network_config.as_ref().map(crate::Payload::as_bytes).unwrap_or_default();
         String::from_utf8(config.to_vec()).unwrap()
     }
 
-    fn problems(provision: &Provision) -> Vec<&str> {
+    fn problems(provision: &InstanceMetadata) -> Vec<&str> {
         provision.problems.iter().map(|problem| problem.item.as_str()).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Asks one address of a service once.
 //!
 //! Knows requests, tokens and what each status means. Refuses to try again, or to know another address: that
-//! is [`super::Service`]. Invariant: no request outlives its own time or the deadline, and no body larger
+//! is [`super::MetadataService`]. Invariant: no request outlives its own time or the deadline, and no body larger
 //! than its limit is kept.
 
 use std::time::{Duration, Instant};
@@ -11,19 +11,19 @@ use ureq::{
     http::{Request, StatusCode},
 };
 
-use super::{Timing, WebError, without_secrets};
+use super::{WebError, WebTiming, without_secrets};
 
 /// A token is a short text.
 const MAX_TOKEN: u64 = 4096;
 
 /// How a service is asked, whatever its address.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct ServiceClient {
     pub(super) agent: Agent,
     pub(super) redirects: u32,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) tokens: Option<TokenScheme>,
-    timing: Timing,
+    timing: WebTiming,
     deadline: Instant,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct TokenScheme {
 
 /// The token of one address.
 #[derive(Debug, Default)]
-pub(super) enum Token {
+pub(super) enum SessionToken {
     #[default]
     Unasked,
     Held(String),
@@ -50,7 +50,7 @@ pub(super) enum Token {
 
 /// One request, below the service's address.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(super) struct ServiceCall {
     pub(super) method: &'static str,
     pub(super) path: String,
     pub(super) headers: Vec<(String, String)>,
@@ -59,7 +59,7 @@ pub(super) struct Call {
 }
 
 /// What became of one attempt.
-pub(super) enum Outcome {
+pub(super) enum AttemptOutcome {
     Done(Option<Vec<u8>>),
     Failed(WebError),
     NewToken,
@@ -71,64 +71,71 @@ pub(super) enum Outcome {
     Silent(String),
 }
 
-impl Call {
+impl ServiceCall {
     /// Asks for what is at `path`.
     pub(super) fn get(path: &str, limit: u64) -> Self {
         Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Vec::new(), limit }
     }
 
     /// The address for a message: without user, password or query, which may be secrets.
-    pub(super) fn shown(&self, base: &str) -> String {
+    pub(super) fn shown_address(&self, base: &str) -> String {
         without_secrets(&format!("{base}{}", self.path))
     }
 }
 
-impl Client {
-    pub(super) fn new(agent: Agent, timing: Timing, deadline: Instant) -> Self {
+impl ServiceClient {
+    pub(super) fn new(agent: Agent, timing: WebTiming, deadline: Instant) -> Self {
         Self { agent, redirects: 0, headers: Vec::new(), tokens: None, timing, deadline }
     }
 
     /// The longest that one attempt may take from now on, with a new token.
-    pub(super) fn longest(&self) -> Duration {
-        (self.timing.request * 2).min(self.left())
+    pub(super) fn longest_attempt(&self) -> Duration {
+        (self.timing.request * 2).min(self.time_left())
     }
 
     /// Asks the service at `base`, for a token first if need be, and gives back the token to use next.
-    pub(super) fn ask(&self, base: &str, call: &Call, token: Token) -> (Outcome, Token) {
-        let Some(scheme) = self.tokens else { return (self.send(base, call, None), token) };
+    pub(super) fn call_service(
+        &self,
+        base: &str,
+        call: &ServiceCall,
+        token: SessionToken,
+    ) -> (AttemptOutcome, SessionToken) {
+        let Some(scheme) = self.tokens else { return (self.send_call(base, call, None), token) };
         let token = match token {
-            Token::Unasked => match self.new_token(base, scheme) {
+            SessionToken::Unasked => match self.new_token(base, scheme) {
                 Ok(new) => new,
-                Err(outcome) => return (outcome, Token::Unasked),
+                Err(outcome) => return (outcome, SessionToken::Unasked),
             },
             known => known,
         };
         let outcome = match &token {
-            Token::Held(value) => self.send(base, call, Some((scheme.send, value))),
-            Token::Unasked | Token::Unsupported => self.send(base, call, None),
+            SessionToken::Held(value) => self.send_call(base, call, Some((scheme.send, value))),
+            SessionToken::Unasked | SessionToken::Unsupported => self.send_call(base, call, None),
         };
-        let is_refused = matches!(outcome, Outcome::NewToken);
-        (outcome, if is_refused { Token::Unasked } else { token })
+        let is_refused = matches!(outcome, AttemptOutcome::NewToken);
+        (outcome, if is_refused { SessionToken::Unasked } else { token })
     }
 
-    fn new_token(&self, base: &str, scheme: TokenScheme) -> Result<Token, Outcome> {
+    fn new_token(&self, base: &str, scheme: TokenScheme) -> Result<SessionToken, AttemptOutcome> {
         let (name, value) = scheme.ask;
         let headers = vec![(name.to_owned(), value.to_owned())];
-        let call = Call { method: "PUT", headers, ..Call::get(scheme.path, MAX_TOKEN) };
-        match self.send(base, &call, None) {
-            Outcome::Done(Some(body)) => Ok(Token::Held(
+        let call = ServiceCall { method: "PUT", headers, ..ServiceCall::get(scheme.path, MAX_TOKEN) };
+        match self.send_call(base, &call, None) {
+            AttemptOutcome::Done(Some(body)) => Ok(SessionToken::Held(
                 String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),
             )),
-            Outcome::Done(None)
-            | Outcome::NewToken
-            | Outcome::Failed(WebError::Status { status: 400..=499, .. }) => Ok(Token::Unsupported),
+            AttemptOutcome::Done(None)
+            | AttemptOutcome::NewToken
+            | AttemptOutcome::Failed(WebError::Status { status: 400..=499, .. }) => {
+                Ok(SessionToken::Unsupported)
+            }
             other => Err(other),
         }
     }
 
-    fn send(&self, base: &str, call: &Call, token: Option<(&str, &str)>) -> Outcome {
-        if self.left().is_zero() {
-            return Outcome::Retry { cause: "the time is up".to_owned(), after: None };
+    fn send_call(&self, base: &str, call: &ServiceCall, token: Option<(&str, &str)>) -> AttemptOutcome {
+        if self.time_left().is_zero() {
+            return AttemptOutcome::Retry { cause: "the time is up".to_owned(), after: None };
         }
         let own = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let more = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -137,15 +144,16 @@ impl Client {
             request = request.header(name, value);
         }
         match request.body(call.body.as_slice()) {
-            Ok(request) => self.run(request, base, call),
-            Err(error) => {
-                Outcome::Failed(WebError::Address { url: call.shown(base), why: error.to_string() })
-            }
+            Ok(request) => self.run_request(request, base, call),
+            Err(error) => AttemptOutcome::Failed(WebError::Address {
+                url: call.shown_address(base),
+                why: error.to_string(),
+            }),
         }
     }
 
-    fn run(&self, request: Request<&[u8]>, base: &str, call: &Call) -> Outcome {
-        let left = self.left();
+    fn run_request(&self, request: Request<&[u8]>, base: &str, call: &ServiceCall) -> AttemptOutcome {
+        let left = self.time_left();
         let request = self
             .agent
             .configure_request(request)
@@ -155,50 +163,55 @@ impl Client {
             .build();
         let mut response = match self.agent.run(request) {
             Ok(response) => response,
-            Err(error) => return failed(call.shown(base), &error),
+            Err(error) => return error_outcome(call.shown_address(base), &error),
         };
         let status = response.status();
         if !status.is_success() {
             let after =
                 response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-            return unsuccessful(call.shown(base), status, after.map(Duration::from_secs));
+            return status_outcome(call.shown_address(base), status, after.map(Duration::from_secs));
         }
         match response.body_mut().with_config().limit(call.limit).read_to_vec() {
-            Ok(body) => Outcome::Done((status != StatusCode::NO_CONTENT && !body.is_empty()).then_some(body)),
-            Err(ureq::Error::BodyExceedsLimit(_)) => {
-                Outcome::Failed(WebError::TooLarge { url: call.shown(base), limit: call.limit })
+            Ok(body) => {
+                AttemptOutcome::Done((status != StatusCode::NO_CONTENT && !body.is_empty()).then_some(body))
             }
-            Err(error) => Outcome::Retry { cause: format!("the answer broke off: {error}"), after: None },
+            Err(ureq::Error::BodyExceedsLimit(_)) => AttemptOutcome::Failed(WebError::TooLarge {
+                url: call.shown_address(base),
+                limit: call.limit,
+            }),
+            Err(error) => {
+                AttemptOutcome::Retry { cause: format!("the answer broke off: {error}"), after: None }
+            }
         }
     }
 
-    fn left(&self) -> Duration {
+    fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
 
-fn unsuccessful(url: String, status: StatusCode, after: Option<Duration>) -> Outcome {
+fn status_outcome(url: String, status: StatusCode, after: Option<Duration>) -> AttemptOutcome {
     let status = status.as_u16();
     match status {
-        404 => Outcome::Done(None),
-        401 => Outcome::NewToken,
+        404 => AttemptOutcome::Done(None),
+        401 => AttemptOutcome::NewToken,
         // Azure says 410 while it moves the machine; 408 and 425 ask for a retry by name.
         408 | 410 | 425 | 429 | 500.. => {
-            Outcome::Retry { cause: format!("the server answered with status {status}"), after }
+            AttemptOutcome::Retry { cause: format!("the server answered with status {status}"), after }
         }
-        _ => Outcome::Failed(WebError::Status { url, status }),
+        _ => AttemptOutcome::Failed(WebError::Status { url, status }),
     }
 }
 
-fn failed(url: String, error: &ureq::Error) -> Outcome {
+fn error_outcome(url: String, error: &ureq::Error) -> AttemptOutcome {
     match error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects => {
-            Outcome::Failed(WebError::Address { url, why: error.to_string() })
+            AttemptOutcome::Failed(WebError::Address { url, why: error.to_string() })
         }
         ureq::Error::Io(_)
         | ureq::Error::Timeout(_)
         | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed => Outcome::Silent(error.to_string()),
-        other => Outcome::Retry { cause: other.to_string(), after: None },
+        | ureq::Error::ConnectionFailed => AttemptOutcome::Silent(error.to_string()),
+        other => AttemptOutcome::Retry { cause: other.to_string(), after: None },
     }
 }

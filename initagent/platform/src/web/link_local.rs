@@ -21,12 +21,12 @@ const ADDRESS: [u16; 8] = [0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe];
 
 /// The bases of a metadata service on every link of this machine but the loop.
 pub(crate) fn link_local_bases(host: &Host) -> Vec<String> {
-    let Ok(entries) = host.path("/sys/class/net").read_dir() else { return Vec::new() };
+    let Ok(entries) = host.path_of("/sys/class/net").read_dir() else { return Vec::new() };
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| name != "lo");
     names.sort();
-    let index = |name: &String| host.text(&format!("/sys/class/net/{name}/ifindex")).parse::<u32>().ok();
+    let index = |name: &String| host.read_text(&format!("/sys/class/net/{name}/ifindex")).parse::<u32>().ok();
     names.iter().filter_map(index).map(|index| format!("http://{index}{SUFFIX}")).collect()
 }
 

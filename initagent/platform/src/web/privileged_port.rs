@@ -37,7 +37,7 @@ impl<In: Transport> Connector<In> for PrivilegedPort {
     ) -> Result<Option<PrivilegedStream>, Error> {
         let mut failure = Error::HostNotFound;
         for address in &details.addrs {
-            match connected(*address, *details.timeout.after) {
+            match connect_from_low_port(*address, *details.timeout.after) {
                 Ok(stream) => {
                     let config = details.config;
                     let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -89,7 +89,7 @@ fn in_time(error: io::Error, timeout: NextTimeout) -> Error {
     }
 }
 
-fn connected(to: SocketAddr, patience: std::time::Duration) -> io::Result<TcpStream> {
+fn connect_from_low_port(to: SocketAddr, patience: std::time::Duration) -> io::Result<TcpStream> {
     for port in PORTS.rev() {
         match connected_from(port, to, patience) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
@@ -126,7 +126,7 @@ mod tests {
     fn the_source_port_is_below_1024_where_that_is_allowed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
 
-        let stream = connected(listener.local_addr().unwrap(), Duration::from_secs(1)).unwrap();
+        let stream = connect_from_low_port(listener.local_addr().unwrap(), Duration::from_secs(1)).unwrap();
 
         let may = TcpListener::bind("127.0.0.1:1000").is_ok_and(|_| true);
         assert!(!may || stream.local_addr().unwrap().port() < 1024);

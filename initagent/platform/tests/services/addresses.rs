@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use platform::{Host, Platform, Timing, Web};
+use platform::{Host, MetadataWeb, Platform, WebTiming};
 
 use crate::{
     service::{Manner, Service},
@@ -96,7 +96,8 @@ fn answers(platform: Platform, listen: &str, files: &[(&str, &str)]) {
         fs::write(path, content).unwrap();
     }
 
-    let provision = detected(platform).fetch(&Host::at(root.path()), &Web::new(Timing::default(), 7));
+    let provision = detected(platform)
+        .fetch_metadata(&Host::at_directory(root.path()), &MetadataWeb::new(WebTiming::default(), 7));
 
     let provision = provision.unwrap_or_else(|error| panic!("{platform} at {listen}: {error:?}"));
     assert_eq!(printed(&provision), golden(platform), "{platform} at {listen}");

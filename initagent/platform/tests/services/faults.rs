@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use platform::{Boot, FetchError, Host, Platform, Provision, Timing, Web};
+use platform::{BootKind, FetchError, Host, InstanceMetadata, MetadataWeb, Platform, WebTiming};
 
 use crate::{
     service::{Manner, Route, Service, nobody},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Patience for services that answer in the end, however slow the machine that runs the tests is.
-const PATIENT: Timing = Timing {
+const PATIENT: WebTiming = WebTiming {
     connect: Duration::from_secs(10),
     request: Duration::from_secs(20),
     total: Duration::from_mins(1),
@@ -22,7 +22,7 @@ const PATIENT: Timing = Timing {
 };
 
 /// For services that never do.
-const HASTY: Timing = Timing {
+const HASTY: WebTiming = WebTiming {
     connect: Duration::from_millis(100),
     request: Duration::from_millis(100),
     total: Duration::from_millis(300),
@@ -179,7 +179,7 @@ fn a_login_page_in_place_of_the_service_gives_no_keys() {
         let Ok(provision) = ask(platform, &[&service.base], PATIENT) else { continue };
 
         assert_eq!(provision.ssh_keys, Vec::<String>::new(), "{platform}");
-        assert_eq!(provision.addresses, platform::Addresses::default(), "{platform}");
+        assert_eq!(provision.addresses, platform::MachineAddresses::default(), "{platform}");
         if has_document(platform) {
             assert!(!provision.problems.is_empty(), "{platform}");
         }
@@ -200,9 +200,9 @@ fn a_machine_that_is_up_says_so_where_that_is_wanted() {
         (Platform::Scaleway, scaleway, "PATCH /state"),
     ] {
         let service = Service::start("127.0.0.1:0", routes, Manner::Good);
-        let web = Web::new(PATIENT, 7).redirected_to(vec![service.base.clone()]);
+        let web = MetadataWeb::new(PATIENT, 7).redirected_to(vec![service.base.clone()]);
 
-        detected(platform).check_in(Boot::First, &web).unwrap();
+        detected(platform).check_in(BootKind::First, &web).unwrap();
 
         assert_eq!(service.requests().last().unwrap(), told);
     }
@@ -238,7 +238,7 @@ fn has_document(platform: Platform) -> bool {
     !matches!(platform, Platform::CloudConfigUrl | Platform::Ec2 | Platform::Exoscale | Platform::Gce)
 }
 
-fn ask(platform: Platform, bases: &[&str], timing: Timing) -> Result<Provision, FetchError> {
+fn ask(platform: Platform, bases: &[&str], timing: WebTiming) -> Result<InstanceMetadata, FetchError> {
     let root = tempfile::tempdir().unwrap();
     let last = bases.last().unwrap();
     let command_line = match platform {
@@ -248,12 +248,12 @@ fn ask(platform: Platform, bases: &[&str], timing: Timing) -> Result<Provision, 
     };
     fs::create_dir(root.path().join("proc")).unwrap();
     fs::write(root.path().join("proc/cmdline"), command_line).unwrap();
-    let web = Web::new(timing, 7).redirected_to(bases.iter().map(ToString::to_string).collect());
-    detected(platform).fetch(&Host::at(root.path()), &web)
+    let web = MetadataWeb::new(timing, 7).redirected_to(bases.iter().map(ToString::to_string).collect());
+    detected(platform).fetch_metadata(&Host::at_directory(root.path()), &web)
 }
 
 /// With `BLESS=1` the expectation is written anew, to be read in review.
-fn compare(platform: Platform, provision: &Provision) {
+fn compare(platform: Platform, provision: &InstanceMetadata) {
     let text = printed(provision);
     if std::env::var_os("BLESS").is_some() {
         fs::create_dir_all(golden_path(platform).parent().unwrap()).unwrap();

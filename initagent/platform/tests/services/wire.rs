@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use platform::{Detected, Payload, Place, Platform, Provision};
+use platform::{DetectedPlatform, InstanceMetadata, Payload, Place, Platform};
 
 use crate::service::Route;
 
@@ -29,12 +29,12 @@ pub(crate) const PLATFORMS: [Platform; 15] = [
     Platform::Vultr,
 ];
 
-pub(crate) fn detected(platform: Platform) -> Detected {
-    Detected { platform, evidence: "a test".to_owned(), needs_network: true, place: Place::Firmware }
+pub(crate) fn detected(platform: Platform) -> DetectedPlatform {
+    DetectedPlatform { platform, evidence: "a test".to_owned(), needs_network: true, place: Place::Firmware }
 }
 
 /// The facts as text, so that a person can read what is expected.
-pub(crate) fn printed(provision: &Provision) -> String {
+pub(crate) fn printed(provision: &InstanceMetadata) -> String {
     let mut text = String::new();
     let payload = |payload: &Option<Payload>| {
         payload.as_ref().map(|payload| String::from_utf8_lossy(payload.as_bytes()).into_owned())

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 
 use image_format::disk_tag::DiskTag;
-use image_format::gpt::Step;
+use image_format::gpt::GrowthStep;
 use image_format::slot::{SECTOR_BYTES, SlotTable};
 
 use super::super::disk::tests::layout;
@@ -39,12 +39,12 @@ impl Machine {
         let layout = layout();
         let file = fs::File::create(self.path(name)).unwrap();
         file.set_len(layout.disk_size().get()).unwrap();
-        let copies = gpt::encode(&layout.table(), layout.disk_size()).unwrap();
+        let copies = gpt::encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
         file.write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
         let backup = backup_offset(layout.disk_size()).unwrap();
         file.write_all_at(&copies.backup, backup.get()).unwrap();
         for offset in [ENV0_OFFSET, ENV1_OFFSET] {
-            let start = layout.place(Role::Abstate).offset().get();
+            let start = layout.partition(PartitionRole::Abstate).offset().get();
             file.write_all_at(&table.to_block(), start + offset.get()).unwrap();
         }
         let class = self.folder.path().join("class").join(name);
@@ -208,7 +208,7 @@ type SectorWrite = (u64, Vec<u8>);
 /// Everything that a first boot writes to the disk before its file systems are mounted, in order.
 fn first_boot_writes(disk: &Path) -> Vec<SectorWrite> {
     let own = SlotTable::FRESH.with_tag(SETTLED).to_block();
-    let abstate = layout().place(Role::Abstate).offset().get();
+    let abstate = layout().partition(PartitionRole::Abstate).offset().get();
     let tag = [ENV1_OFFSET, ENV0_OFFSET].map(|offset| (abstate + offset.get(), own[..SECTOR_BYTES].to_vec()));
     tag.into_iter().chain(serial_writes(disk)).chain(table_writes(disk)).collect()
 }
@@ -218,11 +218,13 @@ fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
     let renewed = tempfile::NamedTempFile::new().unwrap();
     fs::copy(disk, renewed.path()).unwrap();
     let device = BlockDevice::open(renewed.path(), Access::Write).unwrap();
-    let boot = BootDisk::new("/sys".into(), renewed.path().to_owned(), "vda".into(), layout().table());
+    let boot =
+        BootDisk::new("/sys".into(), renewed.path().to_owned(), "vda".into(), layout().partition_table());
     disk_identity::renew_serials(&boot, &device);
-    let start = |role| layout().place(role).offset().get();
+    let start = |role| layout().partition(role).offset().get();
     let sector = SECTOR_BYTES as u64;
-    let places = [start(Role::Esp) + 6 * sector, start(Role::Esp), start(Role::Abstate)];
+    let places =
+        [start(PartitionRole::Esp) + 6 * sector, start(PartitionRole::Esp), start(PartitionRole::Abstate)];
     places.map(|at| (at, device.read(Bytes::new(at), SECTOR_BYTES).unwrap())).into()
 }
 
@@ -232,9 +234,9 @@ fn table_writes(disk: &Path) -> Vec<SectorWrite> {
     let copy = |offset| device.read(offset, COPY_BYTES).unwrap();
     let (primary, backup) = (copy(PRIMARY_OFFSET), copy(backup_offset(size).unwrap()));
     let steps = gpt::plan_growth(size, &primary, &backup, "STATE", [7; 16]).unwrap();
-    let sectors = |step: &Step| match step {
-        Step::Sync => vec![],
-        Step::Write { offset, bytes } => {
+    let sectors = |step: &GrowthStep| match step {
+        GrowthStep::Sync => vec![],
+        GrowthStep::Write { offset, bytes } => {
             let sectors = bytes.chunks_exact(SECTOR_BYTES).enumerate();
             sectors.map(|(n, bytes)| (offset.get() + (n * SECTOR_BYTES) as u64, bytes.to_vec())).collect()
         }
@@ -248,12 +250,14 @@ fn imaged(machine: &Machine, name: &str) -> PathBuf {
     let path = machine.path(name);
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(2 * layout().disk_size().get()).unwrap();
-    for (role, sector, kind) in [(Role::Esp, 0, 82), (Role::Esp, 6, 82), (Role::Abstate, 0, 54)] {
+    for (role, sector, kind) in
+        [(PartitionRole::Esp, 0, 82), (PartitionRole::Esp, 6, 82), (PartitionRole::Abstate, 0, 54)]
+    {
         let mut boot = vec![0; SECTOR_BYTES];
         boot[50] = 6;
         boot[kind..kind + 5].copy_from_slice(if kind == 82 { b"FAT32" } else { b"FAT12" });
         boot[510..].copy_from_slice(&[0x55, 0xaa]);
-        let at = layout().place(role).offset().get() + sector * SECTOR_BYTES as u64;
+        let at = layout().partition(role).offset().get() + sector * SECTOR_BYTES as u64;
         file.write_all_at(&boot, at).unwrap();
     }
     path
@@ -275,7 +279,8 @@ fn select_on(disk: &fs::File) -> KnownDisk {
 }
 
 fn table_places() -> [u64; 2] {
-    [ENV0_OFFSET, ENV1_OFFSET].map(|offset| layout().place(Role::Abstate).offset().get() + offset.get())
+    [ENV0_OFFSET, ENV1_OFFSET]
+        .map(|offset| layout().partition(PartitionRole::Abstate).offset().get() + offset.get())
 }
 
 /// Invariant 1, over the very bytes that a first boot writes: cut the power before, in or after any

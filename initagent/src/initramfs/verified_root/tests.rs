@@ -1,7 +1,7 @@
 //! Slots that are believed, and slots that are not.
 
 use image_format::digest::Sha256;
-use image_format::manifest::{BootFile, FORMAT, Root, Salt};
+use image_format::manifest::{BootFile, FORMAT, RootPlacement, Salt};
 use image_format::signed::SecretKey;
 use image_format::verity;
 use image_format::version::Version;
@@ -17,14 +17,14 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn trusted() -> Keyring {
-    Keyring::new([key(1).public("test")], 1).unwrap()
+    Keyring::new([key(1).public_key("test")], 1).unwrap()
 }
 
 /// A slot of 1 MiB whose root is 50 blocks of text.
 fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
     let data: Vec<u8> = b"catamaran".iter().copied().cycle().take(50 * verity::BLOCK_BYTES).collect();
-    let tree = verity::build(&data.as_slice(), data.len() as u64, &SALT, 1).unwrap();
-    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::of(b"") };
+    let tree = verity::build_tree(&data.as_slice(), data.len() as u64, &SALT, 1).unwrap();
+    let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(b"") };
     let mut manifest = Manifest {
         format: FORMAT,
         name: "cloud".into(),
@@ -33,7 +33,7 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
         architecture: "x86_64".into(),
         built: 0,
         development: false,
-        root: Root {
+        root: RootPlacement {
             data_bytes: data.len() as u64,
             tree_offset: data.len() as u64,
             tree_bytes: tree.bytes.len() as u64,
@@ -45,10 +45,10 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
         command_line: "quiet panic=10".parse().unwrap(),
     };
     change(&mut manifest);
-    let signed = Signed::<Manifest>::sign(manifest.to_bytes().unwrap(), &[key(by)]);
+    let signed = Signed::<Manifest>::sign_payload(manifest.to_bytes().unwrap(), &[key(by)]);
     let mut bytes = [data, tree.bytes].concat();
     bytes.resize((1 << 20) - TRAILER_BYTES, 0);
-    bytes.extend(trailer::encode(&signed.to_envelope()).unwrap());
+    bytes.extend(trailer::encode_trailer(&signed.to_envelope()).unwrap());
     let image = NamedTempFile::new().unwrap();
     fs::write(image.path(), bytes).unwrap();
     image
@@ -147,14 +147,14 @@ fn keys_and_threshold_come_from_the_folder() {
     );
     assert!(!missing.is_about_slot());
 
-    fs::write(folder.path().join("one.pub"), key(1).public("one").to_text()).unwrap();
+    fs::write(folder.path().join("one.pub"), key(1).public_key("one").to_text()).unwrap();
     fs::write(folder.path().join("note.txt"), "not a key").unwrap();
     assert!(keyring(folder.path()).is_ok());
 
     fs::write(folder.path().join(THRESHOLD), "2\n").unwrap();
     assert!(matches!(keyring(folder.path()), Err(ReadRootError::Keyring(_))));
-    fs::write(folder.path().join("two.pub"), key(2).public("two").to_text()).unwrap();
-    let signed = Signed::<Manifest>::sign(b"{}".to_vec(), &[key(1)]);
+    fs::write(folder.path().join("two.pub"), key(2).public_key("two").to_text()).unwrap();
+    let signed = Signed::<Manifest>::sign_payload(b"{}".to_vec(), &[key(1)]);
     let refused = keyring(folder.path()).unwrap().verify(&signed).unwrap_err();
     assert_eq!(refused.to_string(), "1 trusted keys signed the manifest, but 2 must");
 

@@ -5,27 +5,29 @@
 
 use std::collections::HashSet;
 
-use super::fields::{Fields, Key, key, no_effect, refused, text_of, translated, wrong_type};
+use super::fields::{
+    FieldKey, MappingFields, no_effect, refused_key, supported_key, text_of, translated_key, wrong_type,
+};
 use crate::plan::step::{KeySource, Password};
 use crate::secret::Secret;
 use crate::ssh_key;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
-pub const KEYS: &[Key] = &[
-    key("ssh_authorized_keys"),
-    key("ssh_import_id"),
-    key("ssh_keys"),
-    key("ssh_deletekeys"),
-    key("ssh_genkeytypes"),
-    translated("ssh_pwauth", "PasswordAuthentication in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
-    translated("disable_root", "PermitRootLogin in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
-    refused("disable_root_opts", "root's keys are not changed; `disable_root: true` closes root's login"),
-    key("allow_public_ssh_keys"),
-    key("password"),
-    key("chpasswd"),
+pub const KEYS: &[FieldKey] = &[
+    supported_key("ssh_authorized_keys"),
+    supported_key("ssh_import_id"),
+    supported_key("ssh_keys"),
+    supported_key("ssh_deletekeys"),
+    supported_key("ssh_genkeytypes"),
+    translated_key("ssh_pwauth", "PasswordAuthentication in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
+    translated_key("disable_root", "PermitRootLogin in /etc/ssh/sshd_config.d/50-cloud-init.conf"),
+    refused_key("disable_root_opts", "root's keys are not changed; `disable_root: true` closes root's login"),
+    supported_key("allow_public_ssh_keys"),
+    supported_key("password"),
+    supported_key("chpasswd"),
     no_effect("ssh_quiet_keygen", "keys are always made quietly"),
     no_effect("ssh_publish_hostkeys", "no platform is told the host keys"),
     no_effect("no_ssh_fingerprints", "no fingerprints are printed"),
@@ -35,23 +37,25 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys of `chpasswd`.
-pub const CHPASSWD_KEYS: &[Key] = &[key("expire"), key("users"), key("list")];
+pub const CHPASSWD_KEYS: &[FieldKey] =
+    &[supported_key("expire"), supported_key("users"), supported_key("list")];
 /// The keys of an item of `chpasswd.users`.
-pub const CHPASSWD_USER_KEYS: &[Key] = &[key("name"), key("password"), key("type")];
+pub const CHPASSWD_USER_KEYS: &[FieldKey] =
+    &[supported_key("name"), supported_key("password"), supported_key("type")];
 /// The keys of `ssh_keys`.
-pub const HOST_KEY_KEYS: &[Key] = &[
-    key("rsa_private"),
-    key("rsa_public"),
-    key("rsa_certificate"),
-    key("ecdsa_private"),
-    key("ecdsa_public"),
-    key("ecdsa_certificate"),
-    key("ed25519_private"),
-    key("ed25519_public"),
-    key("ed25519_certificate"),
-    refused("dsa_private", "sshd no longer knows DSA; give an ed25519 key"),
-    refused("dsa_public", "sshd no longer knows DSA; give an ed25519 key"),
-    refused("dsa_certificate", "sshd no longer knows DSA; give an ed25519 key"),
+pub const HOST_KEY_KEYS: &[FieldKey] = &[
+    supported_key("rsa_private"),
+    supported_key("rsa_public"),
+    supported_key("rsa_certificate"),
+    supported_key("ecdsa_private"),
+    supported_key("ecdsa_public"),
+    supported_key("ecdsa_certificate"),
+    supported_key("ed25519_private"),
+    supported_key("ed25519_public"),
+    supported_key("ed25519_certificate"),
+    refused_key("dsa_private", "sshd no longer knows DSA; give an ed25519 key"),
+    refused_key("dsa_public", "sshd no longer knows DSA; give an ed25519 key"),
+    refused_key("dsa_certificate", "sshd no longer knows DSA; give an ed25519 key"),
 ];
 
 /// How to have no password at all.
@@ -61,48 +65,48 @@ const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
 
 /// What a document says about getting in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Access {
+pub struct AccessConfig {
     /// Keys for the image's own user.
-    pub keys: Vec<At<String>>,
+    pub keys: Vec<Located<String>>,
     /// Accounts elsewhere whose keys are imported.
-    pub imports: Vec<At<KeySource>>,
+    pub imports: Vec<Located<KeySource>>,
     /// Given host keys: file name below /etc/ssh and content.
     pub host_keys: Vec<(String, Secret<String>)>,
     /// Where they stand.
-    pub host_keys_at: Option<Mark>,
+    pub host_keys_at: Option<SourceMark>,
     /// Whether host keys that came with the disk are removed; yes unless said otherwise.
     pub keep_host_keys: bool,
     /// Which types of host keys are made.
     pub key_types: Vec<String>,
     /// Where they stand.
-    pub key_types_at: Option<Mark>,
+    pub key_types_at: Option<SourceMark>,
     /// Password logins.
-    pub password_login: Option<At<bool>>,
+    pub password_login: Option<Located<bool>>,
     /// Whether root's login is closed.
-    pub close_root: Option<At<bool>>,
+    pub close_root: Option<Located<bool>>,
     /// Whether the platform's keys are left out.
     pub without_platform_keys: bool,
     /// The default user's password.
-    pub password: Option<At<Password>>,
+    pub password: Option<Located<Password>>,
     /// Passwords by name.
-    pub passwords: Vec<At<(String, Password)>>,
+    pub passwords: Vec<Located<(String, Password)>>,
     /// Whether these passwords must be changed at the first login.
     pub expire: bool,
 }
 
-impl Access {
-    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
-        let (passwords, expire) = chpasswd(fields, found);
+impl AccessConfig {
+    pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Self {
+        let (passwords, expire) = read_chpasswd(fields, found);
         Self {
             keys: authorized_keys(fields, "ssh_authorized_keys", found),
-            imports: imports(fields, "ssh_import_id", found),
+            imports: read_imports(fields, "ssh_import_id", found),
             host_keys: host_keys(fields, found),
             host_keys_at: fields.key_at("ssh_keys"),
             keep_host_keys: !fields.flag_or_true("ssh_deletekeys", found),
             key_types: key_types(fields, found),
             key_types_at: fields.key_at("ssh_genkeytypes"),
             password_login: password_login(fields, found),
-            close_root: fields.flag("disable_root", found),
+            close_root: fields.read_flag("disable_root", found),
             without_platform_keys: !fields.flag_or_true("allow_public_ssh_keys", found),
             password: default_password(fields, found),
             passwords,
@@ -113,23 +117,23 @@ impl Access {
 
 /// The keys of a list, or of a text that holds one a line.
 pub(crate) fn authorized_keys(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
     found: &mut Diagnostics,
-) -> Vec<At<String>> {
+) -> Vec<Located<String>> {
     let (mut good, mut seen) = (Vec::new(), HashSet::new());
-    for text in fields.texts(name, found) {
-        for line in ssh_key::lines(&text.value) {
-            match ssh_key::check(line) {
+    for text in fields.read_texts(name, found) {
+        for line in ssh_key::key_lines(&text.value) {
+            match ssh_key::check_key(line) {
                 Ok(()) if !seen.insert(line.to_owned()) => {}
-                Ok(()) => good.push(At { value: line.to_owned(), at: text.at }),
+                Ok(()) => good.push(Located { value: line.to_owned(), at: text.at }),
                 Err(flaw) => found.push(
                     Diagnostic::error(
-                        Code::BadValue,
+                        DiagnosticCode::BadValue,
                         text.at,
                         format!("this key {}; it is left out", flaw.words()),
                     )
-                    .key(fields.child(name)),
+                    .with_key(fields.child_path(name)),
                 ),
             }
         }
@@ -138,23 +142,31 @@ pub(crate) fn authorized_keys(
 }
 
 /// `gh:name` and `lp:name`; without a prefix Launchpad is meant, as ssh-import-id has it.
-pub(crate) fn imports(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Vec<At<KeySource>> {
+pub(crate) fn read_imports(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Vec<Located<KeySource>> {
     let mut sources = Vec::new();
-    for text in fields.texts(name, found) {
+    for text in fields.read_texts(name, found) {
         let source = match text.value.split_once(':') {
             Some(("gh", account)) if is_account(account) => KeySource::GitHub(account.to_owned()),
             Some(("lp", account)) if is_account(account) => KeySource::Launchpad(account.to_owned()),
             None if is_account(&text.value) => KeySource::Launchpad(text.value.clone()),
             _ => {
                 found.push(
-                    Diagnostic::error(Code::BadValue, text.at, "this is no account to import keys from")
-                        .key(fields.child(name))
-                        .help("write `gh:NAME` for GitHub or `lp:NAME` for Launchpad"),
+                    Diagnostic::error(
+                        DiagnosticCode::BadValue,
+                        text.at,
+                        "this is no account to import keys from",
+                    )
+                    .with_key(fields.child_path(name))
+                    .with_help("write `gh:NAME` for GitHub or `lp:NAME` for Launchpad"),
                 );
                 continue;
             }
         };
-        sources.push(At { value: source, at: text.at });
+        sources.push(Located { value: source, at: text.at });
     }
     sources
 }
@@ -166,15 +178,17 @@ pub(crate) fn is_account(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c))
 }
 
-fn host_keys(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
-    let Some(node) = fields.node("ssh_keys") else { return Vec::new() };
-    let Some(mut keys) = Fields::open(node, HOST_KEY_KEYS, fields.child("ssh_keys"), found) else {
+fn host_keys(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
+    let Some(node) = fields.field_node("ssh_keys") else { return Vec::new() };
+    let Some(mut keys) =
+        MappingFields::read_mapping(node, HOST_KEY_KEYS, fields.child_path("ssh_keys"), found)
+    else {
         return Vec::new();
     };
     let mut files = Vec::new();
     for kind in KEY_TYPES {
         for (part, ending) in [("private", ""), ("public", ".pub"), ("certificate", "-cert.pub")] {
-            if let Some(text) = keys.text(&format!("{kind}_{part}"), found) {
+            if let Some(text) = keys.read_text(&format!("{kind}_{part}"), found) {
                 let content = text.value.trim_end().to_owned() + "\n";
                 files.push((format!("ssh_host_{kind}_key{ending}"), Secret::new(content)));
             }
@@ -183,32 +197,35 @@ fn host_keys(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<(String, S
     files
 }
 
-fn key_types(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
+fn key_types(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let mut types = Vec::new();
     if let Some(at) = fields.key_at("ssh_genkeytypes").filter(|_| names_nothing(fields, "ssh_genkeytypes")) {
         let message = "`ssh_genkeytypes` names no type, so the usual ones are made: sshd needs a host key";
-        found.push(Diagnostic::warning(Code::NoEffect, at, message).key(fields.child("ssh_genkeytypes")));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::NoEffect, at, message)
+                .with_key(fields.child_path("ssh_genkeytypes")),
+        );
     }
-    for text in fields.texts("ssh_genkeytypes", found) {
+    for text in fields.read_texts("ssh_genkeytypes", found) {
         if KEY_TYPES.contains(&text.value.as_str()) {
             types.push(text.value);
         } else {
             let diagnostic = super::fields::bad_choice("ssh_genkeytypes", &text.value, text.at, KEY_TYPES);
-            fields.refuse("ssh_genkeytypes", diagnostic, found);
+            fields.refuse_field("ssh_genkeytypes", diagnostic, found);
         }
     }
     types
 }
 
 /// `password`: the default user's.
-fn default_password(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Password>> {
-    let text = fields.text("password", found)?;
+fn default_password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<Password>> {
+    let text = fields.read_text("password", found)?;
     if let Err(flaw) = check_plain(&text.value) {
-        let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`password` {flaw}"));
-        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`password` {flaw}"));
+        fields.refuse_field("password", diagnostic.with_help(NO_PASSWORD), found);
         return None;
     }
-    Some(text.map(password))
+    Some(text.map_value(classify_password))
 }
 
 /// What a password in plain text must be: chpasswd(8) reads one line a user, and an empty one would let
@@ -222,43 +239,50 @@ pub(crate) fn check_plain(text: &str) -> Result<(), &'static str> {
 }
 
 /// Whether a list is there and has nothing in it.
-fn names_nothing(fields: &Fields<'_>, name: &str) -> bool {
+fn names_nothing(fields: &MappingFields<'_>, name: &str) -> bool {
     fields.is_given(name)
         && fields
-            .node(name)
+            .field_node(name)
             .is_none_or(|node| matches!(&node.value, Value::Sequence(items) if items.is_empty()))
 }
 
-fn password_login(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<bool>> {
-    let unchanged = fields.node("ssh_pwauth").and_then(text_of).is_some_and(|text| text.value == "unchanged");
-    if unchanged { None } else { fields.flag("ssh_pwauth", found) }
+fn password_login(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<bool>> {
+    let unchanged =
+        fields.field_node("ssh_pwauth").and_then(text_of).is_some_and(|text| text.value == "unchanged");
+    if unchanged { None } else { fields.read_flag("ssh_pwauth", found) }
 }
 
-fn chpasswd(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (Vec<At<(String, Password)>>, bool) {
-    let Some(node) = fields.node("chpasswd") else { return (Vec::new(), true) };
-    let Some(mut inner) = Fields::open(node, CHPASSWD_KEYS, fields.child("chpasswd"), found) else {
+fn read_chpasswd(
+    fields: &mut MappingFields<'_>,
+    found: &mut Diagnostics,
+) -> (Vec<Located<(String, Password)>>, bool) {
+    let Some(node) = fields.field_node("chpasswd") else { return (Vec::new(), true) };
+    let Some(mut inner) =
+        MappingFields::read_mapping(node, CHPASSWD_KEYS, fields.child_path("chpasswd"), found)
+    else {
         return (Vec::new(), true);
     };
     let expire = inner.flag_or_true("expire", found);
     let mut passwords = old_list(&mut inner, found);
-    for (index, item) in inner.list("users", found).iter().enumerate() {
-        let path = inner.child(&format!("users[{index}]"));
+    for (index, item) in inner.read_list("users", found).iter().enumerate() {
+        let path = inner.child_path(&format!("users[{index}]"));
         passwords.extend(chpasswd_user(item, path, found));
     }
     (passwords, expire)
 }
 
-fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<At<(String, Password)>> {
-    let mut fields = Fields::open(item, CHPASSWD_USER_KEYS, path, found)?;
-    let name = fields.text("name", found);
-    let kind = fields.choice("type", &["hash", "text", "RANDOM"], found).map_or("hash", |kind| kind.value);
-    let value = fields.text("password", found);
-    if fields.broken() {
+fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<Located<(String, Password)>> {
+    let mut fields = MappingFields::read_mapping(item, CHPASSWD_USER_KEYS, path, found)?;
+    let name = fields.read_text("name", found);
+    let kind =
+        fields.read_choice("type", &["hash", "text", "RANDOM"], found).map_or("hash", |kind| kind.value);
+    let value = fields.read_text("password", found);
+    if fields.has_broken_field() {
         return None;
     }
     if let Some(Err((at, flaw))) = value.as_ref().map(|value| check_password(kind, value)) {
-        let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`password` {flaw}"));
-        fields.refuse("password", diagnostic.help(NO_PASSWORD), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, at, format!("`password` {flaw}"));
+        fields.refuse_field("password", diagnostic.with_help(NO_PASSWORD), found);
         return None;
     }
     let password = match (kind, value) {
@@ -266,24 +290,28 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<A
         ("hash", Some(value)) => Password::Hash(Secret::new(value.value)),
         (_, Some(value)) => Password::Plain(Secret::new(value.value)),
         (_, None) => {
-            fields.refuse(
+            fields.refuse_field(
                 "password",
-                Diagnostic::error(Code::MissingKey, item.at, "`password` is missing"),
+                Diagnostic::error(DiagnosticCode::MissingKey, item.at, "`password` is missing"),
                 found,
             );
             return None;
         }
     };
     let Some(name) = name else {
-        fields.refuse("name", Diagnostic::error(Code::MissingKey, item.at, "`name` is missing"), found);
+        fields.refuse_field(
+            "name",
+            Diagnostic::error(DiagnosticCode::MissingKey, item.at, "`name` is missing"),
+            found,
+        );
         return None;
     };
-    Some(At { value: (name.value, password), at: item.at })
+    Some(Located { value: (name.value, password), at: item.at })
 }
 
 /// Whether a password is what its `type` says. What is no hash would stand in /etc/shadow as it is: an empty
 /// one lets everybody in, another nobody.
-fn check_password(kind: &str, value: &At<String>) -> Result<(), (Mark, &'static str)> {
+fn check_password(kind: &str, value: &Located<String>) -> Result<(), (SourceMark, &'static str)> {
     let is_lock = matches!(value.value.as_str(), "*" | "!" | "!!" | "x");
     match kind {
         "text" => check_plain(&value.value).map_err(|flaw| (value.at, flaw)),
@@ -299,16 +327,16 @@ fn check_password(kind: &str, value: &At<String>) -> Result<(), (Mark, &'static 
 }
 
 /// `list`: `name:password` a line, where `R` and `RANDOM` ask for a made-up one.
-fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String, Password)>> {
-    let Some(node) = fields.node("list") else { return Vec::new() };
+fn old_list(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Located<(String, Password)>> {
+    let Some(node) = fields.field_node("list") else { return Vec::new() };
     let at = node.at;
-    let texts: Vec<At<String>> = match &node.value {
+    let texts: Vec<Located<String>> = match &node.value {
         Value::Mapping(_) => {
             let diagnostic = wrong_type("lines of `name:password`", node);
-            fields.refuse("list", diagnostic, found);
+            fields.refuse_field("list", diagnostic, found);
             return Vec::new();
         }
-        _ => fields.texts("list", found),
+        _ => fields.read_texts("list", found),
     };
     let mut passwords = Vec::new();
     for line in
@@ -316,16 +344,17 @@ fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String,
     {
         match line.split_once(':') {
             Some((name, value)) if check_plain(value).is_ok() => {
-                passwords.push(At { value: (name.to_owned(), password(value.to_owned())), at });
+                passwords.push(Located { value: (name.to_owned(), classify_password(value.to_owned())), at });
             }
             Some(_) => {
                 let message = "a password here is empty, so it is not set: everybody could log in with it";
-                let diagnostic = Diagnostic::error(Code::BadValue, at, message);
-                fields.refuse("list", diagnostic.help(NO_PASSWORD), found);
+                let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, at, message);
+                fields.refuse_field("list", diagnostic.with_help(NO_PASSWORD), found);
             }
             None => {
-                let diagnostic = Diagnostic::error(Code::BadValue, at, "a line here is not `name:password`");
-                fields.refuse("list", diagnostic, found);
+                let diagnostic =
+                    Diagnostic::error(DiagnosticCode::BadValue, at, "a line here is not `name:password`");
+                fields.refuse_field("list", diagnostic, found);
             }
         }
     }
@@ -333,7 +362,7 @@ fn old_list(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<At<(String,
 }
 
 /// A password as people write it: a hash, `RANDOM`, or plain text.
-pub(crate) fn password(text: String) -> Password {
+pub(crate) fn classify_password(text: String) -> Password {
     match text.as_str() {
         "R" | "RANDOM" => Password::Random,
         _ if is_hash(&text) => Password::Hash(Secret::new(text)),

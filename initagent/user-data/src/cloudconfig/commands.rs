@@ -3,35 +3,36 @@
 //! Knows `runcmd`, `bootcmd`, how often scripts run, `final_message`, `phone_home` and `power_state`. Refuses
 //! to run anything. Invariant: an argument that stands in a list reaches its program as it was written.
 
-use super::fields::{Fields, Key, key, no_effect, text_of, translated, wrong_type};
+use super::fields::{FieldKey, MappingFields, no_effect, supported_key, text_of, translated_key, wrong_type};
 use crate::address;
-use crate::plan::step::{PhoneHome, Power};
+use crate::plan::step::{PhoneHome, PowerStep};
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
-pub const KEYS: &[Key] = &[
-    key("runcmd"),
-    key("bootcmd"),
-    translated(
+pub const KEYS: &[FieldKey] = &[
+    supported_key("runcmd"),
+    supported_key("bootcmd"),
+    translated_key(
         "cloud_final_modules",
         "`[scripts-user, always]` alone; the order of stages is this system's own",
     ),
-    key("scripts_user"),
-    key("final_message"),
-    key("phone_home"),
-    key("power_state"),
+    supported_key("scripts_user"),
+    supported_key("final_message"),
+    supported_key("phone_home"),
+    supported_key("power_state"),
 ];
 /// The keys of `phone_home`.
-pub const PHONE_HOME_KEYS: &[Key] = &[key("url"), key("post"), key("tries")];
+pub const PHONE_HOME_KEYS: &[FieldKey] =
+    &[supported_key("url"), supported_key("post"), supported_key("tries")];
 /// The keys of `power_state`.
-pub const POWER_KEYS: &[Key] = &[
-    key("mode"),
-    key("delay"),
-    key("message"),
-    key("condition"),
+pub const POWER_KEYS: &[FieldKey] = &[
+    supported_key("mode"),
+    supported_key("delay"),
+    supported_key("message"),
+    supported_key("condition"),
     no_effect("timeout", "nothing is waited for: scripts run as units of their own"),
 ];
 
@@ -47,70 +48,74 @@ const MOST_TRIES: u32 = 100;
 
 /// Commands and endings of a document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Commands {
+pub struct CommandsConfig {
     /// `runcmd` as a script.
-    pub run: Option<At<Secret<String>>>,
+    pub run: Option<Located<Secret<String>>>,
     /// `bootcmd` as a script.
-    pub boot: Option<At<Secret<String>>>,
+    pub boot: Option<Located<Secret<String>>>,
     /// Whether scripts and `runcmd` run at each boot.
     pub scripts: Frequency,
     /// `final_message`.
-    pub message: Option<At<String>>,
+    pub message: Option<Located<String>>,
     /// `phone_home`.
-    pub phone_home: Option<At<PhoneHome>>,
+    pub phone_home: Option<Located<PhoneHome>>,
     /// `power_state`.
-    pub power: Option<At<Power>>,
+    pub power: Option<Located<PowerStep>>,
 }
 
-impl Commands {
-    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+impl CommandsConfig {
+    pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Self {
         Self {
-            run: script(fields, "runcmd", found),
-            boot: script(fields, "bootcmd", found),
+            run: read_script(fields, "runcmd", found),
+            boot: read_script(fields, "bootcmd", found),
             scripts: frequency::read(fields, found),
-            message: fields.text("final_message", found),
+            message: fields.read_text("final_message", found),
             phone_home: phone_home(fields, found),
-            power: power(fields, found),
+            power: read_power_state(fields, found),
         }
     }
 }
 
 /// One line a command. A broken one is left out, the others stay.
-fn script(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<At<Secret<String>>> {
-    let node = fields.node(name)?;
+fn read_script(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<Located<Secret<String>>> {
+    let node = fields.field_node(name)?;
     let items = match &node.value {
         Value::Scalar(_) => std::slice::from_ref(node),
-        _ => fields.list(name, found),
+        _ => fields.read_list(name, found),
     };
     let mut body = String::new();
     for (index, item) in items.iter().enumerate() {
         if item.is_null() {
             continue;
         }
-        match command(item) {
+        match command_line(item) {
             Some(line) => body += &(line + "\n"),
-            None => found.push(no_command(item).key(fields.child(&format!("{name}[{index}]")))),
+            None => found.push(no_command(item).with_key(fields.child_path(&format!("{name}[{index}]")))),
         }
     }
     let at = fields.key_at(name)?;
-    (!body.is_empty()).then(|| At { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
+    (!body.is_empty()).then(|| Located { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
 }
 
 fn no_command(item: &Node) -> Diagnostic {
     let diagnostic = wrong_type("a command line or a list of its words", item);
     match item.value {
         Value::Mapping(_) => diagnostic
-            .help("put the line into quotes: a colon with a blank behind it means something in YAML"),
+            .with_help("put the line into quotes: a colon with a blank behind it means something in YAML"),
         _ => diagnostic,
     }
 }
 
-fn command(item: &Node) -> Option<String> {
+fn command_line(item: &Node) -> Option<String> {
     match &item.value {
         Value::Scalar(_) => text_of(item).map(|text| text.value),
         Value::Sequence(words) => {
             let words: Option<Vec<String>> =
-                words.iter().map(|word| Some(quote(&text_of(word)?.value))).collect();
+                words.iter().map(|word| Some(quote_word(&text_of(word)?.value))).collect();
             words.map(|words| words.join(" "))
         }
         _ => None,
@@ -118,26 +123,28 @@ fn command(item: &Node) -> Option<String> {
 }
 
 /// Quotes a word for the shell.
-fn quote(word: &str) -> String {
+fn quote_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<PhoneHome>> {
-    let node = fields.node("phone_home")?;
-    let mut inner = Fields::open(node, PHONE_HOME_KEYS, fields.child("phone_home"), found)?;
-    let url = inner.text("url", found);
-    let post = post(&mut inner, found);
-    let tries =
-        inner.number::<u32>("tries", found).map_or(DEFAULT_TRIES, |tries| tries.value.clamp(1, MOST_TRIES));
+fn phone_home(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<PhoneHome>> {
+    let node = fields.field_node("phone_home")?;
+    let mut inner =
+        MappingFields::read_mapping(node, PHONE_HOME_KEYS, fields.child_path("phone_home"), found)?;
+    let url = inner.read_text("url", found);
+    let post = read_post(&mut inner, found);
+    let tries = inner
+        .read_number::<u32>("tries", found)
+        .map_or(DEFAULT_TRIES, |tries| tries.value.clamp(1, MOST_TRIES));
     match url {
         Some(url) if address::is_web(&url.value) => {
-            Some(At { value: PhoneHome { url: url.value, post, tries }, at: node.at })
+            Some(Located { value: PhoneHome { url: url.value, post, tries }, at: node.at })
         }
         other => {
             let at = other.map_or(node.at, |url| url.at);
-            inner.refuse(
+            inner.refuse_field(
                 "url",
-                Diagnostic::error(Code::BadValue, at, "`url` must be an http or https address"),
+                Diagnostic::error(DiagnosticCode::BadValue, at, "`url` must be an http or https address"),
                 found,
             );
             None
@@ -145,10 +152,10 @@ fn phone_home(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Pho
     }
 }
 
-fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
-    let texts = fields.texts("post", found);
+fn read_post(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<String> {
+    let texts = fields.read_texts("post", found);
     // An empty list asks for a call that says nothing; what a machine tells is not for us to add to.
-    let says_nothing = matches!(fields.node("post").map(|node| &node.value), Some(Value::Sequence(items)) if items.is_empty());
+    let says_nothing = matches!(fields.field_node("post").map(|node| &node.value), Some(Value::Sequence(items)) if items.is_empty());
     if says_nothing {
         return Vec::new();
     }
@@ -161,48 +168,51 @@ fn post(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Vec<String> {
             good.push(text.value);
         } else {
             let diagnostic = super::fields::bad_choice("post", &text.value, text.at, &POSTS);
-            fields.refuse("post", diagnostic, found);
+            fields.refuse_field("post", diagnostic, found);
         }
     }
     good
 }
 
-fn power(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<Power>> {
-    let node = fields.node("power_state")?;
-    let mut inner = Fields::open(node, POWER_KEYS, fields.child("power_state"), found)?;
-    let mode = inner.choice("mode", &["poweroff", "reboot", "halt"], found);
-    let delay_minutes = delay(&mut inner, found);
-    let message = inner.text("message", found).map(|text| text.value);
-    let (wanted, condition) = condition(&mut inner, found);
-    if inner.broken() || !wanted {
+fn read_power_state(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<PowerStep>> {
+    let node = fields.field_node("power_state")?;
+    let mut inner = MappingFields::read_mapping(node, POWER_KEYS, fields.child_path("power_state"), found)?;
+    let mode = inner.read_choice("mode", &["poweroff", "reboot", "halt"], found);
+    let delay_minutes = read_delay(&mut inner, found);
+    let message = inner.read_text("message", found).map(|text| text.value);
+    let (wanted, condition) = read_condition(&mut inner, found);
+    if inner.has_broken_field() || !wanted {
         return None;
     }
     let Some(mode) = mode else {
-        let diagnostic = Diagnostic::error(Code::MissingKey, node.at, "`mode` is missing");
-        inner.refuse("mode", diagnostic.help("write `poweroff`, `reboot` or `halt`"), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::MissingKey, node.at, "`mode` is missing");
+        inner.refuse_field("mode", diagnostic.with_help("write `poweroff`, `reboot` or `halt`"), found);
         return None;
     };
-    Some(At { value: Power { mode: mode.value, delay_minutes, message, condition }, at: node.at })
+    Some(Located { value: PowerStep { mode: mode.value, delay_minutes, message, condition }, at: node.at })
 }
 
 /// `now`, a number of minutes, or `+` and such a number.
-fn delay(fields: &mut Fields<'_>, found: &mut Diagnostics) -> u32 {
-    let Some(text) = fields.text("delay", found) else { return 0 };
+fn read_delay(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> u32 {
+    let Some(text) = fields.read_text("delay", found) else { return 0 };
     if text.value == "now" {
         return 0;
     }
     let minutes = text.value.trim_start_matches('+').parse();
     minutes.unwrap_or_else(|_| {
-        let diagnostic =
-            Diagnostic::error(Code::BadValue, text.at, "`delay` must be `now` or minutes like `+5`");
-        fields.refuse("delay", diagnostic, found);
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::BadValue,
+            text.at,
+            "`delay` must be `now` or minutes like `+5`",
+        );
+        fields.refuse_field("delay", diagnostic, found);
         0
     })
 }
 
 /// Whether it may happen at all, and the command that decides.
-fn condition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (bool, Option<Vec<String>>) {
-    let Some(node) = fields.node("condition") else { return (true, None) };
+fn read_condition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> (bool, Option<Vec<String>>) {
+    let Some(node) = fields.field_node("condition") else { return (true, None) };
     if let Value::Scalar(scalar) = &node.value {
         match scalar.as_bool() {
             Some(wanted) => (wanted, None),
@@ -210,7 +220,7 @@ fn condition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (bool, Option<
         }
     } else {
         let words: Vec<String> =
-            fields.texts("condition", found).into_iter().map(|text| text.value).collect();
+            fields.read_texts("condition", found).into_iter().map(|text| text.value).collect();
         // A command of no words can't succeed.
         (!words.is_empty(), Some(words))
     }
@@ -218,10 +228,10 @@ fn condition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> (bool, Option<
 
 #[cfg(test)]
 mod tests {
-    use super::quote;
+    use super::quote_word;
 
     #[test]
     fn words_are_quoted_whole() {
-        assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(quote_word("it's $HOME"), r"'it'\''s $HOME'");
     }
 }

@@ -5,23 +5,23 @@
 //! read or reported.
 
 use document::caret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::spelling;
-use document::yaml::{Entry, Node, Style, Value};
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// A name that a mapping may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Key {
+pub struct FieldKey {
     /// The name, with underscores.
     pub name: &'static str,
     /// What becomes of it.
-    pub support: Support,
+    pub support: KeySupport,
 }
 
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Support {
+pub enum KeySupport {
     /// Accepted; it has nothing to do here, for this reason.
     NoEffect(&'static str),
     /// Refused by name; what to do instead.
@@ -33,70 +33,70 @@ pub enum Support {
 }
 
 /// A supported key.
-pub(crate) const fn key(name: &'static str) -> Key {
-    Key { name, support: Support::Supported }
+pub(crate) const fn supported_key(name: &'static str) -> FieldKey {
+    FieldKey { name, support: KeySupport::Supported }
 }
 
 /// A key that is turned into something else.
-pub(crate) const fn translated(name: &'static str, into: &'static str) -> Key {
-    Key { name, support: Support::Translated(into) }
+pub(crate) const fn translated_key(name: &'static str, into: &'static str) -> FieldKey {
+    FieldKey { name, support: KeySupport::Translated(into) }
 }
 
 /// A key that has nothing to do here.
-pub(crate) const fn no_effect(name: &'static str, because: &'static str) -> Key {
-    Key { name, support: Support::NoEffect(because) }
+pub(crate) const fn no_effect(name: &'static str, because: &'static str) -> FieldKey {
+    FieldKey { name, support: KeySupport::NoEffect(because) }
 }
 
 /// A key that can't be honoured.
-pub(crate) const fn refused(name: &'static str, instead: &'static str) -> Key {
-    Key { name, support: Support::Refused(instead) }
+pub(crate) const fn refused_key(name: &'static str, instead: &'static str) -> FieldKey {
+    FieldKey { name, support: KeySupport::Refused(instead) }
 }
 
 /// The entries of one mapping, by name.
 #[derive(Debug)]
-pub(crate) struct Fields<'n> {
-    entries: Vec<(&'static str, &'n Entry)>,
+pub(crate) struct MappingFields<'n> {
+    entries: Vec<(&'static str, &'n MappingEntry)>,
     path: String,
-    at: Mark,
+    at: SourceMark,
     broken: bool,
 }
 
-impl<'n> Fields<'n> {
+impl<'n> MappingFields<'n> {
     /// Reads the names of a mapping and reports those that are unknown, given twice or refused.
-    pub(crate) fn open(
+    pub(crate) fn read_mapping(
         node: &'n Node,
-        table: &'static [Key],
+        table: &'static [FieldKey],
         path: impl Into<String>,
         found: &mut Diagnostics,
     ) -> Option<Self> {
         let path = path.into();
         let Value::Mapping(entries) = &node.value else {
             if !node.is_null() {
-                found.push(wrong_type("a mapping", node).key(path));
+                found.push(wrong_type("a mapping", node).with_key(path));
             }
             return None;
         };
         let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false };
         for entry in entries {
-            fields.accept(entry, table, found);
+            fields.accept_entry(entry, table, found);
         }
         Some(fields)
     }
 
-    fn accept(&mut self, entry: &'n Entry, table: &'static [Key], found: &mut Diagnostics) {
+    fn accept_entry(&mut self, entry: &'n MappingEntry, table: &'static [FieldKey], found: &mut Diagnostics) {
         let name = entry.key.replace('-', "_");
         // What begins with `x-` is the author's own, to hang anchors on.
         if self.path.is_empty() && name.starts_with("x_") {
             return;
         }
         let Some(key) = table.iter().find(|key| key.name == name) else {
-            let near = (!found.is_full()).then(|| near(&name, table)).flatten();
-            return found.push(self.unknown(entry, &name, near, table));
+            let near = (!found.is_full()).then(|| nearest_key(&name, table)).flatten();
+            return found.push(self.unknown_key(entry, &name, near, table));
         };
         if self.entries.iter().any(|(known, _)| *known == key.name) {
-            return found.push(self.finding(
+            return found.push(self.at_field(
                 Diagnostic::error(
-                    Code::DuplicateKey,
+                    DiagnosticCode::DuplicateKey,
                     entry.key_at,
                     format!(
                         "`{}` is given twice, since hyphens equal underscores; this second one is not used",
@@ -107,50 +107,56 @@ impl<'n> Fields<'n> {
             ));
         }
         match key.support {
-            Support::Refused(_) | Support::NoEffect(_) if says_nothing(&entry.value) => {}
-            Support::Refused(instead) => found.push(
-                self.finding(
+            KeySupport::Refused(_) | KeySupport::NoEffect(_) if says_nothing(&entry.value) => {}
+            KeySupport::Refused(instead) => found.push(
+                self.at_field(
                     Diagnostic::error(
-                        Code::Refused,
+                        DiagnosticCode::Refused,
                         entry.key_at,
                         format!("`{}` can't be done on this system", entry.key),
                     ),
                     key.name,
                 )
-                .help(instead),
+                .with_help(instead),
             ),
-            Support::NoEffect(because) => found.push(self.finding(
+            KeySupport::NoEffect(because) => found.push(self.at_field(
                 Diagnostic::note(
-                    Code::NoEffect,
+                    DiagnosticCode::NoEffect,
                     entry.key_at,
                     format!("`{}` has nothing to do here: {because}", entry.key),
                 ),
                 key.name,
             )),
-            Support::Supported | Support::Translated(_) => self.entries.push((key.name, entry)),
+            KeySupport::Supported | KeySupport::Translated(_) => self.entries.push((key.name, entry)),
         }
     }
 
-    fn unknown(&self, entry: &Entry, name: &str, near: Option<&str>, table: &'static [Key]) -> Diagnostic {
+    fn unknown_key(
+        &self,
+        entry: &MappingEntry,
+        name: &str,
+        near: Option<&str>,
+        table: &'static [FieldKey],
+    ) -> Diagnostic {
         let place = if self.path.is_empty() { "a cloud-config" } else { self.path.as_str() };
         let message = format!("`{}` is not a key of {place}", entry.key);
-        let mut diagnostic =
-            Diagnostic::warning(Code::UnknownKey, entry.key_at, message).key(self.child(name));
+        let mut diagnostic = Diagnostic::warning(DiagnosticCode::UnknownKey, entry.key_at, message)
+            .with_key(self.child_path(name));
         // Where secrets may be written, one that is indented wrongly looks like a key; a slip of the pen does
         // not look like a secret.
         if near.is_none() && table.iter().any(|key| caret::may_hold_secret(key.name)) {
             let message = format!("a key here is not one of {place}; it may be a secret, so it is not shown");
             diagnostic = diagnostic.in_public(message, self.path.clone());
         }
-        match (elsewhere(&self.path, name), near) {
-            (Some(place), _) => diagnostic.help(place),
-            (None, Some(near)) => diagnostic.help(format!("did you mean `{near}`?")),
+        match (misplaced_key_hint(&self.path, name), near) {
+            (Some(place), _) => diagnostic.with_help(place),
+            (None, Some(near)) => diagnostic.with_help(format!("did you mean `{near}`?")),
             (None, None) => diagnostic,
         }
     }
 
     /// The path of keys to a field.
-    pub(crate) fn child(&self, name: &str) -> String {
+    pub(crate) fn child_path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
@@ -160,63 +166,63 @@ impl<'n> Fields<'n> {
     }
 
     /// Where the mapping starts.
-    pub(crate) fn at(&self) -> Mark {
+    pub(crate) fn start_mark(&self) -> SourceMark {
         self.at
     }
 
     /// Whether some field was given and could not be read.
-    pub(crate) fn broken(&self) -> bool {
+    pub(crate) fn has_broken_field(&self) -> bool {
         self.broken
     }
 
     /// Notes that a field could not be used, and reports why.
-    pub(crate) fn refuse(&mut self, name: &str, diagnostic: Diagnostic, found: &mut Diagnostics) {
+    pub(crate) fn refuse_field(&mut self, name: &str, diagnostic: Diagnostic, found: &mut Diagnostics) {
         self.broken = true;
-        found.push(self.finding(diagnostic, name));
+        found.push(self.at_field(diagnostic, name));
     }
 
-    fn finding(&self, diagnostic: Diagnostic, name: &str) -> Diagnostic {
-        diagnostic.key(self.child(name))
+    fn at_field(&self, diagnostic: Diagnostic, name: &str) -> Diagnostic {
+        diagnostic.with_key(self.child_path(name))
     }
 
     /// The value of a field, unless it is empty.
-    pub(crate) fn node(&self, name: &str) -> Option<&'n Node> {
+    pub(crate) fn field_node(&self, name: &str) -> Option<&'n Node> {
         debug_assert!(!name.contains('-'), "tables use underscores");
-        self.entry(name).map(|entry| &entry.value).filter(|node| !node.is_null())
+        self.field_entry(name).map(|entry| &entry.value).filter(|node| !node.is_null())
     }
 
     /// Whether a field was written, if only with nothing behind it: `sudo:` and `sudo: []` are words of
     /// their author, so that no default may stand in their place.
     pub(crate) fn is_given(&self, name: &str) -> bool {
-        self.entry(name).is_some()
+        self.field_entry(name).is_some()
     }
 
     /// Where the name of a field stands.
-    pub(crate) fn key_at(&self, name: &str) -> Option<Mark> {
-        self.entry(name).map(|entry| entry.key_at)
+    pub(crate) fn key_at(&self, name: &str) -> Option<SourceMark> {
+        self.field_entry(name).map(|entry| entry.key_at)
     }
 
-    fn entry(&self, name: &str) -> Option<&'n Entry> {
+    fn field_entry(&self, name: &str) -> Option<&'n MappingEntry> {
         self.entries.iter().find(|(known, _)| *known == name).map(|(_, entry)| *entry)
     }
 
     /// A text; numbers and booleans are taken as they are written.
-    pub(crate) fn text(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<String>> {
-        let node = self.node(name)?;
+    pub(crate) fn read_text(&mut self, name: &str, found: &mut Diagnostics) -> Option<Located<String>> {
+        let node = self.field_node(name)?;
         match text_of(node) {
             Some(text) => Some(text),
-            None => self.mistyped(name, "text", node, found),
+            None => self.report_mistyped(name, "text", node, found),
         }
     }
 
     /// A boolean, quoted or not.
-    pub(crate) fn flag(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<bool>> {
-        let node = self.node(name)?;
+    pub(crate) fn read_flag(&mut self, name: &str, found: &mut Diagnostics) -> Option<Located<bool>> {
+        let node = self.field_node(name)?;
         match &node.value {
             Value::Scalar(scalar) if scalar.as_bool().is_some() => {
-                scalar.as_bool().map(|value| At { value, at: node.at })
+                scalar.as_bool().map(|value| Located { value, at: node.at })
             }
-            _ => self.mistyped(name, "true or false", node, found),
+            _ => self.report_mistyped(name, "true or false", node, found),
         }
     }
 
@@ -226,88 +232,100 @@ impl<'n> Fields<'n> {
     /// cloud-init takes it for false, so that this is told.
     pub(crate) fn flag_or_true(&mut self, name: &str, found: &mut Diagnostics) -> bool {
         self.warn_if_empty(name, "its default is used, which is true", found);
-        self.flag(name, found).is_none_or(|flag| flag.value)
+        self.read_flag(name, found).is_none_or(|flag| flag.value)
     }
 
     /// Warns of a field that is there without a value, where its absence has an effect.
     pub(crate) fn warn_if_empty(&self, name: &str, instead: &str, found: &mut Diagnostics) {
         let is_empty = |node: &Node| matches!(node.value, Value::Scalar(_)) && node.is_null();
-        if let Some(entry) = self.entry(name).filter(|entry| is_empty(&entry.value)) {
+        if let Some(entry) = self.field_entry(name).filter(|entry| is_empty(&entry.value)) {
             let message = format!("`{name}` has no value, so {instead}");
-            found.push(self.finding(Diagnostic::warning(Code::BadValue, entry.key_at, message), name));
+            found.push(
+                self.at_field(Diagnostic::warning(DiagnosticCode::BadValue, entry.key_at, message), name),
+            );
         }
     }
 
     /// A whole number that is not negative.
-    pub(crate) fn number<T: TryFrom<u64>>(&mut self, name: &str, found: &mut Diagnostics) -> Option<At<T>> {
-        let node = self.node(name)?;
+    pub(crate) fn read_number<T: TryFrom<u64>>(
+        &mut self,
+        name: &str,
+        found: &mut Diagnostics,
+    ) -> Option<Located<T>> {
+        let node = self.field_node(name)?;
         let number = text_of(node).and_then(|text| text.value.trim().parse::<u64>().ok());
         match number.and_then(|number| T::try_from(number).ok()) {
-            Some(value) => Some(At { value, at: node.at }),
-            None => self.mistyped(name, "a whole number in its range", node, found),
+            Some(value) => Some(Located { value, at: node.at }),
+            None => self.report_mistyped(name, "a whole number in its range", node, found),
         }
     }
 
     /// One of a set of words.
-    pub(crate) fn choice(
+    pub(crate) fn read_choice(
         &mut self,
         name: &str,
         words: &'static [&'static str],
         found: &mut Diagnostics,
-    ) -> Option<At<&'static str>> {
-        let text = self.text(name, found)?;
+    ) -> Option<Located<&'static str>> {
+        let text = self.read_text(name, found)?;
         if let Some(word) = words.iter().find(|word| **word == text.value) {
-            return Some(At { value: word, at: text.at });
+            return Some(Located { value: word, at: text.at });
         }
         let diagnostic = bad_choice(name, &text.value, text.at, words);
-        self.refuse(name, diagnostic, found);
+        self.refuse_field(name, diagnostic, found);
         None
     }
 
     /// The items of a list.
-    pub(crate) fn list(&mut self, name: &str, found: &mut Diagnostics) -> &'n [Node] {
-        let Some(node) = self.node(name) else { return &[] };
+    pub(crate) fn read_list(&mut self, name: &str, found: &mut Diagnostics) -> &'n [Node] {
+        let Some(node) = self.field_node(name) else { return &[] };
         if let Value::Sequence(items) = &node.value {
             items
         } else {
-            self.mistyped::<()>(name, "a list", node, found);
+            self.report_mistyped::<()>(name, "a list", node, found);
             &[]
         }
     }
 
     /// A list of texts; a single text counts as a list of one. Items of another type are reported.
-    pub(crate) fn texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<At<String>> {
-        let Some(node) = self.node(name) else { return Vec::new() };
+    pub(crate) fn read_texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<Located<String>> {
+        let Some(node) = self.field_node(name) else { return Vec::new() };
         match &node.value {
             Value::Scalar(_) => text_of(node).into_iter().collect(),
             Value::Sequence(items) => {
                 items.iter().filter_map(|item| self.text_item(name, item, found)).collect()
             }
             _ => {
-                self.mistyped::<()>(name, "a list of texts", node, found);
+                self.report_mistyped::<()>(name, "a list of texts", node, found);
                 Vec::new()
             }
         }
     }
 
-    fn text_item(&mut self, name: &str, item: &Node, found: &mut Diagnostics) -> Option<At<String>> {
+    fn text_item(&mut self, name: &str, item: &Node, found: &mut Diagnostics) -> Option<Located<String>> {
         if item.is_null() {
             return None;
         }
         match text_of(item) {
             Some(text) => Some(text),
-            None => self.mistyped(name, "text", item, found),
+            None => self.report_mistyped(name, "text", item, found),
         }
     }
 
-    fn mistyped<T>(&mut self, name: &str, wanted: &str, node: &Node, found: &mut Diagnostics) -> Option<T> {
+    fn report_mistyped<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        node: &Node,
+        found: &mut Diagnostics,
+    ) -> Option<T> {
         if node.value == Value::Unreadable {
             self.broken = true;
         } else {
             let mut diagnostic = wrong_type(wanted, node);
             diagnostic.message =
                 format!("`{name}` must be {}", diagnostic.message.trim_start_matches("this must be "));
-            self.refuse(name, diagnostic, found);
+            self.refuse_field(name, diagnostic, found);
         }
         None
     }
@@ -315,8 +333,8 @@ impl<'n> Fields<'n> {
 
 /// The key that was meant, if one is near.
 /// Where a key belongs that stands one level too high or too low.
-fn elsewhere(path: &str, name: &str) -> Option<String> {
-    let knows = |table: &[Key]| table.iter().any(|key| key.name == name);
+fn misplaced_key_hint(path: &str, name: &str) -> Option<String> {
+    let knows = |table: &[FieldKey]| table.iter().any(|key| key.name == name);
     match path {
         "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
             Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
@@ -334,42 +352,47 @@ fn elsewhere(path: &str, name: &str) -> Option<String> {
     }
 }
 
-fn near(name: &str, table: &[Key]) -> Option<&'static str> {
-    let known = table.iter().filter(|key| !matches!(key.support, Support::Refused(_))).map(|key| key.name);
-    spelling::nearest(&name.to_ascii_lowercase(), known)
+fn nearest_key(name: &str, table: &[FieldKey]) -> Option<&'static str> {
+    let known = table.iter().filter(|key| !matches!(key.support, KeySupport::Refused(_))).map(|key| key.name);
+    spelling::nearest_name(&name.to_ascii_lowercase(), known)
 }
 
 /// The entries of a mapping that stands for a set: the order in which they were written says nothing.
-pub(crate) fn by_name(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
+pub(crate) fn by_name(entries: &[MappingEntry]) -> impl Iterator<Item = &MappingEntry> {
+    let mut sorted: Vec<&MappingEntry> = entries.iter().collect();
     sorted.sort_by(|one, other| one.key.cmp(&other.key));
     sorted.into_iter()
 }
 
 /// The text of a scalar; a `!!binary` one is not text.
-pub(crate) fn text_of(node: &Node) -> Option<At<String>> {
+pub(crate) fn text_of(node: &Node) -> Option<Located<String>> {
     match &node.value {
-        Value::Scalar(scalar) if !scalar.binary => Some(At { value: scalar.text.clone(), at: node.at }),
+        Value::Scalar(scalar) if !scalar.binary => Some(Located { value: scalar.text.clone(), at: node.at }),
         _ => None,
     }
 }
 
 /// Whether a scalar is written as a number without quotes.
 pub(crate) fn is_bare(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar(scalar) if scalar.style == Style::Plain)
+    matches!(&node.value, Value::Scalar(scalar) if scalar.style == ScalarStyle::Plain)
 }
 
 /// Says what a value must be and what it is, without the value.
 pub(crate) fn wrong_type(wanted: &str, node: &Node) -> Diagnostic {
-    Diagnostic::error(Code::WrongType, node.at, format!("this must be {wanted}, but it is {}", node.shape()))
+    Diagnostic::error(
+        DiagnosticCode::WrongType,
+        node.at,
+        format!("this must be {wanted}, but it is {}", node.shape_name()),
+    )
 }
 
 /// Says which words a field may have. The word that was written is no secret where this is used.
-pub(crate) fn bad_choice(name: &str, written: &str, at: Mark, words: &[&'static str]) -> Diagnostic {
+pub(crate) fn bad_choice(name: &str, written: &str, at: SourceMark, words: &[&'static str]) -> Diagnostic {
     let list = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let diagnostic = Diagnostic::error(Code::BadValue, at, format!("`{name}` must be one of {list}"));
-    match spelling::nearest(written, words.iter().copied()) {
-        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+    let diagnostic =
+        Diagnostic::error(DiagnosticCode::BadValue, at, format!("`{name}` must be one of {list}"));
+    match spelling::nearest_name(written, words.iter().copied()) {
+        Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
         None => diagnostic,
     }
 }

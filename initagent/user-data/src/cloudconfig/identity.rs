@@ -3,18 +3,18 @@
 //! Knows `hostname`, `fqdn` and their relatives. Refuses to cut a name short in silence. Invariant: a
 //! name that the kernel would refuse never becomes part of a plan.
 
-use super::fields::{Fields, Key, key, no_effect};
+use super::fields::{FieldKey, MappingFields, no_effect, supported_key};
 use crate::plan::step::HostsStyle;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 /// The keys of the top level that this module reads.
-pub const KEYS: &[Key] = &[
-    key("hostname"),
-    key("fqdn"),
-    key("prefer_fqdn_over_hostname"),
-    key("preserve_hostname"),
-    key("manage_etc_hosts"),
+pub const KEYS: &[FieldKey] = &[
+    supported_key("hostname"),
+    supported_key("fqdn"),
+    supported_key("prefer_fqdn_over_hostname"),
+    supported_key("preserve_hostname"),
+    supported_key("manage_etc_hosts"),
     no_effect("create_hostname_file", "/etc/hostname is what makes the name last, so it is always written"),
 ];
 
@@ -24,44 +24,44 @@ const LONGEST_LABEL: usize = 63;
 
 /// What a document says of the machine's name.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Identity {
+pub struct IdentityConfig {
     /// `hostname`.
-    pub hostname: Option<At<String>>,
+    pub hostname: Option<Located<String>>,
     /// `fqdn`.
-    pub fqdn: Option<At<String>>,
+    pub fqdn: Option<Located<String>>,
     /// Whether the kernel gets the long name.
     pub prefer_fqdn: bool,
     /// Whether the name stays what it is.
     pub preserve: bool,
     /// What becomes of /etc/hosts.
-    pub hosts: Option<At<HostsStyle>>,
+    pub hosts: Option<Located<HostsStyle>>,
 }
 
 /// The names a machine goes by.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Names {
+pub struct HostNames {
     /// What the kernel gets.
     pub hostname: String,
     /// The long name, if there is one.
     pub fqdn: Option<String>,
 }
 
-impl Identity {
-    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
+impl IdentityConfig {
+    pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Self {
         fields.warn_if_empty("hostname", "the platform's name is used", found);
         Self {
-            hostname: name(fields, "hostname", found),
-            fqdn: name(fields, "fqdn", found),
-            prefer_fqdn: fields.flag("prefer_fqdn_over_hostname", found).is_some_and(|flag| flag.value),
-            preserve: fields.flag("preserve_hostname", found).is_some_and(|flag| flag.value),
-            hosts: hosts(fields, found),
+            hostname: read_name(fields, "hostname", found),
+            fqdn: read_name(fields, "fqdn", found),
+            prefer_fqdn: fields.read_flag("prefer_fqdn_over_hostname", found).is_some_and(|flag| flag.value),
+            preserve: fields.read_flag("preserve_hostname", found).is_some_and(|flag| flag.value),
+            hosts: read_hosts_style(fields, found),
         }
     }
 
     /// The names that result, with what the platform says below what the document says.
     #[must_use]
-    pub fn names(&self, platform: Option<&str>) -> Option<Names> {
-        let platform = platform.filter(|name| check(name).is_ok() && *name != "localhost");
+    pub fn resolve_names(&self, platform: Option<&str>) -> Option<HostNames> {
+        let platform = platform.filter(|name| check_host_name(name).is_ok() && *name != "localhost");
         let written = self.hostname.as_ref().map(|name| name.value.as_str());
         let long = self.fqdn.as_ref().map(|name| name.value.as_str());
         let short = written.or(long).or(platform)?;
@@ -72,19 +72,19 @@ impl Identity {
             (_, _, None) if self.fqdn.is_some() => short.split('.').next().unwrap_or(short),
             _ => short,
         };
-        Some(Names { hostname: hostname.to_owned(), fqdn: fqdn.map(str::to_owned) })
+        Some(HostNames { hostname: hostname.to_owned(), fqdn: fqdn.map(str::to_owned) })
     }
 }
 
-fn name(fields: &mut Fields<'_>, key: &str, found: &mut Diagnostics) -> Option<At<String>> {
-    let text = fields.text(key, found)?.map(|text| text.trim().trim_end_matches('.').to_owned());
-    match check(&text.value) {
+fn read_name(fields: &mut MappingFields<'_>, key: &str, found: &mut Diagnostics) -> Option<Located<String>> {
+    let text = fields.read_text(key, found)?.map_value(|text| text.trim().trim_end_matches('.').to_owned());
+    match check_host_name(&text.value) {
         Ok(()) => Some(text),
         Err(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`{key}` {flaw}"));
-            fields.refuse(
+            let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`{key}` {flaw}"));
+            fields.refuse_field(
                 key,
-                diagnostic.help("letters, digits and hyphens, with dots between the labels"),
+                diagnostic.with_help("letters, digits and hyphens, with dots between the labels"),
                 found,
             );
             None
@@ -93,7 +93,7 @@ fn name(fields: &mut Fields<'_>, key: &str, found: &mut Diagnostics) -> Option<A
 }
 
 /// Whether a name can be given to a machine.
-pub fn check(name: &str) -> Result<(), String> {
+pub fn check_host_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > LONGEST {
         return Err(format!("must have 1 to {LONGEST} characters, but has {}", name.len()));
     }
@@ -107,8 +107,8 @@ pub fn check(name: &str) -> Result<(), String> {
     if name.split('.').all(good) { Ok(()) } else { Err("is not a host name".to_owned()) }
 }
 
-fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsStyle>> {
-    let text = fields.text("manage_etc_hosts", found)?;
+fn read_hosts_style(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<HostsStyle>> {
+    let text = fields.read_text("manage_etc_hosts", found)?;
     let style = match text.value.to_ascii_lowercase().as_str() {
         "localhost" => HostsStyle::Localhost,
         "true" | "yes" | "on" | "template" => HostsStyle::Full,
@@ -120,26 +120,31 @@ fn hosts(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<HostsSty
                 text.at,
                 &["true", "false", "localhost"],
             );
-            fields.refuse("manage_etc_hosts", diagnostic, found);
+            fields.refuse_field("manage_etc_hosts", diagnostic, found);
             return None;
         }
     };
-    Some(At { value: style, at: text.at })
+    Some(Located { value: style, at: text.at })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn identity(hostname: Option<&str>, fqdn: Option<&str>, prefer_fqdn: bool) -> Identity {
-        let at = |name: &str| At { value: name.to_owned(), at: document::source::Mark::default() };
-        Identity { hostname: hostname.map(at), fqdn: fqdn.map(at), prefer_fqdn, ..Identity::default() }
+    fn identity(hostname: Option<&str>, fqdn: Option<&str>, prefer_fqdn: bool) -> IdentityConfig {
+        let at = |name: &str| Located { value: name.to_owned(), at: document::source::SourceMark::default() };
+        IdentityConfig {
+            hostname: hostname.map(at),
+            fqdn: fqdn.map(at),
+            prefer_fqdn,
+            ..IdentityConfig::default()
+        }
     }
 
     #[test]
     fn the_document_wins_over_the_platform() {
-        let names = |identity: Identity| {
-            identity.names(Some("cloud.example.org")).map(|names| (names.hostname, names.fqdn))
+        let names = |identity: IdentityConfig| {
+            identity.resolve_names(Some("cloud.example.org")).map(|names| (names.hostname, names.fqdn))
         };
         let pair = |a: &str, b: &str| Some((a.to_owned(), Some(b.to_owned())));
 
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn names_that_the_kernel_refuses_are_refused() {
         for bad in ["", "a b", "-a", "a..b", "ä", &"x".repeat(65)] {
-            assert!(check(bad).is_err(), "{bad}");
+            assert!(check_host_name(bad).is_err(), "{bad}");
         }
     }
 }

@@ -9,23 +9,23 @@ pub mod parts;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
-use document::yaml::{Entry, Node, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
+use document::yaml::{MappingEntry, Node, Value};
 
-use super::fields::Support;
+use super::fields::KeySupport;
 
 /// How each shape is merged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct How {
-    dict: Dict,
-    list: List,
+pub struct MergeStyle {
+    dict: DictMerge,
+    list: ListMerge,
     append_text: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "four options that cloud-init documents, all independent")]
-struct Dict {
+struct DictMerge {
     replace: bool,
     allow_delete: bool,
     recurse_text: bool,
@@ -33,7 +33,7 @@ struct Dict {
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct List {
+struct ListMerge {
     method: ListMethod,
     recurse_dict: bool,
     recurse_lists: bool,
@@ -49,11 +49,11 @@ enum ListMethod {
     Replace,
 }
 
-impl How {
+impl MergeStyle {
     /// What is already there wins, and mappings are merged: the vendor's below the user's.
     pub const BELOW: Self = Self {
-        dict: Dict { replace: false, allow_delete: false, recurse_text: false, recurse_lists: false },
-        list: List {
+        dict: DictMerge { replace: false, allow_delete: false, recurse_text: false, recurse_lists: false },
+        list: ListMerge {
             method: ListMethod::Replace,
             recurse_dict: false,
             recurse_lists: false,
@@ -66,7 +66,7 @@ impl How {
 /// What a document says about how it is merged, by `merge_how` or `merge_type`, and where.
 ///
 /// Nothing behind the key says nothing, as in cloud-init.
-pub fn how(document: &Node, found: &mut Diagnostics) -> Option<At<How>> {
+pub fn merge_style(document: &Node, found: &mut Diagnostics) -> Option<Located<MergeStyle>> {
     let Value::Mapping(entries) = &document.value else { return None };
     let entry = entries
         .iter()
@@ -79,35 +79,35 @@ pub fn how(document: &Node, found: &mut Diagnostics) -> Option<At<How>> {
         Value::Sequence(items) => items.iter().map(parse_item).collect(),
         _ => None,
     };
-    let how = mergers.and_then(assemble);
+    let how = mergers.and_then(assemble_style);
     if how.is_none() {
         let message = "these mergers are not understood, so this part is merged in the default way";
         found.push(
-            Diagnostic::error(Code::BadValue, entry.value.at, message)
-                .key(entry.key.clone())
-                .help("write `dict(recurse_array)+list(append)+str()`, say"),
+            Diagnostic::error(DiagnosticCode::BadValue, entry.value.at, message)
+                .with_key(entry.key.clone())
+                .with_help("write `dict(recurse_array)+list(append)+str()`, say"),
         );
     }
-    how.map(|how| At { value: how, at: entry.key_at })
+    how.map(|how| Located { value: how, at: entry.key_at })
 }
 
-/// As [`how`], for the text of a MIME header.
-pub fn how_from_header(text: &At<String>, found: &mut Diagnostics) -> Option<At<How>> {
-    let how = parse_text(&text.value).and_then(assemble);
+/// As [`merge_style`], for the text of a MIME header.
+pub fn how_from_header(text: &Located<String>, found: &mut Diagnostics) -> Option<Located<MergeStyle>> {
+    let how = parse_text(&text.value).and_then(assemble_style);
     if how.is_none() {
         found.push(Diagnostic::error(
-            Code::BadValue,
+            DiagnosticCode::BadValue,
             text.at,
             "the mergers in this part's header are not understood",
         ));
     }
-    how.map(|how| At { value: how, at: text.at })
+    how.map(|how| Located { value: how, at: text.at })
 }
 
-type Merger = (String, Vec<String>);
+type MergerWords = (String, Vec<String>);
 
 /// `dict(a,b)+list(c)`.
-fn parse_text(text: &str) -> Option<Vec<Merger>> {
+fn parse_text(text: &str) -> Option<Vec<MergerWords>> {
     text.split('+')
         .map(|merger| {
             let (name, options) = merger.trim().split_once('(').unwrap_or_else(|| (merger.trim(), ")"));
@@ -120,7 +120,7 @@ fn parse_text(text: &str) -> Option<Vec<Merger>> {
 }
 
 /// `{name: list, settings: [append]}`.
-fn parse_item(item: &Node) -> Option<Merger> {
+fn parse_item(item: &Node) -> Option<MergerWords> {
     let Value::Mapping(entries) = &item.value else { return None };
     let text = |node: &Node| match &node.value {
         Value::Scalar(scalar) => Some(scalar.text.clone()),
@@ -134,13 +134,13 @@ fn parse_item(item: &Node) -> Option<Merger> {
     Some((text(value("name")?)?, settings))
 }
 
-fn assemble(mergers: Vec<Merger>) -> Option<How> {
-    let mut how = How { dict: Dict::default(), list: List::default(), append_text: false };
+fn assemble_style(mergers: Vec<MergerWords>) -> Option<MergeStyle> {
+    let mut how = MergeStyle { dict: DictMerge::default(), list: ListMerge::default(), append_text: false };
     for (name, options) in mergers {
         let has = |option: &str| options.iter().any(|known| known == option);
         match name.as_str() {
             "dict" => {
-                how.dict = Dict {
+                how.dict = DictMerge {
                     replace: has("replace"),
                     allow_delete: has("allow_delete"),
                     recurse_text: has("recurse_str"),
@@ -148,7 +148,7 @@ fn assemble(mergers: Vec<Merger>) -> Option<How> {
                 };
             }
             "list" => {
-                how.list = List {
+                how.list = ListMerge {
                     method: list_method(&options),
                     recurse_dict: has("recurse_dict"),
                     recurse_lists: has("recurse_array") || has("recurse_list"),
@@ -175,23 +175,27 @@ fn list_method(options: &[String]) -> ListMethod {
 
 /// The later part merged into the earlier one by its own word. What that leaves out is told.
 #[must_use]
-pub fn merge(earlier: Node, later: Node, how: At<How>, found: &mut Diagnostics) -> Node {
+pub fn merge_nodes(earlier: Node, later: Node, how: Located<MergeStyle>, found: &mut Diagnostics) -> Node {
     merged(earlier, later, &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) })
 }
 
 /// The vendor's document below the user's. That the user's word wins is the vendor's business only.
 #[must_use]
 pub fn below(user: Node, vendor: Node) -> Node {
-    merged(user, vendor, &mut Merging { how: How::BELOW, at: Mark::default(), path: Vec::new(), found: None })
+    merged(
+        user,
+        vendor,
+        &mut Merging { how: MergeStyle::BELOW, at: SourceMark::default(), path: Vec::new(), found: None },
+    )
 }
 
 /// A merge under way.
 struct Merging<'a> {
-    how: How,
+    how: MergeStyle,
     /// Where that is said.
-    at: Mark,
+    at: SourceMark,
     /// The keys to what is merged now, and where the earlier one stands.
-    path: Vec<(String, Mark)>,
+    path: Vec<(String, SourceMark)>,
     found: Option<&'a mut Diagnostics>,
 }
 
@@ -207,27 +211,27 @@ impl Merging<'_> {
     }
 
     /// A value of the later part is not used.
-    fn lose_later(&mut self, at: Mark, value: &Node, because: &str, help: &str) {
+    fn lose_later(&mut self, at: SourceMark, value: &Node, because: &str, help: &str) {
         self.report(at, value, because, Some(help));
     }
 
-    fn report(&mut self, at: Mark, value: &Node, because: &str, help: Option<&str>) {
+    fn report(&mut self, at: SourceMark, value: &Node, because: &str, help: Option<&str>) {
         let path = self.path();
         if !is_worth_words(&path, value) {
             return;
         }
         let Some(found) = &mut self.found else { return };
-        let diagnostic = Diagnostic::warning(Code::Conflict, at, format!("`{path}` {because}"));
+        let diagnostic = Diagnostic::warning(DiagnosticCode::Conflict, at, format!("`{path}` {because}"));
         let help =
             help.unwrap_or("`dict(recurse_array)+list(append)` in the later part's `merge_how` keeps both");
-        found.push(diagnostic.help(help).key(path));
+        found.push(diagnostic.with_help(help).with_key(path));
     }
 }
 
 /// A value that is not used, and where its key stands.
 struct Dropped<'n> {
     path: &'n str,
-    at: Mark,
+    at: SourceMark,
     value: &'n Node,
 }
 
@@ -235,7 +239,8 @@ struct Dropped<'n> {
 fn is_worth_words(path: &str, value: &Node) -> bool {
     let top = path.split('.').next().unwrap_or_default();
     let key = super::top_level().iter().find(|key| key.name == top);
-    let has_effect = matches!(key.map(|key| key.support), Some(Support::Supported | Support::Translated(_)));
+    let has_effect =
+        matches!(key.map(|key| key.support), Some(KeySupport::Supported | KeySupport::Translated(_)));
     says_something(value) && has_effect && !matches!(top, "merge_how" | "merge_type")
 }
 
@@ -256,7 +261,7 @@ fn says_the_same(one: &Node, other: &Node) -> bool {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| says_the_same(one, other))
         }
         (Value::Mapping(one), Value::Mapping(other)) => {
-            let same = |(one, other): (&Entry, &Entry)| {
+            let same = |(one, other): (&MappingEntry, &MappingEntry)| {
                 name_of(one) == name_of(other) && says_the_same(&one.value, &other.value)
             };
             one.len() == other.len() && one.iter().zip(other).all(same)
@@ -266,7 +271,7 @@ fn says_the_same(one: &Node, other: &Node) -> bool {
 }
 
 /// Hyphens equal underscores.
-fn name_of(entry: &Entry) -> Cow<'_, str> {
+fn name_of(entry: &MappingEntry) -> Cow<'_, str> {
     if entry.key.contains('-') { Cow::Owned(entry.key.replace('-', "_")) } else { Cow::Borrowed(&entry.key) }
 }
 
@@ -274,7 +279,7 @@ fn name_of(entry: &Entry) -> Cow<'_, str> {
 ///
 /// Of the other, since a part is often short and what was merged so far is long: its names are not copied
 /// for each of the parts.
-fn places_of(old: &[Entry], new: &[Entry]) -> HashMap<String, usize> {
+fn places_of(old: &[MappingEntry], new: &[MappingEntry]) -> HashMap<String, usize> {
     let wanted: HashSet<Cow<'_, str>> = new.iter().map(name_of).collect();
     let mut places = HashMap::new();
     for (index, entry) in old.iter().enumerate() {
@@ -290,10 +295,10 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     let at = earlier.at;
     match (earlier.value, later.value) {
         (Value::Mapping(old), Value::Mapping(new)) => {
-            Node { at, value: Value::Mapping(mappings(old, new, merging)) }
+            Node { at, value: Value::Mapping(merge_mappings(old, new, merging)) }
         }
         (Value::Sequence(old), Value::Sequence(new)) => {
-            Node { at, value: Value::Sequence(lists(old, new, merging)) }
+            Node { at, value: Value::Sequence(merge_lists(old, new, merging)) }
         }
         (Value::Scalar(mut old), Value::Scalar(new)) if merging.how.append_text => {
             old.text += &new.text;
@@ -309,9 +314,13 @@ fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     }
 }
 
-fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<Entry> {
+fn merge_mappings(
+    old: Vec<MappingEntry>,
+    new: Vec<MappingEntry>,
+    merging: &mut Merging<'_>,
+) -> Vec<MappingEntry> {
     let places = places_of(&old, &new);
-    let mut all: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
+    let mut all: Vec<Option<MappingEntry>> = old.into_iter().map(Some).collect();
     for entry in new {
         let Some(index) = places.get(&*name_of(&entry)) else {
             all.push(Some(entry));
@@ -332,7 +341,7 @@ fn mappings(old: Vec<Entry>, new: Vec<Entry>, merging: &mut Merging<'_>) -> Vec<
     all.into_iter().flatten().collect()
 }
 
-fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
+fn same_key(old: MappingEntry, new: MappingEntry, merging: &mut Merging<'_>) -> MappingEntry {
     let dict = merging.how.dict;
     let recurse = match &new.value.value {
         Value::Mapping(_) => true,
@@ -347,7 +356,7 @@ fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
         return new;
     }
     if recurse {
-        return Entry { value: merged(old.value, new.value, merging), ..old };
+        return MappingEntry { value: merged(old.value, new.value, merging), ..old };
     }
     if !says_the_same(&old.value, &new.value) {
         keep_earlier(&new, merging);
@@ -356,7 +365,7 @@ fn same_key(old: Entry, new: Entry, merging: &mut Merging<'_>) -> Entry {
 }
 
 /// Says that the earlier value stays, where its author can mend that.
-fn keep_earlier(new: &Entry, merging: &mut Merging<'_>) {
+fn keep_earlier(new: &MappingEntry, merging: &mut Merging<'_>) {
     if matches!(new.value.value, Value::Sequence(_)) {
         let because = "of this part is not used: lists are not merged by this `merge_how`, since `dict` lacks `recurse_list`";
         let help =
@@ -368,7 +377,7 @@ fn keep_earlier(new: &Entry, merging: &mut Merging<'_>) {
     }
 }
 
-fn lists(mut old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
+fn merge_lists(mut old: Vec<Node>, new: Vec<Node>, merging: &mut Merging<'_>) -> Vec<Node> {
     match merging.how.list.method {
         ListMethod::Append => old.extend(new),
         ListMethod::Prepend => old = new.into_iter().chain(old).collect(),

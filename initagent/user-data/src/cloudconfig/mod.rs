@@ -19,12 +19,12 @@ pub mod units;
 
 use std::sync::OnceLock;
 
-use crate::room::Room;
-use crate::tokens::{self, Addresses};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
-use document::yaml::{self, Entry, Node, Value};
-use fields::{Fields, Key, key, translated};
+use crate::room::DecompressionBudget;
+use crate::tokens::{self, TokenAddresses};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
+use document::yaml::{self, MappingEntry, Node, Value};
+use fields::{FieldKey, MappingFields, supported_key, translated_key};
 
 /// The image's own user.
 pub const DEFAULT_USER: &str = "core";
@@ -32,18 +32,18 @@ pub const DEFAULT_USER: &str = "core";
 /// What a user needs to get in and mend a broken document.
 const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
 
-const OWN_KEYS: &[Key] = &[
-    key("coreos"),
-    translated("flatcar", "`coreos`"),
-    key("launch_index"),
-    key("merge_how"),
-    key("merge_type"),
-    key("vendor_data"),
+const OWN_KEYS: &[FieldKey] = &[
+    supported_key("coreos"),
+    translated_key("flatcar", "`coreos`"),
+    supported_key("launch_index"),
+    supported_key("merge_how"),
+    supported_key("merge_type"),
+    supported_key("vendor_data"),
 ];
 
 /// Every mapping whose keys are known, by the path it has in a document.
 #[must_use]
-pub fn tables() -> Vec<(&'static str, &'static [Key])> {
+pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     vec![
         ("", top_level()),
         ("users[]", accounts::USER_KEYS),
@@ -75,8 +75,8 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
 
 /// The keys of the top level.
 #[must_use]
-pub fn top_level() -> &'static [Key] {
-    static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
+pub fn top_level() -> &'static [FieldKey] {
+    static KEYS: OnceLock<Vec<FieldKey>> = OnceLock::new();
     KEYS.get_or_init(|| {
         let tables = [
             identity::KEYS,
@@ -95,58 +95,61 @@ pub fn top_level() -> &'static [Key] {
 
 /// Everything that a document asks for, checked.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Config {
+pub struct CloudConfig {
     /// Host name and hosts.
-    pub identity: identity::Identity,
+    pub identity: identity::IdentityConfig,
     /// Keys and passwords of the top level.
-    pub access: access::Access,
+    pub access: access::AccessConfig,
     /// Users and groups.
-    pub accounts: accounts::Accounts,
+    pub accounts: accounts::AccountsConfig,
     /// Files.
-    pub files: Vec<At<files::Written>>,
+    pub files: Vec<Located<files::WrittenFile>>,
     /// Units.
-    pub units: Vec<At<units::Unit>>,
+    pub units: Vec<Located<units::UnitConfig>>,
     /// CoreOS's services.
-    pub services: services::Services,
+    pub services: services::ServicesConfig,
     /// Disks and mounts.
-    pub storage: storage::Storage,
+    pub storage: storage::StorageConfig,
     /// Time, language, trust, name servers.
-    pub system: system::System,
+    pub system: system::SystemConfig,
     /// Commands and endings.
-    pub commands: commands::Commands,
+    pub commands: commands::CommandsConfig,
 }
 
-impl Config {
+impl CloudConfig {
     /// Checks a tree. What can't be used is reported and left out.
     #[must_use]
-    pub fn check(document: &Node, room: &mut Room, found: &mut Diagnostics) -> Self {
-        let Some(mut fields) = Fields::open(document, top_level(), "", found) else { return Self::default() };
+    pub fn check_document(document: &Node, room: &mut DecompressionBudget, found: &mut Diagnostics) -> Self {
+        let Some(mut fields) = MappingFields::read_mapping(document, top_level(), "", found) else {
+            return Self::default();
+        };
         let mut config = Self {
-            identity: identity::Identity::read(&mut fields, found),
-            access: access::Access::read(&mut fields, found),
-            accounts: accounts::Accounts::read(&mut fields, found),
+            identity: identity::IdentityConfig::read(&mut fields, found),
+            access: access::AccessConfig::read(&mut fields, found),
+            accounts: accounts::AccountsConfig::read(&mut fields, found),
             files: files::read(&mut fields, room, found),
-            storage: storage::Storage::read(&mut fields, found),
-            system: system::System::read(&mut fields, found),
-            commands: commands::Commands::read(&mut fields, found),
+            storage: storage::StorageConfig::read(&mut fields, found),
+            system: system::SystemConfig::read(&mut fields, found),
+            commands: commands::CommandsConfig::read(&mut fields, found),
             ..Self::default()
         };
-        let name = if fields.node("coreos").is_some() { "coreos" } else { "flatcar" };
+        let name = if fields.field_node("coreos").is_some() { "coreos" } else { "flatcar" };
         if let (Some(_), Some(_), Some(at)) =
-            (fields.node("coreos"), fields.node("flatcar"), fields.key_at("flatcar"))
+            (fields.field_node("coreos"), fields.field_node("flatcar"), fields.key_at("flatcar"))
         {
             let message = "`flatcar` is not used, since `coreos` is there too, which means the same";
             found.push(
-                Diagnostic::error(Code::Conflict, at, message)
-                    .key("flatcar")
-                    .help("write all of it below one"),
+                Diagnostic::error(DiagnosticCode::Conflict, at, message)
+                    .with_key("flatcar")
+                    .with_help("write all of it below one"),
             );
         }
-        let coreos =
-            fields.node(name).and_then(|node| Fields::open(node, services::COREOS_KEYS, name, found));
+        let coreos = fields
+            .field_node(name)
+            .and_then(|node| MappingFields::read_mapping(node, services::COREOS_KEYS, name, found));
         if let Some(mut coreos) = coreos {
             config.units = units::read(&mut coreos, found);
-            config.services = services::Services::read(&coreos, found);
+            config.services = services::ServicesConfig::read(&coreos, found);
         }
         config
     }
@@ -156,28 +159,28 @@ impl Config {
 ///
 /// Of a text that is no YAML, what lets people in is kept where it can be read on its own.
 #[must_use]
-pub fn read(text: &str, part: u16, addresses: &Addresses, found: &mut Diagnostics) -> Option<Node> {
-    let mut node = yaml::parse(text, part, found).or_else(|| salvaged(text, part, found))?;
+pub fn read(text: &str, part: u16, addresses: &TokenAddresses, found: &mut Diagnostics) -> Option<Node> {
+    let mut node = yaml::parse_yaml(text, part, found).or_else(|| salvage_access(text, part, found))?;
     if node.is_null() {
         return None;
     }
-    tokens::substitute(&mut node, addresses, found);
+    tokens::substitute_tokens(&mut node, addresses, found);
     Some(node)
 }
 
 /// The entries that let people in, out of a text that as a whole can't be read.
-pub(crate) fn salvaged(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
-    let entries: Vec<Entry> =
-        if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage(text, part, &ACCESS) };
+pub(crate) fn salvage_access(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
+    let entries: Vec<MappingEntry> =
+        if text.len() > yaml::MOST_BYTES { Vec::new() } else { yaml::salvage_entries(text, part, &ACCESS) };
     let first = entries.first()?;
     let names: Vec<String> = entries.iter().map(|entry| format!("`{}`", entry.key)).collect();
     found.push(
         Diagnostic::warning(
-            Code::Salvaged,
+            DiagnosticCode::Salvaged,
             first.key_at,
             format!("of the broken document only {} could be read; nothing else is done", names.join(", ")),
         )
-        .help("mend the document: these are used so that you can get in and do so"),
+        .with_help("mend the document: these are used so that you can get in and do so"),
     );
     Some(Node { at: first.key_at, value: Value::Mapping(entries) })
 }

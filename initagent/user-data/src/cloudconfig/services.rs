@@ -3,60 +3,66 @@
 //! Knows each option's variable, and what etcd 3.5 no longer knows. Refuses values of the wrong type,
 //! one by one. Invariants: `false` and `0` can be set; a value can hold any character.
 
-use super::fields::{Fields, Key, Support, bad_choice, key};
+use super::fields::{FieldKey, KeySupport, MappingFields, bad_choice, supported_key};
 use crate::address;
 use crate::secret::Secret;
 use crate::systemd;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 
 mod options;
 
-pub use options::{ETCD, ETCD2, FLANNEL, FLEET, LOCKSMITH, Opt, Rule, Type};
+pub use options::{ETCD, ETCD2, FLANNEL, FLEET, LOCKSMITH, OptionRule, OptionType, ServiceOption};
 
 /// The keys of `coreos`.
-pub const COREOS_KEYS: &[Key] = &[
-    key("units"),
-    key("etcd"),
-    key("etcd2"),
-    key("fleet"),
-    key("flannel"),
-    key("locksmith"),
-    key("update"),
-    key("oem"),
+pub const COREOS_KEYS: &[FieldKey] = &[
+    supported_key("units"),
+    supported_key("etcd"),
+    supported_key("etcd2"),
+    supported_key("fleet"),
+    supported_key("flannel"),
+    supported_key("locksmith"),
+    supported_key("update"),
+    supported_key("oem"),
 ];
 /// The keys of `coreos.update`.
-pub const UPDATE_KEYS: &[Key] = &[key("reboot_strategy"), key("group"), key("server")];
+pub const UPDATE_KEYS: &[FieldKey] =
+    &[supported_key("reboot_strategy"), supported_key("group"), supported_key("server")];
 /// The keys of `coreos.oem`.
-pub const OEM_KEYS: &[Key] =
-    &[key("id"), key("name"), key("version_id"), key("home_url"), key("bug_report_url")];
+pub const OEM_KEYS: &[FieldKey] = &[
+    supported_key("id"),
+    supported_key("name"),
+    supported_key("version_id"),
+    supported_key("home_url"),
+    supported_key("bug_report_url"),
+];
 
 const STRATEGIES: &[&str] = &["etcd-lock", "reboot", "off", "best-effort"];
 
 /// The settings of one service, as variables in the order of its table.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Settings {
+pub struct ServiceSettings {
     /// Which service of `coreos` it is.
     pub service: &'static str,
     /// Names and values.
     pub variables: Vec<(String, Secret<String>)>,
     /// Where they stand.
-    pub at: Mark,
+    pub at: SourceMark,
 }
 
 /// What a document says about CoreOS's services.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Services {
+pub struct ServicesConfig {
     /// Services that are configured by their environment.
-    pub environments: Vec<Settings>,
+    pub environments: Vec<ServiceSettings>,
     /// `coreos.update`.
-    pub update: Option<Settings>,
+    pub update: Option<ServiceSettings>,
     /// `coreos.oem`: lines of /etc/oem-release.
-    pub oem: Option<At<String>>,
+    pub oem: Option<Located<String>>,
 }
 
-impl Services {
-    pub(crate) fn read(coreos: &Fields<'_>, found: &mut Diagnostics) -> Self {
+impl ServicesConfig {
+    pub(crate) fn read(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Self {
         let tables = [
             ("etcd", ETCD),
             ("etcd2", ETCD2),
@@ -67,15 +73,15 @@ impl Services {
         Self {
             environments: tables
                 .into_iter()
-                .filter_map(|(service, table)| environment(coreos, service, table, found))
+                .filter_map(|(service, table)| read_service(coreos, service, table, found))
                 .collect(),
-            update: update(coreos, found),
-            oem: oem(coreos, found),
+            update: read_update(coreos, found),
+            oem: read_oem(coreos, found),
         }
     }
 }
 
-impl Settings {
+impl ServiceSettings {
     /// The drop-in that hands the variables to a service, and what it must not say itself: everybody may ask
     /// the manager for the environment that stands in a unit, so secrets go by a file.
     #[must_use]
@@ -84,7 +90,7 @@ impl Settings {
             self.variables.iter().partition(|(name, value)| is_secret(name, value.reveal()));
         let mut text = "[Service]\n".to_owned();
         for (name, value) in open {
-            text.extend([systemd::environment(name, value.reveal()).as_str(), "\n"]);
+            text.extend([systemd::environment_setting(name, value.reveal()).as_str(), "\n"]);
         }
         if hidden.is_empty() {
             return (text, None);
@@ -96,13 +102,13 @@ impl Settings {
 
     /// `NAME=value` lines.
     #[must_use]
-    pub fn lines(&self) -> String {
+    pub fn environment_lines(&self) -> String {
         let lines = self.variables.iter().map(|(name, value)| [name, "=", value.reveal(), "\n"].concat());
         lines.collect()
     }
 
     /// Sets a variable unless it is set; what is written under its own name wins over a translation.
-    fn set(&mut self, name: &str, value: String) {
+    fn set_default(&mut self, name: &str, value: String) {
         if !self.variables.iter().any(|(known, _)| known == name) {
             self.variables.push((name.to_owned(), Secret::new(value)));
         }
@@ -116,117 +122,136 @@ fn is_secret(name: &str, value: &str) -> bool {
 
 /// The keys of a service, made from its table.
 #[must_use]
-pub fn keys_of(table: &'static [Opt]) -> &'static [Key] {
+pub fn keys_of(table: &'static [ServiceOption]) -> &'static [FieldKey] {
     use std::sync::OnceLock;
-    static MADE: OnceLock<Vec<(&'static [Opt], Vec<Key>)>> = OnceLock::new();
+    static MADE: OnceLock<Vec<(&'static [ServiceOption], Vec<FieldKey>)>> = OnceLock::new();
     let all = MADE.get_or_init(|| {
         let tables = [ETCD, ETCD2, FLEET, FLANNEL, LOCKSMITH];
-        tables.into_iter().map(|table| (table, table.iter().map(Opt::key).collect())).collect()
+        tables.into_iter().map(|table| (table, table.iter().map(ServiceOption::key).collect())).collect()
     });
     all.iter().find(|(known, _)| *known == table).map_or(&[], |(_, keys)| keys.as_slice())
 }
 
-impl Opt {
-    fn key(&self) -> Key {
+impl ServiceOption {
+    fn key(&self) -> FieldKey {
         let support = match self.rule {
-            Rule::Variable(_) => Support::Supported,
-            Rule::Gone(because) => Support::Translated(because),
-            Rule::Authority { .. } => {
-                Support::Translated("trusted-ca-file and client certificates, as etcd 3.5 spells it")
+            OptionRule::Variable(_) => KeySupport::Supported,
+            OptionRule::Gone(because) => KeySupport::Translated(because),
+            OptionRule::Authority { .. } => {
+                KeySupport::Translated("trusted-ca-file and client certificates, as etcd 3.5 spells it")
             }
-            Rule::Level(_) => Support::Translated("ETCD_LOG_LEVEL, as etcd 3.5 spells it"),
-            Rule::Url(_) => Support::Translated("the URL that etcd 2 and later want"),
+            OptionRule::Level(_) => KeySupport::Translated("ETCD_LOG_LEVEL, as etcd 3.5 spells it"),
+            OptionRule::Url(_) => KeySupport::Translated("the URL that etcd 2 and later want"),
         };
-        Key { name: self.name, support }
+        FieldKey { name: self.name, support }
     }
 }
 
-fn environment(
-    coreos: &Fields<'_>,
+fn read_service(
+    coreos: &MappingFields<'_>,
     service: &'static str,
-    table: &'static [Opt],
+    table: &'static [ServiceOption],
     found: &mut Diagnostics,
-) -> Option<Settings> {
-    let node = coreos.node(service)?;
-    let mut fields = Fields::open(node, keys_of(table), coreos.child(service), found)?;
-    let mut settings = Settings { service, variables: Vec::new(), at: coreos.key_at(service)? };
-    let (plain, translated): (Vec<&Opt>, Vec<&Opt>) =
-        table.iter().partition(|option| matches!(option.rule, Rule::Variable(_)));
+) -> Option<ServiceSettings> {
+    let node = coreos.field_node(service)?;
+    let mut fields = MappingFields::read_mapping(node, keys_of(table), coreos.child_path(service), found)?;
+    let mut settings = ServiceSettings { service, variables: Vec::new(), at: coreos.key_at(service)? };
+    let (plain, translated): (Vec<&ServiceOption>, Vec<&ServiceOption>) =
+        table.iter().partition(|option| matches!(option.rule, OptionRule::Variable(_)));
     for option in plain.into_iter().chain(translated) {
-        if let Some(value) = value(&mut fields, option, found) {
-            apply(&mut settings, option, value, &fields, found);
+        if let Some(value) = read_option(&mut fields, option, found) {
+            apply_option(&mut settings, option, value, &fields, found);
         }
     }
     Some(settings).filter(|settings| !settings.variables.is_empty())
 }
 
 /// The value of an option as text, if it has its type.
-fn value(fields: &mut Fields<'_>, option: &Opt, found: &mut Diagnostics) -> Option<At<String>> {
+fn read_option(
+    fields: &mut MappingFields<'_>,
+    option: &ServiceOption,
+    found: &mut Diagnostics,
+) -> Option<Located<String>> {
     let text = match option.kind {
-        Type::Flag => fields.flag(option.name, found)?.map(|flag| flag.to_string()),
-        Type::Integer => fields.number::<u64>(option.name, found)?.map(|number| number.to_string()),
-        Type::Words(words) => fields.choice(option.name, words, found)?.map(str::to_owned),
-        Type::Text => joined(fields, option.name, found)?,
-        Type::Float | Type::Window | Type::Length => fields.text(option.name, found)?,
+        OptionType::Flag => fields.read_flag(option.name, found)?.map_value(|flag| flag.to_string()),
+        OptionType::Integer => {
+            fields.read_number::<u64>(option.name, found)?.map_value(|number| number.to_string())
+        }
+        OptionType::Words(words) => fields.read_choice(option.name, words, found)?.map_value(str::to_owned),
+        OptionType::Text => read_joined(fields, option.name, found)?,
+        OptionType::Float | OptionType::Window | OptionType::Length => {
+            fields.read_text(option.name, found)?
+        }
     };
     let flaw = match option.kind {
-        Type::Float if text.value.parse::<f64>().is_err() => Some("must be a number, like 2.5"),
-        Type::Window if !is_window_start(&text.value) => Some("must be a time like `04:00` or `Thu 23:30`"),
-        Type::Length if !is_duration(&text.value) => Some("must be a length of time like `1h30m`"),
+        OptionType::Float if text.value.parse::<f64>().is_err() => Some("must be a number, like 2.5"),
+        OptionType::Window if !is_window_start(&text.value) => {
+            Some("must be a time like `04:00` or `Thu 23:30`")
+        }
+        OptionType::Length if !is_duration(&text.value) => Some("must be a length of time like `1h30m`"),
         _ if text.value.contains('\0') => Some("has a zero in it"),
         _ => None,
     };
     match flaw {
         None => Some(text),
         Some(flaw) => {
-            let diagnostic = Diagnostic::error(Code::BadValue, text.at, format!("`{}` {flaw}", option.name));
-            fields.refuse(option.name, diagnostic, found);
+            let diagnostic =
+                Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`{}` {flaw}", option.name));
+            fields.refuse_field(option.name, diagnostic, found);
             None
         }
     }
 }
 
 /// Addresses may be a list too; the services want them with commas.
-fn joined(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<At<String>> {
-    let at = fields.node(name)?.at;
-    let texts = fields.texts(name, found);
+fn read_joined(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<Located<String>> {
+    let at = fields.field_node(name)?.at;
+    let texts = fields.read_texts(name, found);
     let value = texts.iter().map(|text| text.value.trim()).collect::<Vec<_>>().join(",");
-    Some(At { value, at }).filter(|_| !texts.is_empty())
+    Some(Located { value, at }).filter(|_| !texts.is_empty())
 }
 
-fn apply(
-    settings: &mut Settings,
-    option: &Opt,
-    value: At<String>,
-    fields: &Fields<'_>,
+fn apply_option(
+    settings: &mut ServiceSettings,
+    option: &ServiceOption,
+    value: Located<String>,
+    fields: &MappingFields<'_>,
     found: &mut Diagnostics,
 ) {
-    let mut note = |severity: fn(Code, Mark, String) -> Diagnostic, message: String| {
-        found.push(severity(Code::Translated, value.at, message).key(fields.child(option.name)));
+    let mut note = |severity: fn(DiagnosticCode, SourceMark, String) -> Diagnostic, message: String| {
+        found.push(
+            severity(DiagnosticCode::Translated, value.at, message).with_key(fields.child_path(option.name)),
+        );
     };
     match option.rule {
-        Rule::Variable(variable) => {
+        OptionRule::Variable(variable) => {
             if option.name == "discovery" {
                 check_discovery(&value, fields, found);
             }
-            settings.set(variable, value.value);
+            settings.set_default(variable, value.value);
         }
-        Rule::Url(variable) => {
+        OptionRule::Url(variable) => {
             let port = if variable.contains("PEER") { 7001 } else { 4001 };
-            settings.set(variable, url_of(&value.value, port));
+            settings.set_default(variable, url_of(&value.value, port));
             note(Diagnostic::note, format!("`{}` is handed on as {variable}", option.name));
         }
-        Rule::Authority { trusted, required } => {
-            settings.set(trusted, value.value);
-            settings.set(required, "true".to_owned());
+        OptionRule::Authority { trusted, required } => {
+            settings.set_default(trusted, value.value);
+            settings.set_default(required, "true".to_owned());
             note(Diagnostic::note, format!("`{}` is handed on as {trusted} and {required}", option.name));
         }
-        Rule::Level(level) if value.value == "true" => {
-            settings.set("ETCD_LOG_LEVEL", level.to_owned());
+        OptionRule::Level(level) if value.value == "true" => {
+            settings.set_default("ETCD_LOG_LEVEL", level.to_owned());
             note(Diagnostic::note, format!("`{}` is handed on as ETCD_LOG_LEVEL={level}", option.name));
         }
-        Rule::Level(_) => {}
-        Rule::Gone(because) => note(Diagnostic::warning, format!("`{}` is left out: {because}", option.name)),
+        OptionRule::Level(_) => {}
+        OptionRule::Gone(because) => {
+            note(Diagnostic::warning, format!("`{}` is left out: {because}", option.name))
+        }
     }
 }
 
@@ -238,7 +263,7 @@ fn url_of(address: &str, port: u16) -> String {
     if has_port || host.contains('/') { url } else { format!("{url}:{port}") }
 }
 
-fn check_discovery(value: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) {
+fn check_discovery(value: &Located<String>, fields: &MappingFields<'_>, found: &mut Diagnostics) {
     let problem = if !address::is_web(&value.value) {
         "`discovery` is not an http or https address, so etcd will not start"
     } else if value.value.contains(['<', '>']) {
@@ -248,7 +273,10 @@ fn check_discovery(value: &At<String>, fields: &Fields<'_>, found: &mut Diagnost
     } else {
         return;
     };
-    found.push(Diagnostic::warning(Code::BadValue, value.at, problem).key(fields.child("discovery")));
+    found.push(
+        Diagnostic::warning(DiagnosticCode::BadValue, value.at, problem)
+            .with_key(fields.child_path("discovery")),
+    );
 }
 
 fn is_window_start(text: &str) -> bool {
@@ -276,35 +304,45 @@ fn is_duration(text: &str) -> bool {
     text.len() > 1
 }
 
-fn update(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<Settings> {
-    let mut fields = Fields::open(coreos.node("update")?, UPDATE_KEYS, coreos.child("update"), found)?;
-    let mut settings = Settings { service: "update", variables: Vec::new(), at: coreos.key_at("update")? };
-    if let Some(text) = fields.text("reboot_strategy", found) {
+fn read_update(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Option<ServiceSettings> {
+    let mut fields = MappingFields::read_mapping(
+        coreos.field_node("update")?,
+        UPDATE_KEYS,
+        coreos.child_path("update"),
+        found,
+    )?;
+    let mut settings =
+        ServiceSettings { service: "update", variables: Vec::new(), at: coreos.key_at("update")? };
+    if let Some(text) = fields.read_text("reboot_strategy", found) {
         // YAML turns a bare `off` into false in other readers, so both are taken.
         let word = if text.value == "false" { "off" } else { text.value.as_str() };
         if STRATEGIES.contains(&word) {
-            settings.set("REBOOT_STRATEGY", word.to_owned());
+            settings.set_default("REBOOT_STRATEGY", word.to_owned());
         } else {
             let diagnostic = bad_choice("reboot_strategy", word, text.at, STRATEGIES);
-            fields.refuse("reboot_strategy", diagnostic, found);
+            fields.refuse_field("reboot_strategy", diagnostic, found);
         }
     }
     for (name, variable) in [("group", "GROUP"), ("server", "SERVER")] {
-        if let Some(text) = fields.text(name, found) {
-            settings.set(variable, text.value);
+        if let Some(text) = fields.read_text(name, found) {
+            settings.set_default(variable, text.value);
         }
     }
     Some(settings).filter(|settings| !settings.variables.is_empty())
 }
 
-fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
-    let mut fields = Fields::open(coreos.node("oem")?, OEM_KEYS, coreos.child("oem"), found)?;
-    let mut text =
-        |name: &str| fields.text(name, found).map(|text| text.value.replace(['"', '\n', '\\', '$', '`'], ""));
+fn read_oem(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
+    let mut fields =
+        MappingFields::read_mapping(coreos.field_node("oem")?, OEM_KEYS, coreos.child_path("oem"), found)?;
+    let mut text = |name: &str| {
+        fields.read_text(name, found).map(|text| text.value.replace(['"', '\n', '\\', '$', '`'], ""))
+    };
     let Some(id) = text("id") else {
         let message = "`oem` has no `id`, so nothing of it is written";
         let at = coreos.key_at("oem")?;
-        found.push(Diagnostic::error(Code::MissingKey, at, message).key(coreos.child("oem.id")));
+        found.push(
+            Diagnostic::error(DiagnosticCode::MissingKey, at, message).with_key(coreos.child_path("oem.id")),
+        );
         return None;
     };
     let mut lines = format!("ID={id}\n");
@@ -314,11 +352,11 @@ fn oem(coreos: &Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
         ("home_url", "HOME_URL", "\""),
         ("bug_report_url", "BUG_REPORT_URL", "\""),
     ] {
-        if let Some(value) = text(name) {
-            lines.extend([variable, "=", quote, &value, quote, "\n"]);
+        if let Some(read_option) = text(name) {
+            lines.extend([variable, "=", quote, &read_option, quote, "\n"]);
         }
     }
-    Some(At { value: lines, at: coreos.key_at("oem")? })
+    Some(Located { value: lines, at: coreos.key_at("oem")? })
 }
 
 #[cfg(test)]

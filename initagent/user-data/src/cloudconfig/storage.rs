@@ -3,21 +3,23 @@
 //! Knows cloud-init's notations. Refuses a mount over the system itself. Invariant: no mount can keep
 //! the machine from booting: each gets `nofail`.
 
-use super::fields::{Fields, Key, by_name, key, no_effect, text_of, wrong_type};
-use crate::plan::step::{Filesystem, Mount, Partition, PartitionSize, Partitioning, SwapSize};
-use crate::protected::{self, Objection};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use super::fields::{FieldKey, MappingFields, by_name, no_effect, supported_key, text_of, wrong_type};
+use crate::plan::step::{
+    FilesystemStep, MountStep, PartitionSize, PartitionStep, PartitioningStep, SwapSize,
+};
+use crate::protected::{self, PolicyObjection};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 /// The keys of the top level that this module reads.
-pub const KEYS: &[Key] = &[
-    key("mounts"),
-    key("mount_default_fields"),
-    key("swap"),
-    key("disk_setup"),
-    key("fs_setup"),
-    key("device_aliases"),
+pub const KEYS: &[FieldKey] = &[
+    supported_key("mounts"),
+    supported_key("mount_default_fields"),
+    supported_key("swap"),
+    supported_key("disk_setup"),
+    supported_key("fs_setup"),
+    supported_key("device_aliases"),
     no_effect("growpart", "the last partition always grows to the end of its disk"),
     no_effect(
         "resize_rootfs",
@@ -25,19 +27,21 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 /// The keys of `swap`.
-pub const SWAP_KEYS: &[Key] = &[key("filename"), key("size"), key("maxsize")];
+pub const SWAP_KEYS: &[FieldKey] =
+    &[supported_key("filename"), supported_key("size"), supported_key("maxsize")];
 /// The keys of a disk in `disk_setup`.
-pub const DISK_KEYS: &[Key] = &[key("table_type"), key("layout"), key("overwrite")];
+pub const DISK_KEYS: &[FieldKey] =
+    &[supported_key("table_type"), supported_key("layout"), supported_key("overwrite")];
 /// The keys of an item of `fs_setup`.
-pub const FS_KEYS: &[Key] = &[
-    key("label"),
-    key("filesystem"),
-    key("device"),
-    key("partition"),
-    key("overwrite"),
+pub const FS_KEYS: &[FieldKey] = &[
+    supported_key("label"),
+    supported_key("filesystem"),
+    supported_key("device"),
+    supported_key("partition"),
+    supported_key("overwrite"),
     no_effect("replace_fs", "`overwrite` alone decides whether what is there is replaced"),
-    key("extra_opts"),
-    super::fields::refused("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
+    supported_key("extra_opts"),
+    super::fields::refused_key("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
 ];
 
 const DEFAULT_FIELDS: [&str; 6] = ["", "", "auto", "defaults,nofail", "0", "2"];
@@ -47,25 +51,25 @@ const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
 const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 /// Storage of a document.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Storage {
+pub struct StorageConfig {
     /// Disks to divide.
-    pub disks: Vec<At<Partitioning>>,
+    pub disks: Vec<Located<PartitioningStep>>,
     /// File systems to make.
-    pub filesystems: Vec<At<Filesystem>>,
+    pub filesystems: Vec<Located<FilesystemStep>>,
     /// Lines of fstab.
-    pub mounts: Vec<At<Mount>>,
+    pub mounts: Vec<Located<MountStep>>,
     /// Path and size of a swap file.
-    pub swap: Option<At<(String, SwapSize)>>,
+    pub swap: Option<Located<(String, SwapSize)>>,
 }
 
-impl Storage {
-    pub(crate) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Self {
-        let aliases = aliases(fields, found);
+impl StorageConfig {
+    pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Self {
+        let aliases = read_aliases(fields, found);
         Self {
-            disks: disks(fields, &aliases, found),
-            filesystems: filesystems(fields, &aliases, found),
-            mounts: mounts(fields, &aliases, found),
-            swap: swap(fields, found),
+            disks: read_disks(fields, &aliases, found),
+            filesystems: read_filesystems(fields, &aliases, found),
+            mounts: read_mounts(fields, &aliases, found),
+            swap: read_swap(fields, found),
         }
     }
 }
@@ -76,7 +80,7 @@ const NAME_A_DISK: &str =
 /// Whether a word is one of cloud-init's names for disks that the platform says: `ephemeral0`, `ebs1`,
 /// also with a partition behind it. They are left to nobody's guess: such a disk is often empty and lost
 /// with the machine, or somebody's data.
-fn is_platforms(name: &str, aliases: &Aliases) -> bool {
+fn is_platforms(name: &str, aliases: &DeviceAliases) -> bool {
     let disk = name.split('.').next().unwrap_or_default();
     let numbered = |kind: &str| {
         disk.strip_prefix(kind).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
@@ -85,25 +89,25 @@ fn is_platforms(name: &str, aliases: &Aliases) -> bool {
     !is_known && (["ephemeral", "ebs"].into_iter().any(numbered) || matches!(disk, "ami" | "root" | "swap"))
 }
 
-type Aliases = Vec<(String, String)>;
+type DeviceAliases = Vec<(String, String)>;
 
-fn aliases(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Aliases {
-    let Some(node) = fields.node("device_aliases") else { return Vec::new() };
+fn read_aliases(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> DeviceAliases {
+    let Some(node) = fields.field_node("device_aliases") else { return Vec::new() };
     let Value::Mapping(entries) = &node.value else {
-        fields.refuse("device_aliases", wrong_type("a mapping", node), found);
+        fields.refuse_field("device_aliases", wrong_type("a mapping", node), found);
         return Vec::new();
     };
     entries.iter().filter_map(|entry| Some((entry.key.clone(), text_of(&entry.value)?.value))).collect()
 }
 
 /// The device that a short name means.
-fn device(name: &str, aliases: &Aliases) -> String {
+fn resolve_device(name: &str, aliases: &DeviceAliases) -> String {
     match aliases.iter().find(|(alias, _)| alias == name) {
         Some((_, device)) => device.clone(),
         None if is_disk(name) => format!("/dev/{name}"),
         None => match name.split_once('.') {
             Some((disk, partition)) if is_disk(disk) || aliases.iter().any(|(alias, _)| alias == disk) => {
-                partition_of(&device(disk, aliases), partition)
+                partition_of(&resolve_device(disk, aliases), partition)
             }
             _ => name.to_owned(),
         },
@@ -137,29 +141,33 @@ fn partition_of(disk: &str, number: &str) -> String {
     }
 }
 
-fn mounts(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Mount>> {
+fn read_mounts(
+    fields: &mut MappingFields<'_>,
+    aliases: &DeviceAliases,
+    found: &mut Diagnostics,
+) -> Vec<Located<MountStep>> {
     let mut defaults = DEFAULT_FIELDS.map(str::to_owned);
-    for (slot, item) in defaults.iter_mut().zip(fields.list("mount_default_fields", found)) {
+    for (slot, item) in defaults.iter_mut().zip(fields.read_list("mount_default_fields", found)) {
         if let Some(text) = text_of(item).filter(|_| !item.is_null()) {
             *slot = text.value;
         }
     }
-    let path = fields.child("mounts");
-    let items = fields.list("mounts", found).iter().enumerate();
+    let path = fields.child_path("mounts");
+    let items = fields.read_list("mounts", found).iter().enumerate();
     items
-        .filter_map(|(index, item)| mount(item, &defaults, aliases, format!("{path}[{index}]"), found))
+        .filter_map(|(index, item)| read_mount(item, &defaults, aliases, format!("{path}[{index}]"), found))
         .collect()
 }
 
-fn mount(
+fn read_mount(
     item: &Node,
     defaults: &[String; 6],
-    aliases: &Aliases,
+    aliases: &DeviceAliases,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Mount>> {
+) -> Option<Located<MountStep>> {
     let Value::Sequence(written) = &item.value else {
-        found.push(wrong_type("a list like [ /dev/vdb1, /data ]", item).key(path));
+        found.push(wrong_type("a list like [ /dev/vdb1, /data ]", item).with_key(path));
         return None;
     };
     let mut fields = defaults.clone();
@@ -168,7 +176,7 @@ fn mount(
             Some(text) if !value.is_null() => *slot = text.value,
             Some(_) => {}
             None => {
-                found.push(wrong_type("text", value).key(path));
+                found.push(wrong_type("text", value).with_key(path));
                 return None;
             }
         }
@@ -178,9 +186,9 @@ fn mount(
         if written.len() < 2 && !is_platforms(&fields[0], aliases) {
             let message = "this names no directory, so nothing is mounted";
             found.push(
-                Diagnostic::warning(Code::NoEffect, item.at, message)
-                    .key(path)
-                    .help("write [ /dev/vdb1, /srv/data ]"),
+                Diagnostic::warning(DiagnosticCode::NoEffect, item.at, message)
+                    .with_key(path)
+                    .with_help("write [ /dev/vdb1, /srv/data ]"),
             );
         }
         return None;
@@ -190,72 +198,88 @@ fn mount(
             "`{}` is no disk here: no platform is asked for such a name; nothing is mounted",
             fields[0]
         );
-        found.push(Diagnostic::warning(Code::NoEffect, written[0].at, message).key(path).help(NAME_A_DISK));
+        found.push(
+            Diagnostic::warning(DiagnosticCode::NoEffect, written[0].at, message)
+                .with_key(path)
+                .with_help(NAME_A_DISK),
+        );
         return None;
     }
-    fields[0] = device(&fields[0], aliases);
+    fields[0] = resolve_device(&fields[0], aliases);
     let options = || protected::mounts::options(&fields[3]);
-    if let Some(Objection { message, instead }) = objection_to(&fields[1]).or_else(options) {
-        let diagnostic = Diagnostic::error(Code::Protected, written[1].at, message);
-        found.push(diagnostic.help(instead).key(path));
+    if let Some(PolicyObjection { message, instead }) = objection_to(&fields[1]).or_else(options) {
+        let diagnostic = Diagnostic::error(DiagnosticCode::Protected, written[1].at, message);
+        found.push(diagnostic.with_help(instead).with_key(path));
         return None;
     }
     if fields.iter().any(|field| field.contains(['\n', '\0'])) {
         found.push(
-            Diagnostic::error(Code::BadValue, item.at, "a field of this mount has a line break in it")
-                .key(path),
+            Diagnostic::error(
+                DiagnosticCode::BadValue,
+                item.at,
+                "a field of this mount has a line break in it",
+            )
+            .with_key(path),
         );
         return None;
     }
     if !fields[3].split(',').any(|option| option == "nofail") {
         fields[3] += ",nofail";
         let message = "`nofail` is added: the machine must boot without this mount too";
-        found.push(Diagnostic::note(Code::Translated, item.at, message).key(path));
+        found.push(Diagnostic::note(DiagnosticCode::Translated, item.at, message).with_key(path));
     }
-    Some(At { value: Mount { fields }, at: item.at })
+    Some(Located { value: MountStep { fields }, at: item.at })
 }
 
 /// Why nothing can be mounted on a place, in one sentence.
 pub(crate) fn place_flaw(place: &str) -> Option<String> {
-    let Objection { message, instead } = objection_to(place)?;
+    let PolicyObjection { message, instead } = objection_to(place)?;
     Some(format!("{message}; {instead}"))
 }
 
 /// As [`place_flaw`], in two; swap is mounted nowhere.
-fn objection_to(place: &str) -> Option<Objection> {
+fn objection_to(place: &str) -> Option<PolicyObjection> {
     if matches!(place, "none" | "swap") { None } else { protected::mounts::place(place) }
 }
 
-fn swap(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<(String, SwapSize)>> {
-    let node = fields.node("swap")?;
-    let mut inner = Fields::open(node, SWAP_KEYS, fields.child("swap"), found)?;
-    let path = inner.text("filename", found);
-    let most = size(&mut inner, "maxsize", found);
+fn read_swap(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<(String, SwapSize)>> {
+    let node = fields.field_node("swap")?;
+    let mut inner = MappingFields::read_mapping(node, SWAP_KEYS, fields.child_path("swap"), found)?;
+    let path = inner.read_text("filename", found);
+    let most = read_size(&mut inner, "maxsize", found);
     let automatic = SwapSize::Automatic { most };
-    let wanted = match inner.node("size").and_then(text_of) {
+    let wanted = match inner.field_node("size").and_then(text_of) {
         Some(text) if text.value == "auto" => automatic,
-        Some(_) => SwapSize::Bytes(size(&mut inner, "size", found)?),
+        Some(_) => SwapSize::Bytes(read_size(&mut inner, "size", found)?),
         None => return None,
     };
-    if inner.broken() || wanted == SwapSize::Bytes(0) {
+    if inner.has_broken_field() || wanted == SwapSize::Bytes(0) {
         return None;
     }
     let path = path.map_or_else(|| Ok(DEFAULT_SWAP.to_owned()), |text| swap_path(&text, &inner, found));
-    Some(At { value: (path.ok()?, wanted), at: node.at })
+    Some(Located { value: (path.ok()?, wanted), at: node.at })
 }
 
 /// The root of this system can't be written, so a file directly below it goes to /var.
-fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) -> Result<String, ()> {
+fn swap_path(
+    text: &Located<String>,
+    fields: &MappingFields<'_>,
+    found: &mut Diagnostics,
+) -> Result<String, ()> {
     let report = |diagnostic: Diagnostic, found: &mut Diagnostics| {
-        found.push(diagnostic.key(fields.child("filename")));
+        found.push(diagnostic.with_key(fields.child_path("filename")));
     };
     let path = super::files::clean_path(&text.value).map_err(|flaw| {
-        report(Diagnostic::error(Code::BadValue, text.at, format!("`filename` {flaw}")), found);
+        report(Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`filename` {flaw}")), found);
     })?;
     if path.rfind('/') == Some(0) {
         let moved = format!("/var{path}");
         report(
-            Diagnostic::note(Code::Translated, text.at, format!("the root is read-only; {moved} is used")),
+            Diagnostic::note(
+                DiagnosticCode::Translated,
+                text.at,
+                format!("the root is read-only; {moved} is used"),
+            ),
             found,
         );
         return Ok(moved);
@@ -263,19 +287,19 @@ fn swap_path(text: &At<String>, fields: &Fields<'_>, found: &mut Diagnostics) ->
     // The file is cut to its size and filled, so that whatever lies there would be lost.
     if protected::mounts::place(&path).is_some() {
         let message = format!("{path} cannot be a swap file");
-        let diagnostic = Diagnostic::error(Code::Protected, text.at, message);
-        report(diagnostic.help("use a file below /var or /srv"), found);
+        let diagnostic = Diagnostic::error(DiagnosticCode::Protected, text.at, message);
+        report(diagnostic.with_help("use a file below /var or /srv"), found);
         return Err(());
     }
     Ok(path)
 }
 
-fn size(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<u64> {
-    let text = fields.text(name, found)?;
+fn read_size(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<u64> {
+    let text = fields.read_text(name, found)?;
     let bytes = parse_size(&text.value);
     if bytes.is_none() {
         let message = format!("`{name}` must be a size like 512M or 4G");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+        fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
     }
     bytes
 }
@@ -316,27 +340,31 @@ fn part_of(unit: u64, fraction: &str) -> Option<u64> {
     u64::try_from(u128::from(unit) * part / scale).ok()
 }
 
-fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Partitioning>> {
-    let Some(node) = fields.node("disk_setup") else { return Vec::new() };
+fn read_disks(
+    fields: &mut MappingFields<'_>,
+    aliases: &DeviceAliases,
+    found: &mut Diagnostics,
+) -> Vec<Located<PartitioningStep>> {
+    let Some(node) = fields.field_node("disk_setup") else { return Vec::new() };
     let Value::Mapping(entries) = &node.value else {
-        fields.refuse("disk_setup", wrong_type("a mapping from devices to their layout", node), found);
+        fields.refuse_field("disk_setup", wrong_type("a mapping from devices to their layout", node), found);
         return Vec::new();
     };
-    let path = fields.child("disk_setup");
-    let one = |entry: &document::yaml::Entry, found: &mut Diagnostics| {
+    let path = fields.child_path("disk_setup");
+    let one = |entry: &document::yaml::MappingEntry, found: &mut Diagnostics| {
         if is_platforms(&entry.key, aliases) {
             let message = format!(
                 "`{}` is no disk here: no platform is asked for such a name; nothing is made",
                 entry.key
             );
             found.push(
-                Diagnostic::warning(Code::NoEffect, entry.key_at, message)
-                    .key(path.clone())
-                    .help(NAME_A_DISK),
+                Diagnostic::warning(DiagnosticCode::NoEffect, entry.key_at, message)
+                    .with_key(path.clone())
+                    .with_help(NAME_A_DISK),
             );
             return None;
         }
-        let disk = device(&entry.key, aliases);
+        let disk = resolve_device(&entry.key, aliases);
         disk_setup(&entry.value, disk, entry.key_at, format!("{path}.{}", entry.key), found)
     };
     by_name(entries).filter_map(|entry| one(entry, found)).collect()
@@ -345,39 +373,46 @@ fn disks(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) ->
 fn disk_setup(
     node: &Node,
     device: String,
-    at: Mark,
+    at: SourceMark,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Partitioning>> {
-    let mut fields = Fields::open(node, DISK_KEYS, path, found)?;
-    if let Some(kind) = fields.choice("table_type", &["gpt", "mbr"], found)
+) -> Option<Located<PartitioningStep>> {
+    let mut fields = MappingFields::read_mapping(node, DISK_KEYS, path, found)?;
+    if let Some(kind) = fields.read_choice("table_type", &["gpt", "mbr"], found)
         && kind.value == "mbr"
     {
         let message = "a GPT is written: it does all an MBR does";
-        found.push(Diagnostic::note(Code::Translated, kind.at, message).key(fields.child("table_type")));
+        found.push(
+            Diagnostic::note(DiagnosticCode::Translated, kind.at, message)
+                .with_key(fields.child_path("table_type")),
+        );
     }
-    let overwrite = fields.flag("overwrite", found).is_some_and(|flag| flag.value);
-    let partitions = layout(&mut fields, found)?;
-    if fields.broken() || partitions.is_empty() {
+    let overwrite = fields.read_flag("overwrite", found).is_some_and(|flag| flag.value);
+    let partitions = read_layout(&mut fields, found)?;
+    if fields.has_broken_field() || partitions.is_empty() {
         return None;
     }
-    Some(At { value: Partitioning { device, overwrite, partitions }, at })
+    Some(Located { value: PartitioningStep { device, overwrite, partitions }, at })
 }
 
 /// `true`: one partition; a list: shares of the disk, or `[share, type]`.
-fn layout(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<Partition>> {
-    let node = fields.node("layout")?;
-    let whole = Partition { size: PartitionSize::Rest, type_guid: LINUX.to_owned(), label: None };
+fn read_layout(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Vec<PartitionStep>> {
+    let node = fields.field_node("layout")?;
+    let whole = PartitionStep { size: PartitionSize::Rest, type_guid: LINUX.to_owned(), label: None };
     match &node.value {
         Value::Scalar(scalar) if scalar.as_bool() == Some(true) => Some(vec![whole]),
         Value::Scalar(scalar) if scalar.as_bool() == Some(false) => None,
         Value::Sequence(items) => {
-            let mut partitions: Vec<Partition> =
-                items.iter().map(|item| partition(item, fields, found)).collect::<Option<_>>()?;
-            let sum: u32 = partitions.iter().map(percent).sum();
+            let mut partitions: Vec<PartitionStep> =
+                items.iter().map(|item| read_partition(item, fields, found)).collect::<Option<_>>()?;
+            let sum: u32 = partitions.iter().map(disk_share).sum();
             if sum > 100 {
                 let message = format!("the partitions want {sum} % of the disk");
-                fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+                fields.refuse_field(
+                    "layout",
+                    Diagnostic::error(DiagnosticCode::BadValue, node.at, message),
+                    found,
+                );
                 return None;
             }
             if let Some(last) = partitions.last_mut().filter(|_| sum == 100) {
@@ -387,20 +422,28 @@ fn layout(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Vec<Partit
         }
         _ => {
             let message = "`layout` must be true or a list of shares of the disk, like [50, 50]";
-            fields.refuse("layout", Diagnostic::error(Code::BadValue, node.at, message), found);
+            fields.refuse_field(
+                "layout",
+                Diagnostic::error(DiagnosticCode::BadValue, node.at, message),
+                found,
+            );
             None
         }
     }
 }
 
-fn percent(partition: &Partition) -> u32 {
+fn disk_share(partition: &PartitionStep) -> u32 {
     match partition.size {
         PartitionSize::Percent(percent) => u32::from(percent),
         _ => 0,
     }
 }
 
-fn partition(item: &Node, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Partition> {
+fn read_partition(
+    item: &Node,
+    fields: &mut MappingFields<'_>,
+    found: &mut Diagnostics,
+) -> Option<PartitionStep> {
     let (share, kind) = match &item.value {
         Value::Sequence(pair) => (pair.first().and_then(text_of), pair.get(1).and_then(text_of)),
         _ => (text_of(item), None),
@@ -409,10 +452,10 @@ fn partition(item: &Node, fields: &mut Fields<'_>, found: &mut Diagnostics) -> O
         share.and_then(|share| share.value.parse::<u8>().ok()).filter(|share| (1..=100).contains(share));
     let type_guid = kind.map_or_else(|| Some(LINUX.to_owned()), |kind| partition_type(&kind.value));
     if let (Some(percent), Some(type_guid)) = (percent, type_guid) {
-        return Some(Partition { size: PartitionSize::Percent(percent), type_guid, label: None });
+        return Some(PartitionStep { size: PartitionSize::Percent(percent), type_guid, label: None });
     }
     let message = "a partition is a share of 1 to 100 %, or `[share, type]`";
-    fields.refuse("layout", Diagnostic::error(Code::BadValue, item.at, message), found);
+    fields.refuse_field("layout", Diagnostic::error(DiagnosticCode::BadValue, item.at, message), found);
     None
 }
 
@@ -428,36 +471,45 @@ fn partition_type(text: &str) -> Option<String> {
     }
 }
 
-fn filesystems(fields: &mut Fields<'_>, aliases: &Aliases, found: &mut Diagnostics) -> Vec<At<Filesystem>> {
-    let path = fields.child("fs_setup");
-    let items = fields.list("fs_setup", found).iter().enumerate();
-    items.filter_map(|(index, item)| filesystem(item, aliases, format!("{path}[{index}]"), found)).collect()
+fn read_filesystems(
+    fields: &mut MappingFields<'_>,
+    aliases: &DeviceAliases,
+    found: &mut Diagnostics,
+) -> Vec<Located<FilesystemStep>> {
+    let path = fields.child_path("fs_setup");
+    let items = fields.read_list("fs_setup", found).iter().enumerate();
+    items
+        .filter_map(|(index, item)| read_filesystem(item, aliases, format!("{path}[{index}]"), found))
+        .collect()
 }
 
-fn filesystem(
+fn read_filesystem(
     item: &Node,
-    aliases: &Aliases,
+    aliases: &DeviceAliases,
     path: String,
     found: &mut Diagnostics,
-) -> Option<At<Filesystem>> {
+) -> Option<Located<FilesystemStep>> {
     const FORMATS: &[&str] = &["ext4", "ext3", "ext2", "vfat", "swap", "xfs", "btrfs"];
-    let mut fields = Fields::open(item, FS_KEYS, path, found)?;
-    let format = fields.choice("filesystem", FORMATS, found);
-    let disk = fields.text("device", found);
-    let partition = fields.text("partition", found).map(|text| text.value);
-    let overwrite = fields.flag("overwrite", found).is_some_and(|flag| flag.value);
+    let mut fields = MappingFields::read_mapping(item, FS_KEYS, path, found)?;
+    let format = fields.read_choice("filesystem", FORMATS, found);
+    let disk = fields.read_text("device", found);
+    let partition = fields.read_text("partition", found).map(|text| text.value);
+    let overwrite = fields.read_flag("overwrite", found).is_some_and(|flag| flag.value);
     let label = fields
-        .text("label", found)
+        .read_text("label", found)
         .map(|text| text.value)
         .filter(|label| !label.is_empty() && label != "None");
-    let options = fields.texts("extra_opts", found).into_iter().map(|text| text.value).collect();
-    if fields.broken() {
+    let options = fields.read_texts("extra_opts", found).into_iter().map(|text| text.value).collect();
+    if fields.has_broken_field() {
         return None;
     }
     let (Some(format), Some(disk)) = (format, disk) else {
-        let diagnostic =
-            Diagnostic::error(Code::MissingKey, item.at, "a file system needs `filesystem` and `device`");
-        fields.refuse("device", diagnostic, found);
+        let diagnostic = Diagnostic::error(
+            DiagnosticCode::MissingKey,
+            item.at,
+            "a file system needs `filesystem` and `device`",
+        );
+        fields.refuse_field("device", diagnostic, found);
         return None;
     };
     if is_platforms(&disk.value, aliases) {
@@ -465,18 +517,22 @@ fn filesystem(
             "`{}` is no disk here: no platform is asked for such a name; nothing is made",
             disk.value
         );
-        let diagnostic = Diagnostic::warning(Code::NoEffect, disk.at, message).help(NAME_A_DISK);
-        found.push(diagnostic.key(fields.child("device")));
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::NoEffect, disk.at, message).with_help(NAME_A_DISK);
+        found.push(diagnostic.with_key(fields.child_path("device")));
         return None;
     }
-    let disk = device(&disk.value, aliases);
+    let disk = resolve_device(&disk.value, aliases);
     let device = match partition.as_deref() {
         None | Some("none" | "any") => disk,
         Some("auto") => partition_of(&disk, "1"),
         Some(number) => partition_of(&disk, number),
     };
     let format = format.value.to_owned();
-    Some(At { value: Filesystem { device, format, label, uuid: None, overwrite, options }, at: item.at })
+    Some(Located {
+        value: FilesystemStep { device, format, label, uuid: None, overwrite, options },
+        at: item.at,
+    })
 }
 
 #[cfg(test)]
@@ -504,7 +560,7 @@ mod tests {
             ("LABEL=a", "LABEL=a"),
             ("10.0.0.1:/a", "10.0.0.1:/a"),
         ] {
-            assert_eq!(device(name, &data), expected);
+            assert_eq!(resolve_device(name, &data), expected);
         }
     }
 

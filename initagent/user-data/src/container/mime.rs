@@ -5,10 +5,10 @@
 //! cloud may have cut the payload at its limit.
 
 use crate::cloudconfig::files;
-use crate::part::Part;
-use crate::payload::{self, Kind};
-use document::diagnostic::{Code, Diagnostic};
-use document::source::Mark;
+use crate::part::PayloadPart;
+use crate::payload::{self, PayloadKind};
+use document::diagnostic::{Diagnostic, DiagnosticCode};
+use document::source::SourceMark;
 
 /// Levels of multipart in multipart.
 const DEEPEST: usize = 8;
@@ -16,7 +16,7 @@ const DEEPEST: usize = 8;
 const MOST_HEADERS: usize = 64;
 
 /// A message or a part of one: headers, then bytes.
-struct Entity<'a> {
+struct MimeEntity<'a> {
     headers: Vec<(String, String)>,
     body: &'a [u8],
     /// The line of the payload on which the body begins.
@@ -24,14 +24,14 @@ struct Entity<'a> {
 }
 
 /// The parts of a message, in their order, those of nested ones included.
-pub(super) fn parts(whole: &Part, most: usize) -> Result<Vec<Part>, Diagnostic> {
+pub(super) fn mime_parts(whole: &PayloadPart, most: usize) -> Result<Vec<PayloadPart>, Diagnostic> {
     let content = payload::without_marks(&whole.content);
     let start = content.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-    let line = whole.first_line.saturating_add(lines(&content[..start]));
-    let entity = Entity::read(&content[start..], line);
-    let mut splitter = Splitter { name: &whole.name, parts: Vec::new(), most };
+    let line = whole.first_line.saturating_add(line_count(&content[..start]));
+    let entity = MimeEntity::read(&content[start..], line);
+    let mut splitter = MimeSplitter { name: &whole.name, parts: Vec::new(), most };
     if entity.content_type().starts_with("multipart/") {
-        splitter.split(&entity, 0)?;
+        splitter.split_entity(&entity, 0)?;
     } else {
         splitter.add(&entity);
         // The only one is no "part 1".
@@ -42,19 +42,20 @@ pub(super) fn parts(whole: &Part, most: usize) -> Result<Vec<Part>, Diagnostic> 
     Ok(splitter.parts)
 }
 
-struct Splitter<'a> {
+struct MimeSplitter<'a> {
     name: &'a str,
-    parts: Vec<Part>,
+    parts: Vec<PayloadPart>,
     most: usize,
 }
 
-impl Splitter<'_> {
-    fn split(&mut self, entity: &Entity<'_>, depth: usize) -> Result<(), Diagnostic> {
-        let error = |message: &str| Err(Diagnostic::error(Code::Encoding, Mark::default(), message));
-        let Some(boundary) = entity.parameter("content-type", "boundary") else {
+impl MimeSplitter<'_> {
+    fn split_entity(&mut self, entity: &MimeEntity<'_>, depth: usize) -> Result<(), Diagnostic> {
+        let error =
+            |message: &str| Err(Diagnostic::error(DiagnosticCode::Encoding, SourceMark::default(), message));
+        let Some(boundary) = entity.header_parameter("content-type", "boundary") else {
             return error("this is MIME multipart, but its header names no boundary");
         };
-        let (bodies, closed) = sections(entity.body, entity.line, &boundary);
+        let (bodies, closed) = split_sections(entity.body, entity.line, &boundary);
         if bodies.is_empty() {
             return error("this is MIME multipart, but its boundary never occurs");
         }
@@ -62,60 +63,65 @@ impl Splitter<'_> {
             if self.parts.len() > self.most {
                 return Ok(());
             }
-            let inner = Entity::read(body, line);
+            let inner = MimeEntity::read(body, line);
             if inner.content_type().starts_with("multipart/") && depth < DEEPEST {
-                self.split(&inner, depth + 1)?;
+                self.split_entity(&inner, depth + 1)?;
             } else {
                 self.add(&inner);
             }
         }
         if let Some(last) = self.parts.last_mut().filter(|_| !closed) {
             last.flaws.push(Diagnostic::warning(
-                Code::Encoding,
-                Mark::default(),
+                DiagnosticCode::Encoding,
+                SourceMark::default(),
                 "the multipart message ends without its closing line; it may have been cut off here",
             ));
         }
         Ok(())
     }
 
-    fn add(&mut self, entity: &Entity<'_>) {
+    fn add(&mut self, entity: &MimeEntity<'_>) {
         let number = self.parts.len() + 1;
         let file = entity
-            .parameter("content-disposition", "filename")
-            .or_else(|| entity.parameter("content-type", "name"));
+            .header_parameter("content-disposition", "filename")
+            .or_else(|| entity.header_parameter("content-type", "name"));
         let name = match file {
             Some(file) => format!("{} part {number} ({file})", self.name),
             None => format!("{} part {number}", self.name),
         };
-        let mut part = Part { first_line: entity.line, ..Part::whole(name, Vec::new()) };
-        match transferred(entity.body, &entity.header("content-transfer-encoding").unwrap_or_default()) {
+        let mut part = PayloadPart { first_line: entity.line, ..PayloadPart::whole(name, Vec::new()) };
+        match decode_transfer(
+            entity.body,
+            &entity.header_value("content-transfer-encoding").unwrap_or_default(),
+        ) {
             Ok((content, plain)) => {
                 part.content = content;
                 part.first_line = if plain { entity.line } else { 1 };
             }
-            Err(message) => part.flaws.push(Diagnostic::error(Code::Encoding, Mark::default(), message)),
+            Err(message) => {
+                part.flaws.push(Diagnostic::error(DiagnosticCode::Encoding, SourceMark::default(), message));
+            }
         }
-        classify(&mut part, &entity.content_type());
-        part.merge_how = entity.header("merge-type").or_else(|| entity.header("x-merge-type"));
-        set_launch_index(&mut part, entity.header("launch-index"));
+        classify_part(&mut part, &entity.content_type());
+        part.merge_how = entity.header_value("merge-type").or_else(|| entity.header_value("x-merge-type"));
+        set_launch_index(&mut part, entity.header_value("launch-index"));
         self.parts.push(part);
     }
 }
 
 /// Takes over what the header says about the part's kind.
-pub(super) fn classify(part: &mut Part, content_type: &str) {
+pub(super) fn classify_part(part: &mut PayloadPart, content_type: &str) {
     part.kind = match content_type {
-        "text/cloud-boothook" => Some(Kind::Boothook),
-        "text/cloud-config" => Some(Kind::CloudConfig),
-        "text/cloud-config-archive" => Some(Kind::CloudConfigArchive),
-        "text/cloud-config-jsonp" => Some(Kind::CloudConfigJsonPatch),
-        "text/jinja2" => Some(Kind::Jinja),
-        "text/part-handler" => Some(Kind::PartHandler),
-        "text/x-include-url" | "text/x-include-once-url" => Some(Kind::Include),
-        "text/x-shellscript" | "text/x-shellscript-per-instance" => Some(Kind::Script),
-        "text/x-shellscript-per-boot" => Some(Kind::ScriptPerBoot),
-        "text/x-shellscript-per-once" => Some(Kind::ScriptPerOnce),
+        "text/cloud-boothook" => Some(PayloadKind::Boothook),
+        "text/cloud-config" => Some(PayloadKind::CloudConfig),
+        "text/cloud-config-archive" => Some(PayloadKind::CloudConfigArchive),
+        "text/cloud-config-jsonp" => Some(PayloadKind::CloudConfigJsonPatch),
+        "text/jinja2" => Some(PayloadKind::Jinja),
+        "text/part-handler" => Some(PayloadKind::PartHandler),
+        "text/x-include-url" | "text/x-include-once-url" => Some(PayloadKind::Include),
+        "text/x-shellscript" | "text/x-shellscript-per-instance" => Some(PayloadKind::Script),
+        "text/x-shellscript-per-boot" => Some(PayloadKind::ScriptPerBoot),
+        "text/x-shellscript-per-once" => Some(PayloadKind::ScriptPerOnce),
         _ => None,
     };
 }
@@ -126,22 +132,22 @@ pub(super) fn essence(written: &str) -> String {
 }
 
 /// Takes over which machine a part is for.
-pub(super) fn set_launch_index(part: &mut Part, written: Option<String>) {
+pub(super) fn set_launch_index(part: &mut PayloadPart, written: Option<String>) {
     let Some(written) = written else { return };
     match written.trim().parse() {
         Ok(index) => part.launch_index = Some(index),
         Err(_) => part.flaws.push(
             Diagnostic::warning(
-                Code::BadValue,
-                Mark::default(),
+                DiagnosticCode::BadValue,
+                SourceMark::default(),
                 "the launch index of this part is no number, so the part is for every machine",
             )
-            .help("write a number, 0 for the first machine"),
+            .with_help("write a number, 0 for the first machine"),
         ),
     }
 }
 
-impl<'a> Entity<'a> {
+impl<'a> MimeEntity<'a> {
     /// A message or part: headers, if any, then an empty line, then the body.
     fn read(content: &'a [u8], line: u32) -> Self {
         let mut entity = Self { headers: Vec::new(), body: content, line };
@@ -170,17 +176,17 @@ impl<'a> Entity<'a> {
         }
     }
 
-    fn header(&self, name: &str) -> Option<String> {
+    fn header_value(&self, name: &str) -> Option<String> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     }
 
     fn content_type(&self) -> String {
-        essence(&self.header("content-type").unwrap_or_default())
+        essence(&self.header_value("content-type").unwrap_or_default())
     }
 
     /// A parameter such as `boundary="x y"`.
-    fn parameter(&self, header: &str, name: &str) -> Option<String> {
-        let value = self.header(header)?;
+    fn header_parameter(&self, header: &str, name: &str) -> Option<String> {
+        let value = self.header_value(header)?;
         let mut rest = value.split_once(';')?.1.trim_start();
         while !rest.is_empty() {
             let (key, after) = rest.split_once('=')?;
@@ -214,7 +220,7 @@ fn parameter_value(text: &str) -> (String, &str) {
 
 /// What lies between the boundary's lines, each with the number of its first line, and whether the
 /// closing line is there.
-fn sections<'a>(body: &'a [u8], first_line: u32, boundary: &str) -> (Vec<(&'a [u8], u32)>, bool) {
+fn split_sections<'a>(body: &'a [u8], first_line: u32, boundary: &str) -> (Vec<(&'a [u8], u32)>, bool) {
     let opening = format!("--{boundary}").into_bytes();
     let closing = format!("--{boundary}--").into_bytes();
     let mut sections = Vec::new();
@@ -258,10 +264,10 @@ fn next_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The bytes that were meant, and whether they are those of the payload; else what is wrong with them.
-fn transferred(body: &[u8], encoding: &str) -> Result<(Vec<u8>, bool), &'static str> {
+fn decode_transfer(body: &[u8], encoding: &str) -> Result<(Vec<u8>, bool), &'static str> {
     match encoding.trim().to_ascii_lowercase().as_str() {
         // With or without its padding, as every reader of mail takes it.
-        "base64" => match files::decode(body) {
+        "base64" => match files::decode_base64(body) {
             Some(content) => Ok((content, false)),
             None => Err("the header says that this part is base64, but it is not"),
         },
@@ -300,6 +306,6 @@ fn quoted_printable(body: &[u8]) -> Vec<u8> {
     content
 }
 
-fn lines(text: &[u8]) -> u32 {
+fn line_count(text: &[u8]) -> u32 {
     u32::try_from(text.split(|byte| *byte == b'\n').count() - 1).unwrap_or(u32::MAX)
 }

@@ -15,11 +15,11 @@ use flate2::read::MultiGzDecoder;
 use crate::address;
 use crate::cloudconfig::files;
 use crate::ignition;
-use crate::part::Part;
-use crate::payload::{self, Kind};
-use crate::plan::step::{Fetch, Timeouts};
-use document::diagnostic::{Code, Diagnostic};
-use document::source::Mark;
+use crate::part::PayloadPart;
+use crate::payload::{self, PayloadKind};
+use crate::plan::step::{FetchRequest, Timeouts};
+use document::diagnostic::{Diagnostic, DiagnosticCode};
+use document::source::SourceMark;
 
 /// How many containers may lie in one another.
 pub const DEEPEST: usize = 8;
@@ -31,10 +31,10 @@ pub const MOST_BYTES: usize = 16 << 20;
 const MOST_ADDRESSES: usize = 64;
 
 /// Gets the bytes at an address, or says why not.
-pub type Fetcher<'a> = &'a mut dyn FnMut(&Fetch) -> Result<Vec<u8>, String>;
+pub type Fetcher<'a> = &'a mut dyn FnMut(&FetchRequest) -> Result<Vec<u8>, String>;
 
 /// What may be fetched while a payload is opened.
-pub struct References<'a> {
+pub struct FetchPolicy<'a> {
     /// What `#include` names. Off unless the platform's operator turned it on, because it lets
     /// whoever serves the address decide what is done to the machine.
     pub include: bool,
@@ -42,15 +42,15 @@ pub struct References<'a> {
     pub fetch: Option<Fetcher<'a>>,
 }
 
-impl References<'_> {
+impl FetchPolicy<'_> {
     /// Nothing is fetched.
     #[must_use]
     pub fn none() -> Self {
-        References { include: false, fetch: None }
+        FetchPolicy { include: false, fetch: None }
     }
 }
 
-impl std::fmt::Debug for References<'_> {
+impl std::fmt::Debug for FetchPolicy<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "References {{ include: {}, fetch: {} }}", self.include, self.fetch.is_some())
     }
@@ -59,16 +59,16 @@ impl std::fmt::Debug for References<'_> {
 /// Opens a payload. What comes back are its parts in their order; those that could not be opened are
 /// empty and carry the reason.
 #[must_use]
-pub fn open(name: &str, content: &[u8], references: References<'_>) -> Vec<Part> {
-    let mut opener = Opener { references, parts: Vec::new(), bytes: 0, addresses: 0, full: false };
-    opener.open(Part::whole(name, content), 0);
+pub fn open(name: &str, content: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
+    let mut opener = PayloadOpener { references, parts: Vec::new(), bytes: 0, addresses: 0, full: false };
+    opener.open_part(PayloadPart::whole(name, content), 0);
     opener.parts
 }
 
 /// Opens one payload and keeps its accounts.
-struct Opener<'a> {
-    references: References<'a>,
-    parts: Vec<Part>,
+struct PayloadOpener<'a> {
+    references: FetchPolicy<'a>,
+    parts: Vec<PayloadPart>,
     /// How many bytes were unpacked so far.
     bytes: usize,
     /// How many addresses were fetched so far.
@@ -76,57 +76,57 @@ struct Opener<'a> {
     full: bool,
 }
 
-impl Opener<'_> {
-    fn open(&mut self, part: Part, depth: usize) {
+impl PayloadOpener<'_> {
+    fn open_part(&mut self, part: PayloadPart, depth: usize) {
         if depth > DEEPEST {
             return self
                 .give_up(part, too_much(format!("containers lie more than {DEEPEST} deep in one another")));
         }
         match part.kind() {
-            Kind::Base64 => self.unwrap(part, depth, |content, _| decode(content)),
-            Kind::CloudConfigArchive => self.open_archive(part, depth),
-            Kind::Gzip => self.unwrap(part, depth, gunzip),
-            Kind::Ignition => self.resolve(part),
-            Kind::Include => self.include(part, depth),
-            Kind::Multipart => self.open_multipart(part, depth),
-            _ => self.keep(part),
+            PayloadKind::Base64 => self.unwrap_part(part, depth, |content, _| decode_base64(content)),
+            PayloadKind::CloudConfigArchive => self.open_archive(part, depth),
+            PayloadKind::Gzip => self.unwrap_part(part, depth, unpack_gzip),
+            PayloadKind::Ignition => self.resolve_references(part),
+            PayloadKind::Include => self.open_include(part, depth),
+            PayloadKind::Multipart => self.open_multipart(part, depth),
+            _ => self.keep_part(part),
         }
     }
 
     /// Replaces a part by what it wraps.
-    fn unwrap(
+    fn unwrap_part(
         &mut self,
-        part: Part,
+        part: PayloadPart,
         depth: usize,
         open: impl FnOnce(&[u8], usize) -> Result<Vec<u8>, Diagnostic>,
     ) {
         let left = MOST_BYTES.saturating_sub(self.bytes);
-        match open(&part.content, left).and_then(|content| self.count(content)) {
-            Ok(content) => self.open(Part { content, first_line: 1, ..part }, depth + 1),
+        match open(&part.content, left).and_then(|content| self.count_unpacked(content)) {
+            Ok(content) => self.open_part(PayloadPart { content, first_line: 1, ..part }, depth + 1),
             Err(flaw) => self.give_up(part, flaw),
         }
     }
 
-    fn open_multipart(&mut self, part: Part, depth: usize) {
-        match mime::parts(&part, MOST_PARTS) {
+    fn open_multipart(&mut self, part: PayloadPart, depth: usize) {
+        match mime::mime_parts(&part, MOST_PARTS) {
             Ok(parts) => self.open_each(parts, depth),
             Err(flaw) => self.give_up(part, flaw),
         }
     }
 
-    fn open_archive(&mut self, part: Part, depth: usize) {
-        match archive::parts(&part) {
+    fn open_archive(&mut self, part: PayloadPart, depth: usize) {
+        match archive::archive_parts(&part) {
             Ok(parts) => self.open_each(parts, depth),
             Err(flaw) => self.give_up(part, flaw),
         }
     }
 
-    fn open_each(&mut self, parts: Vec<Part>, depth: usize) {
+    fn open_each(&mut self, parts: Vec<PayloadPart>, depth: usize) {
         for part in parts {
-            match self.count(Vec::new()) {
+            match self.count_unpacked(Vec::new()) {
                 Ok(_) if self.bytes + part.content.len() <= MOST_BYTES => {
                     self.bytes += part.content.len();
-                    self.open(part, depth + 1);
+                    self.open_part(part, depth + 1);
                 }
                 _ => self.give_up(part, too_large()),
             }
@@ -134,41 +134,41 @@ impl Opener<'_> {
     }
 
     /// Fetches each address of an include and opens what is there.
-    fn include(&mut self, part: Part, depth: usize) {
+    fn open_include(&mut self, part: PayloadPart, depth: usize) {
         if !self.references.include {
             let flaw = Diagnostic::error(
-                Code::Refused,
-                Mark::default(),
+                DiagnosticCode::Refused,
+                SourceMark::default(),
                 "`#include` is switched off on this machine",
             )
-            .help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
+            .with_help("hand over the parts themselves as MIME multipart, or let the operator switch it on");
             return self.give_up(part, flaw);
         }
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
         let addresses = text.lines().map(included).filter(|line| !line.is_empty() && !line.starts_with('#'));
         for (index, url) in addresses.enumerate() {
             let name = format!("{} include {}", part.name, index + 1);
-            let empty = Part::whole(name, Vec::new());
-            match self.fetch(&page(url)).and_then(|content| self.count(content)) {
-                Ok(content) => self.open(Part { content, ..empty }, depth + 1),
+            let empty = PayloadPart::whole(name, Vec::new());
+            match self.fetch_bytes(&plain_fetch(url)).and_then(|content| self.count_unpacked(content)) {
+                Ok(content) => self.open_part(PayloadPart { content, ..empty }, depth + 1),
                 Err(flaw) => self.give_up(empty, flaw),
             }
         }
     }
 
     /// Puts what an Ignition configuration refers to beside it; it is merged where it is read.
-    fn resolve(&mut self, part: Part) {
+    fn resolve_references(&mut self, part: PayloadPart) {
         let resolved = ignition::reference::resolve(&part.content, &mut |fetch| {
-            self.fetch(fetch).and_then(|content| self.count(content))
+            self.fetch_bytes(fetch).and_then(|content| self.count_unpacked(content))
         });
-        self.keep(Part { resolved: resolved.map(Box::new), ..part });
+        self.keep_part(PayloadPart { resolved: resolved.map(Box::new), ..part });
     }
 
-    fn fetch(&mut self, what: &Fetch) -> Result<Vec<u8>, Diagnostic> {
+    fn fetch_bytes(&mut self, what: &FetchRequest) -> Result<Vec<u8>, Diagnostic> {
         let failed = |why: &str| {
             Diagnostic::error(
-                Code::BadValue,
-                Mark::default(),
+                DiagnosticCode::BadValue,
+                SourceMark::default(),
                 format!("a configuration this refers to is missing: {why}"),
             )
         };
@@ -182,34 +182,34 @@ impl Opener<'_> {
         match &mut self.references.fetch {
             Some(fetch) => fetch(what).map_err(|why| failed(&why)),
             None => Err(Diagnostic::note(
-                Code::NoEffect,
-                Mark::default(),
+                DiagnosticCode::NoEffect,
+                SourceMark::default(),
                 "this refers to addresses, which are not asked here",
             )),
         }
     }
 
     /// Counts unpacked bytes, and refuses those beyond the limit.
-    fn count(&mut self, content: Vec<u8>) -> Result<Vec<u8>, Diagnostic> {
+    fn count_unpacked(&mut self, content: Vec<u8>) -> Result<Vec<u8>, Diagnostic> {
         self.bytes = self.bytes.saturating_add(content.len());
         if self.bytes > MOST_BYTES { Err(too_large()) } else { Ok(content) }
     }
 
-    fn keep(&mut self, part: Part) {
+    fn keep_part(&mut self, part: PayloadPart) {
         if self.parts.len() < MOST_PARTS {
             self.parts.push(part);
         } else if !self.full {
             self.full = true;
             let flaw = too_much(format!("there are more than {MOST_PARTS} parts; the rest is not used"));
-            self.parts.push(Part { flaws: vec![flaw], ..Part::whole(part.name, Vec::new()) });
+            self.parts.push(PayloadPart { flaws: vec![flaw], ..PayloadPart::whole(part.name, Vec::new()) });
         }
     }
 
     /// Keeps the place of a part that can't be opened, without its bytes.
-    fn give_up(&mut self, part: Part, flaw: Diagnostic) {
-        self.keep(Part {
+    fn give_up(&mut self, part: PayloadPart, flaw: Diagnostic) {
+        self.keep_part(PayloadPart {
             content: Vec::new(),
-            kind: Some(Kind::Empty),
+            kind: Some(PayloadKind::Empty),
             flaws: [part.flaws, vec![flaw]].concat(),
             ..part
         });
@@ -226,8 +226,8 @@ fn included(line: &str) -> &str {
 }
 
 /// A page as it is.
-fn page(url: &str) -> Fetch {
-    Fetch {
+fn plain_fetch(url: &str) -> FetchRequest {
+    FetchRequest {
         url: url.to_owned(),
         headers: Vec::new(),
         hash: None,
@@ -238,25 +238,25 @@ fn page(url: &str) -> Fetch {
 }
 
 /// Base64 as people paste it: with line ends, spaces and perhaps without padding.
-fn decode(content: &[u8]) -> Result<Vec<u8>, Diagnostic> {
-    files::decode(payload::without_marks(content)).ok_or_else(|| {
+fn decode_base64(content: &[u8]) -> Result<Vec<u8>, Diagnostic> {
+    files::decode_base64(payload::without_marks(content)).ok_or_else(|| {
         Diagnostic::error(
-            Code::Encoding,
-            Mark::default(),
+            DiagnosticCode::Encoding,
+            SourceMark::default(),
             "this is base64, but its end is damaged or missing",
         )
     })
 }
 
-fn gunzip(content: &[u8], most: usize) -> Result<Vec<u8>, Diagnostic> {
+fn unpack_gzip(content: &[u8], most: usize) -> Result<Vec<u8>, Diagnostic> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     match MultiGzDecoder::new(content).take(limit).read_to_end(&mut bytes) {
         Ok(_) if bytes.len() > most => Err(too_large()),
         Ok(_) => Ok(bytes),
         Err(_) => Err(Diagnostic::error(
-            Code::Encoding,
-            Mark::default(),
+            DiagnosticCode::Encoding,
+            SourceMark::default(),
             "this is gzip, but it is damaged or cut off",
         )),
     }
@@ -267,7 +267,7 @@ fn too_large() -> Diagnostic {
 }
 
 fn too_much(message: String) -> Diagnostic {
-    Diagnostic::error(Code::LimitExceeded, Mark::default(), message)
+    Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::default(), message)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-fn opened(content: impl AsRef<[u8]>) -> Vec<Part> {
-    open("user-data", content.as_ref(), References::none())
+fn opened(content: impl AsRef<[u8]>) -> Vec<PayloadPart> {
+    open("user-data", content.as_ref(), FetchPolicy::none())
 }
 
 fn zipped(content: impl AsRef<[u8]>) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn zipped(content: impl AsRef<[u8]>) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn flaws(parts: &[Part]) -> Vec<&str> {
+fn flaws(parts: &[PayloadPart]) -> Vec<&str> {
     parts.iter().flat_map(|part| &part.flaws).map(|flaw| flaw.message.as_str()).collect()
 }
 
@@ -31,7 +31,7 @@ const MIME: &str = "Content-Type: multipart/mixed; boundary=\"===1==\"\r\nMIME-V
 fn a_payload_without_a_container_is_one_part() {
     let parts = opened("#cloud-config\nhostname: a\n");
 
-    assert_eq!(parts, [Part::whole("user-data", "#cloud-config\nhostname: a\n")]);
+    assert_eq!(parts, [PayloadPart::whole("user-data", "#cloud-config\nhostname: a\n")]);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn multipart_is_split_and_decoded() {
     assert_eq!(parts[0].first_line, 12);
     assert_eq!(parts[0].merge_how.as_deref(), Some("list(append)"));
     assert_eq!(parts[1].content, b"#!/bin/sh\necho hi\n");
-    assert_eq!(parts[1].kind(), Kind::Script);
+    assert_eq!(parts[1].kind(), PayloadKind::Script);
     assert_eq!(flaws(&parts), Vec::<&str>::new());
 }
 
@@ -52,7 +52,10 @@ fn multipart_is_split_and_decoded() {
 fn containers_lie_in_one_another_in_any_order() {
     let parts = opened(STANDARD.encode(zipped(STANDARD.encode(zipped(MIME)))));
 
-    assert_eq!(parts.iter().map(Part::kind).collect::<Vec<_>>(), [Kind::CloudConfig, Kind::Script]);
+    assert_eq!(
+        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        [PayloadKind::CloudConfig, PayloadKind::Script]
+    );
 }
 
 #[test]
@@ -62,8 +65,8 @@ fn multipart_in_multipart_is_flattened_whatever_its_subtype() {
 
     let parts = opened(text);
 
-    let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
-    assert_eq!(kinds, [Kind::Script, Kind::ScriptPerBoot, Kind::CloudConfig]);
+    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::kind).collect();
+    assert_eq!(kinds, [PayloadKind::Script, PayloadKind::ScriptPerBoot, PayloadKind::CloudConfig]);
     assert_eq!(flaws(&parts), Vec::<&str>::new());
 }
 
@@ -74,7 +77,10 @@ fn what_the_header_says_counts_where_the_bytes_do_not_tell() {
 
     let parts = opened(text);
 
-    assert_eq!(parts.iter().map(Part::kind).collect::<Vec<_>>(), [Kind::CloudConfig, Kind::Boothook]);
+    assert_eq!(
+        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        [PayloadKind::CloudConfig, PayloadKind::Boothook]
+    );
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn one_damaged_part_costs_no_other() {
 
     let parts = opened(text);
 
-    assert_eq!(parts[1].kind(), Kind::CloudConfig);
+    assert_eq!(parts[1].kind(), PayloadKind::CloudConfig);
     assert_eq!(flaws(&parts), ["the header says that this part is base64, but it is not"]);
 }
 
@@ -161,8 +167,8 @@ fn an_archive_is_a_list_of_parts() {
     );
 
     assert_eq!(
-        parts.iter().map(Part::kind).collect::<Vec<_>>(),
-        [Kind::CloudConfig, Kind::Script, Kind::Empty]
+        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        [PayloadKind::CloudConfig, PayloadKind::Script, PayloadKind::Empty]
     );
     assert_eq!((parts[0].name.as_str(), parts[0].first_line), ("user-data part 1 (a)", 5));
     assert_eq!(flaws(&parts), ["this entry of the archive has no `content` that can be read"]);
@@ -177,9 +183,9 @@ fn an_entry_of_an_archive_without_a_type_is_a_cloud_config() {
          - {launch-index: last, content: !!binary 'aG9zdG5hbWU6IGQ'}\n",
     );
 
-    let kinds: Vec<Kind> = parts.iter().map(Part::kind).collect();
-    let config = Kind::CloudConfig;
-    assert_eq!(kinds, [config, config, Kind::Script, Kind::ScriptPerOnce, config, config]);
+    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::kind).collect();
+    let config = PayloadKind::CloudConfig;
+    assert_eq!(kinds, [config, config, PayloadKind::Script, PayloadKind::ScriptPerOnce, config, config]);
     assert_eq!((parts[4].launch_index, parts[4].merge_how.as_deref()), (Some(3), Some("list(append)")));
     assert_eq!(parts[5].content, b"hostname: d");
     assert_eq!(
@@ -202,8 +208,8 @@ fn a_message_of_one_part_is_that_part() {
 
     assert_eq!((config[0].name.as_str(), config[0].first_line), ("user-data", 4));
     assert_eq!(config[0].content, b"#cloud-config\nhostname: a\n");
-    assert_eq!(bare[0].kind(), Kind::CloudConfig);
-    assert_eq!((script[0].kind(), script[0].launch_index), (Kind::Script, Some(2)));
+    assert_eq!(bare[0].kind(), PayloadKind::CloudConfig);
+    assert_eq!((script[0].kind(), script[0].launch_index), (PayloadKind::Script, Some(2)));
     assert_eq!(script[0].content, b"#!/bin/sh\n");
     assert_eq!((config.len(), bare.len(), script.len()), (1, 1, 1));
 }
@@ -227,23 +233,23 @@ fn a_type_says_how_often_a_script_runs_and_that_a_text_is_a_template() {
     let kind =
         |of: &str, body: &str| opened(format!("MIME-Version: 1.0\nContent-Type: {of}\n\n{body}\n"))[0].kind();
 
-    assert_eq!(kind("text/x-shellscript-per-boot", "#!/bin/sh"), Kind::ScriptPerBoot);
-    assert_eq!(kind("text/x-shellscript-per-once", "#!/bin/sh"), Kind::ScriptPerOnce);
-    assert_eq!(kind("text/x-shellscript-per-instance", "#!/bin/sh"), Kind::Script);
-    assert_eq!(kind("text/cloud-boothook", "#!/bin/sh"), Kind::Boothook);
-    assert_eq!(kind("text/cloud-boothook", "## template: jinja\n#!/bin/sh"), Kind::Jinja);
-    assert_eq!(kind("text/jinja2", "#cloud-config"), Kind::Jinja);
-    assert_eq!(kind("text/cloud-config", "## template: jinja\nhostname: a"), Kind::Jinja);
+    assert_eq!(kind("text/x-shellscript-per-boot", "#!/bin/sh"), PayloadKind::ScriptPerBoot);
+    assert_eq!(kind("text/x-shellscript-per-once", "#!/bin/sh"), PayloadKind::ScriptPerOnce);
+    assert_eq!(kind("text/x-shellscript-per-instance", "#!/bin/sh"), PayloadKind::Script);
+    assert_eq!(kind("text/cloud-boothook", "#!/bin/sh"), PayloadKind::Boothook);
+    assert_eq!(kind("text/cloud-boothook", "## template: jinja\n#!/bin/sh"), PayloadKind::Jinja);
+    assert_eq!(kind("text/jinja2", "#cloud-config"), PayloadKind::Jinja);
+    assert_eq!(kind("text/cloud-config", "## template: jinja\nhostname: a"), PayloadKind::Jinja);
 }
 
 #[test]
 fn an_include_may_begin_on_its_first_line() {
-    let mut fetch = |what: &Fetch| Ok(format!("#!{}", what.url).into_bytes());
+    let mut fetch = |what: &FetchRequest| Ok(format!("#!{}", what.url).into_bytes());
 
     let parts = open(
         "x",
         b"#Include: http://h/a\n#include-once http://h/b\n",
-        References { include: true, fetch: Some(&mut fetch) },
+        FetchPolicy { include: true, fetch: Some(&mut fetch) },
     );
 
     let contents: Vec<&[u8]> = parts.iter().map(|part| part.content.as_slice()).collect();
@@ -253,15 +259,15 @@ fn an_include_may_begin_on_its_first_line() {
 #[test]
 fn includes_are_refused_unless_they_are_switched_on() {
     let payload = "#include\nhttp://10.0.0.1/a\n# a comment\nhttp://10.0.0.1/b\n";
-    let mut fetch = |what: &Fetch| match what.url.as_str() {
+    let mut fetch = |what: &FetchRequest| match what.url.as_str() {
         "http://10.0.0.1/a" => Ok(b"#cloud-config\n".to_vec()),
         _ => Err("the server answered with status 500".to_owned()),
     };
 
-    let on = open("user-data", payload.as_bytes(), References { include: true, fetch: Some(&mut fetch) });
+    let on = open("user-data", payload.as_bytes(), FetchPolicy { include: true, fetch: Some(&mut fetch) });
 
     assert_eq!(flaws(&opened(payload)), ["`#include` is switched off on this machine"]);
-    assert_eq!(on[0].kind(), Kind::CloudConfig);
+    assert_eq!(on[0].kind(), PayloadKind::CloudConfig);
     assert_eq!(
         flaws(&on),
         ["a configuration this refers to is missing: the server answered with status 500"]
@@ -271,12 +277,12 @@ fn includes_are_refused_unless_they_are_switched_on() {
 #[test]
 fn includes_that_include_themselves_end() {
     let mut asked = 0;
-    let mut fetch = |_: &Fetch| {
+    let mut fetch = |_: &FetchRequest| {
         asked += 1;
         Ok(b"#include\nhttp://h/a\nhttp://h/b\n".to_vec())
     };
 
-    let parts = open("x", b"#include\nhttp://h/a\n", References { include: true, fetch: Some(&mut fetch) });
+    let parts = open("x", b"#include\nhttp://h/a\n", FetchPolicy { include: true, fetch: Some(&mut fetch) });
 
     assert!(asked <= 65, "{asked}");
     assert!(!flaws(&parts).is_empty());

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 use super::{merge, tree};
@@ -80,8 +80,8 @@ fn repeated_items<'n>(items: impl Iterator<Item = Named<'n>>, found: &mut Diagno
         };
         // Keys and headers may be secret, so the name is not printed.
         let message = format!("this is there twice: the first one stands in line {line}");
-        let diagnostic = Diagnostic::error(Code::Conflict, one.item.at, message);
-        found.push(diagnostic.key(one.path).help("leave one of them out, or put both into one"));
+        let diagnostic = Diagnostic::error(DiagnosticCode::Conflict, one.item.at, message);
+        found.push(diagnostic.with_key(one.path).with_help("leave one of them out, or put both into one"));
     }
 }
 
@@ -120,7 +120,9 @@ fn below_others(nodes: &[Placed<'_>], found: &mut Diagnostics) {
                 one.path, holder.path, holder.at.at.line
             );
             found.push(
-                Diagnostic::error(Code::Conflict, one.at.at, message).key(one.key.clone()).help(instead),
+                Diagnostic::error(DiagnosticCode::Conflict, one.at.at, message)
+                    .with_key(one.key.clone())
+                    .with_help(instead),
             );
         }
     }
@@ -140,14 +142,14 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
         let target = joined(path.unwrap_or_default(), target.unwrap_or_default());
         if directories.contains(&target.as_str()) {
             let message = format!("{target} is a directory, and nothing can be a hard link to one");
-            let diagnostic = Diagnostic::error(Code::Conflict, link.at, message);
-            found.push(diagnostic.key(key.clone()).help("leave `hard` out"));
+            let diagnostic = Diagnostic::error(DiagnosticCode::Conflict, link.at, message);
+            found.push(diagnostic.with_key(key.clone()).with_help("leave `hard` out"));
         }
         let owner = ["user", "group"].into_iter().find_map(|name| tree::find(link, name));
         let is_owned = |owner: &&Node| ["id", "name"].iter().any(|name| tree::find(owner, name).is_some());
         if let Some(owner) = owner.filter(is_owned) {
             let message = "a hard link has the owner of its target; this one is not used";
-            found.push(Diagnostic::warning(Code::NoEffect, owner.at, message).key(key));
+            found.push(Diagnostic::warning(DiagnosticCode::NoEffect, owner.at, message).with_key(key));
         }
     }
 }
@@ -181,7 +183,7 @@ fn on_divided_disks(storage: &Node, found: &mut Diagnostics) {
             continue;
         };
         let key = format!("$.storage.filesystems[{index}].device");
-        found.push(Diagnostic::warning(Code::Conflict, device.at, message).key(key));
+        found.push(Diagnostic::warning(DiagnosticCode::Conflict, device.at, message).with_key(key));
     }
 }
 
@@ -202,8 +204,8 @@ fn in_place_of_units(document: &Node, nodes: &[Placed<'_>], found: &mut Diagnost
     for one in nodes {
         if let Some(line) = taken.get(one.path) {
             let message = format!("{} is written as a unit, too, in line {line}", one.path);
-            let diagnostic = Diagnostic::error(Code::Conflict, one.at.at, message);
-            found.push(diagnostic.key(one.key.clone()).help("leave one of them out"));
+            let diagnostic = Diagnostic::error(DiagnosticCode::Conflict, one.at.at, message);
+            found.push(diagnostic.with_key(one.key.clone()).with_help("leave one of them out"));
         }
     }
 }

@@ -4,10 +4,10 @@
 //! and has the hash that it must have.
 
 use crate::cloudconfig::files;
-use crate::room::Room;
-use document::diagnostic::Code;
+use crate::room::DecompressionBudget;
+use document::diagnostic::DiagnosticCode;
 
-use super::resource::matches;
+use super::resource::digest_matches;
 
 /// Addresses that people with Ignition use and that are not read here, and what to do instead.
 const OTHER_SCHEMES: [(&str, &str); 4] = [
@@ -21,30 +21,43 @@ const OTHER_SCHEMES: [(&str, &str); 4] = [
 const DATA_MARKS: &[u8] = b"$-_.+!*'(),;/?:@&=[]~%";
 
 /// Why an address cannot be used, and what to write instead.
-pub(super) type Flaw = (Code, String, &'static str);
+pub(super) type Flaw = (DiagnosticCode, String, &'static str);
 
 /// The bytes of an address that is not fetched. An empty one means an empty content.
-pub(super) fn inline(source: &str, gzip: bool, room: &mut Room, hash: Option<&str>) -> Result<Vec<u8>, Flaw> {
+pub(super) fn inline(
+    source: &str,
+    gzip: bool,
+    room: &mut DecompressionBudget,
+    hash: Option<&str>,
+) -> Result<Vec<u8>, Flaw> {
     if let Some((_, help)) = OTHER_SCHEMES.iter().find(|(scheme, _)| source.starts_with(scheme)) {
-        return Err((Code::Refused, "only data, http and https addresses are read here".to_owned(), help));
+        return Err((
+            DiagnosticCode::Refused,
+            "only data, http and https addresses are read here".to_owned(),
+            help,
+        ));
     }
-    let broken = |message: String, help| (Code::Encoding, message, help);
+    let broken = |message: String, help| (DiagnosticCode::Encoding, message, help);
     let bytes = match source.strip_prefix("data:") {
         _ if source.is_empty() => Vec::new(),
         Some(data) => {
             decode(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
         }
         None => {
-            return Err((Code::BadValue, "`source` must be a data, http or https address".to_owned(), ""));
+            return Err((
+                DiagnosticCode::BadValue,
+                "`source` must be a data, http or https address".to_owned(),
+                "",
+            ));
         }
     };
     let bytes = if gzip && !source.is_empty() {
-        room.unpack(&bytes).map_err(|flaw| broken(format!("this data address {flaw}"), ""))?
+        room.unpack_gzip(&bytes).map_err(|flaw| broken(format!("this data address {flaw}"), ""))?
     } else {
         bytes
     };
     match hash {
-        Some(hash) if !matches(&bytes, hash) => {
+        Some(hash) if !digest_matches(&bytes, hash) => {
             Err(broken("the content does not have the hash it must have".to_owned(), ""))
         }
         _ => Ok(bytes),
@@ -73,7 +86,7 @@ fn decode(data: &str) -> Result<Vec<u8>, (&'static str, &'static str)> {
     }
     let damaged = ("is damaged", "after `%` stand two hexadecimal digits, and base64 ends with its padding");
     let bytes = percent_decoded(payload).ok_or(damaged)?;
-    if is_base64 { files::decode(&bytes).ok_or(damaged) } else { Ok(bytes) }
+    if is_base64 { files::decode_base64(&bytes).ok_or(damaged) } else { Ok(bytes) }
 }
 
 /// `type/subtype` and `;name=value`, or nothing.
@@ -117,7 +130,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(
-                inline(source, false, &mut Room::default(), None).unwrap(),
+                inline(source, false, &mut DecompressionBudget::default(), None).unwrap(),
                 bytes.as_bytes(),
                 "{source}"
             );
@@ -139,7 +152,7 @@ mod tests {
             "tftp://host/x",
             "HTTP:x",
         ] {
-            assert!(inline(source, false, &mut Room::default(), None).is_err(), "{source}");
+            assert!(inline(source, false, &mut DecompressionBudget::default(), None).is_err(), "{source}");
         }
     }
 }

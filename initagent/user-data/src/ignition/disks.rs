@@ -6,55 +6,56 @@
 
 use std::collections::HashSet;
 
-use crate::cloudconfig::fields::{Fields, Key, key};
-use crate::plan::step::{PartitionRule, Partitions, Step, WantedPartition};
-use crate::plan::{Plan, Stage};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
+use crate::plan::step::{PartitionRule, Partitions, PlanStep, WantedPartition};
+use crate::plan::{FirstBootPlan, PlanStage};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 use super::add;
 use super::filesystems::is_guid;
-use super::storage::{device, each, flag};
+use super::storage::{for_each_item, read_device, read_flag};
 
-pub(super) const DISK_KEYS: &[Key] = &[key("device"), key("wipeTable"), key("partitions")];
-pub(super) const PARTITION_KEYS: &[Key] = &[
-    key("label"),
-    key("number"),
-    key("sizeMiB"),
-    key("startMiB"),
-    key("typeGuid"),
-    key("guid"),
-    key("wipePartitionEntry"),
-    key("shouldExist"),
-    key("resize"),
+pub(super) const DISK_KEYS: &[FieldKey] =
+    &[supported_key("device"), supported_key("wipeTable"), supported_key("partitions")];
+pub(super) const PARTITION_KEYS: &[FieldKey] = &[
+    supported_key("label"),
+    supported_key("number"),
+    supported_key("sizeMiB"),
+    supported_key("startMiB"),
+    supported_key("typeGuid"),
+    supported_key("guid"),
+    supported_key("wipePartitionEntry"),
+    supported_key("shouldExist"),
+    supported_key("resize"),
 ];
 /// A name in a GPT has 36 UTF-16 units; Ignition counts bytes.
 const LONGEST_LABEL: usize = 36;
 /// A GPT as every tool makes it has so many entries.
 const MOST_NUMBER: u32 = 128;
 
-pub(super) fn read(storage: &mut Fields<'_>, plan: &mut Plan, found: &mut Diagnostics) {
-    each(storage, "disks", DISK_KEYS, found, |fields, path, found| disk(fields, path, plan, found));
+pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    for_each_item(storage, "disks", DISK_KEYS, found, |fields, path, found| disk(fields, path, plan, found));
 }
 
-fn disk(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
-    let device = device(fields, found);
-    let wipe_table = flag(fields, "wipeTable", found);
+fn disk(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    let device = read_device(fields, found);
+    let wipe_table = read_flag(fields, "wipeTable", found);
     let mut partitions = Vec::new();
-    each(fields, "partitions", PARTITION_KEYS, found, |fields, _, found| {
+    for_each_item(fields, "partitions", PARTITION_KEYS, found, |fields, _, found| {
         partitions.push(partition(fields, found));
     });
     check_table(fields, &partitions, wipe_table, found);
     let Some(device) = device else { return };
     if !partitions.is_empty() || wipe_table {
-        let step = Step::EditPartitions(Partitions { device, wipe_table, wanted: partitions });
-        add(plan, Stage::Storage, fields, path, step);
+        let step = PlanStep::EditPartitions(Partitions { device, wipe_table, wanted: partitions });
+        add(plan, PlanStage::Storage, fields, path, step);
     }
 }
 
 /// What only all partitions of a disk together can get wrong.
 fn check_table(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     partitions: &[WantedPartition],
     wipe_table: bool,
     found: &mut Diagnostics,
@@ -73,8 +74,8 @@ fn check_table(
     } else {
         return;
     };
-    let at = fields.node("partitions").map_or_else(|| fields.at(), |node| node.at);
-    fields.refuse("partitions", Diagnostic::error(Code::Conflict, at, message), found);
+    let at = fields.field_node("partitions").map_or_else(|| fields.start_mark(), |node| node.at);
+    fields.refuse_field("partitions", Diagnostic::error(DiagnosticCode::Conflict, at, message), found);
 }
 
 fn repeats<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> bool {
@@ -98,19 +99,19 @@ fn overlap(partitions: &[WantedPartition]) -> bool {
     ranges.windows(2).any(|pair| pair[1].0 <= pair[0].1)
 }
 
-fn partition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> WantedPartition {
-    let number = fields.number::<u32>("number", found);
+fn partition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> WantedPartition {
+    let number = fields.read_number::<u32>("number", found);
     if let Some(number) = number.as_ref().filter(|number| number.value > MOST_NUMBER) {
         let message = "`number` must be at most 128, as many as a GPT has";
-        fields.refuse("number", Diagnostic::error(Code::BadValue, number.at, message), found);
+        fields.refuse_field("number", Diagnostic::error(DiagnosticCode::BadValue, number.at, message), found);
     }
-    let label = fields.text("label", found);
+    let label = fields.read_text("label", found);
     check_label(fields, label.as_ref(), found);
     let partition = WantedPartition {
         number: number.map_or(0, |number| number.value),
         label: label.map(|label| label.value),
-        start_mib: fields.number::<u64>("startMiB", found).map(|start| start.value),
-        size_mib: fields.number::<u64>("sizeMiB", found).map(|size| size.value),
+        start_mib: fields.read_number::<u64>("startMiB", found).map(|start| start.value),
+        size_mib: fields.read_number::<u64>("sizeMiB", found).map(|size| size.value),
         type_guid: guid(fields, "typeGuid", found),
         guid: guid(fields, "guid", found),
         rule: rule(fields, found),
@@ -120,9 +121,9 @@ fn partition(fields: &mut Fields<'_>, found: &mut Diagnostics) -> WantedPartitio
 }
 
 /// What becomes of an entry of the table.
-fn rule(fields: &mut Fields<'_>, found: &mut Diagnostics) -> PartitionRule {
-    let absent = fields.flag("shouldExist", found).is_some_and(|flag| !flag.value);
-    let (wipe, resize) = (flag(fields, "wipePartitionEntry", found), flag(fields, "resize", found));
+fn rule(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> PartitionRule {
+    let absent = fields.read_flag("shouldExist", found).is_some_and(|flag| !flag.value);
+    let (wipe, resize) = (read_flag(fields, "wipePartitionEntry", found), read_flag(fields, "resize", found));
     match (absent, wipe, resize) {
         (true, true, _) => PartitionRule::Absent,
         (true, false, _) => PartitionRule::Forbidden,
@@ -132,7 +133,7 @@ fn rule(fields: &mut Fields<'_>, found: &mut Diagnostics) -> PartitionRule {
     }
 }
 
-fn check_label(fields: &mut Fields<'_>, label: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_label(fields: &mut MappingFields<'_>, label: Option<&Located<String>>, found: &mut Diagnostics) {
     let Some(label) = label else { return };
     let message = if label.value.len() > LONGEST_LABEL {
         "`label` must be at most 36 bytes long"
@@ -144,10 +145,10 @@ fn check_label(fields: &mut Fields<'_>, label: Option<&At<String>>, found: &mut 
     } else {
         return;
     };
-    fields.refuse("label", Diagnostic::error(Code::BadValue, label.at, message), found);
+    fields.refuse_field("label", Diagnostic::error(DiagnosticCode::BadValue, label.at, message), found);
 }
 
-fn check_partition(fields: &mut Fields<'_>, partition: &WantedPartition, found: &mut Diagnostics) {
+fn check_partition(fields: &mut MappingFields<'_>, partition: &WantedPartition, found: &mut Diagnostics) {
     let is_gone = partition.rule.is_removal();
     let is_described = partition.label.is_some()
         || partition.type_guid.is_some()
@@ -161,15 +162,19 @@ fn check_partition(fields: &mut Fields<'_>, partition: &WantedPartition, found: 
     } else {
         return;
     };
-    fields.refuse("number", Diagnostic::error(Code::BadValue, fields.at(), message), found);
+    fields.refuse_field(
+        "number",
+        Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message),
+        found,
+    );
 }
 
 /// A GUID in capitals; an empty one is none.
-fn guid(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
-    let guid = fields.text(name, found).filter(|guid| !guid.value.is_empty())?;
+fn guid(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
+    let guid = fields.read_text(name, found).filter(|guid| !guid.value.is_empty())?;
     if !is_guid(&guid.value) {
         let message = format!("`{name}` must be a GUID such as 0FC63DAF-8483-4772-8E79-3D69D8477DE4");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, guid.at, message), found);
+        fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, guid.at, message), found);
     }
     Some(guid.value.to_ascii_uppercase())
 }

@@ -3,25 +3,25 @@
 //! Knows the formats that the image can make, how long their labels are and what their UUIDs look like.
 //! Refuses what mkfs would refuse, before anything is done. Invariant: nothing is mounted over the system.
 
-use crate::cloudconfig::fields::{Fields, Key, key};
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::cloudconfig::storage::place_flaw;
-use crate::plan::step::{Filesystem, Mount, Step};
-use crate::plan::{Plan, Stage};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use crate::plan::step::{FilesystemStep, MountStep, PlanStep};
+use crate::plan::{FirstBootPlan, PlanStage};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
-use super::storage::{device, each, filled, flag, texts};
+use super::storage::{filled, for_each_item, read_device, read_flag, read_texts};
 use super::{add, nodes};
 
-pub(super) const FILESYSTEM_KEYS: &[Key] = &[
-    key("device"),
-    key("format"),
-    key("path"),
-    key("wipeFilesystem"),
-    key("label"),
-    key("uuid"),
-    key("options"),
-    key("mountOptions"),
+pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
+    supported_key("device"),
+    supported_key("format"),
+    supported_key("path"),
+    supported_key("wipeFilesystem"),
+    supported_key("label"),
+    supported_key("uuid"),
+    supported_key("options"),
+    supported_key("mountOptions"),
 ];
 const FORMATS: &[&str] = &["btrfs", "ext4", "none", "swap", "vfat", "xfs"];
 /// What mkfs of each format takes as a label, in bytes; by their manual pages.
@@ -30,20 +30,21 @@ const LONGEST_LABELS: [(&str, usize); 5] =
 /// Words that mkfs.ext4 takes instead of a UUID.
 const UUID_WORDS: [&str; 3] = ["clear", "random", "time"];
 
-pub(super) fn read(storage: &mut Fields<'_>, plan: &mut Plan, found: &mut Diagnostics) {
-    each(storage, "filesystems", FILESYSTEM_KEYS, found, |fields, path, found| {
+pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    for_each_item(storage, "filesystems", FILESYSTEM_KEYS, found, |fields, path, found| {
         filesystem(fields, path, plan, found);
     });
 }
 
-fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
-    let device = device(fields, found);
+fn filesystem(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    let device = read_device(fields, found);
     let format = format(fields, found);
     let place = place(fields, found);
-    let label = fields.text("label", found).filter(|label| !label.value.is_empty());
-    let uuid = fields.text("uuid", found).filter(|uuid| !uuid.value.is_empty());
-    let overwrite = flag(fields, "wipeFilesystem", found);
-    let (options, mount_options) = (texts(fields, "options", found), texts(fields, "mountOptions", found));
+    let label = fields.read_text("label", found).filter(|label| !label.value.is_empty());
+    let uuid = fields.read_text("uuid", found).filter(|uuid| !uuid.value.is_empty());
+    let overwrite = read_flag(fields, "wipeFilesystem", found);
+    let (options, mount_options) =
+        (read_texts(fields, "options", found), read_texts(fields, "mountOptions", found));
     let Some(format) = format else {
         let others = [place.is_some(), label.is_some(), uuid.is_some(), overwrite];
         let has_options = !options.is_empty() || !mount_options.is_empty();
@@ -51,53 +52,67 @@ fn filesystem(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut 
     };
     check_label(fields, format, label.as_ref(), found);
     check_uuid(fields, format, uuid.as_ref(), found);
-    let (Some(device), false) = (device, fields.broken()) else { return };
+    let (Some(device), false) = (device, fields.has_broken_field()) else { return };
     let format = format.to_owned();
     let (label, uuid) = (label.map(|label| label.value), uuid.map(|uuid| uuid.value));
     let filesystem =
-        Filesystem { device: device.clone(), format: format.clone(), label, uuid, overwrite, options };
-    add(plan, Stage::Storage, fields, path, Step::MakeFilesystem(filesystem));
+        FilesystemStep { device: device.clone(), format: format.clone(), label, uuid, overwrite, options };
+    add(plan, PlanStage::Storage, fields, path, PlanStep::MakeFilesystem(filesystem));
     if let Some(place) = place {
         mount(plan, fields, path, [device, place, format], mount_options);
     }
 }
 
 /// A file system of which nothing but its device is said asks for nothing.
-fn require_format(fields: &Fields<'_>, is_described: bool, found: &mut Diagnostics) {
-    if is_described && !fields.broken() {
+fn require_format(fields: &MappingFields<'_>, is_described: bool, found: &mut Diagnostics) {
+    if is_described && !fields.has_broken_field() {
         let message = "`format` is missing, which all that is said of a file system needs";
-        let diagnostic =
-            Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child("format"));
-        found.push(diagnostic.help("write the format, or \"none\" for the one there is"));
+        let diagnostic = Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message)
+            .with_key(fields.child_path("format"));
+        found.push(diagnostic.with_help("write the format, or \"none\" for the one there is"));
     }
 }
 
 /// The format, if one is given.
-fn format(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<&'static str> {
+fn format(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<&'static str> {
     filled(fields, "format", found)?;
-    fields.choice("format", FORMATS, found).map(|format| format.value)
+    fields.read_choice("format", FORMATS, found).map(|format| format.value)
 }
 
 /// Where it is mounted.
-fn place(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn place(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     filled(fields, "path", found)?;
     let place = nodes::written_path(fields, "path", found)?;
     let Some(flaw) = place_flaw(&place) else { return Some(place) };
-    let at = fields.node("path").map_or_else(|| fields.at(), |node| node.at);
-    fields.refuse("path", Diagnostic::error(Code::Protected, at, format!("`path` {flaw}")), found);
+    let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
+    fields.refuse_field(
+        "path",
+        Diagnostic::error(DiagnosticCode::Protected, at, format!("`path` {flaw}")),
+        found,
+    );
     None
 }
 
-fn check_label(fields: &mut Fields<'_>, format: &str, label: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_label(
+    fields: &mut MappingFields<'_>,
+    format: &str,
+    label: Option<&Located<String>>,
+    found: &mut Diagnostics,
+) {
     let Some(label) = label else { return };
     let longest = LONGEST_LABELS.iter().find(|(known, _)| *known == format).map(|(_, longest)| *longest);
     if longest.is_some_and(|longest| label.value.len() > longest) {
         let message = format!("a label of {format} has at most {} bytes", longest.unwrap_or_default());
-        fields.refuse("label", Diagnostic::error(Code::BadValue, label.at, message), found);
+        fields.refuse_field("label", Diagnostic::error(DiagnosticCode::BadValue, label.at, message), found);
     }
 }
 
-fn check_uuid(fields: &mut Fields<'_>, format: &str, uuid: Option<&At<String>>, found: &mut Diagnostics) {
+fn check_uuid(
+    fields: &mut MappingFields<'_>,
+    format: &str,
+    uuid: Option<&Located<String>>,
+    found: &mut Diagnostics,
+) {
     let Some(uuid) = uuid else { return };
     let (is_right, looks) = match format {
         // FAT has a number of 32 bits; blkid prints it with a hyphen, and mkfs.vfat takes it without.
@@ -108,7 +123,7 @@ fn check_uuid(fields: &mut Fields<'_>, format: &str, uuid: Option<&At<String>>, 
     };
     if !is_right {
         let message = format!("the UUID of {format} must look like {looks}");
-        fields.refuse("uuid", Diagnostic::error(Code::BadValue, uuid.at, message), found);
+        fields.refuse_field("uuid", Diagnostic::error(DiagnosticCode::BadValue, uuid.at, message), found);
     }
 }
 
@@ -130,8 +145,8 @@ pub(super) fn is_guid(text: &str) -> bool {
 /// Ignition itself mounts only while it writes; here the file system stays mounted, as its authors expect
 /// who write no unit for it.
 fn mount(
-    plan: &mut Plan,
-    fields: &Fields<'_>,
+    plan: &mut FirstBootPlan,
+    fields: &MappingFields<'_>,
     path: &str,
     [device, place, format]: [String; 3],
     options: Vec<String>,
@@ -141,5 +156,5 @@ fn mount(
     let kind = if format == "none" { "auto".to_owned() } else { format };
     let options = [options, vec!["nofail".to_owned()]].concat().join(",");
     let words = [device, place, kind, options, "0".to_owned(), "2".to_owned()];
-    add(plan, Stage::Storage, fields, path, Step::AddMounts(vec![Mount { fields: words }]));
+    add(plan, PlanStage::Storage, fields, path, PlanStep::AddMounts(vec![MountStep { fields: words }]));
 }

@@ -9,9 +9,9 @@
 
 use std::collections::HashMap;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{Entry, Node, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 use super::tree;
 
@@ -27,7 +27,7 @@ const UNRESERVED: &[u8] = b"-._~";
 pub(super) fn translate(document: &mut Node, minor: u32, found: &mut Diagnostics) {
     let at = tree::find_below(document, &["ignition", "version"]).map_or(document.at, |node| node.at);
     let message = format!("this is specification 2.{minor}.0; it is read as the same of specification 3");
-    found.push(Diagnostic::note(Code::Translated, at, message).key("$.ignition.version"));
+    found.push(Diagnostic::note(DiagnosticCode::Translated, at, message).with_key("$.ignition.version"));
     references(document);
     let mut mover = Mover { found, places: HashMap::from([(ROOT.to_owned(), "/".to_owned())]) };
     if let Some(storage) = tree::find_mut(document, "storage") {
@@ -58,8 +58,9 @@ struct Mover<'f> {
 }
 
 impl Mover<'_> {
-    fn refuse(&mut self, at: Mark, key: &str, message: &str, help: &str) {
-        self.found.push(Diagnostic::error(Code::Refused, at, message).key(key).help(help));
+    fn refuse(&mut self, at: SourceMark, key: &str, message: &str, help: &str) {
+        self.found
+            .push(Diagnostic::error(DiagnosticCode::Refused, at, message).with_key(key).with_help(help));
     }
 
     /// `name` and `mount` are gone: what was below `mount` stands beside `path`.
@@ -128,7 +129,7 @@ impl Mover<'_> {
         };
         if let Some(path) = tree::find_mut(item, "path") {
             let joined = cleaned(&format!("{place}/{}", tree::text(path).unwrap_or_default()));
-            *path = tree::make_scalar(path.at, &joined, Style::Quoted);
+            *path = tree::make_scalar(path.at, &joined, ScalarStyle::Quoted);
         }
     }
 
@@ -142,7 +143,7 @@ impl Mover<'_> {
                     match sectors.filter(|sectors| sectors % SECTORS_PER_MIB == 0) {
                         Some(sectors) => {
                             let text = (sectors / SECTORS_PER_MIB).to_string();
-                            let value = tree::make_scalar(entry.value.at, &text, Style::Plain);
+                            let value = tree::make_scalar(entry.value.at, &text, ScalarStyle::Plain);
                             tree::insert(partition, to, value);
                         }
                         None if entry.value.is_null() => {}
@@ -189,7 +190,7 @@ fn contents(item: &mut Node) -> Option<Node> {
     }
     let at = item.at;
     if tree::find(item, "overwrite").is_none() {
-        tree::insert(item, "overwrite", tree::make_scalar(at, "true", Style::Plain));
+        tree::insert(item, "overwrite", tree::make_scalar(at, "true", ScalarStyle::Plain));
     }
     if tree::find(item, "contents").is_none() {
         tree::remove(item, "contents");
@@ -199,7 +200,7 @@ fn contents(item: &mut Node) -> Option<Node> {
         && tree::find(contents, "source").is_none()
     {
         // In 3 a file without a source is left as it is; in 2 it was made empty.
-        tree::insert(contents, "source", tree::make_scalar(at, "", Style::Quoted));
+        tree::insert(contents, "source", tree::make_scalar(at, "", ScalarStyle::Quoted));
     }
     None
 }
@@ -263,14 +264,14 @@ fn network_units(document: &mut Node) {
 fn network_file(unit: &Node, path: &str) -> Option<Node> {
     let contents = tree::find(unit, "contents")?;
     let at = contents.at;
-    let text = |text: &str| tree::make_scalar(at, text, Style::Quoted);
+    let text = |text: &str| tree::make_scalar(at, text, ScalarStyle::Quoted);
     let source = format!("data:,{}", percent_encoded(tree::text(contents)?));
     let mapping = |pairs: Vec<(&str, Node)>| {
-        let entry = |(key, value): (&str, Node)| Entry { key: key.to_owned(), key_at: at, value };
+        let entry = |(key, value): (&str, Node)| MappingEntry { key: key.to_owned(), key_at: at, value };
         tree::make_node(at, Value::Mapping(pairs.into_iter().map(entry).collect()))
     };
     let resource = mapping(vec![("source", text(&source))]);
-    let overwrite = tree::make_scalar(at, "true", Style::Plain);
+    let overwrite = tree::make_scalar(at, "true", ScalarStyle::Plain);
     Some(mapping(vec![("path", text(path)), ("overwrite", overwrite), ("contents", resource)]))
 }
 

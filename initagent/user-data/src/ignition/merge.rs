@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use document::yaml::{Entry, Node, Value};
+use document::yaml::{MappingEntry, Node, Value};
 
 use super::tree;
 
@@ -32,7 +32,7 @@ pub(super) fn merge(parent: &mut Node, child: Node, name: &str) {
     }
 }
 
-fn merge_mappings(base: &mut Vec<Entry>, over: Vec<Entry>) {
+fn merge_mappings(base: &mut Vec<MappingEntry>, over: Vec<MappingEntry>) {
     drop_taken(base, &over, &PATHS);
     drop_taken(base, &over, &ARGUMENTS);
     for entry in over {
@@ -44,7 +44,7 @@ fn merge_mappings(base: &mut Vec<Entry>, over: Vec<Entry>) {
 }
 
 /// Takes out of the parent's lists what the child names in another list of the same family.
-fn drop_taken(base: &mut [Entry], over: &[Entry], family: &[&str]) {
+fn drop_taken(base: &mut [MappingEntry], over: &[MappingEntry], family: &[&str]) {
     for kind in family {
         let taken: HashSet<String> =
             list(over, kind).iter().filter_map(|item| identity(item, kind)).collect();
@@ -62,7 +62,7 @@ fn drop_taken(base: &mut [Entry], over: &[Entry], family: &[&str]) {
     }
 }
 
-fn list<'e>(entries: &'e [Entry], key: &str) -> &'e [Node] {
+fn list<'e>(entries: &'e [MappingEntry], key: &str) -> &'e [Node] {
     tree::items(entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value))
 }
 

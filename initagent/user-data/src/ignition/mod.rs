@@ -24,13 +24,13 @@ mod tree;
 mod version;
 
 use crate::cloudconfig::DEFAULT_USER;
-use crate::cloudconfig::fields::{Fields, Key, key, refused};
+use crate::cloudconfig::fields::{FieldKey, MappingFields, refused_key, supported_key};
 use crate::json;
-use crate::plan::step::{Step, Timeouts};
-use crate::plan::{Origin, Plan, Stage};
+use crate::plan::step::{PlanStep, Timeouts};
+use crate::plan::{FirstBootPlan, PlanStage, StepOrigin};
 use crate::protected;
-use crate::room::Room;
-use document::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use crate::room::DecompressionBudget;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
 use document::yaml::Node;
 use reference::Resolved;
 
@@ -57,7 +57,7 @@ struct Context {
 
 /// Every mapping whose keys are known, by its path.
 #[must_use]
-pub fn tables() -> Vec<(&'static str, &'static [Key])> {
+pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     let mut tables = vec![
         ("", ROOT_KEYS),
         ("ignition", IGNITION_KEYS),
@@ -67,27 +67,40 @@ pub fn tables() -> Vec<(&'static str, &'static [Key])> {
         ("ignition.timeouts", TIMEOUT_KEYS),
         ("kernelArguments", ARGUMENT_KEYS),
     ];
-    tables.extend(storage::tables());
-    tables.extend(systemd::tables());
-    tables.extend(passwd::tables());
-    tables.extend(resource::tables());
+    tables.extend(storage::key_tables());
+    tables.extend(systemd::key_tables());
+    tables.extend(passwd::key_tables());
+    tables.extend(resource::key_tables());
     tables
 }
 
-const ROOT_KEYS: &[Key] =
-    &[key("ignition"), key("kernelArguments"), key("passwd"), key("storage"), key("systemd")];
-const IGNITION_KEYS: &[Key] =
-    &[key("version"), key("config"), key("timeouts"), key("proxy"), key("security")];
-const ARGUMENT_KEYS: &[Key] =
-    &[refused("shouldExist", NO_ARGUMENTS), refused("shouldNotExist", NO_ARGUMENTS)];
-const PROXY_KEYS: &[Key] =
-    &[refused("httpProxy", NO_PROXY), refused("httpsProxy", NO_PROXY), refused("noProxy", NO_PROXY)];
-const SECURITY_KEYS: &[Key] = &[key("tls")];
-const TLS_KEYS: &[Key] = &[refused(
+const ROOT_KEYS: &[FieldKey] = &[
+    supported_key("ignition"),
+    supported_key("kernelArguments"),
+    supported_key("passwd"),
+    supported_key("storage"),
+    supported_key("systemd"),
+];
+const IGNITION_KEYS: &[FieldKey] = &[
+    supported_key("version"),
+    supported_key("config"),
+    supported_key("timeouts"),
+    supported_key("proxy"),
+    supported_key("security"),
+];
+const ARGUMENT_KEYS: &[FieldKey] =
+    &[refused_key("shouldExist", NO_ARGUMENTS), refused_key("shouldNotExist", NO_ARGUMENTS)];
+const PROXY_KEYS: &[FieldKey] = &[
+    refused_key("httpProxy", NO_PROXY),
+    refused_key("httpsProxy", NO_PROXY),
+    refused_key("noProxy", NO_PROXY),
+];
+const SECURITY_KEYS: &[FieldKey] = &[supported_key("tls")];
+const TLS_KEYS: &[FieldKey] = &[refused_key(
     "certificateAuthorities",
     "serve the files under a certificate of a public authority, or hand them over as data URLs",
 )];
-const TIMEOUT_KEYS: &[Key] = &[key("httpResponseHeaders"), key("httpTotal")];
+const TIMEOUT_KEYS: &[FieldKey] = &[supported_key("httpResponseHeaders"), supported_key("httpTotal")];
 const NO_ARGUMENTS: &str =
     "the kernel command line is part of the verified boot path; use sysctl or module options";
 const NO_PROXY: &str = "set the proxy in the units that need it";
@@ -95,22 +108,27 @@ const NO_PROXY: &str = "set the proxy in the units that need it";
 /// Plans a configuration that refers to no other. What is refused is reported, and then nothing is planned but
 /// access.
 #[must_use]
-pub fn read(text: &str, part: u16, room: &mut Room, found: &mut Diagnostics) -> Plan {
+pub fn read(text: &str, part: u16, room: &mut DecompressionBudget, found: &mut Diagnostics) -> FirstBootPlan {
     let mut own = Diagnostics::default();
-    let Some(mut document) = json::parse(text.trim_start_matches('\u{feff}'), part, &mut own) else {
+    let Some(mut document) = json::parse_json(text.trim_start_matches('\u{feff}'), part, &mut own) else {
         found.append(own);
-        return Plan::default();
+        return FirstBootPlan::default();
     };
     version::modernize(&mut document, &mut own);
     conflict::check(&document, &mut own);
     let context = Context { scope: Scope::Alone, timeouts: timeouts::read(&document) };
-    let plan = whole(&document, context, room, &mut own);
+    let plan = plan_document(&document, context, room, &mut own);
     wholly_or_not(plan, &document, own, found)
 }
 
 /// As [`read`], for a configuration with what it refers to; its places are those of sources with these numbers.
 #[must_use]
-pub fn read_resolved(resolved: &Resolved, numbers: &[u16], room: &mut Room, found: &mut Diagnostics) -> Plan {
+pub fn read_resolved(
+    resolved: &Resolved,
+    numbers: &[u16],
+    room: &mut DecompressionBudget,
+    found: &mut Diagnostics,
+) -> FirstBootPlan {
     let resolved = resolved.clone().renumbered(numbers);
     let mut own = resolved.found;
     let context = |scope| Context { scope, timeouts: timeouts::read(&resolved.tree) };
@@ -120,10 +138,10 @@ pub fn read_resolved(resolved: &Resolved, numbers: &[u16], room: &mut Room, foun
     for document in &resolved.documents {
         conflict::check(document, &mut own);
         // Only what is wrong with it counts.
-        let _ = whole(document, context(Scope::Part), &mut scratch, &mut own);
+        let _ = plan_document(document, context(Scope::Part), &mut scratch, &mut own);
     }
     conflict::check(&resolved.tree, &mut own);
-    let plan = whole(&resolved.tree, context(Scope::Merged), room, &mut own);
+    let plan = plan_document(&resolved.tree, context(Scope::Merged), room, &mut own);
     wholly_or_not(plan, &resolved.tree, without_repetitions(&own), found)
 }
 
@@ -137,10 +155,10 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
         }
     }
     // An error beyond those that are kept still counts.
-    if found.worst() > once.worst() {
+    if found.worst_severity() > once.worst_severity() {
         once.push(Diagnostic::error(
-            Code::Refused,
-            document::source::Mark::default(),
+            DiagnosticCode::Refused,
+            document::source::SourceMark::default(),
             "more is wrong than is shown",
         ));
     }
@@ -148,30 +166,40 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
 }
 
 /// Leaves of a refused plan what lets its author in.
-fn wholly_or_not(mut plan: Plan, document: &Node, mut own: Diagnostics, found: &mut Diagnostics) -> Plan {
+fn wholly_or_not(
+    mut plan: FirstBootPlan,
+    document: &Node,
+    mut own: Diagnostics,
+    found: &mut Diagnostics,
+) -> FirstBootPlan {
     protected::take_out(&mut plan, &mut own);
-    if own.worst() == Some(Severity::Error) {
+    if own.worst_severity() == Some(Severity::Error) {
         plan = access_of(plan);
         let kept =
             if plan.steps.is_empty() { "" } else { "; only the keys of the image's own user are used" };
         let message =
             format!("nothing of this configuration is done, because it cannot be done wholly{kept}");
         own.push(
-            Diagnostic::error(Code::Refused, document.at, message)
-                .help("mend or leave out what is named above"),
+            Diagnostic::error(DiagnosticCode::Refused, document.at, message)
+                .with_help("mend or leave out what is named above"),
         );
     }
-    plan.sort();
+    plan.sort_by_stage();
     found.append(own);
     plan
 }
 
-fn whole(document: &Node, context: Context, room: &mut Room, found: &mut Diagnostics) -> Plan {
-    let mut plan = Plan::default();
-    let Some(mut fields) = Fields::open(document, ROOT_KEYS, ROOT, found) else { return plan };
+fn plan_document(
+    document: &Node,
+    context: Context,
+    room: &mut DecompressionBudget,
+    found: &mut Diagnostics,
+) -> FirstBootPlan {
+    let mut plan = FirstBootPlan::default();
+    let Some(mut fields) = MappingFields::read_mapping(document, ROOT_KEYS, ROOT, found) else { return plan };
     ignition(&mut fields, found);
     inner(&fields, "kernelArguments", ARGUMENT_KEYS, found);
-    let section = |name: &str| (fields.node(name), fields.child(name));
+    let section = |name: &str| (fields.field_node(name), fields.child_path(name));
     let (storage, systemd, passwd) = (section("storage"), section("systemd"), section("passwd"));
     if let (Some(node), path) = storage {
         storage::read(node, path, context, room, &mut plan, found);
@@ -184,14 +212,14 @@ fn whole(document: &Node, context: Context, room: &mut Room, found: &mut Diagnos
     }
     // Ignition runs before networkd, which runs already here.
     if plan.steps.iter().any(|planned| nodes::concerns_network(&planned.step)) {
-        plan.once(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
+        plan.push_once(PlanStage::Units, StepOrigin::from("agent"), PlanStep::RestartNetwork);
     }
     plan
 }
 
 /// What `ignition` says besides its version and what it refers to. Tools write empty sections, which ask for
 /// nothing.
-fn ignition(fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn ignition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
     let Some(ignition) = inner(fields, "ignition", IGNITION_KEYS, found) else { return };
     inner(&ignition, "proxy", PROXY_KEYS, found);
     inner(&ignition, "timeouts", TIMEOUT_KEYS, found);
@@ -202,23 +230,26 @@ fn ignition(fields: &mut Fields<'_>, found: &mut Diagnostics) {
 
 /// Opens a mapping inside a mapping.
 fn inner<'n>(
-    fields: &Fields<'n>,
+    fields: &MappingFields<'n>,
     name: &str,
-    table: &'static [Key],
+    table: &'static [FieldKey],
     found: &mut Diagnostics,
-) -> Option<Fields<'n>> {
-    fields.node(name).and_then(|node| Fields::open(node, table, fields.child(name), found))
+) -> Option<MappingFields<'n>> {
+    fields
+        .field_node(name)
+        .and_then(|node| MappingFields::read_mapping(node, table, fields.child_path(name), found))
 }
 
 /// What lets the author in.
-fn access_of(plan: Plan) -> Plan {
-    let lets_in = |step: &Step| matches!(step, Step::AuthorizeKeys { user, .. } if user == DEFAULT_USER);
-    Plan { steps: plan.steps.into_iter().filter(|planned| lets_in(&planned.step)).collect() }
+fn access_of(plan: FirstBootPlan) -> FirstBootPlan {
+    let lets_in =
+        |step: &PlanStep| matches!(step, PlanStep::AuthorizeKeys { user, .. } if user == DEFAULT_USER);
+    FirstBootPlan { steps: plan.steps.into_iter().filter(|planned| lets_in(&planned.step)).collect() }
 }
 
 /// Adds a step for a value of the document.
-fn add(plan: &mut Plan, stage: Stage, fields: &Fields<'_>, path: &str, step: Step) {
-    plan.once(stage, Origin::written(fields.at(), path.trim_start_matches("$.")), step);
+fn add(plan: &mut FirstBootPlan, stage: PlanStage, fields: &MappingFields<'_>, path: &str, step: PlanStep) {
+    plan.push_once(stage, StepOrigin::from_mark(fields.start_mark(), path.trim_start_matches("$.")), step);
 }
 
 #[cfg(test)]

@@ -3,25 +3,43 @@
 //! Knows Ignition's defaults: what is not given stays as it is on the machine. Refuses paths that are not
 //! written as they are meant. Invariant: no path that the machine is reached through is written.
 
-use crate::cloudconfig::fields::{Fields, Key, key};
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::cloudconfig::files::clean_path;
-use crate::cloudconfig::identity::check as check_hostname;
-use crate::plan::step::{Account, Content, Directory, Link, Owner, PlacedFile, Step};
-use crate::plan::{Plan, Stage};
-use crate::protected::{self, Objection};
-use crate::room::Room;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::identity::check_host_name as check_hostname;
+use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlacedFile, PlanStep};
+use crate::plan::{FirstBootPlan, PlanStage};
+use crate::protected::{self, PolicyObjection};
+use crate::room::DecompressionBudget;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use super::storage::{each, flag, required};
+use super::storage::{for_each_item, read_flag, read_required};
 use super::{Context, add, resource, tree};
 
-pub(super) const FILE_KEYS: &[Key] =
-    &[key("path"), key("overwrite"), key("contents"), key("append"), key("mode"), key("user"), key("group")];
-pub(super) const DIRECTORY_KEYS: &[Key] =
-    &[key("path"), key("overwrite"), key("mode"), key("user"), key("group")];
-pub(super) const LINK_KEYS: &[Key] =
-    &[key("path"), key("target"), key("hard"), key("overwrite"), key("user"), key("group")];
-pub(super) const ACCOUNT_KEYS: &[Key] = &[key("id"), key("name")];
+pub(super) const FILE_KEYS: &[FieldKey] = &[
+    supported_key("path"),
+    supported_key("overwrite"),
+    supported_key("contents"),
+    supported_key("append"),
+    supported_key("mode"),
+    supported_key("user"),
+    supported_key("group"),
+];
+pub(super) const DIRECTORY_KEYS: &[FieldKey] = &[
+    supported_key("path"),
+    supported_key("overwrite"),
+    supported_key("mode"),
+    supported_key("user"),
+    supported_key("group"),
+];
+pub(super) const LINK_KEYS: &[FieldKey] = &[
+    supported_key("path"),
+    supported_key("target"),
+    supported_key("hard"),
+    supported_key("overwrite"),
+    supported_key("user"),
+    supported_key("group"),
+];
+pub(super) const ACCOUNT_KEYS: &[FieldKey] = &[supported_key("id"), supported_key("name")];
 const HOSTNAME: &str = "/etc/hostname";
 /// Where networkd reads from.
 const NETWORK_FOLDER: &str = "/etc/systemd/network/";
@@ -29,145 +47,157 @@ const MOST_MODE: u32 = 0o7777;
 
 /// Reads all three lists, directories first and outer ones before inner ones, as they are made.
 pub(super) fn read(
-    storage: &mut Fields<'_>,
+    storage: &mut MappingFields<'_>,
     context: Context,
-    room: &mut Room,
-    plan: &mut Plan,
+    room: &mut DecompressionBudget,
+    plan: &mut FirstBootPlan,
     found: &mut Diagnostics,
 ) {
-    let mut directories = Plan::default();
-    each(storage, "directories", DIRECTORY_KEYS, found, |fields, path, found| {
+    let mut directories = FirstBootPlan::default();
+    for_each_item(storage, "directories", DIRECTORY_KEYS, found, |fields, path, found| {
         directory(fields, path, &mut directories, found);
     });
     directories.steps.sort_by_key(|planned| match &planned.step {
-        Step::MakeDirectory(directory) => directory.path.clone(),
+        PlanStep::MakeDirectory(directory) => directory.path.clone(),
         _ => String::new(),
     });
     plan.steps.extend(directories.steps);
-    each(storage, "files", FILE_KEYS, found, |fields, path, found| {
+    for_each_item(storage, "files", FILE_KEYS, found, |fields, path, found| {
         file(fields, path, context, room, plan, found);
     });
-    each(storage, "links", LINK_KEYS, found, |fields, path, found| link(fields, path, plan, found));
+    for_each_item(storage, "links", LINK_KEYS, found, |fields, path, found| link(fields, path, plan, found));
 }
 
 /// Whether a file is networkd's, which runs already and must be told.
-pub(super) fn concerns_network(step: &Step) -> bool {
-    matches!(step, Step::PlaceFile(file) if file.path.starts_with(NETWORK_FOLDER))
+pub(super) fn concerns_network(step: &PlanStep) -> bool {
+    matches!(step, PlanStep::PlaceFile(file) if file.path.starts_with(NETWORK_FOLDER))
 }
 
 fn file(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     path: &str,
     context: Context,
-    room: &mut Room,
-    plan: &mut Plan,
+    room: &mut DecompressionBudget,
+    plan: &mut FirstBootPlan,
     found: &mut Diagnostics,
 ) {
     let target = target_path(fields, found);
-    let overwrite = flag(fields, "overwrite", found);
+    let overwrite = read_flag(fields, "overwrite", found);
     let mode = mode(fields, found);
     let owner = owner(fields, found);
-    let contents = fields.node("contents");
+    let contents = fields.field_node("contents");
     let has_source = contents.is_some_and(|node| tree::find(node, "source").is_some());
     if overwrite && !has_source {
         let message = "`overwrite` needs `contents` with a `source` to write";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(path));
+        found
+            .push(Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message).with_key(path));
     }
-    let contents = contents
-        .map_or(Ok(None), |node| resource::content(node, format!("{path}.contents"), context, room, found));
-    let appended: Result<Vec<_>, ()> = tree::items(fields.node("append"))
+    let contents = contents.map_or(Ok(None), |node| {
+        resource::read_content(node, format!("{path}.contents"), context, room, found)
+    });
+    let appended: Result<Vec<_>, ()> = tree::items(fields.field_node("append"))
         .iter()
         .enumerate()
-        .map(|(index, item)| resource::content(item, format!("{path}.append[{index}]"), context, room, found))
+        .map(|(index, item)| {
+            resource::read_content(item, format!("{path}.append[{index}]"), context, room, found)
+        })
         .collect();
     let (Some(target), Ok(contents), Ok(appended)) = (target, contents, appended) else { return };
     let append = appended.into_iter().flatten().collect();
     let file = PlacedFile { path: target, contents, append, mode, owner, overwrite };
     set_hostname(&file, fields, path, plan);
-    add(plan, Stage::Files, fields, path, Step::PlaceFile(file));
+    add(plan, PlanStage::Files, fields, path, PlanStep::PlaceFile(file));
 }
 
 /// Ignition runs before the system reads `/etc/hostname`; here the machine is up and has a name.
-fn set_hostname(file: &PlacedFile, fields: &Fields<'_>, path: &str, plan: &mut Plan) {
-    let (HOSTNAME, Some(Content::Inline(bytes))) = (file.path.as_str(), &file.contents) else { return };
+fn set_hostname(file: &PlacedFile, fields: &MappingFields<'_>, path: &str, plan: &mut FirstBootPlan) {
+    let (HOSTNAME, Some(FileContent::Inline(bytes))) = (file.path.as_str(), &file.contents) else { return };
     let name = String::from_utf8_lossy(bytes.reveal()).trim().to_owned();
     if check_hostname(&name).is_ok() {
-        add(plan, Stage::Identity, fields, path, Step::SetHostname(name));
+        add(plan, PlanStage::Identity, fields, path, PlanStep::SetHostname(name));
     }
 }
 
-fn directory(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
+fn directory(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let target = target_path(fields, found);
-    let overwrite = flag(fields, "overwrite", found);
+    let overwrite = read_flag(fields, "overwrite", found);
     let mode = mode(fields, found);
     let owner = owner(fields, found);
     let Some(target) = target else { return };
-    let step = Step::MakeDirectory(Directory { path: target, mode, owner, overwrite });
-    add(plan, Stage::Files, fields, path, step);
+    let step = PlanStep::MakeDirectory(DirectoryStep { path: target, mode, owner, overwrite });
+    add(plan, PlanStage::Files, fields, path, step);
 }
 
-fn link(fields: &mut Fields<'_>, path: &str, plan: &mut Plan, found: &mut Diagnostics) {
-    let (place, target) = (target_path(fields, found), required(fields, "target", found));
-    let overwrite = flag(fields, "overwrite", found);
-    let hard = flag(fields, "hard", found);
+fn link(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    let (place, target) = (target_path(fields, found), read_required(fields, "target", found));
+    let overwrite = read_flag(fields, "overwrite", found);
+    let hard = read_flag(fields, "hard", found);
     let owner = owner(fields, found);
     let (Some(place), Some(target)) = (place, target) else { return };
-    let step = Step::MakeLink(Link { path: place, target, hard, owner, overwrite });
-    add(plan, Stage::Files, fields, path, step);
+    let step = PlanStep::MakeLink(LinkStep { path: place, target, hard, owner, overwrite });
+    add(plan, PlanStage::Files, fields, path, step);
 }
 
 /// `path`, absolute, clean and not one the machine is reached through.
-fn target_path(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn target_path(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let path = written_path(fields, "path", found)?;
-    let Some(Objection { message, instead }) = protected::at(&path) else { return Some(path) };
-    let at = fields.node("path").map_or_else(|| fields.at(), |node| node.at);
-    let objection = Diagnostic::error(Code::Protected, at, message).help(instead);
-    fields.refuse("path", objection, found);
+    let Some(PolicyObjection { message, instead }) = protected::check_path(&path) else { return Some(path) };
+    let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
+    let objection = Diagnostic::error(DiagnosticCode::Protected, at, message).with_help(instead);
+    fields.refuse_field("path", objection, found);
     None
 }
 
 /// An absolute path that is written as it is meant: Ignition takes no doubled slashes, dots or slash at the
 /// end, since two spellings of one path would be two entries.
-pub(super) fn written_path(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
-    let path = fields.text(name, found).filter(|path| !path.value.is_empty());
+pub(super) fn written_path(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<String> {
+    let path = fields.read_text(name, found).filter(|path| !path.value.is_empty());
     let Some(path) = path else {
         let message = format!("`{name}` is missing");
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message).key(fields.child(name)));
+        found.push(
+            Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message)
+                .with_key(fields.child_path(name)),
+        );
         return None;
     };
-    let error = |message: String| Diagnostic::error(Code::BadValue, path.at, message);
+    let error = |message: String| Diagnostic::error(DiagnosticCode::BadValue, path.at, message);
     let flaw = match clean_path(&path.value) {
         _ if !path.value.starts_with('/') => error(format!("`{name}` must begin with a slash")),
         Ok(clean) if clean == path.value => return Some(clean),
         Ok(clean) => error(format!("`{name}` has doubled slashes, dots or a slash at its end"))
-            .help(format!("write {clean}")),
+            .with_help(format!("write {clean}")),
         Err(flaw) => error(format!("`{name}` {flaw}")),
     };
-    fields.refuse(name, flaw, found);
+    fields.refuse_field(name, flaw, found);
     None
 }
 
-fn owner(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Owner {
-    Owner { user: account(fields, "user", found), group: account(fields, "group", found) }
+fn owner(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> FileOwner {
+    FileOwner { user: account(fields, "user", found), group: account(fields, "group", found) }
 }
 
-fn account(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<Account> {
-    let mut account = Fields::open(fields.node(name)?, ACCOUNT_KEYS, fields.child(name), found)?;
-    let id = account.number::<u32>("id", found);
-    let name = account.text("name", found).filter(|name| !name.value.is_empty());
+fn account(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<AccountRef> {
+    let mut account =
+        MappingFields::read_mapping(fields.field_node(name)?, ACCOUNT_KEYS, fields.child_path(name), found)?;
+    let id = account.read_number::<u32>("id", found);
+    let name = account.read_text("name", found).filter(|name| !name.value.is_empty());
     if let (Some(_), Some(name)) = (&id, &name) {
         let message = "both `id` and `name` are given, and only one of them can count";
-        account.refuse("name", Diagnostic::error(Code::Conflict, name.at, message), found);
+        account.refuse_field("name", Diagnostic::error(DiagnosticCode::Conflict, name.at, message), found);
     }
-    id.map(|id| Account::Id(id.value)).or_else(|| name.map(|name| Account::Name(name.value)))
+    id.map(|id| AccountRef::Id(id.value)).or_else(|| name.map(|name| AccountRef::Name(name.value)))
 }
 
 /// Ignition's modes are decimal numbers.
-fn mode(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<u32> {
-    let mode = fields.number::<u32>("mode", found)?;
+fn mode(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<u32> {
+    let mode = fields.read_number::<u32>("mode", found)?;
     if mode.value > MOST_MODE {
         let message = "`mode` must be a decimal number up to 4095, which is octal 7777";
-        fields.refuse("mode", Diagnostic::error(Code::BadValue, mode.at, message), found);
+        fields.refuse_field("mode", Diagnostic::error(DiagnosticCode::BadValue, mode.at, message), found);
     }
     Some(mode.value)
 }

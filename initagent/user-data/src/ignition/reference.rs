@@ -4,14 +4,14 @@
 //! function it is given. Invariants: depth, number and size of what is referred to are bounded; every value
 //! keeps the place that it has in its own file, and no copy is written anew.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
 use document::yaml::Node;
 
 use crate::address;
 use crate::json;
-use crate::plan::step::{Content, Fetch};
-use crate::room::{self, Room};
+use crate::plan::step::{FetchRequest, FileContent};
+use crate::room::{self, DecompressionBudget};
 
 use super::{merge, resource, timeouts, tree, version};
 
@@ -20,7 +20,7 @@ const DEEPEST: usize = 8;
 const MOST_REFERENCES: usize = 64;
 
 /// Gets the bytes at an address.
-pub type Getter<'a> = &'a mut dyn FnMut(&Fetch) -> Result<Vec<u8>, Diagnostic>;
+pub type ReferenceGetter<'a> = &'a mut dyn FnMut(&FetchRequest) -> Result<Vec<u8>, Diagnostic>;
 
 /// A configuration with everything it refers to in it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,8 +57,8 @@ impl Resolved {
             found.push(diagnostic);
         }
         // An error beyond those that are kept still counts.
-        if self.found.worst() > found.worst() {
-            found.push(problem(Code::Refused, "more is wrong than is shown"));
+        if self.found.worst_severity() > found.worst_severity() {
+            found.push(reference_problem(DiagnosticCode::Refused, "more is wrong than is shown"));
         }
         self.found = found;
         self
@@ -66,40 +66,41 @@ impl Resolved {
 }
 
 /// The configuration with what it refers to; `None` if it refers to nothing, or can't be read at all.
-pub fn resolve(content: &[u8], get: Getter<'_>) -> Option<Resolved> {
+pub fn resolve(content: &[u8], get: ReferenceGetter<'_>) -> Option<Resolved> {
     // A document that can't be read is reported by who reads it, with the place.
-    let document = json::is_bounded(content).then(|| parse(content, 0, &mut Diagnostics::default()))??;
+    let document =
+        json::is_bounded(content).then(|| parse_document(content, 0, &mut Diagnostics::default()))??;
     let config = tree::find_below(&document, &["ignition", "config"])?;
     let refers = ["append", "merge", "replace"].iter().any(|key| tree::find(config, key).is_some());
     if !refers {
         return None;
     }
-    let mut resolver = Resolver {
+    let mut resolver = ReferenceResolver {
         get,
-        room: Room::default(),
+        room: DecompressionBudget::default(),
         referred: Vec::new(),
         documents: Vec::new(),
         found: Diagnostics::default(),
     };
-    let tree = resolver.resolve(document, 0);
+    let tree = resolver.resolve_document(document, 0);
     Some(Resolved { referred: resolver.referred, tree, documents: resolver.documents, found: resolver.found })
 }
 
-fn parse(content: &[u8], part: u16, found: &mut Diagnostics) -> Option<Node> {
+fn parse_document(content: &[u8], part: u16, found: &mut Diagnostics) -> Option<Node> {
     let text = String::from_utf8_lossy(content);
-    json::parse(text.trim_start_matches('\u{feff}'), part, found)
+    json::parse_json(text.trim_start_matches('\u{feff}'), part, found)
 }
 
-struct Resolver<'a> {
-    get: Getter<'a>,
-    room: Room,
+struct ReferenceResolver<'a> {
+    get: ReferenceGetter<'a>,
+    room: DecompressionBudget,
     referred: Vec<Referred>,
     documents: Vec<Node>,
     found: Diagnostics,
 }
 
-impl Resolver<'_> {
-    fn resolve(&mut self, mut document: Node, depth: usize) -> Node {
+impl ReferenceResolver<'_> {
+    fn resolve_document(&mut self, mut document: Node, depth: usize) -> Node {
         version::modernize(&mut document, &mut self.found);
         self.documents.push(document.clone());
         let patience = timeouts::read(&document);
@@ -108,7 +109,7 @@ impl Resolver<'_> {
         if depth >= DEEPEST {
             self.refuse(
                 config.at,
-                Code::LimitExceeded,
+                DiagnosticCode::LimitExceeded,
                 "configurations refer to one another more than 8 deep",
             );
             return document;
@@ -118,15 +119,15 @@ impl Resolver<'_> {
             tree::find(&config, "replace").filter(|node| tree::text_of(node, "source").is_some())
         {
             let path = "$.ignition.config.replace";
-            return match self.fetch(replace, path, patience) {
-                Some(other) => self.resolve(other, depth + 1),
+            return match self.fetch_reference(replace, path, patience) {
+                Some(other) => self.resolve_document(other, depth + 1),
                 None => document,
             };
         }
         for (index, reference) in tree::items(tree::find(&config, "merge")).iter().enumerate() {
             let path = format!("$.ignition.config.merge[{index}]");
-            if let Some(other) = self.fetch(reference, &path, patience) {
-                let other = self.resolve(other, depth + 1);
+            if let Some(other) = self.fetch_reference(reference, &path, patience) {
+                let other = self.resolve_document(other, depth + 1);
                 merge::merge(&mut document, other, "");
             }
         }
@@ -134,23 +135,28 @@ impl Resolver<'_> {
     }
 
     /// Gets a configuration and reads it; says where it was asked for why it can't be had.
-    fn fetch(&mut self, reference: &Node, path: &str, patience: timeouts::Timeouts) -> Option<Node> {
+    fn fetch_reference(
+        &mut self,
+        reference: &Node,
+        path: &str,
+        patience: timeouts::Timeouts,
+    ) -> Option<Node> {
         let source = tree::find(reference, "source");
         let at = source.map_or(reference.at, |node| node.at);
         if self.referred.len() >= MOST_REFERENCES {
-            self.refuse(at, Code::LimitExceeded, "more than 64 configurations are referred to");
+            self.refuse(at, DiagnosticCode::LimitExceeded, "more than 64 configurations are referred to");
             return None;
         }
         let content =
             resource::required(reference, path.to_owned(), patience, &mut self.room, &mut self.found)?;
         let (name, bytes) = match content {
-            Content::Inline(bytes) => {
+            FileContent::Inline(bytes) => {
                 (format!("the data address in line {}", at.line), bytes.reveal().clone())
             }
-            Content::Fetched(fetch) => match self.get(&fetch) {
-                Ok(bytes) => (address::shown(&fetch.url), bytes),
+            FileContent::Fetched(fetch) => match self.get(&fetch) {
+                Ok(bytes) => (address::redacted_address(&fetch.url), bytes),
                 Err(flaw) => {
-                    self.found.push(Diagnostic { at, ..flaw }.key(path));
+                    self.found.push(Diagnostic { at, ..flaw }.with_key(path));
                     return None;
                 }
             },
@@ -158,35 +164,37 @@ impl Resolver<'_> {
         self.parse_referred(name, &bytes, at)
     }
 
-    fn get(&mut self, fetch: &Fetch) -> Result<Vec<u8>, Diagnostic> {
+    fn get(&mut self, fetch: &FetchRequest) -> Result<Vec<u8>, Diagnostic> {
         let packed = (self.get)(fetch)?;
-        let flawed = |flaw: &str| problem(Code::Encoding, &format!("a configuration this refers to {flaw}"));
+        let flawed = |flaw: &str| {
+            reference_problem(DiagnosticCode::Encoding, &format!("a configuration this refers to {flaw}"))
+        };
         let bytes = if fetch.gzip { room::unpack(&packed).map_err(flawed)? } else { packed };
         match &fetch.hash {
-            Some(hash) if !resource::matches(&bytes, hash) => {
+            Some(hash) if !resource::digest_matches(&bytes, hash) => {
                 Err(flawed("does not have the hash it must have"))
             }
             _ => Ok(bytes),
         }
     }
 
-    fn parse_referred(&mut self, name: String, bytes: &[u8], at: Mark) -> Option<Node> {
+    fn parse_referred(&mut self, name: String, bytes: &[u8], at: SourceMark) -> Option<Node> {
         if !json::is_bounded(bytes) {
-            self.refuse(at, Code::LimitExceeded, "a configuration this refers to is too large");
+            self.refuse(at, DiagnosticCode::LimitExceeded, "a configuration this refers to is too large");
             return None;
         }
         let number = u16::try_from(self.referred.len() + 1).unwrap_or(u16::MAX);
         let text = String::from_utf8_lossy(bytes).trim_start_matches('\u{feff}').to_owned();
-        let document = json::parse(&text, number, &mut self.found);
+        let document = json::parse_json(&text, number, &mut self.found);
         self.referred.push(Referred { name, text: crate::secret::Secret::new(text) });
         document
     }
 
-    fn refuse(&mut self, at: Mark, code: Code, message: &str) {
-        self.found.push(Diagnostic::error(code, at, message).key("$.ignition.config"));
+    fn refuse(&mut self, at: SourceMark, code: DiagnosticCode, message: &str) {
+        self.found.push(Diagnostic::error(code, at, message).with_key("$.ignition.config"));
     }
 }
 
-fn problem(code: Code, message: &str) -> Diagnostic {
-    Diagnostic::error(code, Mark::default(), message)
+fn reference_problem(code: DiagnosticCode, message: &str) -> Diagnostic {
+    Diagnostic::error(code, SourceMark::default(), message)
 }

@@ -6,21 +6,25 @@
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::address;
-use crate::cloudconfig::fields::{Fields, Key, key, text_of};
-use crate::plan::step::{Content, Fetch, Timeouts};
-use crate::room::Room;
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key, text_of};
+use crate::plan::step::{FetchRequest, FileContent, Timeouts};
+use crate::room::DecompressionBudget;
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::{Context, Scope, data_address, tree};
 
-pub(super) const RESOURCE_KEYS: &[Key] =
-    &[key("source"), key("compression"), key("httpHeaders"), key("verification")];
-const HEADER_KEYS: &[Key] = &[key("name"), key("value")];
-const VERIFICATION_KEYS: &[Key] = &[key("hash")];
-pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
+pub(super) const RESOURCE_KEYS: &[FieldKey] = &[
+    supported_key("source"),
+    supported_key("compression"),
+    supported_key("httpHeaders"),
+    supported_key("verification"),
+];
+const HEADER_KEYS: &[FieldKey] = &[supported_key("name"), supported_key("value")];
+const VERIFICATION_KEYS: &[FieldKey] = &[supported_key("hash")];
+pub(super) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     vec![
         ("*.contents", RESOURCE_KEYS),
         ("*.contents.httpHeaders[]", HEADER_KEYS),
@@ -30,35 +34,41 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
 
 /// The content that `contents` or an item of `append` describes. `Ok(None)` means that no source is given, so
 /// that what is there stays; an error was reported.
-pub(super) fn content(
+pub(super) fn read_content(
     node: &Node,
     path: String,
     context: Context,
-    room: &mut Room,
+    room: &mut DecompressionBudget,
     found: &mut Diagnostics,
-) -> Result<Option<Content>, ()> {
-    let Some(mut fields) = Fields::open(node, RESOURCE_KEYS, path, found) else { return Ok(None) };
-    let gzip = compression(&mut fields, found);
-    let headers = headers(&mut fields, context.scope, found);
-    let hash = verification(&mut fields, found);
-    let source = fields.text("source", found);
+) -> Result<Option<FileContent>, ()> {
+    let Some(mut fields) = MappingFields::read_mapping(node, RESOURCE_KEYS, path, found) else {
+        return Ok(None);
+    };
+    let gzip = read_compression(&mut fields, found);
+    let headers = read_headers(&mut fields, context.scope, found);
+    let hash = read_verification(&mut fields, found);
+    let source = fields.read_text("source", found);
     check_headers(&mut fields, source.as_ref(), context.scope, found);
     check_hash(&mut fields, source.as_ref(), context.scope, found);
-    if fields.broken() {
+    if fields.has_broken_field() {
         return Err(());
     }
     let Some(source) = source else { return Ok(None) };
     let hash = hash.map(|hash| hash.value);
     if address::is_web(&source.value) {
         let Context { timeouts, .. } = context;
-        let fetch = Fetch { url: source.value, headers, hash, gzip, fallback: None, timeouts };
-        return Ok(Some(Content::Fetched(fetch)));
+        let fetch = FetchRequest { url: source.value, headers, hash, gzip, fallback: None, timeouts };
+        return Ok(Some(FileContent::Fetched(fetch)));
     }
     match data_address::inline(&source.value, gzip, room, hash.as_deref()) {
-        Ok(bytes) => Ok(Some(Content::Inline(Secret::new(bytes)))),
+        Ok(bytes) => Ok(Some(FileContent::Inline(Secret::new(bytes)))),
         Err((code, message, help)) => {
             let diagnostic = Diagnostic::error(code, source.at, message);
-            fields.refuse("source", if help.is_empty() { diagnostic } else { diagnostic.help(help) }, found);
+            fields.refuse_field(
+                "source",
+                if help.is_empty() { diagnostic } else { diagnostic.with_help(help) },
+                found,
+            );
             Err(())
         }
     }
@@ -69,29 +79,31 @@ pub(super) fn required(
     node: &Node,
     path: String,
     timeouts: Timeouts,
-    room: &mut Room,
+    room: &mut DecompressionBudget,
     found: &mut Diagnostics,
-) -> Option<Content> {
+) -> Option<FileContent> {
     if tree::text_of(node, "source").is_none() {
         let message = "`source` is missing";
-        found.push(Diagnostic::error(Code::MissingKey, node.at, message).key(path));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message).with_key(path));
         return None;
     }
-    content(node, path, Context { scope: Scope::Alone, timeouts }, room, found).ok().flatten()
+    read_content(node, path, Context { scope: Scope::Alone, timeouts }, room, found).ok().flatten()
 }
 
 /// Headers are sent by http and https only.
 fn check_headers(
-    fields: &mut Fields<'_>,
-    source: Option<&At<String>>,
+    fields: &mut MappingFields<'_>,
+    source: Option<&Located<String>>,
     scope: Scope,
     found: &mut Diagnostics,
 ) {
-    let Some(node) = fields.node("httpHeaders").filter(|node| !tree::items(Some(node)).is_empty()) else {
+    let Some(node) = fields.field_node("httpHeaders").filter(|node| !tree::items(Some(node)).is_empty())
+    else {
         return;
     };
-    let is_web =
-        |source: &At<String>| source.value.starts_with("http://") || source.value.starts_with("https://");
+    let is_web = |source: &Located<String>| {
+        source.value.starts_with("http://") || source.value.starts_with("https://")
+    };
     let message = match (source, scope) {
         (Some(source), _) if is_web(source) => return,
         // A child may name only what it adds to its parent's headers.
@@ -99,26 +111,35 @@ fn check_headers(
         // Merged from two documents that are right by themselves: the content is here, so nothing is asked for.
         (Some(_), Scope::Merged) => {
             let message = "these headers are not sent: `source` is neither http nor https";
-            let diagnostic = Diagnostic::warning(Code::NoEffect, node.at, message);
-            return found.push(diagnostic.key(fields.child("httpHeaders")));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, node.at, message);
+            return found.push(diagnostic.with_key(fields.child_path("httpHeaders")));
         }
         (Some(_), _) => "headers are sent by http and https only, and `source` is neither",
         (None, _) => "headers need a `source` that they are sent to",
     };
-    fields.refuse("httpHeaders", Diagnostic::error(Code::BadValue, node.at, message), found);
+    fields.refuse_field("httpHeaders", Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
 }
 
 /// Nothing has no hash.
-fn check_hash(fields: &mut Fields<'_>, source: Option<&At<String>>, scope: Scope, found: &mut Diagnostics) {
-    let hash = fields.node("verification").and_then(|node| tree::find(node, "hash"));
+fn check_hash(
+    fields: &mut MappingFields<'_>,
+    source: Option<&Located<String>>,
+    scope: Scope,
+    found: &mut Diagnostics,
+) {
+    let hash = fields.field_node("verification").and_then(|node| tree::find(node, "hash"));
     if let (Some(hash), None, Scope::Alone | Scope::Merged) = (hash, source, scope) {
         let message = "a hash needs a `source` whose hash it is";
-        fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
+        fields.refuse_field(
+            "verification",
+            Diagnostic::error(DiagnosticCode::BadValue, hash.at, message),
+            found,
+        );
     }
 }
 
 /// Whether bytes have a hash such as `sha256-…`.
-pub(super) fn matches(bytes: &[u8], hash: &str) -> bool {
+pub(super) fn digest_matches(bytes: &[u8], hash: &str) -> bool {
     let hex = |digest: &[u8]| digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     let wanted = hash.to_ascii_lowercase();
     match wanted.split_once('-') {
@@ -128,23 +149,30 @@ pub(super) fn matches(bytes: &[u8], hash: &str) -> bool {
     }
 }
 
-fn compression(fields: &mut Fields<'_>, found: &mut Diagnostics) -> bool {
-    match fields.node("compression").and_then(text_of) {
+fn read_compression(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> bool {
+    match fields.field_node("compression").and_then(text_of) {
         Some(text) if text.value.is_empty() => false,
-        _ => fields.choice("compression", &["gzip"], found).is_some(),
+        _ => fields.read_choice("compression", &["gzip"], found).is_some(),
     }
 }
 
-fn headers(fields: &mut Fields<'_>, scope: Scope, found: &mut Diagnostics) -> Vec<(String, Secret<String>)> {
-    let path = fields.child("httpHeaders");
+fn read_headers(
+    fields: &mut MappingFields<'_>,
+    scope: Scope,
+    found: &mut Diagnostics,
+) -> Vec<(String, Secret<String>)> {
+    let path = fields.child_path("httpHeaders");
     let mut headers = Vec::new();
-    for (index, item) in fields.list("httpHeaders", found).iter().enumerate() {
-        let Some(mut header) = Fields::open(item, HEADER_KEYS, format!("{path}[{index}]"), found) else {
+    for (index, item) in fields.read_list("httpHeaders", found).iter().enumerate() {
+        let Some(mut header) =
+            MappingFields::read_mapping(item, HEADER_KEYS, format!("{path}[{index}]"), found)
+        else {
             continue;
         };
-        let filled = |text: Option<At<String>>| text.filter(|text| !text.value.is_empty());
-        let is_given = header.node("value").is_some();
-        let (name, value) = (filled(header.text("name", found)), filled(header.text("value", found)));
+        let filled = |text: Option<Located<String>>| text.filter(|text| !text.value.is_empty());
+        let is_given = header.field_node("value").is_some();
+        let (name, value) =
+            (filled(header.read_text("name", found)), filled(header.read_text("value", found)));
         match (name, value) {
             (Some(name), Some(value)) => headers.push((name.value, Secret::new(value.value))),
             // By leaving the value out, a child takes a header of its parent away.
@@ -152,22 +180,27 @@ fn headers(fields: &mut Fields<'_>, scope: Scope, found: &mut Diagnostics) -> Ve
             (name, _) => {
                 let missing = if name.is_none() { "name" } else { "value" };
                 let message = format!("a header needs a `{missing}` that is not empty");
-                fields.refuse("httpHeaders", Diagnostic::error(Code::MissingKey, item.at, message), found);
+                fields.refuse_field(
+                    "httpHeaders",
+                    Diagnostic::error(DiagnosticCode::MissingKey, item.at, message),
+                    found,
+                );
             }
         }
     }
     headers
 }
 
-fn verification(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
-    let node = fields.node("verification")?;
-    let mut verification = Fields::open(node, VERIFICATION_KEYS, fields.child("verification"), found)?;
-    let hash = verification.text("hash", found)?;
+fn read_verification(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
+    let node = fields.field_node("verification")?;
+    let mut verification =
+        MappingFields::read_mapping(node, VERIFICATION_KEYS, fields.child_path("verification"), found)?;
+    let hash = verification.read_text("hash", found)?;
     if is_hash(&hash.value) {
         return Some(hash);
     }
     let message = "`hash` must be `sha256-` or `sha512-` and as many hexadecimal digits as that has";
-    fields.refuse("verification", Diagnostic::error(Code::BadValue, hash.at, message), found);
+    fields.refuse_field("verification", Diagnostic::error(DiagnosticCode::BadValue, hash.at, message), found);
     None
 }
 
@@ -191,10 +224,14 @@ mod tests {
         let hash = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
         assert_eq!(
-            data_address::inline("data:,hello", false, &mut Room::default(), Some(hash)).unwrap(),
+            data_address::inline("data:,hello", false, &mut DecompressionBudget::default(), Some(hash))
+                .unwrap(),
             b"hello"
         );
-        assert!(data_address::inline("data:,hellO", false, &mut Room::default(), Some(hash)).is_err());
+        assert!(
+            data_address::inline("data:,hellO", false, &mut DecompressionBudget::default(), Some(hash))
+                .is_err()
+        );
         assert!(is_hash(hash) && !is_hash("sha256-12") && !is_hash("md5-2cf24dba"));
     }
 }

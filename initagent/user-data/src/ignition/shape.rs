@@ -7,8 +7,8 @@
 //! The readers of fields are shared with YAML, where `"420"` is as good a number as `420`. Ignition is strict
 //! here, and a tool that writes the wrong type has usually written the wrong value, too.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::yaml::{Entry, Node, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,13 +34,13 @@ impl Shape {
     fn fits(self, node: &Node) -> bool {
         match (self, &node.value) {
             (Self::List, Value::Sequence(_)) | (Self::Mapping, Value::Mapping(_)) => true,
-            (Self::Text, Value::Scalar(scalar)) => scalar.style == Style::Quoted,
+            (Self::Text, Value::Scalar(scalar)) => scalar.style == ScalarStyle::Quoted,
             (Self::Flag, Value::Scalar(scalar)) => {
-                scalar.style == Style::Plain && matches!(scalar.text.as_str(), "true" | "false")
+                scalar.style == ScalarStyle::Plain && matches!(scalar.text.as_str(), "true" | "false")
             }
             // Go reads no fraction and no exponent into an integer.
             (Self::Number, Value::Scalar(scalar)) => {
-                scalar.style == Style::Plain && scalar.text.parse::<i64>().is_ok()
+                scalar.style == ScalarStyle::Plain && scalar.text.parse::<i64>().is_ok()
             }
             _ => false,
         }
@@ -174,8 +174,8 @@ fn check_node(node: &mut Node, shape: Shape, name: &str, within: &str, path: &st
         return;
     }
     if !shape.fits(node) {
-        let message = format!("{name} must be {}, but it is {}", shape.words(), node.shape());
-        found.push(Diagnostic::error(Code::WrongType, node.at, message).key(path));
+        let message = format!("{name} must be {}, but it is {}", shape.words(), node.shape_name());
+        found.push(Diagnostic::error(DiagnosticCode::WrongType, node.at, message).with_key(path));
         node.value = Value::Unreadable;
         return;
     }
@@ -204,7 +204,7 @@ fn check_node(node: &mut Node, shape: Shape, name: &str, within: &str, path: &st
     }
 }
 
-fn check_entry(entry: &mut Entry, within: &str, path: &str, found: &mut Diagnostics) {
+fn check_entry(entry: &mut MappingEntry, within: &str, path: &str, found: &mut Diagnostics) {
     let Some(shape) = shape_of(&entry.key, within) else { return };
     let path = format!("{path}.{}", entry.key);
     // A list's items know the list's own surroundings by its name; only `users` makes a difference.

@@ -4,24 +4,30 @@
 //! enabled is started as well. Refuses units of systemd-networkd.
 //! Invariant: contents first, then one reload, then links, then starts.
 
-use crate::cloudconfig::fields::{Fields, Key, key};
-use crate::plan::step::{Step, Verb};
-use crate::plan::{Origin, Plan, Stage};
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
+use crate::plan::step::{PlanStep, UnitVerb};
+use crate::plan::{FirstBootPlan, PlanStage, StepOrigin};
 use crate::secret::Secret;
-use crate::systemd::{UnitClass, classify, is_drop_in};
+use crate::systemd::{UnitClass, classify_unit, is_drop_in};
 use crate::unit_text::{self, relaxed_text};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::add;
-use super::storage::{each, required};
+use super::storage::{for_each_item, read_required};
 
-const SYSTEMD_KEYS: &[Key] = &[key("units")];
-const UNIT_KEYS: &[Key] = &[key("name"), key("enabled"), key("mask"), key("contents"), key("dropins")];
-const DROP_IN_KEYS: &[Key] = &[key("name"), key("contents")];
+const SYSTEMD_KEYS: &[FieldKey] = &[supported_key("units")];
+const UNIT_KEYS: &[FieldKey] = &[
+    supported_key("name"),
+    supported_key("enabled"),
+    supported_key("mask"),
+    supported_key("contents"),
+    supported_key("dropins"),
+];
+const DROP_IN_KEYS: &[FieldKey] = &[supported_key("name"), supported_key("contents")];
 
-pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
+pub(super) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     vec![
         ("systemd", SYSTEMD_KEYS),
         ("systemd.units[]", UNIT_KEYS),
@@ -29,92 +35,106 @@ pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
     ]
 }
 
-pub(super) fn read(node: &Node, path: String, plan: &mut Plan, found: &mut Diagnostics) {
-    let Some(mut fields) = Fields::open(node, SYSTEMD_KEYS, path, found) else { return };
-    let mut files = Plan::default();
-    let mut links = Plan::default();
-    let mut starts = Plan::default();
-    each(&mut fields, "units", UNIT_KEYS, found, |fields, path, found| {
-        let Some(name) = name(fields, found) else { return };
-        unit_files(fields, path, &name, &mut files, found);
-        unit_links(fields, path, &name, &mut links, &mut starts, found);
+pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    let Some(mut fields) = MappingFields::read_mapping(node, SYSTEMD_KEYS, path, found) else { return };
+    let mut files = FirstBootPlan::default();
+    let mut links = FirstBootPlan::default();
+    let mut starts = FirstBootPlan::default();
+    for_each_item(&mut fields, "units", UNIT_KEYS, found, |fields, path, found| {
+        let Some(read_name) = read_name(fields, found) else { return };
+        unit_files(fields, path, &read_name, &mut files, found);
+        unit_links(fields, path, &read_name, &mut links, &mut starts, found);
     });
     if !files.steps.is_empty() || !links.steps.is_empty() {
-        files.once(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
+        files.push_once(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
     }
     for part in [files, links, starts] {
         plan.steps.extend(part.steps);
     }
 }
 
-fn name(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let name = required(fields, "name", found)?;
-    let flaw = match classify(&name) {
+fn read_name(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let name = read_required(fields, "name", found)?;
+    let flaw = match classify_unit(&name) {
         Ok(UnitClass::System) => return Some(name),
         Ok(UnitClass::Network) => {
             "is one of networkd's; write it with `storage.files` to /etc/systemd/network"
         }
         Err(flaw) => flaw,
     };
-    let at = fields.key_at("name").unwrap_or_else(|| fields.at());
-    fields.refuse("name", Diagnostic::error(Code::BadValue, at, format!("this unit name {flaw}")), found);
+    let at = fields.key_at("name").unwrap_or_else(|| fields.start_mark());
+    fields.refuse_field(
+        "name",
+        Diagnostic::error(DiagnosticCode::BadValue, at, format!("this unit name {flaw}")),
+        found,
+    );
     None
 }
 
-fn unit_files(fields: &mut Fields<'_>, path: &str, name: &str, files: &mut Plan, found: &mut Diagnostics) {
-    let is_enabled = fields.flag("enabled", found).is_some_and(|flag| flag.value);
+fn unit_files(
+    fields: &mut MappingFields<'_>,
+    path: &str,
+    name: &str,
+    files: &mut FirstBootPlan,
+    found: &mut Diagnostics,
+) {
+    let is_enabled = fields.read_flag("enabled", found).is_some_and(|flag| flag.value);
     if let Some(contents) = unit_text(fields, found) {
         if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
             let message =
                 format!("{name} is started once: without an [Install] section no later boot starts it");
-            let diagnostic = Diagnostic::warning(Code::NoEffect, contents.at, message);
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, contents.at, message);
             found.push(
                 diagnostic
-                    .key(fields.child("enabled"))
-                    .help("add `[Install]` and `WantedBy=multi-user.target`"),
+                    .with_key(fields.child_path("enabled"))
+                    .with_help("add `[Install]` and `WantedBy=multi-user.target`"),
             );
         }
-        let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
-        let step = Step::WriteUnit { name: name.to_owned(), content, runtime: false };
-        add(files, Stage::Units, fields, path, step);
+        let content = Secret::new(relaxed_text(name, contents, fields.child_path("contents"), found));
+        let step = PlanStep::WriteUnit { name: name.to_owned(), content, runtime: false };
+        add(files, PlanStage::Units, fields, path, step);
     }
-    each(fields, "dropins", DROP_IN_KEYS, found, |fields, path, found| {
-        let file = required(fields, "name", found);
+    for_each_item(fields, "dropins", DROP_IN_KEYS, found, |fields, path, found| {
+        let file = read_required(fields, "name", found);
         if let Some(file) = file.as_ref().filter(|file| !is_drop_in(file)) {
             let message = format!("the name of a drop-in must end in `.conf`, and {file} does not");
-            fields.refuse("name", Diagnostic::error(Code::BadValue, fields.at(), message), found);
+            fields.refuse_field(
+                "name",
+                Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message),
+                found,
+            );
         }
         if let (Some(contents), Some(file)) = (unit_text(fields, found), file) {
-            let content = Secret::new(relaxed_text(name, contents, fields.child("contents"), found));
-            let step = Step::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
-            add(files, Stage::Units, fields, path, step);
+            let content = Secret::new(relaxed_text(name, contents, fields.child_path("contents"), found));
+            let step = PlanStep::WriteDropIn { unit: name.to_owned(), name: file, content, runtime: false };
+            add(files, PlanStage::Units, fields, path, step);
         }
     });
 }
 
 /// `contents`, if it is a unit's; an empty one says nothing.
-fn unit_text(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<At<String>> {
-    let contents = fields.text("contents", found).filter(|text| !text.value.is_empty())?;
+fn unit_text(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
+    let contents = fields.read_text("contents", found).filter(|text| !text.value.is_empty())?;
     let Some(flaw) = unit_text::flaw(&contents.value) else { return Some(contents) };
     let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
-    fields.refuse("contents", Diagnostic::error(Code::Syntax, contents.at, message), found);
+    fields.refuse_field("contents", Diagnostic::error(DiagnosticCode::Syntax, contents.at, message), found);
     None
 }
 
 fn unit_links(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     path: &str,
     name: &str,
-    links: &mut Plan,
-    starts: &mut Plan,
+    links: &mut FirstBootPlan,
+    starts: &mut FirstBootPlan,
     found: &mut Diagnostics,
 ) {
-    let masked = fields.flag("mask", found).map(|flag| flag.value);
-    let enabled = fields.flag("enabled", found).map(|flag| flag.value);
+    let masked = fields.read_flag("mask", found).map(|flag| flag.value);
+    let enabled = fields.read_flag("enabled", found).map(|flag| flag.value);
     if let Some(mask) = masked {
         // `false` lifts a mask that is there, and is not the same as nothing.
-        let step = Step::MaskUnit { name: name.to_owned(), mask, runtime: false };
-        add(links, Stage::Units, fields, path, step);
+        let step = PlanStep::MaskUnit { name: name.to_owned(), mask, runtime: false };
+        add(links, PlanStage::Units, fields, path, step);
     }
     if masked == Some(true) {
         return;
@@ -122,14 +142,14 @@ fn unit_links(
     if let Some(enable) = enabled {
         add(
             links,
-            Stage::Units,
+            PlanStage::Units,
             fields,
             path,
-            Step::EnableUnit { name: name.to_owned(), enable, runtime: false },
+            PlanStep::EnableUnit { name: name.to_owned(), enable, runtime: false },
         );
     }
     if enabled == Some(true) && !name.contains("@.") {
-        let step = Step::CommandUnit { name: name.to_owned(), verb: Verb::Start };
-        add(starts, Stage::Units, fields, path, step);
+        let step = PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
+        add(starts, PlanStage::Units, fields, path, step);
     }
 }

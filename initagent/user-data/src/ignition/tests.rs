@@ -1,9 +1,9 @@
 use super::*;
-use crate::plan::Planned;
+use crate::plan::PlannedStep;
 use crate::plan::step::Password;
-use crate::plan::text::{Contents, render};
+use crate::plan::text::{ContentDisplay, render_plan};
 use crate::secret::Secret;
-use document::source::Sources;
+use document::source::SourceTexts;
 
 mod legacy;
 mod merging;
@@ -12,12 +12,12 @@ mod validation;
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";
 
 fn planned(text: &str) -> (String, Vec<String>) {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let part = sources.add("config.ign", text);
     let mut found = Diagnostics::default();
-    let plan = read(text, part, &mut Room::default(), &mut found);
+    let plan = read(text, part, &mut DecompressionBudget::default(), &mut found);
     let messages = found.list().iter().map(|one| format!("{}: {} {}", one.at.line, one.key, one.message));
-    (render(&plan, &sources, Contents::Hidden), messages.collect())
+    (render_plan(&plan, &sources, ContentDisplay::Hidden), messages.collect())
 }
 
 #[test]
@@ -63,9 +63,9 @@ fn passwords_of(hash: &str) -> (Vec<Option<Password>>, Vec<String>) {
         r#"{{"ignition": {{"version": "3.4.0"}}, "passwd": {{"users": [{{"name": "ann"{hash}}}]}}}}"#
     );
     let mut found = Diagnostics::default();
-    let plan = read(&text, 0, &mut Room::default(), &mut found);
-    let password = |planned: &Planned| match &planned.step {
-        Step::CreateUser(user) => Some(user.password.clone()),
+    let plan = read(&text, 0, &mut DecompressionBudget::default(), &mut found);
+    let password = |planned: &PlannedStep| match &planned.step {
+        PlanStep::CreateUser(user) => Some(user.password.clone()),
         _ => None,
     };
     let messages = found.list().iter().map(ToString::to_string).collect();

@@ -3,8 +3,8 @@
 //! Knows mappings, lists and texts. Refuses to know what a key means. Invariant: a value that is moved
 //! keeps the place where its author wrote it.
 
-use document::source::Mark;
-use document::yaml::{Entry, Node, Scalar, Style, Value};
+use document::source::SourceMark;
+use document::yaml::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// The value of a key; nothing written counts as no key.
 pub(super) fn find<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
@@ -24,7 +24,7 @@ pub(super) fn find_mut<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut Node
 }
 
 /// Takes an entry out of a mapping.
-pub(super) fn remove(node: &mut Node, key: &str) -> Option<Entry> {
+pub(super) fn remove(node: &mut Node, key: &str) -> Option<MappingEntry> {
     let Value::Mapping(entries) = &mut node.value else { return None };
     let place = entries.iter().position(|entry| entry.key == key)?;
     Some(entries.remove(place))
@@ -33,7 +33,7 @@ pub(super) fn remove(node: &mut Node, key: &str) -> Option<Entry> {
 /// Sets a key that is not there.
 pub(super) fn insert(node: &mut Node, key: &str, value: Node) {
     if let Value::Mapping(entries) = &mut node.value {
-        entries.push(Entry { key: key.to_owned(), key_at: value.at, value });
+        entries.push(MappingEntry { key: key.to_owned(), key_at: value.at, value });
     }
 }
 
@@ -72,12 +72,12 @@ pub(super) fn is_true(node: &Node, key: &str) -> bool {
 }
 
 /// A value that nobody wrote, in the place of one that somebody did.
-pub(super) fn make_node(at: Mark, value: Value) -> Node {
+pub(super) fn make_node(at: SourceMark, value: Value) -> Node {
     Node { at, value }
 }
 
 /// A text, number or boolean that nobody wrote.
-pub(super) fn make_scalar(at: Mark, text: &str, style: Style) -> Node {
+pub(super) fn make_scalar(at: SourceMark, text: &str, style: ScalarStyle) -> Node {
     make_node(at, Value::Scalar(Scalar { text: text.to_owned(), style, binary: false }))
 }
 
@@ -97,7 +97,7 @@ pub(super) fn renumber(node: &mut Node, numbers: &[u16]) {
 }
 
 /// Gives one place the number that its source has now.
-pub(super) fn renumber_mark(mark: &mut Mark, numbers: &[u16]) {
+pub(super) fn renumber_mark(mark: &mut SourceMark, numbers: &[u16]) {
     if let Some(number) = numbers.get(usize::from(mark.part)) {
         mark.part = *number;
     }

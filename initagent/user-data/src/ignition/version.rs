@@ -6,9 +6,9 @@
 //! Ignition itself translates a configuration version by version before it merges or validates anything:
 //! <https://coreos.github.io/ignition/migrating-configs/>.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
-use document::yaml::{Node, Style};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
+use document::yaml::{Node, ScalarStyle};
 
 use super::{legacy, shape, tree};
 
@@ -38,7 +38,7 @@ pub(super) fn modernize(document: &mut Node, found: &mut Diagnostics) {
             // It was said what this is; that it is no key of version 3 says nothing more.
             tree::remove(document, "ignitionVersion");
             shape::check(document, found);
-            found.push(flaw.key("$.ignition.version"));
+            found.push(flaw.with_key("$.ignition.version"));
         }
     }
 }
@@ -51,31 +51,35 @@ fn read(document: &Node) -> Result<(u32, u32), Diagnostic> {
     let Some(node) = tree::find_below(document, &["ignition", "version"]) else {
         let at = tree::find(document, "ignition").map_or(document.at, |node| node.at);
         let message = "`ignition.version` is missing";
-        return Err(Diagnostic::error(Code::MissingKey, at, message).help("write \"3.4.0\""));
+        return Err(Diagnostic::error(DiagnosticCode::MissingKey, at, message).with_help("write \"3.4.0\""));
     };
-    let version = At { value: tree::text(node).unwrap_or_default(), at: node.at };
+    let version = Located { value: tree::text(node).unwrap_or_default(), at: node.at };
     parse(version)
 }
 
-fn first_specification(at: Mark) -> Diagnostic {
-    Diagnostic::error(Code::Refused, at, "specification 1 of Ignition is not read here")
-        .help("write it anew as version 3.4.0; Butane makes such files from YAML")
+fn first_specification(at: SourceMark) -> Diagnostic {
+    Diagnostic::error(DiagnosticCode::Refused, at, "specification 1 of Ignition is not read here")
+        .with_help("write it anew as version 3.4.0; Butane makes such files from YAML")
 }
 
-fn parse(version: At<&str>) -> Result<(u32, u32), Diagnostic> {
-    let refuse = |message: &str| Diagnostic::error(Code::Refused, version.at, message);
+fn parse(version: Located<&str>) -> Result<(u32, u32), Diagnostic> {
+    let refuse = |message: &str| Diagnostic::error(DiagnosticCode::Refused, version.at, message);
     let mut numbers = version.value.split('.').map(str::parse::<u32>);
     let mut next = || numbers.next().map(Result::ok);
     match (next().flatten(), next().flatten(), next(), next()) {
         (Some(3), Some(minor @ 0..=NEWEST_MINOR), Some(Some(0)), None) => Ok((3, minor)),
         (Some(2), Some(minor @ 0..=NEWEST_LEGACY_MINOR), Some(Some(0)), None) => Ok((2, minor)),
         (Some(1), ..) => Err(first_specification(version.at)),
-        (Some(2 | 3), Some(_), Some(_), _) => Err(refuse(
-            "this version of Ignition's specification is experimental or not known here",
-        )
-        .help(format!("versions 3.0.0 to 3.{NEWEST_MINOR}.0 and 2.0.0 to 2.{NEWEST_LEGACY_MINOR}.0 are"))),
-        _ => Err(Diagnostic::error(Code::BadValue, version.at, "`version` must look like \"3.4.0\"")
-            .help("write \"3.4.0\"")),
+        (Some(2 | 3), Some(_), Some(_), _) => {
+            Err(refuse("this version of Ignition's specification is experimental or not known here")
+                .with_help(format!(
+                    "versions 3.0.0 to 3.{NEWEST_MINOR}.0 and 2.0.0 to 2.{NEWEST_LEGACY_MINOR}.0 are"
+                )))
+        }
+        _ => {
+            Err(Diagnostic::error(DiagnosticCode::BadValue, version.at, "`version` must look like \"3.4.0\"")
+                .with_help("write \"3.4.0\""))
+        }
     }
 }
 
@@ -94,13 +98,13 @@ fn drop_special_bits(document: &mut Node, minor: u32, found: &mut Diagnostics) {
                 continue;
             }
             let message = "setuid, setgid and sticky bits are left out: they count from version 3.6.0 on";
-            let diagnostic = Diagnostic::warning(Code::NoEffect, mode.at, message);
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, mode.at, message);
             found.push(
                 diagnostic
-                    .key(format!("$.storage.{list}[{index}].mode"))
-                    .help("write \"version\": \"3.6.0\" to have them set"),
+                    .with_key(format!("$.storage.{list}[{index}].mode"))
+                    .with_help("write \"version\": \"3.6.0\" to have them set"),
             );
-            *mode = tree::make_scalar(mode.at, &(bits & !SPECIAL_BITS).to_string(), Style::Plain);
+            *mode = tree::make_scalar(mode.at, &(bits & !SPECIAL_BITS).to_string(), ScalarStyle::Plain);
         }
     }
 }
@@ -113,11 +117,11 @@ fn refuse_early_none(document: &Node, minor: u32, found: &mut Diagnostics) {
     for (index, item) in tree::items(filesystems).iter().enumerate() {
         if let Some(format) = tree::find(item, "format").filter(|node| tree::text(node) == Some("none")) {
             let message = "`none` is a format from version 3.3.0 on";
-            let diagnostic = Diagnostic::error(Code::BadValue, format.at, message);
+            let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, format.at, message);
             found.push(
                 diagnostic
-                    .key(format!("$.storage.filesystems[{index}].format"))
-                    .help("write \"version\": \"3.3.0\""),
+                    .with_key(format!("$.storage.filesystems[{index}].format"))
+                    .with_help("write \"version\": \"3.3.0\""),
             );
         }
     }

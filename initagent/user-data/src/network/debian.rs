@@ -11,13 +11,13 @@ mod stanza;
 
 use std::collections::BTreeMap;
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 
 use self::line::{Line, logical_lines};
 use self::stanza::Stanza;
 use super::field::WANTED_NET;
-use super::interface::{Address, Interface, LOOP_BACK, Options, Route, Wiring};
+use super::interface::{Address, InterfaceRoute, InterfaceWiring, LOOP_BACK, NetworkInterface, Options};
 use super::setting;
 use super::value::{self, BadNet, Net};
 use super::version_1::add_servers_everywhere;
@@ -37,12 +37,12 @@ pub(super) fn is_interfaces_file(text: &str) -> bool {
     words.next().is_some_and(|word| FIRST_WORDS.contains(&word)) && words.next().is_some()
 }
 
-pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<Interface> {
+pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<NetworkInterface> {
     let lines = logical_lines(text, part);
     let words: usize = lines.iter().map(|line| line.words().count()).sum();
     if lines.len() > MOST_LINES || words > 2 * MOST_LINES {
         let message = format!("this has more than {MOST_LINES} lines, or too many words in them");
-        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
         return Vec::new();
     }
     let mut file = File::default();
@@ -60,16 +60,16 @@ struct File {
     order: Vec<String>,
     /// The stanza that the lines belong to, with the address that is being described.
     current: Option<(String, Part)>,
-    wiring: Wiring,
+    wiring: InterfaceWiring,
 }
 
 /// One `iface` line and what is below it.
 #[derive(Default)]
 struct Part {
     is_static: bool,
-    address: Option<At<String>>,
+    address: Option<Located<String>>,
     mask: Option<String>,
-    gateway: Option<At<String>>,
+    gateway: Option<Located<String>>,
     metric: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl File {
             "mapping" | "rename" | "source" | "source-directory" => {
                 self.end(found);
                 let message = format!("`{}` refers to files and programs that are not there", line.name);
-                found.push(Diagnostic::warning(Code::Refused, line.at, message));
+                found.push(Diagnostic::warning(DiagnosticCode::Refused, line.at, message));
             }
             _ => self.add_option(line, found),
         }
@@ -96,7 +96,7 @@ impl File {
         let name = name.and_then(|name| value::interface_name(name.split(':').next()?));
         let (Some(name), Some(family), Some(method)) = (name, family, method) else {
             let message = "this must be `iface`, a name, `inet` or `inet6`, and a method";
-            return found.push(Diagnostic::error(Code::BadValue, line.at, message));
+            return found.push(Diagnostic::error(DiagnosticCode::BadValue, line.at, message));
         };
         let stanza = self.stanza(&name, line.at);
         let is_v6 = family == "inet6";
@@ -108,20 +108,21 @@ impl File {
             _ => {
                 let message = format!("the method `{method}` is not supported here");
                 found.push(
-                    Diagnostic::error(Code::Refused, line.at, message).help("`static`, `dhcp`, `manual`"),
+                    Diagnostic::error(DiagnosticCode::Refused, line.at, message)
+                        .with_help("`static`, `dhcp`, `manual`"),
                 );
             }
         }
         self.current = Some((name, Part { is_static: method == "static", ..Part::default() }));
     }
 
-    fn stanza(&mut self, name: &str, at: Mark) -> &mut Stanza {
+    fn stanza(&mut self, name: &str, at: SourceMark) -> &mut Stanza {
         if !self.stanzas.contains_key(name) {
             self.order.push(name.to_owned());
         }
         let new = || {
             let key = format!("iface {name}");
-            let interface = Interface { id: name.to_owned(), at, key, ..Interface::default() };
+            let interface = NetworkInterface { id: name.to_owned(), at, key, ..NetworkInterface::default() };
             Stanza { interface, ..Stanza::default() }
         };
         self.stanzas.entry(name.to_owned()).or_insert_with(new)
@@ -130,7 +131,7 @@ impl File {
     fn add_option(&mut self, line: &Line, found: &mut Diagnostics) {
         let Some((name, part)) = &mut self.current else {
             let message = "this belongs to no interface: an `iface` line stands above its options";
-            return found.push(Diagnostic::warning(Code::UnknownKey, line.at, message));
+            return found.push(Diagnostic::warning(DiagnosticCode::UnknownKey, line.at, message));
         };
         let Some(stanza) = self.stanzas.get_mut(name) else { return };
         match line.spelled().as_str() {
@@ -155,17 +156,17 @@ impl File {
         }
         interface.addresses.extend(part.net(interface.at, found).map(Address::plain));
         if let Some(gateway) = &part.gateway {
-            let Some(via) = value::ip(&gateway.value) else {
+            let Some(via) = value::parse_ip(&gateway.value) else {
                 let message = "`gateway` must be an address";
-                return found.push(Diagnostic::error(Code::BadValue, gateway.at, message));
+                return found.push(Diagnostic::error(DiagnosticCode::BadValue, gateway.at, message));
             };
-            let mut route = Route::default_by(via, gateway.at);
+            let mut route = InterfaceRoute::default_by(via, gateway.at);
             add_value(&mut route.options, ("Route", "Metric"), part.metric.as_deref());
             interface.routes.push(route);
         }
     }
 
-    fn finish(mut self, found: &mut Diagnostics) -> Vec<Interface> {
+    fn finish(mut self, found: &mut Diagnostics) -> Vec<NetworkInterface> {
         self.end(found);
         let (mut interfaces, mut routes) = (Vec::new(), Vec::new());
         let mut everywhere = (Vec::new(), Vec::new());
@@ -183,14 +184,18 @@ impl File {
         for (name, route) in routes {
             place_command(&mut interfaces, &name, route);
         }
-        self.wiring.connect(interfaces)
+        self.wiring.connect_interfaces(interfaces)
     }
 }
 
 impl Part {
-    fn net(&self, at: Mark, found: &mut Diagnostics) -> Option<Net> {
+    fn net(&self, at: SourceMark, found: &mut Diagnostics) -> Option<Net> {
         let Some(address) = &self.address else {
-            found.push(Diagnostic::error(Code::MissingKey, at, "a static interface needs `address`"));
+            found.push(Diagnostic::error(
+                DiagnosticCode::MissingKey,
+                at,
+                "a static interface needs `address`",
+            ));
             return None;
         };
         match Net::parse(&address.value, self.mask.as_deref()) {
@@ -198,12 +203,12 @@ impl Part {
             Err(BadNet::NoPrefix(ip)) => {
                 let net = Net::guess(ip);
                 let message = format!("this has no `netmask`, so a prefix of {} is assumed", net.prefix);
-                found.push(Diagnostic::warning(Code::Translated, address.at, message));
+                found.push(Diagnostic::warning(DiagnosticCode::Translated, address.at, message));
                 Some(net)
             }
             Err(BadNet::Nonsense) => {
                 let message = format!("`address` must be {WANTED_NET}");
-                found.push(Diagnostic::error(Code::BadValue, address.at, message));
+                found.push(Diagnostic::error(DiagnosticCode::BadValue, address.at, message));
                 None
             }
         }
@@ -212,8 +217,8 @@ impl Part {
 
 /// Gives a command's route to the interface that reaches its gateway: that of the stanza, if it does, or
 /// else another; if none does, it stays where it was written.
-fn place_command(interfaces: &mut [Interface], name: &str, route: Route) {
-    let reaches = |one: &Interface| one.is_outer() && route.via.is_none_or(|via| one.is_near(via));
+fn place_command(interfaces: &mut [NetworkInterface], name: &str, route: InterfaceRoute) {
+    let reaches = |one: &NetworkInterface| one.is_outer() && route.via.is_none_or(|via| one.is_near(via));
     let own = interfaces.iter().position(|one| one.id == name);
     let place =
         own.filter(|own| reaches(&interfaces[*own])).or_else(|| interfaces.iter().position(reaches)).or(own);

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use crate::cloudconfig::fields::{MappingFields, text_of};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::Node;
 
 use super::interface::{Address, Options};
@@ -25,44 +25,56 @@ const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
 
 /// A text that must look like something.
 pub(super) fn checked<T>(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
     wanted: &str,
     check: impl Fn(&str) -> Option<T>,
     found: &mut Diagnostics,
 ) -> Option<T> {
-    let text = fields.text(name, found).filter(is_given)?;
+    let text = fields.read_text(name, found).filter(is_given)?;
     let value = check(&text.value);
     if value.is_none() {
         let message = format!("`{name}` must be {wanted}");
-        fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+        fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
     }
     value
 }
 
 /// Providers write an empty text where they have nothing to say, which cloud-init reads over.
-fn is_given(text: &At<String>) -> bool {
+fn is_given(text: &Located<String>) -> bool {
     !text.value.trim().is_empty()
 }
 
 /// The address of a gateway. All zeros mean that there is none, as in the kernel's own tables.
-pub(super) fn read_gateway(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
+pub(super) fn read_gateway(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<IpAddr> {
     read_address(fields, name, found).filter(|via| !via.is_unspecified())
 }
 
 /// The address of a server or a host.
-pub(super) fn read_address(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<IpAddr> {
-    checked(fields, name, "an address", value::ip, found)
+pub(super) fn read_address(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<IpAddr> {
+    checked(fields, name, "an address", value::parse_ip, found)
 }
 
 /// True or false, in whatever word or number; ifupdown and Vultr write `1`.
-pub(super) fn read_switch(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<bool> {
-    let written = fields.node(name).and_then(text_of).and_then(|text| setting::parse_flag(&text.value));
-    written.or_else(|| fields.flag(name, found).map(|flag| flag.value))
+pub(super) fn read_switch(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<bool> {
+    let written = fields.field_node(name).and_then(text_of).and_then(|text| setting::parse_flag(&text.value));
+    written.or_else(|| fields.read_flag(name, found).map(|flag| flag.value))
 }
 
 /// How large packets may be; OpenStack writes zero when it does not know.
-pub(super) fn read_mtu(fields: &mut Fields<'_>, name: &str, found: &mut Diagnostics) -> Option<u32> {
+pub(super) fn read_mtu(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<u32> {
     let wanted = format!("a number from {} to {}", MTU.start(), MTU.end());
     let check = |text: &str| text.trim().parse().ok().filter(|mtu| *mtu == 0 || MTU.contains(mtu));
     checked(fields, name, &wanted, check, found).filter(|mtu| *mtu > 0)
@@ -70,19 +82,19 @@ pub(super) fn read_mtu(fields: &mut Fields<'_>, name: &str, found: &mut Diagnost
 
 /// Adds one of networkd's settings, when the field is there and has a value that networkd takes.
 pub(super) fn set_option(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
     (section, setting): (&str, &'static str),
     options: &mut Options,
     found: &mut Diagnostics,
 ) {
     let Some(setting) = setting::find_setting(section, setting) else { return };
-    let Some(node) = fields.node(name) else { return };
+    let Some(node) = fields.field_node(name) else { return };
     if let Some(value) = value_of(setting, node) {
         return options.push((setting.name, value));
     }
     let message = format!("`{name}` must be {}", setting.wanted());
-    fields.refuse(name, Diagnostic::error(Code::BadValue, node.at, message), found);
+    fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
 }
 
 /// What a node says of a setting; addresses may stand in a list.
@@ -100,12 +112,12 @@ pub(super) fn value_of(setting: &Setting, node: &Node) -> Option<String> {
 /// An address of an older format, in which the size of its network may be missing: cloud-init then takes
 /// 24 or 64, so machines rely on it. Taken as a host's, no gateway would be in reach.
 pub(super) fn address_or_guess(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
     mask: Option<&str>,
     found: &mut Diagnostics,
 ) -> Option<Address> {
-    let text = fields.text(name, found).filter(is_given)?;
+    let text = fields.read_text(name, found).filter(is_given)?;
     match Net::parse(&text.value, mask.filter(|mask| !mask.trim().is_empty())) {
         Ok(net) => Some(Address::plain(net)),
         Err(BadNet::NoPrefix(ip)) => {
@@ -114,13 +126,15 @@ pub(super) fn address_or_guess(
                 format!("this says no size of the network, so a prefix of {} is assumed", net.prefix);
             let help = format!("write {net}, or the prefix that is right");
             found.push(
-                Diagnostic::warning(Code::Translated, text.at, message).help(help).key(fields.child(name)),
+                Diagnostic::warning(DiagnosticCode::Translated, text.at, message)
+                    .with_help(help)
+                    .with_key(fields.child_path(name)),
             );
             Some(Address::plain(net))
         }
         Err(BadNet::Nonsense) => {
             let message = format!("`{name}` must be {WANTED_NET}");
-            fields.refuse(name, Diagnostic::error(Code::BadValue, text.at, message), found);
+            fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, text.at, message), found);
             None
         }
     }
@@ -129,40 +143,44 @@ pub(super) fn address_or_guess(
 /// The name servers and the searched domains of two fields. Each may be a list, or one text with white
 /// space or commas between its words, as what was made of Debian's files has it.
 pub(super) fn read_servers(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     addresses: &str,
     domains: &str,
     found: &mut Diagnostics,
 ) -> (Vec<IpAddr>, Vec<String>) {
-    let dns = each_word(fields, addresses, "an address", value::ip, found);
-    let search = each_word(fields, domains, "a domain", value::domain, found);
+    let dns = each_word(fields, addresses, "an address", value::parse_ip, found);
+    let search = each_word(fields, domains, "a domain", value::parse_domain, found);
     (dns, search)
 }
 
 fn each_word<T>(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
     wanted: &str,
     check: impl Fn(&str) -> Option<T>,
     found: &mut Diagnostics,
 ) -> Vec<T> {
     let mut values = Vec::new();
-    for text in fields.texts(name, found) {
+    for text in fields.read_texts(name, found) {
         for word in value::words(&text.value) {
             if values.len() >= MOST_SERVERS {
                 let message = format!("`{name}` has more than {MOST_SERVERS}; the others are not used");
-                fields.refuse(name, Diagnostic::error(Code::LimitExceeded, text.at, message), found);
+                fields.refuse_field(
+                    name,
+                    Diagnostic::error(DiagnosticCode::LimitExceeded, text.at, message),
+                    found,
+                );
                 return values;
             }
             match check(word) {
                 Some(value) => values.push(value),
-                None => found.push(bad(&text, wanted).key(fields.child(name))),
+                None => found.push(bad(&text, wanted).with_key(fields.child_path(name))),
             }
         }
     }
     values
 }
 
-pub(super) fn bad(text: &At<String>, wanted: &str) -> Diagnostic {
-    Diagnostic::error(Code::BadValue, text.at, format!("this must be {wanted}"))
+pub(super) fn bad(text: &Located<String>, wanted: &str) -> Diagnostic {
+    Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("this must be {wanted}"))
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use document::source::Mark;
+use document::source::SourceMark;
 
 use super::value::Net;
 
@@ -16,14 +16,14 @@ pub(super) const LOOP_BACK: &str = "lo";
 /// One interface.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of networkd, all independent")]
-pub(super) struct Interface {
+pub(super) struct NetworkInterface {
     /// What other interfaces of the document call it.
     pub(super) id: String,
     /// Where it was described.
-    pub(super) at: Mark,
+    pub(super) at: SourceMark,
     /// The path of keys to it.
     pub(super) key: String,
-    pub(super) device: Device,
+    pub(super) device: DeviceKind,
     /// The name it gets.
     pub(super) new_name: Option<String>,
     /// The hardware address it gets.
@@ -36,7 +36,7 @@ pub(super) struct Interface {
     pub(super) dhcp6: bool,
     pub(super) accept_ra: Option<bool>,
     pub(super) addresses: Vec<Address>,
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<InterfaceRoute>,
     pub(super) rules: Vec<Options>,
     pub(super) dns: Vec<IpAddr>,
     pub(super) search: Vec<String>,
@@ -76,16 +76,16 @@ pub(super) struct Address {
 
 /// What kind of interface it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Device {
+pub(super) enum DeviceKind {
     /// One that is made, with this kind, name and settings of the section named like the kind.
-    Made { kind: Kind, name: String, options: Options },
+    Made { kind: VirtualKind, name: String, options: Options },
     /// One that is there, found by these signs.
     There { name: Option<String>, mac: Option<String>, driver: Option<String> },
 }
 
 /// A kind of interface that can be made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum VirtualKind {
     Bond,
     Bridge,
     Vlan,
@@ -93,7 +93,7 @@ pub(super) enum Kind {
 
 /// One route.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Route {
+pub(super) struct InterfaceRoute {
     pub(super) to: Net,
     pub(super) via: Option<IpAddr>,
     /// Whether the gateway is reached directly, whatever networks the interface has; `None` when the
@@ -102,12 +102,12 @@ pub(super) struct Route {
     /// `Metric`, `Table` and so on, in the order in which they are written.
     pub(super) options: Options,
     /// Where it was described.
-    pub(super) at: Mark,
+    pub(super) at: SourceMark,
 }
 
 /// How interfaces hang together, by their identifiers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wiring {
+pub(super) struct InterfaceWiring {
     /// Member → the setting that joins it and the name of what it joins.
     pub(super) masters: BTreeMap<String, (&'static str, String)>,
     /// Member → what its master says of it.
@@ -116,7 +116,7 @@ pub(super) struct Wiring {
     pub(super) vlans: BTreeMap<String, Vec<String>>,
 }
 
-impl Interface {
+impl NetworkInterface {
     /// Whether this machine can be reached by it, as far as the document says.
     pub(super) fn has_address(&self) -> bool {
         self.is_outer()
@@ -134,8 +134,8 @@ impl Interface {
     /// Whether one of its own networks has this address, or a route says that it is on the link.
     pub(super) fn is_near(&self, ip: IpAddr) -> bool {
         let is_link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let has_type = |route: &Route| route.options.iter().any(|(name, _)| *name == "Type");
-        let is_on_link = |route: &Route| {
+        let has_type = |route: &InterfaceRoute| route.options.iter().any(|(name, _)| *name == "Type");
+        let is_on_link = |route: &InterfaceRoute| {
             route.via.is_none() && route.to.prefix > 0 && route.to.contains(ip) && !has_type(route)
         };
         is_link_local
@@ -161,26 +161,26 @@ impl Address {
     }
 }
 
-impl Route {
+impl InterfaceRoute {
     /// A route by a gateway, as far as most formats can say.
-    pub(super) fn new(to: Net, via: Option<IpAddr>, at: Mark) -> Self {
+    pub(super) fn new(to: Net, via: Option<IpAddr>, at: SourceMark) -> Self {
         Self { to, via, on_link: None, options: Vec::new(), at }
     }
 
     /// The route of a `gateway` that says no destination: everything of its family.
-    pub(super) fn default_by(via: IpAddr, at: Mark) -> Self {
+    pub(super) fn default_by(via: IpAddr, at: SourceMark) -> Self {
         let ip = if via.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         Self::new(Net { ip, prefix: 0 }, Some(via), at)
     }
 }
 
-impl Default for Device {
+impl Default for DeviceKind {
     fn default() -> Self {
         Self::There { name: None, mac: None, driver: None }
     }
 }
 
-impl Kind {
+impl VirtualKind {
     /// networkd's word for the kind.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -200,24 +200,24 @@ impl Kind {
     }
 }
 
-impl Wiring {
+impl InterfaceWiring {
     /// What the master of a member says of it.
     pub(super) fn port(&mut self, member: &str) -> &mut Port {
         self.ports.entry(member.to_owned()).or_default()
     }
 
     /// Tells every interface what it belongs to, and makes those that are only referred to.
-    pub(super) fn connect(self, mut interfaces: Vec<Interface>) -> Vec<Interface> {
+    pub(super) fn connect_interfaces(self, mut interfaces: Vec<NetworkInterface>) -> Vec<NetworkInterface> {
         let mut known: HashSet<String> = interfaces.iter().map(|interface| interface.id.clone()).collect();
         for id in self.masters.keys().chain(self.vlans.keys()) {
             let is_new = known.insert(id.clone());
             if let Some(name) = super::value::interface_name(id).filter(|_| is_new) {
-                let device = Device::There { name: Some(name), mac: None, driver: None };
-                interfaces.push(Interface {
+                let device = DeviceKind::There { name: Some(name), mac: None, driver: None };
+                interfaces.push(NetworkInterface {
                     id: id.clone(),
                     key: id.clone(),
                     device,
-                    ..Interface::default()
+                    ..NetworkInterface::default()
                 });
             }
         }

@@ -19,24 +19,24 @@ mod version_2;
 
 use std::collections::HashSet;
 
-use crate::cloudconfig::fields::Key;
+use crate::cloudconfig::fields::FieldKey;
 use crate::json;
 use crate::payload;
-use crate::plan::step::Step;
-use crate::plan::{Origin, Plan, Stage};
+use crate::plan::step::PlanStep;
+use crate::plan::{FirstBootPlan, PlanStage, StepOrigin};
 use crate::secret::Secret;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{self, Entry, Node, Value};
-use interface::Interface;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{self, MappingEntry, Node, Value};
+use interface::NetworkInterface;
 
 /// More than this many interfaces, networks or services are a mistake or an attack.
 const MOST_INTERFACES: usize = 1024;
 
 /// Every mapping whose keys are known, by format and path.
 #[must_use]
-pub fn tables() -> Vec<(&'static str, &'static [Key])> {
-    [version_1::tables(), version_2::tables(), openstack::tables()].concat()
+pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
+    [version_1::key_tables(), version_2::tables(), openstack::key_tables()].concat()
 }
 
 /// Every value that a unit may be given from a document's words, by section and setting, so that a test
@@ -56,46 +56,46 @@ pub fn is_config(content: &[u8]) -> bool {
     if debian::is_interfaces_file(&text) {
         return true;
     }
-    let Some(document) = yaml::parse(&text, 0, &mut Diagnostics::default()) else { return false };
-    let has = |name: &str| entry(&document, name).is_some();
+    let Some(document) = yaml::parse_yaml(&text, 0, &mut Diagnostics::default()) else { return false };
+    let has = |name: &str| mapping_entry(&document, name).is_some();
     // `network:` alone is a key of a cloud-config too, if it begins like one.
     let is_wrapped = matches!(&document.value, Value::Mapping(entries) if entries.len() == 1)
         && has("network")
-        && payload::detect(content) != payload::Kind::CloudConfig;
+        && payload::detect_kind(content) != payload::PayloadKind::CloudConfig;
     let kinds = ["config", "ethernets", "bonds", "bridges", "vlans", "wifis"];
     is_wrapped || (has("version") && kinds.iter().any(|kind| has(kind))) || (has("links") && has("networks"))
 }
 
 /// Plans a configuration: units of networkd, then its restart.
 #[must_use]
-pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> Plan {
+pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> FirstBootPlan {
     let text = String::from_utf8_lossy(payload::without_marks(content));
-    let Some(mut interfaces) = described(&text, part, found) else { return Plan::default() };
+    let Some(mut interfaces) = described(&text, part, found) else { return FirstBootPlan::default() };
     reach::check_gateways(&mut interfaces, found);
     reach::keep_reachable(&mut interfaces, found);
-    plan(&interfaces)
+    plan_interfaces(&interfaces)
 }
 
 /// The interfaces that a text describes, in whatever format.
-fn described(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<Interface>> {
+fn described(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<NetworkInterface>> {
     if debian::is_interfaces_file(text) {
         return Some(debian::read(text, part, found));
     }
     let document = if text.trim_start().starts_with('{') {
         // YAML's short form begins with a brace too.
         let mut as_json = Diagnostics::default();
-        json::parse(text, part, &mut as_json).or_else(|| yaml::parse(text, part, found))
+        json::parse_json(text, part, &mut as_json).or_else(|| yaml::parse_yaml(text, part, found))
     } else {
-        yaml::parse(text, part, found)
+        yaml::parse_yaml(text, part, found)
     };
-    Some(interfaces(&document?, part, found))
+    Some(read_interfaces(&document?, part, found))
 }
 
 /// The interfaces that a document describes.
-fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interface> {
-    let document = entry(document, "network").unwrap_or(document);
+fn read_interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<NetworkInterface> {
+    let document = mapping_entry(document, "network").unwrap_or(document);
     let said = |name: &str| {
-        entry(document, name).and_then(|node| match &node.value {
+        mapping_entry(document, name).and_then(|node| match &node.value {
             Value::Scalar(scalar) => Some(scalar.text.as_str()),
             _ => None,
         })
@@ -103,10 +103,10 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
     if is_crowded(document) {
         let message =
             format!("this describes more than {MOST_INTERFACES} interfaces, members, addresses or routes");
-        found.push(Diagnostic::error(Code::LimitExceeded, Mark::start_of(part), message));
+        found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
         return Vec::new();
     }
-    match (said("version"), entry(document, "links").is_some()) {
+    match (said("version"), mapping_entry(document, "links").is_some()) {
         _ if document.is_null() || said("config") == Some("disabled") => Vec::new(),
         (Some("1"), _) => version_1::read(document, found),
         (Some("2"), _) => version_2::read(document, found),
@@ -114,7 +114,10 @@ fn interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<Interf
         _ => {
             let message = "this is no network configuration that is known here";
             let help = "begin with `version: 1` or `version: 2`, or hand over OpenStack's network_data.json";
-            found.push(Diagnostic::error(Code::UnknownFormat, Mark::start_of(part), message).help(help));
+            found.push(
+                Diagnostic::error(DiagnosticCode::UnknownFormat, SourceMark::start_of(part), message)
+                    .with_help(help),
+            );
             Vec::new()
         }
     }
@@ -131,18 +134,18 @@ fn is_crowded(document: &Node) -> bool {
     }
 }
 
-fn plan(interfaces: &[Interface]) -> Plan {
-    let mut plan = Plan::default();
+fn plan_interfaces(interfaces: &[NetworkInterface]) -> FirstBootPlan {
+    let mut plan = FirstBootPlan::default();
     let mut stems = HashSet::new();
     for interface in interfaces {
-        for (name, content) in render::units(interface, &free_stem(&interface.id, &mut stems)) {
-            let origin = Origin::written(interface.at, interface.key.clone());
-            let step = Step::WriteUnit { name, content: Secret::new(content), runtime: false };
-            plan.once(Stage::Network, origin, step);
+        for (name, content) in render::render_units(interface, &free_stem(&interface.id, &mut stems)) {
+            let origin = StepOrigin::from_mark(interface.at, interface.key.clone());
+            let step = PlanStep::WriteUnit { name, content: Secret::new(content), runtime: false };
+            plan.push_once(PlanStage::Network, origin, step);
         }
     }
     if !plan.steps.is_empty() {
-        plan.once(Stage::Network, Origin::from("agent"), Step::RestartNetwork);
+        plan.push_once(PlanStage::Network, StepOrigin::from("agent"), PlanStep::RestartNetwork);
     }
     plan
 }
@@ -160,9 +163,9 @@ fn free_stem(id: &str, stems: &mut HashSet<String>) -> String {
     stem
 }
 
-fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
+fn mapping_entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
     let Value::Mapping(entries) = &node.value else { return None };
-    entries.iter().find(|entry: &&Entry| entry.key == name).map(|entry| &entry.value)
+    entries.iter().find(|entry: &&MappingEntry| entry.key == name).map(|entry| &entry.value)
 }
 
 #[cfg(test)]

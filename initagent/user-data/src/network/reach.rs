@@ -4,14 +4,14 @@
 //! interface's own networks is said to be on its link; a route that can't be set is left out with a
 //! word; a machine to which no document gives an address asks for one.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use super::interface::{Interface, Route};
+use super::interface::{InterfaceRoute, NetworkInterface};
 
 /// Providers such as Hetzner, OVH, IBM and Scaleway hand out a single address and a gateway in another
 /// network; without the word "on link" the kernel says "Nexthop has invalid gateway" and the machine has
 /// no default route. networkd says it by itself, with a warning, where no address is static.
-pub(super) fn check_gateways(interfaces: &mut [Interface], found: &mut Diagnostics) {
+pub(super) fn check_gateways(interfaces: &mut [NetworkInterface], found: &mut Diagnostics) {
     for interface in interfaces {
         let mut routes = std::mem::take(&mut interface.routes);
         // What has no gateway may say that another route's gateway is on the link.
@@ -21,7 +21,7 @@ pub(super) fn check_gateways(interfaces: &mut [Interface], found: &mut Diagnosti
     }
 }
 
-fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics) -> bool {
+fn keep_route(interface: &NetworkInterface, route: &mut InterfaceRoute, found: &mut Diagnostics) -> bool {
     let Some(via) = route.via else { return true };
     if route.on_link == Some(true) || interface.is_near(via) {
         return true;
@@ -32,7 +32,7 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
             interface.id
         );
         let help = "write `on-link: true` if the gateway is on the same link";
-        found.push(Diagnostic::warning(Code::BadValue, route.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::BadValue, route.at, message).with_help(help));
     }
     if route.on_link.is_some() {
         return true;
@@ -44,7 +44,7 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
         let message =
             format!("`{}` would have no {family} address, so this route by {via} is left out", interface.id);
         let help = "give it an address with its prefix, or DHCP";
-        found.push(Diagnostic::warning(Code::BadValue, route.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::BadValue, route.at, message).with_help(help));
         return false;
     }
     true
@@ -52,15 +52,19 @@ fn keep_route(interface: &Interface, route: &mut Route, found: &mut Diagnostics)
 
 /// Interfaces that a document does not name ask by DHCP; if it gives an address to none of those that
 /// it names, they do so, too: a machine without an address is lost.
-pub(super) fn keep_reachable(interfaces: &mut [Interface], found: &mut Diagnostics) {
-    if interfaces.iter().any(Interface::has_address) {
+pub(super) fn keep_reachable(interfaces: &mut [NetworkInterface], found: &mut Diagnostics) {
+    if interfaces.iter().any(NetworkInterface::has_address) {
         return;
     }
     let Some(first) = interfaces.first() else { return };
     let message =
         "no interface would have an address by this, so those that are named here ask for one by DHCP";
     let help = "write `addresses`, or `dhcp4: true`";
-    found.push(Diagnostic::warning(Code::Translated, first.at, message).help(help).key(first.key.clone()));
+    found.push(
+        Diagnostic::warning(DiagnosticCode::Translated, first.at, message)
+            .with_help(help)
+            .with_key(first.key.clone()),
+    );
     for interface in interfaces.iter_mut().filter(|one| one.master.is_none() && one.is_outer()) {
         (interface.dhcp4, interface.dhcp6) = (true, true);
     }

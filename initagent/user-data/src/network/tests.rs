@@ -2,24 +2,24 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::plan::text::describe;
-use document::caret::{Excerpts, render};
-use document::source::Sources;
+use crate::plan::text::describe_step;
+use document::caret::{Excerpts, render_diagnostics};
+use document::source::SourceTexts;
 
 /// The units and findings of a document, as a person reads them in review.
 fn printed(name: &str, content: &[u8]) -> String {
-    let mut sources = Sources::default();
+    let mut sources = SourceTexts::default();
     let part = sources.add(name, String::from_utf8_lossy(content));
     let mut found = Diagnostics::default();
     let plan = read(content, part, &mut found);
     let mut text = String::new();
     for planned in &plan.steps {
         match &planned.step {
-            Step::WriteUnit { name, content, .. } => text.extend(["--- ", name, "\n", content.reveal()]),
-            other => text.extend(["--- ", &describe(other), "\n"]),
+            PlanStep::WriteUnit { name, content, .. } => text.extend(["--- ", name, "\n", content.reveal()]),
+            other => text.extend(["--- ", &describe_step(other), "\n"]),
         }
     }
-    text + &render(&found, &sources, Excerpts::Hidden)
+    text + &render_diagnostics(&found, &sources, Excerpts::Hidden)
 }
 
 /// With `BLESS=1` the expectations are written anew, to be read in review.

@@ -32,14 +32,14 @@ pub(super) fn name_pattern(text: &str) -> Option<String> {
 }
 
 /// A hardware address.
-pub(super) fn mac(text: &str) -> Option<String> {
+pub(super) fn parse_mac(text: &str) -> Option<String> {
     let octets: Vec<&str> = text.trim().split([':', '-']).collect();
     let octet = |text: &&str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     (octets.len() == 6 && octets.iter().all(octet)).then(|| octets.join(":").to_ascii_lowercase())
 }
 
 /// An address without a prefix.
-pub(super) fn ip(text: &str) -> Option<IpAddr> {
+pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     text.trim().parse().ok()
 }
 
@@ -67,7 +67,7 @@ impl Net {
         };
         let ip: IpAddr = address.parse().map_err(|_| BadNet::Nonsense)?;
         let text = behind.or(mask).ok_or(BadNet::NoPrefix(ip))?;
-        let prefix = prefix(text.trim()).filter(|prefix| *prefix <= Self::most(ip));
+        let prefix = parse_prefix(text.trim()).filter(|prefix| *prefix <= Self::most(ip));
         prefix.map(|prefix| Self { ip, prefix }).ok_or(BadNet::Nonsense)
     }
 
@@ -99,7 +99,7 @@ impl fmt::Display for Net {
 }
 
 /// From `24`, `255.255.255.0` or `ffff:ffff::`.
-fn prefix(text: &str) -> Option<u8> {
+fn parse_prefix(text: &str) -> Option<u8> {
     let bits = match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(mask)) => (u32::from(mask).leading_ones(), u32::from(mask).count_ones()),
         Ok(IpAddr::V6(mask)) => (u128::from(mask).leading_ones(), u128::from(mask).count_ones()),
@@ -109,10 +109,10 @@ fn prefix(text: &str) -> Option<u8> {
 }
 
 /// A destination: a network, a host, or `default` for all of the family of `via`.
-pub(super) fn destination(text: &str, mask: Option<&str>, via: Option<IpAddr>) -> Option<Net> {
+pub(super) fn parse_destination(text: &str, mask: Option<&str>, via: Option<IpAddr>) -> Option<Net> {
     let all = |ip: IpAddr| Some(Net { ip, prefix: 0 });
     let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let is_all = |mask: Option<&str>| mask.is_none_or(|mask| prefix(mask.trim()) == Some(0));
+    let is_all = |mask: Option<&str>| mask.is_none_or(|mask| parse_prefix(mask.trim()) == Some(0));
     match text.trim() {
         "default" if via.is_none_or(|via| via.is_ipv4()) => all(v4),
         "0.0.0.0" if is_all(mask) => all(v4),
@@ -131,7 +131,7 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A domain that is searched.
-pub(super) fn domain(text: &str) -> Option<String> {
+pub(super) fn parse_domain(text: &str) -> Option<String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
     (!text.is_empty() && text.len() <= 255 && text.chars().all(legal)).then(|| text.to_owned())
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn to(text: &str, mask: Option<&str>, via: Option<&str>) -> Option<String> {
-        destination(text, mask, via.and_then(ip)).map(|net| net.to_string())
+        parse_destination(text, mask, via.and_then(parse_ip)).map(|net| net.to_string())
     }
 
     #[test]
@@ -174,9 +174,9 @@ mod tests {
         assert!(!net("10.0.0.5/24").contains([10, 0, 1, 1].into()));
         assert!(!net("10.0.0.5/32").contains([10, 0, 0, 1].into()));
         assert!(net("0.0.0.0/0").contains([10, 0, 0, 1].into()));
-        assert!(!net("0.0.0.0/0").contains(ip("::1").unwrap()));
-        assert!(net("2001:db8::5/64").contains(ip("2001:db8::1").unwrap()));
-        assert!(net("::/0").contains(ip("2001:db8::1").unwrap()));
+        assert!(!net("0.0.0.0/0").contains(parse_ip("::1").unwrap()));
+        assert!(net("2001:db8::5/64").contains(parse_ip("2001:db8::1").unwrap()));
+        assert!(net("::/0").contains(parse_ip("2001:db8::1").unwrap()));
     }
 
     #[test]
@@ -195,8 +195,8 @@ mod tests {
         let bad = "eth0\nDHCP=yes";
         assert_eq!(interface_name(bad), None);
         assert_eq!(name_pattern(bad), None);
-        assert_eq!(domain(bad), None);
-        assert_eq!(mac("00:11:22:33:44:5\n"), None);
+        assert_eq!(parse_domain(bad), None);
+        assert_eq!(parse_mac("00:11:22:33:44:5\n"), None);
         assert_eq!(file_word("a/../b\n"), "a_.._b_");
     }
 }

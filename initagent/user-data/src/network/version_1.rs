@@ -9,44 +9,44 @@ mod subnet;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use crate::cloudconfig::fields::{Fields, Key, key, no_effect};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use crate::cloudconfig::fields::{FieldKey, MappingFields, no_effect, supported_key};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 use document::yaml::{Node, Value};
 
 use self::parameters::{Parameters, words_of};
 use self::subnet::{add_subnets, read_route};
 use super::field::{self, MOST_SERVERS, checked};
-use super::interface::{Device, Interface, Kind, Options, Route, Wiring};
+use super::interface::{DeviceKind, InterfaceRoute, InterfaceWiring, NetworkInterface, Options, VirtualKind};
 use super::value;
 
-const ROOT_KEYS: &[Key] = &[key("version"), key("config")];
-const ITEM_KEYS: &[Key] = &[
-    key("type"),
-    key("name"),
-    key("mac_address"),
-    key("mtu"),
-    key("subnets"),
-    key("accept_ra"),
-    key("bond_interfaces"),
-    key("bridge_interfaces"),
-    key("params"),
-    key("vlan_link"),
-    key("vlan_id"),
-    key("wakeonlan"),
-    key("address"),
-    key("search"),
-    key("interface"),
-    key("destination"),
-    key("network"),
-    key("netmask"),
-    key("prefix"),
-    key("gateway"),
-    key("metric"),
-    key("id"),
+const ROOT_KEYS: &[FieldKey] = &[supported_key("version"), supported_key("config")];
+const ITEM_KEYS: &[FieldKey] = &[
+    supported_key("type"),
+    supported_key("name"),
+    supported_key("mac_address"),
+    supported_key("mtu"),
+    supported_key("subnets"),
+    supported_key("accept_ra"),
+    supported_key("bond_interfaces"),
+    supported_key("bridge_interfaces"),
+    supported_key("params"),
+    supported_key("vlan_link"),
+    supported_key("vlan_id"),
+    supported_key("wakeonlan"),
+    supported_key("address"),
+    supported_key("search"),
+    supported_key("interface"),
+    supported_key("destination"),
+    supported_key("network"),
+    supported_key("netmask"),
+    supported_key("prefix"),
+    supported_key("gateway"),
+    supported_key("metric"),
+    supported_key("id"),
     no_effect("keep_configuration", "networkd keeps what it configured when it restarts"),
 ];
-pub(super) fn tables() -> Vec<(&'static str, &'static [Key])> {
+pub(super) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     vec![
         ("v1", ROOT_KEYS),
         ("v1.config[]", ITEM_KEYS),
@@ -61,52 +61,58 @@ type Servers = (Vec<IpAddr>, Vec<String>);
 /// What is collected while the list is read. Items may stand in any order, so what refers to an interface
 /// waits until all of them are known.
 #[derive(Default)]
-struct Collected {
-    interfaces: Vec<Interface>,
+struct CollectedItems {
+    interfaces: Vec<NetworkInterface>,
     names: HashSet<String>,
-    wiring: Wiring,
+    wiring: InterfaceWiring,
     /// For every interface that has no name servers for itself alone.
     everywhere: Servers,
     /// For one interface alone, with the place that says so.
-    by_interface: BTreeMap<String, (Servers, At<String>)>,
+    by_interface: BTreeMap<String, (Servers, Located<String>)>,
     /// Routes that stand for themselves; networkd wants them at an interface.
-    routes: Vec<Route>,
+    routes: Vec<InterfaceRoute>,
 }
 
-pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
-    let Some(mut fields) = Fields::open(document, ROOT_KEYS, "network", found) else { return Vec::new() };
-    let mut collected = Collected::default();
-    for (index, item) in fields.list("config", found).iter().enumerate() {
+pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<NetworkInterface> {
+    let Some(mut fields) = MappingFields::read_mapping(document, ROOT_KEYS, "network", found) else {
+        return Vec::new();
+    };
+    let mut collected = CollectedItems::default();
+    for (index, item) in fields.read_list("config", found).iter().enumerate() {
         let path = format!("network.config[{index}]");
-        if let Some(mut item) = Fields::open(item, ITEM_KEYS, path.clone(), found) {
+        if let Some(mut item) = MappingFields::read_mapping(item, ITEM_KEYS, path.clone(), found) {
             collected.add(&mut item, path, found);
         }
     }
-    collected.finish(found)
+    collected.finish_interfaces(found)
 }
 
-impl Collected {
-    fn add(&mut self, fields: &mut Fields<'_>, path: String, found: &mut Diagnostics) {
+impl CollectedItems {
+    fn add(&mut self, fields: &mut MappingFields<'_>, path: String, found: &mut Diagnostics) {
         const TYPES: &[&str] =
             &["physical", "bond", "bridge", "vlan", "nameserver", "route", "loopback", "infiniband"];
-        let Some(kind) = fields.choice("type", TYPES, found) else { return };
+        let Some(kind) = fields.read_choice("type", TYPES, found) else { return };
         match kind.value {
             "infiniband" => {
                 let message = "InfiniBand interfaces can't be set up on this system";
                 let help = "write a `.network` unit in `coreos.units`";
-                fields.refuse("type", Diagnostic::error(Code::Refused, kind.at, message).help(help), found);
+                fields.refuse_field(
+                    "type",
+                    Diagnostic::error(DiagnosticCode::Refused, kind.at, message).with_help(help),
+                    found,
+                );
             }
             // What every machine has needs no unit, unless it gets an address more.
-            "loopback" if fields.node("subnets").is_none() => {}
+            "loopback" if fields.field_node("subnets").is_none() => {}
             "nameserver" => self.add_nameserver(fields, found),
             "route" => self.routes.extend(read_route(fields, found)),
             _ => self.add_interface(kind.value, fields, path, found),
         }
     }
 
-    fn add_nameserver(&mut self, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+    fn add_nameserver(&mut self, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
         let (dns, search) = field::read_servers(fields, "address", "search", found);
-        let (to_dns, to_search) = match fields.text("interface", found) {
+        let (to_dns, to_search) = match fields.read_text("interface", found) {
             Some(name) => {
                 let entry = self.by_interface.entry(name.value.clone());
                 &mut entry.or_insert_with(|| (Servers::default(), name)).0
@@ -117,16 +123,26 @@ impl Collected {
         to_search.extend(search);
     }
 
-    fn add_interface(&mut self, kind: &str, fields: &mut Fields<'_>, key: String, found: &mut Diagnostics) {
+    fn add_interface(
+        &mut self,
+        kind: &str,
+        fields: &mut MappingFields<'_>,
+        key: String,
+        found: &mut Diagnostics,
+    ) {
         let name = checked(fields, "name", "the name of an interface", value::interface_name, found);
-        let mac = checked(fields, "mac_address", "a hardware address", value::mac, found);
+        let mac = checked(fields, "mac_address", "a hardware address", value::parse_mac, found);
         // Vultr gives interfaces without a name, to be found by their address.
         let id = match (&name, &mac) {
             (Some(name), _) => name.clone(),
             (None, Some(mac)) if kind == "physical" => mac.clone(),
             _ => {
-                if !fields.broken() {
-                    found.push(Diagnostic::error(Code::MissingKey, fields.at(), "this has no `name`"));
+                if !fields.has_broken_field() {
+                    found.push(Diagnostic::error(
+                        DiagnosticCode::MissingKey,
+                        fields.start_mark(),
+                        "this has no `name`",
+                    ));
                 }
                 return;
             }
@@ -134,9 +150,18 @@ impl Collected {
         if !self.names.insert(id.clone()) {
             return self.add_again(&id, kind, fields, key, found);
         }
-        let Some((device, new_name, new_mac)) = self.device(kind, name, mac, fields, found) else { return };
-        let mut interface =
-            Interface { id, at: fields.at(), key, device, new_name, new_mac, ..Interface::default() };
+        let Some((device, new_name, new_mac)) = self.read_device(kind, name, mac, fields, found) else {
+            return;
+        };
+        let mut interface = NetworkInterface {
+            id,
+            at: fields.start_mark(),
+            key,
+            device,
+            new_name,
+            new_mac,
+            ..NetworkInterface::default()
+        };
         interface.mtu = field::read_mtu(fields, "mtu", found);
         interface.accept_ra = field::read_switch(fields, "accept_ra", found);
         interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
@@ -152,7 +177,7 @@ impl Collected {
         &mut self,
         id: &str,
         kind: &str,
-        fields: &mut Fields<'_>,
+        fields: &mut MappingFields<'_>,
         key: String,
         found: &mut Diagnostics,
     ) {
@@ -164,68 +189,75 @@ impl Collected {
             }
             None => "this interface is described twice; this second description is not used",
         };
-        found.push(Diagnostic::error(Code::DuplicateKey, fields.at(), message).key(key));
+        found.push(
+            Diagnostic::error(DiagnosticCode::DuplicateKey, fields.start_mark(), message).with_key(key),
+        );
     }
 
     /// The device, the name and the hardware address it gets.
-    fn device(
+    fn read_device(
         &mut self,
         kind: &str,
         name: Option<String>,
         mac: Option<String>,
-        fields: &mut Fields<'_>,
+        fields: &mut MappingFields<'_>,
         found: &mut Diagnostics,
-    ) -> Option<(Device, Option<String>, Option<String>)> {
+    ) -> Option<(DeviceKind, Option<String>, Option<String>)> {
         let (kind, name) = match (kind, name) {
-            ("bond", Some(name)) => (Kind::Bond, name),
-            ("bridge", Some(name)) => (Kind::Bridge, name),
-            ("vlan", Some(name)) => (Kind::Vlan, name),
+            ("bond", Some(name)) => (VirtualKind::Bond, name),
+            ("bridge", Some(name)) => (VirtualKind::Bridge, name),
+            ("vlan", Some(name)) => (VirtualKind::Vlan, name),
             (_, name) => {
                 let new_name = mac.is_some().then(|| name.clone()).flatten();
-                return Some((Device::There { name, mac, driver: None }, new_name, None));
+                return Some((DeviceKind::There { name, mac, driver: None }, new_name, None));
             }
         };
         let (options, own_mac) = match kind {
-            Kind::Vlan => (self.vlan(&name, fields, found)?, None),
-            _ => self.members(kind, &name, fields, found),
+            VirtualKind::Vlan => (self.read_vlan(&name, fields, found)?, None),
+            _ => self.read_members(kind, &name, fields, found),
         };
-        Some((Device::Made { kind, name, options }, None, mac.or(own_mac)))
+        Some((DeviceKind::Made { kind, name, options }, None, mac.or(own_mac)))
     }
 
-    fn members(
+    fn read_members(
         &mut self,
-        kind: Kind,
+        kind: VirtualKind,
         name: &str,
-        fields: &mut Fields<'_>,
+        fields: &mut MappingFields<'_>,
         found: &mut Diagnostics,
     ) -> (Options, Option<String>) {
-        let list = if kind == Kind::Bond { "bond_interfaces" } else { "bridge_interfaces" };
-        for member in fields.texts(list, found) {
+        let list = if kind == VirtualKind::Bond { "bond_interfaces" } else { "bridge_interfaces" };
+        for member in fields.read_texts(list, found) {
             self.wiring.masters.insert(member.value, (kind.section(), name.to_owned()));
         }
         let mut parameters = Parameters::of(kind);
-        if let Some(Value::Mapping(entries)) = fields.node("params").map(|node| &node.value) {
+        if let Some(Value::Mapping(entries)) = fields.field_node("params").map(|node| &node.value) {
             for entry in entries {
-                let name = At { value: entry.key.clone(), at: entry.key_at };
+                let name = Located { value: entry.key.clone(), at: entry.key_at };
                 parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
             }
         }
         parameters.finish()
     }
 
-    fn vlan(&mut self, name: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Options> {
-        let link = fields.text("vlan_link", found);
-        let id = fields.number::<u32>("vlan_id", found).filter(|id| id.value < 4095);
+    fn read_vlan(
+        &mut self,
+        name: &str,
+        fields: &mut MappingFields<'_>,
+        found: &mut Diagnostics,
+    ) -> Option<Options> {
+        let link = fields.read_text("vlan_link", found);
+        let id = fields.read_number::<u32>("vlan_id", found).filter(|id| id.value < 4095);
         let (Some(link), Some(id)) = (link, id) else {
             let message = "a VLAN needs `vlan_link` and `vlan_id`, which is below 4095";
-            found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message));
             return None;
         };
         self.wiring.vlans.entry(link.value).or_default().push(name.to_owned());
         Some(vec![("Id", id.value.to_string())])
     }
 
-    fn finish(mut self, found: &mut Diagnostics) -> Vec<Interface> {
+    fn finish_interfaces(mut self, found: &mut Diagnostics) -> Vec<NetworkInterface> {
         for (name, (servers, at)) in std::mem::take(&mut self.by_interface) {
             if let Some(own) = self.interfaces.iter_mut().find(|one| one.id == name) {
                 own.dns.extend(servers.0);
@@ -235,7 +267,7 @@ impl Collected {
             }
             // A name server too many does less harm than none.
             let message = "no interface has this name, so the name servers are used for all of them";
-            found.push(Diagnostic::warning(Code::BadValue, at.at, message));
+            found.push(Diagnostic::warning(DiagnosticCode::BadValue, at.at, message));
             self.everywhere.0.extend(servers.0);
             self.everywhere.1.extend(servers.1);
         }
@@ -243,12 +275,12 @@ impl Collected {
         for route in self.routes {
             place_route(&mut self.interfaces, route, found);
         }
-        self.wiring.connect(self.interfaces)
+        self.wiring.connect_interfaces(self.interfaces)
     }
 }
 
 /// Adds the name servers that a document gives for all interfaces, behind an interface's own.
-pub(super) fn add_servers_everywhere(interfaces: &mut [Interface], dns: &[IpAddr], search: &[String]) {
+pub(super) fn add_servers_everywhere(interfaces: &mut [NetworkInterface], dns: &[IpAddr], search: &[String]) {
     for interface in interfaces.iter_mut().filter(|one| one.is_outer() && !one.has_own_dns) {
         for server in dns.iter().take(MOST_SERVERS) {
             if !interface.dns.contains(server) {
@@ -265,13 +297,13 @@ pub(super) fn add_servers_everywhere(interfaces: &mut [Interface], dns: &[IpAddr
 
 /// Gives a route to the interface in whose networks its gateway is, or else to the first that has an
 /// address of its family: the kernel refuses a route by an interface that can't reach the gateway.
-fn place_route(interfaces: &mut [Interface], route: Route, found: &mut Diagnostics) {
+fn place_route(interfaces: &mut [NetworkInterface], route: InterfaceRoute, found: &mut Diagnostics) {
     let family = route.via.unwrap_or(route.to.ip);
-    let is_near = |one: &Interface| {
+    let is_near = |one: &NetworkInterface| {
         one.is_outer()
             && one.addresses.iter().any(|address| route.via.is_some_and(|via| address.net.contains(via)))
     };
-    let may_carry = |one: &Interface| {
+    let may_carry = |one: &NetworkInterface| {
         one.is_outer()
             && (one.has_static(family)
                 || (if family.is_ipv4() { one.dhcp4 } else { one.dhcp6 || one.accept_ra == Some(true) }))
@@ -283,5 +315,5 @@ fn place_route(interfaces: &mut [Interface], route: Route, found: &mut Diagnosti
         return;
     }
     let message = "no interface has an address by which this route could lead, so it is left out";
-    found.push(Diagnostic::error(Code::BadValue, route.at, message));
+    found.push(Diagnostic::error(DiagnosticCode::BadValue, route.at, message));
 }

@@ -6,8 +6,8 @@
 mod keys;
 mod route;
 
-use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::{MappingFields, text_of};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 use self::keys::{
@@ -15,95 +15,97 @@ use self::keys::{
     OLDER_BOND_NAMES, OVERRIDE_6_KEYS, OVERRIDE_KEYS, OVERRIDES, ROOT_KEYS,
 };
 use super::field::{self, WANTED_NET, bad, checked};
-use super::interface::{Address, Device, Interface, Kind, Options, Wiring};
+use super::interface::{Address, DeviceKind, InterfaceWiring, NetworkInterface, Options, VirtualKind};
 use super::setting;
 use super::value::{self, Net};
 
 pub(super) use self::keys::tables;
 
-pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<Interface> {
-    let Some(fields) = Fields::open(document, ROOT_KEYS, "network", found) else { return Vec::new() };
+pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<NetworkInterface> {
+    let Some(fields) = MappingFields::read_mapping(document, ROOT_KEYS, "network", found) else {
+        return Vec::new();
+    };
     let mut interfaces = Vec::new();
-    let mut wiring = Wiring::default();
+    let mut wiring = InterfaceWiring::default();
     for kind in ["ethernets", "bonds", "bridges", "vlans"] {
-        let Some(Value::Mapping(entries)) = fields.node(kind).map(|node| &node.value) else { continue };
+        let Some(Value::Mapping(entries)) = fields.field_node(kind).map(|node| &node.value) else { continue };
         for entry in entries {
-            let path = format!("{}.{}", fields.child(kind), entry.key);
-            let opened = Fields::open(&entry.value, INTERFACE_KEYS, path.clone(), found);
+            let path = format!("{}.{}", fields.child_path(kind), entry.key);
+            let opened = MappingFields::read_mapping(&entry.value, INTERFACE_KEYS, path.clone(), found);
             let Some(mut fields) = opened else { continue };
-            if let Some(device) = device(kind, &entry.key, &mut fields, &mut wiring, found) {
-                let mut interface = Interface {
+            if let Some(device) = read_device(kind, &entry.key, &mut fields, &mut wiring, found) {
+                let mut interface = NetworkInterface {
                     id: entry.key.clone(),
                     at: entry.key_at,
                     key: path,
                     device,
-                    ..Interface::default()
+                    ..NetworkInterface::default()
                 };
-                settings(&mut interface, &mut fields, found);
+                read_settings(&mut interface, &mut fields, found);
                 interfaces.push(interface);
             }
         }
     }
-    wiring.connect(interfaces)
+    wiring.connect_interfaces(interfaces)
 }
 
-fn device(
+fn read_device(
     kind: &str,
     id: &str,
-    fields: &mut Fields<'_>,
-    wiring: &mut Wiring,
+    fields: &mut MappingFields<'_>,
+    wiring: &mut InterfaceWiring,
     found: &mut Diagnostics,
-) -> Option<Device> {
+) -> Option<DeviceKind> {
     if kind == "ethernets" {
-        return ethernet(id, fields, found);
+        return read_ethernet(id, fields, found);
     }
     let Some(name) = value::interface_name(id) else {
         let message = "this can't be the name of an interface: at most 15 letters, digits, `-`, `_` and `.`";
-        found.push(Diagnostic::error(Code::BadValue, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message));
         return None;
     };
     let (kind, options) = match kind {
-        "bonds" => (Kind::Bond, bond_options(fields, wiring, found)),
-        "bridges" => (Kind::Bridge, bridge_options(fields, wiring, found)),
-        _ => (Kind::Vlan, vlan_options(fields, &name, wiring, found)?),
+        "bonds" => (VirtualKind::Bond, bond_options(fields, wiring, found)),
+        "bridges" => (VirtualKind::Bridge, bridge_options(fields, wiring, found)),
+        _ => (VirtualKind::Vlan, vlan_options(fields, &name, wiring, found)?),
     };
-    for member in fields.texts("interfaces", found) {
+    for member in fields.read_texts("interfaces", found) {
         wiring.masters.insert(member.value, (kind.section(), name.clone()));
     }
-    Some(Device::Made { kind, name, options })
+    Some(DeviceKind::Made { kind, name, options })
 }
 
 /// An Ethernet interface is found by its signs, or else by its identifier.
-fn ethernet(id: &str, fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Device> {
-    let Some(node) = fields.node("match") else {
+fn read_ethernet(id: &str, fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<DeviceKind> {
+    let Some(node) = fields.field_node("match") else {
         let name = value::interface_name(id);
         if name.is_none() {
             let message = "this has no `match`, and its key can't be the name of an interface";
-            found.push(Diagnostic::error(Code::BadValue, fields.at(), message));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, fields.start_mark(), message));
         }
-        return name.map(|name| Device::There { name: Some(name), mac: None, driver: None });
+        return name.map(|name| DeviceKind::There { name: Some(name), mac: None, driver: None });
     };
-    let mut signs = Fields::open(node, MATCH_KEYS, fields.child("match"), found)?;
-    let mac = checked(&mut signs, "macaddress", "a hardware address", value::mac, found);
+    let mut signs = MappingFields::read_mapping(node, MATCH_KEYS, fields.child_path("match"), found)?;
+    let mac = checked(&mut signs, "macaddress", "a hardware address", value::parse_mac, found);
     let name =
         checked(&mut signs, "name", "the name of an interface, or a pattern", value::name_pattern, found);
     let driver = driver_names(&mut signs, found);
-    if signs.broken() || (mac.is_none() && name.is_none() && driver.is_none()) {
-        if !signs.broken() {
+    if signs.has_broken_field() || (mac.is_none() && name.is_none() && driver.is_none()) {
+        if !signs.has_broken_field() {
             let message = "`match` has no sign to find the interface by";
-            found.push(Diagnostic::error(Code::MissingKey, node.at, message));
+            found.push(Diagnostic::error(DiagnosticCode::MissingKey, node.at, message));
         }
         return None;
     }
-    Some(Device::There { name, mac, driver })
+    Some(DeviceKind::There { name, mac, driver })
 }
 
 /// One driver or several, which networkd takes in one line.
-fn driver_names(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn driver_names(signs: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let mut drivers = Vec::new();
-    for text in signs.texts("driver", found) {
+    for text in signs.read_texts("driver", found) {
         let Some(driver) = value::name_pattern(&text.value) else {
-            signs.refuse("driver", bad(&text, "the name of a driver"), found);
+            signs.refuse_field("driver", bad(&text, "the name of a driver"), found);
             return None;
         };
         drivers.push(driver);
@@ -112,16 +114,16 @@ fn driver_names(signs: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Strin
 }
 
 fn vlan_options(
-    fields: &mut Fields<'_>,
+    fields: &mut MappingFields<'_>,
     name: &str,
-    wiring: &mut Wiring,
+    wiring: &mut InterfaceWiring,
     found: &mut Diagnostics,
 ) -> Option<Options> {
-    let link = fields.text("link", found);
-    let id = fields.number::<u32>("id", found).filter(|id| id.value < 4095);
+    let link = fields.read_text("link", found);
+    let id = fields.read_number::<u32>("id", found).filter(|id| id.value < 4095);
     let (Some(link), Some(id)) = (link, id) else {
         let message = "a VLAN needs `link` and `id`, which is below 4095";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message));
         return None;
     };
     wiring.vlans.entry(link.value).or_default().push(name.to_owned());
@@ -129,8 +131,12 @@ fn vlan_options(
 }
 
 /// The settings of a bond; which member leads is a setting of that member.
-fn bond_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
-    let Some(mut parameters) = parameters(fields, BOND_KEYS, found) else { return Options::new() };
+fn bond_options(
+    fields: &MappingFields<'_>,
+    wiring: &mut InterfaceWiring,
+    found: &mut Diagnostics,
+) -> Options {
+    let Some(mut parameters) = read_parameters(fields, BOND_KEYS, found) else { return Options::new() };
     let mut options = Options::new();
     for (name, setting) in BOND_OPTIONS {
         field::set_option(&mut parameters, name, ("Bond", setting), &mut options, found);
@@ -140,22 +146,28 @@ fn bond_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostic
             field::set_option(&mut parameters, older, ("Bond", setting), &mut options, found);
         }
     }
-    if let Some(member) = parameters.text("primary", found) {
+    if let Some(member) = parameters.read_text("primary", found) {
         wiring.port(&member.value).network.push(("PrimarySlave", "yes".to_owned()));
     }
     options
 }
 
 /// The settings of a bridge; costs and priorities of ports are settings of the members.
-fn bridge_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnostics) -> Options {
-    let Some(mut parameters) = parameters(fields, BRIDGE_KEYS, found) else { return Options::new() };
+fn bridge_options(
+    fields: &MappingFields<'_>,
+    wiring: &mut InterfaceWiring,
+    found: &mut Diagnostics,
+) -> Options {
+    let Some(mut parameters) = read_parameters(fields, BRIDGE_KEYS, found) else { return Options::new() };
     let mut options = Options::new();
     for (name, setting) in BRIDGE_OPTIONS {
         field::set_option(&mut parameters, name, ("Bridge", setting), &mut options, found);
     }
     field::set_option(&mut parameters, "aging_time", ("Bridge", "AgeingTimeSec"), &mut options, found);
     for (name, setting) in [("path_cost", "Cost"), ("port_priority", "Priority")] {
-        let Some(Value::Mapping(entries)) = parameters.node(name).map(|node| &node.value) else { continue };
+        let Some(Value::Mapping(entries)) = parameters.field_node(name).map(|node| &node.value) else {
+            continue;
+        };
         let Some(setting) = setting::find_setting("Bridge port", setting) else { continue };
         for entry in entries {
             if let Some(value) = field::value_of(setting, &entry.value) {
@@ -163,25 +175,30 @@ fn bridge_options(fields: &Fields<'_>, wiring: &mut Wiring, found: &mut Diagnost
                 continue;
             }
             let message = format!("`{name}` must be {}", setting.wanted());
-            let error = Diagnostic::error(Code::BadValue, entry.value.at, message);
-            found.push(error.key(parameters.child(name)));
+            let error = Diagnostic::error(DiagnosticCode::BadValue, entry.value.at, message);
+            found.push(error.with_key(parameters.child_path(name)));
         }
     }
     options
 }
 
-fn parameters<'n>(
-    fields: &Fields<'n>,
-    keys: &'static [crate::cloudconfig::fields::Key],
+fn read_parameters<'n>(
+    fields: &MappingFields<'n>,
+    keys: &'static [crate::cloudconfig::fields::FieldKey],
     found: &mut Diagnostics,
-) -> Option<Fields<'n>> {
-    Fields::open(fields.node("parameters")?, keys, fields.child("parameters"), found)
+) -> Option<MappingFields<'n>> {
+    MappingFields::read_mapping(
+        fields.field_node("parameters")?,
+        keys,
+        fields.child_path("parameters"),
+        found,
+    )
 }
 
-fn settings(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn read_settings(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
     interface.new_name =
         checked(fields, "set_name", "the name of an interface", value::interface_name, found);
-    interface.new_mac = checked(fields, "macaddress", "a hardware address", value::mac, found);
+    interface.new_mac = checked(fields, "macaddress", "a hardware address", value::parse_mac, found);
     interface.mtu = field::read_mtu(fields, "mtu", found);
     interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
     interface.optional = field::read_switch(fields, "optional", found).unwrap_or(false);
@@ -209,8 +226,9 @@ fn settings(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diag
 }
 
 /// netplan's `off` is networkd's `always-down`.
-fn add_activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let policy = match fields.choice("activation_mode", &["manual", "off"], found).map(|word| word.value) {
+fn add_activation(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
+    let policy = match fields.read_choice("activation_mode", &["manual", "off"], found).map(|word| word.value)
+    {
         Some("off") => "always-down",
         Some(word) => word,
         None => return,
@@ -219,16 +237,16 @@ fn add_activation(interface: &mut Interface, fields: &mut Fields<'_>, found: &mu
 }
 
 /// For which families the interface gives itself an address; an empty list means none.
-fn add_link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    if fields.node("link_local").is_none() {
+fn add_link_local(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
+    if fields.field_node("link_local").is_none() {
         return;
     }
     let mut families = (false, false);
-    for text in fields.texts("link_local", found) {
+    for text in fields.read_texts("link_local", found) {
         match text.value.as_str() {
             "ipv4" => families.0 = true,
             "ipv6" => families.1 = true,
-            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").key(fields.child("link_local"))),
+            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").with_key(fields.child_path("link_local"))),
         }
     }
     let word = match families {
@@ -241,9 +259,9 @@ fn add_link_local(interface: &mut Interface, fields: &mut Fields<'_>, found: &mu
 }
 
 /// netplan lets an address be a mapping of itself to its options.
-fn add_addresses(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let path = fields.child("addresses");
-    for item in fields.list("addresses", found) {
+fn add_addresses(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
+    let path = fields.child_path("addresses");
+    for item in fields.read_list("addresses", found) {
         let (text, at, options) = match &item.value {
             Value::Mapping(entries) if entries.len() == 1 => {
                 let entry = &entries[0];
@@ -253,7 +271,7 @@ fn add_addresses(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut
         };
         let Ok(net) = Net::parse(&text, None) else {
             let message = format!("this must be {WANTED_NET}");
-            found.push(Diagnostic::error(Code::BadValue, at, message).key(path.clone()));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message).with_key(path.clone()));
             continue;
         };
         let options = options.map(|node| address_options(node, net, &path, found)).unwrap_or_default();
@@ -262,7 +280,8 @@ fn add_addresses(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut
 }
 
 fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -> Options {
-    let Some(mut fields) = Fields::open(node, ADDRESS_KEYS, format!("{path}[].*"), found) else {
+    let Some(mut fields) = MappingFields::read_mapping(node, ADDRESS_KEYS, format!("{path}[].*"), found)
+    else {
         return Options::new();
     };
     let mut options = Options::new();
@@ -271,31 +290,39 @@ fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -
             options.push(("Label", label));
         } else {
             let at = fields.key_at("label").unwrap_or(node.at);
-            found.push(Diagnostic::warning(Code::NoEffect, at, "an IPv6 address has no label in the kernel"));
+            found.push(Diagnostic::warning(
+                DiagnosticCode::NoEffect,
+                at,
+                "an IPv6 address has no label in the kernel",
+            ));
         }
     }
-    let lifetime = fields.choice("lifetime", &["0", "forever"], found);
+    let lifetime = fields.read_choice("lifetime", &["0", "forever"], found);
     if lifetime.is_some_and(|lifetime| lifetime.value == "0") {
         options.push(("PreferredLifetime", "0".to_owned()));
     }
     options
 }
 
-fn add_nameservers(interface: &mut Interface, fields: &Fields<'_>, found: &mut Diagnostics) {
-    let Some(node) = fields.node("nameservers") else { return };
-    let Some(mut servers) = Fields::open(node, DNS_KEYS, fields.child("nameservers"), found) else { return };
+fn add_nameservers(interface: &mut NetworkInterface, fields: &MappingFields<'_>, found: &mut Diagnostics) {
+    let Some(node) = fields.field_node("nameservers") else { return };
+    let Some(mut servers) =
+        MappingFields::read_mapping(node, DNS_KEYS, fields.child_path("nameservers"), found)
+    else {
+        return;
+    };
     (interface.dns, interface.search) = field::read_servers(&mut servers, "addresses", "search", found);
 }
 
 fn read_overrides(
-    fields: &Fields<'_>,
+    fields: &MappingFields<'_>,
     name: &str,
     section: &str,
-    keys: &'static [crate::cloudconfig::fields::Key],
+    keys: &'static [crate::cloudconfig::fields::FieldKey],
     found: &mut Diagnostics,
 ) -> Options {
-    let Some(node) = fields.node(name) else { return Options::new() };
-    let Some(mut overrides) = Fields::open(node, keys, fields.child(name), found) else {
+    let Some(node) = fields.field_node(name) else { return Options::new() };
+    let Some(mut overrides) = MappingFields::read_mapping(node, keys, fields.child_path(name), found) else {
         return Options::new();
     };
     let mut options = Options::new();

@@ -9,12 +9,12 @@ pub(crate) mod script_folders;
 pub mod step;
 pub mod text;
 
-use document::source::Mark;
-use step::Step;
+use document::source::SourceMark;
+use step::PlanStep;
 
 /// The stages of a first boot, in their order.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Stage {
+pub enum PlanStage {
     /// Network configuration.
     Network,
     /// Host name, host keys and the keys of the image's own user.
@@ -37,7 +37,7 @@ pub enum Stage {
     Closing,
 }
 
-impl Stage {
+impl PlanStage {
     /// The word that heads the stage in a printed plan and in the result.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -58,7 +58,7 @@ impl Stage {
 
 /// How often a step is carried out.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum When {
+pub enum StepFrequency {
     /// Each boot: it concerns /run, or what runs.
     EveryBoot,
     /// Once in the life of an instance.
@@ -67,16 +67,16 @@ pub enum When {
 
 /// Where a step was asked for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Origin {
+pub struct StepOrigin {
     /// The place; `None` for what the platform or the agent itself asks for.
-    pub at: Option<Mark>,
+    pub at: Option<SourceMark>,
     /// The path of keys, like `users[2]`; or who asks, like `platform`.
     pub key: String,
 }
 
-impl Origin {
+impl StepOrigin {
     /// Asked for by a value of a document.
-    pub fn written(at: Mark, key: impl Into<String>) -> Self {
+    pub fn from_mark(at: SourceMark, key: impl Into<String>) -> Self {
         Self { at: Some(at), key: key.into() }
     }
 
@@ -88,48 +88,48 @@ impl Origin {
 
 /// One step of a plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Planned {
+pub struct PlannedStep {
     /// The stage it belongs to.
-    pub stage: Stage,
+    pub stage: PlanStage,
     /// How often it is carried out.
-    pub when: When,
+    pub when: StepFrequency,
     /// Who asked for it.
-    pub origin: Origin,
+    pub origin: StepOrigin,
     /// What is done.
-    pub step: Step,
+    pub step: PlanStep,
 }
 
 /// Steps in the order in which they are carried out.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Plan {
+pub struct FirstBootPlan {
     /// The steps.
-    pub steps: Vec<Planned>,
+    pub steps: Vec<PlannedStep>,
 }
 
-impl Plan {
+impl FirstBootPlan {
     /// Adds a step that is done once.
-    pub fn once(&mut self, stage: Stage, origin: Origin, step: Step) {
-        self.steps.push(Planned { stage, when: When::FirstBoot, origin, step });
+    pub fn push_once(&mut self, stage: PlanStage, origin: StepOrigin, step: PlanStep) {
+        self.steps.push(PlannedStep { stage, when: StepFrequency::FirstBoot, origin, step });
     }
 
     /// Adds a step that is done at each boot.
-    pub fn every_boot(&mut self, stage: Stage, origin: Origin, step: Step) {
-        self.steps.push(Planned { stage, when: When::EveryBoot, origin, step });
+    pub fn every_boot(&mut self, stage: PlanStage, origin: StepOrigin, step: PlanStep) {
+        self.steps.push(PlannedStep { stage, when: StepFrequency::EveryBoot, origin, step });
     }
 
     /// Adds a step and how often it is done.
-    pub fn add(&mut self, stage: Stage, when: When, origin: Origin, step: Step) {
-        self.steps.push(Planned { stage, when, origin, step });
+    pub fn add(&mut self, stage: PlanStage, when: StepFrequency, origin: StepOrigin, step: PlanStep) {
+        self.steps.push(PlannedStep { stage, when, origin, step });
     }
 
     /// Adds the steps of another plan behind the own ones of the same stage.
-    pub fn append(&mut self, other: Self) {
+    pub fn append_plan(&mut self, other: Self) {
         self.steps.extend(other.steps);
-        self.sort();
+        self.sort_by_stage();
     }
 
     /// Brings the steps into the order of their stages, without changing it inside a stage.
-    pub fn sort(&mut self) {
+    pub fn sort_by_stage(&mut self) {
         self.steps.sort_by_key(|planned| planned.stage);
     }
 }

@@ -1,31 +1,34 @@
 //! From what was asked for to steps in their order.
 //!
 //! Knows the order of a first boot and which file takes which setting. Refuses to look at the
-//! machine: everything it must know of it comes as [`Facts`]. Invariants: access comes first and
+//! machine: everything it must know of it comes as [`PlanFacts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
 
 use std::collections::HashSet;
 use std::iter;
 
-use super::step::{Account, Content, Existing, File, Group, HostKeys, Owner, Script, Step, Verb};
-use super::{Origin, Plan, Planned, Stage, When, script_folders};
-use crate::cloudconfig::accounts::Person;
+use super::step::{
+    AccountRef, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep, ScriptStep,
+    UnitVerb,
+};
+use super::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin, script_folders};
+use crate::cloudconfig::accounts::UserConfig;
 use crate::cloudconfig::commands::Frequency;
-use crate::cloudconfig::services::Settings;
-use crate::cloudconfig::units::Unit;
-use crate::cloudconfig::{Config, DEFAULT_USER};
+use crate::cloudconfig::services::ServiceSettings;
+use crate::cloudconfig::units::UnitConfig;
+use crate::cloudconfig::{CloudConfig, DEFAULT_USER};
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
 use crate::template::InstanceData;
-use crate::tokens::Addresses;
-use document::source::{At, Mark};
+use crate::tokens::TokenAddresses;
+use document::source::{Located, SourceMark};
 
 /// What the machine's platform and history say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Facts {
+pub struct PlanFacts {
     /// Its addresses.
-    pub addresses: Addresses,
+    pub addresses: TokenAddresses,
     /// The name the platform gives it.
     pub hostname: Option<String>,
     /// The keys the platform gives it, checked.
@@ -44,7 +47,7 @@ pub struct PartScript {
     /// Its text.
     pub body: Secret<Vec<u8>>,
     /// Where it came from.
-    pub at: Mark,
+    pub at: SourceMark,
     /// When it runs.
     pub occasion: Occasion,
 }
@@ -76,42 +79,44 @@ const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 
 /// The whole plan.
 #[must_use]
-pub fn plan(config: &Config, scripts: &[PartScript], facts: &Facts) -> Plan {
-    let mut plan = Plan::default();
-    identity(&mut plan, config, facts);
-    access(&mut plan, config, facts);
-    early(&mut plan, config);
-    storage(&mut plan, config);
-    accounts(&mut plan, config);
-    settings(&mut plan, config, facts);
-    files(&mut plan, config);
-    units(&mut plan, config);
+pub fn plan_config(config: &CloudConfig, scripts: &[PartScript], facts: &PlanFacts) -> FirstBootPlan {
+    let mut plan = FirstBootPlan::default();
+    plan_identity(&mut plan, config, facts);
+    plan_access(&mut plan, config, facts);
+    plan_early_commands(&mut plan, config);
+    plan_storage(&mut plan, config);
+    plan_accounts(&mut plan, config);
+    plan_settings(&mut plan, config, facts);
+    plan_files(&mut plan, config);
+    plan_units(&mut plan, config);
     scripts_of(&mut plan, config, scripts);
-    closing(&mut plan, config);
-    plan.sort();
+    plan_closing(&mut plan, config);
+    plan.sort_by_stage();
     plan
 }
 
-fn identity(plan: &mut Plan, config: &Config, facts: &Facts) {
+fn plan_identity(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
     let identity = &config.identity;
-    let names = identity.names(facts.hostname.as_deref());
+    let names = identity.resolve_names(facts.hostname.as_deref());
     let origin = match identity.hostname.as_ref().or(identity.fqdn.as_ref()) {
-        Some(name) => Origin::written(name.at, if identity.hostname.is_some() { "hostname" } else { "fqdn" }),
-        None => Origin::from("platform"),
+        Some(name) => {
+            StepOrigin::from_mark(name.at, if identity.hostname.is_some() { "hostname" } else { "fqdn" })
+        }
+        None => StepOrigin::from("platform"),
     };
     if let Some(names) = names.as_ref().filter(|_| !identity.preserve) {
-        plan.once(Stage::Identity, origin, Step::SetHostname(names.hostname.clone()));
+        plan.push_once(PlanStage::Identity, origin, PlanStep::SetHostname(names.hostname.clone()));
     }
     if let Some(style) = &identity.hosts {
         // Without a name in the document or from the platform, it is the one that the machine has.
         let short = names.as_ref().and_then(|names| names.hostname.split('.').next()).map(str::to_owned);
         let fqdn = names.and_then(|names| names.fqdn);
-        let step = Step::SetHosts { fqdn, hostname: short, style: style.value };
-        plan.every_boot(Stage::Identity, Origin::written(style.at, "manage_etc_hosts"), step);
+        let step = PlanStep::SetHosts { fqdn, hostname: short, style: style.value };
+        plan.every_boot(PlanStage::Identity, StepOrigin::from_mark(style.at, "manage_etc_hosts"), step);
     }
 }
 
-fn access(plan: &mut Plan, config: &Config, facts: &Facts) {
+fn plan_access(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
     let access = &config.access;
     let user = || DEFAULT_USER.to_owned();
     let types = if access.key_types.is_empty() {
@@ -121,20 +126,21 @@ fn access(plan: &mut Plan, config: &Config, facts: &Facts) {
     };
     let host_keys =
         HostKeys { renew: facts.is_clone && !access.keep_host_keys, types, given: access.host_keys.clone() };
-    let origin =
-        access.host_keys_at.map_or_else(|| Origin::from("agent"), |at| Origin::written(at, "ssh_keys"));
-    plan.once(Stage::Identity, origin, Step::PrepareHostKeys(host_keys));
+    let origin = access
+        .host_keys_at
+        .map_or_else(|| StepOrigin::from("agent"), |at| StepOrigin::from_mark(at, "ssh_keys"));
+    plan.push_once(PlanStage::Identity, origin, PlanStep::PrepareHostKeys(host_keys));
     platform_keys(plan, config, facts);
     if let Some(first) = access.keys.first() {
         let keys = access.keys.iter().map(|key| key.value.clone()).collect();
-        let origin = Origin::written(first.at, "ssh_authorized_keys");
-        plan.once(Stage::Identity, origin, Step::AuthorizeKeys { user: user(), keys });
+        let origin = StepOrigin::from_mark(first.at, "ssh_authorized_keys");
+        plan.push_once(PlanStage::Identity, origin, PlanStep::AuthorizeKeys { user: user(), keys });
     }
 }
 
 /// At each boot, since a key may have been taken away or have come; for the image's own user, and for the one
 /// who has its place. They are not added to a user's own, where nothing would ever take them away.
-fn platform_keys(plan: &mut Plan, config: &Config, facts: &Facts) {
+fn platform_keys(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
     if facts.keys.is_empty() || config.access.without_platform_keys {
         return;
     }
@@ -142,41 +148,58 @@ fn platform_keys(plan: &mut Plan, config: &Config, facts: &Facts) {
     let mut users = vec![DEFAULT_USER];
     users.extend(default.map(|person| person.value.user.name.as_str()).filter(|name| *name != DEFAULT_USER));
     for user in users {
-        let step = Step::SetPlatformKeys { user: user.to_owned(), keys: facts.keys.clone() };
-        plan.every_boot(Stage::Identity, Origin::from("platform"), step);
+        let step = PlanStep::SetPlatformKeys { user: user.to_owned(), keys: facts.keys.clone() };
+        plan.every_boot(PlanStage::Identity, StepOrigin::from("platform"), step);
     }
 }
 
-fn early(plan: &mut Plan, config: &Config) {
+fn plan_early_commands(plan: &mut FirstBootPlan, config: &CloudConfig) {
     if let Some(script) = &config.commands.boot {
         let body = Secret::new(script.value.reveal().clone().into_bytes());
-        let step = Step::RunScript(Script { name: "bootcmd".to_owned(), body, wait: Some(BOOTCMD_SECONDS) });
-        plan.every_boot(Stage::Early, Origin::written(script.at, "bootcmd"), step);
+        let step =
+            PlanStep::RunScript(ScriptStep { name: "bootcmd".to_owned(), body, wait: Some(BOOTCMD_SECONDS) });
+        plan.every_boot(PlanStage::Early, StepOrigin::from_mark(script.at, "bootcmd"), step);
     }
 }
 
-fn storage(plan: &mut Plan, config: &Config) {
+fn plan_storage(plan: &mut FirstBootPlan, config: &CloudConfig) {
     let storage = &config.storage;
     for disk in &storage.disks {
-        let step = Step::PartitionDisk(disk.value.clone());
-        plan.once(Stage::Storage, Origin::written(disk.at, "disk_setup"), step);
+        let step = PlanStep::PartitionDisk(disk.value.clone());
+        plan.push_once(PlanStage::Storage, StepOrigin::from_mark(disk.at, "disk_setup"), step);
     }
     for fs in &storage.filesystems {
-        plan.once(Stage::Storage, Origin::written(fs.at, "fs_setup"), Step::MakeFilesystem(fs.value.clone()));
+        plan.push_once(
+            PlanStage::Storage,
+            StepOrigin::from_mark(fs.at, "fs_setup"),
+            PlanStep::MakeFilesystem(fs.value.clone()),
+        );
     }
     if let Some(first) = storage.mounts.first() {
         let mounts = storage.mounts.iter().map(|mount| mount.value.clone()).collect();
-        plan.once(Stage::Storage, Origin::written(first.at, "mounts"), Step::AddMounts(mounts));
+        plan.push_once(
+            PlanStage::Storage,
+            StepOrigin::from_mark(first.at, "mounts"),
+            PlanStep::AddMounts(mounts),
+        );
     }
     if let Some(swap) = &storage.swap {
         let (path, size) = swap.value.clone();
-        plan.once(Stage::Storage, Origin::written(swap.at, "swap"), Step::MakeSwap { path, size });
+        plan.push_once(
+            PlanStage::Storage,
+            StepOrigin::from_mark(swap.at, "swap"),
+            PlanStep::MakeSwap { path, size },
+        );
     }
 }
 
-fn accounts(plan: &mut Plan, config: &Config) {
+fn plan_accounts(plan: &mut FirstBootPlan, config: &CloudConfig) {
     for group in bare_groups(config) {
-        plan.once(Stage::Accounts, Origin::written(group.at, "groups"), Step::CreateGroup(group.value));
+        plan.push_once(
+            PlanStage::Accounts,
+            StepOrigin::from_mark(group.at, "groups"),
+            PlanStep::CreateGroup(group.value),
+        );
     }
     let mut rules = Vec::new();
     for person in &config.accounts.people {
@@ -186,59 +209,62 @@ fn accounts(plan: &mut Plan, config: &Config) {
     }
     // Members can be added only once they exist.
     for group in config.accounts.groups.iter().filter(|group| !group.value.members.is_empty()) {
-        plan.once(
-            Stage::Accounts,
-            Origin::written(group.at, "groups"),
-            Step::CreateGroup(group.value.clone()),
+        plan.push_once(
+            PlanStage::Accounts,
+            StepOrigin::from_mark(group.at, "groups"),
+            PlanStep::CreateGroup(group.value.clone()),
         );
     }
     if let Some(first) = config.accounts.people.iter().find(|person| !person.value.user.sudo.is_empty()) {
-        let step = Step::WriteFile(file(SUDOERS, rules.concat(), 0o440));
-        plan.once(Stage::Accounts, Origin::written(first.at, "users"), step);
+        let step = PlanStep::WriteFile(settings_file(SUDOERS, rules.concat(), 0o440));
+        plan.push_once(PlanStage::Accounts, StepOrigin::from_mark(first.at, "users"), step);
     }
-    passwords(plan, config);
+    plan_passwords(plan, config);
 }
 
 /// Groups before their members: those asked for, then those that users need and that may be made.
-fn bare_groups(config: &Config) -> Vec<At<Group>> {
-    let bare = |name: &str, gid| Group { name: name.to_owned(), gid, ..Group::default() };
-    let mut groups: Vec<At<Group>> = Vec::new();
+fn bare_groups(config: &CloudConfig) -> Vec<Located<GroupStep>> {
+    let bare = |name: &str, gid| GroupStep { name: name.to_owned(), gid, ..GroupStep::default() };
+    let mut groups: Vec<Located<GroupStep>> = Vec::new();
     let mut seen = HashSet::new();
     for group in &config.accounts.groups {
         if seen.insert(group.value.name.clone()) {
-            groups.push(At { value: Group { members: Vec::new(), ..group.value.clone() }, at: group.at });
+            groups.push(Located {
+                value: GroupStep { members: Vec::new(), ..group.value.clone() },
+                at: group.at,
+            });
         }
     }
     for person in config.accounts.people.iter().filter(|person| person.value.make_groups) {
         for name in person.value.user.groups.iter().chain(&person.value.user.primary_group) {
             if name.parse::<u32>().is_err() && *name != person.value.user.name && seen.insert(name.clone()) {
-                groups.push(At { value: bare(name, None), at: person.at });
+                groups.push(Located { value: bare(name, None), at: person.at });
             }
         }
     }
     groups
 }
 
-fn one_person(plan: &mut Plan, config: &Config, person: &At<Person>) {
-    let Person { user, keys, imports, is_default, key, .. } = &person.value;
-    let origin = |at: Mark| Origin::written(at, key);
-    plan.once(Stage::Accounts, origin(person.at), Step::CreateUser(user.clone()));
+fn one_person(plan: &mut FirstBootPlan, config: &CloudConfig, person: &Located<UserConfig>) {
+    let UserConfig { user, keys, imports, is_default, key, .. } = &person.value;
+    let origin = |at: SourceMark| StepOrigin::from_mark(at, key);
+    plan.push_once(PlanStage::Accounts, origin(person.at), PlanStep::CreateUser(user.clone()));
     let mut lines: Vec<String> = keys.iter().map(|key| key.value.clone()).collect();
     if *is_default {
         lines.extend(config.access.keys.iter().map(|key| key.value.clone()));
     }
     if !lines.is_empty() {
         let at = keys.first().map_or(person.at, |key| key.at);
-        let step = Step::AuthorizeKeys { user: user.name.clone(), keys: lines };
-        plan.once(Stage::Accounts, origin(at), step);
+        let step = PlanStep::AuthorizeKeys { user: user.name.clone(), keys: lines };
+        plan.push_once(PlanStage::Accounts, origin(at), step);
     }
     for source in imports {
-        let step = Step::ImportKeys { user: user.name.clone(), from: source.value.clone() };
-        plan.once(Stage::Accounts, origin(source.at), step);
+        let step = PlanStep::ImportKeys { user: user.name.clone(), from: source.value.clone() };
+        plan.push_once(PlanStage::Accounts, origin(source.at), step);
     }
 }
 
-fn passwords(plan: &mut Plan, config: &Config) {
+fn plan_passwords(plan: &mut FirstBootPlan, config: &CloudConfig) {
     let access = &config.access;
     let renamed = config.accounts.people.iter().find(|person| person.value.is_default);
     let renamed = renamed.map(|person| person.value.user.name.as_str());
@@ -246,29 +272,33 @@ fn passwords(plan: &mut Plan, config: &Config) {
     // As the listed keys are: `core` is always there, the renamed one is whom the author means.
     for source in &access.imports {
         for user in iter::once(DEFAULT_USER).chain(renamed) {
-            let step = Step::ImportKeys { user: user.to_owned(), from: source.value.clone() };
-            plan.once(Stage::Accounts, Origin::written(source.at, "ssh_import_id"), step);
+            let step = PlanStep::ImportKeys { user: user.to_owned(), from: source.value.clone() };
+            plan.push_once(PlanStage::Accounts, StepOrigin::from_mark(source.at, "ssh_import_id"), step);
         }
     }
     if let Some(password) = &access.password {
-        let step = Step::SetPassword {
+        let step = PlanStep::SetPassword {
             user: default.to_owned(),
             password: password.value.clone(),
             expire: access.expire,
         };
-        plan.once(Stage::Accounts, Origin::written(password.at, "password"), step);
+        plan.push_once(PlanStage::Accounts, StepOrigin::from_mark(password.at, "password"), step);
     }
     for entry in &access.passwords {
         let (user, password) = entry.value.clone();
-        let step = Step::SetPassword { user, password, expire: access.expire };
-        plan.once(Stage::Accounts, Origin::written(entry.at, "chpasswd"), step);
+        let step = PlanStep::SetPassword { user, password, expire: access.expire };
+        plan.push_once(PlanStage::Accounts, StepOrigin::from_mark(entry.at, "chpasswd"), step);
     }
 }
 
 /// Settings that are files.
-fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
-    let mut write = |at: Mark, key: &str, path: &str, text: String| {
-        plan.once(Stage::Files, Origin::written(at, key), Step::WriteFile(file(path, text, 0o644)));
+fn plan_settings(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
+    let mut write = |at: SourceMark, key: &str, path: &str, text: String| {
+        plan.push_once(
+            PlanStage::Files,
+            StepOrigin::from_mark(at, key),
+            PlanStep::WriteFile(settings_file(path, text, 0o644)),
+        );
     };
     let system = &config.system;
     if let Some(word) = &system.provision {
@@ -286,25 +316,29 @@ fn settings(plan: &mut Plan, config: &Config, facts: &Facts) {
         let text = format!("[Resolve]\nDNS={}\nDomains={}\n", servers.join(" "), domains.join(" "));
         write(resolver.at, "resolv_conf", "/etc/systemd/resolved.conf.d/50-cloud-init.conf", text);
     }
-    if let Some((at, key, text)) = sshd(config) {
+    if let Some((at, key, text)) = sshd_settings(config) {
         write(at, key, "/etc/ssh/sshd_config.d/50-cloud-init.conf", text);
     }
     if let Some(oem) = &config.services.oem {
         write(oem.at, "coreos.oem", "/etc/oem-release", oem.value.clone());
     }
     if let Some(zone) = &system.timezone {
-        plan.once(Stage::Files, Origin::written(zone.at, "timezone"), Step::SetTimezone(zone.value.clone()));
+        plan.push_once(
+            PlanStage::Files,
+            StepOrigin::from_mark(zone.at, "timezone"),
+            PlanStep::SetTimezone(zone.value.clone()),
+        );
     }
     if let Some(authorities) = &system.authorities {
         let (trusted, remove_defaults) = authorities.value.clone();
-        let step = Step::TrustCertificates { trusted, remove_defaults };
-        plan.once(Stage::Files, Origin::written(authorities.at, "ca_certs"), step);
+        let step = PlanStep::TrustCertificates { trusted, remove_defaults };
+        plan.push_once(PlanStage::Files, StepOrigin::from_mark(authorities.at, "ca_certs"), step);
     }
     environment_files(plan, config, facts);
 }
 
 /// Settings of sshd, in a file that comes before the image's own: of each, sshd takes the first.
-fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
+fn sshd_settings(config: &CloudConfig) -> Option<(SourceMark, &'static str, String)> {
     let word = |flag: bool| if flag { "yes" } else { "no" };
     let access = &config.access;
     let (login, root) = (access.password_login, access.close_root);
@@ -330,37 +364,41 @@ fn sshd(config: &Config) -> Option<(Mark, &'static str, String)> {
     Some((at, key, text))
 }
 
-fn environment_files(plan: &mut Plan, config: &Config, facts: &Facts) {
+fn environment_files(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
     if let Some(update) = &config.services.update {
-        let step = Step::MergeEnvironment {
+        let step = PlanStep::MergeEnvironment {
             path: "/etc/coreos/update.conf".to_owned(),
             template: Some("/usr/share/coreos/update.conf".to_owned()),
             variables: update.variables.clone(),
         };
-        plan.once(Stage::Files, Origin::written(update.at, "coreos.update"), step);
+        plan.push_once(PlanStage::Files, StepOrigin::from_mark(update.at, "coreos.update"), step);
     }
-    let lines = facts.addresses.environment();
+    let lines = facts.addresses.environment_lines();
     if !lines.is_empty() {
         let variables = lines.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
-        let step = Step::MergeEnvironment { path: ENVIRONMENT.to_owned(), template: None, variables };
-        plan.every_boot(Stage::Files, Origin::from("platform"), step);
+        let step = PlanStep::MergeEnvironment { path: ENVIRONMENT.to_owned(), template: None, variables };
+        plan.every_boot(PlanStage::Files, StepOrigin::from("platform"), step);
     }
 }
 
 /// Leaves /etc/environment to its author, by whichever document: with the platform's addresses in it before,
 /// Ignition would find a file that it may not replace.
-pub(crate) fn leave_environment(plan: &mut Plan) {
+pub(crate) fn leave_environment(plan: &mut FirstBootPlan) {
     if plan.steps.iter().any(|planned| planned.step.written_path() == Some(ENVIRONMENT)) {
         let is_ours =
-            |step: &Step| matches!(step, Step::MergeEnvironment { path, .. } if path == ENVIRONMENT);
+            |step: &PlanStep| matches!(step, PlanStep::MergeEnvironment { path, .. } if path == ENVIRONMENT);
         plan.steps.retain(|planned| !is_ours(&planned.step));
     }
 }
 
 /// Leaves out what others than the user put where the user's Ignition puts something itself. Ignition replaces
 /// nothing unless it was told to, and nobody tells it of files that the platform brings.
-pub(crate) fn leave_places(plan: &mut Plan, user: &Plan, is_users: impl Fn(&Planned) -> bool) {
-    let adds_only = |step: &Step| matches!(step, Step::PlaceFile(file) if file.contents.is_none());
+pub(crate) fn leave_places(
+    plan: &mut FirstBootPlan,
+    user: &FirstBootPlan,
+    is_users: impl Fn(&PlannedStep) -> bool,
+) {
+    let adds_only = |step: &PlanStep| matches!(step, PlanStep::PlaceFile(file) if file.contents.is_none());
     let places: HashSet<&str> = user
         .steps
         .iter()
@@ -373,98 +411,100 @@ pub(crate) fn leave_places(plan: &mut Plan, user: &Plan, is_users: impl Fn(&Plan
 }
 
 /// The files that were asked for.
-fn files(plan: &mut Plan, config: &Config) {
+fn plan_files(plan: &mut FirstBootPlan, config: &CloudConfig) {
     for written in &config.files {
-        let stage = if written.value.defer { Stage::DeferredFiles } else { Stage::Files };
-        let origin = Origin::written(written.at, &written.value.key);
-        let step = Step::WriteFile(written.value.file.clone());
+        let stage = if written.value.defer { PlanStage::DeferredFiles } else { PlanStage::Files };
+        let origin = StepOrigin::from_mark(written.at, &written.value.key);
+        let step = PlanStep::WriteFile(written.value.file.clone());
         // What lies in /run is gone after a boot.
         if written.value.file.path.starts_with("/run/") {
             plan.every_boot(stage, origin, step);
         } else {
-            plan.once(stage, origin, step);
+            plan.push_once(stage, origin, step);
         }
     }
 }
 
 /// What is written may concern access, by whichever document: keys are added again, then sshd is asked.
-pub(crate) fn guard(plan: &mut Plan) {
-    let concerns = |planned: &Planned| match &planned.step {
-        Step::PrepareHostKeys(keys) => keys.renew || !keys.given.is_empty(),
+pub(crate) fn add_access_checks(plan: &mut FirstBootPlan) {
+    let concerns = |planned: &PlannedStep| match &planned.step {
+        PlanStep::PrepareHostKeys(keys) => keys.renew || !keys.given.is_empty(),
         step => step.written_path().is_some_and(protected::concerns_access),
     };
     if !plan.steps.iter().any(concerns) {
         return;
     }
-    let homes = |planned: &Planned| planned.step.written_path().is_some_and(|path| path.contains("/.ssh"));
+    let homes =
+        |planned: &PlannedStep| planned.step.written_path().is_some_and(|path| path.contains("/.ssh"));
     if plan.steps.iter().any(homes) {
-        let is_key = |planned: &&Planned| matches!(planned.step, Step::AuthorizeKeys { .. });
-        let again: Vec<Step> = plan.steps.iter().filter(is_key).map(|planned| planned.step.clone()).collect();
+        let is_key = |planned: &&PlannedStep| matches!(planned.step, PlanStep::AuthorizeKeys { .. });
+        let again: Vec<PlanStep> =
+            plan.steps.iter().filter(is_key).map(|planned| planned.step.clone()).collect();
         for step in again {
-            plan.once(Stage::DeferredFiles, Origin::from("agent"), step);
+            plan.push_once(PlanStage::DeferredFiles, StepOrigin::from("agent"), step);
         }
     }
-    plan.once(Stage::DeferredFiles, Origin::from("agent"), Step::GuardAccess);
-    plan.sort();
+    plan.push_once(PlanStage::DeferredFiles, StepOrigin::from("agent"), PlanStep::GuardAccess);
+    plan.sort_by_stage();
 }
 
 /// Contents first, then one reload, then masks and enables, then commands: none waits for another.
-fn units(plan: &mut Plan, config: &Config) {
+fn plan_units(plan: &mut FirstBootPlan, config: &CloudConfig) {
     let units = &config.units;
     for unit in units {
         unit_files(plan, unit);
     }
     service_files(plan, config);
-    let wrote = plan.steps.iter().any(|one| one.stage == Stage::Units);
+    let wrote = plan.steps.iter().any(|one| one.stage == PlanStage::Units);
     for unit in units {
         unit_links(plan, unit);
     }
     if wrote || units.iter().any(|unit| unit.value.mask) {
-        plan.every_boot(Stage::Units, Origin::from("agent"), Step::ReloadUnits);
+        plan.every_boot(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
     }
     // A drop-in alone changes the network too: of the image's own file, or of one that is there.
-    let changes_network = |unit: &At<Unit>| {
-        let Unit { class, content, drop_ins, .. } = &unit.value;
+    let changes_network = |unit: &Located<UnitConfig>| {
+        let UnitConfig { class, content, drop_ins, .. } = &unit.value;
         *class == UnitClass::Network && (content.is_some() || !drop_ins.is_empty())
     };
     if units.iter().any(changes_network) {
-        plan.every_boot(Stage::Units, Origin::from("agent"), Step::RestartNetwork);
+        plan.every_boot(PlanStage::Units, StepOrigin::from("agent"), PlanStep::RestartNetwork);
     }
     if config.system.ntp.is_some() {
-        restart(plan, "systemd-timesyncd.service");
+        push_restart(plan, "systemd-timesyncd.service");
     }
     if config.system.resolver.is_some() {
-        restart(plan, "systemd-resolved.service");
+        push_restart(plan, "systemd-resolved.service");
     }
     for unit in units {
-        let Unit { class, mask, .. } = &unit.value;
+        let UnitConfig { class, mask, .. } = &unit.value;
         // A masked unit can only be stopped.
-        let possible = |verb: &Verb| *class == UnitClass::System && (!mask || *verb == Verb::Stop);
+        let possible = |verb: &UnitVerb| *class == UnitClass::System && (!mask || *verb == UnitVerb::Stop);
         let command = unit.value.command.filter(possible);
         if let Some(verb) = command {
-            let step = Step::CommandUnit { name: unit.value.name.clone(), verb };
-            plan.every_boot(Stage::Units, Origin::written(unit.at, &unit.value.key), step);
+            let step = PlanStep::CommandUnit { name: unit.value.name.clone(), verb };
+            plan.every_boot(PlanStage::Units, StepOrigin::from_mark(unit.at, &unit.value.key), step);
         }
     }
 }
 
-fn restart(plan: &mut Plan, unit: &str) {
-    let step = Step::CommandUnit { name: unit.to_owned(), verb: Verb::TryRestart };
-    plan.once(Stage::Units, Origin::from("agent"), step);
+fn push_restart(plan: &mut FirstBootPlan, unit: &str) {
+    let step = PlanStep::CommandUnit { name: unit.to_owned(), verb: UnitVerb::TryRestart };
+    plan.push_once(PlanStage::Units, StepOrigin::from("agent"), step);
 }
 
-fn unit_files(plan: &mut Plan, unit: &At<Unit>) {
-    let Unit { name, content, drop_ins, runtime, .. } = &unit.value;
-    let origin = || Origin::written(unit.at, &unit.value.key);
+fn unit_files(plan: &mut FirstBootPlan, unit: &Located<UnitConfig>) {
+    let UnitConfig { name, content, drop_ins, runtime, .. } = &unit.value;
+    let origin = || StepOrigin::from_mark(unit.at, &unit.value.key);
     let mut add = |step| match runtime {
-        true => plan.every_boot(Stage::Units, origin(), step),
-        false => plan.once(Stage::Units, origin(), step),
+        true => plan.every_boot(PlanStage::Units, origin(), step),
+        false => plan.push_once(PlanStage::Units, origin(), step),
     };
     if let Some(content) = content.as_ref().filter(|_| !unit.value.mask) {
-        add(Step::WriteUnit { name: name.clone(), content: content.clone(), runtime: *runtime });
+        add(PlanStep::WriteUnit { name: name.clone(), content: content.clone(), runtime: *runtime });
     }
     for (drop_in, content) in drop_ins {
-        add(Step::WriteDropIn {
+        add(PlanStep::WriteDropIn {
             unit: name.clone(),
             name: drop_in.clone(),
             content: content.clone(),
@@ -473,41 +513,47 @@ fn unit_files(plan: &mut Plan, unit: &At<Unit>) {
     }
 }
 
-fn unit_links(plan: &mut Plan, unit: &At<Unit>) {
-    let Unit { name, class, enable, mask, runtime, .. } = &unit.value;
-    let origin = || Origin::written(unit.at, &unit.value.key);
+fn unit_links(plan: &mut FirstBootPlan, unit: &Located<UnitConfig>) {
+    let UnitConfig { name, class, enable, mask, runtime, .. } = &unit.value;
+    let origin = || StepOrigin::from_mark(unit.at, &unit.value.key);
     let mut add = |step| match runtime {
-        true => plan.every_boot(Stage::Units, origin(), step),
-        false => plan.once(Stage::Units, origin(), step),
+        true => plan.every_boot(PlanStage::Units, origin(), step),
+        false => plan.push_once(PlanStage::Units, origin(), step),
     };
     if *mask {
-        add(Step::MaskUnit { name: name.clone(), mask: true, runtime: *runtime });
+        add(PlanStep::MaskUnit { name: name.clone(), mask: true, runtime: *runtime });
     } else if let Some(enable) = enable.filter(|_| *class == UnitClass::System) {
-        add(Step::EnableUnit { name: name.clone(), enable, runtime: *runtime });
+        add(PlanStep::EnableUnit { name: name.clone(), enable, runtime: *runtime });
     }
 }
 
 /// The services' own configuration: in /run, so it is made at each boot with that boot's addresses.
-fn service_files(plan: &mut Plan, config: &Config) {
+fn service_files(plan: &mut FirstBootPlan, config: &CloudConfig) {
     for settings in &config.services.environments {
         for step in service_steps(settings) {
-            let origin = Origin::written(settings.at, format!("coreos.{}", settings.service));
-            plan.every_boot(Stage::Units, origin, step);
+            let origin = StepOrigin::from_mark(settings.at, format!("coreos.{}", settings.service));
+            plan.every_boot(PlanStage::Units, origin, step);
         }
     }
 }
 
 /// Passwords are for the manager's eyes, which reads the files as root and hands the variables on.
-fn service_steps(settings: &Settings) -> Vec<Step> {
+fn service_steps(settings: &ServiceSettings) -> Vec<PlanStep> {
     let unit = match settings.service {
-        "flannel" => return vec![Step::WriteFile(file("/run/flannel/options.env", settings.lines(), 0o600))],
+        "flannel" => {
+            return vec![PlanStep::WriteFile(settings_file(
+                "/run/flannel/options.env",
+                settings.environment_lines(),
+                0o600,
+            ))];
+        }
         "locksmith" => "locksmithd.service".to_owned(),
         service => format!("{service}.service"),
     };
     let secrets = format!("{SECRETS}/{unit}.env");
     let (drop_in, hidden) = settings.drop_in(&secrets);
-    let hidden = hidden.map(|text| Step::WriteFile(file(&secrets, text, 0o600)));
-    let drop_in = Step::WriteDropIn {
+    let hidden = hidden.map(|text| PlanStep::WriteFile(settings_file(&secrets, text, 0o600)));
+    let drop_in = PlanStep::WriteDropIn {
         unit,
         name: "20-cloudinit.conf".to_owned(),
         content: Secret::new(drop_in),
@@ -516,60 +562,62 @@ fn service_steps(settings: &Settings) -> Vec<Step> {
     hidden.into_iter().chain([drop_in]).collect()
 }
 
-fn scripts_of(plan: &mut Plan, config: &Config, scripts: &[PartScript]) {
+fn scripts_of(plan: &mut FirstBootPlan, config: &CloudConfig, scripts: &[PartScript]) {
     let usual = match config.commands.scripts {
-        Frequency::Always => When::EveryBoot,
-        Frequency::Instance => When::FirstBoot,
+        Frequency::Always => StepFrequency::EveryBoot,
+        Frequency::Instance => StepFrequency::FirstBoot,
     };
     for (index, script) in scripts.iter().enumerate() {
-        let step = |name: String, wait| Step::RunScript(Script { name, body: script.body.clone(), wait });
-        let origin = Origin::written(script.at, "script");
+        let step =
+            |name: String, wait| PlanStep::RunScript(ScriptStep { name, body: script.body.clone(), wait });
+        let origin = StepOrigin::from_mark(script.at, "script");
         let name = format!("script-{index}");
         match script.occasion {
             Occasion::Boothook => {
                 let step = step(format!("boothook-{index}"), Some(BOOTCMD_SECONDS));
-                plan.every_boot(Stage::Early, origin, step);
+                plan.every_boot(PlanStage::Early, origin, step);
             }
-            Occasion::EachBoot => plan.every_boot(Stage::Scripts, origin, step(name, None)),
-            Occasion::Instance => plan.add(Stage::Scripts, usual, origin, step(name, None)),
+            Occasion::EachBoot => plan.every_boot(PlanStage::Scripts, origin, step(name, None)),
+            Occasion::Instance => plan.add(PlanStage::Scripts, usual, origin, step(name, None)),
             // As cloud-init does, so that the folder's marks hold for it, too.
             Occasion::Once => {
                 let path = format!("{}part-{index}", script_folders::PER_ONCE);
-                let content = Content::Inline(script.body.clone());
-                let file = File { content, mode: Some(0o700), ..file(&path, String::new(), 0o700) };
-                plan.once(Stage::Files, origin, Step::WriteFile(file));
+                let content = FileContent::Inline(script.body.clone());
+                let file =
+                    FileStep { content, mode: Some(0o700), ..settings_file(&path, String::new(), 0o700) };
+                plan.push_once(PlanStage::Files, origin, PlanStep::WriteFile(file));
             }
         }
     }
     if let Some(script) = &config.commands.run {
         let body = Secret::new(script.value.reveal().clone().into_bytes());
-        let step = Step::RunScript(Script { name: "runcmd".to_owned(), body, wait: None });
-        plan.add(Stage::Scripts, usual, Origin::written(script.at, "runcmd"), step);
+        let step = PlanStep::RunScript(ScriptStep { name: "runcmd".to_owned(), body, wait: None });
+        plan.add(PlanStage::Scripts, usual, StepOrigin::from_mark(script.at, "runcmd"), step);
     }
 }
 
-fn closing(plan: &mut Plan, config: &Config) {
+fn plan_closing(plan: &mut FirstBootPlan, config: &CloudConfig) {
     let commands = &config.commands;
     if let Some(home) = &commands.phone_home {
-        let step = Step::PhoneHome(home.value.clone());
-        plan.once(Stage::Closing, Origin::written(home.at, "phone_home"), step);
+        let step = PlanStep::PhoneHome(home.value.clone());
+        plan.push_once(PlanStage::Closing, StepOrigin::from_mark(home.at, "phone_home"), step);
     }
     if let Some(message) = &commands.message {
-        let step = Step::ShowMessage(message.value.clone());
-        plan.every_boot(Stage::Closing, Origin::written(message.at, "final_message"), step);
+        let step = PlanStep::ShowMessage(message.value.clone());
+        plan.every_boot(PlanStage::Closing, StepOrigin::from_mark(message.at, "final_message"), step);
     }
     if let Some(power) = &commands.power {
-        let step = Step::ChangePower(power.value.clone());
-        plan.once(Stage::Closing, Origin::written(power.at, "power_state"), step);
+        let step = PlanStep::ChangePower(power.value.clone());
+        plan.push_once(PlanStage::Closing, StepOrigin::from_mark(power.at, "power_state"), step);
     }
 }
 
-fn file(path: &str, text: String, mode: u32) -> File {
-    File {
+fn settings_file(path: &str, text: String, mode: u32) -> FileStep {
+    FileStep {
         path: path.to_owned(),
-        content: Content::Inline(Secret::new(text.into_bytes())),
+        content: FileContent::Inline(Secret::new(text.into_bytes())),
         mode: Some(mode),
-        owner: Owner { user: Some(Account::Id(0)), group: Some(Account::Id(0)) },
-        existing: Existing::Replace,
+        owner: FileOwner { user: Some(AccountRef::Id(0)), group: Some(AccountRef::Id(0)) },
+        existing: ExistingFile::Replace,
     }
 }

@@ -5,10 +5,10 @@
 //!
 //! Documentation: <https://docs.cloud-init.io/en/latest/reference/modules.html>, "Scripts per boot" and its kin.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use super::step::{Script, Step};
-use super::{Origin, Plan, Planned, Stage, When};
+use super::step::{PlanStep, ScriptStep};
+use super::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin};
 use crate::secret::Secret;
 
 /// The folder of scripts that run once, whatever instance the machine is.
@@ -42,23 +42,25 @@ pub(crate) fn holds(path: &str) -> bool {
 
 /// Runs the folders at each boot, if the plan writes anything into one. In the stage of the scripts, where
 /// cloud-init runs them, too, and before the others.
-pub(crate) fn run(plan: &mut Plan, found: &mut Diagnostics) {
+pub(crate) fn run(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let written = plan.steps.iter().filter(|planned| planned.step.written_path().is_some_and(holds));
     let Some(first) = written.clone().next() else { return };
     let origin = first.origin.clone();
     for planned in written {
-        let Step::WriteFile(file) = &planned.step else { continue };
+        let PlanStep::WriteFile(file) = &planned.step else { continue };
         if let Some(at) = planned.origin.at.filter(|_| file.mode.is_none_or(|mode| mode & EXECUTABLE == 0)) {
             let message = format!("{} is not run, since nobody may execute it", file.path);
-            let diagnostic = Diagnostic::warning(Code::NoEffect, at, message);
-            found.push(diagnostic.help("give it `permissions: \"0755\"`").key(planned.origin.key.clone()));
+            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
+            found.push(
+                diagnostic.with_help("give it `permissions: \"0755\"`").with_key(planned.origin.key.clone()),
+            );
         }
     }
     let body = Secret::new(RUNNER.as_bytes().to_vec());
-    let script = Script { name: "script-folders".to_owned(), body, wait: None };
-    let origin = Origin { key: "script-folders".to_owned(), ..origin };
-    let stage = Stage::Scripts;
+    let script = ScriptStep { name: "script-folders".to_owned(), body, wait: None };
+    let origin = StepOrigin { key: "script-folders".to_owned(), ..origin };
+    let stage = PlanStage::Scripts;
     let place = plan.steps.iter().position(|planned| planned.stage >= stage).unwrap_or(plan.steps.len());
-    let step = Step::RunScript(script);
-    plan.steps.insert(place, Planned { stage, when: When::EveryBoot, origin, step });
+    let step = PlanStep::RunScript(script);
+    plan.steps.insert(place, PlannedStep { stage, when: StepFrequency::EveryBoot, origin, step });
 }

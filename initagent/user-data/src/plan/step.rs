@@ -7,9 +7,9 @@ use crate::secret::Secret;
 
 /// One effect.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Step {
+pub enum PlanStep {
     /// Adds lines to `/etc/fstab` and starts what they mount.
-    AddMounts(Vec<Mount>),
+    AddMounts(Vec<MountStep>),
     /// Adds keys to a user's `authorized_keys`; those already there stay.
     AuthorizeKeys {
         /// Whose.
@@ -18,11 +18,11 @@ pub enum Step {
         keys: Vec<String>,
     },
     /// Halts, powers off or reboots once the rest is done.
-    ChangePower(Power),
+    ChangePower(PowerStep),
     /// Makes a group, or adds members to one that exists.
-    CreateGroup(Group),
+    CreateGroup(GroupStep),
     /// Makes a user, or changes what may be changed of one that exists.
-    CreateUser(User),
+    CreateUser(UserStep),
     /// Asks sshd whether it would start with the files as they are now, and takes back what this run
     /// wrote below /etc/ssh if it would not.
     GuardAccess,
@@ -38,7 +38,7 @@ pub enum Step {
         /// The unit.
         name: String,
         /// What is done.
-        verb: Verb,
+        verb: UnitVerb,
     },
     /// Makes a partition table as it is asked for, entry by entry.
     EditPartitions(Partitions),
@@ -52,11 +52,11 @@ pub enum Step {
         runtime: bool,
     },
     /// Makes a directory and its parents.
-    MakeDirectory(Directory),
+    MakeDirectory(DirectoryStep),
     /// Makes a file system on a device that has none, or on any if `overwrite`.
-    MakeFilesystem(Filesystem),
+    MakeFilesystem(FilesystemStep),
     /// Makes a symbolic or hard link.
-    MakeLink(Link),
+    MakeLink(LinkStep),
     /// Makes and uses a swap file.
     MakeSwap {
         /// Its path.
@@ -83,7 +83,7 @@ pub enum Step {
         variables: Vec<(String, Secret<String>)>,
     },
     /// Divides a disk.
-    PartitionDisk(Partitioning),
+    PartitionDisk(PartitioningStep),
     /// Sends facts of this machine to an address.
     PhoneHome(PhoneHome),
     /// Puts a file in its place by Ignition's rules: what is not given stays as it is there.
@@ -95,7 +95,7 @@ pub enum Step {
     /// Applies changed network configuration.
     RestartNetwork,
     /// Runs a script.
-    RunScript(Script),
+    RunScript(ScriptStep),
     /// Makes the names in `/etc/hosts` follow the host name.
     SetHosts {
         /// The fully qualified name, if any.
@@ -146,7 +146,7 @@ pub enum Step {
         runtime: bool,
     },
     /// Writes a file.
-    WriteFile(File),
+    WriteFile(FileStep),
     /// Writes a unit.
     WriteUnit {
         /// The unit.
@@ -158,7 +158,7 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl PlanStep {
     /// Where a step puts something that its author names by its path, whichever format asks for it.
     #[must_use]
     pub fn written_path(&self) -> Option<&str> {
@@ -174,7 +174,7 @@ impl Step {
 
 /// A user or group, by name or number.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Account {
+pub enum AccountRef {
     /// By number.
     Id(u32),
     /// By name.
@@ -183,16 +183,16 @@ pub enum Account {
 
 /// Who owns a file; what is `None` is root.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Owner {
+pub struct FileOwner {
     /// The user.
-    pub user: Option<Account>,
+    pub user: Option<AccountRef>,
     /// The group.
-    pub group: Option<Account>,
+    pub group: Option<AccountRef>,
 }
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Existing {
+pub enum ExistingFile {
     /// The content is added to its end, unless it ends so already.
     Append,
     /// It is left, and the step fails.
@@ -203,32 +203,32 @@ pub enum Existing {
 
 /// A file to write.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct File {
+pub struct FileStep {
     /// Absolute, without `..`.
     pub path: String,
     /// What it holds.
-    pub content: Content,
+    pub content: FileContent,
     /// Permission bits, setuid, setgid and sticky included; `None` keeps those of a file that is there.
     pub mode: Option<u32>,
     /// Who owns it and the parents that must be made for it; what is `None` stays as it is on a file
     /// that is there.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// What happens to one that is there.
-    pub existing: Existing,
+    pub existing: ExistingFile,
 }
 
 /// Where the bytes of a file come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Content {
+pub enum FileContent {
     /// They are fetched.
-    Fetched(Fetch),
+    Fetched(FetchRequest),
     /// They are here.
     Inline(Secret<Vec<u8>>),
 }
 
 /// Bytes to fetch.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fetch {
+pub struct FetchRequest {
     /// http or https.
     pub url: String,
     /// Request headers.
@@ -258,13 +258,13 @@ pub struct PlacedFile {
     /// Absolute, without `..`.
     pub path: String,
     /// What it holds; `None` for what is there, or nothing.
-    pub contents: Option<Content>,
+    pub contents: Option<FileContent>,
     /// What is added to its end, in this order.
-    pub append: Vec<Content>,
+    pub append: Vec<FileContent>,
     /// Permission bits; `None` for those that are there, or 0644.
     pub mode: Option<u32>,
     /// Who owns it; what is `None` stays as it is there, or is root.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Whether what is there in its place is removed first.
     pub overwrite: bool,
 }
@@ -276,8 +276,8 @@ impl PlacedFile {
         let mut known = Vec::new();
         for content in self.contents.iter().chain(&self.append) {
             match content {
-                Content::Fetched(_) => return None,
-                Content::Inline(bytes) => known.extend_from_slice(bytes.reveal()),
+                FileContent::Fetched(_) => return None,
+                FileContent::Inline(bytes) => known.extend_from_slice(bytes.reveal()),
             }
         }
         Some(known)
@@ -286,20 +286,20 @@ impl PlacedFile {
 
 /// A directory to make.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Directory {
+pub struct DirectoryStep {
     /// Absolute, without `..`.
     pub path: String,
     /// Permission bits; `None` for those of one that is there, or 0755.
     pub mode: Option<u32>,
     /// Who owns it; what is `None` stays as it is there, or is root.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Whether what is there in its place is removed first.
     pub overwrite: bool,
 }
 
 /// A link to make.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
+pub struct LinkStep {
     /// Where.
     pub path: String,
     /// To what.
@@ -307,14 +307,14 @@ pub struct Link {
     /// A hard link instead of a symbolic one.
     pub hard: bool,
     /// Who owns it.
-    pub owner: Owner,
+    pub owner: FileOwner,
     /// Whether what is there in its place is removed first.
     pub overwrite: bool,
 }
 
 /// A group.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Group {
+pub struct GroupStep {
     /// Its name.
     pub name: String,
     /// Its number, if it matters.
@@ -328,7 +328,7 @@ pub struct Group {
 /// A user.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of useradd, all independent")]
-pub struct User {
+pub struct UserStep {
     /// Login name.
     pub name: String,
     /// Number, if it matters.
@@ -398,7 +398,7 @@ pub struct HostKeys {
 
 /// What a unit is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verb {
+pub enum UnitVerb {
     /// Reload, or restart if it can't.
     ReloadOrRestart,
     /// Reload, or restart if it can't and runs.
@@ -415,7 +415,7 @@ pub enum Verb {
     TryRestart,
 }
 
-impl Verb {
+impl UnitVerb {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Start,
@@ -444,7 +444,7 @@ impl Verb {
 
 /// A script to run.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Script {
+pub struct ScriptStep {
     /// Names the file and the unit.
     pub name: String,
     /// The script; its first line says what runs it.
@@ -464,7 +464,7 @@ pub enum HostsStyle {
 
 /// A line of fstab.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Mount {
+pub struct MountStep {
     /// The six fields, not yet escaped.
     pub fields: [String; 6],
 }
@@ -483,7 +483,7 @@ pub enum SwapSize {
 
 /// A file system to make.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Filesystem {
+pub struct FilesystemStep {
     /// The device or partition.
     pub device: String,
     /// `ext4`, `vfat`, `swap`, …
@@ -556,18 +556,18 @@ impl PartitionRule {
 
 /// How a disk is divided.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Partitioning {
+pub struct PartitioningStep {
     /// The disk.
     pub device: String,
     /// Whether a table that is there is replaced.
     pub overwrite: bool,
     /// The partitions, in order.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<PartitionStep>,
 }
 
 /// One partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Partition {
+pub struct PartitionStep {
     /// Its share of the disk or its size.
     pub size: PartitionSize,
     /// Its type, a GUID.
@@ -600,7 +600,7 @@ pub struct PhoneHome {
 
 /// How the machine ends.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Power {
+pub struct PowerStep {
     /// `poweroff`, `reboot` or `halt`.
     pub mode: &'static str,
     /// In so many minutes; at once if 0.

@@ -6,16 +6,16 @@
 use std::fmt::Write;
 
 use super::step::{
-    Account, Content, Existing, File, HostsStyle, KeySource, Owner, PartitionRule, PartitionSize, Partitions,
-    Password, PlacedFile, Step, SwapSize, User, WantedPartition,
+    AccountRef, ExistingFile, FileContent, FileOwner, FileStep, HostsStyle, KeySource, PartitionRule,
+    PartitionSize, Partitions, Password, PlacedFile, PlanStep, SwapSize, UserStep, WantedPartition,
 };
-use super::{Plan, Planned, When};
-use crate::address::shown as shown_address;
-use document::source::Sources;
+use super::{FirstBootPlan, PlannedStep, StepFrequency};
+use crate::address::redacted_address as shown_address;
+use document::source::SourceTexts;
 
 /// Whether contents of files, units and scripts are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Contents {
+pub enum ContentDisplay {
     /// Their size only.
     Hidden,
     /// As they are.
@@ -24,7 +24,7 @@ pub enum Contents {
 
 /// The plan as text: a line per stage, a line per step, its place at the end.
 #[must_use]
-pub fn render(plan: &Plan, sources: &Sources, contents: Contents) -> String {
+pub fn render_plan(plan: &FirstBootPlan, sources: &SourceTexts, contents: ContentDisplay) -> String {
     let mut out = String::new();
     let mut stage = None;
     for planned in &plan.steps {
@@ -32,10 +32,10 @@ pub fn render(plan: &Plan, sources: &Sources, contents: Contents) -> String {
             stage = Some(planned.stage);
             let _ = writeln!(out, "{}", planned.stage.word());
         }
-        let _ = writeln!(out, "  {}{}", describe(&planned.step), suffix(planned, sources));
-        if let Contents::Shown = contents {
-            for text in shown(&planned.step) {
-                indent(&mut out, &text);
+        let _ = writeln!(out, "  {}{}", describe_step(&planned.step), place_suffix(planned, sources));
+        if let ContentDisplay::Shown = contents {
+            for text in shown_texts(&planned.step) {
+                indent_text(&mut out, &text);
             }
         }
     }
@@ -44,117 +44,127 @@ pub fn render(plan: &Plan, sources: &Sources, contents: Contents) -> String {
 
 /// One step as a sentence without its origin.
 #[must_use]
-pub fn describe(step: &Step) -> String {
+pub fn describe_step(step: &PlanStep) -> String {
     match step {
-        Step::AddMounts(mounts) => mounts_line(mounts),
-        Step::AuthorizeKeys { user, keys } => format!("authorize {} for {user}", count(keys.len(), "key")),
-        Step::ChangePower(power) => power_line(power),
-        Step::CreateGroup(group) => group_line(group),
-        Step::CreateUser(user) => user_line(user),
-        Step::GuardAccess => "check that sshd starts, else take back what was written for it".to_owned(),
-        Step::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
-        Step::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
-        Step::EditPartitions(table) => table_line(table),
-        Step::EnableUnit { name, enable, runtime } => {
-            format!("{} {name}{}", if *enable { "enable" } else { "disable" }, until(*runtime))
+        PlanStep::AddMounts(mounts) => mounts_line(mounts),
+        PlanStep::AuthorizeKeys { user, keys } => {
+            format!("authorize {} for {user}", count_of(keys.len(), "key"))
         }
-        Step::MakeDirectory(directory) => {
+        PlanStep::ChangePower(power) => power_line(power),
+        PlanStep::CreateGroup(group) => group_line(group),
+        PlanStep::CreateUser(user) => user_line(user),
+        PlanStep::GuardAccess => "check that sshd starts, else take back what was written for it".to_owned(),
+        PlanStep::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
+        PlanStep::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
+        PlanStep::EditPartitions(table) => table_line(table),
+        PlanStep::EnableUnit { name, enable, runtime } => {
+            format!("{} {name}{}", if *enable { "enable" } else { "disable" }, lifetime_suffix(*runtime))
+        }
+        PlanStep::MakeDirectory(directory) => {
             format!("make directory {} {}", directory.path, kept_rights(directory.mode, &directory.owner))
         }
-        Step::MakeFilesystem(fs) => filesystem_line(fs),
-        Step::MakeLink(link) => {
+        PlanStep::MakeFilesystem(fs) => filesystem_line(fs),
+        PlanStep::MakeLink(link) => {
             format!("{} {} -> {}", if link.hard { "hard-link" } else { "link" }, link.path, link.target)
         }
-        Step::MakeSwap { path, size } => format!("make swap file {path} of {}", swap_size(*size)),
-        Step::MaskUnit { name, mask, runtime } => {
-            format!("{} {name}{}", if *mask { "mask" } else { "unmask" }, until(*runtime))
+        PlanStep::MakeSwap { path, size } => format!("make swap file {path} of {}", swap_size(*size)),
+        PlanStep::MaskUnit { name, mask, runtime } => {
+            format!("{} {name}{}", if *mask { "mask" } else { "unmask" }, lifetime_suffix(*runtime))
         }
-        Step::MergeEnvironment { path, variables, .. } => {
+        PlanStep::MergeEnvironment { path, variables, .. } => {
             let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
             format!("set {} in {path}", names.join(" "))
         }
-        Step::PartitionDisk(disk) => partition_line(disk),
-        Step::PhoneHome(home) => {
+        PlanStep::PartitionDisk(disk) => partition_line(disk),
+        PlanStep::PhoneHome(home) => {
             format!(
                 "send {} to {}, {}",
                 if home.post.is_empty() { "nothing".to_owned() } else { home.post.join(" ") },
                 shown_address(&home.url),
-                count(home.tries as usize, "try")
+                count_of(home.tries as usize, "try")
             )
         }
-        Step::PlaceFile(file) => placed_line(file),
-        Step::PrepareHostKeys(keys) => host_keys_line(keys),
-        Step::ReloadUnits => "reload units".to_owned(),
-        Step::RestartNetwork => "restart systemd-networkd.service".to_owned(),
-        Step::RunScript(script) => match script.wait {
+        PlanStep::PlaceFile(file) => placed_line(file),
+        PlanStep::PrepareHostKeys(keys) => host_keys_line(keys),
+        PlanStep::ReloadUnits => "reload units".to_owned(),
+        PlanStep::RestartNetwork => "restart systemd-networkd.service".to_owned(),
+        PlanStep::RunScript(script) => match script.wait {
             Some(seconds) => format!("run script {} and wait up to {seconds} s", script.name),
             None => format!("run script {} in the background", script.name),
         },
-        Step::SetHosts { fqdn, hostname, style } => {
+        PlanStep::SetHosts { fqdn, hostname, style } => {
             hosts_line(fqdn.as_deref(), hostname.as_deref().unwrap_or("the machine's name"), *style)
         }
-        Step::SetHostname(name) => format!("set host name {name}"),
-        Step::SetPassword { user, password, expire } => {
+        PlanStep::SetHostname(name) => format!("set host name {name}"),
+        PlanStep::SetPassword { user, password, expire } => {
             let ending = if *expire { ", to be changed at the next login" } else { "" };
             format!("set {} of {user}{ending}", password_kind(password))
         }
-        Step::SetPlatformKeys { user, keys } => {
-            format!("let {} of the platform in as {user}", count(keys.len(), "key"))
+        PlanStep::SetPlatformKeys { user, keys } => {
+            format!("let {} of the platform in as {user}", count_of(keys.len(), "key"))
         }
-        Step::SetTimezone(zone) => format!("set time zone {zone}"),
-        Step::ShowMessage(_) => "show the final message".to_owned(),
-        Step::TrustCertificates { trusted, remove_defaults } => {
+        PlanStep::SetTimezone(zone) => format!("set time zone {zone}"),
+        PlanStep::ShowMessage(_) => "show the final message".to_owned(),
+        PlanStep::TrustCertificates { trusted, remove_defaults } => {
             let only = if *remove_defaults { " and no others" } else { "" };
-            format!("trust {}{only}", count(trusted.len(), "certificate"))
+            format!("trust {}{only}", count_of(trusted.len(), "certificate"))
         }
-        Step::WriteDropIn { unit, name, content, runtime } => {
-            format!("write drop-in {name} of {unit}, {}{}", bytes(content.reveal().len()), until(*runtime))
+        PlanStep::WriteDropIn { unit, name, content, runtime } => {
+            format!(
+                "write drop-in {name} of {unit}, {}{}",
+                byte_count(content.reveal().len()),
+                lifetime_suffix(*runtime)
+            )
         }
-        Step::WriteFile(file) => file_line(file),
-        Step::WriteUnit { name, content, runtime } => {
-            format!("write unit {name}, {}{}", bytes(content.reveal().len()), until(*runtime))
+        PlanStep::WriteFile(file) => file_line(file),
+        PlanStep::WriteUnit { name, content, runtime } => {
+            format!("write unit {name}, {}{}", byte_count(content.reveal().len()), lifetime_suffix(*runtime))
         }
     }
 }
 
-fn suffix(planned: &Planned, sources: &Sources) -> String {
-    let when = if planned.when == When::EveryBoot { ", every boot" } else { "" };
+fn place_suffix(planned: &PlannedStep, sources: &SourceTexts) -> String {
+    let when = if planned.when == StepFrequency::EveryBoot { ", every boot" } else { "" };
     match planned.origin.at {
-        Some(at) => format!("  [{} {}{when}]", sources.place(at), planned.origin.key),
+        Some(at) => format!("  [{} {}{when}]", sources.place_of(at), planned.origin.key),
         None => format!("  [{}{when}]", planned.origin.key),
     }
 }
 
 /// The texts of a step that are worth reading.
-fn shown(step: &Step) -> Vec<String> {
+fn shown_texts(step: &PlanStep) -> Vec<String> {
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match step {
-        Step::WriteDropIn { content, .. } | Step::WriteUnit { content, .. } => vec![content.reveal().clone()],
-        Step::WriteFile(File { content: Content::Inline(bytes), .. }) => vec![lossy(bytes.reveal())],
-        Step::PlaceFile(file) => file
+        PlanStep::WriteDropIn { content, .. } | PlanStep::WriteUnit { content, .. } => {
+            vec![content.reveal().clone()]
+        }
+        PlanStep::WriteFile(FileStep { content: FileContent::Inline(bytes), .. }) => {
+            vec![lossy(bytes.reveal())]
+        }
+        PlanStep::PlaceFile(file) => file
             .known_content()
             .filter(|content| !content.is_empty())
             .iter()
             .map(|content| lossy(content))
             .collect(),
-        Step::RunScript(script) => vec![lossy(script.body.reveal())],
-        Step::MergeEnvironment { variables, .. } => {
+        PlanStep::RunScript(script) => vec![lossy(script.body.reveal())],
+        PlanStep::MergeEnvironment { variables, .. } => {
             variables.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
         }
-        Step::AuthorizeKeys { keys, .. } | Step::SetPlatformKeys { keys, .. } => keys.clone(),
-        Step::ShowMessage(text) => vec![text.clone()],
-        Step::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields.join(" ")).collect(),
+        PlanStep::AuthorizeKeys { keys, .. } | PlanStep::SetPlatformKeys { keys, .. } => keys.clone(),
+        PlanStep::ShowMessage(text) => vec![text.clone()],
+        PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields.join(" ")).collect(),
         _ => Vec::new(),
     }
 }
 
-fn indent(out: &mut String, text: &str) {
+fn indent_text(out: &mut String, text: &str) {
     for line in text.lines() {
         let _ = writeln!(out, "    | {line}");
     }
 }
 
-fn count(number: usize, noun: &str) -> String {
+fn count_of(number: usize, noun: &str) -> String {
     match (number, noun) {
         (1, noun) => format!("1 {noun}"),
         (_, "try") => format!("{number} tries"),
@@ -162,54 +172,54 @@ fn count(number: usize, noun: &str) -> String {
     }
 }
 
-fn bytes(number: usize) -> String {
-    count(number, "byte")
+fn byte_count(number: usize) -> String {
+    count_of(number, "byte")
 }
 
-fn until(runtime: bool) -> &'static str {
+fn lifetime_suffix(runtime: bool) -> &'static str {
     if runtime { ", until the next boot" } else { "" }
 }
 
 /// What a file gets that is not there yet; one that is there keeps its own.
 const NEW_FILE: u32 = 0o644;
 
-fn rights(mode: u32, owner: &Owner) -> String {
-    format!("{mode:04o} {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref()))
+fn rights_text(mode: u32, owner: &FileOwner) -> String {
+    format!("{mode:04o} {}:{}", account_text(owner.user.as_ref()), account_text(owner.group.as_ref()))
 }
 
-fn account(account: Option<&Account>) -> String {
+fn account_text(account: Option<&AccountRef>) -> String {
     match account {
-        Some(Account::Id(id)) => id.to_string(),
-        Some(Account::Name(name)) => name.clone(),
+        Some(AccountRef::Id(id)) => id.to_string(),
+        Some(AccountRef::Name(name)) => name.clone(),
         None => "-".to_owned(),
     }
 }
 
-fn file_line(file: &File) -> String {
+fn file_line(file: &FileStep) -> String {
     let verb = match file.existing {
-        Existing::Append => "append to",
-        Existing::Refuse => "write new",
-        Existing::Replace => "write",
+        ExistingFile::Append => "append to",
+        ExistingFile::Refuse => "write new",
+        ExistingFile::Replace => "write",
     };
     let what = match &file.content {
-        Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
-        Content::Inline(content) => bytes(content.reveal().len()),
+        FileContent::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
+        FileContent::Inline(content) => byte_count(content.reveal().len()),
     };
-    format!("{verb} {} {}, {what}", file.path, rights(file.mode.unwrap_or(NEW_FILE), &file.owner))
+    format!("{verb} {} {}, {what}", file.path, rights_text(file.mode.unwrap_or(NEW_FILE), &file.owner))
 }
 
 /// Rights of which those that are not given are kept.
-fn kept_rights(mode: Option<u32>, owner: &Owner) -> String {
+fn kept_rights(mode: Option<u32>, owner: &FileOwner) -> String {
     match mode {
-        Some(mode) => rights(mode, owner),
-        None => format!("---- {}:{}", account(owner.user.as_ref()), account(owner.group.as_ref())),
+        Some(mode) => rights_text(mode, owner),
+        None => format!("---- {}:{}", account_text(owner.user.as_ref()), account_text(owner.group.as_ref())),
     }
 }
 
 fn placed_line(file: &PlacedFile) -> String {
-    let what = |content: &Content| match content {
-        Content::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
-        Content::Inline(content) => bytes(content.reveal().len()),
+    let what = |content: &FileContent| match content {
+        FileContent::Fetched(fetch) => format!("from {}", shown_address(&fetch.url)),
+        FileContent::Inline(content) => byte_count(content.reveal().len()),
     };
     let verb = match (&file.contents, file.overwrite) {
         (None, _) => "keep or make",
@@ -226,7 +236,7 @@ fn placed_line(file: &PlacedFile) -> String {
     line
 }
 
-fn group_line(group: &super::step::Group) -> String {
+fn group_line(group: &super::step::GroupStep) -> String {
     let mut line = format!("make group {}", group.name);
     if let Some(gid) = group.gid {
         let _ = write!(line, " gid={gid}");
@@ -240,7 +250,7 @@ fn group_line(group: &super::step::Group) -> String {
     line
 }
 
-fn user_line(user: &User) -> String {
+fn user_line(user: &UserStep) -> String {
     let mut line = format!("make user {}", user.name);
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -305,7 +315,7 @@ fn hosts_line(fqdn: Option<&str>, hostname: &str, style: HostsStyle) -> String {
     }
 }
 
-fn mounts_line(mounts: &[super::step::Mount]) -> String {
+fn mounts_line(mounts: &[super::step::MountStep]) -> String {
     let places: Vec<&str> = mounts.iter().map(|mount| mount.fields[1].as_str()).collect();
     format!("mount {}", places.join(" "))
 }
@@ -320,7 +330,7 @@ fn swap_size(size: SwapSize) -> String {
     }
 }
 
-fn filesystem_line(fs: &super::step::Filesystem) -> String {
+fn filesystem_line(fs: &super::step::FilesystemStep) -> String {
     let mut line = format!("make {} on {}", fs.format, fs.device);
     if let Some(label) = &fs.label {
         let _ = write!(line, " label={label}");
@@ -332,7 +342,7 @@ fn filesystem_line(fs: &super::step::Filesystem) -> String {
     line
 }
 
-fn partition_line(disk: &super::step::Partitioning) -> String {
+fn partition_line(disk: &super::step::PartitioningStep) -> String {
     let sizes: Vec<String> = disk
         .partitions
         .iter()
@@ -376,7 +386,7 @@ fn wanted_partition(wanted: &WantedPartition) -> String {
     line
 }
 
-fn power_line(power: &super::step::Power) -> String {
+fn power_line(power: &super::step::PowerStep) -> String {
     let mut line = match power.delay_minutes {
         0 => format!("{} at the end", power.mode),
         minutes => format!("{} {minutes} min after the end", power.mode),

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Objection, path, units};
-use crate::plan::step::{Mount, Step};
-use crate::plan::{Plan, Planned};
+use super::{PolicyObjection, denied_path, units};
+use crate::plan::step::{MountStep, PlanStep};
+use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::systemd::mount_path;
 
 /// Where one may mount, for messages.
@@ -19,9 +19,9 @@ const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /
 const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
 
 /// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
-pub(super) fn homes(plan: &Plan) -> BTreeSet<String> {
-    let home = |planned: &Planned| match &planned.step {
-        Step::CreateUser(user) => user.home.as_deref().map(real),
+pub(super) fn homes(plan: &FirstBootPlan) -> BTreeSet<String> {
+    let home = |planned: &PlannedStep| match &planned.step {
+        PlanStep::CreateUser(user) => user.home.as_deref().map(real),
         _ => None,
     };
     plan.steps.iter().filter_map(home).collect()
@@ -31,17 +31,17 @@ pub(super) fn homes(plan: &Plan) -> BTreeSet<String> {
 ///
 /// Lines of fstab are mounted before homes are made, so that they may hold homes, as `/srv/people` does;
 /// units are started after that.
-pub(super) fn over_homes(step: &Step, homes: &BTreeSet<String>) -> Option<Objection> {
+pub(super) fn over_homes(step: &PlanStep, homes: &BTreeSet<String>) -> Option<PolicyObjection> {
     let units = |name: &str| mount_path(name).map(|place| real(&place)).into_iter().collect();
     let (places, is_late): (Vec<String>, bool) = match step {
-        Step::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
-        Step::WriteUnit { name, .. } => (units(name), true),
+        PlanStep::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
+        PlanStep::WriteUnit { name, .. } => (units(name), true),
         step => (step.written_path()?.rsplit('/').next().map(units).unwrap_or_default(), true),
     };
     let hides = |place: &&String| is_home(place, homes) || (is_late && holds_home(place, homes));
     let place = places.iter().find(hides)?;
     let message = format!("nothing can be mounted on {place}: it would hide the keys of a user of this plan");
-    Some(Objection::new(message, INSTEAD))
+    Some(PolicyObjection::new(message, INSTEAD))
 }
 
 /// Whether a place is a home, or lies where its keys do.
@@ -59,18 +59,18 @@ fn holds_home(place: &str, homes: &BTreeSet<String>) -> bool {
 
 /// Why nothing may be mounted on a place.
 #[must_use]
-pub fn place(place: &str) -> Option<Objection> {
+pub fn place(place: &str) -> Option<PolicyObjection> {
     if !place.starts_with('/') || place.split('/').any(|part| part == "..") {
-        return Some(Objection::new("a mount needs an absolute path without `..`", INSTEAD));
+        return Some(PolicyObjection::new("a mount needs an absolute path without `..`", INSTEAD));
     }
     let real = real(place);
     let parts: Vec<&str> = real.split('/').skip(1).filter(|part| !part.is_empty()).collect();
     let objection = |because: &str| {
-        Some(Objection::new(format!("nothing can be mounted on {place}: {because}"), INSTEAD))
+        Some(PolicyObjection::new(format!("nothing can be mounted on {place}: {because}"), INSTEAD))
     };
     match parts[..] {
         // The root's own directories that hold no file system, see `WRITABLE`.
-        ["mnt" | "media", _, ..] => Some(Objection::new(
+        ["mnt" | "media", _, ..] => Some(PolicyObjection::new(
             format!("{place} is on the read-only root, so its directory cannot be made"),
             "mount on /mnt or /media itself, or below /srv",
         )),
@@ -80,7 +80,7 @@ pub fn place(place: &str) -> Option<Objection> {
         ["home"] => objection("it would hide the homes, and with them the keys of all people"),
         _ if is_key_place(&parts) => objection("it would hide the keys that people get in by"),
         ["var"] | ["var", "lib"] => objection("it would hide what the machine keeps"),
-        _ => path(&real).and_then(objection),
+        _ => denied_path(&real).and_then(objection),
     }
 }
 
@@ -101,26 +101,26 @@ fn real(place: &str) -> String {
 }
 
 /// Why a unit of this name may not be: by its name, systemd knows where it mounts.
-pub(super) fn unit(name: &str) -> Option<Objection> {
+pub(super) fn unit(name: &str) -> Option<PolicyObjection> {
     place(&mount_path(name)?)
 }
 
 /// Why a unit may not be stopped, masked or conflicted with: what is mounted there would be gone.
-pub(super) fn gone(name: &str) -> Option<Objection> {
+pub(super) fn gone(name: &str) -> Option<PolicyObjection> {
     unit(name).map(|_| {
         let message =
             format!("{name} cannot be masked, stopped or disabled: people get in by what it mounts");
-        Objection::new(message, "leave it as it is")
+        PolicyObjection::new(message, "leave it as it is")
     })
 }
 
 /// Why a mount unit may not say this; its drop-in may say it too.
-pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<Objection> {
+pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<PolicyObjection> {
     places.find_map(place)
 }
 
 /// Why a line of fstab may not be.
-pub(super) fn line(mount: &Mount) -> Option<Objection> {
+pub(super) fn line(mount: &MountStep) -> Option<PolicyObjection> {
     let [_, place, _, options, ..] = &mount.fields;
     let objection = if place.starts_with('/') { self::place(place) } else { None };
     objection.or_else(|| self::options(options))
@@ -128,22 +128,22 @@ pub(super) fn line(mount: &Mount) -> Option<Objection> {
 
 /// fstab's options may tie the mount to other units (systemd.mount(5)): as `RequiredBy=` and `Before=` do.
 #[must_use]
-pub fn options(options: &str) -> Option<Objection> {
+pub fn options(options: &str) -> Option<PolicyObjection> {
     let values = |name: &'static str| {
         let words = options.split(',').filter_map(|option| option.trim().split_once('='));
         words.filter(move |(known, _)| *known == name).map(|(_, value)| value)
     };
-    let fatal = |unit: &&str| units::tied(unit, "requires", "a mount").is_some();
+    let fatal = |unit: &&str| units::check_dependency(unit, "requires", "a mount").is_some();
     if let Some(unit) = values("x-systemd.required-by").find(fatal) {
         let message = format!("{unit} would not start where this mount fails");
-        return Some(Objection::new(message, "write `x-systemd.wanted-by=` instead"));
+        return Some(PolicyObjection::new(message, "write `x-systemd.wanted-by=` instead"));
     }
     let endless = ["x-systemd.device-timeout", "x-systemd.mount-timeout"];
     let is_endless =
         endless.iter().any(|name| options.split(',').any(|option| is_unbounded(option.trim(), name)));
     let victim = values("x-systemd.before").find(|unit| is_endless && units::waits(unit))?;
     let message = format!("{victim} would wait for this mount, which may take for ever");
-    Some(Objection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
+    Some(PolicyObjection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
 }
 
 fn is_unbounded(option: &str, name: &str) -> bool {

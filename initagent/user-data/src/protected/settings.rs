@@ -5,7 +5,7 @@
 //! else in these files is their author's business.
 
 use super::units::is_limit;
-use super::{NEEDED, Objection, PATHS, TREES};
+use super::{NEEDED, PATHS, PolicyObjection, TREES};
 
 /// A file that is judged by its content.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,19 +79,19 @@ fn kind_of(path: &str) -> Option<Kind> {
 }
 
 /// Why such a file may not be a link: nobody has read what it leads to. /dev/null says nothing.
-pub(super) fn linked(path: &str, target: &str) -> Option<Objection> {
+pub(super) fn linked(path: &str, target: &str) -> Option<PolicyObjection> {
     kind_of(path).filter(|_| target != "/dev/null").map(|_| {
         let message = format!("{path} cannot be a link: what it leads to is not judged");
-        Objection::new(message, "write the file itself")
+        PolicyObjection::new(message, "write the file itself")
     })
 }
 
 /// Why a file may not hold this.
-pub(super) fn flaw(path: &str, content: &str) -> Option<Objection> {
+pub(super) fn flaw(path: &str, content: &str) -> Option<PolicyObjection> {
     let kind = kind_of(path)?;
     if content.len() > LONGEST {
         let message = format!("{path} has {} bytes; at most {LONGEST} are judged", content.len());
-        return Some(Objection::new(message, "divide it into several files"));
+        return Some(PolicyObjection::new(message, "divide it into several files"));
     }
     match kind {
         Kind::Environment => content.lines().find_map(variable),
@@ -101,7 +101,7 @@ pub(super) fn flaw(path: &str, content: &str) -> Option<Objection> {
 }
 
 /// PAM reads `NAME=value`, also behind `export`.
-fn variable(line: &str) -> Option<Objection> {
+fn variable(line: &str) -> Option<PolicyObjection> {
     let line = line.trim().trim_start_matches("export ").trim_start();
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.trim().trim_matches(['"', '\'']));
@@ -113,10 +113,10 @@ fn variable(line: &str) -> Option<Objection> {
         _ => return None,
     };
     let message = format!("`{name}` in /etc/environment is for every login: {because}");
-    Some(Objection::new(message, "set it in a unit's drop-in, or in a file in /etc/profile.d"))
+    Some(PolicyObjection::new(message, "set it in a unit's drop-in, or in a file in /etc/profile.d"))
 }
 
-fn setting(line: &str) -> Option<Objection> {
+fn setting(line: &str) -> Option<PolicyObjection> {
     let line = line.trim();
     if line.starts_with(['#', ';', '[']) {
         return None;
@@ -131,11 +131,11 @@ fn setting(line: &str) -> Option<Objection> {
         return None;
     }
     let message = format!("`{key}` of the manager is for every unit, those that people get in by among them");
-    Some(Objection::new(message, "set it in the drop-ins of the units that you mean"))
+    Some(PolicyObjection::new(message, "set it in the drop-ins of the units that you mean"))
 }
 
 /// A line of tmpfiles.d: its kind, then a path that may be a pattern.
-fn temporary(line: &str) -> Option<Objection> {
+fn temporary(line: &str) -> Option<PolicyObjection> {
     let mut words = line.split_ascii_whitespace();
     let (kind, path) = (words.next()?, words.next()?);
     // `x` and `X` leave paths alone.
@@ -145,7 +145,7 @@ fn temporary(line: &str) -> Option<Objection> {
     let path = expanded(path.trim_matches(['"', '\'']));
     let kept = protected().find(|kept| meet(&path, kept))?;
     let message = format!("`{kind} {path}` would change {kept}, by which people get in");
-    Some(Objection::new(message, "leave this line out; `write_files` and `users` make what you need"))
+    Some(PolicyObjection::new(message, "leave this line out; `write_files` and `users` make what you need"))
 }
 
 fn protected() -> impl Iterator<Item = &'static str> {

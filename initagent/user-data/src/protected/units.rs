@@ -4,7 +4,7 @@
 //! what a command does: a program that root runs may do anything. Invariants: of the way in, a drop-in
 //! changes only what can't keep it from starting; no other unit holds it up without an end.
 
-use super::{Objection, mounts};
+use super::{PolicyObjection, mounts};
 use crate::systemd::{mount_path, unquoted};
 
 /// Units without which nobody gets in, or the slot is never found good.
@@ -136,7 +136,7 @@ const ONLY_SAFE: &str = "leave it out: of what people get in by, only resources,
 
 /// What a text is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Part<'a> {
+pub(super) enum UnitTextKind<'a> {
     /// A drop-in of this name.
     DropIn(&'a str),
     /// The unit itself.
@@ -149,9 +149,9 @@ pub(super) fn is_way_in(name: &str) -> bool {
 }
 
 /// Why a unit may not be masked, stopped or disabled.
-pub(super) fn hidden(name: &str) -> Option<Objection> {
+pub(super) fn check_disable(name: &str) -> Option<PolicyObjection> {
     is_way_in(name).then(|| {
-        Objection::new(
+        PolicyObjection::new(
             format!("{name} can't be masked, stopped or disabled: nobody could get in any more"),
             "leave it as it is",
         )
@@ -159,9 +159,9 @@ pub(super) fn hidden(name: &str) -> Option<Objection> {
 }
 
 /// Why a unit may not be started or enabled.
-pub(super) fn started(name: &str) -> Option<Objection> {
+pub(super) fn check_start(name: &str) -> Option<PolicyObjection> {
     ENDS.contains(&name).then(|| {
-        Objection::new(
+        PolicyObjection::new(
             format!("{name} would end this machine at each of its boots"),
             "use `power_state`, which is done once",
         )
@@ -169,31 +169,38 @@ pub(super) fn started(name: &str) -> Option<Objection> {
 }
 
 /// Why a unit may not be replaced by anything, whatever that is.
-pub(super) fn replaced(name: &str) -> Option<Objection> {
+pub(super) fn check_replace(name: &str) -> Option<PolicyObjection> {
     if name == FOREIGN_SOCKET {
         let message =
             "sshd.socket can't be made: here sshd listens by itself, and would be kept from its port";
-        return Some(Objection::new(message, "write `Port 2222` into a file below /etc/ssh/sshd_config.d"));
+        return Some(PolicyObjection::new(
+            message,
+            "write `Port 2222` into a file below /etc/ssh/sshd_config.d",
+        ));
     }
-    is_way_in(name).then(|| Objection::new(format!("{name} can't be replaced"), BY_DROP_IN))
+    is_way_in(name).then(|| PolicyObjection::new(format!("{name} can't be replaced"), BY_DROP_IN))
 }
 
 /// Why nothing may be put beside a unit's name in another's `.wants` or `.requires`.
-pub(super) fn tied(to: &str, kind: &str, name: &str) -> Option<Objection> {
+pub(super) fn check_dependency(to: &str, kind: &str, name: &str) -> Option<PolicyObjection> {
     if is_way_in(name) {
         let message = format!("what is called {name} can't be put there: people get in by that unit");
-        return Some(Objection::new(message, "leave it out: it is started as it is"));
+        return Some(PolicyObjection::new(message, "leave it out: it is started as it is"));
     }
-    (kind == "requires" && victim(to).is_some_and(|unit| !MAY_FAIL.contains(&unit))).then(|| needed(name, to))
+    (kind == "requires" && access_unit_of(to).is_some_and(|unit| !MAY_FAIL.contains(&unit)))
+        .then(|| needed_by(name, to))
 }
 
-fn needed(name: &str, by: &str) -> Objection {
-    Objection::new(format!("{by} would not start where {name} fails"), "use WantedBy= instead of RequiredBy=")
+fn needed_by(name: &str, by: &str) -> PolicyObjection {
+    PolicyObjection::new(
+        format!("{by} would not start where {name} fails"),
+        "use WantedBy= instead of RequiredBy=",
+    )
 }
 
 /// The unit of the way in that a drop-in of this name is for: `ssh.service`, but also `service` and
 /// `systemd-.service`, which are for many.
-pub(super) fn victim(name: &str) -> Option<&'static str> {
+pub(super) fn access_unit_of(name: &str) -> Option<&'static str> {
     let applies = |unit: &&&str| {
         let (stem, kind) = unit.rsplit_once('.').unwrap_or_default();
         let prefix = name.strip_suffix(kind).and_then(|rest| rest.strip_suffix('.'));
@@ -208,23 +215,23 @@ pub(super) fn victim(name: &str) -> Option<&'static str> {
 }
 
 /// Why a unit or a drop-in of this content may not be.
-pub(super) fn flaw(name: &str, part: Part<'_>, content: &str) -> Option<Objection> {
+pub(super) fn check_content(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<PolicyObjection> {
     if name == FOREIGN_SOCKET {
-        return replaced(name);
+        return check_replace(name);
     }
     let text = UnitText::new(content);
-    match (part, victim(name)) {
-        (Part::DropIn(file), Some(victim)) => {
+    match (part, access_unit_of(name)) {
+        (UnitTextKind::DropIn(file), Some(victim)) => {
             let (key, _) = text.settings().find(|(key, value)| !is_harmless(key, value))?;
-            let circle = circle(name, &text);
+            let circle = check_ordering(name, &text);
             let message = format!(
                 "`{key}` in {file} of {name} may keep {victim} from starting, by which people get in"
             );
-            Some(circle.unwrap_or_else(|| Objection::new(message, ONLY_SAFE)))
+            Some(circle.unwrap_or_else(|| PolicyObjection::new(message, ONLY_SAFE)))
         }
-        (Part::Whole, Some(_)) if is_way_in(name) => replaced(name),
-        _ => stopped(name, &text)
-            .or_else(|| circle(name, &text))
+        (UnitTextKind::Whole, Some(_)) if is_way_in(name) => check_replace(name),
+        _ => check_conflicts(name, &text)
+            .or_else(|| check_ordering(name, &text))
             .or_else(|| taken_over(name, &text))
             .or_else(|| held_up(name, part, &text)),
     }
@@ -233,26 +240,29 @@ pub(super) fn flaw(name: &str, part: Part<'_>, content: &str) -> Option<Objectio
 /// Whether a unit is refused only because it does not say when it ends. One that says "never" means it.
 pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
     let text = UnitText::new(content);
-    let is_silent = text.last("TimeoutStartSec").or_else(|| text.last("TimeoutSec")).is_none();
+    let is_silent = text.last_value("TimeoutStartSec").or_else(|| text.last_value("TimeoutSec")).is_none();
     let is_flawed = || {
         is_way_in(name)
-            || stopped(name, &text).is_some()
-            || circle(name, &text).is_some()
+            || check_conflicts(name, &text).is_some()
+            || check_ordering(name, &text).is_some()
             || taken_over(name, &text).is_some()
     };
-    name.ends_with(".service") && is_silent && held_up(name, Part::Whole, &text).is_some() && !is_flawed()
+    name.ends_with(".service")
+        && is_silent
+        && held_up(name, UnitTextKind::Whole, &text).is_some()
+        && !is_flawed()
 }
 
 /// Of one that the way in gives way to.
-fn stopped(name: &str, text: &UnitText) -> Option<Objection> {
+fn check_conflicts(name: &str, text: &UnitText) -> Option<PolicyObjection> {
     let is_needed = |other: &&str| is_way_in(other) || mounts::gone(other).is_some();
     let victim = text.words(&["Conflicts", "PropagatesStopTo"]).find(is_needed)?;
     let message = format!("{name} conflicts with {victim}, so nobody could get in while it runs");
-    Some(Objection::new(message, LEAVE_IT_OUT))
+    Some(PolicyObjection::new(message, LEAVE_IT_OUT))
 }
 
 /// Of one that makes the way in wait for the end of the boot.
-fn circle(name: &str, text: &UnitText) -> Option<Objection> {
+fn check_ordering(name: &str, text: &UnitText) -> Option<PolicyObjection> {
     if !text.words(&["After"]).any(|other| LATE.contains(&other)) {
         return None;
     }
@@ -262,42 +272,46 @@ fn circle(name: &str, text: &UnitText) -> Option<Objection> {
     let message = format!(
         "{victim} would wait for the end of the boot, which waits for it; systemd may then not start it"
     );
-    Some(Objection::new(message, LEAVE_IT_OUT))
+    Some(PolicyObjection::new(message, LEAVE_IT_OUT))
 }
 
 /// Of one that takes the way in's name, its port, or its life when it fails.
-fn taken_over(name: &str, text: &UnitText) -> Option<Objection> {
+fn taken_over(name: &str, text: &UnitText) -> Option<PolicyObjection> {
     if let Some(alias) = text.words(&["Alias"]).find(|alias| is_way_in(alias)) {
         let message = format!("{name} would stand in the place of {alias}, by which people get in");
-        return Some(Objection::new(message, "leave the Alias= out"));
+        return Some(PolicyObjection::new(message, "leave the Alias= out"));
     }
     let fatal = |unit: &&str| is_way_in(unit) && !MAY_FAIL.contains(unit);
     if let Some(victim) = text.words(&["RequiredBy"]).find(fatal) {
-        return Some(needed(name, victim));
+        return Some(needed_by(name, victim));
     }
     let is_ssh_port = |address: &str| address.rsplit(':').next() == Some(SSH_PORT);
     text.words(&["ListenStream"]).any(is_ssh_port).then(|| {
         let message = format!("{name} listens on port 22, so sshd could not");
-        Objection::new(message, "let it listen elsewhere")
+        PolicyObjection::new(message, "let it listen elsewhere")
     })
 }
 
 /// Of one that the way in waits for, and that may never end.
-fn held_up(name: &str, part: Part<'_>, text: &UnitText) -> Option<Objection> {
-    let is_early =
-        text.last("DefaultDependencies").is_some_and(|word| ["no", "false", "off", "0"].contains(&word));
+fn held_up(name: &str, part: UnitTextKind<'_>, text: &UnitText) -> Option<PolicyObjection> {
+    let is_early = text
+        .last_value("DefaultDependencies")
+        .is_some_and(|word| ["no", "false", "off", "0"].contains(&word));
     let wanted = text.words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
     let victim = text.words(&["Before"]).chain(wanted).find(|other| waits(other))?;
-    let may_hang = match text.last("Type") {
+    let may_hang = match text.last_value("Type") {
         Some(kind) => kind == "oneshot",
         // What the unit itself says is not known here.
-        None => matches!(part, Part::DropIn(_)),
+        None => matches!(part, UnitTextKind::DropIn(_)),
     };
-    let limit = text.last("TimeoutStartSec").or_else(|| text.last("TimeoutSec"));
+    let limit = text.last_value("TimeoutStartSec").or_else(|| text.last_value("TimeoutSec"));
     let is_bounded = limit.is_some_and(|limit| !["", "0", "infinity"].contains(&limit));
     (may_hang && !is_bounded).then(|| {
         let message = format!("{victim} would wait for {name}, which may take for ever");
-        Objection::new(message, "add `TimeoutStartSec=30` to its [Service] section, or leave the order out")
+        PolicyObjection::new(
+            message,
+            "add `TimeoutStartSec=30` to its [Service] section, or leave the order out",
+        )
     })
 }
 
@@ -361,7 +375,7 @@ impl UnitText {
         self.settings().filter(|(key, _)| keys.contains(key)).flat_map(|(_, value)| value.split_whitespace())
     }
 
-    fn last(&self, name: &str) -> Option<&str> {
+    fn last_value(&self, name: &str) -> Option<&str> {
         self.settings().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
     }
 }
@@ -370,8 +384,8 @@ impl UnitText {
 mod tests {
     use super::*;
 
-    fn refused(name: &str, part: Part<'_>, content: &str) -> bool {
-        flaw(name, part, content).is_some()
+    fn refused(name: &str, part: UnitTextKind<'_>, content: &str) -> bool {
+        check_content(name, part, content).is_some()
     }
 
     #[test]
@@ -388,9 +402,9 @@ mod tests {
             "[Unit]\nBefore=network-pre.target\n[Service]\nType=oneshot\nTimeoutStartSec=infinity\n",
             "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\n[Install]\nWantedBy=sysinit.target\n",
         ] {
-            assert!(refused("a.service", Part::Whole, content), "{content}");
+            assert!(refused("a.service", UnitTextKind::Whole, content), "{content}");
         }
-        assert!(refused("a.service", Part::DropIn("b.conf"), "[Unit]\nBefore=ssh.service\n"));
+        assert!(refused("a.service", UnitTextKind::DropIn("b.conf"), "[Unit]\nBefore=ssh.service\n"));
     }
 
     #[test]
@@ -404,7 +418,7 @@ mod tests {
             "[Install]\nRequiredBy=multi-user.target\n",
             "[Socket]\nListenStream=2222\nListenStream=[::]:2223\n",
         ] {
-            assert_eq!(flaw("a.service", Part::Whole, content), None, "{content}");
+            assert_eq!(check_content("a.service", UnitTextKind::Whole, content), None, "{content}");
         }
     }
 
@@ -427,7 +441,7 @@ mod tests {
             "[Socket]\nListenStream=127.0.0.1:22\n",
         ] {
             for name in ["ssh.service", "sshd.service", "service", "systemd-.service", "basic.target"] {
-                assert!(refused(name, Part::DropIn("a.conf"), content), "{name}: {content}");
+                assert!(refused(name, UnitTextKind::DropIn("a.conf"), content), "{name}: {content}");
             }
         }
         for content in [
@@ -437,18 +451,22 @@ mod tests {
             "[Service]\nEnvironment=HTTPS_PROXY=http://proxy:3128\nLimitNOFILE=1024:infinity\n",
             "; ExecStart=\n[X-Site]\nX-Owner=ada\n",
         ] {
-            assert_eq!(flaw("ssh.service", Part::DropIn("a.conf"), content), None, "{content}");
+            assert_eq!(
+                check_content("ssh.service", UnitTextKind::DropIn("a.conf"), content),
+                None,
+                "{content}"
+            );
         }
     }
 
     #[test]
     fn a_drop_in_for_many_units_is_one_for_the_way_in() {
-        assert_eq!(victim("service"), Some("ssh.service"));
-        assert_eq!(victim("socket"), Some("ssh.socket"));
-        assert_eq!(victim("systemd-.service"), Some("systemd-logind.service"));
-        assert_eq!(victim("catamaran-boot-.service"), Some("catamaran-boot-complete.service"));
+        assert_eq!(access_unit_of("service"), Some("ssh.service"));
+        assert_eq!(access_unit_of("socket"), Some("ssh.socket"));
+        assert_eq!(access_unit_of("systemd-.service"), Some("systemd-logind.service"));
+        assert_eq!(access_unit_of("catamaran-boot-.service"), Some("catamaran-boot-complete.service"));
         for own in ["web.service", "docker.service", "timers", "web-.service", "ssh", "user.slice"] {
-            assert_eq!(victim(own), None, "{own}");
+            assert_eq!(access_unit_of(own), None, "{own}");
         }
     }
 }

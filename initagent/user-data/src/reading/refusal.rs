@@ -4,9 +4,9 @@
 //! text, only its beginning is looked at.
 
 use crate::cloudconfig;
-use crate::payload::Kind;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
+use crate::payload::PayloadKind;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
 use document::yaml::{self, Value};
 
 /// How far it is looked what a text without a first line may be.
@@ -15,45 +15,54 @@ const LINES_LOOKED_AT: usize = 1000;
 /// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
 const UTF_16: &str = "\u{fffd}\u{fffd}";
 
-pub(super) fn unreadable(kind: Kind, text: &str, at: Mark) -> Diagnostic {
-    let refused = |message: &str, help: &str| Diagnostic::error(Code::Refused, at, message).help(help);
+pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagnostic {
+    let refused =
+        |message: &str, help: &str| Diagnostic::error(DiagnosticCode::Refused, at, message).with_help(help);
     match kind {
-        Kind::Base64 | Kind::CloudConfigArchive | Kind::Gzip | Kind::Include | Kind::Multipart => refused(
+        PayloadKind::Base64
+        | PayloadKind::CloudConfigArchive
+        | PayloadKind::Gzip
+        | PayloadKind::Include
+        | PayloadKind::Multipart => refused(
             "a template can't hold other parts",
             "put the template into the container, as a part of its own",
         ),
-        Kind::Jinja => refused(
+        PayloadKind::Jinja => refused(
             "a template can't be expanded into a template",
             "leave one of the two `## template: jinja` out",
         ),
-        Kind::PartHandler => {
+        PayloadKind::PartHandler => {
             refused("part handlers are Python, which this system does not have", "use a `#!` script")
         }
-        Kind::CloudConfigJsonPatch => {
+        PayloadKind::CloudConfigJsonPatch => {
             refused("JSON patches are not applied here", "use several parts and `merge_how`")
         }
         _ if is_butane(text) => {
-            Diagnostic::error(Code::UnknownFormat, at, "this is Butane's input, not what it makes")
-                .help("run `butane` on it and hand over the JSON")
+            Diagnostic::error(DiagnosticCode::UnknownFormat, at, "this is Butane's input, not what it makes")
+                .with_help("run `butane` on it and hand over the JSON")
         }
         _ if is_container_linux(text) => Diagnostic::error(
-            Code::UnknownFormat,
+            DiagnosticCode::UnknownFormat,
             at,
             "this is a Container Linux Config, which a program must translate",
         )
-        .help("make a Butane config of it, run `butane` on that, and hand over the JSON"),
+        .with_help("make a Butane config of it, run `butane` on that, and hand over the JSON"),
         _ if text.starts_with(UTF_16) => {
-            Diagnostic::error(Code::UnknownFormat, at, "this is UTF-16, or no text at all")
-                .help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
+            Diagnostic::error(DiagnosticCode::UnknownFormat, at, "this is UTF-16, or no text at all")
+                .with_help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
         }
         _ if looks_like_config(text) => Diagnostic::error(
-            Code::UnknownFormat,
+            DiagnosticCode::UnknownFormat,
             at,
             "this looks like a cloud-config without its first line",
         )
-        .help("write `#cloud-config` as the first line"),
-        _ => Diagnostic::error(Code::UnknownFormat, at, "this is no kind of user-data that is known here")
-            .help("begin with `#cloud-config` or `#!`, or hand over Ignition JSON or MIME multipart"),
+        .with_help("write `#cloud-config` as the first line"),
+        _ => Diagnostic::error(
+            DiagnosticCode::UnknownFormat,
+            at,
+            "this is no kind of user-data that is known here",
+        )
+        .with_help("begin with `#cloud-config` or `#!`, or hand over Ignition JSON or MIME multipart"),
     }
 }
 
@@ -73,7 +82,7 @@ fn is_container_linux(text: &str) -> bool {
 /// The names of a text's top level, as far as they begin lines; of JSON, those that the parser finds.
 fn top_level_names(text: &str) -> Vec<String> {
     if text.trim_start().starts_with('{') {
-        return match yaml::parse(text, 0, &mut Diagnostics::default()).map(|node| node.value) {
+        return match yaml::parse_yaml(text, 0, &mut Diagnostics::default()).map(|node| node.value) {
             Some(Value::Mapping(entries)) => entries.into_iter().map(|entry| entry.key).collect(),
             _ => Vec::new(),
         };

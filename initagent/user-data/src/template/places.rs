@@ -4,7 +4,7 @@
 //! in copied text keeps its line and column in the author's file; one in an expression's output is the
 //! expression's.
 
-use document::source::Mark;
+use document::source::SourceMark;
 use minijinja::{OutputSpan, OutputSpanKind};
 
 /// A plan may have ten thousand places on one line: characters of longer lines count as one byte each.
@@ -58,7 +58,7 @@ impl Places {
 
     /// Where a place in the expanded text comes from.
     #[must_use]
-    pub fn origin(&self, mark: Mark) -> Mark {
+    pub fn origin(&self, mark: SourceMark) -> SourceMark {
         let Some(offset) = self.output.offset(mark) else { return mark };
         let after = self.pieces.partition_point(|piece| piece.output <= offset);
         // What is before the first piece stands for the header, which kept its lines.
@@ -78,7 +78,7 @@ impl Text {
         Self { text, lines }
     }
 
-    fn offset(&self, mark: Mark) -> Option<usize> {
+    fn offset(&self, mark: SourceMark) -> Option<usize> {
         let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
         let start = *self.lines.get(index)?;
         let end = self.lines.get(index + 1).map_or(self.text.len(), |next| next - 1);
@@ -89,13 +89,13 @@ impl Text {
     }
 
     /// The place of an offset; of one inside a character, that of the character.
-    pub(super) fn mark(&self, offset: usize, part: u16, width: u32) -> Mark {
+    pub(super) fn mark(&self, offset: usize, part: u16, width: u32) -> SourceMark {
         let offset = self.text.floor_char_boundary(offset.min(self.text.len()));
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let before = &self.text[self.lines.get(line - 1).copied().unwrap_or_default()..offset];
         let near = &before[..before.floor_char_boundary(before.len().min(COUNTED))];
         let column = near.chars().count() + (before.len() - near.len()) + 1;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Mark { part, line: number(line), column: number(column), width }
+        SourceMark { part, line: number(line), column: number(column), width }
     }
 }

@@ -92,7 +92,7 @@ fn places_lead_back_to_the_authors_text() {
     assert_eq!(expansion.text, "\né: 1\né: 2\nb: r c\n");
 
     let origin = |line, column| {
-        let at = expansion.places.origin(Mark { part: 3, line, column, width: 1 });
+        let at = expansion.places.origin(SourceMark { part: 3, line, column, width: 1 });
         (at.line, at.column, at.width)
     };
 

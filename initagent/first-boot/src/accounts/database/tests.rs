@@ -25,8 +25,8 @@ fn machine() -> (tempfile::TempDir, Root) {
     (folder, root)
 }
 
-fn user(name: &str) -> User {
-    User { name: name.to_owned(), ..User::default() }
+fn user(name: &str) -> UserStep {
+    UserStep { name: name.to_owned(), ..UserStep::default() }
 }
 
 fn added(root: &Root, path: &str, before: &str) -> String {
@@ -40,7 +40,7 @@ fn a_user_is_in_all_files_as_useradd_makes_it() {
     let mut database = Database::open(&root).unwrap();
 
     database
-        .add_user(&User {
+        .add_user(&UserStep {
             gecos: Some("Ada Lovelace".to_owned()),
             groups: vec!["sudo".to_owned(), "ghosts".to_owned()],
             expires: Some("2030-12-31".to_owned()),
@@ -66,10 +66,12 @@ fn numbers_that_are_taken_are_not_given_twice() {
     let (_folder, root) = machine();
     let mut database = Database::open(&root).unwrap();
 
-    database.add_group(&Group { name: "ops".to_owned(), gid: Some(1001), ..Group::default() }).unwrap();
+    database
+        .add_group(&GroupStep { name: "ops".to_owned(), gid: Some(1001), ..GroupStep::default() })
+        .unwrap();
     database.add_user(&user("ada")).unwrap();
-    database.add_user(&User { system: true, ..user("daemon") }).unwrap();
-    let taken = database.add_user(&User { uid: Some(1000), ..user("eve") }).unwrap_err();
+    database.add_user(&UserStep { system: true, ..user("daemon") }).unwrap();
+    let taken = database.add_user(&UserStep { uid: Some(1000), ..user("eve") }).unwrap_err();
 
     assert_eq!(database.user("ada").map(|ada| (ada.uid, ada.gid)), Some((1001, 1002)));
     assert_eq!(database.user("daemon").map(|daemon| (daemon.uid, daemon.gid)), Some((999, 999)));
@@ -81,11 +83,11 @@ fn numbers_that_are_taken_are_not_given_twice() {
 fn primary_groups_are_found_by_name_or_number_or_made() {
     let (_folder, root) = machine();
     let mut database = Database::open(&root).unwrap();
-    let of = |group: &str, name: &str| User { primary_group: Some(group.to_owned()), ..user(name) };
+    let of = |group: &str, name: &str| UserStep { primary_group: Some(group.to_owned()), ..user(name) };
 
     database.add_user(&of("sudo", "a")).unwrap();
     database.add_user(&of("100", "b")).unwrap();
-    database.add_user(&User { no_user_group: true, ..user("c") }).unwrap();
+    database.add_user(&UserStep { no_user_group: true, ..user("c") }).unwrap();
     let missing = database.add_user(&of("ghosts", "d")).unwrap_err();
 
     let gid = |name: &str| database.user(name).unwrap().gid;
@@ -98,7 +100,7 @@ fn a_field_that_would_be_two_is_refused_and_nothing_is_written() {
     let (_folder, root) = machine();
     let mut database = Database::open(&root).unwrap();
 
-    let with_colon = database.add_user(&User { gecos: Some("a:0:0".to_owned()), ..user("eve") });
+    let with_colon = database.add_user(&UserStep { gecos: Some("a:0:0".to_owned()), ..user("eve") });
     let with_line = database.set_password("core", "x\nroot::0:0:::");
     database.write().unwrap();
 
@@ -155,7 +157,7 @@ fn shadow_utils_reads_what_was_written() {
     let mut database = Database::open(&root).unwrap();
     for number in 0..20 {
         database
-            .add_user(&User { groups: vec!["sudo".to_owned()], ..user(&format!("user{number}")) })
+            .add_user(&UserStep { groups: vec!["sudo".to_owned()], ..user(&format!("user{number}")) })
             .unwrap();
     }
     database.write().unwrap();

@@ -2,17 +2,17 @@
 
 use document::yaml;
 
-use super::super::Config;
+use super::super::CloudConfig;
 use super::*;
-use crate::room::Room;
+use crate::room::DecompressionBudget;
 
-fn config(text: &str) -> (Config, Diagnostics) {
+fn config(text: &str) -> (CloudConfig, Diagnostics) {
     let mut found = Diagnostics::default();
-    let document = yaml::parse(text, 0, &mut found).unwrap();
-    (Config::check(&document, &mut Room::default(), &mut found), found)
+    let document = yaml::parse_yaml(text, 0, &mut found).unwrap();
+    (CloudConfig::check_document(&document, &mut DecompressionBudget::default(), &mut found), found)
 }
 
-fn only_user(text: &str) -> User {
+fn only_user(text: &str) -> UserStep {
     config(text).0.accounts.people.remove(0).value.user
 }
 

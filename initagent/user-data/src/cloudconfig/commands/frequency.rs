@@ -4,8 +4,8 @@
 //! each boot, and the same as a key. Refuses any other change of cloud-init's stages: they have one order here.
 //! Invariant: a frequency that is not understood leaves scripts at once an instance.
 
-use crate::cloudconfig::fields::{Fields, text_of};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::{MappingFields, text_of};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 /// How often scripts and `runcmd` run.
@@ -24,23 +24,27 @@ struct Module {
     frequency: Option<String>,
 }
 
-pub(super) fn read(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
+pub(super) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Frequency {
     let by_list = of_modules(fields, found);
-    let written = fields.text("scripts_user", found);
+    let written = fields.read_text("scripts_user", found);
     match written.as_ref().map(|text| (word_of(&text.value), text.at)) {
         None => by_list,
         Some((Some(frequency), _)) => frequency,
         Some((None, at)) => {
             let message = "`scripts_user` must be `always` or `instance`";
             let help = "it says how often scripts and `runcmd` run; write the scripts themselves as parts";
-            fields.refuse("scripts_user", Diagnostic::error(Code::BadValue, at, message).help(help), found);
+            fields.refuse_field(
+                "scripts_user",
+                Diagnostic::error(DiagnosticCode::BadValue, at, message).with_help(help),
+                found,
+            );
             by_list
         }
     }
 }
 
-fn of_modules(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
-    let items = match fields.node("cloud_final_modules").map(|node| &node.value) {
+fn of_modules(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Frequency {
+    let items = match fields.field_node("cloud_final_modules").map(|node| &node.value) {
         Some(Value::Sequence(items)) => items.as_slice(),
         _ => &[],
     };
@@ -50,7 +54,7 @@ fn of_modules(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Frequency {
     let said = scripts.next_back().and_then(|module| word_of(&module.frequency?));
     if said.is_none() {
         let message = "`cloud_final_modules` has nothing to do here: stages and modules have one order here";
-        found.push(Diagnostic::note(Code::NoEffect, at, message).key("cloud_final_modules"));
+        found.push(Diagnostic::note(DiagnosticCode::NoEffect, at, message).with_key("cloud_final_modules"));
     }
     said.unwrap_or_default()
 }
@@ -83,13 +87,13 @@ mod tests {
     use document::diagnostic::Diagnostics;
 
     use super::Frequency;
-    use crate::cloudconfig::Config;
-    use crate::room::Room;
+    use crate::cloudconfig::CloudConfig;
+    use crate::room::DecompressionBudget;
 
     fn read(text: &str) -> (Frequency, usize) {
         let mut found = Diagnostics::default();
-        let node = document::yaml::parse(text, 0, &mut found).unwrap();
-        let config = Config::check(&node, &mut Room::default(), &mut found);
+        let node = document::yaml::parse_yaml(text, 0, &mut found).unwrap();
+        let config = CloudConfig::check_document(&node, &mut DecompressionBudget::default(), &mut found);
         (config.commands.scripts, found.list().len())
     }
 

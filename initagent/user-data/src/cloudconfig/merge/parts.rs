@@ -5,9 +5,9 @@
 //! hands over 25 parts, each with files), and what replaces without a word costs files and keys. So lists
 //! grow, mappings are merged, of two texts the later one is used, and each value that is not used is told.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::Mark;
-use document::yaml::{Entry, Node, Scalar, Style, Value};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::SourceMark;
+use document::yaml::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 use super::{Dropped, is_worth_words, name_of, places_of};
 
@@ -45,7 +45,12 @@ pub fn add_up(earlier: Node, later: Node, found: &mut Diagnostics) -> Node {
     }
 }
 
-fn mappings(old: Vec<Entry>, new: Vec<Entry>, path: &str, found: &mut Diagnostics) -> Vec<Entry> {
+fn mappings(
+    old: Vec<MappingEntry>,
+    new: Vec<MappingEntry>,
+    path: &str,
+    found: &mut Diagnostics,
+) -> Vec<MappingEntry> {
     let places = places_of(&old, &new);
     let mut merged = old;
     for entry in new {
@@ -64,7 +69,7 @@ fn mappings(old: Vec<Entry>, new: Vec<Entry>, path: &str, found: &mut Diagnostic
 }
 
 /// Two values of one key.
-fn values(old: Node, old_at: Mark, new: Node, path: &str, found: &mut Diagnostics) -> Node {
+fn values(old: Node, old_at: SourceMark, new: Node, path: &str, found: &mut Diagnostics) -> Node {
     // A part that gives a key nothing takes nothing away from others.
     if new.is_null() || new.value == Value::Unreadable {
         return old;
@@ -100,8 +105,8 @@ fn values(old: Node, old_at: Mark, new: Node, path: &str, found: &mut Diagnostic
 }
 
 /// Of `user`, options of one person must not go to another.
-fn is_someone_else(path: &str, old: &[Entry], new: &[Entry]) -> bool {
-    let name = |entries: &[Entry]| {
+fn is_someone_else(path: &str, old: &[MappingEntry], new: &[MappingEntry]) -> bool {
+    let name = |entries: &[MappingEntry]| {
         entries.iter().find(|entry| entry.key == "name").and_then(|entry| match &entry.value.value {
             Value::Scalar(scalar) => Some(scalar.text.clone()),
             _ => None,
@@ -129,19 +134,25 @@ fn as_items(node: Node, path: &str) -> Option<Vec<Node>> {
 }
 
 /// A text with commas.
-fn names(text: &str, at: Mark) -> Vec<Node> {
+fn names(text: &str, at: SourceMark) -> Vec<Node> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(|name| text_node(name, at)).collect()
 }
 
-fn text_node(text: &str, at: Mark) -> Node {
-    Node { at, value: Value::Scalar(Scalar { text: text.to_owned(), style: Style::Quoted, binary: false }) }
+fn text_node(text: &str, at: SourceMark) -> Node {
+    Node {
+        at,
+        value: Value::Scalar(Scalar { text: text.to_owned(), style: ScalarStyle::Quoted, binary: false }),
+    }
 }
 
 /// `ana: {…}` as `{name: ana, …}`.
-fn user_item(entry: Entry) -> Node {
-    let name =
-        Entry { key: "name".to_owned(), key_at: entry.key_at, value: text_node(&entry.key, entry.key_at) };
+fn user_item(entry: MappingEntry) -> Node {
+    let name = MappingEntry {
+        key: "name".to_owned(),
+        key_at: entry.key_at,
+        value: text_node(&entry.key, entry.key_at),
+    };
     let mut entries = match entry.value.value {
         Value::Mapping(entries) => entries,
         _ => Vec::new(),
@@ -158,9 +169,11 @@ impl Dropped<'_> {
             return;
         }
         let message = format!("`{}` is not used from here: a later part gives it another value", self.path);
-        let diagnostic = Diagnostic::warning(Code::Conflict, self.at, message).key(self.path.to_owned());
+        let diagnostic =
+            Diagnostic::warning(DiagnosticCode::Conflict, self.at, message).with_key(self.path.to_owned());
         found.push(
-            diagnostic.help("give it in one part only, or say in the later one by `merge_how` what is meant"),
+            diagnostic
+                .with_help("give it in one part only, or say in the later one by `merge_how` what is meant"),
         );
     }
 }

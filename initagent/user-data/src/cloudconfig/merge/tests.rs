@@ -4,7 +4,7 @@ use super::*;
 use document::yaml;
 
 fn tree(text: &str) -> Node {
-    yaml::parse(text, 0, &mut Diagnostics::default()).unwrap()
+    yaml::parse_yaml(text, 0, &mut Diagnostics::default()).unwrap()
 }
 
 /// The tree in one line, without marks.
@@ -27,8 +27,8 @@ fn merged(old: &str, new: &str, how: &str) -> String {
 
 fn merged_and_told(old: &str, new: &str, how: &str) -> (String, Vec<String>) {
     let mut found = Diagnostics::default();
-    let value = assemble(parse_text(how).unwrap()).unwrap();
-    let both = merge(tree(old), tree(new), At { value, at: Mark::default() }, &mut found);
+    let value = assemble_style(parse_text(how).unwrap()).unwrap();
+    let both = merge_nodes(tree(old), tree(new), Located { value, at: SourceMark::default() }, &mut found);
     (flat(&both), found.list().iter().map(|one| one.message.clone()).collect())
 }
 
@@ -130,7 +130,7 @@ fn mergers_can_be_written_as_a_list() {
         "merge_how:\n - name: list\n   settings: [append]\n - name: dict\n   settings: [recurse_array]\n",
     );
 
-    let how = how(&part, &mut Diagnostics::default()).unwrap().value;
+    let how = merge_style(&part, &mut Diagnostics::default()).unwrap().value;
 
     assert_eq!(how.list.method, ListMethod::Append);
     assert!(how.dict.recurse_lists && !how.dict.replace);
@@ -140,6 +140,6 @@ fn mergers_can_be_written_as_a_list() {
 fn unknown_mergers_are_reported() {
     let mut found = Diagnostics::default();
 
-    assert_eq!(how(&tree("merge_how: shuffle()"), &mut found), None);
-    assert_eq!(found.list()[0].code, Code::BadValue);
+    assert_eq!(merge_style(&tree("merge_how: shuffle()"), &mut found), None);
+    assert_eq!(found.list()[0].code, DiagnosticCode::BadValue);
 }

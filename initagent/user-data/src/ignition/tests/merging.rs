@@ -5,11 +5,11 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::container::{self, References};
-use crate::plan::order::Facts;
-use crate::plan::step::Fetch;
-use crate::plan::text::{Contents, render};
-use crate::reading::{self, Handed};
+use crate::container::{self, FetchPolicy};
+use crate::plan::order::PlanFacts;
+use crate::plan::step::FetchRequest;
+use crate::plan::text::{ContentDisplay, render_plan};
+use crate::reading::{self, UserDataInput};
 use document::caret::{self, Excerpts};
 
 /// A reference to a configuration that stands in an address.
@@ -19,21 +19,21 @@ fn data(document: &str) -> String {
 
 /// What a configuration and the pages it refers to come to.
 fn read(user_data: &str, pages: &[(&str, &str)]) -> (String, String) {
-    let mut fetch = |fetch: &Fetch| {
+    let mut fetch = |fetch: &FetchRequest| {
         let page = pages.iter().find(|(url, _)| *url == fetch.url).map(|(_, page)| page.as_bytes().to_vec());
         page.ok_or_else(|| "no such page".to_owned())
     };
-    let references = References { include: false, fetch: Some(&mut fetch) };
+    let references = FetchPolicy { include: false, fetch: Some(&mut fetch) };
     let user = container::open("user-data", user_data.as_bytes(), references);
-    let reading = reading::read(&Handed { user, ..Handed::default() }, &Facts::default());
+    let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
     let mut plan = String::new();
-    for line in render(&reading.plan, &reading.sources, Contents::Shown).lines() {
+    for line in render_plan(&reading.plan, &reading.sources, ContentDisplay::Shown).lines() {
         // Every plan begins with the host keys.
         if !line.contains("host keys") && line != "identity" {
             let _ = writeln!(plan, "{line}");
         }
     }
-    (plan, caret::render(&reading.found, &reading.sources, Excerpts::Shown))
+    (plan, caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown))
 }
 
 fn merging(references: &str, rest: &str) -> String {

@@ -3,13 +3,13 @@
 //! Knows comments and that a backslash continues a line. Refuses to know options. Invariant: each line
 //! that is given back has a first word.
 
-use document::source::{At, Mark};
+use document::source::{Located, SourceMark};
 
 /// A line: its first word, and what is behind it.
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) rest: String,
-    pub(super) at: Mark,
+    pub(super) at: SourceMark,
 }
 
 impl Line {
@@ -24,11 +24,11 @@ impl Line {
     }
 
     /// What is behind the first word, with its place.
-    pub(super) fn value(&self) -> At<String> {
-        At { value: self.rest.clone(), at: self.at }
+    pub(super) fn value(&self) -> Located<String> {
+        Located { value: self.rest.clone(), at: self.at }
     }
 
-    fn of(text: &str, at: Mark) -> Option<Self> {
+    fn of(text: &str, at: SourceMark) -> Option<Self> {
         let text = text.trim();
         if text.is_empty() || text.starts_with('#') {
             return None;
@@ -41,13 +41,13 @@ impl Line {
 /// The lines that say something; what a backslash continues is one line.
 pub(super) fn logical_lines(text: &str, part: u16) -> Vec<Line> {
     let mut lines = Vec::new();
-    let mut begun: Option<(String, Mark)> = None;
+    let mut begun: Option<(String, SourceMark)> = None;
     for (number, line) in (1_u32..).zip(text.lines()) {
         let indent = line.chars().take_while(|c| c.is_whitespace()).count();
         let column = u32::try_from(indent + 1).unwrap_or(1);
         let width = u32::try_from(line.trim().chars().count()).unwrap_or(0);
         let (mut joined, at) =
-            begun.take().unwrap_or_else(|| (String::new(), Mark { part, line: number, column, width }));
+            begun.take().unwrap_or_else(|| (String::new(), SourceMark { part, line: number, column, width }));
         joined.push_str(line.trim_end_matches('\\'));
         if line.ends_with('\\') {
             begun = Some((joined, at));

@@ -6,14 +6,14 @@
 
 use std::net::IpAddr;
 
-use document::source::Mark;
+use document::source::SourceMark;
 
-use crate::network::interface::{Options, Route};
+use crate::network::interface::{InterfaceRoute, Options};
 use crate::network::setting;
 use crate::network::value::{self, Net};
 
 /// The route that a command adds; `None` when it does something else.
-pub(super) fn of_command(command: &str, at: Mark) -> Option<Route> {
+pub(super) fn of_command(command: &str, at: SourceMark) -> Option<InterfaceRoute> {
     // `|| true` is what OpenStack's template ends with.
     let command = command.split("||").next()?;
     let mut words: Vec<&str> = command.split_whitespace().collect();
@@ -46,7 +46,7 @@ enum Dialect {
     NetTools,
 }
 
-fn read_words(words: Vec<&str>, dialect: Dialect, at: Mark) -> Option<Route> {
+fn read_words(words: Vec<&str>, dialect: Dialect, at: SourceMark) -> Option<InterfaceRoute> {
     let (mut to, mut mask, mut via) = (None, None, None);
     let mut options = Options::new();
     let mut words = words.into_iter();
@@ -68,8 +68,8 @@ fn read_words(words: Vec<&str>, dialect: Dialect, at: Mark) -> Option<Route> {
             _ => return None,
         }
     }
-    let to: Net = value::destination(to?, mask, via)?;
-    Some(Route { options, ..Route::new(to, via, at) })
+    let to: Net = value::parse_destination(to?, mask, via)?;
+    Some(InterfaceRoute { options, ..InterfaceRoute::new(to, via, at) })
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn route(command: &str) -> Option<String> {
-        let route = of_command(command, Mark::start_of(0))?;
+        let route = of_command(command, SourceMark::start_of(0))?;
         Some(format!("{} by {:?} {:?}", route.to, route.via, route.options))
     }
 

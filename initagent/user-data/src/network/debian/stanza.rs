@@ -3,28 +3,30 @@
 //! Knows the options of ifupdown and of the packages around it. Refuses to know which stanza a line stands
 //! in. Invariant: what kind of interface it is shows when all lines are read.
 
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::At;
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::Located;
 
 use super::line::Line;
 use super::routes;
 use crate::network::field::MOST_SERVERS;
-use crate::network::interface::{Device, Interface, Kind, LOOP_BACK, Route, Wiring};
+use crate::network::interface::{
+    DeviceKind, InterfaceRoute, InterfaceWiring, LOOP_BACK, NetworkInterface, VirtualKind,
+};
 use crate::network::value;
 use crate::network::version_1::parameters::Parameters;
 
 /// All that is said of one interface.
 #[derive(Default)]
 pub(super) struct Stanza {
-    pub(super) interface: Interface,
+    pub(super) interface: NetworkInterface,
     pub(super) mac: Option<String>,
     pub(super) under: Option<String>,
     pub(super) vlan: Option<u32>,
-    pub(super) members: Vec<(Kind, String)>,
-    pub(super) kind: Option<Kind>,
-    pub(super) parameters: Vec<(At<String>, Vec<String>)>,
+    pub(super) members: Vec<(VirtualKind, String)>,
+    pub(super) kind: Option<VirtualKind>,
+    pub(super) parameters: Vec<(Located<String>, Vec<String>)>,
     /// By commands: the kernel looks for the interface that reaches the gateway.
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<InterfaceRoute>,
 }
 
 impl Stanza {
@@ -32,18 +34,19 @@ impl Stanza {
         &mut self,
         name: &str,
         line: &Line,
-        wiring: &mut Wiring,
+        wiring: &mut InterfaceWiring,
         found: &mut Diagnostics,
     ) {
         let wanted = match name {
             "dns_nameserver" | "dns_nameservers" => {
-                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::ip).collect();
+                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::parse_ip).collect();
                 let wanted = parsed.is_none().then_some("addresses");
                 extend_new(&mut self.interface.dns, parsed.unwrap_or_default());
                 wanted
             }
             "dns_search" | "dns_domain" => {
-                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::domain).collect();
+                let parsed: Option<Vec<_>> =
+                    line.words().take(MOST_SERVERS).map(value::parse_domain).collect();
                 let wanted = parsed.is_none().then_some("domains");
                 extend_new(&mut self.interface.search, parsed.unwrap_or_default());
                 wanted
@@ -53,7 +56,7 @@ impl Stanza {
                 self.interface.mtu.is_none().then_some("a number from 68 to 65535")
             }
             "hwaddress" => {
-                self.mac = line.words().last().and_then(value::mac);
+                self.mac = line.words().last().and_then(value::parse_mac);
                 self.mac.is_none().then_some("a hardware address")
             }
             "accept_ra" => {
@@ -72,12 +75,12 @@ impl Stanza {
                 let master = value::interface_name(&line.rest);
                 let wanted = master.is_none().then_some("the name of an interface");
                 if let Some(master) = master {
-                    wiring.masters.insert(self.interface.id.clone(), (Kind::Bond.section(), master));
+                    wiring.masters.insert(self.interface.id.clone(), (VirtualKind::Bond.section(), master));
                 }
                 wanted
             }
             "bond_slaves" | "slaves" | "bridge_ports" => {
-                let kind = if name == "bridge_ports" { Kind::Bridge } else { Kind::Bond };
+                let kind = if name == "bridge_ports" { VirtualKind::Bridge } else { VirtualKind::Bond };
                 self.kind = Some(kind);
                 let members = line.words().filter(|word| *word != "none").filter_map(value::interface_name);
                 self.members.extend(members.map(|member| (kind, member)));
@@ -87,20 +90,20 @@ impl Stanza {
             // What these undo, networkd undoes.
             "down" | "pre_down" | "post_down" | "broadcast" | "network" | "scope" | "pointopoint" => None,
             _ if name.starts_with("bond_") || name.starts_with("bridge_") => {
-                let kind = if name.starts_with("bond_") { Kind::Bond } else { Kind::Bridge };
+                let kind = if name.starts_with("bond_") { VirtualKind::Bond } else { VirtualKind::Bridge };
                 self.kind = self.kind.or(Some(kind));
                 let words = value::words(&line.rest).map(str::to_owned).collect();
-                self.parameters.push((At { value: name.to_owned(), at: line.at }, words));
+                self.parameters.push((Located { value: name.to_owned(), at: line.at }, words));
                 None
             }
             _ => {
                 let message = format!("`{}` is not an option that is known here", line.name);
-                return found.push(Diagnostic::warning(Code::UnknownKey, line.at, message));
+                return found.push(Diagnostic::warning(DiagnosticCode::UnknownKey, line.at, message));
             }
         };
         if let Some(wanted) = wanted {
             let message = format!("`{}` must be {wanted}", line.name);
-            found.push(Diagnostic::error(Code::BadValue, line.at, message));
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, line.at, message));
         }
     }
 
@@ -110,11 +113,15 @@ impl Stanza {
         }
         let message = "this command is not run: only `route add` and `ip route add` are understood here";
         let help = "write `runcmd` or a unit in user-data";
-        found.push(Diagnostic::warning(Code::Refused, line.at, message).help(help));
+        found.push(Diagnostic::warning(DiagnosticCode::Refused, line.at, message).with_help(help));
     }
 
     /// The interface, of the kind that its name and its options say; `None` for the loop-back interface.
-    pub(super) fn finish(mut self, wiring: &mut Wiring, found: &mut Diagnostics) -> Option<Interface> {
+    pub(super) fn finish(
+        mut self,
+        wiring: &mut InterfaceWiring,
+        found: &mut Diagnostics,
+    ) -> Option<NetworkInterface> {
         let name = self.interface.id.clone();
         if name == LOOP_BACK && self.interface.addresses.iter().all(|address| address.net.ip.is_loopback()) {
             return None;
@@ -131,19 +138,19 @@ impl Stanza {
             }
             let (options, mac) = parameters.finish();
             self.interface.new_mac = self.mac.or(mac);
-            self.interface.device = Device::Made { kind, name, options };
+            self.interface.device = DeviceKind::Made { kind, name, options };
             return Some(self.interface);
         }
         if let Some((under, id)) = self.vlan_of(&name) {
             wiring.vlans.entry(under).or_default().push(name.clone());
             self.interface.new_mac = self.mac;
             let options = vec![("Id", id.to_string())];
-            self.interface.device = Device::Made { kind: Kind::Vlan, name, options };
+            self.interface.device = DeviceKind::Made { kind: VirtualKind::Vlan, name, options };
             return Some(self.interface);
         }
         // OpenStack's template says by the address which card is meant, whatever the kernel calls it.
         self.interface.new_name = self.mac.is_some().then(|| name.clone());
-        self.interface.device = Device::There { name: Some(name), mac: self.mac, driver: None };
+        self.interface.device = DeviceKind::There { name: Some(name), mac: self.mac, driver: None };
         Some(self.interface)
     }
 

@@ -5,11 +5,11 @@
 //! Invariant: a parameter is set, has nothing to do here, or is reported.
 
 use crate::cloudconfig::fields::text_of;
-use crate::network::interface::{Kind, Options, Wiring};
+use crate::network::interface::{InterfaceWiring, Options, VirtualKind};
 use crate::network::setting;
 use crate::network::value;
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
-use document::source::{At, Mark};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
 use document::yaml::{Node, Value};
 
 const BOND_OPTIONS: [(&str, &str); 22] = [
@@ -49,29 +49,29 @@ const WITHOUT_EFFECT: [&str; 7] = ["gcint", "links", "maxwait", "ports", "slaves
 
 /// The settings that are collected from parameters.
 pub(in crate::network) struct Parameters {
-    kind: Kind,
+    kind: VirtualKind,
     pub(in crate::network) options: Options,
     /// The hardware address that it gets.
     pub(in crate::network) mac: Option<String>,
 }
 
 impl Parameters {
-    pub(in crate::network) fn of(kind: Kind) -> Self {
+    pub(in crate::network) fn of(kind: VirtualKind) -> Self {
         Self { kind, options: Options::new(), mac: None }
     }
 
     /// Adds one, by whichever of its spellings.
     pub(in crate::network) fn add(
         &mut self,
-        name: &At<String>,
+        name: &Located<String>,
         words: &[String],
-        at: Mark,
-        wiring: &mut Wiring,
+        at: SourceMark,
+        wiring: &mut InterfaceWiring,
         found: &mut Diagnostics,
     ) {
         let written = name.value.replace('-', "_");
         let (prefix, options) = match self.kind {
-            Kind::Bond => ("bond_", BOND_OPTIONS.as_slice()),
+            VirtualKind::Bond => ("bond_", BOND_OPTIONS.as_slice()),
             _ => ("bridge_", BRIDGE_OPTIONS.as_slice()),
         };
         let short = written.strip_prefix(prefix).unwrap_or(&written);
@@ -90,17 +90,17 @@ impl Parameters {
             Understood::Yes => {}
             Understood::NotThis(wanted) => {
                 let message = format!("`{}` must be {wanted}", name.value);
-                found.push(Diagnostic::error(Code::BadValue, at, message));
+                found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message));
             }
             Understood::Unknown => found.push(unknown(name)),
         }
     }
 
     /// Adds what is no setting of the bond or the bridge itself.
-    fn add_other(&mut self, short: &str, words: &[String], wiring: &mut Wiring) -> Understood {
+    fn add_other(&mut self, short: &str, words: &[String], wiring: &mut InterfaceWiring) -> Understood {
         match (self.kind, short) {
             // Which member leads is a setting of that member.
-            (Kind::Bond, "primary" | "active_slave") => {
+            (VirtualKind::Bond, "primary" | "active_slave") => {
                 let setting = if short == "primary" { "PrimarySlave" } else { "ActiveSlave" };
                 let member = words.first().and_then(|name| value::interface_name(name));
                 if let Some(member) = &member {
@@ -108,13 +108,13 @@ impl Parameters {
                 }
                 Understood::if_some(member.as_ref(), "the name of an interface")
             }
-            (Kind::Bridge, "pathcost" | "portprio") => {
+            (VirtualKind::Bridge, "pathcost" | "portprio") => {
                 let setting = if short == "pathcost" { "Cost" } else { "Priority" };
                 let added = add_ports(setting, words, wiring).then_some(());
                 Understood::if_some(added.as_ref(), "ports and numbers, such as `eth0 50`")
             }
-            (Kind::Bridge, "hw") | (_, "mac_address") => {
-                self.mac = words.first().and_then(|mac| value::mac(mac));
+            (VirtualKind::Bridge, "hw") | (_, "mac_address") => {
+                self.mac = words.first().and_then(|mac| value::parse_mac(mac));
                 Understood::if_some(self.mac.as_ref(), "a hardware address")
             }
             _ if WITHOUT_EFFECT.contains(&short) => Understood::Yes,
@@ -144,13 +144,14 @@ impl Understood {
     }
 }
 
-fn unknown(name: &At<String>) -> Diagnostic {
+fn unknown(name: &Located<String>) -> Diagnostic {
     let message = format!("`{}` is not set here", name.value);
-    Diagnostic::warning(Code::UnknownKey, name.at, message).help("write a `.netdev` unit in `coreos.units`")
+    Diagnostic::warning(DiagnosticCode::UnknownKey, name.at, message)
+        .with_help("write a `.netdev` unit in `coreos.units`")
 }
 
 /// Pairs of a port and a number; says whether all were understood.
-fn add_ports(setting: &str, words: &[String], wiring: &mut Wiring) -> bool {
+fn add_ports(setting: &str, words: &[String], wiring: &mut InterfaceWiring) -> bool {
     let Some(setting) = setting::find_setting("Bridge port", setting) else { return false };
     let mut understood = !words.is_empty() && words.len().is_multiple_of(2);
     for pair in words.chunks_exact(2) {

@@ -3,53 +3,59 @@
 //! Knows that providers leave out types and sizes of networks. Refuses to know which interface a route that
 //! stands for itself belongs to. Invariant: a route with anything wrong in it is left out as a whole.
 
-use crate::cloudconfig::fields::{Fields, Key, key};
-use document::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use crate::network::field::{self, checked};
-use crate::network::interface::{Interface, Options, Route};
+use crate::network::interface::{InterfaceRoute, NetworkInterface, Options};
 use crate::network::value;
 
-pub(super) const SUBNET_KEYS: &[Key] = &[
-    key("type"),
-    key("address"),
-    key("ip_address"),
-    key("netmask"),
-    key("prefix"),
-    key("gateway"),
-    key("dns_nameservers"),
-    key("dns_search"),
-    key("routes"),
-    key("metric"),
-    key("broadcast"),
-    key("control"),
-    key("ipv4"),
-    key("ipv6"),
-    key("scope"),
-    key("pointopoint"),
-    key("mtu"),
+pub(super) const SUBNET_KEYS: &[FieldKey] = &[
+    supported_key("type"),
+    supported_key("address"),
+    supported_key("ip_address"),
+    supported_key("netmask"),
+    supported_key("prefix"),
+    supported_key("gateway"),
+    supported_key("dns_nameservers"),
+    supported_key("dns_search"),
+    supported_key("routes"),
+    supported_key("metric"),
+    supported_key("broadcast"),
+    supported_key("control"),
+    supported_key("ipv4"),
+    supported_key("ipv6"),
+    supported_key("scope"),
+    supported_key("pointopoint"),
+    supported_key("mtu"),
 ];
-pub(super) const ROUTE_KEYS: &[Key] = &[
-    key("destination"),
-    key("network"),
-    key("netmask"),
-    key("prefix"),
-    key("gateway"),
-    key("metric"),
-    key("id"),
-    key("type"),
+pub(super) const ROUTE_KEYS: &[FieldKey] = &[
+    supported_key("destination"),
+    supported_key("network"),
+    supported_key("netmask"),
+    supported_key("prefix"),
+    supported_key("gateway"),
+    supported_key("metric"),
+    supported_key("id"),
+    supported_key("type"),
 ];
 
-pub(super) fn add_subnets(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
-    let path = fields.child("subnets");
-    for (index, item) in fields.list("subnets", found).iter().enumerate() {
-        if let Some(mut subnet) = Fields::open(item, SUBNET_KEYS, format!("{path}[{index}]"), found) {
+pub(super) fn add_subnets(
+    interface: &mut NetworkInterface,
+    fields: &mut MappingFields<'_>,
+    found: &mut Diagnostics,
+) {
+    let path = fields.child_path("subnets");
+    for (index, item) in fields.read_list("subnets", found).iter().enumerate() {
+        if let Some(mut subnet) =
+            MappingFields::read_mapping(item, SUBNET_KEYS, format!("{path}[{index}]"), found)
+        {
             add_subnet(interface, &mut subnet, found);
         }
     }
 }
 
-fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn add_subnet(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
     const TYPES: &[&str] = &[
         "dhcp",
         "dhcp4",
@@ -62,9 +68,9 @@ fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
         "static",
         "static6",
     ];
-    let kind = match fields.choice("type", TYPES, found) {
+    let kind = match fields.read_choice("type", TYPES, found) {
         Some(kind) => kind.value,
-        None if fields.broken() => return,
+        None if fields.has_broken_field() => return,
         // Hetzner says no type where it says an address.
         None => "static",
     };
@@ -81,26 +87,28 @@ fn add_subnet(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
     let (dns, search) = field::read_servers(fields, "dns_nameservers", "dns_search", found);
     interface.dns.extend(dns);
     interface.search.extend(search);
-    let path = fields.child("routes");
-    for (index, item) in fields.list("routes", found).iter().enumerate() {
-        if let Some(mut fields) = Fields::open(item, ROUTE_KEYS, format!("{path}[{index}]"), found) {
+    let path = fields.child_path("routes");
+    for (index, item) in fields.read_list("routes", found).iter().enumerate() {
+        if let Some(mut fields) =
+            MappingFields::read_mapping(item, ROUTE_KEYS, format!("{path}[{index}]"), found)
+        {
             interface.routes.extend(read_route(&mut fields, found));
         }
     }
 }
 
-fn add_metric(fields: &mut Fields<'_>, options: &mut Options, found: &mut Diagnostics) {
+fn add_metric(fields: &mut MappingFields<'_>, options: &mut Options, found: &mut Diagnostics) {
     if !options.iter().any(|(name, _)| *name == "RouteMetric") {
         field::set_option(fields, "metric", ("DHCPv4", "RouteMetric"), options, found);
     }
 }
 
-fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Diagnostics) {
+fn add_static(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
     let mask = mask(fields, found);
-    let name = if fields.node("address").is_some() { "address" } else { "ip_address" };
-    if fields.node(name).is_none() {
+    let name = if fields.field_node("address").is_some() { "address" } else { "ip_address" };
+    if fields.field_node(name).is_none() {
         let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), message));
+        found.push(Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message));
     }
     let address = field::address_or_guess(fields, name, mask.as_deref(), found);
     if address.as_ref().is_some_and(|address| address.net.ip.is_ipv6()) {
@@ -111,36 +119,43 @@ fn add_static(interface: &mut Interface, fields: &mut Fields<'_>, found: &mut Di
     }
     interface.addresses.extend(address);
     if let Some(via) = field::read_gateway(fields, "gateway", found) {
-        let mut route =
-            Route::default_by(via, fields.node("gateway").map_or_else(|| fields.at(), |node| node.at));
+        let mut route = InterfaceRoute::default_by(
+            via,
+            fields.field_node("gateway").map_or_else(|| fields.start_mark(), |node| node.at),
+        );
         field::set_option(fields, "metric", ("Route", "Metric"), &mut route.options, found);
         interface.routes.push(route);
     }
 }
 
 /// The size of a network, as a mask or a number.
-fn mask(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let prefix = fields.text("prefix", found);
-    fields.text("netmask", found).or(prefix).map(|mask| mask.value)
+fn mask(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
+    let prefix = fields.read_text("prefix", found);
+    fields.read_text("netmask", found).or(prefix).map(|mask| mask.value)
 }
 
-pub(super) fn read_route(fields: &mut Fields<'_>, found: &mut Diagnostics) -> Option<Route> {
-    let name = if fields.node("network").is_some() { "network" } else { "destination" };
+pub(super) fn read_route(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<InterfaceRoute> {
+    let name = if fields.field_node("network").is_some() { "network" } else { "destination" };
     let via = field::read_gateway(fields, "gateway", found);
     let mask = mask(fields, found);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
     // In a list of items it says that this is a route; in a subnet, what kind of route.
-    if fields.text("type", found).is_some_and(|kind| kind.value != "route") {
+    if fields.read_text("type", found).is_some_and(|kind| kind.value != "route") {
         field::set_option(fields, "type", ("Route", "Type"), &mut options, found);
     }
-    let to = checked(fields, name, "a network", |to| value::destination(to, mask.as_deref(), via), found);
-    if fields.broken() {
+    let to =
+        checked(fields, name, "a network", |to| value::parse_destination(to, mask.as_deref(), via), found);
+    if fields.has_broken_field() {
         return None;
     }
     let Some(to) = to else {
-        found.push(Diagnostic::error(Code::MissingKey, fields.at(), "a route needs `destination`"));
+        found.push(Diagnostic::error(
+            DiagnosticCode::MissingKey,
+            fields.start_mark(),
+            "a route needs `destination`",
+        ));
         return None;
     };
-    Some(Route { options, ..Route::new(to, via, fields.at()) })
+    Some(InterfaceRoute { options, ..InterfaceRoute::new(to, via, fields.start_mark()) })
 }
