@@ -5,19 +5,19 @@
 //! for a single block, and too slow for a whole root. Refuses to know where tree and data come from.
 //! Invariant: a digest is believed only if the signed root hash vouches for it.
 
-use super::{BLOCK_BYTES, DIGEST_BYTES, Hasher, Place, VerifyTreeError, level_blocks};
+use super::{BLOCK_BYTES, DIGEST_BYTES, SaltedHasher, VerifyTreeError, VerityPlacement, level_blocks};
 
 /// The digests of all data blocks, all of them vouched for by the root hash.
 #[derive(Debug, Clone)]
 pub struct CheckedTree {
-    hasher: Hasher,
+    hasher: SaltedHasher,
     leaves: Vec<u8>,
 }
 
 impl CheckedTree {
     /// Checks a whole tree, as it lies behind the data, from its root hash down.
-    pub fn check(tree: &[u8], place: Place<'_>) -> Result<Self, VerifyTreeError> {
-        let hasher = Hasher::new(place.salt);
+    pub fn check(tree: &[u8], place: VerityPlacement<'_>) -> Result<Self, VerifyTreeError> {
+        let hasher = SaltedHasher::new(place.salt);
         let mut expected = place.root_hash.as_bytes().to_vec();
         let mut rest = tree;
         for blocks in level_blocks(place.data_blocks).into_iter().rev() {
@@ -53,7 +53,7 @@ impl CheckedTree {
 
 #[cfg(test)]
 mod tests {
-    use super::super::build;
+    use super::super::build_tree;
     use super::*;
 
     fn data(blocks: usize) -> Vec<u8> {
@@ -65,7 +65,7 @@ mod tests {
         // One block has no tree, 128 have one level, and 129 two.
         for blocks in [1, 2, 128, 129, 300] {
             let data = data(blocks);
-            let tree = build(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
+            let tree = build_tree(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
             let place =
                 Place { data_blocks: blocks as u64, tree_block: 0, salt: b"salt", root_hash: tree.root_hash };
 
@@ -85,8 +85,9 @@ mod tests {
     #[test]
     fn a_tree_that_the_root_hash_does_not_vouch_for_is_refused() {
         let data = data(300);
-        let tree = build(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
-        let place = Place { data_blocks: 300, tree_block: 0, salt: b"salt", root_hash: tree.root_hash };
+        let tree = build_tree(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
+        let place =
+            VerityPlacement { data_blocks: 300, tree_block: 0, salt: b"salt", root_hash: tree.root_hash };
         for at in [0, BLOCK_BYTES, tree.bytes.len() - 1] {
             let mut forged = tree.bytes.clone();
             forged[at] ^= 1;
@@ -96,9 +97,11 @@ mod tests {
             assert!(CheckedTree::check(wrong, place).is_err());
         }
         assert!(
-            CheckedTree::check(&tree.bytes, Place { data_blocks: 301, ..place })
+            CheckedTree::check(&tree.bytes, VerityPlacement { data_blocks: 301, ..place })
                 .is_ok_and(|tree| !tree.holds(300, &data[..BLOCK_BYTES]))
         );
-        assert!(CheckedTree::check(&tree.bytes, Place { data_blocks: u64::MAX / 2, ..place }).is_err());
+        assert!(
+            CheckedTree::check(&tree.bytes, VerityPlacement { data_blocks: u64::MAX / 2, ..place }).is_err()
+        );
     }
 }

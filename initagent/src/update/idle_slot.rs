@@ -11,7 +11,7 @@ use std::os::linux::fs::MetadataExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 use nix::sys::stat::{major, minor};
 
@@ -88,7 +88,7 @@ fn check_place(class: &Path, record: &BootRecord, node: (u64, u64)) -> Result<()
     if disk_of(class, idle)? != disk_of(class, running)? {
         return Err(OpenIdleSlotError::OtherDisk { path: idle.clone(), running: running.clone() });
     }
-    let wanted = Partition::of(Role::Root(!record.slot));
+    let wanted = Partition::of_role(PartitionRole::Root(!record.slot));
     let number = read_attribute(class, idle, "partition")?;
     if number != wanted.number.to_string() {
         let found = format!("partition {number}");

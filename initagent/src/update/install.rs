@@ -114,7 +114,7 @@ pub(crate) fn write_release(
     progress: &dyn Progress,
 ) -> Result<(), WriteReleaseError> {
     let trailer_at = check_size(slot, release)?;
-    let trailer = trailer::encode(&release.envelope)?;
+    let trailer = trailer::encode_trailer(&release.envelope)?;
     // Without its manifest the slot is none, whatever the slot table says, until this one is complete.
     write_part(slot, "end of the slot", trailer_at, &vec![0; TRAILER_BYTES])?;
     content.write_data(release, slot, progress)?;
@@ -126,7 +126,7 @@ fn check_size(slot: &SlotDevice, release: &TrustedRelease) -> Result<u64, WriteR
     let path = || slot.path().to_owned();
     let unread = |source| WriteReleaseError::Write { path: path(), what: "end of the slot", source };
     let (given, needed) = (slot.size().map_err(unread)?, release.manifest.root.slot_bytes());
-    let offset = trailer::offset(given).filter(|_| needed <= given);
+    let offset = trailer::trailer_offset(given).filter(|_| needed <= given);
     let version = release.manifest.version.to_string();
     offset.map(Bytes::get).ok_or_else(|| WriteReleaseError::Size { path: path(), given, needed, version })
 }
@@ -144,7 +144,7 @@ fn write_tree(
     if progress.advance(Stage::Verifying, 0, root.data_bytes).is_break() {
         return Err(WriteDataError::Cancelled.into());
     }
-    let tree = verity::build(slot, root.data_bytes, root.salt.as_bytes(), HASH_THREADS)
+    let tree = verity::build_tree(slot, root.data_bytes, root.salt.as_bytes(), HASH_THREADS)
         .map_err(|source| WriteReleaseError::ReadBack { path: path(), source })?;
     if tree.root_hash != root.root_hash {
         return Err(WriteReleaseError::Rotten {

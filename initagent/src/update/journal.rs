@@ -221,8 +221,8 @@ mod tests {
         Target {
             slot: Slot::B,
             version: Version::new(1, 1, 0),
-            root_hash: Sha256::of(content),
-            manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::of(content) },
+            root_hash: Sha256::digest_of(content),
+            manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::digest_of(content) },
             source: "/media/stick".into(),
         }
     }
@@ -284,25 +284,25 @@ mod tests {
     fn what_failed_is_not_tried_again_and_another_build_of_it_is() {
         let journal = failed_once(Cause::Check("ssh".into()));
 
-        assert_eq!(journal.objection(Sha256::of(b"new")).unwrap().attempts, 1);
-        assert!(journal.objection(Sha256::of(b"new, mended")).is_none());
+        assert_eq!(journal.objection(Sha256::digest_of(b"new")).unwrap().attempts, 1);
+        assert!(journal.objection(Sha256::digest_of(b"new, mended")).is_none());
     }
 
     #[test]
     fn what_may_have_been_lost_to_the_mains_is_tried_once_more() {
         let once = failed_once(Cause::LostBoots);
-        assert!(once.objection(Sha256::of(b"new")).is_none());
+        assert!(once.objection(Sha256::digest_of(b"new")).is_none());
 
         let outcome = Outcome::Failed(Failure::new(Cause::LostBoots, ""));
         let twice = once.end(8, Version::new(1, 0, 0), target(b"new"), outcome);
 
-        assert_eq!(twice.objection(Sha256::of(b"new")).unwrap().attempts, 2);
+        assert_eq!(twice.objection(Sha256::digest_of(b"new")).unwrap().attempts, 2);
     }
 
     #[test]
     fn a_good_release_after_a_failed_one_is_tried_afresh_and_ends_the_complaint() {
         let journal = failed_once(Cause::NoVerdict);
-        assert!(journal.last_failure().is_some() && journal.objection(Sha256::of(b"next")).is_none());
+        assert!(journal.last_failure().is_some() && journal.objection(Sha256::digest_of(b"next")).is_none());
 
         let journal = journal.end(9, Version::new(1, 2, 0), target(b"next"), Outcome::Succeeded);
 

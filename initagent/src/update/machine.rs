@@ -228,7 +228,7 @@ impl UpdateMachine {
             root_hash: release.manifest.root.root_hash,
             manifest: ManifestDigest {
                 bytes: release.envelope.len() as u64,
-                sha256: Sha256::of(&release.envelope),
+                sha256: Sha256::digest_of(&release.envelope),
             },
             source: source.to_owned(),
         }

@@ -140,7 +140,7 @@ mod tests {
         let mut read = vec![0; bytes.len()];
         device.read_exact_at(&mut read, 4096).unwrap();
         assert!(read == bytes);
-        assert_eq!(device.size().unwrap(), Bytes::mib(4));
+        assert_eq!(device.size().unwrap(), Bytes::from_mib(4));
         assert!(!device.is_block_device());
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
 use image_format::gpt::{self, ReadTableError};
-use image_format::layout::{Partition, Role};
+use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 use image_format::trailer::{self, TRAILER_BYTES, TrailerError};
 use image_format::verity::checked::CheckedTree;
@@ -99,7 +99,7 @@ impl SlotImage {
             }
             Err(source) => return Err(OpenImageError::Table { path, source: Some(source) }),
         };
-        let entry = table.labelled(Partition::of(Role::Root(Slot::A)).label);
+        let entry = table.find_label(Partition::of_role(PartitionRole::Root(Slot::A)).label);
         let Some(entry) = entry else { return Err(OpenImageError::Table { path, source: None }) };
         let slot = Self { start: entry.offset().get(), size: entry.size().get(), ..self };
         match slot.envelope() {
@@ -111,11 +111,11 @@ impl SlotImage {
 
     /// The signed manifest at the end of the slot.
     pub(crate) fn envelope(&self) -> Result<Vec<u8>, ReadEnvelopeError> {
-        let offset = trailer::offset(Bytes::new(self.size));
+        let offset = trailer::trailer_offset(Bytes::new(self.size));
         let offset = offset.ok_or_else(|| ReadEnvelopeError::Read(io::ErrorKind::UnexpectedEof.into()))?;
         let mut bytes = vec![0; TRAILER_BYTES];
         self.source.read_exact_at(&mut bytes, self.start + offset.get())?;
-        Ok(trailer::decode(&bytes)?.to_vec())
+        Ok(trailer::decode_trailer(&bytes)?.to_vec())
     }
 
     fn read_tree(&self, release: &TrustedRelease) -> Result<CheckedTree, WriteDataError> {
@@ -128,7 +128,7 @@ impl SlotImage {
         let mut bytes = vec![0; length];
         let read = self.source.read_exact_at(&mut bytes, self.start + root.tree_offset);
         read.map_err(|source| WriteDataError::Read { source })?;
-        CheckedTree::check(&bytes, root.place()).map_err(|source| {
+        CheckedTree::check(&bytes, root.verity_placement()).map_err(|source| {
             WriteDataError::Source(Box::new(ReadTreeError::Forged { path: self.path.clone(), source }))
         })
     }

@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
-use image_format::manifest::{self, BootFile, Manifest, Root, Salt};
+use image_format::manifest::{self, BootFile, Manifest, RootPlacement, Salt};
 use image_format::signed::{Keyring, SecretKey, Signed};
-use image_format::slot::{Condition, Slot, SlotTable, boot_decision};
+use image_format::slot::{LoadCondition, Slot, SlotTable, boot_decision};
 use image_format::trailer;
 use image_format::verity::{self, BLOCK_BYTES};
 use image_format::version::Version;
@@ -27,7 +27,7 @@ pub(crate) fn secret_key() -> SecretKey {
 
 /// The key that is trusted here.
 pub(crate) fn keyring() -> Keyring {
-    Keyring::new([secret_key().public("test")], 1).unwrap()
+    Keyring::new([secret_key().public_key("test")], 1).unwrap()
 }
 
 /// Data of 300 blocks, which need a tree of two levels and two runs of a mebibyte.
@@ -39,17 +39,17 @@ pub(crate) fn data(seed: u8) -> Vec<u8> {
 }
 
 /// A manifest for this data.
-pub(crate) fn manifest(version: Version, data: &[u8]) -> (Manifest, verity::Tree) {
+pub(crate) fn manifest(version: Version, data: &[u8]) -> (Manifest, verity::HashTree) {
     let salt = vec![9; 32];
-    let tree = verity::build(&data, data.len() as u64, &salt, 1).unwrap();
-    let root = Root {
+    let tree = verity::build_tree(&data, data.len() as u64, &salt, 1).unwrap();
+    let root = RootPlacement {
         data_bytes: data.len() as u64,
         tree_offset: data.len() as u64,
         tree_bytes: tree.bytes.len() as u64,
         root_hash: tree.root_hash,
         salt: Salt::new(salt).unwrap(),
     };
-    let file = |path: &str| BootFile { path: path.into(), sha256: Sha256::of(path.as_bytes()) };
+    let file = |path: &str| BootFile { path: path.into(), sha256: Sha256::digest_of(path.as_bytes()) };
     let manifest = Manifest {
         format: manifest::FORMAT,
         name: "cloud".into(),
@@ -69,7 +69,7 @@ pub(crate) fn manifest(version: Version, data: &[u8]) -> (Manifest, verity::Tree
 /// A release of this data.
 pub(crate) fn release(version: Version, data: &[u8]) -> TrustedRelease {
     let (manifest, _) = manifest(version, data);
-    let signed = Signed::<Manifest>::sign(manifest.to_bytes().unwrap(), &[secret_key()]);
+    let signed = Signed::<Manifest>::sign_payload(manifest.to_bytes().unwrap(), &[secret_key()]);
     TrustedRelease { manifest: keyring().verify(&signed).unwrap(), envelope: signed.to_envelope() }
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn write_slot(path: &Path, version: Version, data: &[u8]) -> TrustedR
     let release = release(version, data);
     file.write_all_at(data, 0).unwrap();
     file.write_all_at(&tree.bytes, manifest.root.tree_offset).unwrap();
-    let end = trailer::encode(&release.envelope).unwrap();
+    let end = trailer::encode_trailer(&release.envelope).unwrap();
     file.write_all_at(&end, SLOT_BYTES - end.len() as u64).unwrap();
     release
 }
@@ -89,13 +89,13 @@ pub(crate) fn write_slot(path: &Path, version: Version, data: &[u8]) -> TrustedR
 /// What a slot in a file holds, if it is whole.
 pub(crate) fn read_slot(path: &Path) -> Option<Version> {
     let bytes = fs::read(path).unwrap();
-    let envelope = trailer::decode(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).ok()?;
+    let envelope = trailer::decode_trailer(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).ok()?;
     let manifest = keyring().verify(&Signed::<Manifest>::from_envelope(envelope).unwrap()).unwrap();
     let root = &manifest.root;
     let start = usize::try_from(root.tree_offset).unwrap();
     let tree = bytes[start..start + usize::try_from(root.tree_bytes).unwrap()].to_vec();
-    let tree = verity::Tree { bytes: tree, root_hash: root.root_hash };
-    verity::verify(&bytes.as_slice(), root.data_bytes, root.salt.as_bytes(), 1, &tree).unwrap();
+    let tree = verity::HashTree { bytes: tree, root_hash: root.root_hash };
+    verity::verify_tree(&bytes.as_slice(), root.data_bytes, root.salt.as_bytes(), 1, &tree).unwrap();
     Some(manifest.version.clone())
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn record(running: Slot) -> BootRecord {
         name: "cloud".into(),
         version: Version::new(1, 0, 0),
         channel: "stable".into(),
-        root_hash: Sha256::of(b"running"),
+        root_hash: Sha256::digest_of(b"running"),
         development: false,
         below: None,
         devices: Devices {
@@ -132,8 +132,8 @@ pub(crate) fn target(content: &[u8]) -> Target {
     Target {
         slot: Slot::B,
         version: Version::new(1, 1, 0),
-        root_hash: Sha256::of(content),
-        manifest: ManifestDigest { bytes: 1, sha256: Sha256::of(content) },
+        root_hash: Sha256::digest_of(content),
+        manifest: ManifestDigest { bytes: 1, sha256: Sha256::digest_of(content) },
         source: "/media/stick".into(),
     }
 }
@@ -175,13 +175,14 @@ impl Bench {
     pub(crate) fn restart(&mut self) -> Slot {
         let table = self.table();
         let attempt = boot_decision(&table.to_block(), &[]).attempts[0];
-        if let Condition::Saves(after) | Condition::MustSave(after) = attempt.condition {
+        if let LoadCondition::Saves(after) | LoadCondition::MustSave(after) = attempt.condition {
             write_abstate(&self.machine.record.devices.abstate, after);
         }
         let (a, b) = (self.folder.path().join("root-a"), self.folder.path().join("root-b"));
         let (root, other) = if attempt.slot == Slot::A { (a, b) } else { (b, a) };
         let bytes = fs::read(&root).unwrap();
-        let envelope = trailer::decode(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).unwrap().to_vec();
+        let envelope =
+            trailer::decode_trailer(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).unwrap().to_vec();
         let release = super::machine::trust_release(&keyring(), envelope).unwrap();
         let record = &mut self.machine.record;
         record.slot = attempt.slot;

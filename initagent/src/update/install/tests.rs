@@ -167,18 +167,18 @@ fn a_slot_that_is_too_small_is_left_as_it_was() {
 #[test]
 fn a_disk_image_is_a_source_and_other_files_say_why_not() {
     let bench = Bench::new();
-    let layout = image_format::layout::Layout::plan(
+    let layout = image_format::layout::DiskLayout::plan_layout(
         uuid::Uuid::from_u128(7),
-        image_format::layout::Sizes { root: Bytes::new(SLOT_BYTES), state: Bytes::MIB },
+        image_format::layout::PartitionSizes { root: Bytes::new(SLOT_BYTES), state: Bytes::MIB },
     )
     .unwrap();
     let disk = bench.folder.path().join("disk.raw");
     let file = fs::File::create(&disk).unwrap();
     file.set_len(layout.disk_size().get()).unwrap();
-    let table = image_format::gpt::encode(&layout.table(), layout.disk_size()).unwrap();
+    let table = image_format::gpt::encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
     file.write_all_at(&table.primary, image_format::gpt::PRIMARY_OFFSET.get()).unwrap();
     let no_release = SlotImage::open(&disk).err().unwrap();
-    let at = layout.place(image_format::layout::Role::Root(Slot::A)).offset();
+    let at = layout.partition(image_format::layout::PartitionRole::Root(Slot::A)).offset();
     file.write_all_at(&fs::read(bench.folder.path().join("source")).unwrap(), at.get()).unwrap();
 
     assert_eq!(SlotImage::open(&disk).unwrap().envelope().unwrap(), bench.release.envelope);

@@ -1,4 +1,4 @@
-use image_format::slot::{Condition, boot_decision};
+use image_format::slot::{LoadCondition, boot_decision};
 use proptest::prelude::*;
 
 use super::super::phase::{Baseline, TrialBoot};
@@ -8,18 +8,18 @@ fn target() -> Target {
     Target {
         slot: Slot::B,
         version: image_format::version::Version::new(1, 1, 0),
-        root_hash: Sha256::of(b"new"),
-        manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::of(b"new") },
+        root_hash: Sha256::digest_of(b"new"),
+        manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::digest_of(b"new") },
         source: "http://updates.example".into(),
     }
 }
 
 fn old_root() -> Sha256 {
-    Sha256::of(b"old")
+    Sha256::digest_of(b"old")
 }
 
 fn facts(running: Slot, boot: &str, table: SlotTable) -> BootFacts {
-    let running_root = if running == Slot::B { Sha256::of(b"new") } else { old_root() };
+    let running_root = if running == Slot::B { Sha256::digest_of(b"new") } else { old_root() };
     BootFacts { boot: boot.into(), running, running_root, table: Some(table) }
 }
 
@@ -190,7 +190,7 @@ fn boots_that_are_lost_three_times_end_on_the_old_slot_and_say_so() {
 #[test]
 fn a_stale_trial_never_condemns_the_next_release() {
     let other = BootFacts {
-        running_root: Sha256::of(b"third"),
+        running_root: Sha256::digest_of(b"third"),
         ..facts(Slot::B, "nine", SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH })
     };
     let failed = trial().fail(Failure::new(Cause::NoVerdict, "")).0;
@@ -236,7 +236,7 @@ proptest! {
         let priority = if first { Slot::A } else { Slot::B };
         let table = SlotTable { priority, a, b, ..SlotTable::FRESH };
         let running = if running { Slot::A } else { Slot::B };
-        let running_root = [old_root(), Sha256::of(b"new"), Sha256::of(b"third")][usize::from(root)];
+        let running_root = [old_root(), Sha256::digest_of(b"new"), Sha256::digest_of(b"third")][usize::from(root)];
         let facts = BootFacts { boot: boot.to_string(), running, running_root, table: Some(table) };
 
         let once = resume(phase.clone(), &facts);
@@ -272,7 +272,7 @@ fn a_release_that_panics_is_left_after_its_tries() {
     let mut started = Vec::new();
     loop {
         let attempt = boot_decision(&table.to_block(), &[]).attempts[0];
-        if let Condition::Saves(after) | Condition::MustSave(after) = attempt.condition {
+        if let LoadCondition::Saves(after) | LoadCondition::MustSave(after) = attempt.condition {
             table = after;
         }
         started.push(attempt.slot);
