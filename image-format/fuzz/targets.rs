@@ -5,8 +5,16 @@ use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, GivenLine};
 use image_format::manifest::Manifest;
 use image_format::modules::ModuleIndex;
+use image_format::release::channel::{ChannelMetadata, FileReference};
+use image_format::release::paths::ChannelName;
+use image_format::release::rollout::{AskedBy, FailedRelease, MachineFacts, ReleaseChoice, choose_release};
+use image_format::release::root::{RootMetadata, TrustedRoot};
+use image_format::release::time::UnixTime;
+use image_format::release::trust::TrustState;
+use image_format::release::wave::{Share, WavePlace};
 use image_format::signed::{PublicKey, Signed, SignedPayload};
 use image_format::slot::{SlotTable, boot_decision};
+use image_format::version::Version;
 use image_format::{gpt, trailer};
 
 /// A slot table must read as what it writes, and the selector must agree.
@@ -70,5 +78,81 @@ pub(crate) fn modules(bytes: &[u8]) {
         assert_eq!(index.load_order(names.iter().copied()).len(), names.len());
         assert_eq!(ModuleIndex::parse(&index.to_string()), Ok(index.clone()));
         let _ = index.drivers_of(text).count();
+    }
+}
+
+/// Root metadata of any bytes, in and out of an envelope: it is written as it was read, and no root follows itself.
+pub(crate) fn release_root(bytes: &[u8]) {
+    if let Ok(root) = RootMetadata::from_bytes(bytes) {
+        let again = root.to_bytes().map(|bytes| RootMetadata::from_bytes(&bytes));
+        assert!(matches!(again, Ok(Ok(same)) if same == root));
+    }
+    if let Ok(root) = TrustedRoot::anchor(bytes) {
+        assert!(root.next(bytes).is_err());
+        let _ = root.open_manifest(bytes);
+    }
+}
+
+/// Channel metadata of any bytes: it is written as it was read, and nothing is chosen that must not be.
+pub(crate) fn release_channel(bytes: &[u8]) {
+    let _ = Signed::<ChannelMetadata>::from_envelope(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(share) = text.parse::<Share>() {
+        assert_eq!(Share::try_from(u16::from(share)), Ok(share));
+    }
+    if let Ok(name) = text.parse::<ChannelName>() {
+        assert_eq!(name.to_string().parse(), Ok(name));
+    }
+    let Ok(channel) = ChannelMetadata::from_bytes(bytes) else { return };
+    let again = channel.to_bytes().map(|bytes| ChannelMetadata::from_bytes(&bytes));
+    assert!(matches!(again, Ok(Ok(same)) if same == channel));
+    for asked_by in [AskedBy::Person, AskedBy::Service] {
+        for pin in std::iter::once(None).chain(channel.releases.iter().map(|release| Some(&release.version)))
+        {
+            check_choice(&channel, &machine(&channel, asked_by, pin));
+        }
+    }
+}
+
+fn machine(channel: &ChannelMetadata, asked_by: AskedBy, pin: Option<&Version>) -> MachineFacts {
+    let failed = channel.releases.first().map(|release| FailedRelease {
+        version: release.version.clone(),
+        manifest: release.manifest,
+        reason: "no reason".to_owned(),
+    });
+    MachineFacts {
+        image: channel.image.clone(),
+        architecture: channel.architecture.clone(),
+        version: Version::new(1, 0, 0),
+        agent: Version::new(1, 0, 0),
+        place: WavePlace::of_machine(&channel.image),
+        security_epoch: 1,
+        free_bytes: 1 << 20,
+        pin: pin.cloned(),
+        failed: failed.into_iter().collect(),
+        asked_by,
+    }
+}
+
+fn check_choice(channel: &ChannelMetadata, facts: &MachineFacts) {
+    let choice = choose_release(channel, facts, UnixTime::from_seconds(1 << 31));
+    assert!(!choice.to_string().is_empty());
+    let ReleaseChoice::Install { release, on_the_way_to, .. } = choice else { return };
+    assert!(release.withdrawn.is_none() && release.security_epoch >= channel.security_epoch.max(1));
+    assert!(release.least_free_bytes <= facts.free_bytes && release.version != facts.version);
+    let target = on_the_way_to.unwrap_or(release);
+    let floors = channel.releases.iter().filter(|floor| floor.floor && floor.withdrawn.is_none());
+    let passed_by = floors.filter(|floor| floor.version > facts.version && floor.version < target.version);
+    assert!(passed_by.into_iter().all(|floor| floor.version >= release.version));
+}
+
+/// What a machine kept, or what is left of it, and a file's reference in it.
+pub(crate) fn trust_state(bytes: &[u8]) {
+    assert!(FileReference::of(bytes).check(bytes).is_ok());
+    if let Ok(state) = TrustState::from_bytes(bytes) {
+        let again = state.to_bytes().map(|bytes| TrustState::from_bytes(&bytes));
+        assert!(matches!(again, Ok(Ok(same)) if same == state));
+        let (clock, built) = (UnixTime::from_seconds(u64::MAX), UnixTime::default());
+        assert_eq!(state.judged_time(clock, built), clock);
     }
 }

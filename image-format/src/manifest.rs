@@ -49,6 +49,10 @@ pub struct Manifest {
     pub built: u64,
     /// Whether it was signed by a development key: one that a builder made by itself and keeps in its cache.
     pub development: bool,
+    /// Its security epoch: a machine on which it proved itself never takes a lower one again. It stands here too, not
+    /// in the channel's metadata alone, since who holds a channel key must not be able to call an old release a new one.
+    #[serde(default, skip_serializing_if = "is_first_epoch")]
+    pub security_epoch: u32,
     /// The root file system.
     pub root: RootPlacement,
     /// The kernel inside the root.
@@ -262,6 +266,12 @@ pub enum ManifestError {
     Word { field: &'static str, value: String },
 }
 
+/// The first epoch is not written: manifests had none before there was a second.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_first_epoch(epoch: &u32) -> bool {
+    *epoch == 0
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b".-_+".contains(&byte)
 }
@@ -294,6 +304,7 @@ mod tests {
             architecture: "x86_64".into(),
             built: 1_700_000_000,
             development: false,
+            security_epoch: 0,
             root: RootPlacement {
                 data_bytes: 129 * 4096,
                 tree_offset: 129 * 4096,

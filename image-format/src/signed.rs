@@ -76,6 +76,12 @@ impl PublicKey {
         KeyId(id)
     }
 
+    /// Whether a key's line is of the kind that this program reads. One that is not may be of a later one.
+    #[must_use]
+    pub fn is_known_kind(line: &str) -> bool {
+        line.split(' ').next() == Some(PUBLIC_KEY)
+    }
+
     /// Whose key it is, as the file says.
     #[must_use]
     pub fn comment(&self) -> &str {
@@ -176,21 +182,48 @@ impl<T: SignedPayload> Signed<T> {
         }
         let mut rest = bytes;
         let length = read_head(next_line(&mut rest)?, T::ROLE)?;
-        let mut signatures = Vec::new();
+        let (mut signatures, mut lines) = (Vec::new(), 0);
         loop {
             let line = next_line(&mut rest)?;
             if line.is_empty() {
                 break;
             }
-            if signatures.len() == MAX_SIGNATURES {
+            lines += 1;
+            if lines > MAX_SIGNATURES {
                 return Err(ParseEnvelopeError::TooManySignatures);
             }
-            signatures.push(read_signature(line)?);
+            signatures.extend(read_signature(line)?);
         }
         if rest.len() != length {
             return Err(ParseEnvelopeError::Length { promised: length, given: rest.len() });
         }
         Ok(Self { signatures, payload: rest.to_vec(), of: PhantomData })
+    }
+
+    /// The digest of what is signed: the same whoever signed it.
+    #[must_use]
+    pub fn payload_digest(&self) -> Sha256 {
+        Sha256::digest_of(&self.payload)
+    }
+
+    /// The bytes that are signed, before anybody verified that: for a document that names its own keys.
+    pub(crate) fn unverified_payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Adds the signatures of more keys: for a threshold whose keys are not in one place. A key that has signed
+    /// already signs anew.
+    #[must_use]
+    pub fn signed_also(mut self, keys: &[SecretKey]) -> Self {
+        let more = Self::sign_payload(self.payload.clone(), keys).signatures;
+        self.signatures.retain(|(id, _)| more.iter().all(|(other, _)| other != id));
+        self.signatures.extend(more);
+        self
+    }
+
+    /// The keys that claim to have signed.
+    pub fn claimed_signers(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.signatures.iter().map(|(id, _)| *id)
     }
 
     /// The envelope as bytes.
@@ -303,7 +336,7 @@ pub enum ParseEnvelopeError {
     Lines,
     #[error("the envelope is for the role {given:?}, not {expected:?}")]
     Role { given: String, expected: &'static str },
-    #[error("a signature line is not {ALGORITHM:?}, a key id and a signature")]
+    #[error("a signature line is not its kind, a key id and a signature")]
     Signature,
     #[error("the envelope has {given} bytes, at most {MAX_ENVELOPE} are read")]
     TooLarge { given: usize },
@@ -358,12 +391,21 @@ fn read_head(line: &str, expected: &'static str) -> Result<usize, ParseEnvelopeE
     length.parse().ok().filter(|_| canonical).ok_or(ParseEnvelopeError::Head)
 }
 
-fn read_signature(line: &str) -> Result<(KeyId, [u8; 64]), ParseEnvelopeError> {
+/// A signature, or nothing if it is of a kind that a later program may know: a document that is signed by old keys
+/// and by such ones is believed by old programs for the old keys.
+fn read_signature(line: &str) -> Result<Option<(KeyId, [u8; 64])>, ParseEnvelopeError> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [ALGORITHM, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let [algorithm, id, signature] = words[..] else { return Err(ParseEnvelopeError::Signature) };
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if algorithm.is_empty() || !algorithm.bytes().all(plain) {
+        return Err(ParseEnvelopeError::Signature);
+    }
+    if algorithm != ALGORITHM {
+        return Ok(None);
+    }
     let id = fixed_from_hex(id).map_err(|_| ParseEnvelopeError::Signature)?;
     let signature = fixed_from_hex(signature).map_err(|_| ParseEnvelopeError::Signature)?;
-    Ok((KeyId(id), signature))
+    Ok(Some((KeyId(id), signature)))
 }
 
 #[cfg(test)]

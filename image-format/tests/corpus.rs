@@ -37,3 +37,18 @@ fn partition_tables() {
 fn module_indexes() {
     run_all("modules", targets::modules);
 }
+
+#[test]
+fn root_metadata() {
+    run_all("release_root", targets::release_root);
+}
+
+#[test]
+fn channel_metadata() {
+    run_all("release_channel", targets::release_channel);
+}
+
+#[test]
+fn trust_states() {
+    run_all("trust_state", targets::trust_state);
+}

@@ -48,6 +48,7 @@ fn manifest() -> String {
         architecture: "x86_64".into(),
         built: 1_700_000_000,
         development: false,
+        security_epoch: 0,
         root: RootPlacement {
             data_bytes: blocks * 4096,
             tree_offset: blocks * 4096,

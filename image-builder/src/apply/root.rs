@@ -246,6 +246,7 @@ pub(crate) fn seal_slot(
         architecture: "x86_64".to_owned(),
         built: target.epoch,
         development: signer.development,
+        security_epoch: spec.security_epoch,
         root: RootPlacement {
             data_bytes: extent.size.get(),
             tree_offset: extent.size.get(),

@@ -23,7 +23,7 @@ pub(crate) struct SpecLayer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "accounts",
     "boot",
     "channel",
@@ -40,6 +40,7 @@ const KEYS: [&str; 20] = [
     "partitions",
     "release_keys",
     "remove",
+    "security_epoch",
     "security_mirror",
     "suite",
     "units",
@@ -92,6 +93,7 @@ struct SpecDraft {
     units: Vec<String>,
     root_size: Option<Bytes>,
     state_size: Option<Bytes>,
+    security_epoch: Option<u32>,
     release_keys: Vec<PathBuf>,
 }
 
@@ -121,6 +123,7 @@ impl SpecDraft {
                     });
                 }
                 "remove" => reader.read_list(&mut self.remove, key, value, parse_inner_path),
+                "security_epoch" => reader.read_into(&mut self.security_epoch, key, value, parse_epoch),
                 "security_mirror" => reader.read_into(&mut self.security_mirror, key, value, parse_url),
                 "suite" => reader.read_into(&mut self.suite, key, value, parse_word),
                 "units" => reader.read_list(&mut self.units, key, value, parse_unit),
@@ -259,6 +262,7 @@ impl SpecDraft {
                 root: self.root_size?,
                 state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
+            security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
         })
     }
@@ -438,6 +442,10 @@ fn parse_engine(text: &str) -> Result<ContainerEngine, String> {
 
 fn parse_version(text: &str) -> Result<Version, String> {
     text.parse().map_err(|error| format!("not a version: {error}"))
+}
+
+fn parse_epoch(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "a security epoch is a whole number from 0 on".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<Bytes, String> {

@@ -38,6 +38,8 @@ pub(crate) struct ImageSpec {
     /// Units that start at boot; no other does.
     pub(crate) units: Vec<String>,
     pub(crate) partitions: PartitionSizes,
+    /// Raised when no machine may go back before this version: see docs/updates.md.
+    pub(crate) security_epoch: u32,
     /// Files of public keys that may sign releases for this image.
     pub(crate) release_keys: Vec<PathBuf>,
 }

@@ -148,7 +148,7 @@ fn what_is_not_exactly_an_envelope_is_refused() {
         ("catamaran-signed-v1 note +5\n\nhello".into(), ParseEnvelopeError::Head),
         ("catamaran-signed-v1 note 99999999999999999999999\n\nhello".into(), ParseEnvelopeError::Head),
         ("catamaran-signed-v1 note 5\nhello".into(), ParseEnvelopeError::Lines),
-        ("catamaran-signed-v1 note 5\nrsa 00 00\n\nhello".into(), ParseEnvelopeError::Signature),
+        ("catamaran-signed-v1 note 5\nRSA! 00 00\n\nhello".into(), ParseEnvelopeError::Signature),
         (format!("{good}!"), ParseEnvelopeError::Length { promised: 5, given: 6 }),
         (good[..good.len() - 1].into(), ParseEnvelopeError::Length { promised: 5, given: 4 }),
         (good.replace(line, &format!("{line}\n").repeat(17)), ParseEnvelopeError::TooManySignatures),
@@ -166,4 +166,26 @@ proptest! {
         let _ = Signed::<Note>::from_envelope(&[b"catamaran-signed-v1 note 5\n", bytes.as_slice()].concat());
         let _ = String::from_utf8_lossy(&bytes).parse::<PublicKey>();
     }
+}
+
+#[test]
+fn a_signature_of_a_later_kind_counts_for_nothing_and_harms_nothing() {
+    let envelope = String::from_utf8(note(&[1]).to_envelope()).unwrap();
+    let both = envelope.replacen("\ned25519 ", "\nml-dsa-65 0011 00ff\ned25519 ", 1);
+    let alone = envelope.replace("\ned25519 ", "\ned448 ");
+
+    assert!(ring(&[1], 1).verify(&Signed::<Note>::from_envelope(both.as_bytes()).unwrap()).is_ok());
+    let refused = ring(&[1], 1).verify(&Signed::<Note>::from_envelope(alone.as_bytes()).unwrap());
+    assert!(matches!(refused, Err(VerifyError::Threshold { found: 0, .. })));
+    assert!(PublicKey::is_known_kind(&key(1).public_key("Ann").to_text()));
+    assert!(!PublicKey::is_known_kind("catamaran-public-key-v2 00 Ann"));
+}
+
+#[test]
+fn a_document_gathers_signatures_from_several_places() {
+    let signed = note(&[1]).signed_also(&[key(2)]).signed_also(&[key(1)]);
+
+    assert_eq!(signed.claimed_signers().count(), 2);
+    assert!(ring(&[1, 2, 3], 2).verify(&signed).is_ok());
+    assert_eq!(signed.payload_digest(), Sha256::digest_of(b"hello"));
 }

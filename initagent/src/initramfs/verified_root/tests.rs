@@ -33,6 +33,7 @@ fn slot(change: impl FnOnce(&mut Manifest), by: u8) -> NamedTempFile {
         architecture: "x86_64".into(),
         built: 0,
         development: false,
+        security_epoch: 0,
         root: RootPlacement {
             data_bytes: data.len() as u64,
             tree_offset: data.len() as u64,
