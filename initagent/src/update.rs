@@ -28,6 +28,8 @@ mod settings;
 mod slot_device;
 /// A slot somewhere else as a source.
 mod slot_image;
+/// Fetches files from mirrors.
+mod transport;
 /// The trial of a new slot.
 mod trial;
 /// The hours in which the machine may restart.

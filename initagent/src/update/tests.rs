@@ -57,6 +57,7 @@ pub(crate) fn manifest(version: Version, data: &[u8]) -> (Manifest, verity::Hash
         channel: "stable".into(),
         architecture: "x86_64".into(),
         built: 1,
+        security_epoch: 0,
         development: false,
         root,
         kernel: file("/boot/vmlinuz"),
