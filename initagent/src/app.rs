@@ -7,13 +7,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use first_boot::{Judgement, Machine, Outcome, RecurError, Root, Status, Switch, SwitchError};
+use first_boot::{
+    MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
+    SwitchError,
+};
 
 use crate::boot_complete::{self, BootCompleteError};
-use crate::cli::{Format, UsageError, Verb};
+use crate::cli::{UsageError, Verb};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::Report;
+use crate::report::VerbReport;
 use crate::slots::{self, SlotsError};
 
 /// How long sshd waits for the keys of a new machine.
@@ -39,52 +42,61 @@ pub(crate) enum RunError {
 }
 
 /// Carries it out.
-pub(crate) fn run(verb: Verb) -> Result<Report, RunError> {
+pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
     Ok(match verb {
-        Verb::Apply { file, format } => outcome(&first_boot::apply_file(&file, &Machine::real()), format),
-        Verb::AwaitLogins => Report::done(await_logins(&Root::real())),
-        Verb::BootComplete => Report::done(boot_complete::complete()?),
-        Verb::BootSettled => Report::done(boot_complete::settle()?),
-        Verb::FirstBoot { options, format } => outcome(&first_boot::run(options, &Machine::real()), format),
-        Verb::Help(text) => Report::done(text),
-        Verb::HostKeys => Report::done(host_keys::run(Path::new(host_keys::FOLDER))?),
-        Verb::NetworkCards => Report::done(network_cards::run()?),
-        Verb::Plan { file, listing } => judgement(first_boot::plan(&file, listing)),
-        Verb::Provision { to } => Report::done(provision(to, &Root::real())?),
-        Verb::Recur { recurrence, name, command } => {
-            let exit_code = first_boot::run_recurring(&Root::real(), recurrence, &name, &command)?;
-            Report { text: String::new(), exit_code }
+        Verb::Apply { file, format } => {
+            report_outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
         }
-        Verb::Slots(request) => Report::done(slots::run(&request)?),
-        Verb::Status { format, wait: false } => status(first_boot::status(&Root::real()), format),
-        Verb::Status { format, wait: true } => status(end_of_first_boot(&Root::real()), format),
-        Verb::Validate { files, style } => judgement(first_boot::validate(&files, style)),
-        Verb::Version => Report::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
+        Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
+        Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
+        Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
+        Verb::FirstBoot { options, format } => {
+            report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
+        }
+        Verb::Help(text) => VerbReport::done(text),
+        Verb::HostKeys => VerbReport::done(host_keys::make_host_keys(Path::new(host_keys::FOLDER))?),
+        Verb::NetworkCards => VerbReport::done(network_cards::start_network_cards()?),
+        Verb::Plan { file, listing } => report_offline(first_boot::plan_file(&file, listing)),
+        Verb::Provision { to } => VerbReport::done(provision(to, &MachineRoot::this_machine())?),
+        Verb::Recur { recurrence, name, command } => {
+            let exit_code =
+                first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
+            VerbReport { text: String::new(), exit_code }
+        }
+        Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
+        Verb::Status { format, wait: false } => {
+            report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
+        }
+        Verb::Status { format, wait: true } => {
+            report_status(end_of_first_boot(&MachineRoot::this_machine()), format)
+        }
+        Verb::Validate { files, style } => report_offline(first_boot::validate_files(&files, style)),
+        Verb::Version => VerbReport::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.
-fn provision(to: Option<Switch>, root: &Root) -> Result<String, RunError> {
+fn provision(to: Option<Switch>, root: &MachineRoot) -> Result<String, RunError> {
     if let Some(switch) = to {
         first_boot::set_switch(root, switch)?;
     }
     Ok(first_boot::describe_switch(root))
 }
 
-fn outcome(outcome: &Outcome, format: Format) -> Report {
+fn report_outcome(outcome: &RunOutcome, format: OutputFormat) -> VerbReport {
     let text = match format {
-        Format::Json => format!("{:#}", outcome.json()),
-        Format::Text => outcome.text(),
+        OutputFormat::Json => format!("{:#}", outcome.to_json()),
+        OutputFormat::Text => outcome.journal_text(),
     };
-    Report { text, exit_code: outcome.exit_code() }
+    VerbReport { text, exit_code: outcome.exit_code() }
 }
 
-fn judgement(judgement: Judgement) -> Report {
-    Report { text: judgement.text, exit_code: judgement.verdict.exit_code() }
+fn report_offline(judgement: OfflineReport) -> VerbReport {
+    VerbReport { text: judgement.text, exit_code: judgement.verdict.exit_code() }
 }
 
 /// Whatever holds the first boot up must not keep people out who want to know what it is.
-fn await_logins(root: &Root) -> &'static str {
+fn await_logins(root: &MachineRoot) -> &'static str {
     if first_boot::await_logins(root, LOGIN_PATIENCE) {
         "whoever may log in can"
     } else {
@@ -92,9 +104,9 @@ fn await_logins(root: &Root) -> &'static str {
     }
 }
 
-fn end_of_first_boot(root: &Root) -> Status {
+fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
     loop {
-        if let Some(status) = first_boot::ended(root) {
+        if let Some(status) = first_boot::ended_status(root) {
             return status;
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -102,10 +114,10 @@ fn end_of_first_boot(root: &Root) -> Status {
 }
 
 /// A machine that has not ended its first boot is not well yet.
-fn status(status: Status, format: Format) -> Report {
+fn report_status(status: RunStatus, format: OutputFormat) -> VerbReport {
     let text = match format {
-        Format::Json => status.json,
-        Format::Text => status.text,
+        OutputFormat::Json => status.json,
+        OutputFormat::Text => status.text,
     };
-    Report { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
+    VerbReport { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
 }

@@ -16,11 +16,11 @@ use nix::libc;
 const CHUNK: usize = 4096;
 
 #[repr(C, align(4096))]
-struct Aligned([u8; CHUNK]);
+struct AlignedBuffer([u8; CHUNK]);
 
 /// What a device is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum AccessMode {
     /// To be looked at.
     Read,
     /// To be changed.
@@ -36,11 +36,11 @@ pub(crate) struct BlockDevice {
 
 impl BlockDevice {
     /// Opens it past the page cache; an image in a regular file through it, but synchronously.
-    pub(crate) fn open(path: &Path, access: Access) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, access: AccessMode) -> io::Result<Self> {
         let direct = std::fs::metadata(path)?.file_type().is_block_device();
         let flags = libc::O_DSYNC | libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 };
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(access == Access::Write).custom_flags(flags).open(path)?;
+        let file = options.read(true).write(access == AccessMode::Write).custom_flags(flags).open(path)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -68,7 +68,7 @@ impl BlockDevice {
 
     /// Writes whole sectors.
     pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
-        let mut aligned = Box::new(Aligned([0; CHUNK]));
+        let mut aligned = Box::new(AlignedBuffer([0; CHUNK]));
         for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
             let buffer = &mut aligned.0[..chunk.len()];
             buffer.copy_from_slice(chunk);
@@ -78,14 +78,14 @@ impl BlockDevice {
     }
 
     /// Returns when everything written before is stored for good.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all()
     }
 }
 
 impl ReadAt for BlockDevice {
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut aligned = Box::new(Aligned([0; CHUNK]));
+        let mut aligned = Box::new(AlignedBuffer([0; CHUNK]));
         for (index, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
             let buffer = &mut aligned.0[..chunk.len()];
             FileExt::read_exact_at(&self.file, buffer, offset + (index * CHUNK) as u64)?;
@@ -103,7 +103,7 @@ mod tests {
     fn what_was_written_is_read_back_across_chunks() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
         let bytes: Vec<u8> = (0..3 * CHUNK + 512).map(|n| u8::try_from(n % 251).unwrap()).collect();
 
         device.write(Bytes::new(1536), &bytes).unwrap();
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn reading_past_the_end_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let device = BlockDevice::open(file.path(), Access::Read).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Read).unwrap();
 
         assert!(device.read(Bytes::new(0), 512).is_err());
     }

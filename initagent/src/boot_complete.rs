@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use image_format::disk_tag::{DiskTag, ID_BYTES};
 use image_format::slot::{Slot, SlotState, SlotTable};
 
-use crate::block_device::Access;
+use crate::block_device::AccessMode;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
 use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
-use crate::slots::store::{Copies, Store, StoreError};
+use crate::slots::store::{SlotStore, StoreError, TableCopies};
 
 /// The note that a run is complete but not settled.
 const NOTE: &str = "/var/lib/catamaran/unsettled";
@@ -43,8 +43,8 @@ pub(crate) enum BootCompleteError {
 
 /// The boot is complete: marks the running slot good, and says what that changed.
 pub(crate) fn complete() -> Result<String, BootCompleteError> {
-    let run = Run::current()?;
-    let said = run.complete(&Run::noted(&run.note))?;
+    let run = SlotRun::current_run()?;
+    let said = run.complete_run(&SlotRun::read_marker(&run.note))?;
     raise_floor(Path::new("/"), &BootRecord::read(Path::new(boot_record::PATH))?)?;
     Ok(said)
 }
@@ -59,13 +59,13 @@ fn raise_floor(root: &Path, record: &BootRecord) -> Result<(), ReleaseFloorError
 
 /// The run has settled: gives the slot all its tries, and forgets the note.
 pub(crate) fn settle() -> Result<String, BootCompleteError> {
-    let run = Run::current()?;
-    run.settle(&Run::noted(&run.note))
+    let run = SlotRun::current_run()?;
+    run.mark_stable(&SlotRun::read_marker(&run.note))
 }
 
 /// One run of a slot, from its boot to its end.
 #[derive(Debug)]
-struct Run {
+struct SlotRun {
     slot: Slot,
     boot: String,
     abstate: PathBuf,
@@ -74,15 +74,15 @@ struct Run {
 
 /// How many tries a complete boot gives back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Credit {
+enum RestoreTries {
     /// All.
     Full,
     /// None yet: the last run of this slot crashed before it settled.
     None,
 }
 
-impl Run {
-    fn current() -> Result<Self, BootCompleteError> {
+impl SlotRun {
+    fn current_run() -> Result<Self, BootCompleteError> {
         let record = BootRecord::read(Path::new(boot_record::PATH))?;
         let boot = fs::read_to_string(BOOT_ID).map_err(|source| BootCompleteError::BootId { source })?;
         let (slot, abstate) = (record.slot, record.devices.abstate);
@@ -90,36 +90,36 @@ impl Run {
     }
 
     /// What the last unsettled run left. What can not be read is no note: it costs nobody a try.
-    fn noted(note: &Path) -> String {
+    fn read_marker(note: &Path) -> String {
         fs::read_to_string(note).unwrap_or_default()
     }
 
-    fn text(&self) -> String {
+    fn marker_text(&self) -> String {
         format!("{} {}\n", self.slot, self.boot)
     }
 
-    fn credit(&self, noted: &str) -> Credit {
-        let crashed = noted.starts_with(&format!("{} ", self.slot)) && noted != self.text();
-        if crashed { Credit::None } else { Credit::Full }
+    fn tries_to_restore(&self, noted: &str) -> RestoreTries {
+        let crashed = noted.starts_with(&format!("{} ", self.slot)) && noted != self.marker_text();
+        if crashed { RestoreTries::None } else { RestoreTries::Full }
     }
 
-    fn complete(&self, noted: &str) -> Result<String, BootCompleteError> {
-        let credit = self.credit(noted);
-        let said = self.mark(credit)?;
-        self.change_note(|| write_note(&self.note, &self.text()))?;
+    fn complete_run(&self, noted: &str) -> Result<String, BootCompleteError> {
+        let credit = self.tries_to_restore(noted);
+        let said = self.mark_slot(credit)?;
+        self.change_note(|| write_note(&self.note, &self.marker_text()))?;
         Ok(said)
     }
 
-    fn settle(&self, noted: &str) -> Result<String, BootCompleteError> {
-        if noted != self.text() {
+    fn mark_stable(&self, noted: &str) -> Result<String, BootCompleteError> {
+        if noted != self.marker_text() {
             return Ok("this boot is not complete, or settled already".to_owned());
         }
-        let said = self.mark(Credit::Full)?;
+        let said = self.mark_slot(RestoreTries::Full)?;
         self.change_note(|| fs::remove_file(&self.note))?;
         Ok(said)
     }
 
-    fn mark(&self, credit: Credit) -> Result<String, BootCompleteError> {
+    fn mark_slot(&self, credit: RestoreTries) -> Result<String, BootCompleteError> {
         let marked = mark(&self.abstate, self.slot, credit);
         marked.map_err(|source| BootCompleteError::Store { slot: self.slot, source })
     }
@@ -139,13 +139,13 @@ fn write_note(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn mark(abstate: &Path, slot: Slot, credit: Credit) -> Result<String, StoreError> {
-    let store = Store::open(abstate, Access::Write)?;
+fn mark(abstate: &Path, slot: Slot, credit: RestoreTries) -> Result<String, StoreError> {
+    let store = SlotStore::open(abstate, AccessMode::Write)?;
     let copies = store.read()?;
     let mut id = [0; ID_BYTES];
     // Without random bytes the old tag stays, which the selector counts up further.
     let tag = getrandom::fill(&mut id).is_ok().then(|| DiskTag::new(id));
-    let after = completed(&copies, slot, credit, tag);
+    let after = completed_table(&copies, slot, credit, tag);
     store.write(&copies, after)?;
     let tries = after.state(slot).tries.get();
     Ok(match copies.table().map(|table| table.state(slot)) {
@@ -161,10 +161,15 @@ fn mark(abstate: &Path, slot: Slot, credit: Credit) -> Result<String, StoreError
 
 /// The table after a complete boot. If it was lost, nothing is known of the other slot. The tag that
 /// the selector has used is replaced in the same write that gives the tries back.
-fn completed(copies: &Copies, slot: Slot, credit: Credit, tag: Option<DiskTag>) -> SlotTable {
+fn completed_table(
+    copies: &TableCopies,
+    slot: Slot,
+    credit: RestoreTries,
+    tag: Option<DiskTag>,
+) -> SlotTable {
     let table = copies.table().unwrap_or_else(|| SlotTable::lost(slot));
     let table = tag.filter(|_| table.tag.is_used()).map_or(table, |tag| table.with_tag(tag));
-    if table.state(slot).good && credit == Credit::None { table } else { table.mark_good(slot) }
+    if table.state(slot).good && credit == RestoreTries::None { table } else { table.mark_good(slot) }
 }
 
 #[cfg(test)]
@@ -193,7 +198,7 @@ mod tests {
         }
 
         /// What the selector starts; the try is spent.
-        fn boot(&mut self) -> Run {
+        fn boot(&mut self) -> SlotRun {
             let table = self.table();
             let first = boot_decision(&table.to_block(), &[]).attempts[0];
             if let LoadCondition::Saves(after) | LoadCondition::MustSave(after) = first.condition {
@@ -201,7 +206,7 @@ mod tests {
                 store.write(&store.read().unwrap(), after).unwrap();
             }
             self.boots += 1;
-            Run {
+            SlotRun {
                 slot: first.slot,
                 boot: format!("boot-{}", self.boots),
                 abstate: self.image.path().to_owned(),
@@ -210,12 +215,12 @@ mod tests {
         }
     }
 
-    fn complete(run: &Run) -> String {
-        run.complete(&Run::noted(&run.note)).unwrap()
+    fn complete(run: &SlotRun) -> String {
+        run.complete_run(&SlotRun::read_marker(&run.note)).unwrap()
     }
 
-    fn settle(run: &Run) -> String {
-        run.settle(&Run::noted(&run.note)).unwrap()
+    fn settle(run: &SlotRun) -> String {
+        run.mark_stable(&SlotRun::read_marker(&run.note)).unwrap()
     }
 
     const BOTH_GOOD: SlotTable = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH };
@@ -312,7 +317,7 @@ mod tests {
             machine.image.as_file().write_all_at(&[0; BLOCK_BYTES], offset.get()).unwrap();
         }
 
-        mark(machine.image.path(), Slot::B, Credit::None).unwrap();
+        mark(machine.image.path(), Slot::B, RestoreTries::None).unwrap();
 
         let expected = SlotTable { b: SlotState::GOOD, ..SlotTable::lost(Slot::B) };
         assert_eq!(tagless(machine.table()), expected);

@@ -35,12 +35,12 @@ pub(crate) struct BootRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) below: Option<Version>,
     /// The devices it boots from.
-    pub(crate) devices: Devices,
+    pub(crate) devices: BootDevices,
 }
 
 /// Device nodes, all of the same disk but the last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Devices {
+pub(crate) struct BootDevices {
     /// The whole disk.
     pub(crate) disk: PathBuf,
     /// The EFI system partition.
@@ -91,7 +91,7 @@ mod tests {
             root_hash: Sha256::digest_of(b"root"),
             development: true,
             below: None,
-            devices: Devices {
+            devices: BootDevices {
                 disk: "/dev/vda".into(),
                 esp: "/dev/vda2".into(),
                 abstate: "/dev/vda3".into(),

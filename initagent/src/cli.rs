@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use first_boot::{Document, Listing, Options, Recurrence, Role, Style, Switch};
+use first_boot::{Document, OutputFormat, PlanDetail, Recurrence, Role, RunOptions, Switch};
 use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
@@ -15,7 +15,7 @@ use lexopt::prelude::*;
 mod help;
 
 use crate::app::RunError;
-use crate::slots::{self, Change, Order};
+use crate::slots::{self, Order, SlotChange};
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
@@ -30,7 +30,7 @@ pub(crate) enum Verb {
         /// The file.
         file: PathBuf,
         /// How to say what came of it.
-        format: Format,
+        format: OutputFormat,
     },
     /// Wait until people can log in.
     AwaitLogins,
@@ -41,9 +41,9 @@ pub(crate) enum Verb {
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
-        options: Options,
+        options: RunOptions,
         /// How to say what came of it.
-        format: Format,
+        format: OutputFormat,
     },
     /// Say how to use the program.
     Help(&'static str),
@@ -56,7 +56,7 @@ pub(crate) enum Verb {
         /// The file.
         file: PathBuf,
         /// How much of it to print.
-        listing: Listing,
+        listing: PlanDetail,
     },
     /// Show or set whether the machine may be configured again.
     Provision {
@@ -73,11 +73,11 @@ pub(crate) enum Verb {
         command: Vec<OsString>,
     },
     /// Show or change the slot table.
-    Slots(slots::Request),
+    Slots(slots::SlotsRequest),
     /// Say what came of the last first boot.
     Status {
         /// How to print it.
-        format: Format,
+        format: OutputFormat,
         /// Whether to wait for its end.
         wait: bool,
     },
@@ -86,19 +86,10 @@ pub(crate) enum Verb {
         /// The files, and what each is for.
         files: Vec<Document>,
         /// How to print what is found.
-        style: Style,
+        style: OutputFormat,
     },
     /// Say which version this is.
     Version,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// For programs.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Why a command line is not understood.
@@ -121,11 +112,11 @@ pub(crate) enum UsageError {
 }
 
 /// Reads a command line.
-pub(crate) fn parse(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
-    Ok(verb(&mut parser)?)
+pub(crate) fn parse_arguments(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
+    Ok(parse_verb(&mut parser)?)
 }
 
-fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     // Scripts of user-data call this program by cloud-init's name of the verb.
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
         return recur(parser);
@@ -136,28 +127,32 @@ fn verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Short('h') | Long("help") => Ok(Verb::Help(help::PROGRAM)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
-            Some("apply") => apply(parser),
+            Some("apply") => parse_apply(parser),
             Some(RECUR) => recur(parser),
-            Some("await-logins") => bare(parser, "await-logins", Verb::AwaitLogins, help::AWAIT_LOGINS),
-            Some("boot-complete") => bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE),
-            Some("boot-settled") => bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
+            Some("await-logins") => parse_bare(parser, "await-logins", Verb::AwaitLogins, help::AWAIT_LOGINS),
+            Some("boot-complete") => {
+                parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
+            }
+            Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
-            Some("host-keys") => bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
-            Some("network-cards") => bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS),
-            Some("plan") => plan(parser),
+            Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
+            Some("network-cards") => {
+                parse_bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS)
+            }
+            Some("plan") => parse_plan(parser),
             Some("provision") => provision(parser),
-            Some("slots") => slots(parser),
-            Some("status") => status(parser),
-            Some("validate") => validate(parser),
-            _ => Err(UsageError::Verb { given: shown(&word) }),
+            Some("slots") => parse_slots(parser),
+            Some("status") => parse_status(parser),
+            Some("validate") => parse_validate(parser),
+            _ => Err(UsageError::Verb { given: printable_word(&word) }),
         },
         other => Err(other.unexpected().into()),
     }
 }
 
 /// A verb that takes nothing but `--help`.
-fn bare(
+fn parse_bare(
     parser: &mut lexopt::Parser,
     name: &'static str,
     verb: Verb,
@@ -166,24 +161,24 @@ fn bare(
     match parser.next()? {
         None => Ok(verb),
         Some(Short('h') | Long("help")) => Ok(Verb::Help(help)),
-        Some(Value(word)) => Err(UsageError::Word { verb: name, given: shown(&word) }),
+        Some(Value(word)) => Err(UsageError::Word { verb: name, given: printable_word(&word) }),
         Some(other) => Err(other.unexpected().into()),
     }
 }
 
-fn apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+fn parse_apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     apply_file(None, parser)
 }
 
 fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut format, mut options) = (Format::Text, Options::default());
+    let (mut format, mut options) = (OutputFormat::Text, RunOptions::default());
     while let Some(argument) = parser.next()? {
         match argument {
             Long("force") => options.force = true,
             Long("from-file") => file = Some(PathBuf::from(parser.value()?)),
-            Long("json") => format = Format::Json,
+            Long("json") => format = OutputFormat::Json,
             Short('h') | Long("help") => return Ok(Verb::Help(help::APPLY)),
-            Value(word) => return Err(UsageError::Word { verb: "apply", given: shown(&word) }),
+            Value(word) => return Err(UsageError::Word { verb: "apply", given: printable_word(&word) }),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -195,23 +190,23 @@ fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<
 }
 
 fn first_boot(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let mut format = Format::Text;
+    let mut format = OutputFormat::Text;
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("json") => format = Format::Json,
+            Long("json") => format = OutputFormat::Json,
             Short('h') | Long("help") => return Ok(Verb::Help(help::FIRST_BOOT)),
-            Value(word) => return Err(UsageError::Word { verb: "first-boot", given: shown(&word) }),
+            Value(word) => return Err(UsageError::Word { verb: "first-boot", given: printable_word(&word) }),
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Verb::FirstBoot { options: Options::default(), format })
+    Ok(Verb::FirstBoot { options: RunOptions::default(), format })
 }
 
-fn plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut files, mut listing) = (Vec::new(), Listing::Short);
+fn parse_plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut files, mut listing) = (Vec::new(), PlanDetail::Short);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("full") => listing = Listing::Full,
+            Long("full") => listing = PlanDetail::Full,
             Short('h') | Long("help") => return Ok(Verb::Help(help::PLAN)),
             Value(file) => files.push(PathBuf::from(file)),
             other => return Err(other.unexpected().into()),
@@ -228,7 +223,7 @@ fn provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Verb::Help(help::PROVISION)),
-            Value(word) => words.push(shown(&word)),
+            Value(word) => words.push(printable_word(&word)),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -260,30 +255,31 @@ fn recur(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         return Err(INCOMPLETE_RECUR);
     }
     let recurrence = frequency.to_str().and_then(Recurrence::from_word);
-    let recurrence = recurrence.ok_or_else(|| UsageError::Word { verb: RECUR, given: shown(frequency) })?;
+    let recurrence =
+        recurrence.ok_or_else(|| UsageError::Word { verb: RECUR, given: printable_word(frequency) })?;
     let name = name.to_string_lossy().into_owned();
     Ok(Verb::Recur { recurrence, name, command })
 }
 
-fn status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut format, mut wait) = (Format::Text, false);
+fn parse_status(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut format, mut wait) = (OutputFormat::Text, false);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("json") => format = Format::Json,
+            Long("json") => format = OutputFormat::Json,
             Long("wait") => wait = true,
             Short('h') | Long("help") => return Ok(Verb::Help(help::STATUS)),
-            Value(word) => return Err(UsageError::Word { verb: "status", given: shown(&word) }),
+            Value(word) => return Err(UsageError::Word { verb: "status", given: printable_word(&word) }),
             other => return Err(other.unexpected().into()),
         }
     }
     Ok(Verb::Status { format, wait })
 }
 
-fn validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let (mut files, mut style) = (Vec::new(), Style::Text);
+fn parse_validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let (mut files, mut style) = (Vec::new(), OutputFormat::Text);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("json") => style = Style::Json,
+            Long("json") => style = OutputFormat::Json,
             Long("meta-data") => files.push(document(parser, Role::MetaData)?),
             Long("network-config") => files.push(document(parser, Role::NetworkConfig)?),
             Long("user-data") => files.push(document(parser, Role::UserData)?),
@@ -305,15 +301,15 @@ fn document(parser: &mut lexopt::Parser, role: Role) -> Result<Document, UsageEr
     Ok(Document { path: PathBuf::from(parser.value()?), role })
 }
 
-fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
-    let mut request = slots::Request { abstate: None, order: None, format: Format::Text };
+fn parse_slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let mut request = slots::SlotsRequest { abstate: None, order: None, format: OutputFormat::Text };
     let mut words: Vec<String> = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("abstate") => request.abstate = Some(parser.value()?.into()),
-            Long("json") => request.format = Format::Json,
+            Long("json") => request.format = OutputFormat::Json,
             Short('h') | Long("help") => return Ok(Verb::Help(help::SLOTS)),
-            Value(word) => words.push(shown(&word)),
+            Value(word) => words.push(printable_word(&word)),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -324,7 +320,7 @@ fn slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 fn order(words: &[String]) -> Result<Option<Order>, UsageError> {
     let [first, rest @ ..] = words else { return Ok(None) };
     if first != "lower-floor" {
-        return Ok(change(words)?.map(Order::Change));
+        return Ok(parse_change(words)?.map(Order::Change));
     }
     match rest {
         [given] => {
@@ -336,7 +332,7 @@ fn order(words: &[String]) -> Result<Option<Order>, UsageError> {
     }
 }
 
-fn change(words: &[String]) -> Result<Option<Change>, UsageError> {
+fn parse_change(words: &[String]) -> Result<Option<SlotChange>, UsageError> {
     let word = |given: &String| UsageError::Word { verb: "slots", given: given.clone() };
     let slot = |given: &String| given.parse::<Slot>().map_err(|_| word(given));
     let words: Vec<&String> = words.iter().collect();
@@ -345,21 +341,21 @@ fn change(words: &[String]) -> Result<Option<Change>, UsageError> {
         Some((first, rest)) => (*first, rest),
     };
     let make = match first.as_str() {
-        "activate" => Change::Activate,
-        "disarm" => Change::Disarm,
-        "mark-bad" => Change::MarkBad,
-        "mark-good" => |slot| Change::MarkGood(Some(slot)),
+        "activate" => SlotChange::Activate,
+        "disarm" => SlotChange::Disarm,
+        "mark-bad" => SlotChange::MarkBad,
+        "mark-good" => |slot| SlotChange::MarkGood(Some(slot)),
         _ => return Err(word(first)),
     };
     match rest {
-        [] if first == "mark-good" => Ok(Some(Change::MarkGood(None))),
+        [] if first == "mark-good" => Ok(Some(SlotChange::MarkGood(None))),
         [] => Err(UsageError::MissingSlot { verb: "slots", change: first.clone() }),
         [given] => Ok(Some(make(slot(given)?))),
         [_, extra, ..] => Err(word(extra)),
     }
 }
 
-fn shown(word: &OsString) -> String {
+fn printable_word(word: &OsString) -> String {
     word.to_string_lossy().chars().take(80).collect()
 }
 
@@ -368,12 +364,12 @@ mod tests {
     use super::*;
 
     fn typed(line: &str) -> Result<Verb, UsageError> {
-        verb(&mut lexopt::Parser::from_args(line.split_whitespace()))
+        parse_verb(&mut lexopt::Parser::from_args(line.split_whitespace()))
     }
 
-    fn change_of(line: &str) -> Change {
+    fn change_of(line: &str) -> SlotChange {
         match typed(line).unwrap() {
-            Verb::Slots(slots::Request { order: Some(Order::Change(change)), .. }) => change,
+            Verb::Slots(slots::SlotsRequest { order: Some(Order::Change(change)), .. }) => change,
             other => panic!("{other:?}"),
         }
     }
@@ -386,12 +382,16 @@ mod tests {
         assert_eq!(typed("network-cards").unwrap(), Verb::NetworkCards);
         assert_eq!(typed("await-logins").unwrap(), Verb::AwaitLogins);
         assert_eq!(typed("--version").unwrap(), Verb::Version);
-        assert_eq!(change_of("slots activate B"), Change::Activate(Slot::B));
-        assert_eq!(change_of("slots mark-good"), Change::MarkGood(None));
-        assert_eq!(change_of("slots mark-good a --json"), Change::MarkGood(Some(Slot::A)));
-        assert_eq!(change_of("slots disarm B"), Change::Disarm(Slot::B));
-        assert_eq!(change_of("slots mark-bad A"), Change::MarkBad(Slot::A));
-        let request = slots::Request { abstate: Some("/dev/vdb3".into()), order: None, format: Format::Json };
+        assert_eq!(change_of("slots activate B"), SlotChange::Activate(Slot::B));
+        assert_eq!(change_of("slots mark-good"), SlotChange::MarkGood(None));
+        assert_eq!(change_of("slots mark-good a --json"), SlotChange::MarkGood(Some(Slot::A)));
+        assert_eq!(change_of("slots disarm B"), SlotChange::Disarm(Slot::B));
+        assert_eq!(change_of("slots mark-bad A"), SlotChange::MarkBad(Slot::A));
+        let request = slots::SlotsRequest {
+            abstate: Some("/dev/vdb3".into()),
+            order: None,
+            format: OutputFormat::Json,
+        };
         assert_eq!(typed("slots --json --abstate=/dev/vdb3").unwrap(), Verb::Slots(request));
     }
 
@@ -403,7 +403,8 @@ mod tests {
             command: ["mkfs.ext4", "-L", "data", "--help"].map(OsString::from).to_vec(),
         };
 
-        let called = |words: &str| super::verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+        let called =
+            |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
 
         assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
         assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
@@ -431,30 +432,36 @@ mod tests {
 
     #[test]
     fn verbs_of_the_first_boot_are_understood() {
-        let again = Verb::FirstBoot { options: Options { force: true }, format: Format::Text };
+        let again = Verb::FirstBoot { options: RunOptions { force: true }, format: OutputFormat::Text };
         assert_eq!(typed("apply --force").unwrap(), again);
         let file = || PathBuf::from("a.yaml");
         assert_eq!(
             typed("apply --from-file a.yaml --json").unwrap(),
-            Verb::Apply { file: file(), format: Format::Json }
+            Verb::Apply { file: file(), format: OutputFormat::Json }
         );
-        let first = Verb::FirstBoot { options: Options::default(), format: Format::Json };
+        let first = Verb::FirstBoot { options: RunOptions::default(), format: OutputFormat::Json };
         assert_eq!(typed("first-boot --json").unwrap(), first);
-        assert_eq!(typed("plan --full a.yaml").unwrap(), Verb::Plan { file: file(), listing: Listing::Full });
-        assert_eq!(typed("status").unwrap(), Verb::Status { format: Format::Text, wait: false });
-        assert_eq!(typed("status --wait").unwrap(), Verb::Status { format: Format::Text, wait: true });
+        assert_eq!(
+            typed("plan --full a.yaml").unwrap(),
+            Verb::Plan { file: file(), listing: PlanDetail::Full }
+        );
+        assert_eq!(typed("status").unwrap(), Verb::Status { format: OutputFormat::Text, wait: false });
+        assert_eq!(typed("status --wait").unwrap(), Verb::Status { format: OutputFormat::Text, wait: true });
         assert_eq!(typed("provision").unwrap(), Verb::Provision { to: None });
         assert_eq!(typed("provision show").unwrap(), Verb::Provision { to: None });
         assert_eq!(typed("provision locked").unwrap(), Verb::Provision { to: Some(Switch::Locked) });
         assert_eq!(typed("--from-file=x.yaml").unwrap(), typed("apply --from-file x.yaml").unwrap());
         assert_eq!(
             typed("validate a.yaml -").unwrap(),
-            Verb::Validate { files: vec![file().into(), PathBuf::from("-").into()], style: Style::Text }
+            Verb::Validate {
+                files: vec![file().into(), PathBuf::from("-").into()],
+                style: OutputFormat::Text
+            }
         );
         let told = Document { path: file(), role: Role::NetworkConfig };
         assert_eq!(
             typed("validate --network-config a.yaml --json").unwrap(),
-            Verb::Validate { files: vec![told], style: Style::Json }
+            Verb::Validate { files: vec![told], style: OutputFormat::Json }
         );
         assert!(typed("validate --meta-data").is_err());
     }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const BUSES: &str = "/sys/bus";
 
 /// The names of all devices on these buses.
-pub(crate) fn names(buses: &Path) -> impl Iterator<Item = String> {
-    let devices = entries(buses).flat_map(|bus| entries(&bus.join("devices")));
+pub(crate) fn device_names(buses: &Path) -> impl Iterator<Item = String> {
+    let devices = folder_entries(buses).flat_map(|bus| folder_entries(&bus.join("devices")));
     devices
         .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
         .map(|name| name.trim().to_owned())
@@ -27,7 +27,7 @@ pub(crate) fn is_network_card(name: &str) -> bool {
     name.strip_prefix("pci:").is_some_and(|rest| rest.contains("bc02sc"))
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+fn folder_entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
@@ -54,7 +54,7 @@ mod tests {
         }
         fs::create_dir_all(buses.path().join("cpu/devices/cpu0")).unwrap();
 
-        let mut found: Vec<String> = names(buses.path()).collect();
+        let mut found: Vec<String> = device_names(buses.path()).collect();
 
         found.sort();
         assert_eq!(found, ["pci:v1", "virtio:d2"]);

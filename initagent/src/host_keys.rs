@@ -33,14 +33,14 @@ pub(crate) enum MakeHostKeysError {
 }
 
 /// Makes what is missing, and says what that was.
-pub(crate) fn run(folder: &Path) -> Result<String, MakeHostKeysError> {
+pub(crate) fn make_host_keys(folder: &Path) -> Result<String, MakeHostKeysError> {
     let missing: Vec<&'static str> = KINDS.into_iter().filter(|kind| !is_usable(folder, kind)).collect();
     if !missing.is_empty() {
         // If it was not there, the disk may have room all the same.
         let _ = fs::remove_file(folder.join(RESERVE));
     }
     for kind in &missing {
-        make(folder, kind)?;
+        make_key(folder, kind)?;
     }
     // A disk without room for it now is no reason to go without keys.
     let _ = keep_reserve(&folder.join(RESERVE));
@@ -60,7 +60,7 @@ fn is_usable(folder: &Path, kind: &str) -> bool {
     begins(public_path(&secret), public_kind) && begins(secret, "-----BEGIN OPENSSH PRIVATE KEY-----\n")
 }
 
-fn make(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
+fn make_key(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
     let workshop = folder.join(WORKSHOP);
     let stored = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| MakeHostKeysError::Store { path: path.to_owned(), source })
@@ -70,7 +70,7 @@ fn make(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
     }
     stored(&workshop, fs::create_dir(&workshop))?;
     let made = private_path(&workshop, kind);
-    keygen(&made, kind)?;
+    run_keygen(&made, kind)?;
     let place = private_path(folder, kind);
     // The public half last: a key without it counts as missing.
     for (from, to) in [(made.clone(), place.clone()), (public_path(&made), public_path(&place))] {
@@ -89,7 +89,7 @@ fn keep_reserve(reserve: &Path) -> io::Result<()> {
     File::open(reserve)?.sync_all()
 }
 
-fn keygen(path: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
+fn run_keygen(path: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> {
     let output = Command::new("ssh-keygen")
         .args(["-q", "-N", "", "-C", "", "-t", kind, "-f"])
         .arg(path)
@@ -134,12 +134,12 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
 
-        assert_eq!(run(folder.path()).unwrap(), "made the host keys ed25519, ecdsa");
+        assert_eq!(make_host_keys(folder.path()).unwrap(), "made the host keys ed25519, ecdsa");
 
         let secret = folder.path().join("ssh_host_ed25519_key");
         let before = fs::read(&secret).unwrap();
         assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(run(folder.path()).unwrap(), "all host keys are there");
+        assert_eq!(make_host_keys(folder.path()).unwrap(), "all host keys are there");
         assert_eq!(fs::read(&secret).unwrap(), before);
         assert!(!folder.path().join(WORKSHOP).exists());
     }
@@ -174,12 +174,12 @@ mod tests {
     #[ignore = "only on a small disk; the test above runs it there"]
     fn keys_are_made_on_a_full_disk() {
         let folder = PathBuf::from(std::env::var_os("SMALL_DISK").unwrap());
-        run(&folder).unwrap();
+        make_host_keys(&folder).unwrap();
         fs::remove_file(folder.join("ssh_host_ed25519_key")).unwrap();
         let mut filler = File::create(folder.join("filler")).unwrap();
         while io::Write::write(&mut filler, &[1; 4096]).is_ok_and(|written| written > 0) {}
 
-        assert_eq!(run(&folder).unwrap(), "made the host keys ed25519");
+        assert_eq!(make_host_keys(&folder).unwrap(), "made the host keys ed25519");
     }
 
     #[test]
@@ -188,10 +188,10 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        run(folder.path()).unwrap();
+        make_host_keys(folder.path()).unwrap();
         fs::write(folder.path().join("ssh_host_ecdsa_key"), "").unwrap();
         fs::create_dir(folder.path().join(WORKSHOP)).unwrap();
 
-        assert_eq!(run(folder.path()).unwrap(), "made the host keys ecdsa");
+        assert_eq!(make_host_keys(folder.path()).unwrap(), "made the host keys ecdsa");
     }
 }

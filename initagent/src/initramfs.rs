@@ -18,11 +18,11 @@ use image_format::signed::Verified;
 use image_format::slot::{Slot, SlotTable, boot_decision};
 use image_format::version::Version;
 
-use crate::block_device::Access;
-use crate::boot_record::{BootRecord, Devices};
+use crate::block_device::AccessMode;
+use crate::boot_record::{BootDevices, BootRecord};
 use crate::release_floor::{Release, ReleaseFloor, Verdict};
-use crate::report::chain;
-use crate::slots::store::{Store, StoreError};
+use crate::report::error_chain;
+use crate::slots::store::{SlotStore, StoreError};
 
 /// The parameters of the kernel command line.
 mod command_line;
@@ -57,10 +57,10 @@ mod state;
 /// Reads and believes the manifest of the slot.
 mod verified_root;
 
-use command_line::Parameters;
+use command_line::BootParameters;
 use disk::BootDisk;
 use disk_search::{Found, Search};
-use kernel_modules::Progress;
+use kernel_modules::LoadProgress;
 
 /// Where the new root is put together.
 const NEW_ROOT: &str = "/sysroot";
@@ -76,52 +76,54 @@ pub(crate) fn is_init() -> bool {
 }
 
 /// Starts the machine, or restarts it.
-pub(crate) fn run() -> ! {
-    let Err(failure) = start();
-    console::say(&failure.sentence());
+pub(crate) fn run_initramfs() -> ! {
+    let Err(failure) = start_machine();
+    console::print_to_console(&failure.sentence());
     std::thread::sleep(READING_TIME);
-    handover::restart()
+    handover::restart_machine()
 }
 
 /// Why the machine could not be started, and what was done about it.
 #[derive(Debug)]
-struct Failure {
+struct StartFailure {
     what: String,
     then: String,
 }
 
-impl Failure {
+impl StartFailure {
     fn sentence(&self) -> String {
         format!("{}; {}", self.what, self.then)
     }
 
     /// Nothing is known to be wrong with the slot: its try is spent, and the count decides.
-    fn passing(doing: &str, error: &dyn std::error::Error) -> Self {
+    fn without_verdict(doing: &str, error: &dyn std::error::Error) -> Self {
         let then = "the machine restarts, and this try of the slot is spent".to_owned();
-        Self { what: format!("{doing}: {}", chain(error)), then }
+        Self { what: format!("{doing}: {}", error_chain(error)), then }
     }
 
     /// What is in the slot can not boot, ever.
     fn of_slot(disk: &BootDisk, slot: Slot, error: &dyn std::error::Error) -> Self {
-        let what = format!("slot {slot} can not be trusted: {}", chain(error));
+        let what = format!("slot {slot} can not be trusted: {}", error_chain(error));
         let then = match mark_bad(disk, slot) {
             Ok(table) if table.state(!slot).good => {
                 format!("it is marked bad, and the machine restarts with slot {}", !slot)
             }
             Ok(_) => format!("it is marked bad, but slot {} is not good either; the machine restarts", !slot),
-            Err(error) => format!("it could not be marked bad ({}); the machine restarts", chain(&error)),
+            Err(error) => {
+                format!("it could not be marked bad ({}); the machine restarts", error_chain(&error))
+            }
         };
         Self { what, then }
     }
 }
 
-fn start() -> Result<Infallible, Failure> {
+fn start_machine() -> Result<Infallible, StartFailure> {
     let began = Instant::now();
-    mounts::kernel_file_systems().map_err(|error| Failure::passing("cannot begin", &error))?;
-    let unclear = |error| Failure::passing("the boot loader did not say what to start", &error);
+    mounts::kernel_file_systems().map_err(|error| StartFailure::without_verdict("cannot begin", &error))?;
+    let unclear = |error| StartFailure::without_verdict("the boot loader did not say what to start", &error);
     let line = command_line::read().map_err(unclear)?;
     let line = GivenLine::parse(&line);
-    let parameters = command_line::parse(&line).map_err(unclear)?;
+    let parameters = command_line::parse_parameters(&line).map_err(unclear)?;
     let disk = find_disk(&parameters, began)?;
     update_table(&disk, parameters.slot);
     let manifest = verified_root::read(&disk, parameters.slot, &line)
@@ -129,28 +131,35 @@ fn start() -> Result<Infallible, Failure> {
     let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let new_root = Path::new(NEW_ROOT);
-    mounts::root(&verity, new_root)
-        .map_err(|error| Failure::passing("cannot mount the verified root", &error))?;
-    let unusable = |error| Failure::passing("the machine's own data on STATE can not be used", &error);
+    mounts::mount_root(&verity, new_root)
+        .map_err(|error| StartFailure::without_verdict("cannot mount the verified root", &error))?;
+    let unusable =
+        |error| StartFailure::without_verdict("the machine's own data on STATE can not be used", &error);
     let state = state::mount(&disk).map_err(unusable)?;
     let below = check_floor(&disk, parameters.slot, &manifest)?;
     state::lay_under(new_root).map_err(unusable)?;
-    head_start::take(new_root);
-    let record = BootRecord { below, ..record(&disk, parameters.slot, &manifest, verity, state) };
+    head_start::prepare_for_systemd(new_root);
+    let record = BootRecord { below, ..boot_record(&disk, parameters.slot, &manifest, verity, state) };
     let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
-    handover::leave(&record).map_err(|error| Failure::passing("cannot prepare the handover", &error))?;
-    console::log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
-    let handed_over = |error| Failure::passing("cannot hand over to the root", &error);
-    handover::enter(new_root).map_err(handed_over)?;
+    handover::leave_boot_record(&record)
+        .map_err(|error| StartFailure::without_verdict("cannot prepare the handover", &error))?;
+    console::write_kernel_log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
+    let handed_over = |error| StartFailure::without_verdict("cannot hand over to the root", &error);
+    handover::switch_root(new_root).map_err(handed_over)?;
     head_start::bring_up_network_cards();
     handover::start_systemd().map_err(handed_over)
 }
 
-fn slot_failure(disk: &BootDisk, slot: Slot, about_slot: bool, error: &dyn std::error::Error) -> Failure {
+fn slot_failure(
+    disk: &BootDisk,
+    slot: Slot,
+    about_slot: bool,
+    error: &dyn std::error::Error,
+) -> StartFailure {
     if about_slot {
-        Failure::of_slot(disk, slot, error)
+        StartFailure::of_slot(disk, slot, error)
     } else {
-        Failure::passing("cannot open the root", error)
+        StartFailure::without_verdict("cannot open the root", error)
     }
 }
 
@@ -166,22 +175,25 @@ struct OlderReleaseError {
 
 /// Refuses a release below the floor, or says below which version it is if it starts all the same. What cannot be
 /// read of the floor refuses nothing: it must not cost a machine its boot.
-fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Option<Version>, Failure> {
+fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Option<Version>, StartFailure> {
     let floor = ReleaseFloor::read(Path::new(state::MOUNT_POINT)).unwrap_or_else(|error| {
-        console::say(&format!("old releases are not refused: {}", chain(&error)));
+        console::print_to_console(&format!("old releases are not refused: {}", error_chain(&error)));
         None
     });
     let release = Release { slot, version: &manifest.version, root_hash: manifest.root.root_hash };
     let Some(floor) = floor else { return Ok(None) };
-    let table = Store::open(&disk.abstate, Access::Read).and_then(|store| store.read());
+    let table = SlotStore::open(&disk.abstate, AccessMode::Read).and_then(|store| store.read());
     let other = table.ok().and_then(|copies| copies.table()).map(|table| table.state(!slot));
     let verdict = floor.judge(release, other);
     let error = OlderReleaseError { version: manifest.version.clone(), floor: floor.version };
     match verdict {
         Verdict::Start => Ok(None),
-        Verdict::Refuse => Err(Failure::of_slot(disk, slot, &error)),
+        Verdict::Refuse => Err(StartFailure::of_slot(disk, slot, &error)),
         Verdict::StartForWant => {
-            console::say(&format!("slot {slot} starts, since slot {} cannot, although {error}", !slot));
+            console::print_to_console(&format!(
+                "slot {slot} starts, since slot {} cannot, although {error}",
+                !slot
+            ));
             Ok(Some(error.floor))
         }
     }
@@ -189,9 +201,9 @@ fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Optio
 
 /// Loads drivers until the disk of the slot appears. While two could be meant, it stops there: to
 /// restart would change nothing, and would spend the tries of a slot that is not at fault.
-fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failure> {
-    let mut loader = kernel_modules::Loader::open()
-        .map_err(|error| Failure::passing("cannot load kernel modules", &error))?;
+fn find_disk(parameters: &BootParameters, began: Instant) -> Result<BootDisk, StartFailure> {
+    let mut loader = kernel_modules::ModuleLoader::open_index()
+        .map_err(|error| StartFailure::without_verdict("cannot load kernel modules", &error))?;
     loader.load_always();
     let mut search = Search::default();
     let mut said = String::new();
@@ -200,16 +212,16 @@ fn find_disk(parameters: &Parameters, began: Instant) -> Result<BootDisk, Failur
         match search.look(parameters, progress, began.elapsed()) {
             Found::Disk(disk) => return Ok(*disk),
             Found::Ambiguous(doubt) if doubt != said => {
-                console::say(&doubt);
+                console::print_to_console(&doubt);
                 said = doubt;
             }
             Found::Ambiguous(_) => std::thread::sleep(Duration::from_millis(100)),
             Found::Nothing if said.is_empty() && began.elapsed() > DISK_DEADLINE => {
                 let error = search.diagnosis(parameters, DISK_DEADLINE);
-                return Err(Failure::passing("cannot find the disk to start from", &error));
+                return Err(StartFailure::without_verdict("cannot find the disk to start from", &error));
             }
             // A driver that was just loaded may have made devices that need another one.
-            Found::Nothing if progress == Progress::Nothing => {
+            Found::Nothing if progress == LoadProgress::Nothing => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Found::Nothing => {}
@@ -226,7 +238,7 @@ fn update_table(disk: &BootDisk, slot: Slot) {
     };
     let changed = change_table(disk, |table| table.map(change));
     if let Err(error) = changed {
-        console::log(&format!("cannot update the slot table: {}", chain(&error)));
+        console::write_kernel_log(&format!("cannot update the slot table: {}", error_chain(&error)));
     }
 }
 
@@ -240,7 +252,7 @@ fn change_table(
     disk: &BootDisk,
     change: impl Fn(Option<SlotTable>) -> Option<SlotTable>,
 ) -> Result<Option<SlotTable>, StoreError> {
-    let store = Store::open(&disk.abstate, Access::Write)?;
+    let store = SlotStore::open(&disk.abstate, AccessMode::Write)?;
     let copies = store.read()?;
     let before = copies.table();
     let after = change(before);
@@ -249,7 +261,7 @@ fn change_table(
             store.write(&copies, table)?;
         }
         let next = boot_decision(&table.to_block(), &table.to_block()).attempts;
-        console::log(&format!(
+        console::write_kernel_log(&format!(
             "the slots to start next are {:?}",
             next.iter().map(|one| one.slot).collect::<Vec<_>>()
         ));
@@ -257,7 +269,7 @@ fn change_table(
     Ok(after)
 }
 
-fn record(
+fn boot_record(
     disk: &BootDisk,
     slot: Slot,
     manifest: &Verified<Manifest>,
@@ -272,7 +284,7 @@ fn record(
         root_hash: manifest.root.root_hash,
         development: manifest.development,
         below: None,
-        devices: Devices {
+        devices: BootDevices {
             disk: disk.device.clone(),
             esp: disk.partition_path(PartitionRole::Esp),
             abstate: disk.abstate.clone(),

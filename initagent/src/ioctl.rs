@@ -45,7 +45,7 @@ pub(crate) fn device_mapper(control: &File, command: DmCommand, buffer: &mut [u8
     // SAFETY: the kernel reads and writes at most as many bytes as the size field at 12 says, which
     // was just compared with the length of this exclusively borrowed buffer.
     let result = unsafe { libc::ioctl(control.as_raw_fd(), code, buffer.as_mut_ptr()) };
-    outcome(result)
+    ioctl_result(result)
 }
 
 /// What to do to the kernel's idea of a partition.
@@ -74,7 +74,7 @@ struct BlkpgArgument {
 }
 
 /// Tells the kernel of a partition of this disk, which may be in use.
-pub(crate) fn partition(
+pub(crate) fn change_partition(
     disk: &File,
     command: PartitionCommand,
     number: u32,
@@ -101,7 +101,7 @@ pub(crate) fn partition(
     // SAFETY: BLKPG reads one argument and, through its pointer, one partition. Both live on this
     // stack until after the call and have the layout of linux/blkpg.h.
     let result = unsafe { libc::ioctl(disk.as_raw_fd(), code, &raw mut argument) };
-    outcome(result)
+    ioctl_result(result)
 }
 
 /// Grows a mounted ext4 to that many blocks. The file is any of the file system's.
@@ -109,7 +109,7 @@ pub(crate) fn grow_ext4(file: &File, blocks: u64) -> io::Result<()> {
     let code = nix::request_code_write!(b'f', 16, size_of::<u64>());
     // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, which lives on this stack through the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), code, &raw const blocks) };
-    outcome(result)
+    ioctl_result(result)
 }
 
 #[repr(C)]
@@ -127,10 +127,10 @@ pub(crate) fn set_ext4_uuid(file: &File, uuid: [u8; 16]) -> io::Result<()> {
     // SAFETY: EXT4_IOC_SETFSUUID reads the two fields and, since the length says 16, as many bytes
     // behind them. All of it lives on this stack through the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), code, &raw const argument) };
-    outcome(result)
+    ioctl_result(result)
 }
 
-fn outcome(result: libc::c_int) -> io::Result<()> {
+fn ioctl_result(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -36,7 +36,7 @@ mod update;
 
 fn main() -> ExitCode {
     if initramfs::is_init() {
-        initramfs::run();
+        initramfs::run_initramfs();
     }
-    report::finish(cli::parse(lexopt::Parser::from_env()).and_then(app::run))
+    report::finish_report(cli::parse_arguments(lexopt::Parser::from_env()).and_then(app::run_verb))
 }

@@ -29,9 +29,9 @@ pub(crate) enum NetworkCardsError {
 }
 
 /// Loads the drivers, and tells udev of the cards once it listens.
-pub(crate) fn run() -> Result<String, NetworkCardsError> {
+pub(crate) fn start_network_cards() -> Result<String, NetworkCardsError> {
     let likely = |name: &String| devices::is_paravirtual(name) || devices::is_network_card(name);
-    let names: BTreeSet<String> = devices::names(Path::new(devices::BUSES)).filter(likely).collect();
+    let names: BTreeSet<String> = devices::device_names(Path::new(devices::BUSES)).filter(likely).collect();
     if !names.is_empty() {
         let mut modprobe = Command::new(MODPROBE);
         modprobe.args(["--all", "--use-blacklist", "--quiet", "--"]).args(names);

@@ -16,14 +16,14 @@ const NOT_UNDERSTOOD: u8 = 64;
 
 /// What a verb has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Report {
+pub(crate) struct VerbReport {
     /// For standard output.
     pub(crate) text: String,
     /// 0 done, 1 failed, 2 done in part.
     pub(crate) exit_code: u8,
 }
 
-impl Report {
+impl VerbReport {
     /// Done, and this is to be said.
     pub(crate) fn done(text: impl Into<String>) -> Self {
         Self { text: text.into(), exit_code: 0 }
@@ -31,9 +31,9 @@ impl Report {
 }
 
 /// Prints and decides the exit code.
-pub(crate) fn finish(outcome: Result<Report, RunError>) -> ExitCode {
+pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
     match outcome {
-        Ok(Report { text, exit_code }) => {
+        Ok(VerbReport { text, exit_code }) => {
             if !text.is_empty() {
                 // Whoever closed the pipe, such as `head`, has read enough.
                 let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
@@ -41,7 +41,7 @@ pub(crate) fn finish(outcome: Result<Report, RunError>) -> ExitCode {
             ExitCode::from(exit_code)
         }
         Err(error) => {
-            eprintln!("initagent: {}", chain(&error));
+            eprintln!("initagent: {}", error_chain(&error));
             if matches!(error, RunError::Usage(_)) {
                 ExitCode::from(NOT_UNDERSTOOD)
             } else {
@@ -52,7 +52,7 @@ pub(crate) fn finish(outcome: Result<Report, RunError>) -> ExitCode {
 }
 
 /// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -64,7 +64,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::chain;
+    use super::error_chain;
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot open /dev/vda3")]
@@ -74,6 +74,6 @@ mod tests {
     fn every_cause_is_said_once() {
         let error = Outer(std::io::Error::other("permission denied"));
 
-        assert_eq!(chain(&error), "cannot open /dev/vda3: permission denied");
+        assert_eq!(error_chain(&error), "cannot open /dev/vda3: permission denied");
     }
 }

@@ -10,29 +10,29 @@ use image_format::slot::{LastGoodSlotError, Slot, SlotState, SlotTable, Tries};
 use image_format::version::Version;
 use serde::Serialize;
 
-use crate::block_device::Access;
+use crate::block_device::AccessMode;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
-use crate::cli::Format;
 use crate::release_floor::{ReleaseFloor, ReleaseFloorError};
+use first_boot::OutputFormat;
 
 pub(crate) mod store;
 
-use store::{Copies, Store, StoreError};
+use store::{SlotStore, StoreError, TableCopies};
 
 /// What to do with the slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct SlotsRequest {
     /// Another place than the one this machine booted with: a partition or an image of it.
     pub(crate) abstate: Option<PathBuf>,
     /// What to change, or nothing.
     pub(crate) order: Option<Order>,
     /// How to say what came of it.
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
 /// A change that a person may order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum SlotChange {
     /// Boot this slot next.
     Activate(Slot),
     /// This slot is about to be overwritten.
@@ -47,7 +47,7 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Change the table.
-    Change(Change),
+    Change(SlotChange),
     /// Let releases of this version, and newer ones, start again.
     LowerFloor(Version),
 }
@@ -78,15 +78,15 @@ pub(crate) enum SlotsError {
 }
 
 /// Shows the table, after changing it if that is asked for.
-pub(crate) fn run(request: &Request) -> Result<String, SlotsError> {
-    let place = Place::find(request.abstate.as_deref())?;
+pub(crate) fn run_request(request: &SlotsRequest) -> Result<String, SlotsError> {
+    let place = TablePlace::find_table(request.abstate.as_deref())?;
     let changes_table = matches!(request.order, Some(Order::Change(_)));
-    let access = if changes_table { Access::Write } else { Access::Read };
-    let store = Store::open(&place.abstate, access)?;
+    let access = if changes_table { AccessMode::Write } else { AccessMode::Read };
+    let store = SlotStore::open(&place.abstate, access)?;
     let mut copies = store.read()?;
     match &request.order {
         Some(Order::Change(change)) => {
-            let table = changed(place.table(&copies)?, *change, &place)?;
+            let table = apply_change(place.table_or_default(&copies)?, *change, &place)?;
             store.write(&copies, table)?;
             copies = store.read()?;
         }
@@ -96,23 +96,24 @@ pub(crate) fn run(request: &Request) -> Result<String, SlotsError> {
         None => {}
     }
     let floor = place.floor()?.map(|floor| floor.version);
-    let shown = Shown { floor, ..Shown::of(place.table(&copies)?, place.running, &copies) };
+    let shown =
+        SlotsView { floor, ..SlotsView::of_table(place.table_or_default(&copies)?, place.running, &copies) };
     Ok(match request.format {
-        Format::Json => shown.to_json(),
-        Format::Text => shown.to_text(),
+        OutputFormat::Json => shown.to_json(),
+        OutputFormat::Text => shown.to_text(),
     })
 }
 
 /// Where the table is, and which of its slots runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct TablePlace {
     abstate: PathBuf,
     running: Option<Slot>,
 }
 
-impl Place {
+impl TablePlace {
     /// The slots of a named partition run only if it is the one this machine booted with.
-    fn find(named: Option<&Path>) -> Result<Self, SlotsError> {
+    fn find_table(named: Option<&Path>) -> Result<Self, SlotsError> {
         let record = BootRecord::read(Path::new(boot_record::PATH));
         match (named, record) {
             (Some(path), Ok(record)) => {
@@ -133,7 +134,7 @@ impl Place {
         Ok(ReleaseFloor::read(Path::new("/"))?)
     }
 
-    fn table(&self, copies: &Copies) -> Result<SlotTable, SlotsError> {
+    fn table_or_default(&self, copies: &TableCopies) -> Result<SlotTable, SlotsError> {
         let [env0, env1] = copies.tables();
         match (env0, env1) {
             (Ok(table), _) | (_, Ok(table)) => Ok(table),
@@ -147,16 +148,18 @@ impl Place {
 }
 
 /// The table after a change, if the change is allowed.
-fn changed(table: SlotTable, change: Change, place: &Place) -> Result<SlotTable, SlotsError> {
+fn apply_change(table: SlotTable, change: SlotChange, place: &TablePlace) -> Result<SlotTable, SlotsError> {
     match (change, place.running) {
-        (Change::Activate(slot), _) => Ok(table.activate(slot)),
-        (Change::Disarm(slot), Some(running)) if slot == running => Err(SlotsError::Running { slot }),
-        (Change::Disarm(slot) | Change::MarkBad(slot), _) => Ok(table.disarm(slot)?),
-        (Change::MarkGood(Some(slot)), Some(running)) if slot != running => {
+        (SlotChange::Activate(slot), _) => Ok(table.activate(slot)),
+        (SlotChange::Disarm(slot), Some(running)) if slot == running => Err(SlotsError::Running { slot }),
+        (SlotChange::Disarm(slot) | SlotChange::MarkBad(slot), _) => Ok(table.disarm(slot)?),
+        (SlotChange::MarkGood(Some(slot)), Some(running)) if slot != running => {
             Err(SlotsError::NotRunning { slot })
         }
-        (Change::MarkGood(Some(slot)), _) | (Change::MarkGood(None), Some(slot)) => Ok(table.mark_good(slot)),
-        (Change::MarkGood(None), None) => Err(SlotsError::Nameless { abstate: place.abstate.clone() }),
+        (SlotChange::MarkGood(Some(slot)), _) | (SlotChange::MarkGood(None), Some(slot)) => {
+            Ok(table.mark_good(slot))
+        }
+        (SlotChange::MarkGood(None), None) => Err(SlotsError::Nameless { abstate: place.abstate.clone() }),
     }
 }
 
@@ -164,7 +167,7 @@ fn changed(table: SlotTable, change: Change, place: &Place) -> Result<SlotTable,
 fn lowered(
     floor: Option<ReleaseFloor>,
     version: &Version,
-    place: &Place,
+    place: &TablePlace,
 ) -> Result<ReleaseFloor, SlotsError> {
     let floor = floor.ok_or_else(|| SlotsError::NoFloor { abstate: place.abstate.clone() })?;
     if *version >= floor.version {
@@ -175,7 +178,7 @@ fn lowered(
 
 /// A table, ready to be printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Shown {
+struct SlotsView {
     running: Option<String>,
     priority: String,
     slots: Vec<ShownSlot>,
@@ -198,8 +201,8 @@ struct ShownCopies {
     env1: Option<String>,
 }
 
-impl Shown {
-    fn of(table: SlotTable, running: Option<Slot>, copies: &Copies) -> Self {
+impl SlotsView {
+    fn of_table(table: SlotTable, running: Option<Slot>, copies: &TableCopies) -> Self {
         let slots = Slot::BOTH.map(|slot| {
             let SlotState { good, tries } = table.state(slot);
             ShownSlot { slot: slot.to_string(), good, tries: tries.get() }

@@ -247,7 +247,7 @@ fn disk_node(drive: &DriveFile) -> Value {
             "discard": "unmap",
             "driver": "blklogwrites",
             "file": {"discard": "unmap", "driver": driver, "file": file},
-            "log": self::file_node(log),
+            "log": file_node(log),
             "log-sector-size": 512,
             "node-name": "disk",
         }),

@@ -131,7 +131,7 @@ mod tests {
 
         let volume = fat_volume(48 << 20, options(), &files()).unwrap();
 
-        assert!(volume == super::fat_volume(48 << 20, options(), &files()).unwrap());
+        assert!(volume == fat_volume(48 << 20, options(), &files()).unwrap());
         let system = FileSystem::new(Cursor::new(volume), FsOptions::new()).unwrap();
         let names: Vec<String> = system
             .root_dir()

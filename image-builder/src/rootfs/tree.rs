@@ -242,7 +242,7 @@ impl RootTree {
                         )?;
                     }
                     _ => {
-                        writer.copy_content(&mut self.open_content(content)?, content.size(), &mut buffer)?
+                        writer.copy_content(&mut self.open_content(content)?, content.size(), &mut buffer)?;
                     }
                 }
             }

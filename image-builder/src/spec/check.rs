@@ -113,7 +113,7 @@ impl SpecDraft {
                 "mirror" => reader.read_into(&mut self.mirror, key, value, parse_url),
                 "name" => reader.read_into(&mut self.name, key, value, parse_word),
                 "overlays" => {
-                    reader.read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text))
+                    reader.read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text));
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),
@@ -151,10 +151,10 @@ impl SpecDraft {
         {
             match key.as_str() {
                 "always" => {
-                    reader.read_list(&mut self.initramfs.always, "initramfs.always", value, parse_word)
+                    reader.read_list(&mut self.initramfs.always, "initramfs.always", value, parse_word);
                 }
                 _ => {
-                    reader.read_list(&mut self.initramfs.on_demand, "initramfs.on_demand", value, parse_word)
+                    reader.read_list(&mut self.initramfs.on_demand, "initramfs.on_demand", value, parse_word);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Users and groups as the machine's own files say them.
 //!
 //! Knows passwd(5), group(5) and the files beside them, since a static binary has no name service.
-//! Refuses to change them other than by one [`Database`], whole and under the lock of shadow-utils.
+//! Refuses to change them other than by one [`AccountDatabase`], whole and under the lock of shadow-utils.
 
 mod database;
 mod defaults;
@@ -10,30 +10,30 @@ mod table;
 
 use std::fs;
 
-use crate::root::Root;
+use crate::root::MachineRoot;
 
-pub(crate) use database::Database;
-pub(crate) use defaults::Defaults;
+pub(crate) use database::AccountDatabase;
+pub(crate) use defaults::LoginDefaults;
 
 /// A line of passwd.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Login {
+pub(crate) struct PasswdEntry {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) home: String,
 }
 
 /// The user of this name.
-pub(crate) fn user(root: &Root, name: &str) -> Option<Login> {
+pub(crate) fn find_user(root: &MachineRoot, name: &str) -> Option<PasswdEntry> {
     all(root).into_iter().find(|(known, _)| known == name).map(|(_, login)| login)
 }
 
 /// Every user, by name.
-pub(crate) fn all(root: &Root) -> Vec<(String, Login)> {
-    let text = fs::read_to_string(root.path("/etc/passwd")).unwrap_or_default();
+pub(crate) fn all(root: &MachineRoot) -> Vec<(String, PasswdEntry)> {
+    let text = fs::read_to_string(root.path_of("/etc/passwd")).unwrap_or_default();
     let login = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
         [name, _, uid, gid, _, home, _] => {
-            let login = Login { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() };
+            let login = PasswdEntry { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() };
             Some((name.to_owned(), login))
         }
         _ => None,
@@ -42,8 +42,8 @@ pub(crate) fn all(root: &Root) -> Vec<(String, Login)> {
 }
 
 /// The number of the group of this name.
-pub(crate) fn group(root: &Root, name: &str) -> Option<u32> {
-    let text = fs::read_to_string(root.path("/etc/group")).ok()?;
+pub(crate) fn find_group(root: &MachineRoot, name: &str) -> Option<u32> {
+    let text = fs::read_to_string(root.path_of("/etc/group")).ok()?;
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
         if fields.next() != Some(name) {

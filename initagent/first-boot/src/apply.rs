@@ -24,37 +24,37 @@ use std::path::PathBuf;
 use user_data::plan::step::PlanStep;
 use user_data::plan::{PlanStage, PlannedStep};
 
-use crate::files::Change;
-use crate::machine::Machine;
-use crate::programs::Programs;
-use crate::root::Root;
+use crate::files::FileChange;
+use crate::machine::MachineAccess;
+use crate::programs::ProgramRunner;
+use crate::root::MachineRoot;
 use crate::step_error::StepError;
-use crate::systemd::Manager;
-use crate::web::Web;
+use crate::systemd::UnitManager;
+use crate::web::WebClient;
 
 pub(crate) use access::retain_platform_keys;
 
 /// What steps act on.
 #[derive(Debug)]
-pub(crate) struct Host<'a> {
-    pub(crate) root: &'a Root,
-    pub(crate) programs: &'a dyn Programs,
-    pub(crate) web: &'a dyn Web,
-    pub(crate) manager: &'a dyn Manager,
+pub(crate) struct ApplyContext<'a> {
+    pub(crate) root: &'a MachineRoot,
+    pub(crate) programs: &'a dyn ProgramRunner,
+    pub(crate) web: &'a dyn WebClient,
+    pub(crate) manager: &'a dyn UnitManager,
     pub(crate) instance_id: &'a str,
     /// Units that were written since the manager was last told.
     pub(crate) changed_units: RefCell<Vec<String>>,
     /// What sshd's files held before this run, so that it can be put back.
-    pub(crate) before: RefCell<Vec<guard::Before>>,
+    pub(crate) before: RefCell<Vec<guard::FileSnapshot>>,
     /// Where files were placed, by the paths that links on the way lead to.
     pub(crate) placed: RefCell<HashMap<String, String>>,
     /// What was put back, and why.
     pub(crate) taken_back: RefCell<Vec<(PathBuf, String)>>,
 }
 
-impl<'a> Host<'a> {
-    pub(crate) fn new(machine: &'a Machine, instance_id: &'a str) -> Self {
-        let Machine { root, programs, web, manager } = machine;
+impl<'a> ApplyContext<'a> {
+    pub(crate) fn new(machine: &'a MachineAccess, instance_id: &'a str) -> Self {
+        let MachineAccess { root, programs, web, manager } = machine;
         Self {
             root,
             programs: &**programs,
@@ -71,36 +71,38 @@ impl<'a> Host<'a> {
 
 /// What became of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Done {
+pub(crate) enum StepResult {
     Changed,
     Failed(String),
     Unchanged,
 }
 
-impl Done {
-    fn of(fate: Result<Change, StepError>) -> Self {
+impl StepResult {
+    fn from_result(fate: Result<FileChange, StepError>) -> Self {
         match fate {
-            Ok(Change::Made) => Self::Changed,
-            Ok(Change::None) => Self::Unchanged,
-            Err(error) => Self::Failed(error.chain()),
+            Ok(FileChange::Made) => Self::Changed,
+            Ok(FileChange::None) => Self::Unchanged,
+            Err(error) => Self::Failed(error.error_chain()),
         }
     }
 }
 
 /// Does the steps in their order; neighbours that share a file or a conversation are done together.
-pub(crate) fn carry_out(steps: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
+pub(crate) fn carry_out(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<StepResult> {
     let mut fates = Vec::with_capacity(steps.len());
-    for batch in steps.chunk_by(|one, next| company(one).is_some_and(|first| Some(first) == company(next))) {
-        fates.extend(match company(&batch[0]) {
-            Some(Company::Accounts) => accounts::carry_out(batch, host, one),
-            Some(Company::Units) => units::carry_out(batch, host),
-            None => batch.iter().map(|planned| one(planned, host)).collect(),
+    for batch in
+        steps.chunk_by(|one, next| batch_kind(one).is_some_and(|first| Some(first) == batch_kind(next)))
+    {
+        fates.extend(match batch_kind(&batch[0]) {
+            Some(BatchKind::Accounts) => accounts::carry_out(batch, host, run_step),
+            Some(BatchKind::Units) => units::carry_out(batch, host),
+            None => batch.iter().map(|planned| run_step(planned, host)).collect(),
         });
     }
     // A path that a link leads to sshd's files is not seen in a plan.
     if !host.before.borrow().is_empty() {
         // Whatever is taken back is told where it was asked for, below.
-        let _ = guard::guard(host);
+        let _ = guard::check_lockout(host);
     }
     for (planned, fate) in steps.iter().zip(&mut fates) {
         let path = match &planned.step {
@@ -109,7 +111,7 @@ pub(crate) fn carry_out(steps: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
             _ => continue,
         };
         if let Some(reason) = guard::taken_back(path, host) {
-            *fate = Done::Failed(reason);
+            *fate = StepResult::Failed(reason);
         }
     }
     fates
@@ -117,52 +119,52 @@ pub(crate) fn carry_out(steps: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
 
 /// With whom a step is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Company {
+enum BatchKind {
     Accounts,
     Units,
 }
 
-fn company(planned: &PlannedStep) -> Option<Company> {
+fn batch_kind(planned: &PlannedStep) -> Option<BatchKind> {
     match planned.stage {
-        PlanStage::Accounts => Some(Company::Accounts),
-        _ if units::is_request(&planned.step) => Some(Company::Units),
+        PlanStage::Accounts => Some(BatchKind::Accounts),
+        _ if units::is_request(&planned.step) => Some(BatchKind::Units),
         _ => None,
     }
 }
 
-fn one(planned: &PlannedStep, host: &Host<'_>) -> Done {
-    Done::of(act(&planned.step, host))
+fn run_step(planned: &PlannedStep, host: &ApplyContext<'_>) -> StepResult {
+    StepResult::from_result(execute_step(&planned.step, host))
 }
 
-fn act(step: &PlanStep, host: &Host<'_>) -> Result<Change, StepError> {
+fn execute_step(step: &PlanStep, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     match step {
         PlanStep::AddMounts(mounts) => storage::add_mounts(mounts, host),
-        PlanStep::AuthorizeKeys { user, keys } => access::authorize(user, keys, host),
+        PlanStep::AuthorizeKeys { user, keys } => access::authorize_keys(user, keys, host),
         PlanStep::ChangePower(power) => closing::change_power(power, host),
         // The manager is asked for these in company, if only of one.
         PlanStep::CommandUnit { .. }
         | PlanStep::EnableUnit { .. }
         | PlanStep::ReloadUnits
-        | PlanStep::RestartNetwork => Ok(Change::None),
+        | PlanStep::RestartNetwork => Ok(FileChange::None),
         PlanStep::CreateGroup(_) | PlanStep::CreateUser(_) | PlanStep::SetPassword { .. } => {
-            accounts::one(step, host)
+            accounts::run_account_step(step, host)
         }
         PlanStep::EditPartitions(wanted) => partitions::edit(wanted, host),
-        PlanStep::GuardAccess => guard::guard(host),
-        PlanStep::ImportKeys { user, from } => access::import(user, from, host),
+        PlanStep::GuardAccess => guard::check_lockout(host),
+        PlanStep::ImportKeys { user, from } => access::import_keys(user, from, host),
         PlanStep::MakeDirectory(directory) => files::make_directory(directory, host),
         PlanStep::MakeFilesystem(filesystem) => filesystems::make_filesystem(filesystem, host),
         PlanStep::MakeLink(link) => files::make_link(link, host),
         PlanStep::MakeSwap { path, size } => storage::make_swap(path, *size, host),
-        PlanStep::MaskUnit { name, mask, runtime } => units::mask(name, *mask, *runtime, host),
+        PlanStep::MaskUnit { name, mask, runtime } => units::mask_unit(name, *mask, *runtime, host),
         PlanStep::MergeEnvironment { path, template, variables } => {
             settings::merge_environment(path, template.as_deref(), variables, host)
         }
-        PlanStep::PartitionDisk(partitioning) => storage::partition(partitioning, host),
+        PlanStep::PartitionDisk(partitioning) => storage::partition_disk(partitioning, host),
         PlanStep::PhoneHome(home) => closing::phone_home(home, host),
         PlanStep::PlaceFile(file) => files::place_file(file, host),
         PlanStep::PrepareHostKeys(keys) => access::prepare_host_keys(keys, host),
-        PlanStep::RunScript(script) => scripts::run(script, host),
+        PlanStep::RunScript(script) => scripts::run_script(script, host),
         PlanStep::SetHosts { fqdn, hostname, style } => {
             settings::set_hosts(fqdn.as_deref(), hostname.as_deref(), *style, host)
         }

@@ -5,24 +5,24 @@
 
 use platform::{DetectedPlatform, InstanceMetadata};
 
-use crate::outcome::Outcome;
-use crate::root::Root;
+use crate::outcome::RunOutcome;
+use crate::root::MachineRoot;
 use crate::source::{self, Choice, Circumstances, Remembered, Source, Switch};
 use crate::{facts, record, switch};
 
 /// The machine as the platforms look at it.
-pub(crate) fn platform_host(root: &Root) -> platform::Host {
+pub(crate) fn platform_host(root: &MachineRoot) -> platform::Host {
     if root.is_running() {
         platform::Host::this_machine()
     } else {
-        platform::Host::at_directory(&root.path("/"))
+        platform::Host::at_directory(&root.path_of("/"))
     }
 }
 
 /// What is known before anybody is asked.
 #[derive(Debug)]
 pub(crate) struct Chooser<'a> {
-    root: &'a Root,
+    root: &'a MachineRoot,
     remembered: Option<Remembered>,
     is_settled: bool,
     machine: Option<String>,
@@ -32,20 +32,20 @@ pub(crate) struct Chooser<'a> {
 impl<'a> Chooser<'a> {
     /// `by_hand` is what root asks for now, whatever the switch says for each boot.
     pub(crate) fn of(
-        root: &'a Root,
+        root: &'a MachineRoot,
         place: &platform::Host,
         by_hand: Option<Switch>,
-        outcome: &mut Outcome,
+        outcome: &mut RunOutcome,
     ) -> Self {
         let (switch, problem) = switch::read(root);
         outcome.refused.extend(problem);
         let switch = by_hand.unwrap_or(switch);
-        let (remembered, is_settled) = (record::source(root), record::instance(root).is_some());
+        let (remembered, is_settled) = (record::source(root), record::configured_instance(root).is_some());
         Self { root, remembered, is_settled, machine: place.machine_name(), switch }
     }
 
     /// The one that is asked, if any.
-    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut Outcome) -> Option<DetectedPlatform> {
+    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut RunOutcome) -> Option<DetectedPlatform> {
         let at_once = self.offers(place);
         let (offers, choice) = if self.is_enough(&at_once) {
             let choice = self.choose(&at_once);
@@ -70,7 +70,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Tells of those that came later than the choice.
-    pub(crate) fn report_late(&self, outcome: &mut Outcome) {
+    pub(crate) fn report_late(&self, outcome: &mut RunOutcome) {
         // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
         // to a machine that is new.
         if self.remembered.is_some() {
@@ -98,7 +98,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn report(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut Outcome) {
+    fn report(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut RunOutcome) {
         for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
             let refusal = source::refusal(&Source::of(offer), self.circumstances());
             if !outcome.refused.contains(&refusal) {
@@ -108,10 +108,12 @@ impl<'a> Chooser<'a> {
     }
 
     /// Remembers who was asked, and in which machine.
-    pub(crate) fn remember(&self, asked: &DetectedPlatform, outcome: &mut Outcome) {
+    pub(crate) fn remember(&self, asked: &DetectedPlatform, outcome: &mut RunOutcome) {
         let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
         if let Err(error) = record::remember_source(self.root, &source) {
-            outcome.failures.push(format!("cannot remember what configured this machine: {}", error.chain()));
+            outcome
+                .failures
+                .push(format!("cannot remember what configured this machine: {}", error.error_chain()));
         }
     }
 
@@ -119,9 +121,9 @@ impl<'a> Chooser<'a> {
     pub(crate) fn turn_away_instance(
         &self,
         said: &InstanceMetadata,
-        outcome: &mut Outcome,
+        outcome: &mut RunOutcome,
     ) -> Option<InstanceMetadata> {
-        let (known, now) = (record::instance(self.root)?, facts::instance(said).id);
+        let (known, now) = (record::configured_instance(self.root)?, facts::instance_identity(said).id);
         if self.switch != Switch::Locked || known == now {
             return None;
         }
@@ -130,6 +132,6 @@ impl<'a> Chooser<'a> {
              `initagent provision`",
             said.platform
         ));
-        Some(record::kept(self.root).unwrap_or_default())
+        Some(record::load_metadata(self.root).unwrap_or_default())
     }
 }

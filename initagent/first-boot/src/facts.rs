@@ -13,9 +13,9 @@ use user_data::reading::UserDataInput;
 use user_data::ssh_key;
 use user_data::tokens::TokenAddresses;
 
-use crate::digits::hex;
+use crate::digits::to_hex;
 use crate::instance_data::Names;
-use crate::machine::Machine;
+use crate::machine::MachineAccess;
 
 /// The instance of a machine on a platform that names none.
 const UNNAMED: &str = "unnamed";
@@ -24,26 +24,26 @@ const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
 
 /// Who this machine is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Instance {
+pub(crate) struct InstanceIdentity {
     pub(crate) id: String,
     /// Whether the platform said so; otherwise it follows from what was handed over.
     pub(crate) is_named: bool,
 }
 
 /// The platform's name of the instance, or one that changes with its user-data.
-pub(crate) fn instance(provision: &InstanceMetadata) -> Instance {
+pub(crate) fn instance_identity(provision: &InstanceMetadata) -> InstanceIdentity {
     match (&provision.instance_id, &provision.user_data) {
-        (Some(id), _) => Instance { id: id.clone(), is_named: true },
+        (Some(id), _) => InstanceIdentity { id: id.clone(), is_named: true },
         (None, Some(user_data)) => {
             let digest = Sha256::digest(user_data.as_bytes());
-            Instance { id: format!("{UNNAMED}-{}", hex(&digest[..8])), is_named: false }
+            InstanceIdentity { id: format!("{UNNAMED}-{}", to_hex(&digest[..8])), is_named: false }
         }
-        (None, None) => Instance { id: UNNAMED.to_owned(), is_named: false },
+        (None, None) => InstanceIdentity { id: UNNAMED.to_owned(), is_named: false },
     }
 }
 
 /// The facts of a plan.
-pub(crate) fn of(provision: &InstanceMetadata, is_clone: bool, names: &Names) -> PlanFacts {
+pub(crate) fn plan_facts(provision: &InstanceMetadata, is_clone: bool, names: &Names) -> PlanFacts {
     let addresses = &provision.addresses;
     let keys = provision.ssh_keys.iter().flat_map(|text| ssh_key::key_lines(text));
     PlanFacts {
@@ -62,7 +62,7 @@ pub(crate) fn of(provision: &InstanceMetadata, is_clone: bool, names: &Names) ->
 }
 
 /// What was handed over.
-pub(crate) fn handed(provision: &InstanceMetadata, machine: &Machine) -> UserDataInput {
+pub(crate) fn gather_input(provision: &InstanceMetadata, machine: &MachineAccess) -> UserDataInput {
     let parts = |payload: &Option<Payload>, name: &str| match payload {
         Some(payload) => unpack_with(name, payload.as_bytes(), machine),
         None => Vec::new(),
@@ -71,12 +71,12 @@ pub(crate) fn handed(provision: &InstanceMetadata, machine: &Machine) -> UserDat
         user: parts(&provision.user_data, "user-data"),
         files: parts(&provision.files, "files of the platform"),
         vendor: parts(&provision.vendor_data, "vendor-data"),
-        network: network(provision),
+        network: network_part(provision),
     }
 }
 
 /// How the platform describes the network.
-pub(crate) fn network(provision: &InstanceMetadata) -> Option<PayloadPart> {
+pub(crate) fn network_part(provision: &InstanceMetadata) -> Option<PayloadPart> {
     let config = provision.network_config.as_ref()?;
     Some(PayloadPart::whole("network-config", config.as_bytes()))
 }
@@ -107,17 +107,17 @@ pub(crate) fn ask_for_addresses(handed: &UserDataInput) -> bool {
 }
 
 /// The parts of a payload, and of what it refers to.
-pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &Machine) -> Vec<PayloadPart> {
+pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &MachineAccess) -> Vec<PayloadPart> {
     let most = u64::try_from(container::MOST_BYTES).unwrap_or(u64::MAX);
     let mut fetch = |what: &FetchRequest| {
         let fetched = machine.web.get_within(&what.url, &what.headers, what.timeouts, most);
         fetched.map_err(|error| error.to_string())
     };
-    let include = machine.root.path(INCLUDE_SWITCH).exists();
-    unpack(name, payload, FetchPolicy { include, fetch: Some(&mut fetch) })
+    let include = machine.root.path_of(INCLUDE_SWITCH).exists();
+    unpack_payload(name, payload, FetchPolicy { include, fetch: Some(&mut fetch) })
 }
 
 /// The parts of a payload.
-pub(crate) fn unpack(name: &str, payload: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
+pub(crate) fn unpack_payload(name: &str, payload: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
     container::open(name, payload, references)
 }

@@ -19,34 +19,34 @@ const PARENT_MODE: u32 = 0o755;
 
 /// Whether something was changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Change {
+pub(crate) enum FileChange {
     Made,
     None,
 }
 
-impl Change {
+impl FileChange {
     /// Changed if either was.
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) fn combine(self, other: Self) -> Self {
         if self == Self::Made { self } else { other }
     }
 }
 
 /// Owner and mode of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Rights {
+pub(crate) struct FileRights {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) mode: u32,
 }
 
-impl Rights {
+impl FileRights {
     /// Of root's files that all may read.
     pub(crate) const PUBLIC: Self = Self { uid: 0, gid: 0, mode: 0o644 };
     /// Of root's files that nobody else may read.
     pub(crate) const PRIVATE: Self = Self { uid: 0, gid: 0, mode: 0o600 };
 
     /// The user we run as, where that is not root: then files are ours whatever was asked for.
-    fn settled(self) -> Self {
+    fn for_current_user(self) -> Self {
         if Uid::effective().is_root() {
             return self;
         }
@@ -65,35 +65,44 @@ enum OnDisk {
 }
 
 /// Writes a file, and its parents with the same owner.
-pub(crate) fn write(path: &Path, content: &[u8], rights: Rights) -> Result<Change, StepError> {
+pub(crate) fn write(path: &Path, content: &[u8], rights: FileRights) -> Result<FileChange, StepError> {
     write_as(path, content, rights, OnDisk::Later)
 }
 
 /// As [`write`], and on the disk before it returns: a power cut leaves the old file or the new one.
-pub(crate) fn write_durably(path: &Path, content: &[u8], rights: Rights) -> Result<Change, StepError> {
+pub(crate) fn write_durably(
+    path: &Path,
+    content: &[u8],
+    rights: FileRights,
+) -> Result<FileChange, StepError> {
     write_as(path, content, rights, OnDisk::AtOnce)
 }
 
-fn write_as(path: &Path, content: &[u8], rights: Rights, on_disk: OnDisk) -> Result<Change, StepError> {
-    let rights = rights.settled();
-    let write = || -> io::Result<Change> {
+fn write_as(
+    path: &Path,
+    content: &[u8],
+    rights: FileRights,
+    on_disk: OnDisk,
+) -> Result<FileChange, StepError> {
+    let rights = rights.for_current_user();
+    let write = || -> io::Result<FileChange> {
         let (parent, name) = folder::split(path)?;
-        let folder = Folder::make(&parent, Rights { mode: PARENT_MODE, ..rights })?;
+        let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
         if is_already(&folder, name, content, rights) {
-            return Ok(Change::None);
+            return Ok(FileChange::None);
         }
-        replace(&folder, name, content, rights, on_disk)?;
-        Ok(Change::Made)
+        replace_file(&folder, name, content, rights, on_disk)?;
+        Ok(FileChange::Made)
     };
     write().map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
 
 /// Owner and mode of a regular file that is there, without set-user-ID and set-group-ID: what is written
 /// into it is another program, which was not given them.
-pub(crate) fn existing_rights(path: &Path) -> Option<Rights> {
+pub(crate) fn existing_rights(path: &Path) -> Option<FileRights> {
     let stat = stat(path).filter(folder::is_regular)?;
     let rights = folder::rights_of(&stat);
-    Some(Rights { mode: rights.mode & 0o1777, ..rights })
+    Some(FileRights { mode: rights.mode & 0o1777, ..rights })
 }
 
 /// What is at a path, itself and not what it leads to.
@@ -102,13 +111,19 @@ pub(crate) fn stat(path: &Path) -> Option<FileStat> {
     Folder::open(&parent).ok()?.stat(name).ok()?
 }
 
-fn is_already(folder: &Folder, name: &OsStr, content: &[u8], rights: Rights) -> bool {
+fn is_already(folder: &Folder, name: &OsStr, content: &[u8], rights: FileRights) -> bool {
     let known = folder.read(name, rights.uid, content.len() as u64).ok().flatten();
     known.is_some_and(|known| known.rights == rights && known.content == content)
 }
 
-fn replace(folder: &Folder, name: &OsStr, content: &[u8], rights: Rights, on_disk: OnDisk) -> io::Result<()> {
-    let temporary = temporary(name);
+fn replace_file(
+    folder: &Folder,
+    name: &OsStr,
+    content: &[u8],
+    rights: FileRights,
+    on_disk: OnDisk,
+) -> io::Result<()> {
+    let temporary = temporary_path(name);
     let fill = || {
         let file = folder.fill(&temporary, content, rights)?;
         if on_disk == OnDisk::AtOnce { file.sync_all() } else { Ok(()) }
@@ -138,33 +153,33 @@ pub(crate) fn read(path: &Path, reader: u32, most: u64) -> Result<Option<Held>, 
 /// A file that is written but does not have its name yet.
 #[derive(Debug)]
 #[must_use = "it is not there before it is settled"]
-pub(crate) struct Staged {
+pub(crate) struct StagedFile {
     folder: Folder,
     path: PathBuf,
 }
 
 /// Writes a file beside its place, in a directory that is there.
-pub(crate) fn stage(path: &Path, content: &[u8], rights: Rights) -> Result<Staged, StepError> {
-    let stage = || -> io::Result<Staged> {
+pub(crate) fn stage_file(path: &Path, content: &[u8], rights: FileRights) -> Result<StagedFile, StepError> {
+    let stage = || -> io::Result<StagedFile> {
         let (parent, name) = folder::split(path)?;
         let folder = Folder::open(&parent)?;
-        folder.fill(&temporary(name), content, rights.settled())?;
-        Ok(Staged { folder, path: path.to_owned() })
+        folder.fill(&temporary_path(name), content, rights.for_current_user())?;
+        Ok(StagedFile { folder, path: path.to_owned() })
     };
     stage().map_err(|source| StepError::Write { path: path.to_owned(), source })
 }
 
-impl Staged {
+impl StagedFile {
     /// Gives the file its name, for good. What it holds is as durable as it was before.
-    pub(crate) fn settle(self) -> Result<(), StepError> {
+    pub(crate) fn persist(self) -> Result<(), StepError> {
         let name = self.path.file_name().unwrap_or_default();
-        let named = self.folder.rename(&temporary(name), name).and_then(|()| self.folder.sync());
+        let named = self.folder.rename(&temporary_path(name), name).and_then(|()| self.folder.sync());
         named.map_err(|source| StepError::Write { path: self.path, source })
     }
 }
 
 /// The name a file has until it is complete, in the same directory.
-fn temporary(name: &OsStr) -> OsString {
+fn temporary_path(name: &OsStr) -> OsString {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".catamaran-new");
@@ -176,17 +191,17 @@ fn temporary(name: &OsStr) -> OsString {
 }
 
 /// Makes the directories above a path; those that are made are owned as the file is.
-pub(crate) fn make_parents(path: &Path, rights: Rights) -> Result<(), StepError> {
-    let rights = Rights { mode: PARENT_MODE, ..rights.settled() };
+pub(crate) fn make_parents(path: &Path, rights: FileRights) -> Result<(), StepError> {
+    let rights = FileRights { mode: PARENT_MODE, ..rights.for_current_user() };
     let Some(parent) = path.parent() else { return Ok(()) };
     let made = Folder::make(parent, rights);
     made.map(drop).map_err(|source| StepError::MakeDirectory { path: parent.to_owned(), source })
 }
 
 /// Makes one directory, or gives one that is there these rights.
-pub(crate) fn make_directory(path: &Path, rights: Rights) -> Result<Change, StepError> {
-    let rights = rights.settled();
-    let act = || -> io::Result<Change> {
+pub(crate) fn make_directory(path: &Path, rights: FileRights) -> Result<FileChange, StepError> {
+    let rights = rights.for_current_user();
+    let act = || -> io::Result<FileChange> {
         let (parent, name) = folder::split(path)?;
         let folder = Folder::open(&parent)?;
         let is_link = folder.stat(name)?.is_some_and(|stat| folder::is_link(&stat));
@@ -197,37 +212,37 @@ pub(crate) fn make_directory(path: &Path, rights: Rights) -> Result<Change, Step
 }
 
 /// Makes a symbolic link, in place of whatever file or link is there.
-pub(crate) fn link(path: &Path, target: &str) -> Result<Change, StepError> {
-    link_as(path, target, Rights::PUBLIC)
+pub(crate) fn replace_link(path: &Path, target: &str) -> Result<FileChange, StepError> {
+    link_as(path, target, FileRights::PUBLIC)
 }
 
-/// As [`link`], for an owner.
-pub(crate) fn link_as(path: &Path, target: &str, rights: Rights) -> Result<Change, StepError> {
-    let rights = rights.settled();
-    let act = || -> io::Result<Change> {
+/// As [`replace_link`], for an owner.
+pub(crate) fn link_as(path: &Path, target: &str, rights: FileRights) -> Result<FileChange, StepError> {
+    let rights = rights.for_current_user();
+    let act = || -> io::Result<FileChange> {
         let (parent, name) = folder::split(path)?;
-        let folder = Folder::make(&parent, Rights { mode: PARENT_MODE, ..rights })?;
+        let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
         let is_owned = folder.stat(name)?.is_some_and(|stat| {
             // Where we are not root, as in tests, everything is ours.
             !Uid::effective().is_root() || (stat.st_uid, stat.st_gid) == (rights.uid, rights.gid)
         });
         if is_owned && folder.read_link(name).is_some_and(|known| known == target) {
-            return Ok(Change::None);
+            return Ok(FileChange::None);
         }
-        let temporary = temporary(name);
+        let temporary = temporary_path(name);
         folder.symlink(&temporary, OsStr::new(target), rights)?;
         folder.rename(&temporary, name)?;
-        Ok(Change::Made)
+        Ok(FileChange::Made)
     };
     act().map_err(|source| StepError::Link { path: path.to_owned(), source })
 }
 
 /// Gives a file a second name.
-pub(crate) fn hard_link(path: &Path, target: &Path) -> Result<Change, StepError> {
-    let act = || -> io::Result<Change> {
+pub(crate) fn hard_link(path: &Path, target: &Path) -> Result<FileChange, StepError> {
+    let act = || -> io::Result<FileChange> {
         let ((parent, name), (from, target)) = (folder::split(path)?, folder::split(target)?);
         Folder::open(&parent)?.hard_link(name, &Folder::open(&from)?, target)?;
-        Ok(Change::Made)
+        Ok(FileChange::Made)
     };
     act().map_err(|source| StepError::Link { path: path.to_owned(), source })
 }
@@ -251,8 +266,8 @@ mod tests {
 
     use super::*;
 
-    fn rights(mode: u32) -> Rights {
-        Rights { uid: 0, gid: 0, mode }
+    fn rights(mode: u32) -> FileRights {
+        FileRights { uid: 0, gid: 0, mode }
     }
 
     #[test]
@@ -260,9 +275,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/c");
 
-        assert_eq!(write(&path, b"x", rights(0o640)).unwrap(), Change::Made);
-        assert_eq!(write(&path, b"x", rights(0o640)).unwrap(), Change::None);
-        assert_eq!(write(&path, b"x", rights(0o600)).unwrap(), Change::Made);
+        assert_eq!(write(&path, b"x", rights(0o640)).unwrap(), FileChange::Made);
+        assert_eq!(write(&path, b"x", rights(0o640)).unwrap(), FileChange::None);
+        assert_eq!(write(&path, b"x", rights(0o600)).unwrap(), FileChange::Made);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     }
 

@@ -19,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use crate::files::{Change, Rights};
+use crate::files::{FileChange, FileRights};
 
 /// As many as the kernel follows on one path, see `path_resolution(7)`.
 const MOST_LINKS: u32 = 40;
@@ -51,7 +51,7 @@ pub(crate) struct Folder {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Held {
     pub(crate) content: Vec<u8>,
-    pub(crate) rights: Rights,
+    pub(crate) rights: FileRights,
 }
 
 /// Whether what this user made is as good as what we made. Tests do not always run as root.
@@ -153,11 +153,11 @@ impl Folder {
     }
 
     /// Reaches a directory; what is missing of the way is made, with these rights.
-    pub(crate) fn make(path: &Path, rights: Rights) -> io::Result<Self> {
+    pub(crate) fn make(path: &Path, rights: FileRights) -> io::Result<Self> {
         Self::walk(path, Some(rights))
     }
 
-    fn walk(path: &Path, make: Option<Rights>) -> io::Result<Self> {
+    fn walk(path: &Path, make: Option<FileRights>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let top = nix::fcntl::open("/", PLACE, Mode::empty())?;
         // The way back is kept, since `..` of a directory that was moved meanwhile leads elsewhere.
@@ -175,7 +175,12 @@ impl Folder {
     }
 
     /// The directory of this name, or `None` if a link was taken instead.
-    fn step(&self, name: &OsStr, way: &mut RemainingPath, make: Option<Rights>) -> io::Result<Option<Self>> {
+    fn step(
+        &self,
+        name: &OsStr,
+        way: &mut RemainingPath,
+        make: Option<FileRights>,
+    ) -> io::Result<Option<Self>> {
         let Some(stat) = self.stat(name)? else {
             let rights = make.filter(|_| way.linked == 0).ok_or(Errno::ENOENT)?;
             self.make_directory(name, rights)?;
@@ -239,7 +244,7 @@ impl Folder {
     }
 
     /// Makes a file that is not there, whole and with its rights.
-    pub(crate) fn fill(&self, name: &OsStr, content: &[u8], rights: Rights) -> io::Result<File> {
+    pub(crate) fn fill(&self, name: &OsStr, content: &[u8], rights: FileRights) -> io::Result<File> {
         self.refuse_owner(name, rights)?;
         // One left by a power cut.
         let _ = self.unlink(name);
@@ -253,27 +258,27 @@ impl Folder {
     }
 
     /// Makes a directory, or gives a real one that is there these rights.
-    pub(crate) fn make_directory(&self, name: &OsStr, rights: Rights) -> io::Result<Change> {
+    pub(crate) fn make_directory(&self, name: &OsStr, rights: FileRights) -> io::Result<FileChange> {
         self.refuse_owner(name, rights)?;
         // Closed until it has its owner.
         let made = match mkdirat(&self.fd, name, Mode::S_IRWXU) {
-            Ok(()) => Change::Made,
-            Err(Errno::EEXIST) => Change::None,
+            Ok(()) => FileChange::Made,
+            Err(Errno::EEXIST) => FileChange::None,
             Err(error) => return Err(error.into()),
         };
-        Ok(made.and(self.enter(name)?.set_rights(rights)?))
+        Ok(made.combine(self.enter(name)?.set_rights(rights)?))
     }
 
     /// Gives the directory itself these rights.
-    pub(crate) fn set_rights(&self, rights: Rights) -> io::Result<Change> {
+    pub(crate) fn set_rights(&self, rights: FileRights) -> io::Result<FileChange> {
         let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let directory = File::from(openat(&self.fd, ".", open, Mode::empty())?);
         if rights_of(&fstat(&directory)?) == rights {
-            return Ok(Change::None);
+            return Ok(FileChange::None);
         }
         fchown(&directory, Some(rights.uid), Some(rights.gid))?;
         directory.set_permissions(Permissions::from_mode(rights.mode))?;
-        Ok(Change::Made)
+        Ok(FileChange::Made)
     }
 
     /// Where a symbolic link of this name leads.
@@ -282,7 +287,7 @@ impl Folder {
     }
 
     /// Makes a symbolic link that is not there.
-    pub(crate) fn symlink(&self, name: &OsStr, target: &OsStr, rights: Rights) -> io::Result<()> {
+    pub(crate) fn symlink(&self, name: &OsStr, target: &OsStr, rights: FileRights) -> io::Result<()> {
         self.refuse_owner(name, rights)?;
         let _ = self.unlink(name);
         symlinkat(target, &self.fd, name)?;
@@ -316,7 +321,7 @@ impl Folder {
         File::from(openat(&self.fd, ".", open, Mode::empty())?).sync_all()
     }
 
-    fn refuse_owner(&self, name: &OsStr, rights: Rights) -> io::Result<()> {
+    fn refuse_owner(&self, name: &OsStr, rights: FileRights) -> io::Result<()> {
         if self.holder.accepts(rights.uid) {
             return Ok(());
         }
@@ -347,8 +352,8 @@ fn refuse_special(name: &OsStr, stat: &FileStat) -> io::Result<()> {
     }
 }
 
-pub(crate) fn rights_of(stat: &FileStat) -> Rights {
-    Rights { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+pub(crate) fn rights_of(stat: &FileStat) -> FileRights {
+    FileRights { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
 }
 
 fn remove_below(fd: &impl AsFd, name: &OsStr, deepest: u32) -> io::Result<()> {

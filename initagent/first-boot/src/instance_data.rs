@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use user_data::template::InstanceData;
 
 use crate::record;
-use crate::root::Root;
+use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
 const OS_RELEASE: &str = "/etc/os-release";
@@ -32,9 +32,9 @@ pub(crate) struct Names {
 
 impl Names {
     /// As the platform says them now.
-    pub(crate) fn of(provision: &InstanceMetadata, instance_id: &str, root: &Root) -> Self {
+    pub(crate) fn of(provision: &InstanceMetadata, instance_id: &str, root: &MachineRoot) -> Self {
         let mut names = of_platform(provision, instance_id);
-        names.extend(of_system(&fs::read_to_string(root.path(OS_RELEASE)).unwrap_or_default()));
+        names.extend(of_system(&fs::read_to_string(root.path_of(OS_RELEASE)).unwrap_or_default()));
         Self {
             standard: present(names),
             meta_data: meta_data(provision, instance_id),
@@ -43,7 +43,7 @@ impl Names {
     }
 
     /// As they were when this instance was configured; `None` if an older release configured it.
-    pub(crate) fn kept(root: &Root) -> Option<Self> {
+    pub(crate) fn kept(root: &MachineRoot) -> Option<Self> {
         let value: Value = serde_json::from_slice(&record::read(root, FILE)?).ok()?;
         let map = |name: &str| value.get(name)?.as_object().cloned();
         let launch_index = value.get("launch_index").and_then(Value::as_u64);
@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// Keeps them for the instance's later boots.
-    pub(crate) fn keep(&self, root: &Root) -> Result<(), StepError> {
+    pub(crate) fn keep(&self, root: &MachineRoot) -> Result<(), StepError> {
         let Self { standard, meta_data, launch_index } = self;
         let value = json!({ "standard": standard, "meta_data": meta_data, "launch_index": launch_index });
         record::write(root, FILE, value.to_string().as_bytes())
@@ -177,9 +177,10 @@ mod tests {
     #[test]
     fn each_standard_name_and_those_of_the_platform_are_known() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
-        fs::create_dir(root.path("/etc")).unwrap();
-        fs::write(root.path(OS_RELEASE), "ID=debian\nVERSION_ID=\"13\"\nVERSION_CODENAME=trixie\n").unwrap();
+        let root = MachineRoot::at_directory(folder.path());
+        fs::create_dir(root.path_of("/etc")).unwrap();
+        fs::write(root.path_of(OS_RELEASE), "ID=debian\nVERSION_ID=\"13\"\nVERSION_CODENAME=trixie\n")
+            .unwrap();
         let document = json!({"uuid": "u-1", "local_hostname": "own", "rack": {"row-number": 3}});
         let provision = InstanceMetadata {
             platform: Platform::Ec2,

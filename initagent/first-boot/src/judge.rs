@@ -29,7 +29,7 @@ pub use source::{Document, Role};
 
 /// How a judgement is printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Style {
+pub enum OutputFormat {
     /// For programs.
     Json,
     /// For people.
@@ -38,7 +38,7 @@ pub enum Style {
 
 /// Whether a printed plan shows contents.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Listing {
+pub enum PlanDetail {
     /// With the contents of files, units and scripts.
     Full,
     /// One line a step.
@@ -47,7 +47,7 @@ pub enum Listing {
 
 /// What is printed, and the exit code: 0 ok, 1 errors, 2 warnings only.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Judgement {
+pub struct OfflineReport {
     /// For stdout.
     pub text: String,
     /// How it went.
@@ -56,7 +56,7 @@ pub struct Judgement {
 
 /// Says everything that a run would complain about.
 #[must_use]
-pub fn validate(documents: &[Document], style: Style) -> Judgement {
+pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineReport {
     let mut verdict = Verdict::Ok;
     let (mut out, mut list) = (String::new(), Vec::new());
     for document in documents {
@@ -78,16 +78,16 @@ pub fn validate(documents: &[Document], style: Style) -> Judgement {
         }
     }
     let text = match style {
-        Style::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
-        Style::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
-        Style::Text => out,
+        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
+        OutputFormat::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
+        OutputFormat::Text => out,
     };
-    Judgement { text, verdict }
+    OfflineReport { text, verdict }
 }
 
 /// Prints each effect in order, then what is wrong.
 #[must_use]
-pub fn plan(file: &Path, listing: Listing) -> Judgement {
+pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
     match source::read(&file.to_owned().into()) {
         Ok(files) => {
             // The plan of this one is let go, since contents may be large.
@@ -97,17 +97,17 @@ pub fn plan(file: &Path, listing: Listing) -> Judgement {
             };
             let shown = reading_of(&files, TokenAddresses::placeholders());
             let contents = match listing {
-                Listing::Full => ContentDisplay::Shown,
-                Listing::Short => ContentDisplay::Hidden,
+                PlanDetail::Full => ContentDisplay::Shown,
+                PlanDetail::Short => ContentDisplay::Hidden,
             };
             let plan = text::render_plan(&shown.plan, &shown.sources, contents);
             let found = caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
             let gap = if found.is_empty() { "" } else { "\n" };
-            Judgement { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
+            OfflineReport { text: format!("{plan}{gap}{found}"), verdict: verdict_of(&reading) }
         }
         Err(error) => {
             let text = format!("error: cannot read {}: {error}\n", file.display());
-            Judgement { text, verdict: Verdict::Failed }
+            OfflineReport { text, verdict: Verdict::Failed }
         }
     }
 }
@@ -123,7 +123,7 @@ fn verdict_of(reading: &ReadResult) -> Verdict {
 fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
     let mut handed = UserDataInput::default();
     for file in files {
-        let unpacked = || facts::unpack(&file.name, &file.bytes, FetchPolicy::none());
+        let unpacked = || facts::unpack_payload(&file.name, &file.bytes, FetchPolicy::none());
         match file.role {
             Role::NetworkConfig => handed.network = Some(PayloadPart::whole(&file.name, file.bytes.clone())),
             Role::VendorData => handed.vendor.extend(unpacked()),

@@ -2,33 +2,33 @@
 //!
 //! Knows nothing but these four. Refuses to act: each of them does.
 
-use crate::programs::{self, Programs};
-use crate::root::Root;
-use crate::systemd::{self, Manager};
-use crate::web::{self, Web};
+use crate::programs::{self, ProgramRunner};
+use crate::root::MachineRoot;
+use crate::systemd::{self, UnitManager};
+use crate::web::{self, WebClient};
 
 /// The machine that is configured.
 #[derive(Debug)]
-pub struct Machine {
+pub struct MachineAccess {
     /// Its files.
-    pub root: Root,
+    pub root: MachineRoot,
     /// Its programs.
-    pub programs: Box<dyn Programs>,
+    pub programs: Box<dyn ProgramRunner>,
     /// Its network.
-    pub web: Box<dyn Web>,
+    pub web: Box<dyn WebClient>,
     /// The manager of its units.
-    pub manager: Box<dyn Manager>,
+    pub manager: Box<dyn UnitManager>,
 }
 
-impl Machine {
+impl MachineAccess {
     /// This one.
     #[must_use]
-    pub fn real() -> Self {
+    pub fn this_machine() -> Self {
         Self {
-            root: Root::real(),
-            programs: Box::new(programs::Real),
-            web: Box::new(web::Real::default()),
-            manager: Box::new(systemd::Real),
+            root: MachineRoot::this_machine(),
+            programs: Box::new(programs::HostPrograms),
+            web: Box::new(web::HttpClient::default()),
+            manager: Box::new(systemd::SystemdManager),
         }
     }
 }

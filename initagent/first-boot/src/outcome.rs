@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use user_data::plan::PlannedStep;
 use user_data::plan::text;
 
-use crate::apply::Done;
+use crate::apply::StepResult;
 
 /// How a run went as a whole.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -53,18 +53,18 @@ impl Verdict {
 
 /// One step and its fate.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct ResultItem {
     pub(crate) planned: PlannedStep,
-    pub(crate) done: Done,
+    pub(crate) done: StepResult,
 }
 
 /// What came of a run.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct RunOutcome {
     pub(crate) platform: String,
     pub(crate) instance_id: String,
     pub(crate) is_first: bool,
-    pub(crate) items: Vec<Item>,
+    pub(crate) items: Vec<ResultItem>,
     pub(crate) found: Diagnostics,
     pub(crate) sources: SourceTexts,
     /// What stopped the run as a whole.
@@ -76,7 +76,7 @@ pub struct Outcome {
     pub(crate) refused: Vec<String>,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// How it went.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -85,7 +85,7 @@ impl Outcome {
                 && matches!(one.code, DiagnosticCode::Syntax | DiagnosticCode::UnknownFormat)
         });
         let flawed = self.found.worst_severity() > Some(Severity::Note);
-        let failed_item = self.items.iter().any(|item| matches!(item.done, Done::Failed(_)));
+        let failed_item = self.items.iter().any(|item| matches!(item.done, StepResult::Failed(_)));
         match () {
             () if unread || !self.failures.is_empty() => Verdict::Failed,
             () if flawed || failed_item || !self.problems.is_empty() => Verdict::Degraded,
@@ -101,7 +101,7 @@ impl Outcome {
 
     /// For the journal: what failed, with places and without values, and one line about the whole.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn journal_text(&self) -> String {
         let mut out = String::new();
         for failure in &self.failures {
             let _ = writeln!(out, "error: {failure}");
@@ -116,30 +116,31 @@ impl Outcome {
             out += &caret::render_one(diagnostic, &self.sources, Excerpts::Hidden);
         }
         for item in &self.items {
-            if let Done::Failed(cause) = &item.done {
+            if let StepResult::Failed(cause) = &item.done {
                 let _ =
                     writeln!(out, "error: could not {}: {cause}", text::describe_step(&item.planned.step));
-                let _ = writeln!(out, "  --> {}", self.place(&item.planned));
+                let _ = writeln!(out, "  --> {}", self.place_of(&item.planned));
             }
         }
-        out + &self.summary()
+        out + &self.summary_line()
     }
 
-    fn summary(&self) -> String {
-        let count = |wanted: fn(&Done) -> bool| self.items.iter().filter(|item| wanted(&item.done)).count();
+    fn summary_line(&self) -> String {
+        let count =
+            |wanted: fn(&StepResult) -> bool| self.items.iter().filter(|item| wanted(&item.done)).count();
         format!(
             "first boot: {} (instance {} on {}, {}): {} changed, {} unchanged, {} failed\n",
             self.verdict().word(),
             self.instance_id,
             self.platform,
             if self.is_first { "configured now" } else { "configured before" },
-            count(|done| *done == Done::Changed),
-            count(|done| *done == Done::Unchanged),
-            count(|done| matches!(done, Done::Failed(_))),
+            count(|done| *done == StepResult::Changed),
+            count(|done| *done == StepResult::Unchanged),
+            count(|done| matches!(done, StepResult::Failed(_))),
         )
     }
 
-    fn place(&self, planned: &PlannedStep) -> String {
+    fn place_of(&self, planned: &PlannedStep) -> String {
         match planned.origin.at {
             Some(at) => format!("{} {}", self.sources.place_of(at), planned.origin.key),
             None => planned.origin.key.clone(),
@@ -148,7 +149,7 @@ impl Outcome {
 
     /// The result file.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let items: Vec<Value> = self.items.iter().map(|item| self.item_json(item)).collect();
         let found = caret::to_json(&self.found, &self.sources, Excerpts::Hidden);
         json!({
@@ -166,12 +167,12 @@ impl Outcome {
         })
     }
 
-    fn item_json(&self, item: &Item) -> Value {
+    fn item_json(&self, item: &ResultItem) -> Value {
         let place = item.planned.origin.at.map(|at| self.sources.place_of(at));
         let (status, cause) = match &item.done {
-            Done::Changed => ("changed", None),
-            Done::Failed(cause) => ("failed", Some(cause)),
-            Done::Unchanged => ("done", None),
+            StepResult::Changed => ("changed", None),
+            StepResult::Failed(cause) => ("failed", Some(cause)),
+            StepResult::Unchanged => ("done", None),
         };
         json!({
             "stage": item.planned.stage.word(),
@@ -192,7 +193,7 @@ pub(crate) fn verdict_of(result: &Value) -> Option<Verdict> {
 }
 
 /// A result file as text.
-pub(crate) fn describe(result: &Value) -> String {
+pub(crate) fn describe_result(result: &Value) -> String {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
     let list = |name: &str| result.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut out = format!(

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A program and what it is given.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Call {
+pub struct ProgramCall {
     /// Its name.
     pub program: &'static str,
     /// Its arguments; never a secret.
@@ -32,7 +32,7 @@ pub struct Call {
     pub patience: Duration,
 }
 
-impl Call {
+impl ProgramCall {
     /// A program with arguments.
     pub fn new<A: Into<String>>(program: &'static str, arguments: impl IntoIterator<Item = A>) -> Self {
         let arguments = arguments.into_iter().map(Into::into).collect();
@@ -41,20 +41,20 @@ impl Call {
 
     /// Hands the program something to read.
     #[must_use]
-    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn with_input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(Secret::new(bytes.into()));
         self
     }
 
     /// Waits so long and no longer.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
+    pub fn with_timeout(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 }
 
-impl Display for Call {
+impl Display for ProgramCall {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.program)?;
         self.arguments.iter().try_for_each(|argument| write!(out, " {argument}"))
@@ -74,17 +74,17 @@ pub enum RunError {
 }
 
 /// The programs of a machine.
-pub trait Programs: fmt::Debug {
+pub trait ProgramRunner: fmt::Debug {
     /// Runs one to its end; what it prints to stdout comes back.
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError>;
+    fn run_program(&self, call: &ProgramCall) -> Result<Vec<u8>, RunError>;
 }
 
 /// The programs of this machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Real;
+pub struct HostPrograms;
 
-impl Programs for Real {
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
+impl ProgramRunner for HostPrograms {
+    fn run_program(&self, call: &ProgramCall) -> Result<Vec<u8>, RunError> {
         let start = |source| RunError::Start { program: call.program, source };
         let mut child = Command::new(call.program)
             .args(&call.arguments)
@@ -102,9 +102,9 @@ impl Programs for Real {
             // A program that does not read its input says so by its exit code.
             thread::spawn(move || drop(pipe.write_all(input.reveal())))
         });
-        let output = child.stdout.take().map(|pipe| thread::spawn(move || bounded(pipe, 1 << 20)));
-        let complaint = child.stderr.take().map(|pipe| thread::spawn(move || bounded(pipe, COMPLAINT)));
-        let status = wait(&mut child, call).map_err(start)?;
+        let output = child.stdout.take().map(|pipe| thread::spawn(move || read_bounded(pipe, 1 << 20)));
+        let complaint = child.stderr.take().map(|pipe| thread::spawn(move || read_bounded(pipe, COMPLAINT)));
+        let status = wait_or_kill(&mut child, call).map_err(start)?;
         let Some(status) = status else {
             return Err(RunError::Hung { program: call.program, patience: call.patience });
         };
@@ -122,7 +122,7 @@ impl Programs for Real {
 }
 
 /// The end of the child, or `None` if it had to be killed.
-fn wait(child: &mut Child, call: &Call) -> io::Result<Option<std::process::ExitStatus>> {
+fn wait_or_kill(child: &mut Child, call: &ProgramCall) -> io::Result<Option<std::process::ExitStatus>> {
     let started = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
@@ -140,7 +140,7 @@ fn wait(child: &mut Child, call: &Call) -> io::Result<Option<std::process::ExitS
 }
 
 /// Reads to the end, keeps the beginning.
-fn bounded(mut pipe: impl Read, most: u64) -> Vec<u8> {
+fn read_bounded(mut pipe: impl Read, most: u64) -> Vec<u8> {
     let mut kept = Vec::new();
     // What can't be read is as good as not said.
     let _ = pipe.by_ref().take(most).read_to_end(&mut kept);
@@ -160,8 +160,10 @@ mod tests {
 
     #[test]
     fn input_output_and_complaint_come_through() {
-        let echoed = Real.run(&Call::new("cat", [""; 0]).input("hello")).unwrap();
-        let error = Real.run(&Call::new("sh", ["-c", "echo no luck >&2; exit 3"])).unwrap_err();
+        let echoed = HostPrograms.run_program(&ProgramCall::new("cat", [""; 0]).with_input("hello")).unwrap();
+        let error = HostPrograms
+            .run_program(&ProgramCall::new("sh", ["-c", "echo no luck >&2; exit 3"]))
+            .unwrap_err();
 
         assert_eq!(echoed, b"hello");
         assert_eq!(error.to_string(), "sh failed with code 3: no luck");
@@ -169,14 +171,14 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_stopped() {
-        let call = Call::new("sleep", ["60"]).patience(Duration::from_millis(50));
+        let call = ProgramCall::new("sleep", ["60"]).with_timeout(Duration::from_millis(50));
 
-        assert!(matches!(Real.run(&call), Err(RunError::Hung { .. })));
+        assert!(matches!(HostPrograms.run_program(&call), Err(RunError::Hung { .. })));
     }
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = Real.run(&Call::new("no-such-program", [""; 0])).unwrap_err();
+        let error = HostPrograms.run_program(&ProgramCall::new("no-such-program", [""; 0])).unwrap_err();
 
         assert_eq!(error.to_string(), "cannot run no-such-program");
     }

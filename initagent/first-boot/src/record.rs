@@ -10,8 +10,8 @@ use std::fs;
 use platform::{InstanceMetadata, MachineAddresses, Payload};
 use serde_json::{Value, json};
 
-use crate::files::{self, Rights};
-use crate::root::Root;
+use crate::files::{self, FileRights};
+use crate::root::MachineRoot;
 use crate::source::Remembered;
 use crate::step_error::StepError;
 
@@ -25,8 +25,8 @@ const SOURCE: &str = "source.json";
 const MOST: u64 = 64 << 20;
 
 /// The instance that this disk was configured as.
-pub(crate) fn instance(root: &Root) -> Option<String> {
-    let text = fs::read_to_string(root.path(&format!("{FOLDER}/{INSTANCE}"))).ok()?;
+pub(crate) fn configured_instance(root: &MachineRoot) -> Option<String> {
+    let text = fs::read_to_string(root.path_of(&format!("{FOLDER}/{INSTANCE}"))).ok()?;
     Some(text.trim_end().to_owned()).filter(|id| !id.is_empty())
 }
 
@@ -34,29 +34,29 @@ pub(crate) fn instance(root: &Root) -> Option<String> {
 ///
 /// The file gets its name only then. A disk that many write to takes its time for each such wish, so there
 /// are two: one for all that was written, one for the name.
-pub(crate) fn settle(root: &Root, instance: &str) -> Result<(), StepError> {
-    prepare(root)?;
-    let path = root.path(&format!("{FOLDER}/{INSTANCE}"));
-    let staged = files::stage(&path, format!("{instance}\n").as_bytes(), Rights::PRIVATE)?;
-    sync(root);
-    staged.settle()
+pub(crate) fn mark_configured(root: &MachineRoot, instance: &str) -> Result<(), StepError> {
+    prepare_folder(root)?;
+    let path = root.path_of(&format!("{FOLDER}/{INSTANCE}"));
+    let staged = files::stage_file(&path, format!("{instance}\n").as_bytes(), FileRights::PRIVATE)?;
+    sync_file_systems(root);
+    staged.persist()
 }
 
 /// What configured this disk, once something has.
-pub(crate) fn source(root: &Root) -> Option<Remembered> {
+pub(crate) fn source(root: &MachineRoot) -> Option<Remembered> {
     // Without an instance it is the beginning of a run that was cut.
-    instance(root)?;
+    configured_instance(root)?;
     Remembered::from_json(&serde_json::from_slice(&read(root, SOURCE)?).ok()?)
 }
 
 /// Remembers what configures this disk; it holds once the instance is remembered, too.
-pub(crate) fn remember_source(root: &Root, source: &Remembered) -> Result<(), StepError> {
+pub(crate) fn remember_source(root: &MachineRoot, source: &Remembered) -> Result<(), StepError> {
     write(root, SOURCE, source.to_json().to_string().as_bytes())
 }
 
 /// Brings everything that was written onto the disk: of this machine's own file systems only, since the
 /// others of a container's host may be busy with what others write.
-pub(crate) fn sync(root: &Root) {
+pub(crate) fn sync_file_systems(root: &MachineRoot) {
     if !root.is_running() {
         return;
     }
@@ -70,16 +70,16 @@ pub(crate) fn sync(root: &Root) {
 /// Where the file systems are mounted that keep what is written, each of them once. The overlays of our
 /// image keep it in the file system of /var; where that is none of its own, they count themselves.
 fn written_places(mounts: &str) -> Vec<String> {
-    let mounts: Vec<Mounted<'_>> = mounts.lines().filter_map(Mounted::read).collect();
+    let mounts: Vec<MountLine<'_>> = mounts.lines().filter_map(MountLine::read).collect();
     let has_var = mounts.iter().any(|mount| mount.place == "/var" && mount.is_on_device());
-    let is_kept = |mount: &&Mounted<'_>| mount.is_on_device() || (mount.kind == "overlay" && !has_var);
+    let is_kept = |mount: &&MountLine<'_>| mount.is_on_device() || (mount.kind == "overlay" && !has_var);
     let mut seen = HashSet::new();
     let kept = mounts.iter().filter(|mount| mount.is_writable).filter(is_kept);
     kept.filter(|mount| seen.insert(mount.device)).map(|mount| mount.place.to_owned()).collect()
 }
 
 /// A line of mountinfo.
-struct Mounted<'a> {
+struct MountLine<'a> {
     device: &'a str,
     place: &'a str,
     kind: &'a str,
@@ -87,7 +87,7 @@ struct Mounted<'a> {
     is_writable: bool,
 }
 
-impl<'a> Mounted<'a> {
+impl<'a> MountLine<'a> {
     /// Names with blanks are written with octal digits, and left out: other mounts of the same are as good.
     fn read(line: &'a str) -> Option<Self> {
         let (mount, rest) = line.split_once(" - ")?;
@@ -104,7 +104,7 @@ impl<'a> Mounted<'a> {
 }
 
 /// Remembers what the platform said, for a boot at which it says nothing.
-pub(crate) fn keep(root: &Root, provision: &InstanceMetadata) -> Result<(), StepError> {
+pub(crate) fn store_metadata(root: &MachineRoot, provision: &InstanceMetadata) -> Result<(), StepError> {
     let bytes = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.as_bytes().to_vec());
     for (name, payload) in [
         ("user-data", &provision.user_data),
@@ -115,7 +115,7 @@ pub(crate) fn keep(root: &Root, provision: &InstanceMetadata) -> Result<(), Step
         match bytes(payload) {
             Some(bytes) => write(root, name, &bytes)?,
             // What is not there need not be removed.
-            None => drop(fs::remove_file(root.path(&format!("{FOLDER}/{name}")))),
+            None => drop(fs::remove_file(root.path_of(&format!("{FOLDER}/{name}")))),
         }
     }
     let addresses = &provision.addresses;
@@ -132,7 +132,7 @@ pub(crate) fn keep(root: &Root, provision: &InstanceMetadata) -> Result<(), Step
 }
 
 /// What the platform said last time.
-pub(crate) fn kept(root: &Root) -> Option<InstanceMetadata> {
+pub(crate) fn load_metadata(root: &MachineRoot) -> Option<InstanceMetadata> {
     let facts: Value = serde_json::from_slice(&read(root, "facts.json")?).ok()?;
     let text = |name: &str| facts.get(name)?.as_str().map(str::to_owned);
     let keys = facts.get("ssh_keys").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -156,24 +156,24 @@ pub(crate) fn kept(root: &Root) -> Option<InstanceMetadata> {
 }
 
 /// Reads one of the files.
-pub(crate) fn read(root: &Root, name: &str) -> Option<Vec<u8>> {
-    let path = root.path(&format!("{FOLDER}/{name}"));
+pub(crate) fn read(root: &MachineRoot, name: &str) -> Option<Vec<u8>> {
+    let path = root.path_of(&format!("{FOLDER}/{name}"));
     fs::metadata(&path).ok().filter(|meta| meta.len() <= MOST)?;
     fs::read(path).ok()
 }
 
-/// Writes one of the files; nobody else may look into the folder. It is on the disk when [`settle`] or the
+/// Writes one of the files; nobody else may look into the folder. It is on the disk when [`mark_stable`] or the
 /// kernel has brought it there: without it, a machine that is configured lacks nothing.
-pub(crate) fn write(root: &Root, name: &str, content: &[u8]) -> Result<(), StepError> {
-    prepare(root)?;
-    files::write(&root.path(FOLDER).join(name), content, Rights::PRIVATE).map(drop)
+pub(crate) fn write(root: &MachineRoot, name: &str, content: &[u8]) -> Result<(), StepError> {
+    prepare_folder(root)?;
+    files::write(&root.path_of(FOLDER).join(name), content, FileRights::PRIVATE).map(drop)
 }
 
 /// Makes the folder, closed to everybody else.
-pub(crate) fn prepare(root: &Root) -> Result<(), StepError> {
-    let folder = root.path(FOLDER);
-    files::make_parents(&folder, Rights::PRIVATE)?;
-    let private = Rights { mode: 0o700, ..Rights::PRIVATE };
+pub(crate) fn prepare_folder(root: &MachineRoot) -> Result<(), StepError> {
+    let folder = root.path_of(FOLDER);
+    files::make_parents(&folder, FileRights::PRIVATE)?;
+    let private = FileRights { mode: 0o700, ..FileRights::PRIVATE };
     for folder in [folder.parent().unwrap_or(&folder), &folder] {
         files::make_directory(folder, private)?;
     }
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_the_platform_said_is_kept_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
+        let root = MachineRoot::at_directory(folder.path());
         let provision = InstanceMetadata {
             instance_id: Some("i-1".to_owned()),
             ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()],
@@ -216,8 +216,8 @@ mod tests {
             ..InstanceMetadata::default()
         };
 
-        keep(&root, &provision).unwrap();
+        store_metadata(&root, &provision).unwrap();
 
-        assert_eq!(kept(&root), Some(provision));
+        assert_eq!(load_metadata(&root), Some(provision));
     }
 }

@@ -13,10 +13,10 @@ use std::process::{Command, ExitStatus};
 
 use sha2::{Digest, Sha256};
 
-use crate::digits::hex;
-use crate::files::{self, Rights};
+use crate::digits::to_hex;
+use crate::files::{self, FileRights};
 use crate::record;
-use crate::root::Root;
+use crate::root::MachineRoot;
 
 /// A name of a file has 255 bytes, and ours has some of its own.
 const LONGEST_NAME: usize = 200;
@@ -76,14 +76,14 @@ impl Recurrence {
 ///
 /// As with cloud-init, one that failed counts as done; unlike there, one that could not be started does not.
 pub fn run_recurring(
-    root: &Root,
+    root: &MachineRoot,
     recurrence: Recurrence,
     name: &str,
     command: &[OsString],
 ) -> Result<u8, RecurError> {
-    let instance = std::env::var(INSTANCE_ID).ok().or_else(|| record::instance(root));
+    let instance = std::env::var(INSTANCE_ID).ok().or_else(|| record::configured_instance(root));
     let mark = mark(recurrence, name, &instance.unwrap_or_default())?;
-    if mark.as_ref().is_some_and(|mark| root.path(mark).exists()) {
+    if mark.as_ref().is_some_and(|mark| root.path_of(mark).exists()) {
         return Ok(0);
     }
     let Some((program, arguments)) = command.split_first() else { return Ok(0) };
@@ -91,11 +91,11 @@ pub fn run_recurring(
     let status =
         status.map_err(|source| RecurError::Run { program: program.to_string_lossy().into(), source })?;
     if let Some(mark) = mark {
-        let written = record::prepare(root).and_then(|()| {
+        let written = record::prepare_folder(root).and_then(|()| {
             let text = format!("{}\n", code(status));
-            files::write_durably(&root.path(&mark), text.as_bytes(), Rights::PRIVATE)
+            files::write_durably(&root.path_of(&mark), text.as_bytes(), FileRights::PRIVATE)
         });
-        written.map_err(|error| RecurError::Remember { reason: error.chain() })?;
+        written.map_err(|error| RecurError::Remember { reason: error.error_chain() })?;
     }
     Ok(code(status))
 }
@@ -109,7 +109,7 @@ fn mark(recurrence: Recurrence, name: &str, instance: &str) -> Result<Option<Str
     let folder = match recurrence {
         Recurrence::Always => return Ok(None),
         // Platforms choose the letters of an instance's name.
-        Recurrence::Instance => format!("instance-{}", hex(&Sha256::digest(instance)[..8])),
+        Recurrence::Instance => format!("instance-{}", to_hex(&Sha256::digest(instance)[..8])),
         Recurrence::Once => "once".to_owned(),
     };
     // So that no name is `.` or `..`.
@@ -129,29 +129,29 @@ mod tests {
     use super::*;
 
     /// Adds a line to a file at each run, and ends with a code of its own.
-    fn count(root: &Root, recurrence: Recurrence, name: &str) -> u8 {
-        let line = format!("echo >> {}; exit 7", root.path("/count").display());
+    fn count(root: &MachineRoot, recurrence: Recurrence, name: &str) -> u8 {
+        let line = format!("echo >> {}; exit 7", root.path_of("/count").display());
         let command = ["/bin/sh", "-c", &line].map(OsString::from);
         run_recurring(root, recurrence, name, &command).unwrap()
     }
 
-    fn lines(root: &Root) -> usize {
-        fs::read_to_string(root.path("/count")).unwrap_or_default().lines().count()
+    fn lines(root: &MachineRoot) -> usize {
+        fs::read_to_string(root.path_of("/count")).unwrap_or_default().lines().count()
     }
 
     #[test]
     fn a_command_runs_as_often_as_it_may() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
+        let root = MachineRoot::at_directory(folder.path());
         for (recurrence, expected) in
             [(Recurrence::Once, 2), (Recurrence::Instance, 3), (Recurrence::Always, 4)]
         {
-            record::settle(&root, "i-1").unwrap();
-            fs::remove_file(root.path("/count")).ok();
+            record::mark_configured(&root, "i-1").unwrap();
+            fs::remove_file(root.path_of("/count")).ok();
 
             let codes =
                 [count(&root, recurrence, "a"), count(&root, recurrence, "a"), count(&root, recurrence, "b")];
-            record::settle(&root, "i-2").unwrap();
+            record::mark_configured(&root, "i-2").unwrap();
             count(&root, recurrence, "a");
 
             let second = if recurrence == Recurrence::Always { 7 } else { 0 };
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_command_that_is_not_there_is_tried_again() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
+        let root = MachineRoot::at_directory(folder.path());
         let missing = [OsString::from("/no/such/program")];
 
         for _ in 0..2 {

@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 /// The root of the machine that is configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Root(PathBuf);
+pub struct MachineRoot(PathBuf);
 
-impl Root {
+impl MachineRoot {
     /// This machine.
     #[must_use]
-    pub fn real() -> Self {
+    pub fn this_machine() -> Self {
         Self(PathBuf::from("/"))
     }
 
     /// A machine whose files lie in a directory.
     #[must_use]
-    pub fn at(directory: impl Into<PathBuf>) -> Self {
+    pub fn at_directory(directory: impl Into<PathBuf>) -> Self {
         Self(directory.into())
     }
 
     /// Where an absolute path of the machine lies.
     #[must_use]
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub fn path_of(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))
     }
 

@@ -8,7 +8,7 @@ use platform::{DetectedPlatform, Place};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::digits::hex;
+use crate::digits::to_hex;
 
 /// Whether a machine that is configured may be configured again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -85,7 +85,7 @@ pub(crate) struct Circumstances<'a> {
 impl Source {
     pub(crate) fn of(detected: &DetectedPlatform) -> Self {
         let volume = match &detected.place {
-            Place::Volume { content, .. } => Some(hex(&Sha256::digest(content.as_bytes()))),
+            Place::Volume { content, .. } => Some(to_hex(&Sha256::digest(content.as_bytes()))),
             Place::CommandLine | Place::Firmware | Place::OwnDisk => None,
         };
         Self { platform: detected.platform.to_string(), evidence: detected.evidence.clone(), volume }

@@ -41,7 +41,7 @@ pub(crate) enum StepError {
 
 impl StepError {
     /// The error and all its causes on one line.
-    pub(crate) fn chain(&self) -> String {
+    pub(crate) fn error_chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {

@@ -9,9 +9,9 @@ use std::io;
 
 use user_data::plan::order::SWITCH;
 
-use crate::files::{self, Rights};
+use crate::files::{self, FileRights};
 use crate::record;
-use crate::root::Root;
+use crate::root::MachineRoot;
 use crate::source::Switch;
 
 /// Why the switch was not set.
@@ -22,8 +22,8 @@ pub struct SwitchError {
 }
 
 /// How it stands, and what is wrong with it.
-pub(crate) fn read(root: &Root) -> (Switch, Option<String>) {
-    let text = match fs::read_to_string(root.path(SWITCH)) {
+pub(crate) fn read(root: &MachineRoot) -> (Switch, Option<String>) {
+    let text = match fs::read_to_string(root.path_of(SWITCH)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return (Switch::default(), None),
         Err(error) => {
@@ -38,21 +38,21 @@ pub(crate) fn read(root: &Root) -> (Switch, Option<String>) {
 }
 
 /// Sets it, for all boots to come.
-pub fn set(root: &Root, switch: Switch) -> Result<(), SwitchError> {
+pub fn set(root: &MachineRoot, switch: Switch) -> Result<(), SwitchError> {
     let text = format!("{}\n", switch.word());
-    let written = files::write_durably(&root.path(SWITCH), text.as_bytes(), Rights::PUBLIC);
-    written.map(drop).map_err(|error| SwitchError { reason: error.chain() })
+    let written = files::write_durably(&root.path_of(SWITCH), text.as_bytes(), FileRights::PUBLIC);
+    written.map(drop).map_err(|error| SwitchError { reason: error.error_chain() })
 }
 
 /// How it stands, and what configured this machine, for people.
 #[must_use]
-pub fn describe(root: &Root) -> String {
+pub fn describe(root: &MachineRoot) -> String {
     let (switch, problem) = read(root);
     let mut text = format!("provision: {}\n", switch.word());
     if let Some(problem) = problem {
         let _ = writeln!(text, "warning: {problem}");
     }
-    match (record::source(root), record::instance(root)) {
+    match (record::source(root), record::configured_instance(root)) {
         (Some(remembered), Some(instance)) => {
             let _ = writeln!(text, "configured by {} as instance {instance}", remembered.source.text());
         }
@@ -71,14 +71,14 @@ mod tests {
     #[test]
     fn a_word_that_is_none_closes_the_machine() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
+        let root = MachineRoot::at_directory(folder.path());
         assert_eq!(read(&root), (Switch::Once, None));
 
         set(&root, Switch::Always).unwrap();
         assert_eq!(read(&root), (Switch::Always, None));
 
         for text in ["", "alway", "locked once", "\u{fffd}"] {
-            fs::write(root.path(SWITCH), text).unwrap();
+            fs::write(root.path_of(SWITCH), text).unwrap();
             let (switch, problem) = read(&root);
             assert_eq!(switch, Switch::Locked, "{text:?}");
             assert!(problem.unwrap().contains("/etc/catamaran/provision"));

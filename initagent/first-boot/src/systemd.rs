@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use user_data::plan::step::UnitVerb;
 
-use crate::digits::hex;
-use message::{Answer, Body};
+use crate::digits::to_hex;
+use message::{BusAnswer, MessageBody};
 
 /// Only root may open it, and no bus need run.
 const SOCKET: &str = "/run/systemd/private";
@@ -30,7 +30,7 @@ const MOST_OPEN: usize = 64;
 
 /// What the manager is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Request<'a> {
+pub enum UnitRequest<'a> {
     /// To remove the links that start a unit with the machine.
     Disable {
         /// The unit.
@@ -64,13 +64,13 @@ pub enum Request<'a> {
 
 /// What can be asked for together, or at least without waiting for the answer before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+enum RequestKind {
     Jobs,
     Links { make: bool, runtime: bool },
     Reading,
 }
 
-impl<'a> Request<'a> {
+impl<'a> UnitRequest<'a> {
     fn unit(&self) -> Option<&'a str> {
         match *self {
             Self::Disable { unit, .. } | Self::Enable { unit, .. } | Self::Job { unit, .. } => Some(unit),
@@ -78,17 +78,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> RequestKind {
         match *self {
-            Self::Disable { runtime, .. } => Kind::Links { make: false, runtime },
-            Self::Enable { runtime, .. } => Kind::Links { make: true, runtime },
-            Self::Job { .. } => Kind::Jobs,
-            Self::Reload | Self::Reread { .. } => Kind::Reading,
+            Self::Disable { runtime, .. } => RequestKind::Links { make: false, runtime },
+            Self::Enable { runtime, .. } => RequestKind::Links { make: true, runtime },
+            Self::Job { .. } => RequestKind::Jobs,
+            Self::Reload | Self::Reread { .. } => RequestKind::Reading,
         }
     }
 }
 
-impl fmt::Display for Request<'_> {
+impl fmt::Display for UnitRequest<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disable { unit, .. } => write!(out, "disable {unit}"),
@@ -111,19 +111,20 @@ pub enum ManagerError {
 }
 
 /// The manager of a machine's units.
-pub trait Manager: fmt::Debug {
+pub trait UnitManager: fmt::Debug {
     /// Asks for all of it in this order; the answers are in the same order.
-    fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>>;
+    fn send_requests(&self, requests: &[UnitRequest<'_>]) -> Vec<Result<(), ManagerError>>;
 }
 
 /// The manager of this machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Real;
+pub struct SystemdManager;
 
-impl Manager for Real {
-    fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>> {
+impl UnitManager for SystemdManager {
+    fn send_requests(&self, requests: &[UnitRequest<'_>]) -> Vec<Result<(), ManagerError>> {
         let mut answers = Vec::with_capacity(requests.len());
-        let ended = UnixStream::connect(SOCKET).and_then(|socket| converse(&socket, requests, &mut answers));
+        let ended =
+            UnixStream::connect(SOCKET).and_then(|socket| exchange_requests(&socket, requests, &mut answers));
         if let Err(error) = ended {
             // What was not answered may have been done, but nobody knows.
             answers.resize(requests.len(), Err(ManagerError::Broken { cause: error.to_string() }));
@@ -132,17 +133,17 @@ impl Manager for Real {
     }
 }
 
-fn converse(
+fn exchange_requests(
     socket: &UnixStream,
-    requests: &[Request<'_>],
+    requests: &[UnitRequest<'_>],
     answers: &mut Vec<Result<(), ManagerError>>,
 ) -> io::Result<()> {
-    let mut line = Line { socket, until: Instant::now() + PATIENCE, serial: 0 };
-    line.introduce()?;
+    let mut line = BusConnection { socket, until: Instant::now() + PATIENCE, serial: 0 };
+    line.authenticate()?;
     for batch in requests.chunk_by(|one, next| one.kind() == next.kind()) {
         match (batch[0].kind(), batch) {
-            (Kind::Links { .. }, [_, _, ..]) => line.ask_as_one(batch, answers)?,
-            (Kind::Reading, _) => batch.iter().try_for_each(|one| line.ask_to_read(one, answers))?,
+            (RequestKind::Links { .. }, [_, _, ..]) => line.ask_as_one(batch, answers)?,
+            (RequestKind::Reading, _) => batch.iter().try_for_each(|one| line.ask_to_read(one, answers))?,
             _ => line.ask_each(batch, answers)?,
         }
     }
@@ -150,7 +151,7 @@ fn converse(
 }
 
 /// The conversation.
-struct Line<'a> {
+struct BusConnection<'a> {
     socket: &'a UnixStream,
     /// When it has taken too long.
     until: Instant,
@@ -158,16 +159,16 @@ struct Line<'a> {
     serial: u32,
 }
 
-impl Line<'_> {
+impl BusConnection<'_> {
     /// One call for all units: the manager reads all its directories for each call about links. Only if
     /// it is refused is each unit asked for, to tell which one it was; what is linked already stays so.
     fn ask_as_one(
         &mut self,
-        batch: &[Request<'_>],
+        batch: &[UnitRequest<'_>],
         answers: &mut Vec<Result<(), ManagerError>>,
     ) -> io::Result<()> {
-        let serial = self.send(batch)?;
-        if self.answer(serial)?.is_ok() {
+        let serial = self.send_batch(batch)?;
+        if self.read_reply(serial)?.is_ok() {
             answers.extend(batch.iter().map(|_| Ok(())));
             return Ok(());
         }
@@ -177,16 +178,16 @@ impl Line<'_> {
     /// Has units read anew, if one of them was read before.
     fn ask_to_read(
         &mut self,
-        request: &Request<'_>,
+        request: &UnitRequest<'_>,
         answers: &mut Vec<Result<(), ManagerError>>,
     ) -> io::Result<()> {
         let is_needed = match request {
-            Request::Reread { units } => self.knows_any(units)?,
+            UnitRequest::Reread { units } => self.knows_any(units)?,
             _ => true,
         };
         let answer = if is_needed {
-            let serial = self.send(&[Request::Reload])?;
-            self.answer(serial)?
+            let serial = self.send_batch(&[UnitRequest::Reload])?;
+            self.read_reply(serial)?
         } else {
             Ok(())
         };
@@ -202,8 +203,8 @@ impl Line<'_> {
         }
         let mut answers = Vec::with_capacity(units.len());
         let calls = units.iter().map(|unit| {
-            let mut body = Body::default();
-            body.text(unit);
+            let mut body = MessageBody::default();
+            body.push_string(unit);
             ("GetUnit", body)
         });
         self.ask_in_turn(calls, &mut answers)?;
@@ -213,7 +214,7 @@ impl Line<'_> {
     /// A call for each, all of them before the first answer is needed.
     fn ask_each(
         &mut self,
-        batch: &[Request<'_>],
+        batch: &[UnitRequest<'_>],
         answers: &mut Vec<Result<(), ManagerError>>,
     ) -> io::Result<()> {
         self.ask_in_turn(batch.iter().map(|request| call(from_ref(request))), answers)
@@ -221,7 +222,7 @@ impl Line<'_> {
 
     fn ask_in_turn(
         &mut self,
-        calls: impl Iterator<Item = (&'static str, Body)>,
+        calls: impl Iterator<Item = (&'static str, MessageBody)>,
         answers: &mut Vec<Result<(), ManagerError>>,
     ) -> io::Result<()> {
         let mut open = VecDeque::new();
@@ -229,31 +230,32 @@ impl Line<'_> {
             if open.len() >= MOST_OPEN
                 && let Some(serial) = open.pop_front()
             {
-                answers.push(self.answer(serial)?);
+                answers.push(self.read_reply(serial)?);
             }
             open.push_back(self.send_call(method, &body)?);
         }
         for serial in open {
-            answers.push(self.answer(serial)?);
+            answers.push(self.read_reply(serial)?);
         }
         Ok(())
     }
 
     /// Says who we are; the kernel told already, so there is no secret.
-    fn introduce(&self) -> io::Result<()> {
-        let digits = hex(nix::unistd::geteuid().to_string().as_bytes());
-        self.bounded()?.write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes())?;
+    fn authenticate(&self) -> io::Result<()> {
+        let digits = to_hex(nix::unistd::geteuid().to_string().as_bytes());
+        self.socket_with_deadline()?
+            .write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && line.len() < 256 {
             let mut byte = [0];
-            self.bounded()?.read_exact(&mut byte)?;
+            self.socket_with_deadline()?.read_exact(&mut byte)?;
             line.extend(byte);
         }
         if line.starts_with(b"OK ") { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
     /// The socket, which gives up when all of it has taken too long.
-    fn bounded(&self) -> io::Result<&UnixStream> {
+    fn socket_with_deadline(&self) -> io::Result<&UnixStream> {
         let left = self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left))?;
         self.socket.set_write_timeout(Some(left))?;
@@ -261,55 +263,55 @@ impl Line<'_> {
     }
 
     /// Sends a call; the serial says which answer is its own.
-    fn send(&mut self, batch: &[Request<'_>]) -> io::Result<u32> {
+    fn send_batch(&mut self, batch: &[UnitRequest<'_>]) -> io::Result<u32> {
         let (method, body) = call(batch);
         self.send_call(method, &body)
     }
 
-    fn send_call(&mut self, method: &str, body: &Body) -> io::Result<u32> {
+    fn send_call(&mut self, method: &str, body: &MessageBody) -> io::Result<u32> {
         self.serial = self.serial.wrapping_add(1);
-        self.bounded()?.write_all(&message::call(self.serial, method, body))?;
+        self.socket_with_deadline()?.write_all(&message::call(self.serial, method, body))?;
         Ok(self.serial)
     }
 
     /// The answer to a call; the manager answers in order, and signals come between.
-    fn answer(&self, serial: u32) -> io::Result<Result<(), ManagerError>> {
+    fn read_reply(&self, serial: u32) -> io::Result<Result<(), ManagerError>> {
         loop {
-            match message::read(self.bounded()?)? {
-                Answer::Done { to } if to == serial => return Ok(Ok(())),
-                Answer::Refused { to, complaint } if to == serial => {
+            match message::read(self.socket_with_deadline()?)? {
+                BusAnswer::Done { to } if to == serial => return Ok(Ok(())),
+                BusAnswer::Refused { to, complaint } if to == serial => {
                     return Ok(Err(ManagerError::Refused { complaint }));
                 }
-                Answer::Done { .. } | Answer::Refused { .. } | Answer::Other => {}
+                BusAnswer::Done { .. } | BusAnswer::Refused { .. } | BusAnswer::Other => {}
             }
         }
     }
 }
 
 /// The call for one request, or for several of the same kind about links.
-fn call(batch: &[Request<'_>]) -> (&'static str, Body) {
-    let units: Vec<&str> = batch.iter().filter_map(Request::unit).collect();
-    let mut body = Body::default();
+fn call(batch: &[UnitRequest<'_>]) -> (&'static str, MessageBody) {
+    let units: Vec<&str> = batch.iter().filter_map(UnitRequest::unit).collect();
+    let mut body = MessageBody::default();
     let method = match batch[0] {
-        Request::Disable { runtime, .. } => {
-            body.texts(&units).flag(runtime);
+        UnitRequest::Disable { runtime, .. } => {
+            body.push_strings(&units).push_bool(runtime);
             "DisableUnitFiles"
         }
-        Request::Enable { runtime, .. } => {
+        UnitRequest::Enable { runtime, .. } => {
             // As `systemctl --force`: a link that leads elsewhere is replaced.
-            body.texts(&units).flag(runtime).flag(true);
+            body.push_strings(&units).push_bool(runtime).push_bool(true);
             "EnableUnitFiles"
         }
-        Request::Job { unit, verb } => {
-            body.text(unit).text("replace");
-            method(verb)
+        UnitRequest::Job { unit, verb } => {
+            body.push_string(unit).push_string("replace");
+            method_name(verb)
         }
-        Request::Reload | Request::Reread { .. } => "Reload",
+        UnitRequest::Reload | UnitRequest::Reread { .. } => "Reload",
     };
     (method, body)
 }
 
-fn method(verb: UnitVerb) -> &'static str {
+fn method_name(verb: UnitVerb) -> &'static str {
     match verb {
         UnitVerb::Reload => "ReloadUnit",
         UnitVerb::ReloadOrRestart => "ReloadOrRestartUnit",

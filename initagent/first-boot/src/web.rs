@@ -58,7 +58,7 @@ impl WebError {
 }
 
 /// The way to the network.
-pub trait Web: Debug {
+pub trait WebClient: Debug {
     /// What an address holds, within the usual time.
     fn get(&self, url: &str, headers: &[(String, Secret<String>)], most: u64) -> Result<Vec<u8>, WebError> {
         self.get_within(url, headers, Timeouts::default(), most)
@@ -77,13 +77,13 @@ pub trait Web: Debug {
 
 /// This machine's network.
 #[derive(Debug)]
-pub struct Real {
+pub struct HttpClient {
     agent: ureq::Agent,
     /// What all requests took so far.
     spent: Cell<Duration>,
 }
 
-impl Default for Real {
+impl Default for HttpClient {
     fn default() -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         Self { agent: config.into(), spent: Cell::new(Duration::ZERO) }
@@ -100,7 +100,7 @@ struct Limits {
     tries: Option<u32>,
 }
 
-impl Web for Real {
+impl WebClient for HttpClient {
     fn get_within(
         &self,
         url: &str,
@@ -110,7 +110,7 @@ impl Web for Real {
     ) -> Result<Vec<u8>, WebError> {
         self.retried(url, self.limits(timeouts), |limits| {
             let answer = self.ask(url, headers, limits).map_err(|source| unreachable_at(url, source))?;
-            let mut answer = checked(url, answer)?;
+            let mut answer = check_status(url, answer)?;
             let mut body = Vec::new();
             let read = answer.body_mut().as_reader().take(most + 1).read_to_end(&mut body);
             read.map_err(|source| unreachable_at(url, ureq::Error::Io(source)))?;
@@ -129,14 +129,14 @@ impl Web for Real {
             let pairs = form.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let request = self.agent.post(url).config().timeout_global(Some(POST.min(limits.total))).build();
             let answer = request.send_form(pairs).map_err(|source| unreachable_at(url, source))?;
-            checked(url, answer).map(drop)
+            check_status(url, answer).map(drop)
         })
     }
 }
 
 type Answer = ureq::http::Response<ureq::Body>;
 
-fn checked(url: &str, answer: Answer) -> Result<Answer, WebError> {
+fn check_status(url: &str, answer: Answer) -> Result<Answer, WebError> {
     match answer.status().as_u16() {
         200..=299 => Ok(answer),
         status => Err(WebError::Status { url: redacted_address(url), status }),
@@ -147,7 +147,7 @@ fn unreachable_at(url: &str, source: ureq::Error) -> WebError {
     WebError::Unreachable { url: redacted_address(url), source: Box::new(source) }
 }
 
-impl Real {
+impl HttpClient {
     /// What a document asks for, and what is left of the time of all of them where it asks for nothing.
     fn limits(&self, timeouts: Timeouts) -> Limits {
         let seconds =
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_document_sets_its_times_and_none_is_endless() {
-        let web = Real::default();
+        let web = HttpClient::default();
         web.spent.set(Duration::from_secs(170));
         let limits = |headers, total| web.limits(Timeouts { headers, total });
 

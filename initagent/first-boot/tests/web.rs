@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use first_boot::{RealWeb, Web, WebError};
+use first_boot::{RealWeb, WebClient, WebError};
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 

@@ -153,6 +153,6 @@ mod tests {
 
     #[test]
     fn a_drive_without_openstacks_folder_is_none() {
-        assert_eq!(detect(&drive(&[("cloudstack/x", b"")]).host), None);
+        assert_eq!(detect_platform(&drive(&[("cloudstack/x", b"")]).host), None);
     }
 }

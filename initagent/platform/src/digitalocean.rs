@@ -58,7 +58,7 @@ fn add_addresses(provision: &mut InstanceMetadata, tree: &DocumentTree) {
     for (kind, name) in [("public", "PUBLIC"), ("private", "PRIVATE")] {
         for (index, interface) in tree.list_at(&format!("/interfaces/{kind}")).iter().enumerate() {
             let mut set = |what: String, pointer: &str| {
-                provision.set_attribute(&what, interface.parse_at::<IpAddr>(pointer))
+                provision.set_attribute(&what, interface.parse_at::<IpAddr>(pointer));
             };
             set(format!("DIGITALOCEAN_IPV4_{name}_{index}"), "/ipv4/ip_address");
             set(format!("DIGITALOCEAN_IPV6_{name}_{index}"), "/ipv6/ip_address");

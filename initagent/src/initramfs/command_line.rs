@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 16 << 10;
 
 /// What to start: a slot, and the disk it is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parameters {
+pub(super) struct BootParameters {
     /// The slot.
     pub(super) slot: Slot,
     /// What the selector knows of the disk that it runs from.
@@ -60,9 +60,9 @@ pub(super) fn read() -> Result<String, ParseParametersError> {
 }
 
 /// Finds the parameters.
-pub(super) fn parse(line: &GivenLine<'_>) -> Result<Parameters, ParseParametersError> {
+pub(super) fn parse_parameters(line: &GivenLine<'_>) -> Result<BootParameters, ParseParametersError> {
     let value = |name: &'static str| line.parameter(name).ok_or(ParseParametersError::Missing { name });
-    Ok(Parameters {
+    Ok(BootParameters {
         slot: value("slot")?.parse().map_err(|source| ParseParametersError::Slot { source })?,
         disk: known_disk(value("disk")?)?,
     })
@@ -85,8 +85,8 @@ mod tests {
     const LINE: &str = "BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz quiet console=ttyS0 catamaran.future catamaran.slot=a \
         catamaran.disk=written:395a7af1528959f9b3f0c9b9a7ace73c.4\n";
 
-    fn parsed(line: &str) -> Result<Parameters, String> {
-        parse(&GivenLine::parse(line)).map_err(|error| error.to_string())
+    fn parsed(line: &str) -> Result<BootParameters, String> {
+        parse_parameters(&GivenLine::parse(line)).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -9,24 +9,24 @@ use std::process::Stdio;
 const LOG: &str = "/dev/kmsg";
 
 /// Says something on the console, whatever the kernel's log level, and keeps it.
-pub(super) fn say(sentence: &str) {
-    append("/dev/console", &format!("\r\ncatamaran: {sentence}\r\n"));
+pub(super) fn print_to_console(sentence: &str) {
+    append_to_file("/dev/console", &format!("\r\ncatamaran: {sentence}\r\n"));
     // 7: kept, but not printed a second time.
-    append(LOG, &format!("<7>catamaran: {sentence}"));
+    append_to_file(LOG, &format!("<7>catamaran: {sentence}"));
 }
 
 /// Keeps something in the kernel's log, where the journal finds it.
-pub(super) fn log(sentence: &str) {
-    append(LOG, &format!("<6>catamaran: {sentence}"));
+pub(super) fn write_kernel_log(sentence: &str) {
+    append_to_file(LOG, &format!("<6>catamaran: {sentence}"));
 }
 
 /// Where a program says what the kernel's log is to keep.
-pub(super) fn kept() -> Stdio {
+pub(super) fn kernel_log_stdio() -> Stdio {
     OpenOptions::new().write(true).open(LOG).map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
 /// A message that can not be written has nobody to be told about.
-fn append(path: &str, text: &str) {
+fn append_to_file(path: &str, text: &str) {
     let written =
         OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     drop(written);

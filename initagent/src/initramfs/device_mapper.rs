@@ -56,21 +56,26 @@ pub(super) fn open_root(
     let sectors = manifest.root.data_blocks() * SECTORS_PER_BLOCK;
     let call = |command, target| call(&control, command, &name, target);
     call(DmCommand::Create, None).map_err(|source| OpenVerityError::Create { source })?;
-    let target = Target { kind: "verity", sectors, table: &table };
+    let target = TableTarget { kind: "verity", sectors, table: &table };
     call(DmCommand::LoadTable, Some(target)).map_err(|source| OpenVerityError::Load { source })?;
     let answer = call(DmCommand::Resume, None).map_err(|source| OpenVerityError::Resume { source })?;
-    Ok(PathBuf::from(format!("/dev/dm-{}", minor(&answer))))
+    Ok(PathBuf::from(format!("/dev/dm-{}", minor_number(&answer))))
 }
 
-fn call(control: &File, command: DmCommand, name: &str, target: Option<Target<'_>>) -> io::Result<Vec<u8>> {
-    let mut buffer = request(name, target);
+fn call(
+    control: &File,
+    command: DmCommand,
+    name: &str,
+    target: Option<TableTarget<'_>>,
+) -> io::Result<Vec<u8>> {
+    let mut buffer = encode_request(name, target);
     device_mapper(control, command, &mut buffer)?;
     Ok(buffer)
 }
 
 /// One line of a device's table.
 #[derive(Debug, Clone, Copy)]
-struct Target<'a> {
+struct TableTarget<'a> {
     kind: &'a str,
     sectors: u64,
     table: &'a str,
@@ -92,7 +97,7 @@ fn verity_table(device: &Path, root: &RootPlacement) -> String {
 }
 
 /// A request for the device of that name, as linux/dm-ioctl.h lays it out.
-fn request(name: &str, target: Option<Target<'_>>) -> Vec<u8> {
+fn encode_request(name: &str, target: Option<TableTarget<'_>>) -> Vec<u8> {
     let mut buffer = vec![0; DM_HEADER_BYTES];
     if let Some(target) = target {
         append_target(&mut buffer, target);
@@ -110,7 +115,7 @@ fn request(name: &str, target: Option<Target<'_>>) -> Vec<u8> {
     buffer
 }
 
-fn append_target(buffer: &mut Vec<u8>, target: Target<'_>) {
+fn append_target(buffer: &mut Vec<u8>, target: TableTarget<'_>) {
     let length = (TARGET_BYTES + target.table.len() + 1).next_multiple_of(8);
     let next = u32::try_from(length).unwrap_or_default();
     let mut kind = [0; 16];
@@ -126,7 +131,7 @@ fn append_target(buffer: &mut Vec<u8>, target: Target<'_>) {
 }
 
 /// The minor number in an answer, in the kernel's spread-out encoding.
-fn minor(answer: &[u8]) -> u64 {
+fn minor_number(answer: &[u8]) -> u64 {
     let device =
         answer.get(40..48).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_ne_bytes);
     (device & 0xff) | ((device >> 12) & 0xfff_ff00)
@@ -161,9 +166,9 @@ mod tests {
 
     #[test]
     fn a_request_has_the_kernels_layout() {
-        let target = Target { kind: "verity", sectors: 8000, table: "1 a b" };
+        let target = TableTarget { kind: "verity", sectors: 8000, table: "1 a b" };
 
-        let buffer = request("root-a", Some(target));
+        let buffer = encode_request("root-a", Some(target));
 
         let u32_at = |at: usize| u32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap());
         let u64_at = |at: usize| u64::from_ne_bytes(buffer[at..at + 8].try_into().unwrap());
@@ -180,6 +185,6 @@ mod tests {
         let mut answer = vec![0; 312];
         answer[40..48].copy_from_slice(&(0xfe_u64 << 8 | 3 | 1 << 20).to_ne_bytes());
 
-        assert_eq!(minor(&answer), 0x103);
+        assert_eq!(minor_number(&answer), 0x103);
     }
 }

@@ -15,7 +15,7 @@ use image_format::gpt::{PartitionEntry, PartitionTable};
 use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
-use crate::block_device::{Access, BlockDevice};
+use crate::block_device::{AccessMode, BlockDevice};
 use crate::ioctl::{self, PartitionCommand};
 
 /// Where the kernel lists disks and partitions.
@@ -40,7 +40,7 @@ pub(super) struct BootDisk {
 
 /// What to do about a partition that the table has and the kernel does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum MissingPartition {
     /// Tell the kernel.
     Add,
     /// The kernel may still be reading the table.
@@ -54,20 +54,20 @@ impl BootDisk {
     }
 
     /// The same disk with the nodes that the boot needs.
-    pub(super) fn with_nodes(self, slot: Slot, missing: Missing) -> io::Result<Self> {
+    pub(super) fn with_nodes(self, slot: Slot, missing: MissingPartition) -> io::Result<Self> {
         let node = |role| {
-            let entry = self.entry(role).ok_or(io::ErrorKind::NotFound)?;
-            if missing == Missing::Wait && self.known(entry).is_none() {
+            let entry = self.entry_of(role).ok_or(io::ErrorKind::NotFound)?;
+            if missing == MissingPartition::Wait && self.known_partition(entry).is_none() {
                 return Err(io::Error::other("its partitions are not there yet"));
             }
-            self.node(entry)
+            self.device_node(entry)
         };
         let (abstate, root) = (node(PartitionRole::Abstate)?, node(PartitionRole::Root(slot))?);
         Ok(Self { abstate, root, ..self })
     }
 
     /// The entry of a role.
-    pub(super) fn entry(&self, role: PartitionRole) -> Option<&PartitionEntry> {
+    pub(super) fn entry_of(&self, role: PartitionRole) -> Option<&PartitionEntry> {
         entry_of(&self.table, role)
     }
 
@@ -80,8 +80,8 @@ impl BootDisk {
     }
 
     /// The node of an entry, after making the kernel know its place and size.
-    pub(super) fn node(&self, entry: &PartitionEntry) -> io::Result<PathBuf> {
-        let command = match self.known(entry) {
+    pub(super) fn device_node(&self, entry: &PartitionEntry) -> io::Result<PathBuf> {
+        let command = match self.known_partition(entry) {
             Some(one) if one.start != entry.offset() => {
                 let error = format!("the kernel believes that partition {} begins elsewhere", entry.number);
                 return Err(io::Error::other(error));
@@ -90,14 +90,14 @@ impl BootDisk {
             Some(_) => PartitionCommand::Resize,
             None => PartitionCommand::Add,
         };
-        let disk = BlockDevice::open(&self.device, Access::Read)?;
+        let disk = BlockDevice::open(&self.device, AccessMode::Read)?;
         let (start, length) = (entry.offset().get(), entry.size().get());
-        ioctl::partition(disk.file(), command, entry.number, start, length)?;
-        self.known(entry).map(|one| one.node).ok_or_else(|| io::ErrorKind::NotFound.into())
+        ioctl::change_partition(disk.file(), command, entry.number, start, length)?;
+        self.known_partition(entry).map(|one| one.node).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// What the kernel knows of the partition of an entry.
-    fn known(&self, entry: &PartitionEntry) -> Option<KernelPartition> {
+    fn known_partition(&self, entry: &PartitionEntry) -> Option<KernelPartition> {
         kernel_partitions(&self.class, &self.name).into_iter().find(|one| one.number == entry.number)
     }
 }

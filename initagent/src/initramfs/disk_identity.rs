@@ -33,7 +33,7 @@ pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
     match getrandom::fill(&mut bytes) {
         Ok(()) => Some(bytes),
         Err(error) => {
-            console::log(&format!("cannot get random bytes for the disk's identity: {error}"));
+            console::write_kernel_log(&format!("cannot get random bytes for the disk's identity: {error}"));
             None
         }
     }
@@ -46,10 +46,12 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
         return;
     }
     for role in [PartitionRole::Esp, PartitionRole::Abstate] {
-        let Some((entry, serial)) = disk.entry(role).zip(random()) else { continue };
+        let Some((entry, serial)) = disk.entry_of(role).zip(random()) else { continue };
         if let Err(error) = renew_serial(device, entry, serial) {
             let label = &entry.label;
-            console::log(&format!("the volume {label} keeps the serial number of the image: {error}"));
+            console::write_kernel_log(&format!(
+                "the volume {label} keeps the serial number of the image: {error}"
+            ));
         }
     }
 }
@@ -101,7 +103,7 @@ pub(super) fn renew_uuid(superblock: &[u8], mounted: &File) {
     let Some(random) = random() else { return };
     let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
     if let Err(error) = ioctl::set_ext4_uuid(mounted, uuid.into_bytes()) {
-        console::log(&format!("the file system on STATE keeps the UUID of the image: {error}"));
+        console::write_kernel_log(&format!("the file system on STATE keeps the UUID of the image: {error}"));
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
 
     use super::super::disk::tests::layout;
     use super::*;
-    use crate::block_device::Access;
+    use crate::block_device::AccessMode;
 
     fn fat12() -> Vec<u8> {
         let mut sector = vec![0x11; SECTOR_BYTES];
@@ -155,7 +157,7 @@ mod tests {
     fn only_the_serial_numbers_of_the_two_volumes_change() {
         let (file, disk) = disk(&fat32(), &fat32(), &fat12());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
@@ -182,7 +184,7 @@ mod tests {
         disk.table.disk_guid = Uuid::nil();
         disk.table.entries.iter_mut().for_each(|entry| entry.guid = Uuid::nil());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
@@ -193,7 +195,7 @@ mod tests {
     fn what_is_no_fat_volume_is_left_alone() {
         let (file, disk) = disk(&[0x33; SECTOR_BYTES], &[0x33; SECTOR_BYTES], &[0x44; SECTOR_BYTES]);
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), Access::Write).unwrap();
+        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 

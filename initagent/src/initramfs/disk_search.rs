@@ -16,12 +16,12 @@ use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, PartitionTable, backup
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET, PartitionRole};
 use image_format::slot::{BLOCK_BYTES, Slot, selector_reads};
 
-use super::command_line::{KnownDisk, Parameters};
-use super::disk::{BootDisk, CLASS, Missing, entry_of, missing_partition, number_in};
+use super::command_line::{BootParameters, KnownDisk};
+use super::disk::{BootDisk, CLASS, MissingPartition, entry_of, missing_partition, number_in};
 use super::disk_choice::{Arrivals, Choice, Tags, choose};
-use super::kernel_modules::Progress;
-use crate::block_device::{Access, BlockDevice};
-use crate::report::chain;
+use super::kernel_modules::LoadProgress;
+use crate::block_device::{AccessMode, BlockDevice};
+use crate::report::error_chain;
 
 /// Devices that are no disks a slot could be on, by the beginning of their names.
 const NEVER: [&str; 7] = ["dm-", "fd", "loop", "nbd", "ram", "sr", "zram"];
@@ -87,7 +87,7 @@ impl Search {
     }
 
     /// Looks at the disks that came since the last look, or were not ready then.
-    pub(super) fn look(&mut self, wanted: &Parameters, progress: Progress, now: Duration) -> Found {
+    pub(super) fn look(&mut self, wanted: &BootParameters, progress: LoadProgress, now: Duration) -> Found {
         self.examine_all(wanted.slot, progress, now);
         let quiet = now.saturating_sub(self.changed) > QUIET;
         let arrivals = if quiet { Arrivals::Over } else { Arrivals::Expected };
@@ -113,7 +113,7 @@ impl Search {
     fn with_nodes(&mut self, name: String, table: PartitionTable, slot: Slot) -> Found {
         let waited = self.without_nodes.as_ref().is_some_and(|(before, _)| *before == name);
         let disk = BootDisk::new(self.class.clone(), self.nodes.join(&name), name.clone(), table);
-        match disk.with_nodes(slot, if waited { Missing::Add } else { Missing::Wait }) {
+        match disk.with_nodes(slot, if waited { MissingPartition::Add } else { MissingPartition::Wait }) {
             Ok(disk) => Found::Disk(Box::new(disk)),
             Err(error) => {
                 self.without_nodes = Some((name, error.to_string()));
@@ -122,11 +122,11 @@ impl Search {
         }
     }
 
-    fn examine_all(&mut self, slot: Slot, progress: Progress, now: Duration) {
+    fn examine_all(&mut self, slot: Slot, progress: LoadProgress, now: Duration) {
         let present = whole_disks(&self.class);
         let before = self.seen.len();
         self.seen.retain(|name, _| present.contains(name));
-        let mut changed = progress == Progress::Loaded || self.seen.len() != before;
+        let mut changed = progress == LoadProgress::Loaded || self.seen.len() != before;
         for name in present {
             match self.seen.get(&name) {
                 Some(Seen::Another(_) | Seen::System(..)) => continue,
@@ -142,7 +142,7 @@ impl Search {
     }
 
     /// What to say when the time is up.
-    pub(super) fn diagnosis(&self, wanted: &Parameters, patience: Duration) -> NoDiskError {
+    pub(super) fn diagnosis(&self, wanted: &BootParameters, patience: Duration) -> NoDiskError {
         let said = |(name, seen): (&String, &Seen)| match seen {
             Seen::Another(why) | Seen::Unready(why) => format!("{name} ({why})"),
             Seen::System(..) => match &self.without_nodes {
@@ -190,10 +190,10 @@ fn doubt(known: KnownDisk, names: &[&str]) -> String {
 /// What a disk is, by its partition table and its slot table.
 fn examine(device: &Path, slot: Slot) -> Seen {
     let unready = |error: io::Error| Seen::Unready(format!("cannot be read: {error}"));
-    let opened = BlockDevice::open(device, Access::Read);
+    let opened = BlockDevice::open(device, AccessMode::Read);
     let (disk, table) = match opened.and_then(|disk| read_table(&disk).map(|table| (disk, table))) {
         Ok((disk, Ok(table))) => (disk, table),
-        Ok((_, Err(error))) => return Seen::Another(chain(&error)),
+        Ok((_, Err(error))) => return Seen::Another(error_chain(&error)),
         Err(error) => return unready(error),
     };
     if let Some(label) = missing_partition(&table, slot) {

@@ -29,7 +29,10 @@ pub(super) enum GrowError {
 
 /// Grows STATE to the end of the disk, if it does not reach there, replaces the GUIDs of the image by
 /// ones that follow from random bytes, and says what the table is now.
-pub(super) fn grow(disk: &BlockDevice, random: [u8; 16]) -> Result<(PartitionTable, Outcome), GrowError> {
+pub(super) fn grow_state(
+    disk: &BlockDevice,
+    random: [u8; 16],
+) -> Result<(PartitionTable, GrowthOutcome), GrowError> {
     let size = disk.size().map_err(|source| GrowError::Read { source })?;
     let copies = || {
         let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -39,13 +42,13 @@ pub(super) fn grow(disk: &BlockDevice, random: [u8; 16]) -> Result<(PartitionTab
     let steps = plan_growth(size, &primary, &backup, Partition::of_role(PartitionRole::State).label, random)?;
     carry_out(disk, &steps).map_err(|source| GrowError::Write { source })?;
     let (primary, backup) = copies().map_err(|source| GrowError::Read { source })?;
-    let outcome = if steps.is_empty() { Outcome::Unchanged } else { Outcome::Written };
+    let outcome = if steps.is_empty() { GrowthOutcome::Unchanged } else { GrowthOutcome::Written };
     Ok((read(&primary, &backup, size)?, outcome))
 }
 
 /// What growing came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum GrowthOutcome {
     /// The table covered the disk, in both copies.
     Unchanged,
     /// It does now.
@@ -54,7 +57,7 @@ pub(super) enum Outcome {
 
 fn carry_out(disk: &BlockDevice, steps: &[GrowthStep]) -> io::Result<()> {
     steps.iter().try_for_each(|step| match step {
-        GrowthStep::Sync => disk.sync(),
+        GrowthStep::Sync => disk.sync_all(),
         GrowthStep::Write { offset, bytes } => disk.write(*offset, bytes),
     })
 }
@@ -69,7 +72,7 @@ mod tests {
     use uuid::uuid;
 
     use super::*;
-    use crate::block_device::Access;
+    use crate::block_device::AccessMode;
 
     #[test]
     fn an_image_on_a_larger_disk_is_grown_once() {
@@ -85,17 +88,17 @@ mod tests {
         image.as_file().write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
         let backup = backup_offset(layout.disk_size()).unwrap();
         image.as_file().write_all_at(&copies.backup, backup.get()).unwrap();
-        let disk = BlockDevice::open(image.path(), Access::Write).unwrap();
+        let disk = BlockDevice::open(image.path(), AccessMode::Write).unwrap();
 
-        let (table, outcome) = grow(&disk, [7; 16]).unwrap();
+        let (table, outcome) = grow_state(&disk, [7; 16]).unwrap();
 
-        assert_eq!(outcome, Outcome::Written);
+        assert_eq!(outcome, GrowthOutcome::Written);
         let size = disk.size().unwrap();
         let state = table.find_label("STATE").unwrap();
         assert_eq!(state.offset().get() + state.size().get(), size.get() - Bytes::MIB.get());
         let primary = read_primary(&disk.read(PRIMARY_OFFSET, COPY_BYTES).unwrap(), size).unwrap();
         let backup = disk.read(backup_offset(size).unwrap(), COPY_BYTES).unwrap();
         assert_eq!(read_backup(&backup, size).unwrap().table, primary.table);
-        assert_eq!(grow(&disk, [7; 16]).unwrap(), (table, Outcome::Unchanged));
+        assert_eq!(grow_state(&disk, [7; 16]).unwrap(), (table, GrowthOutcome::Unchanged));
     }
 }

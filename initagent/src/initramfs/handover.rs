@@ -40,18 +40,18 @@ pub(super) enum HandoverError {
 }
 
 /// Leaves the boot record, and what a person who logs in must know.
-pub(super) fn leave(record: &BootRecord) -> Result<(), HandoverError> {
+pub(super) fn leave_boot_record(record: &BootRecord) -> Result<(), HandoverError> {
     // Strings, paths and flags only: there is nothing that JSON could not hold.
     let text = serde_json::to_string_pretty(record).unwrap_or_default();
     write(Path::new(boot_record::PATH), &format!("{text}\n"))?;
-    let banner = banner(record);
+    let banner = development_banner(record);
     if banner.is_empty() {
         return Ok(());
     }
     BANNERS.iter().try_for_each(|path| write(Path::new(path), &banner))
 }
 
-fn banner(record: &BootRecord) -> String {
+fn development_banner(record: &BootRecord) -> String {
     let BootRecord { name, version, .. } = record;
     let development = record.development.then(|| {
         format!(
@@ -76,14 +76,14 @@ fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
 }
 
 /// Makes `new_root` the root.
-pub(super) fn enter(new_root: &Path) -> Result<(), HandoverError> {
+pub(super) fn switch_root(new_root: &Path) -> Result<(), HandoverError> {
     for name in KERNEL_FILE_SYSTEMS {
-        mounts::shift(&Path::new("/").join(name), &new_root.join(name))?;
+        mounts::move_mount(&Path::new("/").join(name), &new_root.join(name))?;
     }
     delete_initramfs(new_root);
     let entered = |source| HandoverError::Enter { root: new_root.to_owned(), source };
     std::env::set_current_dir(new_root).map_err(entered)?;
-    mounts::shift(Path::new("."), Path::new("/"))?;
+    mounts::move_mount(Path::new("."), Path::new("/"))?;
     std::os::unix::fs::chroot(".").map_err(entered)?;
     std::env::set_current_dir("/").map_err(entered)
 }
@@ -112,7 +112,7 @@ fn delete_initramfs(new_root: &Path) {
 }
 
 /// Restarts the machine at once. Everything that matters was written synchronously.
-pub(super) fn restart() -> ! {
+pub(super) fn restart_machine() -> ! {
     nix::unistd::sync();
     loop {
         // It returns only if it is not allowed to, which PID 1 always is.
@@ -127,12 +127,12 @@ mod tests {
     use image_format::version::Version;
 
     use super::*;
-    use crate::boot_record::Devices;
+    use crate::boot_record::BootDevices;
 
     #[test]
     fn a_login_says_what_the_machine_runs_against_its_will() {
         let path = PathBuf::new;
-        let devices = Devices {
+        let devices = BootDevices {
             disk: path(),
             esp: path(),
             abstate: path(),
@@ -151,12 +151,12 @@ mod tests {
             below: None,
             devices,
         };
-        assert_eq!(banner(&record), "");
+        assert_eq!(development_banner(&record), "");
 
-        let old = banner(&BootRecord { below: Some(Version::new(1, 1, 0)), ..record.clone() });
+        let old = development_banner(&BootRecord { below: Some(Version::new(1, 1, 0)), ..record.clone() });
         assert!(old.starts_with("OLD RELEASE: cloud 1.0.0 runs") && old.contains("proven 1.1.0"), "{old}");
 
-        let development = banner(&BootRecord { development: true, ..record });
+        let development = development_banner(&BootRecord { development: true, ..record });
         assert!(development.contains("keeps in a cache"), "{development}");
     }
 }

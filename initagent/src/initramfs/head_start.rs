@@ -16,8 +16,8 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::utsname::uname;
 
 use super::console;
-use super::mounts::Mount;
-use crate::report::chain;
+use super::mounts::MountPoint;
+use crate::report::error_chain;
 
 /// This program, in the root.
 const INITAGENT: &str = "/usr/bin/initagent";
@@ -27,7 +27,7 @@ const JOURNAL: &str = "/run/systemd/journal";
 const FLUSHED: &str = "/run/systemd/journal/flushed";
 
 /// A mount of systemd.
-struct Common {
+struct StandardMount {
     unit: &'static str,
     at: &'static str,
     kind: &'static str,
@@ -41,51 +41,51 @@ const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlag
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 
 /// As the units of systemd 257 mount them. /tmp is the new root's; the others are in what moves there.
-const COMMON: [Common; 8] = [
-    Common {
+const COMMON: [StandardMount; 8] = [
+    StandardMount {
         unit: "dev-hugepages.mount",
         at: "/dev/hugepages",
         kind: "hugetlbfs",
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV),
         options: "",
     },
-    Common { unit: "dev-mqueue.mount", at: "/dev/mqueue", kind: "mqueue", flags: STRICT, options: "" },
-    Common {
+    StandardMount { unit: "dev-mqueue.mount", at: "/dev/mqueue", kind: "mqueue", flags: STRICT, options: "" },
+    StandardMount {
         unit: "sys-kernel-debug.mount",
         at: "/sys/kernel/debug",
         kind: "debugfs",
         flags: STRICT,
         options: "",
     },
-    Common {
+    StandardMount {
         unit: "sys-kernel-tracing.mount",
         at: "/sys/kernel/tracing",
         kind: "tracefs",
         flags: STRICT,
         options: "",
     },
-    Common {
+    StandardMount {
         unit: "sys-fs-fuse-connections.mount",
         at: "/sys/fs/fuse/connections",
         kind: "fusectl",
         flags: STRICT,
         options: "",
     },
-    Common {
+    StandardMount {
         unit: "sys-kernel-config.mount",
         at: "/sys/kernel/config",
         kind: "configfs",
         flags: STRICT,
         options: "",
     },
-    Common {
+    StandardMount {
         unit: "run-lock.mount",
         at: "/run/lock",
         kind: "tmpfs",
         flags: STRICT,
         options: "mode=1777,size=5242880",
     },
-    Common {
+    StandardMount {
         unit: "tmp.mount",
         at: "/tmp",
         kind: "tmpfs",
@@ -95,29 +95,29 @@ const COMMON: [Common; 8] = [
 ];
 
 /// Makes the mounts and the nodes, loads the module and leaves word to journald, as far as it goes.
-pub(super) fn take(new_root: &Path) {
+pub(super) fn prepare_for_systemd(new_root: &Path) {
     let etc = new_root.join("etc");
-    let wanted = |common: &&Common| !is_changed(&etc, common) && is_known(common);
+    let wanted = |common: &&StandardMount| !is_changed(&etc, common) && is_known(common);
     for common in COMMON.iter().filter(wanted) {
         let at = if common.unit == "tmp.mount" { new_root.join("tmp") } else { PathBuf::from(common.at) };
-        let Common { kind, flags, options, .. } = *common;
-        if let Err(error) = (Mount { what: kind, at: &at, kind, flags, options }).now() {
-            console::log(&format!("{} is left to its unit: {}", common.at, chain(&error)));
+        let StandardMount { kind, flags, options, .. } = *common;
+        if let Err(error) = (MountPoint { what: kind, at: &at, kind, flags, options }).mount() {
+            console::write_kernel_log(&format!("{} is left to its unit: {}", common.at, error_chain(&error)));
         }
     }
     if let Err(error) = fs::create_dir_all(JOURNAL).and_then(|()| File::create(FLUSHED)) {
-        console::log(&format!("the journal begins in memory: {error}"));
+        console::write_kernel_log(&format!("the journal begins in memory: {error}"));
     }
     let Ok(kernel) = uname() else { return };
     let modules = new_root.join("usr/lib/modules").join(kernel.release());
     // systemd inserts it in any case, by way of libraries that take half a second to load in an emulator.
     if let Err(error) = insert_compressed(&modules.join("kernel/fs/autofs/autofs4.ko.xz")) {
-        console::log(&format!("the module autofs4 is left to systemd: {error}"));
+        console::write_kernel_log(&format!("the module autofs4 is left to systemd: {error}"));
     }
     let nodes = fs::read_to_string(modules.join("modules.devname")).unwrap_or_default();
-    for node in nodes.lines().filter_map(Node::parse) {
-        if let Err(error) = node.make(Path::new("/dev")) {
-            console::log(&format!("there is no node /dev/{}: {error}", node.name));
+    for node in nodes.lines().filter_map(StaticNode::parse_line) {
+        if let Err(error) = node.make_node(Path::new("/dev")) {
+            console::write_kernel_log(&format!("there is no node /dev/{}: {error}", node.name));
         }
     }
 }
@@ -125,15 +125,21 @@ pub(super) fn take(new_root: &Path) {
 /// Starts what brings up network cards, since systemd begins with one processor of many.
 pub(super) fn bring_up_network_cards() {
     let mut child = Command::new(INITAGENT);
-    child.arg("network-cards").stdin(Stdio::null()).stdout(console::kept()).stderr(console::kept());
+    child
+        .arg("network-cards")
+        .stdin(Stdio::null())
+        .stdout(console::kernel_log_stdio())
+        .stderr(console::kernel_log_stdio());
     // It outlives this program; systemd, which this process becomes, reaps it.
     if let Err(error) = child.spawn() {
-        console::log(&format!("network cards are left to udev: cannot start {INITAGENT}: {error}"));
+        console::write_kernel_log(&format!(
+            "network cards are left to udev: cannot start {INITAGENT}: {error}"
+        ));
     }
 }
 
 /// Whether the owner of the machine has a say in this mount, by a unit, a part of one, or a line of fstab.
-fn is_changed(etc: &Path, common: &Common) -> bool {
+fn is_changed(etc: &Path, common: &StandardMount) -> bool {
     let units = etc.join("systemd/system");
     let own_unit = [common.unit.to_owned(), format!("{}.d", common.unit)]
         .iter()
@@ -143,7 +149,7 @@ fn is_changed(etc: &Path, common: &Common) -> bool {
 }
 
 /// Whether the kernel can mount it: in /sys it has a place for each of its file systems.
-fn is_known(common: &Common) -> bool {
+fn is_known(common: &StandardMount) -> bool {
     !common.at.starts_with("/sys/") || Path::new(common.at).exists()
 }
 
@@ -154,16 +160,16 @@ fn insert_compressed(path: &Path) -> io::Result<()> {
 
 /// A node of /dev that is there before its driver: opening it loads the driver.
 #[derive(Debug, PartialEq, Eq)]
-struct Node<'a> {
+struct StaticNode<'a> {
     name: &'a str,
     kind: SFlag,
     major: u64,
     minor: u64,
 }
 
-impl<'a> Node<'a> {
+impl<'a> StaticNode<'a> {
     /// Reads a line of modules.devname, `module name type major:minor` with the type c or b (depmod(8)).
-    fn parse(line: &'a str) -> Option<Self> {
+    fn parse_line(line: &'a str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let (_module, name, number) = (words.next()?, words.next()?, words.next()?);
         let (kind, number) = match number.split_at_checked(1)? {
@@ -178,7 +184,7 @@ impl<'a> Node<'a> {
     }
 
     /// Makes it for root alone; udev gives it the owner and the mode that its rules say.
-    fn make(&self, dev: &Path) -> io::Result<()> {
+    fn make_node(&self, dev: &Path) -> io::Result<()> {
         let path = dev.join(self.name);
         if path.exists() {
             return Ok(());
@@ -195,12 +201,12 @@ mod tests {
 
     #[test]
     fn a_node_is_what_depmod_wrote() {
-        let node = Node { name: "net/tun", kind: SFlag::S_IFCHR, major: 10, minor: 200 };
-        assert_eq!(Node::parse("tun net/tun c10:200"), Some(node));
+        let node = StaticNode { name: "net/tun", kind: SFlag::S_IFCHR, major: 10, minor: 200 };
+        assert_eq!(StaticNode::parse_line("tun net/tun c10:200"), Some(node));
         for line in
             ["# Device nodes to trigger on-demand module loading.", "", "a ../x c1:2", "a x d1:2", "a x c1"]
         {
-            assert_eq!(Node::parse(line), None, "{line}");
+            assert_eq!(StaticNode::parse_line(line), None, "{line}");
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) enum OpenLoaderError {
 
 /// Remembers what was loaded and which devices were seen.
 #[derive(Debug)]
-pub(super) struct Loader {
+pub(super) struct ModuleLoader {
     index: ModuleIndex,
     asked: BTreeSet<String>,
     seen: BTreeSet<String>,
@@ -38,9 +38,9 @@ pub(super) struct Loader {
     waiting: VecDeque<String>,
 }
 
-impl Loader {
+impl ModuleLoader {
     /// Reads the index.
-    pub(super) fn open() -> Result<Self, OpenLoaderError> {
+    pub(super) fn open_index() -> Result<Self, OpenLoaderError> {
         let text = fs::read_to_string(INDEX).map_err(|source| OpenLoaderError::Read { source })?;
         Ok(Self::new(ModuleIndex::parse(&text)?))
     }
@@ -52,26 +52,26 @@ impl Loader {
     /// Loads what every machine needs.
     pub(super) fn load_always(&mut self) {
         for name in self.index.always.clone() {
-            self.load(&name);
+            self.load_module(&name);
         }
     }
 
     /// Loads one driver of a device that is here, so that the caller can look whether it was the
     /// one that mattered. Says whether there was any.
-    pub(super) fn load_driver(&mut self) -> Progress {
+    pub(super) fn load_driver(&mut self) -> LoadProgress {
         self.find_drivers(Path::new(devices::BUSES));
         match self.waiting.pop_front() {
             Some(name) => {
-                self.load(&name);
-                Progress::Loaded
+                self.load_module(&name);
+                LoadProgress::Loaded
             }
-            None => Progress::Nothing,
+            None => LoadProgress::Nothing,
         }
     }
 
     fn find_drivers(&mut self, buses: &Path) {
         let fresh: Vec<String> =
-            devices::names(buses).filter(|name| self.seen.insert(name.clone())).collect();
+            devices::device_names(buses).filter(|name| self.seen.insert(name.clone())).collect();
         let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers_of(name)).collect();
         let (likely, others): (Vec<_>, Vec<_>) =
             self.index.aliases.iter().partition(|(pattern, _)| devices::is_paravirtual(pattern));
@@ -83,10 +83,10 @@ impl Loader {
         }
     }
 
-    fn load(&mut self, name: &str) {
+    fn load_module(&mut self, name: &str) {
         for name in self.index.load_order([name]) {
             if self.asked.insert(name.to_owned()) {
-                insert(name);
+                insert_module(name);
             }
         }
     }
@@ -94,14 +94,14 @@ impl Loader {
 
 /// Whether loading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum LoadProgress {
     /// A driver was loaded; devices may come.
     Loaded,
     /// No device is without its driver.
     Nothing,
 }
 
-fn insert(name: &str) {
+fn insert_module(name: &str) {
     let path = Path::new(FOLDER).join(name).with_extension("ko");
     let inserted = match File::open(&path) {
         Ok(file) => finit_module(&file, c"", ModuleInitFlags::empty()).map_err(io::Error::from),
@@ -109,7 +109,7 @@ fn insert(name: &str) {
     };
     match inserted {
         Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
-            console::log(&format!("the module {name} does not load: {error}"));
+            console::write_kernel_log(&format!("the module {name} does not load: {error}"));
         }
         _ => {}
     }
@@ -131,7 +131,7 @@ mod tests {
         let text = "catamaran-modules-v1\nmodule ahci\nmodule virtio_blk\nmodule nvme\n\
                     alias pci:v8086* ahci\nalias virtio:d2* virtio_blk\nalias pci:v8086* virtio_blk\n\
                     alias nvme:* nvme\n";
-        let mut loader = Loader::new(ModuleIndex::parse(text).unwrap());
+        let mut loader = ModuleLoader::new(ModuleIndex::parse(text).unwrap());
 
         loader.find_drivers(buses.path());
         loader.find_drivers(buses.path());

@@ -22,7 +22,7 @@ pub(super) enum KeepMachineIdError {
 }
 
 /// Makes the id in this folder if there is none yet.
-pub(super) fn keep(folder: &Path) -> Result<(), KeepMachineIdError> {
+pub(super) fn ensure_machine_id(folder: &Path) -> Result<(), KeepMachineIdError> {
     let path = folder.join(NAME);
     if fs::read_to_string(&path).is_ok_and(|text| is_id(&text)) {
         return Ok(());
@@ -62,11 +62,11 @@ mod tests {
     #[test]
     fn an_id_is_made_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
-        keep(folder.path()).unwrap();
+        ensure_machine_id(folder.path()).unwrap();
         let first = fs::read_to_string(folder.path().join(NAME)).unwrap();
         assert!(is_id(&first), "{first}");
 
-        keep(folder.path()).unwrap();
+        ensure_machine_id(folder.path()).unwrap();
 
         assert_eq!(fs::read_to_string(folder.path().join(NAME)).unwrap(), first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -80,7 +80,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(NAME), broken).unwrap();
 
-            keep(folder.path()).unwrap();
+            ensure_machine_id(folder.path()).unwrap();
 
             assert!(is_id(&fs::read_to_string(folder.path().join(NAME)).unwrap()), "{broken:?} was kept");
         }

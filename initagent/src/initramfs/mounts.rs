@@ -19,7 +19,7 @@ pub(super) enum MountError {
 
 /// What to mount.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mount<'a> {
+pub(super) struct MountPoint<'a> {
     pub(super) what: &'a str,
     pub(super) at: &'a Path,
     pub(super) kind: &'a str,
@@ -27,15 +27,16 @@ pub(super) struct Mount<'a> {
     pub(super) options: &'a str,
 }
 
-impl Mount<'_> {
+impl MountPoint<'_> {
     /// Mounts it, making the folder if it is missing.
-    pub(super) fn now(&self) -> Result<(), MountError> {
+    pub(super) fn mount(&self) -> Result<(), MountError> {
         let Self { what, at, kind, flags, options } = *self;
         if !at.exists() {
             let made = fs::create_dir_all(at);
             made.map_err(|source| MountError::Folder { folder: at.to_owned(), source })?;
         }
-        mount(Some(what), at, Some(kind), flags, Some(options)).map_err(|source| failed(what, at, source))
+        mount(Some(what), at, Some(kind), flags, Some(options))
+            .map_err(|source| mount_error(what, at, source))
     }
 }
 
@@ -51,31 +52,31 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
         ("tmpfs", "/run", runtime, "mode=0755,size=20%"),
     ];
     all.into_iter().try_for_each(|(kind, at, flags, options)| {
-        Mount { what: kind, at: Path::new(at), kind, flags, options }.now()
+        MountPoint { what: kind, at: Path::new(at), kind, flags, options }.mount()
     })
 }
 
 /// The verified root.
-pub(super) fn root(verity: &Path, at: &Path) -> Result<(), MountError> {
+pub(super) fn mount_root(verity: &Path, at: &Path) -> Result<(), MountError> {
     let what = verity.to_string_lossy();
-    Mount { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.now()
+    MountPoint { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.mount()
 }
 
 /// Shows a folder at another place too, with flags of that place alone: a new bind mount has those of the mount
 /// that it came from, whatever it is asked for, so they are set by a second call (mount(2), `MS_REMOUNT|MS_BIND`).
-pub(super) fn bind(what: &Path, at: &Path, flags: MsFlags) -> Result<(), MountError> {
+pub(super) fn bind_mount(what: &Path, at: &Path, flags: MsFlags) -> Result<(), MountError> {
     let call = |flags| mount(Some(what), at, None::<&str>, flags, None::<&str>);
     let bound = call(MsFlags::MS_BIND)
         .and_then(|()| call(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RELATIME | flags));
-    bound.map_err(|source| failed(&what.to_string_lossy(), at, source))
+    bound.map_err(|source| mount_error(&what.to_string_lossy(), at, source))
 }
 
 /// Moves a mount elsewhere.
-pub(super) fn shift(from: &Path, to: &Path) -> Result<(), MountError> {
+pub(super) fn move_mount(from: &Path, to: &Path) -> Result<(), MountError> {
     let moved = mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
-    moved.map_err(|source| failed(&from.to_string_lossy(), to, source))
+    moved.map_err(|source| mount_error(&from.to_string_lossy(), to, source))
 }
 
-fn failed(what: &str, at: &Path, source: nix::Error) -> MountError {
+fn mount_error(what: &str, at: &Path, source: nix::Error) -> MountError {
     MountError::Mount { what: what.to_owned(), at: at.to_owned(), source }
 }

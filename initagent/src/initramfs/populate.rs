@@ -22,7 +22,7 @@ pub(super) struct PopulateError {
 
 /// What to do with a folder that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Existing {
+pub(super) enum ExistingFolder {
     /// It belongs to the machine.
     Keep,
     /// Sub-folders that the image has and it lacks are added.
@@ -31,16 +31,16 @@ pub(super) enum Existing {
 
 /// A folder of the image that STATE lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Missing {
+struct MissingFolder {
     from: PathBuf,
     to: PathBuf,
 }
 
 /// Brings these folders of the image to the folders of the same names on STATE.
-pub(super) fn populate(
+pub(super) fn populate_state(
     image: &Path,
     state: &Path,
-    folders: &[(&str, Existing)],
+    folders: &[(&str, ExistingFolder)],
 ) -> Result<(), PopulateError> {
     let mut missing = Vec::new();
     for (name, existing) in folders {
@@ -52,16 +52,16 @@ pub(super) fn populate(
 fn find_missing(
     from: &Path,
     to: &Path,
-    existing: Existing,
-    missing: &mut Vec<Missing>,
+    existing: ExistingFolder,
+    missing: &mut Vec<MissingFolder>,
 ) -> Result<(), PopulateError> {
     let there = to.symlink_metadata();
     if there.is_err() {
-        missing.push(Missing { from: from.to_owned(), to: to.to_owned() });
+        missing.push(MissingFolder { from: from.to_owned(), to: to.to_owned() });
         return Ok(());
     }
     // What the machine made into a link or a file stays one.
-    if existing == Existing::Keep || !there.is_ok_and(|there| there.is_dir()) {
+    if existing == ExistingFolder::Keep || !there.is_ok_and(|there| there.is_dir()) {
         return Ok(());
     }
     let failed = |source| PopulateError { path: from.to_owned(), source };
@@ -75,7 +75,7 @@ fn find_missing(
 }
 
 /// Fills all of them in the workshop, stores that with one sync, and moves each to its place.
-fn create_all(missing: &[Missing], state: &Path) -> Result<(), PopulateError> {
+fn create_all(missing: &[MissingFolder], state: &Path) -> Result<(), PopulateError> {
     let workshop = state.join(WORKSHOP);
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -86,12 +86,12 @@ fn create_all(missing: &[Missing], state: &Path) -> Result<(), PopulateError> {
     }
     fs::create_dir(&workshop).map_err(failed(&workshop))?;
     let filled: Vec<PathBuf> = (0..missing.len()).map(|number| workshop.join(number.to_string())).collect();
-    for (Missing { from, .. }, at) in missing.iter().zip(&filled) {
+    for (MissingFolder { from, .. }, at) in missing.iter().zip(&filled) {
         copy_folder(from, at).map_err(failed(from))?;
     }
     let synced = File::open(state).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
     synced.map_err(failed(state))?;
-    for (Missing { from, to }, at) in missing.iter().zip(&filled) {
+    for (MissingFolder { from, to }, at) in missing.iter().zip(&filled) {
         fs::rename(at, to).map_err(failed(from))?;
     }
     fs::remove_dir(&workshop).map_err(failed(&workshop))
@@ -111,15 +111,15 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
             lchown(&target, Some(link.uid()), Some(link.gid()))?;
         } else if kind.is_file() {
             fs::copy(&source, &target)?;
-            own(&target, &source.metadata()?)?;
+            copy_ownership(&target, &source.metadata()?)?;
         }
         // Sockets, pipes and devices are made by who needs them.
     }
-    own(to, &from.metadata()?)
+    copy_ownership(to, &from.metadata()?)
 }
 
 /// Owner first: changing it takes the set-id bits away.
-fn own(path: &Path, like: &Metadata) -> io::Result<()> {
+fn copy_ownership(path: &Path, like: &Metadata) -> io::Result<()> {
     chown(path, Some(like.uid()), Some(like.gid()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(like.mode() & 0o7777))
 }
@@ -142,15 +142,15 @@ mod tests {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
 
-    fn bring(image: &tempfile::TempDir, state: &tempfile::TempDir, existing: Existing) {
-        populate(image.path(), state.path(), &[("var", existing)]).unwrap();
+    fn bring(image: &tempfile::TempDir, state: &tempfile::TempDir, existing: ExistingFolder) {
+        populate_state(image.path(), state.path(), &[("var", existing)]).unwrap();
     }
 
     #[test]
     fn a_new_folder_comes_with_its_content_and_modes() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
 
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
 
         let var = state.path().join("var");
         assert_eq!(mode(&var.join("lib/etcd")), 0o2770);
@@ -163,14 +163,14 @@ mod tests {
     fn what_the_machine_changed_stays_and_only_new_folders_are_added() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
         let (from, var) = (image.path().join("var"), state.path().join("var"));
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
         fs::write(var.join("lib/seed"), "from the machine").unwrap();
         fs::remove_file(var.join("lock")).unwrap();
         fs::create_dir(from.join("lib/docker")).unwrap();
         fs::write(from.join("lib/docker/config"), "new").unwrap();
         fs::write(from.join("lib/late"), "new").unwrap();
 
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
 
         assert_eq!(fs::read_to_string(var.join("lib/seed")).unwrap(), "from the machine");
         assert_eq!(fs::read_to_string(var.join("lib/docker/config")).unwrap(), "new");
@@ -180,13 +180,13 @@ mod tests {
     #[test]
     fn a_folder_that_the_machine_made_a_link_stays_one() {
         let (image, state) = (image(), tempfile::tempdir().unwrap());
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
         let etcd = state.path().join("var/lib/etcd");
         fs::remove_dir(&etcd).unwrap();
         symlink("/srv/etcd", &etcd).unwrap();
         fs::create_dir(image.path().join("var/lib/etcd/member")).unwrap();
 
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
 
         assert_eq!(fs::read_link(&etcd).unwrap(), Path::new("/srv/etcd"));
     }
@@ -197,7 +197,7 @@ mod tests {
         let var = state.path().join("var");
         fs::create_dir(&var).unwrap();
 
-        bring(&image, &state, Existing::Keep);
+        bring(&image, &state, ExistingFolder::Keep);
 
         assert_eq!(fs::read_dir(&var).unwrap().count(), 0);
     }
@@ -209,7 +209,7 @@ mod tests {
         fs::create_dir_all(&unfinished).unwrap();
         fs::write(unfinished.join("half"), "").unwrap();
 
-        bring(&image, &state, Existing::Extend);
+        bring(&image, &state, ExistingFolder::Extend);
 
         let var = state.path().join("var");
         assert!(!var.join("half").exists() && var.join("lib/seed").exists());

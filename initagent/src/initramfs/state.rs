@@ -17,13 +17,13 @@ use nix::mount::MsFlags;
 use super::console;
 use super::disk::BootDisk;
 use super::disk_identity;
-use super::growth::{self, Outcome};
+use super::growth::{self, GrowthOutcome};
 use super::machine_id::{self, KeepMachineIdError};
-use super::mounts::{self, Mount, MountError};
-use super::populate::{Existing, PopulateError, populate};
-use crate::block_device::{Access, BlockDevice};
+use super::mounts::{self, MountError, MountPoint};
+use super::populate::{ExistingFolder, PopulateError, populate_state};
+use crate::block_device::{AccessMode, BlockDevice};
 use crate::ioctl;
-use crate::report::chain;
+use crate::report::error_chain;
 
 /// Where STATE is mounted, in the initramfs and afterwards.
 pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
@@ -32,12 +32,12 @@ pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
 const ETC: &str = "etc/upper";
 
 /// What lives on STATE, and what a newer image may add to it.
-const FOLDERS: [(&str, Existing); 5] = [
-    ("home", Existing::Keep),
-    ("opt", Existing::Keep),
-    ("root", Existing::Keep),
-    ("srv", Existing::Keep),
-    ("var", Existing::Extend),
+const FOLDERS: [(&str, ExistingFolder); 5] = [
+    ("home", ExistingFolder::Keep),
+    ("opt", ExistingFolder::Keep),
+    ("root", ExistingFolder::Keep),
+    ("srv", ExistingFolder::Keep),
+    ("var", ExistingFolder::Extend),
 ];
 
 /// What holds data: no program in it gets another's rights, and no file in it is a device.
@@ -71,9 +71,9 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let node = grown_partition(disk)?;
     let state = Path::new(MOUNT_POINT);
     let what = node.to_string_lossy();
-    Mount { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.now()?;
+    MountPoint { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.mount()?;
     if let Err(error) = adapt_file_system(&node, state) {
-        console::log(&format!("the file system on STATE stays as small as it is: {error}"));
+        console::write_kernel_log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
     Ok(node)
 }
@@ -81,54 +81,54 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 /// Lays the mounted STATE under the new root.
 pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
     let state = Path::new(MOUNT_POINT);
-    populate(new_root, state, &FOLDERS)?;
+    populate_state(new_root, state, &FOLDERS)?;
     for (name, _) in FOLDERS {
         let flags = if PROGRAMS.contains(&name) { MsFlags::empty() } else { DATA };
-        mounts::bind(&state.join(name), &new_root.join(name), flags)?;
+        mounts::bind_mount(&state.join(name), &new_root.join(name), flags)?;
     }
     if !state.join(ETC).exists()
         && let Err(error) = note_update(new_root, state)
     {
-        console::log(&format!("cannot note that /etc and /var are new: {error}"));
+        console::write_kernel_log(&format!("cannot note that /etc and /var are new: {error}"));
     }
     lay_over_etc(state, &new_root.join("etc"))
 }
 
 /// The node of STATE, after growing it. A disk that can not be grown still has what it had.
 fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
-    let grown = BlockDevice::open(&disk.device, Access::Write)
+    let grown = BlockDevice::open(&disk.device, AccessMode::Write)
         .map_err(|error| error.to_string())
         .and_then(|device| grow_table(disk, &device));
     let entry = match &grown {
         Ok((table, outcome)) => {
-            if *outcome == Outcome::Written {
-                console::log("the partition table is mended or grown to the end of the disk");
+            if *outcome == GrowthOutcome::Written {
+                console::write_kernel_log("the partition table is mended or grown to the end of the disk");
             }
             table
                 .entries
                 .iter()
-                .find(|entry| Some(entry.number) == disk.entry(PartitionRole::State).map(|now| now.number))
+                .find(|entry| Some(entry.number) == disk.entry_of(PartitionRole::State).map(|now| now.number))
         }
         Err(said) => {
-            console::log(&format!("the partition table stays as it is: {said}"));
-            disk.entry(PartitionRole::State)
+            console::write_kernel_log(&format!("the partition table stays as it is: {said}"));
+            disk.entry_of(PartitionRole::State)
         }
     };
     let entry = entry.ok_or(OpenStateError::Missing)?;
-    disk.node(entry).map_err(|source| OpenStateError::Node { disk: disk.device.clone(), source })
+    disk.device_node(entry).map_err(|source| OpenStateError::Node { disk: disk.device.clone(), source })
 }
 
-fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, Outcome), String> {
+fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, GrowthOutcome), String> {
     // Only where they are needed: early in a boot the kernel may have to collect them first.
     let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
     let random = random.ok_or("there are no random bytes for its GUIDs")?;
     disk_identity::renew_serials(disk, device);
-    growth::grow(device, random).map_err(|error| chain(&error))
+    growth::grow_state(device, random).map_err(|error| error_chain(&error))
 }
 
 /// Gives the mounted file system a UUID of its own, and grows it to the end of its partition.
 fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
-    let device = BlockDevice::open(node, Access::Read)?;
+    let device = BlockDevice::open(node, AccessMode::Read)?;
     let superblock = device.read(Bytes::new(1024), 1024)?;
     let now = Ext4Size::read(&superblock).ok_or(io::ErrorKind::InvalidData)?;
     // Before it grows: each group that has a copy of the superblock is one more write.
@@ -139,7 +139,7 @@ fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
     }
     ioctl::grow_ext4(&File::open(mounted)?, blocks)?;
     let size = Bytes::new(blocks * now.block_bytes);
-    console::log(&format!("the file system on STATE is grown to {size}"));
+    console::write_kernel_log(&format!("the file system on STATE is grown to {size}"));
     Ok(())
 }
 
@@ -183,11 +183,11 @@ fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
         made.map_err(|source| OpenStateError::Folder { path: path.clone(), source })?;
     }
-    machine_id::keep(&upper)?;
+    machine_id::ensure_machine_id(&upper)?;
     let options =
         format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());
-    let overlay = Mount { what: "overlay", at: etc, kind: "overlay", flags: DATA, options: &options };
-    Ok(overlay.now()?)
+    let overlay = MountPoint { what: "overlay", at: etc, kind: "overlay", flags: DATA, options: &options };
+    Ok(overlay.mount()?)
 }
 
 #[cfg(test)]

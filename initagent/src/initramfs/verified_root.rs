@@ -21,7 +21,7 @@ use image_format::trailer::{self, TRAILER_BYTES, TrailerError};
 use image_format::verity::{VerifyBlockError, verify_block};
 
 use super::disk::BootDisk;
-use crate::block_device::{Access, BlockDevice};
+use crate::block_device::{AccessMode, BlockDevice};
 
 /// The public keys that image-builder put into the initramfs, one a file, `*.pub`.
 const KEYS: &str = "/etc/catamaran/release-keys";
@@ -78,17 +78,17 @@ pub(super) fn read(
     slot: Slot,
     line: &GivenLine<'_>,
 ) -> Result<Verified<Manifest>, ReadRootError> {
-    let keyring = keyring(Path::new(KEYS))?;
-    let device = BlockDevice::open(&disk.root, Access::Read)
+    let keyring = read_keyring(Path::new(KEYS))?;
+    let device = BlockDevice::open(&disk.root, AccessMode::Read)
         .map_err(|source| ReadRootError::Read { path: disk.root.clone(), source })?;
     let machine = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned());
-    let manifest = verify(&device, &keyring, &machine, line)?;
-    super::console::log(&format!("slot {slot} holds {} {}", manifest.name, manifest.version));
+    let manifest = verify_manifest(&device, &keyring, &machine, line)?;
+    super::console::write_kernel_log(&format!("slot {slot} holds {} {}", manifest.name, manifest.version));
     Ok(manifest)
 }
 
-fn verify(
+fn verify_manifest(
     device: &BlockDevice,
     keyring: &Keyring,
     machine: &str,
@@ -113,7 +113,7 @@ fn verify(
     Ok(manifest)
 }
 
-fn keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
+fn read_keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
     let unread = |path: &Path| {
         let path = path.to_owned();
         move |source| ReadRootError::Read { path, source }
@@ -126,10 +126,10 @@ fn keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
             keys.push(text.parse::<PublicKey>().map_err(|source| ReadRootError::Key { path, source })?);
         }
     }
-    Ok(Keyring::new(keys, threshold(&folder.join(THRESHOLD))?)?)
+    Ok(Keyring::new(keys, read_threshold(&folder.join(THRESHOLD))?)?)
 }
 
-fn threshold(path: &Path) -> Result<usize, ReadRootError> {
+fn read_threshold(path: &Path) -> Result<usize, ReadRootError> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map_err(|_| ReadRootError::Threshold { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),

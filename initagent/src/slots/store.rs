@@ -11,7 +11,7 @@ use image_format::bytes::Bytes;
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET};
 use image_format::slot::{BLOCK_BYTES, ParseSlotTableError, SECTOR_BYTES, SlotTable};
 
-use crate::block_device::{Access, BlockDevice};
+use crate::block_device::{AccessMode, BlockDevice};
 
 /// The copies in the order in which the selector reads them.
 const OFFSETS: [Bytes; 2] = [ENV0_OFFSET, ENV1_OFFSET];
@@ -21,13 +21,13 @@ const FAT_LABEL: std::ops::Range<usize> = 43..62;
 
 /// The partition that holds the copies, locked against other programs while it is open for writing.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct SlotStore {
     device: BlockDevice,
 }
 
 /// Both copies, as they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Copies {
+pub(crate) struct TableCopies {
     blocks: [Vec<u8>; 2],
     /// Whether the partition is the volume that image-builder made for the copies.
     place_is_right: bool,
@@ -58,12 +58,12 @@ pub(crate) enum StoreError {
     Write { device: PathBuf, name: &'static str, source: io::Error },
 }
 
-impl Store {
+impl SlotStore {
     /// Opens the partition, or an image of it. For writing, waits until no other program writes.
-    pub(crate) fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, access: AccessMode) -> Result<Self, StoreError> {
         let device = BlockDevice::open(path, access)
             .map_err(|source| StoreError::Open { device: path.to_owned(), source })?;
-        if access == Access::Write {
+        if access == AccessMode::Write {
             let locked = device.file().lock();
             locked.map_err(|source| StoreError::Lock { device: path.to_owned(), source })?;
         }
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// Reads both copies.
-    pub(crate) fn read(&self) -> Result<Copies, StoreError> {
+    pub(crate) fn read(&self) -> Result<TableCopies, StoreError> {
         let block = |index: usize| {
             let read = self.device.read(OFFSETS[index], BLOCK_BYTES);
             read.map_err(|source| StoreError::Read { device: self.path(), name: NAMES[index], source })
@@ -85,17 +85,17 @@ impl Store {
         let labelled = &boot_sector[FAT_LABEL] == b"ABSTATE    FAT12   ";
         let blocks = [block(0)?, block(1)?];
         let place_is_right = labelled || blocks.iter().any(|block| SlotTable::from_block(block).is_ok());
-        Ok(Copies { blocks, place_is_right })
+        Ok(TableCopies { blocks, place_is_right })
     }
 
     /// Brings both copies to this table, writing only what differs.
-    pub(crate) fn write(&self, copies: &Copies, table: SlotTable) -> Result<(), StoreError> {
+    pub(crate) fn write(&self, copies: &TableCopies, table: SlotTable) -> Result<(), StoreError> {
         if !copies.place_is_right {
             return Err(StoreError::Place { device: self.path() });
         }
-        for SectorWrite { name, offset, bytes } in writes(copies, table) {
+        for SectorWrite { name, offset, bytes } in sector_writes(copies, table) {
             let failed = |source| StoreError::Write { device: self.path(), name, source };
-            self.device.write(offset, &bytes).and_then(|()| self.device.sync()).map_err(failed)?;
+            self.device.write(offset, &bytes).and_then(|()| self.device.sync_all()).map_err(failed)?;
             let read = self.device.read(offset, bytes.len());
             let read = read.map_err(|source| StoreError::Read { device: self.path(), name, source })?;
             if read != bytes {
@@ -110,7 +110,7 @@ impl Store {
     }
 }
 
-impl Copies {
+impl TableCopies {
     /// What each copy says, env0 first.
     pub(crate) fn tables(&self) -> [Result<SlotTable, ParseSlotTableError>; 2] {
         [0, 1].map(|index| SlotTable::from_block(&self.blocks[index]))
@@ -124,7 +124,7 @@ impl Copies {
 
 /// The sectors to write, in order: env1 and then env0, of each first the second sector, which only
 /// ever differs after damage, and then the one that counts.
-fn writes(copies: &Copies, table: SlotTable) -> Vec<SectorWrite> {
+fn sector_writes(copies: &TableCopies, table: SlotTable) -> Vec<SectorWrite> {
     let block = table.to_block();
     let mut writes = Vec::new();
     for index in [1, 0] {
@@ -159,8 +159,8 @@ pub(crate) mod tests {
         image
     }
 
-    pub(crate) fn open(image: &NamedTempFile) -> Store {
-        Store::open(image.path(), Access::Write).unwrap()
+    pub(crate) fn open(image: &NamedTempFile) -> SlotStore {
+        SlotStore::open(image.path(), AccessMode::Write).unwrap()
     }
 
     fn damage(image: &NamedTempFile, offset: Bytes, length: usize) {
@@ -176,7 +176,7 @@ pub(crate) mod tests {
         let image = abstate(SlotTable::FRESH);
         let copies = open(&image).read().unwrap();
 
-        let writes = writes(&copies, SlotTable::FRESH.activate(Slot::B));
+        let writes = sector_writes(&copies, SlotTable::FRESH.activate(Slot::B));
 
         let order: Vec<_> =
             writes.iter().map(|write| (write.name, write.offset, write.bytes.len())).collect();
@@ -188,7 +188,7 @@ pub(crate) mod tests {
         let image = abstate(SlotTable::FRESH);
         let copies = open(&image).read().unwrap();
 
-        assert_eq!(writes(&copies, SlotTable::FRESH), []);
+        assert_eq!(sector_writes(&copies, SlotTable::FRESH), []);
     }
 
     #[test]
@@ -242,7 +242,7 @@ pub(crate) mod tests {
         let (old, new) = (SlotTable::FRESH, SlotTable::FRESH.activate(Slot::B));
         let image = abstate(old);
         let copies = open(&image).read().unwrap();
-        let writes = writes(&copies, new);
+        let writes = sector_writes(&copies, new);
         let expected = [old, new].map(|table| boot_decision(&table.to_block(), &[]).attempts);
         for cut in 0..writes.len() {
             for torn in 0..=SECTOR_BYTES {

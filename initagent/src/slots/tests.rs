@@ -8,41 +8,41 @@ use store::tests::{abstate, open};
 
 const DEMOTED: SlotState = SlotState { good: true, tries: Tries::NONE };
 
-fn place(running: Option<Slot>) -> Place {
-    Place { abstate: "/dev/vda3".into(), running }
+fn place(running: Option<Slot>) -> TablePlace {
+    TablePlace { abstate: "/dev/vda3".into(), running }
 }
 
-fn refused(change: Change, running: Option<Slot>) -> String {
-    changed(SlotTable::FRESH, change, &place(running)).unwrap_err().to_string()
+fn refused(change: SlotChange, running: Option<Slot>) -> String {
+    apply_change(SlotTable::FRESH, change, &place(running)).unwrap_err().to_string()
 }
 
 #[test]
 fn changes_follow_the_word() {
     let table = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH };
-    let to = |change| changed(table, change, &place(Some(Slot::A))).unwrap();
+    let to = |change| apply_change(table, change, &place(Some(Slot::A))).unwrap();
 
-    assert_eq!(to(Change::Activate(Slot::B)), table.activate(Slot::B));
-    assert_eq!(to(Change::Disarm(Slot::B)).b, SlotState::EMPTY);
-    assert_eq!(to(Change::MarkBad(Slot::A)).priority, Slot::B);
-    assert_eq!(to(Change::MarkGood(None)).a, SlotState::GOOD);
+    assert_eq!(to(SlotChange::Activate(Slot::B)), table.activate(Slot::B));
+    assert_eq!(to(SlotChange::Disarm(Slot::B)).b, SlotState::EMPTY);
+    assert_eq!(to(SlotChange::MarkBad(Slot::A)).priority, Slot::B);
+    assert_eq!(to(SlotChange::MarkGood(None)).a, SlotState::GOOD);
 }
 
 #[test]
 fn changes_that_could_lose_the_machine_are_refused() {
     assert_eq!(
-        refused(Change::Disarm(Slot::A), Some(Slot::A)),
+        refused(SlotChange::Disarm(Slot::A), Some(Slot::A)),
         "slot A runs; only the other one can be disarmed"
     );
     assert_eq!(
-        refused(Change::MarkBad(Slot::A), Some(Slot::A)),
+        refused(SlotChange::MarkBad(Slot::A), Some(Slot::A)),
         "slot A can not be disarmed: slot B is not marked good, so nothing good would remain"
     );
     assert_eq!(
-        refused(Change::MarkGood(Some(Slot::B)), Some(Slot::A)),
+        refused(SlotChange::MarkGood(Some(Slot::B)), Some(Slot::A)),
         "slot B does not run here, so nothing has proven it"
     );
     assert_eq!(
-        refused(Change::MarkGood(None), None),
+        refused(SlotChange::MarkGood(None), None),
         "the slot to mark must be named: no slot of /dev/vda3 runs here"
     );
 }
@@ -55,7 +55,7 @@ fn a_table_is_shown_to_people_like_this() {
         ..SlotTable::lost(Slot::B)
     };
     let image = abstate(table);
-    let shown = Shown::of(table, Some(Slot::A), &open(&image).read().unwrap());
+    let shown = SlotsView::of_table(table, Some(Slot::A), &open(&image).read().unwrap());
 
     assert_eq!(
         shown.to_text(),
@@ -68,9 +68,10 @@ fn a_table_is_shown_to_people_like_this() {
 #[test]
 fn a_table_is_shown_to_programs_like_this() {
     let image = abstate(SlotTable::FRESH);
-    let request = Request { abstate: Some(image.path().to_owned()), order: None, format: Format::Json };
+    let request =
+        SlotsRequest { abstate: Some(image.path().to_owned()), order: None, format: OutputFormat::Json };
 
-    let json: serde_json::Value = serde_json::from_str(&run(&request).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&run_request(&request).unwrap()).unwrap();
 
     assert_eq!(
         json,
@@ -86,9 +87,14 @@ fn a_table_is_shown_to_programs_like_this() {
 #[test]
 fn a_change_reaches_both_copies() {
     let image = abstate(SlotTable::FRESH);
-    let order = Some(Order::Change(Change::Activate(Slot::B)));
+    let order = Some(Order::Change(SlotChange::Activate(Slot::B)));
 
-    let text = run(&Request { abstate: Some(image.path().to_owned()), order, format: Format::Text }).unwrap();
+    let text = run_request(&SlotsRequest {
+        abstate: Some(image.path().to_owned()),
+        order,
+        format: OutputFormat::Text,
+    })
+    .unwrap();
 
     assert!(text.contains("B     first   -     unproven  3 of 3"), "{text}");
     let expected = SlotTable::FRESH.activate(Slot::B);

@@ -252,7 +252,7 @@ fn unit_text(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<Policy
 #[must_use]
 pub fn check_path(path: &str) -> Option<PolicyObjection> {
     let objection = |instead| PolicyObjection::new(format!("{path} can't be written"), instead);
-    self::denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
+    denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
         UnitPlace::Tie { to, kind, name } => units::check_dependency(to, kind, name),
         UnitPlace::Unit(name) => replaced(name),
         UnitPlace::DropIn { .. } => None,

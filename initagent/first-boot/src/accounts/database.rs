@@ -11,11 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use user_data::plan::step::{GroupStep, UserStep};
 
-use super::lock::Lock;
-use super::table::Table;
-use super::{Defaults, Login};
+use super::lock::AccountLock;
+use super::table::ColonTable;
+use super::{LoginDefaults, PasswdEntry};
 use crate::edit_error::EditError;
-use crate::root::Root;
+use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
 /// Users of Debian without a group of their own are in this one.
@@ -26,15 +26,15 @@ const HOMES: &str = "/home";
 const NO_PASSWORD: &str = "*";
 
 /// The files. They hold hashes of passwords, so they can't be printed.
-pub(crate) struct Database {
-    _lock: Lock,
-    defaults: Defaults,
-    passwd: Table,
-    shadow: Table,
-    group: Table,
-    gshadow: Table,
-    subuid: Table,
-    subgid: Table,
+pub(crate) struct AccountDatabase {
+    _lock: AccountLock,
+    defaults: LoginDefaults,
+    passwd: ColonTable,
+    shadow: ColonTable,
+    group: ColonTable,
+    gshadow: ColonTable,
+    subuid: ColonTable,
+    subgid: ColonTable,
     uids: HashSet<u32>,
     gids: HashSet<u32>,
     /// The first number that no subordinate range before it has.
@@ -42,21 +42,22 @@ pub(crate) struct Database {
     sub_gid: u64,
 }
 
-impl Database {
+impl AccountDatabase {
     /// Reads them, under their lock.
-    pub(crate) fn open(root: &Root) -> Result<Self, StepError> {
-        let lock = Lock::take(root).map_err(|source| StepError::LockAccounts { source })?;
-        let (passwd, group) = (Table::read(root, "/etc/passwd")?, Table::read(root, "/etc/group")?);
-        let (subuid, subgid) = (Table::read(root, "/etc/subuid")?, Table::read(root, "/etc/subgid")?);
-        let defaults = Defaults::of(root);
+    pub(crate) fn open(root: &MachineRoot) -> Result<Self, StepError> {
+        let lock = AccountLock::acquire(root).map_err(|source| StepError::LockAccounts { source })?;
+        let (passwd, group) = (ColonTable::read(root, "/etc/passwd")?, ColonTable::read(root, "/etc/group")?);
+        let (subuid, subgid) =
+            (ColonTable::read(root, "/etc/subuid")?, ColonTable::read(root, "/etc/subgid")?);
+        let defaults = LoginDefaults::of_machine(root);
         Ok(Self {
             _lock: lock,
-            uids: numbers(&passwd),
-            gids: numbers(&group),
-            sub_uid: behind(&subuid, &defaults.sub_uids),
-            sub_gid: behind(&subgid, &defaults.sub_gids),
-            shadow: Table::read(root, "/etc/shadow")?,
-            gshadow: Table::read(root, "/etc/gshadow")?,
+            uids: taken_numbers(&passwd),
+            gids: taken_numbers(&group),
+            sub_uid: first_free(&subuid, &defaults.sub_uids),
+            sub_gid: first_free(&subgid, &defaults.sub_gids),
+            shadow: ColonTable::read(root, "/etc/shadow")?,
+            gshadow: ColonTable::read(root, "/etc/gshadow")?,
             defaults,
             passwd,
             group,
@@ -69,20 +70,20 @@ impl Database {
     pub(crate) fn write(&mut self) -> Result<(), StepError> {
         let tables =
             [&mut self.group, &mut self.gshadow, &mut self.subuid, &mut self.subgid, &mut self.shadow];
-        tables.into_iter().try_for_each(Table::write)?;
+        tables.into_iter().try_for_each(ColonTable::write)?;
         self.passwd.write()
     }
 
     /// The user of this name.
-    pub(crate) fn user(&self, name: &str) -> Option<Login> {
-        let fields = self.passwd.fields(name)?;
+    pub(crate) fn find_user(&self, name: &str) -> Option<PasswdEntry> {
+        let fields = self.passwd.fields_of(name)?;
         let number = |at: usize| fields.get(at)?.parse().ok();
-        Some(Login { uid: number(2)?, gid: number(3)?, home: (*fields.get(5)?).to_owned() })
+        Some(PasswdEntry { uid: number(2)?, gid: number(3)?, home: (*fields.get(5)?).to_owned() })
     }
 
     /// The number of the group of this name.
-    pub(crate) fn group(&self, name: &str) -> Option<u32> {
-        self.group.fields(name)?.get(2)?.parse().ok()
+    pub(crate) fn find_group(&self, name: &str) -> Option<u32> {
+        self.group.fields_of(name)?.get(2)?.parse().ok()
     }
 
     /// Makes a group without members, whose name is not taken.
@@ -99,16 +100,16 @@ impl Database {
     }
 
     fn put_group(&mut self, name: &str, gid: u32) -> Result<(), EditError> {
-        self.group.set(&[name, "x", &gid.to_string(), ""])?;
-        self.gshadow.set(&[name, "!", "", ""])?;
+        self.group.set_line(&[name, "x", &gid.to_string(), ""])?;
+        self.gshadow.set_line(&[name, "!", "", ""])?;
         self.gids.insert(gid);
         Ok(())
     }
 
     /// Adds a user to a group; whether it was no member before.
-    pub(crate) fn join(&mut self, user: &str, group: &str) -> Result<bool, EditError> {
+    pub(crate) fn add_to_group(&mut self, user: &str, group: &str) -> Result<bool, EditError> {
         let no_group = || EditError::NoGroup { name: group.to_owned() };
-        if self.passwd.fields(user).is_none() {
+        if self.passwd.fields_of(user).is_none() {
             return Err(EditError::NoUser { name: user.to_owned() });
         }
         let is_new = add_member(&mut self.group, group, user)?.ok_or_else(no_group)?;
@@ -120,15 +121,15 @@ impl Database {
     /// Makes a user, whose name is not taken, in those of its groups that are there.
     pub(crate) fn add_user(&mut self, user: &UserStep) -> Result<(), EditError> {
         let uid = self.new_uid(user)?;
-        let expires = user.expires.as_deref().map(day).transpose()?.map(|day| day.to_string());
+        let expires = user.expires.as_deref().map(days_since_epoch).transpose()?.map(|day| day.to_string());
         let inactive = user.inactive.map(|days| days.to_string());
         let gid = self.primary_group(user, uid)?.to_string();
         let home = user.home.clone().unwrap_or_else(|| format!("{HOMES}/{}", user.name));
         let [least, most, warning] = self.defaults.password_days.clone();
-        self.shadow.set(&[
+        self.shadow.set_line(&[
             &user.name,
             NO_PASSWORD,
-            &today(),
+            &shadow_today(),
             &least,
             &most,
             &warning,
@@ -138,14 +139,14 @@ impl Database {
         ])?;
         let gecos = user.gecos.as_deref().unwrap_or_default();
         let shell = user.shell.as_deref().unwrap_or(SHELL);
-        self.passwd.set(&[&user.name, "x", &uid.to_string(), &gid, gecos, &home, shell])?;
+        self.passwd.set_line(&[&user.name, "x", &uid.to_string(), &gid, gecos, &home, shell])?;
         self.uids.insert(uid);
         if !user.system && self.defaults.uids.contains(&uid) {
             self.add_subordinates(&user.name)?;
         }
         for group in &user.groups {
-            if self.group(group).is_some() {
-                self.join(&user.name, group)?;
+            if self.find_group(group).is_some() {
+                self.add_to_group(&user.name, group)?;
             }
         }
         Ok(())
@@ -165,11 +166,11 @@ impl Database {
         if let Some(name) = &user.primary_group {
             let by_number = || name.parse().ok().filter(|gid| self.gids.contains(gid));
             return self
-                .group(name)
+                .find_group(name)
                 .or_else(by_number)
                 .ok_or_else(|| EditError::NoGroup { name: name.clone() });
         }
-        if let Some(gid) = self.group(&user.name) {
+        if let Some(gid) = self.find_group(&user.name) {
             return Ok(gid);
         }
         if user.no_user_group {
@@ -186,15 +187,15 @@ impl Database {
 
     /// Numbers for containers; a machine where they ran out makes users without.
     fn add_subordinates(&mut self, name: &str) -> Result<(), EditError> {
-        let Defaults { sub_uids, sub_gids, sub_uid_count, sub_gid_count, .. } = &self.defaults;
+        let LoginDefaults { sub_uids, sub_gids, sub_uid_count, sub_gid_count, .. } = &self.defaults;
         let files = [
             (&mut self.subuid, &mut self.sub_uid, sub_uids, *sub_uid_count),
             (&mut self.subgid, &mut self.sub_gid, sub_gids, *sub_gid_count),
         ];
         for (table, next, range, count) in files {
             let end = *next + u64::from(count);
-            if count > 0 && table.fields(name).is_none() && end <= u64::from(*range.end()) + 1 {
-                table.set(&[name, &next.to_string(), &count.to_string()])?;
+            if count > 0 && table.fields_of(name).is_none() && end <= u64::from(*range.end()) + 1 {
+                table.set_line(&[name, &next.to_string(), &count.to_string()])?;
                 *next = end;
             }
         }
@@ -205,14 +206,14 @@ impl Database {
     pub(crate) fn set_password(&mut self, name: &str, hash: &str) -> Result<bool, EditError> {
         self.change_shadow(name, |fields| {
             if fields[1] != hash {
-                fields[2] = today();
+                fields[2] = shadow_today();
             }
             hash.clone_into(&mut fields[1]);
         })
     }
 
     /// Locks a password or unlocks it, if there is one; whether it was otherwise before.
-    pub(crate) fn lock(&mut self, name: &str, lock: bool) -> Result<bool, EditError> {
+    pub(crate) fn set_lock(&mut self, name: &str, lock: bool) -> Result<bool, EditError> {
         self.change_shadow(name, |fields| {
             let bare = fields[1].trim_start_matches('!').to_owned();
             match lock {
@@ -225,29 +226,29 @@ impl Database {
     }
 
     /// Demands that the password be changed at the next login.
-    pub(crate) fn expire(&mut self, name: &str) -> Result<bool, EditError> {
+    pub(crate) fn expire_password(&mut self, name: &str) -> Result<bool, EditError> {
         self.change_shadow(name, |fields| "0".clone_into(&mut fields[2]))
     }
 
     fn change_shadow(&mut self, name: &str, change: impl Fn(&mut [String])) -> Result<bool, EditError> {
         let no_user = || EditError::NoUser { name: name.to_owned() };
-        let known = self.shadow.fields(name).ok_or_else(no_user)?;
+        let known = self.shadow.fields_of(name).ok_or_else(no_user)?;
         let old: Vec<String> = known.into_iter().map(str::to_owned).collect();
         let mut fields = old.clone();
         fields.resize(9, String::new());
         change(&mut fields);
-        self.shadow.set(&fields.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.shadow.set_line(&fields.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(fields != old)
     }
 }
 
 /// The numbers that are taken.
-fn numbers(table: &Table) -> HashSet<u32> {
+fn taken_numbers(table: &ColonTable) -> HashSet<u32> {
     table.rows().filter_map(|fields| fields.get(2)?.parse().ok()).collect()
 }
 
 /// The first number behind all subordinate ranges.
-fn behind(table: &Table, range: &RangeInclusive<u32>) -> u64 {
+fn first_free(table: &ColonTable, range: &RangeInclusive<u32>) -> u64 {
     let end = |fields: Vec<&str>| {
         let number = |at: usize| fields.get(at)?.parse::<u32>().ok().map(u64::from);
         Some(number(1)? + number(2)?)
@@ -275,8 +276,8 @@ fn last_free(range: &RangeInclusive<u32>, taken: &HashSet<u32>) -> Result<u32, E
 }
 
 /// Adds a name to the last field of a line; `None` if there is no such line.
-fn add_member(table: &mut Table, group: &str, user: &str) -> Result<Option<bool>, EditError> {
-    let Some(fields) = table.fields(group) else { return Ok(None) };
+fn add_member(table: &mut ColonTable, group: &str, user: &str) -> Result<Option<bool>, EditError> {
+    let Some(fields) = table.fields_of(group) else { return Ok(None) };
     let Some((members, rest)) = fields.split_last().filter(|(_, rest)| rest.len() == 3) else {
         return Ok(None);
     };
@@ -285,19 +286,19 @@ fn add_member(table: &mut Table, group: &str, user: &str) -> Result<Option<bool>
     }
     let members = if members.is_empty() { user.to_owned() } else { format!("{members},{user}") };
     let line: Vec<String> = rest.iter().copied().chain([members.as_str()]).map(str::to_owned).collect();
-    table.set(&line.iter().map(String::as_str).collect::<Vec<_>>())?;
+    table.set_line(&line.iter().map(String::as_str).collect::<Vec<_>>())?;
     Ok(Some(true))
 }
 
 /// Today as shadow counts days; nothing on a machine that does not know the day, since 0 would mean
 /// that the password must be changed.
-fn today() -> String {
+fn shadow_today() -> String {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
     if days == 0 { String::new() } else { days.to_string() }
 }
 
 /// Days from 1970 to a date like 2030-12-31.
-fn day(date: &str) -> Result<i64, EditError> {
+fn days_since_epoch(date: &str) -> Result<i64, EditError> {
     let no_day = || EditError::Date { date: date.to_owned() };
     let numbers: Vec<i64> = date.split('-').filter_map(|part| part.parse().ok()).collect();
     let [year, month, day] = numbers[..] else { return Err(no_day()) };

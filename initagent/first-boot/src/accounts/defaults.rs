@@ -6,13 +6,13 @@
 use std::fs;
 use std::ops::RangeInclusive;
 
-use crate::root::Root;
+use crate::root::MachineRoot;
 
 const FILE: &str = "/etc/login.defs";
 
 /// The settings.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Defaults {
+pub(crate) struct LoginDefaults {
     pub(super) uids: RangeInclusive<u32>,
     pub(super) gids: RangeInclusive<u32>,
     pub(super) system_uids: RangeInclusive<u32>,
@@ -27,10 +27,10 @@ pub(crate) struct Defaults {
     pub(crate) home_mode: u32,
 }
 
-impl Defaults {
+impl LoginDefaults {
     /// Those of a machine.
-    pub(crate) fn of(root: &Root) -> Self {
-        Self::parse(&fs::read_to_string(root.path(FILE)).unwrap_or_default())
+    pub(crate) fn of_machine(root: &MachineRoot) -> Self {
+        Self::parse(&fs::read_to_string(root.path_of(FILE)).unwrap_or_default())
     }
 
     fn parse(text: &str) -> Self {
@@ -74,10 +74,11 @@ mod tests {
 
     #[test]
     fn what_is_not_set_is_as_useradd_has_it() {
-        let defaults = Defaults::parse("# UID_MIN 5\nUID_MIN\t\t 2000\nHOME_MODE 0700\nGID_MAX nonsense\n");
+        let defaults =
+            LoginDefaults::parse("# UID_MIN 5\nUID_MIN\t\t 2000\nHOME_MODE 0700\nGID_MAX nonsense\n");
 
         assert_eq!((defaults.uids, defaults.gids), (2000..=60000, 1000..=60000));
         assert_eq!((defaults.system_uids, defaults.home_mode), (101..=1999, 0o700));
-        assert_eq!(Defaults::parse("UMASK 027").home_mode, 0o750);
+        assert_eq!(LoginDefaults::parse("UMASK 027").home_mode, 0o750);
     }
 }

@@ -14,23 +14,27 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::root::Root;
+use crate::root::MachineRoot;
 
 const FILE: &str = "/etc/.pwd.lock";
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Nobody else changes accounts while this is there.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct AccountLock {
     /// Closing it ends the lock.
     _file: File,
 }
 
-impl Lock {
+impl AccountLock {
     /// Waits for whoever holds it.
-    pub(super) fn take(root: &Root) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.path(FILE))?;
+    pub(super) fn acquire(root: &MachineRoot) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(root.path_of(FILE))?;
         let started = Instant::now();
         let whole = whole_file();
         loop {

@@ -10,27 +10,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::edit_error::EditError;
-use crate::files::{self, Rights};
-use crate::root::Root;
+use crate::files::{self, FileRights};
+use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
 /// A file. It holds hashes of passwords, so it can't be printed.
-pub(super) struct Table {
+pub(super) struct ColonTable {
     path: PathBuf,
     /// `None` if the machine does without this file.
-    rights: Option<Rights>,
+    rights: Option<FileRights>,
     lines: Vec<String>,
     places: HashMap<String, usize>,
     is_changed: bool,
 }
 
-impl Table {
+impl ColonTable {
     /// Reads a file.
-    pub(super) fn read(root: &Root, path: &str) -> Result<Self, StepError> {
-        let path = root.path(path);
+    pub(super) fn read(root: &MachineRoot, path: &str) -> Result<Self, StepError> {
+        let path = root.path_of(path);
         let failed = |source| StepError::Read { path: path.clone(), source };
         let rights = match fs::metadata(&path) {
-            Ok(meta) => Some(Rights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777 }),
+            Ok(meta) => Some(FileRights { uid: meta.uid(), gid: meta.gid(), mode: meta.mode() & 0o7777 }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
@@ -45,7 +45,7 @@ impl Table {
     }
 
     /// The fields of a name's line.
-    pub(super) fn fields(&self, name: &str) -> Option<Vec<&str>> {
+    pub(super) fn fields_of(&self, name: &str) -> Option<Vec<&str>> {
         Some(self.lines[*self.places.get(name)?].split(':').collect())
     }
 
@@ -55,7 +55,7 @@ impl Table {
     }
 
     /// Sets a name's line, in its place or at the end; a file that is not there stays away.
-    pub(super) fn set(&mut self, fields: &[&str]) -> Result<(), EditError> {
+    pub(super) fn set_line(&mut self, fields: &[&str]) -> Result<(), EditError> {
         if let Some(bad) = fields.iter().find(|field| field.contains([':', '\n', '\r', '\0'])) {
             // It may be a password's hash.
             return Err(EditError::Field { length: bad.len() });

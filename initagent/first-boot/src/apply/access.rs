@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use user_data::plan::step::{HostKeys, KeySource};
 use user_data::ssh_key;
 
-use super::{Host, guard};
-use crate::accounts::{self, Login};
-use crate::files::{self, Change, Rights};
+use super::{ApplyContext, guard};
+use crate::accounts::{self, PasswdEntry};
+use crate::files::{self, FileChange, FileRights};
 use crate::folder::Held;
 use crate::home;
-use crate::programs::Call;
-use crate::root::Root;
+use crate::programs::ProgramCall;
+use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
 /// More keys than anyone has.
@@ -29,15 +29,19 @@ pub(super) const PLATFORM_KEYS: &str = "/run/catamaran/keys";
 const STICKY: u32 = 0o1000;
 
 /// Adds keys to those a user has, and sees to the rights that sshd insists on.
-pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
-    let login = accounts::user(host.root, user)
+pub(crate) fn authorize_keys(
+    user: &str,
+    keys: &[String],
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let login = accounts::find_user(host.root, user)
         .ok_or_else(|| StepError::NoAccount { kind: "user", name: user.to_owned() })?;
-    let home = host.root.path(&login.home);
+    let home = host.root.path_of(&login.home);
     let change = prepare_home(&home, &login, host)?;
     let path = home.join(KEYS);
     let folder = path.parent().unwrap_or(&home);
     refuse_link(folder)?;
-    let change = change.and(files::make_directory(folder, owned(&login, 0o700))?);
+    let change = change.combine(files::make_directory(folder, owned_rights(&login, 0o700))?);
     let known = known_keys(&path, &login)?;
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
@@ -47,24 +51,28 @@ pub(crate) fn authorize(user: &str, keys: &[String], host: &Host<'_>) -> Result<
         text.extend([key.as_str(), "\n"]);
     }
     // The run ends with a sync; until then a power cut means that it is done again.
-    Ok(change.and(files::write(&path, text.as_bytes(), owned(&login, 0o600))?))
+    Ok(change.combine(files::write(&path, text.as_bytes(), owned_rights(&login, 0o600))?))
 }
 
 /// Replaces the keys that the platform has for a user.
-pub(crate) fn set_platform_keys(user: &str, keys: &[String], host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn set_platform_keys(
+    user: &str,
+    keys: &[String],
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
     let path = platform_keys(user, host);
     let text: String = keys.iter().flat_map(|key| [key.as_str(), "\n"]).collect();
-    let change = files::write(&path, text.as_bytes(), Rights::PUBLIC)?;
+    let change = files::write(&path, text.as_bytes(), FileRights::PUBLIC)?;
     // Who gets in by these alone wants a home, too.
-    match accounts::user(host.root, user) {
-        Some(login) => Ok(change.and(home::make(host.root, &login)?)),
+    match accounts::find_user(host.root, user) {
+        Some(login) => Ok(change.combine(home::make_home(host.root, &login)?)),
         None => Ok(change),
     }
 }
 
 /// Takes away what the platform had for everybody else.
-pub(crate) fn retain_platform_keys(root: &Root, users: &[&str]) {
-    let entries = fs::read_dir(root.path(PLATFORM_KEYS)).into_iter().flatten().flatten();
+pub(crate) fn retain_platform_keys(root: &MachineRoot, users: &[&str]) {
+    let entries = fs::read_dir(root.path_of(PLATFORM_KEYS)).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| !users.iter().any(|user| entry.file_name() == *user)) {
         // The directory is the agent's own and in memory: what is there can be removed.
         let _ = fs::remove_file(entry.path());
@@ -72,22 +80,22 @@ pub(crate) fn retain_platform_keys(root: &Root, users: &[&str]) {
 }
 
 /// The file of the keys that the platform has for a user.
-pub(super) fn platform_keys(user: &str, host: &Host<'_>) -> PathBuf {
-    host.root.path(PLATFORM_KEYS).join(user)
+pub(super) fn platform_keys(user: &str, host: &ApplyContext<'_>) -> PathBuf {
+    host.root.path_of(PLATFORM_KEYS).join(user)
 }
 
 /// Owner and mode of the file of a user's keys, if that is what lies at a path.
-pub(crate) fn key_rights(path: &Path, host: &Host<'_>) -> Option<Rights> {
-    let is_its_own = |login: &Login| host.root.path(&login.home).join(KEYS) == path;
+pub(crate) fn key_rights(path: &Path, host: &ApplyContext<'_>) -> Option<FileRights> {
+    let is_its_own = |login: &PasswdEntry| host.root.path_of(&login.home).join(KEYS) == path;
     let (_, login) = accounts::all(host.root).into_iter().find(|(_, login)| is_its_own(login))?;
-    Some(owned(&login, 0o600))
+    Some(owned_rights(&login, 0o600))
 }
 
 /// The keys that a user has.
 ///
 /// sshd takes a file of root's, too. That it holds nothing but keys tells it from another file of root's, to
 /// which the user made a hard link: what is in here becomes the user's.
-fn known_keys(path: &Path, login: &Login) -> Result<String, StepError> {
+fn known_keys(path: &Path, login: &PasswdEntry) -> Result<String, StepError> {
     let text = |held: Option<Held>| {
         held.map(|held| String::from_utf8_lossy(&held.content).into_owned()).unwrap_or_default()
     };
@@ -101,24 +109,24 @@ fn known_keys(path: &Path, login: &Login) -> Result<String, StepError> {
     }
 }
 
-fn owned(login: &Login, mode: u32) -> Rights {
-    Rights { uid: login.uid, gid: login.gid, mode }
+fn owned_rights(login: &PasswdEntry, mode: u32) -> FileRights {
+    FileRights { uid: login.uid, gid: login.gid, mode }
 }
 
 /// The home directory: there, the user's own, and not writable by others, or sshd ignores its keys.
-fn prepare_home(home: &Path, login: &Login, host: &Host<'_>) -> Result<Change, StepError> {
-    let Ok(meta) = fs::metadata(home) else { return home::make(host.root, login) };
+fn prepare_home(home: &Path, login: &PasswdEntry, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let Ok(meta) = fs::metadata(home) else { return home::make_home(host.root, login) };
     let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
     let is_its_own = uid == login.uid || uid == 0;
     if mode & 0o022 == 0 && is_its_own {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     // A directory for everybody, like /tmp, or of somebody else does not become this user's.
     if mode & STICKY != 0 || !is_its_own {
         let reason = "is not the user's own, so no key is put there".to_owned();
         return Err(StepError::Path { path: login.home.clone(), reason });
     }
-    files::make_directory(home, owned(login, mode & !0o022))
+    files::make_directory(home, owned_rights(login, mode & !0o022))
 }
 
 /// A user must not make root write elsewhere.
@@ -133,7 +141,11 @@ fn refuse_link(path: &Path) -> Result<(), StepError> {
 }
 
 /// Fetches public keys and authorizes them.
-pub(crate) fn import(user: &str, from: &KeySource, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn import_keys(
+    user: &str,
+    from: &KeySource,
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
     let url = match from {
         KeySource::GitHub(account) => format!("https://github.com/{account}.keys"),
         KeySource::Launchpad(account) => format!("https://launchpad.net/~{account}/+sshkeys"),
@@ -144,7 +156,7 @@ pub(crate) fn import(user: &str, from: &KeySource, host: &Host<'_>) -> Result<Ch
     if keys.is_empty() {
         return Err(StepError::NoKeys { user: user.to_owned() });
     }
-    authorize(user, &keys, host)
+    authorize_keys(user, &keys, host)
 }
 
 /// The good keys of an answer: JSON as GitHub's API gives it, or one a line.
@@ -163,22 +175,25 @@ fn keys_in(answer: &[u8]) -> Vec<String> {
 }
 
 /// Removes a clone's keys, puts given ones in place, makes those that are missing.
-pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &Host<'_>) -> Result<Change, StepError> {
-    let mut change = Change::None;
+pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let mut change = FileChange::None;
     if keys.renew {
-        change = change.and(remove_host_keys(host)?);
+        change = change.combine(remove_host_keys(host)?);
     }
     for (name, content) in &keys.given {
         let mode = if is_public(name) { 0o644 } else { 0o600 };
         let path = format!("{SSH_FOLDER}/{name}");
-        guard::remember(&path, host);
-        let rights = Rights { uid: 0, gid: 0, mode };
-        change =
-            change.and(files::write_durably(&host.root.path(&path), content.reveal().as_bytes(), rights)?);
+        guard::snapshot_file(&path, host);
+        let rights = FileRights { uid: 0, gid: 0, mode };
+        change = change.combine(files::write_durably(
+            &host.root.path_of(&path),
+            content.reveal().as_bytes(),
+            rights,
+        )?);
     }
     let given = |kind: &str| keys.given.iter().any(|(name, _)| name.contains(&format!("_{kind}_")));
     for kind in keys.types.iter().filter(|kind| !given(kind)) {
-        change = change.and(make_host_key(kind, host)?);
+        change = change.combine(make_host_key(kind, host)?);
     }
     Ok(change)
 }
@@ -187,32 +202,33 @@ fn is_public(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "pub")
 }
 
-fn remove_host_keys(host: &Host<'_>) -> Result<Change, StepError> {
-    let folder = host.root.path(SSH_FOLDER);
+fn remove_host_keys(host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let folder = host.root.path_of(SSH_FOLDER);
     let entries = fs::read_dir(&folder).map_err(|source| StepError::Read { path: folder.clone(), source })?;
-    let mut change = Change::None;
+    let mut change = FileChange::None;
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("ssh_host_") {
             let path = entry.path();
             fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
-            change = Change::Made;
+            change = FileChange::Made;
         }
     }
     Ok(change)
 }
 
-fn make_host_key(kind: &str, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = host.root.path(&format!("{SSH_FOLDER}/ssh_host_{kind}_key"));
+fn make_host_key(kind: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let path = host.root.path_of(&format!("{SSH_FOLDER}/ssh_host_{kind}_key"));
     let whole = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
     if whole(&path) && whole(&path.with_extension("pub")) {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     // One half, or an empty file, is what a power cut leaves; ssh-keygen would ask about it.
     let _ = fs::remove_file(&path);
     let _ = fs::remove_file(path.with_extension("pub"));
     let file = path.display().to_string();
-    host.programs.run(&Call::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
-    Ok(Change::Made)
+    host.programs
+        .run_program(&ProgramCall::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
+    Ok(FileChange::Made)
 }
 
 #[cfg(test)]

@@ -8,22 +8,22 @@ use std::io::Write;
 
 use user_data::plan::step::{PhoneHome, PowerStep};
 
-use super::{Host, scripts};
-use crate::files::Change;
-use crate::programs::Call;
+use super::{ApplyContext, scripts};
+use crate::files::FileChange;
+use crate::programs::ProgramCall;
 use crate::step_error::StepError;
 
 const CONSOLE: &str = "/dev/console";
 
 /// Shows a line on the console, with cloud-init's four variables in it.
-pub(crate) fn show_message(text: &str, host: &Host<'_>) -> Result<Change, StepError> {
-    let uptime = fs::read_to_string(host.root.path("/proc/uptime")).unwrap_or_default();
+pub(crate) fn show_message(text: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let uptime = fs::read_to_string(host.root.path_of("/proc/uptime")).unwrap_or_default();
     let uptime = uptime.split(' ').next().unwrap_or_default().to_owned();
     let mut shown = text.to_owned();
     // As mail has it, which is cloud-init's way; a message without it costs no program.
     let asks = shown.to_ascii_lowercase().contains("$timestamp");
     let now = if asks {
-        host.programs.run(&Call::new("date", ["--rfc-email"])).unwrap_or_default()
+        host.programs.run_program(&ProgramCall::new("date", ["--rfc-email"])).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -41,28 +41,28 @@ pub(crate) fn show_message(text: &str, host: &Host<'_>) -> Result<Change, StepEr
 }
 
 /// Writes to the console.
-pub(crate) fn say_on_console(text: &str, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = host.root.path(CONSOLE);
+pub(crate) fn say_on_console(text: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let path = host.root.path_of(CONSOLE);
     // A container has none, and nobody who could read there.
     if !path.exists() {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     let said =
         fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-    said.map(|()| Change::Made).map_err(|source| StepError::Write { path, source })
+    said.map(|()| FileChange::Made).map_err(|source| StepError::Write { path, source })
 }
 
 /// Posts what was asked for.
-pub(crate) fn phone_home(home: &PhoneHome, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn phone_home(home: &PhoneHome, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let url = home.url.replace("$INSTANCE_ID", host.instance_id);
     let form: Vec<(String, String)> =
-        home.post.iter().filter_map(|name| Some((name.clone(), fact(name, host)?))).collect();
+        home.post.iter().filter_map(|name| Some((name.clone(), read_fact(name, host)?))).collect();
     host.web.post(&url, &form, home.tries)?;
-    Ok(Change::Made)
+    Ok(FileChange::Made)
 }
 
-fn fact(name: &str, host: &Host<'_>) -> Option<String> {
-    let read = |path: &str| Some(fs::read_to_string(host.root.path(path)).ok()?.trim_end().to_owned());
+fn read_fact(name: &str, host: &ApplyContext<'_>) -> Option<String> {
+    let read = |path: &str| Some(fs::read_to_string(host.root.path_of(path)).ok()?.trim_end().to_owned());
     match name {
         "instance_id" => Some(host.instance_id.to_owned()),
         "hostname" => read("/etc/hostname").map(|name| name.split('.').next().unwrap_or_default().to_owned()),
@@ -72,13 +72,13 @@ fn fact(name: &str, host: &Host<'_>) -> Option<String> {
 }
 
 /// Ends the machine after its scripts, as a unit of its own that waits for them.
-pub(crate) fn change_power(power: &PowerStep, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn change_power(power: &PowerStep, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     if let Some(condition) = &power.condition
-        && !holds(condition, host)
+        && !condition_holds(condition, host)
     {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
-    let scripts = scripts::unit("*");
+    let scripts = scripts::script_unit("*");
     let script = format!(
         "while systemctl is-active --quiet '{scripts}'; do sleep 1; done; sleep {}; exec systemctl {}",
         u64::from(power.delay_minutes) * 60,
@@ -87,8 +87,8 @@ pub(crate) fn change_power(power: &PowerStep, host: &Host<'_>) -> Result<Change,
     if let Some(message) = &power.message {
         say_on_console(&format!("{message}\n"), host)?;
     }
-    let after = scripts::unit("runcmd");
-    host.programs.run(&Call::new(
+    let after = scripts::script_unit("runcmd");
+    host.programs.run_program(&ProgramCall::new(
         "systemd-run",
         [
             "--unit=catamaran-power.service",
@@ -102,12 +102,12 @@ pub(crate) fn change_power(power: &PowerStep, host: &Host<'_>) -> Result<Change,
             &script,
         ],
     ))?;
-    Ok(Change::Made)
+    Ok(FileChange::Made)
 }
 
 /// Whether the condition's command succeeds; it may take a minute.
-fn holds(condition: &[String], host: &Host<'_>) -> bool {
+fn condition_holds(condition: &[String], host: &ApplyContext<'_>) -> bool {
     let arguments = ["--quiet", "--collect", "--wait", "--property=RuntimeMaxSec=60", "--"];
     let arguments = arguments.into_iter().map(str::to_owned).chain(condition.iter().cloned());
-    host.programs.run(&Call::new("systemd-run", arguments)).is_ok()
+    host.programs.run_program(&ProgramCall::new("systemd-run", arguments)).is_ok()
 }

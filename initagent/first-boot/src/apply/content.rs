@@ -8,31 +8,31 @@ use user_data::address::redacted_address;
 use user_data::plan::step::{FetchRequest, FileContent};
 use user_data::room::unpack;
 
-use super::Host;
-use crate::digits::hex;
+use super::ApplyContext;
+use crate::digits::to_hex;
 use crate::step_error::StepError;
 
 /// What a file may have.
 const MOST_FETCHED: u64 = 64 << 20;
 
 /// The bytes.
-pub(crate) fn bytes(content: &FileContent, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+pub(crate) fn content_bytes(content: &FileContent, host: &ApplyContext<'_>) -> Result<Vec<u8>, StepError> {
     match content {
         FileContent::Inline(bytes) => Ok(bytes.reveal().clone()),
-        FileContent::Fetched(fetch) => match (fetched(fetch, host), &fetch.fallback) {
+        FileContent::Fetched(fetch) => match (fetch_content(fetch, host), &fetch.fallback) {
             (Err(_), Some(fallback)) => Ok(fallback.reveal().clone()),
             (result, _) => result,
         },
     }
 }
 
-fn fetched(fetch: &FetchRequest, host: &Host<'_>) -> Result<Vec<u8>, StepError> {
+fn fetch_content(fetch: &FetchRequest, host: &ApplyContext<'_>) -> Result<Vec<u8>, StepError> {
     let mut bytes = host.web.get_within(&fetch.url, &fetch.headers, fetch.timeouts, MOST_FETCHED)?;
     if fetch.gzip {
         bytes = unpack(&bytes)
             .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", redacted_address(&fetch.url))))?;
     }
-    if fetch.hash.as_ref().is_some_and(|hash| !matches(hash, &bytes)) {
+    if fetch.hash.as_ref().is_some_and(|hash| !digest_matches(hash, &bytes)) {
         return Err(StepError::Said(format!(
             "what {} holds has another digest than was promised",
             redacted_address(&fetch.url)
@@ -42,23 +42,26 @@ fn fetched(fetch: &FetchRequest, host: &Host<'_>) -> Result<Vec<u8>, StepError> 
 }
 
 /// `sha256-…` or `sha512-…`, in hexadecimal digits; any other kind matches nothing.
-fn matches(promised: &str, bytes: &[u8]) -> bool {
+fn digest_matches(promised: &str, bytes: &[u8]) -> bool {
     match promised.split_once('-') {
-        Some(("sha256", digest)) => hex(&Sha256::digest(bytes)).eq_ignore_ascii_case(digest),
-        Some(("sha512", digest)) => hex(&Sha512::digest(bytes)).eq_ignore_ascii_case(digest),
+        Some(("sha256", digest)) => to_hex(&Sha256::digest(bytes)).eq_ignore_ascii_case(digest),
+        Some(("sha512", digest)) => to_hex(&Sha512::digest(bytes)).eq_ignore_ascii_case(digest),
         _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::digest_matches;
 
     #[test]
     fn only_the_promised_bytes_match() {
         let digest = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-        assert!(matches(digest, b"hello"));
-        assert!(!matches(digest, b"hallo") && !matches("md5-5d41402abc4b2a76b9719d911017c592", b"hello"));
+        assert!(digest_matches(digest, b"hello"));
+        assert!(
+            !digest_matches(digest, b"hallo")
+                && !digest_matches("md5-5d41402abc4b2a76b9719d911017c592", b"hello")
+        );
     }
 }

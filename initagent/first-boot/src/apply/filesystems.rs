@@ -5,10 +5,10 @@
 
 use user_data::plan::step::FilesystemStep;
 
-use super::Host;
+use super::ApplyContext;
 use super::storage::refuse_own_disk;
-use crate::files::Change;
-use crate::programs::{Call, RunError};
+use crate::files::FileChange;
+use crate::programs::{ProgramCall, RunError};
 use crate::step_error::StepError;
 
 /// Ignition's word for a device that gets no file system.
@@ -16,7 +16,10 @@ const NO_FORMAT: &str = "none";
 /// blkid's code for a device with more than one signature; see its manual page.
 const AMBIVALENT: i32 = 8;
 /// Makes a file system, unless there is one.
-pub(crate) fn make_filesystem(filesystem: &FilesystemStep, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn make_filesystem(
+    filesystem: &FilesystemStep,
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
     let device = &filesystem.device;
     refuse_own_disk(device, host)?;
     if filesystem.overwrite {
@@ -24,22 +27,22 @@ pub(crate) fn make_filesystem(filesystem: &FilesystemStep, host: &Host<'_>) -> R
         // signatures nothing recognizes the device any more.
         wipe_device(device, host)?;
     } else if is_reused(filesystem, probe_device(device, host)?, host)? {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     if filesystem.format == NO_FORMAT {
-        return Ok(if filesystem.overwrite { Change::Made } else { Change::None });
+        return Ok(if filesystem.overwrite { FileChange::Made } else { FileChange::None });
     }
-    host.programs.run(&mkfs(filesystem))?;
-    Ok(Change::Made)
+    host.programs.run_program(&mkfs(filesystem))?;
+    Ok(FileChange::Made)
 }
 
 /// Removes every signature of a device that is not in use.
-pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError> {
-    host.programs.run(&Call::new("wipefs", ["--quiet", "--all", device]))?;
+pub(super) fn wipe_device(device: &str, host: &ApplyContext<'_>) -> Result<(), StepError> {
+    host.programs.run_program(&ProgramCall::new("wipefs", ["--quiet", "--all", device]))?;
     // Of partition tables it wants to be told twice. That nothing of the disk is in use it has looked at by now;
     // with `--force` it would not.
     if matches!(probe_device(device, host)?, DeviceContent::Table(_)) {
-        host.programs.run(&Call::new("wipefs", ["--quiet", "--all", "--force", device]))?;
+        host.programs.run_program(&ProgramCall::new("wipefs", ["--quiet", "--all", "--force", device]))?;
     }
     Ok(())
 }
@@ -48,7 +51,7 @@ pub(super) fn wipe_device(device: &str, host: &Host<'_>) -> Result<(), StepError
 fn is_reused(
     filesystem: &FilesystemStep,
     content: DeviceContent,
-    host: &Host<'_>,
+    host: &ApplyContext<'_>,
 ) -> Result<bool, StepError> {
     let device = &filesystem.device;
     let refusal =
@@ -88,7 +91,7 @@ fn comparable(format: &str, tag: &str, text: &str) -> String {
 }
 
 /// The program that makes a file system. Each takes its label and UUID in its own way.
-fn mkfs(filesystem: &FilesystemStep) -> Call {
+fn mkfs(filesystem: &FilesystemStep) -> ProgramCall {
     let uuid = filesystem.uuid.as_ref();
     let (program, label, uuid, force): (_, _, _, &[&str]) = match filesystem.format.as_str() {
         "vfat" => ("mkfs.vfat", "-n", uuid.map(|uuid| ["-i".to_owned(), uuid.replace('-', "")]), &["-I"]),
@@ -106,7 +109,7 @@ fn mkfs(filesystem: &FilesystemStep) -> Call {
     arguments.extend(uuid.into_iter().flatten());
     arguments.extend(filesystem.options.iter().cloned());
     arguments.push(filesystem.device.clone());
-    Call::new(program, arguments)
+    ProgramCall::new(program, arguments)
 }
 
 /// What a device holds.
@@ -123,7 +126,7 @@ pub(super) enum DeviceContent {
 }
 
 /// What blkid finds on a device.
-pub(super) fn probe_device(device: &str, host: &Host<'_>) -> Result<DeviceContent, StepError> {
+pub(super) fn probe_device(device: &str, host: &ApplyContext<'_>) -> Result<DeviceContent, StepError> {
     match signature(device, "TYPE", host) {
         Ok(Some(kind)) => Ok(DeviceContent::Filesystem(kind)),
         Ok(None) => {
@@ -142,13 +145,13 @@ pub(super) fn ambiguous_error(device: &str) -> StepError {
 }
 
 /// What blkid finds on a device; nothing is no error.
-fn signature(device: &str, tag: &str, host: &Host<'_>) -> Result<Option<String>, StepError> {
-    let call = Call::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
-    match host.programs.run(&call) {
+fn signature(device: &str, tag: &str, host: &ApplyContext<'_>) -> Result<Option<String>, StepError> {
+    let call = ProgramCall::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
+    match host.programs.run_program(&call) {
         Ok(answer) => {
             Ok(Some(String::from_utf8_lossy(&answer).trim().to_owned()).filter(|kind| !kind.is_empty()))
         }
-        Err(RunError::Failed { code: Some(2), .. }) if host.root.path(device).exists() => Ok(None),
+        Err(RunError::Failed { code: Some(2), .. }) if host.root.path_of(device).exists() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

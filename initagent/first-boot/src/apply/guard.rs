@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use user_data::cloudconfig::DEFAULT_USER;
 use user_data::plan::step::UnitVerb;
 
-use super::reach::{self, Candidate, Settings};
-use super::{Host, access};
+use super::reach::{self, LoginCandidate, SshdSettings};
+use super::{ApplyContext, access};
 use crate::accounts;
-use crate::files::{self, Change, Rights};
+use crate::files::{self, FileChange, FileRights};
 use crate::folder::Held;
-use crate::programs::Call;
+use crate::programs::ProgramCall;
 use crate::step_error::StepError;
-use crate::systemd::Request;
+use crate::systemd::UnitRequest;
 
 const SSHD: &str = "/usr/sbin/sshd";
 const SERVICE: &str = "ssh.service";
@@ -35,7 +35,7 @@ const MOST_OWNERS: usize = 8;
 
 /// A file as it was before this run wrote it.
 #[derive(Clone, Debug)]
-pub(crate) struct Before {
+pub(crate) struct FileSnapshot {
     path: PathBuf,
     held: Known,
 }
@@ -49,8 +49,8 @@ enum Known {
     Unread,
 }
 
-impl Before {
-    fn of(path: PathBuf) -> Self {
+impl FileSnapshot {
+    fn take_snapshot(path: PathBuf) -> Self {
         let held = match files::read(&path, 0, access::MOST_KEYS) {
             Ok(Some(held)) => Known::File(held),
             Ok(None) => Known::Nothing,
@@ -61,7 +61,7 @@ impl Before {
 
     /// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
     /// machine by that one turns away) nor a list of keys that had some and has none any more.
-    fn is_usable(&self, host: &Host<'_>) -> Result<(), String> {
+    fn is_usable(&self, host: &ApplyContext<'_>) -> Result<(), String> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let had_keys = matches!(&self.held, Known::File(held) if !kinds_in(&held.content).is_empty());
         if self.path.ends_with(access::KEYS) && had_keys && key_kinds(&self.path).is_empty() {
@@ -71,7 +71,7 @@ impl Before {
             return Ok(());
         }
         let file = self.path.display().to_string();
-        let read = host.programs.run(&Call::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
+        let read = host.programs.run_program(&ProgramCall::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
         read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
     }
 
@@ -85,31 +85,32 @@ impl Before {
 }
 
 /// Notes what a file of sshd holds before it is written.
-pub(crate) fn remember(path: &str, host: &Host<'_>) {
-    let path = host.root.path(path);
+pub(crate) fn snapshot_file(path: &str, host: &ApplyContext<'_>) {
+    let path = host.root.path_of(path);
     let mut before = host.before.borrow_mut();
     if !before.iter().any(|known| known.path == path) {
-        before.push(Before::of(path));
+        before.push(FileSnapshot::take_snapshot(path));
     }
 }
 
 /// Asks sshd what would become of its files; of those that this run wrote, takes back what keeps the
 /// owner out, and nothing else.
-pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
-    files::make_directory(&host.root.path(SEPARATION), Rights { mode: 0o755, ..Rights::PUBLIC })?;
+pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    files::make_directory(&host.root.path_of(SEPARATION), FileRights { mode: 0o755, ..FileRights::PUBLIC })?;
     let before = host.before.take();
     settle_keys(&before, host);
     let keys = || before.iter().try_for_each(|one| one.is_usable(host));
     let Err(complaint) = way_in(host).and_then(|()| keys()) else {
         reload_sshd(host);
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     };
-    let after: Vec<Before> = before.iter().map(|one| Before::of(one.path.clone())).collect();
-    before.iter().rev().try_for_each(Before::restore)?;
+    let after: Vec<FileSnapshot> =
+        before.iter().map(|one| FileSnapshot::take_snapshot(one.path.clone())).collect();
+    before.iter().rev().try_for_each(FileSnapshot::restore)?;
     if before.is_empty() || way_in(host).is_err() {
         // It was so before this run, too, so that nothing can be told of each file.
         let taken = before.iter().map(|one| (one.path.clone(), complaint.clone()));
-        return Err(told(taken.collect(), host));
+        return Err(revert_error(taken.collect(), host));
     }
     let mut taken = Vec::new();
     for (before, after) in before.iter().zip(&after) {
@@ -120,11 +121,11 @@ pub(crate) fn guard(host: &Host<'_>) -> Result<Change, StepError> {
         }
     }
     reload_sshd(host);
-    Err(told(taken, host))
+    Err(revert_error(taken, host))
 }
 
 /// Notes what was taken back, so that it is told where it was asked for.
-fn told(taken: Vec<(PathBuf, String)>, host: &Host<'_>) -> StepError {
+fn revert_error(taken: Vec<(PathBuf, String)>, host: &ApplyContext<'_>) -> StepError {
     let lines: Vec<String> =
         taken.iter().map(|(path, reason)| format!("{}: {reason}", path.display())).collect();
     host.taken_back.replace(taken);
@@ -132,8 +133,8 @@ fn told(taken: Vec<(PathBuf, String)>, host: &Host<'_>) -> StepError {
 }
 
 /// Why the step that wrote this file failed after all.
-pub(crate) fn taken_back(path: &str, host: &Host<'_>) -> Option<String> {
-    let path = host.root.path(path);
+pub(crate) fn taken_back(path: &str, host: &ApplyContext<'_>) -> Option<String> {
+    let path = host.root.path_of(path);
     let taken = host.taken_back.borrow();
     let (_, reason) = taken.iter().find(|(taken, _)| *taken == path)?;
     Some(format!("with it nobody would get in, so it was put back as it was: {reason}"))
@@ -142,19 +143,19 @@ pub(crate) fn taken_back(path: &str, host: &Host<'_>) -> Option<String> {
 /// Whether sshd starts, listens where it is reached, and lets somebody in who owns the machine.
 ///
 /// It is asked as seldom as can be: on a machine that starves, each program takes seconds.
-fn way_in(host: &Host<'_>) -> Result<(), String> {
+fn way_in(host: &ApplyContext<'_>) -> Result<(), String> {
     let has_rules = has_rules(host);
-    let mut said = ask(&["-T"], host)?;
-    if let Some(reason) = reach::unreachable(Settings(&said), is_ours) {
+    let mut said = ask_sshd(&["-T"], host)?;
+    if let Some(reason) = reach::listen_blocker(SshdSettings(&said), is_ours) {
         return Err(reason);
     }
     let mut reason = None;
-    for who in owners(host) {
+    for who in login_candidates(host) {
         for from in if has_rules { &FROM[..] } else { &FROM[..1] } {
             if has_rules {
-                said = ask(&["-T", "-C", &format!("user={},host={from},addr={from}", who.name)], host)?;
+                said = ask_sshd(&["-T", "-C", &format!("user={},host={from},addr={from}", who.name)], host)?;
             }
-            match reach::obstacle(Settings(&said), &who) {
+            match reach::login_blocker(SshdSettings(&said), &who) {
                 None => return Ok(()),
                 Some(obstacle) => reason = reason.or(Some(obstacle)),
             }
@@ -164,9 +165,9 @@ fn way_in(host: &Host<'_>) -> Result<(), String> {
 }
 
 /// Whether settings depend on who asks from where, as far as the usual files tell.
-fn has_rules(host: &Host<'_>) -> bool {
-    let folder = fs::read_dir(host.root.path(DROP_INS)).into_iter().flatten().flatten();
-    let files = folder.map(|entry| entry.path()).chain([host.root.path(CONFIG)]);
+fn has_rules(host: &ApplyContext<'_>) -> bool {
+    let folder = fs::read_dir(host.root.path_of(DROP_INS)).into_iter().flatten().flatten();
+    let files = folder.map(|entry| entry.path()).chain([host.root.path_of(CONFIG)]);
     let is_rule = |line: &str| {
         let line = line.trim_start().to_ascii_lowercase();
         line.starts_with("match") || (line.starts_with("include") && !line.contains("sshd_config.d/*.conf"))
@@ -176,20 +177,20 @@ fn has_rules(host: &Host<'_>) -> bool {
         .any(|text| String::from_utf8_lossy(&text).lines().any(is_rule))
 }
 
-fn ask(arguments: &[&str], host: &Host<'_>) -> Result<String, String> {
-    let said = host.programs.run(&Call::new(SSHD, arguments.iter().copied()));
+fn ask_sshd(arguments: &[&str], host: &ApplyContext<'_>) -> Result<String, String> {
+    let said = host.programs.run_program(&ProgramCall::new(SSHD, arguments.iter().copied()));
     said.map(|said| String::from_utf8_lossy(&said).into_owned())
         .map_err(|error| format!("sshd would not start ({error})"))
 }
 
 /// sshd takes keys only from a file of their user in a home that others can't write, and a file of root's
 /// that all others may not read is as good as none.
-fn settle_keys(written: &[Before], host: &Host<'_>) {
+fn settle_keys(written: &[FileSnapshot], host: &ApplyContext<'_>) {
     for (name, login) in accounts::all(host.root) {
-        let keys = host.root.path(&login.home).join(access::KEYS);
+        let keys = host.root.path_of(&login.home).join(access::KEYS);
         if written.iter().any(|one| one.path == keys) {
             // If it can't be done, the file is as its author asked for.
-            let _ = access::authorize(&name, &[], host);
+            let _ = access::authorize_keys(&name, &[], host);
         }
     }
 }
@@ -201,18 +202,18 @@ fn is_ours(address: IpAddr) -> bool {
 
 /// Who has a way to prove who they are and may become root; the image's own user if there is none, who
 /// will get a key some day.
-fn owners(host: &Host<'_>) -> Vec<Candidate> {
-    let read = |path: &str| fs::read_to_string(host.root.path(path)).unwrap_or_default();
+fn login_candidates(host: &ApplyContext<'_>) -> Vec<LoginCandidate> {
+    let read = |path: &str| fs::read_to_string(host.root.path_of(path)).unwrap_or_default();
     let (passwd, group, shadow, sudoers) =
         (read("/etc/passwd"), read("/etc/group"), read("/etc/shadow"), read(SUDOERS));
-    let people = passwd.lines().filter_map(|line| person(line, &group, &shadow, host));
-    let owners = |who: &Candidate| {
+    let people = passwd.lines().filter_map(|line| login_candidate(line, &group, &shadow, host));
+    let owners = |who: &LoginCandidate| {
         let named = sudoers.lines().any(|line| line.split(' ').next() == Some(who.name.as_str()));
         who.is_root || named || who.groups.iter().any(|group| group == "sudo")
     };
     let (mut own, mut others): (Vec<_>, Vec<_>) =
         people.filter(owners).partition(|who| who.name == DEFAULT_USER);
-    let proves = |who: &Candidate| who.has_password || who.has_key();
+    let proves = |who: &LoginCandidate| who.has_password || who.has_key();
     others.retain(proves);
     if !others.is_empty() {
         own.retain(proves);
@@ -222,7 +223,7 @@ fn owners(host: &Host<'_>) -> Vec<Candidate> {
     own
 }
 
-fn person(line: &str, group: &str, shadow: &str, host: &Host<'_>) -> Option<Candidate> {
+fn login_candidate(line: &str, group: &str, shadow: &str, host: &ApplyContext<'_>) -> Option<LoginCandidate> {
     let fields: Vec<&str> = line.split(':').collect();
     let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
     if shell.ends_with("/nologin") || shell.ends_with("/false") {
@@ -235,11 +236,11 @@ fn person(line: &str, group: &str, shadow: &str, host: &Host<'_>) -> Option<Cand
     };
     let groups = group.lines().filter(is_in).filter_map(|line| line.split(':').next()).map(str::to_owned);
     let hash = shadow.lines().filter_map(|line| line.split_once(':')).find(|(known, _)| *known == name);
-    Some(Candidate {
+    Some(LoginCandidate {
         name: name.to_owned(),
         home: home.to_owned(),
         groups: groups.collect(),
-        key_kinds: key_kinds(&host.root.path(home).join(access::KEYS)),
+        key_kinds: key_kinds(&host.root.path_of(home).join(access::KEYS)),
         platform_key_kinds: key_kinds(&access::platform_keys(name, host)),
         has_password: hash.is_some_and(|(_, rest)| rest.starts_with(['$', '_'])),
         is_root: uid == "0",
@@ -261,7 +262,8 @@ fn kinds_in(text: &[u8]) -> Vec<String> {
 }
 
 /// If sshd runs already, it takes the new settings; if not, there is nothing to do.
-fn reload_sshd(host: &Host<'_>) {
+fn reload_sshd(host: &ApplyContext<'_>) {
     // Without a running manager sshd is not running either.
-    let _ = host.manager.ask(&[Request::Job { unit: SERVICE, verb: UnitVerb::ReloadOrTryRestart }]);
+    let _ =
+        host.manager.send_requests(&[UnitRequest::Job { unit: SERVICE, verb: UnitVerb::ReloadOrTryRestart }]);
 }

@@ -9,17 +9,17 @@ mod table;
 
 use user_data::plan::step::Partitions;
 
-use super::Host;
+use super::ApplyContext;
 use super::filesystems::{self, DeviceContent};
 use super::storage;
-use crate::files::Change;
-use crate::programs::Call;
+use crate::files::FileChange;
+use crate::programs::ProgramCall;
 use crate::step_error::StepError;
 use layout::Flaw;
 use table::Table;
 
 /// Brings a disk's table to what is asked for.
-pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
     storage::refuse_own_disk(device, host)?;
     if wanted.wipe_table {
@@ -33,10 +33,10 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
             return Err(StepError::Path { path: device.clone(), reason });
         }
         DeviceContent::Nothing if wanted.wanted.iter().all(|one| one.rule.is_removal()) => {
-            return Ok(Change::None);
+            return Ok(FileChange::None);
         }
         DeviceContent::Nothing => {
-            Table::new(storage::sectors(device, host)?, storage::sector_size(device, host))
+            Table::new(storage::disk_sectors(device, host)?, storage::sector_size(device, host))
         }
         DeviceContent::Several => return Err(filesystems::ambiguous_error(device)),
         DeviceContent::Filesystem(kind) => {
@@ -46,7 +46,7 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
     };
     let after = layout::edited(&before, wanted).map_err(|flaw| refusal(device, &flaw))?;
     if after == before {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     // What other tools left in the first sectors of a kept table is not ours to remove.
     let wipe = if before.is_new() { "always" } else { "never" };
@@ -54,30 +54,30 @@ pub(crate) fn edit(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepE
 }
 
 /// Forgets the table that is there.
-fn write_anew(wanted: &Partitions, host: &Host<'_>) -> Result<Change, StepError> {
+fn write_anew(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
-    let new = Table::new(storage::sectors(device, host)?, storage::sector_size(device, host));
+    let new = Table::new(storage::disk_sectors(device, host)?, storage::sector_size(device, host));
     let after = layout::edited(&new, wanted).map_err(|flaw| refusal(device, &flaw))?;
     if after.entries.is_empty() {
         // An empty table would be in the way of a file system on the whole disk.
         filesystems::wipe_device(device, host)?;
-        return Ok(Change::Made);
+        return Ok(FileChange::Made);
     }
     write(device, &after, "always", host)
 }
 
-fn read(device: &str, host: &Host<'_>) -> Result<Table, StepError> {
-    let printed = host.programs.run(&Call::new("sfdisk", ["--json", device]))?;
+fn read(device: &str, host: &ApplyContext<'_>) -> Result<Table, StepError> {
+    let printed = host.programs.run_program(&ProgramCall::new("sfdisk", ["--json", device]))?;
     let unread =
         || StepError::Said(format!("cannot read the partition table of {device}: sfdisk prints no table"));
     Table::parse(&printed).ok_or_else(unread)
 }
 
-fn write(device: &str, table: &Table, wipe: &str, host: &Host<'_>) -> Result<Change, StepError> {
-    let call = Call::new("sfdisk", ["--quiet", "--wipe", wipe, device]);
-    host.programs.run(&call.input(table.script()))?;
-    host.programs.run(&Call::new("udevadm", ["settle", "--timeout=10"]))?;
-    Ok(Change::Made)
+fn write(device: &str, table: &Table, wipe: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let call = ProgramCall::new("sfdisk", ["--quiet", "--wipe", wipe, device]);
+    host.programs.run_program(&call.with_input(table.script()))?;
+    host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;
+    Ok(FileChange::Made)
 }
 
 fn refusal(device: &str, flaw: &Flaw) -> StepError {

@@ -9,7 +9,7 @@ use super::access::PLATFORM_KEYS;
 
 /// Somebody who may get in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Candidate {
+pub(super) struct LoginCandidate {
     pub(super) name: String,
     pub(super) home: String,
     /// The groups' names.
@@ -22,7 +22,7 @@ pub(super) struct Candidate {
     pub(super) is_root: bool,
 }
 
-impl Candidate {
+impl LoginCandidate {
     pub(super) fn has_key(&self) -> bool {
         !self.key_kinds.is_empty() || !self.platform_key_kinds.is_empty()
     }
@@ -30,69 +30,70 @@ impl Candidate {
 
 /// What sshd says, line by line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings<'a>(pub(super) &'a str);
+pub(super) struct SshdSettings<'a>(pub(super) &'a str);
 
-impl<'a> Settings<'a> {
+impl<'a> SshdSettings<'a> {
     /// All values of a setting.
-    fn all(self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    fn values_of(self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.lines().filter_map(move |line| {
             let (known, value) = line.split_once(' ')?;
             (known == name).then(|| value.trim())
         })
     }
 
-    fn one(self, name: &'a str, default: &'a str) -> &'a str {
-        self.all(name).next().unwrap_or(default)
+    fn value_of(self, name: &'a str, default: &'a str) -> &'a str {
+        self.values_of(name).next().unwrap_or(default)
     }
 
     /// The addresses it listens on; what it prints is an address and a port.
-    fn addresses(self) -> impl Iterator<Item = SocketAddr> {
-        self.all("listenaddress").filter_map(|address| address.parse().ok())
+    fn listen_addresses(self) -> impl Iterator<Item = SocketAddr> {
+        self.values_of("listenaddress").filter_map(|address| address.parse().ok())
     }
 }
 
 /// Why nobody could reach sshd; `is_ours` says whether this machine has an address.
-pub(super) fn unreachable(settings: Settings<'_>, is_ours: impl Fn(IpAddr) -> bool) -> Option<String> {
+pub(super) fn listen_blocker(settings: SshdSettings<'_>, is_ours: impl Fn(IpAddr) -> bool) -> Option<String> {
     let reachable = |address: SocketAddr| {
         let ip = address.ip();
         address.port() != 0 && (ip.is_unspecified() || (!ip.is_loopback() && is_ours(ip)))
     };
-    if settings.addresses().any(reachable) {
+    if settings.listen_addresses().any(reachable) {
         return None;
     }
-    let list: Vec<String> = settings.addresses().map(|address| address.to_string()).collect();
+    let list: Vec<String> = settings.listen_addresses().map(|address| address.to_string()).collect();
     Some(format!("sshd would listen only on {}, where nobody reaches this machine", list.join(" and ")))
 }
 
 /// Why this user would not get in.
-pub(super) fn obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
-    let flat = |name: &'static str| settings.one(name, "none") != "none";
+pub(super) fn login_blocker(settings: SshdSettings<'_>, who: &LoginCandidate) -> Option<String> {
+    let flat = |name: &'static str| settings.value_of(name, "none") != "none";
     let said = |text: &str| Some(text.to_owned());
-    if !allowed(settings, who) {
+    if !is_allowed(settings, who) {
         return Some(format!("its lists of users and groups leave {} out", who.name));
     }
     if who.is_root
-        && !["yes", "prohibit-password", "without-password"].contains(&settings.one("permitrootlogin", "yes"))
+        && !["yes", "prohibit-password", "without-password"]
+            .contains(&settings.value_of("permitrootlogin", "yes"))
     {
         return said("it does not let root in");
     }
     if flat("forcecommand") || flat("chrootdirectory") {
         return Some(format!("it gives {} no shell", who.name));
     }
-    if settings.one("maxsessions", "10") == "0" || settings.one("refuseconnection", "no") == "yes" {
+    if settings.value_of("maxsessions", "10") == "0" || settings.value_of("refuseconnection", "no") == "yes" {
         return said("it refuses every session");
     }
     let by_password = who.has_password
-        && settings.one("passwordauthentication", "no") == "yes"
-        && (!who.is_root || settings.one("permitrootlogin", "yes") == "yes");
+        && settings.value_of("passwordauthentication", "no") == "yes"
+        && (!who.is_root || settings.value_of("permitrootlogin", "yes") == "yes");
     if by_password && methods_allow(settings, "password") {
         return None;
     }
     key_obstacle(settings, who)
 }
 
-fn key_obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
-    if settings.one("pubkeyauthentication", "yes") != "yes" {
+fn key_obstacle(settings: SshdSettings<'_>, who: &LoginCandidate) -> Option<String> {
+    if settings.value_of("pubkeyauthentication", "yes") != "yes" {
         return Some("it takes no public keys".to_owned());
     }
     if !methods_allow(settings, "publickey") {
@@ -102,7 +103,7 @@ fn key_obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
         Ok(seen) => seen,
         Err(obstacle) => return Some(obstacle),
     };
-    let accepted = settings.one("pubkeyacceptedalgorithms", "");
+    let accepted = settings.value_of("pubkeyacceptedalgorithms", "");
     let takes = |kind: &String| {
         accepted.is_empty()
             || accepted.split(',').any(|known| {
@@ -116,8 +117,8 @@ fn key_obstacle(settings: Settings<'_>, who: &Candidate) -> Option<String> {
 }
 
 /// The kinds of the keys in those files that sshd looks into.
-fn seen_kinds<'a>(settings: Settings<'_>, who: &'a Candidate) -> Result<Vec<&'a String>, String> {
-    let files = settings.one("authorizedkeysfile", ".ssh/authorized_keys");
+fn seen_kinds<'a>(settings: SshdSettings<'_>, who: &'a LoginCandidate) -> Result<Vec<&'a String>, String> {
+    let files = settings.value_of("authorizedkeysfile", ".ssh/authorized_keys");
     let reads = |names: &[&str]| files.split_ascii_whitespace().any(|file| names.contains(&file));
     let own = reads(&[
         ".ssh/authorized_keys",
@@ -139,37 +140,37 @@ fn seen_kinds<'a>(settings: Settings<'_>, who: &'a Candidate) -> Result<Vec<&'a 
 }
 
 /// One of the ways it accepts needs nothing but this.
-fn methods_allow(settings: Settings<'_>, method: &str) -> bool {
+fn methods_allow(settings: SshdSettings<'_>, method: &str) -> bool {
     let is_method = |word: &str| word == method || word.starts_with(&format!("{method}:"));
-    let mut ways = settings.one("authenticationmethods", "any").split_ascii_whitespace();
+    let mut ways = settings.value_of("authenticationmethods", "any").split_ascii_whitespace();
     ways.any(|way| way == "any" || way.split(',').all(is_method))
 }
 
 /// The four lists, in sshd's order: who is denied stays out, and an allowing list leaves out all others.
-fn allowed(settings: Settings<'_>, who: &Candidate) -> bool {
-    let user = |pattern: &str| matches(pattern.split('@').next().unwrap_or_default(), &who.name);
-    let group = |pattern: &str| who.groups.iter().any(|group| matches(pattern, group));
+fn is_allowed(settings: SshdSettings<'_>, who: &LoginCandidate) -> bool {
+    let user = |pattern: &str| pattern_matches(pattern.split('@').next().unwrap_or_default(), &who.name);
+    let group = |pattern: &str| who.groups.iter().any(|group| pattern_matches(pattern, group));
     let list = |name: &'static str| -> Vec<&str> {
-        settings.all(name).flat_map(str::split_ascii_whitespace).collect()
+        settings.values_of(name).flat_map(str::split_ascii_whitespace).collect()
     };
     // A denial for some hosts only leaves the others.
     let denied = list("denyusers").iter().any(|pattern| !pattern.contains('@') && user(pattern));
     let allow_users = list("allowusers");
     let allow_groups = list("allowgroups");
     !denied
-        && (allow_users.is_empty() || listed(&allow_users, user))
+        && (allow_users.is_empty() || is_listed(&allow_users, user))
         && !list("denygroups").into_iter().any(group)
-        && (allow_groups.is_empty() || listed(&allow_groups, group))
+        && (allow_groups.is_empty() || is_listed(&allow_groups, group))
 }
 
 /// In a list, unless it is there with a `!`, too.
-fn listed(list: &[&str], is_meant: impl Fn(&str) -> bool) -> bool {
+fn is_listed(list: &[&str], is_meant: impl Fn(&str) -> bool) -> bool {
     let is_out = list.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(&is_meant);
     !is_out && list.iter().any(|pattern| is_meant(pattern))
 }
 
 /// sshd's patterns: `*` for any characters, `?` for one.
-fn matches(pattern: &str, text: &str) -> bool {
+fn pattern_matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut in_pattern, mut in_text) = (0, 0);
     // Where to go on if the last `*` must stand for one character more.
@@ -198,13 +199,13 @@ fn matches(pattern: &str, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn core() -> Candidate {
-        Candidate {
+    fn core() -> LoginCandidate {
+        LoginCandidate {
             name: "core".to_owned(),
             home: "/home/core".to_owned(),
             groups: vec!["core".to_owned(), "sudo".to_owned()],
             key_kinds: vec!["ssh-ed25519".to_owned()],
-            ..Candidate::default()
+            ..LoginCandidate::default()
         }
     }
 
@@ -215,12 +216,12 @@ mod tests {
 
     /// The usual settings with these before them: of each, the first one counts.
     fn meets(settings: &str) -> bool {
-        obstacle(Settings(&format!("{settings}\n{USUAL}")), &core()).is_some()
+        login_blocker(SshdSettings(&format!("{settings}\n{USUAL}")), &core()).is_some()
     }
 
     #[test]
     fn the_usual_settings_let_the_owner_in() {
-        assert_eq!(obstacle(Settings(USUAL), &core()), None);
+        assert_eq!(login_blocker(SshdSettings(USUAL), &core()), None);
     }
 
     #[test]
@@ -260,27 +261,34 @@ mod tests {
 
     #[test]
     fn the_platforms_keys_count_where_sshd_looks_for_them() {
-        let who =
-            Candidate { key_kinds: Vec::new(), platform_key_kinds: vec!["ssh-ed25519".to_owned()], ..core() };
-        let both = Settings("authorizedkeysfile .ssh/authorized_keys /run/catamaran/keys/%u\n");
+        let who = LoginCandidate {
+            key_kinds: Vec::new(),
+            platform_key_kinds: vec!["ssh-ed25519".to_owned()],
+            ..core()
+        };
+        let both = SshdSettings("authorizedkeysfile .ssh/authorized_keys /run/catamaran/keys/%u\n");
 
-        assert_eq!(obstacle(both, &who), None);
-        assert!(obstacle(Settings("authorizedkeysfile .ssh/authorized_keys\n"), &who).is_some());
-        assert!(obstacle(Settings("authorizedkeysfile /etc/keys/%u\n"), &Candidate::default()).is_some());
-        assert_eq!(obstacle(both, &Candidate { platform_key_kinds: Vec::new(), ..who }), None);
+        assert_eq!(login_blocker(both, &who), None);
+        assert!(login_blocker(SshdSettings("authorizedkeysfile .ssh/authorized_keys\n"), &who).is_some());
+        assert!(
+            login_blocker(SshdSettings("authorizedkeysfile /etc/keys/%u\n"), &LoginCandidate::default())
+                .is_some()
+        );
+        assert_eq!(login_blocker(both, &LoginCandidate { platform_key_kinds: Vec::new(), ..who }), None);
     }
 
     #[test]
     fn a_password_is_a_way_in_where_there_is_one() {
-        let settings = Settings("pubkeyauthentication no\npasswordauthentication yes\n");
+        let settings = SshdSettings("pubkeyauthentication no\npasswordauthentication yes\n");
 
-        assert!(obstacle(settings, &core()).is_some());
-        assert_eq!(obstacle(settings, &Candidate { has_password: true, ..core() }), None);
+        assert!(login_blocker(settings, &core()).is_some());
+        assert_eq!(login_blocker(settings, &LoginCandidate { has_password: true, ..core() }), None);
     }
 
     #[test]
     fn sshd_must_listen_where_it_is_reached() {
-        let listen = |lines: &str| unreachable(Settings(lines), |ip| ip.to_string() == "10.0.0.5").is_none();
+        let listen =
+            |lines: &str| listen_blocker(SshdSettings(lines), |ip| ip.to_string() == "10.0.0.5").is_none();
 
         assert!(listen("listenaddress 0.0.0.0:22\n") && listen("listenaddress [::]:2222\n"));
         assert!(listen("listenaddress 127.0.0.1:22\nlistenaddress 10.0.0.5:22\n"));
@@ -290,8 +298,14 @@ mod tests {
 
     #[test]
     fn patterns_match_as_sshds_do_and_hostile_ones_cost_little() {
-        assert!(matches("*", "") && matches("c?r*e", "core") && matches("a*b*c", "aXbbYc"));
-        assert!(!matches("c?re", "coore") && !matches("", "a") && !matches("core", "cor"));
-        assert!(!matches(&format!("{}b", "a*".repeat(1000)), &"a".repeat(2000)));
+        assert!(
+            pattern_matches("*", "")
+                && pattern_matches("c?r*e", "core")
+                && pattern_matches("a*b*c", "aXbbYc")
+        );
+        assert!(
+            !pattern_matches("c?re", "coore") && !pattern_matches("", "a") && !pattern_matches("core", "cor")
+        );
+        assert!(!pattern_matches(&format!("{}b", "a*".repeat(1000)), &"a".repeat(2000)));
     }
 }

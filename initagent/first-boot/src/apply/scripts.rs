@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use user_data::plan::step::ScriptStep;
 
-use super::Host;
-use crate::files::{self, Change, Rights};
-use crate::programs::Call;
+use super::ApplyContext;
+use crate::files::{self, FileChange, FileRights};
+use crate::programs::ProgramCall;
 use crate::record;
 use crate::step_error::StepError;
 
@@ -17,13 +17,13 @@ use crate::step_error::StepError;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Starts a script, and waits for it as long as the plan says.
-pub(crate) fn run(script: &ScriptStep, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn run_script(script: &ScriptStep, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let path = format!("{}/scripts/{}", record::FOLDER, script.name);
-    let rights = Rights { uid: 0, gid: 0, mode: 0o700 };
-    record::prepare(host.root)?;
-    files::write(&host.root.path(&path), script.body.reveal(), rights)?;
+    let rights = FileRights { uid: 0, gid: 0, mode: 0o700 };
+    record::prepare_folder(host.root)?;
+    files::write(&host.root.path_of(&path), script.body.reveal(), rights)?;
     let mut arguments = vec![
-        format!("--unit={}", unit(&script.name)),
+        format!("--unit={}", script_unit(&script.name)),
         format!("--description=User-data: {}", script.name),
         format!("--setenv=INSTANCE_ID={}", host.instance_id),
         "--property=EnvironmentFile=-/etc/environment".to_owned(),
@@ -44,11 +44,11 @@ pub(crate) fn run(script: &ScriptStep, host: &Host<'_>) -> Result<Change, StepEr
         ]),
     }
     arguments.extend(["--".to_owned(), path]);
-    host.programs.run(&Call::new("systemd-run", arguments).patience(call_patience))?;
-    Ok(Change::Made)
+    host.programs.run_program(&ProgramCall::new("systemd-run", arguments).with_timeout(call_patience))?;
+    Ok(FileChange::Made)
 }
 
 /// The unit of a script.
-pub(crate) fn unit(script: &str) -> String {
+pub(crate) fn script_unit(script: &str) -> String {
     format!("catamaran-user-{script}.service")
 }

@@ -9,8 +9,8 @@ use user_data::address;
 use user_data::plan::step::HostsStyle;
 use user_data::secret::Secret;
 
-use super::Host;
-use crate::files::{self, Change, Rights};
+use super::ApplyContext;
+use crate::files::{self, FileChange, FileRights};
 use crate::step_error::StepError;
 
 const HOSTNAME: &str = "/etc/hostname";
@@ -20,15 +20,16 @@ const LOCALTIME: &str = "/etc/localtime";
 const TRUST_STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Names the machine, now and from now on.
-pub(crate) fn set_hostname(name: &str, host: &Host<'_>) -> Result<Change, StepError> {
-    let change = files::write(&host.root.path(HOSTNAME), format!("{name}\n").as_bytes(), Rights::PUBLIC)?;
-    let kernel = host.root.path(KERNEL_HOSTNAME);
+pub(crate) fn set_hostname(name: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let change =
+        files::write(&host.root.path_of(HOSTNAME), format!("{name}\n").as_bytes(), FileRights::PUBLIC)?;
+    let kernel = host.root.path_of(KERNEL_HOSTNAME);
     let known = fs::read_to_string(&kernel).unwrap_or_default();
     if known.trim_end() == name {
         return Ok(change);
     }
     fs::write(&kernel, name).map_err(|source| StepError::Write { path: kernel, source })?;
-    Ok(Change::Made)
+    Ok(FileChange::Made)
 }
 
 /// Puts the machine's names into the hosts file.
@@ -36,10 +37,10 @@ pub(crate) fn set_hosts(
     fqdn: Option<&str>,
     hostname: Option<&str>,
     style: HostsStyle,
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let path = host.root.path(HOSTS);
-    let own = fs::read_to_string(host.root.path(KERNEL_HOSTNAME)).unwrap_or_default();
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let path = host.root.path_of(HOSTS);
+    let own = fs::read_to_string(host.root.path_of(KERNEL_HOSTNAME)).unwrap_or_default();
     let (fqdn, hostname) = match hostname {
         Some(hostname) => (fqdn, hostname),
         None => {
@@ -59,7 +60,7 @@ pub(crate) fn set_hosts(
         }
         HostsStyle::Localhost => with_own_line(&fs::read_to_string(&path).unwrap_or_default(), &own),
     };
-    files::write(&path, text.as_bytes(), Rights::PUBLIC)
+    files::write(&path, text.as_bytes(), FileRights::PUBLIC)
 }
 
 /// The file with this machine's line replaced, or added at its end.
@@ -71,12 +72,12 @@ fn with_own_line(known: &str, own: &str) -> String {
 }
 
 /// Links the zone.
-pub(crate) fn set_timezone(zone: &str, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn set_timezone(zone: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let place = format!("/usr/share/zoneinfo/{zone}");
-    if !host.root.path(&place).is_file() {
+    if !host.root.path_of(&place).is_file() {
         return Err(StepError::Said(format!("the image knows no time zone {zone}")));
     }
-    files::link(&host.root.path(LOCALTIME), &format!("..{place}"))
+    files::replace_link(&host.root.path_of(LOCALTIME), &format!("..{place}"))
 }
 
 /// Sets variables in a file and keeps its other lines and their order.
@@ -84,24 +85,24 @@ pub(crate) fn merge_environment(
     path: &str,
     template: Option<&str>,
     variables: &[(String, Secret<String>)],
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let place = host.root.path(path);
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let place = host.root.path_of(path);
     let known = fs::read_to_string(&place)
         .ok()
-        .or_else(|| fs::read_to_string(host.root.path(template?)).ok())
+        .or_else(|| fs::read_to_string(host.root.path_of(template?)).ok())
         .unwrap_or_default();
-    let text = merged(&known, variables);
+    let text = merge_variables(&known, variables);
     // Such as the server of updates, whose readers are root's. What its author closed stays closed.
     let rights = match files::existing_rights(&place) {
-        _ if address::has_password(&text) => Rights::PRIVATE,
+        _ if address::has_password(&text) => FileRights::PRIVATE,
         Some(known) => known,
-        None => Rights::PUBLIC,
+        None => FileRights::PUBLIC,
     };
     files::write(&place, text.as_bytes(), rights)
 }
 
-fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {
+fn merge_variables(known: &str, variables: &[(String, Secret<String>)]) -> String {
     let name_of = |line: &str| line.split_once('=').map(|(name, _)| name.trim().to_owned());
     let line = |name: &str, value: &Secret<String>| format!("{name}={}", value.reveal());
     let mut lines: Vec<String> = Vec::new();
@@ -121,9 +122,9 @@ fn merged(known: &str, variables: &[(String, Secret<String>)]) -> String {
 pub(crate) fn trust_certificates(
     trusted: &[String],
     remove_defaults: bool,
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let path = host.root.path(TRUST_STORE);
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let path = host.root.path_of(TRUST_STORE);
     let mut text = if remove_defaults {
         String::new()
     } else {
@@ -134,7 +135,7 @@ pub(crate) fn trust_certificates(
             text += certificate;
         }
     }
-    files::write(&path, text.as_bytes(), Rights::PUBLIC)
+    files::write(&path, text.as_bytes(), FileRights::PUBLIC)
 }
 
 #[cfg(test)]
@@ -149,10 +150,10 @@ mod tests {
     fn variables_are_set_by_their_whole_name_and_other_lines_stay() {
         let known = "# a comment\nGROUP=alpha\nGROUP_X=1\n";
 
-        let text = merged(known, &variables(&[("GROUP", "stable"), ("SERVER", "x")]));
+        let text = merge_variables(known, &variables(&[("GROUP", "stable"), ("SERVER", "x")]));
 
         assert_eq!(text, "# a comment\nGROUP=stable\nGROUP_X=1\nSERVER=x\n");
-        assert_eq!(merged(&text, &variables(&[("GROUP", "stable"), ("SERVER", "x")])), text);
+        assert_eq!(merge_variables(&text, &variables(&[("GROUP", "stable"), ("SERVER", "x")])), text);
     }
 
     #[test]

@@ -12,20 +12,20 @@ use platform::{BOOT_RECORD, RunningDisk};
 use user_data::plan::step::{MountStep, PartitionSize, PartitioningStep, SwapSize, UnitVerb};
 use user_data::systemd::mount_unit;
 
-use super::Host;
+use super::ApplyContext;
 use super::filesystems::{self, DeviceContent};
-use crate::files::{self, Change, Rights};
+use crate::files::{self, FileChange, FileRights};
 use crate::folder::{Folder, Holder};
-use crate::programs::Call;
+use crate::programs::ProgramCall;
 use crate::step_error::StepError;
-use crate::systemd::Request;
+use crate::systemd::UnitRequest;
 
 const FSTAB: &str = "/etc/fstab";
 /// cloud-init's rule: twice the memory up to 2 GiB, as much up to 8, then less.
 const GIB: u64 = 1 << 30;
 
 /// Adds lines to fstab and starts what they mean.
-pub(crate) fn add_mounts(mounts: &[MountStep], host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn add_mounts(mounts: &[MountStep], host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let is_allowed = |mount: &MountStep| match mount.fields[1].as_str() {
         place if place.starts_with('/') => super::files::allow_mount(place, host),
         _ => Ok(()),
@@ -37,27 +37,29 @@ pub(crate) fn add_mounts(mounts: &[MountStep], host: &Host<'_>) -> Result<Change
     refused.first().map_or(Ok(change), |mount| is_allowed(mount).map(|()| change))
 }
 
-fn mount_all(mounts: &[&MountStep], host: &Host<'_>) -> Result<Change, StepError> {
-    let lines: Vec<String> =
-        mounts.iter().map(|mount| mount.fields.each_ref().map(|field| escaped(field)).join(" ")).collect();
+fn mount_all(mounts: &[&MountStep], host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let lines: Vec<String> = mounts
+        .iter()
+        .map(|mount| mount.fields.each_ref().map(|field| escape_field(field)).join(" "))
+        .collect();
     let change = add_to_fstab(&lines, host)?;
     let places = mounts.iter().map(|mount| &mount.fields[1]).filter(|place| place.starts_with('/'));
     let units: Vec<String> = places.map(|place| mount_unit(place)).collect();
-    let starts = units.iter().map(|unit| Request::Job { unit, verb: UnitVerb::Start });
-    let reload = (change == Change::Made).then_some(Request::Reload);
-    let requests: Vec<Request<'_>> = reload.into_iter().chain(starts).collect();
-    host.manager.ask(&requests).into_iter().collect::<Result<(), _>>()?;
+    let starts = units.iter().map(|unit| UnitRequest::Job { unit, verb: UnitVerb::Start });
+    let reload = (change == FileChange::Made).then_some(UnitRequest::Reload);
+    let requests: Vec<UnitRequest<'_>> = reload.into_iter().chain(starts).collect();
+    host.manager.send_requests(&requests).into_iter().collect::<Result<(), _>>()?;
     Ok(change)
 }
 
 /// fstab's escapes for what would end a field.
-fn escaped(field: &str) -> String {
+fn escape_field(field: &str) -> String {
     field.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('#', "\\043")
 }
 
 /// Adds lines; one for the same place is replaced.
-fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> {
-    let path = host.root.path(FSTAB);
+fn add_to_fstab(lines: &[String], host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    let path = host.root.path_of(FSTAB);
     let known = fs::read_to_string(&path).unwrap_or_default();
     let key = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -75,17 +77,20 @@ fn add_to_fstab(lines: &[String], host: &Host<'_>) -> Result<Change, StepError> 
     for line in lines {
         text.extend([line.as_str(), "\n"]);
     }
-    files::write_durably(&path, text.as_bytes(), Rights::PUBLIC)
+    files::write_durably(&path, text.as_bytes(), FileRights::PUBLIC)
 }
 
 /// Divides a disk, unless it is divided.
-pub(crate) fn partition(partitioning: &PartitioningStep, host: &Host<'_>) -> Result<Change, StepError> {
+pub(crate) fn partition_disk(
+    partitioning: &PartitioningStep,
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
     let device = &partitioning.device;
     refuse_own_disk(device, host)?;
     if !partitioning.overwrite {
         match filesystems::probe_device(device, host)? {
             DeviceContent::Nothing => {}
-            DeviceContent::Table(_) => return Ok(Change::None),
+            DeviceContent::Table(_) => return Ok(FileChange::None),
             DeviceContent::Several => return Err(filesystems::ambiguous_error(device)),
             DeviceContent::Filesystem(known) => {
                 return Err(StepError::Said(format!(
@@ -94,7 +99,7 @@ pub(crate) fn partition(partitioning: &PartitioningStep, host: &Host<'_>) -> Res
             }
         }
     }
-    let sectors = sectors(device, host)?;
+    let sectors = disk_sectors(device, host)?;
     let mut table = "label: gpt\n".to_owned();
     for partition in &partitioning.partitions {
         let size = match partition.size {
@@ -105,37 +110,39 @@ pub(crate) fn partition(partitioning: &PartitioningStep, host: &Host<'_>) -> Res
         let name = partition.label.as_ref().map(|label| format!(", name=\"{label}\"")).unwrap_or_default();
         let _ = writeln!(table, "{size}type={}{name}", partition.type_guid);
     }
-    host.programs.run(&Call::new("sfdisk", ["--quiet", "--wipe", "always", device]).input(table))?;
-    host.programs.run(&Call::new("udevadm", ["settle", "--timeout=10"]))?;
-    Ok(Change::Made)
+    host.programs.run_program(
+        &ProgramCall::new("sfdisk", ["--quiet", "--wipe", "always", device]).with_input(table),
+    )?;
+    host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;
+    Ok(FileChange::Made)
 }
 
 /// The disk's size in sectors of 512 bytes, as the kernel says it.
-pub(super) fn sectors(device: &str, host: &Host<'_>) -> Result<u64, StepError> {
-    let path = host.root.path(&format!("/sys/class/block/{}/size", kernel_name(device, host)));
+pub(super) fn disk_sectors(device: &str, host: &ApplyContext<'_>) -> Result<u64, StepError> {
+    let path = host.root.path_of(&format!("/sys/class/block/{}/size", kernel_name(device, host)));
     let text = fs::read_to_string(&path).map_err(|source| StepError::Read { path: path.clone(), source })?;
     text.trim().parse().map_err(|_| StepError::Said(format!("the size of {device} is not known")))
 }
 
 /// The size of the disk's own sectors; 512 bytes where the kernel does not say it.
-pub(super) fn sector_size(device: &str, host: &Host<'_>) -> u64 {
+pub(super) fn sector_size(device: &str, host: &ApplyContext<'_>) -> u64 {
     let name = kernel_name(device, host);
-    let path = host.root.path(&format!("/sys/class/block/{name}/queue/logical_block_size"));
+    let path = host.root.path_of(&format!("/sys/class/block/{name}/queue/logical_block_size"));
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(512)
 }
 
-fn kernel_name(device: &str, host: &Host<'_>) -> String {
-    let real = host.root.real_path(&host.root.path(device)).unwrap_or_else(|| device.to_owned());
+fn kernel_name(device: &str, host: &ApplyContext<'_>) -> String {
+    let real = host.root.real_path(&host.root.path_of(device)).unwrap_or_else(|| device.to_owned());
     Path::new(&real).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The disk with the slots and the state is not for users' partitions.
-pub(super) fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepError> {
-    let real = |path: &str| host.root.real_path(&host.root.path(path));
+pub(super) fn refuse_own_disk(device: &str, host: &ApplyContext<'_>) -> Result<(), StepError> {
+    let real = |path: &str| host.root.real_path(&host.root.path_of(path));
     let Some(wanted) = real(device) else {
         return Err(StepError::Said(format!("there is no device {device}")));
     };
-    let running = RunningDisk::read(&host.root.path(BOOT_RECORD));
+    let running = RunningDisk::read(&host.root.path_of(BOOT_RECORD));
     if running.is_some_and(|running| running.holds(&wanted)) {
         return Err(StepError::Said(format!("{device} is the disk that this machine runs from")));
     }
@@ -143,22 +150,26 @@ pub(super) fn refuse_own_disk(device: &str, host: &Host<'_>) -> Result<(), StepE
 }
 
 /// Makes a swap file, uses it, and has it used at each boot.
-pub(crate) fn make_swap(path: &str, size: SwapSize, host: &Host<'_>) -> Result<Change, StepError> {
-    let place = host.root.path(path);
-    let bytes = swap_bytes(size, memory(host)) / 4096 * 4096;
+pub(crate) fn make_swap(
+    path: &str,
+    size: SwapSize,
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let place = host.root.path_of(path);
+    let bytes = swap_bytes(size, memory_bytes(host)) / 4096 * 4096;
     if bytes == 0 {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     let known = fs::metadata(&place).is_ok_and(|meta| meta.len() == bytes);
     if !known {
-        files::make_parents(&place, Rights::PRIVATE)?;
+        files::make_parents(&place, FileRights::PRIVATE)?;
         refuse_users_folder(&place)?;
-        allocate(&place, bytes)?;
-        host.programs.run(&Call::new("mkswap", [path]))?;
-        host.programs.run(&Call::new("swapon", [path]))?;
+        allocate_file(&place, bytes)?;
+        host.programs.run_program(&ProgramCall::new("mkswap", [path]))?;
+        host.programs.run_program(&ProgramCall::new("swapon", [path]))?;
     }
-    let change = add_to_fstab(&[format!("{} none swap sw,nofail 0 0", escaped(path))], host)?;
-    Ok(if known { change } else { Change::Made })
+    let change = add_to_fstab(&[format!("{} none swap sw,nofail 0 0", escape_field(path))], host)?;
+    Ok(if known { change } else { FileChange::Made })
 }
 
 /// A swap file is opened by its name again and again, so nobody but root may change what that stands for.
@@ -173,7 +184,7 @@ fn refuse_users_folder(path: &Path) -> Result<(), StepError> {
     Err(StepError::Path { path: path.display().to_string(), reason })
 }
 
-fn allocate(path: &Path, bytes: u64) -> Result<(), StepError> {
+fn allocate_file(path: &Path, bytes: u64) -> Result<(), StepError> {
     let act = || -> std::io::Result<()> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         let length = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -187,8 +198,8 @@ fn allocate(path: &Path, bytes: u64) -> Result<(), StepError> {
     })
 }
 
-fn memory(host: &Host<'_>) -> u64 {
-    let text = fs::read_to_string(host.root.path("/proc/meminfo")).unwrap_or_default();
+fn memory_bytes(host: &ApplyContext<'_>) -> u64 {
+    let text = fs::read_to_string(host.root.path_of("/proc/meminfo")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
@@ -221,6 +232,6 @@ mod tests {
 
     #[test]
     fn blanks_in_a_field_of_fstab_are_escaped() {
-        assert_eq!(escaped("/my disk#1"), "/my\\040disk\\0431");
+        assert_eq!(escape_field("/my disk#1"), "/my\\040disk\\0431");
     }
 }

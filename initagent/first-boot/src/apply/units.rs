@@ -10,11 +10,11 @@ use user_data::plan::PlannedStep;
 use user_data::plan::step::{PlanStep, UnitVerb};
 use user_data::systemd::{UnitClass, classify_unit};
 
-use super::{Done, Host};
+use super::{ApplyContext, StepResult};
 use crate::accounts;
-use crate::files::{self, Change, Rights};
+use crate::files::{self, FileChange, FileRights};
 use crate::step_error::StepError;
-use crate::systemd::Request;
+use crate::systemd::UnitRequest;
 
 const NETWORKD: &str = "systemd-networkd.service";
 const NETWORKD_GROUP: &str = "systemd-network";
@@ -34,39 +34,42 @@ pub(crate) fn is_request(step: &PlanStep) -> bool {
 }
 
 /// Asks for several such steps in one conversation: fifty of them take longer than one.
-pub(crate) fn carry_out(batch: &[PlannedStep], host: &Host<'_>) -> Vec<Done> {
+pub(crate) fn carry_out(batch: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<StepResult> {
     let changed = host.changed_units.take();
-    let requests: Vec<_> = batch.iter().map(|planned| requested(&planned.step, &changed)).collect();
-    let mut answers = host.manager.ask(&requests.iter().flatten().copied().collect::<Vec<_>>()).into_iter();
+    let requests: Vec<_> = batch.iter().map(|planned| manager_request(&planned.step, &changed)).collect();
+    let mut answers =
+        host.manager.send_requests(&requests.iter().flatten().copied().collect::<Vec<_>>()).into_iter();
     let fate = |request: Option<_>| match request {
-        None => Done::Unchanged,
+        None => StepResult::Unchanged,
         Some(_) => match answers.next() {
-            Some(answer) => Done::of(answer.map(|()| Change::Made).map_err(StepError::from)),
-            None => Done::Failed("systemd did not answer".to_owned()),
+            Some(answer) => {
+                StepResult::from_result(answer.map(|()| FileChange::Made).map_err(StepError::from))
+            }
+            None => StepResult::Failed("systemd did not answer".to_owned()),
         },
     };
     requests.into_iter().map(fate).collect()
 }
 
 /// What the manager is asked for; nothing if no unit was changed that it could read anew.
-fn requested<'a>(step: &'a PlanStep, changed: &'a [String]) -> Option<Request<'a>> {
+fn manager_request<'a>(step: &'a PlanStep, changed: &'a [String]) -> Option<UnitRequest<'a>> {
     Some(match step {
-        PlanStep::CommandUnit { name, verb } => Request::Job { unit: name, verb: *verb },
+        PlanStep::CommandUnit { name, verb } => UnitRequest::Job { unit: name, verb: *verb },
         PlanStep::EnableUnit { name, enable: true, runtime } => {
-            Request::Enable { unit: name, runtime: *runtime }
+            UnitRequest::Enable { unit: name, runtime: *runtime }
         }
         PlanStep::EnableUnit { name, enable: false, runtime } => {
-            Request::Disable { unit: name, runtime: *runtime }
+            UnitRequest::Disable { unit: name, runtime: *runtime }
         }
-        PlanStep::ReloadUnits if !changed.is_empty() => Request::Reread { units: changed },
-        PlanStep::RestartNetwork => Request::Job { unit: NETWORKD, verb: UnitVerb::Restart },
+        PlanStep::ReloadUnits if !changed.is_empty() => UnitRequest::Reread { units: changed },
+        PlanStep::RestartNetwork => UnitRequest::Job { unit: NETWORKD, verb: UnitVerb::Restart },
         _ => return None,
     })
 }
 
 /// Notes that the manager must read a unit anew, if it has read it before.
-fn note(unit: &str, change: Change, host: &Host<'_>) -> Change {
-    if change == Change::Made && matches!(classify_unit(unit), Ok(UnitClass::System)) {
+fn note_change(unit: &str, change: FileChange, host: &ApplyContext<'_>) -> FileChange {
+    if change == FileChange::Made && matches!(classify_unit(unit), Ok(UnitClass::System)) {
         host.changed_units.borrow_mut().push(unit.to_owned());
     }
     change
@@ -77,11 +80,11 @@ pub(crate) fn write_unit(
     name: &str,
     content: &str,
     runtime: bool,
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let path = place(name, runtime, host);
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let path = unit_path(name, runtime, host);
     // A mask in its place is lifted by this.
-    Ok(note(name, files::write(&path, content.as_bytes(), unit_rights(name, content, host))?, host))
+    Ok(note_change(name, files::write(&path, content.as_bytes(), unit_rights(name, content, host))?, host))
 }
 
 /// Writes a drop-in.
@@ -90,13 +93,13 @@ pub(crate) fn write_drop_in(
     name: &str,
     content: &str,
     runtime: bool,
-    host: &Host<'_>,
-) -> Result<Change, StepError> {
-    let folder = place(&format!("{unit}.d"), runtime, host);
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let folder = unit_path(&format!("{unit}.d"), runtime, host);
     // Settings may hold passwords of the services.
-    let rights = if runtime { Rights::PRIVATE } else { Rights::PUBLIC };
+    let rights = if runtime { FileRights::PRIVATE } else { FileRights::PUBLIC };
     let rights = if is_of_network(unit) { unit_rights(unit, content, host) } else { rights };
-    Ok(note(unit, files::write(&folder.join(name), content.as_bytes(), rights)?, host))
+    Ok(note_change(unit, files::write(&folder.join(name), content.as_bytes(), rights)?, host))
 }
 
 fn is_of_network(unit: &str) -> bool {
@@ -105,23 +108,28 @@ fn is_of_network(unit: &str) -> bool {
 
 /// Who may read a unit. The manager's own are no secret: it tells everybody who asks what is in them. The
 /// keys of a network device are, and networkd, which is not root, must read them: see `systemd.netdev(5)`.
-fn unit_rights(name: &str, content: &str, host: &Host<'_>) -> Rights {
+fn unit_rights(name: &str, content: &str, host: &ApplyContext<'_>) -> FileRights {
     let text = content.to_ascii_lowercase().replace([' ', '\t'], "");
     let has_secret = NETWORK_SECRETS.iter().any(|word| text.contains(word));
     let is_device = Path::new(name).extension().is_some_and(|kind| kind == "netdev");
     if !is_of_network(name) || !(has_secret || is_device) {
-        return Rights::PUBLIC;
+        return FileRights::PUBLIC;
     }
-    match accounts::group(host.root, NETWORKD_GROUP) {
-        Some(gid) => Rights { gid, mode: 0o640, ..Rights::PRIVATE },
-        None if has_secret => Rights::PRIVATE,
-        None => Rights::PUBLIC,
+    match accounts::find_group(host.root, NETWORKD_GROUP) {
+        Some(gid) => FileRights { gid, mode: 0o640, ..FileRights::PRIVATE },
+        None if has_secret => FileRights::PRIVATE,
+        None => FileRights::PUBLIC,
     }
 }
 
 /// The rights of a file that is such a unit, whatever it was asked for as: it is readable by all unless
 /// somebody says otherwise, which few do who mean a key to be one.
-pub(crate) fn file_rights(path: &str, content: &[u8], asked: Rights, host: &Host<'_>) -> Rights {
+pub(crate) fn file_rights(
+    path: &str,
+    content: &[u8],
+    asked: FileRights,
+    host: &ApplyContext<'_>,
+) -> FileRights {
     let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
     let is_unit = NETWORK_FOLDERS.iter().any(|folder| path.starts_with(folder)) && is_of_network(&name);
     let wanted = unit_rights(&name, &String::from_utf8_lossy(content), host);
@@ -131,25 +139,30 @@ pub(crate) fn file_rights(path: &str, content: &[u8], asked: Rights, host: &Host
 }
 
 /// Masks, or lifts a mask.
-pub(crate) fn mask(name: &str, mask: bool, runtime: bool, host: &Host<'_>) -> Result<Change, StepError> {
-    let path = place(name, runtime, host);
+pub(crate) fn mask_unit(
+    name: &str,
+    mask: bool,
+    runtime: bool,
+    host: &ApplyContext<'_>,
+) -> Result<FileChange, StepError> {
+    let path = unit_path(name, runtime, host);
     if mask {
-        return Ok(note(name, files::link(&path, "/dev/null")?, host));
+        return Ok(note_change(name, files::replace_link(&path, "/dev/null")?, host));
     }
     let is_mask = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == "/dev/null");
     let is_empty = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
     if !is_mask && !is_empty {
-        return Ok(Change::None);
+        return Ok(FileChange::None);
     }
     fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
-    Ok(note(name, Change::Made, host))
+    Ok(note_change(name, FileChange::Made, host))
 }
 
-fn place(name: &str, runtime: bool, host: &Host<'_>) -> PathBuf {
+fn unit_path(name: &str, runtime: bool, host: &ApplyContext<'_>) -> PathBuf {
     let unit = name.trim_end_matches(".d");
     let folder = match classify_unit(unit) {
         Ok(UnitClass::Network) => "network",
         _ => "system",
     };
-    host.root.path(&format!("{}/systemd/{folder}/{name}", if runtime { "/run" } else { "/etc" }))
+    host.root.path_of(&format!("{}/systemd/{folder}/{name}", if runtime { "/run" } else { "/etc" }))
 }

@@ -21,30 +21,30 @@ const SIGNATURE: u8 = 8;
 
 /// The arguments of a call, and what kinds they are of.
 #[derive(Debug, Default)]
-pub(super) struct Body {
+pub(super) struct MessageBody {
     bytes: Vec<u8>,
     signature: String,
 }
 
-impl Body {
-    pub(super) fn text(&mut self, text: &str) -> &mut Self {
+impl MessageBody {
+    pub(super) fn push_string(&mut self, text: &str) -> &mut Self {
         self.signature += "s";
         put_text(&mut self.bytes, text);
         self
     }
 
-    pub(super) fn texts(&mut self, texts: &[&str]) -> &mut Self {
+    pub(super) fn push_strings(&mut self, texts: &[&str]) -> &mut Self {
         self.signature += "as";
         let mut list = Vec::new();
         for text in texts {
             put_text(&mut list, text);
         }
-        put_number(&mut self.bytes, length(&list));
+        put_number(&mut self.bytes, length_of(&list));
         self.bytes.extend(list);
         self
     }
 
-    pub(super) fn flag(&mut self, flag: bool) -> &mut Self {
+    pub(super) fn push_bool(&mut self, flag: bool) -> &mut Self {
         self.signature += "b";
         put_number(&mut self.bytes, u32::from(flag));
         self
@@ -52,7 +52,7 @@ impl Body {
 }
 
 /// The bytes of a call of a method of the manager.
-pub(super) fn call(serial: u32, method: &str, body: &Body) -> Vec<u8> {
+pub(super) fn call(serial: u32, method: &str, body: &MessageBody) -> Vec<u8> {
     let mut fields = Vec::new();
     put_field(&mut fields, PATH, 'o', "/org/freedesktop/systemd1");
     put_field(&mut fields, INTERFACE, 's', "org.freedesktop.systemd1.Manager");
@@ -62,28 +62,28 @@ pub(super) fn call(serial: u32, method: &str, body: &Body) -> Vec<u8> {
         put_signature(&mut fields, &body.signature);
     }
     let mut message = vec![b'l', CALL, 0, 1];
-    put_number(&mut message, length(&body.bytes));
+    put_number(&mut message, length_of(&body.bytes));
     put_number(&mut message, serial);
-    put_number(&mut message, length(&fields));
+    put_number(&mut message, length_of(&fields));
     message.extend(fields);
-    align(&mut message, 8);
+    pad_to(&mut message, 8);
     message.extend(&body.bytes);
     message
 }
 
 /// What came from the other side.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum BusAnswer {
     Done { to: u32 },
     Other,
     Refused { to: u32, complaint: String },
 }
 
 /// Reads one message.
-pub(super) fn read(mut from: impl Read) -> io::Result<Answer> {
+pub(super) fn read(mut from: impl Read) -> io::Result<BusAnswer> {
     let mut head = [0_u8; 16];
     from.read_exact(&mut head)?;
-    let number = |at: usize| number(&head, at).unwrap_or(u32::MAX) as usize;
+    let number = |at: usize| read_u32(&head, at).unwrap_or(u32::MAX) as usize;
     let fields_end = 16_usize.saturating_add(number(12));
     let body_start = fields_end.saturating_add(7) & !7;
     let whole = body_start.saturating_add(number(4));
@@ -93,10 +93,10 @@ pub(super) fn read(mut from: impl Read) -> io::Result<Answer> {
     let mut message = head.to_vec();
     message.resize(whole, 0);
     from.read_exact(&mut message[16..])?;
-    Ok(parse(&message, fields_end, body_start).unwrap_or(Answer::Other))
+    Ok(parse_fields(&message, fields_end, body_start).unwrap_or(BusAnswer::Other))
 }
 
-fn parse(message: &[u8], fields_end: usize, body_start: usize) -> Option<Answer> {
+fn parse_fields(message: &[u8], fields_end: usize, body_start: usize) -> Option<BusAnswer> {
     let (mut to, mut signature) = (None, String::new());
     let mut at = 16;
     while at < fields_end {
@@ -105,10 +105,10 @@ fn parse(message: &[u8], fields_end: usize, body_start: usize) -> Option<Answer>
         at += 4;
         match kind {
             b'u' => {
-                to = if code == REPLY_SERIAL { Some(number(message, at)?) } else { to };
+                to = if code == REPLY_SERIAL { Some(read_u32(message, at)?) } else { to };
                 at += 4;
             }
-            b's' | b'o' => at += 5 + number(message, at)? as usize,
+            b's' | b'o' => at += 5 + read_u32(message, at)? as usize,
             b'g' => {
                 let end = at + 1 + usize::from(*message.get(at)?);
                 if code == SIGNATURE {
@@ -121,49 +121,49 @@ fn parse(message: &[u8], fields_end: usize, body_start: usize) -> Option<Answer>
         at = at.checked_add(7)? & !7;
     }
     match message[1] {
-        RETURN => Some(Answer::Done { to: to? }),
+        RETURN => Some(BusAnswer::Done { to: to? }),
         ERROR => {
             let said = if signature.starts_with('s') { text(message, body_start) } else { None };
             let complaint = said.unwrap_or_else(|| "it did not say why".to_owned());
-            Some(Answer::Refused { to: to?, complaint })
+            Some(BusAnswer::Refused { to: to?, complaint })
         }
-        _ => Some(Answer::Other),
+        _ => Some(BusAnswer::Other),
     }
 }
 
-fn number(message: &[u8], at: usize) -> Option<u32> {
+fn read_u32(message: &[u8], at: usize) -> Option<u32> {
     let bytes = message.get(at..at.checked_add(4)?)?;
     bytes.try_into().ok().map(u32::from_le_bytes)
 }
 
 fn text(message: &[u8], at: usize) -> Option<String> {
     let start = at.checked_add(4)?;
-    let bytes = message.get(start..start.checked_add(number(message, at)? as usize)?)?;
+    let bytes = message.get(start..start.checked_add(read_u32(message, at)? as usize)?)?;
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
-fn length(bytes: &[u8]) -> u32 {
+fn length_of(bytes: &[u8]) -> u32 {
     // Names of units are bounded; what is longer than this is refused by the other side.
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
-fn align(bytes: &mut Vec<u8>, to: usize) {
+fn pad_to(bytes: &mut Vec<u8>, to: usize) {
     bytes.resize(bytes.len().next_multiple_of(to), 0);
 }
 
 fn put_number(bytes: &mut Vec<u8>, number: u32) {
-    align(bytes, 4);
+    pad_to(bytes, 4);
     bytes.extend(number.to_le_bytes());
 }
 
 fn put_text(bytes: &mut Vec<u8>, text: &str) {
-    put_number(bytes, length(text.as_bytes()));
+    put_number(bytes, length_of(text.as_bytes()));
     bytes.extend(text.as_bytes());
     bytes.push(0);
 }
 
 fn put_field(bytes: &mut Vec<u8>, code: u8, kind: char, text: &str) {
-    align(bytes, 8);
+    pad_to(bytes, 8);
     bytes.extend([code, 1]);
     bytes.extend(kind.to_string().into_bytes());
     bytes.push(0);
@@ -171,7 +171,7 @@ fn put_field(bytes: &mut Vec<u8>, code: u8, kind: char, text: &str) {
 }
 
 fn put_signature(bytes: &mut Vec<u8>, signature: &str) {
-    align(bytes, 8);
+    pad_to(bytes, 8);
     bytes.extend([SIGNATURE, 1, b'g', 0]);
     bytes.push(u8::try_from(signature.len()).unwrap_or(u8::MAX));
     bytes.extend(signature.as_bytes());
@@ -186,7 +186,7 @@ pub(super) fn answer(kind: u8, to: u32, complaint: Option<&str>) -> Vec<u8> {
         put_field(&mut fields, 4, 's', "org.freedesktop.systemd1.NoSuchUnit");
         put_signature(&mut fields, "s");
     }
-    align(&mut fields, 8);
+    pad_to(&mut fields, 8);
     fields.extend([REPLY_SERIAL, 1, b'u', 0]);
     put_number(&mut fields, to);
     let mut body = Vec::new();
@@ -194,11 +194,11 @@ pub(super) fn answer(kind: u8, to: u32, complaint: Option<&str>) -> Vec<u8> {
         put_text(&mut body, text);
     }
     let mut message = vec![b'l', kind, 1, 1];
-    put_number(&mut message, length(&body));
+    put_number(&mut message, length_of(&body));
     put_number(&mut message, 77);
-    put_number(&mut message, length(&fields));
+    put_number(&mut message, length_of(&fields));
     message.extend(fields);
-    align(&mut message, 8);
+    pad_to(&mut message, 8);
     message.extend(body);
     message
 }
@@ -209,12 +209,12 @@ mod tests {
 
     #[test]
     fn answers_say_to_which_call_they_belong_and_what_went_wrong() {
-        assert_eq!(read(answer(RETURN, 5, None).as_slice()).unwrap(), Answer::Done { to: 5 });
+        assert_eq!(read(answer(RETURN, 5, None).as_slice()).unwrap(), BusAnswer::Done { to: 5 });
         assert_eq!(
             read(answer(ERROR, 6, Some("Unit a.service not found.")).as_slice()).unwrap(),
-            Answer::Refused { to: 6, complaint: "Unit a.service not found.".to_owned() }
+            BusAnswer::Refused { to: 6, complaint: "Unit a.service not found.".to_owned() }
         );
-        assert_eq!(read(answer(4, 6, None).as_slice()).unwrap(), Answer::Other);
+        assert_eq!(read(answer(4, 6, None).as_slice()).unwrap(), BusAnswer::Other);
     }
 
     #[test]
@@ -233,12 +233,12 @@ mod tests {
 
     #[test]
     fn a_call_is_aligned_as_the_wire_wants_it() {
-        let mut body = Body::default();
-        body.texts(&["a.service"]).flag(true);
+        let mut body = MessageBody::default();
+        body.push_strings(&["a.service"]).push_bool(true);
 
         let message = call(1, "EnableUnitFiles", &body);
 
-        let fields = number(&message, 12).unwrap() as usize;
+        let fields = read_u32(&message, 12).unwrap() as usize;
         assert_eq!((16 + fields).next_multiple_of(8) + body.bytes.len(), message.len());
         assert_eq!(body.signature, "asb");
         assert_eq!(body.bytes.len(), 24, "the flag after the text is aligned");

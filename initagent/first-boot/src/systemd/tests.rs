@@ -35,25 +35,28 @@ fn manager(mut socket: UnixStream, patience: usize) -> mpsc::Receiver<String> {
     heard
 }
 
-fn ask(requests: &[Request<'_>]) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
+fn ask(requests: &[UnitRequest<'_>]) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
     ask_patient(requests, 1)
 }
 
-fn ask_patient(requests: &[Request<'_>], patience: usize) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
+fn ask_patient(
+    requests: &[UnitRequest<'_>],
+    patience: usize,
+) -> (Vec<Result<(), ManagerError>>, Vec<String>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let heard = manager(theirs, patience);
     let mut answers = Vec::new();
-    converse(&ours, requests, &mut answers).unwrap();
+    exchange_requests(&ours, requests, &mut answers).unwrap();
     drop(ours);
     (answers, heard.into_iter().collect())
 }
 
-fn enable(unit: &str) -> Request<'_> {
-    Request::Enable { unit, runtime: false }
+fn enable(unit: &str) -> UnitRequest<'_> {
+    UnitRequest::Enable { unit, runtime: false }
 }
 
-fn start(unit: &str) -> Request<'_> {
-    Request::Job { unit, verb: UnitVerb::Start }
+fn start(unit: &str) -> UnitRequest<'_> {
+    UnitRequest::Job { unit, verb: UnitVerb::Start }
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn links_of_many_units_are_one_call_and_starts_one_each() {
     let (answers, heard) = ask(&[
         enable("a.service"),
         enable("b.service"),
-        Request::Reload,
+        UnitRequest::Reload,
         start("a.service"),
         start("b.service"),
     ]);
@@ -94,7 +97,7 @@ fn each_unit_that_is_refused_is_told_and_no_other() {
 fn units_are_read_anew_only_if_one_of_them_was_read_before() {
     let methods = |units: &[&str]| {
         let units: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
-        let (answers, heard) = ask(&[Request::Reread { units: &units }]);
+        let (answers, heard) = ask(&[UnitRequest::Reread { units: &units }]);
         assert!(matches!(answers[..], [Ok(())]));
         heard.iter().filter(|call| call.contains("Reload")).count()
     };
@@ -107,7 +110,7 @@ fn units_are_read_anew_only_if_one_of_them_was_read_before() {
 #[test]
 fn no_start_waits_for_the_answer_to_another() {
     let names: Vec<String> = (0..50).map(|number| format!("unit{number}.service")).collect();
-    let requests: Vec<Request<'_>> = names.iter().map(|name| start(name)).collect();
+    let requests: Vec<UnitRequest<'_>> = names.iter().map(|name| start(name)).collect();
 
     let (answers, _) = ask_patient(&requests, 50);
 
@@ -117,7 +120,7 @@ fn no_start_waits_for_the_answer_to_another() {
 #[test]
 fn more_than_the_socket_holds_is_asked_for_all_the_same() {
     let names: Vec<String> = (0..3000).map(|number| format!("unit{number}.service")).collect();
-    let requests: Vec<Request<'_>> = names.iter().map(|name| start(name)).collect();
+    let requests: Vec<UnitRequest<'_>> = names.iter().map(|name| start(name)).collect();
 
     let (answers, _) = ask(&requests);
 

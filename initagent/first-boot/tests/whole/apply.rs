@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use first_boot::{Outcome, Verdict};
+use first_boot::{RunOutcome, Verdict};
 
 use crate::machine::{Bench, KEY, Sshd};
 
-fn statuses(outcome: &Outcome) -> Vec<(String, String)> {
-    let json = outcome.json();
+fn statuses(outcome: &RunOutcome) -> Vec<(String, String)> {
+    let json = outcome.to_json();
     let items = json["items"].as_array().unwrap().iter();
     items
         .map(|item| (item["what"].as_str().unwrap().to_owned(), item["status"].as_str().unwrap().to_owned()))
@@ -52,7 +52,7 @@ runcmd: [echo hello]
 "
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/hostname"), "web1\n");
     assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY} me\n"));
     assert_eq!(bench.mode("/home/core/.ssh"), 0o700);
@@ -65,11 +65,11 @@ runcmd: [echo hello]
         "[Service]\nEnvironment=\"ETCD_NAME=first\"\n"
     );
     assert_eq!(
-        fs::read_link(bench.machine.root.path("/etc/systemd/system/b.service")).unwrap(),
+        fs::read_link(bench.machine.root.path_of("/etc/systemd/system/b.service")).unwrap(),
         Path::new("/dev/null")
     );
     assert_eq!(
-        fs::read_link(bench.machine.root.path("/etc/localtime")).unwrap(),
+        fs::read_link(bench.machine.root.path_of("/etc/localtime")).unwrap(),
         Path::new("../usr/share/zoneinfo/Europe/Berlin")
     );
     assert!(bench.read("/etc/passwd").ends_with("ada:x:1001:1002::/home/ada:/bin/bash\n"));
@@ -110,13 +110,13 @@ runcmd: [echo hello]
     let outcome = bench.apply(&document);
 
     assert_eq!(bench.snapshot(), once);
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
 }
 
 #[test]
 fn what_fails_costs_its_neighbours_nothing() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/etc/taken")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/etc/taken")).unwrap();
 
     let outcome = bench.apply(
         "#cloud-config
@@ -135,7 +135,7 @@ coreos: {units: [{name: a.service, content: x, command: start}]}
     assert_eq!(bench.read("/etc/good"), "x");
     assert!(bench.read("/etc/passwd").contains("ada"));
     assert!(bench.called("start a.service"));
-    assert!(outcome.text().contains("there is no user ghost"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("there is no user ghost"), "{}", outcome.journal_text());
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn units_are_started_in_one_conversation() {
 /// A disk in the directory: a node, and its size in sectors.
 fn attach(bench: &Bench, name: &str) {
     let root = &bench.machine.root;
-    fs::write(root.path(&format!("/dev/{name}")), "").unwrap();
-    fs::create_dir_all(root.path(&format!("/sys/class/block/{name}"))).unwrap();
-    fs::write(root.path(&format!("/sys/class/block/{name}/size")), "2000000\n").unwrap();
+    fs::write(root.path_of(&format!("/dev/{name}")), "").unwrap();
+    fs::create_dir_all(root.path_of(&format!("/sys/class/block/{name}"))).unwrap();
+    fs::write(root.path_of(&format!("/sys/class/block/{name}/size")), "2000000\n").unwrap();
 }
 
 #[test]
@@ -191,7 +191,7 @@ mounts: [[vdb1, /srv/data, ext4, noatime], [tmpfs, /srv/with blank, tmpfs]]
 ",
     );
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.called("sfdisk --quiet --wipe always /dev/vdb"));
     assert!(bench.called("mkfs.ext4 -F -q -L data -m 0 /dev/vdb1"));
     assert!(bench.called("manager: reload all units, start srv-data.mount, "));
@@ -209,7 +209,7 @@ fn the_machines_own_disk_is_not_divided() {
     for name in ["vda", "vda6", "nvme0n1", "nvme0n1p6"] {
         attach(&bench, name);
     }
-    let record = bench.machine.root.path("/run/catamaran/boot.json");
+    let record = bench.machine.root.path_of("/run/catamaran/boot.json");
     fs::create_dir_all(record.parent().unwrap()).unwrap();
     for (disk, partition) in [("vda", "vda6"), ("nvme0n1", "nvme0n1p6")] {
         let text = format!(r#"{{"devices": {{"disk": "/dev/{disk}", "esp": "/dev/{disk}2"}}}}"#);
@@ -223,14 +223,18 @@ fs_setup: [{{filesystem: ext4, device: /dev/{partition}, overwrite: true}}]
         ));
 
         let failed = statuses(&outcome).into_iter().filter(|(_, status)| status == "failed").count();
-        assert_eq!(failed, 2, "{}", outcome.text());
+        assert_eq!(failed, 2, "{}", outcome.journal_text());
         assert!(!bench.called("sfdisk") && !bench.called("mkfs"));
 
         for storage in own_disk_storage(disk, partition) {
             let outcome =
                 bench.apply(&format!(r#"{{"ignition": {{"version": "3.4.0"}}, "storage": {{{storage}}}}}"#));
 
-            assert!(outcome.text().contains("is the disk that this machine runs from"), "{}", outcome.text());
+            assert!(
+                outcome.journal_text().contains("is the disk that this machine runs from"),
+                "{}",
+                outcome.journal_text()
+            );
             // Nothing even looks at it.
             for program in ["sfdisk", "wipefs", "blkid", "mkfs", "mkswap"] {
                 assert!(!bench.called(program), "{storage}: {:?}", bench.calls());
@@ -266,7 +270,7 @@ fn a_copy_of_the_machines_own_disk_is_not_taken_for_it() {
     for name in ["vda", "vda6", "vdb", "vdb6"] {
         attach(&bench, name);
     }
-    let path = |path: &str| bench.machine.root.path(path);
+    let path = |path: &str| bench.machine.root.path_of(path);
     for folder in ["/run/catamaran", "/dev/disk/by-partlabel"] {
         fs::create_dir_all(path(folder)).unwrap();
     }
@@ -277,9 +281,9 @@ fn a_copy_of_the_machines_own_disk_is_not_taken_for_it() {
     let outcome = bench.apply("#cloud-config\ndisk_setup: {/dev/vdb: {layout: true, overwrite: true}}\n");
 
     assert!(
-        outcome.text().contains("/dev/vdb is the disk that this machine runs from"),
+        outcome.journal_text().contains("/dev/vdb is the disk that this machine runs from"),
         "{}",
-        outcome.text()
+        outcome.journal_text()
     );
     assert!(!bench.called("sfdisk"));
 }
@@ -287,7 +291,7 @@ fn a_copy_of_the_machines_own_disk_is_not_taken_for_it() {
 #[test]
 fn a_broken_sshd_config_is_taken_back() {
     let bench = Bench::with_sshd(Sshd::Complains);
-    fs::write(bench.machine.root.path("/etc/ssh/sshd_config"), "Port 22\n").unwrap();
+    fs::write(bench.machine.root.path_of("/etc/ssh/sshd_config"), "Port 22\n").unwrap();
 
     let outcome = bench.apply(
         "#cloud-config
@@ -299,10 +303,10 @@ write_files:
     );
 
     assert_eq!(bench.read("/etc/ssh/sshd_config"), "Port 22\n");
-    assert!(!bench.machine.root.path("/etc/ssh/sshd_config.d/1.conf").exists());
+    assert!(!bench.machine.root.path_of("/etc/ssh/sshd_config.d/1.conf").exists());
     assert_eq!(bench.read("/etc/motd"), "hi");
     assert_eq!(outcome.verdict(), Verdict::Degraded);
-    assert!(outcome.text().contains("sshd would not start"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("sshd would not start"), "{}", outcome.journal_text());
 }
 
 #[test]
@@ -324,17 +328,17 @@ write_files: [{{path: /home/core/.ssh/authorized_keys, content: nothing, permiss
 #[test]
 fn a_link_to_a_protected_place_is_not_written_through() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/etc/pam.d")).unwrap();
-    std::os::unix::fs::symlink("/etc/pam.d", bench.machine.root.path("/etc/harmless")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/etc/pam.d")).unwrap();
+    std::os::unix::fs::symlink("/etc/pam.d", bench.machine.root.path_of("/etc/harmless")).unwrap();
     // In the directory the link must lead below it.
-    let target = bench.machine.root.path("/etc/pam.d");
-    fs::remove_file(bench.machine.root.path("/etc/harmless")).unwrap();
-    std::os::unix::fs::symlink(target, bench.machine.root.path("/etc/harmless")).unwrap();
+    let target = bench.machine.root.path_of("/etc/pam.d");
+    fs::remove_file(bench.machine.root.path_of("/etc/harmless")).unwrap();
+    std::os::unix::fs::symlink(target, bench.machine.root.path_of("/etc/harmless")).unwrap();
 
     let outcome = bench.apply("#cloud-config\nwrite_files: [{path: /etc/harmless/sshd, content: x}]\n");
 
-    assert!(!bench.machine.root.path("/etc/pam.d/sshd").exists());
-    assert!(outcome.text().contains("leads to a protected place"), "{}", outcome.text());
+    assert!(!bench.machine.root.path_of("/etc/pam.d/sshd").exists());
+    assert!(outcome.journal_text().contains("leads to a protected place"), "{}", outcome.journal_text());
 }
 
 #[test]
@@ -371,7 +375,7 @@ coreos: {{etcd2: {{name: {secret}}}, fleet: {{etcd_password: {secret}}}}}
     ));
     let calls = bench.calls().join("\n");
 
-    for text in [outcome.text(), outcome.json().to_string(), format!("{outcome:?}"), calls] {
+    for text in [outcome.journal_text(), outcome.to_json().to_string(), format!("{outcome:?}"), calls] {
         assert!(!text.contains(secret), "{text}");
     }
 }
@@ -392,11 +396,11 @@ coreos: {{fleet: {{etcd_password: {secret}}}}}
     ));
     let calls = bench.calls().join("\n");
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(calls.contains("chpasswd"));
     assert_eq!(bench.mode("/run/systemd/system/fleet.service.d/20-cloudinit.conf"), 0o600);
     assert_eq!(bench.mode("/var/lib/catamaran/first-boot/scripts/runcmd"), 0o700);
-    for text in [outcome.text(), outcome.json().to_string(), format!("{outcome:?}"), calls] {
+    for text in [outcome.journal_text(), outcome.to_json().to_string(), format!("{outcome:?}"), calls] {
         assert!(!text.contains(secret), "{text}");
     }
 }
@@ -427,7 +431,7 @@ fn a_file_that_is_there_keeps_what_was_not_given_anew() {
         ("content: new, owner: ''", 0o600, (1000, 1000), "new"),
     ] {
         let bench = Bench::new();
-        let path = bench.machine.root.path("/srv/secret");
+        let path = bench.machine.root.path_of("/srv/secret");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "old\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -435,7 +439,7 @@ fn a_file_that_is_there_keeps_what_was_not_given_anew() {
 
         let outcome = bench.apply(&format!("#cloud-config\nwrite_files: [{{path: /srv/secret, {keys}}}]\n"));
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
         assert_eq!(bench.read("/srv/secret"), text, "{keys}");
         assert_eq!((bench.mode("/srv/secret"), bench.owner("/srv/secret")), (mode, owner), "{keys}");
     }
@@ -452,15 +456,15 @@ fn a_new_file_is_roots_and_the_second_run_changes_nothing() {
 
     assert_eq!(bench.mode("/srv/a"), 0o644);
     assert_eq!(
-        bench.snapshot().get(&bench.machine.root.path("/srv/a").display().to_string()),
-        before.get(&bench.machine.root.path("/srv/a").display().to_string())
+        bench.snapshot().get(&bench.machine.root.path_of("/srv/a").display().to_string()),
+        before.get(&bench.machine.root.path_of("/srv/a").display().to_string())
     );
 }
 
 #[test]
 fn a_setuid_bit_does_not_go_over_to_another_program() {
     let bench = Bench::new();
-    let path = bench.machine.root.path("/opt/bin/tool");
+    let path = bench.machine.root.path_of("/opt/bin/tool");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "old").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
@@ -473,7 +477,7 @@ fn a_setuid_bit_does_not_go_over_to_another_program() {
 #[test]
 fn a_closed_environment_stays_closed() {
     let bench = Bench::new();
-    let path = bench.machine.root.path("/etc/coreos/update.conf");
+    let path = bench.machine.root.path_of("/etc/coreos/update.conf");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "SERVER=https://site:secret@updates.example\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -500,7 +504,7 @@ fn an_environment_keeps_its_rights_until_it_holds_a_password() {
         (None, secret, 0o600, 0),
     ] {
         let bench = Bench::new();
-        let path = bench.machine.root.path("/etc/coreos/update.conf");
+        let path = bench.machine.root.path_of("/etc/coreos/update.conf");
         if let Some((mode, owner)) = known {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "# the site's\n").unwrap();
@@ -511,7 +515,7 @@ fn an_environment_keeps_its_rights_until_it_holds_a_password() {
         for _ in 0..2 {
             let outcome = bench.apply(&format!("#cloud-config\ncoreos: {{{update}}}\n"));
 
-            assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+            assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
             let rights = (bench.mode("/etc/coreos/update.conf"), bench.owner("/etc/coreos/update.conf"));
             assert_eq!(rights, (mode, (owner, owner)), "{known:?} {update}");
         }
@@ -521,7 +525,7 @@ fn an_environment_keeps_its_rights_until_it_holds_a_password() {
 #[test]
 fn hosts_follow_the_name_that_the_machine_has() {
     let bench = Bench::new();
-    let kernel = bench.machine.root.path("/proc/sys/kernel/hostname");
+    let kernel = bench.machine.root.path_of("/proc/sys/kernel/hostname");
     fs::create_dir_all(kernel.parent().unwrap()).unwrap();
     fs::write(kernel, "ship.example.org\n").unwrap();
 
@@ -533,8 +537,8 @@ fn hosts_follow_the_name_that_the_machine_has() {
 #[test]
 fn the_final_message_says_when() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/dev")).unwrap();
-    fs::write(bench.machine.root.path("/dev/console"), "").unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/dev")).unwrap();
+    fs::write(bench.machine.root.path_of("/dev/console"), "").unwrap();
 
     bench.apply("#cloud-config\nfinal_message: up at $timestamp\n");
 

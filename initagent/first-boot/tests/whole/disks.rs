@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use first_boot::{Call, Outcome, Programs, RealPrograms, Root, RunError, Verdict};
+use first_boot::{MachineRoot, ProgramCall, ProgramRunner, RealPrograms, RunError, RunOutcome, Verdict};
 
 use crate::machine::Bench;
 
@@ -12,20 +12,20 @@ const TOOLS: [&str; 6] = ["sfdisk", "blkid", "mkfs.ext4", "mkfs.vfat", "mkswap",
 
 /// The host's programs, told where the machine's devices are.
 #[derive(Debug)]
-struct Disks(Root);
+struct Disks(MachineRoot);
 
-impl Programs for Disks {
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
+impl ProgramRunner for Disks {
+    fn run_program(&self, call: &ProgramCall) -> Result<Vec<u8>, RunError> {
         if call.program == "udevadm" {
             return Ok(Vec::new());
         }
         let mut call = call.clone();
         for argument in &mut call.arguments {
             if argument.starts_with("/dev/") {
-                *argument = self.0.path(argument).display().to_string();
+                *argument = self.0.path_of(argument).display().to_string();
             }
         }
-        RealPrograms.run(&call)
+        RealPrograms.run_program(&call)
     }
 }
 
@@ -50,8 +50,8 @@ fn machine() -> Bench {
     let root = bench.machine.root.clone();
     bench.machine.programs = Box::new(Disks(root.clone()));
     for (name, mib) in [("vdb", 64), ("vdb1", 16), ("vdb2", 40)] {
-        File::create(root.path(&format!("/dev/{name}"))).unwrap().set_len(mib << 20).unwrap();
-        let folder = root.path(&format!("/sys/class/block/{name}"));
+        File::create(root.path_of(&format!("/dev/{name}"))).unwrap().set_len(mib << 20).unwrap();
+        let folder = root.path_of(&format!("/sys/class/block/{name}"));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("size"), format!("{}\n", mib * 2048)).unwrap();
     }
@@ -71,15 +71,15 @@ fn printed(program: &str, arguments: &[&str], device: &Path) -> String {
 }
 
 fn signature(bench: &Bench, device: &str) -> String {
-    printed("/usr/sbin/blkid", &["-p", "-o", "export"], &bench.machine.root.path(device))
+    printed("/usr/sbin/blkid", &["-p", "-o", "export"], &bench.machine.root.path_of(device))
 }
 
 fn table(bench: &Bench) -> String {
-    printed("/usr/sbin/sfdisk", &["--dump"], &bench.machine.root.path("/dev/vdb"))
+    printed("/usr/sbin/sfdisk", &["--dump"], &bench.machine.root.path_of("/dev/vdb"))
 }
 
-fn failures(outcome: &Outcome) -> usize {
-    let json = outcome.json();
+fn failures(outcome: &RunOutcome) -> usize {
+    let json = outcome.to_json();
     json["items"].as_array().unwrap().iter().filter(|item| item["status"] == "failed").count()
 }
 
@@ -92,7 +92,7 @@ fn a_disk_gets_its_partitions_and_file_systems_once() {
 
     let outcome = bench.apply(DOCUMENT);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     let divided = table(&bench);
     assert!(divided.contains("label: gpt"), "{divided}");
     // A quarter of 64 MiB of swap, and what is left of Linux.
@@ -105,7 +105,7 @@ fn a_disk_gets_its_partitions_and_file_systems_once() {
 
     let again = bench.apply(DOCUMENT);
 
-    assert_eq!(again.verdict(), Verdict::Ok, "{}", again.text());
+    assert_eq!(again.verdict(), Verdict::Ok, "{}", again.journal_text());
     assert_eq!((table(&bench), signature(&bench, "/dev/vdb2")), uuids, "what is there is left alone");
 }
 
@@ -115,7 +115,7 @@ fn what_holds_something_is_left_unless_told_otherwise() {
         return;
     }
     let bench = machine();
-    let disk = bench.machine.root.path("/dev/vdb");
+    let disk = bench.machine.root.path_of("/dev/vdb");
     printed("/usr/sbin/mkfs.ext4", &["-q", "-F", "-L", "precious"], &disk);
     let over = |overwrite: bool| {
         format!(
@@ -127,12 +127,12 @@ fs_setup: [{{filesystem: swap, device: /dev/vdb2, overwrite: {overwrite}}}]
     };
 
     let kept = bench.apply(&over(false));
-    assert_eq!(failures(&kept), 1, "{}", kept.text());
-    assert!(kept.text().contains("/dev/vdb holds ext4 already"), "{}", kept.text());
+    assert_eq!(failures(&kept), 1, "{}", kept.journal_text());
+    assert!(kept.journal_text().contains("/dev/vdb holds ext4 already"), "{}", kept.journal_text());
     assert!(signature(&bench, "/dev/vdb").contains("LABEL=precious"));
 
     let replaced = bench.apply(&over(true));
-    assert_eq!(failures(&replaced), 0, "{}", replaced.text());
+    assert_eq!(failures(&replaced), 0, "{}", replaced.journal_text());
     assert!(table(&bench).contains("label: gpt"));
     assert!(signature(&bench, "/dev/vdb2").contains("TYPE=swap"));
 }
@@ -157,7 +157,7 @@ fn a_file_system_is_wiped_when_that_is_asked_for_and_only_then() {
     }
     let bench = machine();
     let made = bench.apply(&ignition_filesystem(r#""format": "ext4", "label": "OLD""#));
-    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.text());
+    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.journal_text());
     let old = signature(&bench, "/dev/vdb1");
 
     let again = bench.apply(&ignition_filesystem(r#""format": "ext4", "label": "OLD""#));
@@ -165,7 +165,7 @@ fn a_file_system_is_wiped_when_that_is_asked_for_and_only_then() {
         (again.verdict(), signature(&bench, "/dev/vdb1")),
         (Verdict::Ok, old.clone()),
         "{}",
-        again.text()
+        again.journal_text()
     );
     for (fields, why) in [
         (r#""format": "ext4", "label": "NEW""#, "another label"),
@@ -174,12 +174,16 @@ fn a_file_system_is_wiped_when_that_is_asked_for_and_only_then() {
         (r#""format": "none""#, "holds ext4 already"),
     ] {
         let kept = bench.apply(&ignition_filesystem(fields));
-        assert!(failures(&kept) == 1 && kept.text().contains(why), "{fields}: {}", kept.text());
+        assert!(
+            failures(&kept) == 1 && kept.journal_text().contains(why),
+            "{fields}: {}",
+            kept.journal_text()
+        );
         assert_eq!(signature(&bench, "/dev/vdb1"), old);
     }
     let wiped =
         bench.apply(&ignition_filesystem(r#""format": "ext4", "wipeFilesystem": true, "label": "NEW""#));
-    assert_eq!(failures(&wiped), 0, "{}", wiped.text());
+    assert_eq!(failures(&wiped), 0, "{}", wiped.journal_text());
     let new = signature(&bench, "/dev/vdb1");
     assert!(new.contains("LABEL=NEW") && new.contains("TYPE=ext4"), "{new}");
     let emptied = bench.apply(&ignition_filesystem(r#""format": "none", "wipeFilesystem": true"#));
@@ -187,7 +191,7 @@ fn a_file_system_is_wiped_when_that_is_asked_for_and_only_then() {
         (failures(&emptied), signature(&bench, "/dev/vdb1")),
         (0, String::new()),
         "{}",
-        emptied.text()
+        emptied.journal_text()
     );
 }
 
@@ -208,7 +212,7 @@ fn each_file_system_gets_its_uuid_in_its_own_way() {
 
         let outcome = bench.apply(&document);
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{format}: {}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{format}: {}", outcome.journal_text());
         let made = signature(&bench, "/dev/vdb1");
         assert!(made.contains(shown), "{format}: {made}");
         let again = bench.apply(&document);
@@ -216,7 +220,7 @@ fn each_file_system_gets_its_uuid_in_its_own_way() {
             (failures(&again), signature(&bench, "/dev/vdb1")),
             (0, made),
             "{format}: {}",
-            again.text()
+            again.journal_text()
         );
     }
 }
@@ -224,7 +228,7 @@ fn each_file_system_gets_its_uuid_in_its_own_way() {
 /// Puts the superblock of ext4 into a FAT, between the first sector and the files.
 fn add_superblock(bench: &Bench, path: &Path) {
     use std::os::unix::fs::FileExt;
-    let other = bench.machine.root.path("/dev/vdb2");
+    let other = bench.machine.root.path_of("/dev/vdb2");
     printed("/usr/sbin/mkfs.ext4", &["-q", "-F"], &other);
     let mut superblock = [0; 1024];
     File::open(other).unwrap().read_exact_at(&mut superblock, 1024).unwrap();
@@ -237,16 +241,16 @@ fn a_device_with_two_signatures_is_wiped_or_left_alone() {
         return;
     }
     let bench = machine();
-    let device = bench.machine.root.path("/dev/vdb1");
+    let device = bench.machine.root.path_of("/dev/vdb1");
     printed("/usr/sbin/mkfs.vfat", &[], &device);
     add_superblock(&bench, &device);
 
     let kept = bench.apply(&ignition_filesystem(r#""format": "vfat""#));
-    assert_eq!(failures(&kept), 1, "{}", kept.text());
-    assert!(kept.text().contains("more than one file system"), "{}", kept.text());
+    assert_eq!(failures(&kept), 1, "{}", kept.journal_text());
+    assert!(kept.journal_text().contains("more than one file system"), "{}", kept.journal_text());
 
     let wiped = bench.apply(&ignition_filesystem(r#""format": "vfat", "wipeFilesystem": true"#));
-    assert_eq!(failures(&wiped), 0, "{}", wiped.text());
+    assert_eq!(failures(&wiped), 0, "{}", wiped.journal_text());
     assert!(signature(&bench, "/dev/vdb1").contains("TYPE=vfat"), "{}", signature(&bench, "/dev/vdb1"));
 }
 
@@ -258,7 +262,7 @@ fn a_partition_more_is_added_to_a_table_that_is_there() {
     let bench = machine();
     let first = r#"{"number": 1, "label": "there-already", "sizeMiB": 8}"#;
     let made = bench.apply(&ignition_disk(&format!(r#""wipeTable": true, "partitions": [{first}]"#)));
-    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.text());
+    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.journal_text());
     let before = table(&bench);
     let line = |text: &str, name: &str| text.lines().find(|line| line.contains(name)).map(str::to_owned);
     let both =
@@ -266,15 +270,15 @@ fn a_partition_more_is_added_to_a_table_that_is_there() {
 
     let added = bench.apply(&both);
 
-    assert_eq!(added.verdict(), Verdict::Ok, "{}", added.text());
+    assert_eq!(added.verdict(), Verdict::Ok, "{}", added.journal_text());
     let after = table(&bench);
     assert_eq!(line(&after, "there-already"), line(&before, "there-already"), "{after}");
     assert!(line(&after, "\"new\"").is_some_and(|line| line.contains("size=       16384")), "{after}");
     assert_eq!(line(&after, "label-id"), line(&before, "label-id"));
     let again = bench.apply(&both);
-    assert_eq!((failures(&again), table(&bench)), (0, after.clone()), "{}", again.text());
+    assert_eq!((failures(&again), table(&bench)), (0, after.clone()), "{}", again.journal_text());
     let other = bench.apply(&ignition_disk(r#""partitions": [{"number": 1, "label": "other"}]"#));
-    assert!(other.text().contains("another label"), "{}", other.text());
+    assert!(other.journal_text().contains("another label"), "{}", other.journal_text());
     assert_eq!(table(&bench), after);
     let fewer =
         ignition_disk(r#""partitions": [{"number": 1, "shouldExist": false, "wipePartitionEntry": true}]"#);
@@ -296,8 +300,8 @@ fn every_part_of_a_partition_is_as_it_was_asked_for() {
             {"number": 1, "label": "rest"}]"#,
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
-    let json = printed("/usr/sbin/sfdisk", &["--json"], &bench.machine.root.path("/dev/vdb"));
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    let json = printed("/usr/sbin/sfdisk", &["--json"], &bench.machine.root.path_of("/dev/vdb"));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let partitions = json["partitiontable"]["partitions"].as_array().unwrap();
     let fields = |index: usize, name: &str| partitions[index][name].clone();
@@ -325,10 +329,10 @@ fn a_table_that_is_wiped_without_partitions_leaves_room_for_a_file_system() {
     let whole = r#""filesystems": [{"device": "/dev/vdb", "format": "ext4"}]"#;
 
     let divided = bench.apply(&ignition(whole));
-    assert!(divided.text().contains("a partition table (gpt)"), "{}", divided.text());
+    assert!(divided.journal_text().contains("a partition table (gpt)"), "{}", divided.journal_text());
 
     let both = ignition(&format!(r#""disks": [{{"device": "/dev/vdb", "wipeTable": true}}], {whole}"#));
     let outcome = bench.apply(&both);
-    assert_eq!(failures(&outcome), 0, "{}", outcome.text());
+    assert_eq!(failures(&outcome), 0, "{}", outcome.journal_text());
     assert!(signature(&bench, "/dev/vdb").contains("TYPE=ext4"));
 }

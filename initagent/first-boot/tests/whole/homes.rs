@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use first_boot::{Outcome, Verdict};
+use first_boot::{RunOutcome, Verdict};
 
 use crate::apply::is_root;
 use crate::machine::{Bench, KEY};
@@ -68,18 +68,18 @@ impl Attack {
     fn begin(format: Format) -> Self {
         let bench = Bench::new();
         let outcome = bench.apply(&document(format));
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
         let shadow = bench.read("/etc/shadow");
-        fs::write(bench.machine.root.path("/etc/shadow"), format!("{HASH}{shadow}")).unwrap();
-        fs::set_permissions(bench.machine.root.path("/etc/shadow"), fs::Permissions::from_mode(0o640))
+        fs::write(bench.machine.root.path_of("/etc/shadow"), format!("{HASH}{shadow}")).unwrap();
+        fs::set_permissions(bench.machine.root.path_of("/etc/shadow"), fs::Permissions::from_mode(0o640))
             .unwrap();
-        fs::create_dir_all(bench.machine.root.path("/etc/systemd/system")).unwrap();
+        fs::create_dir_all(bench.machine.root.path_of("/etc/systemd/system")).unwrap();
         let uid = bench.owner("/home/ada").0;
         Self { bench, uid, format }
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        self.bench.machine.root.path(path)
+        self.bench.machine.root.path_of(path)
     }
 
     /// Takes away what is there, as its owner may.
@@ -103,7 +103,7 @@ impl Attack {
     }
 
     /// The next run, which must end, and after which nothing of root's is ada's.
-    fn run(&self) -> Outcome {
+    fn run(&self) -> RunOutcome {
         let (began, shadow) = (Instant::now(), self.bench.read("/etc/shadow"));
         let outcome = self.bench.apply(&document(self.format));
         assert!(began.elapsed() < SOON, "it waited");
@@ -117,15 +117,15 @@ impl Attack {
             let is_text = meta.is_some_and(|meta| meta.is_file() && meta.len() < 1 << 20);
             assert!(!is_text || !self.bench.read(path).contains("TOPSECRET"), "{path}");
         }
-        assert!(!outcome.text().contains("TOPSECRET"), "{}", outcome.text());
+        assert!(!outcome.journal_text().contains("TOPSECRET"), "{}", outcome.journal_text());
         outcome
     }
 
     /// As [`Attack::run`], and it is said what was wrong.
     fn is_refused(&self, because: &str) {
         let outcome = self.run();
-        assert_eq!(outcome.verdict(), Verdict::Degraded, "{because}: {}", outcome.text());
-        assert!(outcome.text().contains(because), "{because}: {}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Degraded, "{because}: {}", outcome.journal_text());
+        assert!(outcome.journal_text().contains(because), "{because}: {}", outcome.journal_text());
     }
 }
 
@@ -165,7 +165,7 @@ fn what_is_overwritten_is_the_link_and_not_what_it_leads_to() {
         let outcome = attack.run();
 
         let is_replaced = path == "/home/ada/.notes";
-        assert_eq!(outcome.verdict() == Verdict::Ok, is_replaced, "{path}: {}", outcome.text());
+        assert_eq!(outcome.verdict() == Verdict::Ok, is_replaced, "{path}: {}", outcome.journal_text());
         assert_eq!(fs::symlink_metadata(attack.path(path)).unwrap().is_symlink(), !is_replaced, "{path}");
     }
 }
@@ -183,10 +183,10 @@ fn all_links_of_the_audit_at_once_cost_nobody_else_anything() {
 
         let outcome = attack.run();
 
-        let json = outcome.json();
+        let json = outcome.to_json();
         let items = json["items"].as_array().unwrap();
         let failed = items.iter().filter(|item| item["status"] == "failed").count();
-        assert_eq!(failed, 3, "{}", outcome.text());
+        assert_eq!(failed, 3, "{}", outcome.journal_text());
     }
 }
 
@@ -228,7 +228,7 @@ fn a_hard_link_to_a_file_of_roots_or_of_anothers_is_not_read() {
 
         let outcome = attack.bench.apply(&document(format));
 
-        assert!(outcome.text().contains("belongs to user 0"), "{}", outcome.text());
+        assert!(outcome.journal_text().contains("belongs to user 0"), "{}", outcome.journal_text());
         assert_eq!(attack.bench.owner("/etc/shadow"), (0, 0));
         assert_eq!(
             fs::metadata(attack.path(path)).unwrap().ino(),
@@ -239,7 +239,7 @@ fn a_hard_link_to_a_file_of_roots_or_of_anothers_is_not_read() {
         fs::remove_file(attack.path("/etc/shadow")).unwrap();
         fs::write(attack.path("/etc/shadow"), text).unwrap();
         let outcome = attack.bench.apply(&document(format));
-        assert!(outcome.text().contains("belongs to user 0"), "{}", outcome.text());
+        assert!(outcome.journal_text().contains("belongs to user 0"), "{}", outcome.journal_text());
         assert_eq!(attack.bench.owner(path).0, 0);
     }
 }
@@ -298,7 +298,7 @@ fn files_directories_and_links_do_not_pass_a_users_link() {
 
     let left: Vec<_> =
         fs::read_dir(attack.path("/etc/loot")).unwrap().map(|one| one.unwrap().file_name()).collect();
-    assert_eq!(left, ["kept"], "{}", outcome.text());
+    assert_eq!(left, ["kept"], "{}", outcome.journal_text());
     assert_eq!(attack.bench.owner("/etc/loot"), (0, 0));
 }
 
@@ -317,9 +317,9 @@ fn what_a_user_can_change_gets_no_name_that_root_trusts() {
 
     let outcome = attack.bench.apply(ignition);
 
-    assert!(!attack.path("/etc/cron.d/job").exists(), "{}", outcome.text());
-    assert!(!attack.path("/home/bob/gift").exists(), "{}", outcome.text());
-    assert!(outcome.text().contains("another user's"), "{}", outcome.text());
+    assert!(!attack.path("/etc/cron.d/job").exists(), "{}", outcome.journal_text());
+    assert!(!attack.path("/home/bob/gift").exists(), "{}", outcome.journal_text());
+    assert!(outcome.journal_text().contains("another user's"), "{}", outcome.journal_text());
 }
 
 #[test]
@@ -334,19 +334,19 @@ fn a_swap_file_is_not_made_where_a_user_can_change_its_name() {
     let outcome = attack.bench.apply("#cloud-config\nswap: {filename: /home/ada/swap, size: 1M}\n");
 
     assert_eq!(attack.bench.read("/etc/loot"), "kept");
-    assert!(outcome.text().contains("put the swap file elsewhere"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("put the swap file elsewhere"), "{}", outcome.journal_text());
 }
 
 #[test]
 fn links_of_roots_own_are_followed_as_ever() {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/var/home")).unwrap();
-    fs::remove_dir_all(bench.machine.root.path("/home")).unwrap();
-    symlink("var/home", bench.machine.root.path("/home")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/var/home")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/home")).unwrap();
+    symlink("var/home", bench.machine.root.path_of("/home")).unwrap();
 
     let outcome = bench.apply(&document(CloudConfig));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/var/home/ada/.ssh/authorized_keys"), format!("{KEY} ada\n"));
     assert_eq!(bench.read("/var/home/ada/.notes"), "hello");
 }
@@ -366,7 +366,7 @@ write_files:
 
     for _ in 0..2 {
         let outcome = attack.bench.apply(document);
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     }
 
     assert_eq!(attack.bench.owner("/home/ada/a/b/two"), (attack.uid, attack.uid));

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{Cursor, Write};
 
-use first_boot::{Document, Judgement, Listing, Role, Style, Verdict, plan, validate};
+use first_boot::{
+    Document, OfflineReport, OutputFormat, PlanDetail, Role, Verdict, plan_file, validate_files,
+};
 
-fn judged(content: &str) -> Judgement {
+fn judged(content: &str) -> OfflineReport {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, content).unwrap();
-    validate(&[file.into()], Style::Text)
+    validate_files(&[file.into()], OutputFormat::Text)
 }
 
 #[test]
@@ -44,7 +46,7 @@ fn a_plan_of_a_network_configuration_has_its_units() {
     let file = folder.path().join("network-config");
     fs::write(&file, "version: 2\nethernets: {eth0: {dhcp4: true}}\n").unwrap();
 
-    let judgement = plan(&file, Listing::Full);
+    let judgement = plan_file(&file, PlanDetail::Full);
 
     assert!(judgement.text.contains("write unit 10-cloud-init-eth0.network"), "{}", judgement.text);
     assert!(judgement.text.contains("| DHCP=ipv4"), "{}", judgement.text);
@@ -56,7 +58,7 @@ fn an_address_in_a_host_name_is_judged_as_the_address_that_it_will_be() {
     let file = folder.path().join("user-data");
     fs::write(&file, "#cloud-config\nfqdn: ip-$private_ipv4.example.org\n").unwrap();
 
-    let judgement = plan(&file, Listing::Short);
+    let judgement = plan_file(&file, PlanDetail::Short);
 
     assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
     assert!(judged("#cloud-config\nfqdn: ip-$private.example.org\n").text.contains("not a host name"));
@@ -76,7 +78,7 @@ fn a_file_is_what_it_is_told_to_be() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("eth0.yaml");
     fs::write(&path, "etherents: {eth0: {dhcp4: true}}\n").unwrap();
-    let judged = |role| validate(&[Document { path: path.clone(), role }], Style::Text).text;
+    let judged = |role| validate_files(&[Document { path: path.clone(), role }], OutputFormat::Text).text;
 
     assert!(judged(Role::NetworkConfig).contains("no network configuration that is known"));
     assert!(judged(Role::UserData).contains("no kind of user-data"));
@@ -94,7 +96,7 @@ fn facts_of_an_instance_are_judged() {
     )
     .unwrap();
 
-    let judgement = validate(&[file.into()], Style::Text);
+    let judgement = validate_files(&[file.into()], OutputFormat::Text);
 
     for words in ["did you mean `local-hostname`?", "is not a host name", "this key", "meta-data:3:"] {
         assert!(judgement.text.contains(words), "{words}: {}", judgement.text);
@@ -113,7 +115,7 @@ fn a_folder_with_a_seed_is_judged_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();
     seed(folder.path());
 
-    let judgement = validate(&[folder.path().to_owned().into()], Style::Text);
+    let judgement = validate_files(&[folder.path().to_owned().into()], OutputFormat::Text);
 
     for words in ["user-data:2:1", "network-config:2:"] {
         assert!(judgement.text.contains(words), "{words}: {}", judgement.text);
@@ -123,10 +125,10 @@ fn a_folder_with_a_seed_is_judged_as_a_whole() {
     fs::create_dir_all(&latest).unwrap();
     fs::write(latest.join("meta_data.json"), r#"{"uuid": "a"}"#).unwrap();
     fs::write(latest.join("user_data"), "#cloud-config\nhostname: a\n").unwrap();
-    let judgement = validate(&[drive.path().to_owned().into()], Style::Text);
+    let judgement = validate_files(&[drive.path().to_owned().into()], OutputFormat::Text);
     assert_eq!(judgement.verdict, Verdict::Ok, "{}", judgement.text);
     let empty = tempfile::tempdir().unwrap();
-    let judgement = validate(&[empty.path().to_owned().into()], Style::Text);
+    let judgement = validate_files(&[empty.path().to_owned().into()], OutputFormat::Text);
     assert!(judgement.text.contains("there is no seed in it"), "{}", judgement.text);
     assert_eq!(judgement.verdict, Verdict::Failed);
 }
@@ -144,7 +146,7 @@ fn an_image_with_a_seed_is_judged_as_a_whole() {
     drop(fat);
     fs::write(&path, image.into_inner()).unwrap();
 
-    let judgement = validate(&[path.into()], Style::Text);
+    let judgement = validate_files(&[path.into()], OutputFormat::Text);
 
     assert_eq!(judgement.verdict, Verdict::Degraded, "{}", judgement.text);
     assert!(judgement.text.contains("seed.img/user-data:2:1"), "{}", judgement.text);
@@ -156,7 +158,7 @@ fn json_has_one_entry_a_path_as_before() {
     seed(folder.path());
     let path = folder.path().to_owned();
 
-    let text = validate(&[path.clone().into(), path.join("user-data").into()], Style::Json).text;
+    let text = validate_files(&[path.clone().into(), path.join("user-data").into()], OutputFormat::Json).text;
 
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["verdict"], "failed");
@@ -217,7 +219,7 @@ fn parts_of_a_mime_message_add_up_or_say_what_they_lose() {
     ] {
         fs::write(&file, two_parts(merging)).unwrap();
 
-        let judgement = plan(&file, Listing::Short);
+        let judgement = plan_file(&file, PlanDetail::Short);
 
         let both =
             ["/etc/site/base 0644", "/etc/site/extra 0644"].iter().all(|path| judgement.text.contains(path));

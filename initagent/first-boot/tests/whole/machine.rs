@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use first_boot::{
-    Call, Machine, Manager, ManagerError, Options, Outcome, Programs, RealPrograms, Request, Root, RunError,
-    Web, WebError, apply_file, await_logins, run,
+    MachineAccess, MachineRoot, ManagerError, ProgramCall, ProgramRunner, RealPrograms, RunError, RunOptions,
+    RunOutcome, UnitManager, UnitRequest, WebClient, WebError, apply_file, await_logins, run_first_boot,
 };
 use tempfile::TempDir;
 use user_data::address::redacted_address;
@@ -57,20 +57,20 @@ const LETS_IN: Sshd = Sshd::Takes(
 
 #[derive(Debug)]
 struct Twins {
-    root: Root,
+    root: MachineRoot,
     calls: Notes,
     sshd: Sshd,
 }
 
-impl Programs for Twins {
-    fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
+impl ProgramRunner for Twins {
+    fn run_program(&self, call: &ProgramCall) -> Result<Vec<u8>, RunError> {
         self.calls.lock().unwrap().push(call.to_string());
         let failed = |code, complaint: &str| {
             let complaint = complaint.to_owned();
             Err(RunError::Failed { program: call.program, code: Some(code), complaint })
         };
         match (call.program, call.arguments.last()) {
-            ("ssh-keygen", _) if self.sshd == Sshd::Real => RealPrograms.run(call),
+            ("ssh-keygen", _) if self.sshd == Sshd::Real => RealPrograms.run_program(call),
             // Reads a key instead of making one.
             ("ssh-keygen", _) if call.arguments[0] == "-y" => Ok(Vec::new()),
             ("ssh-keygen", Some(path)) => {
@@ -84,9 +84,9 @@ impl Programs for Twins {
             ("/usr/sbin/sshd", _) => match self.sshd {
                 Sshd::Complains => failed(255, "bad configuration option"),
                 Sshd::Real => {
-                    let config = self.root.path("/etc/ssh/sshd_config").display().to_string();
+                    let config = self.root.path_of("/etc/ssh/sshd_config").display().to_string();
                     let arguments = ["-f".to_owned(), config].into_iter().chain(call.arguments.clone());
-                    RealPrograms.run(&Call::new("/usr/sbin/sshd", arguments))
+                    RealPrograms.run_program(&ProgramCall::new("/usr/sbin/sshd", arguments))
                 }
                 Sshd::Takes(settings) => Ok(settings.into()),
             },
@@ -98,11 +98,11 @@ impl Programs for Twins {
 #[derive(Debug)]
 struct ManagerTwin {
     calls: Notes,
-    root: Root,
+    root: MachineRoot,
 }
 
-impl Manager for ManagerTwin {
-    fn ask(&self, requests: &[Request<'_>]) -> Vec<Result<(), ManagerError>> {
+impl UnitManager for ManagerTwin {
+    fn send_requests(&self, requests: &[UnitRequest<'_>]) -> Vec<Result<(), ManagerError>> {
         let said: Vec<String> = requests.iter().map(ToString::to_string).collect();
         let when = if await_logins(&self.root, Duration::ZERO) { "" } else { " (before logins)" };
         self.calls.lock().unwrap().push(format!("manager: {}{when}", said.join(", ")));
@@ -120,7 +120,7 @@ impl Manager for ManagerTwin {
 #[derive(Debug)]
 struct Silence;
 
-impl Web for Silence {
+impl WebClient for Silence {
     fn get_within(
         &self,
         url: &str,
@@ -138,7 +138,7 @@ impl Web for Silence {
 
 pub(crate) struct Bench {
     folder: TempDir,
-    pub(crate) machine: Machine,
+    pub(crate) machine: MachineAccess,
     calls: Notes,
 }
 
@@ -151,23 +151,27 @@ impl Bench {
     /// With an sshd that says so of whatever is written.
     pub(crate) fn with_sshd(sshd: Sshd) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path().join("root"));
+        let root = MachineRoot::at_directory(folder.path().join("root"));
         for (path, text) in FILES {
-            fs::create_dir_all(root.path(path).parent().unwrap()).unwrap();
-            fs::write(root.path(path), text).unwrap();
+            fs::create_dir_all(root.path_of(path).parent().unwrap()).unwrap();
+            fs::write(root.path_of(path), text).unwrap();
         }
-        fs::create_dir_all(root.path("/home/core")).unwrap();
+        fs::create_dir_all(root.path_of("/home/core")).unwrap();
         let calls = Notes::default();
         if sshd == Sshd::Real {
-            let folder = root.path("/etc/ssh").display().to_string();
+            let folder = root.path_of("/etc/ssh").display().to_string();
             let config =
                 format!("Include {folder}/sshd_config.d/*.conf\nHostKey {folder}/ssh_host_ed25519_key\n");
-            fs::write(root.path("/etc/ssh/sshd_config"), config).unwrap();
+            fs::write(root.path_of("/etc/ssh/sshd_config"), config).unwrap();
         }
         let twins = Twins { root: root.clone(), calls: Arc::clone(&calls), sshd };
         let manager = ManagerTwin { calls: Arc::clone(&calls), root: root.clone() };
-        let machine =
-            Machine { root, programs: Box::new(twins), web: Box::new(Silence), manager: Box::new(manager) };
+        let machine = MachineAccess {
+            root,
+            programs: Box::new(twins),
+            web: Box::new(Silence),
+            manager: Box::new(manager),
+        };
         Self { folder, machine, calls }
     }
 
@@ -179,19 +183,19 @@ impl Bench {
     }
 
     pub(crate) fn seed(&self, instance: &str, user_data: &str) {
-        let folder = self.machine.root.path("/var/lib/cloud/seed/nocloud");
+        let folder = self.machine.root.path_of("/var/lib/cloud/seed/nocloud");
         fs::create_dir_all(&folder).unwrap();
         let meta_data = format!("instance-id: {instance}\nlocal-hostname: seeded\n");
         fs::write(folder.join("meta-data"), meta_data).unwrap();
         fs::write(folder.join("user-data"), user_data).unwrap();
     }
 
-    pub(crate) fn boot(&self, options: Options) -> Outcome {
+    pub(crate) fn boot(&self, options: RunOptions) -> RunOutcome {
         self.calls.lock().unwrap().clear();
-        run(options, &self.machine)
+        run_first_boot(options, &self.machine)
     }
 
-    pub(crate) fn apply(&self, document: &str) -> Outcome {
+    pub(crate) fn apply(&self, document: &str) -> RunOutcome {
         let file = self.folder.path().join("user-data");
         fs::write(&file, document).unwrap();
         self.calls.lock().unwrap().clear();
@@ -199,15 +203,15 @@ impl Bench {
     }
 
     pub(crate) fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.machine.root.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+        fs::read_to_string(self.machine.root.path_of(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
     pub(crate) fn mode(&self, path: &str) -> u32 {
-        fs::metadata(self.machine.root.path(path)).unwrap().permissions().mode() & 0o7777
+        fs::metadata(self.machine.root.path_of(path)).unwrap().permissions().mode() & 0o7777
     }
 
     pub(crate) fn owner(&self, path: &str) -> (u32, u32) {
-        let meta = fs::metadata(self.machine.root.path(path)).unwrap();
+        let meta = fs::metadata(self.machine.root.path_of(path)).unwrap();
         (meta.uid(), meta.gid())
     }
 
@@ -222,7 +226,7 @@ impl Bench {
     /// Every file with its mode and content.
     pub(crate) fn snapshot(&self) -> BTreeMap<String, (u32, Vec<u8>)> {
         let mut files = BTreeMap::new();
-        collect(&self.machine.root.path("/"), &mut files);
+        collect(&self.machine.root.path_of("/"), &mut files);
         files
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use first_boot::{Outcome, Verdict};
+use first_boot::{RunOutcome, Verdict};
 
 use crate::machine::{Bench, KEY};
 
@@ -27,12 +27,12 @@ fn directory(fields: &str) -> String {
 /// A machine with a folder for data.
 fn bench() -> Bench {
     let bench = Bench::new();
-    fs::create_dir_all(bench.machine.root.path("/srv")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/srv")).unwrap();
     bench
 }
 
 fn put(bench: &Bench, path: &str, text: &str, mode: u32, owner: u32) -> PathBuf {
-    let place = bench.machine.root.path(path);
+    let place = bench.machine.root.path_of(path);
     fs::write(&place, text).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
     if nix::unistd::Uid::effective().is_root() {
@@ -41,12 +41,16 @@ fn put(bench: &Bench, path: &str, text: &str, mode: u32, owner: u32) -> PathBuf 
     place
 }
 
-fn fails(outcome: &Outcome, why: &str) {
-    assert!(outcome.verdict() != Verdict::Ok && outcome.text().contains(why), "{why}: {}", outcome.text());
+fn fails(outcome: &RunOutcome, why: &str) {
+    assert!(
+        outcome.verdict() != Verdict::Ok && outcome.journal_text().contains(why),
+        "{why}: {}",
+        outcome.journal_text()
+    );
 }
 
-fn succeeds(outcome: &Outcome) {
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+fn succeeds(outcome: &RunOutcome) {
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
 }
 
 #[test]
@@ -97,11 +101,11 @@ fn contents_and_what_is_added_to_them_are_one_file() {
 fn what_is_there_is_left_unless_it_may_be_overwritten() {
     let bench = bench();
     put(&bench, "/srv/f", "precious", 0o644, 0);
-    let folder = bench.machine.root.path("/srv/d");
+    let folder = bench.machine.root.path_of("/srv/d");
     fs::create_dir_all(folder.join("inner")).unwrap();
-    let broken = bench.machine.root.path("/srv/broken");
+    let broken = bench.machine.root.path_of("/srv/broken");
     symlink("nowhere", &broken).unwrap();
-    symlink("/srv", bench.machine.root.path("/srv/led")).unwrap();
+    symlink("/srv", bench.machine.root.path_of("/srv/led")).unwrap();
     for (document, why) in [
         (file(r#""path": "/srv/f", "contents": {"source": "data:,x"}"#), "replacing it was not asked for"),
         (file(r#""path": "/srv/d", "contents": {"source": "data:,x"}"#), "no regular file"),
@@ -139,7 +143,7 @@ fn what_may_be_overwritten_is_whatever_it_is() {
         for make in makers {
             let bench = bench();
             put(&bench, "/srv/target", "target", 0o644, 0);
-            let place = bench.machine.root.path("/srv/x");
+            let place = bench.machine.root.path_of("/srv/x");
             make(place.clone());
 
             succeeds(&bench.apply(document));
@@ -164,14 +168,14 @@ fn links_have_owners_and_right_ones_stay() {
 
     succeeds(&bench.apply(&document));
 
-    let meta = |path: &str| fs::symlink_metadata(bench.machine.root.path(path)).unwrap();
+    let meta = |path: &str| fs::symlink_metadata(bench.machine.root.path_of(path)).unwrap();
     if nix::unistd::Uid::effective().is_root() {
         assert_eq!((meta("/srv/soft").uid(), meta("/srv/soft").gid()), (1000, 27));
     }
     assert_eq!(meta("/srv/hard").ino(), meta("/srv/target").ino());
     let again = bench.apply(&document);
     succeeds(&again);
-    let items = again.json()["items"].to_string();
+    let items = again.to_json()["items"].to_string();
     assert!(!items.contains("\"changed\""), "right links are not made again: {items}");
     // Without an owner, the one that is there stays.
     succeeds(&bench.apply(&link(r#""path": "/srv/soft", "target": "/srv/target""#)));
@@ -183,7 +187,7 @@ fn links_have_owners_and_right_ones_stay() {
 #[test]
 fn directories_keep_what_is_not_given_and_outer_ones_come_first() {
     let bench = bench();
-    let place = bench.machine.root.path("/srv/d");
+    let place = bench.machine.root.path_of("/srv/d");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o711)).unwrap();
 
@@ -200,7 +204,7 @@ fn directories_keep_what_is_not_given_and_outer_ones_come_first() {
 #[test]
 fn two_paths_that_links_lead_to_one_place_are_not_both_written() {
     let bench = bench();
-    symlink("..", bench.machine.root.path("/srv/leads-to-root")).unwrap();
+    symlink("..", bench.machine.root.path_of("/srv/leads-to-root")).unwrap();
 
     let outcome = bench.apply(&configuration(
         r#""files": [{"path": "/srv/leads-to-root/srv/f"}, {"path": "/srv/f", "contents": {"source": "data:,x"}}]"#,
@@ -213,7 +217,7 @@ fn two_paths_that_links_lead_to_one_place_are_not_both_written() {
 #[test]
 fn a_mask_is_lifted_only_where_that_is_said() {
     let bench = bench();
-    let mask = bench.machine.root.path("/etc/systemd/system/a.service");
+    let mask = bench.machine.root.path_of("/etc/systemd/system/a.service");
     let with = |mask: &str| {
         format!(
             r#"{{"ignition": {{"version": "3.4.0"}}, "systemd": {{"units": [{{"name": "a.service"{mask}}}]}}}}"#
@@ -283,7 +287,7 @@ fn a_setuid_bit_goes_over_neither_to_another_program_nor_to_another_user() {
 fn keys_of_network_devices_are_for_networkd_alone() {
     let bench = bench();
     let group = bench.read("/etc/group") + "systemd-network:x:998:\n";
-    fs::write(bench.machine.root.path("/etc/group"), group).unwrap();
+    fs::write(bench.machine.root.path_of("/etc/group"), group).unwrap();
     let source = |text: &str| format!(r#""source": "data:,{text}""#);
     let (head, key) = (source("%5BWireGuard%5D%0A"), source("PrivateKey%3DSEKRIT%0A"));
     let document = configuration(&format!(
@@ -296,7 +300,9 @@ fn keys_of_network_devices_are_for_networkd_alone() {
         let outcome = bench.apply(&document);
 
         succeeds(&outcome);
-        assert!(!outcome.text().contains("SEKRIT") && !outcome.json().to_string().contains("SEKRIT"));
+        assert!(
+            !outcome.journal_text().contains("SEKRIT") && !outcome.to_json().to_string().contains("SEKRIT")
+        );
         assert_eq!(bench.read("/etc/systemd/network/20-wg.netdev"), "[WireGuard]\nPrivateKey=SEKRIT\n");
         for path in ["/etc/systemd/network/20-wg.netdev", "/etc/systemd/network/30-x.network"] {
             assert_eq!(bench.mode(path), 0o640, "{path}");
@@ -332,9 +338,9 @@ fn no_link_leads_a_node_to_a_protected_place() {
         directory(r#""path": "/etc/harmless/sshd""#),
     ] {
         let bench = bench();
-        let target = bench.machine.root.path("/etc/pam.d");
+        let target = bench.machine.root.path_of("/etc/pam.d");
         fs::create_dir_all(&target).unwrap();
-        symlink(&target, bench.machine.root.path("/etc/harmless")).unwrap();
+        symlink(&target, bench.machine.root.path_of("/etc/harmless")).unwrap();
 
         fails(&bench.apply(&fields), "leads to a protected place");
 

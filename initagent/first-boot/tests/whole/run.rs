@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use first_boot::{Options, Verdict, await_logins, ended, status};
+use first_boot::{RunOptions, Verdict, await_logins, ended_status, last_status};
 
 use crate::machine::{Bench, KEY};
 
-const ONCE: Options = Options { force: false };
+const ONCE: RunOptions = RunOptions { force: false };
 
 const DOCUMENT: &str = "#cloud-config
 write_files: [{path: /etc/a, content: first}]
@@ -22,14 +22,14 @@ coreos:
 fn the_second_boot_changes_nothing_but_what_is_for_each_boot() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     let first = bench.boot(ONCE);
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
+    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
     assert!(bench.called("catamaran-user-runcmd"));
-    fs::write(bench.machine.root.path("/etc/a"), "changed by a person").unwrap();
-    fs::remove_dir_all(bench.machine.root.path("/run/systemd")).unwrap();
+    fs::write(bench.machine.root.path_of("/etc/a"), "changed by a person").unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/run/systemd")).unwrap();
 
     let second = bench.boot(ONCE);
 
-    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.text());
+    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.journal_text());
     assert_eq!(bench.read("/etc/a"), "changed by a person");
     assert!(!bench.called("catamaran-user-runcmd"));
     assert!(bench.called("catamaran-user-bootcmd") && bench.called("start etcd2.service"));
@@ -41,20 +41,20 @@ fn the_second_boot_changes_nothing_but_what_is_for_each_boot() {
 fn the_network_comes_up_before_anything_else_and_at_each_boot() {
     let bench = Bench::seeded("i-1", "#cloud-config\nusers: [ada]\n");
     let config = "version: 2\nethernets: {eth0: {addresses: [10.0.0.5/24]}}\n";
-    fs::write(bench.machine.root.path("/var/lib/cloud/seed/nocloud/network-config"), config).unwrap();
+    fs::write(bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/network-config"), config).unwrap();
 
     let first = bench.boot(ONCE);
 
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
+    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
     let calls = bench.calls();
     let place = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap();
     assert!(place("restart systemd-networkd") < place("ssh-keygen"));
     assert!(bench.read("/etc/passwd").contains("ada"));
-    assert_eq!(first.json()["items"][0]["stage"], "network");
+    assert_eq!(first.to_json()["items"][0]["stage"], "network");
 
     let second = bench.boot(ONCE);
 
-    assert_eq!(second.json()["items"][0]["status"], "done", "{}", second.text());
+    assert_eq!(second.to_json()["items"][0]["status"], "done", "{}", second.journal_text());
     assert!(!bench.called("systemd-networkd"), "what runs is left alone when nothing changed");
 }
 
@@ -83,9 +83,9 @@ fn logins_wait_for_the_keys_or_for_the_news_that_there_are_none() {
 fn force_configures_again() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     bench.boot(ONCE);
-    fs::write(bench.machine.root.path("/etc/a"), "changed by a person").unwrap();
+    fs::write(bench.machine.root.path_of("/etc/a"), "changed by a person").unwrap();
 
-    bench.boot(Options { force: true });
+    bench.boot(RunOptions { force: true });
 
     assert_eq!(bench.read("/etc/a"), "first");
     assert!(bench.called("catamaran-user-runcmd"));
@@ -100,7 +100,7 @@ fn a_clone_is_configured_again_and_gets_its_own_host_keys() {
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/a"), "second");
     assert_ne!(bench.read("/etc/ssh/ssh_host_ed25519_key"), before);
     assert_eq!(bench.read("/var/lib/catamaran/first-boot/instance-id"), "i-2\n");
@@ -113,7 +113,7 @@ fn a_reboot_keeps_the_host_keys() {
     let before = bench.read("/etc/ssh/ssh_host_ed25519_key");
 
     bench.boot(ONCE);
-    bench.boot(Options { force: true });
+    bench.boot(RunOptions { force: true });
 
     assert_eq!(bench.read("/etc/ssh/ssh_host_ed25519_key"), before);
 }
@@ -122,12 +122,12 @@ fn a_reboot_keeps_the_host_keys() {
 fn a_seed_that_is_gone_leaves_what_it_said() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     bench.boot(ONCE);
-    fs::remove_dir_all(bench.machine.root.path("/var/lib/cloud")).unwrap();
-    fs::remove_dir_all(bench.machine.root.path("/run/systemd")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/var/lib/cloud")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/run/systemd")).unwrap();
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.read("/run/systemd/system/etcd2.service.d/20-cloudinit.conf").contains("ETCD_NAME=one"));
     assert!(!bench.called("catamaran-user-runcmd"));
 }
@@ -135,11 +135,11 @@ fn a_seed_that_is_gone_leaves_what_it_said() {
 #[test]
 fn a_machine_that_nobody_tells_anything_gets_its_host_keys() {
     let bench = Bench::seeded("i-1", "");
-    fs::remove_dir_all(bench.machine.root.path("/var/lib/cloud")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/var/lib/cloud")).unwrap();
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.called("ssh-keygen"));
 }
 
@@ -149,7 +149,7 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
         ["#cloud-config\n\tbroken", "\u{0}\u{1}garbage", "#cloud-config\nusers: 5\n", "{\"ignition\": {"]
     {
         let bench = Bench::seeded("i-1", user_data);
-        let meta = bench.machine.root.path("/var/lib/cloud/seed/nocloud/meta-data");
+        let meta = bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/meta-data");
         fs::write(meta, format!("instance-id: i-1\npublic-keys:\n  - {KEY} owner\n")).unwrap();
 
         let outcome = bench.boot(ONCE);
@@ -163,7 +163,7 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
 fn a_key_that_the_platform_took_away_lets_nobody_in_after_the_next_boot() {
     let document = format!("#cloud-config\nuser: ada\nssh_authorized_keys: [{KEY} own]\n");
     let bench = Bench::seeded("i-1", &document);
-    let meta = bench.machine.root.path("/var/lib/cloud/seed/nocloud/meta-data");
+    let meta = bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/meta-data");
     let offer = |keys: &str| fs::write(&meta, format!("instance-id: i-1\npublic-keys: [{keys}]\n")).unwrap();
     offer(&format!("{KEY} stays, expiry-time=\"20991231235959Z\" {KEY} goes"));
     bench.boot(ONCE);
@@ -180,8 +180,8 @@ fn a_key_that_the_platform_took_away_lets_nobody_in_after_the_next_boot() {
 
     offer("");
     bench.boot(ONCE);
-    assert!(!bench.machine.root.path("/run/catamaran/keys/core").exists());
-    assert!(!bench.machine.root.path("/run/catamaran/keys/ada").exists());
+    assert!(!bench.machine.root.path_of("/run/catamaran/keys/core").exists());
+    assert!(!bench.machine.root.path_of("/run/catamaran/keys/ada").exists());
     assert_eq!(bench.read("/home/ada/.ssh/authorized_keys"), format!("{KEY} own\n"));
     // A file that is applied has nothing to do with the platform.
     offer(&format!("{KEY} back"));
@@ -194,23 +194,23 @@ fn a_key_that_the_platform_took_away_lets_nobody_in_after_the_next_boot() {
 fn what_an_earlier_boot_left_is_not_the_end_of_this_one() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     bench.boot(ONCE);
-    assert!(ended(&bench.machine.root).is_some());
+    assert!(ended_status(&bench.machine.root).is_some());
 
     // As at each start of the machine.
-    fs::remove_dir_all(bench.machine.root.path("/run/catamaran")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/run/catamaran")).unwrap();
 
-    assert!(status(&bench.machine.root).verdict.is_some());
-    assert_eq!(ended(&bench.machine.root), None);
+    assert!(last_status(&bench.machine.root).verdict.is_some());
+    assert_eq!(ended_status(&bench.machine.root), None);
 }
 
 #[test]
 fn status_tells_what_the_last_run_did_and_for_how_long_nothing() {
     let bench = Bench::seeded("i-1", "#cloud-config\nwrite_files: [{path: /etc/a, owner: ghost}]\n");
-    assert_eq!(status(&bench.machine.root).verdict, None);
+    assert_eq!(last_status(&bench.machine.root).verdict, None);
 
     bench.boot(ONCE);
 
-    let status = status(&bench.machine.root);
+    let status = last_status(&bench.machine.root);
     assert_eq!(status.verdict, Some(Verdict::Degraded));
     assert!(status.text.contains("because there is no user ghost"), "{}", status.text);
     let json: serde_json::Value = serde_json::from_str(&status.json).unwrap();
@@ -224,20 +224,20 @@ fn a_template_keeps_the_names_of_the_first_boot() {
         write_files: [{path: /etc/join, content: '{{ ds.meta_data.provider_id }} {{ v1.local_hostname }}'}]\n\
         bootcmd: ['echo {{ ds.meta_data.rack }}']\n";
     let bench = Bench::seeded("i-1", document);
-    let meta_data = bench.machine.root.path("/var/lib/cloud/seed/nocloud/meta-data");
+    let meta_data = bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/meta-data");
     let names = |rack: &str| {
         format!("instance-id: i-1\nlocal-hostname: web.example.net\nprovider-id: site://7\nrack: {rack}\n")
     };
     let early = "/var/lib/catamaran/first-boot/scripts/bootcmd";
     fs::write(&meta_data, names("r-1")).unwrap();
     let first = bench.boot(ONCE);
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.text());
+    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
     assert_eq!(bench.read("/etc/join"), "site://7 web");
     assert!(bench.read(early).contains("echo r-1"));
 
     fs::write(&meta_data, names("$(evil)")).unwrap();
     let second = bench.boot(ONCE);
 
-    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.text());
+    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.journal_text());
     assert!(bench.read(early).contains("echo r-1"));
 }

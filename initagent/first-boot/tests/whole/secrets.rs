@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use first_boot::{Options, Verdict};
+use first_boot::{RunOptions, Verdict};
 
 use crate::machine::Bench;
 
-const BOOT: Options = Options { force: false };
+const BOOT: RunOptions = RunOptions { force: false };
 
 /// A secret in every place that a document has for one, each with its own name.
 const DOCUMENT: &str = "#cloud-config
@@ -84,7 +84,7 @@ fn readable(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Where a secret can be read; what was handed over, and the console, are not ours to hide.
 fn leaks(bench: &Bench) -> Vec<String> {
     let mut files = Vec::new();
-    let root = bench.machine.root.path("/");
+    let root = bench.machine.root.path_of("/");
     for folder in ["etc", "home", "opt", "run", "srv", "usr", "var/lib/catamaran"] {
         if root.join(folder).is_dir() {
             readable(&root.join(folder), &mut files);
@@ -98,15 +98,15 @@ fn leaks(bench: &Bench) -> Vec<String> {
 fn every_secret_of_a_document_stays_one() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     let group = bench.read("/etc/group") + "systemd-network:x:998:\n";
-    fs::write(bench.machine.root.path("/etc/group"), group).unwrap();
+    fs::write(bench.machine.root.path_of("/etc/group"), group).unwrap();
     for path in ["/etc/shadow", "/etc/gshadow"] {
-        fs::set_permissions(bench.machine.root.path(path), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(bench.machine.root.path_of(path), fs::Permissions::from_mode(0o640)).unwrap();
     }
 
     let outcome = bench.boot(BOOT);
 
-    assert_ne!(outcome.verdict(), Verdict::Failed, "{}", outcome.text());
-    for said in [outcome.text(), outcome.json().to_string(), bench.calls().join("\n")] {
+    assert_ne!(outcome.verdict(), Verdict::Failed, "{}", outcome.journal_text());
+    for said in [outcome.journal_text(), outcome.to_json().to_string(), bench.calls().join("\n")] {
         assert!(!said.contains("SEKRIT"), "{said}");
     }
     assert_eq!(leaks(&bench), [""; 0]);
@@ -132,8 +132,8 @@ fn a_secret_that_became_a_key_or_a_reference_is_not_repeated() {
 
         let outcome = bench.boot(BOOT);
 
-        assert!(!outcome.text().contains("SEKRIT"), "{}", outcome.text());
-        assert!(!outcome.json().to_string().contains("SEKRIT"), "{:#}", outcome.json());
+        assert!(!outcome.journal_text().contains("SEKRIT"), "{}", outcome.journal_text());
+        assert!(!outcome.to_json().to_string().contains("SEKRIT"), "{:#}", outcome.to_json());
         assert_eq!(leaks(&bench), [""; 0], "{document}");
         assert_ne!(outcome.verdict(), Verdict::Ok, "{document}");
     }

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use first_boot::{Options, Switch, Verdict, set_switch, status};
+use first_boot::{RunOptions, Switch, Verdict, last_status, set_switch};
 
 use crate::machine::{Bench, KEY};
 
-const BOOT: Options = Options { force: false };
+const BOOT: RunOptions = RunOptions { force: false };
 const EVIL: &str = "#cloud-config
 bootcmd: [echo evil]
 runcmd: [echo evil]
@@ -32,18 +32,18 @@ fn attach(bench: &Bench, name: &str, label: &str, files: &[(&str, &str)], uevent
     }
     volume.unmount().unwrap();
     let root = &bench.machine.root;
-    let sys = root.path(&format!("/sys/class/block/{name}"));
+    let sys = root.path_of(&format!("/sys/class/block/{name}"));
     fs::create_dir_all(&sys).unwrap();
     fs::write(sys.join("size"), "2048\n").unwrap();
     fs::write(sys.join("uevent"), format!("DEVNAME={name}\n{uevent}")).unwrap();
-    fs::write(root.path(&format!("/dev/{name}")), bytes.into_inner()).unwrap();
+    fs::write(root.path_of(&format!("/dev/{name}")), bytes.into_inner()).unwrap();
 }
 
 /// What the initramfs leaves: without it no EFI system partition is the machine's own.
 fn runs_from_vda(bench: &Bench) {
-    fs::create_dir_all(bench.machine.root.path("/run/catamaran")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/run/catamaran")).unwrap();
     let record = r#"{"devices": {"disk": "/dev/vda", "esp": "/dev/vda1"}}"#;
-    fs::write(bench.machine.root.path("/run/catamaran/boot.json"), record).unwrap();
+    fs::write(bench.machine.root.path_of("/run/catamaran/boot.json"), record).unwrap();
 }
 
 fn cidata(bench: &Bench, name: &str, instance: &str, user_data: &str) {
@@ -52,11 +52,11 @@ fn cidata(bench: &Bench, name: &str, instance: &str, user_data: &str) {
 }
 
 fn detach(bench: &Bench, name: &str) {
-    fs::remove_dir_all(bench.machine.root.path(&format!("/sys/class/block/{name}"))).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of(&format!("/sys/class/block/{name}"))).unwrap();
 }
 
 fn firmware(bench: &Bench, field: &str, value: &str) {
-    let folder = bench.machine.root.path("/sys/class/dmi/id");
+    let folder = bench.machine.root.path_of("/sys/class/dmi/id");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(field), format!("{value}\n")).unwrap();
 }
@@ -65,24 +65,24 @@ fn firmware(bench: &Bench, field: &str, value: &str) {
 fn resists(bench: &Bench) -> bool {
     let outcome = bench.boot(BOOT);
     assert!(!bench.called("catamaran-user-"), "{:#?}", bench.calls());
-    assert!(!bench.machine.root.path("/etc/evil").exists());
+    assert!(!bench.machine.root.path_of("/etc/evil").exists());
     assert_eq!(
         outcome.verdict(),
         Verdict::Ok,
         "a stray volume must not make a good slot look bad: {}",
-        outcome.text()
+        outcome.journal_text()
     );
-    let keys = fs::read_to_string(bench.machine.root.path("/run/catamaran/keys/core")).unwrap_or_default();
+    let keys = fs::read_to_string(bench.machine.root.path_of("/run/catamaran/keys/core")).unwrap_or_default();
     assert!(!keys.contains("evil"), "{keys}");
-    let json = outcome.json();
+    let json = outcome.to_json();
     let is_told = !json["refused_sources"].as_array().unwrap().is_empty();
     assert_eq!(
         is_told,
-        outcome.text().contains("does not say what this machine is to be"),
+        outcome.journal_text().contains("does not say what this machine is to be"),
         "{}",
-        outcome.text()
+        outcome.journal_text()
     );
-    assert_eq!(is_told, status(&bench.machine.root).text.contains("refused: "));
+    assert_eq!(is_told, last_status(&bench.machine.root).text.contains("refused: "));
     is_told
 }
 
@@ -168,7 +168,7 @@ fn a_copy_in_another_machine_is_another_instance() {
 
     let outcome = bench.boot(BOOT);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/a"), "copy");
     assert_ne!(bench.read("/etc/ssh/ssh_host_ed25519_key"), before);
     // It has settled there.
@@ -181,7 +181,7 @@ fn a_cloud_that_the_firmware_names_goes_before_a_label() {
     let bench = Bench::new();
     firmware(&bench, "product_name", "Google Compute Engine");
     cidata(&bench, "sda", "evil-1", EVIL);
-    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
+    let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
 
     let offers: Vec<String> =
         platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
@@ -189,14 +189,14 @@ fn a_cloud_that_the_firmware_names_goes_before_a_label() {
     assert_eq!(offers, ["gce", "nocloud"]);
     firmware(&bench, "product_name", "OpenStack Nova");
     attach(&bench, "sr0", "CONFIG-2", &[("openstack/latest/meta_data.json", "{}")], "DEVTYPE=disk\n");
-    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
+    let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
     let offers: Vec<String> =
         platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
     assert_eq!(offers, ["config-drive", "openstack", "nocloud"]);
     // A person names it.
-    fs::create_dir_all(bench.machine.root.path("/proc")).unwrap();
-    fs::write(bench.machine.root.path("/proc/cmdline"), "ro ds=nocloud\n").unwrap();
-    let place = platform::Host::at_directory(&bench.machine.root.path("/"));
+    fs::create_dir_all(bench.machine.root.path_of("/proc")).unwrap();
+    fs::write(bench.machine.root.path_of("/proc/cmdline"), "ro ds=nocloud\n").unwrap();
+    let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
     assert_eq!(platform::offers(&place, None)[0].platform.to_string(), "nocloud");
 }
 
@@ -213,7 +213,7 @@ fn the_switch_allows_and_forbids() {
         "#cloud-config\nprovision: locked\nwrite_files: [{path: /etc/a, content: second}]\n",
     );
     assert!(resists(&bench));
-    fs::remove_dir_all(bench.machine.root.path("/var/lib/cloud")).unwrap();
+    fs::remove_dir_all(bench.machine.root.path_of("/var/lib/cloud")).unwrap();
 
     let outcome = bench.boot(BOOT);
 
@@ -221,7 +221,7 @@ fn the_switch_allows_and_forbids() {
         (outcome.verdict(), bench.read("/etc/a").as_str()),
         (Verdict::Ok, "second"),
         "{}",
-        outcome.text()
+        outcome.journal_text()
     );
     // Locked now: the same source cannot make another instance of it.
     cidata(&bench, "sda", "i-3", EVIL);
@@ -231,8 +231,8 @@ fn the_switch_allows_and_forbids() {
     // Root may, by hand.
     detach(&bench, "sda");
     set_switch(&bench.machine.root, Switch::Once).unwrap();
-    bench.boot(Options { force: true });
-    assert!(bench.machine.root.path("/etc/evil").exists());
+    bench.boot(RunOptions { force: true });
+    assert!(bench.machine.root.path_of("/etc/evil").exists());
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_locked_machine_stays_the_instance_that_it_is() {
     let outcome = bench.boot(BOOT);
 
     assert!(!bench.called("catamaran-user-"));
-    assert!(outcome.text().contains("it stays i-1"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("it stays i-1"), "{}", outcome.journal_text());
     assert_eq!(bench.read("/var/lib/catamaran/first-boot/instance-id"), "i-1\n");
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use first_boot::{Outcome, Verdict};
+use first_boot::{RunOutcome, Verdict};
 
 use crate::machine::{Bench, KEY, Sshd};
 
@@ -26,7 +26,7 @@ fn can_ask() -> bool {
 }
 
 /// Applies drop-ins of sshd, each with the owner's key beside it.
-fn apply(bench: &Bench, drop_ins: &[(&str, &str)]) -> Outcome {
+fn apply(bench: &Bench, drop_ins: &[(&str, &str)]) -> RunOutcome {
     let mut document = format!("#cloud-config\nssh_authorized_keys: [{KEY}]\nwrite_files:\n");
     for (name, content) in drop_ins {
         let content = content.replace('\n', "\\n");
@@ -37,7 +37,7 @@ fn apply(bench: &Bench, drop_ins: &[(&str, &str)]) -> Outcome {
 }
 
 fn is_there(bench: &Bench, name: &str) -> bool {
-    bench.machine.root.path(&format!("/etc/ssh/sshd_config.d/{name}.conf")).exists()
+    bench.machine.root.path_of(&format!("/etc/ssh/sshd_config.d/{name}.conf")).exists()
 }
 
 /// What keeps the owner out, though sshd would start with most of it.
@@ -69,9 +69,9 @@ fn each_file_that_keeps_the_owner_out_is_taken_back() {
 
         let outcome = apply(&bench, &[(name, content)]);
 
-        assert!(!is_there(&bench, name), "{name}: {}", outcome.text());
+        assert!(!is_there(&bench, name), "{name}: {}", outcome.journal_text());
         assert_eq!(outcome.verdict(), Verdict::Degraded, "{name}");
-        let json = outcome.json();
+        let json = outcome.to_json();
         let mut items = json["items"].as_array().unwrap().iter();
         let item = items.find(|item| item["key"] == "write_files[0]").unwrap();
         assert_eq!((item["status"].as_str(), item["line"].as_u64()), (Some("failed"), Some(4)), "{name}");
@@ -89,9 +89,9 @@ fn what_lets_the_owner_in_stays_beside_what_does_not() {
     let outcome = apply(&bench, &[HARMLESS[0], LOCKING_OUT[0], HARMLESS[1], LOCKING_OUT[8], HARMLESS[2]]);
 
     for (name, _) in &HARMLESS[..3] {
-        assert!(is_there(&bench, name), "{name}: {}", outcome.text());
+        assert!(is_there(&bench, name), "{name}: {}", outcome.journal_text());
     }
-    assert!(!is_there(&bench, "no-keys") && !is_there(&bench, "nonsense"), "{}", outcome.text());
+    assert!(!is_there(&bench, "no-keys") && !is_there(&bench, "nonsense"), "{}", outcome.journal_text());
 }
 
 #[test]
@@ -109,7 +109,7 @@ write_files: [{path: /etc/ssh/ssh_host_ecdsa_key, content: no key, permissions: 
 ",
     );
 
-    assert_eq!(bench.read("/etc/ssh/ssh_host_ecdsa_key"), before, "{}", outcome.text());
+    assert_eq!(bench.read("/etc/ssh/ssh_host_ecdsa_key"), before, "{}", outcome.journal_text());
     assert_eq!(bench.mode("/etc/ssh/ssh_host_ecdsa_key"), 0o600);
     assert_eq!(outcome.verdict(), Verdict::Degraded);
 }
@@ -124,7 +124,7 @@ fn harmless_settings_are_no_reason_to_complain() {
 
         let outcome = apply(&bench, &[(name, content)]);
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{name}: {}", outcome.text());
+        assert_eq!(outcome.verdict(), Verdict::Ok, "{name}: {}", outcome.journal_text());
         assert!(is_there(&bench, name));
     }
 }
@@ -147,7 +147,7 @@ write_files: [{{path: /etc/ssh/sshd_config.d/1.conf, content: AllowUsers ada}}]
     let owner = bench.apply(&people("sudo"));
     let guest = Bench::with_sshd(Sshd::Real).apply(&people("docker"));
 
-    assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.text());
+    assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.journal_text());
     assert_eq!(guest.verdict(), Verdict::Degraded, "who can't become root is no owner");
 }
 
@@ -161,7 +161,7 @@ write_files: [{{path: /home/core/.ssh/authorized_keys, content: \"{KEY}\\n\", pe
 "
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.text());
+    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.mode("/home/core/.ssh/authorized_keys"), 0o600);
     assert_eq!(bench.mode("/home/core/.ssh"), 0o700);
     if is_root() {
@@ -182,19 +182,20 @@ fn the_last_key_is_not_written_over() {
         "#cloud-config\nwrite_files: [{path: /home/core/.ssh/authorized_keys, content: PUT YOUR KEY HERE}]\n",
     );
 
-    assert!(bench.read("/home/core/.ssh/authorized_keys").contains(KEY), "{}", outcome.text());
+    assert!(bench.read("/home/core/.ssh/authorized_keys").contains(KEY), "{}", outcome.journal_text());
     assert_eq!(outcome.verdict(), Verdict::Degraded);
-    assert!(outcome.text().contains("there were keys in it"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("there were keys in it"), "{}", outcome.journal_text());
 }
 
 #[test]
 fn no_link_leads_around_the_guard() {
     let bench = Bench::new();
-    let (units, ssh) = (bench.machine.root.path("/etc/systemd/system"), bench.machine.root.path("/etc/ssh"));
+    let (units, ssh) =
+        (bench.machine.root.path_of("/etc/systemd/system"), bench.machine.root.path_of("/etc/ssh"));
     fs::create_dir_all(&units).unwrap();
-    fs::create_dir_all(bench.machine.root.path("/opt")).unwrap();
-    symlink(&units, bench.machine.root.path("/opt/units")).unwrap();
-    symlink(&ssh, bench.machine.root.path("/opt/ssh")).unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/opt")).unwrap();
+    symlink(&units, bench.machine.root.path_of("/opt/units")).unwrap();
+    symlink(&ssh, bench.machine.root.path_of("/opt/ssh")).unwrap();
 
     let outcome = bench.apply(
         "#cloud-config
@@ -207,7 +208,7 @@ write_files:
     );
 
     let left: Vec<_> = fs::read_dir(&units).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["web.service"], "{}", outcome.text());
+    assert_eq!(left, ["web.service"], "{}", outcome.journal_text());
     assert!(!ssh.join("sshd_not_to_be_run").exists());
     assert_eq!(outcome.verdict(), Verdict::Degraded);
 }
@@ -216,13 +217,13 @@ write_files:
 fn what_is_appended_to_a_unit_is_judged_with_what_was_there() {
     let bench = Bench::new();
     let unit = "/etc/systemd/system/web.service";
-    fs::create_dir_all(bench.machine.root.path("/etc/systemd/system")).unwrap();
-    fs::write(bench.machine.root.path(unit), "[Unit]\nBefore=ssh.service\n").unwrap();
+    fs::create_dir_all(bench.machine.root.path_of("/etc/systemd/system")).unwrap();
+    fs::write(bench.machine.root.path_of(unit), "[Unit]\nBefore=ssh.service\n").unwrap();
 
     let outcome = bench.apply(&format!(
         "#cloud-config\nwrite_files: [{{path: {unit}, append: true, content: \"[Service]\\nType=oneshot\\n\"}}]\n"
     ));
 
     assert_eq!(bench.read(unit), "[Unit]\nBefore=ssh.service\n");
-    assert!(outcome.text().contains("may take for ever"), "{}", outcome.text());
+    assert!(outcome.journal_text().contains("may take for ever"), "{}", outcome.journal_text());
 }

@@ -67,7 +67,7 @@ impl Machine {
     }
 
     fn look(&mut self, disk: KnownDisk, now: Duration) -> String {
-        match self.search.look(&Parameters { slot: Slot::A, disk }, Progress::Nothing, now) {
+        match self.search.look(&BootParameters { slot: Slot::A, disk }, LoadProgress::Nothing, now) {
             Found::Ambiguous(said) => said,
             Found::Disk(disk) => disk.name,
             Found::Nothing => "nothing".to_owned(),
@@ -107,8 +107,11 @@ fn the_other_disks_are_left_as_they_were() {
     // Opened for writing, it would fail here; root may do that anyway, so the bytes are compared too.
     fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
 
-    let found =
-        machine.search.look(&Parameters { slot: Slot::A, disk: known }, Progress::Nothing, Duration::ZERO);
+    let found = machine.search.look(
+        &BootParameters { slot: Slot::A, disk: known },
+        LoadProgress::Nothing,
+        Duration::ZERO,
+    );
 
     let Found::Disk(disk) = found else { panic!("{found:?}") };
     assert!(disk.device.ends_with("dev/vdb"));
@@ -181,7 +184,7 @@ fn an_empty_search_says_what_it_saw() {
     let mut machine = Machine::new();
     let (known, _) = started(SETTLED);
     let said = |machine: &Machine, disk| {
-        machine.search.diagnosis(&Parameters { slot: Slot::B, disk }, WAITED).to_string()
+        machine.search.diagnosis(&BootParameters { slot: Slot::B, disk }, WAITED).to_string()
     };
     assert_eq!(
         said(&machine, KnownDisk::Unknown),
@@ -217,7 +220,7 @@ fn first_boot_writes(disk: &Path) -> Vec<SectorWrite> {
 fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
     let renewed = tempfile::NamedTempFile::new().unwrap();
     fs::copy(disk, renewed.path()).unwrap();
-    let device = BlockDevice::open(renewed.path(), Access::Write).unwrap();
+    let device = BlockDevice::open(renewed.path(), AccessMode::Write).unwrap();
     let boot =
         BootDisk::new("/sys".into(), renewed.path().to_owned(), "vda".into(), layout().partition_table());
     disk_identity::renew_serials(&boot, &device);
@@ -229,7 +232,7 @@ fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
 }
 
 fn table_writes(disk: &Path) -> Vec<SectorWrite> {
-    let device = BlockDevice::open(disk, Access::Read).unwrap();
+    let device = BlockDevice::open(disk, AccessMode::Read).unwrap();
     let size = device.size().unwrap();
     let copy = |offset| device.read(offset, COPY_BYTES).unwrap();
     let (primary, backup) = (copy(PRIMARY_OFFSET), copy(backup_offset(size).unwrap()));

@@ -8,7 +8,7 @@ use image_format::version::Version;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::report::chain;
+use crate::report::error_chain;
 
 const SALT: [u8; 32] = [7; 32];
 
@@ -60,9 +60,9 @@ fn check(image: &NamedTempFile) -> Result<Verified<Manifest>, ReadRootError> {
 }
 
 fn check_given(image: &NamedTempFile, line: &str) -> Result<Verified<Manifest>, ReadRootError> {
-    let device = BlockDevice::open(image.path(), Access::Read).unwrap();
+    let device = BlockDevice::open(image.path(), AccessMode::Read).unwrap();
     let line = format!("BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz {line} catamaran.slot=a");
-    verify(&device, &trusted(), "x86_64", &GivenLine::parse(&line))
+    verify_manifest(&device, &trusted(), "x86_64", &GivenLine::parse(&line))
 }
 
 fn flip(image: &NamedTempFile, at: u64) {
@@ -83,7 +83,7 @@ fn a_slot_that_a_stranger_signed_is_bad() {
 
     assert!(refused.is_about_slot());
     assert_eq!(
-        chain(&refused),
+        error_chain(&refused),
         "its manifest is not trusted: 0 trusted keys signed the manifest, but 1 must"
     );
 }
@@ -99,7 +99,7 @@ fn a_slot_with_a_flipped_bit_in_manifest_or_superblock_is_bad() {
     let refused = check(&image).unwrap_err();
     assert!(refused.is_about_slot());
     assert_eq!(
-        chain(&refused),
+        error_chain(&refused),
         "its root is not the signed one: block 0 of the root is not what its root hash says"
     );
 }
@@ -111,7 +111,10 @@ fn a_slot_whose_kernel_was_given_another_line_is_bad() {
     let refused = check_given(&image, "quiet panic=10 init=/bin/sh").unwrap_err();
 
     assert!(refused.is_about_slot());
-    assert_eq!(chain(&refused), "its kernel command line is not the signed one: \"init=/bin/sh\" was added");
+    assert_eq!(
+        error_chain(&refused),
+        "its kernel command line is not the signed one: \"init=/bin/sh\" was added"
+    );
     assert!(check_given(&image, "quiet panic=0").unwrap_err().is_about_slot());
 }
 
@@ -123,7 +126,7 @@ fn an_empty_slot_is_bad() {
     let refused = check(&image).unwrap_err();
 
     assert!(refused.is_about_slot());
-    assert_eq!(chain(&refused), "its last 64 KiB carry no manifest: the slot ends without a manifest");
+    assert_eq!(error_chain(&refused), "its last 64 KiB carry no manifest: the slot ends without a manifest");
 }
 
 #[test]
@@ -140,9 +143,9 @@ fn a_slot_for_another_machine_or_a_larger_partition_is_bad() {
 #[test]
 fn keys_and_threshold_come_from_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = keyring(folder.path()).unwrap_err();
+    let missing = read_keyring(folder.path()).unwrap_err();
     assert_eq!(
-        chain(&missing),
+        error_chain(&missing),
         "the release keys in /etc/catamaran/release-keys can not be used: \
          1 of 0 keys are to agree, which is not possible"
     );
@@ -150,15 +153,15 @@ fn keys_and_threshold_come_from_the_folder() {
 
     fs::write(folder.path().join("one.pub"), key(1).public_key("one").to_text()).unwrap();
     fs::write(folder.path().join("note.txt"), "not a key").unwrap();
-    assert!(keyring(folder.path()).is_ok());
+    assert!(read_keyring(folder.path()).is_ok());
 
     fs::write(folder.path().join(THRESHOLD), "2\n").unwrap();
-    assert!(matches!(keyring(folder.path()), Err(ReadRootError::Keyring(_))));
+    assert!(matches!(read_keyring(folder.path()), Err(ReadRootError::Keyring(_))));
     fs::write(folder.path().join("two.pub"), key(2).public_key("two").to_text()).unwrap();
     let signed = Signed::<Manifest>::sign_payload(b"{}".to_vec(), &[key(1)]);
-    let refused = keyring(folder.path()).unwrap().verify(&signed).unwrap_err();
+    let refused = read_keyring(folder.path()).unwrap().verify(&signed).unwrap_err();
     assert_eq!(refused.to_string(), "1 trusted keys signed the manifest, but 2 must");
 
     fs::write(folder.path().join("broken.pub"), "rsa").unwrap();
-    assert!(matches!(keyring(folder.path()), Err(ReadRootError::Key { .. })));
+    assert!(matches!(read_keyring(folder.path()), Err(ReadRootError::Key { .. })));
 }

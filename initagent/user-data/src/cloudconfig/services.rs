@@ -250,7 +250,7 @@ fn apply_option(
         }
         OptionRule::Level(_) => {}
         OptionRule::Gone(because) => {
-            note(Diagnostic::warning, format!("`{}` is left out: {because}", option.name))
+            note(Diagnostic::warning, format!("`{}` is left out: {because}", option.name));
         }
     }
 }

@@ -49,10 +49,10 @@ pub(super) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
 pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let Some(mut fields) = MappingFields::read_mapping(node, PASSWD_KEYS, path, found) else { return };
     for_each_item(&mut fields, "groups", GROUP_KEYS, found, |fields, path, found| {
-        plan_group(fields, path, plan, found)
+        plan_group(fields, path, plan, found);
     });
     for_each_item(&mut fields, "users", USER_KEYS, found, |fields, path, found| {
-        plan_user(fields, path, plan, found)
+        plan_user(fields, path, plan, found);
     });
 }
 
