@@ -5,6 +5,9 @@ use image_format::bytes::Bytes;
 use image_format::command_line::{CommandLine, GivenLine};
 use image_format::manifest::Manifest;
 use image_format::modules::ModuleIndex;
+use image_format::payload::index::PayloadIndex;
+use image_format::payload::plan::plan_reconstruction;
+use image_format::payload::survey::{OldSlots, SlotContent, Survey};
 use image_format::release::channel::{ChannelMetadata, FileReference};
 use image_format::release::paths::ChannelName;
 use image_format::release::rollout::{AskedBy, FailedRelease, MachineFacts, ReleaseChoice, choose_release};
@@ -155,4 +158,17 @@ pub(crate) fn trust_state(bytes: &[u8]) {
         let (clock, built) = (UnixTime::from_seconds(u64::MAX), UnixTime::default());
         assert_eq!(state.judged_time(clock, built), clock);
     }
+}
+
+/// A payload index of any bytes: it must read as what it writes, and be planned for any list and slot.
+pub(crate) fn payload(bytes: &[u8]) {
+    let Ok(index) = PayloadIndex::parse(bytes) else { return };
+    assert_eq!(index.to_bytes().map(|bytes| PayloadIndex::parse(&bytes)), Ok(Ok(index.clone())));
+    if index.data_blocks > 1 << 10 {
+        return;
+    }
+    let slot = SlotContent { data: &[0_u8; 4096].as_slice(), blocks: 2, release: None };
+    let survey = Survey::read_slots(&index, b"salt", OldSlots { running: Some(slot), idle: None }, 1);
+    let plan = plan_reconstruction(&index, &survey, Some(bytes));
+    assert!(plan.steps.len() <= index.chunks.len());
 }

@@ -12,6 +12,7 @@ use crate::digest::Sha256;
 
 /// A tree that was checked once, by which single blocks are checked before they are written.
 pub mod checked;
+pub mod leaves;
 
 /// Bytes of a block, of the data and of the tree.
 pub const BLOCK_BYTES: usize = 4096;

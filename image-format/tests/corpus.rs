@@ -52,3 +52,8 @@ fn channel_metadata() {
 fn trust_states() {
     run_all("trust_state", targets::trust_state);
 }
+
+#[test]
+fn payload_indexes() {
+    run_all("payload", targets::payload);
+}

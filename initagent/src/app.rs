@@ -18,6 +18,8 @@ use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
 use crate::report::VerbReport;
 use crate::slots::{self, SlotsError};
+use crate::update;
+use crate::update::service::UpdateError;
 
 /// How long sshd waits for the keys of a new machine.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +39,8 @@ pub(crate) enum RunError {
     Recur(#[from] RecurError),
     #[error(transparent)]
     Slots(#[from] SlotsError),
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     #[error(transparent)]
     Usage(#[from] UsageError),
 }
@@ -63,6 +67,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
                 first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
             VerbReport { text: String::new(), exit_code }
         }
+        Verb::Update(request) => update::orders::run_request(&request)?,
         Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)

@@ -13,9 +13,12 @@ use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
+/// The verbs of `update`.
+mod update;
 
 use crate::app::RunError;
 use crate::slots::{self, Order, SlotChange};
+use crate::update::orders::UpdateRequest;
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
@@ -81,6 +84,8 @@ pub(crate) enum Verb {
         /// Whether to wait for its end.
         wait: bool,
     },
+    /// Replace the system of the machine.
+    Update(UpdateRequest),
     /// Find the mistakes in files.
     Validate {
         /// The files, and what each is for.
@@ -143,6 +148,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("plan") => parse_plan(parser),
             Some("provision") => provision(parser),
             Some("slots") => parse_slots(parser),
+            Some("update") => update::parse_update(parser),
             Some("status") => parse_status(parser),
             Some("validate") => parse_validate(parser),
             _ => Err(UsageError::Verb { given: printable_word(&word) }),
@@ -403,8 +409,7 @@ mod tests {
             command: ["mkfs.ext4", "-L", "data", "--help"].map(OsString::from).to_vec(),
         };
 
-        let called =
-            |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+        let called = |words: &str| parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
 
         assert_eq!(typed("cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
         assert_eq!(called("/usr/bin/cloud-init-per once data mkfs.ext4 -L data --help").unwrap(), verb);
@@ -480,6 +485,7 @@ mod tests {
             "provision",
             "slots",
             "status",
+            "update",
             "validate",
         ];
         let lines = verbs.iter().flat_map(|verb| [format!("{verb} --help"), format!("{verb} -h")]);

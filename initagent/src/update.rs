@@ -4,7 +4,9 @@
 //! out. Refuses to touch the slot that runs.
 //! Invariant: at every moment, after every prefix of every write, some good slot boots.
 
-#![expect(dead_code, reason = "the verbs that carry the phases out come with the next commits")]
+use std::path::Path;
+
+use crate::boot_record::BootRecord;
 
 /// What a lost boot left behind.
 mod evidence;
@@ -18,22 +20,56 @@ mod install;
 mod journal;
 /// The machine as an update sees it.
 mod machine;
+/// What people and programs are told.
+mod notices;
+/// Looks at the machine.
+mod observe;
+/// The verbs.
+pub(crate) mod orders;
+/// The root of a release, rebuilt.
+mod payload_content;
 /// The phases of an update.
 mod phase;
+/// When the machine restarts.
+mod reboot;
+/// What the channel offers.
+mod repository;
 /// What follows after a cut.
 mod resume;
+/// Carries the verbs out.
+pub(crate) mod service;
 /// How the machine is to update itself.
 mod settings;
 /// A slot, open past the page cache.
 mod slot_device;
 /// A slot somewhere else as a source.
 mod slot_image;
+/// What an update is up to.
+mod status;
 /// Fetches files from mirrors.
 mod transport;
 /// The trial of a new slot.
 mod trial;
+/// Arms what restarts a dead machine.
+mod watchdog;
 /// The hours in which the machine may restart.
 mod window;
+
+use journal::Journal;
+use phase::Phase;
+
+/// Whether what runs is on trial by an update, so that a complete boot alone does not make it good.
+pub(crate) fn is_on_trial(root: &Path, record: &BootRecord) -> bool {
+    // Without a journal that can be read, no trial would ever end: the boot decides, as before any update.
+    let Ok(journal) = Journal::read(root) else { return false };
+    let target = match &journal.phase {
+        Phase::Armed(armed) => &armed.target,
+        Phase::Trial(trial) => &trial.target,
+        Phase::Written(written) => &written.target,
+        Phase::Fetching(_) | Phase::Steady(_) => return false,
+    };
+    (target.slot, target.root_hash) == (record.slot, record.root_hash)
+}
 
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,8 @@ impl SpecDraft {
                 "mirror" => reader.read_into(&mut self.mirror, key, value, parse_url),
                 "name" => reader.read_into(&mut self.name, key, value, parse_word),
                 "overlays" => {
-                    reader.read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text));
+                    reader
+                        .read_list(&mut self.overlays, key, value, |text| resolve_path(&layer.folder, text));
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),

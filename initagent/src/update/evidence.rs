@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use first_boot::{Call, Programs};
+use first_boot::{ProgramCall, ProgramRunner};
 
 use super::phase::Phase;
 
@@ -17,7 +17,7 @@ const MAX_PANIC: u64 = 2 << 10;
 const LINES: &str = "--lines=15";
 
 /// Looks for what is left of the boots of a phase.
-pub(crate) fn find_evidence(root: &Path, programs: &dyn Programs, phase: &Phase) -> String {
+pub(crate) fn find_evidence(root: &Path, programs: &dyn ProgramRunner, phase: &Phase) -> String {
     let journal = match phase {
         Phase::Trial(trial) => trial.boots.last().map(|last| last.boot.clone()),
         // Whether the new slot came as far as its journal nobody noted; if it did, it is the boot before this one.
@@ -30,19 +30,21 @@ pub(crate) fn find_evidence(root: &Path, programs: &dyn Programs, phase: &Phase)
 }
 
 /// The boot before this one, of which journald knows.
-fn boot_before(programs: &dyn Programs) -> Option<String> {
-    let call = Call::new("journalctl", ["--list-boots", "--no-pager", "--quiet"]);
-    let text = programs.run(&call).ok()?;
+fn boot_before(programs: &dyn ProgramRunner) -> Option<String> {
+    let call = ProgramCall::new("journalctl", ["--list-boots", "--no-pager", "--quiet"]);
+    let text = programs.run_program(&call).ok()?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find(|line| line.split_whitespace().next() == Some("-1"))?;
     line.split_whitespace().nth(1).map(ToOwned::to_owned)
 }
 
-fn journal_tail(programs: &dyn Programs, boot: &str) -> String {
+fn journal_tail(programs: &dyn ProgramRunner, boot: &str) -> String {
     let boot = format!("--boot={}", boot.replace('-', ""));
-    let call =
-        Call::new("journalctl", [boot.as_str(), LINES, "--output=short-monotonic", "--no-pager", "--quiet"]);
-    let text = programs.run(&call).unwrap_or_default();
+    let call = ProgramCall::new(
+        "journalctl",
+        [boot.as_str(), LINES, "--output=short-monotonic", "--no-pager", "--quiet"],
+    );
+    let text = programs.run_program(&call).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).trim_end().to_owned();
     if text.is_empty() { text } else { format!("the end of its journal:\n{text}") }
 }
@@ -73,8 +75,8 @@ mod tests {
     #[derive(Debug)]
     struct Journalctl;
 
-    impl Programs for Journalctl {
-        fn run(&self, call: &Call) -> Result<Vec<u8>, RunError> {
+    impl ProgramRunner for Journalctl {
+        fn run_program(&self, call: &ProgramCall) -> Result<Vec<u8>, RunError> {
             assert_eq!(call.program, "journalctl");
             Ok(match call.arguments[0].as_str() {
                 "--list-boots" => b"-2 aa11 Mon\n-1 bb22 Mon\n 0 cc33 Mon\n".to_vec(),

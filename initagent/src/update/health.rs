@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use first_boot::{Call, Programs, RunError};
+use first_boot::{ProgramCall, ProgramRunner, RunError};
 
 use super::phase::Baseline;
 
@@ -124,10 +124,10 @@ pub(crate) fn first_failure(results: &[CheckResult]) -> Option<(&str, &str)> {
 }
 
 /// Asks systemd which of these units are active.
-pub(crate) fn active_units(programs: &dyn Programs, units: &[String]) -> Vec<String> {
+pub(crate) fn active_units(programs: &dyn ProgramRunner, units: &[String]) -> Vec<String> {
     let properties = ["show", "--property=Id,ActiveState", "--"].map(ToOwned::to_owned);
-    let call = Call::new("systemctl", properties.into_iter().chain(units.iter().cloned()));
-    let text = programs.run(&call).unwrap_or_default();
+    let call = ProgramCall::new("systemctl", properties.into_iter().chain(units.iter().cloned()));
+    let text = programs.run_program(&call).unwrap_or_default();
     parse_active_units(&String::from_utf8_lossy(&text), units)
 }
 
@@ -139,16 +139,16 @@ fn parse_active_units(text: &str, asked: &[String]) -> Vec<String> {
 }
 
 /// Asks systemd which units failed.
-pub(crate) fn failed_units(programs: &dyn Programs) -> Vec<String> {
-    let call = Call::new("systemctl", ["list-units", "--failed", "--plain", "--no-legend", "--full"]);
-    let text = programs.run(&call).unwrap_or_default();
+pub(crate) fn failed_units(programs: &dyn ProgramRunner) -> Vec<String> {
+    let call = ProgramCall::new("systemctl", ["list-units", "--failed", "--plain", "--no-legend", "--full"]);
+    let text = programs.run_program(&call).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     text.lines().filter_map(|line| line.split_whitespace().next()).map(ToOwned::to_owned).collect()
 }
 
 /// Asks systemd whether the boot is complete.
-pub(crate) fn boot_is_complete(programs: &dyn Programs) -> bool {
-    programs.run(&Call::new("systemctl", ["is-active", "--quiet", BOOT_COMPLETE])).is_ok()
+pub(crate) fn boot_is_complete(programs: &dyn ProgramRunner) -> bool {
+    programs.run_program(&ProgramCall::new("systemctl", ["is-active", "--quiet", BOOT_COMPLETE])).is_ok()
 }
 
 /// Whether the kernel has a default route, of either family.
@@ -171,20 +171,20 @@ pub(crate) fn has_route(root: &Path) -> bool {
 }
 
 /// Runs the scripts of health.d.
-pub(crate) fn run_scripts(root: &Path, programs: &dyn Programs) -> Vec<CheckResult> {
+pub(crate) fn run_scripts(root: &Path, programs: &dyn ProgramRunner) -> Vec<CheckResult> {
     let folders = CHECKS
         .iter()
         .flat_map(|(folder, weight)| scripts(&root.join(folder)).into_iter().map(|path| (path, *weight)));
     folders.map(|(path, weight)| run_script(&path, weight, programs)).collect()
 }
 
-fn run_script(path: &Path, weight: Weight, programs: &dyn Programs) -> CheckResult {
+fn run_script(path: &Path, weight: Weight, programs: &dyn ProgramRunner) -> CheckResult {
     let seconds = SCRIPT_PATIENCE.as_secs();
     // What a check prints is why it failed, on whichever stream; `timeout` also ends what it has started.
     let line = format!("exec timeout --kill-after=5 {seconds} \"$0\" 1>&2");
     let arguments = ["-c".to_owned(), line, path.to_string_lossy().into_owned()];
-    let call = Call::new("sh", arguments).patience(SCRIPT_PATIENCE + Duration::from_secs(10));
-    let failure = programs.run(&call).err().map(|error| match error {
+    let call = ProgramCall::new("sh", arguments).with_timeout(SCRIPT_PATIENCE + Duration::from_secs(10));
+    let failure = programs.run_program(&call).err().map(|error| match error {
         RunError::Failed { code: Some(124 | 137), .. } => format!("it did not end within {seconds} s"),
         RunError::Failed { code, complaint, .. } => {
             let code = code.map(|code| format!("exit code {code}: ")).unwrap_or_default();

@@ -12,7 +12,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::layout::{Partition, PartitionRole};
-use image_format::slot::Slot;
 use nix::sys::stat::{major, minor};
 
 use super::slot_device::{Purpose, SlotDevice};
@@ -24,8 +23,6 @@ const BLOCK_CLASS: &str = "/sys/class/block";
 /// The slot that does not run, claimed for writing.
 #[derive(Debug)]
 pub(crate) struct IdleSlot {
-    /// Which one it is.
-    pub(crate) slot: Slot,
     /// Its device.
     pub(crate) device: SlotDevice,
 }
@@ -52,7 +49,7 @@ pub(crate) enum OpenIdleSlotError {
 impl IdleSlot {
     /// Opens the slot that did not start in this boot.
     pub(crate) fn open(record: &BootRecord) -> Result<Self, OpenIdleSlotError> {
-        let (slot, path) = (!record.slot, &record.devices.other_root);
+        let path = &record.devices.other_root;
         let metadata =
             fs::metadata(path).map_err(|source| OpenIdleSlotError::Open { path: path.clone(), source })?;
         // An image of a slot, as tests and rescue systems have, is nothing that the kernel lists.
@@ -67,7 +64,7 @@ impl IdleSlot {
                 _ => OpenIdleSlotError::Open { path, source },
             }
         })?;
-        Ok(Self { slot, device })
+        Ok(Self { device })
     }
 }
 
@@ -126,6 +123,8 @@ fn device_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use image_format::slot::Slot;
+
     use super::super::tests::record;
     use super::*;
 

@@ -52,7 +52,7 @@ pub(crate) enum Stage {
 }
 
 /// Who wants to know how far it is, and may stop it.
-pub(crate) trait Progress {
+pub(crate) trait Progress: Sync {
     /// So many bytes of so many are done. `Break` cancels.
     fn advance(&self, stage: Stage, done: u64, total: u64) -> ControlFlow<()>;
 }

@@ -14,7 +14,7 @@ use image_format::digest::Sha256;
 use image_format::version::Version;
 use serde::{Deserialize, Serialize};
 
-use super::phase::{Cause, Failure, Outcome, Phase, Steady, Target};
+use super::phase::{Cause, Failure, ManifestDigest, Outcome, Phase, Steady, Target};
 
 /// Where it lies, below the root.
 pub(crate) const PLACE: &str = "var/lib/catamaran/update/journal.json";
@@ -60,8 +60,12 @@ pub(crate) struct FailedRelease {
     pub(crate) version: Version,
     /// By this it is known again.
     pub(crate) root_hash: Sha256,
+    /// Its signed manifest, by which a channel knows it.
+    pub(crate) manifest: ManifestDigest,
     /// Why.
     pub(crate) cause: Cause,
+    /// The same in words.
+    pub(crate) reason: String,
     /// How often.
     pub(crate) attempts: u32,
 }
@@ -171,7 +175,9 @@ impl Journal {
         self.failed.push(FailedRelease {
             version: target.version.clone(),
             root_hash: target.root_hash,
+            manifest: target.manifest.clone(),
             cause: failure.cause.clone(),
+            reason: failure.sentence(),
             attempts: attempts.saturating_add(1),
         });
         let excess = self.failed.len().saturating_sub(MAX_FAILED);
@@ -222,7 +228,7 @@ mod tests {
             slot: Slot::B,
             version: Version::new(1, 1, 0),
             root_hash: Sha256::digest_of(content),
-            manifest: super::super::phase::ManifestDigest { bytes: 1, sha256: Sha256::digest_of(content) },
+            manifest: ManifestDigest { bytes: 1, sha256: Sha256::digest_of(content) },
             source: "/media/stick".into(),
         }
     }

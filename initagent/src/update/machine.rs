@@ -21,9 +21,9 @@ use super::phase::{
     Action, Baseline, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target,
 };
 use super::resume::{BootFacts, resume};
-use crate::block_device::Access;
+use crate::block_device::AccessMode;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
-use crate::slots::store::{Store, StoreError};
+use crate::slots::store::{SlotStore, StoreError};
 
 /// What the kernel calls this boot.
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
@@ -121,7 +121,7 @@ impl UpdateMachine {
 
     /// The slot table, if a copy of it can be read.
     pub(crate) fn slot_table(&self) -> Result<Option<SlotTable>, UpdateStepError> {
-        let store = Store::open(&self.record.devices.abstate, Access::Read)?;
+        let store = SlotStore::open(&self.record.devices.abstate, AccessMode::Read)?;
         Ok(store.read()?.table())
     }
 
@@ -174,7 +174,7 @@ impl UpdateMachine {
 
     /// Carries an action on the slot table out; a restart is not one.
     pub(crate) fn change_table(&self, action: Action) -> Result<(), UpdateStepError> {
-        let store = Store::open(&self.record.devices.abstate, Access::Write)?;
+        let store = SlotStore::open(&self.record.devices.abstate, AccessMode::Write)?;
         let copies = store.read()?;
         let path = || self.record.devices.abstate.clone();
         let table = copies.table().ok_or_else(|| UpdateStepError::NoTable { path: path() })?;
@@ -256,7 +256,7 @@ impl UpdateMachine {
         error: WriteReleaseError,
         target: &Target,
     ) -> Result<UpdateStepError, UpdateStepError> {
-        let said = crate::report::chain(&error);
+        let said = crate::report::error_chain(&error);
         let fetching = match &journal.phase {
             Phase::Fetching(fetching) => fetching.clone(),
             _ => Steady::default().begin(target.clone()).0,

@@ -244,12 +244,6 @@ impl Trial {
         (self, may_return.then_some(Action::Arm(slot)))
     }
 
-    /// All checks passed.
-    #[must_use = "an action not performed is a slot that never becomes good"]
-    pub(crate) fn pass(&self) -> Action {
-        Action::MarkGood(self.target.slot)
-    }
-
     /// A check failed. The reason is journalled before the slot table is changed: a cut between the two must not
     /// lose it.
     #[must_use = "an action not performed is a rollback lost"]

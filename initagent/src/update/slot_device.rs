@@ -24,7 +24,6 @@ const ALIGNMENT: usize = 4096;
 pub(crate) struct SlotDevice {
     file: File,
     path: PathBuf,
-    is_block_device: bool,
 }
 
 /// What a slot is opened for.
@@ -50,7 +49,7 @@ impl SlotDevice {
             .write(purpose == Purpose::Replace)
             .custom_flags(flags)
             .open(path)?;
-        Ok(Self { file, path: path.to_owned(), is_block_device })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Where it was opened.
@@ -84,11 +83,6 @@ impl SlotDevice {
     pub(crate) fn drop_caches(&self) -> io::Result<()> {
         let dropped = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         dropped.map_err(io::Error::from)
-    }
-
-    /// Whether this is a device of the kernel's, and not an image in a file.
-    pub(crate) const fn is_block_device(&self) -> bool {
-        self.is_block_device
     }
 }
 
@@ -141,7 +135,6 @@ mod tests {
         device.read_exact_at(&mut read, 4096).unwrap();
         assert!(read == bytes);
         assert_eq!(device.size().unwrap(), Bytes::from_mib(4));
-        assert!(!device.is_block_device());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use image_format::version::Version;
 use super::install::TrustedRelease;
 use super::machine::UpdateMachine;
 use super::phase::{ManifestDigest, Target};
-use crate::boot_record::{BootRecord, Devices};
+use crate::boot_record::{BootDevices, BootRecord};
 
 /// Bytes of the slots of these tests.
 pub(crate) const SLOT_BYTES: u64 = 2 << 20;
@@ -110,7 +110,7 @@ pub(crate) fn record(running: Slot) -> BootRecord {
         root_hash: Sha256::digest_of(b"running"),
         development: false,
         below: None,
-        devices: Devices {
+        devices: BootDevices {
             disk: PathBuf::new(),
             esp: PathBuf::new(),
             abstate: PathBuf::new(),

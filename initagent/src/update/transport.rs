@@ -41,7 +41,7 @@ pub(crate) enum Mirror {
 /// All places that hold it, in the order in which they are asked.
 #[derive(Debug)]
 pub(crate) struct Mirrors {
-    mirrors: Vec<Mirror>,
+    places: Vec<Mirror>,
     agent: Agent,
     /// The shortest pause before another attempt; nothing in tests.
     pause: Duration,
@@ -54,6 +54,8 @@ pub(crate) enum FetchFileError {
     Answer { address: String, status: u16 },
     #[error("{address} is not an address that can be asked: {why}")]
     Address { address: String, why: String },
+    #[error("{address} has other bytes than the signed channel promises")]
+    Forged { address: String },
     #[error("{address} is not there")]
     Missing { address: String },
     #[error("cannot read {path}")]
@@ -110,7 +112,7 @@ impl Mirrors {
         proxies: &BTreeMap<String, String>,
     ) -> Result<Self, FetchFileError> {
         Ok(Self {
-            mirrors: addresses.iter().map(|address| Mirror::parse(address)).collect(),
+            places: addresses.iter().map(|address| Mirror::parse(address)).collect(),
             agent: agent(proxies)?,
             pause: Duration::from_millis(500),
         })
@@ -118,32 +120,17 @@ impl Mirrors {
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.mirrors.len()
+        self.places.len()
     }
 
     /// One of them, for messages.
     pub(crate) fn name(&self, index: usize) -> String {
-        self.mirrors.get(index).map(ToString::to_string).unwrap_or_default()
-    }
-
-    /// Fetches a file from the first mirror that has it, and says which.
-    pub(crate) fn fetch(&self, path: &str, limit: u64) -> Result<(Vec<u8>, usize), FetchError> {
-        let mut last = None;
-        for index in 0..self.mirrors.len() {
-            match self.fetch_from(index, path, limit) {
-                Ok(bytes) => return Ok((bytes, index)),
-                Err(error) => last = Some(error),
-            }
-        }
-        match last {
-            Some(source) => Err(FetchError::Nowhere { path: path.to_owned(), source }),
-            None => Err(FetchError::NoMirror),
-        }
+        self.places.get(index).map(ToString::to_string).unwrap_or_default()
     }
 
     /// Fetches a file from one mirror.
     pub(crate) fn fetch_from(&self, index: usize, path: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
-        match self.mirrors.get(index) {
+        match self.places.get(index) {
             Some(Mirror::Folder(folder)) => read_file(&folder.join(path), limit),
             Some(Mirror::Web(address)) => self.download(&format!("{address}/{path}"), limit),
             None => Err(FetchFileError::Missing { address: path.to_owned() }),
@@ -176,12 +163,10 @@ impl Mirrors {
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, bytes.len()) => {}
             // A server without ranges sends everything again; one that sends another part is not believed.
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => bytes.clear(),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => bytes.clear(),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 return Err(FetchFileError::Missing { address: address() });
             }
-            // What was there before is the whole file: the server has nothing behind it.
-            StatusCode::RANGE_NOT_SATISFIABLE => bytes.clear(),
             status => return Err(FetchFileError::Answer { address: address(), status: status.as_u16() }),
         }
         if !response.status().is_success()
@@ -267,6 +252,7 @@ fn may_pass(error: &FetchFileError) -> bool {
             !matches!(**source, ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Tls(_))
         }
         FetchFileError::Address { .. }
+        | FetchFileError::Forged { .. }
         | FetchFileError::Missing { .. }
         | FetchFileError::Read { .. }
         | FetchFileError::Redirect { .. }

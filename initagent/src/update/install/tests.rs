@@ -1,6 +1,6 @@
-use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image_format::slot::Slot;
 use image_format::verity::BLOCK_BYTES;
@@ -16,14 +16,14 @@ use super::*;
 #[derive(Debug, Default)]
 pub(crate) struct StopAfter {
     pub(crate) limit: Option<usize>,
-    pub(crate) steps: Cell<usize>,
+    pub(crate) steps: AtomicUsize,
 }
 
 impl Progress for StopAfter {
     fn advance(&self, _: Stage, done: u64, total: u64) -> ControlFlow<()> {
         assert!(done <= total);
-        self.steps.set(self.steps.get() + 1);
-        if self.limit.is_some_and(|limit| self.steps.get() > limit) {
+        let steps = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.limit.is_some_and(|limit| steps > limit) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -197,7 +197,8 @@ fn the_idle_slot_of_a_machine_in_files_is_the_other_one() {
     let mut record = record(Slot::B);
     record.devices.other_root = bench.folder.path().join("idle");
 
-    assert_eq!(IdleSlot::open(&record).unwrap().slot, Slot::A);
+    let idle = IdleSlot::open(&record).unwrap();
+    assert_eq!(idle.device.path(), record.devices.other_root);
 
     record.devices.other_root = bench.folder.path().join("nothing");
     assert!(IdleSlot::open(&record).unwrap_err().to_string().contains("cannot open the idle slot"));

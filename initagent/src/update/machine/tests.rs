@@ -23,7 +23,7 @@ impl Bench {
     fn pass(&self) -> Journal {
         let (journal, _) = self.resume();
         let Phase::Trial(trial) = journal.phase.clone() else { panic!("{journal:?}") };
-        self.machine.change_table(trial.pass()).unwrap();
+        self.machine.change_table(Action::MarkGood(trial.target.slot)).unwrap();
         let (journal, ended) = self.resume();
         assert!(matches!(ended, Some((_, Outcome::Succeeded))));
         journal
@@ -100,7 +100,7 @@ fn an_install_that_is_cut_off_anywhere_goes_on() {
 
     let stopped = bench.install(Version::new(1, 1, 0), 11).unwrap_err();
 
-    assert!(crate::report::chain(&stopped).contains("cancelled"), "{stopped}");
+    assert!(crate::report::error_chain(&stopped).contains("cancelled"), "{stopped}");
     let (journal, _) = bench.resume();
     let Phase::Fetching(fetching) = &journal.phase else { panic!("{journal:?}") };
     assert_eq!(fetching.attempts, 1);

@@ -8,7 +8,7 @@ use super::{PolicyObjection, mounts};
 use crate::systemd::{mount_path, unquoted};
 
 /// Units without which nobody gets in, or the slot is never found good.
-const WAY_IN: [&str; 32] = [
+const WAY_IN: [&str; 34] = [
     "-.slice",
     "basic.target",
     "catamaran-boot-complete.service",
@@ -17,6 +17,8 @@ const WAY_IN: [&str; 32] = [
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
+    "catamaran-update-resume.service",
+    "catamaran-update-trial.service",
     "dbus.service",
     "dbus.socket",
     "default.target",
