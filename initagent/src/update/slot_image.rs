@@ -6,7 +6,7 @@
 //! yields no byte that was not verified.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use image_format::bytes::Bytes;
@@ -60,7 +60,8 @@ impl SlotImage {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenImageError> {
         let unread = |source| OpenImageError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(unread)?;
-        let size = file.metadata().map_err(unread)?.len();
+        // A stick may hold an image as it is: a block device has no length among its metadata.
+        let size = (&file).seek(SeekFrom::End(0)).map_err(unread)?;
         let slot = Self { source: Box::new(file), path: path.to_owned(), start: 0, size };
         match slot.envelope() {
             Ok(_) => Ok(slot),

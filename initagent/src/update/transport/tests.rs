@@ -251,6 +251,7 @@ fn a_proxy_from_a_file_is_asked() {
         ("NO_PROXY".to_owned(), "internal.invalid".to_owned()),
     ]);
     let mirrors = Mirrors::new(&["http://updates.invalid/c?token=SEKRIT".to_owned()], &settings).unwrap();
+    let mirrors = Mirrors { pause: Duration::from_millis(1), ..mirrors };
 
     let fetched = mirrors.fetch_from(0, "x", 10);
 
