@@ -34,7 +34,10 @@ use crate::{
         state::JobState,
         unit_name::UnitName,
     },
-    plan::reconcile::{ActualUnit, DesiredUnit, MachineAssignments},
+    plan::{
+        machine_units::{ActualUnit, DesiredUnit},
+        reconcile::MachineAssignments,
+    },
     store::{
         boot_time::BootTime,
         etcd::{EtcdStore, lease::HeldLease},

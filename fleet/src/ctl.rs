@@ -43,7 +43,7 @@ use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use client::ApiClient;
-use session::{CommandError, CommandOutcome, CommandSession, error_chain};
+use session::{CommandError, CommandOutcome, CommandSession, printable_chain};
 use settings::ClientSettings;
 use std::ffi::OsString;
 use std::io::Write;
@@ -118,8 +118,8 @@ fn dispatch_verb(arguments: &Arguments, world: &mut CommandWorld<'_>) -> Command
         Verb::Man => manual::print_man_page(world.out),
         Verb::Verify(_) => signed_units(),
         Verb::Version => print_version(world.out),
-        Verb::Load(arguments) | Verb::Start(arguments) if arguments.sign => signed_units(),
-        Verb::Submit(arguments) if arguments.sign => signed_units(),
+        Verb::Load(arguments) | Verb::Start(arguments) if arguments.create.sign => signed_units(),
+        Verb::Submit(arguments) if arguments.create.sign => signed_units(),
         _ => {
             let is_terminal = world.is_terminal;
             let mut session = open_session(arguments, world)
@@ -134,8 +134,8 @@ fn open_session<'a>(
     world: &'a mut CommandWorld<'_>,
 ) -> Result<CommandSession<'a>, String> {
     let settings = ClientSettings::from_arguments(&arguments.global, world.environment)
-        .map_err(|error| error_chain(&error))?;
-    let agent = dial::http_agent(&settings.endpoint, &settings).map_err(|error| error_chain(&error))?;
+        .map_err(|error| printable_chain(&error))?;
+    let agent = dial::http_agent(&settings.endpoint, &settings).map_err(|error| printable_chain(&error))?;
     let client = ApiClient::new(agent, &settings.endpoint);
     let endpoint = settings.endpoint.to_string();
     let spare = settings.spare_endpoints;

@@ -38,7 +38,7 @@ use crate::{
     plan::converge::SafetyLimits,
     settings::{DaemonSettings, Options, ResourceReserve, SettingsError},
     store::{
-        etcd::{EtcdSettings, EtcdStore, error_chain},
+        etcd::{EtcdSettings, EtcdStore},
         registry::{Registry, StoreHealth},
     },
 };
@@ -343,10 +343,4 @@ async fn wait_for_stop(store: &EtcdStore, running: &mut RunningDaemon) {
             _ = reload.recv() => running.reload_settings(),
         }
     }
-}
-
-/// An error as one line for the log.
-#[must_use]
-pub fn one_line(error: &dyn std::error::Error) -> String {
-    error_chain(error)
 }

@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+pub mod writes;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -25,12 +27,10 @@ use crate::{
         etcd::{EtcdStore, StoreError, lease::HeldLease},
         keys::OperatorOrder,
         registry::{ClusterChange, Registry},
-        writes::{self, StoreWrite},
+        writes::{MAX_TRANSACTION_OPERATIONS, StoreWrite},
     },
 };
 
-/// The most conditions and the most operations etcd takes in one transaction is 128.
-const LARGEST_TRANSACTION: usize = 120;
 /// Up to this many decisions of one plan stand in the log one by one.
 const DECISIONS_TOLD: usize = 16;
 /// How often unused unit files are looked for.
@@ -177,7 +177,7 @@ impl FleetEngine {
         }
     }
 
-    async fn sleep_until(&self, wake: Option<crate::plan::moment::MonotonicTime>) {
+    async fn sleep_until(&self, wake: Option<crate::model::moment::MonotonicTime>) {
         match wake {
             Some(wake) => tokio::time::sleep_until(self.store.instant_of(wake).into()).await,
             None => std::future::pending().await,
@@ -332,7 +332,7 @@ impl FleetEngine {
                 Some(committed.succeeded)
             }
             Err(error) => {
-                tracing::warn!(reason = %crate::store::etcd::error_chain(&error), "a decision could not be written yet");
+                tracing::warn!(reason = %crate::error_text::error_chain(&error), "a decision could not be written yet");
                 None
             }
         }
@@ -352,7 +352,7 @@ fn pack_batches(
     undone: &mut Vec<UnitName>,
 ) -> Vec<Vec<(UnitName, StoreWrite)>> {
     let mut batches: Vec<Vec<(UnitName, StoreWrite)>> = Vec::new();
-    let (mut conditions, mut operations) = (LARGEST_TRANSACTION, LARGEST_TRANSACTION);
+    let (mut conditions, mut operations) = (MAX_TRANSACTION_OPERATIONS, MAX_TRANSACTION_OPERATIONS);
     for (unit, write) in wishes {
         let Some(write) = write else {
             undone.push(unit);
@@ -360,7 +360,7 @@ fn pack_batches(
         };
         conditions += write.when.len();
         operations += write.then.len();
-        if conditions > LARGEST_TRANSACTION || operations > LARGEST_TRANSACTION {
+        if conditions > MAX_TRANSACTION_OPERATIONS || operations > MAX_TRANSACTION_OPERATIONS {
             (conditions, operations) = (write.when.len(), write.then.len());
             batches.push(Vec::new());
         }
@@ -376,7 +376,10 @@ mod tests {
     use super::*;
     use crate::{
         model::unit_file::UnitHash,
-        store::{keys::StoreKey, writes::WriteCondition},
+        store::{
+            keys::StoreKey,
+            writes::{WriteCondition, WriteOperation},
+        },
     };
 
     #[test]
@@ -386,7 +389,7 @@ mod tests {
             let key = StoreKey::File(UnitHash::of_text(&number.to_string()));
             StoreWrite {
                 when: vec![WriteCondition::Absent(key.clone()); 4],
-                then: vec![writes::WriteOperation::Delete(key)],
+                then: vec![WriteOperation::Delete(key)],
             }
         };
         let mut wishes: Vec<_> = (0..100).map(|number| (unit(number), Some(write(number)))).collect();

@@ -9,12 +9,12 @@ mod slots;
 
 use crate::api::schema::LockGroup;
 use crate::ctl::remote;
+use crate::ctl::session::printable_chain;
 use crate::ctl::table::{printable_json, printable_lines, printable_text};
 use crate::single_dash::with_double_dashes;
 use arguments::{LocksmithArguments, LocksmithVerb};
 use clap::{CommandFactory, Parser};
 use slots::{RebootSlots, SlotError};
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -97,7 +97,7 @@ fn perform_verb(
 ) -> Result<String, LocksmithError> {
     let open = || {
         let settings = arguments.settings(world.environment).map_err(LocksmithError::new)?;
-        RebootSlots::open(&settings).map_err(|error| LocksmithError::new(one_line(&error)))
+        RebootSlots::open(&settings).map_err(|error| LocksmithError::new(printable_chain(&error)))
     };
     match verb {
         LocksmithVerb::Lock { id, reason } => {
@@ -115,7 +115,7 @@ fn perform_verb(
             Ok(format!("Old-Max: {old}\nMax: {max}\n"))
         }
         LocksmithVerb::Status { long } => {
-            let group = open()?.read_group().map_err(|error| LocksmithError::new(one_line(&error)))?;
+            let group = open()?.read_group().map_err(|error| LocksmithError::new(printable_chain(&error)))?;
             Ok(if arguments.json {
                 format!("{}\n", printable_json(&crate::api::schema::to_json(&group)))
             } else {
@@ -178,12 +178,8 @@ fn slot_error(doing: &str, error: &SlotError) -> LocksmithError {
             let holders = printable_text(holders);
             LocksmithError::new(format_args!("Error {doing}: semaphore is at 0\nHeld by: {holders}"))
         }
-        other => LocksmithError::new(format_args!("Error {doing}: {}", one_line(other))),
+        other => LocksmithError::new(format_args!("Error {doing}: {}", printable_chain(other))),
     }
-}
-
-fn one_line(error: &dyn Error) -> String {
-    crate::ctl::session::error_chain(error)
 }
 
 /// The state of a group, as it was always shown; with `--long`, since when and why, too.

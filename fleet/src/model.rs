@@ -6,7 +6,9 @@
 
 pub mod glob;
 pub mod machine;
+pub mod moment;
 pub mod requirements;
 pub mod state;
 pub mod unit_file;
 pub mod unit_name;
+pub mod url;

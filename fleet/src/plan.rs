@@ -7,7 +7,7 @@ pub mod converge;
 pub mod explain;
 pub mod global_rollout;
 pub mod globals;
-pub mod moment;
+pub mod machine_units;
 pub mod ordering;
 pub mod patterns;
 pub mod place;

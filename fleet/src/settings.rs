@@ -11,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::model::{
     machine::{MachineMetadata, parse_metadata},
     requirements::parse_duration,
+    url::without_credentials,
 };
 
 pub use options::Options;
@@ -28,23 +29,6 @@ pub enum SettingsError {
     Value { name: &'static str, value: String, expected: &'static str },
     #[error("option {name} needs {needs} too")]
     Needs { name: &'static str, needs: &'static str },
-}
-
-/// A list of URLs as it may be shown: without the user and the password that one may hold.
-#[must_use]
-pub fn without_credentials(urls: &str) -> String {
-    let shown = urls.split(',').map(|url| match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(end);
-            match authority.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}://***@{host}{path}"),
-                None => url.to_owned(),
-            }
-        }
-        None => url.to_owned(),
-    });
-    shown.collect::<Vec<_>>().join(",")
 }
 
 /// Where the API is served, beside sockets that systemd passes.

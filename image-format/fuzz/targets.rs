@@ -84,6 +84,19 @@ pub(crate) fn modules(bytes: &[u8]) {
     }
 }
 
+/// A payload index of any bytes: it must read as what it writes, and be planned for any list and slot.
+pub(crate) fn payload(bytes: &[u8]) {
+    let Ok(index) = PayloadIndex::parse(bytes) else { return };
+    assert_eq!(index.to_bytes().map(|bytes| PayloadIndex::parse(&bytes)), Ok(Ok(index.clone())));
+    if index.data_blocks > 1 << 10 {
+        return;
+    }
+    let slot = SlotContent { data: &[0_u8; 4096].as_slice(), blocks: 2, release: None };
+    let survey = Survey::read_slots(&index, b"salt", OldSlots { running: Some(slot), idle: None }, 1);
+    let plan = plan_reconstruction(&index, &survey, Some(bytes));
+    assert!(plan.steps.len() <= index.chunks.len());
+}
+
 /// Root metadata of any bytes, in and out of an envelope: it is written as it was read, and no root follows itself.
 pub(crate) fn release_root(bytes: &[u8]) {
     if let Ok(root) = RootMetadata::from_bytes(bytes) {
@@ -158,17 +171,4 @@ pub(crate) fn trust_state(bytes: &[u8]) {
         let (clock, built) = (UnixTime::from_seconds(u64::MAX), UnixTime::default());
         assert_eq!(state.judged_time(clock, built), clock);
     }
-}
-
-/// A payload index of any bytes: it must read as what it writes, and be planned for any list and slot.
-pub(crate) fn payload(bytes: &[u8]) {
-    let Ok(index) = PayloadIndex::parse(bytes) else { return };
-    assert_eq!(index.to_bytes().map(|bytes| PayloadIndex::parse(&bytes)), Ok(Ok(index.clone())));
-    if index.data_blocks > 1 << 10 {
-        return;
-    }
-    let slot = SlotContent { data: &[0_u8; 4096].as_slice(), blocks: 2, release: None };
-    let survey = Survey::read_slots(&index, b"salt", OldSlots { running: Some(slot), idle: None }, 1);
-    let plan = plan_reconstruction(&index, &survey, Some(bytes));
-    assert!(plan.steps.len() <= index.chunks.len());
 }

@@ -1,8 +1,8 @@
 //! The contract between what writes a Catamaran disk and what runs on it.
 //!
 //! Knows the partition layout, the slot table, the GPT, the signed release manifest, the kernel's command
-//! line, the dm-verity tree, the index of the initramfs's kernel modules, and the metadata and payload of
-//! releases. Refuses to know files, devices, clocks and
+//! line, the dm-verity tree, the index of the initramfs's kernel modules, the payload and the metadata of releases.
+//! Refuses to know files, devices, clocks and
 //! networks: everything here is a function from bytes to values or back, over `Read`, `Write` and
 //! positional reads that a caller brings. Invariant: no parser here panics or allocates beyond a
 //! fixed bound, whatever bytes it is given.

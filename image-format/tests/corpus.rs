@@ -39,6 +39,11 @@ fn module_indexes() {
 }
 
 #[test]
+fn payload_indexes() {
+    run_all("payload", targets::payload);
+}
+
+#[test]
 fn root_metadata() {
     run_all("release_root", targets::release_root);
 }
@@ -51,9 +56,4 @@ fn channel_metadata() {
 #[test]
 fn trust_states() {
     run_all("trust_state", targets::trust_state);
-}
-
-#[test]
-fn payload_indexes() {
-    run_all("payload", targets::payload);
 }

@@ -65,6 +65,7 @@ pub fn choose_acceleration(wish: AccelerationChoice) -> ChosenAcceleration {
 
 fn probe_kvm() -> Result<(), String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").map_err(|error| format!("/proc/cpuinfo: {error}"))?;
+    // First, since it costs nothing: without the flags a device node is left over from the host of a container.
     if !announces_virtualisation(&cpuinfo) {
         return Err("the processor announces neither vmx nor svm".to_owned());
     }
@@ -74,6 +75,8 @@ fn probe_kvm() -> Result<(), String> {
         .write(true)
         .open(kvm)
         .map_err(|error| format!("{}: {error} (is your user in the group kvm?)", kvm.display()))?;
+    // On the nested hosts that were tried the guest hung, or QEMU aborted at once. Six bytes take no time where KVM
+    // works: the five seconds are for hosts that are busy.
     match run_trial(Acceleration::Kvm, Duration::from_secs(5)) {
         Ok(true) => Ok(()),
         Ok(false) => Err("a trial guest did not run to its end on it".to_owned()),
@@ -111,6 +114,7 @@ fn run_trial(acceleration: Acceleration, within: Duration) -> io::Result<bool> {
 fn trial_arguments(acceleration: Acceleration) -> Vec<OsString> {
     let words = match acceleration {
         Acceleration::Kvm => "-accel kvm -cpu host",
+        // As in the real command line, so that the trial tells of the same processor.
         Acceleration::Tcg => "-accel tcg -cpu max,-cx16",
     };
     let rest = "-machine q35 -m 64 -nodefaults -no-user-config -display none -no-reboot \

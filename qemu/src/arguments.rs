@@ -6,10 +6,10 @@
 
 use std::ffi::OsString;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::acceleration::Acceleration;
+use crate::options::{Bus, ClusterCard, DeviceSet, MachineOptions, OtherDisk, Reach};
 
 /// Everything QEMU needs to know of one start of a machine. Paths are absolute, or relative to the directory
 /// QEMU runs in.
@@ -19,34 +19,17 @@ pub struct Hardware {
     pub name: String,
     /// What runs the guest
     pub acceleration: Acceleration,
-    /// Number of virtual processors
-    pub cpus: u32,
-    /// Memory in MiB
-    pub memory: u32,
-    /// What runs before the disk
+    /// The firmware that starts the disk
     pub boot: BootFirmware,
     /// The disk to boot from
     pub disk: DriveFile,
-    /// What the disk and the network card are
-    pub devices: DeviceSet,
-    /// Disks that the firmware does not start from. They come before the one that it starts from, so
-    /// that a guest that takes the first disk takes the wrong one
-    pub beside: Vec<OtherDisk>,
     /// How configuration goes in
     pub seed: SeedSource,
-    /// Ethernet address
-    pub mac: String,
-    /// Port of this host that is a cloud's metadata service; then the guest reaches nothing else
-    pub metadata_service: Option<u16>,
-    /// What else the guest's network reaches
-    pub reach: Reach,
-    /// Whether an i6300esb watchdog is there, resetting the machine when it fires
-    pub watchdog: bool,
-    /// Words of the user's, after all of ours
-    pub extra: Vec<OsString>,
+    /// What was chosen, as it is
+    pub options: MachineOptions,
 }
 
-/// What runs before the disk.
+/// The firmware that starts the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BootFirmware {
     /// The firmware inside QEMU
@@ -71,49 +54,6 @@ pub struct DriveFile {
     pub format: DiskFormat,
     /// Where to record each write and flush, in dm-log-writes' format
     pub log: Option<String>,
-}
-
-/// A raw disk that the firmware does not start from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherDisk {
-    /// The file
-    pub path: String,
-    /// How it is attached
-    pub bus: Bus,
-}
-
-/// How a further disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bus {
-    /// At a virtio-scsi controller of its own; can be detached while the guest runs
-    Scsi,
-    /// As a virtio-blk device
-    Virtio,
-}
-
-/// What a machine's disk and network card are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviceSet {
-    /// Those that only virtual machines have (virtio)
-    #[default]
-    Virtual,
-    /// Those of real computers: an `NVMe` disk and Intel's e1000e
-    Physical,
-    /// Those of Google's and Oracle's clouds: a disk at a virtio-scsi controller, a virtio network card
-    Scsi,
-}
-
-/// What a guest's network reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reach {
-    /// What this host reaches; also what listens on this host's loopback, at 10.0.2.2
-    #[default]
-    Everything,
-    /// Nobody; only ssh goes in. For images of strangers
-    Nothing,
 }
 
 /// How configuration goes in.
@@ -152,6 +92,9 @@ pub const FW_CFG_USER_DATA: &str = "opt/com.coreos/config";
 pub const QMP_SOCKET: &str = "qmp.sock";
 /// The serial console's socket, in the directory QEMU runs in.
 pub const CONSOLE_SOCKET: &str = "console.sock";
+/// The socket at which QEMU offers the card of a cluster, in the directory QEMU runs in.
+pub(crate) const FRAME_SOCKET: &str = "frames.sock";
+
 /// The serial console's output since the machine was made, in the directory QEMU runs in.
 pub const CONSOLE_LOG: &str = "console.log";
 
@@ -159,24 +102,30 @@ pub const CONSOLE_LOG: &str = "console.log";
 /// 107 bytes only, and a user's directory may be deeper than that.
 #[must_use]
 pub fn qemu_arguments(hardware: &Hardware) -> Vec<OsString> {
+    let options = &hardware.options;
     let mut words = ArgumentList::default();
     words.push_option("-name", &hardware.name.replace(',', ",,"));
     add_machine(&mut words, hardware);
-    words.push_option("-smp", &hardware.cpus.to_string());
-    words.push_option("-m", &format!("{}M", hardware.memory));
+    words.push_option("-smp", &options.hardware.cpus.to_string());
+    words.push_option("-m", &format!("{}M", options.hardware.memory));
+    // No devices and no configuration of this host's, so that every machine is the same everywhere; without an
+    // entropy device a guest without KVM waits for its random numbers.
     words.push_words("-nodefaults -no-user-config -display none -vga none -boot strict=on");
     words.push_words("-rtc base=utc -device virtio-rng-pci");
-    for (index, other) in hardware.beside.iter().enumerate() {
+    for (index, other) in options.beside.iter().enumerate() {
         other_disk(&mut words, index, other);
     }
-    add_disk(&mut words, &hardware.disk, hardware.devices);
-    add_network(&mut words, hardware);
+    add_disk(&mut words, &hardware.disk, options.devices);
+    add_network(&mut words, options);
+    if let Some(card) = &options.cluster_card {
+        add_cluster_card(&mut words, card);
+    }
     add_console(&mut words);
     add_seed(&mut words, &hardware.seed);
-    if hardware.watchdog {
+    if options.watchdog {
         words.push_words("-device i6300esb -action watchdog=reset");
     }
-    words.0.extend(hardware.extra.iter().cloned());
+    words.0.extend(options.extra.iter().cloned());
     words.0
 }
 
@@ -186,8 +135,10 @@ fn add_machine(words: &mut ArgumentList, hardware: &Hardware) {
         words.push_blockdev(&read_only("code", code));
         words
             .push_blockdev(&json!({"driver": "raw", "file": file_node(variables), "node-name": "variables"}));
+        // Two devices, so that the code can be read-only (OVMF's README: "-pflash" twice, never "-bios").
         machine.push_str(",pflash0=code,pflash1=variables");
         if *locked {
+            // Without SMM the guest's kernel could write the store itself, and enrol keys of its own.
             machine.push_str(",smm=on");
             words.push_words("-global driver=cfi.pflash01,property=secure,value=on");
         }
@@ -195,7 +146,9 @@ fn add_machine(words: &mut ArgumentList, hardware: &Hardware) {
     words.push_option("-machine", &machine);
     match hardware.acceleration {
         Acceleration::Kvm => words.push_words("-accel kvm -cpu host"),
-        Acceleration::Tcg if hardware.cpus > 1 => words.push_words("-accel tcg,thread=multi"),
+        Acceleration::Tcg if hardware.options.hardware.cpus > 1 => {
+            words.push_words("-accel tcg,thread=multi");
+        }
         Acceleration::Tcg => words.push_words("-accel tcg,thread=single"),
     }
     if hardware.acceleration == Acceleration::Tcg {
@@ -260,11 +213,12 @@ pub(crate) const SSH_PORT: u16 = 22;
 /// A port of the guest where nothing ever listens.
 pub(crate) const CLOSED_PORT: u16 = 1;
 
-fn add_network(words: &mut ArgumentList, hardware: &Hardware) {
-    let Hardware { mac, devices, metadata_service, reach, .. } = hardware;
+fn add_network(words: &mut ArgumentList, options: &MachineOptions) {
+    let MachineOptions { mac, devices, metadata_service, reach, cluster_card, .. } = options;
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
-    let user = format!("user,id=net,{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
+    let net = if cluster_card.is_some() { CLUSTER_SIDE_NET } else { "" };
+    let user = format!("user,id=net,{net}{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match *devices {
         DeviceSet::Scsi | DeviceSet::Virtual => "virtio-net-pci",
@@ -282,7 +236,21 @@ fn add_network(words: &mut ArgumentList, hardware: &Hardware) {
     words.push_words("-device virtio-net-pci,netdev=cloud,romfile=");
 }
 
+/// Where the card for ssh and the world is in a cluster. Not QEMU's 10.0.2.15, which would be the same private
+/// address on each machine, and the first that software finds: link-local ones are nobody's idea of the address
+/// that peers should use, so that `$private_ipv4` can only be that of the cluster.
+const CLUSTER_SIDE_NET: &str = "net=169.254.169.0/24,";
+
+/// The card whose frames the switch carries. QEMU listens, and the switch connects ([`crate::switch::process`]).
+fn add_cluster_card(words: &mut ArgumentList, card: &ClusterCard) {
+    let socket = format!("addr.type=unix,addr.path={FRAME_SOCKET}");
+    words.push_option("-netdev", &format!("stream,id=cluster,server=on,{socket}"));
+    words.push_option("-device", &format!("virtio-net-pci,netdev=cluster,romfile=,mac={}", card.mac));
+}
+
 fn add_console(words: &mut ArgumentList) {
+    // QEMU logs what it sends to the socket whether or not somebody reads it, so that no word is missed before a
+    // person connects; appended, since a restart is part of the same story.
     let socket = format!("path={CONSOLE_SOCKET},server=on,wait=off");
     words.push_option("-chardev", &format!("socket,id=console,{socket},logfile={CONSOLE_LOG},logappend=on"));
     words.push_option("-serial", "chardev:console");
@@ -359,19 +327,23 @@ mod tests {
         Hardware {
             name: "web".into(),
             acceleration: Acceleration::Tcg,
-            cpus: 2,
-            memory: 2048,
             boot: BootFirmware::Bios,
             disk: DriveFile { path: "disk.qcow2".into(), format: DiskFormat::Qcow2, log: None },
-            devices: DeviceSet::Virtual,
-            beside: vec![],
             seed: SeedSource::Disk("seed.img".into()),
-            mac: "52:54:00:12:34:56".into(),
-            metadata_service: None,
-            reach: Reach::Everything,
-            watchdog: false,
-            extra: vec![],
+            options: options(),
         }
+    }
+
+    fn options() -> MachineOptions {
+        let mut options = MachineOptions { mac: "52:54:00:12:34:56".into(), ..MachineOptions::default() };
+        options.hardware.cpus = 2;
+        options.hardware.memory = 2048;
+        options
+    }
+
+    /// A machine for which this was chosen.
+    fn with_options(options: MachineOptions) -> Hardware {
+        Hardware { options, ..hardware() }
     }
 
     fn lines(hardware: &Hardware) -> String {
@@ -391,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_real_computer_has_other_devices() {
-        let text = lines(&Hardware { devices: DeviceSet::Physical, ..hardware() });
+        let text = lines(&with_options(MachineOptions { devices: DeviceSet::Physical, ..options() }));
 
         assert!(text.contains("-device nvme,drive=disk,bootindex=1,serial=disk\n"), "{text}");
         assert!(text.contains("-device e1000e,netdev=net,romfile=,mac=52:54:00:12:34:56\n"), "{text}");
@@ -402,7 +374,7 @@ mod tests {
         let other = |path: &str, bus| OtherDisk { path: path.into(), bus };
         let beside = vec![other("copy,1.raw", Bus::Virtio), other("two.raw", Bus::Scsi)];
 
-        let text = lines(&Hardware { beside, devices: DeviceSet::Scsi, ..hardware() });
+        let text = lines(&with_options(MachineOptions { beside, devices: DeviceSet::Scsi, ..options() }));
 
         assert!(
             text.contains(
@@ -496,7 +468,10 @@ mod tests {
     fn fw_cfg_carries_user_data_and_a_credential_the_key() {
         let seed = SeedSource::FwCfg { user_data: Some("user-data".into()), root_key: "key".into() };
 
-        let text = lines(&Hardware { seed, watchdog: true, extra: vec!["-s".into()], ..hardware() });
+        let text = lines(&Hardware {
+            seed,
+            ..with_options(MachineOptions { watchdog: true, extra: vec!["-s".into()], ..options() })
+        });
 
         assert!(
             text.ends_with(
@@ -512,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_metadata_service_is_the_only_thing_in_reach() {
-        let text = lines(&Hardware { metadata_service: Some(8080), ..hardware() });
+        let text = lines(&with_options(MachineOptions { metadata_service: Some(8080), ..options() }));
 
         assert!(
             text.contains(
@@ -527,7 +502,7 @@ mod tests {
 
     #[test]
     fn an_isolated_guest_reaches_nobody_and_ssh_reaches_it() {
-        let text = lines(&Hardware { reach: Reach::Nothing, ..hardware() });
+        let text = lines(&with_options(MachineOptions { reach: Reach::Nothing, ..options() }));
 
         assert!(
             text.contains(
@@ -536,6 +511,23 @@ mod tests {
             "{text}"
         );
         assert!(!lines(&hardware()).contains("restrict"));
+    }
+
+    #[test]
+    fn a_machine_of_a_cluster_has_a_second_card_and_no_private_address_on_the_first() {
+        let card = ClusterCard { mac: "52:54:00:c1:00:01".into() };
+
+        let text = lines(&with_options(MachineOptions { cluster_card: Some(card), ..options() }));
+
+        assert!(
+            text.contains(
+                "-netdev user,id=net,net=169.254.169.0/24,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-:1
+-device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56
+-netdev stream,id=cluster,server=on,addr.type=unix,addr.path=frames.sock
+-device virtio-net-pci,netdev=cluster,romfile=,mac=52:54:00:c1:00:01\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -548,7 +540,9 @@ mod tests {
 
     #[test]
     fn one_emulated_processor_needs_one_thread_and_kvm_the_host_s_processor() {
-        let single = lines(&Hardware { cpus: 1, ..hardware() });
+        let mut single = hardware();
+        single.options.hardware.cpus = 1;
+        let single = lines(&single);
         let kvm = lines(&Hardware { acceleration: Acceleration::Kvm, ..hardware() });
 
         assert!(single.contains("-accel tcg,thread=single\n"));

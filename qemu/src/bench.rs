@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::acceleration::{Acceleration, AccelerationChoice};
+use crate::acceleration::Acceleration;
 use crate::builder::BuildError;
 use crate::disk::{self, DiskError, DiskSize};
-use crate::firmware::Firmware;
 use crate::machine::{Machine, StartError};
+use crate::options::{HardwareOptions, MachineOptions};
 use crate::running::GuestError;
 
 /// How often one lap is repeated because the guest's kernel panicked. Linux patches its code while it runs, and
@@ -36,14 +36,8 @@ pub struct BenchImage {
 pub struct BenchConfig {
     /// Times each image starts fresh
     pub rounds: u32,
-    /// Firmware of the machines
-    pub firmware: Firmware,
-    /// KVM or TCG
-    pub acceleration: AccelerationChoice,
-    /// Virtual processors
-    pub cpus: u32,
-    /// Memory in MiB
-    pub memory: u32,
+    /// What both run on
+    pub hardware: HardwareOptions,
     /// How long an image may take
     pub within: Duration,
 }
@@ -127,6 +121,7 @@ pub fn compare_boots(
 ) -> Result<BootComparison, RaceError> {
     let mut race = BootComparison { ours: Vec::new(), theirs: Vec::new() };
     for _ in 0..course.rounds {
+        // In turns and not one after the other: a host that slows down in the middle slows both.
         for (contender, laps) in [(ours, &mut race.ours), (theirs, &mut race.theirs)] {
             let lap = run_until_sound(course, contender, || tell(&contender.image, BenchProgress::Panic))?;
             tell(&contender.image, BenchProgress::Lap(lap));
@@ -160,21 +155,21 @@ fn run_round(course: &BenchConfig, contender: &BenchImage) -> Result<BootTimes, 
     let mut builder = Machine::builder(disk)
         .name("racer")
         .folder(&folder.path().join("machine"))
-        .firmware(course.firmware)
-        .acceleration(course.acceleration)
-        .cpus(course.cpus)
-        .memory(course.memory)
+        .options(MachineOptions { hardware: course.hardware.clone(), ..MachineOptions::default() })
         .user(&contender.user);
     if let Some(document) = &contender.user_data {
         builder = builder.user_data(document.clone());
     }
     let machine = builder.build()?;
+    // Powered off in order between the two: a second boot after a pulled plug would time the journal's replay.
     let (machine, first) = lap_of(machine, course.within)?;
     let (_, second) = lap_of(machine, course.within)?;
     Ok(BootTimes { first, second })
 }
 
 fn lap_of(machine: Machine, within: Duration) -> Result<(Machine, f64), RaceError> {
+    // QEMU's emulation of several processors now and then executes an instruction that Linux is patching. Under
+    // KVM a panic is the image's own and is told as such.
     let is_emulated = machine.acceleration() == Acceleration::Tcg;
     let mut running = machine.start()?;
     let time = running.wait_for_ssh_at_once(within).map_err(|error| match error {

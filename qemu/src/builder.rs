@@ -9,31 +9,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::acceleration::{self, AccelerationChoice};
-use crate::arguments::{Bus, DeviceSet, OtherDisk, Reach};
 use crate::description::{DESCRIPTION, MachineDescription, SEED_DISK, USER_DATA, VARIABLES};
 use crate::disk::MachineDisk;
 use crate::firmware::{FindFirmwareError, Firmware};
 use crate::machine::{Machine, MachineFolder};
+use crate::options::{Bus, ClusterCard, DeviceSet, MachineOptions, OtherDisk, Reach, SeedBy};
 use crate::running::RunningMachine;
 use crate::seed::{self, SeedData};
 use crate::ssh::{SshError, SshKey};
-
-/// How user-data and the ssh key go in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeedBy {
-    /// By a read-only FAT disk labelled CIDATA (`NoCloud`)
-    #[default]
-    Disk,
-    /// By QEMU's `fw_cfg`; the key goes to root's account, by a systemd credential. Catamaran's images take no
-    /// credentials, since whoever runs them could give any: there the user-data has to bring a key
-    FwCfg,
-    /// Not at all
-    Nothing,
-}
 
 /// A machine to be made.
 #[derive(Debug)]
@@ -41,23 +25,15 @@ pub struct MachineBuilder {
     name: String,
     folder: Option<PathBuf>,
     disk: MachineDisk,
-    firmware: Firmware,
-    acceleration: AccelerationChoice,
-    cpus: u32,
-    memory: u32,
     user_data: Option<Vec<u8>>,
+    network_config: Option<String>,
     seed_by: SeedBy,
     instance_id: Option<String>,
     key: Option<SshKey>,
     user: Option<String>,
-    devices: DeviceSet,
+    /// As they were named; QEMU needs them absolute
     beside: Vec<(PathBuf, Bus)>,
-    watchdog: bool,
-    log_writes: bool,
-    mac: Option<String>,
-    metadata_service: Option<u16>,
-    reach: Reach,
-    extra: Vec<OsString>,
+    options: MachineOptions,
 }
 
 /// Why a machine could not be made.
@@ -68,14 +44,21 @@ pub enum BuildError {
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read the machine's description {path}")]
-    Description { path: PathBuf, source: io::Error },
     #[error("the path {0:?} is not UTF-8, which QEMU's options need")]
     Path(PathBuf),
     #[error(transparent)]
     Firmware(#[from] FindFirmwareError),
     #[error(transparent)]
     Key(#[from] SshError),
+}
+
+// Here and not beside the rest of `Machine`, which needs not know how it is made.
+impl Machine {
+    /// Begins a machine that boots from `disk`.
+    #[must_use]
+    pub fn builder(disk: MachineDisk) -> MachineBuilder {
+        MachineBuilder::new(disk)
+    }
 }
 
 impl MachineBuilder {
@@ -85,23 +68,14 @@ impl MachineBuilder {
             name: "machine".to_owned(),
             folder: None,
             disk,
-            firmware: Firmware::Bios,
-            acceleration: AccelerationChoice::Auto,
-            cpus: 1,
-            memory: 1024,
             user_data: None,
+            network_config: None,
             seed_by: SeedBy::Disk,
             instance_id: None,
             key: None,
             user: None,
-            devices: DeviceSet::Virtual,
             beside: Vec::new(),
-            watchdog: false,
-            log_writes: false,
-            mac: None,
-            metadata_service: None,
-            reach: Reach::Everything,
-            extra: Vec::new(),
+            options: MachineOptions::default(),
         }
     }
 
@@ -120,31 +94,52 @@ impl MachineBuilder {
         self
     }
 
-    /// What runs before the disk; BIOS unless said.
+    /// All that was chosen of the hardware, at once. The methods below each choose one thing.
+    #[must_use]
+    pub fn options(mut self, options: MachineOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Joins the machine to others with a second network card, to which the switch connects.
+    #[must_use]
+    pub fn cluster_card(mut self, mac: &str) -> Self {
+        self.options.cluster_card = Some(ClusterCard { mac: mac.to_owned() });
+        self
+    }
+
+    /// How the guest's network cards are to be configured, in any format that `NoCloud` knows.
+    #[must_use]
+    pub fn network_config(mut self, document: &str) -> Self {
+        self.network_config = Some(document.to_owned());
+        self
+    }
+
+    /// The firmware that starts the disk; BIOS unless said.
     #[must_use]
     pub fn firmware(mut self, firmware: Firmware) -> Self {
-        self.firmware = firmware;
+        self.options.hardware.firmware = firmware;
         self
     }
 
     /// KVM or TCG.
     #[must_use]
     pub fn acceleration(mut self, wish: AccelerationChoice) -> Self {
-        self.acceleration = wish;
+        self.options.hardware.acceleration_choice = wish;
         self
     }
 
     /// Virtual processors; 1 unless said.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {
-        self.cpus = cpus;
+        self.options.hardware.cpus = cpus;
         self
     }
 
     /// Memory in MiB; 1024 unless said.
     #[must_use]
     pub fn memory(mut self, mebibytes: u32) -> Self {
-        self.memory = mebibytes;
+        self.options.hardware.memory = mebibytes;
         self
     }
 
@@ -186,7 +181,7 @@ impl MachineBuilder {
     /// What the disk and the network card are.
     #[must_use]
     pub fn devices(mut self, devices: DeviceSet) -> Self {
-        self.devices = devices;
+        self.options.devices = devices;
         self
     }
 
@@ -200,21 +195,21 @@ impl MachineBuilder {
     /// Puts in a hardware watchdog (i6300esb) that resets the machine.
     #[must_use]
     pub fn watchdog(mut self) -> Self {
-        self.watchdog = true;
+        self.options.watchdog = true;
         self
     }
 
     /// Records each write and flush of the guest, to be read by [`crate::write_log`].
     #[must_use]
     pub fn log_writes(mut self) -> Self {
-        self.log_writes = true;
+        self.options.log_writes = true;
         self
     }
 
     /// The network card's address; random unless said.
     #[must_use]
     pub fn mac(mut self, address: &str) -> Self {
-        self.mac = Some(address.to_owned());
+        address.clone_into(&mut self.options.mac);
         self
     }
 
@@ -223,31 +218,32 @@ impl MachineBuilder {
     /// busybox.
     #[must_use]
     pub fn metadata_service(mut self, port: u16) -> Self {
-        self.metadata_service = Some(port);
+        self.options.metadata_service = Some(port);
         self
     }
 
     /// Lets the guest's network reach nobody: neither the world nor what listens on this host's loopback.
     #[must_use]
     pub fn isolated(mut self) -> Self {
-        self.reach = Reach::Nothing;
+        self.options.reach = Reach::Nothing;
         self
     }
 
     /// More words for QEMU's command line.
     #[must_use]
     pub fn extra(mut self, words: impl IntoIterator<Item = OsString>) -> Self {
-        self.extra.extend(words);
+        self.options.extra.extend(words);
         self
     }
 
     /// Makes the machine's folder and what belongs into it.
-    pub fn build(self) -> Result<Machine, BuildError> {
-        let flash = self.firmware.find_flash(Path::new("/"))?;
+    pub fn build(mut self) -> Result<Machine, BuildError> {
+        let flash = self.options.hardware.firmware.find_flash(Path::new("/"))?;
         let folder = self.make_folder()?;
         let at = |name: &str| folder.path().join(name);
         if let Some(flash) = &flash {
             let path = at(VARIABLES);
+            // A copy for each machine: the firmware writes boot entries into it, and another's would be started.
             fs::copy(&flash.variables, &path).map_err(|source| BuildError::Write { path, source })?;
         }
         let key = match &self.key {
@@ -255,28 +251,19 @@ impl MachineBuilder {
             None => SshKey::generate_pair(&at("key"))?,
         };
         self.write_seed(folder.path(), &key)?;
-        let choice = acceleration::choose_acceleration(self.acceleration);
+        let choice = acceleration::choose_acceleration(self.options.hardware.acceleration_choice);
+        self.options.beside = self.beside.into_iter().map(other_disk).collect::<Result<_, _>>()?;
         let description = MachineDescription {
             disk: absolute_disk(self.disk)?,
             flash_code: flash.map(|flash| path_as_utf8(&flash.code)).transpose()?,
             acceleration: choice.acceleration,
             because: choice.because,
             user: self.user.unwrap_or_else(|| default_user(self.seed_by).to_owned()),
-            mac: self.mac.unwrap_or_else(random_mac),
             name: self.name,
-            firmware: self.firmware,
-            cpus: self.cpus,
-            memory: self.memory,
             seed_by: self.seed_by,
             user_data: self.user_data.is_some(),
             key,
-            devices: self.devices,
-            beside: self.beside.into_iter().map(other_disk).collect::<Result<_, _>>()?,
-            watchdog: self.watchdog,
-            log_writes: self.log_writes,
-            metadata_service: self.metadata_service,
-            reach: self.reach,
-            extra: self.extra,
+            options: self.options,
         };
         let path = folder.path().join(DESCRIPTION);
         description.write(&path).map_err(|source| BuildError::Write { path, source })?;
@@ -298,6 +285,7 @@ impl MachineBuilder {
         };
         fs::DirBuilder::new()
             .recursive(true)
+            // It gets a private key, and a console's output is nobody else's business.
             .mode(0o700)
             .create(path)
             .map_err(|source| BuildError::Folder { path: path.clone(), source })?;
@@ -320,6 +308,7 @@ impl MachineBuilder {
             host_name: self.name.clone(),
             public_keys: vec![key.public_line().to_owned()],
             user_data: self.user_data.clone(),
+            network_config: self.network_config.clone(),
         }
     }
 }
@@ -329,12 +318,6 @@ fn default_user(seed_by: SeedBy) -> &'static str {
         SeedBy::FwCfg => "root",
         SeedBy::Disk | SeedBy::Nothing => "core",
     }
-}
-
-/// An address of QEMU's range, its last half random.
-fn random_mac() -> String {
-    let random = seed::random_hex();
-    format!("52:54:00:{}:{}:{}", &random[0..2], &random[2..4], &random[4..6])
 }
 
 fn absolute_disk(disk: MachineDisk) -> Result<MachineDisk, BuildError> {

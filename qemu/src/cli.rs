@@ -2,14 +2,10 @@
 //!
 //! Knows words, defaults and help; refuses to act.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use vm::acceleration::AccelerationChoice;
-use vm::arguments::DeviceSet;
-use vm::builder::SeedBy;
-use vm::firmware::Firmware;
+use vm::options::{HardwareOptions, MachineOptions, SeedBy};
 
 /// Runs disk images as virtual machines, without root.
 #[derive(Debug, Parser)]
@@ -22,6 +18,8 @@ use vm::firmware::Firmware;
   vm ssh web                                     a shell in it
   vm ssh web -- systemctl is-system-running      one command in it
   vm stop web                                    shut it down
+  vm up 3 disk.raw --user-data web.yaml          three machines on one network
+  vm cut 2 && vm ssh 1 && vm heal 2 && vm down   one alone for a while, then all gone
 
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 no such machine, or not in that state; 4 not in time.
 vm ssh exits as the command in the guest did, or with 255 if ssh itself failed."
@@ -49,11 +47,27 @@ pub(crate) enum Verb {
     Console(MachineName),
     /// Shut a machine down in an orderly way, then by force
     Stop(StopArguments),
+    /// Pull a machine's plug
+    Kill(MachineName),
     /// List the machines
+    #[command(visible_alias = "ls")]
     List(ListArguments),
     /// Remove a machine that is off, and its disk
     Remove(MachineName),
-    /// Race two images from power-on to ssh, in turns
+    /// Start machines on one private network, from one image and one document
+    Up(Box<UpArguments>),
+    /// End the machines of vm up, their disks and their network
+    Down,
+    /// Cut machines of vm up off from the others; ssh still goes in
+    Cut(CableArguments),
+    /// Make the cables of machines as good as new
+    Heal(HealArguments),
+    /// Slow down a machine's cable or make it lose frames, and show what passed through it
+    Link(LinkArguments),
+    /// Be the network of vm up
+    #[command(hide = true)]
+    Network(NetworkArguments),
+    /// Compare two images from power-on to ssh, in turns
     BenchBoot(Box<BenchBoot>),
     /// Print shell completions
     Completions {
@@ -75,7 +89,7 @@ pub(crate) struct RunArguments {
     /// A raw disk image
     pub(crate) image: PathBuf,
     #[command(flatten)]
-    pub(crate) hardware: HardwareArguments,
+    pub(crate) options: MachineOptions,
     /// The machine's name, also its first host name [default: from the image's]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -92,41 +106,11 @@ pub(crate) struct RunArguments {
     /// The account vm ssh logs in to [default: core, or root with --seed-by fw-cfg]
     #[arg(long)]
     pub(crate) user: Option<String>,
-    /// What the disk and the network card are
-    #[arg(long, value_enum, default_value_t = DeviceSet::Virtual)]
-    pub(crate) devices: DeviceSet,
-    /// Let the guest reach neither the world nor this host's loopback (else at 10.0.2.2); ssh still goes in.
-    /// For images of strangers
-    #[arg(long)]
-    pub(crate) isolate: bool,
-    /// Put in a hardware watchdog (i6300esb)
-    #[arg(long)]
-    pub(crate) watchdog: bool,
     /// Keep the machine and its disk when it goes off; vm start boots it again
     #[arg(long)]
     pub(crate) keep: bool,
     #[command(flatten)]
     pub(crate) how: RunMode,
-    /// More arguments for QEMU
-    #[arg(last = true, value_name = "QEMU-ARGUMENT")]
-    pub(crate) extra: Vec<OsString>,
-}
-
-/// The machine's parts.
-#[derive(Debug, Args)]
-pub(crate) struct HardwareArguments {
-    /// What runs before the disk
-    #[arg(long, value_enum, default_value_t = Firmware::Bios)]
-    pub(crate) firmware: Firmware,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(64..), value_name = "MIB")]
-    pub(crate) memory: u32,
-    /// Processors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) cpus: u32,
-    /// KVM or emulation
-    #[arg(long, value_enum, default_value_t = AccelerationChoice::Auto)]
-    pub(crate) accel: AccelerationChoice,
 }
 
 /// In the foreground or not.
@@ -138,7 +122,7 @@ pub(crate) struct RunMode {
     /// With --detach: how long ssh may take, in seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub(crate) timeout: u64,
-    /// Be the background process
+    /// Run in the background without a person (used by --detach)
     #[arg(long, hide = true)]
     pub(crate) supervise: bool,
 }
@@ -146,7 +130,7 @@ pub(crate) struct RunMode {
 /// `vm start`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArguments {
-    /// The machine; may be left out if there is only one
+    /// The machine, or its number in vm up; may be left out if there is only one
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) how: RunMode,
@@ -155,7 +139,7 @@ pub(crate) struct StartArguments {
 /// A machine.
 #[derive(Debug, Args)]
 pub(crate) struct MachineName {
-    /// The machine; may be left out if there is only one
+    /// The machine, or its number in vm up; may be left out if there is only one
     pub(crate) name: Option<String>,
 }
 
@@ -166,7 +150,7 @@ pub(crate) struct MachineName {
   vm ssh web -- uptime
   vm ssh web --wait 120 -- docker ps")]
 pub(crate) struct SshArguments {
-    /// The machine; may be left out if there is only one
+    /// The machine, or its number in vm up; may be left out if there is only one
     pub(crate) name: Option<String>,
     /// Wait so many seconds for the guest to answer
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -179,7 +163,7 @@ pub(crate) struct SshArguments {
 /// `vm stop`.
 #[derive(Debug, Args)]
 pub(crate) struct StopArguments {
-    /// The machine; may be left out if there is only one
+    /// The machine, or its number in vm up; may be left out if there is only one
     pub(crate) name: Option<String>,
     /// Pull the plug after so many seconds; 0 pulls it at once
     #[arg(long, default_value_t = 90, value_name = "SECONDS")]
@@ -192,6 +176,103 @@ pub(crate) struct ListArguments {
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `vm up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vm up 3 disk.raw
+  vm up 3 disk.raw --user-data cluster.yaml --proxies 2 --memory 1024
+  vm up 3 disk.raw --user-data cluster.yaml --update-server repository
+
+The machines are core-01 (10.23.0.11), core-02 (10.23.0.12) and so on. In the user-data, each gets its own
+@NAME@, @NUMBER@, @ADDRESS@, @ROLE@ (member or proxy) and @PROXY@ (on or off), and all get @COUNT@, @ADDRESSES@,
+@INITIAL_CLUSTER@ (etcd's) and @UPDATE_SERVER@ (its address, as the machines reach it).")]
+pub(crate) struct UpArguments {
+    /// How many machines
+    pub(crate) machines: usize,
+    /// A raw disk image
+    pub(crate) image: PathBuf,
+    /// So many machines more, whose @ROLE@ is proxy
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub(crate) proxies: usize,
+    /// A document (cloud-config, Ignition, script) for the first boot of each
+    #[arg(long, value_name = "FILE")]
+    pub(crate) user_data: Option<PathBuf>,
+    /// Serve the files of DIR to the machines, to read only
+    #[arg(long, value_name = "DIR", conflicts_with = "reach")]
+    pub(crate) update_server: Option<PathBuf>,
+    /// The port of the update server [default: a free one]
+    #[arg(
+        long,
+        value_name = "PORT",
+        requires = "update_server",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) update_port: u16,
+    #[command(flatten)]
+    pub(crate) options: MachineOptions,
+    /// The size of each virtual disk, as in 20G [default: 4G more than the image]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) disk_size: Option<u64>,
+    /// The account vm ssh logs in to
+    #[arg(long, default_value = "core")]
+    pub(crate) user: String,
+    /// How long ssh may take on each, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+/// `vm cut`.
+#[derive(Debug, Args)]
+pub(crate) struct CableArguments {
+    /// The machines, by number or name
+    #[arg(required = true, value_name = "MACHINE")]
+    pub(crate) names: Vec<String>,
+}
+
+/// `vm heal`.
+#[derive(Debug, Args)]
+pub(crate) struct HealArguments {
+    /// The machines, by number or name [default: all]
+    #[arg(value_name = "MACHINE")]
+    pub(crate) names: Vec<String>,
+}
+
+/// `vm link`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  vm link 2                        what passed through its cable
+  vm link 2 --delay 50 --loss 1    both hold in each direction, until changed or vm heal 2
+  vm link 2 --drop 10              the next ten frames get lost")]
+pub(crate) struct LinkArguments {
+    /// The machine, by number or name
+    #[arg(value_name = "MACHINE")]
+    pub(crate) name: String,
+    /// How long each frame is under way, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub(crate) delay: Option<u64>,
+    /// How many of 100 frames get lost
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) loss: Option<f64>,
+    /// How many of the next frames get lost
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) drop: Option<u32>,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `vm network`, which vm up starts.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArguments {
+    /// Serve the files of this directory
+    #[arg(long)]
+    pub(crate) update_server: Option<PathBuf>,
+    /// At this port of the loopback
+    #[arg(long, default_value_t = 0)]
+    pub(crate) update_port: u16,
 }
 
 /// `vm bench-boot`.
@@ -224,7 +305,7 @@ pub(crate) struct BenchBoot {
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
     #[command(flatten)]
-    pub(crate) hardware: HardwareArguments,
+    pub(crate) hardware: HardwareOptions,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

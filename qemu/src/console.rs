@@ -67,6 +67,7 @@ impl Console {
         if fs::metadata(&self.log)?.len() <= longest {
             return Ok(());
         }
+        // QEMU opened it to append, so its next byte is the first of the file and leaves no hole.
         (self.start, self.read) = (0, 0);
         fs::OpenOptions::new().write(true).open(&self.log)?.set_len(0)
     }

@@ -3,7 +3,6 @@
 //! Knows how a description becomes hardware, and the names of the files in a machine's folder. Invariant: the
 //! same description is always the same hardware.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -11,10 +10,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, BootFirmware, DeviceSet, DiskFormat, DriveFile, Hardware, OtherDisk, Reach};
-use crate::builder::SeedBy;
+use crate::arguments::{self, BootFirmware, DiskFormat, DriveFile, Hardware};
 use crate::disk::MachineDisk;
 use crate::firmware::Firmware;
+use crate::options::{MachineOptions, SeedBy};
 use crate::ssh::SshKey;
 
 pub(crate) const DESCRIPTION: &str = "machine.json";
@@ -28,28 +27,16 @@ pub(crate) const WRITE_LOG: &str = "writes.log";
 pub(crate) struct MachineDescription {
     pub(crate) name: String,
     pub(crate) disk: MachineDisk,
-    pub(crate) firmware: Firmware,
     pub(crate) flash_code: Option<String>,
     pub(crate) acceleration: Acceleration,
     pub(crate) because: String,
-    pub(crate) cpus: u32,
-    pub(crate) memory: u32,
     pub(crate) seed_by: SeedBy,
     pub(crate) user_data: bool,
     pub(crate) key: SshKey,
     pub(crate) user: String,
-    pub(crate) mac: String,
-    #[serde(default)]
-    pub(crate) devices: DeviceSet,
-    #[serde(default)]
-    pub(crate) beside: Vec<OtherDisk>,
-    #[serde(default)]
-    pub(crate) metadata_service: Option<u16>,
-    #[serde(default)]
-    pub(crate) reach: Reach,
-    pub(crate) watchdog: bool,
-    pub(crate) log_writes: bool,
-    pub(crate) extra: Vec<OsString>,
+    // Beside the others in the file, where they were when each was a field here.
+    #[serde(flatten)]
+    pub(crate) options: MachineOptions,
 }
 
 impl MachineDescription {
@@ -66,8 +53,6 @@ impl MachineDescription {
         Hardware {
             name: self.name.clone(),
             acceleration: self.acceleration,
-            cpus: self.cpus,
-            memory: self.memory,
             boot: self.boot_firmware(),
             disk: DriveFile {
                 // The builder refused what is not UTF-8.
@@ -76,16 +61,10 @@ impl MachineDescription {
                     MachineDisk::Overlay(..) => DiskFormat::Qcow2,
                     MachineDisk::Raw(_) => DiskFormat::Raw,
                 },
-                log: self.log_writes.then(|| WRITE_LOG.to_owned()),
+                log: self.options.log_writes.then(|| WRITE_LOG.to_owned()),
             },
-            devices: self.devices,
-            beside: self.beside.clone(),
             seed: self.seed_source(),
-            mac: self.mac.clone(),
-            metadata_service: self.metadata_service,
-            reach: self.reach,
-            watchdog: self.watchdog,
-            extra: self.extra.clone(),
+            options: self.options.clone(),
         }
     }
 
@@ -95,7 +74,7 @@ impl MachineDescription {
             Some(code) => BootFirmware::Flash {
                 code: code.clone(),
                 variables: VARIABLES.to_owned(),
-                locked: self.firmware == Firmware::Secure,
+                locked: self.options.hardware.firmware == Firmware::Secure,
             },
         }
     }

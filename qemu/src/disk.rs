@@ -125,12 +125,15 @@ pub enum DiskError {
 
 /// Makes a copy-on-write overlay of the raw `image` at `overlay`, of that virtual size.
 pub fn create_overlay(image: &Path, overlay: &Path, size: DiskSize) -> Result<MachineDisk, DiskError> {
+    // A qcow2 file remembers the name of what it is over, relative to its own folder and not to ours.
     let image =
         &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
     let stamp = ImageStamp::of_image(image)?;
     let has = open_image(image)?.1;
     let size = size.bytes_for(image, has)?;
     let output = Command::new("qemu-img")
+        // With the format said, since QEMU would guess it from the image's first bytes, which a guest can write: a
+        // raw disk that looks like qcow2 could name any file of this host as its own backing.
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .args([image, overlay])
         .arg(OsString::from(size.to_string()))
@@ -150,6 +153,8 @@ pub fn copy_image(image: &Path, copy: &Path, size: DiskSize) -> Result<MachineDi
     let size = size.bytes_for(image, has)?;
     let create = |source| DiskError::Create { path: copy.into(), source };
     let to = OpenOptions::new().write(true).create_new(true).open(copy).map_err(create)?;
+    // Sharing costs nothing where the file system can (btrfs, XFS). Else only the data is copied: an image is
+    // mostly holes, and each story copies it.
     let copied = if share_blocks(&from, &to) { Ok(()) } else { copy_data(&from, &to, has) };
     copied.and_then(|()| to.set_len(size)).map_err(|source| DiskError::Copy {
         from: image.into(),
@@ -207,6 +212,7 @@ fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> 
     let start = match nix::unistd::lseek(file, offset(at)?, Whence::SeekData) {
         Ok(start) => start.unsigned_abs(),
         Err(Errno::ENXIO) => return Ok(None),
+        // Old file systems and block devices know no holes.
         Err(_) => return Ok(Some((at, size))),
     };
     let end = nix::unistd::lseek(file, offset(start)?, Whence::SeekHole)?.unsigned_abs();

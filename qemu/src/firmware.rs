@@ -1,6 +1,7 @@
 //! Finds the firmware a machine starts with: SeaBIOS (inside QEMU), OVMF, or OVMF with Secure Boot.
 //!
-//! Knows where Debian and Ubuntu put OVMF; refuses to guess beyond that, and names the package instead.
+//! Knows where Debian and Ubuntu put OVMF (<https://github.com/tianocore/tianocore.github.io/wiki/OVMF>, and the
+//! README.Debian of the package `ovmf`); refuses to guess beyond that, and names the package instead.
 //! Invariant: code and variables always come from the same build of OVMF.
 
 use std::fmt;
@@ -60,6 +61,8 @@ impl Firmware {
         }
         for (code, variables) in pairs {
             let flash = FlashFiles { code: at(code), variables: at(variables) };
+            // Both or neither: a store of another build has another layout, and the firmware then hangs or starts
+            // with factory settings, without a word.
             if flash.code.is_file() && flash.variables.is_file() {
                 return Ok(Some(flash));
             }
@@ -74,6 +77,9 @@ impl Firmware {
         match self {
             Self::Bios => &[],
             Self::Uefi => &[("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")],
+            // The store with Microsoft's keys makes Secure Boot real: with an empty one the firmware is in setup
+            // mode and starts anything. `.ms` is the same program as `.secboot` under a name that says what it is
+            // for; not every release has both.
             Self::Secure => &[
                 ("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd"),
                 ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"),

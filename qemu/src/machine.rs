@@ -13,8 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::acceleration::Acceleration;
-use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET};
-use crate::builder::{BuildError, MachineBuilder};
+use crate::arguments::{self, CONSOLE_LOG, CONSOLE_SOCKET, FRAME_SOCKET, QMP_SOCKET};
 use crate::console::Console;
 use crate::description::{DESCRIPTION, MachineDescription, WRITE_LOG};
 use crate::disk::{DiskEditor, DiskError, MachineDisk};
@@ -49,6 +48,14 @@ pub enum StartError {
     Qmp(#[from] QmpError),
 }
 
+/// A machine's description that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the machine's description {path}")]
+pub struct OpenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Where a machine's things are, and for how long.
 #[derive(Debug)]
 pub(crate) enum MachineFolder {
@@ -66,17 +73,10 @@ impl MachineFolder {
 }
 
 impl Machine {
-    /// Begins a machine that boots from `disk`.
-    #[must_use]
-    pub fn builder(disk: MachineDisk) -> MachineBuilder {
-        MachineBuilder::new(disk)
-    }
-
     /// The machine that an earlier process made in `folder`. The caller knows that it is off.
-    pub fn open(folder: &Path) -> Result<Self, BuildError> {
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join(DESCRIPTION);
-        let description =
-            MachineDescription::read(&path).map_err(|source| BuildError::Description { path, source })?;
+        let description = MachineDescription::read(&path).map_err(|source| OpenError { path, source })?;
         Ok(Self { description, folder: MachineFolder::Kept(folder.into()) })
     }
 
@@ -89,7 +89,7 @@ impl Machine {
     /// Its firmware.
     #[must_use]
     pub fn firmware(&self) -> Firmware {
-        self.description.firmware
+        self.description.options.hardware.firmware
     }
 
     /// What runs its instructions.
@@ -124,7 +124,7 @@ impl Machine {
     /// The record of its writes, if one was asked for.
     #[must_use]
     pub fn write_log(&self) -> Option<PathBuf> {
-        self.description.log_writes.then(|| self.folder().join(WRITE_LOG))
+        self.description.options.log_writes.then(|| self.folder().join(WRITE_LOG))
     }
 
     /// QEMU's arguments, to show them.
@@ -163,6 +163,7 @@ impl Machine {
     /// QEMU opens its control socket before it has read all its arguments, so a broken conversation often
     /// means that it is about to end.
     fn failed_start(&self, child: &mut OwnedChild, error: QmpError) -> StartError {
+        // Two seconds: it ends as soon as it comes to the argument that it does not like.
         match child.wait(Duration::from_secs(2)) {
             Ok(Some(status)) => StartError::Ended { status, message: self.qemu_log() },
             _ => error.into(),
@@ -171,9 +172,10 @@ impl Machine {
 
     fn prepare_start(&self) -> Result<(), StartError> {
         if let MachineDisk::Overlay(_, image) = &self.description.disk {
+            // A mixture of two builds fails in the guest, as a panic of dm-verity that explains nothing.
             image.check_unchanged()?;
         }
-        for socket in [QMP_SOCKET, CONSOLE_SOCKET] {
+        for socket in [QMP_SOCKET, CONSOLE_SOCKET, FRAME_SOCKET] {
             let path = self.folder().join(socket);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {

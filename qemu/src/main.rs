@@ -1,10 +1,17 @@
 //! The program `vm`: arguments in, one verb done, an exit code out.
 
 mod app;
+mod cable;
 mod cli;
+mod failure;
 mod list;
+mod network;
 mod race;
 mod report;
+mod start;
+mod stop;
+mod up;
+mod user_file;
 
 use std::process::ExitCode;
 

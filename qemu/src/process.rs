@@ -26,12 +26,15 @@ impl OwnedChild {
         let us = nix::unistd::getpid();
         let at_birth = move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // Between fork and the call above the parent may have died, and then no signal comes any more.
             if nix::unistd::getppid() != us {
                 return Err(io::Error::other("the parent died first"));
             }
+            // A mask survives exec: QEMU would not hear SIGTERM when our own signals are blocked for polling.
             SigSet::empty().thread_set_mask()?;
             Ok(())
         };
+        // Ctrl-C goes to a terminal's whole foreground group, and would end QEMU without a shutdown of its guest.
         command.process_group(0);
         #[expect(unsafe_code, reason = "std has no safe way to ask for a parent-death signal")]
         // SAFETY: between fork and exec the closure makes three async-signal-safe system calls and, but for

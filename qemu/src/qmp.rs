@@ -1,4 +1,5 @@
-//! Speaks QMP, QEMU's control protocol: a JSON object a line, over a Unix socket.
+//! Speaks QMP, QEMU's control protocol (<https://www.qemu.org/docs/master/interop/qmp-spec.html>): a JSON object a line,
+//! over a Unix socket.
 //!
 //! Knows greeting, commands, errors and how to step over events. QEMU serves one client at a time, so a
 //! connection is made for a purpose and dropped after it. Invariant: no call blocks longer than its timeout.
@@ -59,6 +60,7 @@ impl QmpConnection {
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments}));
         self.stream.get_mut().write_all(line.as_bytes()).map_err(QmpError::Talk)?;
         loop {
+            // Anything that is neither an error nor a result is an event, which may come between the two.
             let mut answer = self.read()?;
             if let Some(error) = answer.get("error") {
                 let reason = error["desc"].as_str().unwrap_or("no reason given").to_owned();
@@ -82,6 +84,7 @@ impl QmpConnection {
 
     /// Detaches a device, as soon as the guest lets go of it.
     pub fn detach(&mut self, device: &str) -> Result<(), QmpError> {
+        // Answered before the guest has let go of it; a guest that never does keeps it.
         self.run_command("device_del", &json!({"id": device})).map(drop)
     }
 
@@ -92,6 +95,7 @@ impl QmpConnection {
 
     /// The ports of this host that lead into the guest.
     pub fn forwarded_ports(&mut self) -> Result<ForwardedPorts, QmpError> {
+        // Only the monitor for people knows the ports that the kernel chose; QMP has no command for them.
         let arguments = json!({"command-line": "info usernet"});
         let answer = self.run_command("human-monitor-command", &arguments)?;
         let text = answer.as_str().unwrap_or_default();
@@ -125,6 +129,7 @@ pub(crate) fn connect_soon(
     let deadline = Instant::now() + within;
     loop {
         match QmpConnection::connect(folder, within) {
+            // The socket is there a moment after QEMU has begun to read its arguments.
             Err(QmpError::Connect(_)) if Instant::now() < deadline && !given_up() => {
                 std::thread::sleep(Duration::from_millis(10));
             }

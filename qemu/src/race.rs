@@ -9,25 +9,23 @@ use std::time::Duration;
 use serde_json::json;
 use vm::bench::{self, BenchConfig, BenchImage, BenchProgress, BootComparison};
 
-use crate::app::{CommandFailure, ReadError, read};
 use crate::cli::BenchBoot;
+use crate::failure::CommandFailure;
 use crate::report::{print_note, print_result};
+use crate::user_file::{ReadError, read_user_file};
 
 /// Runs it.
 pub(crate) fn bench_boot(arguments: &BenchBoot) -> Result<(), CommandFailure> {
     let contender =
         |image: &Path, user_data: &Option<PathBuf>, user: &str| -> Result<BenchImage, ReadError> {
-            let user_data = user_data.as_deref().map(read).transpose()?;
+            let user_data = user_data.as_deref().map(read_user_file).transpose()?;
             Ok(BenchImage { image: image.into(), user_data, user: user.to_owned() })
         };
     let ours = contender(&arguments.ours, &arguments.user_data, &arguments.user)?;
     let theirs = contender(&arguments.theirs, &arguments.their_user_data, &arguments.their_user)?;
     let course = BenchConfig {
         rounds: arguments.rounds,
-        firmware: arguments.hardware.firmware,
-        acceleration: arguments.hardware.accel,
-        cpus: arguments.hardware.cpus,
-        memory: arguments.hardware.memory,
+        hardware: arguments.hardware.clone(),
         within: Duration::from_secs(arguments.timeout),
     };
     let race = bench::compare_boots(&course, &ours, &theirs, |image, news| {

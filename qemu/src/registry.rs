@@ -100,6 +100,7 @@ impl MachineRegistry {
         let failed = |source| RegistryError::Root { path: root.into(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let metadata = fs::symlink_metadata(root).map_err(failed)?;
+        // In /var/tmp anybody may have made a folder of this name first, to read the keys that go into it.
         let ours = metadata.uid() == nix::unistd::geteuid().as_raw();
         let others = metadata.mode() & 0o077;
         if !metadata.is_dir() || !ours || others != 0 {
@@ -125,6 +126,7 @@ impl MachineRegistry {
             return self.read_entry(name)?.ok_or(unknown);
         }
         let mut all = self.list()?;
+        // With one machine on and others kept, the one that is on is meant.
         if all.iter().any(|entry| entry.state != MachineState::Off) {
             all.retain(|entry| entry.state != MachineState::Off);
         }
@@ -237,6 +239,7 @@ impl MachineClaim {
         serde_json::to_vec(on)
             .map_err(io::Error::from)
             .and_then(|bytes| fs::write(&new, bytes))
+            // Renamed over: others read it at any moment, and must find all of it or none.
             .and_then(|()| fs::rename(&new, &path))
             .map_err(|source| RegistryError::Change { path, source })
     }
@@ -269,11 +272,13 @@ impl MachineClaim {
 }
 
 fn open_lock(folder: &Path) -> io::Result<File> {
+    // Not truncated: it has no content, and the holder of the lock would not notice.
     OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(LOCK))
 }
 
 fn is_locked(folder: &Path) -> bool {
     let Ok(lock) = OpenOptions::new().write(true).open(folder.join(LOCK)) else { return false };
+    // A shared lock, so that two who only look do not take each other for the owner.
     Flock::lock(lock, FlockArg::LockSharedNonblock).is_err()
 }
 
@@ -283,6 +288,8 @@ fn state_of(folder: &Path) -> MachineState {
 }
 
 fn check_name(name: &str) -> Result<&str, RegistryError> {
+    // It becomes a folder, a host name and a word on ssh's command line: nothing that a shell, a path or RFC 1123
+    // reads in another way. With a letter first, a number can name a machine of the cluster.
     let fits = name.len() <= 40
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');

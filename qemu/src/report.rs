@@ -5,10 +5,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use vm::cluster::folder::ClusterError;
+use vm::cluster::plan::ClusterSizeError;
 use vm::registry::RegistryError;
 use vm::running::GuestError;
 
-use crate::app::CommandFailure;
+use crate::failure::CommandFailure;
 
 /// A line on standard error: progress, not results.
 pub(crate) fn print_note(text: impl Display) {
@@ -57,6 +59,14 @@ fn exit_code(error: &(dyn Error + 'static)) -> u8 {
             RegistryError::Root { .. } | RegistryError::Unsafe { .. } | RegistryError::Change { .. } => 1,
             _ => 3,
         };
+    }
+    match error.downcast_ref::<ClusterError>() {
+        Some(ClusterError::Folder { .. } | ClusterError::NetworkRuns) => return 1,
+        Some(_) => return 3,
+        None => {}
+    }
+    if error.is::<ClusterSizeError>() {
+        return 2;
     }
     match error.downcast_ref::<GuestError>() {
         Some(GuestError::NoSsh { .. } | GuestError::Silent { .. } | GuestError::StillOn { .. }) => 4,

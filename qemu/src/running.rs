@@ -181,6 +181,7 @@ impl RunningMachine {
                 .flatten()
                 .is_some()
             {
+                // A Debian guest waits for its plug after a panic, and the wait for it would last until the end.
                 return Err(GuestError::Panicked { name: self.name(), tail: self.tail() });
             }
             if let Some(status) = self.child.try_wait().map_err(GuestError::Watch)? {
@@ -195,6 +196,7 @@ impl RunningMachine {
 
     /// Sends bytes to the serial console, as a person would type them.
     pub fn type_in(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // One connection for the machine's whole run: QEMU drops what the guest has not read when it ends.
         if self.keyboard.is_none() {
             self.keyboard = Some(ConsoleInput::plug_in(&self.machine)?);
         }

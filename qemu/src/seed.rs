@@ -1,6 +1,7 @@
 //! Writes the NoCloud disk that gives a machine its name, its ssh key and its user-data.
 //!
-//! Knows NoCloud's file names and FAT; refuses to look into the user's document. Invariant: the same contents
+//! Knows NoCloud's file names (<https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>) and
+//! FAT; refuses to look into the user's document. Invariant: the same contents
 //! make the same bytes.
 
 use std::fmt::Write as _;
@@ -19,6 +20,8 @@ pub struct SeedData {
     pub public_keys: Vec<String>,
     /// The user's document, as it came
     pub user_data: Option<Vec<u8>>,
+    /// How the network cards are to be configured; none leaves it to the guest
+    pub network_config: Option<String>,
 }
 
 impl SeedData {
@@ -35,12 +38,17 @@ impl SeedData {
             // NoCloud wants the file even if there is nothing to say.
             let user_data = self.user_data.as_deref().unwrap_or(b"#cloud-config\n{}\n");
             root.create_file("user-data")?.write_all(user_data)?;
+            if let Some(config) = &self.network_config {
+                root.create_file("network-config")?.write_all(config.as_bytes())?;
+            }
         }
         Ok(disk.into_inner())
     }
 
     fn disk_size(&self) -> usize {
-        let content = self.user_data.as_ref().map_or(0, Vec::len) + self.meta_data().len();
+        let network_config = self.network_config.as_ref().map_or(0, String::len);
+        let content = self.user_data.as_ref().map_or(0, Vec::len) + self.meta_data().len() + network_config;
+        // An eighth more than the content for FAT's tables and its last, half-filled clusters.
         ((content + content / 8) / 4096 + 1) * 4096 + (1 << 20)
     }
 
@@ -102,6 +110,7 @@ mod tests {
             host_name: "web".into(),
             public_keys: vec!["ssh-ed25519 AAAA \"me\"".into()],
             user_data: Some(b"#cloud-config\nhostname: x\n".to_vec()),
+            network_config: Some("version: 2\n".into()),
         }
     }
 
@@ -118,6 +127,7 @@ mod tests {
 
         assert_eq!(file_system.volume_label(), "CIDATA");
         assert_eq!(read("user-data"), "#cloud-config\nhostname: x\n");
+        assert_eq!(read("network-config"), "version: 2\n");
         assert_eq!(
             read("meta-data"),
             "instance-id: \"i-0123\"\nlocal-hostname: \"web\"\npublic-keys:\n  - \"ssh-ed25519 AAAA \\\"me\\\"\"\n"

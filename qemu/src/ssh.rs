@@ -134,21 +134,27 @@ impl SshAccess {
         command.args(["-F", "none", "-p", &self.ports.ssh.to_string(), "-l", &self.user, "-i"]);
         command.arg(&self.key.private);
         for option in [
+            // Where tests run nobody answers a question.
             "BatchMode=yes",
             "ConnectTimeout=20",
+            // An agent with many keys would use up the guest's few tries before ours is offered.
             "IdentitiesOnly=yes",
             "IdentityAgent=none",
             // The newer ones are dear in emulation, and nobody listens between a host and its guest.
             "KexAlgorithms=curve25519-sha256",
+            // Else the warning about a new host key stands in the output of each first command.
             "LogLevel=ERROR",
+            // A guest that was reset or cut off leaves a connection that TCP keeps for minutes.
             "ServerAliveInterval=15",
             "StrictHostKeyChecking=accept-new",
+            // Rotation would write the guest's further keys one login later, for nothing.
             "UpdateHostKeys=no",
         ] {
             command.args(["-o", option]);
         }
         command.arg("-o").arg(format!("UserKnownHostsFile=\"{}\"", self.known_hosts.display()));
         if let Some(socket) = self.shared_login() {
+            // A login costs an emulated guest two seconds or more, and a story makes three to ten of them.
             command.args(["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-S"]).arg(socket);
         }
         command.arg("127.0.0.1");
@@ -226,6 +232,7 @@ impl SshAccess {
             let address = SocketAddr::from(([127, 0, 0, 1], self.ports.closed));
             let mut stream = TcpStream::connect_timeout(&address, ONE_QUESTION)?;
             stream.set_read_timeout(Some(ONE_QUESTION))?;
+            // QEMU has accepted already; what the guest says comes as an end or a reset.
             stream.read(&mut [0])
         };
         match refusal() {

@@ -33,6 +33,7 @@ impl EndSignals {
     /// started, since threads inherit what is blocked.
     pub fn block_signals() -> io::Result<Self> {
         let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        // As a descriptor and not by a handler: a handler cannot end a poll that has not begun yet.
         set.thread_block()?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         Ok(Self(signals))
@@ -87,6 +88,7 @@ impl SerialLine {
     /// terminal on standard input only shows.
     pub fn relay(&self, signals: &EndSignals, within: Option<Duration>) -> io::Result<ConversationEnd> {
         let stdin = io::stdin();
+        // Without a terminal nobody types, and the end of a pipe must not end the conversation.
         let keyboard =
             if stdin.is_terminal() { Some(RawTerminal::enter_raw_mode(stdin.as_fd())?) } else { None };
         loop {
@@ -117,6 +119,7 @@ impl SerialLine {
     fn relay_output(&self) -> io::Result<bool> {
         let mut bytes = [0; 4096];
         let length = match (&self.stream).read(&mut bytes) {
+            // QEMU resets the connection when it is killed with input unread, which is an end like another.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             read => read?,
         };

@@ -2,8 +2,9 @@
 //!
 //! A drive promises only what was flushed. So the disk after a cut holds every write before the last finished
 //! flush, and of the later ones any subset; the write under way may be torn between two sectors. Knows the
-//! format of dm-log-writes as `blklogwrites` writes it; what survives is a pure function of the entries, the
-//! moment and a seed. Invariant: a flushed write survives every cut after it.
+//! format of dm-log-writes (<https://docs.kernel.org/admin-guide/device-mapper/log-writes.html>) as QEMU's
+//! `blklogwrites` writes it (`block/blklogwrites.c`); what survives is a pure function of the entries, the moment and
+//! a seed. QEMU's own `blkdebug` can only fail requests; it cannot lose what was acknowledged. Invariant: a flushed write survives every cut after it.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +12,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{DiskEditor, DiskError};
+use crate::seeded_random::SeededRandom;
 
+// The head of the log, and the flags of an entry (`LOG_FLUSH_FLAG` and so on in the kernel's dm-log-writes.c). The
+// kernel's further flags mark places in the log for a person; QEMU sets none of them.
 const MAGIC: &[u8; 8] = b"rhswfsj\0";
 const VERSION: u64 = 1;
 const FLUSH: u64 = 1;
@@ -104,8 +108,10 @@ impl WriteLog {
     fn apply_event(&self, disk: &DiskEditor, event: &WriteEvent) -> Result<(), WriteLogError> {
         match *event {
             WriteEvent::Flush => Ok(()),
+            // What a discarded sector reads as is the drive's choice; zeros are what most of them say.
             WriteEvent::Discard { sector, count } => Ok(disk.write_zeros(sector * SECTOR, count * SECTOR)?),
             WriteEvent::Write { sector, count, data, .. } => {
+                // Sector by sector: a torn write ends within what the log holds of it.
                 for index in 0..count {
                     let mut bytes = [0; 512];
                     self.file
@@ -127,11 +133,13 @@ pub fn surviving_events(events: &[WriteEvent], cut: usize, chance: &mut SeededRa
     let safe = before.iter().rposition(|event| *event == WriteEvent::Flush).unwrap_or(0);
     let mut survivors = before[..safe].to_vec();
     for event in &before[safe..] {
+        // A write with FUA is on the platter when it is acknowledged, whatever becomes of its neighbours.
         let forced = matches!(event, WriteEvent::Write { forced: true, .. });
         if forced || chance.flip_coin() {
             survivors.push(*event);
         }
     }
+    // Torn between sectors and never within one, which is what drives promise since sectors have checksums.
     if let Some(WriteEvent::Write { sector, count, data, forced }) = events.get(cut).copied() {
         let count = chance.number_below(count + 1);
         survivors.push(WriteEvent::Write { sector, count, data, forced });
@@ -186,36 +194,6 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
-}
-
-/// Numbers that look random and are the same for the same seed (`SplitMix64`).
-#[derive(Debug, Clone)]
-pub struct SeededRandom(u64);
-
-impl SeededRandom {
-    /// The numbers of `seed`.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn next_number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 up to, not including, `limit`; 0 if there is none.
-    pub fn number_below(&mut self, limit: u64) -> u64 {
-        self.next_number().checked_rem(limit).unwrap_or(0)
-    }
-
-    fn flip_coin(&mut self) -> bool {
-        self.next_number() & 1 == 1
-    }
 }
 
 #[cfg(test)]

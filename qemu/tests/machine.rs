@@ -18,7 +18,8 @@ use vm::disk::{self, DiskEditor, DiskSize, MachineDisk};
 use vm::firmware::Firmware;
 use vm::machine::StartError;
 use vm::running::GuestError;
-use vm::write_log::{SeededRandom, WriteEvent, WriteLog};
+use vm::seeded_random::SeededRandom;
+use vm::write_log::{WriteEvent, WriteLog};
 use vm::{Machine, RunningMachine};
 
 /// Where the guest counts its boots on its disk.

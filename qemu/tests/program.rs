@@ -45,6 +45,11 @@ impl Desk {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// The machines, as `vm ls --json` shows them.
+    fn machines(&self) -> Vec<serde_json::Value> {
+        serde_json::from_slice(&self.run("ls --json").stdout).unwrap()
+    }
+
     fn wait_until(&self, name: &str, state: &str) {
         for _ in 0..900 {
             let list = self.run("list --json");
@@ -104,7 +109,23 @@ fn text(bytes: &[u8]) -> String {
 fn each_verb_has_help_and_examples_are_in_it() {
     let Some(desk) = Desk::new() else { return };
 
-    for verb in ["run", "start", "ssh", "console", "stop", "list", "remove", "bench-boot", "completions"] {
+    for verb in [
+        "run",
+        "start",
+        "ssh",
+        "console",
+        "stop",
+        "kill",
+        "list",
+        "remove",
+        "up",
+        "down",
+        "cut",
+        "heal",
+        "link",
+        "bench-boot",
+        "completions",
+    ] {
         let output = desk.run(&format!("{verb} --help"));
         assert_eq!(output.status.code(), Some(0), "{verb}");
         assert!(text(&output.stdout).contains("Usage: vm"), "{verb}");
@@ -124,6 +145,16 @@ fn wrong_words_exit_with_2_and_missing_machines_with_3() {
         ("stop Web", 2, "cannot name a machine"),
         ("stop web", 3, "there is no machine called web; there is none"),
         ("ssh", 3, "say which machine: there is none"),
+        ("up 0 x.raw", 2, "a cluster of 0 machines cannot be made; it has 1 to 64, proxies among them"),
+        ("up 60 x.raw --proxies 5", 2, "a cluster of 65 machines cannot be made"),
+        ("up 2 x.raw --update-port 80", 2, "--update-server <DIR>"),
+        ("up 2 x.raw --isolate --update-server /tmp", 2, "cannot be used with"),
+        ("up 2 /nowhere/x.raw", 1, "cannot open the image /nowhere/x.raw: No such file or directory"),
+        ("up 2 x.raw --update-server /nowhere", 1, "cannot serve /nowhere as updates: No such file"),
+        ("ssh 2", 3, "there is no cluster here; make one with: vm up 3 IMAGE"),
+        ("cut 2", 3, "there is no cluster here"),
+        ("heal", 3, "there is no cluster here"),
+        ("down", 3, "there is no cluster here"),
         ("run /nowhere/x.raw", 1, "cannot open the image /nowhere/x.raw: No such file or directory"),
     ] {
         let output = desk.run(words);
@@ -293,6 +324,94 @@ fn a_console_of_a_machine_in_the_background_takes_what_is_typed() {
     assert_eq!(status.code(), Some(0));
     desk.wait_until("web", "on");
     desk.run("stop --timeout 0");
+}
+
+/// A cluster whose guests know neither ssh nor a network: all but what happens inside of them.
+#[test]
+fn a_cluster_is_brought_up_cut_healed_and_taken_down() {
+    let Some(desk) = Desk::new() else { return };
+    fs::write(desk.folder.path().join("user-data"), "#cloud-config\nhostname: @NAME@\n# @UPDATE_SERVER@\n")
+        .unwrap();
+    let up = || {
+        let mut command = desk.command("up 2 --accel tcg --memory 64 --timeout 2 --proxies 1");
+        command.arg("--user-data").arg(desk.folder.path().join("user-data"));
+        command.arg("--update-server").arg(desk.folder.path()).arg(desk.image());
+        command.output().unwrap()
+    };
+
+    let output = up();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("updates are served to the machines at http://169.254.169.2:"), "{said}");
+    assert!(said.contains("the others stay on; vm down ends them"), "{said}");
+    let seen = desk.machines();
+    let of = |field: &str| seen.iter().map(|one| one[field].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(of("name"), ["core-01", "core-02", "core-03"]);
+    assert_eq!(of("address"), ["10.23.0.11", "10.23.0.12", "10.23.0.13"]);
+    assert_eq!((of("state"), of("link")), (vec!["on"; 3], vec!["whole"; 3]));
+    let seed = fs::read(desk.folder.path().join("state/core-02/seed.img")).unwrap();
+    assert!(
+        text(&seed).contains("hostname: core-02\n# http://169.254.169.2:"),
+        "the template is not filled in"
+    );
+    assert!(text(&up().stderr).contains("there is a cluster already; end it with: vm down"));
+
+    assert_eq!(desk.run("cut 2 core-03").status.code(), Some(0));
+    assert_eq!(desk.run("link 1 --delay 20 --loss 1.5").status.code(), Some(0));
+    let links = |machines: &[serde_json::Value]| {
+        machines.iter().map(|one| one["link"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(links(&desk.machines()), ["20 ms, 1.5 % lost", "cut", "cut"]);
+    assert_eq!(desk.run("heal 2").status.code(), Some(0));
+    assert_eq!(links(&desk.machines()), ["20 ms, 1.5 % lost", "whole", "cut"]);
+    assert_eq!(desk.run("heal").status.code(), Some(0));
+    assert_eq!(links(&desk.machines()), ["whole"; 3]);
+    let refused = desk.run("cut 1 4");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains("the cluster has no machine 4; it has 1 to 3"));
+    assert_eq!(links(&desk.machines()), ["whole"; 3], "nothing is done in part");
+
+    assert_eq!(desk.run("kill 2").status.code(), Some(0));
+    assert_eq!(desk.machines()[1]["state"], "off");
+    assert_eq!(desk.run("start 2 --detach --timeout 1").status.code(), Some(4));
+    desk.wait_until("core-02", "on");
+    assert_eq!(desk.run("down").status.code(), Some(0));
+    assert_eq!(text(&desk.run("list --json").stdout), "[]\n");
+    assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn a_cluster_that_cannot_start_leaves_nothing() {
+    let Some(desk) = Desk::new() else { return };
+    let mut command = desk.command("up 2 --accel tcg --memory 64");
+
+    let output = command.arg(desk.image()).args(["--", "-device", "nonsense"]).output().unwrap();
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nonsense"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_cluster_whose_network_died_is_taken_down() {
+    let Some(desk) = Desk::new() else { return };
+    let mut command = desk.command("up 1 --accel tcg --memory 64 --timeout 1");
+    assert_eq!(command.arg(desk.image()).output().unwrap().status.code(), Some(4));
+    let record = fs::read(desk.folder.path().join("state/.cluster/network.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap());
+
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+
+    let cut = desk.run("cut 1");
+    assert!(
+        text(&cut.stderr).contains("it ended, and vm down and vm up make a new one"),
+        "{}",
+        text(&cut.stderr)
+    );
+    assert_eq!(desk.machines()[0]["link"], "no network");
+    assert_eq!(desk.run("down").status.code(), Some(0));
+    assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     systemd::{News, UnitActivity},
     work::join_names,
 };
-use crate::{metrics::AgentTask, model::unit_name::UnitName, store::etcd::error_chain};
+use crate::{error_text::error_chain, metrics::AgentTask, model::unit_name::UnitName};
 
 impl FleetAgent {
     /// Stops a unit that is to go, and notes whether it is down.

@@ -20,12 +20,10 @@ use std::{
 use super::systemd::{SystemdClient, SystemdError};
 use crate::{
     agent::replace_file,
+    error_text::error_chain,
     model::{state::JobState, unit_name::UnitName},
-    plan::reconcile::{ActualUnit, DesiredUnit},
-    store::{
-        boot_time::BootTime,
-        etcd::{error_chain, lease::HeldLease},
-    },
+    plan::machine_units::{ActualUnit, DesiredUnit},
+    store::{boot_time::BootTime, etcd::lease::HeldLease},
 };
 
 const TIMER: &str = "fleet-fence.timer";

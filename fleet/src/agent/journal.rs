@@ -18,7 +18,7 @@ use crate::{
         unit_file::{UnitFile, UnitHash},
         unit_name::UnitName,
     },
-    plan::reconcile::ActualUnit,
+    plan::machine_units::ActualUnit,
 };
 
 /// The largest journal that is read back.

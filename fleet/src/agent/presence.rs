@@ -13,9 +13,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
+    error_text::error_chain,
     model::machine::Machine,
     store::{
-        etcd::{EtcdStore, StoreError, error_chain, lease::HeldLease},
+        etcd::{EtcdStore, StoreError, lease::HeldLease},
         keys::StoreKey,
         records::PresenceRecord,
         registry::{ClusterChange, Registry},

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     model::{state::JobState, unit_file::UnitHash, unit_name::UnitName},
-    plan::reconcile::DesiredUnit,
+    plan::machine_units::DesiredUnit,
 };
 
 /// The first pause is that of the original. Each is twice the one before, up to five minutes: what systemd

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use zbus::{Connection, MessageStream, connection};
 
-use crate::{model::unit_name::UnitName, store::etcd::error_chain};
+use crate::{error_text::error_chain, model::unit_name::UnitName};
 use calls::{
     AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
     Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::FleetAgent;
 use crate::{
+    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     store::{
-        etcd::error_chain,
         records::StateRecord,
-        writes::{self, StoreWrite},
+        writes::{self, MAX_TRANSACTION_OPERATIONS, StoreWrite},
     },
 };
 
-/// States written with one transaction.
-const STATES_AT_ONCE: usize = 100;
+/// States written with one transaction. Fewer than fit, so that what others write meanwhile can join it.
+const STATES_AT_ONCE: usize = MAX_TRANSACTION_OPERATIONS - 20;
 /// How long further states are gathered after so many were told, so that one is told at once and a flood
 /// of them with few transactions.
 const GATHER_EACH: Duration = Duration::from_millis(1);

@@ -10,9 +10,9 @@ use super::{
     systemd::{News, SystemdError, UnitActivity},
 };
 use crate::{
+    error_text::error_chain,
     model::{state::JobState, unit_name::UnitName},
     plan::ordering::required_units,
-    store::etcd::error_chain,
 };
 
 impl FleetAgent {

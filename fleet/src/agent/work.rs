@@ -14,13 +14,15 @@ use super::{
     systemd::{SystemdError, UnitActivity},
 };
 use crate::{
+    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{
+        machine_units::ActualUnit,
         ordering::required_units,
-        reconcile::{ActualUnit, TaskBatch, plan_batch},
+        reconcile::{TaskBatch, plan_batch},
     },
-    store::{etcd::error_chain, records::StateRecord, registry::Registry, writes},
+    store::{records::StateRecord, registry::Registry, writes},
 };
 
 /// How many names one line of the log may hold.

@@ -62,16 +62,7 @@ pub(super) async fn rebalance_units<R: Registry, L: RebootLocks>(
 
 /// What a rebalance with this budget moves.
 fn rebalance_moves(cluster: &Cluster, budget: u32) -> Vec<UnitMove> {
-    let mut placement = UnitPlacement::default();
-    for machine in cluster.machines.values() {
-        placement.set_machine(machine);
-    }
-    for unit in cluster.units.values() {
-        placement.set_unit(unit);
-    }
-    for (name, assignment) in &cluster.assignments {
-        placement.observe_assignment(name, Some(&assignment.machine));
-    }
+    let mut placement = UnitPlacement::of_cluster(cluster);
     let shown = |id: Option<MachineId>| id.map(String::from).unwrap_or_default();
     let decisions = placement.rebalance_units(budget).into_iter();
     decisions

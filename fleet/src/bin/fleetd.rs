@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser};
 use fleet::{
     daemon::{self, reload::SettingsSource},
+    error_text::error_chain,
     settings::DaemonSettings,
     single_dash::with_double_dashes,
 };
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     match start_daemon(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(reason = %daemon::one_line(&error), "fleetd cannot run");
+            tracing::error!(reason = %error_chain(&error), "fleetd cannot run");
             ExitCode::FAILURE
         }
     }

@@ -195,18 +195,26 @@ pub struct WaitArguments {
     pub no_block: bool,
 }
 
-/// Arguments of `load` and `start`.
-#[derive(Args, Debug)]
-pub struct LaunchArguments {
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "documented at its type")]
-    pub wait: WaitArguments,
+/// What holds for every verb that creates units.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CreateArguments {
     /// Replace units whose file differs from the submitted one
     #[arg(long)]
     pub replace: bool,
     /// DEPRECATED: cannot be used
     #[arg(long, hide = true)]
     pub sign: bool,
+}
+
+/// Arguments of `load` and `start`.
+#[derive(Args, Debug)]
+pub struct LaunchArguments {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at its type")]
+    pub wait: WaitArguments,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at its type")]
+    pub create: CreateArguments,
     /// Unit names or paths of unit files
     #[arg(value_name = "UNIT")]
     pub units: Vec<String>,
@@ -215,12 +223,9 @@ pub struct LaunchArguments {
 /// Arguments of `submit`.
 #[derive(Args, Debug)]
 pub struct SubmitArguments {
-    /// Replace units whose file differs from the submitted one
-    #[arg(long)]
-    pub replace: bool,
-    /// DEPRECATED: cannot be used
-    #[arg(long, hide = true)]
-    pub sign: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at its type")]
+    pub create: CreateArguments,
     /// Paths of unit files, or names of instances of a known template
     #[arg(value_name = "UNIT")]
     pub units: Vec<String>,
@@ -530,7 +535,7 @@ mod tests {
         };
 
         assert_eq!(
-            (start.units, start.wait.no_block, start.replace),
+            (start.units, start.wait.no_block, start.create.replace),
             (vec!["a".into(), "b".into()], true, true)
         );
     }

@@ -1,7 +1,7 @@
 //! `cat`: the text of a submitted unit, to the byte, unless a terminal would obey it.
 
 use super::arguments::UnitNames;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, unit_file, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain, unit_file, unit_name};
 use super::table::printable_lines;
 
 /// Runs the verb.
@@ -14,7 +14,7 @@ pub fn run_cat(session: &mut CommandSession<'_>, arguments: &UnitNames, is_termi
         .client
         .find_unit(&name)
         .map_err(|error| {
-            CommandError::new(format_args!("Error retrieving Unit {name}: {}", error_chain(&error)))
+            CommandError::new(format_args!("Error retrieving Unit {name}: {}", printable_chain(&error)))
         })?
         .ok_or_else(|| CommandError::new(format_args!("Unit {name} not found")))?;
     if session.is_json() {

@@ -5,8 +5,8 @@
 //! `--replace`, a submitted unit that differs from its file is replaced where it runs, if the verb may.
 
 use super::parallel::map_parallel;
-use super::session::{CommandError, CommandSession, error_chain, unit_file, unit_name};
-use super::waiting::{self, WaitLimit};
+use super::session::{CommandError, CommandSession, printable_chain, unit_file, unit_name};
+use super::waiting::{WaitLimit, lookup, unit_state};
 use crate::api::schema::{self, ApiUnit};
 use crate::model::requirements::{UnitRequirements, unknown_keys};
 use crate::model::unit_file::{DecodedText, MAX_SIZE, ParseUnitError, UnitFile};
@@ -57,7 +57,7 @@ pub fn ensure_units(
     creator: CreatingVerb,
     arguments: &[String],
     replace: bool,
-    patience: WaitLimit,
+    limit: WaitLimit,
 ) -> Result<Vec<String>, CommandError> {
     let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
     let known = known_units(session, &names)?;
@@ -84,11 +84,11 @@ pub fn ensure_units(
     let client = &session.client;
     for (unit, outcome) in orders.iter().zip(map_parallel(&orders, |unit| client.put_unit(unit))) {
         outcome.map_err(|error| {
-            CommandError::new(format_args!("failed creating unit {}: {}", unit.name, error_chain(&error)))
+            CommandError::new(format_args!("failed creating unit {}: {}", unit.name, printable_chain(&error)))
         })?;
     }
-    let patience = if patience == WaitLimit::None { WaitLimit::Endless } else { patience };
-    waiting::for_creation(session, &created, patience).map_err(|complaint| {
+    let limit = if limit == WaitLimit::None { WaitLimit::Endless } else { limit };
+    unit_state::for_creation(session, &created, limit).map_err(|complaint| {
         CommandError::new(format_args!("Error waiting on unit creation: {}", complaint.text))
     })?;
     Ok(replaced)
@@ -99,11 +99,11 @@ fn known_units(
     session: &CommandSession<'_>,
     names: &[String],
 ) -> Result<BTreeMap<String, ApiUnit>, CommandError> {
-    let units = waiting::current_units(&session.client, names).map_err(|error| {
+    let units = lookup::current_units(&session.client, names).map_err(|error| {
         let name = names.first().map_or("", String::as_str);
         CommandError::new(format_args!(
             "error retrieving Unit({name}) from Registry: {}",
-            error_chain(&error)
+            printable_chain(&error)
         ))
     })?;
     Ok(units.into_iter().map(|unit| (unit.name.clone(), unit)).collect())
@@ -163,7 +163,7 @@ fn find_unit_file(
         let submitted = session.client.find_unit(template.as_str()).map_err(|error| {
             from_template(format!(
                 "error retrieving template Unit({template}) from Registry: {}",
-                error_chain(&error)
+                printable_chain(&error)
             ))
         })?;
         templates.insert(template.clone(), submitted);

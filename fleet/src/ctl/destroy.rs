@@ -1,19 +1,19 @@
 //! `destroy`: units out of the registry, and so off their machines.
 
 use super::arguments::DestroyArguments;
-use super::session::{CommandOutcome, CommandSession, error_chain, is_global};
+use super::session::{CommandOutcome, CommandSession, is_global, printable_chain};
 use super::stop::known_units;
-use super::waiting::{self, ChangeNotifier, Disappearance, WaitLimit};
+use super::waiting::{
+    WaitLimit,
+    disappearance::{self, Disappearance},
+    notifier::ChangeNotifier,
+};
 
 /// Runs the verb.
 pub fn run_destroy(session: &mut CommandSession<'_>, arguments: &DestroyArguments) -> CommandOutcome {
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    let patience = WaitLimit::from(arguments.wait);
-    let mut alarm = if patience == WaitLimit::None {
-        ChangeNotifier::polling_only()
-    } else {
-        ChangeNotifier::open(&session.client)
-    };
+    let limit = WaitLimit::from(arguments.wait);
+    let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let mut exit = 0;
     let mut destroyed = Vec::new();
     for unit in &units {
@@ -21,14 +21,14 @@ pub fn run_destroy(session: &mut CommandSession<'_>, arguments: &DestroyArgument
             Ok(true) => destroyed.push(unit),
             Ok(false) => session.print_trace(format_args!("Unit({}) was gone already", unit.name)),
             Err(error) => {
-                session.print_warning(format_args!("Error destroying units: {}", error_chain(&error)));
+                session.print_warning(format_args!("Error destroying units: {}", printable_chain(&error)));
                 exit = 1;
             }
         }
     }
     for unit in destroyed {
-        if patience != WaitLimit::None && !is_global(unit) {
-            match waiting::for_disappearance(session, unit, patience, &mut alarm) {
+        if limit != WaitLimit::None && !is_global(unit) {
+            match disappearance::for_disappearance(session, unit, limit, &mut notifier) {
                 Ok(Disappearance::Complete) => {}
                 Ok(Disappearance::Resubmitted) => session.print_warning(format_args!(
                     "Unit {} was submitted again by somebody else: not waiting for it to disappear",

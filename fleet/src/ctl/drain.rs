@@ -3,26 +3,27 @@
 use super::arguments::{DrainArguments, UndrainArguments};
 use super::client::ApiError;
 use super::remote_unit::by_prefix;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain};
-use super::waiting::{self, ChangeNotifier};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain};
+use super::waiting::{WaitLimit, disappearance, notifier::ChangeNotifier};
 use std::time::Duration;
 
 /// Runs `drain`.
 pub fn run_drain(session: &mut CommandSession<'_>, arguments: &DrainArguments) -> CommandOutcome {
     let machine = find_machine(session, &arguments.machine)?;
-    let mut alarm = if arguments.no_block {
-        ChangeNotifier::polling_only()
+    let timeout = (arguments.timeout != 0).then(|| Duration::from_secs(arguments.timeout));
+    let limit = if arguments.no_block {
+        WaitLimit::None
     } else {
-        ChangeNotifier::open(&session.client)
+        timeout.map_or(WaitLimit::Endless, WaitLimit::AtMost)
     };
+    let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     session.client.drain_machine(&machine).map_err(|error| refused_error(&error, "drain"))?;
     let legend = session.machine_legend(&machine, false);
     if arguments.no_block {
         session.print_line(format_args!("Triggered drain of machine {legend}"))?;
         return Ok(0);
     }
-    let limit = (arguments.timeout != 0).then(|| Duration::from_secs(arguments.timeout));
-    waiting::for_empty_machine(session, &machine, limit, &mut alarm)?;
+    disappearance::for_empty_machine(session, &machine, limit, &mut notifier)?;
     session.print_line(format_args!("Drained machine {legend}"))?;
     Ok(0)
 }
@@ -47,5 +48,5 @@ fn refused_error(error: &ApiError, verb: &str) -> CommandError {
     if error.is_not_found() {
         return CommandError::new(format_args!("Unable to {verb}: this fleet is too old to know how"));
     }
-    CommandError::new(format_args!("Unable to {verb}: {}", error_chain(error)))
+    CommandError::new(format_args!("Unable to {verb}: {}", printable_chain(error)))
 }

@@ -1,7 +1,7 @@
 //! `explain`: why a unit is where it is, or nowhere, machine by machine.
 
 use super::arguments::UnitNames;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain, unit_name};
 use super::table::render_table;
 use crate::api::schema::{MachineVerdict, UnitExplanation};
 
@@ -18,7 +18,7 @@ pub fn run_explain(session: &mut CommandSession<'_>, arguments: &UnitNames) -> C
                     "Unit {name} does not exist, or this fleet is too old to explain."
                 ));
             }
-            CommandError::new(format_args!("Error explaining unit {name}: {}", error_chain(&error)))
+            CommandError::new(format_args!("Error explaining unit {name}: {}", printable_chain(&error)))
         })?;
         if session.is_json() {
             session.print_json(&explanation)?;

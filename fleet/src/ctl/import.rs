@@ -7,7 +7,7 @@ use super::arguments::ImportArguments;
 use super::client::ApiClient;
 use super::dial;
 use super::endpoint::ApiEndpoint;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, unit_file, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain, unit_file, unit_name};
 use super::settings::ClientSettings;
 use super::table::printable_text;
 use crate::api::schema::ApiUnit;
@@ -66,11 +66,11 @@ fn other_units(
     let mut settings: ClientSettings = session.settings.clone();
     settings.ssh.tunnel = None;
     let agent =
-        dial::http_agent(&endpoint, &settings).map_err(|error| CommandError::new(error_chain(&error)))?;
+        dial::http_agent(&endpoint, &settings).map_err(|error| CommandError::new(printable_chain(&error)))?;
     let other = ApiClient::new(agent, &endpoint);
     let all = other
         .list_units()
-        .map_err(|error| CommandError::new(format_args!("Unable to import: {}", error_chain(&error))))?;
+        .map_err(|error| CommandError::new(format_args!("Unable to import: {}", printable_chain(&error))))?;
     let wanted: BTreeSet<String> = arguments.units.iter().map(|argument| unit_name(argument)).collect();
     if let Some(missing) = wanted.iter().find(|name| !all.iter().any(|unit| &unit.name == *name)) {
         return Err(CommandError::new(format_args!("Unit {missing} does not exist at {}", arguments.from)));
@@ -114,10 +114,10 @@ fn carry_out(
             if dry_run {
                 return Ok(());
             }
-            session.client.put_unit(unit).map_err(|error| error_chain(&error))
+            session.client.put_unit(unit).map_err(|error| printable_chain(&error))
         }
         ImportStep::Want(state) if !dry_run => {
-            session.client.set_desired_state(&theirs.name, state).map_err(|error| error_chain(&error))
+            session.client.set_desired_state(&theirs.name, state).map_err(|error| printable_chain(&error))
         }
         ImportStep::Want(_) | ImportStep::Keep | ImportStep::Differs => Ok(()),
     }

@@ -7,9 +7,9 @@ use super::arguments::LaunchArguments;
 use super::creation::{self, CreatingVerb};
 use super::parallel::map_parallel;
 use super::session::{
-    CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_file, unit_name,
+    CommandError, CommandOutcome, CommandSession, is_global, printable_chain, unit_file, unit_name,
 };
-use super::waiting::{self, ChangeNotifier, WaitLimit};
+use super::waiting::{WaitLimit, activity, content, lookup, notifier::ChangeNotifier, unit_state};
 use crate::api::schema::ApiUnit;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,14 +62,10 @@ pub fn run_launch(
         session.print_warning("No units given");
         return Ok(0);
     }
-    let patience = WaitLimit::from(arguments.wait);
-    let mut alarm = if patience == WaitLimit::None {
-        ChangeNotifier::polling_only()
-    } else {
-        ChangeNotifier::open(&session.client)
-    };
+    let limit = WaitLimit::from(arguments.wait);
+    let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let replaced =
-        creation::ensure_units(session, launch.creator(), &arguments.units, arguments.replace, patience)
+        creation::ensure_units(session, launch.creator(), &arguments.units, arguments.create.replace, limit)
             .map_err(|complaint| {
                 CommandError::new(format_args!("Error creating units: {}", complaint.text))
             })?;
@@ -85,7 +81,7 @@ pub fn run_launch(
             format_args!("Triggered global unit {} {}", unit.name, launch.verb()),
         )?;
     }
-    if patience == WaitLimit::None {
+    if limit == WaitLimit::None {
         for unit in &single {
             session.report_unit(
                 &unit.name,
@@ -96,14 +92,14 @@ pub fn run_launch(
         return Ok(0);
     }
     let names: Vec<String> = single.iter().map(|unit| unit.name.clone()).collect();
-    waiting::for_state(session, &names, launch.state(), patience, &mut alarm).map_err(|complaint| {
+    unit_state::for_state(session, &names, launch.state(), limit, &mut notifier).map_err(|complaint| {
         CommandError::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
     })?;
     if launch == LaunchVerb::Start {
         let changed = single.iter().chain(&global).filter(|unit| replaced.contains(&unit.name));
         let contents: Vec<ApiUnit> = changed.cloned().collect();
-        waiting::for_content(session, &contents, patience, &mut alarm)
-            .and_then(|()| waiting::for_active(session, &single, patience, &mut alarm))
+        content::for_content(session, &contents, limit, &mut notifier)
+            .and_then(|()| activity::for_active(session, &single, limit, &mut notifier))
             .map_err(|complaint| {
                 CommandError::new(format_args!(
                     "Error waiting for systemd unit states, err: {}",
@@ -122,9 +118,12 @@ fn set_desired(
     replaced: &[String],
 ) -> Result<Vec<ApiUnit>, CommandError> {
     let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
-    let units = waiting::current_units(&session.client, &names).map_err(|error| {
+    let units = lookup::current_units(&session.client, &names).map_err(|error| {
         let name = names.first().map_or("", String::as_str);
-        CommandError::new(format_args!("error retrieving unit {name} from registry: {}", error_chain(&error)))
+        CommandError::new(format_args!(
+            "error retrieving unit {name} from registry: {}",
+            printable_chain(&error)
+        ))
     })?;
     let units: BTreeMap<String, ApiUnit> = units.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
     let (mut triggered, mut seen) = (Vec::new(), BTreeSet::new());

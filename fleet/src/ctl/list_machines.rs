@@ -2,7 +2,7 @@
 
 use super::arguments::TableArguments;
 use super::columns::{ListColumn, print_table};
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, id_legend};
+use super::session::{CommandError, CommandOutcome, CommandSession, id_legend, printable_chain};
 use crate::api::schema::ApiMachine;
 
 const DEFAULT: &str = "machine,ip,metadata";
@@ -24,7 +24,7 @@ pub fn run_list_machines(session: &mut CommandSession<'_>, arguments: &TableArgu
             CommandError::new(format_args!(
                 "Error retrieving list of active machines from fleet API ({})\nPossible issues:\n  \
                  etcd is unhealthy and/or lost quorum\n  connection cannot be established to any etcd servers",
-                error_chain(&error)
+                printable_chain(&error)
             ))
         })
     };

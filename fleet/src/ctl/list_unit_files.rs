@@ -3,7 +3,7 @@
 use super::arguments::TableArguments;
 use super::columns::{ListColumn, print_table};
 use super::list_units::short_hash;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_file};
+use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain, unit_file};
 use crate::api::schema::ApiUnit;
 
 const DEFAULT: &str = "unit,hash,dstate,state,target";
@@ -27,7 +27,7 @@ pub fn run_list_unit_files(session: &mut CommandSession<'_>, arguments: &TableAr
         session.client.list_units().map_err(|error| {
             CommandError::new(format_args!(
                 "Error retrieving list of units from repository: {}",
-                error_chain(&error)
+                printable_chain(&error)
             ))
         })
     };

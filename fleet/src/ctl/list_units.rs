@@ -2,7 +2,7 @@
 
 use super::arguments::TableArguments;
 use super::columns::{ListColumn, print_table};
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain};
 use crate::api::schema::UnitState;
 
 const DEFAULT: &str = "unit,machine,active,sub";
@@ -22,7 +22,7 @@ pub fn run_list_units(session: &mut CommandSession<'_>, arguments: &TableArgumen
         session.client.unit_states().map_err(|error| {
             CommandError::new(format_args!(
                 "Error retrieving list of units from repository: {}",
-                error_chain(&error)
+                printable_chain(&error)
             ))
         })
     };

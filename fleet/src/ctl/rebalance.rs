@@ -1,7 +1,7 @@
 //! `rebalance` and `release-brake`: what the engine does only when a person asks for it.
 
 use super::arguments::RebalanceArguments;
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain};
+use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain};
 use crate::api::schema::RebalanceRequest;
 
 /// Runs `rebalance`.
@@ -11,7 +11,7 @@ pub fn run_rebalance(session: &mut CommandSession<'_>, arguments: &RebalanceArgu
         if error.is_not_found() {
             return CommandError::new("Unable to rebalance: this fleet is too old to know how");
         }
-        CommandError::new(format_args!("Unable to rebalance: {}", error_chain(&error)))
+        CommandError::new(format_args!("Unable to rebalance: {}", printable_chain(&error)))
     })?;
     if session.is_json() {
         session.print_json(&answer)?;
@@ -31,7 +31,7 @@ pub fn run_rebalance(session: &mut CommandSession<'_>, arguments: &RebalanceArgu
 /// Runs `release-brake`.
 pub fn release_brake(session: &mut CommandSession<'_>) -> CommandOutcome {
     session.client.release_brake().map_err(|error| {
-        CommandError::new(format_args!("Unable to release the brake: {}", error_chain(&error)))
+        CommandError::new(format_args!("Unable to release the brake: {}", printable_chain(&error)))
     })?;
     session.print_line("Released the brake: units of vanished machines move now")?;
     Ok(0)

@@ -1,7 +1,7 @@
 //! Runs a command on the machine that has a unit: here if it is this one, else by ssh.
 
 use super::remote::{self, SshProgram};
-use super::session::{CommandError, CommandSession, error_chain};
+use super::session::{CommandError, CommandSession, printable_chain};
 use crate::api::schema::ApiMachine;
 use std::ffi::OsString;
 
@@ -49,7 +49,7 @@ pub fn over_ssh(
 /// The address of the machine with this id.
 pub fn machine_address(session: &mut CommandSession<'_>, id: &str) -> Result<String, CommandError> {
     let machines = session.client.list_machines().map_err(|error| {
-        CommandError::new(format_args!("Error getting machine IP: {}", error_chain(&error)))
+        CommandError::new(format_args!("Error getting machine IP: {}", printable_chain(&error)))
     })?;
     let machine = machines.into_iter().find(|machine| machine.id == id);
     let address = machine.map(|machine| machine.primary_ip).filter(|address| is_host(address));

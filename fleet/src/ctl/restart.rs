@@ -7,22 +7,18 @@
 use super::arguments::RestartArguments;
 use super::creation::{self, CreatingVerb};
 use super::remote_unit::{self, RemoteMachine};
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global};
+use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain};
 use super::stop::known_units;
-use super::waiting::{self, ChangeNotifier, WaitLimit};
+use super::waiting::{WaitLimit, notifier::ChangeNotifier, unit_state};
 use crate::api::schema::ApiUnit;
 
 /// Runs the verb.
 pub fn run_restart(session: &mut CommandSession<'_>, arguments: &RestartArguments) -> CommandOutcome {
-    let patience = WaitLimit::of_attempts(arguments.block_attempts);
+    let limit = WaitLimit::of_attempts(arguments.block_attempts);
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    creation::ensure_units(session, CreatingVerb::Restart, &arguments.units, false, patience)
+    creation::ensure_units(session, CreatingVerb::Restart, &arguments.units, false, limit)
         .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
-    let mut alarm = if patience == WaitLimit::None {
-        ChangeNotifier::polling_only()
-    } else {
-        ChangeNotifier::open(&session.client)
-    };
+    let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let (global, single): (Vec<ApiUnit>, Vec<ApiUnit>) = units.into_iter().partition(is_global);
     for unit in &single {
         let states: &[&str] = match unit.current_state.as_str() {
@@ -34,9 +30,9 @@ pub fn run_restart(session: &mut CommandSession<'_>, arguments: &RestartArgument
             }
         };
         for state in states {
-            set_and_wait(session, &unit.name, state, patience, &mut alarm)?;
+            set_and_wait(session, &unit.name, state, limit, &mut notifier)?;
         }
-        if patience == WaitLimit::None {
+        if limit == WaitLimit::None {
             session.report_unit(
                 &unit.name,
                 "triggered",
@@ -54,18 +50,21 @@ fn set_and_wait(
     session: &mut CommandSession<'_>,
     name: &String,
     state: &str,
-    patience: WaitLimit,
-    alarm: &mut ChangeNotifier,
+    limit: WaitLimit,
+    notifier: &mut ChangeNotifier,
 ) -> Result<(), CommandError> {
     session.client.set_desired_state(name, state).map_err(|error| {
-        CommandError::new(format_args!("Error setting target state for unit {name}: {}", error_chain(&error)))
+        CommandError::new(format_args!(
+            "Error setting target state for unit {name}: {}",
+            printable_chain(&error)
+        ))
     })?;
-    if patience == WaitLimit::None && state != "loaded" {
+    if limit == WaitLimit::None && state != "loaded" {
         return Ok(());
     }
     // A stop that is not waited for would be overtaken by the start.
-    let patience = if patience == WaitLimit::None { WaitLimit::Attempts(15) } else { patience };
-    waiting::for_state(session, std::slice::from_ref(name), state, patience, alarm).map_err(|complaint| {
+    let limit = if limit == WaitLimit::None { WaitLimit::Attempts(15) } else { limit };
+    unit_state::for_state(session, std::slice::from_ref(name), state, limit, notifier).map_err(|complaint| {
         CommandError::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
     })
 }
@@ -97,6 +96,6 @@ fn restart_global(
             }
             Ok(())
         }
-        Err(error) => Err(failed(error_chain(&error))),
+        Err(error) => Err(failed(printable_chain(&error))),
     }
 }

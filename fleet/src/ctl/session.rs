@@ -1,6 +1,6 @@
 //! One run of `fleetctl`: the API it talks to, and the two streams it speaks on.
 //!
-//! Verbs say what they have to say through this and return an exit status or a [`Complaint`]. What the
+//! Verbs say what they have to say through this and return an exit status or a [`CommandError`]. What the
 //! original printed on which stream is a contract, so the words stand in the verbs, not here.
 
 use super::arguments::parse_bool;
@@ -8,6 +8,7 @@ use super::client::{ApiClient, ApiError};
 use super::settings::{ClientSettings, OutputFormat};
 use super::table::{printable_json, printable_lines, printable_text};
 use crate::api::schema::{ApiMachine, ApiUnit};
+use crate::error_text::error_chain;
 use crate::model::unit_file::{UnitFile, UnitOption};
 use crate::model::unit_name::UnitName;
 use serde::Serialize;
@@ -42,18 +43,9 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// An error with its causes, on one line.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    printable_text(&text)
+/// An error with its causes on one line, as a terminal may show it.
+pub fn printable_chain(error: &dyn Error) -> String {
+    printable_text(&error_chain(error))
 }
 
 /// One run of `fleetctl`.
@@ -190,7 +182,7 @@ pub fn go_list(names: &[String]) -> String {
 
 impl From<ApiError> for CommandError {
     fn from(error: ApiError) -> Self {
-        Self::new(error_chain(&error))
+        Self::new(printable_chain(&error))
     }
 }
 
@@ -237,6 +229,6 @@ mod tests {
         struct Outer(#[source] io::Error);
 
         let error = Outer(io::Error::other("permission denied"));
-        assert_eq!(error_chain(&error), "cannot open /x: permission denied");
+        assert_eq!(printable_chain(&error), "cannot open /x: permission denied");
     }
 }

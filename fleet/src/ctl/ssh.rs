@@ -3,7 +3,7 @@
 use super::arguments::SshArguments;
 use super::remote::SshProgram;
 use super::remote_unit::{by_prefix, is_host, over_ssh};
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain, unit_name};
 
 /// Runs the verb.
 pub fn run_ssh(session: &mut CommandSession<'_>, arguments: &SshArguments) -> CommandOutcome {
@@ -71,7 +71,7 @@ fn of_unit(session: &CommandSession<'_>, argument: &str) -> Result<String, Comma
     let unit = session
         .client
         .find_unit(&unit_name(argument))
-        .map_err(|error| CommandError::new(error_chain(&error)))?;
+        .map_err(|error| CommandError::new(printable_chain(&error)))?;
     let unit = unit.ok_or_else(|| CommandError::new("unit does not exist"))?;
     if is_global(&unit) {
         return Err(CommandError::new("global units unsupported"));

@@ -2,7 +2,7 @@
 
 use super::arguments::StatusArguments;
 use super::remote_unit::{self, RemoteMachine};
-use super::session::{CommandError, CommandOutcome, CommandSession, error_chain, is_global, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain, unit_name};
 
 /// Runs the verb.
 pub fn run_status(session: &mut CommandSession<'_>, arguments: &StatusArguments) -> CommandOutcome {
@@ -13,7 +13,7 @@ pub fn run_status(session: &mut CommandSession<'_>, arguments: &StatusArguments)
             .client
             .find_unit(&name)
             .map_err(|error| {
-                CommandError::new(format_args!("Error retrieving unit: {}", error_chain(&error)))
+                CommandError::new(format_args!("Error retrieving unit: {}", printable_chain(&error)))
             })?
             .ok_or_else(|| CommandError::new(format_args!("Unit {name} does not exist.")))?;
         if is_global(&unit) {

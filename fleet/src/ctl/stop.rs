@@ -2,7 +2,7 @@
 
 use super::arguments::StopArguments;
 use super::session::{CommandError, CommandOutcome, CommandSession, go_list, is_global, unit_name};
-use super::waiting::{self, ChangeNotifier, WaitLimit};
+use super::waiting::{WaitLimit, notifier::ChangeNotifier, unit_state};
 use crate::api::schema::ApiUnit;
 use std::collections::BTreeMap;
 
@@ -45,12 +45,8 @@ pub fn run_stop(
     arguments: &StopArguments,
 ) -> CommandOutcome {
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    let patience = WaitLimit::from(arguments.wait);
-    let mut alarm = if patience == WaitLimit::None {
-        ChangeNotifier::polling_only()
-    } else {
-        ChangeNotifier::open(&session.client)
-    };
+    let limit = WaitLimit::from(arguments.wait);
+    let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let mut waiting = Vec::new();
     for unit in &units {
         let name = &unit.name;
@@ -75,19 +71,21 @@ pub fn run_stop(
             waiting.push(name.clone());
         }
     }
-    if patience == WaitLimit::None {
+    if limit == WaitLimit::None {
         for name in &waiting {
             session.report_unit(name, "triggered", format_args!("Triggered unit {name} {}", stop.verb()))?;
         }
     } else {
-        waiting::for_state(session, &waiting, stop.state(), patience, &mut alarm).map_err(|complaint| {
-            CommandError::new(format_args!(
-                "Failed to {} units {}. err: {}",
-                stop.verb(),
-                go_list(&waiting),
-                complaint.text
-            ))
-        })?;
+        unit_state::for_state(session, &waiting, stop.state(), limit, &mut notifier).map_err(
+            |complaint| {
+                CommandError::new(format_args!(
+                    "Failed to {} units {}. err: {}",
+                    stop.verb(),
+                    go_list(&waiting),
+                    complaint.text
+                ))
+            },
+        )?;
     }
     session.print_warning(format_args!("Successfully {} units {}.", stop.participle(), go_list(&waiting)));
     Ok(0)

@@ -3,7 +3,7 @@
 use super::arguments::TopArguments;
 use super::session::{CommandOutcome, CommandSession, full_legend, is_global};
 use super::table::render_table;
-use super::waiting::{self, ChangeNotifier};
+use super::waiting::{self, notifier::ChangeNotifier};
 use crate::api::schema::{ApiMachine, ApiUnit, UnitState};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -29,11 +29,11 @@ pub fn run_top(session: &mut CommandSession<'_>, arguments: &TopArguments, termi
         session.print_text(&text)?;
         return Ok(0);
     }
-    let mut alarm = ChangeNotifier::polling_only();
+    let mut notifier = ChangeNotifier::polling_only();
     loop {
         let text = read_cluster(session)?;
         session.print_text(&format!("{CLEAR}{text}"))?;
-        waiting::sleep_for(&mut alarm, Duration::from_secs(arguments.interval.max(1)));
+        waiting::sleep_for(&mut notifier, Duration::from_secs(arguments.interval.max(1)));
     }
 }
 

@@ -9,8 +9,8 @@ use std::{error::Error, fmt, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    agent::presence::MachinePresence, engine::EngineSettings, model::machine::Machine,
-    settings::DaemonSettings, store::etcd::error_chain,
+    agent::presence::MachinePresence, engine::EngineSettings, error_text::error_chain,
+    model::machine::Machine, settings::DaemonSettings,
 };
 
 /// Where the configuration comes from, and where its verbosity goes.

@@ -14,12 +14,12 @@ use std::{
 use crate::{
     model::{
         machine::MachineId,
+        moment::MonotonicTime,
         state::{JobState, UnitState},
         unit_name::UnitName,
     },
     plan::{
         global_rollout::GlobalRollouts,
-        moment::MonotonicTime,
         place::{PlacementDecision, UnitPlacement},
         rollout::{ClusterRollouts, RolloutStep},
     },
@@ -137,18 +137,9 @@ impl ClusterConverger {
     fn observe_everything(&mut self, cluster: &Cluster, now: MonotonicTime) {
         // The placement is built anew: what changed while nobody looked is not known.
         let known: Vec<MachineId> = self.silent.keys().cloned().collect();
-        self.placement = UnitPlacement::default();
+        self.placement = UnitPlacement::of_cluster(cluster);
         self.rollouts = ClusterRollouts::default();
         self.global_rollouts = GlobalRollouts::default();
-        for machine in cluster.machines.values() {
-            self.placement.set_machine(machine);
-        }
-        for unit in cluster.units.values() {
-            self.placement.set_unit(unit);
-        }
-        for (name, place) in &cluster.assignments {
-            self.placement.observe_assignment(name, Some(&place.machine));
-        }
         // Whom the former books held back still runs somewhere, as far as anybody knows.
         for name in self.fenced.keys() {
             self.placement.set_hold(name, true);

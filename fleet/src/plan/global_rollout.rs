@@ -16,14 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     model::{
         machine::MachineId,
+        moment::MonotonicTime,
         state::{JobState, UnitState},
         unit_file::UnitHash,
         unit_name::UnitName,
     },
-    plan::{
-        moment::MonotonicTime,
-        rollout::{RolloutStep, RolloutTrial, TrialVerdict},
-    },
+    plan::rollout::{RolloutStep, RolloutTrial, TrialVerdict},
     store::cluster::{ChangeDirection, Cluster, SubmittedUnit},
 };
 

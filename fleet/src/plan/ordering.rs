@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     model::{unit_file::UnitFile, unit_name::UnitName},
-    plan::reconcile::DesiredUnit,
+    plan::machine_units::DesiredUnit,
 };
 
 /// A start fails while one of these is not loaded. `Wants=` and `After=` are missing on purpose: systemd

@@ -23,12 +23,28 @@ use crate::{
         unit_name::UnitName,
     },
     plan::rules::PlacementRefusal,
-    store::cluster::SubmittedUnit,
+    store::cluster::{Cluster, SubmittedUnit},
 };
 pub use books::{DecisionReason, PlacementDecision, UnitPlacement};
 use entry::{MachineSlot, UnitSlot};
 
 impl UnitPlacement {
+    /// The placement of a cluster as it stands.
+    #[must_use]
+    pub fn of_cluster(cluster: &Cluster) -> Self {
+        let mut placement = Self::default();
+        for machine in cluster.machines.values() {
+            placement.set_machine(machine);
+        }
+        for unit in cluster.units.values() {
+            placement.set_unit(unit);
+        }
+        for (name, assignment) in &cluster.assignments {
+            placement.observe_assignment(name, Some(&assignment.machine));
+        }
+        placement
+    }
+
     /// Adds a machine, or takes what it says of itself now.
     pub fn set_machine(&mut self, machine: &Machine) {
         let slot = self.machines.set_machine(machine, &mut self.shapes);

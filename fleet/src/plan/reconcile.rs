@@ -9,11 +9,12 @@ use crate::{
     model::{
         machine::{Machine, MachineId},
         state::JobState,
-        unit_file::{UnitFile, UnitHash},
+        unit_file::UnitFile,
         unit_name::UnitName,
     },
     plan::{
         globals,
+        machine_units::{ActualUnit, DesiredUnit},
         ordering::in_dependency_order,
         rules::{MachineGuests, is_wanted},
     },
@@ -22,32 +23,6 @@ use crate::{
         registry::ClusterChange,
     },
 };
-
-/// A unit this machine should hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredUnit {
-    /// Its content.
-    pub file: UnitFile,
-    /// How far to take it.
-    pub job: JobState,
-    /// Which restart order is the last one.
-    pub restarts: u64,
-    /// Whether it must not run when the cluster is out of reach.
-    pub fence: bool,
-    /// Whether nobody scheduled it: every able machine runs it.
-    pub global: bool,
-}
-
-/// A unit this machine holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ActualUnit {
-    /// Its content.
-    pub hash: UnitHash,
-    /// How far it was taken.
-    pub job: JobState,
-    /// Which restart order was the last one obeyed.
-    pub restarts: u64,
-}
 
 /// Tasks, to be carried out in the order of the fields; then nothing is left to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     model::{
         machine::MachineId,
+        moment::MonotonicTime,
         requirements::RolloutRules,
         state::{JobState, UnitState},
         unit_file::UnitHash,
         unit_name::UnitName,
     },
-    plan::moment::MonotonicTime,
     store::cluster::{Cluster, SubmittedUnit},
 };
 

@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{SettingsError, without_credentials};
-use crate::store::keys::DEFAULT_PREFIX;
+use super::SettingsError;
+use crate::{model::url::without_credentials, store::keys::DEFAULT_PREFIX};
 
 /// Each option with its default. The first twenty are the original's.
 const KNOWN: [(&str, &str); 40] = [

@@ -8,7 +8,6 @@
 
 mod follow;
 mod gather;
-pub(crate) use follow::error_chain;
 pub mod lease;
 pub mod locks;
 
@@ -27,8 +26,7 @@ use gather::WriteBatcher;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    plan::moment::MonotonicTime,
-    settings::without_credentials,
+    model::{moment::MonotonicTime, url::without_credentials},
     store::{
         keys::KeySpace,
         picture::ClusterView,

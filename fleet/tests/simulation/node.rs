@@ -6,15 +6,17 @@ use std::{
 };
 
 use fleet::{
+    engine::writes as engine_writes,
     model::{
         machine::{Machine, MachineId, Resources, parse_metadata},
+        moment::MonotonicTime,
         state::JobState,
         unit_name::UnitName,
     },
     plan::{
         converge::{ClusterConverger, SafetyLimits},
-        moment::MonotonicTime,
-        reconcile::{ActualUnit, MachineAssignments, plan_batch},
+        machine_units::ActualUnit,
+        reconcile::{MachineAssignments, plan_batch},
     },
     store::{
         keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
@@ -185,7 +187,7 @@ impl Node {
             return;
         }
         store.leases.insert(lease, now + TTL / 2);
-        if store.commit(&writes::claim_leadership(&self.id), self.number) == Some(true) {
+        if store.commit(&engine_writes::claim_leadership(&self.id), self.number) == Some(true) {
             let mut mind = ClusterConverger::new(caution, self.steady_since);
             let (created, clock) = (store.revision, self.clock(now));
             self.listen(store, clock);
@@ -211,8 +213,9 @@ impl Node {
         let decisions = plan
             .decisions
             .iter()
-            .map(|decision| (&decision.unit, writes::decision_write(&self.picture, decision)));
-        let steps = plan.rollout.iter().map(|step| (step.unit(), writes::rollout_step(&self.picture, step)));
+            .map(|decision| (&decision.unit, engine_writes::decision_write(&self.picture, decision)));
+        let steps =
+            plan.rollout.iter().map(|step| (step.unit(), engine_writes::rollout_step(&self.picture, step)));
         let wishes: Vec<(UnitName, Option<StoreWrite>)> =
             decisions.chain(steps).map(|(unit, write)| (unit.clone(), write)).collect();
         let mut lost = false;
@@ -220,7 +223,7 @@ impl Node {
             // Sometimes a write gets lost, or its answer does.
             let outcome = match write {
                 Some(_) if dice.chance(3) => None,
-                Some(write) => store.commit(&writes::as_leader(write, created), self.number),
+                Some(write) => store.commit(&engine_writes::as_leader(write, created), self.number),
                 None => Some(false),
             };
             if outcome != Some(true) {
@@ -240,9 +243,9 @@ impl Node {
     /// Removes what nothing needs, now and then.
     pub(crate) fn sweep(&self, store: &mut Store, dice: &mut Dice) {
         let Some((_, created)) = self.mind.as_ref().filter(|_| self.heard && dice.chance(5)) else { return };
-        for write in writes::sweep_writes(&self.picture) {
+        for write in engine_writes::sweep_writes(&self.picture) {
             if !dice.chance(3) {
-                store.commit(&writes::as_leader(write, *created), self.number);
+                store.commit(&engine_writes::as_leader(write, *created), self.number);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleet::{
-    plan::moment::MonotonicTime,
+    model::moment::MonotonicTime,
     store::{
         keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
         picture::KeyEvent,

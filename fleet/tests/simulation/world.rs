@@ -7,8 +7,10 @@ use std::{
 };
 
 use fleet::{
-    model::{machine::MachineId, state::JobState, unit_file::UnitFile, unit_name::UnitName},
-    plan::{converge::SafetyLimits, moment::MonotonicTime},
+    model::{
+        machine::MachineId, moment::MonotonicTime, state::JobState, unit_file::UnitFile, unit_name::UnitName,
+    },
+    plan::converge::SafetyLimits,
     store::{
         keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
         picture::ClusterView,

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     BOOT_RECORD, RunningDisk,
     host::{BlockDevice, Host, read_all},
-    iso9660::Iso9660,
+    iso9660::{Iso9660, read_at},
 };
 
 /// How much may be read of one disk, directories and tables included.
@@ -146,14 +146,6 @@ fn is_fat(source: &mut (impl Read + Seek)) -> bool {
     let Ok(sector) = read_at(source, 0, 512) else { return false };
     let plausible = sector[510..] == [0x55, 0xaa] && sector[13].is_power_of_two() && sector[16] > 0;
     plausible && (sector[54..57] == *b"FAT" || sector[82..85] == *b"FAT")
-}
-
-/// Exactly `length` bytes at `offset`.
-pub(crate) fn read_at(source: &mut (impl Read + Seek), offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    source.seek(SeekFrom::Start(offset))?;
-    source.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// A source that cannot be written and stops giving when its budget is used up. It is read by windows: file

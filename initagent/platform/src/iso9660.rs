@@ -4,9 +4,7 @@
 //! multi-extent files, which no configuration disk has. Invariant: no length or offset from the
 //! disk is used before it is compared with a limit.
 
-use std::io::{self, Read, Seek};
-
-use crate::disk::read_at;
+use std::io::{self, Read, Seek, SeekFrom};
 
 const SECTOR: u64 = 2048;
 const SECTOR_LENGTH: usize = 2048;
@@ -100,7 +98,7 @@ impl<R: Read + Seek> Iso9660<R> {
 
     /// Grows with what the disk really gives, so that a false length cannot reserve memory.
     fn read_extent(&mut self, extent: FileExtent) -> io::Result<Vec<u8>> {
-        self.source.seek(io::SeekFrom::Start(u64::from(extent.sector) * SECTOR))?;
+        self.source.seek(SeekFrom::Start(u64::from(extent.sector) * SECTOR))?;
         let mut bytes = Vec::new();
         self.source.by_ref().take(u64::from(extent.length)).read_to_end(&mut bytes)?;
         if bytes.len() < extent.length as usize {
@@ -191,4 +189,12 @@ fn rock_ridge_name(mut area: &[u8]) -> Option<String> {
         area = &area[length..];
     }
     (!name.is_empty()).then(|| String::from_utf8_lossy(&name).into_owned())
+}
+
+/// Exactly `length` bytes at `offset`.
+pub(crate) fn read_at(source: &mut (impl Read + Seek), offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    source.seek(SeekFrom::Start(offset))?;
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
 }

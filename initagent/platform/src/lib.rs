@@ -7,18 +7,9 @@
 //! Invariant: only the detected platform is asked, and every byte it answers is bounded before it
 //! is parsed.
 
-mod akamai;
-mod azure;
-mod command_line;
-mod config_drive;
-mod digitalocean;
 pub mod disk;
-mod ec2;
-mod equinix;
-mod exoscale;
-mod gce;
+mod evidence;
 mod guest;
-mod hetzner;
 mod host;
 mod interfaces;
 mod iso9660;
@@ -27,23 +18,19 @@ mod keys;
 mod meta_data;
 mod metadata_file;
 mod netplan;
-mod nocloud;
 mod one_document;
-mod openstack;
-mod oracle;
 mod ovf;
+mod platform;
+mod providers;
 mod provision;
-mod qemu;
 mod registry;
 mod running_disk;
-mod scaleway;
-mod upcloud;
-mod vmware;
-mod vultr;
 mod web;
 
+pub use evidence::{BootKind, DetectedPlatform, Place};
 pub use host::Host;
+pub use platform::{FetchError, Platform};
 pub use provision::{InstanceMetadata, MachineAddresses, MetaData, MetadataProblem, Payload};
-pub use registry::{BootKind, DetectedPlatform, FetchError, Place, Platform, detect_platform, offers};
+pub use registry::{detect_platform, offers};
 pub use running_disk::{BOOT_RECORD, RunningDisk};
 pub use web::{MetadataWeb, WebError, WebTiming};

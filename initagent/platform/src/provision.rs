@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{keys, registry::Platform};
+use crate::{Platform, keys};
 
 /// What is no metadata, but lies in the same document as they do, and may be large.
 const PAYLOADS: [&str; 6] =

@@ -16,7 +16,7 @@ pub(crate) fn uefi(scene: &Scene) {
 fn falls_through(scene: &Scene, firmware: Firmware) {
     let name = format!("no-kernel-{firmware:?}").to_lowercase();
     let mut running = scene.damaged(&name, firmware, |map| {
-        map.edit().zero(map.kernel(Slot::A), 1 << 20).unwrap();
+        map.edit().write_zeros(map.kernel(Slot::A), 1 << 20).unwrap();
     });
     wait_until_back(&mut running);
 

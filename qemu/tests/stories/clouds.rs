@@ -6,14 +6,15 @@
 use std::ffi::OsString;
 use std::io::{Cursor, Write};
 
-use vm::builder::{Builder, SeedBy};
+use vm::builder::MachineBuilder;
+use vm::options::SeedBy;
 
 use crate::metadata_service::{self, Page};
 use crate::scene::Scene;
 
 /// A machine in a place, and what it must know of it.
 pub(crate) struct Cloud {
-    pub(crate) builder: Builder,
+    pub(crate) builder: MachineBuilder,
     pub(crate) hostname: &'static str,
     /// Lines of `/run/metadata/catamaran`
     pub(crate) facts: &'static [&'static str],
@@ -157,7 +158,7 @@ pub(crate) fn config_drive(scene: &Scene, user_data: &str) -> Cloud {
 }
 
 /// A machine whose firmware says where it is, and whose metadata service has these pages.
-fn in_cloud(scene: &Scene, name: &str, firmware: &str, pages: Vec<Page>) -> Builder {
+fn in_cloud(scene: &Scene, name: &str, firmware: &str, pages: Vec<Page>) -> MachineBuilder {
     let port = metadata_service::serve(pages);
     let words = ["-smbios", firmware].map(OsString::from);
     scene.fresh(name).seed_by(SeedBy::Nothing).metadata_service(port).extra(words)

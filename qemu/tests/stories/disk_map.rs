@@ -6,22 +6,22 @@
 use std::ops::Range;
 
 use image_format::bytes::Bytes;
-use image_format::gpt::{self, Table};
+use image_format::gpt::{self, PartitionTable};
 use image_format::layout::{ENV0_OFFSET, ENV1_OFFSET};
 use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use image_format::trailer::{self, TRAILER_BYTES};
-use vm::disk::Edit;
+use vm::disk::DiskEditor;
 
 const BLOCK: usize = 4096;
 
 /// A disk, open, with its partition table.
 pub(crate) struct DiskMap {
-    edit: Edit,
-    table: Table,
+    edit: DiskEditor,
+    table: PartitionTable,
 }
 
 impl DiskMap {
-    pub(crate) fn of(edit: Edit) -> Self {
+    pub(crate) fn of(edit: DiskEditor) -> Self {
         let size = Bytes::new(edit.file().metadata().unwrap().len());
         let copy = |offset: Bytes| edit.read(offset.get(), gpt::COPY_BYTES).unwrap();
         let backup = copy(gpt::backup_offset(size).unwrap());
@@ -29,13 +29,13 @@ impl DiskMap {
         Self { edit, table }
     }
 
-    pub(crate) fn edit(&self) -> &Edit {
+    pub(crate) fn edit(&self) -> &DiskEditor {
         &self.edit
     }
 
     /// The bytes a partition has on the disk.
     pub(crate) fn partition(&self, label: &str) -> Range<u64> {
-        let entry = self.table.labelled(label).unwrap_or_else(|| panic!("no partition {label}"));
+        let entry = self.table.find_label(label).unwrap_or_else(|| panic!("no partition {label}"));
         entry.offset().get()..entry.offset().get() + entry.size().get()
     }
 
@@ -74,7 +74,7 @@ impl DiskMap {
     pub(crate) fn envelope(&self, slot: Slot) -> (Vec<u8>, u64) {
         let at = self.root(slot).end - TRAILER_BYTES as u64;
         let bytes = self.edit.read(at, TRAILER_BYTES).unwrap();
-        (trailer::decode(&bytes).unwrap().to_vec(), at)
+        (trailer::decode_trailer(&bytes).unwrap().to_vec(), at)
     }
 
     /// Where the kernel begins in a slot: a block that starts with Linux' setup header.

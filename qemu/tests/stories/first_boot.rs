@@ -2,10 +2,10 @@
 //!
 //! Each firmware stands in another place, as they do in the world, and is told everything by it.
 
-use vm::Running;
-use vm::arguments::{Bus, Devices};
+use vm::RunningMachine;
 use vm::firmware::Firmware;
-use vm::ssh::Ssh;
+use vm::options::{Bus, DeviceSet};
+use vm::ssh::SshAccess;
 
 use crate::clouds::{self, Cloud};
 use crate::scene::{PATIENCE, Scene, assert_calm, assert_runs_from_own_disk, run, throw_away, wait_until_up};
@@ -38,7 +38,7 @@ pub(crate) fn digital_ocean(scene: &Scene) {
 pub(crate) fn config_drive(scene: &Scene) {
     let (settled, fresh) = (scene.settled_copy(), scene.fresh_copy());
     let cloud = clouds::config_drive(scene, &user_data(scene, ""));
-    let builder = cloud.builder.devices(Devices::Scsi);
+    let builder = cloud.builder.devices(DeviceSet::Scsi);
     let builder = builder.beside(settled.path(), Bus::Virtio).beside(fresh.path(), Bus::Virtio);
 
     let running = is_configured(Cloud { builder, ..cloud });
@@ -102,7 +102,7 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
 }
 
 /// Name, user, file, unit and facts; the platform's key is proved by every command.
-fn is_configured(cloud: Cloud) -> Running {
+fn is_configured(cloud: Cloud) -> RunningMachine {
     let mut running = cloud.builder.build().unwrap().start().unwrap();
     wait_until_up(&mut running);
     let said = run(
@@ -122,8 +122,8 @@ fn is_configured(cloud: Cloud) -> Running {
     for fact in cloud.facts {
         assert!(environment.contains(fact), "no {fact} in {environment:#?}");
     }
-    let ada = Ssh { user: "ada".to_owned(), ..running.ssh().clone() };
-    assert_eq!(ada.must("id -un", PATIENCE).unwrap(), "ada\n");
+    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh().clone() };
+    assert_eq!(ada.run_checked("id -un", PATIENCE).unwrap(), "ada\n");
     turned_nobody_away(&running);
     assert_calm(&running);
     running
@@ -131,7 +131,7 @@ fn is_configured(cloud: Cloud) -> Running {
 
 /// Whoever asks before there are keys is not let in, and punished for it: sshd must come after them, unless
 /// the machine is so slow that it was no longer waited for. Neither does anybody wait for a name server.
-fn turned_nobody_away(running: &Running) {
+fn turned_nobody_away(running: &RunningMachine) {
     let said = run(
         running,
         "sudo true 2>&1; sudo journalctl -b -u catamaran-logins.service -o cat
@@ -143,7 +143,7 @@ fn turned_nobody_away(running: &Running) {
 }
 
 /// What Vagrant's guest plugin for CoreOS asks, uploads and starts, in its order, as it does.
-fn is_told_by_vagrant(running: &Running) {
+fn is_told_by_vagrant(running: &RunningMachine) {
     let found = run(
         running,
         "grep -E 'ID_LIKE=.*coreos.*' /etc/os-release && systemctl -q list-unit-files | grep 'system-cloudinit*' && command -v cloud-init
@@ -189,7 +189,7 @@ coreos:
       Address=172.17.8.101/24
 ";
 
-fn runs_etcd(running: &Running) {
+fn runs_etcd(running: &RunningMachine) {
     let said = run(
         running,
         "export ETCDCTL_API=3
@@ -201,7 +201,7 @@ fn runs_etcd(running: &Running) {
     assert!(said.contains(", first, "), "the member's name is not that of the cloud-config: {said}");
 }
 
-fn runs_a_container(running: &Running) {
+fn runs_a_container(running: &RunningMachine) {
     let import = "docker import - story/busybox:1 >/dev/null &&
         docker run --rm --network none story/busybox:1 /bin/busybox echo from the container";
     let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
@@ -220,6 +220,6 @@ fn busybox_image() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-fn is_secure(running: &Running) -> bool {
+fn is_secure(running: &RunningMachine) -> bool {
     run(running, "sudo dmesg | grep -i 'secure boot' || true").to_lowercase().contains("secure boot enabled")
 }

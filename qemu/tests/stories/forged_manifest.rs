@@ -5,7 +5,7 @@ use image_format::manifest::Manifest;
 use image_format::signed::{SecretKey, Signed};
 use image_format::slot::{BLOCK_BYTES, Slot, SlotState, SlotTable};
 use image_format::trailer;
-use vm::{Machine, Running};
+use vm::{Machine, RunningMachine};
 
 use crate::disk_map::DiskMap;
 use crate::scene::{PATIENCE, Scene, pull_the_plug, run, slot, start_damaged, throw_away, wait_until_back};
@@ -31,19 +31,19 @@ pub(crate) fn is_refused(scene: &Scene) {
 }
 
 fn refuses_another_command_line(machine: Machine) -> Machine {
-    let map = DiskMap::of(machine.edit().unwrap());
+    let map = DiskMap::of(machine.edit_disk().unwrap());
     let at = map.first_block(Slot::A, "/boot/env");
     let signed = map.edit().read(at, BLOCK_BYTES).unwrap();
     let forged = with_an_order(&signed);
     let mut running = start_damaged(machine, |map| map.edit().write(at, &forged).unwrap());
     sees_the_refusal(&mut running, "its kernel command line is not the signed one", "systemd.debug_shell");
     let machine = pull_the_plug(running);
-    machine.edit().unwrap().write(at, &signed).unwrap();
+    machine.edit_disk().unwrap().write(at, &signed).unwrap();
     machine
 }
 
 /// Slot A is whole again, but older than what the machine has proven, and not what it has proven in slot A.
-fn is_not_set_back(running: &mut Running) {
+fn is_not_set_back(running: &mut RunningMachine) {
     run(running, OLD_RELEASE_IN_SLOT_A);
     sees_the_refusal(running, "but this machine has proven 99.0.0 already", "lower-floor");
 }
@@ -98,12 +98,12 @@ fn put(map: &DiskMap, forge: Forge) {
     let payload_at = envelope.windows(2).position(|two| two == b"\n\n").unwrap() + 2;
     let forged = forge(&envelope, &envelope[payload_at..]);
     assert_ne!(forged, envelope);
-    map.edit().write(at, &trailer::encode(&forged).unwrap()).unwrap();
+    map.edit().write(at, &trailer::encode_trailer(&forged).unwrap()).unwrap();
     map.write_slot_table(SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH });
 }
 
-fn sees_the_refusal(running: &mut Running, refused: &str, because: &str) {
+fn sees_the_refusal(running: &mut RunningMachine, refused: &str, because: &str) {
     for words in ["starting slot A", refused, because, "starting slot B"] {
-        running.expect(words, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        running.wait_for_words(words, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     }
 }

@@ -1,8 +1,8 @@
 //! The primary partition table is gone: there is another at the disk's end.
 
 use image_format::gpt;
-use vm::arguments::Bus;
 use vm::firmware::Firmware;
+use vm::options::Bus;
 
 use crate::disk_map::DiskMap;
 use crate::scene::{PATIENCE, Scene, assert_runs_from_own_disk, start_damaged, throw_away, wait_until_back};
@@ -13,7 +13,7 @@ pub(crate) fn bios(scene: &Scene) {
     let copy = scene.two_slots_copy();
     let machine = scene.two_slots("no-gpt-bios").beside(copy.path(), Bus::Scsi).build().unwrap();
     let mut running = start_damaged(machine, lose_table);
-    let doubt = running.expect("the machine was started from one of", PATIENCE).unwrap();
+    let doubt = running.wait_for_words("the machine was started from one of", PATIENCE).unwrap();
     assert!(doubt.contains("/dev/sda and /dev/vda") && doubt.contains("Detach"), "{doubt}");
 
     running.detach(0).unwrap();
@@ -31,5 +31,5 @@ pub(crate) fn uefi(scene: &Scene) {
 }
 
 fn lose_table(map: &DiskMap) {
-    map.edit().zero(gpt::PRIMARY_OFFSET.get(), gpt::COPY_BYTES as u64).unwrap();
+    map.edit().write_zeros(gpt::PRIMARY_OFFSET.get(), gpt::COPY_BYTES as u64).unwrap();
 }

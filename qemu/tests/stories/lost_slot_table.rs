@@ -2,7 +2,7 @@
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 use vm::firmware::Firmware;
-use vm::write_log::Chance;
+use vm::seeded_random::SeededRandom;
 
 use crate::disk_map::DiskMap;
 use crate::scene::{Scene, discard, slot, switch_off, wait_until_up};
@@ -40,7 +40,7 @@ pub(crate) fn both_copies(scene: &Scene) {
 }
 
 fn spoil(map: &DiskMap, copy: usize) {
-    let mut chance = Chance::of(copy as u64);
-    let garbage: Vec<u8> = (0..128).flat_map(|_| chance.draw().to_le_bytes()).collect();
+    let mut chance = SeededRandom::from_seed(copy as u64);
+    let garbage: Vec<u8> = (0..128).flat_map(|_| chance.next_number().to_le_bytes()).collect();
     map.edit().write(map.slot_table_offsets()[copy], &garbage).unwrap();
 }

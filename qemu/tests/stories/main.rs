@@ -14,6 +14,7 @@
 mod bigger_disk;
 mod broken_kernel;
 mod clouds;
+mod cluster;
 mod damaged_root;
 mod disk_map;
 mod first_boot;
@@ -28,6 +29,7 @@ mod scene;
 mod second_boot;
 mod selection;
 mod three_panics;
+mod update;
 mod worst_user_data;
 
 use std::path::PathBuf;
@@ -64,12 +66,14 @@ fn main() -> ExitCode {
 /// The slow ones first, so that no long one is left alone at the end.
 fn all() -> Vec<Story> {
     let mut stories = vec![
+        Story::every_time("update_moves_and_comes_back", update::moves_and_comes_back),
         Story::every_time("second_boot_changes_nothing", second_boot::changes_nothing),
         Story::every_time("worst_user_data_leaves_ssh", worst_user_data::everything),
         Story::sampled("first_boot_bios_nocloud", first_boot::bios),
         Story::sampled("first_boot_uefi_gce", first_boot::uefi),
         Story::every_time("first_boot_secure_ec2", first_boot::secure),
         Story::sampled("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
+        Story::sampled("cluster_of_two_is_cut_and_healed", cluster::of_two),
         Story::every_time("three_panics_change_the_slot", three_panics::change_the_slot),
         Story::sampled("first_boot_digitalocean", first_boot::digital_ocean),
         Story::sampled("first_boot_config_drive", first_boot::config_drive),

@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use vm::arguments::Devices;
 use vm::firmware::Firmware;
+use vm::options::DeviceSet;
 
 use crate::runner::Story;
 use crate::scene::{Scene, run, throw_away, wait_until_up};
@@ -22,7 +22,7 @@ pub(crate) fn stories() -> Vec<Story> {
 }
 
 fn comes_up(scene: &Scene, firmware: Firmware) {
-    let machine = scene.fresh("metal").firmware(firmware).devices(Devices::Physical).memory(2048).build();
+    let machine = scene.fresh("metal").firmware(firmware).devices(DeviceSet::Physical).memory(2048).build();
     let mut running = machine.unwrap().start().unwrap();
     wait_until_up(&mut running);
 

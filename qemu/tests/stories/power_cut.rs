@@ -3,7 +3,8 @@
 //! One first boot is recorded; each story takes a moment of it and makes the disk that a power cut then could
 //! have left: flushed writes are there, later ones by chance, the last one torn.
 
-use vm::write_log::{Chance, WriteLog};
+use vm::seeded_random::SeededRandom;
+use vm::write_log::WriteLog;
 
 use crate::scene::{Scene, run, throw_away, wait_until_up};
 
@@ -13,9 +14,9 @@ pub(crate) const MOMENTS: std::ops::RangeInclusive<u64> = 1..=20;
 pub(crate) fn at(scene: &Scene, moment: u64) {
     let log = WriteLog::open(&scene.settling().writes).unwrap();
     let machine = scene.fresh(&format!("cut-{moment}")).build().unwrap();
-    let mut chance = Chance::of(moment);
-    let cut = usize::try_from(chance.below(log.events().len() as u64)).unwrap();
-    log.cut_power(&machine.edit().unwrap(), cut, &mut chance).unwrap();
+    let mut chance = SeededRandom::from_seed(moment);
+    let cut = usize::try_from(chance.number_below(log.events().len() as u64)).unwrap();
+    log.cut_power(&machine.edit_disk().unwrap(), cut, &mut chance).unwrap();
 
     let mut running = machine.start().unwrap();
     wait_until_up(&mut running);

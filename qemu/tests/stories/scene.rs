@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use image_format::slot::{Slot, SlotState, SlotTable};
-use vm::builder::Builder;
-use vm::disk::{self, Edit, Size};
+use vm::builder::MachineBuilder;
+use vm::disk::{self, DiskEditor, DiskSize};
 use vm::firmware::Firmware;
-use vm::ssh::Key;
-use vm::{Machine, Running};
+use vm::ssh::SshKey;
+use vm::{Machine, RunningMachine};
 
 use crate::disk_map::DiskMap;
 
@@ -64,7 +64,7 @@ coreos:
 pub(crate) struct Scene {
     image: PathBuf,
     folder: tempfile::TempDir,
-    key: Key,
+    key: SshKey,
     settled: OnceLock<Settled>,
     two_slots: OnceLock<PathBuf>,
     number: AtomicU32,
@@ -85,7 +85,7 @@ pub(crate) struct Settled {
 impl Scene {
     pub(crate) fn new(image: PathBuf) -> Self {
         let folder = tempfile::Builder::new().prefix("stories-").tempdir().unwrap();
-        let key = Key::make(&folder.path().join("key")).unwrap();
+        let key = SshKey::generate_pair(&folder.path().join("key")).unwrap();
         Self {
             image,
             folder,
@@ -97,23 +97,28 @@ impl Scene {
     }
 
     /// A builder on a new copy of `disk`.
-    fn builder(&self, disk: &Path, size: Size) -> Builder {
+    fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.path().join(format!("{number}"));
         std::fs::create_dir(&folder).unwrap();
-        let disk = disk::copy(disk, &folder.join("disk.raw"), size).unwrap();
+        let disk = disk::copy_image(disk, &folder.join("disk.raw"), size).unwrap();
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 
     /// A machine that starts from the untouched image.
-    pub(crate) fn fresh(&self, name: &str) -> Builder {
-        self.builder(&self.image, Size::More(MORE)).name(name)
+    pub(crate) fn fresh(&self, name: &str) -> MachineBuilder {
+        self.builder(&self.image, DiskSize::More(MORE)).name(name)
     }
 
     /// The size of every story's disk: bigger than the image, as disks are, so every first boot also grows
     /// STATE, and what a cut does to that is seen too.
     pub(crate) fn disk_size(&self) -> u64 {
         std::fs::metadata(&self.image).unwrap().len() + MORE
+    }
+
+    /// The untouched image, for machines that make their own overlay of it.
+    pub(crate) fn image(&self) -> &Path {
+        &self.image
     }
 
     /// Writes a file that stays as long as the scene.
@@ -125,37 +130,42 @@ impl Scene {
 
     /// The line for `authorized_keys`.
     pub(crate) fn public_key(&self) -> &str {
-        self.key.public()
+        self.key.public_line()
     }
 
     /// A machine that was booted once, in slot A, and holds nothing in slot B.
-    pub(crate) fn settled(&self, name: &str) -> Builder {
-        self.builder(&self.settling().disk, Size::Same).name(name)
+    pub(crate) fn settled(&self, name: &str) -> MachineBuilder {
+        self.builder(&self.settling().disk, DiskSize::Same).name(name)
     }
 
     /// A machine that was booted once, and holds the same good system in both slots.
-    pub(crate) fn two_slots(&self, name: &str) -> Builder {
-        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b()), Size::Same).name(name)
+    pub(crate) fn two_slots(&self, name: &str) -> MachineBuilder {
+        self.builder(self.two_slots.get_or_init(|| self.fill_slot_b()), DiskSize::Same).name(name)
     }
 
     /// A machine of [`Self::two_slots`], damaged.
-    pub(crate) fn damaged(&self, name: &str, firmware: Firmware, damage: impl Fn(&DiskMap)) -> Running {
+    pub(crate) fn damaged(
+        &self,
+        name: &str,
+        firmware: Firmware,
+        damage: impl Fn(&DiskMap),
+    ) -> RunningMachine {
         start_damaged(self.two_slots(name).firmware(firmware).build().unwrap(), damage)
     }
 
     /// A copy of the image as it is written to a disk, to be attached beside a machine's own.
     pub(crate) fn fresh_copy(&self) -> Bystander {
-        Bystander::of(self, &self.image, Size::More(MORE))
+        Bystander::of(self, &self.image, DiskSize::More(MORE))
     }
 
     /// A copy of the disk of a machine that was booted once.
     pub(crate) fn settled_copy(&self) -> Bystander {
-        Bystander::of(self, &self.settling().disk, Size::Same)
+        Bystander::of(self, &self.settling().disk, DiskSize::Same)
     }
 
     /// A copy of the disk that [`Self::two_slots`] starts from.
     pub(crate) fn two_slots_copy(&self) -> Bystander {
-        Bystander::of(self, self.two_slots.get_or_init(|| self.fill_slot_b()), Size::Same)
+        Bystander::of(self, self.two_slots.get_or_init(|| self.fill_slot_b()), DiskSize::Same)
     }
 
     /// The first boot that all settled machines share; made when first asked for.
@@ -170,7 +180,7 @@ impl Scene {
         let room = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
         let machine = power_off(running);
         let disk = self.folder.path().join("settled.raw");
-        disk::copy(machine.disk(), &disk, Size::Same).unwrap();
+        disk::copy_image(machine.disk(), &disk, DiskSize::Same).unwrap();
         let writes = self.folder.path().join("writes.log");
         std::fs::rename(machine.write_log().unwrap(), &writes)
             .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
@@ -181,8 +191,8 @@ impl Scene {
 
     fn fill_slot_b(&self) -> PathBuf {
         let path = self.folder.path().join("two-slots.raw");
-        disk::copy(&self.settling().disk, &path, Size::Same).unwrap();
-        let map = DiskMap::of(Edit::open(&path).unwrap());
+        disk::copy_image(&self.settling().disk, &path, DiskSize::Same).unwrap();
+        let map = DiskMap::of(DiskEditor::open(&path).unwrap());
         let (a, b) = (map.root(Slot::A), map.root(Slot::B));
         assert_eq!(a.end - a.start, b.end - b.start);
         map.edit().copy_within(a.start, b.start, a.end - a.start).unwrap();
@@ -198,9 +208,10 @@ pub(crate) struct Bystander {
 }
 
 impl Bystander {
-    fn of(scene: &Scene, disk: &Path, size: Size) -> Self {
+    fn of(scene: &Scene, disk: &Path, size: DiskSize) -> Self {
         let number = scene.number.fetch_add(1, Ordering::Relaxed);
-        let path = disk::copy(disk, &scene.folder.path().join(format!("beside-{number}.raw")), size).unwrap();
+        let path =
+            disk::copy_image(disk, &scene.folder.path().join(format!("beside-{number}.raw")), size).unwrap();
         let path = path.path().to_owned();
         Self { before: modified(&path), path }
     }
@@ -222,7 +233,7 @@ fn modified(path: &Path) -> SystemTime {
 }
 
 /// Fails unless everything that the machine uses is on the disk that the firmware started from.
-pub(crate) fn assert_runs_from_own_disk(running: &Running) {
+pub(crate) fn assert_runs_from_own_disk(running: &RunningMachine) {
     // A virtio disk says its serial number itself, a SCSI disk in the page 0x80 of its product data.
     let script = "set -e
         for disk in /sys/block/*; do
@@ -239,18 +250,18 @@ pub(crate) fn assert_runs_from_own_disk(running: &Running) {
 }
 
 /// Damages a machine's disk and switches it on.
-pub(crate) fn start_damaged(machine: Machine, damage: impl Fn(&DiskMap)) -> Running {
-    damage(&DiskMap::of(machine.edit().unwrap()));
+pub(crate) fn start_damaged(machine: Machine, damage: impl Fn(&DiskMap)) -> RunningMachine {
+    damage(&DiskMap::of(machine.edit_disk().unwrap()));
     machine.start().unwrap()
 }
 
 /// Waits until ssh answers: the machine is back, which is all that a story of a fallback asks.
-pub(crate) fn wait_until_back(running: &mut Running) {
+pub(crate) fn wait_until_back(running: &mut RunningMachine) {
     running.wait_for_ssh(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Waits until ssh answers and the boot has ended, and sees that it ended well.
-pub(crate) fn wait_until_up(running: &mut Running) {
+pub(crate) fn wait_until_up(running: &mut RunningMachine) {
     wait_until_back(running);
     let state = run(running, "systemctl is-system-running --wait || true");
     if state.trim() != "running" {
@@ -266,27 +277,27 @@ const WHAT_FAILED: &str = "systemctl --failed --no-legend --plain
     sudo initagent status";
 
 /// Runs a script that must succeed.
-pub(crate) fn run(running: &Running, script: &str) -> String {
-    running.ssh().must(script, PATIENCE).unwrap_or_else(|error| {
+pub(crate) fn run(running: &RunningMachine, script: &str) -> String {
+    running.ssh().run_checked(script, PATIENCE).unwrap_or_else(|error| {
         panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().tail(15))
     })
 }
 
 /// The slot that a running machine was booted from.
-pub(crate) fn slot(running: &Running) -> Slot {
+pub(crate) fn slot(running: &RunningMachine) -> Slot {
     let words = run(running, "cat /proc/cmdline");
     let slot = words.split_whitespace().find_map(|word| word.strip_prefix("catamaran.slot="));
     slot.unwrap_or_else(|| panic!("no slot in {words:?}")).parse().unwrap()
 }
 
 /// Fails if the console holds lines that no healthy machine says.
-pub(crate) fn assert_calm(running: &Running) {
+pub(crate) fn assert_calm(running: &RunningMachine) {
     let complaints = running.console().complaints().unwrap();
     assert!(complaints.is_empty(), "{} complains: {complaints:#?}", running.machine().name());
 }
 
 /// Everything that is decided on the first boot and must stay as it is.
-pub(crate) fn facts(running: &Running) -> String {
+pub(crate) fn facts(running: &RunningMachine) -> String {
     run(
         running,
         "set -e; hostname; cat /etc/machine-id; id core; cat /etc/story /home/core/story
@@ -296,12 +307,12 @@ pub(crate) fn facts(running: &Running) -> String {
 }
 
 /// Ends a machine whose disk nobody will ask about: a shutdown would only take time.
-pub(crate) fn throw_away(running: Running) {
+pub(crate) fn throw_away(running: RunningMachine) {
     discard(&pull_the_plug(running));
 }
 
 /// Ends a machine at once.
-pub(crate) fn pull_the_plug(running: Running) -> Machine {
+pub(crate) fn pull_the_plug(running: RunningMachine) -> Machine {
     note_processor_time(&running);
     running.power_cut().unwrap()
 }
@@ -316,20 +327,20 @@ pub(crate) fn take_processor_time() -> Duration {
     PROCESSOR_TIME.take()
 }
 
-fn note_processor_time(running: &Running) {
+fn note_processor_time(running: &RunningMachine) {
     PROCESSOR_TIME.set(PROCESSOR_TIME.get() + running.processor_time());
 }
 
 /// Switches a machine off in an orderly way.
-fn power_off(running: Running) -> Machine {
+fn power_off(running: RunningMachine) -> Machine {
     note_processor_time(&running);
     running.power_off(PATIENCE).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Switches a machine off in an orderly way and opens its disk.
-pub(crate) fn switch_off(running: Running) -> (Machine, DiskMap) {
+pub(crate) fn switch_off(running: RunningMachine) -> (Machine, DiskMap) {
     let machine = power_off(running);
-    let map = DiskMap::of(machine.edit().unwrap());
+    let map = DiskMap::of(machine.edit_disk().unwrap());
     (machine, map)
 }
 

@@ -3,9 +3,9 @@
 
 use std::ffi::OsString;
 
-use vm::Running;
-use vm::arguments::Bus;
-use vm::seed::Seed;
+use vm::RunningMachine;
+use vm::options::Bus;
+use vm::seed::SeedData;
 
 use crate::scene::{Scene, assert_calm, assert_runs_from_own_disk, facts, run, throw_away, wait_until_up};
 
@@ -44,7 +44,7 @@ pub(crate) fn changes_nothing(scene: &Scene) {
 
 /// What is listened on, what the kernel allows, what programs may do with root's rights, and what of it a mount
 /// forbids: all of it defaults that a package or a kernel may change without a word.
-fn is_closed(running: &Running) {
+fn is_closed(running: &RunningMachine) {
     let said = run(running, DEFAULTS);
     let facts: Vec<&str> = said.lines().collect();
     assert_eq!(facts, EXPECTED.lines().collect::<Vec<_>>(), "{said}");
@@ -103,11 +103,12 @@ no credentials
 
 /// A volume that would make it another machine, and run a script as root.
 fn stray_volume(scene: &Scene) -> [OsString; 4] {
-    let seed = Seed {
+    let seed = SeedData {
         instance_id: "i-evil".to_owned(),
         host_name: "evil".to_owned(),
         public_keys: vec![format!("{} evil", scene.public_key().trim_end())],
         user_data: Some(b"#cloud-config\nbootcmd: [touch /run/evil]\nruncmd: [touch /etc/evil]\n".to_vec()),
+        network_config: None,
     };
     let volume = scene.keep("stray.img", &seed.to_disk().unwrap());
     let file = volume.display();

@@ -15,7 +15,7 @@ pub(crate) fn change_the_slot(scene: &Scene) {
 
     for _ in 0..3 {
         for words in ["starting slot A", "Kernel panic"] {
-            running.expect(words, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+            running.wait_for_words(words, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
         }
     }
     wait_until_back(&mut running);

@@ -1,6 +1,6 @@
 //! User-data can't cost the machine its SSH access: not by mistake, not by malice, not at the next boot either.
 
-use vm::Running;
+use vm::RunningMachine;
 
 use crate::scene::{Scene, pull_the_plug, run, throw_away, wait_until_back};
 
@@ -111,7 +111,7 @@ pub(crate) fn everything(scene: &Scene) {
 }
 
 /// That each of the bad things was really tried.
-fn said_what_went_wrong(running: &Running) {
+fn said_what_went_wrong(running: &RunningMachine) {
     let said =
         run(running, "initagent status || true; systemctl is-failed fails.service; systemctl list-jobs");
     for words in [
@@ -135,7 +135,7 @@ fn said_what_went_wrong(running: &Running) {
     }
 }
 
-fn is_open(running: &Running) {
+fn is_open(running: &RunningMachine) {
     let said = run(
         running,
         "systemctl is-active ssh.service; sudo -n true && stat -c '%U %a' ~ ~/.ssh/authorized_keys",
@@ -143,7 +143,7 @@ fn is_open(running: &Running) {
     assert_eq!(said, "active\ncore 755\ncore 600\n");
 }
 
-fn is_full(running: &Running) {
+fn is_full(running: &RunningMachine) {
     let left: u64 = run(running, "df --output=avail -k /var | tail -n 1").trim().parse().unwrap();
     assert!(left < 1024, "{left} KiB are left");
 }

@@ -11,6 +11,7 @@ use std::{sync::PoisonError, sync::atomic::Ordering, time::Duration};
 use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 
 use super::{EtcdStore, StoreError};
+use crate::error_text::error_chain;
 use crate::store::{
     keys::StoreKey,
     picture::{KeyEvent, UnreadableValue},
@@ -218,19 +219,4 @@ fn log_unreadable(unreadable: Option<UnreadableValue>) {
     if let Some(UnreadableValue { key, source }) = unreadable {
         tracing::warn!(%key, reason = %error_chain(&source), "ignoring what cannot be read");
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

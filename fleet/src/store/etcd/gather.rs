@@ -16,13 +16,11 @@ use tokio::sync::oneshot;
 use super::{CommitResult, EtcdStore, StoreError};
 use crate::store::{
     keys::{KeySpace, StoreKey},
-    writes::{StoreWrite, WriteOperation},
+    writes::{MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteOperation},
 };
 
-/// The most operations etcd takes in one transaction is 128.
-const MOST_OPERATIONS: usize = 120;
-/// The most bytes it takes is three times as much.
-const MOST_BYTES: usize = 512 * 1024;
+/// A third of the 1.5 MiB that etcd takes in one request (`--max-request-bytes`): conditions and keys are not counted.
+const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 type CommitAnswer = Result<CommitResult, Arc<StoreError>>;
 
@@ -65,7 +63,7 @@ fn count_fitting<'a>(writes: impl Iterator<Item = &'a StoreWrite>) -> usize {
         let (files, own) = split_write(write);
         operations += files.len() + 1;
         bytes += write.then.iter().map(operation_size).sum::<usize>();
-        let fits = operations <= MOST_OPERATIONS && bytes <= MOST_BYTES;
+        let fits = operations <= MAX_TRANSACTION_OPERATIONS && bytes <= MAX_BATCH_BYTES;
         let apart = own.iter().all(|operation| changed.insert(operation_key(operation)));
         if count > 0 && !(fits && apart) {
             break;
@@ -200,9 +198,9 @@ mod tests {
     fn what_is_too_much_waits_for_the_next_but_the_first_always_goes() {
         let many: Vec<StoreWrite> =
             (0..200).map(|number| write(&format!("u{number}.service"), "x")).collect();
-        let large = [write("a.service", &"x".repeat(MOST_BYTES)), write("b.service", "x")];
+        let large = [write("a.service", &"x".repeat(MAX_BATCH_BYTES)), write("b.service", "x")];
 
-        assert_eq!(count_fitting(many.iter()), MOST_OPERATIONS / 2);
+        assert_eq!(count_fitting(many.iter()), MAX_TRANSACTION_OPERATIONS / 2);
         assert_eq!(count_fitting(large.iter()), 1);
     }
 }

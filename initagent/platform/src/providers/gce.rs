@@ -1,0 +1,272 @@
+//! Google Compute Engine: a tree of small texts, and keys with users and expiry dates.
+//!
+//! Knows the precedence of instance and project keys. Refuses to make the users that keys are
+//! written for: on this image every key is the image's own user's.
+//! Invariant: a key that has a date lets nobody in after it, whether that is read here or by sshd.
+
+use crate::{
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    evidence::PlatformEvidence,
+    json::DocumentTree,
+    keys,
+    web::{MetadataService, unix_time},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+const BASES: [&str; 3] =
+    ["http://169.254.169.254", "http://[fd20:ce::254]", "http://metadata.google.internal"];
+const ROOT: &str = "/computeMetadata/v1";
+
+pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    PlatformEvidence::from_firmware(
+        host,
+        &[("product_name", "Google Compute Engine"), ("product_serial", "GoogleCloud-*")],
+    )
+}
+
+pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
+    let platform = Platform::Gce;
+    let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
+    let mut provision = InstanceMetadata::new(platform);
+    provision.instance_id =
+        service.get_text(&format!("{ROOT}/instance/id")).map_err(platform.fetch_failed())?;
+    let mut item = |name: &str| {
+        let value = service.get_text(&format!("{ROOT}/instance/{name}"));
+        provision.value_or_report(name, value)
+    };
+    let hostname = item("hostname");
+    let zone = item("zone").map(last_part);
+    let kind = item("machine-type").map(last_part);
+    provision.set_hostname(hostname);
+    provision.instance_type = kind;
+    provision.region = zone.as_deref().and_then(|zone| Some(zone.rsplit_once('-')?.0.to_owned()));
+    provision.zone = zone;
+    for line in key_lines(&mut provision, &service) {
+        match key_of(&line, unix_time()) {
+            Key::Expired => {}
+            Key::Unclear => {
+                provision.report_once("an ssh key", "a key whose date cannot be read was left out");
+            }
+            Key::Valid(key) => provision.add_keys(&key),
+        }
+    }
+    let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
+    if let Some(to_payload) = provision.value_or_report("network interfaces", interfaces) {
+        add_addresses(&mut provision, &to_payload);
+    }
+    add_user_data(&mut provision, &service);
+    provision.set_attribute("GCP_HOSTNAME", provision.hostname.clone());
+    provision.set_attribute("GCP_MACHINE_TYPE", provision.instance_type.clone());
+    Ok(provision)
+}
+
+/// The instance's old-style keys stand alone; its new-style keys stand beside the project's,
+/// unless the instance blocks those.
+fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) -> Vec<String> {
+    let mut attribute = |path: &str| {
+        let value = service.get_text(&format!("{ROOT}/{path}"));
+        provision.value_or_report("ssh keys", value).unwrap_or_default()
+    };
+    let old = attribute("instance/attributes/sshKeys");
+    let mut text = if old.is_empty() { attribute("instance/attributes/ssh-keys") } else { old.clone() };
+    let blocked = attribute("instance/attributes/block-project-ssh-keys").eq_ignore_ascii_case("true");
+    if old.is_empty() && !blocked {
+        for path in ["project/attributes/ssh-keys", "project/attributes/sshKeys"] {
+            text = format!("{text}\n{}", attribute(path));
+        }
+    }
+    text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+/// What becomes of a line `user:key`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Key {
+    /// Its date has passed.
+    Expired,
+    /// It says that it expires, and not when.
+    Unclear,
+    /// To be written so.
+    Valid(String),
+}
+
+/// Reads a line; a date in its comment becomes an option that sshd obeys at each login.
+///
+/// What cannot be read is no key: by taking it for one without a date, it would be one for ever.
+fn key_of(line: &str, now: u64) -> Key {
+    let key = match line.split_once(':') {
+        Some((user, key)) if !user.contains(' ') => key.trim(),
+        _ => line,
+    };
+    let Some((_, comment)) = key.split_once(" google-ssh") else { return Key::Valid(key.to_owned()) };
+    let Ok(document) = serde_json::from_str::<serde_json::Value>(comment) else { return Key::Unclear };
+    let Some(date) = document.get("expireOn") else { return Key::Valid(key.to_owned()) };
+    match date.as_str().and_then(parse_date) {
+        None => Key::Unclear,
+        Some(expiry) if expiry <= now => Key::Expired,
+        Some(expiry) => Key::Valid(with_expiry(key, expiry)),
+    }
+}
+
+/// The line with the option `expiry-time`, see `sshd(8)`; options are parted by commas.
+fn with_expiry(key: &str, expiry: u64) -> String {
+    let between = if keys::begins_with_type(key) { " " } else { "," };
+    format!("expiry-time=\"{}\"{between}{key}", keys::expiry_time(expiry))
+}
+
+/// Seconds since 1970 of a date such as `2026-08-20T10:11:12+0000`. Google writes UTC; other offsets are
+/// honoured, and a date without one means nothing certain.
+fn parse_date(date: &str) -> Option<u64> {
+    let (local, rest) = (date.get(..19)?, date.get(19..)?);
+    let shape = "dddd-dd-ddTdd:dd:dd";
+    let fits =
+        |(letter, wanted): (u8, u8)| if wanted == b'd' { letter.is_ascii_digit() } else { letter == wanted };
+    if !local.bytes().zip(shape.bytes()).all(fits) {
+        return None;
+    }
+    let number = |from: usize, to: usize| local[from..to].parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let is_date = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !is_date || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Years that begin in March put the leap day last, so that every month has a fixed offset.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    let clock = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
+    clock.checked_add_signed(-offset(rest)?)
+}
+
+/// How many seconds a clock is ahead of UTC: `Z`, `+0530` or `-08:00`, after any fraction of a second.
+fn offset(text: &str) -> Option<i64> {
+    let fraction = text.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let text = fraction.unwrap_or(text);
+    if text == "Z" {
+        return Some(0);
+    }
+    let (sign, digits) =
+        text.strip_prefix('+').map(|rest| (1, rest)).or_else(|| Some((-1, text.strip_prefix('-')?)))?;
+    let digits = if digits.len() == 5 { digits.replacen(':', "", 1) } else { digits.to_owned() };
+    if digits.len() != 4 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let (hours, minutes): (i64, i64) = (digits[..2].parse().ok()?, digits[2..].parse().ok()?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+/// The facts of the description of the network interfaces; pure.
+pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
+    let mut provision = InstanceMetadata::new(Platform::Gce);
+    add_addresses(&mut provision, document);
+    provision
+}
+
+fn add_addresses(provision: &mut InstanceMetadata, document: &[u8]) {
+    let parsed = DocumentTree::from_json(document).map(Some);
+    let Some(tree) = provision.value_or_report("network interfaces", parsed) else { return };
+    for (index, interface) in tree.list_at("").iter().enumerate() {
+        provision.set_attribute(&format!("GCP_IP_LOCAL_{index}"), interface.text_at("/ip"));
+        provision.set_attribute(
+            &format!("GCP_IP_EXTERNAL_{index}"),
+            interface.text_at("/accessConfigs/0/externalIp"),
+        );
+    }
+    provision.addresses.private_ipv4 = tree.parse_at("/0/ip");
+    provision.addresses.public_ipv4 = tree.parse_at("/0/accessConfigs/0/externalIp");
+    provision.addresses.public_ipv6 =
+        tree.parse_at("/0/ipv6AccessConfigs/0/externalIpv6").or_else(|| tree.parse_at("/0/ipv6s/0"));
+}
+
+fn add_user_data(provision: &mut InstanceMetadata, service: &MetadataService<'_>) {
+    let bytes = service.get_data(&format!("{ROOT}/instance/attributes/user-data"));
+    let Some(bytes) = provision.value_or_report("user-data", bytes) else { return };
+    let encoding = service.get_text(&format!("{ROOT}/instance/attributes/user-data-encoding"));
+    let bytes = match provision.value_or_report("user-data-encoding", encoding).as_deref() {
+        Some("base64") => {
+            let text: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let decoded = BASE64_STANDARD.decode(text).map(Some).map_err(|_| "it is not base64, but says so");
+            provision.value_or_report("user-data", decoded).unwrap_or_default()
+        }
+        _ => bytes,
+    };
+    provision.user_data = Payload::from_bytes(bytes);
+}
+
+/// Zones and machine types come as paths.
+fn last_part(path: String) -> String {
+    path.rsplit('/').next().map(str::to_owned).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(comment: &str) -> String {
+        format!("ann:ssh-rsa AAAAB3Nza google-ssh {comment}")
+    }
+
+    #[test]
+    fn a_key_with_a_date_is_written_with_it_and_left_out_afterwards() {
+        let line = line("{\"userName\":\"ann\",\"expireOn\":\"2026-08-20T10:11:12+0000\"}");
+        let expiry = parse_date("2026-08-20T10:11:12+0000").unwrap();
+
+        assert_eq!(expiry, 1_787_220_672);
+        let Key::Valid(written) = key_of(&line, expiry - 1) else { panic!("it is valid for a second") };
+        assert!(
+            written.starts_with("expiry-time=\"20260820101112Z\" ssh-rsa AAAAB3Nza google-ssh {"),
+            "{written}"
+        );
+        assert!(keys::is_public_key(&written));
+        assert_eq!(key_of(&line, expiry), Key::Expired);
+    }
+
+    #[test]
+    fn a_key_that_has_options_gets_one_more() {
+        let line =
+            "ann:from=\"10.0.0.1\" ssh-rsa AAAAB3Nza google-ssh {\"expireOn\":\"2026-08-20T10:11:12Z\"}";
+
+        let Key::Valid(written) = key_of(line, 0) else { panic!("it is valid") };
+
+        assert!(
+            written.starts_with("expiry-time=\"20260820101112Z\",from=\"10.0.0.1\" ssh-rsa "),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn a_key_without_user_or_date_is_kept() {
+        let kept = |line: &str, key: &str| assert_eq!(key_of(line, 0), Key::Valid(key.to_owned()));
+
+        kept("bob:ssh-rsa AAAAB3Nza bob", "ssh-rsa AAAAB3Nza bob");
+        kept("ssh-rsa AAAAB3Nza a:b", "ssh-rsa AAAAB3Nza a:b");
+        kept(&line("{\"userName\":\"ann\"}"), "ssh-rsa AAAAB3Nza google-ssh {\"userName\":\"ann\"}");
+    }
+
+    #[test]
+    fn a_date_that_cannot_be_read_is_no_leave_to_stay() {
+        for comment in [
+            "",
+            "{\"expireOn\":",
+            "{\"expireOn\":\"soon\"}",
+            "{\"expireOn\":\"\"}",
+            "{\"expireOn\":1787220672}",
+            "{\"expireOn\":null}",
+            "{\"expireOn\":\"2026-13-01T00:00:00Z\"}",
+            "{\"expireOn\":\"2026-08-20T10:11:12\"}",
+            "{\"expireOn\":\"2026-08-20T10:11:12+25\"}",
+            "{\"expireOn\":\"2026-08-20 10:11:12+0000\"}",
+            "{\"expireOn\":\"+026-08-20T10:11:12Z\"}",
+        ] {
+            assert_eq!(key_of(line(comment).trim(), 0), Key::Unclear, "{comment}");
+        }
+    }
+
+    #[test]
+    fn dates_are_read_with_their_offsets() {
+        assert_eq!(parse_date("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(parse_date("2000-02-29T12:00:00.250Z"), Some(951_825_600));
+        assert_eq!(parse_date("2000-02-29T12:00:00+0530"), Some(951_825_600 - 19_800));
+        assert_eq!(parse_date("2000-02-29T12:00:00-08:00"), Some(951_825_600 + 28_800));
+        assert_eq!(parse_date("1970-01-01T00:00:00+0100"), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! The process that is a cluster's network: the switch, and the server for updates.
+//!
+//! Knows how it is started and found. It lives as long as the cluster's folder, and holds that folder's lock.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use vm::cluster::folder::{ClusterFolder, NETWORK_LOG, NetworkRecord};
+use vm::file_server::FileServer;
+use vm::switch::control::{ControlRequest, bind_control_socket, send_request};
+use vm::switch::process::SwitchProcess;
+
+use crate::cli::NetworkArguments;
+use crate::failure::CommandFailure;
+
+/// Generous: the process only binds two sockets, but a busy host may start it late.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The switch ends within a round of its loop.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A directory that cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve {path} as updates")]
+pub(crate) struct ServeError {
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+/// A network that did not come up.
+#[derive(Debug, thiserror::Error)]
+#[error("the network of the machines did not come up: {0}")]
+struct NetworkError(String);
+
+/// Is the network, until the cluster ends.
+pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(), CommandFailure> {
+    // A session of its own, so that the terminal's end is not ours. It fails only if we have one already.
+    let _ = nix::unistd::setsid();
+    let cluster = ClusterFolder::beside_machines(root);
+    let members = cluster.members()?;
+    let _claim = cluster.claim_network()?;
+    let update_port = match &arguments.update_server {
+        Some(path) => Some(
+            serve_updates(path, arguments.update_port)
+                .map_err(|source| ServeError { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+    cluster.record_network(NetworkRecord { pid: std::process::id(), update_port })?;
+    let folders: Vec<PathBuf> = members.iter().map(|member| root.join(&member.name)).collect();
+    let listener = bind_control_socket(cluster.path())?;
+    // A fixed seed: a run that found a fault is the next one again, as far as the guests are the same.
+    SwitchProcess::new(cluster.path(), &folders, listener, 1)?.run()?;
+    Ok(())
+}
+
+/// Serves the directory in a thread that ends with this process, and returns the port. Guests reach this host's
+/// loopback, and other hosts do not.
+fn serve_updates(path: &Path, port: u16) -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    let port = listener.local_addr()?.port();
+    let server = FileServer::open(path, listener)?;
+    thread::spawn(|| server.serve_forever());
+    Ok(port)
+}
+
+/// Starts the network of the cluster in the background, and waits until it answers.
+pub(crate) fn start_network(
+    root: &Path,
+    arguments: &NetworkArguments,
+) -> Result<NetworkRecord, CommandFailure> {
+    let cluster = ClusterFolder::beside_machines(root);
+    let log_path = cluster.path().join(NETWORK_LOG);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--state").arg(std::path::absolute(root)?).arg("network");
+    if let Some(path) = &arguments.update_server {
+        command.arg("--update-server").arg(path).args(["--update-port", &arguments.update_port.to_string()]);
+    }
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log_path)?);
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        if send_request(cluster.path(), &ControlRequest::Status {}).is_ok()
+            && let Some(record) = cluster.running_network()?
+        {
+            return Ok(record);
+        }
+        if child.try_wait()?.is_some() {
+            let said = std::fs::read_to_string(&log_path)?;
+            return Err(NetworkError(said.trim().trim_start_matches("vm: ").to_owned()).into());
+        }
+        if Instant::now() >= deadline {
+            return Err(NetworkError(format!("it does not answer after {START_TIMEOUT:?}")).into());
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Ends the network, if it is there.
+pub(crate) fn end_network(cluster: &ClusterFolder) -> Result<(), CommandFailure> {
+    // One that does not answer is killed below.
+    let _ = send_request(cluster.path(), &ControlRequest::Quit {});
+    let deadline = Instant::now() + END_TIMEOUT;
+    while let Some(record) = cluster.running_network()? {
+        if Instant::now() >= deadline {
+            // Its lock is held, so the process id still means the process it meant.
+            kill(Pid::from_raw(i32::try_from(record.pid)?), Signal::SIGKILL)?;
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
