@@ -253,3 +253,6 @@ fn keep_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&unfinished, path)?;
     File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests;
