@@ -12,6 +12,7 @@ use fleet::{
         keys::{DEFAULT_PREFIX, KeySpace},
         picture::{ClusterView, KeyEvent},
         registry::ClusterChange,
+        revision::Revision,
     },
 };
 
@@ -61,7 +62,10 @@ pub(crate) fn store_value(bytes: &[u8]) {
         let (key, value) = line.split_at(at);
         let key = [keys.prefix().as_bytes(), key].concat();
         let value = value.get(1..).map(<[u8]>::to_vec);
-        let _ = picture.apply_event(&KeyEvent { key, value, revision, created: revision }, &mut changes);
+        let _ = picture.apply_event(
+            &KeyEvent { key, value, revision: Revision(revision), created: Revision(revision) },
+            &mut changes,
+        );
     }
     let cluster = picture.cluster();
     for unit in cluster.units.keys() {

@@ -53,6 +53,8 @@ use systemd::{News, SystemdClient, SystemdError, UnitActivity};
 
 /// How often systemd is asked about units that are on their way up or down, so that a lost signal costs
 /// seconds. All others are never asked about: they say when they change.
+// The original asked systemd about all units every second, which cost more the more units there were. Only
+// transitions are asked about, since their end is what somebody waits for.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where an agent keeps its things.
@@ -117,6 +119,7 @@ impl FleetAgent {
         let held = journal.read(&settings.units_directory);
         let mut agent = Self {
             duties: MachineAssignments::of_machine(machine.id.clone()),
+            // What an earlier process told the cluster is not known, so each unit is told anew, once.
             dirty: held.keys().cloned().collect(),
             fence: FenceTimers::new(settings.runtime_directory.clone()),
             machine,
@@ -157,8 +160,11 @@ impl FleetAgent {
         let mut registered = self.store.watch_registration();
         let mut hearing = self.store.watch_connectivity();
         self.observe_change(&ClusterChange::Everything);
+        // The first pass brings in line what happened while no fleetd ran.
         let mut due = true;
         loop {
+            // First of all: a machine that is being shut down must not start what the cluster still assigns
+            // to it.
             if *purge.borrow_and_update() {
                 self.purge(&mut news).await;
                 return;
@@ -169,8 +175,12 @@ impl FleetAgent {
                 due = true;
             }
             let held_lease = *lease.borrow_and_update();
+            // Before everything that may be skipped: the fence counts most when the store is away.
             self.mind_the_fence(held_lease).await;
             let mut tell = None;
+            // Without a lease or without the store nothing is stopped or started. A store that is away says
+            // nothing of the units, and the original, which stopped them then, turned each hiccup of etcd
+            // into an outage.
             if self.may_act(held_lease) {
                 if std::mem::take(&mut due) {
                     self.work_off_difference().await;
@@ -236,9 +246,13 @@ impl FleetAgent {
             let spoken = cluster.states.iter().filter(|(_, states)| states.contains_key(me));
             spoken.map(|(unit, _)| unit.clone()).collect()
         });
+        // The states of the former registration ended with its lease. Whatever this machine holds has to be
+        // told again.
         self.unsure.extend(self.held.keys().cloned());
         self.dirty.extend(self.unsure.iter().cloned());
         for (unit, _) in self.wanted.iter().filter(|(_, wish)| wish.fence && wish.job == JobState::Launched) {
+            // Fenced units were stopped while the cluster was out of reach. Noted as loaded, they are
+            // started again like any other.
             if let Some(held) = self.held.get_mut(unit)
                 && !self.activity.get(unit).is_some_and(UnitActivity::is_up)
             {
@@ -299,6 +313,7 @@ async fn sleep_until(instant: Option<Instant>) {
 /// Writes a file so that a reader sees the old or the new content, never a part.
 fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
+    // No fsync: all that is kept so lies under /run, which a power cut empties anyway.
     std::fs::write(&new, content)?;
     std::fs::rename(&new, path)
 }

@@ -43,7 +43,7 @@ use crate::single_dash::with_double_dashes;
 use arguments::{Arguments, Verb};
 use clap::{CommandFactory, Parser};
 use client::ApiClient;
-use session::{CommandError, CommandOutcome, CommandSession, printable_chain};
+use session::{CommandError, CommandOutcome, CommandSession, OutputKind, printable_chain};
 use settings::ClientSettings;
 use std::ffi::OsString;
 use std::io::Write;
@@ -121,10 +121,10 @@ fn dispatch_verb(arguments: &Arguments, world: &mut CommandWorld<'_>) -> Command
         Verb::Load(arguments) | Verb::Start(arguments) if arguments.create.sign => signed_units(),
         Verb::Submit(arguments) if arguments.create.sign => signed_units(),
         _ => {
-            let is_terminal = world.is_terminal;
+            let output = if world.is_terminal { OutputKind::Terminal } else { OutputKind::File };
             let mut session = open_session(arguments, world)
                 .map_err(|words| CommandError::new(format_args!("Unable to initialize client: {words}")))?;
-            run_verb(&mut session, verb, is_terminal)
+            run_verb(&mut session, verb, output)
         }
     }
 }
@@ -148,9 +148,9 @@ fn open_session<'a>(
     Ok(session)
 }
 
-fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, is_terminal: bool) -> CommandOutcome {
+fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, output: OutputKind) -> CommandOutcome {
     match verb {
-        Verb::Cat(arguments) => cat::run_cat(session, arguments, is_terminal),
+        Verb::Cat(arguments) => cat::run_cat(session, arguments, output),
         Verb::Destroy(arguments) => destroy::run_destroy(session, arguments),
         Verb::Drain(arguments) => drain::run_drain(session, arguments),
         Verb::Explain(arguments) => explain::run_explain(session, arguments),
@@ -168,7 +168,7 @@ fn run_verb(session: &mut CommandSession<'_>, verb: &Verb, is_terminal: bool) ->
         Verb::Status(arguments) => status::run_status(session, arguments),
         Verb::Stop(arguments) => stop::run_stop(session, stop::StopVerb::Stop, arguments),
         Verb::Submit(arguments) => submit::run_submit(session, arguments),
-        Verb::Top(arguments) => top::run_top(session, arguments, is_terminal),
+        Verb::Top(arguments) => top::run_top(session, arguments, output),
         Verb::Undrain(arguments) => drain::run_undrain(session, arguments),
         Verb::Unload(arguments) => stop::run_stop(session, stop::StopVerb::Unload, arguments),
         Verb::Completions(_) | Verb::FdForward(_) | Verb::Man | Verb::Verify(_) | Verb::Version => Ok(0),

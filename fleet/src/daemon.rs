@@ -47,6 +47,7 @@ use departure::Departure;
 use reload::{RunningDaemon, SettingsSource};
 
 /// The largest configuration file or certificate that is read.
+// A certificate with its chain has some ten KiB. A path that leads to a device must not fill the memory.
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Why the daemon cannot run.
@@ -118,7 +119,7 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
     let machine = describe_machine(&me, &settings);
     let metrics = Arc::new(DaemonMetrics::default());
     let store = Arc::new(EtcdStore::new(etcd_settings(&settings)?));
-    let (systemd, news) = SystemdClient::connect(settings.systemd_user).await?;
+    let (systemd, news) = SystemdClient::connect(settings.systemd).await?;
     let places = AgentSettings {
         units_directory: settings.units_directory.clone(),
         runtime_directory: settings.runtime_directory.clone(),
@@ -156,7 +157,7 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
     }
     parts.spawn(announce_health(store.clone(), etcd_warning));
 
-    let (units_on_exit, in_user_systemd) = (settings.units_on_exit, settings.systemd_user);
+    let (units_on_exit, systemd) = (settings.units_on_exit, settings.systemd);
     let journal = AgentJournal::in_directory(&settings.runtime_directory);
     let units_directory = settings.units_directory.clone();
     let mut running = RunningDaemon {
@@ -169,7 +170,7 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
     };
     wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let reason = departure::stop_reason(in_user_systemd).await;
+    let reason = departure::stop_reason(systemd).await;
     let departure = Departure::of(reason, units_on_exit);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
@@ -214,7 +215,7 @@ async fn stop_former_units(
 ) -> Result<(), DaemonError> {
     tracing::info!("the machine ID or etcd_key_prefix is another one; stopping what ran under the former");
     // The connection is of this agent alone: the next one must not miss what systemd says meanwhile.
-    let (systemd, news) = SystemdClient::connect(settings.systemd_user).await?;
+    let (systemd, news) = SystemdClient::connect(settings.systemd).await?;
     let places = AgentSettings {
         units_directory: settings.units_directory.clone(),
         runtime_directory: settings.runtime_directory.clone(),

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::plan::place::DecisionReason;
+use crate::plan::place::{DecisionReason, PlacementDecision};
 
 /// The counters of one daemon.
 #[derive(Debug, Default)]
@@ -53,6 +53,7 @@ pub enum AgentTask {
     Unload,
 }
 
+// Plain atomics and no metrics crate: a dozen counters are written in one place and printed in one other.
 impl DaemonMetrics {
     /// The engine leads now, or does no longer.
     pub fn set_leading(&self, leads: bool) {
@@ -67,13 +68,13 @@ impl DaemonMetrics {
     }
 
     /// The engine decided.
-    pub fn count_decision(&self, reason: &DecisionReason, scheduled: bool) {
-        match reason {
+    pub fn count_decision(&self, decision: &PlacementDecision) {
+        match decision.reason {
             DecisionReason::MachineAway(_) => self.machines_away.fetch_add(1, Relaxed),
             DecisionReason::Unable(..) => self.unable.fetch_add(1, Relaxed),
             DecisionReason::Wanted | DecisionReason::Inactive | DecisionReason::Rebalanced(_) => 0,
         };
-        let counter = if scheduled { &self.scheduled } else { &self.unscheduled };
+        let counter = if decision.to.is_some() { &self.scheduled } else { &self.unscheduled };
         counter.fetch_add(1, Relaxed);
     }
 

@@ -31,6 +31,15 @@ pub enum SettingsError {
     Needs { name: &'static str, needs: &'static str },
 }
 
+/// Whose units run on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemdInstance {
+    /// The machine's.
+    System,
+    /// Those of the user that fleetd runs as.
+    User,
+}
+
 /// Where the API is served, beside sockets that systemd passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
@@ -95,7 +104,7 @@ pub struct DaemonSettings {
     pub token_limit: u16,
     pub disable_engine: bool,
     pub units_directory: PathBuf,
-    pub systemd_user: bool,
+    pub systemd: SystemdInstance,
     pub admin_group: Option<String>,
     pub read_group: Option<String>,
     pub lock_group: Option<String>,
@@ -148,7 +157,7 @@ impl DaemonSettings {
             ("token_limit", self.token_limit != new.token_limit),
             ("disable_engine", self.disable_engine != new.disable_engine),
             ("units_directory", self.units_directory != new.units_directory),
-            ("systemd_user", self.systemd_user != new.systemd_user),
+            ("systemd_user", self.systemd != new.systemd),
             ("admin_group", self.admin_group != new.admin_group),
             ("read_group", self.read_group != new.read_group),
             ("lock_group", self.lock_group != new.lock_group),
@@ -189,7 +198,11 @@ impl DaemonSettings {
             })?,
             disable_engine: options.flag("disable_engine")?,
             units_directory: options.text("units_directory").into(),
-            systemd_user: options.flag("systemd_user")?,
+            systemd: if options.flag("systemd_user")? {
+                SystemdInstance::User
+            } else {
+                SystemdInstance::System
+            },
             admin_group: options.optional("admin_group"),
             read_group: options.optional("read_group"),
             lock_group: options.optional("lock_group"),

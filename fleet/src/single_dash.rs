@@ -11,6 +11,7 @@ use clap::Command;
 /// Writes the second dash where a long flag has one. `foreign` is the verb whose words after the first are
 /// a command for another program, if there is such a verb.
 #[must_use]
+// Before clap and not in it: clap reads `-version` as seven short flags, and has no switch for Go's way.
 pub fn with_double_dashes(words: Vec<OsString>, program: &Command, foreign: Option<&str>) -> Vec<OsString> {
     let mut rewritten = Vec::with_capacity(words.len());
     let mut words = words.into_iter();

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod picture;
 pub mod records;
 pub mod registry;
+pub mod revision;
 #[cfg(test)]
 mod upgrade;
 pub mod writes;

@@ -218,7 +218,10 @@ fn add_network(words: &mut ArgumentList, options: &MachineOptions) {
     // Port 0: the kernel picks a free one, and QMP tells which; picking one ourselves would be a race.
     let forward = |port| format!("hostfwd=tcp:127.0.0.1:0-:{port}");
     let net = if cluster_card.is_some() { CLUSTER_SIDE_NET } else { "" };
-    let user = format!("user,id=net,{net}{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
+    let mut user = format!("user,id=net,{net}{},{}", forward(SSH_PORT), forward(CLOSED_PORT));
+    if let Some(port) = cluster_card.as_ref().and_then(|card| card.metadata_port) {
+        user = format!("{user},{}", forward_metadata(port));
+    }
     // No boot ROM: this machine never boots from the network, and the ROM costs a second.
     let model = match *devices {
         DeviceSet::Scsi | DeviceSet::Virtual => "virtio-net-pci",
@@ -230,10 +233,15 @@ fn add_network(words: &mut ArgumentList, options: &MachineOptions) {
     words.push_option("-netdev", &if restricted { format!("{user},restrict=on") } else { user });
     words.push_option("-device", &device);
     let Some(port) = metadata_service else { return };
-    // A connection each, so a program: QEMU shares a character device among all.
-    let forward = format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}");
+    let forward = forward_metadata(*port);
     words.push_option("-netdev", &format!("user,id=cloud,net=169.254.169.0/24,restrict=on,{forward}"));
     words.push_words("-device virtio-net-pci,netdev=cloud,romfile=");
+}
+
+/// Where the guest finds a cloud's metadata service that listens at `port` of this host.
+fn forward_metadata(port: u16) -> String {
+    // A connection each, so a program: QEMU shares a character device among all.
+    format!("guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 {port}")
 }
 
 /// Where the card for ssh and the world is in a cluster. Not QEMU's 10.0.2.15, which would be the same private
@@ -246,6 +254,10 @@ fn add_cluster_card(words: &mut ArgumentList, card: &ClusterCard) {
     let socket = format!("addr.type=unix,addr.path={FRAME_SOCKET}");
     words.push_option("-netdev", &format!("stream,id=cluster,server=on,{socket}"));
     words.push_option("-device", &format!("virtio-net-pci,netdev=cluster,romfile=,mac={}", card.mac));
+    if card.metadata_port.is_some() {
+        // By this a guest knows whose service it may ask; without a word of the firmware's it asks nobody.
+        words.push_option("-smbios", "type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova");
+    }
 }
 
 fn add_console(words: &mut ArgumentList) {
@@ -515,7 +527,7 @@ mod tests {
 
     #[test]
     fn a_machine_of_a_cluster_has_a_second_card_and_no_private_address_on_the_first() {
-        let card = ClusterCard { mac: "52:54:00:c1:00:01".into() };
+        let card = ClusterCard { mac: "52:54:00:c1:00:01".into(), metadata_port: None };
 
         let text = lines(&with_options(MachineOptions { cluster_card: Some(card), ..options() }));
 
@@ -528,6 +540,17 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_machine_of_a_cluster_finds_its_metadata_where_a_cloud_has_it() {
+        let card = ClusterCard { mac: "52:54:00:c1:00:01".into(), metadata_port: Some(8080) };
+
+        let text = lines(&with_options(MachineOptions { cluster_card: Some(card), ..options() }));
+
+        let forward = ",guestfwd=tcp:169.254.169.254:80-cmd:busybox nc 127.0.0.1 8080\n";
+        assert!(text.contains(forward) && text.contains("product=OpenStack Nova"), "{text}");
+        assert!(!text.contains("restrict"), "the machine reaches the world: {text}");
     }
 
     #[test]

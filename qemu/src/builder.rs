@@ -103,8 +103,8 @@ impl MachineBuilder {
 
     /// Joins the machine to others with a second network card, to which the switch connects.
     #[must_use]
-    pub fn cluster_card(mut self, mac: &str) -> Self {
-        self.options.cluster_card = Some(ClusterCard { mac: mac.to_owned() });
+    pub fn cluster_card(mut self, card: ClusterCard) -> Self {
+        self.options.cluster_card = Some(card);
         self
     }
 

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use vm::cluster::metadata::ClusterSeed;
 use vm::options::{HardwareOptions, MachineOptions, SeedBy};
 
 /// Runs disk images as virtual machines, without root.
@@ -199,6 +200,9 @@ pub(crate) struct UpArguments {
     /// A document (cloud-config, Ignition, script) for the first boot of each
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
+    /// How the document and the ssh key go in
+    #[arg(long, value_enum, default_value_t = ClusterSeed::Disk, value_name = "WAY")]
+    pub(crate) seed_by: ClusterSeed,
     /// Serve the files of DIR to the machines, to read only
     #[arg(long, value_name = "DIR", conflicts_with = "reach")]
     pub(crate) update_server: Option<PathBuf>,
@@ -273,6 +277,9 @@ pub(crate) struct NetworkArguments {
     /// At this port of the loopback
     #[arg(long, default_value_t = 0)]
     pub(crate) update_port: u16,
+    /// How the machines are told what they are
+    #[arg(long, value_enum, default_value_t = ClusterSeed::Disk)]
+    pub(crate) seed_by: ClusterSeed,
 }
 
 /// `vm bench-boot`.
@@ -327,12 +334,31 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use vm::acceleration::AccelerationChoice;
+    use vm::options::{DeviceSet, Reach};
 
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_options_of_a_machine_come_through_whole() {
+        let parse = |words: &str| match Arguments::parse_from(words.split(' ')).verb {
+            Verb::Run(run) => run.options,
+            verb => panic!("{verb:?}"),
+        };
+
+        let plain = parse("vm run x.raw");
+        let chosen = parse("vm run x.raw --isolate --watchdog --cpus 3 --devices scsi --accel tcg -- -s -S");
+
+        assert_eq!((plain.reach, plain.watchdog, plain.hardware.memory), (Reach::Everything, false, 2048));
+        assert_eq!((chosen.reach, chosen.watchdog, chosen.hardware.cpus), (Reach::Nothing, true, 3));
+        assert_eq!(chosen.hardware.acceleration_choice, AccelerationChoice::Tcg);
+        assert_eq!((chosen.devices, chosen.extra), (DeviceSet::Scsi, vec!["-s".into(), "-S".into()]));
+        assert_ne!(plain.mac, chosen.mac, "two machines of one address");
     }
 
     #[test]

@@ -90,3 +90,34 @@ impl MachineDescription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{DeviceSet, Reach};
+
+    /// As versions wrote it whose descriptions had a field for each option.
+    const OLD_DESCRIPTION: &str = r#"{
+        "name": "web", "disk": {"raw": "/m/disk.raw"}, "firmware": "uefi", "flash_code": "/f/code.fd",
+        "acceleration": "tcg", "because": "asked for", "cpus": 2, "memory": 512, "seed_by": "disk",
+        "user_data": true, "key": {"private": "/m/key", "public": "ssh-ed25519 AAAA"}, "user": "core",
+        "mac": "52:54:00:12:34:56", "devices": "scsi", "reach": "nothing", "watchdog": true, "log_writes": false,
+        "extra": []
+    }"#;
+
+    #[test]
+    fn a_machine_that_an_older_version_kept_is_the_same_hardware() {
+        let description: MachineDescription = serde_json::from_str(OLD_DESCRIPTION).unwrap();
+
+        let hardware = description.to_hardware();
+
+        let options = &hardware.options;
+        assert_eq!((options.hardware.cpus, options.hardware.memory), (2, 512));
+        assert_eq!(
+            (options.devices, options.reach, options.watchdog),
+            (DeviceSet::Scsi, Reach::Nothing, true)
+        );
+        assert_eq!(options.mac, "52:54:00:12:34:56");
+        assert_eq!(options.cluster_card, None);
+    }
+}

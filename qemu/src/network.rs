@@ -4,7 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vm::cluster::folder::{ClusterFolder, NETWORK_LOG, NetworkRecord};
+use vm::cluster::metadata::ClusterSeed;
 use vm::file_server::FileServer;
 use vm::switch::control::{ControlRequest, bind_control_socket, send_request};
 use vm::switch::process::SwitchProcess;
@@ -52,12 +53,18 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
     let _claim = cluster.claim_network()?;
     let update_port = match &arguments.update_server {
         Some(path) => Some(
-            serve_updates(path, arguments.update_port)
+            serve_files(path, arguments.update_port)
                 .map_err(|source| ServeError { path: path.clone(), source })?,
         ),
         None => None,
     };
-    cluster.record_network(NetworkRecord { pid: std::process::id(), update_port })?;
+    let metadata_ports = match arguments.seed_by {
+        ClusterSeed::Disk => Vec::new(),
+        ClusterSeed::Metadata => {
+            members.iter().map(|one| serve_metadata(&cluster.metadata_root(one))).collect::<Result<_, _>>()?
+        }
+    };
+    cluster.record_network(&NetworkRecord { pid: std::process::id(), update_port, metadata_ports })?;
     let folders: Vec<PathBuf> = members.iter().map(|member| root.join(&member.name)).collect();
     let listener = bind_control_socket(cluster.path())?;
     // A fixed seed: a run that found a fault is the next one again, as far as the guests are the same.
@@ -67,12 +74,19 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
 
 /// Serves the directory in a thread that ends with this process, and returns the port. Guests reach this host's
 /// loopback, and other hosts do not.
-fn serve_updates(path: &Path, port: u16) -> io::Result<u16> {
+fn serve_files(path: &Path, port: u16) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     let port = listener.local_addr()?.port();
     let server = FileServer::open(path, listener)?;
     thread::spawn(|| server.serve_forever());
     Ok(port)
+}
+
+/// Serves what one machine alone may know, at a port of its own: the service does not see who asks it.
+fn serve_metadata(root: &Path) -> io::Result<u16> {
+    // Filled before the machine starts.
+    fs::create_dir_all(root)?;
+    serve_files(root, 0)
 }
 
 /// Starts the network of the cluster in the background, and waits until it answers.
@@ -87,6 +101,9 @@ pub(crate) fn start_network(
     if let Some(path) = &arguments.update_server {
         command.arg("--update-server").arg(path).args(["--update-port", &arguments.update_port.to_string()]);
     }
+    if arguments.seed_by == ClusterSeed::Metadata {
+        command.args(["--seed-by", "metadata"]);
+    }
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log_path)?);
     let mut child = command.spawn()?;
     let deadline = Instant::now() + START_TIMEOUT;
@@ -97,7 +114,7 @@ pub(crate) fn start_network(
             return Ok(record);
         }
         if child.try_wait()?.is_some() {
-            let said = std::fs::read_to_string(&log_path)?;
+            let said = fs::read_to_string(&log_path)?;
             return Err(NetworkError(said.trim().trim_start_matches("vm: ").to_owned()).into());
         }
         if Instant::now() >= deadline {

@@ -168,6 +168,9 @@ pub enum Bus {
 pub struct ClusterCard {
     /// Its Ethernet address
     pub mac: String,
+    /// Port of this host that is the machine's metadata service, which it sees at 169.254.169.254
+    #[serde(default)]
+    pub metadata_port: Option<u16>,
 }
 
 /// An address of QEMU's range, its last half random.

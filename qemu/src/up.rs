@@ -6,19 +6,27 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use std::fs;
+use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vm::Machine;
 use vm::cluster::folder::{ClusterError, ClusterFolder};
+use vm::cluster::metadata::{ClusterSeed, MetadataValues, metadata_files};
 use vm::cluster::plan::{ClusterMember, plan_cluster};
 use vm::cluster::template::{TemplateValues, expand_user_data};
 use vm::disk::{self, DiskSize};
+use vm::options::{ClusterCard, SeedBy};
 use vm::registry::{MachineRegistry, MachineState, RegistryError};
+use vm::seed::random_hex;
+use vm::ssh::SshKey;
 
+use crate::cable::port_of;
 use crate::cli::{NetworkArguments, UpArguments};
 use crate::failure::CommandFailure;
 use crate::network::{ServeError, end_network, start_network};
@@ -44,6 +52,9 @@ pub(crate) fn bring_up(
 ) -> Result<(), CommandFailure> {
     let members = plan_cluster(arguments.machines, arguments.proxies)?;
     let document = arguments.user_data.as_deref().map(read_user_file).transpose()?;
+    if arguments.seed_by == ClusterSeed::Metadata {
+        find_busybox()?;
+    }
     let cluster = ClusterFolder::beside_machines(root);
     if cluster.path().exists() {
         return Err(ClusterError::Exists.into());
@@ -59,6 +70,16 @@ pub(crate) fn bring_up(
         Err(_) => take_down(registry, root)?,
     }
     outcome
+}
+
+/// A program that carries the connections to a metadata service, and is not here.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run busybox, which --seed-by metadata needs; install it with: apt-get install busybox")]
+struct NoBusybox(#[source] io::Error);
+
+/// QEMU would start without it, and each machine would wait for its metadata in vain.
+fn find_busybox() -> Result<(), NoBusybox> {
+    Command::new("busybox").arg("true").status().map(drop).map_err(NoBusybox)
 }
 
 /// A machine that does not answer is worth a look; one that could not be made or started is not there.
@@ -89,8 +110,12 @@ fn make_machines(
         .update_server
         .as_ref()
         .map(|path| path.canonicalize().map_err(|source| ServeError { path: path.clone(), source }));
-    let network =
-        NetworkArguments { update_server: update_server.transpose()?, update_port: arguments.update_port };
+    let network = NetworkArguments {
+        update_server: update_server.transpose()?,
+        update_port: arguments.update_port,
+        seed_by: arguments.seed_by,
+    };
+    let cluster = ClusterFolder::beside_machines(root);
     // Before the machines, since only the network knows the port that the user-data may ask for.
     let record = start_network(root, &network)?;
     let address = record.update_port.map(|port| format!("http://{HOST_FROM_GUEST}:{port}"));
@@ -100,17 +125,27 @@ fn make_machines(
     let make = |member: &ClusterMember| {
         let values = TemplateValues { member, cluster: members, update_server: address.as_deref() };
         let document = document.map(|document| expand_user_data(document, &values)).transpose()?;
-        make_machine(registry, arguments, member, document)
+        let metadata_port = record.metadata_ports.get(port_of(member).0).copied();
+        let order = MachineOrder { member, document, metadata_port, cluster: &cluster };
+        make_machine(registry, arguments, order)
     };
     members.iter().map(make).collect()
+}
+
+/// What is special of one machine.
+struct MachineOrder<'a> {
+    member: &'a ClusterMember,
+    document: Option<Vec<u8>>,
+    metadata_port: Option<u16>,
+    cluster: &'a ClusterFolder,
 }
 
 fn make_machine(
     registry: &MachineRegistry,
     arguments: &UpArguments,
-    member: &ClusterMember,
-    document: Option<Vec<u8>>,
+    order: MachineOrder<'_>,
 ) -> Result<Machine, CommandFailure> {
+    let MachineOrder { member, document, metadata_port, cluster } = order;
     let (_, claim) = registry.create_machine(Some(&member.name), "")?;
     // Its disk stays when it goes off, so that a machine that was killed can be started again.
     claim.keep_machine()?;
@@ -121,13 +156,38 @@ fn make_machine(
         .folder(claim.folder())
         .options(arguments.options.clone())
         .mac(&member.world_mac)
-        .cluster_card(&member.mac)
-        .network_config(&member.network_config())
+        .cluster_card(ClusterCard { mac: member.mac.clone(), metadata_port })
         .user(&arguments.user);
+    if metadata_port.is_some() {
+        let key = SshKey::generate_pair(&claim.folder().join("key"))?;
+        write_metadata(&cluster.metadata_root(member), member, &key, document.as_deref())?;
+        return Ok(builder.seed_by(SeedBy::Nothing).key(key).build()?);
+    }
+    builder = builder.network_config(&member.network_config());
     if let Some(document) = document {
         builder = builder.user_data(document);
     }
     Ok(builder.build()?)
+}
+
+/// Fills the folder that the machine's metadata service hands out.
+fn write_metadata(
+    root: &Path,
+    member: &ClusterMember,
+    key: &SshKey,
+    user_data: Option<&[u8]>,
+) -> Result<(), CommandFailure> {
+    let instance_id = format!("i-{}", random_hex());
+    let values =
+        MetadataValues { member, instance_id: &instance_id, public_key: key.public_line(), user_data };
+    for (path, content) in metadata_files(&values) {
+        let path = root.join(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&path, content)?;
+    }
+    Ok(())
 }
 
 /// Starts all, then waits for all at once, and says of each when it is up. Fails if any of them did not come up.

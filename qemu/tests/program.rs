@@ -393,6 +393,31 @@ fn a_cluster_that_cannot_start_leaves_nothing() {
 }
 
 #[test]
+fn a_cluster_in_a_cloud_is_told_by_a_service_what_its_machines_are() {
+    let Some(desk) = Desk::new() else { return };
+    fs::write(desk.folder.path().join("user-data"), "#!/bin/sh\necho @ADDRESS@\n").unwrap();
+    let mut command = desk.command("up 2 --accel tcg --memory 64 --timeout 1 --seed-by metadata --user-data");
+    command.arg(desk.folder.path().join("user-data")).arg(desk.image());
+    assert_eq!(command.output().unwrap().status.code(), Some(4));
+    let record = fs::read(desk.folder.path().join("state/.cluster/network.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let port = u16::try_from(record["metadata_ports"][1].as_u64().unwrap()).unwrap();
+    let ask = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        std::io::read_to_string(stream).unwrap()
+    };
+
+    let (document, key) = (ask("/openstack/latest/user_data"), ask("/openstack/latest/meta_data.json"));
+
+    assert!(document.ends_with("\r\n\r\n#!/bin/sh\necho 10.23.0.12\n"), "{document}");
+    assert!(key.contains("ssh-ed25519 ") && key.contains("core-02"), "{key}");
+    assert!(ask("/../core-01/openstack/latest/user_data").starts_with("HTTP/1.1 400 "));
+    assert!(!desk.folder.path().join("state/core-02/seed.img").exists(), "it was told twice");
+    assert_eq!(desk.run("down").status.code(), Some(0));
+}
+
+#[test]
 fn a_cluster_whose_network_died_is_taken_down() {
     let Some(desk) = Desk::new() else { return };
     let mut command = desk.command("up 1 --accel tcg --memory 64 --timeout 1");
@@ -403,13 +428,19 @@ fn a_cluster_whose_network_died_is_taken_down() {
 
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 
+    // A killed process takes a moment to go.
+    while desk.machines()[0]["link"] != "no network" {
+        thread::sleep(Duration::from_millis(50));
+    }
     let cut = desk.run("cut 1");
     assert!(
         text(&cut.stderr).contains("it ended, and vm down and vm up make a new one"),
         "{}",
         text(&cut.stderr)
     );
-    assert_eq!(desk.machines()[0]["link"], "no network");
+    desk.run("kill 1");
+    let start = desk.run("start 1 --detach --timeout 1");
+    assert!(text(&start.stderr).contains("so core-01 meets nobody"), "{}", text(&start.stderr));
     assert_eq!(desk.run("down").status.code(), Some(0));
     assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0);
 }

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{error_text::error_chain, metrics::AgentTask, model::unit_name::UnitName};
 
+// A unit leaves in two steps: it is stopped, and its file and links go when it is down. A unit of the
+// vendor with the same name must not count again while ours still runs.
 impl FleetAgent {
     /// Stops a unit that is to go, and notes whether it is down.
     pub(super) async fn unload(&mut self, unit: &UnitName) {

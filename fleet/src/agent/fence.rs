@@ -26,6 +26,7 @@ use crate::{
     store::{boot_time::BootTime, etcd::lease::HeldLease},
 };
 
+// One timer for all fenced units: each renewal winds it up, however many there are.
 const TIMER: &str = "fleet-fence.timer";
 const SERVICE: &str = "fleet-fence.service";
 
@@ -43,10 +44,14 @@ pub struct FenceTimers {
 }
 
 fn stop_after(ttl: Duration) -> Duration {
+    // A renewal is due each third of the TTL. Two thirds mean that one was missed and the next one is late,
+    // too.
     ttl * 2 / 3
 }
 
 fn kill_after(ttl: Duration) -> Duration {
+    // The rest is room for a clock that runs slow: a machine whose clock is less than a tenth too slow
+    // kills in time.
     ttl * 9 / 10
 }
 
@@ -105,6 +110,7 @@ impl FenceTimers {
         held: &BTreeMap<UnitName, ActualUnit>,
     ) {
         let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
+        // The TTL is that of the lease that was granted, not of the settings: those may have changed since.
         let Some(ttl) = self.ttl else { return };
         if self.covered.as_ref() == Some(&(units.clone(), ttl)) || units.is_empty() && self.covered.is_none()
         {
@@ -130,6 +136,7 @@ impl FenceTimers {
                 tracing::error!(path = %path.display(), %error, "cannot write a guard");
             }
         }
+        // A timer that systemd has in memory keeps its old times until then.
         systemd.reload_manager().await?;
         if units.is_empty() { systemd.stop_named(TIMER).await } else { systemd.restart_named(TIMER).await }
     }
@@ -176,6 +183,7 @@ impl FenceTimers {
                 stopped.push(unit.clone());
             }
         }
+        // SIGKILL, since a unit that ignores its ExecStop= for that long would ignore SIGTERM, too.
         if silent >= kill_after(lease.ttl) && self.killed_for != Some(lease.renewed) {
             self.killed_for = Some(lease.renewed);
             for unit in units {
@@ -201,11 +209,13 @@ fn timer_unit(ttl: Duration) -> String {
 
 fn service_unit(units: &BTreeSet<UnitName>, patience: Duration) -> String {
     let mut text = "[Unit]\nDescription=Stops fenced units\n\n[Service]\nType=oneshot\n".to_owned();
+    // In one service, so that the kill comes after the stop whatever delays the two.
     for (verb, pause) in [("stop --no-block", Some(patience)), ("kill --signal=KILL", None)] {
         for unit in units {
             // Names hold no quotes, spaces or dollars; a percent sign cannot be in them either, but a
             // backslash can, and a dash at the beginning: hence the two before the name.
             let name = unit.as_str().replace('\\', "\\\\");
+            // The dash lets the next unit be stopped even if this one cannot be.
             let _ = writeln!(text, "ExecStart=-/usr/bin/systemctl {verb} -- {name}");
         }
         if let Some(pause) = pause {

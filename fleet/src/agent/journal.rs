@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// The largest journal that is read back.
+// A line has some hundred bytes, so this is a hundred thousand units. A larger file is none of ours.
 const MAX_SIZE: u64 = 16 << 20;
 
 /// The journal of an agent.
@@ -58,11 +59,14 @@ impl AgentJournal {
     pub fn read(&self, units_directory: &Path) -> BTreeMap<UnitName, ActualUnit> {
         let small = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() <= MAX_SIZE);
         let text = if small { std::fs::read(&self.path).unwrap_or_default() } else { Vec::new() };
+        // A journal that cannot be read costs a look at systemd, which knows what runs. It is no reason not
+        // to start.
         let lines: BTreeMap<UnitName, JournalLine> = serde_json::from_slice(&text).unwrap_or_default();
         lines
             .into_iter()
             .filter(|(unit, line)| {
                 let file = std::fs::read_to_string(units_directory.join(unit.as_str())).ok();
+                // By hash and not by date: whoever edited the file wants the new content started.
                 file.and_then(|text| UnitFile::parse(&text).ok()).is_some_and(|file| file.hash() == line.hash)
             })
             .map(|(unit, line)| {

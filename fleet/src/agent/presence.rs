@@ -20,6 +20,7 @@ use crate::{
         keys::StoreKey,
         records::PresenceRecord,
         registry::{ClusterChange, Registry},
+        revision::{LeaseId, Revision},
         writes::{self, StoreWrite, WriteCondition},
     },
 };
@@ -82,6 +83,8 @@ impl MachinePresence {
 
     /// Stays present for ever; who stops polling ends it without leaving.
     pub async fn stay_registered(&self) {
+        // Doubled up to five seconds: a cluster whose etcd comes back must not be met by all its machines
+        // at once, over and over.
         let mut pause = Duration::from_millis(100);
         let mut exclusion = Exclusion::default();
         loop {
@@ -124,6 +127,7 @@ impl MachinePresence {
 
     async fn be_present(&self, exclusion: &mut Exclusion) -> Result<Registration, StoreError> {
         let file = LeaseFile::read(&self.lease_file);
+        // First, so that a machine whose ID changed is never there under both names.
         self.end_another(&file).await?;
         let mut revisions = self.record.subscribe();
         let Some((lease, revision)) = self.register(&file).await? else {
@@ -131,13 +135,15 @@ impl MachinePresence {
         };
         *exclusion = Exclusion::default();
         self.store.set_excluded(None);
+        // Registered means that the view shows it. An agent that acted before would take its own absence
+        // for a removal.
         if !self.store.wait_for_revision(revision).await {
             return Ok(Registration::Ended("the picture of the cluster does not follow"));
         }
         let renewals = watch::Sender::new(lease);
         self.lease.send_replace(Some(lease));
         self.store.set_registered(true);
-        tracing::info!(machine = %self.own_record().machine.id, lease = lease.id, "this machine is registered");
+        tracing::info!(machine = %self.own_record().machine.id, lease = %lease.id, "this machine is registered");
         Ok(Registration::Ended(tokio::select! {
             _ = self.store.keep_alive(&renewals) => "Monitor timed out before successful heartbeat",
             () = self.pass_on(renewals.subscribe()) => "Monitor timed out before successful heartbeat",
@@ -158,18 +164,23 @@ impl MachinePresence {
 
     /// Registers if nobody is there, or if who is there is an earlier process of this machine; by which
     /// lease, and in which revision.
-    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, i64)>, StoreError> {
+    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, Revision)>, StoreError> {
         let me = self.own_record().machine.id;
         if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
+            // A changed `agent_ttl` needs a lease of its own: etcd cannot change that of one that exists.
             let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
                 Some(lease) => lease,
                 None => self.store.grant_lease(self.ttl).await?,
             };
+            // By the lease and not by the boot ID: two clones of a running virtual machine have one boot
+            // ID, too.
             let own = WriteCondition::LivesBy(StoreKey::Presence(me.clone()), former);
             if let Some(revision) = self.claim(lease, own).await? {
                 return Ok(Some((lease, revision)));
             }
         }
+        // Only where nobody is. The original wrote over whoever was there, and two machines of one ID took
+        // turns.
         let lease = self.store.grant_lease(self.ttl).await?;
         let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;
         Ok(revision.map(|revision| (lease, revision)))
@@ -177,7 +188,11 @@ impl MachinePresence {
 
     /// Says that this machine is there if the condition holds, in which revision; gives the lease back if it
     /// does not, with whatever else lives by it: that is nobody's any more.
-    async fn claim(&self, lease: HeldLease, condition: WriteCondition) -> Result<Option<i64>, StoreError> {
+    async fn claim(
+        &self,
+        lease: HeldLease,
+        condition: WriteCondition,
+    ) -> Result<Option<Revision>, StoreError> {
         self.store.set_machine_lease(lease.id);
         let write =
             StoreWrite { when: vec![condition], then: vec![writes::presence_operation(&self.own_record())] };
@@ -186,7 +201,7 @@ impl MachinePresence {
             self.remember(lease);
             return Ok(Some(committed.revision));
         }
-        self.store.set_machine_lease(0);
+        self.store.set_machine_lease(LeaseId::NONE);
         self.lease.send_replace(None);
         // The file may name a registration that went to a clone while this machine was away.
         let _ = std::fs::remove_file(&self.lease_file);
@@ -253,6 +268,7 @@ impl MachinePresence {
     async fn republish_changes(&self, revisions: &mut watch::Receiver<PresenceRecord>) {
         loop {
             tokio::select! {
+                // A change of ours first: it changes the record that the other branch compares with.
                 biased;
                 Ok(()) = revisions.changed() => self.write_record().await,
                 () = self.removed() => return,
@@ -261,7 +277,7 @@ impl MachinePresence {
     }
 
     async fn write_record(&self) {
-        let lease = self.lease.borrow().map_or(0, |lease| lease.id);
+        let lease = self.lease.borrow().map_or(LeaseId::NONE, |lease| lease.id);
         loop {
             let record = self.own_record();
             // A clone that came while this machine was cut off is not overwritten either.
@@ -274,6 +290,7 @@ impl MachinePresence {
                     tracing::debug!(reason = %error_chain(&error), "cannot say yet what this machine is now");
                 }
             }
+            // What changed is only what the machine says of itself. Half a second later is early enough.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }

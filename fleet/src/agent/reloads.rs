@@ -7,10 +7,12 @@
 use std::time::{Duration, Instant};
 
 /// So many times as long as the last reload took, none follows.
+// One part reloading and four parts not are the fifth that the guide promises.
 const REST: u32 = 4;
 /// No unit waits longer than this: a machine that is starved for a moment must not wait for minutes.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long to wait after a reload that failed.
+// Like every first retry of the agent. A reload fails when systemd is overloaded or being re-executed.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// The reloads of an agent.

@@ -60,6 +60,8 @@ impl Retries {
     ) -> bool {
         let (first, most) = PAUSES;
         let wish = wish_of(wanted, unit);
+        // A unit that is wanted in another way starts with the first pause again: the change may be the
+        // cure.
         let before = self.failures.get(unit).filter(|failure| failure.wish == wish);
         let pause = before.map_or(first, |failure| (failure.pause * 2).min(most));
         let is_new = before.is_none_or(|failure| failure.reason != reason);

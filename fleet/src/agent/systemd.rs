@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use zbus::{Connection, MessageStream, connection};
 
-use crate::{error_text::error_chain, model::unit_name::UnitName};
+use crate::{error_text::error_chain, model::unit_name::UnitName, settings::SystemdInstance};
 use calls::{
     AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
     Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,
@@ -28,12 +28,16 @@ pub use news::News;
 
 const ACTIVATING: &str = "activating";
 /// How long systemd may think about a call; reading all units anew takes it a while.
+// zbus would wait for ever. A reload of some thousand units takes systemd seconds on a slow disk.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Calls that may be under way at once.
+// The bus keeps track of each reply that is still to come, and bounds those of one connection
+// (`max_replies_per_connection` in dbus-daemon(1)).
 const AT_ONCE: usize = 64;
 /// What the bus passes on: how units are, which jobs ended, and that systemd is another one. Each change
 /// of a unit is told once for what all units have and once, longer, for what the kind has: only the first
 /// is wanted.
+// Rules that the bus applies, and not a filter here: what the bus does not send wakes nobody.
 const MATCHES: [&str; 3] = [
     "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.DBus.Properties',\
      member='PropertiesChanged',path_namespace='/org/freedesktop/systemd1/unit',\
@@ -44,8 +48,12 @@ const MATCHES: [&str; 3] = [
      member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
 ];
 /// Messages that may wait to be read.
+// A start of a thousand units is some thousand signals. A full queue blocks the connection, and with it
+// every answer.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// How long to wait before a broken connection is made again, at first and at most.
+// Short at first, since a re-execution of systemd takes milliseconds; and bounded, so that units are minded
+// again soon.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
 
 /// systemd refused or could not be asked.
@@ -114,12 +122,16 @@ pub struct SystemdClient {
 impl SystemdClient {
     /// Connects to the machine's systemd, or to the user's; all it tells from now on comes out of the
     /// channel.
-    pub async fn connect(user: bool) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
-        let (connection, messages) = connect_bus(user).await?;
+    pub async fn connect(
+        instance: SystemdInstance,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<News>), SystemdError> {
+        let (connection, messages) = connect_bus(instance).await?;
         let (current, connection) = watch::channel(connection);
+        // Unbounded: the reader of the bus must never wait for the agent, which may itself be waiting for
+        // an answer of the bus.
         let (sender, news) = mpsc::unbounded_channel();
-        tokio::spawn(forward_signals(user, messages, current, sender));
-        Ok((Self { connection, links: Links::of_systemd(user) }, news))
+        tokio::spawn(forward_signals(instance, messages, current, sender));
+        Ok((Self { connection, links: Links::of_systemd(instance) }, news))
     }
 
     async fn call<C: Call>(&self, body: C::Body<'_>) -> Result<C::Answer, SystemdError> {
@@ -145,6 +157,7 @@ impl SystemdClient {
 
     /// Makes units part of the targets that their files name.
     pub async fn enable(&self, paths: &[&str]) -> Result<(), SystemdError> {
+        // For this boot only (`runtime`), since fleetd makes the links again after each.
         self.call::<EnableUnitFiles>((paths, true, true)).await.map(drop)
     }
 
@@ -153,6 +166,8 @@ impl SystemdClient {
     pub async fn disable(&self, units: &[UnitName]) -> Result<(), SystemdError> {
         let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
         let Err(error) = self.call::<DisableUnitFiles>((&names, true)).await else { return Ok(()) };
+        // One bad name makes systemd refuse the whole call. Then each is tried alone, so that the others go
+        // all the same.
         if names.len() == 1 {
             return Err(error);
         }
@@ -188,6 +203,7 @@ impl SystemdClient {
 
     /// Starts a unit; returns when the job is queued.
     pub async fn start_unit(&self, unit: &UnitName) -> Result<(), SystemdError> {
+        // `replace`: a stop that is still queued was asked for before, and the last word counts.
         self.call::<StartUnit>((unit.as_str(), "replace")).await.map(drop)
     }
 
@@ -264,6 +280,7 @@ impl SystemdClient {
 }
 
 /// Polls all futures in order until each is done.
+// A dozen lines instead of the crate `futures` for one function.
 async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
@@ -294,10 +311,14 @@ async fn call_manager<C: Call>(
 }
 
 /// Connects, so that everything that is told from now on comes out of the stream.
-async fn connect_bus(user: bool) -> Result<(Connection, MessageStream), SystemdError> {
-    let builder = if user { connection::Builder::session() } else { connection::Builder::system() };
+async fn connect_bus(instance: SystemdInstance) -> Result<(Connection, MessageStream), SystemdError> {
+    let builder = match instance {
+        SystemdInstance::System => connection::Builder::system(),
+        SystemdInstance::User => connection::Builder::session(),
+    };
     let connection =
         builder.method_timeout(PATIENCE).build().await.map_err(SystemdError::in_call("answer on D-Bus"))?;
+    // Listens before it subscribes: what is told between the two would be lost otherwise.
     let mut messages = MessageStream::from(&connection);
     messages.set_max_queued(QUEUE);
     for rule in MATCHES {
@@ -309,7 +330,7 @@ async fn connect_bus(user: bool) -> Result<(Connection, MessageStream), SystemdE
 
 /// Reads what is told for ever, from one connection after the other, as long as somebody wants the news.
 async fn forward_signals(
-    user: bool,
+    instance: SystemdInstance,
     mut messages: MessageStream,
     current: watch::Sender<Connection>,
     sender: mpsc::UnboundedSender<News>,
@@ -327,7 +348,7 @@ async fn forward_signals(
         }
         tracing::info!("systemd or its bus is another one; connecting anew");
         let connection;
-        (connection, messages) = dial_until_answered(user).await;
+        (connection, messages) = dial_until_answered(instance).await;
         drop(current.send_replace(connection));
         if sender.send(News::Anew).is_err() {
             return;
@@ -335,14 +356,15 @@ async fn forward_signals(
     }
 }
 
-async fn dial_until_answered(user: bool) -> (Connection, MessageStream) {
+async fn dial_until_answered(instance: SystemdInstance) -> (Connection, MessageStream) {
     let (mut pause, most) = AGAIN;
     let mut said = None;
     loop {
-        match connect_bus(user).await {
+        match connect_bus(instance).await {
             Ok(answered) => return answered,
             Err(error) => {
                 let reason = error_chain(&error);
+                // A bus that is gone for minutes would say the same some dozen times.
                 if said.as_ref() != Some(&reason) {
                     tracing::warn!(%reason, "systemd does not answer; units are left as they are until it does");
                 }

@@ -20,6 +20,8 @@ use crate::{
 const STATES_AT_ONCE: usize = MAX_TRANSACTION_OPERATIONS - 20;
 /// How long further states are gathered after so many were told, so that one is told at once and a flood
 /// of them with few transactions.
+// One state is told at once, a hundred after a tenth of a second. A fixed pause would be too long for one
+// and too short for the start of a thousand.
 const GATHER_EACH: Duration = Duration::from_millis(1);
 const GATHER_MOST: Duration = Duration::from_millis(100);
 
@@ -41,10 +43,12 @@ impl FleetAgent {
                 .iter()
                 .map(|(unit, record)| writes::state_operation(&me, unit, record.as_ref()))
                 .collect();
+            // No condition: a state is this machine's word about itself, and only its lease can end it.
             if let Err(error) = self.store.commit_write(&StoreWrite { when: Vec::new(), then }).await {
                 tracing::debug!(reason = %error_chain(&error), "cannot tell how units are yet");
                 self.dirty.extend(chunk.iter().map(|(unit, _)| unit.clone()));
                 self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
+                // The next chunk may fit where this one did not, or reach another member.
                 continue;
             }
             self.metrics.count_task(AgentTask::State, chunk.len());

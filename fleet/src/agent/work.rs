@@ -26,6 +26,7 @@ use crate::{
 };
 
 /// How many names one line of the log may hold.
+// A batch of a thousand units would be one line of 20 KiB. Eight names say which batch it was.
 const NAMES_AT_ONCE: usize = 8;
 impl FleetAgent {
     /// Works off the difference between what should be here and what is.
@@ -91,6 +92,7 @@ impl FleetAgent {
     }
 
     async fn carry_out(&mut self, mut tasks: TaskBatch) {
+        // Unload before load: a unit whose content changed is in both lists.
         for unit in std::mem::take(&mut tasks.unload) {
             tracing::info!(%unit, "unloading");
             self.unload(&unit).await;
@@ -102,7 +104,10 @@ impl FleetAgent {
         let leaving = &self.leaving;
         tasks.load.retain(|unit| !leaving.contains(unit));
         tasks.start.retain(|unit| !leaving.contains(unit));
+        // All are written before one is started: what a unit requires may be in the same batch, and systemd
+        // refuses a start whose requirement it does not know.
         self.load_units(&tasks.load).await;
+        // Stops before starts, since what stops may hold the port that what starts wants.
         for unit in &tasks.stop {
             tracing::info!(%unit, "stopping");
             let outcome = self.systemd.stop_unit(unit).await;
@@ -132,6 +137,7 @@ impl FleetAgent {
         }
         let lacking: Vec<(UnitName, BTreeSet<UnitName>)> =
             ready.iter().map(|unit| (unit.clone(), self.missing_units(unit))).collect();
+        // Without waiting for each: under load a thousand answers each took their turn on the processor.
         let outcomes = self.systemd.start_all(&ready).await;
         let (unknown, known): (Vec<_>, Vec<_>) = ready
             .into_iter()
@@ -140,6 +146,8 @@ impl FleetAgent {
         for (unit, outcome) in known {
             self.note_outcome(&unit, "start", JobState::Launched, outcome, AgentTask::Start);
         }
+        // systemd may not have seen that its directory changed. One reload for all of them, and a second
+        // try.
         self.start_unknown(unknown.into_iter().map(|(unit, _)| unit).collect()).await;
         // What a unit lacks may be here before systemd says that the job failed for it.
         self.refused.extend(lacking.into_iter().filter(|(_, missing)| !missing.is_empty()));
@@ -171,12 +179,15 @@ impl FleetAgent {
             error: String::new(),
         };
         match self.store.commit_write(&writes::intent_write(&self.machine.id, unit, &record)).await {
+            // Noted as published, so that the real state, which follows at once, is compared with what the
+            // store holds.
             Ok(committed) if committed.succeeded => {
                 self.published.insert(unit.clone(), record);
                 true
             }
             _ => {
                 tracing::info!(%unit, "not starting a fenced unit that may belong elsewhere by now");
+                // Soon: mostly the assignment was taken back, and the change that says so is on its way.
                 self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
                 false
             }
@@ -195,6 +206,7 @@ impl FleetAgent {
         });
         let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
         let enabled = self.enable(&mut loaded).await;
+        // EnableUnitFiles makes links that systemd notices only when it reads its configuration anew.
         reload |= enabled;
         if reload {
             self.reload().await;
@@ -275,6 +287,8 @@ impl FleetAgent {
                 let restarts = self.wanted.get(unit).map_or(0, |wish| wish.restarts);
                 if let Some(held) = self.held.get_mut(unit) {
                     held.job = job;
+                    // Together with the job, so that a restart order which came during the start is not
+                    // obeyed twice.
                     held.restarts = restarts;
                 }
                 self.refused.remove(unit);

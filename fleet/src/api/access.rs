@@ -97,6 +97,8 @@ impl UnixGroups {
     /// The rights of a peer.
     #[must_use]
     pub fn access_of(&self, uid: u32, gid: u32) -> AccessRole {
+        // Without a group whoever can open the socket may do everything. So it was, and so the file's mode
+        // is the only lock.
         let Some(admin) = &self.admin else { return AccessRole::Admin };
         if uid == 0 || is_member(admin, uid, gid) {
             return AccessRole::Admin;
@@ -107,6 +109,7 @@ impl UnixGroups {
         if self.lock.as_ref().is_some_and(|(lock, _)| is_member(lock, uid, gid)) {
             return AccessRole::Lock;
         }
+        // Only admins were named, so who can open the socket may look, as ever.
         if self.read.is_none() { AccessRole::Read } else { AccessRole::None }
     }
 
@@ -129,6 +132,7 @@ fn is_member(name: &str, uid: u32, gid: u32) -> bool {
     if group.gid == Gid::from_raw(gid) {
         return true;
     }
+    // The kernel tells a peer's user and one group. The others are looked up by name, as login does.
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
     let Ok(login) = CString::new(user.name) else { return false };
     nix::unistd::getgrouplist(&login, user.gid).is_ok_and(|groups| groups.contains(&group.gid))

@@ -14,6 +14,7 @@ use std::error::Error as _;
 use std::fmt::Display;
 
 /// The largest body that is read: the largest unit file, every byte of it escaped, and room to spare.
+// Eight times the largest unit file: in JSON, option by option and escaped, a file grows severalfold.
 pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// A request that is not answered as asked.
@@ -83,6 +84,7 @@ pub(super) fn empty_response(status: StatusCode) -> Response {
 /// Reads the whole body, within bounds.
 pub(super) async fn read_body(body: Body) -> Result<Bytes, ApiRefusal> {
     axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+        // axum tells it only by its text; there is no type for it that we could name.
         let too_large = error.source().is_some_and(|cause| cause.to_string().contains("length limit"));
         if too_large {
             return ApiRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("body exceeds {MAX_BODY} bytes"));

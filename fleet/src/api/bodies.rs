@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::StreamExt as _;
 
 /// The largest body of who changes no unit, and of any request before it has to wait for its turn.
+// All that is asked without changing a unit is below it: a FleetLock message has some hundred bytes.
 const SMALL: usize = 64 * 1024;
 /// How many larger bodies are held at once: together 32 MiB, which a small machine can spare.
 const LARGE_AT_ONCE: usize = 8;
@@ -38,6 +39,7 @@ impl Default for Turns {
 /// connection closes would see a broken pipe in place of the refusal. Of who may not ask for this, only a
 /// small body is read; who has no role is not listened to.
 pub(super) async fn read_ahead(State(turns): State<Turns>, request: Request, next: Next) -> Response {
+    // Before a byte is read, so that who has no role costs no memory.
     let access = access::of(&request);
     if access == AccessRole::None {
         return closing(next.run(request).await);
@@ -82,6 +84,8 @@ async fn collect(
                 format!("body exceeds {limit} bytes"),
             ));
         }
+        // The turn is asked for by what has arrived and not by Content-Length, which a client may leave out
+        // or get wrong.
         if size > SMALL && turn.is_none() {
             // The semaphore is never closed.
             turn = turns.clone().acquire_owned().await.ok();

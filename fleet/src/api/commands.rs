@@ -7,6 +7,7 @@ use crate::lock::RebootLocks;
 use crate::model::machine::MachineId;
 use crate::plan::place::UnitPlacement;
 use crate::store::cluster::Cluster;
+use crate::store::registry::DrainChange;
 use crate::store::registry::{Registry, RegistryCommand};
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode};
@@ -28,18 +29,18 @@ pub(super) async fn drain_machine<R: Registry, L: RebootLocks>(
     Path(id): Path<String>,
     method: Method,
 ) -> Result<Response, ApiRefusal> {
-    let draining = match method {
-        Method::DELETE => false,
-        Method::PUT => true,
+    let drain = match method {
+        Method::DELETE => DrainChange::End,
+        Method::PUT => DrainChange::Begin,
         _ => return Err(ApiRefusal::wrong_method("only PUT and DELETE supported against this resource")),
     };
     let machine = MachineId::parse(&id).map_err(ApiRefusal::bad_request)?;
     let present = api.registry.read(|cluster| cluster.machines.contains_key(&machine));
     // A machine that is gone can be let in again, but to empty it would be to wait for ever.
-    if draining && !present {
+    if drain == DrainChange::Begin && !present {
         return Err(ApiRefusal::not_found("machine does not exist"));
     }
-    api.registry.execute_command(RegistryCommand::Drain { machine, draining }).await?;
+    api.registry.execute_command(RegistryCommand::Drain { machine, drain }).await?;
     Ok(empty_response(StatusCode::NO_CONTENT))
 }
 

@@ -12,6 +12,7 @@ use crate::lock::{LockError, RebootLocks};
 use crate::model::machine::MachineId;
 use crate::model::state::JobState;
 use crate::store::cluster::Cluster;
+use crate::store::registry::DrainChange;
 use crate::store::registry::{CommandError, Registry, RegistryCommand};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -24,8 +25,11 @@ use std::fmt::Display;
 use std::time::Duration;
 
 /// How long a call may wait for its machine to be empty.
+// Clients of FleetLock give up after a while and ask again, so that a drain which takes minutes is many
+// short calls.
 const DRAIN_WAIT: Duration = Duration::from_secs(20);
 /// The longest id of a client.
+// Room for any host name (253 characters) and for the UUIDs that the known clients send.
 const MAX_ID: usize = 256;
 
 #[derive(Deserialize)]
@@ -93,6 +97,8 @@ pub(super) async fn pre_reboot<R: Registry, L: RebootLocks>(
 ) -> Response {
     let outcome = async {
         let caller = read_caller(request).await?;
+        // The slot before the drain: a machine that empties itself while another one reboots would do so
+        // for nothing.
         api.locks.acquire(&caller.group, &caller.id, "reboot").await?;
         if api.drain_on_lock {
             empty_machine(&*api.registry, &caller.id).await?;
@@ -166,7 +172,9 @@ async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFa
     let Some(machine) = cluster_member(registry, id) else { return Ok(()) };
     let mut changes = registry.subscribe_changes();
     if !registry.read(|cluster| cluster.machines.get(&machine).is_some_and(|each| each.draining)) {
-        registry.execute_command(RegistryCommand::Drain { machine: machine.clone(), draining: true }).await?;
+        registry
+            .execute_command(RegistryCommand::Drain { machine: machine.clone(), drain: DrainChange::Begin })
+            .await?;
     }
     let emptied = async {
         while registry.read(|cluster| units_on(cluster, &machine)) > 0 {
@@ -186,7 +194,7 @@ async fn empty_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFa
 async fn fill_machine<R: Registry>(registry: &R, id: &str) -> Result<(), LockFailure> {
     let Ok(machine) = MachineId::parse(id) else { return Ok(()) };
     if registry.read(|cluster| cluster.machines.get(&machine).is_none_or(|each| each.draining)) {
-        registry.execute_command(RegistryCommand::Drain { machine, draining: false }).await?;
+        registry.execute_command(RegistryCommand::Drain { machine, drain: DrainChange::End }).await?;
     }
     Ok(())
 }
@@ -200,6 +208,7 @@ fn cluster_member<R: Registry>(registry: &R, id: &str) -> Option<MachineId> {
 fn units_on(cluster: &Cluster, machine: &MachineId) -> usize {
     let assigned =
         cluster.assignments.iter().filter(|(_, assignment)| assignment.machine == *machine).count();
+    // A unit without an assignment may still be stopping here, and a reboot would kill it.
     let lingering = cluster.all_states().filter(|state| {
         state.machine == *machine
             && state.job == JobState::Launched

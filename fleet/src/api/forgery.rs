@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// The header that the FleetLock protocol wants of every request; no page can send it unasked either.
 pub(super) const FLEET_LOCK: &str = "fleet-lock-protocol";
 /// What Go's fleetctl calls a host that it reaches through a tunnel.
+// The name stands for no host: no page can have it, and the old clients send it.
 const TUNNEL: &str = "domain-sock";
 
 /// The address of ours that a connection was made to; `None` on a unix socket.

@@ -31,8 +31,11 @@ use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
 /// How long the head of a request may take; an idle connection is closed after it, too.
+// Long enough for a head over a bad line, and for a person who types one. Without a limit a few slow
+// clients hold every connection; axum's own server sets none, which is why hyper is used directly.
 const HEAD: Duration = Duration::from_secs(10);
 /// The largest head of a request: page tokens are the longest that is sent, and they have some 100 bytes.
+// hyper's own bound is 400 KiB for each connection. Thirty-two are far above any head of ours.
 const LARGEST_HEAD: usize = 32 * 1024;
 
 /// Serves on a unix socket until `stop` is ready.
@@ -123,6 +126,8 @@ where
     let (stopping, stopped) = watch::channel(false);
     let accept = async {
         loop {
+            // A place first and the connection second: who finds no place waits in the kernel's queue,
+            // where he costs us nothing.
             let place = connections.place().await;
             let (stream, _) = listener.accept().await;
             let guest = judge(&stream);
@@ -138,6 +143,7 @@ where
         () = accept => {}
         () = stop => {}
     }
+    // No new requests while the old ones end: clients get a refusal at once and go to another machine.
     drop(listener);
     drop(stopped);
     stopping.send_replace(true);

@@ -14,6 +14,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 /// The most operations of one request.
+// Each operation is a transaction of its own. A body of 4 MiB would hold some fifty thousand of them.
 const MAX_OPERATIONS: usize = 1000;
 
 /// `GET` and `PATCH /machines`
@@ -77,6 +78,7 @@ fn read_operation(operation: &MetadataOperation) -> Result<RegistryCommand, ApiR
 fn read_path(path: &str) -> Option<(MachineId, String)> {
     let mut parts = path.strip_prefix('/')?.split('/');
     let (machine, word, key) = (parts.next()?, parts.next()?, parts.next()?);
+    // The key becomes a part of a key in etcd, so a slash in it would be another place.
     let plain =
         !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if word != "metadata" || parts.next().is_some() || !plain {

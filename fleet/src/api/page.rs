@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 
 /// Entries on a page unless configured otherwise.
+// The original's `token_limit`.
 pub const DEFAULT_LIMIT: u16 = 100;
 
 /// A position in a paged list.
@@ -52,6 +53,7 @@ impl PageToken {
             return Err(PageTokenError::TooMany);
         }
         let token = Self::decode(text)?;
+        // The original refused it, too: a page of another size would begin elsewhere.
         if token.limit != limit {
             return Err(PageTokenError::Limit { limit });
         }

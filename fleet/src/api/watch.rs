@@ -28,8 +28,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// How often a silent stream says that it lives.
+// Proxies close a connection that has been silent for about a minute. Writing is also how a server notices
+// that its client is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events that wait for a client to read them; the rest waits in the registry's channel.
+// Small on purpose: what waits here was made for one client, what waits in the registry's channel is shared
+// by all.
 const PENDING: usize = 16;
 
 /// `GET /watch?unit=NAME`
@@ -73,6 +77,8 @@ async fn follow_changes<R: Registry>(
             () = tokio::time::sleep(HEARTBEAT) => Some(": still here\n\n".to_owned()),
             change = changes.recv() => match change {
                 Ok(change) => registry.read(|cluster| change_event(cluster, &change, &units)),
+                // What was missed cannot be told any more. A client that reads everything anew is right
+                // again, and a queue for each slow client would take memory without bounds.
                 Err(RecvError::Lagged(_)) => registry.read(|cluster| change_event(cluster, &ClusterChange::Everything, &units)),
                 Err(RecvError::Closed) => return,
             },
@@ -85,6 +91,7 @@ fn change_event(cluster: &Cluster, change: &ClusterChange, units: &[String]) -> 
     let wanted = |name: &str| units.is_empty() || units.iter().any(|unit| unit == name);
     let (kind, data) = match change {
         ClusterChange::Everything => ("reset", "{}".to_owned()),
+        // Orders are between a person and the engine; what comes of them is told as units.
         ClusterChange::Order => return None,
         ClusterChange::Machine(id) => match cluster.machines.get(id) {
             Some(machine) => ("machine", to_json(&machines::to_wire(machine))),

@@ -17,6 +17,7 @@ const INPUT: &str = "FLEETCTL_ASKPASS_INPUT";
 /// The words of ssh's question, in every version since 2000.
 const QUESTION: &str = "continue connecting";
 /// The longest answer that is read: a fingerprint may be typed in place of yes.
+// Answers are `yes`, `no` or a fingerprint (some fifty characters).
 const LONGEST: usize = 256;
 
 /// Has ssh ask us, if our standard input is no terminal.
@@ -29,6 +30,7 @@ pub fn prepare(command: &mut Command) {
     command
         .env("SSH_ASKPASS", ourselves)
         .env("SSH_ASKPASS_REQUIRE", "force")
+        // By path and not by descriptor: ssh closes all but the first three before it runs the program.
         .env(INPUT, format!("/proc/{}/fd/0", std::process::id()));
 }
 

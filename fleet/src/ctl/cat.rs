@@ -1,11 +1,17 @@
 //! `cat`: the text of a submitted unit, to the byte, unless a terminal would obey it.
 
 use super::arguments::UnitNames;
-use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain, unit_file, unit_name};
+use super::session::{
+    CommandError, CommandOutcome, CommandSession, OutputKind, printable_chain, unit_file, unit_name,
+};
 use super::table::printable_lines;
 
 /// Runs the verb.
-pub fn run_cat(session: &mut CommandSession<'_>, arguments: &UnitNames, is_terminal: bool) -> CommandOutcome {
+pub fn run_cat(
+    session: &mut CommandSession<'_>,
+    arguments: &UnitNames,
+    output: OutputKind,
+) -> CommandOutcome {
     let [argument] = arguments.units.as_slice() else {
         return Err(CommandError::new("One unit file must be provided"));
     };
@@ -22,7 +28,10 @@ pub fn run_cat(session: &mut CommandSession<'_>, arguments: &UnitNames, is_termi
     } else {
         let text = unit_file(&unit)?.canonical_text();
         // A file or a pipe gets every byte, so that the text can be submitted again.
-        session.print_text(&if is_terminal { printable_lines(&text) } else { text })?;
+        session.print_text(&match output {
+            OutputKind::Terminal => printable_lines(&text),
+            OutputKind::File => text,
+        })?;
     }
     Ok(0)
 }

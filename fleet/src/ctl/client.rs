@@ -16,10 +16,13 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 /// The largest answer that is read: a page of a hundred units of the largest size, twice over.
+// A page of 65 535 units, the longest that the original's tokens allow, with texts of 2 KiB.
 const MAX_BODY: u64 = 128 * 1024 * 1024;
 /// The longest line of a watch that is read.
+// Events carry no unit text, and are far below it. A line without an end must not fill the memory.
 const MAX_EVENT: u64 = 4 * 1024 * 1024;
 /// The most pages a list may have; more means that the server sends us in circles.
+// A token counts pages in 16 bits, so no honest server sends more.
 const MAX_PAGES: usize = 65_535;
 
 /// Why a call of the API failed.
@@ -70,6 +73,7 @@ impl ApiClient {
     /// Every submitted unit, sorted by name.
     pub fn list_units(&self) -> Result<Vec<ApiUnit>, ApiError> {
         let mut units = self.fetch_pages("/units", |page: UnitPage| (page.units, page.next_page_token))?;
+        // Old servers send them in the order of their store. Tables were sorted by the client.
         units.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(units)
     }
@@ -202,6 +206,7 @@ impl ApiClient {
     /// What changes from now on, event by event, until the server goes away.
     pub fn watch_events(&self) -> Result<WatchEvents, ApiError> {
         let answer = self.send_request("/watch", &ApiRequest::Get)?;
+        // Without a bound: a watch lasts as long as the verb waits. Each line has its own.
         let reader = answer.into_body().into_with_config().limit(u64::MAX).reader();
         Ok(WatchEvents { lines: BufReader::new(Box::new(reader)) })
     }
@@ -309,6 +314,7 @@ fn connection_error(error: ureq::Error) -> Box<dyn std::error::Error + Send + Sy
 fn none_if_missing<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     match answer {
         Ok(value) => Ok(Some(value)),
+        // A server that is too old for a path answers 404 as well. Verbs for which that matters say so.
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,7 +1,7 @@
 //! The columns of a list: which there are, which are wanted, what stands in a cell.
 
 use super::arguments::TableArguments;
-use super::session::{CommandError, CommandOutcome, CommandSession};
+use super::session::{CommandError, CommandOutcome, CommandSession, IdLength};
 use super::table::render_table;
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ pub struct ListColumn<T> {
     /// The name, as `--fields` takes it; the legend shows it in capitals.
     pub name: &'static str,
     /// What stands in a row; nothing is shown as `-`.
-    pub cell: fn(&mut CommandSession<'_>, &T, bool) -> String,
+    pub cell: fn(&mut CommandSession<'_>, &T, IdLength) -> String,
 }
 
 impl<T> std::fmt::Debug for ListColumn<T> {
@@ -42,8 +42,9 @@ pub fn print_table<T: Serialize>(
     if !arguments.no_legend {
         lines.push(chosen.iter().map(|column| column.name.to_uppercase()).collect());
     }
+    let length = if arguments.full { IdLength::Full } else { IdLength::Short };
     for row in &rows {
-        let cells = chosen.iter().map(|column| or_dash((column.cell)(session, row, arguments.full)));
+        let cells = chosen.iter().map(|column| or_dash((column.cell)(session, row, length)));
         lines.push(cells.collect());
     }
     session.print_text(&render_table(&lines))?;

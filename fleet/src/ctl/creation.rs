@@ -4,6 +4,7 @@
 //! an instance and its template is in the registry; the template lies beside the given path. With
 //! `--replace`, a submitted unit that differs from its file is replaced where it runs, if the verb may.
 
+use super::arguments::CreateArguments;
 use super::parallel::map_parallel;
 use super::session::{CommandError, CommandSession, printable_chain, unit_file, unit_name};
 use super::waiting::{WaitLimit, lookup, unit_state};
@@ -50,13 +51,28 @@ impl CreatingVerb {
     }
 }
 
+/// What happens to a unit that is there already with another text.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CreateMode {
+    /// It stays, and a warning says so.
+    KeepExisting,
+    /// It is replaced (`--replace`).
+    Replace,
+}
+
+impl From<CreateArguments> for CreateMode {
+    fn from(arguments: CreateArguments) -> Self {
+        if arguments.replace { Self::Replace } else { Self::KeepExisting }
+    }
+}
+
 /// Creates what is missing, and replaces what differs if that is asked for; the names of the replaced.
 /// Everything is found and looked at before the first unit is sent.
 pub fn ensure_units(
     session: &mut CommandSession<'_>,
     creator: CreatingVerb,
     arguments: &[String],
-    replace: bool,
+    mode: CreateMode,
     limit: WaitLimit,
 ) -> Result<Vec<String>, CommandError> {
     let names: Vec<String> = arguments.iter().map(|argument| unit_name(argument)).collect();
@@ -72,7 +88,7 @@ pub fn ensure_units(
                 orders.push(unit_request(session, name, &file, "")?);
                 created.push(name.clone());
             }
-            Some(unit) if replace => {
+            Some(unit) if mode == CreateMode::Replace => {
                 if let Some(file) = find_replacement(session, creator, unit, &path)? {
                     orders.push(unit_request(session, name, &file, creator.desired_state())?);
                     replaced.push(name.clone());

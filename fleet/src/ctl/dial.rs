@@ -27,6 +27,8 @@ use ureq::unversioned::transport::{
 };
 
 /// Connections kept for the next request: as many as work at once.
+// As many as `map_parallel` asks at once; one less would open and close a connection for each request
+// beyond.
 const CONNECTIONS: usize = 32;
 
 /// Why no client could be made.
@@ -46,11 +48,15 @@ pub enum DialError {
 /// Makes the HTTP client that reaches `endpoint` as the settings say.
 pub fn http_agent(endpoint: &ApiEndpoint, settings: &ClientSettings) -> Result<Agent, DialError> {
     let config = Config::builder()
+        // The body of a refusal says why.
         .http_status_as_error(false)
+        // HTTP_PROXY is set for the web, and the API is on a socket or inside the cluster.
         .proxy(None)
+        // The API never redirects, and a request with rights must not follow somebody else's word.
         .max_redirects(0)
         .max_idle_connections_per_host(CONNECTIONS)
         .timeout_connect(Some(settings.request_timeout))
+        // The answer's head only: a watch has a body that lasts for hours.
         .timeout_recv_response(Some(settings.request_timeout))
         .tls_config(tls_config(&settings.tls)?)
         .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
@@ -148,12 +154,14 @@ impl Connector for SshConnector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
+        // One socket pair and no two pipes: a pipe has no timeouts.
         let (ours, theirs) = UnixStream::pair()?;
         let (program, arguments) = self.0.split_first().ok_or(ureq::Error::ConnectionFailed)?;
         let mut command = Command::new(program);
         askpass::prepare(&mut command);
         let child = command
             .args(arguments)
+            // stderr stays ours, so that ssh's warnings reach the person.
             .stdin(OwnedFd::from(theirs.try_clone()?))
             .stdout(OwnedFd::from(theirs))
             .spawn()?;
@@ -217,6 +225,8 @@ impl Transport for StreamTransport {
         if self.stream.set_nonblocking(true).is_err() {
             return false;
         }
+        // A read that would block is the only proof that the other end is there and has nothing left to
+        // say.
         let idle =
             matches!(self.stream.read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         idle && self.stream.set_nonblocking(false).is_ok()

@@ -3,7 +3,7 @@
 use super::arguments::{DrainArguments, UndrainArguments};
 use super::client::ApiError;
 use super::remote_unit::by_prefix;
-use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain};
+use super::session::{CommandError, CommandOutcome, CommandSession, IdLength, printable_chain};
 use super::waiting::{WaitLimit, disappearance, notifier::ChangeNotifier};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn run_drain(session: &mut CommandSession<'_>, arguments: &DrainArguments) -
     };
     let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     session.client.drain_machine(&machine).map_err(|error| refused_error(&error, "drain"))?;
-    let legend = session.machine_legend(&machine, false);
+    let legend = session.machine_legend(&machine, IdLength::Short);
     if arguments.no_block {
         session.print_line(format_args!("Triggered drain of machine {legend}"))?;
         return Ok(0);
@@ -32,7 +32,7 @@ pub fn run_drain(session: &mut CommandSession<'_>, arguments: &DrainArguments) -
 pub fn run_undrain(session: &mut CommandSession<'_>, arguments: &UndrainArguments) -> CommandOutcome {
     let machine = find_machine(session, &arguments.machine)?;
     session.client.undrain_machine(&machine).map_err(|error| refused_error(&error, "undrain"))?;
-    let legend = session.machine_legend(&machine, false);
+    let legend = session.machine_legend(&machine, IdLength::Short);
     session.print_line(format_args!("Undrained machine {legend}"))?;
     Ok(0)
 }

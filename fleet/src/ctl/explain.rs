@@ -1,7 +1,7 @@
 //! `explain`: why a unit is where it is, or nowhere, machine by machine.
 
 use super::arguments::UnitNames;
-use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain, unit_name};
+use super::session::{CommandError, CommandOutcome, CommandSession, IdLength, printable_chain, unit_name};
 use super::table::render_table;
 use crate::api::schema::{MachineVerdict, UnitExplanation};
 
@@ -42,7 +42,7 @@ fn print_explanation(
     }
     let mut rows = vec![["MACHINE", "UNITS", "VERDICT"].map(str::to_owned).to_vec()];
     for verdict in &explanation.machines {
-        let legend = session.machine_legend(&verdict.id, false);
+        let legend = session.machine_legend(&verdict.id, IdLength::Short);
         rows.push(vec![legend, verdict.load.to_string(), verdict_words(explanation, verdict)]);
     }
     session.print_text(&render_table(&rows))

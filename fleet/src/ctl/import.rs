@@ -27,11 +27,18 @@ enum ImportStep {
     Want(String),
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ImportMode {
+    CarryOut,
+    DryRun,
+}
+
 /// Runs the verb.
 pub fn run_import(session: &mut CommandSession<'_>, arguments: &ImportArguments) -> CommandOutcome {
     let theirs = other_units(session, arguments)?;
     let ours: BTreeMap<String, ApiUnit> =
         session.client.list_units()?.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
+    let mode = if arguments.dry_run { ImportMode::DryRun } else { ImportMode::CarryOut };
     let mut exit = 0;
     for unit in &theirs {
         let step = plan_import(unit, ours.get(&unit.name), arguments);
@@ -41,13 +48,13 @@ pub fn run_import(session: &mut CommandSession<'_>, arguments: &ImportArguments)
                 printable_text(&unit.name)
             ));
         }
-        if let Err(words) = carry_out(session, unit, &step, arguments.dry_run) {
+        if let Err(words) = carry_out(session, unit, &step, mode) {
             session
                 .print_warning(format_args!("Error importing unit {}: {words}", printable_text(&unit.name)));
             exit = 1;
             continue;
         }
-        report_step(session, unit, &step, arguments.dry_run)?;
+        report_step(session, unit, &step, mode)?;
     }
     if theirs.is_empty() {
         session.print_warning(format_args!("No units at {}", arguments.from));
@@ -106,17 +113,17 @@ fn carry_out(
     session: &CommandSession<'_>,
     theirs: &ApiUnit,
     step: &ImportStep,
-    dry_run: bool,
+    mode: ImportMode,
 ) -> Result<(), String> {
     match step {
         ImportStep::Put(unit) => {
             unit_file(unit).map_err(|complaint| complaint.text)?;
-            if dry_run {
+            if mode == ImportMode::DryRun {
                 return Ok(());
             }
             session.client.put_unit(unit).map_err(|error| printable_chain(&error))
         }
-        ImportStep::Want(state) if !dry_run => {
+        ImportStep::Want(state) if mode == ImportMode::CarryOut => {
             session.client.set_desired_state(&theirs.name, state).map_err(|error| printable_chain(&error))
         }
         ImportStep::Want(_) | ImportStep::Keep | ImportStep::Differs => Ok(()),
@@ -127,7 +134,7 @@ fn report_step(
     session: &mut CommandSession<'_>,
     theirs: &ApiUnit,
     step: &ImportStep,
-    dry_run: bool,
+    mode: ImportMode,
 ) -> Result<(), CommandError> {
     let name = printable_text(&theirs.name);
     let (word, state) = match step {
@@ -138,9 +145,12 @@ fn report_step(
     };
     if session.is_json() {
         return session
-            .print_json(&json!({ "unit": name, "result": word, "desiredState": state, "dryRun": dry_run }));
+            .print_json(&json!({ "unit": name, "result": word, "desiredState": state, "dryRun": mode == ImportMode::DryRun }));
     }
-    let would = if dry_run { "Would import" } else { "Imported" };
+    let would = match mode {
+        ImportMode::CarryOut => "Imported",
+        ImportMode::DryRun => "Would import",
+    };
     let state = if state.is_empty() { "inactive" } else { state };
     match step {
         ImportStep::Put(_) => session.print_line(format_args!("{would} unit {name}, wanted {state}")),

@@ -64,11 +64,14 @@ pub fn run_launch(
     }
     let limit = WaitLimit::from(arguments.wait);
     let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
-    let replaced =
-        creation::ensure_units(session, launch.creator(), &arguments.units, arguments.create.replace, limit)
-            .map_err(|complaint| {
-                CommandError::new(format_args!("Error creating units: {}", complaint.text))
-            })?;
+    let replaced = creation::ensure_units(
+        session,
+        launch.creator(),
+        &arguments.units,
+        arguments.create.into(),
+        limit,
+    )
+    .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
     let triggered =
         set_desired(session, launch.state(), &arguments.units, &replaced).map_err(|complaint| {
             CommandError::new(format_args!("Error {} units: {}", launch.gerund(), complaint.text))

@@ -2,7 +2,7 @@
 
 use super::arguments::TableArguments;
 use super::columns::{ListColumn, print_table};
-use super::session::{CommandError, CommandOutcome, CommandSession, id_legend, printable_chain};
+use super::session::{CommandError, CommandOutcome, CommandSession, IdLength, id_legend, printable_chain};
 use crate::api::schema::ApiMachine;
 
 const DEFAULT: &str = "machine,ip,metadata";
@@ -13,7 +13,7 @@ const COLUMNS: &[ListColumn<ApiMachine>] = &[
         cell: |_, machine, _| if machine.draining { "draining".into() } else { String::new() },
     },
     ListColumn { name: "ip", cell: |_, machine, _| machine.primary_ip.clone() },
-    ListColumn { name: "machine", cell: |_, machine, full| id_legend(&machine.id, full) },
+    ListColumn { name: "machine", cell: |_, machine, length| id_legend(&machine.id, length) },
     ListColumn { name: "metadata", cell: metadata_column },
 ];
 
@@ -31,7 +31,7 @@ pub fn run_list_machines(session: &mut CommandSession<'_>, arguments: &TableArgu
     print_table(session, arguments, DEFAULT, COLUMNS, machines)
 }
 
-fn metadata_column(_: &mut CommandSession<'_>, machine: &ApiMachine, _: bool) -> String {
+fn metadata_column(_: &mut CommandSession<'_>, machine: &ApiMachine, _: IdLength) -> String {
     let pairs: Vec<_> = machine.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
 }

@@ -1,7 +1,7 @@
 //! `rebalance` and `release-brake`: what the engine does only when a person asks for it.
 
 use super::arguments::RebalanceArguments;
-use super::session::{CommandError, CommandOutcome, CommandSession, printable_chain};
+use super::session::{CommandError, CommandOutcome, CommandSession, IdLength, printable_chain};
 use crate::api::schema::RebalanceRequest;
 
 /// Runs `rebalance`.
@@ -21,7 +21,10 @@ pub fn run_rebalance(session: &mut CommandSession<'_>, arguments: &RebalanceArgu
         session.print_line("The machines are balanced: nothing to move")?;
     }
     for step in &answer.moves {
-        let (from, to) = (session.machine_legend(&step.from, false), session.machine_legend(&step.to, false));
+        let (from, to) = (
+            session.machine_legend(&step.from, IdLength::Short),
+            session.machine_legend(&step.to, IdLength::Short),
+        );
         let verb = if arguments.dry_run { "Would move" } else { "Moving" };
         session.print_line(format_args!("{verb} unit {} from {from} to {to}", step.unit))?;
     }

@@ -29,6 +29,7 @@ pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshPr
     let mut argv = ssh_options(settings, port);
     match program {
         SshProgram::Forward(target) => {
+            // The double dash: a host that begins with a dash would be an option.
             argv.extend(["-W".to_owned(), target.to_owned(), "--".into(), host.to_owned()]);
         }
         SshProgram::Command(words) => {
@@ -40,13 +41,23 @@ pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshPr
     argv.into_iter().map(OsString::from).collect()
 }
 
+/// Whether a machine may use our keys by asking the agent here.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AgentForwarding {
+    /// It may not, as ssh has it: root of that machine could use them for anything meanwhile.
+    #[default]
+    Off,
+    /// It may (`-A`).
+    On,
+}
+
 /// The ssh command that reaches a machine of the cluster, through the tunnel if there is one.
 #[must_use]
 pub fn ssh_to_machine(
     settings: &SshSettings,
     host: &str,
     port: u16,
-    forward_agent: bool,
+    agent: AgentForwarding,
     program: SshProgram<'_>,
 ) -> Vec<OsString> {
     let mut argv = ssh_command(settings, host, port, program);
@@ -61,7 +72,7 @@ pub fn ssh_to_machine(
         extra.push("-o".into());
         extra.push(format!("ProxyCommand={}", quote_words(&jump)).into());
     }
-    if forward_agent {
+    if agent == AgentForwarding::On {
         extra.push("-A".into());
     }
     argv.splice(1..1, extra);
@@ -75,10 +86,12 @@ fn ssh_options(settings: &SshSettings, port: u16) -> Vec<String> {
     option(format!("ConnectTimeout={seconds}"));
     if settings.strict_host_keys {
         option(format!("UserKnownHostsFile={}", settings.known_hosts.display()));
+        // `ask` and not `yes`: the original asked about an unknown machine, too, and remembered the answer.
         option("StrictHostKeyChecking=ask".to_owned());
     } else {
         option("UserKnownHostsFile=/dev/null".to_owned());
         option("StrictHostKeyChecking=no".to_owned());
+        // Otherwise ssh says of each machine that it was added to /dev/null.
         option("LogLevel=ERROR".to_owned());
     }
     argv.extend(["-l".to_owned(), settings.username.clone(), "-p".to_owned(), port.to_string()]);
@@ -103,6 +116,7 @@ pub fn run_inherited(argv: &[OsString]) -> io::Result<u8> {
     let mut command = Command::new(program);
     askpass::prepare(command.args(arguments));
     let status = command.status()?;
+    // A signal leaves no code. 255 is what ssh says of all that went wrong on its own side.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
@@ -145,7 +159,13 @@ mod tests {
     #[test]
     fn a_command_on_a_machine_goes_by_ssh() {
         let words = ["systemctl", "status", "-l", "a b.service"].map(str::to_owned);
-        let argv = ssh_to_machine(&settings(None, true), "10.0.0.1", 22, false, SshProgram::Command(&words));
+        let argv = ssh_to_machine(
+            &settings(None, true),
+            "10.0.0.1",
+            22,
+            AgentForwarding::Off,
+            SshProgram::Command(&words),
+        );
 
         assert_eq!(
             line(&argv),
@@ -157,7 +177,8 @@ mod tests {
     #[test]
     fn a_tunnel_is_a_proxy_command_with_the_same_options() {
         let tunnel = Some(SshHost { host: "bastion".into(), port: 2222 });
-        let argv = ssh_to_machine(&settings(tunnel, false), "10.0.0.1", 22, true, SshProgram::Shell);
+        let argv =
+            ssh_to_machine(&settings(tunnel, false), "10.0.0.1", 22, AgentForwarding::On, SshProgram::Shell);
 
         assert_eq!(
             line(&argv),

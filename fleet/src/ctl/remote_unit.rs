@@ -1,6 +1,6 @@
 //! Runs a command on the machine that has a unit: here if it is this one, else by ssh.
 
-use super::remote::{self, SshProgram};
+use super::remote::{self, AgentForwarding, SshProgram};
 use super::session::{CommandError, CommandSession, printable_chain};
 use crate::api::schema::ApiMachine;
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ pub fn run_on_machine(
         });
     }
     let address = machine_address(session, place.machine)?;
-    over_ssh(session, &address, place.ssh_port, false, SshProgram::Command(words))
+    over_ssh(session, &address, place.ssh_port, AgentForwarding::Off, SshProgram::Command(words))
 }
 
 /// Runs something on a host by ssh; its exit status, which is ssh's 255 if that could not connect.
@@ -35,13 +35,13 @@ pub fn over_ssh(
     session: &mut CommandSession<'_>,
     address: &str,
     port: u16,
-    forward_agent: bool,
+    agent: AgentForwarding,
     program: SshProgram<'_>,
 ) -> Result<u8, CommandError> {
     let settings = &session.settings.ssh;
     let failed = |error| CommandError { text: format!("Unable to SSH to remote host: {error}"), exit: 255 };
     remote::prepare_known_hosts(settings).map_err(failed)?;
-    let argv = remote::ssh_to_machine(settings, address, port, forward_agent, program);
+    let argv = remote::ssh_to_machine(settings, address, port, agent, program);
     session.print_trace(format_args!("running {argv:?}"));
     remote::run_inherited(&argv).map_err(failed)
 }

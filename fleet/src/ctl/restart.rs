@@ -5,7 +5,7 @@
 //! `systemctl restart` over ssh, on every machine that runs the unit (the original chose one).
 
 use super::arguments::RestartArguments;
-use super::creation::{self, CreatingVerb};
+use super::creation::{self, CreateMode, CreatingVerb};
 use super::remote_unit::{self, RemoteMachine};
 use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain};
 use super::stop::known_units;
@@ -16,7 +16,7 @@ use crate::api::schema::ApiUnit;
 pub fn run_restart(session: &mut CommandSession<'_>, arguments: &RestartArguments) -> CommandOutcome {
     let limit = WaitLimit::of_attempts(arguments.block_attempts);
     let Some(units) = known_units(session, &arguments.units)? else { return Ok(0) };
-    creation::ensure_units(session, CreatingVerb::Restart, &arguments.units, false, limit)
+    creation::ensure_units(session, CreatingVerb::Restart, &arguments.units, CreateMode::KeepExisting, limit)
         .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
     let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let (global, single): (Vec<ApiUnit>, Vec<ApiUnit>) = units.into_iter().partition(is_global);

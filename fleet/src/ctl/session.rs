@@ -124,26 +124,47 @@ impl<'a> CommandSession<'a> {
 
     /// How a machine is shown beside a unit: its short id and its address. Machines are asked for once,
     /// and one that is not known is shown by its id.
-    pub fn machine_legend(&mut self, id: &str, full: bool) -> String {
+    pub fn machine_legend(&mut self, id: &str, length: IdLength) -> String {
         let client = &self.client;
         let machines = self.machines.get_or_insert_with(|| {
             let machines = client.list_machines().unwrap_or_default();
             machines.into_iter().map(|machine| (machine.id.clone(), machine)).collect()
         });
-        machines.get(id).map_or_else(|| id_legend(id, full), |machine| full_legend(machine, full))
+        machines.get(id).map_or_else(|| id_legend(id, length), |machine| full_legend(machine, length))
     }
+}
+
+/// Where standard output goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OutputKind {
+    /// To a program or a file, which want every byte.
+    File,
+    /// To a person's terminal, which obeys control characters.
+    Terminal,
+}
+
+/// How ids and hashes are shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IdLength {
+    /// Whole, for scripts and for other programs' arguments.
+    Full,
+    /// Their beginning, which fits into a table and tells a cluster's apart.
+    Short,
 }
 
 /// A machine's id: whole, or its first eight characters.
 #[must_use]
-pub fn id_legend(id: &str, full: bool) -> String {
-    if full { id.to_owned() } else { format!("{}...", id.chars().take(8).collect::<String>()) }
+pub fn id_legend(id: &str, length: IdLength) -> String {
+    match length {
+        IdLength::Full => id.to_owned(),
+        IdLength::Short => format!("{}...", id.chars().take(8).collect::<String>()),
+    }
 }
 
 /// A machine's id, and its address if it is known.
 #[must_use]
-pub fn full_legend(machine: &ApiMachine, full: bool) -> String {
-    let legend = id_legend(&machine.id, full);
+pub fn full_legend(machine: &ApiMachine, length: IdLength) -> String {
+    let legend = id_legend(&machine.id, length);
     if machine.primary_ip.is_empty() { legend } else { format!("{legend}/{}", machine.primary_ip) }
 }
 

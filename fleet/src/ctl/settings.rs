@@ -11,7 +11,9 @@ use std::time::Duration;
 /// Where the API is unless someone says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/fleet.sock";
 
+// The original had none towards the API. Half a minute outlasts an election of etcd and one of the engine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+// The original's.
 const SSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What holds for the whole run.

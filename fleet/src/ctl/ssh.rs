@@ -1,7 +1,7 @@
 //! `ssh`: a shell, or a command, on a machine, or on the machine that has a unit.
 
 use super::arguments::SshArguments;
-use super::remote::SshProgram;
+use super::remote::{AgentForwarding, SshProgram};
 use super::remote_unit::{by_prefix, is_host, over_ssh};
 use super::session::{CommandError, CommandOutcome, CommandSession, is_global, printable_chain, unit_name};
 
@@ -30,7 +30,9 @@ pub fn run_ssh(session: &mut CommandSession<'_>, arguments: &SshArguments) -> Co
     let line = after_dashes(words).join(" ");
     let program = if line.is_empty() { SshProgram::Shell } else { SshProgram::Line(&line) };
     let port = late.ssh_port.unwrap_or(arguments.ssh_port);
-    over_ssh(session, &address, port, arguments.forward_agent || late.forward_agent, program)
+    let forwards = arguments.forward_agent || late.forward_agent;
+    let agent = if forwards { AgentForwarding::On } else { AgentForwarding::Off };
+    over_ssh(session, &address, port, agent, program)
 }
 
 /// Flags typed after the machine.

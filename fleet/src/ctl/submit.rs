@@ -15,7 +15,7 @@ pub fn run_submit(session: &mut CommandSession<'_>, arguments: &SubmitArguments)
         session,
         CreatingVerb::Submit,
         &arguments.units,
-        arguments.create.replace,
+        arguments.create.into(),
         WaitLimit::Endless,
     )
     .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;

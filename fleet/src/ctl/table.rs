@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+// Go's tabwriter as the original set it: scripts cut these tables at tabs.
 const TAB: usize = 8;
 
 /// Sets the rows in columns, a line each.

@@ -1,7 +1,7 @@
 //! `top`: machines by what they carry, and the units that need a person.
 
 use super::arguments::TopArguments;
-use super::session::{CommandOutcome, CommandSession, full_legend, is_global};
+use super::session::{CommandOutcome, CommandSession, IdLength, OutputKind, full_legend, is_global};
 use super::table::render_table;
 use super::waiting::{self, notifier::ChangeNotifier};
 use crate::api::schema::{ApiMachine, ApiUnit, UnitState};
@@ -12,6 +12,7 @@ use std::time::Duration;
 /// Clears the screen and goes to its corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 /// The most troubled units that are shown.
+// A screen is short, and `list-unit-files` has them all.
 const TROUBLES: usize = 20;
 
 #[derive(Debug, Serialize)]
@@ -23,8 +24,12 @@ struct MachineLoad<'a> {
 }
 
 /// Runs the verb.
-pub fn run_top(session: &mut CommandSession<'_>, arguments: &TopArguments, terminal: bool) -> CommandOutcome {
-    if arguments.once || !terminal || session.is_json() {
+pub fn run_top(
+    session: &mut CommandSession<'_>,
+    arguments: &TopArguments,
+    output: OutputKind,
+) -> CommandOutcome {
+    if arguments.once || output == OutputKind::File || session.is_json() {
         let text = read_cluster(session)?;
         session.print_text(&text)?;
         return Ok(0);
@@ -84,7 +89,7 @@ fn render_loads(loads: &[MachineLoad<'_>], states: &[UnitState], units: &[ApiUni
     rows.extend(loads.iter().map(|load| {
         let drain = if load.machine.draining { "draining" } else { "-" };
         vec![
-            full_legend(load.machine, false),
+            full_legend(load.machine, IdLength::Short),
             load.units.to_string(),
             load.active.to_string(),
             load.failed.to_string(),

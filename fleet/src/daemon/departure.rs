@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zbus::{Connection, Message, OwnedObjectPath, Variant, connection};
 
+use crate::settings::SystemdInstance;
 use crate::settings::UnitsOnExit;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
@@ -17,6 +18,8 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const JOB: &str = "org.freedesktop.systemd1.Job";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// How long systemd may think about it: of the 90 s that it grants a stop, the units need the most.
+// systemd is busy when a machine shuts down. Without an answer the stop counts as a restart, which stops no
+// unit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the daemon is told to stop.
@@ -54,10 +57,14 @@ impl Departure {
 }
 
 /// Asks systemd why this process is told to stop; the user's systemd too if units run there.
-pub async fn stop_reason(user: bool) -> StopReason {
+pub async fn stop_reason(instance: SystemdInstance) -> StopReason {
     let ask = async {
         let system = of_manager(connection::Builder::system()).await;
-        let own = if user { of_manager(connection::Builder::session()).await } else { None };
+        let own = match instance {
+            SystemdInstance::System => None,
+            SystemdInstance::User => of_manager(connection::Builder::session()).await,
+        };
+        // The graver of the two: either may be the one that stops us.
         system.max(own).unwrap_or(StopReason::Restart)
     };
     tokio::time::timeout(PATIENCE, ask).await.unwrap_or(StopReason::Restart)

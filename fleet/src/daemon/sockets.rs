@@ -116,7 +116,7 @@ enum Socket {
 }
 
 fn sockets(settings: &DaemonSettings) -> Result<Vec<Socket>, DaemonError> {
-    let mut sockets = passed_sockets(settings.api_tls.is_some())?;
+    let mut sockets = passed_sockets(if settings.api_tls.is_some() { Socket::Tls } else { Socket::Tcp })?;
     for listen in &settings.listen {
         let failed = |source| DaemonError::Listen { at: format!("{listen:?}"), source };
         sockets.push(match listen {
@@ -140,6 +140,7 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 
 /// A socket left by an earlier process is in nobody's use.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    // bind(2) refuses a path that exists, and nobody listens on what an earlier process left.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -148,8 +149,21 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         std::fs::create_dir_all(parent)?;
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
+    std::fs::set_permissions(
+        path,
+        std::os::unix::fs::PermissionsExt::from_mode(SocketMode::OWNER_AND_GROUP.0),
+    )?;
     Ok(listener)
+}
+
+/// Who may open a unix socket: to connect takes the right to write, see unix(7).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct SocketMode(u32);
+
+impl SocketMode {
+    // For several groups there is no mode. The roles are checked on each connection anyway.
+    const EVERYBODY: Self = Self(0o666);
+    const OWNER_AND_GROUP: Self = Self(0o660);
 }
 
 /// Lets those open a socket who have a role on it. Root and the group of the socket may as long as there is
@@ -158,40 +172,44 @@ fn open_to_groups(path: &Path, settings: &DaemonSettings) -> io::Result<()> {
     let named: Vec<&String> =
         [&settings.admin_group, &settings.read_group, &settings.lock_group].into_iter().flatten().collect();
     let (group, mode) = match (named.as_slice(), &settings.admin_group) {
-        ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, 0o660),
-        (_, Some(_)) => (None, 0o666),
+        ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, SocketMode::OWNER_AND_GROUP),
+        (_, Some(_)) => (None, SocketMode::EVERYBODY),
         // Without an admin group whoever opens the socket may do everything: root alone.
-        (_, None) => (None, 0o660),
+        (_, None) => (None, SocketMode::OWNER_AND_GROUP),
     };
-    if let ([only], true) = (named.as_slice(), group.is_none() && mode == 0o660) {
+    if let ([only], true) = (named.as_slice(), group.is_none() && mode == SocketMode::OWNER_AND_GROUP) {
         tracing::warn!(group = only.as_str(), "there is no such group; the socket stays root's");
     }
     std::os::unix::fs::chown(path, None, group.map(|group| group.gid.as_raw()))?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode.0))
 }
 
 /// The sockets of fleet.socket. One that is not a unix socket speaks TLS if there is a certificate.
-fn passed_sockets(tls: bool) -> Result<Vec<Socket>, DaemonError> {
+fn passed_sockets(of_tcp: fn(TcpListener) -> Socket) -> Result<Vec<Socket>, DaemonError> {
     let mine = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let count: RawFd = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     let mut sockets = Vec::new();
+    // More than 64 would be a mistake of the environment, and each number is a descriptor that we take for
+    // ours.
     for fd in (FIRST_PASSED..).take(if mine { usize::try_from(count.clamp(0, 64)).unwrap_or(0) } else { 0 }) {
         let failed = |source| DaemonError::Listen { at: format!("the passed socket {fd}"), source };
-        sockets.push(passed_socket(fd, tls).map_err(failed)?);
+        sockets.push(passed_socket(fd, of_tcp).map_err(failed)?);
     }
     Ok(sockets)
 }
 
-fn passed_socket(fd: RawFd, tls: bool) -> io::Result<Socket> {
+fn passed_socket(fd: RawFd, of_tcp: fn(TcpListener) -> Socket) -> io::Result<Socket> {
     #[expect(unsafe_code, reason = "descriptors passed by systemd have no other way in")]
     // SAFETY: LISTEN_PID says that systemd passed the descriptors from 3 on to this process, LISTEN_FDS
     // says how many, and each is taken here exactly once, before anything else is opened from it.
     let socket = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
     let listener = std::net::TcpListener::from(socket);
     listener.set_nonblocking(true)?;
+    // systemd does not say of what kind a passed socket is. A TCP socket has an address that std can read,
+    // a unix socket has not.
     if listener.local_addr().is_ok() {
         let listener = TcpListener::from_std(listener)?;
-        return Ok(if tls { Socket::Tls(listener) } else { Socket::Tcp(listener) });
+        return Ok(of_tcp(listener));
     }
     let listener = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(listener));
     Ok(Socket::Unix(UnixListener::from_std(listener)?))

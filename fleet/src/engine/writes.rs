@@ -11,6 +11,7 @@ use crate::{
         keys::{OperatorOrder, StoreKey},
         picture::ClusterView,
         records::{AssignmentRecord, LeaderRecord, NoteRecord, UnitRecord, encode_record},
+        revision::Revision,
         writes::{
             KeyLifetime, MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteCondition, WriteOperation, put_key,
         },
@@ -41,7 +42,11 @@ pub fn decision_write(picture: &ClusterView, decision: &PlacementDecision) -> Op
     if let Some(to) = &decision.to {
         let unit = picture.cluster().units.get(&decision.unit)?;
         let key = StoreKey::Assignment(to.clone(), decision.unit.clone());
+        // The decision was made for this text with these requirements. If a person changed the unit
+        // meanwhile, it may belong elsewhere.
         write.when.push(WriteCondition::Unchanged(StoreKey::Unit(unit.name.clone()), unit.revision));
+        // A machine that left between the plan and the write would keep a unit that nobody runs until the
+        // next plan.
         write.when.push(WriteCondition::Present(StoreKey::Presence(to.clone())));
         write.when.push(WriteCondition::Absent(key.clone()));
         write.then.push(put_key(key, encode_record(&AssignmentRecord { hash: unit.file.hash() })));
@@ -102,6 +107,8 @@ pub fn rollout_step(picture: &ClusterView, step: &RolloutStep) -> Option<StoreWr
             Some(StoreWrite {
                 when: vec![
                     WriteCondition::Unchanged(key.clone(), *revision),
+                    // The former text is in use as long as the unit names it. This guards it against a
+                    // sweep that was planned before.
                     WriteCondition::Present(StoreKey::File(*to)),
                 ],
                 then: vec![put_key(key, encode_record(&record))],
@@ -112,7 +119,9 @@ pub fn rollout_step(picture: &ClusterView, step: &RolloutStep) -> Option<StoreWr
 
 /// The leadership must not have been lost for the write to happen.
 #[must_use]
-pub fn as_leader(mut write: StoreWrite, created: i64) -> StoreWrite {
+pub fn as_leader(mut write: StoreWrite, created: Revision) -> StoreWrite {
+    // The life of the key and not its value: the same machine may have lost the leadership and won it
+    // again, and its old decisions are void then.
     write.when.insert(0, WriteCondition::SameLife(StoreKey::Leader, created));
     write
 }
@@ -133,12 +142,13 @@ pub fn sweep_writes(picture: &ClusterView) -> Vec<StoreWrite> {
         let key = StoreKey::Admission(machine.clone(), unit.clone());
         StoreWrite { when: Vec::new(), then: vec![WriteOperation::Delete(key)] }
     });
+    // Each by itself: one that somebody needs again fails alone, and does not keep the others.
     files.chain(strays).map(|(key, revision)| unchanged(key, revision)).chain(admissions).collect()
 }
 
 /// Ticks off an order.
 #[must_use]
-pub fn fulfil_write(order: OperatorOrder, revision: i64) -> StoreWrite {
+pub fn fulfil_write(order: OperatorOrder, revision: Revision) -> StoreWrite {
     let key = StoreKey::Order(order);
     StoreWrite {
         when: vec![WriteCondition::Unchanged(key.clone(), revision)],

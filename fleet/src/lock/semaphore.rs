@@ -95,6 +95,8 @@ impl Default for GroupSemaphore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoFreeSlot;
 
+// Free slots are counted from the holders and never stored. The original stored both, and a smaller maximum
+// left a negative number.
 impl GroupSemaphore {
     /// How many slots are free.
     #[must_use]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// How long etcd may take to answer at first, every endpoint tried.
+// locksmithctl answers a script that waits. Longer than one election of etcd takes (a second by default).
 const PATIENCE: Duration = Duration::from_secs(5);
 const REQUEST: Duration = Duration::from_secs(2);
 

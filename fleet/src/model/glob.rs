@@ -11,6 +11,15 @@ pub fn is_literal(pattern: &str) -> bool {
 }
 
 /// Whether `pattern` matches the whole of `name`.
+///
+/// ```
+/// use fleet::model::glob::glob_matches;
+///
+/// assert!(glob_matches("mongo@*.service", "mongo@1.service"));
+/// assert!(glob_matches("web[0-9].service", "web7.service"));
+/// assert!(!glob_matches("mongo@*.service", "mongo.service"));
+/// assert!(!glob_matches("web[", "web["), "a malformed pattern matches nothing");
+/// ```
 #[must_use]
 pub fn glob_matches(pattern: &str, name: &str) -> bool {
     if is_literal(pattern) {
@@ -18,6 +27,9 @@ pub fn glob_matches(pattern: &str, name: &str) -> bool {
     }
     let Some(tokens) = parse_pattern(pattern) else { return false };
     let name: Vec<char> = name.chars().collect();
+    // One place to go back to, the last star, and no recursion: an earlier star never has to give way, so
+    // the time is bounded by the product of the two lengths. Recursion over `*a*a*a*b` takes time without
+    // bounds, and patterns come from users.
     let (mut token, mut at, mut retry) = (0, 0, None);
     while at < name.len() || token < tokens.len() {
         match tokens.get(token) {
@@ -53,6 +65,8 @@ impl GlobToken {
     fn accepts(&self, c: char) -> bool {
         match self {
             Self::Star => false,
+            // As Go's path.Match, which the original used. Names of units hold no slash, so this only keeps
+            // its letter.
             Self::Any => c != '/',
             Self::One(expected) => *expected == c,
             Self::Class { negated, ranges } => {

@@ -8,6 +8,7 @@ use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 /// The length of the short form of an ID.
+// As the original shows and accepts it in `MachineID=`.
 pub const SHORT_ID: usize = 8;
 
 /// A machine's ID, as in /etc/machine-id. Cheap to clone.

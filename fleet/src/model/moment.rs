@@ -20,6 +20,8 @@ impl MonotonicTime {
 
     /// The time from `earlier` to here; zero if `earlier` is later.
     #[must_use]
+    // Saturating: two threads may read the clock in another order than they compare it, and a short span is
+    // a better answer than a panic.
     pub const fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

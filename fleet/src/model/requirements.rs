@@ -104,8 +104,25 @@ pub struct UnitRequirements {
     pub rollout: RolloutRules,
 }
 
+// Each key is read by its old names too: unit files of the first fleets still say `X-Condition…`.
 impl UnitRequirements {
     /// The requirements of `file` under the name `name`.
+    ///
+    /// ```
+    /// use fleet::model::{
+    ///     machine::parse_metadata, requirements::UnitRequirements, unit_file::UnitFile, unit_name::UnitName,
+    /// };
+    ///
+    /// let name = UnitName::parse("web@1.service")?;
+    /// let file = UnitFile::parse("[X-Fleet]\nMachineMetadata=zone=a\nConflicts=%p@*.service\n")?;
+    ///
+    /// let wanted = UnitRequirements::of_unit(&name, &file);
+    ///
+    /// assert!(wanted.accepts_metadata(&parse_metadata("zone=a,disk=ssd")));
+    /// assert!(!wanted.accepts_metadata(&parse_metadata("zone=b")));
+    /// assert!(wanted.conflicts.contains("web@*.service"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn of_unit(name: &UnitName, file: &UnitFile) -> Self {
         let keys = FleetKeys { name, file };

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 /// The longest line, in bytes.
+// Where go-systemd, the reader of the original, stopped. A file that it refused is refused here, and one
+// that it took has the same hash.
 pub const MAX_LINE: usize = 2048;
 /// The largest unit file, in bytes: the store takes values of this size with room to spare.
+// Far above any unit file, and with the fields around it well below what etcd takes in one request.
 pub const MAX_SIZE: usize = 512 * 1024;
 
 /// Why a text is no unit file.
@@ -145,6 +148,18 @@ pub struct UnitFile {
 
 impl UnitFile {
     /// Reads the text of a unit file.
+    ///
+    /// ```
+    /// use fleet::model::unit_file::UnitFile;
+    ///
+    /// let file = UnitFile::parse("# a comment\n[Service]\nExecStart=/bin/true\n\n[X-Fleet]\nGlobal=true\n")?;
+    ///
+    /// assert_eq!(file.values_of("Service", "ExecStart").collect::<Vec<_>>(), ["/bin/true"]);
+    /// // Comments are not stored: the hash names what systemd is given.
+    /// assert_eq!(file.canonical_text(), "[Service]\nExecStart=/bin/true\n\n[X-Fleet]\nGlobal=true\n");
+    /// assert!(UnitFile::parse("[Service\n").is_err());
+    /// # Ok::<(), fleet::model::unit_file::ParseUnitError>(())
+    /// ```
     pub fn parse(text: &str) -> Result<Self, ParseUnitError> {
         if text.len() > MAX_SIZE {
             return Err(ParseUnitError::TooLarge(text.len()));
@@ -152,7 +167,26 @@ impl UnitFile {
         Ok(Self::with_hash(UnitLexer { rest: text }.lex_options()?))
     }
 
-    /// Takes options as the API carries them. What no file can express is refused, because the agent
+    /// Takes options as the API carries them.
+    ///
+    /// ```
+    /// use fleet::model::unit_file::{UnitFile, UnitOption};
+    ///
+    /// let option = |value: &str| UnitOption {
+    ///     section: "Service".into(),
+    ///     name: "ExecStart".into(),
+    ///     value: value.into(),
+    /// };
+    ///
+    /// let file = UnitFile::from_options(vec![option("/bin/true")])?;
+    /// assert_eq!(file.hash(), UnitFile::parse("[Service]\nExecStart=/bin/true\n")?.hash());
+    ///
+    /// // A line break could smuggle in a section.
+    /// assert!(UnitFile::from_options(vec![option("/bin/true\n[Install]")]).is_err());
+    /// # Ok::<(), fleet::model::unit_file::ParseUnitError>(())
+    /// ```
+    ///
+    /// What no file can express is refused, because the agent
     /// will have to write one.
     pub fn from_options(options: Vec<UnitOption>) -> Result<Self, ParseUnitError> {
         let size: usize = options.iter().map(|o| o.section.len() + o.name.len() + o.value.len() + 4).sum();

@@ -8,6 +8,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes.
+// systemd's own limit (UNIT_NAME_MAX), which the original's message names.
 pub const MAX_LENGTH: usize = 256;
 
 const SUFFIXES: [&str; 13] = [
@@ -59,6 +60,18 @@ pub struct UnitName(Arc<str>);
 
 impl UnitName {
     /// Reads a full unit name; the first rule broken is the one reported.
+    ///
+    /// ```
+    /// use fleet::model::unit_name::UnitName;
+    ///
+    /// let name = UnitName::parse("mongo@1.service")?;
+    ///
+    /// assert_eq!((name.prefix(), name.instance(), name.suffix()), ("mongo", "1", "service"));
+    /// assert_eq!(name.template(), Some(UnitName::parse("mongo@.service")?));
+    /// assert_eq!(name.expand_specifiers("%p-%i"), "mongo-1");
+    /// assert!(UnitName::parse("mongo").is_err());
+    /// # Ok::<(), fleet::model::unit_name::NameError>(())
+    /// ```
     pub fn parse(name: &str) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);

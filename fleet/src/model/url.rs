@@ -10,6 +10,7 @@ pub fn without_credentials(urls: &str) -> String {
         Some((scheme, rest)) => {
             let end = rest.find('/').unwrap_or(rest.len());
             let (authority, path) = rest.split_at(end);
+            // From the right: a password may hold an `@`, a host may not.
             match authority.rsplit_once('@') {
                 Some((_, host)) => format!("{scheme}://***@{host}{path}"),
                 None => url.to_owned(),

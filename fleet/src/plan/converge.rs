@@ -39,6 +39,8 @@ pub struct SafetyLimits {
 
 impl Default for SafetyLimits {
     fn default() -> Self {
+        // Half of the machines: to lose more within one TTL is mostly a network that broke, and their units
+        // run on behind it. The settle time lets a rack that fails be planned as one loss instead of forty.
         Self { ttl: Duration::from_secs(30), brake_percent: 50, settle: Duration::from_millis(250) }
     }
 }
@@ -48,6 +50,8 @@ impl SafetyLimits {
     /// them one TTL after the last time it was heard at the latest; this is room for clocks that drift.
     #[must_use]
     pub fn fence_grace(&self) -> Duration {
+        // The machine kills at nine tenths of the TTL after its last renewal, and the store forgets it
+        // after all of the TTL. Ten percent are spent before, twenty are added here.
         self.ttl / 5
     }
 }
@@ -109,6 +113,7 @@ impl ClusterConverger {
     /// The store was away, or its leader changed: silence means nothing until a full TTL has passed.
     pub fn note_interruption(&mut self, now: MonotonicTime) {
         self.steady_since = now;
+        // Losses from before an interruption say nothing: nobody could renew a lease meanwhile.
         self.losses.clear();
     }
 
@@ -129,6 +134,7 @@ impl ClusterConverger {
             ClusterChange::Unit(name) | ClusterChange::State(name, _) => {
                 self.touched.insert(name.clone());
             }
+            // The engine reads orders itself, before it plans.
             ClusterChange::Order => {}
             ClusterChange::Everything => self.observe_everything(cluster, now),
         }
@@ -157,6 +163,7 @@ impl ClusterConverger {
             self.placement.set_machine(machine);
             self.silent.remove(id);
             self.released.remove(id);
+            // It came back, so it was not lost. Otherwise a rolling reboot would add up to a brake.
             self.losses.retain(|(_, lost)| lost != id);
             return;
         }
@@ -179,6 +186,8 @@ impl ClusterConverger {
     pub fn plan_changes(&mut self, cluster: &Cluster, now: MonotonicTime) -> EnginePlan {
         let due = self.fenced.iter().filter(|(_, waiting)| waiting.free.is_some_and(|free| free <= now));
         self.touched.extend(due.map(|(name, _)| name.clone()));
+        // Books first, losses second, decisions last: a machine that came back within this plan is not
+        // given up by it.
         self.update_placement(cluster, now);
         let (brake, wake) = self.give_up_lost(cluster, now);
         let mut decisions = self.placement.decide_all();
@@ -222,11 +231,15 @@ impl ClusterConverger {
         if lost.is_empty() {
             return (None, None);
         }
+        // A full TTL after the store was away or elected a leader: leases got their full time anew, so a
+        // machine that seems silent may only not have had its turn to renew. The original moved units at
+        // every hiccup.
         let steady = self.steady_since + self.caution.ttl;
         if now < steady {
             return (None, Some(steady));
         }
         if let Some(brake) = self.braking_reason(&lost, now) {
+            // Losses leave the count after a TTL, so the brake may be off by then without a person.
             return (Some(brake), Some(now + self.caution.ttl));
         }
         let mut wake = None;
@@ -277,6 +290,7 @@ impl ClusterConverger {
             .collect();
         let all = self.placement.present_count() + lost.len();
         let share = counted.len() * 100;
+        // One machine is never too many: in a cluster of one or two the share would stop every failover.
         if counted.len() < 2 || share <= all * usize::from(self.caution.brake_percent) {
             return None;
         }
@@ -303,6 +317,9 @@ impl ClusterConverger {
             let fenced = cluster.units.get(&decision.unit).is_some_and(|unit| unit.requirements.fence);
             let told = cluster.state_on(decision.unit.as_str(), from.as_str()).is_some();
             if fenced && decision.to.is_some() && told {
+                // The move becomes two: off the old machine now, onto a new one when the old one says that
+                // the unit is down. The new one is chosen then, since the cluster may be another one by
+                // that time.
                 decision.to = None;
                 self.placement.set_hold(&decision.unit, true);
                 self.placement.observe_assignment(&decision.unit, None);

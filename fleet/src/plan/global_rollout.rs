@@ -56,6 +56,7 @@ impl GlobalRollouts {
             return;
         };
         let hash = unit.file.hash();
+        // A new text in the middle of a change begins anew: what proved well before was another text.
         let fresh =
             || RolloutProgress { hash, trials: BTreeMap::new(), proven: BTreeSet::new(), failure: None };
         let progress = self.0.entry(name.clone()).or_insert_with(fresh);
@@ -124,6 +125,8 @@ impl RolloutProgress {
                 }
                 TrialVerdict::Failed(what) => {
                     failed.get_or_insert_with(|| format!("{machine} {what}"));
+                    // A failed machine counts as done. With `AutoRevert=no` the change goes on, and asking
+                    // this one again changes nothing.
                     self.proven.insert(machine);
                 }
                 TrialVerdict::Proven => {
@@ -161,6 +164,7 @@ impl RolloutProgress {
     /// The machines that run another content and have not been told of this one.
     fn due_machines(&self, cluster: &Cluster, unit: &SubmittedUnit) -> Vec<MachineId> {
         if unit.desired != JobState::Launched {
+            // Nothing runs, so nothing can be proven: the change ends at once.
             return Vec::new();
         }
         let is_due = |machine: &MachineId, state: &UnitState| {

@@ -25,6 +25,7 @@ pub fn globals_on<'a>(
     let mut guests = scheduled.clone();
     let mut running = Vec::new();
     // Only metadata and company decide: a global unit is meant for every machine, full or not.
+    // Nobody schedules a global unit, so no limit of the scheduler holds for it.
     let roomy = Machine { max_units: None, capacity: None, draining: false, ..machine.clone() };
     for unit in globals {
         if check_placement(&unit.name, &unit.requirements, &roomy, &guests).is_ok() {

@@ -58,6 +58,7 @@ pub(super) fn in_dependency_order(
     for name in units {
         let Some(file) = wanted.get(name).map(|wish| &wish.file) else { continue };
         let mut earlier = listed(name, file, "Unit", "After");
+        // `After=` alone was tried: files that people write do not name what systemd adds by itself.
         earlier.extend(listed(name, file, "Service", "Sockets"));
         first.entry(name).or_default().extend(earlier);
         // A socket cannot start any more when its service runs already.
@@ -82,6 +83,8 @@ fn visit(
     done: &mut BTreeSet<UnitName>,
     order: &mut Vec<UnitName>,
 ) {
+    // Marked before its predecessors are visited, which ends a circle at the first unit by name. systemd
+    // breaks circles, too, by dropping a job; here each unit is started.
     if !units.contains(name) || !done.insert(name.clone()) {
         return;
     }

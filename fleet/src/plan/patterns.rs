@@ -21,6 +21,8 @@ pub struct PatternTable {
     lengths: Vec<usize>,
 }
 
+// A pattern that begins with a literal is tried only on the names that begin with it: of ten thousand
+// names, `mongo@*.service` meets a handful.
 impl PatternTable {
     /// The id of a pattern, and whether it is new.
     pub fn intern_pattern(&mut self, pattern: &str) -> (PatternId, bool) {

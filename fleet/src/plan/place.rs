@@ -26,7 +26,7 @@ use crate::{
     store::cluster::{Cluster, SubmittedUnit},
 };
 pub use books::{DecisionReason, PlacementDecision, UnitPlacement};
-use entry::{MachineSlot, UnitSlot};
+use entry::{MachineIndex, UnitIndex};
 
 impl UnitPlacement {
     /// The placement of a cluster as it stands.
@@ -47,17 +47,19 @@ impl UnitPlacement {
 
     /// Adds a machine, or takes what it says of itself now.
     pub fn set_machine(&mut self, machine: &Machine) {
-        let slot = self.machines.set_machine(machine, &mut self.shapes);
-        self.refresh_globals(slot);
-        self.shapes.requeue_machine(slot, &self.machines);
-        self.doubtful.extend(self.machines.guests(slot).map(|unit| self.units.name(unit).clone()));
+        let index = self.machines.set_machine(machine, &mut self.shapes);
+        self.refresh_globals(index);
+        self.shapes.requeue_machine(index, &self.machines);
+        self.doubtful.extend(self.machines.guests(index).map(|unit| self.units.name(unit).clone()));
+        // Units that found no machine are tried again only after something was freed: ten thousand waiting
+        // units would cost a pass each otherwise.
         self.freed = true;
     }
 
     /// Marks a machine as lost. What it holds stays there until [`Placement::give_up`].
     pub fn lose_machine(&mut self, id: &MachineId) {
-        if let Some(slot) = self.machines.mark_lost(id) {
-            self.machines.set_globals(slot, &self.units, &[]);
+        if let Some(index) = self.machines.mark_lost(id) {
+            self.machines.set_globals(index, &self.units, &[]);
         }
     }
 
@@ -75,42 +77,42 @@ impl UnitPlacement {
     /// The units scheduled on a machine, present or lost, by name.
     #[must_use]
     pub fn units_on(&self, id: &MachineId) -> Vec<UnitName> {
-        let Some(slot) = self.machines.index_of(id) else { return Vec::new() };
+        let Some(index) = self.machines.index_of(id) else { return Vec::new() };
         let mut names: Vec<_> =
-            self.machines.guests(slot).map(|unit| self.units.name(unit).clone()).collect();
+            self.machines.guests(index).map(|unit| self.units.name(unit).clone()).collect();
         names.sort_unstable();
         names
     }
 
     /// Takes one unit off a lost machine, to be placed again by the next [`Placement::decide_all`].
     pub fn give_up(&mut self, unit: &UnitName, id: &MachineId) {
-        if let Some(slot) = self.units.index_of(unit)
+        if let Some(index) = self.units.index_of(unit)
             && let Some(machine) = self.machines.index_of(id)
-            && self.units[slot].at == Some(machine)
+            && self.units[index].at == Some(machine)
         {
-            self.displace(slot, DecisionReason::MachineAway(id.clone()));
+            self.displace(index, DecisionReason::MachineAway(id.clone()));
         }
     }
 
     /// Adds a unit, or takes its new content and desired state. Where it is scheduled is told by
     /// [`Placement::observe_assignment`].
     pub fn set_unit(&mut self, unit: &SubmittedUnit) {
-        if let Some(slot) = self.units.index_of(&unit.name)
-            && self.units[slot].is_like(unit)
+        if let Some(index) = self.units.index_of(&unit.name)
+            && self.units[index].is_like(unit)
         {
             return;
         }
-        let at = self.units.index_of(&unit.name).and_then(|slot| self.units[slot].at);
+        let at = self.units.index_of(&unit.name).and_then(|index| self.units[index].at);
         self.withdraw_unit(&unit.name);
-        let slot = self.units.add(unit, &mut self.shapes, &mut self.machines);
+        let index = self.units.add(unit, &mut self.shapes, &mut self.machines);
         self.regroup_pending();
-        self.link_followers(slot);
-        if self.units[slot].is_global() {
+        self.link_followers(index);
+        if self.units[index].is_global() {
             self.refresh_all_globals();
         }
         match at {
-            Some(machine) if self.units[slot].is_scheduled() => {
-                self.assign(slot, machine);
+            Some(machine) if self.units[index].is_scheduled() => {
+                self.assign(index, machine);
                 self.doubtful.insert(unit.name.clone());
             }
             Some(machine) => {
@@ -119,7 +121,7 @@ impl UnitPlacement {
             }
             None => {}
         }
-        if at.is_none() && self.units[slot].is_scheduled() {
+        if at.is_none() && self.units[index].is_scheduled() {
             self.todo.insert(unit.name.clone());
         }
         self.wake_followers(&unit.name);
@@ -127,8 +129,8 @@ impl UnitPlacement {
 
     /// Forgets a unit that was destroyed.
     pub fn remove_unit(&mut self, name: &UnitName) {
-        if let Some(slot) = self.units.index_of(name)
-            && let Some(machine) = self.units[slot].at
+        if let Some(index) = self.units.index_of(name)
+            && let Some(machine) = self.units[index].at
         {
             self.leaving.insert(name.clone(), (self.machines.id(machine).clone(), DecisionReason::Inactive));
         }
@@ -138,25 +140,25 @@ impl UnitPlacement {
 
     /// Takes over what the store says of a unit's place, whoever wrote it.
     pub fn observe_assignment(&mut self, name: &UnitName, machine: Option<&MachineId>) {
-        let Some(slot) = self.units.index_of(name) else {
+        let Some(index) = self.units.index_of(name) else {
             if let Some(machine) = machine {
                 self.leaving.insert(name.clone(), (machine.clone(), DecisionReason::Inactive));
             }
             return;
         };
-        let target = machine.map(|id| self.machines.slot_or_lost(id, &mut self.shapes));
+        let target = machine.map(|id| self.machines.index_or_lost(id, &mut self.shapes));
         self.leaving.remove(name);
-        if self.units[slot].at == target {
+        if self.units[index].at == target {
             return;
         }
-        if self.units[slot].at.is_some() {
-            self.unassign(slot);
+        if self.units[index].at.is_some() {
+            self.unassign(index);
         }
         match target {
-            Some(target) if self.units[slot].is_scheduled() => {
-                self.clear_pending(slot);
-                let clash = self.machines.is_barred(target, &self.units[slot]);
-                self.assign(slot, target);
+            Some(target) if self.units[index].is_scheduled() => {
+                self.clear_pending(index);
+                let clash = self.machines.is_barred(target, &self.units[index]);
+                self.assign(index, target);
                 if clash {
                     self.refresh_globals(target);
                 }
@@ -166,7 +168,7 @@ impl UnitPlacement {
                 let reason = (self.machines.id(target).clone(), DecisionReason::Inactive);
                 self.leaving.insert(name.clone(), reason);
             }
-            None if self.units[slot].is_scheduled() => {
+            None if self.units[index].is_scheduled() => {
                 self.todo.insert(name.clone());
             }
             None => {}
@@ -183,8 +185,41 @@ impl UnitPlacement {
         }
     }
 
+    /// The schedule: where each unit goes.
+    ///
+    /// ```
+    /// use fleet::{
+    ///     model::{
+    ///         machine::{Machine, MachineId},
+    ///         state::JobState,
+    ///         unit_file::UnitFile,
+    ///         unit_name::UnitName,
+    ///     },
+    ///     plan::place::UnitPlacement,
+    ///     store::cluster::SubmittedUnit,
+    /// };
+    ///
+    /// let mut placement = UnitPlacement::default();
+    /// for id in ["m1", "m2"] {
+    ///     placement.set_machine(&Machine::new(MachineId::parse(id)?));
+    /// }
+    /// let file = UnitFile::parse("[Service]\nExecStart=/bin/true\n[X-Fleet]\nConflicts=web@*.service\n")?;
+    /// for name in ["web@1.service", "web@2.service", "web@3.service"] {
+    ///     let name = UnitName::parse(name)?;
+    ///     placement.set_unit(&SubmittedUnit::new(name, file.clone(), JobState::Launched));
+    /// }
+    ///
+    /// let decisions = placement.decide_all();
+    ///
+    /// let machines: Vec<&str> = decisions.iter().filter_map(|each| Some(each.to.as_ref()?.as_str())).collect();
+    /// assert_eq!(machines, ["m1", "m2"], "the third finds no machine without a conflict");
+    /// assert_eq!(placement.pending_count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Everything that is to change now, in the order of unit names. The schedule is taken as changed.
     pub fn decide_all(&mut self) -> Vec<PlacementDecision> {
+        // Guests that lost their right come first, since they make room for those that wait.
         let mut evicted = BTreeSet::new();
         self.review_doubtful(&mut evicted);
         self.newly_leaving.clear();
@@ -204,18 +239,18 @@ impl UnitPlacement {
 
     fn review_doubtful(&mut self, evicted: &mut BTreeSet<UnitName>) {
         while let Some(name) = self.doubtful.pop_first() {
-            let Some(slot) = self.units.index_of(&name) else { continue };
-            let Some(machine) = self.units[slot].at else { continue };
+            let Some(index) = self.units.index_of(&name) else { continue };
+            let Some(machine) = self.units[index].at else { continue };
             if !self.machines.is_present(machine) {
                 continue;
             }
             // Room is asked of newcomers only: what runs is not stopped because a number changed.
-            let refusal = self.refusal_of(slot, machine).filter(|refusal| !refusal.is_want_of_room());
+            let refusal = self.refusal_of(index, machine).filter(|refusal| !refusal.is_want_of_room());
             if let Some(refusal) = refusal {
                 let id = self.machines.id(machine).clone();
-                self.displace(slot, DecisionReason::Unable(id, refusal));
+                self.displace(index, DecisionReason::Unable(id, refusal));
             } else {
-                self.evict_guests(slot, machine, evicted);
+                self.evict_guests(index, machine, evicted);
             }
         }
     }
@@ -233,22 +268,24 @@ impl UnitPlacement {
                 self.todo.extend(self.pending.values().filter_map(BTreeSet::first).cloned());
             }
             let Some(name) = self.todo.pop_first() else { return };
-            let Some(slot) = self.units.index_of(&name) else { continue };
-            if self.units[slot].at.is_some() || !self.units[slot].is_scheduled() || self.held.contains(&name)
+            let Some(index) = self.units.index_of(&name) else { continue };
+            if self.units[index].at.is_some()
+                || !self.units[index].is_scheduled()
+                || self.held.contains(&name)
             {
                 continue;
             }
-            match self.choose_machine(slot) {
+            match self.choose_machine(index) {
                 Some(machine)
-                    if patience == 0 || evicted.contains(&name) && self.would_evict(slot, machine) =>
+                    if patience == 0 || evicted.contains(&name) && self.would_evict(index, machine) =>
                 {
-                    self.mark_pending(slot);
+                    self.mark_pending(index);
                 }
                 Some(machine) => {
-                    self.place_unit(slot, machine, evicted);
-                    self.record_decision(slot, machine, decisions);
+                    self.place_unit(index, machine, evicted);
+                    self.record_decision(index, machine, decisions);
                 }
-                None => self.mark_pending(slot),
+                None => self.mark_pending(index),
             }
             // A unit that left after it was placed in this very round has its decision taken back.
             for unit in std::mem::take(&mut self.newly_leaving) {
@@ -267,11 +304,11 @@ impl UnitPlacement {
 
     fn record_decision(
         &mut self,
-        slot: UnitSlot,
-        machine: MachineSlot,
+        index: UnitIndex,
+        machine: MachineIndex,
         decisions: &mut BTreeMap<UnitName, PlacementDecision>,
     ) {
-        let unit = self.units.name(slot).clone();
+        let unit = self.units.name(index).clone();
         let to = Some(self.machines.id(machine).clone());
         let (from, reason) = match self.leaving.remove(&unit) {
             Some((from, reason)) => (Some(from), reason),
@@ -283,51 +320,51 @@ impl UnitPlacement {
         decisions.insert(unit.clone(), PlacementDecision { unit, from, to, reason });
     }
 
-    fn place_unit(&mut self, slot: UnitSlot, machine: MachineSlot, evicted: &mut BTreeSet<UnitName>) {
-        self.clear_pending(slot);
-        self.assign(slot, machine);
-        if let Some(next) = self.pending.get(&self.units[slot].shape).and_then(BTreeSet::first) {
+    fn place_unit(&mut self, index: UnitIndex, machine: MachineIndex, evicted: &mut BTreeSet<UnitName>) {
+        self.clear_pending(index);
+        self.assign(index, machine);
+        if let Some(next) = self.pending.get(&self.units[index].shape).and_then(BTreeSet::first) {
             self.todo.insert(next.clone());
         }
-        self.evict_guests(slot, machine, evicted);
-        self.wake_followers(&self.units.name(slot).clone());
+        self.evict_guests(index, machine, evicted);
+        self.wake_followers(&self.units.name(index).clone());
     }
 
-    fn evict_guests(&mut self, slot: UnitSlot, machine: MachineSlot, evicted: &mut BTreeSet<UnitName>) {
-        for guest in self.evicted_guests(slot, machine) {
+    fn evict_guests(&mut self, index: UnitIndex, machine: MachineIndex, evicted: &mut BTreeSet<UnitName>) {
+        for guest in self.evicted_guests(index, machine) {
             let name = self.units.name(guest).clone();
-            let refusal = PlacementRefusal::Replaced(self.units.name(slot).clone());
+            let refusal = PlacementRefusal::Replaced(self.units.name(index).clone());
             self.displace(guest, DecisionReason::Unable(self.machines.id(machine).clone(), refusal));
             evicted.insert(name);
         }
-        if !self.units[slot].evicts.is_empty() {
+        if !self.units[index].evicts.is_empty() {
             self.refresh_globals(machine);
         }
     }
 
     /// Takes a unit off its machine and lines it up for another.
-    fn displace(&mut self, slot: UnitSlot, reason: DecisionReason) {
-        let Some(machine) = self.units[slot].at else { return };
-        let name = self.units.name(slot).clone();
+    fn displace(&mut self, index: UnitIndex, reason: DecisionReason) {
+        let Some(machine) = self.units[index].at else { return };
+        let name = self.units.name(index).clone();
         self.leaving.entry(name.clone()).or_insert_with(|| (self.machines.id(machine).clone(), reason));
         self.newly_leaving.push(name.clone());
-        self.unassign(slot);
+        self.unassign(index);
         self.todo.insert(name.clone());
         self.wake_followers(&name);
     }
 
     /// Puts a unit on a machine in the books.
-    fn assign(&mut self, slot: UnitSlot, machine: MachineSlot) {
-        self.machines.take_in(machine, slot, &self.units[slot]);
-        self.units[slot].at = Some(machine);
-        self.shapes.count_spread(&self.units[slot], self.machines.machine(machine), 1);
+    fn assign(&mut self, index: UnitIndex, machine: MachineIndex) {
+        self.machines.take_in(machine, index, &self.units[index]);
+        self.units[index].at = Some(machine);
+        self.shapes.count_spread(&self.units[index], self.machines.machine(machine), 1);
     }
 
     /// Takes a unit off its machine in the books.
-    fn unassign(&mut self, slot: UnitSlot) {
-        let Some(machine) = self.units[slot].at.take() else { return };
-        self.machines.let_go(machine, slot, &self.units[slot]);
-        self.shapes.count_spread(&self.units[slot], self.machines.machine(machine), -1);
+    fn unassign(&mut self, index: UnitIndex) {
+        let Some(machine) = self.units[index].at.take() else { return };
+        self.machines.let_go(machine, index, &self.units[index]);
+        self.shapes.count_spread(&self.units[index], self.machines.machine(machine), -1);
         if self.machines.lacks_globals(machine) {
             self.refresh_globals(machine);
         }
@@ -336,31 +373,31 @@ impl UnitPlacement {
     }
 
     fn withdraw_unit(&mut self, name: &UnitName) {
-        let Some(slot) = self.units.index_of(name) else { return };
-        self.unassign(slot);
-        self.clear_pending(slot);
+        let Some(index) = self.units.index_of(name) else { return };
+        self.unassign(index);
+        self.clear_pending(index);
         self.todo.remove(name);
         self.doubtful.remove(name);
-        for peer in &self.units[slot].requirements.peers {
+        for peer in &self.units[index].requirements.peers {
             if let Some(followers) = self.followers.get_mut(peer.as_str()) {
-                followers.remove(&slot);
+                followers.remove(&index);
             }
         }
-        if self.units[slot].is_global() {
+        if self.units[index].is_global() {
             self.units.retire_global(name);
             self.refresh_all_globals();
         }
         self.units.remove_unit(name, &mut self.shapes);
     }
 
-    fn mark_pending(&mut self, slot: UnitSlot) {
-        let unit = &mut self.units[slot];
+    fn mark_pending(&mut self, index: UnitIndex) {
+        let unit = &mut self.units[index];
         unit.waits_as = Some(unit.shape);
         self.pending.entry(unit.shape).or_default().insert(unit.name.clone());
     }
 
-    fn clear_pending(&mut self, slot: UnitSlot) {
-        let unit = &mut self.units[slot];
+    fn clear_pending(&mut self, index: UnitIndex) {
+        let unit = &mut self.units[index];
         let Some(shape) = unit.waits_as.take() else { return };
         if let Some(waiting) = self.pending.get_mut(&shape) {
             waiting.remove(&unit.name);
@@ -372,17 +409,17 @@ impl UnitPlacement {
 
     /// Units whose shape changed while they waited wait under the new one.
     fn regroup_pending(&mut self) {
-        for slot in self.units.take_reshaped() {
-            if self.units[slot].waits_as.is_some() {
-                self.clear_pending(slot);
-                self.mark_pending(slot);
+        for index in self.units.take_reshaped() {
+            if self.units[index].waits_as.is_some() {
+                self.clear_pending(index);
+                self.mark_pending(index);
             }
         }
     }
 
-    fn link_followers(&mut self, slot: UnitSlot) {
-        for peer in &self.units[slot].requirements.peers {
-            self.followers.entry(peer.as_str().into()).or_default().insert(slot);
+    fn link_followers(&mut self, index: UnitIndex) {
+        for peer in &self.units[index].requirements.peers {
+            self.followers.entry(peer.as_str().into()).or_default().insert(index);
         }
     }
 
@@ -401,8 +438,8 @@ impl UnitPlacement {
 
     /// Followers leave at once, so that they can go where their peer goes in the same decisions.
     fn review_followers(&mut self, name: &UnitName) {
-        let here = self.units.index_of(name).and_then(|slot| self.units[slot].at);
-        let followers: Vec<UnitSlot> =
+        let here = self.units.index_of(name).and_then(|index| self.units[index].at);
+        let followers: Vec<UnitIndex> =
             self.followers.get(name.as_str()).into_iter().flatten().copied().collect();
         for follower in followers {
             if let Some(machine) = self.units[follower].at

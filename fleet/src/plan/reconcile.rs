@@ -180,7 +180,7 @@ fn desired_unit(unit: &SubmittedUnit, file: &UnitFile) -> DesiredUnit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::cluster::UnitAssignment;
+    use crate::store::{cluster::UnitAssignment, revision::Revision};
 
     fn name(text: &str) -> UnitName {
         UnitName::parse(&format!("{text}.service")).unwrap()
@@ -275,7 +275,9 @@ mod tests {
             cluster.units.insert(name(unit), SubmittedUnit::new(name(unit), file, Launched));
             if let Some(to) = to {
                 let machine = MachineId::parse(to).unwrap();
-                cluster.assignments.insert(name(unit), UnitAssignment { machine, hash, revision: 0 });
+                cluster
+                    .assignments
+                    .insert(name(unit), UnitAssignment { machine, hash, revision: Revision::NEVER });
             }
         };
         submit(&mut cluster, "mine", "[Service]\nExecStart=1\n", Some("m1"));

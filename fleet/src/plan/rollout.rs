@@ -107,6 +107,8 @@ impl RolloutTrial {
     pub(super) fn observe_state(&mut self, state: Option<&UnitState>, now: MonotonicTime) {
         match state.filter(|state| state.hash == self.hash && state.is_healthy()) {
             Some(_) => self.healthy = self.healthy.or(Some(now)),
+            // One bad report starts the count anew. A unit that restarts every few seconds is up at almost
+            // any look, and never well.
             None => self.healthy = None,
         }
     }
@@ -118,10 +120,12 @@ impl RolloutTrial {
         now: MonotonicTime,
     ) -> TrialVerdict {
         if state.is_some_and(|state| state.hash == self.hash && state.is_failed()) {
+            // Without waiting for the deadline: systemd tries restarts by itself before it says `failed`.
             return TrialVerdict::Failed("failed".to_owned());
         }
         match self.healthy {
             Some(_) if self.is_proven(rules, now) => TrialVerdict::Proven,
+            // Only while it is not up: one that came up late has its full time to prove itself.
             None if now >= self.since + rules.deadline => {
                 TrialVerdict::Failed(format!("was not up within {} s", rules.deadline.as_secs()))
             }
@@ -216,6 +220,8 @@ impl ClusterRollouts {
                 family_of(unit) == *family_name && rules.is_some_and(|rules| !trial.is_proven(rules, now))
             };
             let in_change = self.changing.iter().filter(is_open).count();
+            // The rule of the first unit that is due counts for its family. Instances of one template have
+            // one text, so they differ only while a change of `MaxParallel=` itself is rolled out.
             let mut room = None;
             for name in due {
                 let Some((unit, place)) = cluster.units.get(name).zip(cluster.assignments.get(name)) else {
@@ -223,6 +229,7 @@ impl ClusterRollouts {
                 };
                 let most = unit.requirements.rollout.max_parallel as usize;
                 let room = room.get_or_insert_with(|| most.saturating_sub(in_change));
+                // A unit that does not run cannot fail, so it takes nobody's place.
                 if is_gated(unit) {
                     if *room == 0 {
                         continue;
@@ -299,6 +306,8 @@ impl ClusterRollouts {
         };
         let family = family_of(culprit);
         let note = format!("change to {} taken back: {culprit} {what}", from.short_hash());
+        // The whole family goes back, also those that proved well: half a family on a text that failed is
+        // what nobody asked for.
         for kin in cluster.units.values().filter(|kin| family_of(&kin.name) == family) {
             if kin.file.hash() == from && kin.previous == Some(to) {
                 self.changing.remove(&kin.name);
@@ -306,6 +315,7 @@ impl ClusterRollouts {
                     due.remove(&kin.name);
                 }
                 let step = RolloutStep::Revert { unit: kin.name.clone(), from, to, note: note.clone() };
+                // Two of a family may fail in one plan.
                 if !steps.contains(&step) {
                     steps.push(step);
                 }
@@ -326,7 +336,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{machine::MachineId, unit_file::UnitFile},
-        store::cluster::{ChangeDirection, UnitAssignment},
+        store::{
+            cluster::{ChangeDirection, UnitAssignment},
+            revision::Revision,
+        },
     };
 
     fn file(text: &str) -> UnitFile {
@@ -344,9 +357,10 @@ mod tests {
             let (name, old) = (name(number), file("old"));
             let hash = old.hash();
             cluster.units.insert(name.clone(), SubmittedUnit::new(name.clone(), old, JobState::Launched));
-            cluster
-                .assignments
-                .insert(name.clone(), UnitAssignment { machine: machine.clone(), hash, revision: 1 });
+            cluster.assignments.insert(
+                name.clone(),
+                UnitAssignment { machine: machine.clone(), hash, revision: Revision(1) },
+            );
             say(&mut cluster, &name, hash, "active");
         }
         cluster

@@ -52,6 +52,8 @@ impl PlacementRefusal {
     /// Whether the machine is merely too full: no reason to move what runs there already.
     #[must_use]
     pub fn is_want_of_room(&self) -> bool {
+        // What runs stays: a machine whose `max_units` was lowered must not throw units out, only take no
+        // more.
         matches!(self, Self::Full(_) | Self::Resources { .. })
     }
 }
@@ -120,6 +122,8 @@ pub fn check_placement(
     {
         return Err(PlacementRefusal::PeerElsewhere(peer.clone()));
     }
+    // The order of the checks is that of the original, since the first refusal is the one that people see.
+    // What is new (draining, room) comes last.
     check_company(name, wanted, guests)?;
     if machine.draining && !wanted.global {
         return Err(PlacementRefusal::Draining);
@@ -163,6 +167,8 @@ fn check_room(
         cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
     };
     let asked = wanted.reserve;
+    // A unit that reserves nothing goes onto a machine that is overbooked: reservations bind only those who
+    // make them.
     let fits = (asked.memory_mib == 0 || asked.memory_mib <= left.memory_mib)
         && (asked.cpu_percent == 0 || asked.cpu_percent <= left.cpu_percent);
     if fits { Ok(()) } else { Err(PlacementRefusal::Resources { left, asked }) }

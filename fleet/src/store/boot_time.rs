@@ -18,6 +18,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(Duration);
 
+// CLOCK_BOOTTIME and not CLOCK_MONOTONIC: etcd's leases run on while this machine is suspended
+// (clock_gettime(2)).
 impl BootTime {
     /// This moment.
     #[must_use]

@@ -14,6 +14,7 @@ use crate::model::{
     unit_file::{UnitFile, UnitHash},
     unit_name::UnitName,
 };
+use crate::store::revision::Revision;
 
 /// Where a change of a unit is going. Only global units go back machine by machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub struct SubmittedUnit {
     /// What the engine wants a person to know: why a change was taken back.
     pub note: String,
     /// The store revision of its last change.
-    pub revision: i64,
+    pub revision: Revision,
 }
 
 impl SubmittedUnit {
@@ -62,7 +63,7 @@ impl SubmittedUnit {
             previous: None,
             rollout: None,
             note: String::new(),
-            revision: 0,
+            revision: Revision::NEVER,
         }
     }
 
@@ -81,14 +82,14 @@ pub struct UnitAssignment {
     /// The content it should run: differs from the unit's while a change is being rolled out.
     pub hash: UnitHash,
     /// The store revision of its last change.
-    pub revision: i64,
+    pub revision: Revision,
 }
 
 /// What the store held at one revision.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     /// The revision.
-    pub revision: i64,
+    pub revision: Revision,
     /// Every submitted unit, templates and global ones included.
     pub units: BTreeMap<UnitName, SubmittedUnit>,
     /// The machines that are present.
@@ -107,6 +108,8 @@ pub struct Cluster {
     pub brake: String,
 }
 
+// A cluster is cloned nowhere: it is read under a lock, since a copy of ten thousand units for each
+// question would cost more than the answer.
 impl Cluster {
     /// The machine a unit is scheduled on.
     #[must_use]

@@ -30,14 +30,19 @@ use crate::{
     store::{
         keys::KeySpace,
         picture::ClusterView,
-        registry::{ClusterChange, CommandError, Registry, RegistryCommand, StoreHealth},
+        registry::{ClusterChange, CommandError, DrainChange, Registry, RegistryCommand, StoreHealth},
+        revision::{LeaseId, Revision},
         writes::{self, KeyLifetime, StoreWrite, WriteCondition, WriteOperation},
     },
 };
 
 /// Changes that may wait for a slow listener before it has to look at everything.
+// A thousand units that start make some thousand changes at once. A listener that is overtaken all the same
+// is told of `Everything` and looks at the whole cluster: slow, never wrong. So the bound costs time and no
+// truth.
 const BACKLOG: usize = 16 * 1024;
 /// How often a write is built anew because others were faster.
+// Each attempt is lost only to somebody who succeeded, so a cluster that works ends the race long before.
 const ATTEMPTS: usize = 16;
 
 /// How to reach etcd.
@@ -96,7 +101,7 @@ pub struct CommitResult {
     /// Whether its conditions held.
     pub succeeded: bool,
     /// The revision of the store after it.
-    pub revision: i64,
+    pub revision: Revision,
 }
 
 /// Whether the picture follows the store.
@@ -113,9 +118,11 @@ pub struct Connectivity {
 pub struct EtcdStore {
     settings: EtcdSettings,
     connection: tokio::sync::Mutex<EtcdConnection>,
+    // Commands share transactions; the agent's and the engine's writes do not, since each of theirs is
+    // large already.
     gathering: WriteBatcher,
     picture: RwLock<ClusterView>,
-    revision: watch::Sender<i64>,
+    revision: watch::Sender<Revision>,
     changes: broadcast::Sender<ClusterChange>,
     hearing: watch::Sender<Connectivity>,
     registered: watch::Sender<bool>,
@@ -131,6 +138,7 @@ impl EtcdStore {
     #[must_use]
     pub fn new(settings: EtcdSettings) -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
+        // Not heard until the first reading: an agent that acted on an empty view would stop every unit.
         let hearing =
             Connectivity { lost: Some("not read yet".to_owned()), steady_since: MonotonicTime::START };
         Self {
@@ -138,7 +146,7 @@ impl EtcdStore {
             settings,
             connection: tokio::sync::Mutex::default(),
             gathering: WriteBatcher::default(),
-            revision: watch::Sender::new(0),
+            revision: watch::Sender::new(Revision::NEVER),
             changes,
             hearing: watch::Sender::new(hearing),
             registered: watch::Sender::new(false),
@@ -215,25 +223,27 @@ impl EtcdStore {
     }
 
     /// Which lease keys of this machine live by from now on.
-    pub fn set_machine_lease(&self, id: i64) {
-        self.machine_lease.store(id, Ordering::Relaxed);
+    pub fn set_machine_lease(&self, id: LeaseId) {
+        self.machine_lease.store(id.0, Ordering::Relaxed);
     }
 
     /// Which lease keys of the leading engine live by from now on.
-    pub fn set_leader_lease(&self, id: i64) {
-        self.leader_lease.store(id, Ordering::Relaxed);
+    pub fn set_leader_lease(&self, id: LeaseId) {
+        self.leader_lease.store(id.0, Ordering::Relaxed);
     }
 
     /// The revision of the picture, to wait for any change of it.
     #[must_use]
-    pub fn watch_revision(&self) -> watch::Receiver<i64> {
+    pub fn watch_revision(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
 
     /// Waits until the picture shows a revision; `false` when that takes too long.
-    pub async fn wait_for_revision(&self, revision: i64) -> bool {
+    pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         let mut current = self.revision.subscribe();
         let wait = current.wait_for(|current| *current >= revision);
+        // Several requests long, since a member that fails over reads the store anew before it shows the
+        // revision.
         matches!(tokio::time::timeout(self.settings.request_timeout * 5, wait).await, Ok(Ok(_)))
     }
 
@@ -273,6 +283,8 @@ impl EtcdStore {
     ) -> Result<T, StoreError> {
         let limit = self.settings.request_timeout;
         let (client, at) = self.current_client().await?;
+        // The connect timeout bounds the connection and not the answer, so the limit of a request stands
+        // here.
         let result = match tokio::time::timeout(limit, ask(client)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(source)) => {
@@ -309,6 +321,8 @@ impl EtcdStore {
                 Ok((client, at))
             }
             Ok(Err(source)) => {
+                // Round and round, the first again after the last: no member is better than another for
+                // long, and a list of one is simply tried again.
                 connection.at += 1;
                 Err(StoreError::Etcd { action, endpoint, source: Box::new(source) })
             }
@@ -332,8 +346,12 @@ impl EtcdStore {
         let timeout = self.settings.request_timeout;
         let mut options = ConnectOptions::new()
             .with_connect_timeout(timeout)
+            // A member whose machine was cut off sends no reset: without pings the watch would wait for
+            // ever.
             .with_keep_alive(timeout.max(Duration::from_secs(1)), timeout.max(Duration::from_secs(1)) * 2)
             .with_keep_alive_while_idle(true)
+            // A member that is cut off from its leader would go on answering with what it knew last. With
+            // this it ends the watch, and we go to another one.
             .with_require_leader(true);
         if let Some((name, password)) = &self.settings.user {
             options = options.with_user(name, password).with_auto_token_refresh(true);
@@ -354,6 +372,7 @@ impl EtcdStore {
     /// A new etcd leader gave every lease a full term anew: silence means nothing yet.
     fn heard_term(&self, term: u64) {
         let term = i64::try_from(term).unwrap_or(i64::MAX);
+        // Raft terms only grow, and each election brings a new one; the leader's own ID may come back.
         let before = self.term.fetch_max(term, Ordering::Relaxed);
         if term > before && before != 0 {
             tracing::info!(term, "etcd has a new leader");
@@ -374,6 +393,8 @@ impl EtcdStore {
         let mut uncertain = false;
         for _ in 0..ATTEMPTS {
             let write = match self.with_view(|picture| writes::command_write(picture, command.clone())) {
+                // The first attempt may have been carried out and only its answer lost. Then the unit is
+                // there because of us, and an error would tell the caller of a conflict with himself.
                 Err(CommandError::Exists(_)) if uncertain && self.already_holds(command) => return Ok(()),
                 Err(CommandError::NotFound(_)) if uncertain => return Ok(()),
                 write => write?,
@@ -386,6 +407,8 @@ impl EtcdStore {
                         return Ok(());
                     }
                 }
+                // One loss of an answer is a member that failed over. Two in a row are a store that is
+                // away, and the caller should know.
                 Err(error) if uncertain => return Err(failed(error)),
                 Err(_) => uncertain = true,
             }
@@ -408,12 +431,12 @@ fn to_compare(keys: &KeySpace, condition: &WriteCondition) -> Compare {
         WriteCondition::Absent(key) => Compare::create_revision(keys.key_path(key), CompareOp::Equal, 0),
         WriteCondition::Present(key) => Compare::create_revision(keys.key_path(key), CompareOp::Greater, 0),
         WriteCondition::Unchanged(key, revision) => {
-            Compare::mod_revision(keys.key_path(key), CompareOp::Equal, *revision)
+            Compare::mod_revision(keys.key_path(key), CompareOp::Equal, revision.0)
         }
         WriteCondition::SameLife(key, created) => {
-            Compare::create_revision(keys.key_path(key), CompareOp::Equal, *created)
+            Compare::create_revision(keys.key_path(key), CompareOp::Equal, created.0)
         }
-        WriteCondition::LivesBy(key, lease) => Compare::lease(keys.key_path(key), CompareOp::Equal, *lease),
+        WriteCondition::LivesBy(key, lease) => Compare::lease(keys.key_path(key), CompareOp::Equal, lease.0),
     }
 }
 
@@ -421,8 +444,10 @@ fn describe_command(command: &RegistryCommand) -> String {
     match command {
         RegistryCommand::Create { name, .. } => format!("create unit {name}"),
         RegistryCommand::Destroy { name } => format!("destroy unit {name}"),
-        RegistryCommand::Drain { machine, draining: true } => format!("drain machine {machine}"),
-        RegistryCommand::Drain { machine, draining: false } => format!("end the drain of machine {machine}"),
+        RegistryCommand::Drain { machine, drain: DrainChange::Begin } => format!("drain machine {machine}"),
+        RegistryCommand::Drain { machine, drain: DrainChange::End } => {
+            format!("end the drain of machine {machine}")
+        }
         RegistryCommand::Rebalance { .. } => "order a rebalance".to_owned(),
         RegistryCommand::ReleaseBrake => "release the brake".to_owned(),
         RegistryCommand::Replace { name, .. } => format!("replace unit {name}"),

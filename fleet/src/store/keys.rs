@@ -25,6 +25,8 @@ use crate::{
 };
 
 /// Where fleet's keys lie unless told otherwise.
+// The original's default. A v2 tree of its own cannot be in the way: etcd v3 keeps its keys apart from
+// those of v2.
 pub const DEFAULT_PREFIX: &str = "/_coreos.com/fleet/";
 
 /// The meaning of a key.
@@ -74,6 +76,7 @@ impl KeySpace {
     /// The keys under `prefix`.
     #[must_use]
     pub fn with_prefix(prefix: &str) -> Self {
+        // People write it with and without slashes at its ends. Two spellings must not be two clusters.
         Self { prefix: format!("/{}/", prefix.trim_matches('/')) }
     }
 

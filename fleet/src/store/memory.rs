@@ -11,7 +11,7 @@ use crate::{
     model::{state::DesiredState, unit_file::UnitFile, unit_name::UnitName},
     store::{
         cluster::{Cluster, SubmittedUnit},
-        registry::{ClusterChange, CommandError, Registry, RegistryCommand, StoreHealth},
+        registry::{ClusterChange, CommandError, DrainChange, Registry, RegistryCommand, StoreHealth},
     },
 };
 
@@ -35,7 +35,7 @@ impl MemoryRegistry {
     pub fn edit_cluster(&self, change: &ClusterChange, edit: impl FnOnce(&mut Cluster)) {
         let mut cluster = self.cluster();
         edit(&mut cluster);
-        cluster.revision += 1;
+        cluster.revision = cluster.revision.next();
         self.send_change(change.clone());
     }
 
@@ -54,6 +54,7 @@ impl MemoryRegistry {
     }
 }
 
+// The twin of the real store, for tests of the API: same commands, same errors, no etcd.
 impl Registry for MemoryRegistry {
     fn read<T>(&self, read: impl FnOnce(&Cluster) -> T) -> T {
         read(&self.cluster())
@@ -75,13 +76,13 @@ impl Registry for MemoryRegistry {
 }
 
 fn apply_command(cluster: &mut Cluster, command: RegistryCommand) -> Result<ClusterChange, CommandError> {
-    cluster.revision += 1;
+    cluster.revision = cluster.revision.next();
     match command {
         RegistryCommand::Create { name, file, desired } => create_unit(cluster, name, file, desired),
         RegistryCommand::Destroy { name } => destroy_unit(cluster, name),
-        RegistryCommand::Drain { machine, draining } => {
+        RegistryCommand::Drain { machine, drain } => {
             if let Some(machine) = cluster.machines.get_mut(&machine) {
-                machine.draining = draining;
+                machine.draining = drain == DrainChange::Begin;
             }
             Ok(ClusterChange::Machine(machine))
         }

@@ -25,6 +25,7 @@ use crate::{
             RecordError, SchemaRecord, StateRecord, UnitRecord, decode_record,
         },
         registry::ClusterChange,
+        revision::Revision,
     },
 };
 
@@ -36,9 +37,9 @@ pub struct KeyEvent {
     /// Its value; `None` when it is gone.
     pub value: Option<Vec<u8>>,
     /// The revision of the change.
-    pub revision: i64,
+    pub revision: Revision,
     /// The revision in which the key came into being.
-    pub created: i64,
+    pub created: Revision,
 }
 
 /// A value that could not be read.
@@ -56,7 +57,7 @@ pub struct Leadership {
     /// The machine.
     pub machine: MachineId,
     /// The revision in which its leadership began.
-    pub created: i64,
+    pub created: Revision,
 }
 
 /// The picture and the pieces it is made of.
@@ -64,15 +65,15 @@ pub struct Leadership {
 pub struct ClusterView {
     keys: KeySpace,
     cluster: Cluster,
-    units: BTreeMap<UnitName, (UnitRecord, i64)>,
+    units: BTreeMap<UnitName, (UnitRecord, Revision)>,
     presences: BTreeMap<MachineId, PresenceRecord>,
     overlays: BTreeMap<MachineId, BTreeMap<String, Option<String>>>,
     drains: BTreeSet<MachineId>,
     places: BTreeMap<UnitName, BTreeMap<MachineId, UnitAssignment>>,
-    file_revisions: BTreeMap<UnitHash, i64>,
+    file_revisions: BTreeMap<UnitHash, Revision>,
     leader: Option<Leadership>,
-    orders: BTreeMap<OperatorOrder, (OrderRecord, i64)>,
-    locks: BTreeMap<GroupName, (GroupSemaphore, i64)>,
+    orders: BTreeMap<OperatorOrder, (OrderRecord, Revision)>,
+    locks: BTreeMap<GroupName, (GroupSemaphore, Revision)>,
     schema: Option<SchemaRecord>,
 }
 
@@ -97,7 +98,7 @@ impl ClusterView {
     }
 
     /// Starts over from a complete reading at one revision. Returns what could not be read.
-    pub fn reset_to(&mut self, entries: &[KeyEvent], revision: i64) -> Vec<UnreadableValue> {
+    pub fn reset_to(&mut self, entries: &[KeyEvent], revision: Revision) -> Vec<UnreadableValue> {
         *self = Self::of_keys(self.keys.clone());
         let mut unreadable = Vec::new();
         let mut changes = Vec::new();
@@ -128,7 +129,7 @@ impl ClusterView {
     }
 
     /// The picture shows this revision.
-    pub fn advance_to(&mut self, revision: i64) {
+    pub fn advance_to(&mut self, revision: Revision) {
         self.cluster.revision = self.cluster.revision.max(revision);
     }
 
@@ -157,13 +158,13 @@ impl ClusterView {
     }
 
     /// What people ordered and the engine did not do yet, with the revision of each order.
-    pub fn operator_orders(&self) -> impl Iterator<Item = (OperatorOrder, &OrderRecord, i64)> {
+    pub fn operator_orders(&self) -> impl Iterator<Item = (OperatorOrder, &OrderRecord, Revision)> {
         self.orders.iter().map(|(order, (record, revision))| (*order, record, *revision))
     }
 
     /// The reboot slots of a group, with the revision of their last change, 0 for never.
     #[must_use]
-    pub fn reboot_lock(&self, group: &GroupName) -> (GroupSemaphore, i64) {
+    pub fn reboot_lock(&self, group: &GroupName) -> (GroupSemaphore, Revision) {
         self.locks.get(group).cloned().unwrap_or_default()
     }
 
@@ -180,12 +181,12 @@ impl ClusterView {
 
     /// A unit's record and its revision.
     #[must_use]
-    pub fn unit_record(&self, name: &UnitName) -> Option<&(UnitRecord, i64)> {
+    pub fn unit_record(&self, name: &UnitName) -> Option<&(UnitRecord, Revision)> {
         self.units.get(name)
     }
 
     /// Assignments beside the one that counts: leftovers, with their revisions.
-    pub fn orphaned_assignments(&self) -> impl Iterator<Item = (&UnitName, &MachineId, i64)> {
+    pub fn orphaned_assignments(&self) -> impl Iterator<Item = (&UnitName, &MachineId, Revision)> {
         self.places.iter().flat_map(|(unit, places)| {
             let counts = self.cluster.assignments.get(unit).map(|place| &place.machine);
             places
@@ -207,7 +208,7 @@ impl ClusterView {
 
     /// Files that nothing refers to, with their revisions.
     #[must_use]
-    pub fn unused_files(&self) -> Vec<(UnitHash, i64)> {
+    pub fn unused_files(&self) -> Vec<(UnitHash, Revision)> {
         let mut used: BTreeSet<UnitHash> = BTreeSet::new();
         for (unit, _) in self.units.values() {
             used.insert(unit.hash);
@@ -222,8 +223,8 @@ impl ClusterView {
         &mut self,
         key: StoreKey,
         value: Option<&[u8]>,
-        revision: i64,
-        created: i64,
+        revision: Revision,
+        created: Revision,
         changes: &mut Vec<ClusterChange>,
     ) -> Result<(), RecordError> {
         match key {
@@ -314,7 +315,7 @@ impl ClusterView {
         &mut self,
         hash: UnitHash,
         value: Option<&[u8]>,
-        revision: i64,
+        revision: Revision,
         changes: &mut Vec<ClusterChange>,
     ) -> Result<(), RecordError> {
         let Some(value) = value else {
@@ -323,12 +324,18 @@ impl ClusterView {
             return Ok(());
         };
         self.file_revisions.insert(hash, revision);
+        // Content is named by its hash, so what is there is the same. Parsing it again would cost each unit
+        // of a template.
         if self.cluster.files.contains_key(&hash) {
             return Ok(());
         }
+        // Whoever writes etcd may write anything. The bound of the API holds here, too, before any byte is
+        // looked at.
         if value.len() > MAX_SIZE {
             return Err(RecordError::TooLarge(value.len()));
         }
+        // Strict here and lenient in the API: we stored UTF-8, so other bytes are damage and no Latin-1
+        // file of a user.
         let file = UnitFile::parse(std::str::from_utf8(value)?)?;
         self.cluster.files.insert(hash, file);
         let waiting = self
@@ -361,6 +368,8 @@ impl ClusterView {
     fn set_assignment(&mut self, unit: &UnitName, machine: MachineId, place: Option<UnitAssignment>) {
         let places = self.places.entry(unit.clone()).or_default();
         set_or_remove(places, machine, place);
+        // The engine moves a unit with one transaction, so two assignments mean that an older one was left
+        // behind. The newest is the decision; the other one is swept up.
         let newest = places.values().max_by_key(|place| place.revision).cloned();
         if places.is_empty() {
             self.places.remove(unit);
@@ -385,6 +394,8 @@ impl ClusterView {
         let former = self.cluster.units.get(&name);
         let unit = self.units.get(&name).and_then(|(record, revision)| {
             let file = self.cluster.files.get(&record.hash)?;
+            // The same text asks for the same, and a state or a note changes a unit far more often than its
+            // text does.
             let requirements = former.filter(|former| former.file.hash() == record.hash).map_or_else(
                 || UnitRequirements::of_unit(&name, file).into(),
                 |former| former.requirements.clone(),
@@ -441,7 +452,12 @@ mod tests {
         store::{keys::DEFAULT_PREFIX, records::encode_record},
     };
 
-    fn put(picture: &mut ClusterView, key: &StoreKey, value: Vec<u8>, revision: i64) -> Vec<ClusterChange> {
+    fn put(
+        picture: &mut ClusterView,
+        key: &StoreKey,
+        value: Vec<u8>,
+        revision: Revision,
+    ) -> Vec<ClusterChange> {
         let mut changes = Vec::new();
         let key = picture.keys.key_path(key).into_bytes();
         let _ = picture
@@ -477,7 +493,7 @@ mod tests {
             let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
 
             for (revision, (key, value)) in (1..).zip(order) {
-                put(&mut picture, key, value.clone(), revision);
+                put(&mut picture, key, value.clone(), Revision(revision));
             }
 
             assert_eq!(picture.cluster().units[&unit()].file.canonical_text(), text);
@@ -491,15 +507,15 @@ mod tests {
         let mut own = Machine::new(machine(1));
         own.metadata = crate::model::machine::parse_metadata("zone=a,disk=ssd");
         let hidden = encode_record(&MetadataRecord { value: None });
-        put(&mut picture, &StoreKey::Metadata(machine(1), "disk".to_owned()), hidden, 1);
-        put(&mut picture, &StoreKey::Drain(machine(1)), b"{}".to_vec(), 2);
+        put(&mut picture, &StoreKey::Metadata(machine(1), "disk".to_owned()), hidden, Revision(1));
+        put(&mut picture, &StoreKey::Drain(machine(1)), b"{}".to_vec(), Revision(2));
         assert!(picture.cluster().machines.is_empty(), "metadata alone makes no machine");
 
         put(
             &mut picture,
             &StoreKey::Presence(machine(1)),
             encode_record(&PresenceRecord { machine: own, boot: String::new() }),
-            3,
+            Revision(3),
         );
 
         let shown = &picture.cluster().machines[&machine(1)];
@@ -511,11 +527,11 @@ mod tests {
     fn of_two_assignments_the_newest_counts_and_the_other_is_a_stray() {
         let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
         let record = encode_record(&AssignmentRecord { hash: UnitHash::of_text("") });
-        put(&mut picture, &StoreKey::Assignment(machine(1), unit()), record.clone(), 5);
-        put(&mut picture, &StoreKey::Assignment(machine(2), unit()), record, 4);
+        put(&mut picture, &StoreKey::Assignment(machine(1), unit()), record.clone(), Revision(5));
+        put(&mut picture, &StoreKey::Assignment(machine(2), unit()), record, Revision(4));
 
         assert_eq!(picture.cluster().target_of("a.service"), Some(&machine(1)));
-        assert_eq!(picture.orphaned_assignments().collect::<Vec<_>>(), [(&unit(), &machine(2), 4)]);
+        assert_eq!(picture.orphaned_assignments().collect::<Vec<_>>(), [(&unit(), &machine(2), Revision(4))]);
     }
 
     #[test]
@@ -526,9 +542,9 @@ mod tests {
             &mut picture,
             &key,
             encode_record(&PresenceRecord { machine: Machine::new(machine(1)), boot: String::new() }),
-            1,
+            Revision(1),
         );
-        put(&mut picture, &key, b"\xff".to_vec(), 2);
+        put(&mut picture, &key, b"\xff".to_vec(), Revision(2));
 
         assert!(picture.cluster().machines.is_empty());
     }
@@ -541,7 +557,7 @@ mod tests {
                 StoreKey::Assignment(machine(1), unit()), StoreKey::Brake, StoreKey::File(UnitHash::of_text("")), StoreKey::Leader,
                 StoreKey::Lock(GroupName::default()), StoreKey::Presence(machine(1)), StoreKey::State(machine(1), unit()), StoreKey::Unit(unit()),
             ];
-            put(&mut picture, &keys[kind], value, 1);
+            put(&mut picture, &keys[kind], value, Revision(1));
         }
     }
 }

@@ -18,9 +18,12 @@ use crate::{
 
 /// The newest format this program reads, and the one it writes. Raised only when an older reader would
 /// misunderstand, not when a field is added.
+// A daemon is upgraded machine by machine, so two versions share a store for a while. A field that an older
+// reader ignores costs nothing; a raised format shuts the older one out.
 pub const FORMAT: u32 = 1;
 
 /// The largest record, in bytes.
+// The largest unit file, and room for the fields around it. etcd itself takes 1.5 MiB.
 pub const MAX_RECORD: usize = MAX_SIZE + 64 * 1024;
 
 /// Why a value could not be read.
@@ -139,6 +142,7 @@ pub struct SchemaRecord {
 
 #[derive(Serialize, Deserialize)]
 struct VersionedRecord<T> {
+    // A record that somebody wrote by hand may lack its version. It is read as the first one.
     #[serde(default = "first_version")]
     v: u32,
     #[serde(flatten)]
@@ -167,6 +171,8 @@ pub fn decode_record<T: DeserializeOwned>(value: &[u8]) -> Result<T, RecordError
     if value.len() > MAX_RECORD {
         return Err(RecordError::TooLarge(value.len()));
     }
+    // The version is read by itself first: of a newer format the rest may not even have the shape that we
+    // know.
     let OnlyVersion { v } = serde_json::from_slice(value)?;
     if v > FORMAT {
         return Err(RecordError::Newer(v));

@@ -13,6 +13,15 @@ use crate::{
     store::cluster::Cluster,
 };
 
+/// What happens to the drain of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainChange {
+    /// Its units move away, and others stay away.
+    Begin,
+    /// It is taken back.
+    End,
+}
+
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistryCommand {
@@ -34,8 +43,8 @@ pub enum RegistryCommand {
     Drain {
         /// The machine; it may be absent.
         machine: MachineId,
-        /// Whether to drain.
-        draining: bool,
+        /// Which of the two.
+        drain: DrainChange,
     },
     /// Moves units from crowded machines to idle ones, at most this many.
     Rebalance {

@@ -67,7 +67,7 @@ fn picture() -> ClusterView {
 
 /// Takes in a value; whether it could be read.
 fn take(picture: &mut ClusterView, key: &str, value: &str) -> bool {
-    let revision = picture.cluster().revision + 1;
+    let revision = picture.cluster().revision.next();
     let event = KeyEvent {
         key: format!("{DEFAULT_PREFIX}{key}").into_bytes(),
         value: Some(value.as_bytes().to_vec()),

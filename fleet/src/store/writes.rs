@@ -18,7 +18,8 @@ use crate::{
         keys::{OperatorOrder, StoreKey},
         picture::ClusterView,
         records::{MetadataRecord, OrderRecord, PresenceRecord, StateRecord, UnitRecord, encode_record},
-        registry::{CommandError, RegistryCommand},
+        registry::{CommandError, DrainChange, RegistryCommand},
+        revision::{LeaseId, Revision},
     },
 };
 
@@ -34,11 +35,11 @@ pub enum WriteCondition {
     /// The key exists.
     Present(StoreKey),
     /// The key was last changed in this revision.
-    Unchanged(StoreKey, i64),
+    Unchanged(StoreKey, Revision),
     /// The key came into being in this revision, and has existed since.
-    SameLife(StoreKey, i64),
-    /// The key exists and lives by this lease, which is never 0.
-    LivesBy(StoreKey, i64),
+    SameLife(StoreKey, Revision),
+    /// The key exists and lives by this lease, which is never [`LeaseId::NONE`].
+    LivesBy(StoreKey, LeaseId),
 }
 
 /// Which lease a key lives by.
@@ -92,13 +93,18 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
             let (_, revision) = known_unit(picture, &name)?;
             let key = StoreKey::Unit(name);
             StoreWrite {
+                // Compared with the revision that was shown, so that somebody who changed the unit
+                // meanwhile is not overwritten.
                 when: vec![WriteCondition::Unchanged(key.clone(), *revision)],
                 then: vec![WriteOperation::Delete(key)],
             }
         }
-        RegistryCommand::Drain { machine, draining } => {
+        RegistryCommand::Drain { machine, drain } => {
             let key = StoreKey::Drain(machine);
-            let then = if draining { put_key(key, b"{}".to_vec()) } else { WriteOperation::Delete(key) };
+            let then = match drain {
+                DrainChange::Begin => put_key(key, b"{}".to_vec()),
+                DrainChange::End => WriteOperation::Delete(key),
+            };
             StoreWrite { when: Vec::new(), then: vec![then] }
         }
         RegistryCommand::Rebalance { budget } => {
@@ -108,6 +114,8 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
         RegistryCommand::Replace { name, file, desired } => replace_write(picture, name, &file, desired)?,
         RegistryCommand::Restart { name } => change_write(picture, name, |unit| unit.restarts += 1)?,
         RegistryCommand::SetDesired { name, desired } => set_desired(picture, name, desired)?,
+        // No condition for metadata, drains and orders: two people who set them at once mean the same key,
+        // and the last word wins.
         RegistryCommand::SetMetadata { machine, key, value } => {
             let record = encode_record(&MetadataRecord { value });
             StoreWrite { when: Vec::new(), then: vec![put_key(StoreKey::Metadata(machine, key), record)] }
@@ -115,7 +123,10 @@ pub fn command_write(picture: &ClusterView, command: RegistryCommand) -> Result<
     })
 }
 
-fn known_unit<'a>(picture: &'a ClusterView, name: &UnitName) -> Result<&'a (UnitRecord, i64), CommandError> {
+fn known_unit<'a>(
+    picture: &'a ClusterView,
+    name: &UnitName,
+) -> Result<&'a (UnitRecord, Revision), CommandError> {
     picture.unit_record(name).ok_or_else(|| CommandError::NotFound(name.clone()))
 }
 
@@ -174,12 +185,16 @@ fn replace_write(
         let changed = stays_up && unit.hash != hash;
         // In the middle of a change the content before it is still the last one that proved well.
         let proven =
+            // A second change in the middle of a first one must not go back to a text that never proved
+            // well.
             unit.previous.filter(|_| unit.rollout == Some(ChangeDirection::Forward)).unwrap_or(unit.hash);
         *unit = UnitRecord {
             hash,
             desired,
             restarts: unit.restarts,
             previous: changed.then_some(proven),
+            // A unit that becomes global, or ceases to be, has other machines. There is nobody to bring the
+            // new text to step by step.
             rollout: (changed && was_global == is_global).then_some(ChangeDirection::Forward),
             note: String::new(),
         };
@@ -249,11 +264,11 @@ pub fn intent_write(machine: &MachineId, unit: &UnitName, record: &StateRecord) 
     }
 }
 
-/// Changes reboot slots that were seen in this revision, 0 for never.
+/// Changes reboot slots that were seen in this revision.
 #[must_use]
-pub fn semaphore_write(group: &GroupName, slots: &GroupSemaphore, revision: i64) -> StoreWrite {
+pub fn semaphore_write(group: &GroupName, slots: &GroupSemaphore, revision: Revision) -> StoreWrite {
     let key = StoreKey::Lock(group.clone());
-    let unchanged = if revision == 0 {
+    let unchanged = if revision == Revision::NEVER {
         WriteCondition::Absent(key.clone())
     } else {
         WriteCondition::Unchanged(key.clone(), revision)
@@ -282,7 +297,10 @@ mod tests {
             let mut picture = ClusterView::of_keys(keys.clone());
             let value = Some(stored.as_bytes().to_vec());
             picture
-                .apply_event(&KeyEvent { key: key.clone(), value, revision: 1, created: 1 }, &mut Vec::new())
+                .apply_event(
+                    &KeyEvent { key: key.clone(), value, revision: Revision(1), created: Revision(1) },
+                    &mut Vec::new(),
+                )
                 .unwrap();
 
             let outcome = create_write(&picture, name.clone(), &file, JobState::Inactive);

@@ -11,6 +11,7 @@ use fleet::agent::presence::MachinePresence;
 use fleet::model::machine::{Machine, MachineId};
 use fleet::store::etcd::{EtcdSettings, EtcdStore};
 use fleet::store::registry::{Registry, StoreHealth};
+use fleet::store::revision::LeaseId;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -164,7 +165,7 @@ async fn a_machine_comes_back_unnoticed_and_another_id_leaves_no_ghost() {
     std::fs::write(&file, lease.to_string()).unwrap();
     let updated = start("m3");
     updated.serves().await;
-    assert_eq!(Some(updated.presence.watch_lease().borrow().unwrap().id), lease.as_i64());
+    assert_eq!(Some(updated.presence.watch_lease().borrow().unwrap().id), lease.as_i64().map(LeaseId));
 }
 
 #[tokio::test]

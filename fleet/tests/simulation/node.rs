@@ -23,6 +23,7 @@ use fleet::{
         picture::ClusterView,
         records::{PresenceRecord, StateRecord},
         registry::ClusterChange,
+        revision::Revision,
         writes::{self, StoreWrite},
     },
 };
@@ -47,7 +48,7 @@ pub(crate) struct Node {
     pub(crate) picture: ClusterView,
     heard: bool,
     duties: MachineAssignments,
-    mind: Option<(ClusterConverger, i64)>,
+    mind: Option<(ClusterConverger, Revision)>,
     pub(crate) running: BTreeMap<UnitName, ActualUnit>,
     /// The units that systemd's own guard stops when it is not wound up in time.
     guarded: BTreeSet<UnitName>,
@@ -130,7 +131,7 @@ impl Node {
         }
         let mut changes = Vec::new();
         let last = self.picture.cluster().revision;
-        if last == 0 || last < store.compacted {
+        if last == Revision::NEVER || last < store.compacted {
             assert!(self.picture.reset_to(&store.everything(), store.revision).is_empty());
             changes.push(ClusterChange::Everything);
         } else {

@@ -7,6 +7,7 @@ use fleet::{
     store::{
         keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
         picture::KeyEvent,
+        revision::Revision,
         writes::{KeyLifetime, StoreWrite, WriteCondition, WriteOperation},
     },
 };
@@ -14,8 +15,8 @@ use fleet::{
 #[derive(Clone)]
 pub(crate) struct Stored {
     pub(crate) value: Vec<u8>,
-    pub(crate) created: i64,
-    pub(crate) changed: i64,
+    pub(crate) created: Revision,
+    pub(crate) changed: Revision,
     lease: Option<usize>,
 }
 
@@ -23,10 +24,10 @@ pub(crate) struct Stored {
 pub(crate) struct Store {
     pub(crate) keys: KeySpace,
     pub(crate) data: BTreeMap<String, Stored>,
-    pub(crate) revision: i64,
+    pub(crate) revision: Revision,
     pub(crate) log: Vec<KeyEvent>,
     /// Events below this revision were compacted away.
-    pub(crate) compacted: i64,
+    pub(crate) compacted: Revision,
     /// When each lease ends; machine `n` has lease `2n`, its engine `2n + 1`.
     pub(crate) leases: BTreeMap<usize, MonotonicTime>,
     pub(crate) up: bool,
@@ -37,9 +38,9 @@ impl Store {
         Self {
             keys: KeySpace::with_prefix(DEFAULT_PREFIX),
             data: BTreeMap::new(),
-            revision: 1,
+            revision: Revision(1),
             log: Vec::new(),
-            compacted: 0,
+            compacted: Revision::NEVER,
             leases: BTreeMap::new(),
             up: true,
         }
@@ -57,7 +58,7 @@ impl Store {
                 find(key).is_some_and(|stored| stored.created == *created)
             }
             WriteCondition::LivesBy(key, lease) => find(key).is_some_and(|stored| {
-                stored.lease.and_then(|lease| i64::try_from(lease).ok()) == Some(*lease)
+                stored.lease.and_then(|lease| i64::try_from(lease).ok()) == Some(lease.0)
             }),
         }
     }
@@ -70,7 +71,7 @@ impl Store {
         if !write.when.iter().all(|condition| self.holds(condition)) {
             return Some(false);
         }
-        self.revision += 1;
+        self.revision = self.revision.next();
         for operation in &write.then {
             match operation {
                 WriteOperation::Put(key, value, life) => {
@@ -117,7 +118,7 @@ impl Store {
                 key: key.as_bytes().to_vec(),
                 value: None,
                 revision: self.revision,
-                created: 0,
+                created: Revision::NEVER,
             });
         }
     }
@@ -131,7 +132,7 @@ impl Store {
             self.leases.iter().filter(|(_, end)| **end <= now).map(|(lease, _)| *lease).collect();
         for lease in ended {
             self.leases.remove(&lease);
-            self.revision += 1;
+            self.revision = self.revision.next();
             let keys: Vec<String> = self
                 .data
                 .iter()
@@ -144,7 +145,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn since(&self, revision: i64) -> &[KeyEvent] {
+    pub(crate) fn since(&self, revision: Revision) -> &[KeyEvent] {
         &self.log[self.log.partition_point(|event| event.revision <= revision)..]
     }
 

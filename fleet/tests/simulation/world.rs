@@ -14,7 +14,9 @@ use fleet::{
     store::{
         keys::{DEFAULT_PREFIX, KeySpace, StoreKey},
         picture::ClusterView,
+        registry::DrainChange,
         registry::RegistryCommand,
+        revision::Revision,
         writes,
     },
 };
@@ -168,7 +170,10 @@ impl World {
             },
             7 => RegistryCommand::Replace { name, file, desired },
             8 => RegistryCommand::Restart { name },
-            _ => RegistryCommand::Drain { machine, draining: self.dice.chance(40) },
+            _ => RegistryCommand::Drain {
+                machine,
+                drain: if self.dice.chance(40) { DrainChange::Begin } else { DrainChange::End },
+            },
         };
         if self.store.up {
             if self.dice.chance(70) {
@@ -281,7 +286,7 @@ impl World {
             .map(|place| StoreKey::Assignment(place.machine.clone(), unit.clone()));
         let placed = key
             .and_then(|key| self.store.data.get(&self.store.keys.key_path(&key)))
-            .map_or(0, |stored| stored.created);
+            .map_or(Revision::NEVER, |stored| stored.created);
         cluster.units.get(unit).is_none_or(|unit| unit.revision > placed)
     }
 

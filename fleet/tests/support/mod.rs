@@ -17,6 +17,7 @@ use fleet::plan::explain::explain_unit;
 use fleet::store::cluster::{Cluster, SubmittedUnit, UnitAssignment};
 use fleet::store::memory::MemoryRegistry;
 use fleet::store::registry::{ClusterChange, Registry};
+use fleet::store::revision::Revision;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -206,8 +207,11 @@ fn step(cluster: &Cluster) -> Option<(ClusterChange, Cluster)> {
             let verdicts = explain_unit(cluster, unit.name.as_str()).unwrap();
             let able = verdicts.into_iter().filter(|verdict| verdict.refusal.is_none());
             if let Some(best) = able.min_by_key(|verdict| verdict.load) {
-                let assignment =
-                    UnitAssignment { machine: best.machine, hash: unit.file.hash(), revision: 0 };
+                let assignment = UnitAssignment {
+                    machine: best.machine,
+                    hash: unit.file.hash(),
+                    revision: Revision::NEVER,
+                };
                 next.assignments.insert(unit.name.clone(), assignment);
                 return Some((ClusterChange::Unit(unit.name.clone()), next));
             }

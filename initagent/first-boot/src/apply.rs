@@ -10,10 +10,13 @@ mod content;
 mod files;
 mod filesystems;
 mod guard;
+mod key_files;
+mod own_disk;
 mod partitions;
 mod reach;
 mod scripts;
 mod settings;
+mod snapshot;
 mod storage;
 mod units;
 
@@ -45,7 +48,7 @@ pub(crate) struct ApplyContext<'a> {
     /// Units that were written since the manager was last told.
     pub(crate) changed_units: RefCell<Vec<String>>,
     /// What sshd's files held before this run, so that it can be put back.
-    pub(crate) before: RefCell<Vec<guard::FileSnapshot>>,
+    pub(crate) before: RefCell<Vec<snapshot::FileSnapshot>>,
     /// Where files were placed, by the paths that links on the way lead to.
     pub(crate) placed: RefCell<HashMap<String, String>>,
     /// What was put back, and why.

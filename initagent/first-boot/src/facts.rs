@@ -5,9 +5,9 @@
 
 use platform::{InstanceMetadata, Payload};
 use sha2::{Digest, Sha256};
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::container::{self, FetchPolicy};
 use user_data::part::PayloadPart;
-use user_data::plan::order::PlanFacts;
 use user_data::plan::step::FetchRequest;
 use user_data::reading::UserDataInput;
 use user_data::ssh_key;

@@ -9,51 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::FileStat;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::Uid;
 
+pub(crate) use crate::file_rights::{FileChange, FileRights};
 use crate::folder::{self, Folder, Held};
 use crate::step_error::StepError;
 
 /// The mode of parents that are made.
 const PARENT_MODE: u32 = 0o755;
-
-/// Whether something was changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum FileChange {
-    Made,
-    None,
-}
-
-impl FileChange {
-    /// Changed if either was.
-    pub(crate) fn combine(self, other: Self) -> Self {
-        if self == Self::Made { self } else { other }
-    }
-}
-
-/// Owner and mode of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct FileRights {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mode: u32,
-}
-
-impl FileRights {
-    /// Of root's files that all may read.
-    pub(crate) const PUBLIC: Self = Self { uid: 0, gid: 0, mode: 0o644 };
-    /// Of root's files that nobody else may read.
-    pub(crate) const PRIVATE: Self = Self { uid: 0, gid: 0, mode: 0o600 };
-
-    /// The user we run as, where that is not root: then files are ours whatever was asked for.
-    fn for_current_user(self) -> Self {
-        if Uid::effective().is_root() {
-            return self;
-        }
-        let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
-        Self { uid, gid, ..self }
-    }
-}
 
 /// When a file is on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -19,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use crate::files::{FileChange, FileRights};
+use crate::file_rights::{FileChange, FileRights};
 
 /// As many as the kernel follows on one path, see `path_resolution(7)`.
 const MOST_LINKS: u32 = 40;

@@ -10,6 +10,7 @@ mod chooser;
 mod digits;
 mod edit_error;
 mod facts;
+mod file_rights;
 mod files;
 mod folder;
 mod home;

@@ -12,7 +12,7 @@ use std::slice::from_ref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use platform::{BootKind, DetectedPlatform, InstanceMetadata, WebTiming};
-use user_data::plan::order::PlanFacts;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::plan::step::PlanStep;
 use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
 use user_data::reading::{self, UserDataInput};

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io;
 
-use user_data::plan::order::SWITCH;
+use user_data::cloudconfig::order::SWITCH;
 
 use crate::files::{self, FileRights};
 use crate::record;

@@ -3,6 +3,8 @@
 //! Knows which words of the kernel command line and of the firmware name them. Refuses to tell platforms
 //! apart by their disks, which are alike. Invariant: nothing is asked anew; what the disk said gets
 //! another name.
+//!
+//! Documentation: <https://coreos.github.io/afterburn/usage/attributes/>.
 
 use std::net::IpAddr;
 
@@ -18,6 +20,7 @@ const NAMES: [(&str, &str, &str); 6] = [
     ("proxmoxve", "PROXMOXVE", "HOSTNAME"),
     ("nutanix", "NUTANIX", "HOSTNAME"),
 ];
+// The words of Ignition, Flatcar and coreos-metadata work, so that a command line can be taken over as it is.
 const PARAMETERS: [&str; 4] =
     ["catamaran.platform", "ignition.platform.id", "flatcar.oem.id", "coreos.oem.id"];
 

@@ -2,6 +2,10 @@
 //!
 //! Knows the paths. Refuses to interpret what stands in them: that is each platform's own
 //! business. Invariant: everything is looked up below one root, so that a test is a directory.
+//!
+//! Documentation: DMTF's DSP0134 (SMBIOS), the kernel's
+//! `Documentation/ABI/testing/sysfs-firmware-dmi-tables`, and for the command line
+//! `Documentation/admin-guide/kernel-parameters.rst`.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::{
@@ -13,9 +17,12 @@ use std::{
 };
 
 /// Firmware strings and command lines are short; more than this is not one.
+// A file of /sys is one page, and the command line of x86 has 2048 bytes.
 const MAX_TEXT: u64 = 64 << 10;
 
 /// Block devices that never carry a configuration.
+// They lie on other devices, which are looked at themselves. To open an idle `nbd` or `loop` costs time for
+// nothing.
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
 /// Where to look; [`Host::this_machine`] for this machine, [`Host::at_directory`] for a twin in a directory.
@@ -126,6 +133,7 @@ impl Host {
     /// The last value given to `key=` on the kernel command line.
     pub(crate) fn kernel_parameter(&self, key: &str) -> Option<String> {
         let value_of = |word: &String| word.strip_prefix(key)?.strip_prefix('=').map(str::to_owned);
+        // The kernel's own parameters are read so: who appends a word to the line overrules what is there.
         self.command_line().iter().filter_map(value_of).next_back()
     }
 
@@ -138,6 +146,7 @@ impl Host {
         let Ok(entries) = self.path_of("/sys/class/block").read_dir() else { return Vec::new() };
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        // The kernel lists a folder in any order. Two boots must find the same volume first.
         names.sort();
         names.retain(|name| !INTERNAL_DEVICES.iter().any(|prefix| name.starts_with(prefix)));
         names.iter().filter_map(|name| self.block_device(name)).collect()
@@ -161,6 +170,8 @@ impl Host {
     #[must_use]
     pub fn machine_name(&self) -> Option<String> {
         let name = self.dmi_field("product_uuid").to_ascii_lowercase();
+        // SMBIOS says so in its section on the UUID: all zeros mean that there is none, all ones that it is
+        // not set.
         // What machines have to which nobody gave one.
         let is_blank = |blank: char| name.chars().all(|letter| letter == blank || letter == '-');
         (!is_blank('0') && !is_blank('f')).then_some(name)
@@ -180,6 +191,8 @@ impl Host {
             return None;
         }
         fs::create_dir_all(mount_point).ok()?;
+        // UDF has too many versions to be read here, as FAT and ISO 9660 are. Nothing on a disc may act: no
+        // programs, devices.
         let arguments = ["-t", "udf", "-o", "ro,nosuid,nodev,noexec", device.to_str()?, mount_point];
         self.program_output("/usr/bin/mount", &arguments)?;
         let read = self.read(&format!("{mount_point}/{path}"), limit);
@@ -193,6 +206,8 @@ impl Host {
     /// does once networkd runs.
     pub fn settle_devices(&self) {
         self.program_output("/usr/bin/systemctl", &["start", "systemd-udev-trigger.service"]);
+        // Ten seconds were tried. On a busy machine a CD drive came after 50, and the cloud was asked in its
+        // place.
         self.program_output("/usr/bin/udevadm", &["settle", "--timeout=90"]);
         // It may be done before it has read what a driver that it had just loaded brought to light.
         self.program_output("/usr/bin/udevadm", &["settle", "--timeout=30"]);
@@ -229,6 +244,7 @@ fn split_words(line: &str) -> Vec<String> {
     while let Some(letter) = letters.next() {
         match letter {
             '"' => quoted = !quoted,
+            // GRUB ends a command at a bare `;`, so people write `ds=nocloud\;s=...`.
             '\\' if letters.peek() == Some(&';') => {}
             white if white.is_whitespace() && !quoted => words.push(String::new()),
             other => words.last_mut().into_iter().for_each(|word| word.push(other)),

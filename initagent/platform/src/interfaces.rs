@@ -2,6 +2,8 @@
 //!
 //! Knows which addresses are private. Refuses loop-back, link-local and container bridges' addresses,
 //! which mean nothing to others. Invariant: what a platform said is never replaced.
+//!
+//! Documentation: RFC 1918, RFC 6598 (100.64.0.0/10), RFC 4193 (unique local IPv6) and getifaddrs(3).
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::{
@@ -14,8 +16,10 @@ use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 
 use crate::MachineAddresses;
 
+// Polling is enough: this runs once, for seconds, and only where a document asks for an address.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Interfaces that container runtimes and this cluster's own network make.
+// Their addresses are the same on each machine, so as `$private_ipv4` they would send peers to themselves.
 const MADE: [&str; 7] = ["br-", "cni", "docker", "flannel", "podman", "veth", "virbr"];
 
 impl MachineAddresses {
@@ -26,6 +30,8 @@ impl MachineAddresses {
         let deadline = Instant::now() + patience;
         loop {
             let found = own_addresses();
+            // Documents of CoreOS's time ask for IPv4. An IPv6 address may come earlier, and would end the
+            // wait too soon.
             if found.iter().any(IpAddr::is_ipv4) || Instant::now() >= deadline {
                 return self.or_found(&found);
             }

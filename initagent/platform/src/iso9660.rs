@@ -3,14 +3,20 @@
 //! Knows the primary tree with Rock Ridge names and the Joliet tree. Refuses interleaved and
 //! multi-extent files, which no configuration disk has. Invariant: no length or offset from the
 //! disk is used before it is compared with a limit.
+//!
+//! Documentation: ECMA-119, the Joliet Specification of 1995, and IEEE P1281 and P1282 (SUSP and Rock Ridge).
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 const SECTOR: u64 = 2048;
 const SECTOR_LENGTH: usize = 2048;
+// ECMA-119, section 6.2.1: the sixteen sectors before it belong to the system.
 const FIRST_DESCRIPTOR: u64 = 16;
+// Real discs have three or four. The standard has no limit, so a crafted one could go on to its end.
 const MAX_DESCRIPTORS: u64 = 32;
+// About ten thousand names. The folders that are looked into have five.
 const MAX_DIRECTORY: u32 = 1 << 20;
+// ECMA-119 allows eight levels.
 const MAX_DEPTH: usize = 8;
 
 const PRIMARY: u8 = 1;
@@ -52,6 +58,8 @@ impl<R: Read + Seek> Iso9660<R> {
             let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, SECTOR_LENGTH).ok()?;
             match descriptor[0] {
                 PRIMARY if found.is_none() => found = Some(read_volume(&descriptor, NameEncoding::Primary)),
+                // Joliet goes first: genisoimage cuts `network-config` to `NETWORK_.;1` in the primary tree,
+                // and Rock Ridge is optional.
                 SUPPLEMENTARY if is_joliet(&descriptor) => {
                     let joliet = read_volume(&descriptor, NameEncoding::Joliet);
                     found = found.map(|primary| Iso9660 { label: primary.label, ..joliet });
@@ -145,6 +153,7 @@ impl<'a> Iterator for DirectoryRecords<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let length = usize::from(*self.0.first()?);
+        // ECMA-119, section 9.1: 33 bytes and a name of one at least. Zeros fill the end of a sector.
         if length < 34 || length > self.0.len() {
             return None;
         }
@@ -161,6 +170,7 @@ fn read_volume(descriptor: &[u8], names: NameEncoding) -> Iso9660<()> {
 }
 
 fn is_joliet(descriptor: &[u8]) -> bool {
+    // Joliet's escape sequences for the three levels of UCS-2.
     [b"%/@", b"%/C", b"%/E"].iter().any(|escape| descriptor[88..91] == escape[..])
 }
 
@@ -170,6 +180,7 @@ fn record_extent(record: &[u8]) -> Option<FileExtent> {
     Some(FileExtent { sector: number(2)?, length: number(10)?, flags: *record.get(25)? })
 }
 
+// ECMA-119, section 7.5.1, puts `;1` behind each name, and a dot where there is no extension.
 fn without_version(name: &str) -> String {
     let name = name.split_once(';').map_or(name, |(name, _)| name);
     name.trim_end_matches('.').to_owned()

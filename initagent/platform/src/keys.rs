@@ -2,6 +2,8 @@
 //!
 //! Knows the shape of a line of `authorized_keys`. Refuses to judge whether the key is strong.
 //! Invariant: a line accepted here is one line, so that it cannot smuggle in a second key.
+//!
+//! Documentation: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", and RFC 4253, section 6.6, for the blob.
 
 /// The words that begin the key type of every format OpenSSH reads.
 const TYPE_PREFIXES: [&str; 4] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
@@ -20,6 +22,7 @@ pub(crate) fn begins_with_type(line: &str) -> bool {
 /// Seconds since 1970 as sshd's option `expiry-time` has them; without the `Z` they would be local time.
 pub(crate) fn expiry_time(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // The method is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>.
     // Eras of 400 years, which begin in March: the way of `gce::seconds` back.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);

@@ -2,6 +2,8 @@
 //!
 //! Knows instance-id, host name, keys and place. Refuses to let one wrong field cost another.
 //! Invariant: an identifier keeps the text it was written with, also when that looks like a number.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html>.
 
 use crate::{InstanceMetadata, json::DocumentTree};
 
@@ -19,6 +21,7 @@ pub(crate) fn add_meta_data(provision: &mut InstanceMetadata, bytes: &[u8]) -> D
     let either = |one: &str, other: &str| tree.text_at(one).or_else(|| tree.text_at(other));
     provision.instance_id = either("/instance-id", "/instance_id");
     let local = either("/local-hostname", "/local_hostname");
+    // Hetzner and some tools for `cidata` write `hostname`. cloud-init's own name goes before it.
     provision.set_hostname(local.or_else(|| tree.text_at("/hostname")));
     for key in tree.texts_below("/public-keys").iter().chain(&tree.texts_below("/public_keys")) {
         provision.add_keys(key);

@@ -3,12 +3,16 @@
 //! Knows the names that unit files of afterburn's and coreos-metadata's users expect. Refuses to
 //! write the file: the text is handed to the caller.
 //! Invariant: a value from outside stays one value, whatever characters it holds.
+//!
+//! Documentation: systemd.exec(5), `EnvironmentFile=`, and
+//! <https://coreos.github.io/afterburn/usage/attributes/>.
 
 use std::fmt::Write as _;
 
 use crate::InstanceMetadata;
 
 /// coreos-metadata called these two clouds by other names than afterburn does.
+// Units written for coreos-metadata expect these. afterburn renamed both clouds when it took over.
 const OLDER_NAMES: [(&str, &str); 2] = [("AWS_", "EC2_"), ("GCP_", "GCE_")];
 
 impl InstanceMetadata {
@@ -60,6 +64,8 @@ fn older_name(name: &str) -> String {
 /// As systemd reads it: plain when it needs nothing, else in double quotes with escapes. Control
 /// characters, line ends among them, have no place in any fact, so they go.
 fn quote_value(value: &str) -> String {
+    // A whitelist, since systemd gives a meaning to more than quotes: `#` and `;` begin comments, `\` goes
+    // on.
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._:/@+,=%".contains(letter);
     if value.chars().all(plain) {
         return value.to_owned();

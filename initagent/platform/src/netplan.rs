@@ -3,6 +3,8 @@
 //! Knows the few keys that static addresses need. Refuses to know what units come of it.
 //! Invariant: an address, gateway or MAC from outside is parsed before it is written down, so that
 //! nothing but addresses gets through.
+//!
+//! Documentation: <https://netplan.readthedocs.io/en/stable/netplan-yaml/>.
 
 use std::net::IpAddr;
 
@@ -77,6 +79,8 @@ impl InterfaceLink {
         let Some(gateway) = gateway.and_then(|text| text.parse::<IpAddr>().ok()) else { return };
         if !gateway.is_unspecified() {
             let to = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            // Many clouds have gateways outside of the interface's network, which the kernel refuses without
+            // `on-link`.
             let route = json!({"to": to, "via": gateway.to_string(), "on-link": true});
             if !self.routes.contains(&route) {
                 self.routes.push(route);
@@ -153,6 +157,7 @@ pub(crate) fn bond_payload(members: &[InterfaceLink], link: &InterfaceLink) -> O
     let mut settings = link.to_settings();
     settings.insert("interfaces".to_owned(), json!(names));
     settings.insert("macaddress".to_owned(), json!(link.signs.get("macaddress")));
+    // Equinix's switches speak LACP. afterburn sets the fast rate for the same bond.
     let parameters = json!({"mode": "802.3ad", "lacp-rate": "fast", "mii-monitor-interval": 200});
     settings.insert("parameters".to_owned(), parameters);
     to_payload(&json!({"version": 2, "ethernets": ethernets, "bonds": {"bond0": settings}}))

@@ -109,6 +109,7 @@ impl Platform {
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             "akamai" => Some(Self::Akamai),
+            // Ignition and afterburn have names of their own for some. A command line written for them works here.
             "azure" | "azurestack" => Some(Self::Azure),
             "digitalocean" => Some(Self::DigitalOcean),
             "aws" | "ec2" => Some(Self::Ec2),

@@ -18,6 +18,7 @@ const PAYLOADS: [&str; 6] =
     ["user-data", "user_data", "userdata", "vendor-data", "vendor_data", "customdata"];
 /// As EC2 and OpenStack call which of the machines this is that were started together.
 const LAUNCH_INDEX: [&str; 3] = ["ami-launch-index", "launch_index", "launch-index"];
+// sshd reads the whole file at each login, and a document of one MiB could hold tens of thousands.
 /// No person has more keys than this.
 const MAX_KEYS: usize = 1000;
 
@@ -139,6 +140,8 @@ impl InstanceMetadata {
         ];
         let mut bytes = Vec::new();
         for field in fields {
+            // An absent field differs from an empty one, and lengths keep two fields from being shifted into
+            // each other.
             bytes.extend(field.as_ref().map_or(u64::MAX, |field| field.len() as u64).to_le_bytes());
             bytes.extend(field.unwrap_or_default());
         }
@@ -189,6 +192,7 @@ impl InstanceMetadata {
 
     /// Takes the first word of `name`, because some platforms list several names.
     pub(crate) fn set_hostname(&mut self, name: Option<impl AsRef<str>>) {
+        // EC2 lists a name for each domain of its DHCP options.
         let first = name.and_then(|name| name.as_ref().split_whitespace().next().map(str::to_owned));
         if first.is_some() {
             self.hostname = first;

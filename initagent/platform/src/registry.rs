@@ -46,6 +46,8 @@ enum Fetch {
 }
 
 /// In this order where no cloud names itself; [`rank`] says what is different where one does.
+// What a person named goes first, then volumes that somebody attached, then what the firmware says. The
+// firmware names one cloud at most, so these stand by name.
 const TABLE: [PlatformEntry; 18] = [
     PlatformEntry::new(
         Platform::CloudConfigUrl,
@@ -54,6 +56,7 @@ const TABLE: [PlatformEntry; 18] = [
     ),
     PlatformEntry::new(Platform::NoCloud, Detect::Each(nocloud::detect), Fetch::At(nocloud::fetch))
         .with_facts(nocloud::meta_data_facts),
+    // Before the configuration drive: DigitalOcean attaches one as well, and tells less on it.
     PlatformEntry::new(
         Platform::DigitalOcean,
         Detect::One(digitalocean::detect),
@@ -66,6 +69,7 @@ const TABLE: [PlatformEntry; 18] = [
         Fetch::Drive(config_drive::fetch),
     )
     .with_facts(openstack::facts),
+    // After the volumes, so that its driver is loaded only where none of them was found.
     PlatformEntry::new(Platform::Qemu, Detect::One(qemu::detect), Fetch::Service(qemu::fetch)),
     PlatformEntry::new(Platform::Akamai, Detect::One(akamai::detect), Fetch::Service(akamai::fetch))
         .with_facts(akamai::facts),
@@ -137,6 +141,8 @@ pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
 /// brings along, the cloud, and last a volume that anybody may have attached. `OpenStack`'s own volume is the
 /// cloud's word, and needs no network.
 fn rank(offer: &DetectedPlatform, cloud: Option<Platform>) -> u8 {
+    // Without a cloud's name a volume is the usual way to be configured, so all places but the command line
+    // are equal.
     let Some(cloud) = cloud else { return u8::from(offer.place != Place::CommandLine) };
     match offer.place {
         Place::CommandLine => 0,
@@ -212,6 +218,8 @@ impl DetectedPlatform {
     pub fn check_in(&self, boot: BootKind, web: &MetadataWeb) -> Result<(), FetchError> {
         let Some(entry) = PlatformEntry::of_platform(self.platform) else { return Ok(()) };
         let told = match (entry.check_in, boot) {
+            // Azure's goal state and Scaleway's state are of this boot, so both are answered at each. Equinix
+            // waits for one call after the installation, as afterburn does it.
             (CheckIn::EachBoot(check_in), _) | (CheckIn::FirstBoot(check_in), BootKind::First) => {
                 check_in(web)
             }

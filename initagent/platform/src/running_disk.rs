@@ -12,6 +12,7 @@ use crate::host::read_all;
 /// Where the record lies on a machine.
 pub const BOOT_RECORD: &str = "/run/catamaran/boot.json";
 
+// The initramfs writes some hundred bytes. Anything larger was not written by it.
 const MAX_RECORD: u64 = 64 << 10;
 
 /// The device nodes of the disk, as the machine names them.

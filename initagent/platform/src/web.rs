@@ -3,6 +3,8 @@
 //! Knows deadlines, pauses, tokens and what each status means: 404 is "nothing there", 401 wants a
 //! new token, 429 and 5xx want patience. Refuses to know what is asked for.
 //! Invariant: no call outlives the total deadline, and no body larger than its limit is kept.
+//!
+//! Documentation: RFC 9110 for status codes and `Retry-After`, RFC 8305 for racing addresses.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod client;
@@ -29,12 +31,16 @@ pub(crate) use self::{client::TokenScheme, link_local::link_local_bases};
 /// The largest metadata document read; real ones are a few KiB.
 pub(crate) const MAX_METADATA: u64 = 1 << 20;
 /// The largest user-data read; no cloud takes more than a few MiB.
+// EC2 takes 16 KiB, Azure 64 KiB and Google 256 KiB. Volumes and web servers have no limit, so this is one.
 pub(crate) const MAX_USER_DATA: u64 = 16 << 20;
 
 /// How long one address may take before the next is asked as well: what browsers give IPv6 (RFC 8305).
+// Addresses were asked one after the other at first. One that swallowed packets cost its whole time before
+// the next.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A token that is refused this often in one fetch is not going to be accepted.
+// One refusal may be a token that has expired, so cloud-init asks for a new one, too. More are another fault.
 const MAX_REFUSED_TOKENS: u32 = 3;
 const MAX_REDIRECTS: u32 = 5;
 
@@ -93,6 +99,7 @@ impl Default for WebTiming {
         Self {
             connect: Duration::from_secs(3),
             request: Duration::from_secs(10),
+            // cloud-init waits two minutes for most clouds, too.
             total: Duration::from_mins(2),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(5),
@@ -109,6 +116,7 @@ impl MetadataWeb {
             agent: Agent::with_parts(client_config(), DefaultConnector::new(), LinkLocalResolver::default()),
             timing,
             started: Instant::now(),
+            // xorshift never leaves the state zero.
             seed: Cell::new(seed | 1),
             instead: None,
         }
@@ -159,13 +167,17 @@ impl MetadataWeb {
     /// Twice as long each time, and somewhere between half and all of that.
     fn retry_pause(&self, attempt: u32) -> Duration {
         let longest =
+            // A larger shift would overflow long after the longest pause is reached.
             self.timing.first_pause.saturating_mul(1 << attempt.min(16)).min(self.timing.longest_pause);
+        // Half of the pause is fixed, so that no client hammers. Half is random, so that a rack does not ask
+        // in step.
         longest / 2 + (longest / 2).mul_f64(self.random_fraction())
     }
 
     /// Between 0 and 1, by xorshift.
     fn random_fraction(&self) -> f64 {
         let mut state = self.seed.get();
+        // Marsaglia's triple for 64 bits. Jitter needs no better numbers, so it needs no crate.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -298,6 +310,7 @@ impl MetadataService<'_> {
                 return silent;
             }
             let is_last = asked == self.bases.len();
+            // The last address has no successor to hurry for, so it gets its whole time.
             let patience = if is_last { self.client.longest_attempt() } else { HEAD_START };
             match answers.recv_timeout(patience) {
                 Ok((_, (outcome @ AttemptOutcome::Silent(_), _))) => {
@@ -332,7 +345,10 @@ pub(crate) fn unix_time() -> u64 {
 fn client_config() -> Config {
     Agent::config_builder()
         .http_status_as_error(false)
+        // `http_proxy` in the environment would hand the instance's credentials to the proxy.
         .proxy(None)
+        // A service that could redirect could make root ask any address. Addresses that a person wrote set
+        // their own number.
         .max_redirects(0)
         .max_idle_connections_per_host(1)
         .user_agent("initagent")

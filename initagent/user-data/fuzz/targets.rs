@@ -4,8 +4,8 @@
 use document::caret::{self, Excerpts};
 use document::diagnostic::Diagnostics;
 use document::source::SourceTexts;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::container::{self, FetchPolicy};
-use user_data::plan::order::PlanFacts;
 use user_data::plan::step::{FetchRequest, PlanStep};
 use user_data::plan::text::{self, ContentDisplay};
 use user_data::plan::{FirstBootPlan, PlanStage};

@@ -5,6 +5,8 @@
 pub fn is_web(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    // No parser of addresses: what the client refuses later is told then. Control characters could end a
+    // header.
     host.is_some_and(|host| !host.is_empty()) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
@@ -15,6 +17,7 @@ pub fn has_password(text: &str) -> bool {
         let host = rest.split(['/', '?', '#', ',', ' ']).next().unwrap_or_default();
         host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
     };
+    // Lists of addresses, such as etcd's, hold several.
     text.split("://").skip(1).any(holds)
 }
 

@@ -101,6 +101,7 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
             _ => continue,
         };
         let Some(at) = planned.origin.at else { continue };
+        // Aliases and units that a script writes cannot be known, so this is a warning and never an error.
         if is_brought(name) || made.contains(name) || made.contains(&template(name)) || !seen.insert(name) {
             continue;
         }
@@ -134,6 +135,7 @@ fn made_by(step: &PlanStep) -> Vec<String> {
     match step {
         PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount_unit(&mount.fields[1])).collect(),
         PlanStep::WriteUnit { name, content, .. } => {
+            // Enabling a unit makes its aliases, which another item may start.
             let aliases = content.reveal().lines().filter_map(|line| line.trim().strip_prefix("Alias="));
             let aliases = aliases.flat_map(str::split_whitespace).map(str::to_owned);
             aliases.chain([name.clone()]).collect()
@@ -147,8 +149,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cloudconfig::order::PlanFacts;
     use crate::part::PayloadPart;
-    use crate::plan::order::PlanFacts;
     use crate::reading::{self, UserDataInput};
 
     #[test]

@@ -3,16 +3,21 @@
 //! Knows RFC 8259. Refuses what it does not allow, comments and trailing commas included. Invariants:
 //! size, depth and number of values are bounded; a duplicate key stays in the tree, for its reader to
 //! report.
+//!
+//! Documentation: RFC 8259. serde_json was not enough: it gives no place for values, only for errors.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
 use document::yaml::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// The largest document read.
+// Files of Ignition stand in it as base64. MiB of them belong to a server that is referred to.
 pub const MOST_BYTES: usize = 4 << 20;
 /// The most values read.
+// Four MiB of small values would take some hundred MiB of memory.
 const MOST_NODES: usize = 100_000;
 const MOST_MAPS: usize = 30_000;
+// Ignition's schema has eight levels.
 const DEEPEST: usize = 32;
 
 /// Whether a document is small enough to be parsed, in bytes and in values. A map of one entry takes
@@ -123,6 +128,7 @@ impl JsonReader<'_> {
         let end =
             rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
         let word = &rest[..end];
+        // Rust's parser takes `inf`, `NaN` and `.5`, which JSON has not, hence the look at the first letter.
         let number =
             word.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && word.parse::<f64>().is_ok();
         if !number && !matches!(word, "true" | "false" | "null") {
@@ -177,6 +183,7 @@ impl JsonReader<'_> {
     fn read_unicode(&mut self) -> Result<char, Diagnostic> {
         let high = self.four_digits()?;
         if !(0xd800..0xdc00).contains(&high) {
+            // RFC 8259, section 8.2, allows half a pair. A text of Rust cannot hold it.
             return Ok(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER));
         }
         if !self.text[self.at..].starts_with("\\u") {

@@ -3,11 +3,14 @@
 //! Knows first lines and magic numbers. Refuses to unpack or parse: containers and documents have
 //! modules of their own. Invariant: looking takes no longer for a long payload than for a short one,
 //! except for JSON, whose version must be found.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/explanation/format/index.html>, RFC 1952 for gzip.
 
 use crate::cloudconfig::files;
 use crate::json;
 
 /// How far base64 is looked into to see what it wraps.
+// cloud-init looks for `mime-version:` in as many bytes.
 const PEEK: usize = 4096;
 
 /// The bytes that editors and web pages leave before a first line, and that nobody sees: a no-break space
@@ -64,6 +67,7 @@ pub fn detect_kind(payload: &[u8]) -> PayloadKind {
     let kind = by_first_line(first_line(text));
     match kind {
         PayloadKind::Unknown if text.starts_with(b"{") && is_ignition(text) => PayloadKind::Ignition,
+        // Base64 is looked for last: many a short text could be it, and decoding costs the most.
         PayloadKind::Unknown if is_message(text) => PayloadKind::Multipart,
         PayloadKind::Unknown if wraps_something_known(text) => PayloadKind::Base64,
         kind => kind,
@@ -117,6 +121,8 @@ fn is_template(line: &[u8]) -> bool {
 fn is_ignition(text: &[u8]) -> bool {
     let parsed = json::is_bounded(text).then(|| serde_json::from_slice::<serde_json::Value>(text));
     let Some(Ok(document)) = parsed else {
+        // JSON that is broken or too large is still told as Ignition's, so that the message is about what its
+        // author wrote.
         return contains_bytes(&text[..text.len().min(PEEK)], b"\"ignition\"");
     };
     document.get("ignition").is_some() || document.get("ignitionVersion").is_some()
@@ -141,6 +147,7 @@ fn wraps_something_known(text: &[u8]) -> bool {
     }
     let mut digits: Vec<u8> = head.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     if text.len() > head.len() {
+        // Base64 is decoded by groups of four, and the look ends in the middle of one.
         digits.truncate(digits.len() / 4 * 4);
     }
     files::decode_base64(&digits)

@@ -4,7 +4,11 @@
 //! user-data can't cost the machine its SSH access. What can be seen only on the machine (a broken
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
+//!
+//! Documentation: sshd(8), sshd_config(5), nologin(5), hosts_access(5), nsswitch.conf(5), ld.so(8) and
+//! file-hierarchy(7).
 
+pub mod fstab;
 pub mod mounts;
 mod settings;
 mod units;
@@ -13,7 +17,7 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::cloudconfig::DEFAULT_USER;
+use crate::plan::step::DEFAULT_USER;
 use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlanStep, UnitVerb};
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::secret::Secret;
@@ -21,6 +25,8 @@ use crate::systemd::{UnitClass, classify_unit};
 use units::UnitTextKind;
 
 /// A path that no document may write, and which key does what its author wants.
+// A list of what is refused, not of what is allowed: documents write files of any name, and almost all are
+// harmless.
 const PATHS: [(&str, &str); 25] = [
     ("/etc/passwd", "use `users`"),
     ("/etc/shadow", "use `users` or `chpasswd`"),
@@ -76,6 +82,7 @@ const WRITABLE: [&str; 10] = ["etc", "home", "media", "mnt", "opt", "root", "run
 const NOT_WRITABLE: &str = "the root is read-only; use /opt, /srv, /var or /etc";
 
 /// Directories of units, of those that systemd reads.
+// The load path of systemd.unit(5) without what is below /usr, which is read-only.
 const UNIT_FOLDERS: [&str; 9] = [
     "/etc/systemd/system",
     "/etc/systemd/system.attached",
@@ -93,6 +100,7 @@ const UNIT_FOLDERS: [&str; 9] = [
 const BOUND_SECONDS: u32 = 90;
 
 /// What the machine can't do without; neither it nor what it lies in may be replaced or closed.
+// `authorized_keys` of `core` is the way in that each document has, so its folder is among them.
 const NEEDED: [&str; 4] =
     ["/etc/ssh/sshd_config.d", "/etc/systemd/system", "/home/core/.ssh", "/run/systemd/system"];
 
@@ -115,15 +123,18 @@ impl PolicyObjection {
 /// costs the item that it belongs to; a drop-in costs itself.
 pub fn take_out(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
+    // Before the judgement, so that a unit that can be mended is not refused.
     let bounded = bound_units(plan, found);
     let homes = mounts::homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
+        // What is refused is the unit without its bound, and the drop-in gives it one.
         let is_bounded = matches!(&planned.step, PlanStep::WriteUnit { name, .. } if bounded.contains(name));
         let objection = check_step(&planned.step).filter(|_| !is_bounded);
         let objection = objection.or_else(|| mounts::over_homes(&planned.step, &homes));
         let (Some(objection), Some(at)) = (objection, planned.origin.at) else { continue };
         let is_first = !items.contains(&(at, planned.origin.key.clone()));
         alone.insert(index);
+        // Drop-ins add up. Without the refused one, the unit is what its other files say.
         if !matches!(planned.step, PlanStep::WriteDropIn { .. }) {
             items.insert((at, planned.origin.key.clone()));
         }
@@ -178,6 +189,7 @@ fn bound_units(plan: &mut FirstBootPlan, found: &mut Diagnostics) -> HashSet<Str
 fn bound_of(unit: &str, runtime: bool) -> PlanStep {
     PlanStep::WriteDropIn {
         unit: unit.to_owned(),
+        // A low number, so that a drop-in of the author's with another time goes over it.
         name: "10-catamaran-bound.conf".to_owned(),
         content: Secret::new(format!("[Service]\nTimeoutStartSec={BOUND_SECONDS}\n")),
         runtime,
@@ -188,7 +200,7 @@ fn bound_of(unit: &str, runtime: bool) -> PlanStep {
 #[must_use]
 pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
     match step {
-        PlanStep::AddMounts(mounts) => mounts.iter().find_map(mounts::line),
+        PlanStep::AddMounts(mounts) => mounts.iter().find_map(fstab::check_line),
         PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
         | PlanStep::EnableUnit { name, enable: false, .. }
         | PlanStep::MaskUnit { name, mask: true, .. } => {
@@ -201,6 +213,7 @@ pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
         PlanStep::MakeLink(link) => {
             check_path(&link.path).or_else(|| instead_of(&link.path)).or_else(|| check_link(link))
         }
+        // What is fetched is judged on the machine, where its bytes are.
         PlanStep::PlaceFile(file) => match file.known_content() {
             None => check_path(&file.path).or_else(|| instead_of(&file.path)),
             Some(bytes) => check_file(&file.path, &bytes),
@@ -279,6 +292,7 @@ fn check_directory(directory: &DirectoryStep) -> Option<PolicyObjection> {
             format!("{path} can't be emptied"),
             "there are keys in it by which somebody gets in; name the directories below it",
         )),
+        // sshd's `StrictModes` is on by default, sshd_config(5).
         false if is_home(path) && directory.mode.is_some_and(|mode| mode & 0o022 != 0) => {
             Some(PolicyObjection::new(
                 format!("{path} can't be writable by others"),
@@ -303,6 +317,7 @@ fn keeps_open(directory: &DirectoryStep) -> bool {
     let mode = directory.mode.unwrap_or(0o755);
     let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && mode == 0o755;
     let is_cores =
+        // 1000 is the number that the image gives `core`. CoreOS's was 500.
         path.starts_with("/home/core") && is(&owner.user, 1000, DEFAULT_USER) && mode & 0o722 == 0o700;
     is_roots || is_cores
 }
@@ -364,6 +379,7 @@ fn place_of_unit(path: &str) -> Option<UnitPlace<'_>> {
     let (of, kind) = folder.rsplit_once('.')?;
     match kind {
         "d" => Some(UnitPlace::DropIn { unit: of, name }),
+        // The folders of systemd.unit(5) by which one unit pulls in another.
         "requires" | "upholds" | "wants" => Some(UnitPlace::Tie { to: of, kind, name }),
         _ => None,
     }

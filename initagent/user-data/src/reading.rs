@@ -3,8 +3,11 @@
 //! Knows which format is read by whom, and that the user's word stands above the vendor's. Refuses to
 //! unpack: containers were opened before. Invariant: a part that can't be read never costs another
 //! part anything.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/explanation/vendordata.html> for the two sides.
 
 use crate::cloudconfig::merge::{self, parts};
+use crate::cloudconfig::order::{self, Occasion, PartScript, PlanFacts};
 use crate::cloudconfig::{self, CloudConfig};
 use crate::ignition;
 use crate::ignition::reference::Resolved;
@@ -12,7 +15,6 @@ use crate::network;
 use crate::part::PayloadPart;
 use crate::payload::{self, PayloadKind};
 use crate::plan::FirstBootPlan;
-use crate::plan::order::{self, Occasion, PartScript, PlanFacts};
 use crate::plan::script_folders;
 use crate::protected;
 use crate::room::DecompressionBudget;
@@ -27,6 +29,8 @@ use document::yaml::{Node, Value};
 mod refusal;
 
 /// Of documents and scripts; Ignition carries the contents of files and has its own bound.
+// Clouds take a few KiB. Volumes and web servers have no limit, and each byte is kept for the places of
+// findings.
 const MOST_BYTES: usize = 4 << 20;
 
 /// What was handed over.
@@ -74,6 +78,7 @@ struct Expanded {
 pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     let mut reading = ReadResult::default();
     let mut room = DecompressionBudget::default();
+    // The user's side is read first, since it may say that the vendor's is not to be read at all.
     let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
     let first_other = reading.sources.count();
     let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
@@ -95,8 +100,11 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     // Nobody can mend in user-data what the platform was asked for besides; the user's word wins.
     own.retain(|one| one.code != DiagnosticCode::Conflict || Some(one.at.part) != placed);
     reading.found.append(own);
+    // cloud-init runs the vendor's scripts before the user's, too.
     let scripts = [vendor.scripts, user.scripts].concat();
     reading.plan = order::plan_config(&config, &scripts, facts);
+    // Ignition's plans are not in yet: of them nothing is done if anything is refused, and they are judged
+    // where they are read.
     protected::take_out(&mut reading.plan, &mut reading.found);
     reading.plan.append_plan(vendor.plan);
     order::leave_places(&mut reading.plan, &user.plan, |planned| {
@@ -104,7 +112,9 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     });
     reading.plan.append_plan(user.plan);
     order::leave_environment(&mut reading.plan);
+    // Only behind all plans is it known whether any of them writes what sshd reads.
     order::add_access_checks(&mut reading.plan);
+    // Behind the guard, so that a script that was refused starts no run of its folder.
     script_folders::run(&mut reading.plan, &mut reading.found);
     unread::warn(&reading.plan, &mut reading.found);
     if let Some(part) = &handed.network {
@@ -112,6 +122,7 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         reading.plan.append_plan(network::read(&part.content, number, &mut reading.found));
     }
+    // Last of all, because each finding so far has its place in the expanded text.
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);
     }
@@ -124,6 +135,7 @@ fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) 
     let (Some(user), Some(files)) = (&user, &files) else { return user.or(files) };
     let (user, files) = (user.clone(), files.clone());
     Some(match merge::merge_style(&files, found) {
+        // The files come second, and their own `merge_how` puts them before the user's.
         Some(how) => merge::merge_nodes(user, files, how, found),
         None => parts::add_up(user, files, found),
     })
@@ -167,6 +179,7 @@ fn read_side(
             reading.found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, at, message));
             continue;
         }
+        // A broken character costs itself. To refuse the whole text would cost the keys that are in it.
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
         let number = reading.sources.add_at(&part.name, text, part.first_line);
         if let Some(resolved) = &part.resolved {
@@ -221,6 +234,7 @@ fn read_part(
     match part.kind() {
         PayloadKind::Empty => {}
         PayloadKind::Ignition => side.plan.append_plan(ignition::read(text, number, room, found)),
+        // The rest of the document may hold the keys of its owner.
         PayloadKind::CloudConfig if std::str::from_utf8(&part.content).is_err() => {
             found.push(Diagnostic::error(
                 DiagnosticCode::Encoding,
@@ -294,6 +308,7 @@ fn add_template(
             return add_access(text, number, side, found);
         }
     };
+    // A template of a boothook stays one. What only said that it is a template has done its work.
     let kind = part.kind.filter(|kind| *kind != PayloadKind::Jinja);
     let inner = PayloadPart {
         content: expansion.text.into_bytes(),
@@ -320,6 +335,7 @@ fn add_document(
     found: &mut Diagnostics,
 ) {
     let Some(mut node) = cloudconfig::read(text, number, &facts.addresses, found) else { return };
+    // The container's header overrides the document's key, as with cloud-init.
     let index = part.launch_index.is_none().then(|| remove_launch_index(&mut node, found)).flatten();
     if !is_for_this_machine(index, SourceMark::start_of(number), facts, found) {
         return;
@@ -353,6 +369,7 @@ fn remove_launch_index(document: &mut Node, found: &mut Diagnostics) -> Option<u
 
 /// Of a part that is no document, what lets people in is kept where it can be read.
 fn add_access(text: &str, number: u16, side: &mut InputSide, found: &mut Diagnostics) {
+    // A header that is missing or unknown must not cost its author the way in.
     let Some(node) = cloudconfig::salvage_access(text, number, found) else { return };
     side.document = Some(match side.document.take() {
         Some(earlier) => parts::add_up(earlier, node, found),
@@ -370,6 +387,8 @@ fn read_script(
 ) -> Option<PartScript> {
     let at = SourceMark::start_of(number);
     let body = tokens::substitute_text(text, number, &facts.addresses, found);
+    // The kernel looks for `#!` in the first two bytes only, execve(2). Editors and YAML leave blank lines
+    // before it.
     let body = body.trim_start();
     if !body.starts_with("#!") {
         let message = "this script does not begin with `#!`, so nothing would run it";

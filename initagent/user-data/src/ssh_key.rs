@@ -2,10 +2,14 @@
 //!
 //! Knows the shape of a line: options, type, base64, comment. Refuses to judge strength. Invariant:
 //! what passes is one line that sshd can read, so a broken neighbour never costs a good key.
+//!
+//! Documentation: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", RFC 4253, section 6.6, and OpenSSH's
+//! `PROTOCOL.u2f`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+// `ssh-dss` is no longer taken by sshd. Such a line does no harm, and who has it is told by sshd.
 const TYPES: [&str; 11] = [
     "ssh-ed25519",
     "ssh-rsa",
@@ -50,6 +54,7 @@ pub fn key_lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// Checks one line.
 pub fn check_key(line: &str) -> Result<(), KeyFlaw> {
+    // The first line of each private key, in PEM's form and in OpenSSH's own.
     if line.contains("PRIVATE KEY") {
         return Err(KeyFlaw::Private);
     }
@@ -59,6 +64,8 @@ pub fn check_key(line: &str) -> Result<(), KeyFlaw> {
     let inner = blob.split_at_checked(4).ok_or(KeyFlaw::Encoding)?;
     let length = inner.0.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
     let name = inner.1.get(..length).ok_or(KeyFlaw::Encoding)?;
+    // The blob repeats its type, and a cut key lacks its end. ed25519's, the shortest, has 36 bytes behind
+    // the type.
     if name == words[kind].as_bytes() && inner.1.len() > length + 16 {
         Ok(())
     } else {

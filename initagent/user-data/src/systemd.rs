@@ -1,4 +1,7 @@
 //! What systemd accepts as names, and how it wants values quoted.
+//!
+//! Documentation: systemd.unit(5) for names, systemd.exec(5) and systemd.syntax(7) for quoting,
+//! systemd-escape(1).
 
 use std::fmt::Write;
 
@@ -17,6 +20,7 @@ const UNIT_TYPES: [&str; 11] = [
     "scope",
 ];
 const NETWORK_TYPES: [&str; 3] = ["network", "netdev", "link"];
+// No file name may be longer on Linux's file systems, and systemd's `UNIT_NAME_MAX` is the same.
 const LONGEST_NAME: usize = 255;
 
 /// Where a unit belongs.
@@ -30,6 +34,7 @@ pub enum UnitClass {
 
 /// Where a unit of this name belongs, or what is wrong with the name.
 pub fn classify_unit(name: &str) -> Result<UnitClass, &'static str> {
+    // systemd's own set; `\` is there for escapes such as `\x2d`.
     let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     let (stem, ending) = name.rsplit_once('.').ok_or("has no ending like `.service`")?;
     match ending {
@@ -58,6 +63,7 @@ pub fn environment_setting(name: &str, value: &str) -> String {
         match character {
             '"' => line += "\\\"",
             '\\' => line += "\\\\",
+            // `Environment=` expands specifiers, systemd.exec(5).
             '%' => line += "%%",
             '\n' => line += "\\n",
             '\r' => line += "\\r",
@@ -93,8 +99,10 @@ pub fn mount_unit(path: &str) -> String {
     let mut name = String::new();
     for (index, byte) in path.bytes().enumerate() {
         match byte {
+            // Several slashes count as one, as systemd normalizes a path.
             b'/' if name.ends_with('-') => {}
             b'/' => name.push('-'),
+            // systemd-escape does so, as a name that begins with a dot would be a hidden file.
             b'.' if index == 0 => name += "\\x2e",
             byte if byte.is_ascii_alphanumeric() || b":_.".contains(&byte) => name.push(char::from(byte)),
             byte => {

@@ -21,6 +21,7 @@ pub use names::InstanceData;
 pub use places::Places;
 
 /// What starts something to expand.
+// Cluster API puts the header before all that it makes. A text without these must stay as it is to the byte.
 const OPENINGS: [&str; 3] = ["{{", "{%", "{#"];
 /// So many instructions, or 64 times as many bytes: some hundred times what Cluster API's largest template needs,
 /// done in a tenth of a second.
@@ -62,6 +63,8 @@ pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, D
                 return Ok(Expansion { text: head + &output, places, notes });
             }
             Err(Failure::Template(error)) => {
+                // On no machine, each name that only a platform knows is given an example and the text is
+                // expanded again.
                 let name = missing(&error).filter(|_| notes.len() < MOST_EXAMPLES);
                 match name.filter(|name| data.add_example(name)) {
                     Some(name) => notes.push(template.only_there(&error, &name)),
@@ -86,6 +89,7 @@ fn header(text: &str, part: u16) -> Result<usize, Diagnostic> {
     let line = rest.lines().next().unwrap_or_default();
     let lower = line.to_ascii_lowercase();
     let Some(engine) = lower.trim_start().strip_prefix("template:") else { return Ok(0) };
+    // cloud-init knows `basic` and Cheetah's templates besides, which nothing here expands.
     if !engine.trim_start().starts_with("jinja") {
         let message = "this template is written for a program that is not here";
         let at = SourceMark::start_of(part);
@@ -113,6 +117,8 @@ fn render(body: &str, data: &InstanceData) -> Result<Rendered, Failure> {
             let template = environment.template_from_str(body)?;
             template.render_with_spans(context)
         };
+        // A thread of its own, since the main thread's stack has 8 MiB by the usual limit, and an overflow
+        // ends the program.
         let running = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
         let ended = running.map_err(|_| Failure::Thread)?.join();
         ended.map_err(|_| Failure::Thread)?.map_err(Failure::Template)
@@ -127,6 +133,7 @@ fn environment<'source>() -> Environment<'source> {
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_fuel(Some(FUEL));
     environment.set_debug(true);
+    // cloud-init's Jinja runs in Python, so authors write `name.split('-')` and `d.items()`.
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     // It would write everything that the machine knows into the document.
     environment.remove_global("debug");
@@ -142,6 +149,7 @@ fn missing(error: &Error) -> Option<String> {
     if error.kind() != ErrorKind::UndefinedError {
         return None;
     }
+    // minijinja says the name in its message only.
     let name = error.detail()?.split('`').nth(1)?;
     Some(name.replace(['\'', '"', ']'], "").replace('[', "."))
 }

@@ -3,6 +3,9 @@
 //! Knows the four tokens and their escape. Refuses to guess: a token without a value stays in the
 //! text and is reported, it never becomes an empty string. Substitution happens in values after the
 //! document was parsed, so an address can't break its syntax.
+//!
+//! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, section "Environment variable
+//! substitution".
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
@@ -29,6 +32,7 @@ impl TokenAddresses {
     pub fn examples() -> Self {
         let some = |address: &str| Some(address.to_owned());
         Self {
+            // Addresses that RFC 5737 and RFC 3849 set aside for documentation.
             public_ipv4: some("192.0.2.1"),
             private_ipv4: some("198.51.100.1"),
             public_ipv6: some("2001:db8::1"),
@@ -86,8 +90,10 @@ pub fn substitute_tokens(node: &mut Node, addresses: &TokenAddresses, found: &mu
             }
         }
         Value::Sequence(items) => items.iter_mut().for_each(|item| substitute_tokens(item, addresses, found)),
+        // Bytes that happen to spell a token are no text of the author's.
         Value::Scalar(scalar) if !scalar.binary && scalar.text.contains('$') => {
             let (text, left) = replace_tokens(&scalar.text, addresses);
+            // Only a literal block has the lines of its source. Folded and quoted texts have other ones.
             let literal = scalar.style == ScalarStyle::Literal;
             report_left_tokens(&left, &scalar.text, node.at, literal, found);
             scalar.text = text;
@@ -109,6 +115,8 @@ fn replace_tokens(text: &str, addresses: &TokenAddresses) -> (String, Vec<LeftTo
     let (mut rest, mut left) = (text, Vec::new());
     while let Some(dollar) = rest.find('$') {
         let (before, from) = rest.split_at(dollar);
+        // No word must end behind it, as with coreos-cloudinit: `http://$private_ipv4:2379` is the usual
+        // case.
         let Some(token) = TOKENS.into_iter().find(|token| from[1..].starts_with(token)) else {
             out.push_str(&rest[..=dollar]);
             rest = &from[1..];

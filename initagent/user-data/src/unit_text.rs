@@ -2,6 +2,8 @@
 //!
 //! Knows what systemd.syntax(7) and Ignition's reader both call a unit. Refuses to know any setting. Invariant: a
 //! text that is taken here is read by systemd without a line left out.
+//!
+//! Documentation: systemd.syntax(7), and coreos/go-systemd's package `unit`, by which Ignition judges units.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
@@ -21,6 +23,7 @@ pub(crate) fn flaw(text: &str) -> Option<SyntaxFlaw> {
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         let was_continued = continues;
+        // Both signs begin a comment, but only at the start of a line.
         let is_comment = line.starts_with(['#', ';']);
         // A comment between two halves of a line is skipped, and the line goes on.
         if is_comment && was_continued {
@@ -32,6 +35,8 @@ pub(crate) fn flaw(text: &str) -> Option<SyntaxFlaw> {
         }
         let reason = if line.starts_with('[') {
             in_section = true;
+            // go-systemd refuses it, systemd would leave the section out. Ignition's answer is the stricter
+            // one, so it counts.
             section_flaw(line)
         } else if !in_section {
             // Ignition skips what stands before the first section, and so does systemd, with a complaint.
@@ -69,6 +74,7 @@ pub(crate) fn relaxed_text(
     key: impl Into<String>,
     found: &mut Diagnostics,
 ) -> String {
+    // Services are left alone: what requires a service means it.
     let is_mount = [".mount", ".automount", ".swap"].iter().any(|kind| unit.ends_with(kind));
     let relaxed = is_mount.then(|| relax_requirement(&content.value)).flatten();
     let Some(text) = relaxed else { return content.value };

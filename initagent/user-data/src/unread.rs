@@ -31,6 +31,8 @@ const NO_PROGRAM: &str = "the image has no such program: run it as a container f
 /// The image has systemd with few of its generators (none for rc.local, none for init scripts), networkd, timesyncd and the
 /// journal; no cron, no package manager, no other network manager. Debian's systemd reads /etc/sysctl.d
 /// and no longer /etc/sysctl.conf.
+// Programs that documents for other distributions configure. cloud-init's folders are among them, since it is
+// not here.
 const UNREAD: [(&str, &str); 49] = [
     ("/etc/NetworkManager/", NETWORK),
     ("/etc/anacrontab", AS_TIMER),
@@ -90,6 +92,7 @@ pub fn instead(path: &str) -> Option<&'static str> {
         Some(_) => path.starts_with(place),
         None => path == place,
     };
+    // Below a folder of the list, but run all the same.
     if script_folders::holds(path) {
         return None;
     }
@@ -102,6 +105,7 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
     for planned in &plan.steps {
         let Some(path) = planned.step.written_path() else { continue };
         let (Some(at), Some(instead)) = (planned.origin.at, instead(path)) else { continue };
+        // Ignition may append to one file many times. One warning is enough.
         if seen.insert((at, path.to_owned())) {
             let message = format!("nothing on this system reads {path}");
             let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message).with_help(instead);

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use user_data::cloudconfig;
 use user_data::cloudconfig::fields::KeySupport;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::part::PayloadPart;
-use user_data::plan::order::PlanFacts;
 use user_data::reading::{self, UserDataInput};
 use user_data::tokens::TokenAddresses;
 

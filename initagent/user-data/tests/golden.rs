@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use document::caret::{self, Excerpts};
 use serde_json::json;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::container::{self, FetchPolicy};
 use user_data::part::PayloadPart;
-use user_data::plan::order::PlanFacts;
 use user_data::plan::text::{self, ContentDisplay};
 use user_data::reading::{self, ReadResult, UserDataInput};
 use user_data::template::InstanceData;

@@ -1,8 +1,8 @@
 //! What can not be lost is not lost to a mount either: each way to ask for one, at each place that
 //! matters, leaves no step that would mount there.
 
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::part::PayloadPart;
-use user_data::plan::order::PlanFacts;
 use user_data::plan::step::PlanStep;
 use user_data::reading::{self, UserDataInput};
 use user_data::systemd::{mount_path, mount_unit};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use user_data::cloudconfig::order::PlanFacts;
 use user_data::part::PayloadPart;
-use user_data::plan::order::PlanFacts;
 use user_data::plan::step::PlanStep;
 use user_data::reading::{self, ReadResult, UserDataInput};
 

@@ -19,6 +19,7 @@ use super::plan::ClusterMember;
 const FOLDER: &str = ".cluster";
 const RECORD: &str = "cluster.json";
 const NETWORK: &str = "network.json";
+const METADATA: &str = "metadata";
 const LOCK: &str = "lock";
 
 /// What the network says to its processes, on this host's disk.
@@ -37,12 +38,14 @@ pub struct NetworkClaim {
 }
 
 /// What is known of a network that is up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
     /// Its process
     pub pid: u32,
     /// The port of this host's loopback where the update server listens
     pub update_port: Option<u16>,
+    /// The ports where the metadata services listen, in the order of the machines; none without such services
+    pub metadata_ports: Vec<u16>,
 }
 
 /// Why a cluster cannot be found or made.
@@ -74,6 +77,12 @@ impl ClusterFolder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the files are that a machine's metadata service hands out.
+    #[must_use]
+    pub fn metadata_root(&self, member: &ClusterMember) -> PathBuf {
+        self.path.join(METADATA).join(&member.name)
     }
 
     /// Makes it for these machines.
@@ -114,8 +123,8 @@ impl ClusterFolder {
     }
 
     /// Tells others about the network.
-    pub fn record_network(&self, record: NetworkRecord) -> Result<(), ClusterError> {
-        write_record(&self.path.join(NETWORK), &record)
+    pub fn record_network(&self, record: &NetworkRecord) -> Result<(), ClusterError> {
+        write_record(&self.path.join(NETWORK), record)
     }
 
     /// The network, while its process lives.
@@ -201,9 +210,9 @@ mod tests {
     #[test]
     fn a_network_is_known_while_its_lock_is_held() {
         let (_root, folder) = cluster();
-        let record = NetworkRecord { pid: 7, update_port: Some(8080) };
+        let record = NetworkRecord { pid: 7, update_port: Some(8080), metadata_ports: vec![8081] };
         let claim = folder.claim_network().unwrap();
-        folder.record_network(record).unwrap();
+        folder.record_network(&record).unwrap();
         assert_eq!(folder.running_network().unwrap(), Some(record));
         assert!(matches!(folder.claim_network(), Err(ClusterError::NetworkRuns)));
 

@@ -160,6 +160,7 @@ pub fn choose_range(request: &Request, length: u64, tag: &str) -> RequestedRange
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seeded_random::SeededRandom;
 
     fn path_of(target: &str) -> Result<String, RequestError> {
         parse_request(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
@@ -221,6 +222,31 @@ mod tests {
             assert_eq!(parse_request(head.as_bytes()), Err(error), "{head:?}");
         }
         assert_eq!(parse_request(b"GET /\xff HTTP/1.1\r\n\r\n"), Err(RequestError::Syntax));
+    }
+
+    #[test]
+    fn no_mutation_of_a_request_leads_out_of_the_root() {
+        let good = b"GET /a/%2e%2ec/b HTTP/1.1\r\nRange: bytes=1-2\r\n\r\n";
+        let mut random = SeededRandom::from_seed(3);
+        let mut below = |limit: usize| usize::try_from(random.number_below(limit as u64)).unwrap();
+        let mut accepted = 0;
+        for _ in 0..100_000 {
+            let mut head = good.to_vec();
+            for _ in 0..=below(4) {
+                let at = below(head.len());
+                match below(3) {
+                    0 => drop(head.remove(at)),
+                    1 => head.insert(at, b"/.%2e5f\0 \n"[below(10)]),
+                    _ => head[at] = u8::try_from(below(256)).unwrap(),
+                }
+            }
+            let Ok(request) = parse_request(&head) else { continue };
+            accepted += 1;
+            let bad = |segment: &str| matches!(segment, "" | "." | "..");
+            assert!(!request.path.split('/').any(bad) && !request.path.contains('\0'), "{:?}", request.path);
+            let _ = choose_range(&request, 10, "\"tag\"");
+        }
+        assert!(accepted > 1000, "{accepted} requests were tried to their end");
     }
 
     #[test]

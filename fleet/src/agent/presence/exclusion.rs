@@ -32,6 +32,8 @@ fn explain_exclusion(me: &PresenceRecord, other: &PresenceRecord, ttl: Duration,
     let id = &me.machine.id;
     let address = if other.machine.public_ip.is_empty() { "unknown" } else { &other.machine.public_ip };
     let seen = format!("machine ID {id} is registered already, by a machine with the address {address}");
+    // A power cut leaves the former registration for the rest of its TTL. To speak of a clone before that
+    // would send people after the wrong cause.
     if waited < ttl {
         return format!(
             "this machine waits outside the cluster: {seen}; if that was this machine before it lost power, its \

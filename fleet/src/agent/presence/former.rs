@@ -8,13 +8,13 @@ use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{agent::replace_file, model::machine::MachineId};
+use crate::{agent::replace_file, model::machine::MachineId, store::revision::LeaseId};
 
 /// A registration as the file keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerRegistration {
     /// The lease by which it lives.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// Which machine it is of.
     pub machine: MachineId,
     /// The prefix of the keys it is in.
@@ -29,7 +29,7 @@ pub enum LeaseFile {
     /// A registration.
     Named(FormerRegistration),
     /// A number and no name, as the file was before it held names.
-    Unnamed(i64),
+    Unnamed(LeaseId),
 }
 
 impl LeaseFile {
@@ -38,7 +38,7 @@ impl LeaseFile {
     pub fn read(path: &Path) -> Self {
         // One that is missing or unreadable costs a restart that the cluster notices, nothing worse.
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        match (serde_json::from_str(&text), text.trim().parse()) {
+        match (serde_json::from_str(&text), text.trim().parse().map(LeaseId)) {
             (Ok(former), _) => Self::Named(former),
             (_, Ok(lease)) => Self::Unnamed(lease),
             _ => Self::Empty,
@@ -56,13 +56,13 @@ impl LeaseFile {
 
     /// The lease of this machine in this tree, as far as the file knows.
     #[must_use]
-    pub fn lease_of(&self, machine: &MachineId, prefix: &str) -> Option<i64> {
+    pub fn lease_of(&self, machine: &MachineId, prefix: &str) -> Option<LeaseId> {
         match self {
             Self::Named(former) if former.machine == *machine && former.prefix == prefix => {
                 Some(former.lease)
             }
             // The store decides whether that lease is ours: see `Condition::LivesBy`.
-            Self::Unnamed(lease) => Some(*lease).filter(|lease| *lease != 0),
+            Self::Unnamed(lease) => Some(*lease).filter(|lease| *lease != LeaseId::NONE),
             _ => None,
         }
     }
@@ -87,12 +87,12 @@ mod tests {
     fn a_registration_is_read_back_by_the_machine_that_left_it_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lease");
-        let former = FormerRegistration { lease: 7, machine: machine("m1"), prefix: "/a/".into() };
+        let former = FormerRegistration { lease: LeaseId(7), machine: machine("m1"), prefix: "/a/".into() };
 
         former.write(&path).unwrap();
 
         let file = LeaseFile::read(&path);
-        assert_eq!(file.lease_of(&machine("m1"), "/a/"), Some(7));
+        assert_eq!(file.lease_of(&machine("m1"), "/a/"), Some(LeaseId(7)));
         for (id, prefix) in [("m2", "/a/"), ("m1", "/b/")] {
             assert_eq!(file.lease_of(&machine(id), prefix), None);
             assert_eq!(file.clone().of_another(&machine(id), prefix), Some(former.clone()));
@@ -106,7 +106,7 @@ mod tests {
         let path = folder.path().join("lease");
         std::fs::write(&path, "-12\n").unwrap();
 
-        assert_eq!(LeaseFile::read(&path), LeaseFile::Unnamed(-12));
+        assert_eq!(LeaseFile::read(&path), LeaseFile::Unnamed(LeaseId(-12)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::model::unit_name::UnitName;
+use crate::settings::SystemdInstance;
 
 /// The directory of systemd in which links last until the next boot.
 #[derive(Debug, Clone)]
@@ -29,8 +30,8 @@ impl Links {
 
     /// Where the machine's systemd looks, or the user's; see "Unit File Load Path" in systemd.unit(5).
     #[must_use]
-    pub fn of_systemd(user: bool) -> Self {
-        if !user {
+    pub fn of_systemd(instance: SystemdInstance) -> Self {
+        if instance == SystemdInstance::System {
             return Self::at("/run/systemd/system".into());
         }
         let runtime = std::env::var_os("XDG_RUNTIME_DIR")

@@ -19,11 +19,14 @@ use super::connections::Peer;
 /// An honest handshake takes two round trips; 3 s are enough for one around the world with a lost packet.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Handshakes at once: descriptors are what they cost.
+// As many as there are connections, so that both together stay below the 1024 descriptors that systemd
+// gives a service.
 const SLOTS: usize = 256;
 /// Handshakes of one address at once. Beyond that its oldest is dropped, which hurts only who does not go on
 /// with the ones before.
 const OF_ONE_ADDRESS: usize = 32;
 /// Connections that may wait to be served after their handshake.
+// Small: a connection that is done waits here only until the accepting loop comes by.
 const READY: usize = 16;
 
 /// Hands out connections whose handshake is done.
@@ -59,6 +62,8 @@ async fn shake_hands(
             () = ready.closed() => return,
         };
         let peer = Peer::of_address(address.ip());
+        // Before the new one is counted, and by dropping an old one. To refuse the new one would let a few
+        // hundred idle connections shut everybody out.
         pending.make_room(peer);
         let handshake = tasks.spawn(shake_hand(acceptor.clone(), stream, address, ready.clone()));
         pending.0.push_back((peer, handshake));

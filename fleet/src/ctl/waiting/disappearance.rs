@@ -5,7 +5,7 @@
 use super::lookup::retry_later;
 use super::{Awaited, ChangeNotifier, WaitLimit, wait_for};
 use crate::api::schema::{ApiUnit, UnitState};
-use crate::ctl::session::{CommandError, CommandSession, unit_file};
+use crate::ctl::session::{CommandError, CommandSession, IdLength, unit_file};
 
 /// How the wait for a destroyed unit ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -91,7 +91,7 @@ impl Awaited for MachineEmpty<'_> {
     }
 
     fn timeout_text(&self, session: &mut CommandSession<'_>) -> String {
-        let legend = session.machine_legend(self.machine, false);
+        let legend = session.machine_legend(self.machine, IdLength::Short);
         format!("timed out: {} units are still on {legend}; `fleetctl explain UNIT` says why", self.left)
     }
 }

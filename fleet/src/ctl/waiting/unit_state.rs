@@ -5,7 +5,7 @@
 use super::lookup::{FEW, current_units, retry_later, unique_names};
 use super::{ATTEMPT, Awaited, ChangeNotifier, WaitLimit, wait_for};
 use crate::api::schema::ApiUnit;
-use crate::ctl::session::{CommandError, CommandSession, is_global};
+use crate::ctl::session::{CommandError, CommandSession, IdLength, is_global};
 use serde_json::json;
 use std::time::Instant;
 
@@ -139,7 +139,7 @@ fn announce_state(session: &mut CommandSession<'_>, unit: &ApiUnit) -> Result<()
     }
     let mut line = format!("Unit {} {}", unit.name, unit.current_state);
     if !unit.machine_id.is_empty() {
-        line = format!("{line} on {}", session.machine_legend(&unit.machine_id, false));
+        line = format!("{line} on {}", session.machine_legend(&unit.machine_id, IdLength::Short));
     }
     session.print_line(line)
 }

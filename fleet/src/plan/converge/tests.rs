@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     model::{machine::Machine, state::UnitState, unit_file::UnitFile},
-    store::cluster::{SubmittedUnit, UnitAssignment},
+    store::{
+        cluster::{SubmittedUnit, UnitAssignment},
+        revision::Revision,
+    },
 };
 
 const TTL: Duration = Duration::from_secs(30);
@@ -104,7 +107,7 @@ impl Watchroom {
             match decision.to {
                 Some(machine) => {
                     let hash = self.cluster.units[&decision.unit].file.hash();
-                    let place = UnitAssignment { machine, hash, revision: 0 };
+                    let place = UnitAssignment { machine, hash, revision: Revision::NEVER };
                     self.cluster.assignments.insert(decision.unit.clone(), place);
                 }
                 None => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    entry::{ShapeId, UnitSlot},
+    entry::{ShapeId, UnitIndex},
     machines::MachineTable,
     shape::ShapeTable,
     units::UnitTable,
@@ -66,7 +66,7 @@ pub struct UnitPlacement {
     pub(super) units: UnitTable,
     pub(super) shapes: ShapeTable,
     /// Units that ask to be on another unit's machine, by the other's name.
-    pub(super) followers: HashMap<Box<str>, BTreeSet<UnitSlot>>,
+    pub(super) followers: HashMap<Box<str>, BTreeSet<UnitIndex>>,
     /// Wanted units that no machine could take, by shape: one answer holds for all of a shape.
     pub(super) pending: BTreeMap<ShapeId, BTreeSet<UnitName>>,
     /// Units to be looked at by the next [`Placement::decide_all`].

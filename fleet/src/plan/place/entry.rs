@@ -11,9 +11,35 @@ use crate::{
 };
 
 /// The number of a machine.
-pub(super) type MachineSlot = u32;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct MachineIndex(u32);
+
+impl MachineIndex {
+    /// The index of a position in the table.
+    pub(super) fn at(position: usize) -> Self {
+        Self(u32::try_from(position).unwrap_or(u32::MAX))
+    }
+
+    /// The position in the table.
+    pub(super) const fn as_usize(self) -> usize {
+        self.0 as usize
+    }
+}
 /// The number of a unit.
-pub(super) type UnitSlot = u32;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct UnitIndex(u32);
+
+impl UnitIndex {
+    /// The index of a position in the table.
+    pub(super) fn at(position: usize) -> Self {
+        Self(u32::try_from(position).unwrap_or(u32::MAX))
+    }
+
+    /// The position in the table.
+    pub(super) const fn as_usize(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// The number of a shape: units that ask for the same have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -38,6 +64,8 @@ pub(super) struct UnitEntry {
     pub(super) requirements: Arc<UnitRequirements>,
     pub(super) wanted: bool,
     /// Patterns its name matches, sorted.
+    // Numbers in place of texts: whether two units may live together is then a comparison of two short
+    // lists, where the original parsed and matched the patterns of both again for each pair.
     pub(super) hits: Vec<PatternId>,
     /// Its own `Conflicts=`.
     pub(super) avoids: Vec<PatternId>,
@@ -46,7 +74,7 @@ pub(super) struct UnitEntry {
     pub(super) shape: ShapeId,
     /// The shape under which it waits.
     pub(super) waits_as: Option<ShapeId>,
-    pub(super) at: Option<MachineSlot>,
+    pub(super) at: Option<MachineIndex>,
 }
 
 impl UnitEntry {

@@ -8,7 +8,7 @@ use crate::{
     plan::{
         place::{
             books::{DecisionReason, PlacementDecision, UnitPlacement},
-            entry::{MachineSlot, UnitSlot},
+            entry::{MachineIndex, UnitIndex},
             machines::MachineTable,
             units::UnitTable,
         },
@@ -18,25 +18,27 @@ use crate::{
 
 impl UnitPlacement {
     /// The machine for a unit that has none.
-    pub(super) fn choose_machine(&mut self, slot: UnitSlot) -> Option<MachineSlot> {
+    pub(super) fn choose_machine(&mut self, index: UnitIndex) -> Option<MachineIndex> {
         if self.shapes.take_stale_spread() {
             self.recount_spread();
         }
-        if let Some(candidates) = self.bound_to(slot) {
+        if let Some(candidates) = self.bound_to(index) {
             return candidates
                 .into_iter()
-                .filter(|&machine| self.refusal_of_guest(slot, machine).is_none())
+                .filter(|&machine| self.refusal_of_guest(index, machine).is_none())
+                // The fewest units and then the smallest ID: any fixed order would do, and this one lets a
+                // new leader decide as the one before.
                 .min_by_key(|&machine| (self.machines.load(machine), self.machines.position(machine)));
         }
-        let (machines, units, unit) = (&self.machines, &self.units, &self.units[slot]);
+        let (machines, units, unit) = (&self.machines, &self.units, &self.units[index]);
         let peers = &unit.requirements.peers;
         let has_peers = |machine| peers.iter().all(|peer| is_on(units, machines, peer, machine));
         self.shapes.best_machine(machines, unit, has_peers)
     }
 
     /// The few machines that `MachineID=`, or `MachineOf=` of a unit that is on one machine, leave over.
-    fn bound_to(&self, slot: UnitSlot) -> Option<Vec<MachineSlot>> {
-        let wanted = &self.units[slot].requirements;
+    fn bound_to(&self, index: UnitIndex) -> Option<Vec<MachineIndex>> {
+        let wanted = &self.units[index].requirements;
         if let Some(required) = &wanted.machine_id {
             return Some(self.machines.machines_named(required));
         }
@@ -50,20 +52,22 @@ impl UnitPlacement {
     }
 
     /// Why a machine cannot have a unit, or keep it; the unit itself does not count.
-    pub(super) fn refusal_of(&mut self, slot: UnitSlot, machine: MachineSlot) -> Option<PlacementRefusal> {
-        let lives_here = self.units[slot].at == Some(machine);
+    pub(super) fn refusal_of(&mut self, index: UnitIndex, machine: MachineIndex) -> Option<PlacementRefusal> {
+        let lives_here = self.units[index].at == Some(machine);
+        // Asked as if the unit were not there: otherwise it would conflict with itself and stand in its own
+        // way for room.
         if lives_here {
-            self.machines.let_go(machine, slot, &self.units[slot]);
+            self.machines.let_go(machine, index, &self.units[index]);
         }
-        let refusal = self.refusal_of_guest(slot, machine);
+        let refusal = self.refusal_of_guest(index, machine);
         if lives_here {
-            self.machines.take_in(machine, slot, &self.units[slot]);
+            self.machines.take_in(machine, index, &self.units[index]);
         }
         refusal
     }
 
-    fn refusal_of_guest(&self, slot: UnitSlot, machine: MachineSlot) -> Option<PlacementRefusal> {
-        let unit = &self.units[slot];
+    fn refusal_of_guest(&self, index: UnitIndex, machine: MachineIndex) -> Option<PlacementRefusal> {
+        let unit = &self.units[index];
         let wanted = &unit.requirements;
         let host = self.machines.machine(machine);
         if let Some(required) = wanted.machine_id.as_ref().filter(|required| !host.id.is_named_by(required)) {
@@ -81,29 +85,30 @@ impl UnitPlacement {
             return Some(PlacementRefusal::PeerElsewhere(peer.clone()));
         }
         if self.machines.is_barred(machine, unit) {
-            return Some(self.clash_with_guest(slot, machine));
+            return Some(self.clash_with_guest(index, machine));
         }
         if host.draining || !self.machines.is_present(machine) {
             return Some(PlacementRefusal::Draining);
         }
-        (!self.machines.has_room(machine, unit)).then(|| self.crowding_refusal(slot, machine))
+        (!self.machines.has_room(machine, unit)).then(|| self.crowding_refusal(index, machine))
     }
 
-    pub(super) fn runs_global(&self, name: &UnitName, machine: MachineSlot) -> bool {
-        self.units.index_of(name).is_some_and(|slot| self.machines.globals(machine).contains(&slot))
+    pub(super) fn runs_global(&self, name: &UnitName, machine: MachineIndex) -> bool {
+        self.units.index_of(name).is_some_and(|index| self.machines.globals(machine).contains(&index))
     }
 
     /// The guest, first by name, that a unit cannot live with.
-    fn clash_with_guest(&self, slot: UnitSlot, machine: MachineSlot) -> PlacementRefusal {
-        let unit = &self.units[slot];
+    fn clash_with_guest(&self, index: UnitIndex, machine: MachineIndex) -> PlacementRefusal {
+        let unit = &self.units[index];
         let guests = self.machines.guests(machine).chain(self.machines.globals(machine).iter().copied());
         let meets = |ours: &[u32], theirs: &[u32]| ours.iter().any(|pattern| theirs.contains(pattern));
         let clashing =
-            guests.filter(|&guest| guest != slot).map(|guest| &self.units[guest]).filter(|guest| {
+            guests.filter(|&guest| guest != index).map(|guest| &self.units[guest]).filter(|guest| {
                 meets(&unit.avoids, &guest.hits)
                     || meets(&guest.avoids, &unit.hits)
                     || meets(&guest.evicts, &unit.hits)
             });
+        // By name, so that `explain` and the engine name the same guest.
         let first = clashing.min_by(|a, b| a.name.cmp(&b.name));
         match first {
             Some(guest) if meets(&unit.avoids, &guest.hits) || meets(&guest.avoids, &unit.hits) => {
@@ -114,7 +119,7 @@ impl UnitPlacement {
         }
     }
 
-    fn crowding_refusal(&self, slot: UnitSlot, machine: MachineSlot) -> PlacementRefusal {
+    fn crowding_refusal(&self, index: UnitIndex, machine: MachineIndex) -> PlacementRefusal {
         let host = self.machines.machine(machine);
         if let Some(most) = host.max_units.filter(|&most| self.machines.load(machine) >= most) {
             return PlacementRefusal::Full(most);
@@ -124,32 +129,32 @@ impl UnitPlacement {
             memory_mib: capacity.memory_mib.saturating_sub(used.memory_mib),
             cpu_percent: capacity.cpu_percent.saturating_sub(used.cpu_percent),
         };
-        PlacementRefusal::Resources { left, asked: self.units[slot].requirements.reserve }
+        PlacementRefusal::Resources { left, asked: self.units[index].requirements.reserve }
     }
 
     /// The guests that leave a machine when a unit comes.
-    pub(super) fn evicted_guests(&self, slot: UnitSlot, machine: MachineSlot) -> Vec<UnitSlot> {
-        let evicts = &self.units[slot].evicts;
+    pub(super) fn evicted_guests(&self, index: UnitIndex, machine: MachineIndex) -> Vec<UnitIndex> {
+        let evicts = &self.units[index].evicts;
         if evicts.is_empty() {
             return Vec::new();
         }
-        let mut guests: Vec<UnitSlot> = self
+        let mut guests: Vec<UnitIndex> = self
             .machines
             .guests(machine)
-            .filter(|&guest| guest != slot)
+            .filter(|&guest| guest != index)
             .filter(|&guest| evicts.iter().any(|pattern| self.units[guest].hits.contains(pattern)))
             .collect();
         guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
         guests
     }
 
-    pub(super) fn would_evict(&self, slot: UnitSlot, machine: MachineSlot) -> bool {
-        !self.evicted_guests(slot, machine).is_empty()
+    pub(super) fn would_evict(&self, index: UnitIndex, machine: MachineIndex) -> bool {
+        !self.evicted_guests(index, machine).is_empty()
     }
 
     /// Works out anew which global units a machine runs.
-    pub(super) fn refresh_globals(&mut self, machine: MachineSlot) {
-        let wanted: Vec<UnitSlot> = self
+    pub(super) fn refresh_globals(&mut self, machine: MachineIndex) {
+        let wanted: Vec<UnitIndex> = self
             .units
             .global_units()
             .filter(|&unit| {
@@ -174,15 +179,15 @@ impl UnitPlacement {
     }
 
     pub(super) fn refresh_all_globals(&mut self) {
-        let present: Vec<MachineSlot> = self.machines.all_present().collect();
+        let present: Vec<MachineIndex> = self.machines.all_present().collect();
         for machine in present {
             self.refresh_globals(machine);
         }
     }
 
     fn recount_spread(&mut self) {
-        for slot in self.units.placed_units() {
-            let unit = &self.units[slot];
+        for index in self.units.placed_units() {
+            let unit = &self.units[index];
             if let Some(machine) = unit.at {
                 self.shapes.count_spread(unit, self.machines.machine(machine), 1);
             }
@@ -195,8 +200,8 @@ impl UnitPlacement {
         let mut stuck = Vec::new();
         while decisions.len() < budget as usize {
             let crowded =
-                self.machines.all_present().filter(|slot| !stuck.contains(slot)).max_by_key(|&slot| {
-                    (self.machines.load(slot), std::cmp::Reverse(self.machines.position(slot)))
+                self.machines.all_present().filter(|index| !stuck.contains(index)).max_by_key(|&index| {
+                    (self.machines.load(index), std::cmp::Reverse(self.machines.position(index)))
                 });
             let Some(crowded) = crowded else { break };
             match self.relieve_machine(crowded) {
@@ -207,8 +212,8 @@ impl UnitPlacement {
         decisions
     }
 
-    fn relieve_machine(&mut self, crowded: MachineSlot) -> Option<PlacementDecision> {
-        let mut guests: Vec<UnitSlot> = self.machines.guests(crowded).collect();
+    fn relieve_machine(&mut self, crowded: MachineIndex) -> Option<PlacementDecision> {
+        let mut guests: Vec<UnitIndex> = self.machines.guests(crowded).collect();
         guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
         guests.retain(|&unit| self.units[unit].requirements.peers.is_empty());
         for unit in guests {
@@ -231,7 +236,7 @@ impl UnitPlacement {
     }
 }
 
-fn is_on(units: &UnitTable, machines: &MachineTable, peer: &str, machine: MachineSlot) -> bool {
+fn is_on(units: &UnitTable, machines: &MachineTable, peer: &str, machine: MachineIndex) -> bool {
     let Some(peer) = units.find_unit(peer) else { return false };
     units[peer].at == Some(machine) || machines.globals(machine).contains(&peer)
 }

@@ -16,13 +16,15 @@ use crate::{
         patterns::PatternId,
         place::{
             bits::BitSet,
-            entry::{MachineSlot, ShapeId, ShapeIndex, UnitEntry},
+            entry::{MachineIndex, ShapeId, ShapeIndex, UnitEntry},
             machines::MachineTable,
         },
     },
 };
 
 /// The machines of each value are remembered for keys of no more values than this.
+// A key such as `hostname` has a value for each machine. To keep a set of machines for each would cost the
+// square of their number.
 const MOST_VALUES: usize = 256;
 
 /// All that a unit asks of a machine.
@@ -85,6 +87,8 @@ struct EquivalenceClass {
 }
 
 impl EquivalenceClass {
+    // Worked out anew only when a machine became another one. Load and guests change with each decision,
+    // and are asked machine by machine.
     fn look_at(&mut self, machines: &MachineTable) {
         if self.seen == machines.change_number() {
             return;
@@ -97,6 +101,7 @@ impl EquivalenceClass {
             fulfilling
         });
         self.tiers = fulfilling.collect();
+        // The last tier is everybody: a wish is no condition.
         self.tiers.push(suiting);
     }
 }
@@ -139,7 +144,7 @@ pub(super) struct ShapeTable {
     free: Vec<u32>,
     ids: HashMap<ShapeKey, ShapeId>,
     /// The shapes that set a machine aside.
-    asides: HashMap<MachineSlot, Vec<ShapeId>>,
+    asides: HashMap<MachineIndex, Vec<ShapeId>>,
     partitions: HashMap<String, MetadataPartition>,
     /// How many units of a family run on machines of each value.
     spread: HashMap<(String, String), BTreeMap<String, u32>>,
@@ -148,10 +153,10 @@ pub(super) struct ShapeTable {
 
 impl ShapeTable {
     /// A machine may be able again to do what it was not.
-    pub(super) fn requeue_machine(&mut self, slot: MachineSlot, machines: &MachineTable) {
-        for id in self.asides.remove(&slot).into_iter().flatten() {
+    pub(super) fn requeue_machine(&mut self, index: MachineIndex, machines: &MachineTable) {
+        for id in self.asides.remove(&index).into_iter().flatten() {
             if let Some(shape) = self.table[id.0 as usize].as_mut() {
-                shape.aside.set_member(machines.position(slot), false);
+                shape.aside.set_member(machines.position(index), false);
             }
         }
     }
@@ -180,8 +185,8 @@ impl ShapeTable {
         &mut self,
         machines: &MachineTable,
         unit: &UnitEntry,
-        may: impl Fn(MachineSlot) -> bool,
-    ) -> Option<MachineSlot> {
+        may: impl Fn(MachineIndex) -> bool,
+    ) -> Option<MachineIndex> {
         let groups = self.spread_groups(unit.shape, machines);
         let shape = self.table[unit.shape.0 as usize].as_mut()?;
         shape.look_at(machines);
@@ -190,13 +195,13 @@ impl ShapeTable {
         let mut first_able = |among: &BitSet| {
             let mut candidates = among.clone();
             candidates.subtract(aside);
-            machines.by_load(&candidates).find(|&slot| {
-                let able = machines.is_able(slot, unit);
+            machines.by_load(&candidates).find(|&index| {
+                let able = machines.is_able(index, unit);
                 if !able {
-                    aside.set_member(machines.position(slot), true);
-                    asides.entry(slot).or_default().push(unit.shape);
+                    aside.set_member(machines.position(index), true);
+                    asides.entry(index).or_default().push(unit.shape);
                 }
-                able && may(slot)
+                able && may(index)
             })
         };
         let Some(groups) = groups else { return tiers.iter().find_map(first_able) };

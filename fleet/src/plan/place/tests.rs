@@ -13,7 +13,10 @@ use crate::{
         explain::{explain_unit as explain, guests_by_machine},
         rules::check_placement,
     },
-    store::cluster::{Cluster, UnitAssignment},
+    store::{
+        cluster::{Cluster, UnitAssignment},
+        revision::Revision,
+    },
 };
 
 fn machine(id: &str, metadata: &str) -> Machine {
@@ -82,7 +85,7 @@ impl Town {
                     let hash = self.cluster.units[&decision.unit].file.hash();
                     self.cluster
                         .assignments
-                        .insert(decision.unit, UnitAssignment { machine, hash, revision: 0 });
+                        .insert(decision.unit, UnitAssignment { machine, hash, revision: Revision::NEVER });
                 }
                 None => {
                     self.cluster.assignments.remove(&decision.unit);
@@ -372,9 +375,10 @@ impl Town {
         let (name, to) = (UnitName::parse(name).unwrap(), MachineId::parse(to).unwrap());
         if let Some(unit) = self.cluster.units.get(&name) {
             let hash = unit.file.hash();
-            self.cluster
-                .assignments
-                .insert(name.clone(), UnitAssignment { machine: to.clone(), hash, revision: 0 });
+            self.cluster.assignments.insert(
+                name.clone(),
+                UnitAssignment { machine: to.clone(), hash, revision: Revision::NEVER },
+            );
             self.placement.observe_assignment(&name, Some(&to));
             if !self.cluster.machines.contains_key(&to) {
                 self.placement.give_up(&name, &to);
@@ -435,7 +439,7 @@ fn place_by_the_book(cluster: &Cluster) -> BTreeMap<UnitName, MachineId> {
             (tier.unwrap_or(wishes.len()), spread, guests[&machine.id].units.len(), machine.id.clone())
         });
         if let Some(machine) = best.map(|machine| machine.id.clone()) {
-            let place = UnitAssignment { machine, hash: unit.file.hash(), revision: 0 };
+            let place = UnitAssignment { machine, hash: unit.file.hash(), revision: Revision::NEVER };
             cluster.assignments.insert(unit.name.clone(), place);
         }
     }

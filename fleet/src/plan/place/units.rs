@@ -13,7 +13,7 @@ use crate::{
     plan::{
         patterns::{PatternId, PatternTable, literal_start},
         place::{
-            entry::{ShapeId, ShapeIndex, UnitEntry, UnitSlot},
+            entry::{ShapeId, ShapeIndex, UnitEntry, UnitIndex},
             machines::MachineTable,
         },
         rules::is_wanted,
@@ -25,37 +25,41 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct UnitTable {
     entries: Vec<Option<UnitEntry>>,
-    free: Vec<UnitSlot>,
-    slots: HashMap<UnitName, UnitSlot>,
+    // Indices of destroyed units are given out again, so that a cluster which submits and destroys all day
+    // does not grow.
+    free: Vec<UnitIndex>,
+    indices: HashMap<UnitName, UnitIndex>,
     /// Names in order, for the ranges of patterns; only kept once a glob was seen.
-    names: Option<BTreeMap<UnitName, UnitSlot>>,
-    globals: BTreeMap<UnitName, UnitSlot>,
+    // Only then: most clusters have no pattern that is not literal, and a map of all names costs memory and
+    // time.
+    names: Option<BTreeMap<UnitName, UnitIndex>>,
+    globals: BTreeMap<UnitName, UnitIndex>,
     patterns: PatternTable,
     /// Units whose shape changed since the last look.
-    reshaped: Vec<UnitSlot>,
+    reshaped: Vec<UnitIndex>,
 }
 
 impl UnitTable {
-    pub(super) fn index_of(&self, name: &UnitName) -> Option<UnitSlot> {
-        self.slots.get(name).copied()
+    pub(super) fn index_of(&self, name: &UnitName) -> Option<UnitIndex> {
+        self.indices.get(name).copied()
     }
 
-    pub(super) fn find_unit(&self, name: &str) -> Option<UnitSlot> {
-        self.slots.get(name).copied()
+    pub(super) fn find_unit(&self, name: &str) -> Option<UnitIndex> {
+        self.indices.get(name).copied()
     }
 
     /// The units that are on a machine.
-    pub(super) fn placed_units(&self) -> Vec<UnitSlot> {
-        self.slots.values().copied().filter(|&slot| self[slot].at.is_some()).collect()
+    pub(super) fn placed_units(&self) -> Vec<UnitIndex> {
+        self.indices.values().copied().filter(|&index| self[index].at.is_some()).collect()
     }
 
-    pub(super) fn name(&self, slot: UnitSlot) -> &UnitName {
-        &self[slot].name
+    pub(super) fn name(&self, index: UnitIndex) -> &UnitName {
+        &self[index].name
     }
 
     /// The wanted global units, by name.
-    pub(super) fn global_units(&self) -> impl Iterator<Item = UnitSlot> {
-        self.globals.values().copied().filter(|&slot| self[slot].is_wanted())
+    pub(super) fn global_units(&self) -> impl Iterator<Item = UnitIndex> {
+        self.globals.values().copied().filter(|&index| self[index].is_wanted())
     }
 
     pub(super) fn add(
@@ -63,7 +67,7 @@ impl UnitTable {
         unit: &SubmittedUnit,
         shapes: &mut impl ShapeIndex,
         machines: &mut MachineTable,
-    ) -> UnitSlot {
+    ) -> UnitIndex {
         let avoids = self.intern_patterns(&unit.requirements.conflicts, shapes, machines);
         let evicts = self.intern_patterns(&unit.requirements.replaces, shapes, machines);
         let mut entry = UnitEntry {
@@ -78,27 +82,27 @@ impl UnitTable {
             at: None,
         };
         entry.shape = shapes.hold_shape(&entry);
-        let slot = self.insert_unit(entry);
-        self.slots.insert(unit.name.clone(), slot);
+        let index = self.insert_unit(entry);
+        self.indices.insert(unit.name.clone(), index);
         if let Some(names) = &mut self.names {
-            names.insert(unit.name.clone(), slot);
+            names.insert(unit.name.clone(), index);
         }
         if unit.is_global() {
-            self.globals.insert(unit.name.clone(), slot);
+            self.globals.insert(unit.name.clone(), index);
         }
-        slot
+        index
     }
 
-    fn insert_unit(&mut self, entry: UnitEntry) -> UnitSlot {
-        if let Some(slot) = self.free.pop() {
-            self.entries[slot as usize] = Some(entry);
-            return slot;
+    fn insert_unit(&mut self, entry: UnitEntry) -> UnitIndex {
+        if let Some(index) = self.free.pop() {
+            self.entries[index.as_usize()] = Some(entry);
+            return index;
         }
         self.entries.push(Some(entry));
-        UnitSlot::try_from(self.entries.len() - 1).unwrap_or(UnitSlot::MAX)
+        UnitIndex::at(self.entries.len() - 1)
     }
 
-    pub(super) fn take_reshaped(&mut self) -> Vec<UnitSlot> {
+    pub(super) fn take_reshaped(&mut self) -> Vec<UnitIndex> {
         std::mem::take(&mut self.reshaped)
     }
 
@@ -108,20 +112,20 @@ impl UnitTable {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.indices.len()
     }
 
     /// Forgets a unit that is nowhere.
     pub(super) fn remove_unit(&mut self, name: &UnitName, shapes: &mut impl ShapeIndex) {
-        let Some(slot) = self.slots.remove(name) else { return };
+        let Some(index) = self.indices.remove(name) else { return };
         if let Some(names) = &mut self.names {
             names.remove(name);
         }
         self.globals.remove(name);
-        if let Some(entry) = self.entries[slot as usize].take() {
+        if let Some(entry) = self.entries[index.as_usize()].take() {
             shapes.release_shape(entry.shape);
         }
-        self.free.push(slot);
+        self.free.push(index);
     }
 
     fn intern_patterns<'a>(
@@ -149,9 +153,9 @@ impl UnitTable {
         shapes: &mut impl ShapeIndex,
         machines: &mut MachineTable,
     ) {
-        for slot in self.units_matching(pattern) {
-            let Some(entry) = self.entries[slot as usize].as_mut() else { continue };
-            self.reshaped.push(slot);
+        for index in self.units_matching(pattern) {
+            let Some(entry) = self.entries[index.as_usize()].as_mut() else { continue };
+            self.reshaped.push(index);
             entry.hits.push(id);
             shapes.release_shape(entry.shape);
             entry.shape = shapes.hold_shape(entry);
@@ -159,41 +163,41 @@ impl UnitTable {
                 machines.add_hit(machine, id);
             }
             if entry.is_global() {
-                machines.add_global_hits(slot, id);
+                machines.add_global_hits(index, id);
             }
         }
     }
 
-    fn units_matching(&mut self, pattern: &str) -> Vec<UnitSlot> {
+    fn units_matching(&mut self, pattern: &str) -> Vec<UnitIndex> {
         if glob::is_literal(pattern) {
-            return self.slots.get(pattern).copied().into_iter().collect();
+            return self.indices.get(pattern).copied().into_iter().collect();
         }
-        let slots = &self.slots;
+        let indices = &self.indices;
         let names = self
             .names
-            .get_or_insert_with(|| slots.iter().map(|(name, &slot)| (name.clone(), slot)).collect());
+            .get_or_insert_with(|| indices.iter().map(|(name, &index)| (name.clone(), index)).collect());
         let start = literal_start(pattern);
         names
             .range::<str, _>((Bound::Included(start), Bound::Unbounded))
             .take_while(|(name, _)| name.as_str().starts_with(start))
             .filter(|(name, _)| glob::glob_matches(pattern, name.as_str()))
-            .map(|(_, &slot)| slot)
+            .map(|(_, &index)| index)
             .collect()
     }
 }
 
-impl Index<UnitSlot> for UnitTable {
+impl Index<UnitIndex> for UnitTable {
     type Output = UnitEntry;
 
-    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
-    fn index(&self, slot: UnitSlot) -> &UnitEntry {
-        self.entries[slot as usize].as_ref().expect("a slot in use")
+    #[expect(clippy::expect_used, reason = "an index is forgotten together with its unit")]
+    fn index(&self, index: UnitIndex) -> &UnitEntry {
+        self.entries[index.as_usize()].as_ref().expect("an index in use")
     }
 }
 
-impl IndexMut<UnitSlot> for UnitTable {
-    #[expect(clippy::expect_used, reason = "a slot is forgotten together with its unit")]
-    fn index_mut(&mut self, slot: UnitSlot) -> &mut UnitEntry {
-        self.entries[slot as usize].as_mut().expect("a slot in use")
+impl IndexMut<UnitIndex> for UnitTable {
+    #[expect(clippy::expect_used, reason = "an index is forgotten together with its unit")]
+    fn index_mut(&mut self, index: UnitIndex) -> &mut UnitEntry {
+        self.entries[index.as_usize()].as_mut().expect("an index in use")
     }
 }

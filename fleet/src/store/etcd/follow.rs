@@ -17,9 +17,12 @@ use crate::store::{
     picture::{KeyEvent, UnreadableValue},
     records::{FORMAT, SchemaRecord, decode_record},
     registry::ClusterChange,
+    revision::Revision,
 };
 
 /// Keys read with one request.
+// gRPC bounds one message, and a tree of ten thousand units is larger than that. A page of a thousand keys
+// is some hundred KiB of usual records.
 const PAGE: i64 = 1000;
 /// The largest answer: a page of the largest records would be larger, but nobody stores those.
 const LARGEST_ANSWER: usize = 256 << 20;
@@ -60,10 +63,12 @@ impl EtcdStore {
         }
         let (client, at) = self.current_client().await?;
         let endpoint = self.endpoint(at);
-        let from = *self.revision.borrow() + 1;
+        // From the revision behind the one shown: what is shown was read completely, so no event comes
+        // twice and none is left out.
+        let from = self.revision.borrow().next();
         let options = WatchOptions::new()
             .with_prefix()
-            .with_start_revision(from)
+            .with_start_revision(from.0)
             .with_progress_notify()
             .with_fragment();
         let prefix = self.with_view(|picture| picture.keys().prefix().to_owned());
@@ -93,6 +98,8 @@ impl EtcdStore {
                     });
                 };
                 if message.canceled() {
+                    // etcd forgets old revisions (`--auto-compaction`). A watch from one of those ends with
+                    // this number, and nothing but reading everything helps.
                     *read_anew |= message.compact_revision() != 0;
                     let reason = message.cancel_reason().to_owned();
                     return Err(StoreError::WatchEnded { endpoint: endpoint.clone(), reason });
@@ -114,13 +121,13 @@ impl EtcdStore {
             for event in message.events() {
                 let Some(kv) = event.kv() else { continue };
                 let value = (event.event_type() == EventType::Put).then(|| kv.value().to_vec());
-                let (revision, created) = (kv.mod_revision(), kv.create_revision());
+                let (revision, created) = (Revision(kv.mod_revision()), Revision(kv.create_revision()));
                 let event = KeyEvent { key: kv.key().to_vec(), value, revision, created };
                 log_unreadable(picture.apply_event(&event, &mut changes).err());
             }
             // Without events the answer is about progress: everything up to here has been told.
             if message.events().is_empty() && !message.created() {
-                picture.advance_to(header.map_or(0, etcd_client::ResponseHeader::revision));
+                picture.advance_to(Revision(header.map_or(0, etcd_client::ResponseHeader::revision)));
             }
             Self::check_schema(picture.newer_schema())?;
             picture.cluster().revision
@@ -173,9 +180,12 @@ impl EtcdStore {
             *last += 1;
         }
         let mut entries = Vec::new();
-        let (mut start, mut revision) = (prefix, 0);
+        // All pages at the revision of the first: otherwise the view would mix two states of the store,
+        // such as a unit that is on two machines.
+        let (mut start, mut revision) = (prefix, Revision::NEVER);
         loop {
-            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
+            let options =
+                GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision.0);
             let from = start.clone();
             let mut answer = self
                 .call_member("read everything", async |client| {
@@ -184,8 +194,8 @@ impl EtcdStore {
                 })
                 .await?;
             if let Some(header) = answer.header() {
-                if revision == 0 {
-                    revision = header.revision();
+                if revision == Revision::NEVER {
+                    revision = Revision(header.revision());
                 }
                 self.term.fetch_max(i64::try_from(header.raft_term()).unwrap_or(i64::MAX), Ordering::Relaxed);
             }
@@ -194,8 +204,8 @@ impl EtcdStore {
             let Some(last) = page.last() else { break };
             start = [last.key(), &[0]].concat();
             entries.extend(page.into_iter().map(|kv| KeyEvent {
-                revision: kv.mod_revision(),
-                created: kv.create_revision(),
+                revision: Revision(kv.mod_revision()),
+                created: Revision(kv.create_revision()),
                 key: kv.key().to_vec(),
                 value: Some(kv.value().to_vec()),
             }));
@@ -210,7 +220,7 @@ impl EtcdStore {
         drop(picture);
         self.revision.send_replace(revision);
         self.send_change(ClusterChange::Everything);
-        tracing::info!(revision, keys = count, "read the store");
+        tracing::info!(%revision, keys = count, "read the store");
         Ok(())
     }
 }

@@ -16,10 +16,12 @@ use tokio::sync::oneshot;
 use super::{CommitResult, EtcdStore, StoreError};
 use crate::store::{
     keys::{KeySpace, StoreKey},
+    revision::Revision,
     writes::{MAX_TRANSACTION_OPERATIONS, StoreWrite, WriteOperation},
 };
 
 /// A third of the 1.5 MiB that etcd takes in one request (`--max-request-bytes`): conditions and keys are not counted.
+// A larger transaction would be refused as a whole, and with it the changes of others that only shared it.
 const MAX_BATCH_BYTES: usize = 512 * 1024;
 
 type CommitAnswer = Result<CommitResult, Arc<StoreError>>;
@@ -28,6 +30,8 @@ type CommitAnswer = Result<CommitResult, Arc<StoreError>>;
 #[derive(Debug, Default)]
 pub(super) struct WriteBatcher {
     waiting: Mutex<VecDeque<WaitingWrite>>,
+    // One transaction at a time: those who come while it is under way are gathered for the next one. A
+    // timer was no alternative, since a single command would always wait for it.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -155,7 +159,7 @@ impl EtcdStore {
         self.heard_term(header.map_or(0, etcd_client::ResponseHeader::raft_term));
         CommitResult {
             succeeded: response.succeeded(),
-            revision: header.map_or(0, etcd_client::ResponseHeader::revision),
+            revision: Revision(header.map_or(0, etcd_client::ResponseHeader::revision)),
         }
     }
 }

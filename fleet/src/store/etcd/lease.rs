@@ -10,13 +10,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::sync::watch;
 
 use super::{EtcdStore, StoreError};
-use crate::store::boot_time::BootTime;
+use crate::store::{boot_time::BootTime, revision::LeaseId};
 
 /// A lease that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldLease {
     /// Its number.
-    pub id: i64,
+    pub id: LeaseId,
     /// How long it lives without renewal.
     pub ttl: Duration,
     /// When the last renewal that succeeded was asked for.
@@ -40,14 +40,14 @@ impl EtcdStore {
             .call_member("get a lease", async |mut client| client.lease_grant(seconds, None).await)
             .await?;
         let ttl = Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(1));
-        Ok(HeldLease { id: answer.id(), ttl, renewed })
+        Ok(HeldLease { id: LeaseId(answer.id()), ttl, renewed })
     }
 
     /// Takes up a lease from before, if it is still alive.
-    pub async fn take_up(&self, id: i64) -> Result<Option<HeldLease>, StoreError> {
+    pub async fn take_up(&self, id: LeaseId) -> Result<Option<HeldLease>, StoreError> {
         let renewed = BootTime::now();
         let answer = self
-            .call_member("look up a lease", async |mut client| client.lease_time_to_live(id, None).await)
+            .call_member("look up a lease", async |mut client| client.lease_time_to_live(id.0, None).await)
             .await?;
         let left = u64::try_from(answer.ttl()).unwrap_or(0);
         if left == 0 {
@@ -60,16 +60,16 @@ impl EtcdStore {
     }
 
     /// Gives a lease back, with all that lives by it.
-    pub async fn revoke_lease(&self, id: i64) -> Result<(), StoreError> {
-        self.call_member("give back a lease", async |mut client| client.lease_revoke(id).await)
+    pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.call_member("give back a lease", async |mut client| client.lease_revoke(id.0).await)
             .await
             .map(drop)
     }
 
     /// Gives the leadership back, if this process has it, so that another one need not wait for its end.
     pub async fn resign_leadership(&self) {
-        let lease = self.leader_lease.swap(0, Ordering::Relaxed);
-        if lease != 0
+        let lease = LeaseId(self.leader_lease.swap(LeaseId::NONE.0, Ordering::Relaxed));
+        if lease != LeaseId::NONE
             && let Err(error) = self.revoke_lease(lease).await
         {
             tracing::debug!(reason = %crate::error_text::error_chain(&error), "the leadership ends with its lease");
@@ -107,7 +107,7 @@ impl EtcdStore {
         let result = async {
             let mut asked = BootTime::now();
             let opened =
-                tokio::time::timeout(limit, client.lease_keep_alive(id)).await.map_err(|_| timeout())?;
+                tokio::time::timeout(limit, client.lease_keep_alive(id.0)).await.map_err(|_| timeout())?;
             let (mut keeper, mut answers) = opened.map_err(|source| match source {
                 etcd_client::Error::LeaseKeepAliveError(_) => StoreError::LeaseGone,
                 source => etcd(source),

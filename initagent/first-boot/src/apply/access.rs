@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use user_data::plan::step::{HostKeys, KeySource};
 use user_data::ssh_key;
 
-use super::{ApplyContext, guard};
+use super::key_files::{KEYS, MAX_KEYS, PLATFORM_KEYS};
+use super::{ApplyContext, snapshot};
 use crate::accounts::{self, PasswdEntry};
 use crate::files::{self, FileChange, FileRights};
 use crate::folder::Held;
@@ -19,13 +20,7 @@ use crate::programs::ProgramCall;
 use crate::root::MachineRoot;
 use crate::step_error::StepError;
 
-/// More keys than anyone has.
-pub(super) const MOST_KEYS: u64 = 1 << 20;
 const SSH_FOLDER: &str = "/etc/ssh";
-/// In a home.
-pub(super) const KEYS: &str = ".ssh/authorized_keys";
-/// Where sshd is told to look, too (`AuthorizedKeysFile`); gone at each boot.
-pub(super) const PLATFORM_KEYS: &str = "/run/catamaran/keys";
 const STICKY: u32 = 0o1000;
 
 /// Adds keys to those a user has, and sees to the rights that sshd insists on.
@@ -99,10 +94,10 @@ fn known_keys(path: &Path, login: &PasswdEntry) -> Result<String, StepError> {
     let text = |held: Option<Held>| {
         held.map(|held| String::from_utf8_lossy(&held.content).into_owned()).unwrap_or_default()
     };
-    match files::read(path, login.uid, MOST_KEYS) {
+    match files::read(path, login.uid, MAX_KEYS) {
         Ok(held) => Ok(text(held)),
         Err(error) => {
-            let text = files::read(path, 0, MOST_KEYS).map(text).unwrap_or_default();
+            let text = files::read(path, 0, MAX_KEYS).map(text).unwrap_or_default();
             let are_keys = ssh_key::key_lines(&text).all(|line| ssh_key::check_key(line).is_ok());
             if are_keys && !text.is_empty() { Ok(text) } else { Err(error) }
         }
@@ -151,7 +146,7 @@ pub(crate) fn import_keys(
         KeySource::Launchpad(account) => format!("https://launchpad.net/~{account}/+sshkeys"),
         KeySource::Url(url) => url.clone(),
     };
-    let answer = host.web.get(&url, &[], MOST_KEYS)?;
+    let answer = host.web.get(&url, &[], MAX_KEYS)?;
     let keys = keys_in(&answer);
     if keys.is_empty() {
         return Err(StepError::NoKeys { user: user.to_owned() });
@@ -183,7 +178,7 @@ pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Res
     for (name, content) in &keys.given {
         let mode = if is_public(name) { 0o644 } else { 0o600 };
         let path = format!("{SSH_FOLDER}/{name}");
-        guard::snapshot_file(&path, host);
+        snapshot::snapshot_file(&path, host);
         let rights = FileRights { uid: 0, gid: 0, mode };
         change = change.combine(files::write_durably(
             &host.root.path_of(&path),

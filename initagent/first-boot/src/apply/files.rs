@@ -11,7 +11,7 @@ use user_data::plan::step::{
 };
 use user_data::protected::{self, PolicyObjection};
 
-use super::{ApplyContext, access, content, guard, units};
+use super::{ApplyContext, access, content, snapshot, units};
 use crate::accounts;
 use crate::files::{self, FileChange, FileRights};
 use crate::folder::{self, Held};
@@ -45,7 +45,7 @@ pub(crate) fn write_file(file: &FileStep, host: &ApplyContext<'_>) -> Result<Fil
     check_allowed(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
     if protected::concerns_access(&real) {
-        guard::snapshot_file(&file.path, host);
+        snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)
@@ -100,7 +100,7 @@ pub(crate) fn place_file(file: &PlacedFile, host: &ApplyContext<'_>) -> Result<F
         files::remove(&path)?;
     }
     if protected::concerns_access(&real) {
-        guard::snapshot_file(&file.path, host);
+        snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
     files::write(&path, &bytes, rights)

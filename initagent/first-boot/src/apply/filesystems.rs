@@ -6,7 +6,7 @@
 use user_data::plan::step::FilesystemStep;
 
 use super::ApplyContext;
-use super::storage::refuse_own_disk;
+use super::own_disk::refuse_own_disk;
 use crate::files::FileChange;
 use crate::programs::{ProgramCall, RunError};
 use crate::step_error::StepError;

@@ -7,16 +7,17 @@
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use user_data::cloudconfig::DEFAULT_USER;
+use user_data::plan::step::DEFAULT_USER;
 use user_data::plan::step::UnitVerb;
 
+use super::key_files::{KEYS, key_kinds, kinds_in};
 use super::reach::{self, LoginCandidate, SshdSettings};
+use super::snapshot::FileSnapshot;
 use super::{ApplyContext, access};
 use crate::accounts;
 use crate::files::{self, FileChange, FileRights};
-use crate::folder::Held;
 use crate::programs::ProgramCall;
 use crate::step_error::StepError;
 use crate::systemd::UnitRequest;
@@ -33,64 +34,20 @@ const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
 /// Who is asked about at most.
 const MOST_OWNERS: usize = 8;
 
-/// A file as it was before this run wrote it.
-#[derive(Clone, Debug)]
-pub(crate) struct FileSnapshot {
-    path: PathBuf,
-    held: Known,
-}
-
-/// What was at a path.
-#[derive(Clone, Debug)]
-enum Known {
-    File(Held),
-    Nothing,
-    /// A link or whatever else a user put there: it is not read, so it cannot be put back.
-    Unread,
-}
-
-impl FileSnapshot {
-    fn take_snapshot(path: PathBuf) -> Self {
-        let held = match files::read(&path, 0, access::MOST_KEYS) {
-            Ok(Some(held)) => Known::File(held),
-            Ok(None) => Known::Nothing,
-            Err(_) => Known::Unread,
-        };
-        Self { path, held }
+/// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
+/// machine by that one turns away) nor a list of keys that had some and has none any more.
+fn check_usable(snapshot: &FileSnapshot, host: &ApplyContext<'_>) -> Result<(), String> {
+    let name = snapshot.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let had_keys = snapshot.known_content().is_some_and(|content| !kinds_in(content).is_empty());
+    if snapshot.path.ends_with(KEYS) && had_keys && key_kinds(&snapshot.path).is_empty() {
+        return Err("there were keys in it, and now there is none".to_owned());
     }
-
-    /// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
-    /// machine by that one turns away) nor a list of keys that had some and has none any more.
-    fn is_usable(&self, host: &ApplyContext<'_>) -> Result<(), String> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let had_keys = matches!(&self.held, Known::File(held) if !kinds_in(&held.content).is_empty());
-        if self.path.ends_with(access::KEYS) && had_keys && key_kinds(&self.path).is_empty() {
-            return Err("there were keys in it, and now there is none".to_owned());
-        }
-        if !name.starts_with("ssh_host_") || !name.ends_with("_key") || !self.path.exists() {
-            return Ok(());
-        }
-        let file = self.path.display().to_string();
-        let read = host.programs.run_program(&ProgramCall::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
-        read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
+    if !name.starts_with("ssh_host_") || !name.ends_with("_key") || !snapshot.path.exists() {
+        return Ok(());
     }
-
-    fn restore(&self) -> Result<(), StepError> {
-        match &self.held {
-            Known::File(held) => files::write_durably(&self.path, &held.content, held.rights).map(drop),
-            Known::Nothing => files::remove(&self.path),
-            Known::Unread => Ok(()),
-        }
-    }
-}
-
-/// Notes what a file of sshd holds before it is written.
-pub(crate) fn snapshot_file(path: &str, host: &ApplyContext<'_>) {
-    let path = host.root.path_of(path);
-    let mut before = host.before.borrow_mut();
-    if !before.iter().any(|known| known.path == path) {
-        before.push(FileSnapshot::take_snapshot(path));
-    }
+    let file = snapshot.path.display().to_string();
+    let read = host.programs.run_program(&ProgramCall::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
+    read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
 }
 
 /// Asks sshd what would become of its files; of those that this run wrote, takes back what keeps the
@@ -99,7 +56,7 @@ pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepE
     files::make_directory(&host.root.path_of(SEPARATION), FileRights { mode: 0o755, ..FileRights::PUBLIC })?;
     let before = host.before.take();
     settle_keys(&before, host);
-    let keys = || before.iter().try_for_each(|one| one.is_usable(host));
+    let keys = || before.iter().try_for_each(|one| check_usable(one, host));
     let Err(complaint) = way_in(host).and_then(|()| keys()) else {
         reload_sshd(host);
         return Ok(FileChange::None);
@@ -115,7 +72,7 @@ pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepE
     let mut taken = Vec::new();
     for (before, after) in before.iter().zip(&after) {
         after.restore()?;
-        if let Err(complaint) = before.is_usable(host).and_then(|()| way_in(host)) {
+        if let Err(complaint) = check_usable(before, host).and_then(|()| way_in(host)) {
             before.restore()?;
             taken.push((before.path.clone(), complaint));
         }
@@ -187,7 +144,7 @@ fn ask_sshd(arguments: &[&str], host: &ApplyContext<'_>) -> Result<String, Strin
 /// that all others may not read is as good as none.
 fn settle_keys(written: &[FileSnapshot], host: &ApplyContext<'_>) {
     for (name, login) in accounts::all(host.root) {
-        let keys = host.root.path_of(&login.home).join(access::KEYS);
+        let keys = host.root.path_of(&login.home).join(KEYS);
         if written.iter().any(|one| one.path == keys) {
             // If it can't be done, the file is as its author asked for.
             let _ = access::authorize_keys(&name, &[], host);
@@ -240,25 +197,11 @@ fn login_candidate(line: &str, group: &str, shadow: &str, host: &ApplyContext<'_
         name: name.to_owned(),
         home: home.to_owned(),
         groups: groups.collect(),
-        key_kinds: key_kinds(&host.root.path_of(home).join(access::KEYS)),
+        key_kinds: key_kinds(&host.root.path_of(home).join(KEYS)),
         platform_key_kinds: key_kinds(&access::platform_keys(name, host)),
         has_password: hash.is_some_and(|(_, rest)| rest.starts_with(['$', '_'])),
         is_root: uid == "0",
     })
-}
-
-/// The kinds of the keys in a file. Links are not followed: to read as sshd does, one must be the user.
-fn key_kinds(path: &Path) -> Vec<String> {
-    let held = files::read(path, 0, access::MOST_KEYS).ok().flatten();
-    held.map(|held| kinds_in(&held.content)).unwrap_or_default()
-}
-
-/// The kinds of keys, one a line; before one may stand options.
-fn kinds_in(text: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    let is_kind = |word: &&str| ["ssh-", "ecdsa-", "sk-"].iter().any(|start| word.starts_with(start));
-    let kind = |line: &str| line.split_ascii_whitespace().find(is_kind).map(str::to_owned);
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(kind).collect()
 }
 
 /// If sshd runs already, it takes the new settings; if not, there is nothing to do.

@@ -11,7 +11,7 @@ use user_data::plan::step::Partitions;
 
 use super::ApplyContext;
 use super::filesystems::{self, DeviceContent};
-use super::storage;
+use super::{own_disk, storage};
 use crate::files::FileChange;
 use crate::programs::ProgramCall;
 use crate::step_error::StepError;
@@ -21,7 +21,7 @@ use table::Table;
 /// Brings a disk's table to what is asked for.
 pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
-    storage::refuse_own_disk(device, host)?;
+    own_disk::refuse_own_disk(device, host)?;
     if wanted.wipe_table {
         return write_anew(wanted, host);
     }

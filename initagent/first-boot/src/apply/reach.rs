@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::access::PLATFORM_KEYS;
+use super::key_files::PLATFORM_KEYS;
 
 /// Somebody who may get in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

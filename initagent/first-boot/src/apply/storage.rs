@@ -8,12 +8,12 @@ use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use platform::{BOOT_RECORD, RunningDisk};
 use user_data::plan::step::{MountStep, PartitionSize, PartitioningStep, SwapSize, UnitVerb};
 use user_data::systemd::mount_unit;
 
 use super::ApplyContext;
 use super::filesystems::{self, DeviceContent};
+use super::own_disk::refuse_own_disk;
 use crate::files::{self, FileChange, FileRights};
 use crate::folder::{Folder, Holder};
 use crate::programs::ProgramCall;
@@ -134,19 +134,6 @@ pub(super) fn sector_size(device: &str, host: &ApplyContext<'_>) -> u64 {
 fn kernel_name(device: &str, host: &ApplyContext<'_>) -> String {
     let real = host.root.real_path(&host.root.path_of(device)).unwrap_or_else(|| device.to_owned());
     Path::new(&real).file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The disk with the slots and the state is not for users' partitions.
-pub(super) fn refuse_own_disk(device: &str, host: &ApplyContext<'_>) -> Result<(), StepError> {
-    let real = |path: &str| host.root.real_path(&host.root.path_of(path));
-    let Some(wanted) = real(device) else {
-        return Err(StepError::Said(format!("there is no device {device}")));
-    };
-    let running = RunningDisk::read(&host.root.path_of(BOOT_RECORD));
-    if running.is_some_and(|running| running.holds(&wanted)) {
-        return Err(StepError::Said(format!("{device} is the disk that this machine runs from")));
-    }
-    Ok(())
 }
 
 /// Makes a swap file, uses it, and has it used at each boot.

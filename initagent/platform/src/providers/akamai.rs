@@ -2,6 +2,8 @@
 //!
 //! Knows the token and the documents. Refuses to set addresses: DHCP and router advertisements do.
 //! Invariant: user-data is base64 on the wire and plain in the [`InstanceMetadata`].
+//!
+//! Documentation: <https://techdocs.akamai.com/cloud-computing/docs/metadata-service-api>.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -13,11 +15,15 @@ use crate::{
     web::TokenScheme,
 };
 
+// Both are in Akamai's documentation. A machine without IPv4 reaches the second only.
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:a9fe:a9fe::1]"];
+// 300 seconds outlast everything that one boot may ask. A longer life would only help who steals the token.
 const TOKEN: TokenScheme =
     TokenScheme { path: "/v1/token", ask: ("Metadata-Token-Expiry-Seconds", "300"), send: "Metadata-Token" };
 const PLACES: FieldPaths = FieldPaths {
     instance_id: &["/id"],
+    // The document has no host name. The label is the name that the owner gave the machine, as cloud-init
+    // takes it.
     hostname: &["/label"],
     region: &["/region"],
     instance_type: &["/type"],
@@ -25,10 +31,12 @@ const PLACES: FieldPaths = FieldPaths {
 };
 
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
+    // Linode became Akamai, and both words are found in firmware. cloud-init looks for both, too.
     PlatformEvidence::from_firmware(host, &[("sys_vendor", "Linode"), ("sys_vendor", "Akamai")])
 }
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
+    // Without `Accept` the service answers in plain text, whose shape is not specified.
     let service = web.service(&BASES).with_token(TOKEN).with_header("Accept", "application/json");
     let document = one_document::fetch_document(Platform::Akamai, &service, "/v1/instance")?;
     let mut provision = facts(&document);
@@ -57,6 +65,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     provision.set_attribute("AKAMAI_INSTANCE_LABEL", tree.text_at("/label"));
     provision.set_attribute("AKAMAI_INSTANCE_REGION", provision.region.clone());
     provision.set_attribute("AKAMAI_INSTANCE_TYPE", provision.instance_type.clone());
+    // afterburn joins the tags by colons.
     provision.set_attribute("AKAMAI_INSTANCE_TAGS", Some(tree.texts_below("/tags").join(":")));
     provision
 }

@@ -3,6 +3,11 @@
 //! Knows that most users hand over "custom data", which is only on the CD, and that Azure wants to
 //! be told when a machine is ready. Refuses the password on the CD: this image logs in by key.
 //! Invariant: what one source has counts even when the other is silent.
+//!
+//! Documentation: <https://learn.microsoft.com/en-us/azure/virtual-machines/instance-metadata-service>, and
+//! for the wire server
+//! <https://learn.microsoft.com/en-us/azure/virtual-network/what-is-ip-address-168-63-129-16> and
+//! <https://learn.microsoft.com/en-us/azure/virtual-machines/linux/no-agent>.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -17,9 +22,14 @@ use crate::{
 };
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
+// DHCP's option 245 says the address as well. Microsoft promises this one for all regions and all its clouds,
+// so no lease has to be read.
 const WIRE_SERVER: [&str; 1] = ["http://168.63.129.16"];
+// The version of the protocol that Microsoft's own agent and cloud-init send.
 const WIRE_VERSION: &str = "2012-11-30";
+// Vendor and product are the same on each Hyper-V. Only this tag says that the machine is in Azure.
 const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
+// `userData` needs 2021-01-01 or later. cloud-init asks for this same version, so it will be served for long.
 const INSTANCE: &str = "/metadata/instance?api-version=2021-08-01&format=json";
 /// Of the interfaces that Hyper-V gives.
 const DRIVER: &str = "hv_netvsc";
@@ -40,10 +50,14 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Azure;
     let cd = disk::find_file(host, CD_FILE, MAX_METADATA);
+    // The service refuses requests without this header, so that nobody can trick a web program into asking
+    // it.
     let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
     let mut provision = match (document, &cd) {
         (Ok(Some(to_payload)), _) => instance_facts(&to_payload),
         (Ok(None), None) => return Err(platform.no_metadata()),
+        // Custom data on the CD is enough to configure a machine, so a silent service is fatal only without a
+        // CD.
         (Err(source), None) => return Err(platform.fetch_failed()(source)),
         (Ok(None), Some(_)) => InstanceMetadata::new(platform),
         (Err(source), Some(_)) => {
@@ -82,6 +96,7 @@ pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
 /// The answer to a goal state; `None` when that lacks one of the three identifiers.
 fn health_report(goal_state: &[u8]) -> Option<String> {
     let environment = OvfEnvironment::parse_environment(goal_state).ok()?;
+    // The report needs these three identifiers alone, so no library that writes XML is needed.
     // An identifier goes back into XML, so it may hold nothing that XML gives a meaning.
     let plain =
         |text: &&str| text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
@@ -141,10 +156,12 @@ fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
         let mut link =
             InterfaceLink::with_mac(&with_colons(&interface.text_at("/macAddress")?))?.of_driver(DRIVER);
         (link.dhcp4, link.dhcp6) = (true, !addresses(interface, "ipv6").is_empty());
+        // cloud-init counts metrics in hundreds, too, which leaves room for routes that the owner adds.
         // The first interface carries what leaves the network.
         link.metric = u32::try_from(index + 1).ok().map(|place| place * 100);
         for family in ["ipv4", "ipv6"] {
             let prefix = interface.text_at(&format!("/{family}/subnet/0/prefix"));
+            // What cloud-init assumes where the service says no prefix.
             let prefix = prefix.unwrap_or_else(|| if family == "ipv4" { "24" } else { "128" }.to_owned());
             for address in addresses(interface, family).iter().skip(1) {
                 link.add_address(address.text_at("/privateIpAddress").as_deref(), Some(&prefix));
@@ -156,6 +173,7 @@ fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
 }
 
 /// The service writes `000D3A047598`.
+// Hyper-V's notation has no separators, while networkd's `MACAddress=` wants them.
 fn with_colons(mac: &str) -> String {
     let pairs: Vec<String> =
         mac.chars().collect::<Vec<_>>().chunks(2).map(|pair| pair.iter().collect()).collect();

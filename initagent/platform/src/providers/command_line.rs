@@ -2,6 +2,9 @@
 //!
 //! Knows the parameter's names, here and in other systems. Refuses to know what kind of user-data it is.
 //! Invariant: the address is shown without user, password and query.
+//!
+//! Documentation: coreos-cloudinit's `--from-proc-cmdline`, and for the other names Ignition's and Flatcar's
+//! manuals.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform,
@@ -9,6 +12,8 @@ use crate::{
     web::{MAX_USER_DATA, without_secrets},
 };
 
+// Scripts for iPXE that start CoreOS or Flatcar have the others. They go on working when the image is
+// exchanged.
 const PARAMETERS: [&str; 5] = [
     "cloud-config-url",
     "cloud_config_url",

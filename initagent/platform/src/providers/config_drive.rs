@@ -2,6 +2,8 @@
 //!
 //! Knows where the documents lie on it; `KubeVirt`, Nutanix and IBM have the same drive. Refuses to
 //! know what the documents mean: that is [`crate::openstack`]. Invariant: needs no network.
+//!
+//! Documentation: <https://docs.openstack.org/nova/latest/admin/config-drive.html>.
 
 use std::{fs::File, io, path::Path};
 
@@ -14,8 +16,11 @@ use crate::{
     web::{MAX_METADATA, MAX_USER_DATA},
 };
 
+// Nova writes this label since the second version of the drive's layout. The first had other files, and is
+// gone.
 const LABEL: &str = "config-2";
 const ROOT: &str = "openstack";
+// Nova keeps the keys of dated folders and only adds to `latest`, so a date would only hide what is newer.
 const FOLDER: &str = "openstack/latest";
 
 pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
@@ -26,6 +31,7 @@ pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
 }
 
 fn evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
+    // CloudStack labels its drive `config-2`, too. Without this file it is no drive of OpenStack's.
     if matches!(meta_data(&mut volume), Ok(None)) {
         return None;
     }
@@ -45,6 +51,7 @@ fn facts(mut volume: ConfigVolume<File>) -> InstanceMetadata {
     let documents =
         read_documents(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
     let meta_data = provision.value_or_report("meta-data", meta_data(&mut volume));
+    // OpenStack's own documents say neither the addresses nor the type of the instance. This one does.
     let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
     let mut content =
         |path: &str| volume.read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());

@@ -2,6 +2,8 @@
 //!
 //! Knows the droplet's document. Refuses to use the config drive that may be attached as well,
 //! because it tells less. Invariant: the document is asked for once.
+//!
+//! Documentation: <https://docs.digitalocean.com/reference/api/metadata/>.
 
 use std::net::IpAddr;
 
@@ -32,6 +34,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     let service = web.service(&BASES);
     let document = one_document::fetch_document(Platform::DigitalOcean, &service, "/metadata/v1.json")?;
     let mut provision = facts(&document);
+    // The document holds user-data, too. Where it is broken, this address still has the user-data alone.
     if provision.lacks("metadata") {
         provision.take_user_data(service.get_data("/metadata/v1/user-data"));
     }
@@ -76,7 +79,10 @@ fn interface_links(tree: &DocumentTree) -> Vec<InterfaceLink> {
         let text = |pointer: &str| interface.text_at(pointer);
         let v4 = link.add_address(text("/ipv4/ip_address").as_deref(), text("/ipv4/netmask").as_deref());
         let v6 = link.add_address(text("/ipv6/ip_address").as_deref(), text("/ipv6/cidr").as_deref());
+        // Reserved addresses are translated to the anchor address, so packets for them come only if it is
+        // set.
         link.add_address(text("/anchor_ipv4/ip_address").as_deref(), text("/anchor_ipv4/netmask").as_deref());
+        // Two default routes would compete, and the private network leads nowhere else.
         if text("/type").as_deref() == Some("public") {
             link.add_gateway(text("/ipv4/gateway").as_deref());
             link.add_gateway(text("/ipv6/gateway").as_deref());

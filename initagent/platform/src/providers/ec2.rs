@@ -2,6 +2,10 @@
 //!
 //! Knows `IMDSv2`, and that lookalikes have no tokens. Refuses to walk the tree: only the items
 //! wanted are asked for. Invariant: where the service hands out tokens, no request goes without.
+//!
+//! Documentation: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>, and for
+//! the signs in the firmware
+//! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Platform,
@@ -10,7 +14,10 @@ use crate::{
     web::{MetadataService, TokenScheme},
 };
 
+// The second answers on Nitro instances only, where the owner has switched it on.
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
+// 21600 seconds are six hours: the longest that AWS allows, and what its examples ask for. One boot needs one
+// token.
 const TOKEN: TokenScheme = TokenScheme {
     path: "/latest/api/token",
     ask: ("X-aws-ec2-metadata-token-ttl-seconds", "21600"),
@@ -32,6 +39,7 @@ const ITEMS: [(&str, &str); 9] = [
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     let signs = [
         ("sys_vendor", "Amazon EC2"),
+        // Xen instances write their UUID here as well.
         ("product_serial", "ec2*"),
         // Clouds that serve the same tree, and say who they are.
         ("sys_vendor", "3DS Outscale"),
@@ -40,8 +48,11 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     ];
     let by_name = PlatformEvidence::from_firmware(host, &signs);
     by_name.or_else(|| {
+        // AWS warns that a UUID may begin so by chance, so the vendor's name goes first. Old Xen instances
+        // have only this.
         let uuid = host.dmi_field("product_uuid").to_ascii_lowercase();
         let hypervisor = host.read_text("/sys/hypervisor/uuid").to_ascii_lowercase();
+        // /sys/hypervisor is there on Xen alone, and says the same UUID.
         let found = uuid.starts_with("ec2") || is_swapped(&uuid) || hypervisor.starts_with("ec2");
         found.then(|| PlatformEvidence::from_network("SMBIOS product uuid begins with ec2"))
     })
@@ -57,7 +68,9 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     let platform = Platform::Ec2;
     let service = web.service(&BASES).with_token(TOKEN);
     let mut provision = InstanceMetadata::new(platform);
+    // No EC2 is without this item. Who does not serve it serves another tree, so nothing else is asked.
     provision.instance_id =
+        // Dated versions of the tree were considered. Lookalikes serve few of them, but all serve `latest`.
         service.get_text("/latest/meta-data/instance-id").map_err(platform.fetch_failed())?;
     add_keys(&mut provision, &service);
     provision.take_user_data(service.get_data("/latest/user-data"));
@@ -69,6 +82,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     // Some clouds that serve the same tree do not number their machines.
     let index = service.get_text("/latest/meta-data/ami-launch-index").ok().flatten();
     provision.meta_data.insert("ami-launch-index", index);
+    // `placement/region` came in 2020. The identity document is older, so it is what some lookalikes have.
     if !provision.attributes.contains_key("AWS_REGION") {
         let document = service.get("/latest/dynamic/instance-identity/document");
         let document = provision.value_or_report("identity document", document).unwrap_or_default();

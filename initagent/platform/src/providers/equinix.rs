@@ -3,6 +3,8 @@
 //! Knows that its servers hang on one bond with all addresses on it. Refuses to guess that a bare
 //! server is one of theirs: the kernel command line has to name the platform.
 //! Invariant: the bond is described only when the document names its interfaces.
+//!
+//! Documentation: <https://metal.equinix.com/developers/docs/server-metadata/metadata/>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError,
@@ -12,6 +14,7 @@ use crate::{
     one_document::{self, FieldPaths},
 };
 
+// The second is the name from before Equinix bought Packet. Ignition and coreos-metadata still ask there.
 const BASES: [&str; 2] = ["https://metadata.platformequinix.com", "https://metadata.packet.net"];
 
 /// All private addresses of Equinix.
@@ -87,6 +90,7 @@ fn network_payload(tree: &DocumentTree) -> Option<Payload> {
     let interfaces = tree.list_at("/network/interfaces");
     let members: Vec<InterfaceLink> =
         interfaces.iter().filter_map(|one| InterfaceLink::with_mac(&one.text_at("/mac")?)).collect();
+    // LACP needs one hardware address for the bond. Equinix expects that of the first interface.
     let mut link = members.first()?.clone();
     for entry in tree.list_at("/network/addresses") {
         let text = |pointer: &str| entry.text_at(pointer);

@@ -2,11 +2,15 @@
 //!
 //! Knows the items afterburn reads. Refuses to ask for the password.
 //! Invariant: each item that fails costs itself only.
+//!
+//! Documentation: <https://community.exoscale.com/documentation/compute/cloud-init/>.
 
 use crate::{FetchError, Host, InstanceMetadata, MetadataWeb, Platform, evidence::PlatformEvidence};
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 /// Attribute names of afterburn and where their values are.
+// The tree has `password` on a server of its own, at port 8080. It is for logins that this image does not
+// have.
 const ITEMS: [(&str, &str); 8] = [
     ("EXOSCALE_AVAILABILITY_ZONE", "availability-zone"),
     ("EXOSCALE_CLOUD_IDENTIFIER", "cloud-identifier"),

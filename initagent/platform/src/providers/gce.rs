@@ -3,6 +3,9 @@
 //! Knows the precedence of instance and project keys. Refuses to make the users that keys are
 //! written for: on this image every key is the image's own user's.
 //! Invariant: a key that has a date lets nobody in after it, whether that is read here or by sshd.
+//!
+//! Documentation: <https://cloud.google.com/compute/docs/metadata/overview>, and for keys
+//! <https://cloud.google.com/compute/docs/connect/add-ssh-keys>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
@@ -13,6 +16,8 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
+// The addresses go before the name: they need no name server. The IPv6 one serves instances that have no
+// IPv4.
 const BASES: [&str; 3] =
     ["http://169.254.169.254", "http://[fd20:ce::254]", "http://metadata.google.internal"];
 const ROOT: &str = "/computeMetadata/v1";
@@ -26,6 +31,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Gce;
+    // Google refuses requests without this header, so that nobody can trick a web program into asking.
     let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
     let mut provision = InstanceMetadata::new(platform);
     provision.instance_id =
@@ -39,6 +45,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     let kind = item("machine-type").map(last_part);
     provision.set_hostname(hostname);
     provision.instance_type = kind;
+    // The service has no item for the region, but a zone is named after its region: `europe-west1-b`.
     provision.region = zone.as_deref().and_then(|zone| Some(zone.rsplit_once('-')?.0.to_owned()));
     provision.zone = zone;
     for line in key_lines(&mut provision, &service) {
@@ -67,6 +74,7 @@ fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) ->
         let value = service.get_text(&format!("{ROOT}/{path}"));
         provision.value_or_report("ssh keys", value).unwrap_or_default()
     };
+    // Google deprecated `sshKeys`. Where an instance still has it, Google's agent ignores the project's keys.
     let old = attribute("instance/attributes/sshKeys");
     let mut text = if old.is_empty() { attribute("instance/attributes/ssh-keys") } else { old.clone() };
     let blocked = attribute("instance/attributes/block-project-ssh-keys").eq_ignore_ascii_case("true");
@@ -127,12 +135,15 @@ fn parse_date(date: &str) -> Option<u64> {
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
     let is_date = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    // 60 is a leap second, which RFC 3339 allows.
     if !is_date || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     // Years that begin in March put the leap day last, so that every month has a fixed offset.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    // 719 468 days lie between 1 March of the year 0 and 1 January 1970. The method is `days_from_civil` of
+    // <https://howardhinnant.github.io/date_algorithms.html>.
     let clock = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
     clock.checked_add_signed(-offset(rest)?)
 }
@@ -180,6 +191,7 @@ fn add_addresses(provision: &mut InstanceMetadata, document: &[u8]) {
 fn add_user_data(provision: &mut InstanceMetadata, service: &MetadataService<'_>) {
     let bytes = service.get_data(&format!("{ROOT}/instance/attributes/user-data"));
     let Some(bytes) = provision.value_or_report("user-data", bytes) else { return };
+    // Attributes are text. What is gzip can be put there only as base64, and this attribute says so.
     let encoding = service.get_text(&format!("{ROOT}/instance/attributes/user-data-encoding"));
     let bytes = match provision.value_or_report("user-data-encoding", encoding).as_deref() {
         Some("base64") => {

@@ -2,6 +2,8 @@
 //!
 //! Knows the document. Refuses to decode user-data: whether it is base64 shows in its content.
 //! Invariant: a document that cannot be read costs no user-data.
+//!
+//! Documentation: <https://docs.hetzner.cloud/reference/cloud#server-metadata>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, evidence::PlatformEvidence,
@@ -16,9 +18,11 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
+    // Servers may be ordered without IPv4. Then the service is at the link-local address only.
     let service = web.service(&BASES).or_at(link_local_bases(host));
     let document = one_document::fetch_document(Platform::Hetzner, &service, &format!("{ROOT}/metadata"))?;
     let mut provision = facts(&document);
+    // The large document does not say private networks, because they come and go while the server runs.
     let networks = service.get(&format!("{ROOT}/metadata/private-networks"));
     if let Some(networks) = provision.value_or_report("private networks", networks) {
         add_private_networks(&mut provision, &networks);
@@ -36,6 +40,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     provision.network_config = network.and_then(Payload::from_bytes);
     provision.addresses.public_ipv4 = tree.parse_at("/public-ipv4");
     provision.addresses.private_ipv4 = tree.parse_at("/local-ipv4");
+    // afterburn has a name for the IPv6 address, though the service has no item for it.
     provision.addresses.public_ipv6 = static_ipv6(&tree);
     provision.set_attribute("HETZNER_AVAILABILITY_ZONE", provision.zone.clone());
     provision.set_attribute("HETZNER_HOSTNAME", provision.hostname.clone());

@@ -5,6 +5,9 @@
 //! EFI system partition of the disk that the machine runs from, `/var/lib/cloud/seed/nocloud`. Refuses to look
 //! on when one has any of the files.
 //! Invariant: the files are of one place, and a place on our own disk cannot be brought by another disk.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html>, and for the
+//! SMBIOS serial number DMTF's DSP0134, table "System Information".
 
 use std::{fs::File, path::Path};
 
@@ -17,10 +20,15 @@ use crate::{
     web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
 };
 
+// FAT keeps labels in capitals, and ISO 9660 tools leave them as they are, so letter case does not count.
 const LABEL: &str = "cidata";
 const ESP: &str = "ESP";
+// Of our partitions the ESP alone can be written on any system, so a seed can be put on it before the first
+// boot.
 const ESP_FOLDER: &str = "seed/";
+// cloud-init parted the two once: `nocloud-net` was asked after the network was up. Images still have either.
 const SEED_FOLDERS: [&str; 2] = ["/var/lib/cloud/seed/nocloud/", "/var/lib/cloud/seed/nocloud-net/"];
+// cloud-init reads all three.
 const PARAMETERS: [&str; 3] = ["ds", "ci.ds", "ci.datasource"];
 
 /// The four files, as far as they are there.
@@ -52,6 +60,8 @@ pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
         let said = to_metadata(seed, &SeedParameters::default());
         Some(evidence.on_volume(&device.path, &said, elsewhere.as_deref()))
     });
+    // A volume is made for this machine, and the image's own seed is the same on all. So volumes go first
+    // here.
     let own = own_seed(host, told.as_ref()).map(|seed| seed.evidence().at(Place::OwnDisk));
     let found: Vec<PlatformEvidence> = named.into_iter().chain(volumes).chain(own).collect();
     match told {
@@ -89,6 +99,8 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb, place: &Place) -> Result<Ins
         _ => named().or_else(|| seed.seed_from()),
     };
     if let Some(url) = from.filter(|url| is_web(url)) {
+        // Firmware strings in the address let one image serve a rack: each machine asks for its own serial
+        // number.
         let fetched = web_seed(web, &expand_dmi(host, &url)).map_err(Platform::NoCloud.fetch_failed())?;
         seed = fetched.with_fallback(seed);
     }
@@ -129,6 +141,8 @@ pub(crate) fn meta_data_facts(document: &[u8]) -> InstanceMetadata {
 
 /// `ds=nocloud` with what follows it, from the SMBIOS serial number or the kernel command line.
 fn seed_parameters(host: &Host) -> Option<SeedParameters> {
+    // cloud-init's order, too: the firmware speaks of this machine, the command line of all that have the
+    // image.
     let serial = host.dmi_field("product_serial");
     let from_serial =
         serial.find("ds=nocloud").and_then(|at| parse_parameters(&serial[at + 3..], "SMBIOS serial number"));
@@ -190,6 +204,7 @@ fn disk_seed(device: &Path, mut volume: disk::ConfigVolume<File>, folder: &str) 
 
 fn web_seed(web: &MetadataWeb, url: &str) -> Result<SeedFiles, WebError> {
     let address = |file: &str| format!("{}/{file}", url.trim_end_matches('/'));
+    // If this file cannot be asked for, neither can the others. Each of them would wait until the time is up.
     let meta_data = web.get_url(&address("meta-data"), MAX_METADATA)?;
     let mut seed = SeedFiles::read_files(without_secrets(url), |file, limit| match file {
         "meta-data" => Ok(None),
@@ -206,6 +221,8 @@ fn local_folder(url: &str) -> Option<String> {
 }
 
 fn is_web(url: &str) -> bool {
+    // cloud-init takes ftp:// as well. It is refused here: no cloud uses it, and it would need a client of
+    // its own.
     url.starts_with("http://") || url.starts_with("https://")
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Knows the documents and that user-data lies beside them unchanged. Refuses the formats before
 //! `openstack/latest`. Invariant: both ways of reading make the same facts of the same documents.
+//!
+//! Documentation: <https://docs.openstack.org/nova/latest/user/metadata.html>, and for the operator's two
+//! documents <https://docs.openstack.org/nova/latest/admin/vendordata.html>.
 
 pub(crate) mod content;
 
@@ -17,6 +20,8 @@ use crate::{
     web::{MAX_METADATA, MAX_USER_DATA, link_local_bases},
 };
 
+// Neutron answers at IPv6 as well, but at a link-local address, which needs the interface:
+// `link_local_bases`.
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 /// The items of the EC2-like tree beside OpenStack's own, by afterburn's attribute names.
 const ITEMS: [(&str, &str); 5] = [
@@ -45,6 +50,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
         // Where the hypervisor keeps the product's name for itself, such as VMware.
         ("chassis_asset_tag", "OpenStack Nova"),
         ("chassis_asset_tag", "OpenStack Compute"),
+        // These clouds replaced the product's name by their own. cloud-init finds them by the same tags.
         ("chassis_asset_tag", "OpenTelekomCloud"),
         ("chassis_asset_tag", "SAP CCloud VM"),
         ("chassis_asset_tag", "HUAWEICLOUD"),
@@ -109,6 +115,7 @@ pub(crate) fn add_facts(
     content: ReadContent<'_>,
 ) {
     provision.user_data = documents.user_data.and_then(Payload::from_bytes);
+    // Its shape is told from cloud-init's versions where it is read: it has `links` and no `version`.
     provision.network_config = documents.network_data.and_then(Payload::from_bytes);
     provision.vendor_data = vendor_data(&[documents.vendor_data, documents.vendor_data2]);
     if let Some(to_payload) = documents.meta_data {
@@ -134,6 +141,7 @@ fn add_meta_data(provision: &mut InstanceMetadata, document: &[u8], content: Rea
     provision.instance_id = tree.text_at("/uuid");
     provision.set_hostname(tree.text_at("/hostname").or_else(|| tree.text_at("/name")));
     provision.zone = tree.text_at("/availability_zone");
+    // `keys` repeats `public_keys` with a type. Keys of type `x509` are for Windows.
     let listed =
         tree.list_at("/keys").into_iter().filter(|key| key.text_at("/type").as_deref() == Some("ssh"));
     let listed: Vec<String> = listed.filter_map(|key| key.text_at("/data")).collect();
@@ -152,6 +160,7 @@ fn vendor_data(documents: &[Option<Vec<u8>>; 2]) -> Option<Payload> {
     if parts.len() < 2 {
         return parts.pop().map(String::into_bytes).and_then(Payload::from_bytes);
     }
+    // An archive keeps the parts apart, so that a script beside a cloud-config stays a script.
     let entries: Vec<Value> = parts.iter().map(|part| json!({"content": part})).collect();
     // JSON is YAML.
     Payload::from_bytes(format!("#cloud-config-archive\n{}\n", Value::Array(entries)).into_bytes())

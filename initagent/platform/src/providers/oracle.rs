@@ -2,6 +2,8 @@
 //!
 //! Knows both. Refuses the first version wherever the second answers, because only the second is
 //! safe from requests that others trick the machine into. Invariant: user-data is base64.
+//!
+//! Documentation: <https://docs.oracle.com/en-us/iaas/Content/Compute/Tasks/gettingmetadata.htm>.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -13,12 +15,15 @@ use crate::{
     one_document::{self, FieldPaths},
 };
 
+// The second is for instances in subnets without IPv4.
 const BASES: [&str; 2] = ["http://169.254.169.254", "http://[fd00:c1::a9fe:a9fe]"];
 /// Of every network of Oracle Cloud.
 const MTU: u32 = 9000;
 const PLACES: FieldPaths = FieldPaths {
     instance_id: &["/id"],
     hostname: &["/hostname", "/displayName"],
+    // `region` is a short key such as `phx` in older regions, where only the other is the region's
+    // identifier.
     region: &["/canonicalRegionName", "/region"],
     zone: &["/availabilityDomain"],
     instance_type: &["/shape"],
@@ -32,9 +37,12 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Oracle;
+    // The second version refuses requests without this header. The first one ignores it.
     let service = web.service(&BASES).with_header("Authorization", "Bearer Oracle");
     let mut root = "/opc/v2";
     let mut document = service.get(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;
+    // 404 is the answer of an instance whose second version is not there. With any other failure the first is
+    // not asked.
     if document.is_none() {
         root = "/opc/v1";
         document = service.get(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;

@@ -3,6 +3,9 @@
 //! Knows the names that Ignition's users give. Refuses to know anything else in `fw_cfg`.
 //! Invariant: a file is read in the fewest reads, because the kernel walks from the start of the
 //! device for each of them.
+//!
+//! Documentation: <https://www.qemu.org/docs/master/specs/fw_cfg.html>, and for the files in /sys the
+//! kernel's `Documentation/ABI/testing/sysfs-firmware-qemu_fw_cfg`.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, evidence::PlatformEvidence,
@@ -10,10 +13,13 @@ use crate::{
 };
 
 const DIRECTORY: &str = "/sys/firmware/qemu_fw_cfg";
+// Flatcar's Ignition looks for its own name first, too. QEMU keeps `opt/` with a reversed domain for users.
 const NAMES: [&str; 2] = ["opt/org.flatcar-linux/config", "opt/com.coreos/config"];
 
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     if !host.exists(DIRECTORY) {
+        // Debian's kernel has the driver as a module, and udev may load it later than this runs. Ignition
+        // loads it, too.
         host.load_module("qemu_fw_cfg");
     }
     let name = fw_cfg_name(host)?;
@@ -22,6 +28,8 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(host: &Host, _: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let name = fw_cfg_name(host).ok_or_else(|| FetchError::Gone { place: DIRECTORY.to_owned() })?;
+    // The file in /sys has no size of its own. Growing a buffer would read the device again and again from
+    // its start.
     let size = host.read_text(&format!("{DIRECTORY}/by_name/{name}/size")).parse().unwrap_or(MAX_USER_DATA);
     let file = format!("{DIRECTORY}/by_name/{name}/raw");
     let broken = |source| FetchError::Disk { file: name.to_owned(), place: DIRECTORY.to_owned(), source };

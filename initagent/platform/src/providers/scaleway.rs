@@ -2,6 +2,9 @@
 //!
 //! Knows that the source port proves to Scaleway that root asks. Refuses to ask from any other.
 //! Invariant: keys hidden in tags are read the same way as plain ones.
+//!
+//! Documentation: <https://www.scaleway.com/en/developers/api/instance/user-data>, which has the rule about
+//! ports, and <https://www.scaleway.com/en/docs/instances/how-to/use-cloud-init>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError,
@@ -22,6 +25,8 @@ const PLACES: FieldPaths = FieldPaths {
 
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     PlatformEvidence::from_firmware(host, &[("sys_vendor", "Scaleway")]).or_else(|| {
+        // cloud-init's signs, too: older servers had no name in SMBIOS, but Scaleway's own initramfs left
+        // these.
         let named = host.command_line().iter().any(|word| word == "scaleway");
         let found = named || host.exists("/var/run/scaleway");
         found.then(|| PlatformEvidence::from_network("kernel command line or /var/run: scaleway"))
@@ -33,6 +38,8 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
     let document = one_document::fetch_document(Platform::Scaleway, &service, "/conf?format=json")?;
     let mut provision = facts(&document);
     provision.network_config = network(host, &DocumentTree::from_json(&document).unwrap_or_default());
+    // Only these two need such a port. It is taken as late as possible, because each request uses up one of
+    // 512.
     let privileged = service.with_privileged_port();
     provision.take_user_data(privileged.get_data("/user_data/cloud-init"));
     let vendor_data = privileged.get_data("/vendor_data/cloud-init");
@@ -53,6 +60,7 @@ fn network(host: &Host, tree: &DocumentTree) -> Option<Payload> {
         let address = entry.text_at("/address").filter(|address| Some(address) != by_dhcp.as_ref());
         is_needed |= link.add_address(address.as_deref(), entry.text_at("/netmask").as_deref());
         let is_v6 = address.is_some_and(|address| address.contains(':'));
+        // IPv4's default route comes by DHCP.
         link.add_gateway(entry.text_at("/gateway").filter(|_| is_v6).as_deref());
     }
     is_needed.then(|| ethernets_payload(&[link])).flatten()
@@ -89,6 +97,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     for key in tree.list_at("/ssh_public_keys").iter().filter_map(|entry| entry.text_at("/key")) {
         provision.add_keys(&key);
     }
+    // Tags hold no spaces, so Scaleway's users write `_` for each in a key.
     for key in tree.texts_below("/tags").iter().filter_map(|tag| tag.strip_prefix("AUTHORIZED_KEY=")) {
         provision.add_keys(&key.replace('_', " "));
     }
@@ -96,6 +105,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
         let of_family = |entry: &&DocumentTree| entry.text_at("/family").as_deref() == Some(family);
         tree.list_at("/public_ips").iter().find(of_family).and_then(|entry| entry.text_at("/address"))
     };
+    // `public_ips` is the newer list. Servers that were made before it have the older fields alone.
     let public_ipv4 = tree.text_at("/public_ip/address").or_else(|| address_of("inet"));
     let public_ipv6 = tree.text_at("/ipv6/address").or_else(|| address_of("inet6"));
     provision.addresses.public_ipv4 = public_ipv4.and_then(|text| text.parse().ok());

@@ -2,6 +2,8 @@
 //!
 //! Knows the document. Refuses to touch interfaces that all use DHCP: the image's default does.
 //! Invariant: a server whose owner has not switched the service on is reported as that.
+//!
+//! Documentation: <https://upcloud.com/docs/products/cloud-servers/features/metadata-service/>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
@@ -69,6 +71,7 @@ fn network_payload(interfaces: &[DocumentTree]) -> Option<Payload> {
             let network = address.text_at("/network");
             let prefix =
                 network.as_deref().and_then(|network| network.split_once('/')).map(|(_, prefix)| prefix);
+            // A floating address moves between servers, so it belongs to no network of this one.
             let floating = address.is_true("/floating").then_some(if is_v6 { "128" } else { "32" });
             link.add_address(address.text_at("/address").as_deref(), prefix.or(floating));
             link.add_gateway(address.text_at("/gateway").as_deref());
@@ -79,5 +82,6 @@ fn network_payload(interfaces: &[DocumentTree]) -> Option<Payload> {
         Some(link)
     };
     let links: Vec<InterfaceLink> = interfaces.iter().filter_map(&mut link_of).collect();
+    // Where DHCP gives every address, a copy of them in files would only be able to grow old.
     if all_automatic { None } else { ethernets_payload(&links) }
 }

@@ -2,6 +2,10 @@
 //!
 //! Knows cloud-init's, Ignition's and CoreOS's names of the variables. Refuses to need open-vm-tools:
 //! the hypervisor is asked directly. Invariant: a value is decoded in bounds.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/datasources/vmware.html>,
+//! <https://coreos.github.io/ignition/supported-platforms/>, and for CoreOS's names coreos-cloudinit's
+//! `Documentation/vmware-guestinfo.md`.
 
 mod backdoor;
 mod guest_rpc;
@@ -36,6 +40,7 @@ pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
         let document = volume.read(OVF_FILE, MAX_METADATA).ok().flatten().unwrap_or_default();
         PlatformEvidence::from_machine(text).on_volume(&device.path, &facts(&document), None)
     });
+    // systemd-detect-virt compares the same start. The whole text is `VMware, Inc.`.
     let firmware = PlatformEvidence::from_firmware(host, &[("sys_vendor", "VMware*")]).map(|evidence| {
         let lookup = |key: &str| read_guestinfo(host, key);
         if config_address(&lookup).is_some() { evidence } else { evidence.without_network() }
@@ -51,6 +56,7 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb, place: &Place) -> Result<Ins
         let properties = &environment.properties;
         let property =
             || properties.get(&format!("guestinfo.{key}")).or_else(|| properties.get(key)).cloned();
+        // Ignition asks guestinfo first, too, and falls back to the OVF environment.
         read_guestinfo(host, key).or_else(property).filter(|value| !value.is_empty())
     };
     add_facts(&mut provision, &lookup);
@@ -77,6 +83,7 @@ fn read_environment(host: &Host, place: &Place, provision: &mut InstanceMetadata
         }),
         _ => None,
     };
+    // vCenter offers the same document as a disc (`iso`) or as a variable (`com.vmware.guestInfo`).
     let xml = on_disk.or_else(|| read_guestinfo(host, "ovfEnv").map(String::into_bytes));
     let parsed = xml.map(|xml| OvfEnvironment::parse_environment(&xml)).transpose();
     provision.value_or_report(OVF_FILE, parsed).unwrap_or_default()
@@ -84,6 +91,7 @@ fn read_environment(host: &Host, place: &Place, provision: &mut InstanceMetadata
 
 /// Where Ignition's and CoreOS's users say their configuration is.
 fn config_address(lookup: GuestinfoLookup<'_>) -> Option<String> {
+    // The same order as for the data.
     lookup("ignition.config.url").or_else(|| lookup("coreos.config.url"))
 }
 
@@ -108,6 +116,8 @@ fn add_facts(provision: &mut InstanceMetadata, lookup: GuestinfoLookup<'_>) {
     let meta_data = data("metadata");
     let vendor_data = data("vendordata");
     let user_data =
+        // cloud-init's name, the name in OVF templates, then Ignition's before CoreOS's, as coreos-cloudinit
+        // asks them.
         ["userdata", "user-data", "ignition.config.data", "coreos.config.data"].into_iter().find_map(data);
     provision.vendor_data = vendor_data.and_then(Payload::from_bytes);
     provision.user_data =
@@ -156,12 +166,14 @@ fn decode_value(text: &str, encoding: Option<&str>) -> Result<Vec<u8>, String> {
         None | Some("") => Ok(text.as_bytes().to_vec()),
         Some("base64" | "b64") => base64(),
         Some("gzip" | "gz") => unpack_gzip(text.as_bytes()),
+        // cloud-init and CoreOS write the same encoding in four ways.
         Some("gzip+base64" | "gzip+b64" | "gz+base64" | "gz+b64") => unpack_gzip(&base64()?),
         Some(_) => Err("its encoding is none of base64, gzip and gzip+base64".to_owned()),
     }
 }
 
 fn unpack_gzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    // gzip grows up to a thousand times, so the limit is on what comes out.
     let source = flate2::read::GzDecoder::new(bytes);
     read_all(source.take(MAX_USER_DATA + 1), MAX_USER_DATA)
         .map_err(|error| format!("it cannot be unzipped: {error}"))

@@ -2,6 +2,8 @@
 //!
 //! Knows both generations of instance numbers. Refuses to run the start-up script that the
 //! document may carry. Invariant: public interfaces keep DHCP beside what is static.
+//!
+//! Documentation: <https://www.vultr.com/metadata/>.
 
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
@@ -13,6 +15,7 @@ use crate::{
 
 const BASES: [&str; 1] = ["http://169.254.169.254"];
 const PLACES: FieldPaths = FieldPaths {
+    // The second version of Vultr's API counts by UUID. Older machines have the first version's number alone.
     instance_id: &["/instance-v2-id", "/instanceid"],
     hostname: &["/hostname"],
     region: &["/region/regioncode"],
@@ -29,6 +32,8 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
+    // cloud-init sends this header, and the service may tell more to who does. The documented items need
+    // none.
     let service = web.service(&BASES).with_header("Metadata-Token", "cloudinit");
     let document = one_document::fetch_document(Platform::Vultr, &service, "/v1.json")?;
     let mut provision = facts(&document);
@@ -73,6 +78,7 @@ fn interface_links(interfaces: &[DocumentTree]) -> Vec<InterfaceLink> {
         if is_private(interface) {
             link.add_address(text("/ipv4/address").as_deref(), text("/ipv4/netmask").as_deref());
         } else {
+            // Vultr's DHCP gives the first public address and the route. It serves no private network.
             link.dhcp4 = true;
             link.dhcp6 = text("/ipv6/address").is_some();
         }

@@ -3,6 +3,8 @@
 //! Knows requests, tokens and what each status means. Refuses to try again, or to know another address: that
 //! is [`super::MetadataService`]. Invariant: no request outlives its own time or the deadline, and no body larger
 //! than its limit is kept.
+//!
+//! Documentation: RFC 9110, sections 10.2.3 and 15.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use ureq::{
 use super::{WebError, WebTiming, without_secrets};
 
 /// A token is a short text.
+// EC2's tokens have less than a hundred letters.
 const MAX_TOKEN: u64 = 4096;
 
 /// How a service is asked, whatever its address.
@@ -90,6 +93,7 @@ impl ServiceClient {
 
     /// The longest that one attempt may take from now on, with a new token.
     pub(super) fn longest_attempt(&self) -> Duration {
+        // A token that was refused is asked for anew, and that is a request of its own.
         (self.timing.request * 2).min(self.time_left())
     }
 
@@ -126,6 +130,8 @@ impl ServiceClient {
             )),
             AttemptOutcome::Done(None)
             | AttemptOutcome::NewToken
+            // Lookalikes have no such address, and answer as they do to any unknown PUT. cloud-init goes on
+            // without, too.
             | AttemptOutcome::Failed(WebError::Status { status: 400..=499, .. }) => {
                 Ok(SessionToken::Unsupported)
             }
@@ -173,6 +179,7 @@ impl ServiceClient {
         }
         match response.body_mut().with_config().limit(call.limit).read_to_vec() {
             Ok(body) => {
+                // Hetzner answers 204 where there is no user-data.
                 AttemptOutcome::Done((status != StatusCode::NO_CONTENT && !body.is_empty()).then_some(body))
             }
             Err(ureq::Error::BodyExceedsLimit(_)) => AttemptOutcome::Failed(WebError::TooLarge {

@@ -2,6 +2,8 @@
 //!
 //! Knows that such an address needs the number of an interface, for which URLs have no place: a
 //! base such as `http://3.link-local` stands for it on interface 3. Refuses to answer for names.
+//!
+//! Documentation: RFC 4291, section 2.5.6, and RFC 6874 for zones in addresses.
 
 use std::net::{SocketAddr, SocketAddrV6};
 
@@ -17,6 +19,7 @@ use ureq::{
 use crate::Host;
 
 const SUFFIX: &str = ".link-local";
+// The last two groups are 169.254.169.254 in hexadecimal digits.
 const ADDRESS: [u16; 8] = [0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe];
 
 /// The bases of a metadata service on every link of this machine but the loop.
@@ -24,6 +27,7 @@ pub(crate) fn link_local_bases(host: &Host) -> Vec<String> {
     let Ok(entries) = host.path_of("/sys/class/net").read_dir() else { return Vec::new() };
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    // The loop has no link-local address.
     names.retain(|name| name != "lo");
     names.sort();
     let index = |name: &String| host.read_text(&format!("/sys/class/net/{name}/ifindex")).parse::<u32>().ok();

@@ -2,6 +2,8 @@
 //!
 //! Knows how to find a free one. Refuses to insist: where the kernel does not allow it, the
 //! connection is made from any port, and the service may refuse it.
+//!
+//! Documentation: ip(7) for the ports, and socket(7) for `SO_SNDTIMEO`.
 
 use std::{
     io::{self, Read, Write},
@@ -21,6 +23,7 @@ use ureq::{
 };
 
 /// Tried from the top; the lowest ports belong to well-known services.
+// rresvport(3) takes the same range.
 const PORTS: std::ops::RangeInclusive<u16> = 512..=1023;
 
 /// The first link of a chain that makes plain TCP connections.
@@ -94,6 +97,7 @@ fn connect_from_low_port(to: SocketAddr, patience: std::time::Duration) -> io::R
         match connected_from(port, to, patience) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            // CAP_NET_BIND_SERVICE is missing, so no other low port can be had either.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             outcome => return outcome,
         }
@@ -110,6 +114,7 @@ fn connected_from(port: u16, to: SocketAddr, patience: std::time::Duration) -> i
     bind(handle.as_raw_fd(), &SockaddrStorage::from(any))?;
     // The send timeout bounds connect() too.
     let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
+    // A timeout of zero would mean none at all.
     let timeout = TimeVal::new(seconds, i64::from(patience.subsec_micros()).max(1));
     setsockopt(&handle, sockopt::SendTimeout, &timeout)?;
     connect(handle.as_raw_fd(), &SockaddrStorage::from(to))?;

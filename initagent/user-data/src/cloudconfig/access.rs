@@ -2,6 +2,9 @@
 //!
 //! Knows keys, host keys and passwords of the top level. Refuses a key sshd could not read, alone:
 //! its neighbours stay. Invariant: nothing here takes an existing way in away.
+//!
+//! Documentation: cloud-init's modules "SSH", "Set Passwords" and "SSH Import ID" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, crypt(5), chpasswd(8), ssh-import-id(1).
 
 use std::collections::HashSet;
 
@@ -61,6 +64,7 @@ pub const HOST_KEY_KEYS: &[FieldKey] = &[
 /// How to have no password at all.
 pub(crate) const NO_PASSWORD: &str = "leave it out if nobody is to log in by a password";
 
+// OpenSSH 10 has no DSA any more, and Debian's host keys are of these three.
 const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
 
 /// What a document says about getting in.
@@ -102,6 +106,7 @@ impl AccessConfig {
             imports: read_imports(fields, "ssh_import_id", found),
             host_keys: host_keys(fields, found),
             host_keys_at: fields.key_at("ssh_keys"),
+            // True by default, as with cloud-init: a clone must not have the host keys of its model.
             keep_host_keys: !fields.flag_or_true("ssh_deletekeys", found),
             key_types: key_types(fields, found),
             key_types_at: fields.key_at("ssh_genkeytypes"),
@@ -125,6 +130,7 @@ pub(crate) fn authorized_keys(
     for text in fields.read_texts(name, found) {
         for line in ssh_key::key_lines(&text.value) {
             match ssh_key::check_key(line) {
+                // Parts add up, so one key may come many times.
                 Ok(()) if !seen.insert(line.to_owned()) => {}
                 Ok(()) => good.push(Located { value: line.to_owned(), at: text.at }),
                 Err(flaw) => found.push(
@@ -174,6 +180,7 @@ pub(crate) fn read_imports(
 /// Whether a name can stand in the address of a key server.
 pub(crate) fn is_account(name: &str) -> bool {
     !name.is_empty()
+        // The name becomes a part of an address, so it may hold nothing that addresses give a meaning.
         && name.len() <= 64
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c))
 }
@@ -189,6 +196,7 @@ fn host_keys(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<(St
     for kind in KEY_TYPES {
         for (part, ending) in [("private", ""), ("public", ".pub"), ("certificate", "-cert.pub")] {
             if let Some(text) = keys.read_text(&format!("{kind}_{part}"), found) {
+                // OpenSSH refuses a private key whose last line has no end.
                 let content = text.value.trim_end().to_owned() + "\n";
                 files.push((format!("ssh_host_{kind}_key{ending}"), Secret::new(content)));
             }
@@ -247,6 +255,7 @@ fn names_nothing(fields: &MappingFields<'_>, name: &str) -> bool {
 }
 
 fn password_login(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<bool>> {
+    // cloud-init's third word besides true and false.
     let unchanged =
         fields.field_node("ssh_pwauth").and_then(text_of).is_some_and(|text| text.value == "unchanged");
     if unchanged { None } else { fields.read_flag("ssh_pwauth", found) }
@@ -256,6 +265,7 @@ fn read_chpasswd(
     fields: &mut MappingFields<'_>,
     found: &mut Diagnostics,
 ) -> (Vec<Located<(String, Password)>>, bool) {
+    // cloud-init's default for `expire` is true, also for `password`, which stands outside of this mapping.
     let Some(node) = fields.field_node("chpasswd") else { return (Vec::new(), true) };
     let Some(mut inner) =
         MappingFields::read_mapping(node, CHPASSWD_KEYS, fields.child_path("chpasswd"), found)
@@ -312,6 +322,7 @@ fn chpasswd_user(item: &Node, path: String, found: &mut Diagnostics) -> Option<L
 /// Whether a password is what its `type` says. What is no hash would stand in /etc/shadow as it is: an empty
 /// one lets everybody in, another nobody.
 fn check_password(kind: &str, value: &Located<String>) -> Result<(), (SourceMark, &'static str)> {
+    // What shadow(5) and its tools write for a password that nobody has.
     let is_lock = matches!(value.value.as_str(), "*" | "!" | "!!" | "x");
     match kind {
         "text" => check_plain(&value.value).map_err(|flaw| (value.at, flaw)),
@@ -330,6 +341,7 @@ fn check_password(kind: &str, value: &Located<String>) -> Result<(), (SourceMark
 fn old_list(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Located<(String, Password)>> {
     let Some(node) = fields.field_node("list") else { return Vec::new() };
     let at = node.at;
+    // cloud-init takes a text of lines and a list of them.
     let texts: Vec<Located<String>> = match &node.value {
         Value::Mapping(_) => {
             let diagnostic = wrong_type("lines of `name:password`", node);
@@ -364,6 +376,7 @@ fn old_list(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Loca
 /// A password as people write it: a hash, `RANDOM`, or plain text.
 pub(crate) fn classify_password(text: String) -> Password {
     match text.as_str() {
+        // cloud-init's two words for it.
         "R" | "RANDOM" => Password::Random,
         _ if is_hash(&text) => Password::Hash(Secret::new(text)),
         _ => Password::Plain(Secret::new(text)),
@@ -372,6 +385,7 @@ pub(crate) fn classify_password(text: String) -> Password {
 
 /// Whether a text has the shape that crypt(3) gives to hashes.
 pub(crate) fn is_hash(text: &str) -> bool {
+    // The prefixes of crypt(5). Debian's libcrypt checks all of these, old ones too.
     let known = ["$1$", "$2a$", "$2b$", "$2y$", "$5$", "$6$", "$7$", "$y$", "$gy$"];
     known.iter().any(|prefix| text.starts_with(prefix)) && !text.contains([':', '\n', ' '])
 }

@@ -3,6 +3,10 @@
 //! Knows CoreOS's and cloud-init's options of a user. Refuses what useradd would refuse, field by
 //! field: a user with a bad shell is still made, since people may depend on getting in as that user.
 //! Invariant: a name that reaches a plan is one that useradd accepts.
+//!
+//! Documentation: cloud-init's module "Users and Groups" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, coreos-cloudinit's
+//! `Documentation/cloud-config.md`, useradd(8), passwd(5), sudoers(5).
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +15,7 @@ use super::fields::{
     FieldKey, MappingFields, by_name, no_effect, refused_key, supported_key, text_of, translated_key,
     wrong_type,
 };
-use crate::plan::step::{GroupStep, KeySource, Password, UserStep};
+use crate::plan::step::{DEFAULT_USER, GroupStep, KeySource, Password, UserStep};
 use crate::secret::Secret;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::{Located, SourceMark};
@@ -56,6 +60,7 @@ pub const USER_KEYS: &[FieldKey] = &[
 /// useradd's bound.
 const LONGEST_NAME: usize = 32;
 /// More names than this can only be a mistake.
+// `users: a,b,c` is written by hand, and each name costs a user.
 const LONGEST_LIST: usize = 1 << 16;
 
 /// A user as a document describes it.
@@ -109,6 +114,7 @@ fn warn_of_repeated(people: &[Located<UserConfig>], found: &mut Diagnostics) {
     for Located { value: person, at } in people {
         let UserStep { name, uid, gecos, home, primary_group, shell, .. } = &person.user;
         let Some(first) = seen.insert(name, person) else { continue };
+        // CoreOS and cloud-init do not change these of a user that is there, and useradd cannot.
         let is_lost = *uid != first.user.uid && uid.is_some()
             || [(gecos, &first.user.gecos), (home, &first.user.home), (shell, &first.user.shell)]
                 .into_iter()
@@ -136,17 +142,18 @@ fn default_user(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opti
     let path = fields.child_path("user");
     let mut person = match &node.value {
         Value::Mapping(_) => {
-            let own = Located { value: super::DEFAULT_USER.to_owned(), at: node.at };
+            let own = Located { value: DEFAULT_USER.to_owned(), at: node.at };
             read_user_mapping(MappingFields::read_mapping(node, USER_KEYS, path, found)?, Some(own), found)?
         }
         _ => read_user(node, path, found)?,
     };
-    if person.value.user.name == super::DEFAULT_USER {
+    if person.value.user.name == DEFAULT_USER {
         return Some(person);
     }
     let UserConfig { user, given, is_default, .. } = &mut person.value;
     let loses_sudo = given.sudo && user.sudo.is_empty();
     if !given.sudo {
+        // What cloud-init's own configuration gives the default user on Debian.
         user.sudo = vec!["ALL=(ALL) NOPASSWD:ALL".to_owned()];
     }
     if !given.groups && !loses_sudo {
@@ -161,7 +168,7 @@ fn default_user(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opti
 
 /// The image lets `core` become root by a file of its own, so that the machine can always be mended.
 fn warn_of_core(person: &UserConfig, at: SourceMark, found: &mut Diagnostics) {
-    if person.user.name == super::DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
+    if person.user.name == DEFAULT_USER && person.given.sudo && person.user.sudo.is_empty() {
         let message = "`core` keeps its sudo: it is the image's own way to mend the machine";
         let help = "give people users of their own without `sudo`, and `core` no key";
         let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, at, message);
@@ -214,6 +221,7 @@ fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<Located<String>> {
 fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<UserConfig>> {
     match &item.value {
         Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
+        // cloud-init takes names with commas at each place where one name may stand.
         Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
             .into_iter()
             .filter_map(|name| person_of(name.value, name.at, &path, found))
@@ -283,7 +291,7 @@ fn read_user_mapping(
 ) -> Option<Located<UserConfig>> {
     // Options of `default` are the image's own user's.
     let own = |name: Located<String>| match name.value.as_str() {
-        "default" => name.map_value(|_| super::DEFAULT_USER.to_owned()),
+        "default" => name.map_value(|_| DEFAULT_USER.to_owned()),
         _ => name,
     };
     let Some(name) = fields.read_text("name", found).or(key).map(own) else {
@@ -318,6 +326,8 @@ fn read_user_mapping(
         system: read_switch(&mut fields, "system", found),
         shell: shell(&mut fields, found),
         password: user_password(&mut fields, found),
+        // cloud-init locks unless it is false. Documents for CoreOS have no such key, and their hashes must
+        // work.
         lock: fields.read_flag("lock_passwd", found).map(|flag| flag.value),
         expires: read_expiry(&mut fields, found),
         inactive: fields.read_number("inactive", found).map(|number| number.value),
@@ -337,6 +347,7 @@ fn read_user_mapping(
 /// An absolute path; and the words by which people mean that nobody logs in.
 fn shell(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let text = fields.field_node("shell").and_then(text_of);
+    // Authors write YAML's words here, as cloud-init's examples do with `shell: false`.
     let closes =
         |word: &str| matches!(word.to_ascii_lowercase().as_str(), "false" | "no" | "nologin" | "none");
     if let Some(text) = text.filter(|text| closes(&text.value)) {
@@ -357,6 +368,7 @@ fn read_switch(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnosti
 /// What useradd accepts on Debian, without the characters that passwd's format forbids.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_uppercase() || c == '_');
+    // Names of machines in a Samba domain end so, and useradd takes them.
     let body = name.trim_end_matches('$');
     let rest = body.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match name.len() {
@@ -437,6 +449,7 @@ fn user_groups(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<S
 }
 
 fn user_password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Password> {
+    // cloud-init's newer name goes before the older one, which is CoreOS's, too.
     let hash = fields.read_text("hashed_passwd", found).or_else(|| fields.read_text("passwd", found));
     if let Some(hash) = hash {
         if !is_hash(&hash.value) && !matches!(hash.value.as_str(), "*" | "!" | "!!" | "x") {
@@ -451,6 +464,7 @@ fn user_password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opt
             );
             return None;
         }
+        // `*` and its like are no password, and a new user has none anyway.
         return is_hash(&hash.value).then(|| Password::Hash(Secret::new(hash.value)));
     }
     let plain = fields.read_text("plain_text_passwd", found)?;
@@ -493,6 +507,7 @@ fn read_sudo(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Str
     }
     let mut rules = Vec::new();
     for text in fields.read_texts("sudo", found) {
+        // A rule of sudoers(5) is one line, with a `=` between hosts and commands.
         if text.value.contains('\n') || !text.value.contains('=') {
             let diagnostic = Diagnostic::error(
                 DiagnosticCode::BadValue,
@@ -528,6 +543,7 @@ fn all_imports(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<L
         }
     }
     if let Some(url) = fields.read_text("coreos_ssh_import_url", found) {
+        // GitHub Enterprise has an address of its own, for which CoreOS had this key.
         if crate::address::is_web(&url.value) {
             sources.push(url.map_value(KeySource::Url));
         } else {

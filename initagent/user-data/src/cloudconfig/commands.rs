@@ -2,6 +2,9 @@
 //!
 //! Knows `runcmd`, `bootcmd`, how often scripts run, `final_message`, `phone_home` and `power_state`. Refuses
 //! to run anything. Invariant: an argument that stands in a list reaches its program as it was written.
+//!
+//! Documentation: cloud-init's modules "Runcmd", "Bootcmd", "Final Message", "Phone Home" and "Power State
+//! Change" in <https://docs.cloud-init.io/en/latest/reference/modules.html>.
 
 use super::fields::{FieldKey, MappingFields, no_effect, supported_key, text_of, translated_key, wrong_type};
 use crate::address;
@@ -41,9 +44,12 @@ mod frequency;
 pub use frequency::Frequency;
 
 /// What can be told to `phone_home`'s address.
+// `pub_key_dsa` is left out, since there is no such key any more.
 const POSTS: [&str; 6] =
     ["pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn"];
+// cloud-init's number.
 const DEFAULT_TRIES: u32 = 10;
+// Each try may take as long as a fetch does, and the machine's first boot is not over before.
 const MOST_TRIES: u32 = 100;
 
 /// Commands and endings of a document.
@@ -98,6 +104,7 @@ fn read_script(
         }
     }
     let at = fields.key_at(name)?;
+    // `/bin/sh` as cloud-init has it, and no `set -e`: a command that fails keeps none from running.
     (!body.is_empty()).then(|| Located { value: Secret::new(format!("#!/bin/sh\n{body}")), at })
 }
 
@@ -124,6 +131,7 @@ fn command_line(item: &Node) -> Option<String> {
 
 /// Quotes a word for the shell.
 fn quote_word(word: &str) -> String {
+    // Between single quotes the shell gives no character a meaning but the quote itself.
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
@@ -181,6 +189,7 @@ fn read_power_state(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> 
     let delay_minutes = read_delay(&mut inner, found);
     let message = inner.read_text("message", found).map(|text| text.value);
     let (wanted, condition) = read_condition(&mut inner, found);
+    // A `power_state` that is not understood must not end the machine.
     if inner.has_broken_field() || !wanted {
         return None;
     }
@@ -198,6 +207,7 @@ fn read_delay(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> u32 {
     if text.value == "now" {
         return 0;
     }
+    // shutdown(8) takes `+5`. cloud-init takes the number alone as well.
     let minutes = text.value.trim_start_matches('+').parse();
     minutes.unwrap_or_else(|_| {
         let diagnostic = Diagnostic::error(

@@ -3,6 +3,9 @@
 //! Knows that hyphens equal underscores, that a wrong field costs itself only, and which names a
 //! mapping may have. Refuses to know what a field means. Invariant: each entry of a mapping is either
 //! read or reported.
+//!
+//! Documentation: CoreOS's normalization of keys is that of coreos-cloudinit's `config/config.go`: `-`
+//! becomes `_`.
 
 use document::caret;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
@@ -59,6 +62,8 @@ pub(crate) struct MappingFields<'n> {
     path: String,
     at: SourceMark,
     broken: bool,
+    /// Where a key belongs that this mapping does not know.
+    hint: fn(&str) -> Option<String>,
 }
 
 impl<'n> MappingFields<'n> {
@@ -69,6 +74,17 @@ impl<'n> MappingFields<'n> {
         path: impl Into<String>,
         found: &mut Diagnostics,
     ) -> Option<Self> {
+        Self::read_with_hints(node, table, path, |_| None, found)
+    }
+
+    /// The same, and of an unknown key `hint` may know where it belongs.
+    pub(crate) fn read_with_hints(
+        node: &'n Node,
+        table: &'static [FieldKey],
+        path: impl Into<String>,
+        hint: fn(&str) -> Option<String>,
+        found: &mut Diagnostics,
+    ) -> Option<Self> {
         let path = path.into();
         let Value::Mapping(entries) = &node.value else {
             if !node.is_null() {
@@ -76,7 +92,7 @@ impl<'n> MappingFields<'n> {
             }
             return None;
         };
-        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false };
+        let mut fields = Self { entries: Vec::new(), path, at: node.at, broken: false, hint };
         for entry in entries {
             fields.accept_entry(entry, table, found);
         }
@@ -86,13 +102,17 @@ impl<'n> MappingFields<'n> {
     fn accept_entry(&mut self, entry: &'n MappingEntry, table: &'static [FieldKey], found: &mut Diagnostics) {
         let name = entry.key.replace('-', "_");
         // What begins with `x-` is the author's own, to hang anchors on.
+        // Docker Compose has the same rule.
         if self.path.is_empty() && name.starts_with("x_") {
             return;
         }
         let Some(key) = table.iter().find(|key| key.name == name) else {
+            // To look for a near name costs the most of an unknown key, and nobody reads more findings than
+            // are kept.
             let near = (!found.is_full()).then(|| nearest_key(&name, table)).flatten();
             return found.push(self.unknown_key(entry, &name, near, table));
         };
+        // The first counts, as with two equal keys of YAML.
         if self.entries.iter().any(|(known, _)| *known == key.name) {
             return found.push(self.at_field(
                 Diagnostic::error(
@@ -107,6 +127,7 @@ impl<'n> MappingFields<'n> {
             ));
         }
         match key.support {
+            // Tools write all keys that they know, most of them empty or false.
             KeySupport::Refused(_) | KeySupport::NoEffect(_) if says_nothing(&entry.value) => {}
             KeySupport::Refused(instead) => found.push(
                 self.at_field(
@@ -145,10 +166,11 @@ impl<'n> MappingFields<'n> {
         // Where secrets may be written, one that is indented wrongly looks like a key; a slip of the pen does
         // not look like a secret.
         if near.is_none() && table.iter().any(|key| caret::may_hold_secret(key.name)) {
+            // Only what goes to the journal is veiled: `validate` shows it to who has the file anyway.
             let message = format!("a key here is not one of {place}; it may be a secret, so it is not shown");
             diagnostic = diagnostic.in_public(message, self.path.clone());
         }
-        match (misplaced_key_hint(&self.path, name), near) {
+        match ((self.hint)(name), near) {
             (Some(place), _) => diagnostic.with_help(place),
             (None, Some(near)) => diagnostic.with_help(format!("did you mean `{near}`?")),
             (None, None) => diagnostic,
@@ -253,6 +275,7 @@ impl<'n> MappingFields<'n> {
         found: &mut Diagnostics,
     ) -> Option<Located<T>> {
         let node = self.field_node(name)?;
+        // As text, since `0755` and `1e3` are numbers to some readers of YAML and none to others.
         let number = text_of(node).and_then(|text| text.value.trim().parse::<u64>().ok());
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(value) => Some(Located { value, at: node.at }),
@@ -291,6 +314,7 @@ impl<'n> MappingFields<'n> {
     pub(crate) fn read_texts(&mut self, name: &str, found: &mut Diagnostics) -> Vec<Located<String>> {
         let Some(node) = self.field_node(name) else { return Vec::new() };
         match &node.value {
+            // cloud-init takes one text for a list of one at most keys.
             Value::Scalar(_) => text_of(node).into_iter().collect(),
             Value::Sequence(items) => {
                 items.iter().filter_map(|item| self.text_item(name, item, found)).collect()
@@ -332,27 +356,8 @@ impl<'n> MappingFields<'n> {
 }
 
 /// The key that was meant, if one is near.
-/// Where a key belongs that stands one level too high or too low.
-fn misplaced_key_hint(path: &str, name: &str) -> Option<String> {
-    let knows = |table: &[FieldKey]| table.iter().any(|key| key.name == name);
-    match path {
-        "" if matches!(name, "variant" | "ignition" | "passwd" | "storage" | "systemd") => {
-            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
-        }
-        "" if matches!(name, "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels") => {
-            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
-        }
-        "" if knows(super::services::COREOS_KEYS) => {
-            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
-        }
-        "coreos" | "flatcar" if knows(super::top_level()) => {
-            Some(format!("it belongs to the top level, without `{path}` above it"))
-        }
-        _ => None,
-    }
-}
-
 fn nearest_key(name: &str, table: &[FieldKey]) -> Option<&'static str> {
+    // Nobody is helped by a name that would be refused.
     let known = table.iter().filter(|key| !matches!(key.support, KeySupport::Refused(_))).map(|key| key.name);
     spelling::nearest_name(&name.to_ascii_lowercase(), known)
 }
@@ -360,6 +365,7 @@ fn nearest_key(name: &str, table: &[FieldKey]) -> Option<&'static str> {
 /// The entries of a mapping that stands for a set: the order in which they were written says nothing.
 pub(crate) fn by_name(entries: &[MappingEntry]) -> impl Iterator<Item = &MappingEntry> {
     let mut sorted: Vec<&MappingEntry> = entries.iter().collect();
+    // Two spellings of one document must make one plan, and tools write mappings in any order.
     sorted.sort_by(|one, other| one.key.cmp(&other.key));
     sorted.into_iter()
 }

@@ -3,6 +3,10 @@
 //! Knows paths, encodings, owners and permissions. Refuses what could close the machine, and a file
 //! whose content or rights can't be understood: a secret must not land in a file that all may read.
 //! Invariant: a bad file costs itself only.
+//!
+//! Documentation: cloud-init's module "Write Files" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, coreos-cloudinit's
+//! `Documentation/cloud-config.md`, path_resolution(7), chmod(1).
 
 use std::collections::HashMap;
 
@@ -36,6 +40,7 @@ pub const FILE_KEYS: &[FieldKey] = &[
 /// The keys of `source`.
 pub const SOURCE_KEYS: &[FieldKey] = &[supported_key("uri"), supported_key("headers")];
 
+// `PATH_MAX` is 4096 with the zero at its end.
 const LONGEST_PATH: usize = 4095;
 
 /// A file and whether it waits for everything else.
@@ -65,6 +70,7 @@ const ENCODINGS: [(&str, bool, bool); 11] = [
 ];
 
 /// How long a server is asked before `content` is used instead; cloud-init's three tries take as long.
+// The pauses between tries grow, so without this bound the fallback would come after minutes.
 const FALLBACK_SECONDS: u64 = 20;
 
 pub(crate) fn read(
@@ -83,6 +89,7 @@ pub(crate) fn read(
 /// Of two files at one path, only the later one is there in the end; parts that add up may have both.
 fn warn_of_rewritten(files: &[Located<WrittenFile>], found: &mut Diagnostics) {
     let mut ordered: Vec<&Located<WrittenFile>> = files.iter().collect();
+    // Deferred files are written after all others, wherever they stand.
     ordered.sort_by_key(|written| written.value.defer);
     let mut last: HashMap<&str, &Located<WrittenFile>> = HashMap::new();
     for written in ordered {
@@ -108,6 +115,7 @@ fn read_file(
     let mut fields = MappingFields::read_mapping(item, FILE_KEYS, key.clone(), found)?;
     let path = file_path(&mut fields, found);
     let content = read_content(&mut fields, room, found);
+    // A template that left a value empty means something, and a secret may be in the file.
     fields.warn_if_empty("permissions", "a new file gets 0644, which all may read", found);
     fields.warn_if_empty("owner", "a new file is root's", found);
     fields.warn_if_empty("content", "the file is empty", found);
@@ -115,6 +123,7 @@ fn read_file(
     let owner = read_owner(&mut fields, found);
     let append = fields.read_flag("append", found).is_some_and(|flag| flag.value);
     let defer = fields.read_flag("defer", found).is_some_and(|flag| flag.value);
+    // Half a file would be worse than none: with other rights or cut contents.
     if fields.has_broken_field() {
         return None;
     }
@@ -277,6 +286,7 @@ fn read_encoding(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opt
     let Some(text) = fields.read_text("encoding", found) else {
         return (!fields.has_broken_field()).then_some((false, false));
     };
+    // cloud-init compares in small letters, too.
     let written = text.value.to_ascii_lowercase();
     if let Some((_, gzip, base64)) = ENCODINGS.iter().find(|(name, ..)| *name == written) {
         return Some((*gzip, *base64));
@@ -293,6 +303,7 @@ fn read_encoding(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Opt
 
 /// Base64 as people write it: broken into lines, with or without padding.
 pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    // Padding is taken off and put on again: people cut it off, and some programs never write it.
     let digits: Vec<u8> =
         text.iter().copied().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=').collect();
     let padding = (4 - digits.len() % 4) % 4;
@@ -356,6 +367,7 @@ fn doubt(mode: u32, text: &Located<String>, fields: &MappingFields<'_>, found: &
 pub(crate) fn parse_mode(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").or_else(|| text.strip_prefix("0O")).unwrap_or(text);
     let digits = match digits.len() {
+        // coreos-cloudinit's own rule is `^0?[0-7]{3,4}$`.
         5 => digits.strip_prefix('0')?,
         _ => digits,
     };

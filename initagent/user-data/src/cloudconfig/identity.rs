@@ -2,6 +2,9 @@
 //!
 //! Knows `hostname`, `fqdn` and their relatives. Refuses to cut a name short in silence. Invariant: a
 //! name that the kernel would refuse never becomes part of a plan.
+//!
+//! Documentation: cloud-init's modules "Set Hostname" and "Update Etc Hosts" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, hostname(7), hosts(5).
 
 use super::fields::{FieldKey, MappingFields, no_effect, supported_key};
 use crate::plan::step::HostsStyle;
@@ -19,7 +22,9 @@ pub const KEYS: &[FieldKey] = &[
 ];
 
 /// The kernel's bound.
+// `HOST_NAME_MAX` of Linux. A longer name would be refused by sethostname(2).
 const LONGEST: usize = 64;
+// RFC 1035, section 2.3.4.
 const LONGEST_LABEL: usize = 63;
 
 /// What a document says of the machine's name.
@@ -61,6 +66,7 @@ impl IdentityConfig {
     /// The names that result, with what the platform says below what the document says.
     #[must_use]
     pub fn resolve_names(&self, platform: Option<&str>) -> Option<HostNames> {
+        // cloud-init leaves out `localhost` as well, which some platforms say for want of a name.
         let platform = platform.filter(|name| check_host_name(name).is_ok() && *name != "localhost");
         let written = self.hostname.as_ref().map(|name| name.value.as_str());
         let long = self.fqdn.as_ref().map(|name| name.value.as_str());
@@ -69,6 +75,8 @@ impl IdentityConfig {
         let hostname = match (self.prefer_fqdn, fqdn, written) {
             (true, Some(fqdn), _) => fqdn,
             (false, _, Some(written)) => written,
+            // As cloud-init does with an `fqdn`. A `hostname` with dots stays as it is written, as with
+            // CoreOS.
             (_, _, None) if self.fqdn.is_some() => short.split('.').next().unwrap_or(short),
             _ => short,
         };
@@ -102,6 +110,8 @@ pub fn check_host_name(name: &str) -> Result<(), String> {
             && label.len() <= LONGEST_LABEL
             && !label.starts_with('-')
             && !label.ends_with('-')
+            // RFC 1123 has no underscore. Platforms give such names, the kernel takes them, and systemd does,
+            // too.
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
     if name.split('.').all(good) { Ok(()) } else { Err("is not a host name".to_owned()) }
@@ -111,6 +121,7 @@ fn read_hosts_style(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> 
     let text = fields.read_text("manage_etc_hosts", found)?;
     let style = match text.value.to_ascii_lowercase().as_str() {
         "localhost" => HostsStyle::Localhost,
+        // `template` is what older versions of cloud-init called it.
         "true" | "yes" | "on" | "template" => HostsStyle::Full,
         "false" | "no" | "off" => return None,
         _ => {

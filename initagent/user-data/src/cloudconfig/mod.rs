@@ -3,6 +3,9 @@
 //! Knows every key by name, in one table per mapping. Refuses to act, and to know the machine.
 //! Invariants: each key is honoured, translated, or named with the reason why not; one bad field
 //! drops one item.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/modules.html>, and coreos-cloudinit's
+//! `Documentation/cloud-config.md` for `coreos` and the first meaning of the other keys.
 
 pub mod access;
 pub mod accounts;
@@ -11,6 +14,7 @@ pub mod fields;
 pub mod files;
 pub mod identity;
 pub mod merge;
+pub mod order;
 pub mod refused;
 pub mod services;
 pub mod storage;
@@ -26,14 +30,14 @@ use document::source::Located;
 use document::yaml::{self, MappingEntry, Node, Value};
 use fields::{FieldKey, MappingFields, supported_key, translated_key};
 
-/// The image's own user.
-pub const DEFAULT_USER: &str = "core";
-
 /// What a user needs to get in and mend a broken document.
+// The fewest keys with which an author gets in and finds the machine. Everything else of a broken text is
+// guesswork.
 const ACCESS: [&str; 4] = ["hostname", "fqdn", "ssh_authorized_keys", "users"];
 
 const OWN_KEYS: &[FieldKey] = &[
     supported_key("coreos"),
+    // Flatcar renamed the section and kept its keys.
     translated_key("flatcar", "`coreos`"),
     supported_key("launch_index"),
     supported_key("merge_how"),
@@ -76,6 +80,7 @@ pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
 /// The keys of the top level.
 #[must_use]
 pub fn top_level() -> &'static [FieldKey] {
+    // The tables stand beside what reads them. Joined by hand they would be written twice.
     static KEYS: OnceLock<Vec<FieldKey>> = OnceLock::new();
     KEYS.get_or_init(|| {
         let tables = [
@@ -120,7 +125,8 @@ impl CloudConfig {
     /// Checks a tree. What can't be used is reported and left out.
     #[must_use]
     pub fn check_document(document: &Node, room: &mut DecompressionBudget, found: &mut Diagnostics) -> Self {
-        let Some(mut fields) = MappingFields::read_mapping(document, top_level(), "", found) else {
+        let Some(mut fields) = MappingFields::read_with_hints(document, top_level(), "", hint_at_top, found)
+        else {
             return Self::default();
         };
         let mut config = Self {
@@ -144,9 +150,9 @@ impl CloudConfig {
                     .with_help("write all of it below one"),
             );
         }
-        let coreos = fields
-            .field_node(name)
-            .and_then(|node| MappingFields::read_mapping(node, services::COREOS_KEYS, name, found));
+        let coreos = fields.field_node(name).and_then(|node| {
+            MappingFields::read_with_hints(node, services::COREOS_KEYS, name, hint_below_coreos, found)
+        });
         if let Some(mut coreos) = coreos {
             config.units = units::read(&mut coreos, found);
             config.services = services::ServicesConfig::read(&coreos, found);
@@ -164,6 +170,7 @@ pub fn read(text: &str, part: u16, addresses: &TokenAddresses, found: &mut Diagn
     if node.is_null() {
         return None;
     }
+    // Behind the parser, so that an address with colons cannot change the document's structure.
     tokens::substitute_tokens(&mut node, addresses, found);
     Some(node)
 }
@@ -183,4 +190,26 @@ pub(crate) fn salvage_access(text: &str, part: u16, found: &mut Diagnostics) -> 
         .with_help("mend the document: these are used so that you can get in and do so"),
     );
     Some(Node { at: first.key_at, value: Value::Mapping(entries) })
+}
+
+/// Where a key belongs that stands at the top and is none of there.
+fn hint_at_top(name: &str) -> Option<String> {
+    match name {
+        "variant" | "ignition" | "passwd" | "storage" | "systemd" => {
+            Some("it belongs to a Butane config: run `butane` on that, and hand over the JSON".to_owned())
+        }
+        "ethernets" | "bonds" | "bridges" | "vlans" | "wifis" | "tunnels" => {
+            Some("it belongs into `network-config`, which lies beside user-data".to_owned())
+        }
+        _ if services::COREOS_KEYS.iter().any(|key| key.name == name) => {
+            Some(format!("it belongs below `coreos`: write `coreos: {{{name}: ...}}`"))
+        }
+        _ => None,
+    }
+}
+
+/// The same for one below `coreos` or `flatcar`.
+fn hint_below_coreos(name: &str) -> Option<String> {
+    let is_known = top_level().iter().any(|key| key.name == name);
+    is_known.then(|| "it belongs to the top level, without `coreos` above it".to_owned())
 }

@@ -1,10 +1,14 @@
 //! Keys that people know from elsewhere and that an image which never changes can't honour.
 //!
 //! Knows each by name, and what to do instead. Invariant: a known key is never called unknown.
+//!
+//! Documentation: the list is that of <https://docs.cloud-init.io/en/latest/reference/modules.html> and of
+//! cloud-init's JSON schema, with keys of older releases.
 
 use super::fields::{FieldKey, no_effect, refused_key};
 
 const NO_PACKAGES: &str = "the image has no package manager: run it as a container, or put a static program into /opt/bin with `write_files`";
+// No effect rather than refused: who asks for updates gets them, by other means.
 const WHOLE_IMAGE: &str = "the system is updated as a whole image";
 const AS_CONTAINER: &str =
     "the image holds no such program: run it as a container from a unit in `coreos.units`";
@@ -55,6 +59,7 @@ pub const KEYS: &[FieldKey] = &[
     no_effect("byobu_by_default", "there is no byobu"),
     no_effect("grub_dpkg", "the boot loader is part of the image"),
     no_effect("grub_pc", "the boot loader is part of the image"),
+    // A note, since the key protects something: nobody may believe that it is done.
     no_effect("disable_ec2_metadata", "a firewall rule in a unit does it"),
     no_effect("cloud_init_modules", OWN_ORDER),
     no_effect("cloud_config_modules", OWN_ORDER),

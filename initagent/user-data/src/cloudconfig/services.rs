@@ -2,6 +2,9 @@
 //!
 //! Knows each option's variable, and what etcd 3.5 no longer knows. Refuses values of the wrong type,
 //! one by one. Invariants: `false` and `0` can be set; a value can hold any character.
+//!
+//! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, etcd's
+//! <https://etcd.io/docs/v3.5/op-guide/configuration/>, systemd.exec(5), and os-release(5) for `oem`.
 
 use super::fields::{FieldKey, KeySupport, MappingFields, bad_choice, supported_key};
 use crate::address;
@@ -37,6 +40,7 @@ pub const OEM_KEYS: &[FieldKey] = &[
     supported_key("bug_report_url"),
 ];
 
+// locksmith's words. It has deprecated `best-effort`, and documents still have it.
 const STRATEGIES: &[&str] = &["etcd-lock", "reboot", "off", "best-effort"];
 
 /// The settings of one service, as variables in the order of its table.
@@ -103,6 +107,7 @@ impl ServiceSettings {
     /// `NAME=value` lines.
     #[must_use]
     pub fn environment_lines(&self) -> String {
+        // coreos-cloudinit wrote this file without quotes, and flanneld's units read it as it is.
         let lines = self.variables.iter().map(|(name, value)| [name, "=", value.reveal(), "\n"].concat());
         lines.collect()
     }
@@ -156,6 +161,7 @@ fn read_service(
     let node = coreos.field_node(service)?;
     let mut fields = MappingFields::read_mapping(node, keys_of(table), coreos.child_path(service), found)?;
     let mut settings = ServiceSettings { service, variables: Vec::new(), at: coreos.key_at(service)? };
+    // What is written under its own name comes first, so that a translation never replaces it.
     let (plain, translated): (Vec<&ServiceOption>, Vec<&ServiceOption>) =
         table.iter().partition(|option| matches!(option.rule, OptionRule::Variable(_)));
     for option in plain.into_iter().chain(translated) {
@@ -235,6 +241,7 @@ fn apply_option(
             settings.set_default(variable, value.value);
         }
         OptionRule::Url(variable) => {
+            // etcd 0.4's ports. Members of its clusters still call each other there.
             let port = if variable.contains("PEER") { 7001 } else { 4001 };
             settings.set_default(variable, url_of(&value.value, port));
             note(Diagnostic::note, format!("`{}` is handed on as {variable}", option.name));
@@ -259,6 +266,7 @@ fn apply_option(
 fn url_of(address: &str, port: u16) -> String {
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let host = url.split("://").nth(1).unwrap_or_default();
+    // An IPv6 address has colons of its own, between brackets.
     let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
     if has_port || host.contains('/') { url } else { format!("{url}:{port}") }
 }
@@ -268,6 +276,7 @@ fn check_discovery(value: &Located<String>, fields: &MappingFields<'_>, found: &
         "`discovery` is not an http or https address, so etcd will not start"
     } else if value.value.contains(['<', '>']) {
         "`discovery` still holds the words of an example; ask for an address of your own once, and write that"
+    // <https://discovery.etcd.io/new> answers with the address of one new cluster.
     } else if value.value.contains("/new") {
         "`discovery` asks for a new cluster each time; fetch that address once and write what it answers"
     } else {
@@ -295,6 +304,7 @@ fn is_duration(text: &str) -> bool {
     let mut rest = text.trim_start_matches(['+', '-']);
     while !rest.is_empty() {
         let after = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        // Go's time.ParseDuration, which locksmith calls; two letters before one, since `ms` begins with `m`.
         let unit = ["ns", "us", "ms", "h", "m", "s"].into_iter().find(|unit| after.starts_with(unit));
         match unit {
             Some(unit) if after.len() < rest.len() => rest = &after[unit.len()..],
@@ -335,6 +345,7 @@ fn read_oem(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Option<Locat
     let mut fields =
         MappingFields::read_mapping(coreos.field_node("oem")?, OEM_KEYS, coreos.child_path("oem"), found)?;
     let mut text = |name: &str| {
+        // Shells source this file, so it may hold nothing that a shell gives a meaning.
         fields.read_text(name, found).map(|text| text.value.replace(['"', '\n', '\\', '$', '`'], ""))
     };
     let Some(id) = text("id") else {
@@ -347,6 +358,7 @@ fn read_oem(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Option<Locat
     };
     let mut lines = format!("ID={id}\n");
     for (name, variable, quote) in [
+        // coreos-cloudinit's order and quotes, which tools compare with.
         ("version_id", "VERSION_ID", ""),
         ("name", "NAME", "\""),
         ("home_url", "HOME_URL", "\""),

@@ -2,6 +2,11 @@
 //!
 //! Knows cloud-init's notations. Refuses a mount over the system itself. Invariant: no mount can keep
 //! the machine from booting: each gets `nofail`.
+//!
+//! Documentation: cloud-init's modules "Disk Setup" and "Mounts" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, fstab(5), sfdisk(8), and the Discoverable
+//! Partitions Specification
+//! <https://uapi-group.org/specifications/specs/discoverable_partitions_specification/>.
 
 use super::fields::{FieldKey, MappingFields, by_name, no_effect, supported_key, text_of, wrong_type};
 use crate::plan::step::{
@@ -44,8 +49,12 @@ pub const FS_KEYS: &[FieldKey] = &[
     super::fields::refused_key("cmd", "name the `filesystem`; commands belong into `bootcmd`"),
 ];
 
+// cloud-init's, without its `x-systemd.after=` and `_netdev`, which name or concern what is not here.
 const DEFAULT_FIELDS: [&str; 6] = ["", "", "auto", "defaults,nofail", "0", "2"];
+// cloud-init's is /swap.img, on the root, which is read-only here.
 const DEFAULT_SWAP: &str = "/var/swap.img";
+// "Linux filesystem data", as sgdisk's 8300. Types that systemd mounts by themselves would be mounted without
+// a line.
 const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const SWAP: &str = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F";
 const ESP: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
@@ -116,6 +125,7 @@ fn resolve_device(name: &str, aliases: &DeviceAliases) -> String {
 
 /// Whether a word is the kernel's name of a disk or partition; `tmpfs` and `server:/export` are not.
 fn is_disk(word: &str) -> bool {
+    // Xen's disks are `xvda`.
     let letters = word.strip_prefix('x').unwrap_or(word);
     let scsi = ["sd", "hd", "vd"].iter().any(|kind| {
         letters.strip_prefix(kind).is_some_and(|rest| {
@@ -136,6 +146,7 @@ fn is_disk(word: &str) -> bool {
 fn partition_of(disk: &str, number: &str) -> String {
     match disk {
         disk if disk.starts_with("/dev/disk/") => format!("{disk}-part{number}"),
+        // The kernel does so: `nvme0n1p1`.
         disk if disk.ends_with(|c: char| c.is_ascii_digit()) => format!("{disk}p{number}"),
         disk => format!("{disk}{number}"),
     }
@@ -206,7 +217,7 @@ fn read_mount(
         return None;
     }
     fields[0] = resolve_device(&fields[0], aliases);
-    let options = || protected::mounts::options(&fields[3]);
+    let options = || protected::fstab::check_options(&fields[3]);
     if let Some(PolicyObjection { message, instead }) = objection_to(&fields[1]).or_else(options) {
         let diagnostic = Diagnostic::error(DiagnosticCode::Protected, written[1].at, message);
         found.push(diagnostic.with_help(instead).with_key(path));
@@ -223,6 +234,7 @@ fn read_mount(
         );
         return None;
     }
+    // Without it local-fs.target requires the mount, and a disk that is missing ends in the emergency shell.
     if !fields[3].split(',').any(|option| option == "nofail") {
         fields[3] += ",nofail";
         let message = "`nofail` is added: the machine must boot without this mount too";
@@ -272,6 +284,7 @@ fn swap_path(
     let path = super::files::clean_path(&text.value).map_err(|flaw| {
         report(Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("`filename` {flaw}")), found);
     })?;
+    // /swapfile and /swap.img are what most documents say.
     if path.rfind('/') == Some(0) {
         let moved = format!("/var{path}");
         report(
@@ -306,6 +319,7 @@ fn read_size(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics
 
 /// Bytes, with K, M, G or T for powers of 1024.
 fn parse_size(text: &str) -> Option<u64> {
+    // cloud-init takes `B`, `K`, `M`, `G` and `T`. People write `GiB` and `GB`, too.
     let text = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -335,6 +349,7 @@ fn part_of(unit: u64, fraction: &str) -> Option<u64> {
         return None;
     }
     let digits = &fraction[..fraction.len().min(9)];
+    // Whole numbers: a fraction of bytes in binary floating point would be another size on another day.
     let part = u128::from(if digits.is_empty() { 0 } else { number(digits)? });
     let scale = 10_u128.pow(u32::try_from(digits.len()).ok()?);
     u64::try_from(u128::from(unit) * part / scale).ok()
@@ -381,6 +396,7 @@ fn disk_setup(
     if let Some(kind) = fields.read_choice("table_type", &["gpt", "mbr"], found)
         && kind.value == "mbr"
     {
+        // One way of writing tables is enough, and the kernel needs no MBR.
         let message = "a GPT is written: it does all an MBR does";
         found.push(
             Diagnostic::note(DiagnosticCode::Translated, kind.at, message)
@@ -415,6 +431,7 @@ fn read_layout(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Optio
                 );
                 return None;
             }
+            // Shares are cut to whole MiB. The last one takes what that left over.
             if let Some(last) = partitions.last_mut().filter(|_| sum == 100) {
                 last.size = PartitionSize::Rest;
             }
@@ -463,6 +480,7 @@ fn read_partition(
 fn partition_type(text: &str) -> Option<String> {
     let is_guid = text.len() == 36 && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     match text.to_ascii_lowercase().as_str() {
+        // cloud-init hands these codes to sfdisk and sgdisk.
         "82" | "8200" | "swap" => Some(SWAP.to_owned()),
         "83" | "8300" | "linux" => Some(LINUX.to_owned()),
         "ef" | "ef00" | "esp" => Some(ESP.to_owned()),
@@ -498,6 +516,7 @@ fn read_filesystem(
     let label = fields
         .read_text("label", found)
         .map(|text| text.value)
+        // cloud-init's own examples write `label: None`, which is Python's word.
         .filter(|label| !label.is_empty() && label != "None");
     let options = fields.read_texts("extra_opts", found).into_iter().map(|text| text.value).collect();
     if fields.has_broken_field() {
@@ -524,6 +543,8 @@ fn read_filesystem(
     }
     let disk = resolve_device(&disk.value, aliases);
     let device = match partition.as_deref() {
+        // cloud-init looks for a matching file system with `any`. One of the same kind is kept here whatever
+        // is asked.
         None | Some("none" | "any") => disk,
         Some("auto") => partition_of(&disk, "1"),
         Some(number) => partition_of(&disk, number),

@@ -2,6 +2,10 @@
 //!
 //! Knows which file takes each. Refuses what this image can't honour. Invariant: what is written here
 //! lies beside the image's own settings, in a drop-in where there is one.
+//!
+//! Documentation: cloud-init's modules "Timezone", "Locale", "NTP", "CA Certificates" and "Resolv Conf" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, timesyncd.conf(5), resolved.conf(5), RFC
+//! 7468 (PEM).
 
 use std::net::IpAddr;
 
@@ -45,6 +49,7 @@ pub const RESOLV_KEYS: &[FieldKey] = &[
     no_effect("sortlist", "systemd-resolved has its own way of asking"),
 ];
 
+// From the closest to the most open, as the guide lists them.
 const SWITCHES: &[&str] = &["locked", "once", "always"];
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -105,6 +110,7 @@ fn read_word(
     }
     let text = fields.read_text(name, found)?;
     let good = text.value.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        // The name becomes a path below /usr/share/zoneinfo, and no zone begins otherwise.
         && text.value.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.value.len() <= 64;
     if good {
@@ -125,17 +131,18 @@ fn read_ntp(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<L
     let mut inner = MappingFields::read_mapping(node, NTP_KEYS, fields.child_path("ntp"), found)?;
     let enabled = inner.flag_or_true("enabled", found);
     let mut servers = Vec::new();
+    // timesyncd takes the first that answers, and named servers are nearer than a pool.
     for name in ["servers", "pools", "peers"] {
         servers.extend(read_hosts(&mut inner, name, found));
     }
     (enabled && !servers.is_empty()).then_some(Located { value: servers, at: node.at })
 }
 
-/// Names or addresses; a bad one is left out.
 /// A name server by its name would have to be asked for at itself.
 fn name_servers(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<String> {
     let mut good = Vec::new();
     for text in fields.read_texts("nameservers", found) {
+        // resolved.conf(5): `%` parts an interface from the address, `#` a name for TLS.
         let address = text.value.split(['%', '#']).next().unwrap_or_default();
         if address.parse::<IpAddr>().is_ok() {
             good.push(text.value);
@@ -151,6 +158,7 @@ fn name_servers(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<
     good
 }
 
+/// Names or addresses; a bad one is left out.
 fn read_hosts(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Vec<String> {
     let mut good = Vec::new();
     for text in fields.read_texts(name, found) {
@@ -187,6 +195,7 @@ fn read_authorities(
             inner.refuse_field("trusted", diagnostic.with_help(format!("it must begin with {BEGIN}")), found);
         }
     }
+    // To distrust all because the own certificate was miswritten would end every TLS connection.
     let nothing_left = remove && trusted.is_empty();
     if nothing_left && inner.has_broken_field() {
         return None;

@@ -2,6 +2,9 @@
 //!
 //! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to know what people get in by,
 //! which [`crate::protected`] does. Invariant: a bad unit costs itself only.
+//!
+//! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, section "units", systemd.unit(5),
+//! networkd's files in systemd.network(5), systemd.netdev(5) and systemd.link(5).
 
 use std::collections::HashMap;
 
@@ -64,6 +67,7 @@ pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> V
 
 /// Of two contents of one unit, only the later one is there in the end.
 fn warn_of_rewritten(units: &[Located<UnitConfig>], found: &mut Diagnostics) {
+    // A unit in /etc and one in /run are two files; systemd takes that in /etc.
     let mut last: HashMap<(&str, bool), &Located<UnitConfig>> = HashMap::new();
     for unit in units.iter().filter(|unit| unit.value.content.is_some()) {
         let UnitConfig { name, content, runtime, .. } = &unit.value;
@@ -85,6 +89,7 @@ fn read_unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<Locate
     let mask = fields.read_flag("mask", found).is_some_and(|flag| flag.value);
     let runtime = fields.read_flag("runtime", found).is_some_and(|flag| flag.value);
     let command = read_command(&mut fields, found);
+    // `enable: false` is CoreOS's default, by which nothing is disabled.
     let enable = enable.filter(|enable| *enable);
     let unit = UnitConfig { name, class, content, drop_ins, enable, mask, runtime, command, key };
     if fields.has_broken_field() {
@@ -182,6 +187,7 @@ fn check_unit(unit: &UnitConfig, fields: &MappingFields<'_>, found: &mut Diagnos
                 .with_key(fields.child_path(name)),
         );
     };
+    // coreos-cloudinit restarted networkd once for all such units, too.
     if unit.class == UnitClass::Network && unit.command.is_some() {
         warn("command", "network configuration is always applied at once; `command` has no effect on it");
     }

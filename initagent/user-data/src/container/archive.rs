@@ -2,6 +2,8 @@
 //!
 //! Knows an entry's `type`, `content`, `filename` and the headers that MIME has, too. Refuses to choose among
 //! entries. Invariant: an entry that can't be read costs itself only.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/explanation/format/cloud-config-archive.html>.
 
 use super::mime;
 use crate::cloudconfig::files;
@@ -60,6 +62,7 @@ fn archive_part(whole: &PayloadPart, number: usize, entry: &Node) -> PayloadPart
         None => part.kind = Some(PayloadKind::CloudConfig),
     }
     part.merge_how =
+        // The headers' names and the document's keys, since an entry may be written after either.
         ["merge_how", "merge_type", "x_merge_type"].iter().find_map(|name| entry_text(entry, name));
     mime::set_launch_index(&mut part, entry_text(entry, "launch_index"));
     part

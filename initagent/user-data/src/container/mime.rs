@@ -3,6 +3,10 @@
 //! Knows headers, boundaries and transfer encodings. Refuses character sets other than UTF-8: bytes
 //! are passed on as they are. Invariant: a part that isn't closed is used and reported, because a
 //! cloud may have cut the payload at its limit.
+//!
+//! Documentation: RFC 2045 (headers and encodings), RFC 2046, section 5.1 (multipart), RFC 2183 (`filename`),
+//! and cloud-init's `Launch-Index` and `Merge-Type` in
+//! <https://docs.cloud-init.io/en/latest/explanation/format/index.html>.
 
 use crate::cloudconfig::files;
 use crate::part::PayloadPart;
@@ -11,8 +15,10 @@ use document::diagnostic::{Diagnostic, DiagnosticCode};
 use document::source::SourceMark;
 
 /// Levels of multipart in multipart.
+// Each level is a level of recursion here. cloud-init's own tool makes one.
 const DEEPEST: usize = 8;
 /// More header lines than this make no header.
+// cloud-init's own tool writes four. A script that is taken for a message has no empty line for long.
 const MOST_HEADERS: usize = 64;
 
 /// A message or a part of one: headers, then bytes.
@@ -82,6 +88,7 @@ impl MimeSplitter<'_> {
 
     fn add(&mut self, entity: &MimeEntity<'_>) {
         let number = self.parts.len() + 1;
+        // RFC 2183 moved the name to `Content-Disposition`. Older programs write it into `Content-Type`.
         let file = entity
             .header_parameter("content-disposition", "filename")
             .or_else(|| entity.header_parameter("content-type", "name"));
@@ -96,6 +103,7 @@ impl MimeSplitter<'_> {
         ) {
             Ok((content, plain)) => {
                 part.content = content;
+                // Base64 has other lines than the text in it, so there the text counts for itself.
                 part.first_line = if plain { entity.line } else { 1 };
             }
             Err(message) => {
@@ -103,6 +111,7 @@ impl MimeSplitter<'_> {
             }
         }
         classify_part(&mut part, &entity.content_type());
+        // cloud-init knows both headers, the one without `X-` first.
         part.merge_how = entity.header_value("merge-type").or_else(|| entity.header_value("x-merge-type"));
         set_launch_index(&mut part, entity.header_value("launch-index"));
         self.parts.push(part);
@@ -228,6 +237,7 @@ fn split_sections<'a>(body: &'a [u8], first_line: u32, boundary: &str) -> (Vec<(
     let (mut rest, mut line) = (body, first_line);
     while let Some((text, after)) = next_line(rest) {
         let at = body.len() - rest.len();
+        // RFC 2046, section 5.1.1, allows blanks behind a boundary that a relay has put there.
         let delimiter = text.trim_ascii_end();
         line = line.saturating_add(1);
         if delimiter == opening || delimiter == closing {
@@ -271,6 +281,7 @@ fn decode_transfer(body: &[u8], encoding: &str) -> Result<(Vec<u8>, bool), &'sta
             Some(content) => Ok((content, false)),
             None => Err("the header says that this part is base64, but it is not"),
         },
+        // Its soft line breaks shift lines. That is rare in user-data, so the places are taken as they are.
         "quoted-printable" => Ok((quoted_printable(body), true)),
         "uuencode" | "x-uuencode" | "uue" | "x-uue" => {
             Err("this part is uuencoded, which is not read here; send it as base64")

@@ -4,6 +4,8 @@
 //! another in any order. Refuses to fetch: that is done by a function it is given, if at all.
 //! Invariants: depth, number and size of parts are bounded over the whole payload; a part that can't
 //! be opened is reported in its own place and costs no other part anything.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/explanation/format/index.html>.
 
 mod archive;
 mod mime;
@@ -22,12 +24,16 @@ use document::diagnostic::{Diagnostic, DiagnosticCode};
 use document::source::SourceMark;
 
 /// How many containers may lie in one another.
+// Real payloads are three deep: base64 of gzip of MIME.
 pub const DEEPEST: usize = 8;
 /// How many parts a payload may have.
+// OpenStack's Magnum hands over 25 parts, the most that was found.
 pub const MOST_PARTS: usize = 256;
 /// How many bytes all unpacking together may make.
+// As much as one payload may have, so that packing gains nothing.
 pub const MOST_BYTES: usize = 16 << 20;
 /// How many addresses a payload may refer to.
+// Each may take as long as fetching takes. The time of them all is bounded besides.
 const MOST_ADDRESSES: usize = 64;
 
 /// Gets the bytes at an address, or says why not.
@@ -87,6 +93,8 @@ impl PayloadOpener<'_> {
             PayloadKind::CloudConfigArchive => self.open_archive(part, depth),
             PayloadKind::Gzip => self.unwrap_part(part, depth, unpack_gzip),
             PayloadKind::Ignition => self.resolve_references(part),
+            // Includes and references count against the same limits as what was handed over, since others
+            // write them.
             PayloadKind::Include => self.open_include(part, depth),
             PayloadKind::Multipart => self.open_multipart(part, depth),
             _ => self.keep_part(part),
@@ -124,6 +132,8 @@ impl PayloadOpener<'_> {
     fn open_each(&mut self, parts: Vec<PayloadPart>, depth: usize) {
         for part in parts {
             match self.count_unpacked(Vec::new()) {
+                // Archives and MIME copy what they hold, so a deep nest of one text would be kept once for
+                // each level.
                 Ok(_) if self.bytes + part.content.len() <= MOST_BYTES => {
                     self.bytes += part.content.len();
                     self.open_part(part, depth + 1);
@@ -151,6 +161,7 @@ impl PayloadOpener<'_> {
             let empty = PayloadPart::whole(name, Vec::new());
             match self.fetch_bytes(&plain_fetch(url)).and_then(|content| self.count_unpacked(content)) {
                 Ok(content) => self.open_part(PayloadPart { content, ..empty }, depth + 1),
+                // cloud-init drops all of user-data where one include fails. Here the others are used.
                 Err(flaw) => self.give_up(empty, flaw),
             }
         }

@@ -7,7 +7,7 @@ use crate::cloudconfig::files;
 use crate::room::DecompressionBudget;
 use document::diagnostic::DiagnosticCode;
 
-use super::resource::digest_matches;
+use super::verification::digest_matches;
 
 /// Addresses that people with Ignition use and that are not read here, and what to do instead.
 const OTHER_SCHEMES: [(&str, &str); 4] = [

@@ -13,8 +13,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
 use super::add;
-use super::filesystems::is_guid;
-use super::storage::{for_each_item, read_device, read_flag};
+use super::readers::{for_each_item, is_guid, read_device, read_flag};
 
 pub(super) const DISK_KEYS: &[FieldKey] =
     &[supported_key("device"), supported_key("wipeTable"), supported_key("partitions")];

@@ -10,8 +10,8 @@ use crate::plan::{FirstBootPlan, PlanStage};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
-use super::storage::{filled, for_each_item, read_device, read_flag, read_texts};
-use super::{add, nodes};
+use super::add;
+use super::readers::{filled, for_each_item, is_guid, read_device, read_flag, read_texts, written_path};
 
 pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
     supported_key("device"),
@@ -82,7 +82,7 @@ fn format(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<&'s
 /// Where it is mounted.
 fn place(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     filled(fields, "path", found)?;
-    let place = nodes::written_path(fields, "path", found)?;
+    let place = written_path(fields, "path", found)?;
     let Some(flaw) = place_flaw(&place) else { return Some(place) };
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
     fields.refuse_field(
@@ -134,12 +134,6 @@ fn is_volume_id(text: &str) -> bool {
         None => text.to_owned(),
     };
     digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// 8, 4, 4, 4 and 12 hexadecimal digits.
-pub(super) fn is_guid(text: &str) -> bool {
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// Ignition itself mounts only while it writes; here the file system stays mounted, as its authors expect

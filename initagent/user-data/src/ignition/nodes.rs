@@ -4,7 +4,6 @@
 //! written as they are meant. Invariant: no path that the machine is reached through is written.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
-use crate::cloudconfig::files::clean_path;
 use crate::cloudconfig::identity::check_host_name as check_hostname;
 use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlacedFile, PlanStep};
 use crate::plan::{FirstBootPlan, PlanStage};
@@ -12,7 +11,7 @@ use crate::protected::{self, PolicyObjection};
 use crate::room::DecompressionBudget;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use super::storage::{for_each_item, read_flag, read_required};
+use super::readers::{for_each_item, read_flag, read_required, written_path};
 use super::{Context, add, resource, tree};
 
 pub(super) const FILE_KEYS: &[FieldKey] = &[
@@ -145,34 +144,6 @@ fn target_path(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Optio
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
     let objection = Diagnostic::error(DiagnosticCode::Protected, at, message).with_help(instead);
     fields.refuse_field("path", objection, found);
-    None
-}
-
-/// An absolute path that is written as it is meant: Ignition takes no doubled slashes, dots or slash at the
-/// end, since two spellings of one path would be two entries.
-pub(super) fn written_path(
-    fields: &mut MappingFields<'_>,
-    name: &str,
-    found: &mut Diagnostics,
-) -> Option<String> {
-    let path = fields.read_text(name, found).filter(|path| !path.value.is_empty());
-    let Some(path) = path else {
-        let message = format!("`{name}` is missing");
-        found.push(
-            Diagnostic::error(DiagnosticCode::MissingKey, fields.start_mark(), message)
-                .with_key(fields.child_path(name)),
-        );
-        return None;
-    };
-    let error = |message: String| Diagnostic::error(DiagnosticCode::BadValue, path.at, message);
-    let flaw = match clean_path(&path.value) {
-        _ if !path.value.starts_with('/') => error(format!("`{name}` must begin with a slash")),
-        Ok(clean) if clean == path.value => return Some(clean),
-        Ok(clean) => error(format!("`{name}` has doubled slashes, dots or a slash at its end"))
-            .with_help(format!("write {clean}")),
-        Err(flaw) => error(format!("`{name}` {flaw}")),
-    };
-    fields.refuse_field(name, flaw, found);
     None
 }
 

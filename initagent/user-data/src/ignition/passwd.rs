@@ -3,10 +3,10 @@
 //! Knows useradd's options under Ignition's names. Refuses to remove accounts. Invariant: the keys
 //! of the image's own user depend on nothing else.
 
-use crate::cloudconfig::DEFAULT_USER;
 use crate::cloudconfig::access::is_hash;
 use crate::cloudconfig::accounts::check_name;
 use crate::cloudconfig::fields::{FieldKey, MappingFields, refused_key, supported_key};
+use crate::plan::step::DEFAULT_USER;
 use crate::plan::step::{GroupStep, Password, PlanStep, UserStep};
 use crate::plan::{FirstBootPlan, PlanStage};
 use crate::secret::Secret;
@@ -15,7 +15,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::Node;
 
 use super::add;
-use super::storage::{for_each_item, read_flag, read_required, read_texts};
+use super::readers::{for_each_item, read_flag, read_required, read_texts};
 
 const PASSWD_KEYS: &[FieldKey] = &[supported_key("groups"), supported_key("users")];
 const USER_KEYS: &[FieldKey] = &[

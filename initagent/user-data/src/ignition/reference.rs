@@ -13,7 +13,7 @@ use crate::json;
 use crate::plan::step::{FetchRequest, FileContent};
 use crate::room::{self, DecompressionBudget};
 
-use super::{merge, resource, timeouts, tree, version};
+use super::{merge, resource, timeouts, tree, verification, version};
 
 /// Ignition has no bound; a configuration that refers to itself must end all the same.
 const DEEPEST: usize = 8;
@@ -171,7 +171,7 @@ impl ReferenceResolver<'_> {
         };
         let bytes = if fetch.gzip { room::unpack(&packed).map_err(flawed)? } else { packed };
         match &fetch.hash {
-            Some(hash) if !resource::digest_matches(&bytes, hash) => {
+            Some(hash) if !verification::digest_matches(&bytes, hash) => {
                 Err(flawed("does not have the hash it must have"))
             }
             _ => Ok(bytes),

@@ -3,8 +3,6 @@
 //! Knows data, http and https addresses. Refuses the stores of single clouds. Invariant: bytes that
 //! are here already are unpacked and checked before anything is planned with them.
 
-use sha2::{Digest, Sha256, Sha512};
-
 use crate::address;
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key, text_of};
 use crate::plan::step::{FetchRequest, FileContent, Timeouts};
@@ -135,17 +133,6 @@ fn check_hash(
             Diagnostic::error(DiagnosticCode::BadValue, hash.at, message),
             found,
         );
-    }
-}
-
-/// Whether bytes have a hash such as `sha256-…`.
-pub(super) fn digest_matches(bytes: &[u8], hash: &str) -> bool {
-    let hex = |digest: &[u8]| digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    let wanted = hash.to_ascii_lowercase();
-    match wanted.split_once('-') {
-        Some(("sha256", wanted)) => hex(&Sha256::digest(bytes)) == wanted,
-        Some(("sha512", wanted)) => hex(&Sha512::digest(bytes)) == wanted,
-        _ => false,
     }
 }
 

@@ -15,7 +15,7 @@ use document::source::Located;
 use document::yaml::Node;
 
 use super::add;
-use super::storage::{for_each_item, read_required};
+use super::readers::{for_each_item, read_required};
 
 const SYSTEMD_KEYS: &[FieldKey] = &[supported_key("units")];
 const UNIT_KEYS: &[FieldKey] = &[

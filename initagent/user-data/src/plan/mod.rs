@@ -4,7 +4,6 @@
 //! was written only, never on the order of a map; every step can be carried out whatever became of
 //! the others.
 
-pub mod order;
 pub(crate) mod script_folders;
 pub mod step;
 pub mod text;
@@ -13,6 +12,8 @@ use document::source::SourceMark;
 use step::PlanStep;
 
 /// The stages of a first boot, in their order.
+// Access comes before all that can fail or take long. cloud-init writes files before it makes their owners;
+// here users come first. Units are started last, since they read the files.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum PlanStage {
     /// Network configuration.
@@ -130,6 +131,7 @@ impl FirstBootPlan {
 
     /// Brings the steps into the order of their stages, without changing it inside a stage.
     pub fn sort_by_stage(&mut self) {
+        // The sort is stable: inside a stage the author's order means something.
         self.steps.sort_by_key(|planned| planned.stage);
     }
 }

@@ -22,6 +22,7 @@ const EXECUTABLE: u32 = 0o111;
 
 /// Runs the folders in cloud-init's order, and in each the scripts in the order of their names. One that fails
 /// keeps no other from running. The marks are those of `cloud-init-per`, which is a verb of this agent.
+// No run-parts(8): it leaves out names with a dot, which cloud-init runs.
 const RUNNER: &str = r#"#!/bin/sh
 for often in once boot instance; do
     for script in "/var/lib/cloud/scripts/per-$often"/*; do
@@ -61,6 +62,7 @@ pub(crate) fn run(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let origin = StepOrigin { key: "script-folders".to_owned(), ..origin };
     let stage = PlanStage::Scripts;
     let place = plan.steps.iter().position(|planned| planned.stage >= stage).unwrap_or(plan.steps.len());
+    // At each boot, because `per-boot` needs it, and the marks keep the others from running again.
     let step = PlanStep::RunScript(script);
     plan.steps.insert(place, PlannedStep { stage, when: StepFrequency::EveryBoot, origin, step });
 }

@@ -2,10 +2,17 @@
 //!
 //! Knows values only. Refuses to know how they are done, or from which format they came. Invariant:
 //! a step leaves no meaningful choice to whoever carries it out.
+//!
+//! Documentation: useradd(8), fstab(5), crypt(5), and for partitions and files Ignition's specification,
+//! <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use crate::secret::Secret;
 
+/// The image's own user.
+pub const DEFAULT_USER: &str = "core";
+
 /// One effect.
+// One list for all formats, so that the guard, the printed plan and the machine know each effect once.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PlanStep {
     /// Adds lines to `/etc/fstab` and starts what they mount.
@@ -364,6 +371,7 @@ pub struct UserStep {
 }
 
 /// A password.
+// Plain text is hashed where it is used: a salt is random, and the same document must make the same plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Password {
     /// As crypt(3) made it.
@@ -417,6 +425,7 @@ pub enum UnitVerb {
 
 impl UnitVerb {
     /// All of them.
+    // coreos-cloudinit's seven commands.
     pub const ALL: [Self; 7] = [
         Self::Start,
         Self::Stop,

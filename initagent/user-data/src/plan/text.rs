@@ -151,6 +151,7 @@ fn shown_texts(step: &PlanStep) -> Vec<String> {
         PlanStep::MergeEnvironment { variables, .. } => {
             variables.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()
         }
+        // Public keys are no secret, and who reads a plan wants to know who gets in.
         PlanStep::AuthorizeKeys { keys, .. } | PlanStep::SetPlatformKeys { keys, .. } => keys.clone(),
         PlanStep::ShowMessage(text) => vec![text.clone()],
         PlanStep::AddMounts(mounts) => mounts.iter().map(|mount| mount.fields.join(" ")).collect(),
@@ -181,6 +182,7 @@ fn lifetime_suffix(runtime: bool) -> &'static str {
 }
 
 /// What a file gets that is not there yet; one that is there keeps its own.
+// What cloud-init and coreos-cloudinit both give a file without `permissions`.
 const NEW_FILE: u32 = 0o644;
 
 fn rights_text(mode: u32, owner: &FileOwner) -> String {

@@ -4,18 +4,21 @@
 //! Ignition asks for it, and what fstab's options do to other units. Refuses to know devices. Invariant:
 //! no mount hides what people get in by; a mount below a read-only directory is refused, since systemd
 //! could not make its mount point.
+//!
+//! Documentation: systemd.mount(5), systemd.automount(5), fstab(5).
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{PolicyObjection, denied_path, units};
-use crate::plan::step::{MountStep, PlanStep};
+use super::{PolicyObjection, denied_path};
+use crate::plan::step::PlanStep;
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::systemd::mount_path;
 
 /// Where one may mount, for messages.
 const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /var";
 /// The image's links to directories: a mount on one is a mount on what it leads to.
+// tmpfiles makes them on each Debian. Links that a document makes are judged on the machine.
 const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
 
 /// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
@@ -54,6 +57,7 @@ fn is_home(place: &str, homes: &BTreeSet<String>) -> bool {
 /// Whether a home lies below a place: it is the first that sorts behind it.
 fn holds_home(place: &str, homes: &BTreeSet<String>) -> bool {
     let inside = format!("{}/", place.trim_end_matches('/'));
+    // Each mount was compared with each home before, which grew with the product of both.
     homes.range(inside.clone()..).next().is_some_and(|home| home.starts_with(&inside))
 }
 
@@ -76,9 +80,12 @@ pub fn place(place: &str) -> Option<PolicyObjection> {
         )),
         [] => objection("it would hide the whole system"),
         ["etc", ..] => objection("it would hide settings by which the machine is reached"),
+        // D-Bus, udev and sshd's privilege separation (/run/sshd) have their sockets and folders there.
         ["run", ..] => objection("it would hide what the running programs need there"),
         ["home"] => objection("it would hide the homes, and with them the keys of all people"),
         _ if is_key_place(&parts) => objection("it would hide the keys that people get in by"),
+        // /var/lib/catamaran holds the record of the instance. What lies deeper, as /var/lib/docker, may be
+        // mounted on.
         ["var"] | ["var", "lib"] => objection("it would hide what the machine keeps"),
         _ => denied_path(&real).and_then(objection),
     }
@@ -117,37 +124,6 @@ pub(super) fn gone(name: &str) -> Option<PolicyObjection> {
 /// Why a mount unit may not say this; its drop-in may say it too.
 pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<PolicyObjection> {
     places.find_map(place)
-}
-
-/// Why a line of fstab may not be.
-pub(super) fn line(mount: &MountStep) -> Option<PolicyObjection> {
-    let [_, place, _, options, ..] = &mount.fields;
-    let objection = if place.starts_with('/') { self::place(place) } else { None };
-    objection.or_else(|| self::options(options))
-}
-
-/// fstab's options may tie the mount to other units (systemd.mount(5)): as `RequiredBy=` and `Before=` do.
-#[must_use]
-pub fn options(options: &str) -> Option<PolicyObjection> {
-    let values = |name: &'static str| {
-        let words = options.split(',').filter_map(|option| option.trim().split_once('='));
-        words.filter(move |(known, _)| *known == name).map(|(_, value)| value)
-    };
-    let fatal = |unit: &&str| units::check_dependency(unit, "requires", "a mount").is_some();
-    if let Some(unit) = values("x-systemd.required-by").find(fatal) {
-        let message = format!("{unit} would not start where this mount fails");
-        return Some(PolicyObjection::new(message, "write `x-systemd.wanted-by=` instead"));
-    }
-    let endless = ["x-systemd.device-timeout", "x-systemd.mount-timeout"];
-    let is_endless =
-        endless.iter().any(|name| options.split(',').any(|option| is_unbounded(option.trim(), name)));
-    let victim = values("x-systemd.before").find(|unit| is_endless && units::waits(unit))?;
-    let message = format!("{victim} would wait for this mount, which may take for ever");
-    Some(PolicyObjection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
-}
-
-fn is_unbounded(option: &str, name: &str) -> bool {
-    option.split_once('=').is_some_and(|(known, value)| known == name && matches!(value, "0" | "infinity"))
 }
 
 #[cfg(test)]
@@ -212,26 +188,6 @@ mod tests {
             "/root/backup",
         ] {
             assert_eq!(place(free), None, "{free}");
-        }
-    }
-
-    #[test]
-    fn options_tie_no_mount_to_the_way_in() {
-        for bad in [
-            "defaults,x-systemd.required-by=ssh.service",
-            "x-systemd.required-by=local-fs.target",
-            "x-systemd.before=ssh.service,x-systemd.device-timeout=0",
-            "x-systemd.mount-timeout=infinity, x-systemd.before=network.target",
-        ] {
-            assert!(options(bad).is_some(), "{bad}");
-        }
-        for good in [
-            "defaults,nofail",
-            "x-systemd.required-by=docker.service",
-            "x-systemd.device-timeout=0",
-            "x-systemd.before=ssh.service",
-        ] {
-            assert_eq!(options(good), None, "{good}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Knows /etc/environment, the manager's own configuration and tmpfiles.d(5). Refuses to know who writes
 //! them. Invariant: what may close every login, or remove what people get in by, is refused; everything
 //! else in these files is their author's business.
+//!
+//! Documentation: pam_env(8), systemd-system.conf(5), tmpfiles.d(5).
 
 use super::units::is_limit;
 use super::{NEEDED, PATHS, PolicyObjection, TREES};
@@ -52,6 +54,7 @@ const HARMLESS: [&str; 27] = [
     "ShowStatus",
 ];
 /// Settings that must leave room for sshd and those who log in.
+// A small limit ends each login, but larger ones than the default are what databases ask for.
 const LIMITS: [&str; 3] = ["DefaultLimitNOFILE", "DefaultLimitNPROC", "DefaultTasksMax"];
 
 /// What people get in by, besides what no document may write: nothing of it may be removed or emptied.
@@ -61,6 +64,7 @@ const KEPT: [&str; 5] = ["/etc/ssh", "/etc/sudoers.d", "/home/*/.ssh", "/root/.s
 const LONGEST: usize = 64 << 10;
 
 /// Of a PATH that lacks one of these, a login finds no program.
+// /bin leads to /usr/bin on Debian, so either will do.
 const PROGRAMS: [&str; 2] = ["/usr/bin", "/bin"];
 
 fn kind_of(path: &str) -> Option<Kind> {
@@ -102,12 +106,14 @@ pub(super) fn flaw(path: &str, content: &str) -> Option<PolicyObjection> {
 
 /// PAM reads `NAME=value`, also behind `export`.
 fn variable(line: &str) -> Option<PolicyObjection> {
+    // pam_env drops the word, so that shells can read the same file.
     let line = line.trim().trim_start_matches("export ").trim_start();
     let (name, value) = line.split_once('=')?;
     let (name, value) = (name.trim(), value.trim().trim_matches(['"', '\'']));
     let lacks = |folder: &&str| !value.split(':').any(|known| known.trim_end_matches('/') == *folder);
     let because = match name {
         _ if name.starts_with("LD_") => "with it no program may start in a login",
+        // bash(1) and dash(1) obey these when they start.
         "BASH_ENV" | "ENV" | "SHELLOPTS" => "each shell would run what it names",
         "PATH" if PROGRAMS.iter().all(lacks) => "with it a login finds no program; keep /usr/bin in it",
         _ => return None,
@@ -159,6 +165,7 @@ fn protected() -> impl Iterator<Item = &'static str> {
 
 /// The specifiers that stand for directories; others may stand for anything.
 fn expanded(path: &str) -> String {
+    // The manager's values in system mode, tmpfiles.d(5).
     let known =
         [("%h", "/root"), ("%t", "/run"), ("%S", "/var/lib"), ("%L", "/var/log"), ("%C", "/var/cache")];
     let path = known.iter().fold(path.to_owned(), |path, (name, folder)| path.replace(name, folder));

@@ -3,11 +3,14 @@
 //! Knows the settings by which a unit stops another, waits for it or takes its place. Refuses to know
 //! what a command does: a program that root runs may do anything. Invariants: of the way in, a drop-in
 //! changes only what can't keep it from starting; no other unit holds it up without an end.
+//!
+//! Documentation: systemd.unit(5), systemd.service(5), systemd.special(7), bootup(7).
 
 use super::{PolicyObjection, mounts};
 use crate::systemd::{mount_path, unquoted};
 
 /// Units without which nobody gets in, or the slot is never found good.
+// What ssh.service needs or waits for, what carries the console's logins, and what marks the slot good.
 const WAY_IN: [&str; 34] = [
     "-.slice",
     "basic.target",
@@ -49,9 +52,12 @@ const WAY_IN: [&str; 34] = [
 const MAY_FAIL: [&str; 4] = ["default.target", "getty.target", "graphical.target", "multi-user.target"];
 
 /// What comes after everything that lets people in.
+// Behind them nothing is waited for. A unit before ssh and behind one of these closes a circle, which systemd
+// breaks by leaving out a unit: in a machine that was ssh.
 const LATE: [&str; 3] = ["default.target", "graphical.target", "multi-user.target"];
 
 /// What the way in waits for, besides itself.
+// Targets of systemd.special(7) that ssh.service, or what it needs, is ordered after.
 const AWAITED: [&str; 5] = [
     "local-fs-pre.target",
     "network-pre.target",
@@ -61,6 +67,7 @@ const AWAITED: [&str; 5] = [
 ];
 
 /// What ends the machine as soon as it starts.
+// They stop all other units by `Conflicts=`.
 const ENDS: [&str; 12] = [
     "emergency.target",
     "exit.target",
@@ -87,6 +94,7 @@ const ENDING: [&str; 6] = [
 ];
 
 /// Settings that a drop-in of the way in may change whatever their value.
+// A list of what is allowed: systemd has hundreds of settings and gets new ones, and most can stop a service.
 const HARMLESS: [&str; 32] = [
     "CPUAccounting",
     "CPUShares",
@@ -123,8 +131,10 @@ const HARMLESS: [&str; 32] = [
 ];
 
 /// A service with fewer files or processes than this could not work.
+// The kernel's usual soft limit of open files, with which sshd runs everywhere.
 const FEWEST: u64 = 1024;
 /// By this one, CoreOS lets people in; here nobody would answer for it.
+// Documents for CoreOS change the port by a drop-in of it.
 const FOREIGN_SOCKET: &str = "sshd.socket";
 /// The port that people expect sshd on.
 const SSH_PORT: &str = "22";
@@ -205,6 +215,8 @@ fn needed_by(name: &str, by: &str) -> PolicyObjection {
 pub(super) fn access_unit_of(name: &str) -> Option<&'static str> {
     let applies = |unit: &&&str| {
         let (stem, kind) = unit.rsplit_once('.').unwrap_or_default();
+        // systemd.unit(5): `service.d` is for all services, `systemd-.service.d` for all whose name begins
+        // so.
         let prefix = name.strip_suffix(kind).and_then(|rest| rest.strip_suffix('.'));
         name == **unit
             || name == kind
@@ -225,6 +237,7 @@ pub(super) fn check_content(name: &str, part: UnitTextKind<'_>, content: &str) -
     match (part, access_unit_of(name)) {
         (UnitTextKind::DropIn(file), Some(victim)) => {
             let (key, _) = text.settings().find(|(key, value)| !is_harmless(key, value))?;
+            // The circle is the clearer reason where both hold.
             let circle = check_ordering(name, &text);
             let message = format!(
                 "`{key}` in {file} of {name} may keep {victim} from starting, by which people get in"
@@ -242,6 +255,7 @@ pub(super) fn check_content(name: &str, part: UnitTextKind<'_>, content: &str) -
 /// Whether a unit is refused only because it does not say when it ends. One that says "never" means it.
 pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
     let text = UnitText::new(content);
+    // Only silence is mended. `infinity` is what its author wants.
     let is_silent = text.last_value("TimeoutStartSec").or_else(|| text.last_value("TimeoutSec")).is_none();
     let is_flawed = || {
         is_way_in(name)
@@ -249,6 +263,7 @@ pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
             || check_ordering(name, &text).is_some()
             || taken_over(name, &text).is_some()
     };
+    // Mounts and swaps have a limit by default, `DefaultTimeoutStartSec=`.
     name.ends_with(".service")
         && is_silent
         && held_up(name, UnitTextKind::Whole, &text).is_some()
@@ -302,6 +317,7 @@ fn held_up(name: &str, part: UnitTextKind<'_>, text: &UnitText) -> Option<Policy
     let wanted = text.words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
     let victim = text.words(&["Before"]).chain(wanted).find(|other| waits(other))?;
     let may_hang = match text.last_value("Type") {
+        // systemd.service(5): `TimeoutStartSec=` is off for oneshots, and 90 s for all other types.
         Some(kind) => kind == "oneshot",
         // What the unit itself says is not known here.
         None => matches!(part, UnitTextKind::DropIn(_)),
@@ -365,6 +381,7 @@ struct UnitText {
 
 impl UnitText {
     fn new(content: &str) -> Self {
+        // systemd.syntax(7): a backslash at the end joins two lines by a blank.
         Self { joined: content.replace("\r\n", "\n").replace("\\\n", " ") }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Knows the formats that people confuse with ours. Refuses to use anything of them. Invariant: however long the
 //! text, only its beginning is looked at.
+//!
+//! Documentation: <https://coreos.github.io/butane/specs/> for the formats that must be translated first.
 
 use crate::cloudconfig;
 use crate::payload::PayloadKind;
@@ -10,6 +12,7 @@ use document::source::SourceMark;
 use document::yaml::{self, Value};
 
 /// How far it is looked what a text without a first line may be.
+// Keys of the top level stand early, and the whole text may have millions of lines.
 const LINES_LOOKED_AT: usize = 1000;
 
 /// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
@@ -37,6 +40,7 @@ pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagn
         PayloadKind::CloudConfigJsonPatch => {
             refused("JSON patches are not applied here", "use several parts and `merge_how`")
         }
+        // Before all guesses: these two formats share their keys with cloud-config's and Ignition's.
         _ if is_butane(text) => {
             Diagnostic::error(DiagnosticCode::UnknownFormat, at, "this is Butane's input, not what it makes")
                 .with_help("run `butane` on it and hand over the JSON")
@@ -51,6 +55,7 @@ pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagn
             Diagnostic::error(DiagnosticCode::UnknownFormat, at, "this is UTF-16, or no text at all")
                 .with_help("save it as UTF-8; PowerShell does by `-Encoding utf8`")
         }
+        // cloud-init does not read it either. A guess here would make one document mean two things.
         _ if looks_like_config(text) => Diagnostic::error(
             DiagnosticCode::UnknownFormat,
             at,

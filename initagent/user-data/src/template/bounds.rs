@@ -6,6 +6,7 @@
 //! its stack.
 
 /// As of any document.
+// The reader of YAML takes no more, and scripts that are templates are smaller still.
 const MOST_BYTES: usize = 1 << 20;
 /// `{{` and `{%`; the largest templates of Cluster API have some dozens.
 const MOST_TAGS: usize = 10_000;
@@ -60,6 +61,7 @@ fn length(tag: &[u8]) -> usize {
     while at <= LONGEST {
         match (tag.get(at), quote) {
             (None, _) => return at,
+            // An escaped quote does not end a text, by minijinja's lexer.
             (Some(b'\\'), Some(_)) => at += 1,
             (Some(byte), Some(open)) => quote = Some(open).filter(|open| open != byte),
             (Some(byte @ (b'\'' | b'"')), None) => quote = Some(*byte),

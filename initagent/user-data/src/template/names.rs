@@ -3,12 +3,15 @@
 //! Knows `v1.*`, their short forms without `v1.`, and `ds.meta_data.*`, each name also with underscores in the
 //! place of hyphens, since Jinja takes a hyphen for a minus. Refuses to find values out. Invariant: what the
 //! machine does not know has no name here; nothing is null or empty in its place.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/explanation/instancedata.html>.
 
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 /// So many names are listed in a help.
+// A platform's document may have hundreds of names. More than a screen of them helps nobody.
 const MOST_LISTED: usize = 24;
 
 /// What is known of a machine.
@@ -57,6 +60,8 @@ impl InstanceData {
             "local-hostname": "machine",
             "machine": "x86_64",
             "platform": "ec2",
+            // Example values look like real ones, so that a document that uses them is judged as it would be
+            // there.
             "public_ssh_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEIDxYdJCsyOUBHTlVcY2pxeH+GjZSboqmwt77FzNPa"],
             "region": "region-1",
             "subplatform": "metadata",
@@ -141,6 +146,7 @@ fn jinja_value(value: &Value) -> minijinja::Value {
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => whole.into(),
             (None, Some(float)) => float.into(),
+            // A number beyond what Jinja counts with keeps its digits.
             (None, None) => number.to_string().into(),
         },
         Value::Object(names) => jinja_map(names),

@@ -8,6 +8,8 @@ use document::source::SourceMark;
 use minijinja::{OutputSpan, OutputSpanKind};
 
 /// A plan may have ten thousand places on one line: characters of longer lines count as one byte each.
+// Columns count characters, which must be walked through. Bytes stand for them behind this, so that time
+// stays bounded.
 const COUNTED: usize = 4096;
 
 /// Where the places of an expanded text come from.
@@ -60,6 +62,7 @@ impl Places {
     #[must_use]
     pub fn origin(&self, mark: SourceMark) -> SourceMark {
         let Some(offset) = self.output.offset(mark) else { return mark };
+        // minijinja gives the spans in the order of the output, so a binary search finds the piece.
         let after = self.pieces.partition_point(|piece| piece.output <= offset);
         // What is before the first piece stands for the header, which kept its lines.
         let Some(piece) = after.checked_sub(1).and_then(|index| self.pieces.get(index)) else { return mark };

@@ -47,6 +47,7 @@ fn files(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadConten
         provision
             .report_problem("files", &format!("there are more than {MAX_FILES}; the others were left out"));
     }
+    // Each file may be as large as user-data, so 64 of them would be one GiB. The limit is for all together.
     let mut room = usize::try_from(MAX_USER_DATA).unwrap_or(usize::MAX);
     let mut entries: Vec<Value> = Vec::new();
     for file in listed.iter().take(MAX_FILES) {
@@ -76,6 +77,8 @@ fn content(
     path: &str,
     read: ReadContent<'_>,
 ) -> Option<Vec<u8>> {
+    // Nova numbers the contents: `/content/0000`. Any other path could lead to user-data, or up the tree of a
+    // mirror.
     let name = path.trim_start_matches('/').strip_prefix("content/").filter(|name| is_plain(name));
     let Some(name) = name else {
         provision.report_problem(item, &"its content_path leads out of the folder `content`");

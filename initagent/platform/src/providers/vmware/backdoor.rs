@@ -2,6 +2,8 @@
 //!
 //! Knows one instruction. Refuses to say what is asked. Invariant: it exists only where the firmware
 //! says that VMware made this machine, because anywhere else the kernel kills who executes it.
+//!
+//! Documentation: open-vm-tools, `lib/include/backdoor_def.h` and `lib/backdoor/backdoorGcc64.c`.
 
 use super::guest_rpc::{CallRegisters, Hypervisor};
 use crate::Host;
@@ -15,6 +17,8 @@ impl Backdoor {
     pub(super) fn below_host(host: &Host) -> Option<Self> {
         let made_by_vmware = host.dmi_field("sys_vendor").starts_with("VMware")
             || host.dmi_field("product_name").starts_with("VMware");
+        // Elsewhere `in` is privileged and ends the program with SIGSEGV. QEMU has the port, too, but no
+        // guestinfo behind it.
         (cfg!(target_arch = "x86_64") && host.is_real() && made_by_vmware).then_some(Self(()))
     }
 }

@@ -2,12 +2,18 @@
 //!
 //! Knows the messages of the low-bandwidth channel, which every version has. Refuses the faster
 //! channel, which copies memory. Invariant: a reply is bounded before room is made for it.
+//!
+//! Documentation: open-vm-tools, `lib/include/backdoor_def.h`, `lib/message/message.c` and
+//! `lib/rpcOut/rpcout.c`.
 
 /// What marks a call as one to the hypervisor.
+// The letters `VMXh`.
 const MAGIC: u32 = 0x564d_5868;
+// The letters `VX`.
 const PORT: u32 = 0x5658;
 const COMMAND_MESSAGE: u32 = 0x1e;
 /// The protocol of requests from the guest, and that the channel is known by a cookie.
+// The letters `RPCI`. Without the cookie any program of the machine could write into an open channel.
 const RPCI_WITH_COOKIE: u32 = 0x4943_5052 | 0x8000_0000;
 
 const OPEN: u32 = 0;
@@ -22,6 +28,7 @@ const SUCCESS: u32 = 1;
 const HAS_REPLY: u32 = 2;
 
 /// The largest reply read: user-data and its base64.
+// 16 MiB of user-data are 21.4 MiB as base64. The rest is for line ends and for the metadata around it.
 const MAX_REPLY: u32 = 24 << 20;
 
 /// The registers of a call, going in and coming out.
@@ -76,6 +83,8 @@ impl<'h> RpcChannel<'h> {
 
     fn send_question(&mut self, question: &[u8]) -> Option<Vec<u8>> {
         self.send_message(SEND_SIZE, u32::try_from(question.len()).ok()?)?;
+        // One register holds four bytes. The faster channel moves memory, which needs `rep outs` and a second
+        // port.
         for chunk in question.chunks(4) {
             let mut four = [0; 4];
             four[..chunk.len()].copy_from_slice(chunk);
@@ -95,6 +104,7 @@ impl<'h> RpcChannel<'h> {
             let chunk = self.send_message(RECEIVE_PAYLOAD, SUCCESS)?.bx.to_le_bytes();
             reply.extend_from_slice(&chunk[..chunk.len().min(length - reply.len())]);
         }
+        // The hypervisor keeps the reply until this confirms it.
         self.send_message(RECEIVE_STATUS, SUCCESS)?;
         Some(reply)
     }

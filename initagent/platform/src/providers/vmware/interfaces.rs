@@ -94,6 +94,7 @@ impl Reader<'_> {
     }
 
     fn add_dhcp(&mut self, link: &mut InterfaceLink, index: usize) {
+        // CoreOS documents `yes` and `no`. The other words are what YAML and environment files have for them.
         match self.value(index, "dhcp").map(|word| word.to_ascii_lowercase()).as_deref() {
             Some("yes" | "true" | "1") => link.dhcp4 = true,
             None | Some("no" | "false" | "0") => {}

@@ -3,6 +3,9 @@
 //! Knows `[scripts-user, always]` in `cloud_final_modules`, which providers teach as the way to run a script at
 //! each boot, and the same as a key. Refuses any other change of cloud-init's stages: they have one order here.
 //! Invariant: a frequency that is not understood leaves scripts at once an instance.
+//!
+//! Documentation: cloud-init's `cloud_final_modules` and `cloud-init single --frequency`, and AWS's page on
+//! running user-data at each start: <https://repost.aws/knowledge-center/execute-user-data-ec2>.
 
 use crate::cloudconfig::fields::{MappingFields, text_of};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
@@ -49,6 +52,7 @@ fn of_modules(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Freque
         _ => &[],
     };
     let modules = items.iter().filter_map(module);
+    // Of two entries the last one counts, as when cloud-init runs a module twice.
     let mut scripts = modules.filter(|module| module.name == "scripts_user" && module.frequency.is_some());
     let Some(at) = fields.key_at("cloud_final_modules") else { return Frequency::default() };
     let said = scripts.next_back().and_then(|module| word_of(&module.frequency?));

@@ -31,6 +31,7 @@ const LISTS: [&str; 16] = [
     "users",
 ];
 /// Lists whose items mean something by their place, so that a longer one would mean something else.
+// `layout: [50, 50]` of two parts would be four partitions of half a disk each.
 const POSITIONAL: [&str; 5] =
     ["condition", "cloud_config_modules", "cloud_init_modules", "layout", "mount_default_fields"];
 
@@ -120,6 +121,7 @@ fn as_items(node: Node, path: &str) -> Option<Vec<Node>> {
     let named = matches!(path, "users" | "groups");
     match node.value {
         Value::Sequence(items) => Some(items),
+        // `users: ana,bo` and a list of users are one list in the end.
         Value::Scalar(scalar) if named => Some(names(&scalar.text, node.at)),
         Value::Scalar(scalar) => Some(vec![Node { at: node.at, value: Value::Scalar(scalar) }]),
         Value::Mapping(entries) if path == "users" => Some(entries.into_iter().map(user_item).collect()),

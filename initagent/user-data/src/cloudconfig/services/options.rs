@@ -2,6 +2,10 @@
 //!
 //! Knows etcd 0.4, etcd 2 and what etcd 3.5 made of them. Invariant: every option that CoreOS
 //! documented stands here, so that none is ever dropped in silence.
+//!
+//! Documentation: etcd 2's `Documentation/configuration.md`,
+//! <https://etcd.io/docs/v3.5/op-guide/configuration/>, fleet's
+//! `Documentation/deployment-and-configuration.md`, flannel's and locksmith's README.
 
 /// What a value must look like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +98,7 @@ const PEER_CA_FILE: ServiceOption = ServiceOption {
         required: "ETCD_PEER_CLIENT_CERT_AUTH",
     },
 };
+// etcd 3.5 took the flag away, and its log level does the work.
 const DEBUG: ServiceOption =
     ServiceOption { name: "debug", kind: OptionType::Flag, rule: OptionRule::Level("debug") };
 const LOG_PACKAGE_LEVELS: ServiceOption = removed_option(
@@ -240,6 +245,7 @@ pub const FLANNEL: &[ServiceOption] = &[
     text_option("etcd_password", "FLANNELD_ETCD_PASSWORD"),
     text_option("ip_masq", "FLANNELD_IP_MASQ"),
     text_option("subnet_file", "FLANNELD_SUBNET_FILE"),
+    // flannel's flag is `iface`. coreos-cloudinit called the key otherwise.
     text_option("interface", "FLANNELD_IFACE"),
     text_option("public_ip", "FLANNELD_PUBLIC_IP"),
 ];

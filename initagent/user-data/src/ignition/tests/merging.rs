@@ -5,8 +5,8 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::cloudconfig::order::PlanFacts;
 use crate::container::{self, FetchPolicy};
-use crate::plan::order::PlanFacts;
 use crate::plan::step::FetchRequest;
 use crate::plan::text::{ContentDisplay, render_plan};
 use crate::reading::{self, UserDataInput};

@@ -3,20 +3,23 @@
 //! Knows the order of a first boot and which file takes which setting. Refuses to look at the
 //! machine: everything it must know of it comes as [`PlanFacts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
+//!
+//! Documentation: sshd_config(5), sudoers(5), and for the paths that are cloud-init's or CoreOS's, their
+//! manuals.
 
 use std::collections::HashSet;
 use std::iter;
 
-use super::step::{
-    AccountRef, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep, ScriptStep,
-    UnitVerb,
+use super::CloudConfig;
+use super::accounts::UserConfig;
+use super::commands::Frequency;
+use super::services::ServiceSettings;
+use super::units::UnitConfig;
+use crate::plan::step::{
+    AccountRef, DEFAULT_USER, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep,
+    ScriptStep, UnitVerb,
 };
-use super::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin, script_folders};
-use crate::cloudconfig::accounts::UserConfig;
-use crate::cloudconfig::commands::Frequency;
-use crate::cloudconfig::services::ServiceSettings;
-use crate::cloudconfig::units::UnitConfig;
-use crate::cloudconfig::{CloudConfig, DEFAULT_USER};
+use crate::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency, StepOrigin, script_folders};
 use crate::protected;
 use crate::secret::Secret;
 use crate::systemd::UnitClass;
@@ -66,6 +69,7 @@ pub enum Occasion {
 }
 
 /// How long `bootcmd` may hold up the boot.
+// cloud-init waits for ever. Here the network and sshd come after, so a command that hangs must end.
 const BOOTCMD_SECONDS: u32 = 60;
 /// RSA is left out: it takes seconds to make, and every client of today knows the others.
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
@@ -75,12 +79,14 @@ pub const SWITCH: &str = "/etc/catamaran/provision";
 const ENVIRONMENT: &str = "/etc/environment";
 /// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
 const SECRETS: &str = "/run/cloudinit";
+// cloud-init's name for it, which documents write to and tools look for.
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 
 /// The whole plan.
 #[must_use]
 pub fn plan_config(config: &CloudConfig, scripts: &[PartScript], facts: &PlanFacts) -> FirstBootPlan {
     let mut plan = FirstBootPlan::default();
+    // The stages sort the steps. The calls stand in the same order, so that steps of one stage do, too.
     plan_identity(&mut plan, config, facts);
     plan_access(&mut plan, config, facts);
     plan_early_commands(&mut plan, config);
@@ -97,6 +103,7 @@ pub fn plan_config(config: &CloudConfig, scripts: &[PartScript], facts: &PlanFac
 
 fn plan_identity(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFacts) {
     let identity = &config.identity;
+    // The document's name goes before the platform's.
     let names = identity.resolve_names(facts.hostname.as_deref());
     let origin = match identity.hostname.as_ref().or(identity.fqdn.as_ref()) {
         Some(name) => {
@@ -194,6 +201,7 @@ fn plan_storage(plan: &mut FirstBootPlan, config: &CloudConfig) {
 }
 
 fn plan_accounts(plan: &mut FirstBootPlan, config: &CloudConfig) {
+    // useradd fails without a group that exists, by which coreos-cloudinit lost all that came after.
     for group in bare_groups(config) {
         plan.push_once(
             PlanStage::Accounts,
@@ -216,6 +224,7 @@ fn plan_accounts(plan: &mut FirstBootPlan, config: &CloudConfig) {
         );
     }
     if let Some(first) = config.accounts.people.iter().find(|person| !person.value.user.sudo.is_empty()) {
+        // sudo refuses a file that others can write, and 0440 is the mode of sudoers(5).
         let step = PlanStep::WriteFile(settings_file(SUDOERS, rules.concat(), 0o440));
         plan.push_once(PlanStage::Accounts, StepOrigin::from_mark(first.at, "users"), step);
     }
@@ -349,9 +358,12 @@ fn sshd_settings(config: &CloudConfig) -> Option<(SourceMark, &'static str, Stri
         text.extend(["PasswordAuthentication ", word(login.value), "\n"]);
     }
     if let Some(root) = root {
+        // `prohibit-password` is sshd's own default, so `disable_root: false` lets in by key alone.
         text.extend(["PermitRootLogin ", if root.value { "no" } else { "prohibit-password" }, "\n"]);
     }
     if rsa {
+        // The image's sshd_config names ed25519 and ecdsa only, and the first `HostKey` of all ends the
+        // built-in list.
         text.push_str("HostKey /etc/ssh/ssh_host_rsa_key\n");
     }
     let places = [
@@ -460,6 +472,7 @@ fn plan_units(plan: &mut FirstBootPlan, config: &CloudConfig) {
         unit_links(plan, unit);
     }
     if wrote || units.iter().any(|unit| unit.value.mask) {
+        // One reload for all: it runs every generator, which took a third of an apply.
         plan.every_boot(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
     }
     // A drop-in alone changes the network too: of the image's own file, or of one that is there.
@@ -544,6 +557,7 @@ fn service_steps(settings: &ServiceSettings) -> Vec<PlanStep> {
             return vec![PlanStep::WriteFile(settings_file(
                 "/run/flannel/options.env",
                 settings.environment_lines(),
+                // flanneld's password may be in it.
                 0o600,
             ))];
         }
@@ -555,6 +569,7 @@ fn service_steps(settings: &ServiceSettings) -> Vec<PlanStep> {
     let hidden = hidden.map(|text| PlanStep::WriteFile(settings_file(&secrets, text, 0o600)));
     let drop_in = PlanStep::WriteDropIn {
         unit,
+        // coreos-cloudinit's own name, so that drop-ins with higher numbers go over it, as they did there.
         name: "20-cloudinit.conf".to_owned(),
         content: Secret::new(drop_in),
         runtime: true,
@@ -563,6 +578,7 @@ fn service_steps(settings: &ServiceSettings) -> Vec<PlanStep> {
 }
 
 fn scripts_of(plan: &mut FirstBootPlan, config: &CloudConfig, scripts: &[PartScript]) {
+    // cloud-init runs `runcmd` among the user's scripts, so `scripts-user: always` is for both.
     let usual = match config.commands.scripts {
         Frequency::Always => StepFrequency::EveryBoot,
         Frequency::Instance => StepFrequency::FirstBoot,
@@ -571,6 +587,7 @@ fn scripts_of(plan: &mut FirstBootPlan, config: &CloudConfig, scripts: &[PartScr
         let step =
             |name: String, wait| PlanStep::RunScript(ScriptStep { name, body: script.body.clone(), wait });
         let origin = StepOrigin::from_mark(script.at, "script");
+        // Unit and file are called so. Names of the author's could collide or be no names at all.
         let name = format!("script-{index}");
         match script.occasion {
             Occasion::Boothook => {
