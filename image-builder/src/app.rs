@@ -21,6 +21,7 @@ use crate::plan::{self, BuildPlan};
 use crate::printable::printable_lines;
 use crate::process::InterruptFlag;
 use crate::progress::{BuildProgress, OutputFormat, print_event};
+use crate::release;
 use crate::seed;
 use crate::spec;
 
@@ -35,9 +36,8 @@ pub(crate) fn run_command(cli: Cli) -> Result<ExitCode, AppError> {
             Ok(ExitCode::SUCCESS)
         }
         CliCommand::Inspect(arguments) => inspect_image(&arguments),
-        CliCommand::Keys(cli::KeysCommand::New { directory, comment, json }) => {
-            new_keys(&directory, &comment, json)
-        }
+        CliCommand::Keys(command) => release::run_keys(&command),
+        CliCommand::Release(command) => release::run_release(&command),
         CliCommand::Seed(arguments) => {
             let written = seed::write(&arguments)?;
             println!(
@@ -81,28 +81,8 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
 }
 
 fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
-    let megabytes = |bytes: u64| bytes / 1_000_000;
-    let BuiltImage {
-        disk,
-        version,
-        development,
-        root_bytes,
-        slot_bytes,
-        initrd_bytes,
-        packages,
-        peak_memory_bytes,
-        ..
-    } = built;
-    println!("{} {version} in {seconds:.1} s: {}", plan.spec.name, disk.display());
-    println!("  packages   {packages}; peak memory of the build {} MB", megabytes(*peak_memory_bytes));
-    println!(
-        "  root       {} MB in slots of {} MB; initramfs {} kB",
-        megabytes(*root_bytes),
-        megabytes(*slot_bytes),
-        initrd_bytes / 1000
-    );
-    println!("  beside it  manifest, packages.lock, sbom.spdx.json, sizes.txt");
-    if *development {
+    println!("{}", built.describe(&plan.spec.name, seconds));
+    if built.development {
         eprintln!(
             "\nWARNING: signed with a DEVELOPMENT key of this computer's cache. Machines will say so at login.\n\
              For machines that matter: image-builder keys new keys, then build with --key keys/release.key"
@@ -162,17 +142,6 @@ fn print_file(bytes: &[u8]) -> Result<ExitCode, AppError> {
         output.write_all(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
     } else {
         output.write_all(bytes)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn new_keys(directory: &Path, comment: &str, json: bool) -> Result<ExitCode, AppError> {
-    let pair = keys::create_pair(directory, comment)?;
-    if json {
-        println!("{}", serde_json::to_string(&pair)?);
-    } else {
-        println!("{}  sign with this: keep it secret, keep a copy", pair.secret.display());
-        println!("{}  key {}: name it under `release_keys` of a spec", pair.public.display(), pair.id);
     }
     Ok(ExitCode::SUCCESS)
 }

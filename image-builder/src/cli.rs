@@ -1,8 +1,14 @@
 //! What was typed: commands, options, and their help. No effects but clap's own.
 
+pub(crate) mod keys;
+pub(crate) mod release;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use keys::KeysCommand;
+use release::ReleaseCommand;
 
 /// Turns one YAML file and Debian packages into a reproducible, signed A/B disk image.
 #[derive(Debug, Parser)]
@@ -15,7 +21,8 @@ use clap::{Args, Parser, Subcommand};
         image-builder build overlays/cloud.yaml --out out --locked out/packages.lock --key keys/release.key\n  \
         image-builder inspect out/disk.raw\n  \
         image-builder inspect out/disk.raw /etc/os-release\n  \
-        image-builder seed out/disk.raw --user-data user-data\n\n\
+        image-builder seed out/disk.raw --user-data user-data\n  \
+        image-builder release verify repo\n\n\
         Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Cli {
@@ -26,7 +33,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
     /// Build a disk image from a spec
-    Build(BuildArguments),
+    Build(Box<BuildArguments>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -39,9 +46,12 @@ pub(crate) enum CliCommand {
         image-builder inspect out/disk.raw /etc/passwd --slot b\n  \
         image-builder inspect out/disk.raw --json")]
     Inspect(InspectArguments),
-    /// Make and show the keys that sign releases
+    /// Make, change and take away the keys that sign releases
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Publish images as releases that machines update to
+    #[command(subcommand)]
+    Release(Box<ReleaseCommand>),
     /// Put first-boot configuration into an image, without mounting it and without root
     Seed(SeedArguments),
 }
@@ -59,9 +69,12 @@ pub(crate) struct BuildArguments {
     /// The folder for the image
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
-    /// Sign with this secret key (see `keys new`); without it, with a development key
+    /// Sign with this secret key (see `keys new`), as often as there are keys; without it, with a development key
+    #[arg(long = "key", value_name = "FILE")]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Let the machines trust this root metadata for their updates: the newest root/N of a repository
     #[arg(long, value_name = "FILE")]
-    pub(crate) key: Option<PathBuf>,
+    pub(crate) update_root: Option<PathBuf>,
     /// Use exactly the packages of this lock, and refuses any other version
     #[arg(long, value_name = "FILE")]
     pub(crate) locked: Option<PathBuf>,
@@ -107,21 +120,6 @@ pub(crate) struct InspectArguments {
 pub(crate) enum SlotArgument {
     A,
     B,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make a key pair: DIR/release.key, which only you can read, and DIR/release.pub
-    New {
-        /// The folder; it must not hold a key yet
-        directory: PathBuf,
-        /// Whose key it is
-        #[arg(long, default_value = "release")]
-        comment: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Args)]

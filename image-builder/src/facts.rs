@@ -30,7 +30,11 @@ pub(crate) fn gather_facts(arguments: &cli::BuildArguments) -> Result<BuildFacts
         },
         keyring,
         epoch: source_date_epoch()?,
-        signing: arguments.key.clone().map_or(SigningKey::Development, SigningKey::Key),
+        signing: match arguments.keys.as_slice() {
+            [] => SigningKey::Development,
+            keys => SigningKey::Keys(keys.to_vec()),
+        },
+        update_root: arguments.update_root.clone(),
         initagent: find_initagent(arguments.initagent.clone())?,
         lock: arguments.locked.clone(),
         cache: arguments.cache.clone().map_or_else(default_cache, Ok)?,

@@ -19,14 +19,14 @@ pub(crate) struct KeyPair {
     pub(crate) public: PathBuf,
 }
 
-/// Makes a key pair in `directory`; refuses if there is one.
-pub(crate) fn create_pair(directory: &Path, comment: &str) -> Result<KeyPair, KeyError> {
+/// Makes a key pair in `directory`; refuses if there is one of that name.
+pub(crate) fn create_pair(directory: &Path, name: &str, comment: &str) -> Result<KeyPair, KeyError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| KeyError::Write { path, source }
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
-    let (secret, public) = (directory.join("release.key"), directory.join("release.pub"));
+    let (secret, public) = (directory.join(format!("{name}.key")), directory.join(format!("{name}.pub")));
     for path in [&secret, &public] {
         if path.exists() {
             return Err(KeyError::Exists { path: path.clone() });
@@ -100,17 +100,17 @@ mod tests {
     fn a_key_pair_is_private_and_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
 
-        let pair = create_pair(directory.path(), "test").unwrap();
+        let pair = create_pair(directory.path(), "release", "test").unwrap();
 
         assert_eq!(read_secret(&pair.secret).unwrap().public_key("test"), read_public(&pair.public).unwrap());
         assert_eq!(fs::metadata(&pair.secret).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(create_pair(directory.path(), "again"), Err(KeyError::Exists { .. })));
+        assert!(matches!(create_pair(directory.path(), "release", "again"), Err(KeyError::Exists { .. })));
     }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let pair = create_pair(directory.path(), "test").unwrap();
+        let pair = create_pair(directory.path(), "release", "test").unwrap();
         fs::set_permissions(&pair.secret, fs::Permissions::from_mode(0o644)).unwrap();
 
         assert!(matches!(read_secret(&pair.secret), Err(KeyError::Open { mode: 0o644, .. })));

@@ -26,6 +26,8 @@ mod initramfs;
 mod inspect;
 /// Release keys.
 mod keys;
+/// What travels when a machine is updated.
+pub mod payload;
 /// What a build will do.
 mod plan;
 /// Foreign text for terminals.
@@ -34,6 +36,8 @@ mod printable;
 mod process;
 /// Tells how a build goes.
 mod progress;
+/// Repositories of releases, and the keys that machines trust for them.
+mod release;
 /// What an image contains, written down.
 mod reports;
 /// The root file system.

@@ -34,6 +34,8 @@ pub(crate) struct BuildFacts {
     /// `SOURCE_DATE_EPOCH`, seconds since 1970, if it is set.
     pub(crate) epoch: Option<u64>,
     pub(crate) signing: SigningKey,
+    /// Root metadata that the image is to trust for its updates.
+    pub(crate) update_root: Option<PathBuf>,
     /// The static program that becomes the initramfs's init and the image's agent.
     pub(crate) initagent: PathBuf,
     /// A lock that must be followed.
@@ -48,8 +50,8 @@ pub(crate) struct BuildFacts {
 pub(crate) enum SigningKey {
     /// A key of the cache, made when there is none: good for trying things out only.
     Development,
-    /// The secret key in this file.
-    Key(PathBuf),
+    /// The secret keys in these files.
+    Keys(Vec<PathBuf>),
 }
 
 /// A decided build.
@@ -188,7 +190,13 @@ impl fmt::Display for BuildPlan {
         writeln!(f, "start      {}", spec.units.join(" "))?;
         match &facts.signing {
             SigningKey::Development => writeln!(f, "signed     with a development key of the cache")?,
-            SigningKey::Key(path) => writeln!(f, "signed     with {}", path.display())?,
+            SigningKey::Keys(paths) => {
+                let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                writeln!(f, "signed     with {}", paths.join(", "))?;
+            }
+        }
+        if let Some(path) = &facts.update_root {
+            writeln!(f, "updates    as {} allows", path.display())?;
         }
         let layout = plan_disk(spec, Uuid::nil()).map_err(|_| fmt::Error)?;
         writeln!(f, "disk       {}", layout.disk_size())?;

@@ -59,6 +59,14 @@ impl fmt::Debug for KeyId {
     }
 }
 
+impl FromStr for KeyId {
+    type Err = ParseHexError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHexError> {
+        fixed_from_hex(text).map(Self)
+    }
+}
+
 /// A key that verifies, with a comment that says whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use image_format::bytes::Bytes;
 use image_format::layout::{DiskLayout, PartitionRole, PlanLayoutError};
 use image_format::manifest::ManifestError;
+use image_format::release::root::{Role, TrustRootError, TrustedRoot};
 use image_format::signed::{PublicKey, SecretKey};
 use image_format::slot::Slot;
 use image_format::verity::BuildTreeError;
@@ -24,7 +25,7 @@ use crate::boot::core_image::CoreImageError;
 use crate::cache::{self, CacheError};
 use crate::debian::archive::ArchiveError;
 use crate::debian::bootstrap::BootstrapError;
-use crate::debian::lock::{LockedPackage, ParseLockError};
+use crate::debian::lock::{LockedPackage, PackageLock, ParseLockError};
 use crate::debian::tools::{UnpackError, UnpackedTools};
 use crate::disk::DiskImage;
 use crate::initramfs::modules::SelectError;
@@ -51,6 +52,26 @@ pub(crate) struct BuiltImage {
     pub(crate) files: Vec<PathBuf>,
 }
 
+impl BuiltImage {
+    /// What it is, for people.
+    pub(crate) fn describe(&self, name: &str, seconds: f64) -> String {
+        let megabytes = |bytes: u64| bytes / 1_000_000;
+        let Self { disk, version, root_bytes, slot_bytes, initrd_bytes, packages, peak_memory_bytes, .. } =
+            self;
+        format!(
+            "{name} {version} in {seconds:.1} s: {}\n  \
+               packages   {packages}; peak memory of the build {} MB\n  \
+               root       {} MB in slots of {} MB; initramfs {} kB\n  \
+               beside it  manifest, packages.lock, sbom.spdx.json, sizes.txt",
+            disk.display(),
+            megabytes(*peak_memory_bytes),
+            megabytes(*root_bytes),
+            megabytes(*slot_bytes),
+            initrd_bytes / 1000
+        )
+    }
+}
+
 /// What every step may use.
 pub(crate) struct BuildContext<'a> {
     pub(crate) plan: &'a BuildPlan,
@@ -61,9 +82,11 @@ pub(crate) struct BuildContext<'a> {
 
 /// Who signs, and who may sign what the image will accept.
 pub(crate) struct ImageSigner {
-    pub(crate) secret: SecretKey,
+    pub(crate) secrets: Vec<SecretKey>,
     pub(crate) trusted: Vec<PublicKey>,
     pub(crate) development: bool,
+    /// The root metadata by which the machine follows its channel, if it is to follow one.
+    pub(crate) update_root: Option<TrustedRoot>,
 }
 
 /// Builds an image.
@@ -140,6 +163,13 @@ pub(crate) fn build_image(
     Ok(built)
 }
 
+/// Chooses every package's version and builds nothing: the lock that a build now would have.
+pub(crate) fn resolve_lock(plan: &BuildPlan, interrupt: &InterruptFlag) -> Result<PackageLock, BuildError> {
+    let cache = cache::open(&plan.facts.cache)?;
+    let site = BuildContext { plan, interrupt, workspace: &cache };
+    Ok(packages::resolve_packages(&site, &cache)?.into_lock())
+}
+
 /// The slot that a fresh image boots.
 pub(crate) const FIRST: PartitionRole = PartitionRole::Root(Slot::A);
 
@@ -165,27 +195,48 @@ impl DiskTarget<'_> {
 }
 
 fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildError> {
-    let (secret, development) = match &plan.facts.signing {
-        SigningKey::Key(path) => (keys::read_secret(path)?, false),
-        SigningKey::Development => (development_key(cache)?, true),
-    };
-    let public = secret.public_key(if development { "development" } else { "release" });
-    let mut trusted = vec![public];
-    for path in &plan.spec.release_keys {
-        let key = keys::read_public(path)?;
-        if trusted.iter().all(|known| known.key_id() != key.key_id()) {
-            trusted.push(key);
+    let (secrets, development) = match &plan.facts.signing {
+        SigningKey::Keys(paths) => {
+            (paths.iter().map(|path| keys::read_secret(path)).collect::<Result<Vec<_>, _>>()?, false)
         }
+        SigningKey::Development => (vec![development_key(cache)?], true),
+    };
+    let comment = if development { "development" } else { "release" };
+    let mut trusted: Vec<PublicKey> = secrets.iter().map(|secret| secret.public_key(comment)).collect();
+    for path in &plan.spec.release_keys {
+        trusted.push(keys::read_public(path)?);
     }
+    let update_root =
+        plan.facts.update_root.as_deref().map(|path| read_update_root(path, &secrets)).transpose()?;
+    // This is how the machines learn of a new release key: its first release brings it in the initramfs.
+    let of_root =
+        update_root.iter().map(|root| root.metadata().role(Role::Release).known().unwrap_or_default());
+    trusted.extend(of_root.flatten());
     trusted.sort_by_key(PublicKey::key_id);
-    Ok(ImageSigner { secret, trusted, development })
+    trusted.dedup_by_key(|key| key.key_id());
+    Ok(ImageSigner { secrets, trusted, development, update_root })
+}
+
+/// A machine of this image follows the root to releases that its keys signed, so this image is to be one.
+fn read_update_root(path: &Path, secrets: &[SecretKey]) -> Result<TrustedRoot, BuildError> {
+    let envelope = fs::read(path).map_err(|source| BuildError::Prepare { path: path.to_owned(), source })?;
+    let root = TrustedRoot::anchor(&envelope)
+        .map_err(|source| BuildError::UpdateRoot { path: path.to_owned(), source })?;
+    let known = root.metadata().role(Role::Release).known().unwrap_or_default();
+    let may_sign =
+        |secret: &SecretKey| known.iter().any(|key| key.key_id() == secret.public_key("").key_id());
+    if secrets.iter().any(may_sign) {
+        Ok(root)
+    } else {
+        Err(BuildError::NotTrusted { path: path.to_owned() })
+    }
 }
 
 /// The key of this cache's development builds: kept, so that one of them can update another.
 fn development_key(cache: &Path) -> Result<SecretKey, KeyError> {
     let folder = cache.join("development-key");
     if !folder.join("release.key").exists() {
-        keys::create_pair(&folder, "development")?;
+        keys::create_pair(&folder, "release", "development")?;
     }
     keys::read_secret(&folder.join("release.key"))
 }
@@ -231,6 +282,8 @@ pub(crate) enum BuildError {
     NotInstalled { names: Vec<String> },
     #[error("cannot lay an overlay over the root")]
     Overlay(#[from] OverlayError),
+    #[error("none of the keys given with --key may sign releases, says the root metadata {path}")]
+    NotTrusted { path: PathBuf },
     #[error("a worker of the build panicked; please report it")]
     Panicked,
     #[error("cannot prepare {path}")]
@@ -244,6 +297,8 @@ pub(crate) enum BuildError {
     SlotTooSmall { needed: Bytes, given: Bytes, recommended: Bytes },
     #[error("the units {} are to be started, but the root has none of these names", names.join(", "))]
     Units { names: Vec<String> },
+    #[error("cannot use the root metadata {path}, which machines are to trust")]
+    UpdateRoot { path: PathBuf, source: TrustRootError },
     #[error("cannot use a package")]
     Unpack(#[from] UnpackError),
     #[error("cannot hash the root")]

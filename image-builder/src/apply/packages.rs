@@ -98,6 +98,11 @@ impl ResolvedPackages {
         self.tool_packages().iter().filter(is_one).collect()
     }
 
+    /// The lock alone.
+    pub(crate) fn into_lock(self) -> PackageLock {
+        self.lock
+    }
+
     pub(crate) fn lock_text(&self) -> String {
         self.lock.to_string()
     }

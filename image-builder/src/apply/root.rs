@@ -103,6 +103,10 @@ fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
     tree.insert("etc/machine-id", TreeEntry::file(*b"uninitialized\n", 0o444));
     tree.insert("etc/resolv.conf", TreeEntry::symlink("../run/systemd/resolve/stub-resolv.conf"));
     tree.insert("boot/env", TreeEntry::file(environment_block(&spec.kernel.command_line), 0o644));
+    if let Some(root) = &signer.update_root {
+        // Inside the verified root: nothing that the manifest's root hash does not cover begins the chain of roots.
+        tree.insert("usr/share/catamaran/root", TreeEntry::file(root.envelope().to_vec(), 0o644));
+    }
     for key in &signer.trusted {
         let path = format!("usr/lib/catamaran/release-keys/{}", keys::file_name(key.key_id()));
         tree.insert(&path, TreeEntry::file(key.to_text().into_bytes(), 0o644));
@@ -259,9 +263,7 @@ pub(crate) fn seal_slot(
         initrd: BootFile { path: format!("/{INITRD}"), sha256: initrd.sha256 },
         command_line: spec.kernel.command_line.clone(),
     };
-    let envelope =
-        Signed::<Manifest>::sign_payload(manifest.to_bytes()?, std::slice::from_ref(&signer.secret))
-            .to_envelope();
+    let envelope = Signed::<Manifest>::sign_payload(manifest.to_bytes()?, &signer.secrets).to_envelope();
     let bytes = trailer::encode_trailer(&envelope)
         .map_err(|error| BuildError::Bytes { what: "the manifest", source: io::Error::other(error) })?;
     let end = spec.partitions.root.get() - bytes.len() as u64;

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::channel::{ChannelError, ChannelMetadata};
 use super::time::UnixTime;
 use super::{FormatError, check_format};
 use crate::manifest::{Manifest, ManifestError};
@@ -215,7 +216,8 @@ impl TrustedRoot {
         Ok(Self { metadata, envelope: envelope.to_vec() })
     }
 
-    /// Follows the chain to its end. `fetch` brings the root of a number, and `None` only where the server
+    /// Follows the chain to its end. `fetch` brings the root of a number, reads no more than
+    /// [`crate::signed::MAX_ENVELOPE`] bytes and one, and gives `None` only where the server
     /// says that there is none: a connection that failed says nothing about the chain, and is an error.
     /// What was reached before an error stays.
     pub fn follow<E: std::error::Error + 'static>(
@@ -256,6 +258,15 @@ impl TrustedRoot {
         signed: &Signed<T>,
     ) -> Result<Verified<T>, OpenError<T::Error>> {
         Ok(self.metadata.keyring(role)?.verify(signed)?)
+    }
+
+    /// Opens a channel's metadata as its publisher does, who has accepted nothing before it. A machine asks
+    /// [`super::trust::verify_channel`].
+    pub fn open_channel(
+        &self,
+        envelope: &[u8],
+    ) -> Result<Verified<ChannelMetadata>, OpenError<ChannelError>> {
+        self.open(Role::Channel, &Signed::from_envelope(envelope)?)
     }
 
     /// Opens a release's manifest, whichever channel offers it.
