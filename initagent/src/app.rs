@@ -52,7 +52,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
             report_outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
         }
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
-        Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
+        Verb::BootComplete => VerbReport::done(complete_boot()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
         Verb::FirstBoot { options, format } => {
             report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
@@ -67,7 +67,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
                 first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
             VerbReport { text: String::new(), exit_code }
         }
-        Verb::Update(request) => update::orders::run_request(&request)?,
+        Verb::Update(request) => VerbReport::done(update::orders::run_request(&request)?),
         Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
@@ -78,6 +78,14 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::Validate { files, style } => report_offline(first_boot::validate_files(&files, style)),
         Verb::Version => VerbReport::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
+}
+
+/// A slot that an update has brought is left to its trial, which sees more than that the boot is complete.
+fn complete_boot() -> Result<String, BootCompleteError> {
+    match update::slot_on_trial() {
+        Some(slot) => Ok(format!("slot {slot} is on trial: its checks decide")),
+        None => boot_complete::complete(),
+    }
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.

@@ -41,18 +41,9 @@ pub(crate) enum BootCompleteError {
     Store { slot: Slot, source: StoreError },
 }
 
-/// The boot is complete: marks the running slot good, and says what that changed. A slot that an update has brought
-/// is left to its trial, which sees more than that the boot is complete.
+/// The boot is complete: marks the running slot good, and says what that changed. The caller has seen that no update
+/// is on trial, or that its trial has passed.
 pub(crate) fn complete() -> Result<String, BootCompleteError> {
-    let record = BootRecord::read(Path::new(boot_record::PATH))?;
-    if crate::update::is_on_trial(Path::new("/"), &record) {
-        return Ok(format!("slot {} is on trial: its checks decide", record.slot));
-    }
-    complete_proven()
-}
-
-/// The same for a slot that has passed its trial.
-pub(crate) fn complete_proven() -> Result<String, BootCompleteError> {
     let run = SlotRun::current_run()?;
     let said = run.complete_run(&SlotRun::read_marker(&run.note))?;
     raise_floor(Path::new("/"), &BootRecord::read(Path::new(boot_record::PATH))?)?;

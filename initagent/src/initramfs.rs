@@ -20,8 +20,8 @@ use image_format::version::Version;
 
 use crate::block_device::AccessMode;
 use crate::boot_record::{BootDevices, BootRecord};
+use crate::error_text::error_chain;
 use crate::release_floor::{Release, ReleaseFloor, Verdict};
-use crate::report::error_chain;
 use crate::slots::store::{SlotStore, StoreError};
 
 /// The parameters of the kernel command line.

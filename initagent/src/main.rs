@@ -17,6 +17,8 @@ mod boot_record;
 mod cli;
 /// What the kernel calls the devices of this machine.
 mod devices;
+/// An error and its causes as text.
+mod error_text;
 /// Makes the SSH host keys that are missing.
 mod host_keys;
 /// The life as `/init`.

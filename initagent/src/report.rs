@@ -4,11 +4,11 @@
 //! Invariant: nothing else in the program prints.
 #![expect(clippy::print_stderr, reason = "this is the module that reports")]
 
-use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::app::RunError;
+use crate::error_text::error_chain;
 
 /// The exit code of a command line that is not understood, as sysexits.h has it. The small numbers
 /// are verdicts.
@@ -48,32 +48,5 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-    }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.extend([": ", &error.to_string()]);
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::error_chain;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot open /dev/vda3")]
-    struct Outer(#[source] std::io::Error);
-
-    #[test]
-    fn every_cause_is_said_once() {
-        let error = Outer(std::io::Error::other("permission denied"));
-
-        assert_eq!(error_chain(&error), "cannot open /dev/vda3: permission denied");
     }
 }

@@ -6,7 +6,9 @@
 
 use std::path::Path;
 
-use crate::boot_record::BootRecord;
+use image_format::slot::Slot;
+
+use crate::boot_record::{self, BootRecord};
 
 /// What a lost boot left behind.
 mod evidence;
@@ -58,10 +60,15 @@ mod window;
 use journal::Journal;
 use phase::Phase;
 
-/// Whether what runs is on trial by an update, so that a complete boot alone does not make it good.
-pub(crate) fn is_on_trial(root: &Path, record: &BootRecord) -> bool {
+/// The slot that runs, if it is on trial by an update, so that a complete boot alone does not make it good.
+pub(crate) fn slot_on_trial() -> Option<Slot> {
+    let record = BootRecord::read(Path::new(boot_record::PATH)).ok()?;
     // Without a journal that can be read, no trial would ever end: the boot decides, as before any update.
-    let Ok(journal) = Journal::read(root) else { return false };
+    let journal = Journal::read(Path::new("/")).ok()?;
+    is_on_trial(&journal, &record).then_some(record.slot)
+}
+
+fn is_on_trial(journal: &Journal, record: &BootRecord) -> bool {
     let target = match &journal.phase {
         Phase::Armed(armed) => &armed.target,
         Phase::Trial(trial) => &trial.target,

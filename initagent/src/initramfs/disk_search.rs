@@ -21,7 +21,7 @@ use super::disk::{BootDisk, CLASS, MissingPartition, entry_of, missing_partition
 use super::disk_choice::{Arrivals, Choice, Tags, choose};
 use super::kernel_modules::LoadProgress;
 use crate::block_device::{AccessMode, BlockDevice};
-use crate::report::error_chain;
+use crate::error_text::error_chain;
 
 /// Devices that are no disks a slot could be on, by the beginning of their names.
 const NEVER: [&str; 7] = ["dm-", "fd", "loop", "nbd", "ram", "sr", "zram"];

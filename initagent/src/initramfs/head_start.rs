@@ -17,7 +17,7 @@ use nix::sys::utsname::uname;
 
 use super::console;
 use super::mounts::MountPoint;
-use crate::report::error_chain;
+use crate::error_text::error_chain;
 
 /// This program, in the root.
 const INITAGENT: &str = "/usr/bin/initagent";

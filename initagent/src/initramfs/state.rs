@@ -22,8 +22,8 @@ use super::machine_id::{self, KeepMachineIdError};
 use super::mounts::{self, MountError, MountPoint};
 use super::populate::{ExistingFolder, PopulateError, populate_state};
 use crate::block_device::{AccessMode, BlockDevice};
+use crate::error_text::error_chain;
 use crate::ioctl;
-use crate::report::error_chain;
 
 /// Where STATE is mounted, in the initramfs and afterwards.
 pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";

@@ -18,7 +18,6 @@ use super::repository::Repository;
 use super::service::{UpdateError, UpdateService, describe_armed, unix_time};
 use super::status::{UpdateStatus, channel_name, history_text};
 use super::transport::Mirrors;
-use crate::report::VerbReport;
 use first_boot::OutputFormat;
 
 /// What to do about updates.
@@ -73,9 +72,9 @@ pub(crate) enum InstallSource {
 }
 
 /// Carries an order out.
-pub(crate) fn run_request(request: &UpdateRequest) -> Result<VerbReport, UpdateError> {
+pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError> {
     let service = UpdateService::of_this_machine()?;
-    let text = match &request.order {
+    Ok(match &request.order {
         UpdateOrder::Cancel => cancel(&service)?,
         UpdateOrder::Channel(name) => change_journal(&service, |journal| {
             journal.channel = Some(name.clone());
@@ -99,8 +98,7 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<VerbReport, UpdateE
             journal.pinned = None;
             "the machine follows its channel again".to_owned()
         })?,
-    };
-    Ok(VerbReport { text, exit_code: 0 })
+    })
 }
 
 fn status(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
@@ -219,7 +217,7 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
         "no update server is configured".to_owned()
     } else {
         install_offered(service, &service.mirrors, AskedBy::Service, None)
-            .unwrap_or_else(|error| crate::report::error_chain(&error))
+            .unwrap_or_else(|error| crate::error_text::error_chain(&error))
     };
     let _lock = service.machine.lock()?;
     let journal = service.resume()?;

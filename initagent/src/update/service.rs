@@ -35,9 +35,9 @@ use super::trial::{TrialVerdict, TrialWorld, judge_trial};
 use super::watchdog;
 use super::window::WeekTime;
 use crate::boot_complete::{self, BootCompleteError};
+use crate::error_text::error_chain;
 use crate::initramfs::verified_root::{ReadRootError, read_keyring};
 use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
-use crate::report::error_chain;
 
 /// The keys that this image trusts, inside the verified root.
 const KEYS: &str = "usr/lib/catamaran/release-keys";
@@ -178,7 +178,7 @@ impl UpdateService {
     fn pass_trial(&self, journal: Journal, trial: &Trial, remarks: &[String]) -> Result<String, UpdateError> {
         let target = trial.target.clone();
         // Marks the slot good and raises the floor, as every complete boot does.
-        boot_complete::complete_proven()?;
+        boot_complete::complete()?;
         let running = self.machine.record.version.clone();
         let journal =
             self.machine.save(journal.end(unix_time(), running, target.clone(), Outcome::Succeeded))?;

@@ -100,7 +100,7 @@ fn an_install_that_is_cut_off_anywhere_goes_on() {
 
     let stopped = bench.install(Version::new(1, 1, 0), 11).unwrap_err();
 
-    assert!(crate::report::error_chain(&stopped).contains("cancelled"), "{stopped}");
+    assert!(crate::error_text::error_chain(&stopped).contains("cancelled"), "{stopped}");
     let (journal, _) = bench.resume();
     let Phase::Fetching(fetching) = &journal.phase else { panic!("{journal:?}") };
     assert_eq!(fetching.attempts, 1);
@@ -121,6 +121,23 @@ fn a_newer_release_replaces_one_that_is_half_written_or_armed() {
     bench.restart();
     assert_eq!(bench.machine.record.version, Version::new(1, 2, 0));
     assert_eq!(bench.pass().history.len(), 1);
+}
+
+/// The unit of a complete boot must leave the new slot to its trial, and nothing else.
+#[test]
+fn only_the_release_of_the_update_is_on_trial() {
+    let mut bench = Bench::new();
+    let armed = bench.install(Version::new(1, 1, 0), 11).unwrap();
+    assert!(!super::super::is_on_trial(&armed, &bench.machine.record), "the old slot runs");
+
+    bench.restart();
+
+    assert!(super::super::is_on_trial(&armed, &bench.machine.record));
+    let (journal, _) = bench.resume();
+    assert!(super::super::is_on_trial(&journal, &bench.machine.record));
+    let other = BootRecord { root_hash: Sha256::digest_of(b"third"), ..bench.machine.record.clone() };
+    assert!(!super::super::is_on_trial(&journal, &other));
+    assert!(!super::super::is_on_trial(&bench.pass(), &bench.machine.record));
 }
 
 /// Case 27.

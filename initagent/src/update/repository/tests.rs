@@ -24,6 +24,9 @@ const NOW: u64 = 1_000_000;
 /// The files of a repository, by their paths.
 type Files = BTreeMap<String, Vec<u8>>;
 
+/// From a path, its honest bytes and another repository to what a mirror says.
+type Lie = fn(&str, Vec<u8>, &Files) -> Vec<u8>;
+
 fn sign<T: SignedPayload>(payload: Vec<u8>) -> Vec<u8> {
     Signed::<T>::sign_payload(payload, &[secret_key()]).to_envelope()
 }
@@ -109,7 +112,7 @@ fn bench() -> Bench {
 
 /// What the service does, in one go.
 fn install(bench: &Bench, mirrors: &Mirrors, clock: u64) -> Result<Journal, String> {
-    let said = |error: &dyn std::error::Error| crate::report::error_chain(error);
+    let said = |error: &dyn std::error::Error| crate::error_text::error_chain(error);
     let machine = &bench.machine;
     let mut repository = Repository::open(machine, mirrors, clock).map_err(|error| said(&error))?;
     let seen = repository.ask_channel("stable").map_err(|error| said(&error))?;
@@ -145,7 +148,7 @@ fn a_machine_installs_what_its_channel_offers() {
 #[test]
 fn a_mirror_that_lies_about_anything_is_passed_over() {
     let other = publish(5, 22);
-    let liars: [fn(&str, Vec<u8>, &Files) -> Vec<u8>; 3] = [
+    let liars: [Lie; 3] = [
         |path, mut bytes, _| {
             if path.contains("/chunk/") {
                 bytes[20] ^= 1;

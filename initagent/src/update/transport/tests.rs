@@ -86,9 +86,10 @@ fn a_connection_that_breaks_goes_on_where_it_broke() {
             "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-range: bytes {start}-99999/100000\r\ncontent-length: {}\r\n\r\n",
             100_000 - start
         );
+        // Counted first: the client may be done before this thread goes on.
+        *count.lock().unwrap() += end - start;
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&file()[start..end]).unwrap();
-        *count.lock().unwrap() += end - start;
     }));
 
     let bytes = server.mirrors().fetch_from(0, "chunk/aa", 100_000).unwrap();
