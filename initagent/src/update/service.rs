@@ -118,7 +118,6 @@ impl UpdateService {
             }
             Phase::Trial(trial) => {
                 watchdog::start_deadline(&self.programs, self.settings.deadline)?;
-                watchdog::arm_watchdog(&self.machine.root, &self.programs);
                 let start =
                     ProgramCall::new("systemctl", ["start", "--no-block", "catamaran-update-trial.service"]);
                 self.programs.run_program(&start)?;
@@ -149,6 +148,8 @@ impl UpdateService {
             channel: String::new(),
             began: Instant::now(),
         };
+        // Here and not at the boot: systemd is asked by way of D-Bus, which is there by now.
+        watchdog::arm_watchdog(&self.machine.root, &self.programs);
         // The lock is not held meanwhile: `status`, `cancel` and `rollback` work during a trial.
         let verdict = judge_trial(&world, self.settings.check_patience, self.settings.soak);
         self.carry_out(verdict, &trial.target)

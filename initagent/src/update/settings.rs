@@ -144,8 +144,8 @@ impl SettingValues {
 
     fn settings(mut self) -> UpdateSettings {
         let defaults = UpdateSettings::default();
-        let strategy = self.strategy().unwrap_or(defaults.strategy);
         let window = self.window();
+        let strategy = self.strategy().unwrap_or(defaults.strategy);
         let words = |value: Option<&str>| {
             let words = value.unwrap_or_default().split([' ', ',']);
             words.filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect::<Vec<String>>()
@@ -202,7 +202,9 @@ impl SettingValues {
         match RebootWindow::parse(start, length) {
             Ok(window) => Some(window),
             Err(error) => {
-                self.warnings.push(format!("{error}: the machine restarts at any time"));
+                // Locksmith did not start with such a window; to restart at any time would be the worse reading.
+                self.warnings.push(format!("{error}: the machine does not restart by itself"));
+                self.values.insert("REBOOT_STRATEGY".to_owned(), "off".to_owned());
                 None
             }
         }
@@ -301,13 +303,21 @@ mod tests {
     fn a_slip_is_a_warning_and_never_restarts_a_machine() {
         let settings = read(&[(
             "etc/coreos/update.conf",
-            "REBOOT_STRATEGY=rebot\nREBOOT_WINDOW_START=noon\nTRIAL_SOAK=ten\nSERVER=\n=x\n",
+            "REBOOT_STRATEGY=rebot\nTRIAL_PATIENCE=soon\nTRIAL_SOAK=ten\nSERVER=\n=x\n",
         )]);
 
         assert_eq!((settings.strategy, settings.window), (RebootStrategy::Off, None));
         assert_eq!(settings.soak, UpdateSettings::default().soak);
         assert_eq!(settings.warnings.len(), 3, "{:?}", settings.warnings);
         assert!(settings.mirrors.is_empty());
+    }
+
+    #[test]
+    fn a_window_that_is_none_is_no_leave_to_restart_at_any_time() {
+        let settings = read(&[("etc/coreos/update.conf", "REBOOT_WINDOW_START=noon\n")]);
+
+        assert_eq!((settings.strategy, settings.window), (RebootStrategy::Off, None));
+        assert_eq!(settings.warnings.len(), 1);
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl UpdateStatus {
     pub(crate) fn gather(machine: &UpdateMachine, journal: &Journal, settings: UpdateSettings) -> Self {
         let record = &machine.record;
         let read_json = |name: &str| serde_json::from_slice(&fs::read(machine.run_file(name)).ok()?).ok();
+        let is_fetching = matches!(journal.phase, Phase::Fetching(_));
         let last_error = match &journal.phase {
             Phase::Fetching(fetching) => fetching.last_error.clone(),
             _ => None,
@@ -87,7 +88,7 @@ impl UpdateStatus {
         Self {
             running: RunningView { slot: record.slot.to_string(), version: record.version.to_string() },
             phase: journal.phase.word(),
-            progress: target.is_some().then(|| read_json("progress.json")).flatten(),
+            progress: if is_fetching { read_json("progress.json") } else { None },
             target,
             reboot_required: machine.reboot_is_required(),
             channel: channel_name(machine, journal, &settings),

@@ -49,6 +49,8 @@ fn set_runtime_watchdog(programs: &dyn ProgramRunner, timeout: Duration) {
 pub(crate) fn start_deadline(programs: &dyn ProgramRunner, deadline: Duration) -> Result<(), RunError> {
     let words = [
         "--quiet",
+        // A timer waits for sysinit.target; the boot must not wait for that here.
+        "--no-block",
         "--unit",
         TIMER,
         "--on-active",
