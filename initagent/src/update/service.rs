@@ -210,6 +210,8 @@ impl UpdateService {
         let (target, sentence) = (trial.target.clone(), failure.sentence());
         let (failed, actions) = trial.fail(failure);
         self.machine.save(journal.enter(Phase::Trial(failed)))?;
+        let said = format!("release {} goes back: {sentence}", target.version);
+        notices::print_to_console(&self.machine.root, &said);
         for action in actions {
             match action {
                 Action::Restart => self.restart()?,
@@ -220,8 +222,6 @@ impl UpdateService {
                 }
             }
         }
-        let said = format!("release {} goes back: {sentence}", target.version);
-        notices::print_to_console(&self.machine.root, &said);
         Ok(said)
     }
 
