@@ -2,6 +2,8 @@
 //!
 //! Knows texts and marks. Refuses to know what is right or wrong. Invariant: a shown line never
 //! shows the value of a key that may hold a secret, and JSON shows no line at all.
+//!
+//! Documentation: rustc's manner is described in <https://rustc-dev-guide.rust-lang.org/diagnostics.html>.
 
 use std::fmt::Write;
 
@@ -11,7 +13,9 @@ use crate::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
 use crate::source::{SourceMark, SourceTexts};
 
 /// Keys whose values stay hidden when their line is shown.
-const SECRET_KEYS: [&str; 12] = [
+// Of cloud-config, Ignition, CoreOS' cloud-config and etcd's part of it. `list` is `chpasswd`'s, and `data`
+// and `contents` hold files, in which people keep keys.
+const SECRET_KEYS: [&str; 13] = [
     "content",
     "contents",
     "data",
@@ -23,15 +27,18 @@ const SECRET_KEYS: [&str; 12] = [
     "password_hash",
     "passwordhash",
     "plain_text_passwd",
+    "secret",
     "token",
 ];
 /// Keys of lists and mappings that hold contents or credentials. `append: true` is none of them.
+// Only as a list or mapping: cloud-init's `append` is a flag, while Ignition's is a list of contents.
 const SECRET_COLLECTIONS: [&str; 3] = ["append", "headers", "httpheaders"];
 /// Ignition's key for what a header says.
 const HEADER_VALUE: &str = "value";
 /// Of a longer line nothing is shown: nobody wrote it by hand.
 const LONGEST_LINE: usize = 4096;
 /// A longer line is cut around the mark.
+// Twice as wide as the terminals of old, so that a window around a mark is still read at one look.
 const WIDEST_LINE: usize = 160;
 
 /// Whether the lines of the document may be shown.
@@ -50,6 +57,28 @@ pub fn may_hold_secret(name: &str) -> bool {
 }
 
 /// All findings as text, each ended by an empty line, and a count at the end.
+///
+/// ```
+/// use document::caret::{Excerpts, render_diagnostics};
+/// use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+/// use document::source::{SourceMark, SourceTexts};
+///
+/// let (mut sources, mut found) = (SourceTexts::default(), Diagnostics::default());
+/// let part = sources.add("web.yaml", "hostname: web_1!\n");
+/// let at = SourceMark { part, line: 1, column: 11, width: 6 };
+/// found.push(Diagnostic::error(DiagnosticCode::BadValue, at, "`hostname` is not a host name"));
+///
+/// let expected = concat!(
+///     "error[bad-value]: `hostname` is not a host name\n",
+///     " --> web.yaml:1:11\n",
+///     "  |\n",
+///     "1 | hostname: web_1!\n",
+///     "  |           ^^^^^^\n",
+///     "\n",
+///     "1 error, 0 warnings\n",
+/// );
+/// assert_eq!(render_diagnostics(&found, &sources, Excerpts::Shown), expected);
+/// ```
 #[must_use]
 pub fn render_diagnostics(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -> String {
     let mut out = String::new();
@@ -139,6 +168,7 @@ fn source_excerpt(diagnostic: &Diagnostic, sources: &SourceTexts, gutter: &str) 
     let (shown, column) = window_around(&shown, mark.column);
     let carets = "^".repeat(usize::try_from(mark.width).unwrap_or(1).clamp(1, WIDEST_LINE));
     let room = shown.chars().count().saturating_sub(column - 1).max(1);
+    // The mark may reach beyond what is shown of the line.
     let carets: String = carets.chars().take(room).collect();
     let number = sources.place_of(mark).line;
     let pad = " ".repeat(column - 1);
@@ -147,16 +177,19 @@ fn source_excerpt(diagnostic: &Diagnostic, sources: &SourceTexts, gutter: &str) 
 
 /// The line with control characters as blanks and the values of secret keys as dots, column by column.
 fn without_secret(line: &str) -> String {
+    // A terminal would obey escape sequences of the document, and a tab would move the carets.
     let line: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut shown = line.clone();
     let plain: String = line.iter().collect::<String>().replace('-', "_").to_ascii_lowercase();
     let plain: Vec<char> = plain.chars().collect();
+    // Every colon and not the first only: a line of JSON or of a flow mapping has many keys.
     for colon in (0..plain.len()).filter(|index| plain[*index] == ':') {
         let name: String = plain[..colon].iter().collect();
         let name = name.trim_end_matches([' ', '"', '\'']);
         let start = name.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |end| end + 1);
         let name = name.get(start..).unwrap_or_default().trim_start_matches('_');
         let Some(value) = (colon + 1..line.len()).find(|index| line[*index] != ' ') else { continue };
+        // cloud-init's `ssh_keys` has `rsa_private` and its like.
         let is_secret = SECRET_KEYS.contains(&name) || name.ends_with("_private");
         let is_filled = SECRET_COLLECTIONS.contains(&name) && matches!(line[value], '[' | '{');
         if is_secret || is_filled || name == HEADER_VALUE {
@@ -171,6 +204,7 @@ fn without_secret(line: &str) -> String {
 /// late than too early: an apostrophe in a plain text is taken for a quote.
 fn value_end(line: &[char], start: usize) -> usize {
     let rest: String = line[start..].iter().collect();
+    // The text stands on the lines below, which are not shown.
     if matches!(rest.trim(), "|" | "|-" | "|+" | ">" | ">-" | ">+" | "!!binary |") {
         return start;
     }
@@ -193,6 +227,7 @@ fn quote_end(line: &[char], start: usize, quote: char) -> usize {
     let mut index = start;
     while index < line.len() {
         match (line[index], line.get(index + 1)) {
+            // YAML 1.2.2, 7.3.1 and 7.3.2: only double quotes know the backslash.
             ('\\', _) if quote == '"' => index += 2,
             ('\'', Some('\'')) if quote == '\'' => index += 2,
             (mark, _) if mark == quote => return index,
@@ -207,6 +242,8 @@ fn bracket_end(line: &[char], start: usize) -> usize {
     let (mut index, mut depth) = (start, 0_usize);
     while index < line.len() {
         match line[index] {
+            // A bracket in quotes closes nothing. Values were once hidden only up to the first comma or
+            // brace, and what stood behind it was shown.
             quote @ ('"' | '\'') => index = quote_end(line, index + 1, quote),
             '[' | '{' => depth += 1,
             ']' | '}' => depth -= 1,

@@ -8,11 +8,14 @@ use std::fmt::{self, Display, Formatter};
 use crate::source::SourceMark;
 
 /// More than this many are counted, not kept.
+// A file of another kind has a finding on each line. Nobody mends more than these before the next try, and
+// the result file and the journal hold them all.
 const KEPT: usize = 200;
 /// A longer message is cut: names that users choose stand in it.
 const MESSAGE_CHARACTERS: usize = 300;
 
 /// How bad it is.
+// The derived order goes by the lines, so the worst is the largest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
     /// Nothing is lost; something was understood in a way worth knowing.
@@ -235,6 +238,7 @@ impl Diagnostics {
     /// Leaves out what its reader could do nothing about. What was only counted stays counted.
     pub fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
         self.kept.retain(keep);
+        // What was only counted may have been the worst of all, so then the word stays.
         if self.left_out == 0 {
             self.worst = self.kept.iter().map(|diagnostic| diagnostic.severity).max();
         }
@@ -260,6 +264,7 @@ fn shorten_message(text: &str) -> String {
 
 /// A terminal must not obey what stands in a document.
 fn printable_character(character: char) -> char {
+    // U+FFFD, which Unicode has for what cannot be shown.
     if character.is_control() { '\u{fffd}' } else { character }
 }
 

@@ -76,8 +76,10 @@ impl SourceTexts {
 
     /// Adds a text that begins at a later line of the file that people edit.
     pub fn add_at(&mut self, name: impl Into<String>, text: impl Into<String>, first_line: u32) -> u16 {
+        // Parts are bounded far below by who opens the payload.
         let number = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
         let text = text.into();
+        // Once, here: to count lines again for each of 200 findings would read a large text 200 times.
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
         let lines = std::iter::once(0).chain(ends).collect();
         self.parts.push(SourceText { name: name.into(), text, first_line, lines });
@@ -113,6 +115,7 @@ impl SourceTexts {
     pub fn line_text(&self, mark: SourceMark) -> Option<&str> {
         let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
         let source = self.source_text(mark.part)?;
+        // `lines` also takes a carriage return away, which texts of Windows have.
         source.text[*source.lines.get(index)?..].lines().next()
     }
 }

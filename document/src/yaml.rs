@@ -2,6 +2,8 @@
 //!
 //! Knows the parser (the one below serde-saphyr) and its limits. Refuses to know any key. Invariants: size, depth and number of nodes are bounded before they are built,
 //! after aliases are expanded too; a duplicate key is reported, never silently the last.
+//!
+//! Documentation: <https://yaml.org/spec/1.2.2/>, and for `<<` <https://yaml.org/type/merge.html>.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -18,19 +20,39 @@ use quoted::Padded;
 pub use tree::{MappingEntry, Node, Scalar, ScalarStyle, Value};
 
 /// No cloud hands over more than this.
+// EC2 hands over 16 KiB, Azure 64 KiB, Google 256 KiB.
 pub const MOST_BYTES: usize = 1 << 20;
 /// Nodes of the tree, those of expanded aliases included.
 pub const MOST_NODES: usize = 50_000;
 /// Nodes that aliases may add to those that were written.
+// Each alias copies its tree. With this bound a bomb of seven levels is refused within half a millisecond.
 const MOST_ALIASED: usize = 10_000;
 /// Bytes of all scalars, those of expanded aliases included.
 const MOST_TEXT: usize = 4 << 20;
 /// Levels of nesting, those of expanded aliases included.
+// Trees are walked and dropped by recursion, so the depth is stack.
 const DEEPEST: usize = 64;
 
 /// Reads a document. What can't be read is reported; what comes back is a complete tree.
 ///
 /// `None` means that there is no tree: the document is empty, too large or not YAML.
+///
+/// ```
+/// use document::diagnostic::Diagnostics;
+/// use document::source::SourceTexts;
+/// use document::yaml::{self, Value};
+///
+/// let text = "hostname: node1\nhostname: node2\n";
+/// let (mut sources, mut found) = (SourceTexts::default(), Diagnostics::default());
+/// let part = sources.add("user-data", text);
+/// let tree = yaml::parse_yaml(text, part, &mut found);
+///
+/// // The first of two equal keys counts, and the second one is reported where it stands.
+/// let Some(Value::Mapping(entries)) = tree.map(|node| node.value) else { panic!("it is a mapping") };
+/// assert_eq!(entries.len(), 1);
+/// assert_eq!((entries[0].value.at.line, entries[0].value.at.column), (1, 11));
+/// assert_eq!(sources.place_of(found.list()[0].at).to_string(), "user-data:2:1");
+/// ```
 pub fn parse_yaml(text: &str, part: u16, found: &mut Diagnostics) -> Option<Node> {
     parse_from(text, part, 1, found)
 }
@@ -78,6 +100,8 @@ fn read_padded(mut padded: Padded, part: u16, first_line: u32, found: &mut Diagn
 
 fn parser_options() -> Options {
     options! {
+        // Else the parser stops there, and everything behind one value that begins with a star would be
+        // unread.
         emit_unresolved_aliases: true,
         emit_comments: false,
         flow_nesting_limit: DEEPEST,
@@ -100,6 +124,7 @@ enum Ending {
 pub fn salvage_entries(text: &str, part: u16, keys: &[&str]) -> Vec<MappingEntry> {
     let mut entries = Vec::new();
     for (first_line, block) in top_level_blocks(text) {
+        // By text and not by YAML: the document is not YAML as a whole.
         let wanted = block.split(':').next().map(|key| key.trim().replace('-', "_"));
         if !wanted.is_some_and(|key| keys.contains(&key.as_str())) || entries.len() >= keys.len() {
             continue;
@@ -119,6 +144,8 @@ fn top_level_blocks(text: &str) -> Vec<(u32, &str)> {
     let mut blocks = Vec::new();
     let (mut start, mut start_line, mut offset) = (0, 1, 0);
     for (number, line) in (1_u32..).zip(text.split_inclusive('\n')) {
+        // A key of the top level is the only thing that stands in the first column, but for comments and
+        // lists.
         if line.starts_with(|c: char| c.is_ascii_alphabetic()) && offset > start {
             blocks.push((start_line, &text[start..offset]));
             (start, start_line) = (offset, number);
@@ -333,8 +360,11 @@ impl<'a> TreeBuilder<'a> {
         tag: Option<&Tag>,
         at: SourceMark,
     ) -> Node {
+        // Tags that make objects, as Python's readers know them, must mean nothing here.
         let known = tag.is_none_or(Tag::is_yaml_core_schema);
         let binary =
+            // `!!binary` is no tag of the core schema, but cloud-init's own examples use it:
+            // <https://yaml.org/type/binary.html>.
             tag.is_some_and(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary"));
         let text_tag = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
         if !known && !binary {
@@ -390,6 +420,7 @@ impl<'a> TreeBuilder<'a> {
             return self.place_node(Node { at, value: Value::Unreadable }, 0, 0);
         };
         let (cost, depth) = (target.cost, target.depth);
+        // Before anything is copied.
         self.aliased = self.aliased.saturating_add(cost.nodes);
         if self.aliased > MOST_ALIASED {
             return Err(Box::new(too_large(at)));
@@ -419,6 +450,7 @@ impl<'a> TreeBuilder<'a> {
             self.spend_budget(NodeCost { nodes: 1, text: 0 }, node.at)?;
         }
         if anchor != 0 {
+            // An anchor keeps a copy, so it is paid for like an alias.
             let cost = cost_of(&node);
             self.spend_budget(cost, node.at)?;
             self.anchors.insert(anchor, AnchoredNode { node: node.clone(), cost, depth });
@@ -498,9 +530,11 @@ fn name_key(node: Node, seen: &mut HashSet<String>, found: &mut Diagnostics) -> 
         ));
         return (PendingKey::Dropped, at);
     };
+    // In quotes it is an ordinary key.
     if scalar.text == "<<" && scalar.style == ScalarStyle::Plain {
         return (PendingKey::Merge, at);
     }
+    // YAML 1.2.2, 3.2.1.1, wants keys that differ. Most readers take the last of two without a word.
     if !seen.insert(scalar.text.clone()) {
         found.push(
             Diagnostic::error(
@@ -525,6 +559,7 @@ fn with_merged(mut entries: Vec<MappingEntry>, merged: Vec<Node>) -> Vec<Mapping
             _ => sources.push(node),
         }
     }
+    // The order of <https://yaml.org/type/merge.html>: own keys first, then the earlier of the merged.
     let mut seen: HashSet<String> = entries.iter().map(|own| own.key.clone()).collect();
     for source in sources {
         let Value::Mapping(more) = source.value else { continue };

@@ -11,10 +11,10 @@ mod departures;
 pub mod fence;
 pub mod journal;
 pub mod presence;
+mod publish;
 mod reloads;
 mod retries;
 pub mod systemd;
-mod telling;
 mod watching;
 mod work;
 

@@ -1,9 +1,9 @@
 //! The engine: one machine's is elected, and tells the others' agents what to hold.
 //!
 //! Knows how to win the leadership, and when to stand for election. Refuses to decide, and to act as leader
-//! (`engine/leadership.rs`).
+//! (`engine/term.rs`).
 
-mod leadership;
+mod term;
 pub mod writes;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ use crate::{
         revision::Revision,
     },
 };
-use leadership::Leadership;
+use term::LeaderTerm;
 
 /// How an engine behaves.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,7 @@ impl FleetEngine {
             self.wait_for_vacancy().await;
             match self.campaign().await {
                 Ok(Some((lease, created))) => {
-                    Box::pin(Leadership { engine: self, created }.run(lease)).await;
+                    Box::pin(LeaderTerm { engine: self, created }.run(lease)).await;
                 }
                 Ok(None) => {}
                 Err(error) => {

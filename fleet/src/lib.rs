@@ -10,7 +10,6 @@ pub mod api;
 pub mod ctl;
 pub mod daemon;
 pub mod engine;
-pub mod error_text;
 pub mod lock;
 pub mod locksmith;
 pub mod metrics;

@@ -85,7 +85,7 @@ pub fn run_locksmithctl(words: Vec<OsString>, world: &mut LocksmithWorld<'_>) ->
     }
 }
 
-/// Whoever read our output may have gone.
+/// The reader of our output may have gone.
 fn print_text(world: &mut LocksmithWorld<'_>, text: &str) -> u8 {
     u8::from(world.out.write_all(text.as_bytes()).and_then(|()| world.out.flush()).is_err())
 }

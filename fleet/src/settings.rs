@@ -122,7 +122,7 @@ pub struct DaemonSettings {
 }
 
 impl DaemonSettings {
-    /// Why etcd is open to others, if it is as far as the settings tell: whoever writes fleet's keys there
+    /// Why etcd is open to others, if it is as far as the settings tell: who writes fleet's keys there
     /// has units of his run by root, whatever roles the API has.
     #[must_use]
     pub fn etcd_warning(&self) -> Option<String> {

@@ -1,6 +1,7 @@
 //! What each command does: gathers, decides, acts, and says how it ended.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the results are printed here")]
 
+use error_text::error_chain;
 use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -56,9 +57,7 @@ pub(crate) fn finish_command(outcome: Result<ExitCode, AppError>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    let causes = std::iter::successors(Some(error.as_ref() as &dyn Error), |error| (*error).source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("image-builder: {}", printable_lines(&causes.join(": ")));
+    eprintln!("image-builder: {}", printable_lines(&error_chain(error.as_ref())));
     ExitCode::FAILURE
 }
 
@@ -70,6 +69,7 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
         return Ok(ExitCode::SUCCESS);
     }
     let audience = if arguments.json { OutputFormat::Machines } else { OutputFormat::People };
+    // Only from here on: a plan and its facts leave nothing behind, and Ctrl-C ends them at once.
     let interrupt = InterruptFlag::watch_signals()?;
     let mut progress = BuildProgress::new(audience);
     let built = apply::build_image(&plan, &interrupt, &mut progress)?;
@@ -103,6 +103,7 @@ fn inspect_image(arguments: &cli::InspectArguments) -> Result<ExitCode, AppError
     } else {
         print!("{}", printable_lines(&report.to_string()));
     }
+    // For scripts: an image that was refused must not look like success.
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -138,6 +139,8 @@ fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Res
 /// Gives a file's bytes to a program, and its text to a terminal.
 fn print_file(bytes: &[u8]) -> Result<ExitCode, AppError> {
     let mut output = io::stdout().lock();
+    // A file of an image may hold the orders of another terminal. A pipe gets the bytes, since programs want
+    // them.
     if output.is_terminal() {
         output.write_all(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
     } else {

@@ -15,12 +15,14 @@ use nix::unistd::Uid;
 pub(crate) fn open(path: &Path) -> Result<PathBuf, CacheError> {
     let failed = |source| CacheError::Prepare { path: path.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    // A link could lead elsewhere after the check.
     let path = fs::canonicalize(path).map_err(failed)?;
     let found = fs::metadata(&path).map_err(failed)?;
     let (owner, mode) = (Uid::from_raw(found.uid()), found.mode() & 0o777);
     if owner != Uid::effective() {
         return Err(CacheError::Owner { path, owner });
     }
+    // Refused and not mended: what is in it may have been put there before now.
     if mode & 0o022 != 0 {
         return Err(CacheError::Writable { path, mode });
     }

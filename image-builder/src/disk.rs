@@ -9,6 +9,7 @@ use image_format::bytes::Bytes;
 use image_format::verity::ReadAt;
 
 /// Zeros in runs of this many bytes stay holes.
+// Smaller ones would cost more calls than room. File systems on the disk have blocks of 4 KiB.
 const HOLE: usize = 64 << 10;
 
 /// A disk image.
@@ -62,6 +63,7 @@ impl DiskImage {
 
     /// Writes bytes as they are.
     pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
+        // By place and not by cursor, so that many threads may use one file: pwrite(2).
         self.file.write_all_at(bytes, offset.get())
     }
 

@@ -24,6 +24,8 @@ pub(crate) fn gather_facts(arguments: &cli::BuildArguments) -> Result<BuildFacts
     }
     Ok(BuildFacts {
         mirror: arguments.mirror.clone().or_else(|| mirror::debian_mirror(&sources).map(str::to_owned)),
+        // Whoever names a mirror by hand may have no other network. That fixes are missing is said by the
+        // build.
         security_mirror: match arguments.mirror {
             Some(_) => None,
             None => mirror::debian_security_mirror(&sources).map(str::to_owned),
@@ -74,6 +76,7 @@ fn needs_interpreter(program: &[u8]) -> bool {
 }
 
 fn default_cache() -> Result<PathBuf, FactsError> {
+    // The XDG base directory specification: a relative path there is to be ignored.
     let base = env::var("XDG_CACHE_HOME").ok().filter(|path| path.starts_with('/')).map(PathBuf::from);
     let home = || env::var("HOME").ok().map(|home| PathBuf::from(home).join(".cache"));
     Ok(base.or_else(home).ok_or(FactsError::Home)?.join("image-builder"))

@@ -35,6 +35,7 @@ pub(crate) fn create_pair(directory: &Path, name: &str, comment: &str) -> Result
     let key = random_key()?;
     let named = key.public_key(comment);
     let write = |path: &Path, mode: u32, text: String| -> io::Result<()> {
+        // With its rights from the first moment, and never over a file that is there: open(2), `O_EXCL`.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
@@ -47,6 +48,7 @@ pub(crate) fn create_pair(directory: &Path, name: &str, comment: &str) -> Result
 /// A key that exists only as long as the program runs.
 pub(crate) fn random_key() -> Result<SecretKey, KeyError> {
     let mut seed = [0; 32];
+    // getrandom(2) waits until the kernel has entropy, unlike /dev/urandom.
     getrandom::fill(&mut seed).map_err(|error| KeyError::Random { source: io::Error::other(error) })?;
     Ok(SecretKey::from_seed(&seed))
 }
@@ -55,6 +57,8 @@ pub(crate) fn random_key() -> Result<SecretKey, KeyError> {
 pub(crate) fn read_secret(path: &Path) -> Result<SecretKey, KeyError> {
     let failed = |source| KeyError::Read { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    // As ssh(1) does with private keys: a mode that others can read by is a mistake that is best told at
+    // once.
     if mode & 0o077 != 0 {
         return Err(KeyError::Open { path: path.to_owned(), mode });
     }

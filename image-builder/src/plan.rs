@@ -21,6 +21,7 @@ pub(crate) const NO_SECURITY_FIXES: &str = "no security fixes go into this image
      the only one: give `security_mirror:` in the spec, such as http://security.debian.org/debian-security";
 
 /// Packages that lend the build a program: mke2fs, what lets it read a tar, and grub-mkimage.
+// mke2fs loads libarchive only when it is given a tar, so no dependency of its package brings it.
 const TOOL_PACKAGES: [&str; 3] = ["e2fsprogs", "grub-common", "libarchive13t64"];
 
 /// What is known of the host and the wishes of the command line.
@@ -84,6 +85,7 @@ pub(crate) fn plan_build(spec: ImageSpec, facts: BuildFacts) -> Result<BuildPlan
     let boot = &spec.boot;
     let mut tool_packages: Vec<String> = TOOL_PACKAGES.map(str::to_owned).to_vec();
     tool_packages.extend([boot.shim.clone(), boot.grub_efi.clone(), boot.grub_bios.clone()]);
+    // Tried here, so that a disk that cannot be laid out is refused before packages are fetched.
     plan_disk(&spec, Uuid::nil())?;
     Ok(BuildPlan { spec, source, root_packages, tool_packages, facts })
 }
@@ -232,5 +234,6 @@ pub(crate) enum PlanError {
 /// The smallest slot for a root of that size, and what is recommended: twice its content.
 pub(crate) fn slot_sizes(content: Bytes) -> (Bytes, Bytes) {
     let round = |bytes: u64| Bytes::new(bytes.next_multiple_of(1 << 20));
+    // Slots are never resized, and each release must fit into the slot of the first.
     (round(content.get()), round(content.get() * 2))
 }

@@ -3,6 +3,8 @@
 //! A program's words are kept and shown only when it fails. Interrupts (Ctrl-C, SIGTERM) set a flag;
 //! whoever waits looks at it, so that every path of failure is the same: errors travel up and
 //! temporary files go with their owners.
+//!
+//! Documentation: signal(7), getrusage(2).
 #![expect(clippy::disallowed_methods, reason = "effects live here: it runs programs and waits for them")]
 
 use std::fs::File;
@@ -111,6 +113,7 @@ fn wait_for_exit(child: &mut Child, interrupt: &InterruptFlag) -> Result<std::pr
             terminate_child(child);
             return Err(interrupted.into());
         }
+        // The standard library has no wait that a flag could end.
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -119,6 +122,7 @@ fn wait_for_exit(child: &mut Child, interrupt: &InterruptFlag) -> Result<std::pr
 fn terminate_child(child: &mut Child) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    // Ten seconds in all.
     for _ in 0..1000 {
         if let Ok(Some(_)) = child.try_wait() {
             return;
@@ -137,6 +141,8 @@ fn read_tail(mut from: impl Read) -> String {
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         bytes.extend(&buffer[..read]);
         if bytes.len() > 2 * KEPT {
+            // The end is what tells why a program failed. Twice as much may gather, so that bytes are seldom
+            // moved.
             bytes.drain(..bytes.len() - KEPT);
         }
     }
@@ -169,6 +175,7 @@ pub(crate) fn peak_memory_bytes() -> u64 {
         .into_iter()
         .filter_map(|who| getrusage(who).ok())
         .filter_map(|usage| u64::try_from(usage.max_rss()).ok())
+        // getrusage(2): Linux counts `ru_maxrss` in kibibytes.
         .map(|kibibytes| kibibytes << 10)
         .max()
         .unwrap_or_default()

@@ -38,6 +38,7 @@ impl BuildProgress {
     pub(crate) fn new(audience: OutputFormat) -> Self {
         let display = match audience {
             OutputFormat::Machines => ProgressDisplay::Events,
+            // Bars redraw themselves, which fills a log with escape sequences.
             OutputFormat::People if std::io::stderr().is_terminal() => ProgressDisplay::Bars,
             OutputFormat::People => ProgressDisplay::Lines,
         };
@@ -141,6 +142,7 @@ impl StepMeter {
             }
             ProgressDisplay::Events => {
                 let tenth = done.saturating_mul(10) / total.max(1);
+                // Several threads count; only the one that first reaches a tenth tells it.
                 if self.told.fetch_max(tenth, Ordering::Relaxed) < tenth {
                     print_event(&serde_json::json!({
                         "event": "progress", "step": self.step, "done": done, "total": total,

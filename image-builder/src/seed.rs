@@ -41,6 +41,7 @@ pub(crate) fn write(arguments: &cli::SeedArguments) -> Result<Vec<&'static str>,
         .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.clone() })?;
     let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
+    // In memory, so that a full ESP is noticed before the image is touched.
     let after = fat::add(before.clone(), &files).map_err(failed)?;
     write_changes(&disk, esp.offset().get(), &before, &after).map_err(failed)?;
     Ok(names)

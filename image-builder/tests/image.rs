@@ -204,7 +204,8 @@ fn its_root_holds_what_it_should_and_nothing_else() {
     let programs = [names("/usr/bin"), names("/usr/sbin")].concat();
     let for_disks =
         ["blkid", "mkfs.btrfs", "mkfs.ext4", "mkfs.vfat", "mkfs.xfs", "mkswap", "sfdisk", "wipefs"];
-    let for_nodes = ["bash", "dockerd", "etcd", "etcdctl", "initagent", "sshd", "systemctl"];
+    let for_nodes =
+        ["bash", "dockerd", "etcd", "etcdctl", "fleetctl", "fleetd", "initagent", "sshd", "systemctl"];
     for wanted in for_disks.into_iter().chain(for_nodes) {
         assert!(programs.iter().any(|name| name == wanted), "{wanted} is missing");
     }

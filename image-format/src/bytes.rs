@@ -54,6 +54,7 @@ impl fmt::Display for Bytes {
         let exact = units.into_iter().find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(unit.0));
         match exact {
             Some((unit, name)) => write!(f, "{} {name}", self.0 / unit.0),
+            // A rounded size in a message about a disk would hide by how much it misses.
             None => write!(f, "{} bytes", self.0),
         }
     }

@@ -4,6 +4,8 @@
 //! exactly these two. Refuses to know what a word of the signed line means.
 //! Invariant: a line that [`CommandLine::check`] accepts has the signed words, all of them, in their order,
 //! between GRUB's `BOOT_IMAGE=` and the selector's parameters, and no other word.
+//!
+//! Documentation: <https://docs.kernel.org/admin-guide/kernel-parameters.html> and GRUB's manual, "linux".
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +47,8 @@ impl CommandLine {
 
     /// Whether a kernel was given this line and nothing else but what GRUB and the selector add.
     /// `kernel` is the path of the slot's kernel, as GRUB names it.
+    // Considered: to read /boot/env once more through dm-verity. That would check the file, not what GRUB
+    // made of it.
     pub fn check(&self, given: &GivenLine<'_>, kernel: &str) -> Result<(), CommandLineError> {
         let rest = match given.words.split_first() {
             Some((first, rest)) if is_boot_image(first, kernel) => rest,
@@ -134,6 +138,8 @@ impl<'a> GivenLine<'a> {
     pub fn parse(text: &'a str) -> Self {
         let mut words: Vec<&str> = text.split_ascii_whitespace().collect();
         let mut parameters = BTreeMap::new();
+        // From the end: the selector writes last, so what stands before can only add words that the check
+        // then finds.
         while let Some((name, value)) = words.last().and_then(|word| selector_parameter(word)) {
             if parameters.contains_key(name) {
                 break;
@@ -187,6 +193,7 @@ fn is_plain(char: char) -> bool {
 fn is_reserved(word: &str) -> bool {
     let name = word.split_once('=').map_or(word, |(name, _)| name);
     let ours = name.strip_prefix(PREFIX).is_some_and(|name| SELECTOR_PARAMETERS.contains(&name));
+    // By these names the kernel is told what GRUB and the selector did, so nobody else may use them.
     ours || name == BOOT_IMAGE.trim_end_matches('=')
 }
 
@@ -202,6 +209,7 @@ fn is_boot_image(word: &str, kernel: &str) -> bool {
         .and_then(|rest| rest.strip_suffix(kernel))
         .and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
     device.is_some_and(|device| {
+        // GRUB's device syntax, such as `hd0,gpt4`: "Device syntax" in its manual.
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b",_-".contains(&byte);
         (1..=MAX_SHOWN).contains(&device.len()) && device.bytes().all(allowed)
     })

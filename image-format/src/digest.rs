@@ -109,6 +109,7 @@ fn parse_nibble(digit: char) -> Result<u8, ParseHexError> {
     let value = match digit {
         '0'..='9' => u32::from(digit) - u32::from('0'),
         'a'..='f' => u32::from(digit) - u32::from('a') + 10,
+        // Capitals would be a second text of the same value, and names of files are compared as text.
         _ => return Err(ParseHexError::Digit { found: digit }),
     };
     u8::try_from(value).map_err(|_| ParseHexError::Digit { found: digit })

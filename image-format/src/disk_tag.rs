@@ -19,6 +19,8 @@ pub const ID_BYTES: usize = 16;
 const COUNTS: u8 = 10;
 
 /// A random number and a count of the boots since it was made.
+// Considered: the partition's GUID (a copy has it), the firmware's device path (GRUB for BIOS has none), a
+// mark of one bit (a copy that was made after a crash has it), a random number that stays (a copy has it).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DiskTag {
     id: [u8; ID_BYTES],

@@ -7,6 +7,9 @@
 //! know devices.
 //! Invariant: after any prefix of a plan, whatever part of the writes since the last
 //! [`Step::Sync`] has reached the disk, one copy is whole and names every partition.
+//!
+//! Documentation: UEFI's specification, section 5.3,
+//! <https://uefi.org/specs/UEFI/2.10/05_GUID_Partition_Table_Format.html>.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -24,6 +27,7 @@ pub const COPY_BYTES: usize = SECTOR_BYTES + ARRAY_BYTES;
 /// Where the primary copy begins: header first, then the array.
 pub const PRIMARY_OFFSET: Bytes = SECTOR;
 /// Entries that an array of ours has room for.
+// UEFI 5.3.1 asks for 16 KiB at least, which are 128 entries of 128 bytes. All tools make so many.
 pub const ENTRIES: u32 = 128;
 
 const SECTOR_BYTES: usize = 512;
@@ -32,8 +36,11 @@ const ARRAY_BYTES: usize = (ENTRIES * ENTRY_BYTES) as usize;
 const ARRAY_SECTORS: u64 = 32;
 const COPY_SECTORS: u64 = 1 + ARRAY_SECTORS;
 const FIRST_USABLE: u64 = 1 + COPY_SECTORS;
+// UEFI 5.3.2: the fields end here, and the checksum covers so much. Later revisions may have more.
 const HEADER_BYTES: usize = 92;
+// UEFI 5.3.3: 72 bytes of UTF-16.
 const LABEL_UNITS: usize = 36;
+// UEFI 5.3.2 means the CRC of Ethernet and zip, RFC 1952.
 const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// Where the backup copy of a disk of that size begins: array first, then the header in the last
@@ -42,6 +49,7 @@ const CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 pub fn backup_offset(disk: Bytes) -> Option<Bytes> {
     let room = FIRST_USABLE + COPY_SECTORS;
     let sectors = disk.get() / SECTOR.get();
+    // Both copies and one sector between them.
     (sectors > room).then(|| Bytes::new((sectors - COPY_SECTORS) * SECTOR.get()))
 }
 
@@ -91,6 +99,7 @@ impl PartitionTable {
     /// The partition with that label, if there is exactly one.
     #[must_use]
     pub fn find_label(&self, label: &str) -> Option<&PartitionEntry> {
+        // Labels are free text. Of two with one label nobody can say which is meant, so neither is.
         let mut found = self.entries.iter().filter(|entry| entry.label == label);
         found.next().filter(|_| found.next().is_none())
     }
@@ -106,6 +115,7 @@ impl PartitionTable {
     fn with_own_guids(mut self, random: [u8; 16]) -> Self {
         let random = Uuid::from_bytes(random);
         let own = |label: &str| {
+            // Marked as random, so that a second run sees that it is this disk's own.
             uuid::Builder::from_random_bytes(Uuid::new_v5(&random, label.as_bytes()).into_bytes()).into_uuid()
         };
         for entry in self.entries.iter_mut().filter(|entry| is_derived(entry.guid)) {
@@ -118,6 +128,7 @@ impl PartitionTable {
     }
 
     fn check_entries(&self, usable: std::ops::RangeInclusive<u64>) -> Result<(), TableError> {
+        // Entries may stand in any order, UEFI 5.3.3. Sorted, only neighbours can overlap.
         let mut by_place: Vec<&PartitionEntry> = self.entries.iter().collect();
         by_place.sort_by_key(|entry| entry.first_lba);
         for entry in &by_place {
@@ -268,6 +279,7 @@ fn encode_copy(table: &PartitionTable, place: CopyPlace, disk_sectors: u64) -> R
     }
     let mut header = gpt::header::Header {
         signature: "EFI PART".to_owned(),
+        // The only revision of the header that there has been.
         revision: (1, 0),
         header_size_le: 92,
         crc32: 0,
@@ -329,6 +341,7 @@ impl RawHeader {
             return Err(ReadCopyError::HeaderSize { given: size });
         }
         let mut summed: [u8; HEADER_BYTES] = fixed_bytes(sector, 0)?;
+        // UEFI 5.3.2: the checksum is computed with its own field as zero.
         summed[16..20].fill(0);
         if CRC32.checksum(&summed) != u32_at(16)? {
             return Err(ReadCopyError::HeaderChecksum);
@@ -347,12 +360,15 @@ impl RawHeader {
 
     fn check_header(&self, place: CopyPlace, disk_sectors: u64, array: &[u8]) -> Result<(), ReadCopyError> {
         let expected = place.header_lba(disk_sectors);
+        // UEFI 5.3.2 asks for this check. A copy of the table at another place is that of another disk, or of
+        // a disk image.
         if self.lba != expected {
             return Err(ReadCopyError::Place { given: self.lba, expected });
         }
         if self.entry_bytes != ENTRY_BYTES || self.entries == 0 || self.entries > ENTRIES {
             return Err(ReadCopyError::Array { entries: self.entries, bytes: self.entry_bytes });
         }
+        // The header is only trusted with what the bytes at hand can prove, and they are those of this place.
         if self.array_lba != place.array_lba(disk_sectors) {
             let expected = place.array_lba(disk_sectors);
             return Err(ReadCopyError::Place { given: self.array_lba, expected });

@@ -4,6 +4,9 @@
 //! the slot table. Refuses to know what is inside a partition.
 //! Invariant: all that a boot needs lies at places that follow from the size of a slot alone, so
 //! the selector finds it even without a readable partition table; STATE is last, so it can grow.
+//!
+//! Documentation: <https://uapi-group.org/specifications/specs/discoverable_partitions_specification/>, and
+//! GRUB's manual, "BIOS installation" and "Environment block".
 
 use uuid::{Uuid, uuid};
 
@@ -15,6 +18,7 @@ use crate::slot::Slot;
 /// the selector, whose places are counted in these.
 pub const SECTOR: Bytes = Bytes::new(512);
 /// Every partition begins at a multiple of this.
+// What partition tools use: a multiple of all common blocks of disks and arrays.
 pub const ALIGNMENT: Bytes = Bytes::MIB;
 
 /// Size of the partition that holds GRUB's core image.
@@ -22,11 +26,15 @@ pub const BIOS_SIZE: Bytes = Bytes::MIB;
 /// Size of the EFI system partition.
 pub const ESP_SIZE: Bytes = Bytes::from_mib(128);
 /// Size of the partition that holds the slot table.
+// With clusters of 4096 bytes these are about a thousand, and up to 4084 clusters are FAT12: Microsoft's FAT
+// specification. GRUB's manual lets its environment block be written only on file systems without checksums.
 pub const ABSTATE_SIZE: Bytes = Bytes::from_mib(4);
 
 /// Bytes of a cluster of ABSTATE's FAT12 file system.
+// Larger than an environment block, so that each copy is in one piece whatever the file system does.
 pub const ABSTATE_CLUSTER: Bytes = Bytes::new(4096);
 /// Entries of ABSTATE's root directory.
+// The number that Microsoft's FAT specification recommends.
 pub const ABSTATE_ROOT_ENTRIES: u16 = 512;
 /// Where `env0` begins inside ABSTATE: cluster 2, behind one reserved sector, two tables of three
 /// sectors and a root directory of 32.
@@ -77,6 +85,8 @@ pub const PARTITIONS: [Partition; 6] = [
         role: PartitionRole::Bios,
         number: 1,
         label: "BIOS",
+        // GRUB's manual: the type by which grub-install finds its place. As bytes it reads
+        // "Hah!IdontNeedEFI".
         type_guid: uuid!("21686148-6449-6e6f-744e-656564454649"),
         attributes: NO_AUTO,
     },
@@ -84,6 +94,7 @@ pub const PARTITIONS: [Partition; 6] = [
         role: PartitionRole::Esp,
         number: 2,
         label: "ESP",
+        // UEFI 5.3.3, table of defined types. Firmware looks for it.
         type_guid: uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),
         attributes: NO_AUTO,
     },
@@ -91,6 +102,7 @@ pub const PARTITIONS: [Partition; 6] = [
         role: PartitionRole::Abstate,
         number: 3,
         label: "ABSTATE",
+        // A type of our own: what nobody else knows, nobody else mounts or repairs.
         type_guid: uuid!("70dc1fc2-8bb7-4b7e-a3a5-5b0a7a9d2ce6"),
         attributes: NO_AUTO,
     },
@@ -112,6 +124,8 @@ pub const PARTITIONS: [Partition; 6] = [
         role: PartitionRole::State,
         number: 6,
         label: "STATE",
+        // "Linux filesystem data". /var's own type would have systemd check the machine's id in the
+        // partition's GUID.
         type_guid: uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4"),
         attributes: NO_AUTO,
     },
@@ -135,6 +149,7 @@ impl Partition {
     /// the same bytes.
     #[must_use]
     pub fn derive_guid(&self, disk_guid: Uuid) -> Uuid {
+        // RFC 9562, section 5.5.
         Uuid::new_v5(&disk_guid, self.label.as_bytes())
     }
 }
@@ -187,6 +202,7 @@ impl DiskLayout {
         let state = check_aligned("STATE", sizes.state)?;
         let mut next = ALIGNMENT;
         let mut placed = Vec::with_capacity(PARTITIONS.len());
+        // Without gaps: a place must follow from the sizes before it alone.
         for (partition, size) in PARTITIONS.iter().zip([BIOS_SIZE, ESP_SIZE, ABSTATE_SIZE, root, root, state])
         {
             let end = next.checked_add(size).filter(|end| *end <= LARGEST);

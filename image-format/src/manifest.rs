@@ -23,6 +23,7 @@ use crate::version::Version;
 /// the command line: an image from then does not start by accident with a line that nobody checked.
 pub const FORMAT: u32 = 1;
 /// Bytes of the largest manifest that is read.
+// With its signatures it must fit into an envelope.
 pub const MAX_MANIFEST: usize = 16 << 10;
 /// Bytes of the longest salt.
 pub const MAX_SALT: usize = 64;
@@ -33,6 +34,37 @@ const MAX_PATH: usize = 256;
 const MAX_DATA: u64 = 1 << 40;
 
 /// What a slot holds.
+///
+/// ```
+/// use image_format::digest::Sha256;
+/// use image_format::manifest::{BootFile, FORMAT, Manifest, RootPlacement, Salt};
+/// use image_format::signed::SignedPayload;
+/// use image_format::version::Version;
+///
+/// let file = |path: &str| BootFile { path: path.to_owned(), sha256: Sha256::digest_of(path.as_bytes()) };
+/// let manifest = Manifest {
+///     format: FORMAT,
+///     name: "cloud".to_owned(),
+///     version: Version::new(1, 2, 3),
+///     channel: "stable".to_owned(),
+///     architecture: "x86_64".to_owned(),
+///     built: 1_700_000_000,
+///     development: false,
+///     security_epoch: 0,
+///     root: RootPlacement {
+///         data_bytes: 129 * 4096,
+///         tree_offset: 129 * 4096,
+///         tree_bytes: 3 * 4096,
+///         root_hash: Sha256::digest_of(b"the tree's topmost block"),
+///         salt: Salt::new(vec![0xab; 32])?,
+///     },
+///     kernel: file("/boot/vmlinuz"),
+///     initrd: file("/boot/initrd"),
+///     command_line: "console=ttyS0 quiet".parse()?,
+/// };
+/// assert_eq!(Manifest::from_bytes(&manifest.to_bytes()?)?, manifest);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`].
@@ -210,6 +242,7 @@ impl RootPlacement {
             return Err(ManifestError::TreeOffset { given: self.tree_offset, data: self.data_bytes });
         }
         let needed = verity::tree_blocks(self.data_blocks()) * block;
+        // The length follows from the data, so a manifest that says another one is wrong, whoever signed it.
         if self.tree_bytes != needed {
             return Err(ManifestError::TreeBytes { given: self.tree_bytes, needed });
         }
@@ -226,6 +259,8 @@ impl SignedPayload for Manifest {
             return Err(ManifestError::TooLarge { given: bytes.len() });
         }
         let json = |source| ManifestError::Json { source };
+        // First alone: a later format may change what any other field means, and then the number is what to
+        // tell.
         let head: Head = serde_json::from_slice(bytes).map_err(json)?;
         check_format(head.format)?;
         let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
@@ -281,6 +316,7 @@ fn is_word(text: &str) -> bool {
 }
 
 fn is_path(text: &str) -> bool {
+    // It is compared with the path that GRUB hands to the kernel, so it must have one spelling.
     let plain = |name: &str| !matches!(name, "" | "." | "..") && name.bytes().all(is_name_byte);
     text.len() <= MAX_PATH && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
 }

@@ -13,6 +13,8 @@
 //! alias virtio:d00000002v* virtio_blk
 //! module virtio_blk
 //! ```
+//!
+//! Documentation: modules.dep(5), depmod(8), and fnmatch(3) for the patterns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -21,6 +23,7 @@ use std::fmt::{self, Write as _};
 pub const MAX_INDEX: usize = 8 << 20;
 
 const MAGIC: &str = "catamaran-modules-v1";
+// The kernel's own bound, `MODULE_NAME_LEN`, is 56 on 64-bit machines.
 const MAX_NAME: usize = 64;
 
 /// What the initramfs knows about its modules.
@@ -54,6 +57,7 @@ impl ModuleIndex {
                 }
                 ["module", name, ref needs @ ..] if is_name(name) && needs.iter().all(|n| is_name(n)) => {
                     let needs = needs.iter().copied().map(ToOwned::to_owned).collect();
+                    // Of two lines with one name one would be lost without a word.
                     if index.depends.insert(name.to_owned(), needs).is_some() {
                         return Err(refused());
                     }

@@ -9,6 +9,8 @@
 //! `catamaran-signed-v1 ROLE LENGTH`, then a line `ed25519 KEYID SIGNATURE` for each signature, an
 //! empty line, then LENGTH bytes of payload and nothing else. A signature covers
 //! `catamaran-signed-v1 ROLE`, a line break, and the payload: one for a role is worthless for another.
+//!
+//! Documentation: RFC 8032 for ed25519, and ed25519-dalek's `VerifyingKey::verify_strict`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +23,10 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use crate::digest::{ParseHexError, Sha256, fixed_from_hex, to_hex};
 
 /// Bytes of the largest envelope that is read.
+// It must fit into a trailer, which has 64 KiB.
 pub const MAX_ENVELOPE: usize = 48 << 10;
 /// Signatures that an envelope may carry.
+// Each costs a verification, and nobody has signed the number of them.
 pub const MAX_SIGNATURES: usize = 16;
 /// Bytes of the longest key text that is read.
 pub const MAX_KEY_TEXT: usize = 512;
@@ -44,6 +48,7 @@ pub trait SignedPayload: Sized {
 }
 
 /// The short name of a public key: the first half of its SHA-256.
+// 128 bits: as hard to forge as an ed25519 signature is, and short enough to be compared by eye.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
 
@@ -113,6 +118,7 @@ impl FromStr for PublicKey {
         let rest = rest.ok_or(ParseKeyError::Kind { expected: PUBLIC_KEY })?;
         let (hex, comment) = rest.split_once(' ').unwrap_or((rest, ""));
         let key = VerifyingKey::from_bytes(&fixed_from_hex(hex)?).map_err(|_| ParseKeyError::Curve)?;
+        // A key of small order, for which one signature fits almost any message.
         if key.is_weak() {
             return Err(ParseKeyError::Weak);
         }
@@ -137,6 +143,7 @@ impl SecretKey {
     /// The key that verifies what this one signs.
     #[must_use]
     pub fn public_key(&self, comment: &str) -> PublicKey {
+        // The text is one line, and its length is bounded when it is read.
         let comment = comment.chars().filter(|c| !c.is_control()).take(128).collect();
         PublicKey { key: self.0.verifying_key(), comment }
     }
@@ -274,8 +281,11 @@ impl Keyring {
             // A signature by a stranger is no crime: the next release may carry a new key's too.
             let Some(trusted) = self.keys.get(id) else { continue };
             let signature = Signature::from_bytes(signature);
+            // Plain `verify` takes signatures that other programs refuse, since RFC 8032 leaves the check of
+            // small orders open.
             let holds = trusted.key.verify_strict(&message, &signature);
             holds.map_err(|_| VerifyError::Signature { key: *id })?;
+            // Two signatures by one key are one person's word.
             if !signers.contains(id) {
                 signers.push(*id);
             }
@@ -284,6 +294,7 @@ impl Keyring {
             let (found, needed) = (signers.len(), self.threshold);
             return Err(VerifyError::Threshold { role: T::ROLE, found, needed });
         }
+        // Only now. A parser is the largest thing here that could be attacked.
         let value = T::from_bytes(&signed.payload).map_err(|source| VerifyError::Payload { source })?;
         Ok(Verified { value, signers })
     }
@@ -373,6 +384,7 @@ pub enum VerifyError<E: std::error::Error + 'static> {
 }
 
 fn signed_message(role: &str, payload: &[u8]) -> Vec<u8> {
+    // A role has no line break, so no payload can make the beginning of another role's message.
     [format!("{MAGIC} {role}\n").as_bytes(), payload].concat()
 }
 
@@ -395,6 +407,7 @@ fn read_head(line: &str, expected: &'static str) -> Result<usize, ParseEnvelopeE
         let given = role.chars().take(32).collect();
         return Err(ParseEnvelopeError::Role { given, expected });
     }
+    // Rust's `parse` would take a `+`, too.
     let canonical = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
     length.parse().ok().filter(|_| canonical).ok_or(ParseEnvelopeError::Head)
 }

@@ -5,6 +5,8 @@
 //! a transition returns a new table, and someone else writes it.
 //! Invariant: everything a copy says stands in the first 512 bytes of its block, so a change is
 //! one sector, which a disk writes or does not write.
+//!
+//! Documentation: "Environment block" in <https://www.gnu.org/software/grub/manual/grub/grub.html>.
 
 use std::fmt;
 use std::ops::Not;
@@ -15,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::disk_tag::DiskTag;
 
 /// Bytes of a GRUB environment block.
+// GRUB's manual: the block has 1024 bytes, and GRUB cannot make it longer.
 pub const BLOCK_BYTES: usize = 1024;
 /// Bytes of the part of the block that carries everything: one sector.
+// Disks write a sector whole or not at all; of two sectors one may be left old.
 pub const SECTOR_BYTES: usize = 512;
 /// How often a slot is tried before the other one is.
 pub const FULL_TRIES: u8 = 3;
@@ -141,6 +145,18 @@ impl SlotState {
 }
 
 /// Which slot goes first, and what is known of each.
+///
+/// ```
+/// use image_format::slot::{Slot, SlotTable};
+///
+/// // A release was written into slot B, so it goes first.
+/// let table = SlotTable::FRESH.activate(Slot::B);
+/// assert_eq!(SlotTable::from_block(&table.to_block()), Ok(table));
+///
+/// // Slot A may be overwritten only once slot B has proven itself.
+/// assert!(table.disarm(Slot::A).is_err());
+/// assert!(table.mark_good(Slot::B).disarm(Slot::A).is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotTable {
     /// The slot that is tried first.
@@ -206,6 +222,7 @@ impl SlotTable {
     /// The slot that runs was started as a last resort. A last resort starts the first good slot, so
     /// a good slot that fails without reaching its tries would be started for ever: the other good
     /// one goes first next time. Any other boot changes nothing.
+    // Without this, a good slot that fails early would be started for ever while the other one could run.
     #[must_use]
     pub fn take_turns(self, running: Slot) -> Self {
         let last_resort = self.a.tries == Tries::NONE && self.b.tries == Tries::NONE;
@@ -219,6 +236,7 @@ impl SlotTable {
             return Err(ParseSlotTableError::Size { given: block.len() });
         }
         let body = block.strip_prefix(SIGNATURE).ok_or(ParseSlotTableError::Signature)?;
+        // GRUB fills the rest of the block with `#`.
         let end = body.iter().rposition(|byte| *byte != b'#').map_or(0, |last| last + 1);
         if SIGNATURE.len() + end > SECTOR_BYTES {
             return Err(ParseSlotTableError::SecondSector);
@@ -229,6 +247,8 @@ impl SlotTable {
         for line in lines.split('\n') {
             let (name, value) =
                 line.split_once('=').ok_or_else(|| ParseSlotTableError::Line { line: line.to_owned() })?;
+            // Strict, since what we write ourselves never has two. The selector's reading is the lenient one
+            // below.
             values.set_once(name, value)?;
         }
         values.to_table()
@@ -392,9 +412,22 @@ pub struct BootDecision {
 /// env0 together with the tag that follows, and is loaded. One without tries is passed over, good or not. When the walk ends, the last
 /// resort loads the good slots and then the others, uncounted; it saves the tag alone, if nothing was
 /// saved before.
+///
+/// ```
+/// use image_format::slot::{LoadCondition, Slot, SlotTable, boot_decision};
+///
+/// let block = SlotTable::FRESH.activate(Slot::B).to_block();
+/// let decision = boot_decision(&block, &block);
+///
+/// // Slot B is unproven, so it boots only if its try could be counted. Slot A comes next.
+/// assert_eq!(decision.attempts[0].slot, Slot::B);
+/// assert!(matches!(decision.attempts[0].condition, LoadCondition::MustSave(_)));
+/// assert_eq!(decision.attempts[1].slot, Slot::A);
+/// ```
 #[must_use]
 pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
     let (source, table) = match (selector_reads(env0), selector_reads(env1)) {
+        // env1 is written first. While env0 is whole, it is the last change that was completed.
         (Some(table), _) => (TableSource::Env0, table),
         (None, Some(table)) => (TableSource::Env1, table),
         (None, None) => (TableSource::Nothing, UNREADABLE),
@@ -404,6 +437,7 @@ pub fn boot_decision(env0: &[u8], env1: &[u8]) -> BootDecision {
 
 /// What the selector assumes when neither copy can be read.
 const UNREADABLE: SlotTable = {
+    // Nothing can be counted where nothing can be read, so both are a last resort.
     let unknown = SlotState { good: true, tries: Tries::NONE };
     SlotTable { priority: Slot::A, a: unknown, b: unknown, tag: DiskTag::UNSET }
 };
@@ -416,6 +450,8 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
         let SlotState { good, tries } = table.state(slot);
         let Some(left) = tries.spend_one() else { continue };
         table = table.with_state(slot, SlotState { good, tries: left });
+        // An unproven slot that could not be counted would be tried for ever. A good one is worth a boot
+        // without a count.
         let condition = if good { LoadCondition::Saves(table) } else { LoadCondition::MustSave(table) };
         attempts.push(BootAttempt { slot, condition });
     }
@@ -424,6 +460,7 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
 
 fn last_resort(table: SlotTable) -> impl Iterator<Item = BootAttempt> {
     let order = [table.priority, !table.priority];
+    // What ran once is more likely to run again than what never did.
     let good = order.into_iter().filter(move |slot| table.state(*slot).good);
     let rest = order.into_iter().filter(move |slot| !table.state(*slot).good);
     good.chain(rest).map(|slot| BootAttempt { slot, condition: LoadCondition::LastResort })

@@ -7,6 +7,8 @@ use crate::bytes::Bytes;
 use crate::signed::MAX_ENVELOPE;
 
 /// Bytes of the trailer, at the very end of the partition.
+// Of one length, at the end: it is found by the partition's size alone, before anything in the slot is
+// believed.
 pub const TRAILER_BYTES: usize = 64 << 10;
 
 const MAGIC: &[u8; 16] = b"catamaran-slot1\n";
@@ -56,6 +58,7 @@ pub fn decode_trailer(trailer: &[u8]) -> Result<&[u8], TrailerError> {
         return Err(TrailerError::Length { given: length });
     }
     let (envelope, padding) = rest.split_at(length);
+    // What is not signed must not be able to say anything.
     if padding.iter().any(|byte| *byte != 0) {
         return Err(TrailerError::Padding);
     }

@@ -2,6 +2,8 @@
 //!
 //! Knows the tree's shape and how to fill it on every core. Refuses to know files: the data comes
 //! through [`ReadAt`]. Invariant: the bytes are the ones that the kernel and veritysetup compute.
+//!
+//! Documentation: <https://docs.kernel.org/admin-guide/device-mapper/verity.html> and veritysetup(8).
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +17,7 @@ pub mod checked;
 pub mod leaves;
 
 /// Bytes of a block, of the data and of the tree.
+// The kernel takes no blocks that are larger than a page, and x86-64's pages have 4096 bytes.
 pub const BLOCK_BYTES: usize = 4096;
 
 const DIGEST_BYTES: usize = 32;
@@ -92,6 +95,7 @@ pub fn verify_tree(
     expected: &HashTree,
 ) -> Result<(), VerifyTreeError> {
     let built = build_tree(data, data_bytes, salt, threads)?;
+    // The quick way first: nearly always they are the same, and only otherwise does it matter where.
     if built == *expected {
         return Ok(());
     }
@@ -204,12 +208,15 @@ struct SaltedHasher {
 
 impl SaltedHasher {
     fn new(salt: &[u8]) -> Self {
+        // Version 1 of the format hashes the salt before the block. Version 0, which hashes it behind, could
+        // not be prepared so.
         let salted = sha2::Sha256::new_with_prefix(salt);
         let zeros = salted.clone().chain_update(ZEROS).finalize().into();
         Self { salted, zeros }
     }
 
     fn hash(&self, block: &[u8]) -> [u8; DIGEST_BYTES] {
+        // To compare is many times faster than to hash.
         if block == ZEROS { self.zeros } else { self.salted.clone().chain_update(block).finalize().into() }
     }
 
@@ -220,6 +227,7 @@ impl SaltedHasher {
 }
 
 fn pad_block(mut digests: Vec<u8>) -> Vec<u8> {
+    // The kernel hashes whole blocks of digests, the last one filled up with zeros.
     digests.resize(digests.len().next_multiple_of(BLOCK_BYTES), 0);
     digests
 }
@@ -232,6 +240,7 @@ fn hash_data(
     threads: usize,
 ) -> Result<Vec<u8>, BuildTreeError> {
     let mut digests = vec![0; blocks * DIGEST_BYTES];
+    // Taken and not dealt: cores and disks are not equally fast at each place.
     let batches = Mutex::new(digests.chunks_mut(BATCH_BLOCKS * DIGEST_BYTES).enumerate());
     let work = || {
         let mut buffer = vec![0; BATCH_BLOCKS * BLOCK_BYTES];

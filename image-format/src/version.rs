@@ -2,6 +2,9 @@
 //!
 //! Knows the grammar and the order; refuses to know where versions come from.
 //! Invariant: one text per version, and versions that compare equal are the same text.
+//!
+//! Documentation: <https://semver.org/spec/v2.0.0.html>. Unlike there, there are no pre-releases, and builds
+//! have an order: a release that is built again must come after the one before it.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -14,6 +17,15 @@ pub const MAX_TEXT: usize = 64;
 
 /// A release version. A version with a build comes after the same one without; builds compare
 /// part by part, numbers as numbers and before words.
+///
+/// ```
+/// use image_format::version::Version;
+///
+/// let release: Version = "1.2.3".parse().unwrap();
+/// let rebuilt: Version = "1.2.3+build.7".parse().unwrap();
+/// assert!(release < rebuilt && rebuilt < Version::new(1, 3, 0));
+/// assert!("1.02.3".parse::<Version>().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Version {
@@ -100,11 +112,13 @@ pub enum ParseVersionError {
 }
 
 fn parse_number(text: &str) -> Option<u32> {
+    // Semantic Versioning, item 2. Rust's `parse` would also take a `+`.
     let canonical = text == "0" || !text.starts_with('0');
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if canonical && digits { text.parse().ok() } else { None }
 }
 
+// Semantic Versioning, item 10.
 fn is_build_part(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -115,6 +129,8 @@ fn build_order(one: &str, two: &str) -> Ordering {
     parts(one).cmp(&parts(two)).then_with(|| one.cmp(two))
 }
 
+// The order of Semantic Versioning's item 11: numbers as numbers, and before words. The derived order follows
+// the lines.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BuildPart {
     Number(u64),
@@ -125,6 +141,7 @@ impl BuildPart {
     fn parse_part(text: &str) -> Self {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
+            // A number that is too large for 64 bits is a word, so that every text still has its place.
             Ok(number) if digits => Self::Number(number),
             _ => Self::Word(text.to_owned()),
         }

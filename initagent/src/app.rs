@@ -4,9 +4,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "`status --wait` waits")]
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use cluster::etcdctl;
+use cluster::request::{ClusterError, FAIL};
 use first_boot::{
     MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
     SwitchError,
@@ -14,14 +17,19 @@ use first_boot::{
 
 use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::{UsageError, Verb};
+use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
-use crate::report::VerbReport;
+use crate::report::{VerbReport, announce};
 use crate::slots::{self, SlotsError};
 use crate::update;
 use crate::update::service::UpdateError;
+use error_text::error_chain;
 
 /// How long sshd waits for the keys of a new machine.
+// On a machine without any key yet, sshd refused whoever asked early. After four times its
+// `PerSourcePenalties` let nobody in from there for 20 seconds. Longer than this, something else is wrong,
+// and people must get in to see it.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a verb was not carried out.
@@ -29,6 +37,10 @@ const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum RunError {
     #[error(transparent)]
     BootComplete(#[from] BootCompleteError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("cannot run etcdctl")]
+    Etcdctl { source: std::io::Error },
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
     #[error(transparent)]
@@ -54,6 +66,8 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(complete_boot()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
+        Verb::Cluster(call) => run_cluster(call)?,
+        Verb::Etcdctl(words) => run_etcdctl(&words)?,
         Verb::FirstBoot { options, format } => {
             report_outcome(&first_boot::run_first_boot(options, &MachineAccess::this_machine()), format)
         }
@@ -72,6 +86,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
         }
+        // cloud-init's flag: Packer and Terraform wait so.
         Verb::Status { format, wait: true } => {
             report_status(end_of_first_boot(&MachineRoot::this_machine()), format)
         }
@@ -86,6 +101,27 @@ fn complete_boot() -> Result<String, BootCompleteError> {
         Some(slot) => Ok(format!("slot {slot} is on trial: its checks decide")),
         None => boot_complete::complete(),
     }
+}
+
+/// A unit whose condition this is starts, is skipped or fails, and never the one for the other.
+fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError> {
+    let is_condition = call.is_condition();
+    match call.carry_out(&mut |line| announce(&line)) {
+        Ok(answer) => Ok(VerbReport { text: answer.text, exit_code: answer.exit_code }),
+        // To `ExecCondition=` an exit code of 1 means that all is well without the unit.
+        Err(error) if is_condition => {
+            announce(&error_chain(&error));
+            Ok(VerbReport { text: String::new(), exit_code: FAIL })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs etcdctl with what the words mean.
+fn run_etcdctl(words: &[OsString]) -> Result<VerbReport, RunError> {
+    let exit_code = etcdctl::run_etcdctl(words, &own_environment());
+    let exit_code = exit_code.map_err(|source| RunError::Etcdctl { source })?;
+    Ok(VerbReport { text: String::new(), exit_code })
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.
@@ -119,6 +155,7 @@ fn await_logins(root: &MachineRoot) -> &'static str {
 
 fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
     loop {
+        // Of this boot only: on a clone of a configured disk the kept result is that of another machine.
         if let Some(status) = first_boot::ended_status(root) {
             return status;
         }

@@ -2,6 +2,8 @@
 //!
 //! Knows alignment and that a regular file may refuse to be read directly. Refuses to know what the
 //! bytes mean. Invariant: when a write returns, the device has said that the bytes are stored.
+//!
+//! Documentation: open(2), "`O_DIRECT`", and ext4's and tmpfs' refusals there.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
@@ -13,6 +15,8 @@ use image_format::verity::ReadAt;
 use nix::libc;
 
 /// Bytes moved at a time, and the alignment of the buffer that holds them.
+// open(2): with `O_DIRECT` memory, place and length must be multiples of the logical block, and a page is one
+// on all disks.
 const CHUNK: usize = 4096;
 
 #[repr(C, align(4096))]
@@ -37,7 +41,10 @@ pub(crate) struct BlockDevice {
 impl BlockDevice {
     /// Opens it past the page cache; an image in a regular file through it, but synchronously.
     pub(crate) fn open(path: &Path, access: AccessMode) -> io::Result<Self> {
+        // The page cache could hold what the boot loader wrote past it, or give back what the disk never
+        // stored.
         let direct = std::fs::metadata(path)?.file_type().is_block_device();
+        // open(2): each write returns only when the device has said that it is stored.
         let flags = libc::O_DSYNC | libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 };
         let mut options = OpenOptions::new();
         let file = options.read(true).write(access == AccessMode::Write).custom_flags(flags).open(path)?;
@@ -56,6 +63,7 @@ impl BlockDevice {
 
     /// How large it is.
     pub(crate) fn size(&self) -> io::Result<Bytes> {
+        // stat(2) gives no size for a device.
         (&self.file).seek(SeekFrom::End(0)).map(Bytes::new)
     }
 

@@ -22,6 +22,7 @@ use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
 use crate::slots::store::{SlotStore, StoreError, TableCopies};
 
 /// The note that a run is complete but not settled.
+// On /var, which is kept: a crash is known only by what the run before it left.
 const NOTE: &str = "/var/lib/catamaran/unsettled";
 /// What the kernel calls this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -100,12 +101,15 @@ impl SlotRun {
     }
 
     fn tries_to_restore(&self, noted: &str) -> RestoreTries {
+        // A boot may be complete and then read a damaged block, which panics. Each such boot once gave all
+        // tries back, so that the slot was started for ever.
         let crashed = noted.starts_with(&format!("{} ", self.slot)) && noted != self.marker_text();
         if crashed { RestoreTries::None } else { RestoreTries::Full }
     }
 
     fn complete_run(&self, noted: &str) -> Result<String, BootCompleteError> {
         let credit = self.tries_to_restore(noted);
+        // Before the note: if power fails between the two, the slot has at worst a try too many.
         let said = self.mark_slot(credit)?;
         self.change_note(|| write_note(&self.note, &self.marker_text()))?;
         Ok(said)
@@ -170,6 +174,7 @@ fn completed_table(
 ) -> SlotTable {
     let table = copies.table().unwrap_or_else(|| SlotTable::lost(slot));
     let table = tag.filter(|_| table.tag.is_used()).map_or(table, |tag| table.with_tag(tag));
+    // A slot that was never good is marked all the same: it has booted, which is what good means.
     if table.state(slot).good && credit == RestoreTries::None { table } else { table.mark_good(slot) }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Knows words and options. Refuses to do anything. Invariant: what is not understood is refused
 //! with the words that would have been.
+//!
+//! Documentation: cloud-init's command line, <https://docs.cloud-init.io/en/latest/reference/cli.html>.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,11 +19,14 @@ mod help;
 mod update;
 
 use crate::app::RunError;
+use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
 use crate::update::orders::UpdateRequest;
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
+/// The name by which it stands before Debian's program.
+const ETCDCTL: &str = "etcdctl";
 const INCOMPLETE_RECUR: UsageError =
     UsageError::Incomplete { verb: RECUR, what: "once, instance or always, a NAME and a COMMAND" };
 
@@ -41,6 +46,10 @@ pub(crate) enum Verb {
     BootComplete,
     /// The run of the slot has settled.
     BootSettled,
+    /// Make the machine a member of its cluster.
+    Cluster(ClusterCall),
+    /// Speak to etcd with the API and the certificate that the words mean.
+    Etcdctl(Vec<OsString>),
     /// Configure the machine as its platform says.
     FirstBoot {
         /// How the run is meant.
@@ -126,9 +135,16 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
         return recur(parser);
     }
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(ETCDCTL)) {
+        return Ok(Verb::Etcdctl(parser.raw_args()?.collect()));
+    }
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(update::ENGINE)) {
+        return update::parse_engine(parser);
+    }
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
+        // lexopt and not clap, which costs five seconds of each build for words that are so few.
         Short('h') | Long("help") => Ok(Verb::Help(help::PROGRAM)),
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
@@ -139,6 +155,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
+            Some("cluster") => parse_cluster(parser),
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
@@ -172,6 +189,16 @@ fn parse_bare(
     }
 }
 
+fn parse_cluster(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    const VERBS: &str = "secret, status, prepare or serve";
+    match cluster_verb::parse_cluster(parser)? {
+        ClusterWords::Call(call) => Ok(Verb::Cluster(call)),
+        ClusterWords::Help(text) => Ok(Verb::Help(text)),
+        ClusterWords::Missing => Err(UsageError::Incomplete { verb: "cluster", what: VERBS }),
+        ClusterWords::Unknown(given) => Err(UsageError::Word { verb: "cluster", given }),
+    }
+}
+
 fn parse_apply(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     apply_file(None, parser)
 }
@@ -188,6 +215,7 @@ fn apply_file(mut file: Option<PathBuf>, parser: &mut lexopt::Parser) -> Result<
             other => return Err(other.unexpected().into()),
         }
     }
+    // One of the two and not both: a file is done at once, and `--force` is about the platform's word.
     match (file, options.force) {
         (Some(file), false) => Ok(Verb::Apply { file, format }),
         (None, true) => Ok(Verb::FirstBoot { options, format }),
@@ -362,6 +390,7 @@ fn parse_change(words: &[String]) -> Result<Option<SlotChange>, UsageError> {
 }
 
 fn printable_word(word: &OsString) -> String {
+    // What is repeated in a complaint should stay one line.
     word.to_string_lossy().chars().take(80).collect()
 }
 

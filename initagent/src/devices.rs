@@ -1,6 +1,9 @@
 //! What the kernel calls the devices of this machine, by which modules say what they drive.
 //!
 //! Knows where the names lie and what a few of them mean. Refuses to load anything.
+//!
+//! Documentation: <https://docs.kernel.org/admin-guide/sysfs-rules.html>, and `file2alias.c` of Linux for the
+//! names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,11 +22,13 @@ pub(crate) fn device_names(buses: &Path) -> impl Iterator<Item = String> {
 /// Whether a device is one that only a virtual machine has. If there is one, its disk and its network card
 /// are such devices too.
 pub(crate) fn is_paravirtual(name: &str) -> bool {
+    // KVM's, Hyper-V's and Xen's buses. VMware's devices are on PCI as real ones are.
     ["virtio:", "vmbus:", "xen:"].iter().any(|bus| name.starts_with(bus))
 }
 
 /// Whether a device is a network card of the PCI bus: its base class is 2 (`pci:v…d…sv…sd…bc02sc…i…`).
 pub(crate) fn is_network_card(name: &str) -> bool {
+    // Base class 02 of the PCI code and ID assignment specification.
     name.strip_prefix("pci:").is_some_and(|rest| rest.contains("bc02sc"))
 }
 

@@ -3,6 +3,8 @@
 //! Knows which kinds there are and what a usable key file looks like. Refuses to know sshd's
 //! settings. Invariants: a key file is whole or not there, whenever the power goes; a disk that became full
 //! later still has room for keys.
+//!
+//! Documentation: ssh-keygen(1), sshd(8).
 #![expect(clippy::disallowed_methods, reason = "runs ssh-keygen; effects live here")]
 
 use std::fs::{self, File};
@@ -18,7 +20,9 @@ const KINDS: [&str; 2] = ["ed25519", "ecdsa"];
 /// Where keys are made before they are moved into place, in the same file system.
 const WORKSHOP: &str = ".catamaran-new-host-keys";
 /// Takes the room that keys need, so that it is there when the disk is full.
+// User-data that removed the keys and filled the disk once cost a machine its SSH access at the next boot.
 const RESERVE: &str = ".catamaran-reserve";
+// Two pairs, their folder and ext4's own blocks take some 30 KiB.
 const RESERVE_BYTES: usize = 128 << 10;
 
 /// Why the host keys could not be made.
@@ -52,6 +56,7 @@ pub(crate) fn make_host_keys(folder: &Path) -> Result<String, MakeHostKeysError>
 
 /// Whether both halves of a key are there and begin as such files do.
 fn is_usable(folder: &Path, kind: &str) -> bool {
+    // Looked at and not parsed: a power cut leaves empty or short files, and sshd itself judges the rest.
     let begins = |path: PathBuf, with: &str| {
         fs::read_to_string(path).is_ok_and(|text| text.starts_with(with) && text.ends_with('\n'))
     };
@@ -65,6 +70,7 @@ fn make_key(folder: &Path, kind: &'static str) -> Result<(), MakeHostKeysError> 
     let stored = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| MakeHostKeysError::Store { path: path.to_owned(), source })
     };
+    // What a power cut left. ssh-keygen would ask whether to overwrite it.
     if workshop.exists() {
         stored(&workshop, fs::remove_dir_all(&workshop))?;
     }
@@ -85,6 +91,7 @@ fn keep_reserve(reserve: &Path) -> io::Result<()> {
     if reserve.exists() {
         return Ok(());
     }
+    // Written and not only sized: a hole takes no room.
     fs::write(reserve, vec![0; RESERVE_BYTES])?;
     File::open(reserve)?.sync_all()
 }

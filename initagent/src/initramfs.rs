@@ -5,6 +5,8 @@
 //! partition table and the slot table.
 //! Invariant: systemd starts only on a root whose manifest a trusted key signed and whose blocks
 //! the kernel checks, and with a kernel command line that the manifest names; whatever fails ends in one sentence on the console and a restart.
+//!
+//! Documentation: <https://docs.kernel.org/filesystems/ramfs-rootfs-initramfs.html> and bootup(7).
 #![expect(clippy::disallowed_methods, reason = "the clock of PID 1; effects live here")]
 
 use std::convert::Infallible;
@@ -20,9 +22,9 @@ use image_format::version::Version;
 
 use crate::block_device::AccessMode;
 use crate::boot_record::{BootDevices, BootRecord};
-use crate::error_text::error_chain;
 use crate::release_floor::{Release, ReleaseFloor, Verdict};
 use crate::slots::store::{SlotStore, StoreError};
+use error_text::error_chain;
 
 /// The parameters of the kernel command line.
 mod command_line;
@@ -72,6 +74,7 @@ const READING_TIME: Duration = Duration::from_secs(5);
 /// Whether this process is the first one, started under the name that kernels give it.
 pub(crate) fn is_init() -> bool {
     let name = std::env::args_os().next().map(PathBuf::from);
+    // In a container a program is process 1, too, but not by this name.
     std::process::id() == 1 && name.is_some_and(|path| path.ends_with("init"))
 }
 
@@ -125,7 +128,9 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     let line = GivenLine::parse(&line);
     let parameters = command_line::parse_parameters(&line).map_err(unclear)?;
     let disk = find_disk(&parameters, began)?;
+    // Before anything of the slot is judged: whatever happens from here on, the next boot takes turns.
     update_table(&disk, parameters.slot);
+    // Before dm-verity, so that what the kernel is told of the root comes from signed bytes only.
     let manifest = verified_root::read(&disk, parameters.slot, &line)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
@@ -136,6 +141,7 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     let unusable =
         |error| StartFailure::without_verdict("the machine's own data on STATE can not be used", &error);
     let state = state::mount(&disk).map_err(unusable)?;
+    // As soon as STATE is mounted, which has the floor, and before anything of the slot runs.
     let below = check_floor(&disk, parameters.slot, &manifest)?;
     state::lay_under(new_root).map_err(unusable)?;
     head_start::prepare_for_systemd(new_root);
@@ -146,6 +152,7 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     console::write_kernel_log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
     let handed_over = |error| StartFailure::without_verdict("cannot hand over to the root", &error);
     handover::switch_root(new_root).map_err(handed_over)?;
+    // In the new root, since it is a program of it and uses its modprobe.
     head_start::bring_up_network_cards();
     handover::start_systemd().map_err(handed_over)
 }
@@ -182,6 +189,7 @@ fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Optio
     });
     let release = Release { slot, version: &manifest.version, root_hash: manifest.root.root_hash };
     let Some(floor) = floor else { return Ok(None) };
+    // Read anew, since this boot may have changed it.
     let table = SlotStore::open(&disk.abstate, AccessMode::Read).and_then(|store| store.read());
     let other = table.ok().and_then(|copies| copies.table()).map(|table| table.state(!slot));
     let verdict = floor.judge(release, other);
@@ -215,6 +223,7 @@ fn find_disk(parameters: &BootParameters, began: Instant) -> Result<BootDisk, St
                 console::print_to_console(&doubt);
                 said = doubt;
             }
+            // A person has to act, so nothing needs to be quick.
             Found::Ambiguous(_) => std::thread::sleep(Duration::from_millis(100)),
             Found::Nothing if said.is_empty() && began.elapsed() > DISK_DEADLINE => {
                 let error = search.diagnosis(parameters, DISK_DEADLINE);

@@ -2,6 +2,8 @@
 //!
 //! Knows numbers and layouts from the kernel's headers. Refuses to know when to call them.
 //! Invariant: every buffer handed over is as long as the kernel was told, and lives through the call.
+//!
+//! Documentation: linux/dm-ioctl.h, linux/blkpg.h, and ext4's calls in `fs/ext4/ext4.h` and linux/ext4.h.
 #![expect(unsafe_code, reason = "ioctl takes raw pointers; each call says why they are right")]
 
 use std::fs::File;
@@ -11,6 +13,7 @@ use std::os::fd::AsRawFd as _;
 use nix::libc;
 
 /// Bytes of the header of every device-mapper call.
+// `struct dm_ioctl`, with its padding.
 pub(crate) const DM_HEADER_BYTES: usize = 312;
 
 /// The device-mapper calls that opening a device takes.
@@ -27,6 +30,7 @@ pub(crate) enum DmCommand {
 impl DmCommand {
     const fn number(self) -> u8 {
         match self {
+            // `DM_DEV_CREATE_CMD`, `DM_DEV_SUSPEND_CMD` and `DM_TABLE_LOAD_CMD`.
             Self::Create => 3,
             Self::Resume => 6,
             Self::LoadTable => 9,
@@ -97,6 +101,7 @@ pub(crate) fn change_partition(
         length: size_of::<BlkpgPartition>().try_into().map_err(too_large)?,
         data: &raw mut partition,
     };
+    // `BLKPG`. Its operations 1 and 3 add and resize.
     let code = nix::request_code_none!(0x12, 105);
     // SAFETY: BLKPG reads one argument and, through its pointer, one partition. Both live on this
     // stack until after the call and have the layout of linux/blkpg.h.

@@ -15,10 +15,10 @@ mod boot_complete;
 mod boot_record;
 /// What was typed.
 mod cli;
+/// Makes the machine a member of its cluster.
+mod cluster_verb;
 /// What the kernel calls the devices of this machine.
 mod devices;
-/// An error and its causes as text.
-mod error_text;
 /// Makes the SSH host keys that are missing.
 mod host_keys;
 /// The life as `/init`.

@@ -2,6 +2,8 @@
 //!
 //! Knows how a driver is loaded and how udev is told of a card. Refuses to configure one: that is networkd's.
 //! Invariant: nothing depends on it; what it leaves undone, udev does when it looks at everything.
+//!
+//! Documentation: modprobe(8), <https://docs.kernel.org/core-api/kobject.html>, and netlink(7).
 #![expect(clippy::disallowed_methods, reason = "runs modprobe; effects live here")]
 
 use std::collections::BTreeSet;
@@ -34,6 +36,7 @@ pub(crate) fn start_network_cards() -> Result<String, NetworkCardsError> {
     let names: BTreeSet<String> = devices::device_names(Path::new(devices::BUSES)).filter(likely).collect();
     if !names.is_empty() {
         let mut modprobe = Command::new(MODPROBE);
+        // As udev calls it: what the owner has forbidden in modprobe.d(5) stays out.
         modprobe.args(["--all", "--use-blacklist", "--quiet", "--"]).args(names);
         // It fails if only one name has no driver, of which most have none that is a module; and what it can't
         // load, udev asks for again.
@@ -50,6 +53,8 @@ pub(crate) fn start_network_cards() -> Result<String, NetworkCardsError> {
     let mut told = Vec::new();
     for card in fs::read_dir(CARDS).map_err(read(CARDS))?.flatten() {
         // A card may be pulled out meanwhile.
+        // What `udevadm trigger` does, for these devices alone. To trigger all would bring the rest of the
+        // machine in between.
         if fs::write(card.path().join("uevent"), "add").is_ok() {
             told.push(card.file_name().to_string_lossy().into_owned());
         }

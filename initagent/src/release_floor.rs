@@ -95,6 +95,7 @@ impl ReleaseFloor {
 
     /// Whether a release is not below the floor, or is what was proven in its slot.
     fn allows(&self, release: Release<'_>) -> bool {
+        // By the root hash and not by the version: two builds can have one version.
         *release.version >= self.version || self.proven.get(&release.slot) == Some(&release.root_hash)
     }
 

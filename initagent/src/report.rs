@@ -4,11 +4,11 @@
 //! Invariant: nothing else in the program prints.
 #![expect(clippy::print_stderr, reason = "this is the module that reports")]
 
+use error_text::error_chain;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::app::RunError;
-use crate::error_text::error_chain;
 
 /// The exit code of a command line that is not understood, as sysexits.h has it. The small numbers
 /// are verdicts.
@@ -36,6 +36,7 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
         Ok(VerbReport { text, exit_code }) => {
             if !text.is_empty() {
                 // Whoever closed the pipe, such as `head`, has read enough.
+                // `println!` would panic when the pipe is closed.
                 let _ = writeln!(io::stdout(), "{}", text.trim_end_matches('\n'));
             }
             ExitCode::from(exit_code)
@@ -49,4 +50,9 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
             }
         }
     }
+}
+
+/// Says what goes on, at once: a verb may wait for other machines for hours.
+pub(crate) fn announce(line: &str) {
+    eprintln!("initagent: {line}");
 }

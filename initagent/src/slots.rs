@@ -88,6 +88,7 @@ pub(crate) fn run_request(request: &SlotsRequest) -> Result<String, SlotsError> 
         Some(Order::Change(change)) => {
             let table = apply_change(place.table_or_default(&copies)?, *change, &place)?;
             store.write(&copies, table)?;
+            // What is shown is what the disk holds, not what was meant.
             copies = store.read()?;
         }
         Some(Order::LowerFloor(version)) => {
@@ -152,6 +153,7 @@ fn apply_change(table: SlotTable, change: SlotChange, place: &TablePlace) -> Res
     match (change, place.running) {
         (SlotChange::Activate(slot), _) => Ok(table.activate(slot)),
         (SlotChange::Disarm(slot), Some(running)) if slot == running => Err(SlotsError::Running { slot }),
+        // Both by the same rule. A person who is wrong must not be left without a slot that boots.
         (SlotChange::Disarm(slot) | SlotChange::MarkBad(slot), _) => Ok(table.disarm(slot)?),
         (SlotChange::MarkGood(Some(slot)), Some(running)) if slot != running => {
             Err(SlotsError::NotRunning { slot })

@@ -121,19 +121,18 @@ fn start_again(
     let claim = registry.claim_machine(&entry.name)?;
     let machine = Machine::open(claim.folder())?;
     if !start.how.supervise {
-        warn_of_lost_network(root, &entry.name)?;
+        resume_network_of(root, &entry.name)?;
     }
     switch_on(root, machine, claim, &start.how)
 }
 
-/// A machine of a cluster starts without its network too, and says nothing of it: after a restart of this computer,
-/// the disks are there and the switch is not.
-fn warn_of_lost_network(root: &Path, name: &str) -> Result<(), CommandFailure> {
+/// A machine of a cluster would start without its network too, and meet nobody without a word: after a restart of this
+/// computer, the disks are there and the switch is not.
+fn resume_network_of(root: &Path, name: &str) -> Result<(), CommandFailure> {
     let cluster = ClusterFolder::beside_machines(root);
     if cluster.find_member(name).is_ok() && cluster.running_network()?.is_none() {
-        print_note(format!(
-            "the cluster's network has ended, so {name} meets nobody; vm down and vm up make a new one"
-        ));
+        network::resume_network(root, &cluster)?;
+        print_note("the cluster's network had ended, and runs again");
     }
     Ok(())
 }

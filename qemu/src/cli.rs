@@ -280,6 +280,9 @@ pub(crate) struct NetworkArguments {
     /// How the machines are told what they are
     #[arg(long, value_enum, default_value_t = ClusterSeed::Disk)]
     pub(crate) seed_by: ClusterSeed,
+    /// The ports of the metadata services, in the order of the machines [default: free ones]
+    #[arg(long)]
+    pub(crate) metadata_port: Vec<u16>,
 }
 
 /// `vm bench-boot`.

@@ -33,7 +33,8 @@ pub(crate) fn print_list(
         return Ok(());
     }
     let mut text = format!("{:<20} {:<8} {:>5} {:<22} {:<17}", "NAME", "STATE", "SSH", "FIRMWARE", "DISK");
-    // Machines of vm run have neither, and most lists have no others.
+    // Machines of vm run have neither, and most lists have no others. At the end, so that scripts which cut columns
+    // out of the table find the old ones where they were.
     if !places.is_empty() {
         let _ = write!(text, " {:<12} LINK", "ADDRESS");
     }

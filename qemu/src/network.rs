@@ -16,10 +16,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vm::cluster::folder::{ClusterFolder, NETWORK_LOG, NetworkRecord};
 use vm::cluster::metadata::ClusterSeed;
+use vm::cluster::plan::ClusterMember;
 use vm::file_server::FileServer;
 use vm::switch::control::{ControlRequest, bind_control_socket, send_request};
 use vm::switch::process::SwitchProcess;
 
+use crate::cable::port_of;
 use crate::cli::NetworkArguments;
 use crate::failure::CommandFailure;
 
@@ -61,10 +63,14 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
     let metadata_ports = match arguments.seed_by {
         ClusterSeed::Disk => Vec::new(),
         ClusterSeed::Metadata => {
-            members.iter().map(|one| serve_metadata(&cluster.metadata_root(one))).collect::<Result<_, _>>()?
+            let port = |member: &ClusterMember| arguments.metadata_port.get(port_of(member).0).copied();
+            let serve = |one| serve_metadata(&cluster.metadata_root(one), port(one).unwrap_or(0));
+            members.iter().map(serve).collect::<Result<_, _>>()?
         }
     };
-    cluster.record_network(&NetworkRecord { pid: std::process::id(), update_port, metadata_ports })?;
+    let update_server = arguments.update_server.clone();
+    let pid = std::process::id();
+    cluster.record_network(&NetworkRecord { pid, update_server, update_port, metadata_ports })?;
     let folders: Vec<PathBuf> = members.iter().map(|member| root.join(&member.name)).collect();
     let listener = bind_control_socket(cluster.path())?;
     // A fixed seed: a run that found a fault is the next one again, as far as the guests are the same.
@@ -83,10 +89,10 @@ fn serve_files(path: &Path, port: u16) -> io::Result<u16> {
 }
 
 /// Serves what one machine alone may know, at a port of its own: the service does not see who asks it.
-fn serve_metadata(root: &Path) -> io::Result<u16> {
+fn serve_metadata(root: &Path, port: u16) -> io::Result<u16> {
     // Filled before the machine starts.
     fs::create_dir_all(root)?;
-    serve_files(root, 0)
+    serve_files(root, port)
 }
 
 /// Starts the network of the cluster in the background, and waits until it answers.
@@ -97,12 +103,17 @@ pub(crate) fn start_network(
     let cluster = ClusterFolder::beside_machines(root);
     let log_path = cluster.path().join(NETWORK_LOG);
     let mut command = Command::new(std::env::current_exe()?);
+    // Absolute, since the process leaves this directory: it must not keep a file system busy that a person wants to
+    // unmount.
     command.arg("--state").arg(std::path::absolute(root)?).arg("network");
     if let Some(path) = &arguments.update_server {
         command.arg("--update-server").arg(path).args(["--update-port", &arguments.update_port.to_string()]);
     }
     if arguments.seed_by == ClusterSeed::Metadata {
         command.args(["--seed-by", "metadata"]);
+    }
+    for port in &arguments.metadata_port {
+        command.args(["--metadata-port", &port.to_string()]);
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log_path)?);
     let mut child = command.spawn()?;
@@ -115,6 +126,7 @@ pub(crate) fn start_network(
         }
         if child.try_wait()?.is_some() {
             let said = fs::read_to_string(&log_path)?;
+            // It says "vm: " before its own words, and so does this process.
             return Err(NetworkError(said.trim().trim_start_matches("vm: ").to_owned()).into());
         }
         if Instant::now() >= deadline {
@@ -122,6 +134,18 @@ pub(crate) fn start_network(
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Starts the network again after its process ended, at the same ports: the machines remember them.
+pub(crate) fn resume_network(root: &Path, cluster: &ClusterFolder) -> Result<(), CommandFailure> {
+    let Some(last) = cluster.last_network()? else { return Ok(()) };
+    let arguments = NetworkArguments {
+        update_server: last.update_server,
+        update_port: last.update_port.unwrap_or(0),
+        seed_by: if last.metadata_ports.is_empty() { ClusterSeed::Disk } else { ClusterSeed::Metadata },
+        metadata_port: last.metadata_ports,
+    };
+    start_network(root, &arguments).map(drop)
 }
 
 /// Ends the network, if it is there.

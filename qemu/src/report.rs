@@ -1,5 +1,6 @@
 //! Says to the person what happened. The only module that writes to standard error.
 
+use error_text::error_chain;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -40,16 +41,6 @@ pub(crate) fn finish(outcome: Result<(), CommandFailure>) -> ExitCode {
             ExitCode::from(exit_code(error.as_ref()))
         }
     }
-}
-
-fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn exit_code(error: &(dyn Error + 'static)) -> u8 {

@@ -114,6 +114,7 @@ fn make_machines(
         update_server: update_server.transpose()?,
         update_port: arguments.update_port,
         seed_by: arguments.seed_by,
+        metadata_port: Vec::new(),
     };
     let cluster = ClusterFolder::beside_machines(root);
     // Before the machines, since only the network knows the port that the user-data may ask for.
@@ -208,6 +209,7 @@ fn start_machines(root: &Path, machines: Vec<Machine>, timeout: u64) -> Result<(
         print_note(format!("{name} is up after {:.1} s ({number} of {count})", took.as_secs_f64()));
         Ok(())
     };
+    // All are started before the first is waited for: on a busy host one boots while another waits for its disk.
     // A thread for each, since a login can hang for as long as a busy guest takes.
     let outcomes: Vec<Result<(), CommandFailure>> = thread::scope(|scope| {
         let threads: Vec<_> = starts.into_iter().map(|start| scope.spawn(|| wait(start))).collect();

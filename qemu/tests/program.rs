@@ -418,15 +418,22 @@ fn a_cluster_in_a_cloud_is_told_by_a_service_what_its_machines_are() {
 }
 
 #[test]
-fn a_cluster_whose_network_died_is_taken_down() {
+fn a_cluster_whose_network_died_gets_it_back_or_is_taken_down() {
     let Some(desk) = Desk::new() else { return };
-    let mut command = desk.command("up 1 --accel tcg --memory 64 --timeout 1");
-    assert_eq!(command.arg(desk.image()).output().unwrap().status.code(), Some(4));
-    let record = fs::read(desk.folder.path().join("state/.cluster/network.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap());
+    let mut command =
+        desk.command("up 1 --accel tcg --memory 64 --timeout 1 --seed-by metadata --update-server");
+    assert_eq!(command.arg(desk.folder.path()).arg(desk.image()).output().unwrap().status.code(), Some(4));
+    let record = || -> serde_json::Value {
+        serde_json::from_slice(&fs::read(desk.folder.path().join("state/.cluster/network.json")).unwrap())
+            .unwrap()
+    };
+    let before = record();
+    let kill_network = || {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(record()["pid"].as_i64().unwrap()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    };
 
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill_network();
 
     // A killed process takes a moment to go.
     while desk.machines()[0]["link"] != "no network" {
@@ -440,7 +447,15 @@ fn a_cluster_whose_network_died_is_taken_down() {
     );
     desk.run("kill 1");
     let start = desk.run("start 1 --detach --timeout 1");
-    assert!(text(&start.stderr).contains("so core-01 meets nobody"), "{}", text(&start.stderr));
+    assert!(text(&start.stderr).contains("had ended, and runs again"), "{}", text(&start.stderr));
+    assert_eq!(desk.machines()[0]["link"], "whole");
+    let after = record();
+    assert_ne!(before["pid"], after["pid"]);
+    for same in ["metadata_ports", "update_port", "update_server"] {
+        assert_eq!(before[same], after[same], "the machine expects it where it was");
+    }
+
+    kill_network();
     assert_eq!(desk.run("down").status.code(), Some(0));
     assert_eq!(fs::read_dir(desk.folder.path().join("state")).unwrap().count(), 0);
 }

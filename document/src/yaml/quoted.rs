@@ -5,6 +5,8 @@
 //! start of such a line never belong to the text, so it is given more of them, and the places of what
 //! stands on it are counted without. Refuses to touch any other line. Invariant: the work is bounded by
 //! the length of the text.
+//!
+//! Documentation: YAML 1.2.2, 7.3, and for what libyaml takes <https://github.com/yaml/libyaml>.
 
 use std::collections::BTreeSet;
 
@@ -33,12 +35,14 @@ pub(super) fn is_one(kind: &ErrorKind) -> bool {
 /// The text with all such lines indented; `None` if there are none, or too many.
 pub(super) fn pad(text: &str) -> Option<Padded> {
     let blanks = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    // One column further than any line of the text, so that it is deeper than whichever key it belongs to.
     let width = text.lines().map(blanks).max().unwrap_or(0) + 1;
     if width > DEEPEST_COLUMN {
         return None;
     }
     let mut padded = Padded { text: text.to_owned(), lines: BTreeSet::new(), width };
     let mut read = 0;
+    // The parser was looked at first: it has no option for it.
     while let Some(line) = next(&padded.text) {
         read += padded.text.len();
         if read > MOST_READ || !padded.indent(line, text) {

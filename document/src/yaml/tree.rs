@@ -46,6 +46,7 @@ pub struct Scalar {
     /// How it was written.
     pub style: ScalarStyle,
     /// Whether `!!binary` stands before it, so that the text is base64.
+    // Not decoded here, since a key's `encoding` may say that its text is base64 once more.
     pub binary: bool,
 }
 
@@ -113,6 +114,7 @@ impl Scalar {
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self.text.to_ascii_lowercase().as_str() {
+            // Documentation: <https://yaml.org/type/bool.html>, and cloud-init's `util.is_true`.
             "true" | "yes" | "on" | "y" | "1" => Some(true),
             "false" | "no" | "off" | "n" | "0" => Some(false),
             _ => None,

@@ -3,6 +3,7 @@
 //! Knows what a unit leaves in systemd and on the disk. Refuses to decide which units go. Invariant: a unit
 //! is forgotten only when it is down, and then nothing of it is left.
 
+use error_text::error_chain;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use super::{
     systemd::{News, UnitActivity},
     work::join_names,
 };
-use crate::{error_text::error_chain, metrics::AgentTask, model::unit_name::UnitName};
+use crate::{metrics::AgentTask, model::unit_name::UnitName};
 
 // A unit leaves in two steps: it is stopped, and its file and links go when it is down. A unit of the
 // vendor with the same name must not count again while ours still runs.

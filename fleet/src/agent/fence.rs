@@ -10,6 +10,7 @@
 //! counts suspended time. Only systemd's timer does not, so a suspended machine whose fleetd is frozen or
 //! dead besides may hold them after waking for as long as the timer had left.
 
+use error_text::error_chain;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -20,7 +21,6 @@ use std::{
 use super::systemd::{SystemdClient, SystemdError};
 use crate::{
     agent::replace_file,
-    error_text::error_chain,
     model::{state::JobState, unit_name::UnitName},
     plan::machine_units::{ActualUnit, DesiredUnit},
     store::{boot_time::BootTime, etcd::lease::HeldLease},

@@ -66,7 +66,7 @@ impl AgentJournal {
             .into_iter()
             .filter(|(unit, line)| {
                 let file = std::fs::read_to_string(units_directory.join(unit.as_str())).ok();
-                // By hash and not by date: whoever edited the file wants the new content started.
+                // By hash and not by date: a person who edited the file wants the new content started.
                 file.and_then(|text| UnitFile::parse(&text).ok()).is_some_and(|file| file.hash() == line.hash)
             })
             .map(|(unit, line)| {

@@ -8,12 +8,12 @@
 mod exclusion;
 pub mod former;
 
+use error_text::error_chain;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use crate::{
-    error_text::error_chain,
     model::machine::Machine,
     store::{
         etcd::{EtcdStore, StoreError, lease::HeldLease},
@@ -179,7 +179,7 @@ impl MachinePresence {
                 return Ok(Some((lease, revision)));
             }
         }
-        // Only where nobody is. The original wrote over whoever was there, and two machines of one ID took
+        // Only where nobody is. The original wrote over the machine that was there, and two machines of one ID took
         // turns.
         let lease = self.store.grant_lease(self.ttl).await?;
         let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;

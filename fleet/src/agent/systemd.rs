@@ -12,13 +12,14 @@ pub mod calls;
 pub mod links;
 mod news;
 
+use error_text::error_chain;
 use std::{future::poll_fn, num::NonZeroUsize, path::Path, task::Poll, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use zbus::{Connection, MessageStream, connection};
 
-use crate::{error_text::error_chain, model::unit_name::UnitName, settings::SystemdInstance};
+use crate::{model::unit_name::UnitName, settings::SystemdInstance};
 use calls::{
     AddMatch, Call, DisableUnitFiles, EnableUnitFiles, GetUnit, KillUnit, ListUnitsByNames, ListedUnit,
     Reload, ResetFailedUnit, RestartUnit, StartUnit, StopUnit, Subscribe,

@@ -3,6 +3,7 @@
 //! Knows what is noted of each unit. Refuses to start or stop any. Invariant: of a unit on its way up or
 //! down, what is noted is at most some seconds old, whichever signals are lost.
 
+use error_text::error_chain;
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
     systemd::{News, SystemdError, UnitActivity},
 };
 use crate::{
-    error_text::error_chain,
     model::{state::JobState, unit_name::UnitName},
     plan::ordering::required_units,
 };

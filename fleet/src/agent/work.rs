@@ -3,6 +3,7 @@
 //! Knows the order of things inside a batch and what a failure of each leaves. Refuses to know how the
 //! cluster hears of it. Invariant: what failed stays to be done.
 
+use error_text::error_chain;
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -14,7 +15,6 @@ use super::{
     systemd::{SystemdError, UnitActivity},
 };
 use crate::{
-    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     plan::{
@@ -118,7 +118,7 @@ impl FleetAgent {
             let outcome = self.systemd.restart_unit(unit).await;
             self.note_outcome(unit, "restart", JobState::Launched, outcome, AgentTask::Start);
         }
-        // Whoever runs is guarded before, even if this process ends here.
+        // The timer knows each unit before it runs, even if this process ends here.
         self.fence.update_timer(&self.systemd, &self.wanted, &self.held).await;
         self.start_units(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();

@@ -84,12 +84,12 @@ fn is_named(certificate: &CertificateDer<'_>, id: &str) -> bool {
 /// Which users of a unix socket may do what. Root may do everything.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UnixGroups {
-    /// Members may do everything; without it, whoever can open the socket may, as it always was.
+    /// Members may do everything; without it, anybody who can open the socket may, as it always was.
     pub admin: Option<String>,
     /// Members may take the reboot slot of the machine with this ID, and nothing else unless they are in
     /// another group.
     pub lock: Option<(String, String)>,
-    /// Members may look; without it, whoever can open the socket may.
+    /// Members may look; without it, anybody who can open the socket may.
     pub read: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl UnixGroups {
     /// The rights of a peer.
     #[must_use]
     pub fn access_of(&self, uid: u32, gid: u32) -> AccessRole {
-        // Without a group whoever can open the socket may do everything. So it was, and so the file's mode
+        // Without a group anybody who can open the socket may do everything. So it was, and so the file's mode
         // is the only lock.
         let Some(admin) = &self.admin else { return AccessRole::Admin };
         if uid == 0 || is_member(admin, uid, gid) {

@@ -73,7 +73,7 @@ async fn not_found(uri: Uri) -> ApiRefusal {
     }
 }
 
-/// While the picture can't be trusted, the API is silent, but for what tells of that.
+/// While the view cannot be trusted, the API refuses all but the paths that say so.
 async fn require_health<R: Registry, L: RebootLocks>(
     State(api): State<ServedApi<R, L>>,
     request: Request,

@@ -251,7 +251,7 @@ pub struct MachineVerdict {
     pub id: String,
     /// How many units it has.
     pub load: u64,
-    /// Why it can't; empty if it can.
+    /// Why it cannot; empty if it can.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

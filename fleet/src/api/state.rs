@@ -91,7 +91,7 @@ pub(super) fn page_token(uri: &Uri, limit: u16) -> Result<PageToken, ApiRefusal>
     PageToken::from_query(tokens, limit).map_err(ApiRefusal::bad_request)
 }
 
-/// A query that can't be read asks for nothing, as it always did.
+/// A query that cannot be read asks for nothing, as it always did.
 pub(super) fn query_pairs(uri: &Uri) -> QueryPairs {
     Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default()
 }

@@ -1,11 +1,11 @@
 //! The daemon of every machine of a cluster: engine, agent, API and reboot slots.
 
+use error_text::error_chain;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use fleet::{
     daemon::{self, reload::SettingsSource},
-    error_text::error_chain,
     settings::DaemonSettings,
     single_dash::with_double_dashes,
 };

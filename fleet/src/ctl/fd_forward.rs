@@ -36,7 +36,7 @@ pub fn run_fd_forward(arguments: &FdForwardArguments) -> CommandOutcome {
     outcome.map(|()| 0).map_err(copy_failed)
 }
 
-/// Copies without holding back: whoever is at the other end may wait for the first byte.
+/// Copies without holding back: the other end may wait for the first byte.
 fn copy_unbuffered(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {

@@ -1,7 +1,7 @@
 //! Runs programs on the cluster's machines: here if the machine is this one, else by the system's ssh.
 //!
 //! The commands are values first ([`ssh_command`] is pure), run after. Everything that comes from the cluster is
-//! quoted for the shell at the far end, and a host can't pass for an option of ssh.
+//! quoted for the shell at the far end, and a host cannot pass for an option of ssh.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use super::askpass;

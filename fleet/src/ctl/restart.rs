@@ -1,7 +1,7 @@
 //! `restart`: units stopped and started where they are.
 //!
 //! A unit is taken to `loaded`, which stops it and keeps its machine, and from there to `launched`.
-//! Global units are restarted by their machines' agents; a fleet that can't order that gets
+//! Global units are restarted by their machines' agents; a fleet that cannot order that gets
 //! `systemctl restart` over ssh, on every machine that runs the unit (the original chose one).
 
 use super::arguments::RestartArguments;

@@ -8,9 +8,9 @@ use super::client::{ApiClient, ApiError};
 use super::settings::{ClientSettings, OutputFormat};
 use super::table::{printable_json, printable_lines, printable_text};
 use crate::api::schema::{ApiMachine, ApiUnit};
-use crate::error_text::error_chain;
 use crate::model::unit_file::{UnitFile, UnitOption};
 use crate::model::unit_name::UnitName;
+use error_text::error_chain;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -37,7 +37,7 @@ impl CommandError {
 }
 
 impl From<io::Error> for CommandError {
-    /// Whoever read our output has gone: say nothing more.
+    /// The reader of our output has gone: say nothing more.
     fn from(_: io::Error) -> Self {
         Self { text: String::new(), exit: 1 }
     }

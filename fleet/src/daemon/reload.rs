@@ -4,13 +4,14 @@
 //! much is logged. Refuses to touch the rest, and names it. Invariant: a configuration that makes no
 //! sense changes nothing.
 
+use error_text::error_chain;
 use std::{error::Error, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
 use crate::{
-    agent::presence::MachinePresence, engine::EngineSettings, error_text::error_chain,
-    model::machine::Machine, settings::DaemonSettings,
+    agent::presence::MachinePresence, engine::EngineSettings, model::machine::Machine,
+    settings::DaemonSettings,
 };
 
 /// Where the configuration comes from, and where its verbosity goes.

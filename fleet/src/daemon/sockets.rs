@@ -83,7 +83,7 @@ pub(super) fn serve(
 fn warn_of_plain_tcp(listener: &TcpListener) {
     let at = listener.local_addr().map_or_else(|_| "TCP".to_owned(), |at| format!("tcp://{at}"));
     tracing::warn!(
-        "{at} is neither encrypted nor protected: whoever can connect there is root on every machine of the \
+        "{at} is neither encrypted nor protected: anybody who can connect there is root on every machine of the \
          cluster; use tls:// or a unix socket"
     );
 }
@@ -174,7 +174,7 @@ fn open_to_groups(path: &Path, settings: &DaemonSettings) -> io::Result<()> {
     let (group, mode) = match (named.as_slice(), &settings.admin_group) {
         ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, SocketMode::OWNER_AND_GROUP),
         (_, Some(_)) => (None, SocketMode::EVERYBODY),
-        // Without an admin group whoever opens the socket may do everything: root alone.
+        // Without an admin group anybody who opens the socket may do everything: root alone.
         (_, None) => (None, SocketMode::OWNER_AND_GROUP),
     };
     if let ([only], true) = (named.as_slice(), group.is_none() && mode == SocketMode::OWNER_AND_GROUP) {

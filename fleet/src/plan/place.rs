@@ -5,13 +5,13 @@
 //! more than one on ten. Refuses to know when a lost machine is
 //! to be given up, and how a decision is written down: [`super::converge`] does. The rules are those of
 //! [`super::explain`]. Invariant: among the able machines a unit gets the one with the fewest units, and
-//! of those the one with the smallest ID; a unit that is placed stays until its machine can't keep it.
+//! of those the one with the smallest ID; a unit that is placed stays until its machine cannot keep it.
 
 mod bits;
-mod books;
 mod entry;
 mod evict;
 mod machines;
+mod schedule;
 mod shape;
 mod units;
 
@@ -25,8 +25,8 @@ use crate::{
     plan::rules::PlacementRefusal,
     store::cluster::{Cluster, SubmittedUnit},
 };
-pub use books::{DecisionReason, PlacementDecision, UnitPlacement};
 use entry::{MachineIndex, UnitIndex};
+pub use schedule::{DecisionReason, PlacementDecision, UnitPlacement};
 
 impl UnitPlacement {
     /// The placement of a cluster as it stands.
@@ -138,7 +138,7 @@ impl UnitPlacement {
         self.wake_followers(name);
     }
 
-    /// Takes over what the store says of a unit's place, whoever wrote it.
+    /// Takes over what the store says of a unit's place, also if somebody else wrote it.
     pub fn observe_assignment(&mut self, name: &UnitName, machine: Option<&MachineId>) {
         let Some(index) = self.units.index_of(name) else {
             if let Some(machine) = machine {

@@ -6,8 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+mod batch;
 mod follow;
-mod gather;
 pub mod lease;
 pub mod locks;
 
@@ -19,10 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use batch::WriteBatcher;
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, PutOptions, TlsOptions, Txn, TxnOp,
 };
-use gather::WriteBatcher;
 use tokio::sync::{broadcast, watch};
 
 use crate::{

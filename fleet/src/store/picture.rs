@@ -121,7 +121,7 @@ impl ClusterView {
         let path = self.keys.key_path(&key);
         self.apply_key(key.clone(), event.value.as_deref(), event.revision, event.created, changes).map_err(
             |source| {
-                // The old value is history, the new one a riddle: as if there were none.
+                // The old value is not what the store holds, and the new one cannot be read: as if there were none.
                 let _ = self.apply_key(key, None, event.revision, event.created, changes);
                 UnreadableValue { key: path, source }
             },
@@ -229,21 +229,17 @@ impl ClusterView {
     ) -> Result<(), RecordError> {
         match key {
             StoreKey::Admission(machine, unit) => {
-                let record = decode_optional::<AssignmentRecord>(value)?;
-                let machines = self.cluster.admissions.entry(unit.clone()).or_default();
-                set_or_remove(machines, machine, record.map(|record| record.hash));
-                if machines.is_empty() {
-                    self.cluster.admissions.remove(&unit);
-                }
+                self.set_admission(&unit, machine, decode_optional(value)?);
                 changes.push(ClusterChange::Unit(unit));
             }
             StoreKey::Assignment(machine, unit) => {
                 let place = decode_optional::<AssignmentRecord>(value)?;
-                let place = place.map(|place| UnitAssignment {
+                let assignment = |place: AssignmentRecord| UnitAssignment {
                     machine: machine.clone(),
                     hash: place.hash,
                     revision,
-                });
+                };
+                let place = place.map(assignment);
                 self.set_assignment(&unit, machine, place);
                 changes.push(ClusterChange::Unit(unit));
             }
@@ -252,23 +248,15 @@ impl ClusterView {
                     decode_optional::<NoteRecord>(value)?.map(|record| record.note).unwrap_or_default();
             }
             StoreKey::File(hash) => self.take_file(hash, value, revision, changes)?,
-            StoreKey::Leader => {
-                let leader = decode_optional::<LeaderRecord>(value)?;
-                self.cluster.leader = leader.as_ref().map(|leader| leader.machine.clone());
-                self.leader = leader.map(|leader| Leadership { machine: leader.machine, created });
-            }
+            StoreKey::Leader => self.set_leader(decode_optional(value)?, created),
             StoreKey::Lock(group) => {
-                set_or_remove(
-                    &mut self.locks,
-                    group,
-                    decode_optional::<GroupSemaphore>(value)?.map(|slots| (slots, revision)),
-                );
+                let slots = decode_optional::<GroupSemaphore>(value)?;
+                set_or_remove(&mut self.locks, group, slots.map(|slots| (slots, revision)));
             }
             StoreKey::Drain(machine) => {
-                if value.is_some() {
-                    self.drains.insert(machine.clone())
-                } else {
-                    self.drains.remove(&machine)
+                match value {
+                    Some(_) => self.drains.insert(machine.clone()),
+                    None => self.drains.remove(&machine),
                 };
                 self.compose_machine(machine, changes);
             }
@@ -285,11 +273,8 @@ impl ClusterView {
                 self.compose_machine(machine, changes);
             }
             StoreKey::Order(order) => {
-                set_or_remove(
-                    &mut self.orders,
-                    order,
-                    decode_optional::<OrderRecord>(value)?.map(|record| (record, revision)),
-                );
+                let record = decode_optional::<OrderRecord>(value)?;
+                set_or_remove(&mut self.orders, order, record.map(|record| (record, revision)));
                 changes.push(ClusterChange::Order);
             }
             StoreKey::Schema => self.schema = decode_optional(value)?,
@@ -300,15 +285,25 @@ impl ClusterView {
                 changes.push(ClusterChange::State(unit, machine));
             }
             StoreKey::Unit(unit) => {
-                set_or_remove(
-                    &mut self.units,
-                    unit.clone(),
-                    decode_optional::<UnitRecord>(value)?.map(|record| (record, revision)),
-                );
+                let record = decode_optional::<UnitRecord>(value)?;
+                set_or_remove(&mut self.units, unit.clone(), record.map(|record| (record, revision)));
                 self.compose_unit(unit, changes);
             }
         }
         Ok(())
+    }
+
+    fn set_admission(&mut self, unit: &UnitName, machine: MachineId, record: Option<AssignmentRecord>) {
+        let machines = self.cluster.admissions.entry(unit.clone()).or_default();
+        set_or_remove(machines, machine, record.map(|record| record.hash));
+        if machines.is_empty() {
+            self.cluster.admissions.remove(unit);
+        }
+    }
+
+    fn set_leader(&mut self, leader: Option<LeaderRecord>, created: Revision) {
+        self.cluster.leader = leader.as_ref().map(|leader| leader.machine.clone());
+        self.leader = leader.map(|leader| Leadership { machine: leader.machine, created });
     }
 
     fn take_file(
@@ -329,7 +324,7 @@ impl ClusterView {
         if self.cluster.files.contains_key(&hash) {
             return Ok(());
         }
-        // Whoever writes etcd may write anything. The bound of the API holds here, too, before any byte is
+        // Anybody who can write to etcd may write anything. The bound of the API holds here, too, before any byte is
         // looked at.
         if value.len() > MAX_SIZE {
             return Err(RecordError::TooLarge(value.len()));
@@ -443,121 +438,4 @@ fn set_or_remove<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) 
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        model::state::JobState,
-        store::{keys::DEFAULT_PREFIX, records::encode_record},
-    };
-
-    fn put(
-        picture: &mut ClusterView,
-        key: &StoreKey,
-        value: Vec<u8>,
-        revision: Revision,
-    ) -> Vec<ClusterChange> {
-        let mut changes = Vec::new();
-        let key = picture.keys.key_path(key).into_bytes();
-        let _ = picture
-            .apply_event(&KeyEvent { key, value: Some(value), revision, created: revision }, &mut changes);
-        changes
-    }
-
-    fn unit() -> UnitName {
-        UnitName::parse("a.service").unwrap()
-    }
-
-    fn machine(number: u8) -> MachineId {
-        MachineId::parse(&format!("m{number}")).unwrap()
-    }
-
-    #[test]
-    fn a_unit_shows_when_record_and_file_are_there_in_any_order() {
-        let text = "[Service]\nExecStart=x\n";
-        let hash = UnitHash::of_text(text);
-        let record = UnitRecord {
-            hash,
-            desired: JobState::Launched,
-            restarts: 0,
-            previous: None,
-            rollout: None,
-            note: String::new(),
-        };
-        let (record, file) = (
-            (StoreKey::Unit(unit()), encode_record(&record)),
-            (StoreKey::File(hash), text.as_bytes().to_vec()),
-        );
-        for order in [[&record, &file], [&file, &record]] {
-            let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
-
-            for (revision, (key, value)) in (1..).zip(order) {
-                put(&mut picture, key, value.clone(), Revision(revision));
-            }
-
-            assert_eq!(picture.cluster().units[&unit()].file.canonical_text(), text);
-            assert_eq!(picture.unused_files(), []);
-        }
-    }
-
-    #[test]
-    fn a_machine_is_its_presence_under_what_was_set_by_the_api() {
-        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
-        let mut own = Machine::new(machine(1));
-        own.metadata = crate::model::machine::parse_metadata("zone=a,disk=ssd");
-        let hidden = encode_record(&MetadataRecord { value: None });
-        put(&mut picture, &StoreKey::Metadata(machine(1), "disk".to_owned()), hidden, Revision(1));
-        put(&mut picture, &StoreKey::Drain(machine(1)), b"{}".to_vec(), Revision(2));
-        assert!(picture.cluster().machines.is_empty(), "metadata alone makes no machine");
-
-        put(
-            &mut picture,
-            &StoreKey::Presence(machine(1)),
-            encode_record(&PresenceRecord { machine: own, boot: String::new() }),
-            Revision(3),
-        );
-
-        let shown = &picture.cluster().machines[&machine(1)];
-        assert!(shown.draining);
-        assert_eq!(shown.metadata.keys().collect::<Vec<_>>(), ["zone"]);
-    }
-
-    #[test]
-    fn of_two_assignments_the_newest_counts_and_the_other_is_a_stray() {
-        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
-        let record = encode_record(&AssignmentRecord { hash: UnitHash::of_text("") });
-        put(&mut picture, &StoreKey::Assignment(machine(1), unit()), record.clone(), Revision(5));
-        put(&mut picture, &StoreKey::Assignment(machine(2), unit()), record, Revision(4));
-
-        assert_eq!(picture.cluster().target_of("a.service"), Some(&machine(1)));
-        assert_eq!(picture.orphaned_assignments().collect::<Vec<_>>(), [(&unit(), &machine(2), Revision(4))]);
-    }
-
-    #[test]
-    fn a_value_that_cannot_be_read_counts_as_absent() {
-        let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
-        let key = StoreKey::Presence(machine(1));
-        put(
-            &mut picture,
-            &key,
-            encode_record(&PresenceRecord { machine: Machine::new(machine(1)), boot: String::new() }),
-            Revision(1),
-        );
-        put(&mut picture, &key, b"\xff".to_vec(), Revision(2));
-
-        assert!(picture.cluster().machines.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn no_value_makes_it_fall_over(value in prop::collection::vec(any::<u8>(), 0..200), kind in 0..8_usize) {
-            let mut picture = ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX));
-            let keys = [
-                StoreKey::Assignment(machine(1), unit()), StoreKey::Brake, StoreKey::File(UnitHash::of_text("")), StoreKey::Leader,
-                StoreKey::Lock(GroupName::default()), StoreKey::Presence(machine(1)), StoreKey::State(machine(1), unit()), StoreKey::Unit(unit()),
-            ];
-            put(&mut picture, &keys[kind], value, Revision(1));
-        }
-    }
-}
+mod tests;

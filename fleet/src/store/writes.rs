@@ -160,7 +160,7 @@ fn create_write(
     let record =
         UnitRecord { hash, desired, restarts: 0, previous: None, rollout: None, note: String::new() };
     let key = StoreKey::Unit(name);
-    // The file is written even if it is there: whoever removes unused files then sees it changed.
+    // The file is written even if it is there: the sweep of unused files then sees it changed.
     Ok(StoreWrite {
         when: vec![WriteCondition::Absent(key.clone())],
         then: vec![
@@ -254,7 +254,7 @@ pub fn state_operation(machine: &MachineId, unit: &UnitName, record: Option<&Sta
     }
 }
 
-/// Announces the start of a fenced unit: whoever wants to move it sees that it may be running, and if
+/// Announces the start of a fenced unit: an engine that wants to move it sees that it may be running, and if
 /// it was moved already it is not started.
 #[must_use]
 pub fn intent_write(machine: &MachineId, unit: &UnitName, record: &StateRecord) -> StoreWrite {

@@ -1,5 +1,7 @@
 //! Everything of the disk that is not a root: boot code, GRUB, the ESP, the slot table, STATE and the
 //! partition table.
+//!
+//! Documentation: mke2fs(8), grub-mkimage(1), and for the protective MBR UEFI's specification, section 5.2.3.
 
 use std::io::{self, Cursor};
 use std::process::Command;
@@ -13,6 +15,8 @@ use super::{BuildContext, BuildError, DiskTarget};
 use crate::boot::{abstate, core_image, esp, selector};
 use crate::process;
 
+// Debian's paths of the signed programs, in the packages shim-signed, shim-helpers-amd64-signed and
+// grub-efi-amd64-signed.
 const SHIM: &str = "usr/lib/shim/shimx64.efi.signed";
 const MOK_MANAGER: &str = "usr/lib/shim/mmx64.efi.signed";
 const GRUB_EFI: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
@@ -26,6 +30,7 @@ pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<
 
     let bios = layout.partition(PartitionRole::Bios);
     let grub = core_image::place_core(make_core_image(site, target, &selector)?, bios)?;
+    // Only what is not zero, as everywhere below: the disk is new, so the rest of it is a hole already.
     disk.write_sparse(bios.offset(), &grub).map_err(what("GRUB's core image"))?;
     let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
     let boot_code = core_image::boot_code(&boot_img, bios)?;
@@ -56,6 +61,8 @@ fn make_core_image(
     command
         .arg("--directory")
         .arg(target.tools.file_path(GRUB_BIOS))
+        // The selector is inside of the core image. GRUB for BIOS then needs no file system to know what to
+        // do.
         .args(["--format", "i386-pc", "--prefix", "(memdisk)/boot/grub"])
         .arg("--memdisk")
         .arg(&memory_disk)
@@ -71,6 +78,7 @@ fn make_core_image(
 fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<()> {
     let size = target.layout.disk_size();
     let copies = gpt::encode_table(&target.layout.partition_table(), size).map_err(io::Error::other)?;
+    // Whole and not sparse: in a table zeros mean something.
     target.disk.write(gpt::PRIMARY_OFFSET, &copies.primary)?;
     let backup =
         gpt::backup_offset(size).ok_or_else(|| io::Error::other("the disk has no room for a table"))?;
@@ -79,8 +87,10 @@ fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; core_image::BOOT_CODE])
 }
 
 fn protective_mbr(size: Bytes, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<Vec<u8>> {
+    // UEFI 5.2.3: the size of the disk, or all ones where 32 bits cannot say it.
     let sectors = u32::try_from(size.get() / SECTOR.get() - 1).unwrap_or(u32::MAX);
     let mut sector = Cursor::new(vec![0; 512]);
+    // UEFI 5.2.3: a protective MBR has zero for the disk's signature.
     let mut mbr = mbrman::MBR::new_from(&mut sector, 512, [0; 4]).map_err(io::Error::other)?;
     mbr.header.bootstrap_code = *boot_code;
     mbr[1] = mbrman::MBRPartitionEntry {
@@ -101,6 +111,9 @@ pub(crate) fn write_state(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> R
     let uuid = target.derive_identifier("state file system");
     let size = target.layout.partition(PartitionRole::State).size();
     let options = format!(
+        // Without a seed mke2fs takes a random one, and no two images would be equal. Lazy tables are filled
+        // by the kernel after the first mount, at the boot that is to be short. `resize=` keeps room for the
+        // descriptors of 2 TiB.
         "hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard,resize={},offset={}",
         1_u64 << 29,
         target.partition_offset(PartitionRole::State).get()
@@ -108,6 +121,8 @@ pub(crate) fn write_state(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> R
     let mut command = target.tools.tool_command("usr/sbin/mke2fs");
     command
         .env("SOURCE_DATE_EPOCH", target.epoch.to_string())
+        // 1 % for root instead of 5, which on a large disk is more than root ever needs. A journal of 16 MiB,
+        // since STATE is small in the image.
         .args(["-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "STATE"])
         // Without it every checksum follows from the UUID, and the kernel refuses to change that on the
         // first boot. Said here, since the default is the mke2fs.conf that is found.

@@ -103,6 +103,7 @@ pub(crate) fn build_image(
     fs::create_dir_all(output).map_err(prepare(output))?;
     let cache = cache::open(&plan.facts.cache)?;
     let workspace =
+        // Beside the output, since rename(2) works within one file system only.
         tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
     let site = BuildContext { plan, interrupt, workspace: workspace.path() };
     let signer = choose_signer(plan, &cache)?;
@@ -138,6 +139,7 @@ pub(crate) fn build_image(
     let initrd = root::add_initramfs(&site, &mut composed, &signer)?;
     progress.note_result(&format!("{} bytes", initrd.size));
 
+    // The disk's GUID follows from it, and everything random in the image from that GUID.
     let lock = packages.lock_text();
     let disk_guid = plan::disk_guid(&plan.spec, &lock, packages.epoch);
     let layout = plan::plan_disk(&plan.spec, disk_guid)?;
@@ -156,6 +158,7 @@ pub(crate) fn build_image(
     boot::write_state(&site, &target)?;
     progress.begin_step(BuildStep::Reports);
     let reports = publish::write_reports(&site, &composed, &packages, &sealed)?;
+    // The last moment at which nothing of the output has been touched.
     interrupt.check_interrupted()?;
     progress.begin_step(BuildStep::Publish);
     let built = publish::publish_image(&site, &target, &reports, &sealed, &composed, &initrd)?;
@@ -212,6 +215,7 @@ fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildErr
     let of_root =
         update_root.iter().map(|root| root.metadata().role(Role::Release).known().unwrap_or_default());
     trusted.extend(of_root.flatten());
+    // Their files are in the image, so the order in which keys were named must not change it.
     trusted.sort_by_key(PublicKey::key_id);
     trusted.dedup_by_key(|key| key.key_id());
     Ok(ImageSigner { secrets, trusted, development, update_root })

@@ -40,6 +40,7 @@ pub(crate) fn resolve_packages(
 ) -> Result<ResolvedPackages, BuildError> {
     let plan = site.plan;
     let mirror = Sha256::digest_of(plan.source.mirror.as_bytes()).to_string();
+    // Mirrors differ in what they have at a moment, so each has lists of its own.
     let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
     let archive = AptArchive::open(&folder, plan.source.clone())?;
     let agent = &plan.facts.initagent;
@@ -55,6 +56,7 @@ pub(crate) fn resolve_packages(
             archive.resolve_versions(&plan.tool_packages)?,
         )
     };
+    // SOURCE_DATE_EPOCH goes before the lock: <https://reproducible-builds.org/specs/source-date-epoch/>.
     let epoch = plan.facts.epoch.unwrap_or(lock.epoch);
     let locked_agent = lock.initagent.replace(agent).filter(|locked| *locked != agent);
     let named_tools = plan.tool_packages.clone();
@@ -112,6 +114,8 @@ impl ResolvedPackages {
         let all = || self.root_packages().iter().chain(self.tool_packages());
         let missing: Vec<LockedPackage> = all().filter(|package| !self.is_cached(package)).cloned().collect();
         if !missing.is_empty() {
+            // The index is only fetched where something is missing: with a full cache a build needs no
+            // network.
             if !self.archive.has_versions(&missing)? {
                 self.archive.update_index()?;
             }
@@ -132,6 +136,7 @@ impl ResolvedPackages {
 
     fn is_cached(&self, package: &LockedPackage) -> bool {
         let path = self.archive.package_path(package);
+        // The length first: it costs nothing, and the digest of a large package does.
         fs::metadata(&path).is_ok_and(|found| found.len() == package.size)
             && fs::read(&path).is_ok_and(|bytes| Sha256::digest_of(&bytes) == package.sha256)
     }
@@ -146,6 +151,7 @@ impl ResolvedPackages {
         let bootstrap =
             BootstrapInputs { suite: &self.suite, packages: self.root_packages(), epoch: self.epoch };
         let folder = cache.join("roots");
+        // 96 bits of the digest: short enough for a name, and no accident will meet two.
         let tar = folder.join(format!("{}.tar", &bootstrap.cache_key()[..24]));
         let found = tar.exists();
         if !found {
@@ -156,6 +162,8 @@ impl ResolvedPackages {
             let stanzas = self.archive.stanzas(self.root_packages())?;
             let deb = |package: &LockedPackage| self.archive.package_path(package);
             bootstrap.write_tree(&stanzas, partial.as_file(), deb, site.interrupt, meter)?;
+            // rename(2): a build that is interrupted leaves no half tree under a name that another one
+            // believes.
             partial.persist(&tar).map_err(|error| prepare(error.error))?;
             forget_older(&folder, &tar);
         }
@@ -167,6 +175,8 @@ impl ResolvedPackages {
     pub(crate) fn unpack_tools(&self, cache: &Path) -> Result<UnpackedTools, BuildError> {
         let digests: Vec<String> =
             self.tool_packages().iter().map(|package| package.sha256.to_string()).collect();
+        // The number goes up when this program unpacks differently, so that old folders are not found any
+        // more.
         let key = format!("tools 1 {} {}", self.named_tools.join(" "), digests.join(" "));
         let key = Sha256::digest_of(key.as_bytes()).to_string();
         let folder = cache.join("tools");
@@ -178,6 +188,8 @@ impl ResolvedPackages {
             let tools = UnpackedTools::in_directory(partial.path().to_owned());
             let wanted = |package: &&LockedPackage| {
                 self.named_tools.contains(&package.name)
+                    // The tools' own libraries. What else apt would install beside them is for a running
+                    // system.
                     || package.name.starts_with("lib")
                     || package.name.starts_with("shim")
             };

@@ -65,6 +65,7 @@ pub(crate) fn publish_image(
 ) -> Result<BuiltImage, BuildError> {
     let output = &site.plan.facts.output;
     let what = |what| move |source| BuildError::Bytes { what, source };
+    // Before the names: after a power cut a finished name must not stand for an unfinished file.
     target.disk.sync().map_err(what("the disk image"))?;
     let mut files = Vec::new();
     for ReportFile { name, text } in reports {
@@ -73,6 +74,7 @@ pub(crate) fn publish_image(
         File::open(&partial).and_then(|file| file.sync_all()).map_err(what("a report"))?;
         files.push((partial, output.join(name)));
     }
+    // Last, so that whoever waits for the disk finds all that belongs to it.
     files.push((target.disk.path().to_owned(), output.join(DISK)));
     for (partial, finished) in &files {
         fs::rename(partial, finished).map_err(what("the finished files"))?;

@@ -67,22 +67,26 @@ pub(crate) fn compose_root(
     let kept = status::needed_packages(&database.installed, &spec.packages, &dropped)
         .map_err(|names| BuildError::NotInstalled { names })?;
 
+    // Only links that the packages broke are removed. Others lead to what a boot makes, such as /run.
     let before: BTreeSet<String> = tree.iter().map(|(path, _)| path.to_owned()).collect();
     compose::keep_packages(&mut tree, &database, &kept);
     compose::remove_dangling_links(&mut tree, |path| before.contains(path));
     compose::remove_traces(&mut tree);
     let kernel = compose::settle_kernel(&mut tree)?;
     compose::move_var(&mut tree);
+    // Before the overlays, so that an overlay may put another file in the place of one that is left out.
     for path in &spec.remove {
         tree.remove(path);
     }
+    set_aside(&mut tree, &spec.set_aside).map_err(what("setting programs aside"))?;
     for directory in &spec.overlays {
         overlay::apply_overlay(&mut tree, directory)?;
     }
     accounts::add(&mut tree, &spec.accounts, bootstrapped.epoch).map_err(what("adding accounts"))?;
+    // After the overlays, which may bring units.
     units::enable_only(&mut tree, &spec.units).map_err(|names| BuildError::Units { names })?;
     write_identity(&mut tree, spec, signer);
-    add_agent(&mut tree, site).map_err(what("adding initagent"))?;
+    add_programs(&mut tree, site).map_err(what("adding our programs"))?;
     let packages = package_list(&database, &kept);
     tree.insert("usr/lib/catamaran/packages", TreeEntry::file(packages.into_bytes(), 0o644));
     Ok(ComposedRoot { tree, kernel, database, kept, epoch: bootstrapped.epoch })
@@ -97,10 +101,14 @@ fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
          RELEASE_CHANNEL={channel}\n"
     );
     tree.insert("usr/lib/os-release", TreeEntry::file(release.into_bytes(), 0o644));
+    // os-release(5): the file is in /usr/lib, and /etc has a relative link to it.
     tree.insert("etc/os-release", TreeEntry::symlink("../usr/lib/os-release"));
     tree.insert("etc/hostname", TreeEntry::file(*b"catamaran\n", 0o644));
     // Only until the initramfs gives the machine its own.
+    // machine-id(5): the word for an image that has not booted yet.
     tree.insert("etc/machine-id", TreeEntry::file(*b"uninitialized\n", 0o444));
+    // systemd-resolved.service(8): the link by which programs that read the file themselves ask the local
+    // resolver.
     tree.insert("etc/resolv.conf", TreeEntry::symlink("../run/systemd/resolve/stub-resolv.conf"));
     tree.insert("boot/env", TreeEntry::file(environment_block(&spec.kernel.command_line), 0o644));
     if let Some(root) = &signer.update_root {
@@ -117,14 +125,35 @@ fn write_identity(tree: &mut RootTree, spec: &ImageSpec, signer: &ImageSigner) {
 /// the manifest has it too.
 fn environment_block(command_line: &CommandLine) -> Vec<u8> {
     let mut block = format!("# GRUB Environment Block\ncmdline={command_line}\n").into_bytes();
+    // GRUB's environment block has this length, and `#` behind its text.
     block.resize(1024, b'#');
     block
 }
 
-fn add_agent(tree: &mut RootTree, site: &BuildContext<'_>) -> io::Result<()> {
-    let path = &site.plan.facts.initagent;
-    let content = FileContent::HostFile { path: path.clone(), size: fs::metadata(path)?.len() };
-    tree.insert("usr/bin/initagent", TreeEntry::new(EntryKind::File(content), 0o755));
+/// Moves programs of packages to where nobody types them.
+fn set_aside(tree: &mut RootTree, paths: &[String]) -> io::Result<()> {
+    for path in paths {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the root has no {path}"));
+        let entry = tree.get(path).cloned().ok_or_else(missing)?;
+        let name = path.rsplit('/').next().unwrap_or(path);
+        tree.remove(path);
+        tree.insert(&format!("usr/libexec/{name}"), entry);
+    }
+    Ok(())
+}
+
+/// The agent, and the programs that the spec names, which are built beside it.
+fn add_programs(tree: &mut RootTree, site: &BuildContext<'_>) -> io::Result<()> {
+    let agent = &site.plan.facts.initagent;
+    let others = site.plan.spec.programs.iter().map(|name| (name.as_str(), agent.with_file_name(name)));
+    for (name, path) in [("initagent", agent.clone())].into_iter().chain(others) {
+        let missing = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}; ci/build makes it", path.display()))
+        };
+        let size = fs::metadata(&path).map_err(missing)?.len();
+        let content = FileContent::HostFile { path, size };
+        tree.insert(&format!("usr/bin/{name}"), TreeEntry::new(EntryKind::File(content), 0o755));
+    }
     Ok(())
 }
 
@@ -168,6 +197,8 @@ pub(crate) fn write_file_system(
     check_room(site, extent)?;
     let uuid = target.derive_identifier("root file system");
     let device = target.disk.path().display().to_string();
+    // From a tar on its stdin. A folder of the host would need root for owners, and device nodes could not be
+    // in it.
     let mut command = target.tools.tool_command("usr/sbin/mke2fs");
     command.env("SOURCE_DATE_EPOCH", composed.epoch.to_string()).args(ext4::mke2fs_arguments(
         extent,
@@ -234,6 +265,8 @@ pub(crate) fn seal_slot(
 ) -> Result<SealedSlot, BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
     let start = target.partition_offset(FIRST);
+    // Derived and not random, so that the same packages give the same image. It is no secret: the manifest
+    // shows it.
     let salt = Sha256::digest_of(target.derive_identifier("verity salt").as_bytes());
     let data = target.disk.region_at(start);
     let tree = verity::build_tree(&data, extent.size.get(), salt.as_bytes(), site.plan.facts.threads)?;

@@ -19,6 +19,7 @@ pub(crate) fn build_abstate(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>>
     let files = ["env0", "env1"].map(|name| FatFile { path: name.to_owned(), bytes: bytes.clone() });
     let index = |size: image_format::bytes::Bytes| usize::try_from(size.get()).map_err(io::Error::other);
     let options = FormatVolumeOptions::new()
+        // Forced: with another kind the two files would lie elsewhere.
         .fat_type(FatType::Fat12)
         .bytes_per_cluster(u32::try_from(ABSTATE_CLUSTER.get()).map_err(io::Error::other)?)
         .max_root_dir_entries(ABSTATE_ROOT_ENTRIES)
@@ -26,6 +27,7 @@ pub(crate) fn build_abstate(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>>
         .volume_label(*b"ABSTATE    ");
     let volume = fat::fat_volume(index(ABSTATE_SIZE)?, options, &files)?;
     for offset in [index(ENV0_OFFSET)?, index(ENV1_OFFSET)?] {
+        // A new release of the crate fatfs might lay a volume out in another way.
         if volume.get(offset..offset + bytes.len()) != Some(&bytes) {
             return Err(io::Error::other("the slot table does not lie where the agent will look for it"));
         }

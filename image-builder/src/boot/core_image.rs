@@ -37,10 +37,12 @@ pub(crate) const SELECTOR: &str = "boot/grub/grub.cfg";
 
 const SECTOR: usize = 512;
 /// Bytes of sector 0 before the partition table that belong to boot code.
+// From 440 on stand the disk's signature and the old partition table.
 pub(crate) const BOOT_CODE: usize = 440;
 /// In boot code: the sector of the core image.
 const KERNEL_SECTOR: usize = 0x5c;
 /// In boot code: a jump that must become two `nop`s, so that the BIOS's word on the drive is taken.
+// grub-bios-setup does so for disks that are no floppies: some BIOSes pass a wrong drive number.
 const DRIVE_CHECK: usize = 0x66;
 /// In the core image's first sector: the list of sectors it continues on.
 const BLOCK_LIST: usize = 0x1f4;
@@ -67,11 +69,13 @@ pub(crate) fn boot_code(boot_img: &[u8], bios: &PlacedPartition) -> Result<[u8; 
 
 /// The core image, told where the rest of it lies.
 pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Vec<u8>, CoreImageError> {
+    // The first sector is loaded by the boot code and loads the others itself.
     let sectors = core.len().div_ceil(SECTOR);
     if core.len() < SECTOR || sectors as u64 > bios.sectors {
         return Err(CoreImageError::Size { size: core.len(), room: bios.size() });
     }
     core.resize(sectors * SECTOR, 0);
+    // The list has 16 bits for the count, 8 bytes for the first sector before it, and the segment behind it.
     let rest = u16::try_from(sectors - 1)
         .map_err(|_| CoreImageError::Size { size: core.len(), room: bios.size() })?;
     core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&(bios.first_lba + 1).to_le_bytes());

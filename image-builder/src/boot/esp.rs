@@ -2,6 +2,9 @@
 //!
 //! Both usual paths are filled: `EFI/BOOT`, which firmware tries on a disk it has never seen, and
 //! `EFI/debian`, where Debian's signed GRUB looks for its configuration.
+//!
+//! Documentation: UEFI's specification, section 3.5.1.1, for `EFI/BOOT`, and Debian's grub-efi-amd64-signed
+//! for `EFI/debian`.
 
 use std::io;
 
@@ -13,6 +16,7 @@ use super::fat::{self, FatFile};
 /// Where a person drops user-data, meta-data and network-config (the NoCloud names).
 pub(crate) const SEED: &str = "seed";
 
+// Lines end as Windows has them: the ESP is the one partition that every computer opens.
 const SEED_README: &str = "\
 Files in this folder configure the machine on its first boot:\r\n\
   user-data        a #cloud-config document, a script, or an archive of these\r\n\
@@ -39,6 +43,7 @@ pub(crate) fn build_esp(
     let BootLoaders { shim, grub, mok_manager } = loaders;
     let file = |path: &str, bytes: Vec<u8>| FatFile { path: path.to_owned(), bytes };
     let files = [
+        // shim looks for GRUB and the MOK manager beside itself, so each folder has all three.
         file("EFI/BOOT/BOOTX64.EFI", shim.clone()),
         file("EFI/BOOT/grubx64.efi", grub.clone()),
         file("EFI/BOOT/mmx64.efi", mok_manager.clone()),

@@ -44,6 +44,7 @@ pub(crate) fn fat_volume(
         let system = open_volume(&mut disk)?;
         for FatFile { path, .. } in files {
             for (slash, _) in path.match_indices('/') {
+                // fatfs gives back the folder that is there if there is one.
                 system.root_dir().create_dir(&path[..slash])?;
             }
         }
@@ -109,6 +110,7 @@ fn mend_dot_entries(volume: &mut [u8]) {
                 sector[at(CLUSTER_LOW)].fill(0);
             }
             sector[2 * ENTRY..4 * ENTRY].fill(0);
+            // Deleted and not zero: a zero byte would end the directory, and files come behind.
             sector[2 * ENTRY] = DELETED;
             sector[3 * ENTRY] = DELETED;
         }

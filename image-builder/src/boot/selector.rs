@@ -9,10 +9,12 @@ use image_format::layout::{DiskLayout, PartitionRole, PlacedPartition};
 use image_format::slot::Slot;
 
 /// Seconds before a machine without a bootable slot tries again.
+// Long enough to read the screen, and short enough for a disk that answers late.
 const PAUSE: u32 = 30;
 
 /// The script for disks with this layout.
 pub(crate) fn selector_script(layout: &DiskLayout) -> String {
+    // GRUB's block list, first sector and count: found without the partition table, which may be lost.
     let extent = |role| {
         let PlacedPartition { first_lba, sectors, .. } = layout.partition(role);
         format!("{first_lba}+{sectors}")

@@ -2,6 +2,8 @@
 //! the host's packages nor its configuration have a say in what an image is made of.
 //!
 //! apt verifies the archive's signature and each package's digest; this module only asks it.
+//!
+//! Documentation: apt.conf(5), apt-secure(8), sources.list(5), apt-get(8), apt-patterns(7).
 #![expect(clippy::disallowed_methods, reason = "effects live here: it runs apt")]
 
 use std::ffi::OsStr;
@@ -32,6 +34,7 @@ impl ArchiveSource {
         let Self { mirror, security_mirror, suite, components, keyring } = self;
         let tail = format!("{}\n", components.join(" "));
         let entry =
+            // `signed-by` lets only this keyring sign, not every key that the host trusts for other archives.
             |uri: &str, suite: &str| format!("deb [signed-by={}] {uri} {suite} {tail}", keyring.display());
         let security = security_mirror.as_ref().map(|uri| entry(uri, &format!("{suite}-security")));
         entry(mirror, suite) + &security.unwrap_or_default()
@@ -72,6 +75,9 @@ impl AptArchive {
         fs::write(
             directory.join("apt.conf"),
             format!(
+                // An empty status is a machine without packages, so that apt resolves everything anew.
+                // Without a sandbox user, since an unprivileged build cannot change to one. Without
+                // recommended packages: an image lists what it is for.
                 "Dir \"{root}\";\nDir::State \"{root}/state\";\nDir::State::status \"{root}/state/status\";\n\
                  Dir::State::Lists \"{root}/lists\";\nDir::Cache \"{root}\";\nDir::Cache::archives \"{root}/archives\";\n\
                  Dir::Etc \"{root}/etc\";\nDir::Etc::sourcelist \"{root}/sources.list\";\nDir::Etc::sourceparts \"-\";\n\
@@ -85,6 +91,7 @@ impl AptArchive {
 
     /// Fetches the archive's current index.
     pub(crate) fn update_index(&self) -> Result<(), ArchiveError> {
+        // apt-get(8): without it a failed fetch is a warning, and the build would go on with an old index.
         self.run_apt("apt-get", ["-q", "-y", "-o", "APT::Update::Error-Mode=any", "update"]).map(drop)
     }
 
@@ -100,6 +107,7 @@ impl AptArchive {
             let date = text.lines().find_map(|line| line.strip_prefix("Date: "))?;
             parse_date(date)
         });
+        // Not the clock: the same archive must give the same image tomorrow.
         dates.max().ok_or(ArchiveError::NoDate)
     }
 
@@ -113,6 +121,7 @@ impl AptArchive {
     pub(crate) fn resolve_versions(&self, patterns: &[String]) -> Result<Vec<LockedPackage>, ArchiveError> {
         // apt does not print what it has already fetched, so it is shown an empty cache.
         let unfetched = format!("Dir::Cache::archives={}", self.directory.join("unfetched").display());
+        // apt resolves as it would install. A resolver of our own would decide otherwise some day.
         let fixed = ["-qq", "-y", "--print-uris", "-o", unfetched.as_str(), "install"].map(str::to_owned);
         let output = self.run_apt("apt-get", fixed.iter().chain(patterns))?;
         output
@@ -170,6 +179,7 @@ impl AptArchive {
         let output = Command::new(program)
             .args(arguments)
             .env("APT_CONFIG", self.directory.join("apt.conf"))
+            // apt's answers are read, and they are translated elsewhere.
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .output()
@@ -196,6 +206,7 @@ fn parse_uri_line(line: &str) -> Option<LockedPackage> {
     let mut parts = file.strip_suffix(".deb")?.splitn(3, '_');
     Some(LockedPackage {
         name: parts.next()?.to_owned(),
+        // apt escapes what some file systems do not take in a name.
         version: parts.next()?.replace("%3a", ":").replace("%2b", "+"),
         architecture: parts.next()?.to_owned(),
         sha256,

@@ -1,5 +1,7 @@
 //! Makes a root tree out of downloaded packages: mmdebstrap on a local archive that holds exactly
 //! the locked packages, so that nothing else can get in and no network is needed.
+//!
+//! Documentation: mmdebstrap(1), dpkg(1) for `path-exclude`.
 #![expect(clippy::disallowed_methods, reason = "effects live here: it runs mmdebstrap")]
 
 use std::fs::{self, File};
@@ -18,6 +20,7 @@ use crate::progress::StepMeter;
 /// Files that no image carries; they are not even unpacked. Licences stay.
 const EXCLUDED: [&str; 7] = [
     "path-exclude=/usr/share/doc/*",
+    // Debian policy, 12.5: copyright files are the licences, which ask to be distributed.
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/info/*",
     "path-exclude=/usr/share/lintian/*",
@@ -89,6 +92,7 @@ impl BootstrapInputs<'_> {
         for package in self.packages {
             let file = package.file_name();
             let source = deb(package);
+            // A copy only where the cache is on another file system: the packages are some hundred MB.
             if fs::hard_link(&source, directory.join(&file)).is_err() {
                 fs::copy(&source, directory.join(&file))?;
             }
@@ -116,12 +120,16 @@ impl BootstrapInputs<'_> {
             // What it leaves behind when it is interrupted goes with the folder.
             .env("TMPDIR", repository.join(SCRATCH))
             .env("SOURCE_DATE_EPOCH", self.epoch.to_string())
+            // mmdebstrap(1): this variant installs essential packages and apt, and everything else by name.
             .args(["--verbose", "--variant=apt", "--format=tar", "--skip=check/qemu"])
             .arg(format!("--include={}", names.join(",")))
+            // dpkg(1): without a sync for each file. After a power cut the tree is made again anyhow.
             .arg("--dpkgopt=force-unsafe-io")
             .args(EXCLUDED.iter().map(|option| format!("--dpkgopt={option}")))
             .arg(self.suite)
             .arg("-")
+            // Each package was checked against apt's signed index and the lock before. A signature here would
+            // be our own.
             .arg(format!("deb [trusted=yes] copy:{} ./", repository.display()));
         command
     }

@@ -21,6 +21,7 @@ pub(crate) fn open_data(deb: &[u8]) -> Result<Box<dyn Read + '_>, DebError> {
         if let Some(compression) = name.strip_prefix("data.tar") {
             return decompress_member(compression, &body[..size]);
         }
+        // ar(5): members begin at even places.
         rest = body.get(size + size % 2..).unwrap_or_default();
     }
     Err(DebError::NoData)
@@ -33,6 +34,7 @@ fn member_size(header: &[u8]) -> Option<usize> {
 fn decompress_member<'a>(compression: &str, bytes: &'a [u8]) -> Result<Box<dyn Read + 'a>, DebError> {
     Ok(match compression {
         "" => Box::new(bytes),
+        // xz is what Debian's packages use, and zstd what Ubuntu's do.
         ".xz" => Box::new(lzma_rust2::XzReader::new(bytes, true).take(UNPACKED_LIMIT)),
         ".zst" => Box::new(zstd::Decoder::new(bytes).map_err(DebError::Decompress)?.take(UNPACKED_LIMIT)),
         other => return Err(DebError::Compression { name: other.to_owned() }),

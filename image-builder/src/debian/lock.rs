@@ -59,6 +59,7 @@ pub(crate) struct PackageLock {
 
 impl PackageLock {
     pub(crate) fn new(epoch: u64, mut root: Vec<LockedPackage>, mut tools: Vec<LockedPackage>) -> Self {
+        // apt's order changes with its resolver, and people compare locks line by line.
         root.sort();
         tools.sort();
         Self {

@@ -79,6 +79,7 @@ pub(crate) fn debian_mirror(sources: &[AptSource]) -> Option<&str> {
 
 /// The URI that serves the security fixes of Debian's releases.
 pub(crate) fn debian_security_mirror(sources: &[AptSource]) -> Option<&str> {
+    // The archive of security fixes is one of its own, with its own host and path.
     uri_of(sources, "debian-security", |suite| suite.ends_with("-security"))
 }
 
@@ -88,6 +89,8 @@ fn uri_of<'a>(sources: &'a [AptSource], path: &str, wanted: impl Fn(&str) -> boo
         .find(|source| {
             source.components.iter().any(|component| component == "main")
                 && source.suites.iter().any(|suite| wanted(suite))
+                // Third parties name their suites after Debian's, so the path of the archive must be
+                // Debian's, too.
                 && source.uri.trim_end_matches('/').ends_with(path)
         })
         .map(|source| source.uri.as_str())

@@ -25,6 +25,7 @@ pub(crate) struct InstalledPackage {
 pub(crate) fn parse_status(text: &str) -> Vec<InstalledPackage> {
     stanza::parse_stanzas(text)
         .iter()
+        // dpkg(1) keeps what was removed with its configuration.
         .filter(|entry| entry.field("Status").is_some_and(|status| status.ends_with(" installed")))
         .filter_map(|entry| {
             Some(InstalledPackage {
@@ -68,6 +69,7 @@ pub(crate) fn needed_packages(
     let mut by_name: BTreeMap<&str, &InstalledPackage> = BTreeMap::new();
     for package in installed {
         for provided in &package.provides {
+            // A real package of the name goes before one that only provides it.
             by_name.entry(provided).or_insert(package);
         }
     }
@@ -86,6 +88,8 @@ pub(crate) fn needed_packages(
             continue;
         }
         let choices = package.depends.iter().filter_map(|choices| {
+            // The first alternative that is installed, since apt has chosen already. Versions were its
+            // concern, too.
             choices.iter().map(String::as_str).find(|choice| by_name.contains_key(choice))
         });
         pending.extend(choices);

@@ -49,6 +49,7 @@ impl UnpackedTools {
             }
             match entry.header().entry_type() {
                 tar::EntryType::Regular => {
+                    // No set-user-ID: the build runs these as itself.
                     let mode = entry.header().mode()? & 0o777;
                     let mut bytes = Vec::new();
                     entry.read_to_end(&mut bytes)?;
@@ -85,11 +86,13 @@ impl UnpackedTools {
     /// A command that runs one of the programs with its own libraries.
     pub(crate) fn tool_command(&self, program: &str) -> Command {
         let libraries = self.directory.join("usr/lib/x86_64-linux-gnu");
+        // ld.so(8): called so, it starts a program with the libraries it is told, whatever the host has.
         let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
         command
             .env_clear()
             .env("LC_ALL", "C.UTF-8")
             .env("PATH", "/usr/bin:/bin")
+            // mke2fs(8) takes its defaults from this file, and the host's may be another.
             .env("MKE2FS_CONFIG", self.directory.join("etc/mke2fs.conf"))
             .arg("--library-path")
             .arg(libraries)

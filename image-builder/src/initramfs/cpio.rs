@@ -29,12 +29,14 @@ impl CpioArchive {
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.inodes = 0;
+        // The name that ends an archive. Without it the kernel would take what follows for another one.
         self.add_entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
     }
 
     fn add_entry(&mut self, path: &str, mode: u32, device: (u32, u32), contents: &[u8]) {
         self.inodes += 1;
+        // A file with more links would make the kernel look for its other names.
         let links = if mode & DIRECTORY == 0 { 1 } else { 2 };
         let size = u32::try_from(contents.len()).unwrap_or(u32::MAX);
         let name_size = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);
@@ -51,6 +53,7 @@ impl CpioArchive {
     }
 
     fn pad_to_word(&mut self) {
+        // "newc" aligns names and contents to four bytes.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn build_initramfs(
     archive.character_device("dev/console", 5, 1);
     archive.add_file("lib/modules/index", 0o644, selection.index.to_string().as_bytes());
     for (name, module) in &selection.modules {
+        // Unpacked: the whole archive is compressed once, which is smaller than each module by itself.
         archive.add_file(&format!("lib/modules/{name}.ko"), 0o644, module);
     }
     for key in release_keys {
@@ -48,5 +49,6 @@ pub(crate) fn build_initramfs(
 
 /// As the kernel unpacks it: one zstd frame with a window it has room for.
 fn compress_for_kernel(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    // The kernel's decoder takes windows of up to 128 MiB, `ZSTD_WINDOWSIZE_MAX` in lib/decompress_unzstd.c.
     zstd::bulk::compress(bytes, 12)
 }

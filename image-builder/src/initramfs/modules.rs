@@ -58,7 +58,10 @@ pub(crate) fn select_modules(
     };
     let known_as = read("modules.alias")?;
     let available = AvailableModules::parse_dependencies(&read("modules.dep")?)
+        // Debian's kernel for real machines has its CRC32C as modules, which ext4 asks modprobe for. Without
+        // them no such image ever mounted its root.
         .with_soft(&read("modules.softdep")?, &known_as);
+    // What is part of the kernel needs no file, so asking for it is no mistake.
     let builtin: BTreeSet<String> = read("modules.builtin")?.lines().map(module_name).collect();
 
     let mut index = ModuleIndex::default();

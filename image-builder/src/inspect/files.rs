@@ -24,6 +24,7 @@ struct DiskStretch {
 
 impl Ext4Read for DiskStretch {
     fn read(&mut self, start: u64, into: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
+        // A forged file system must not show what lies in another partition.
         if start.checked_add(into.len() as u64).is_none_or(|end| end > self.length) {
             return Err("the file system points behind its partition".into());
         }
@@ -112,6 +113,7 @@ impl RootReader {
                 target,
             });
         }
+        // ext4 lists by the hashes of names.
         items.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(items)
     }

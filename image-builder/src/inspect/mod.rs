@@ -97,6 +97,7 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
         .collect();
     let slots = Slot::BOTH
         .into_iter()
+        // By labels and not by places: an image of another layout should still be shown as far as it goes.
         .filter_map(|slot| {
             Some((slot, table.find_label(Partition::of_role(PartitionRole::Root(slot)).label)?))
         })

@@ -146,6 +146,7 @@ fn signed_manifest(disk: &DiskImage, entry: &PartitionEntry) -> Result<Option<Si
     let offset = trailer::trailer_offset(entry.size()).ok_or("the partition is too small for a slot")?;
     let at = Bytes::new(entry.offset().get() + offset.get());
     let bytes = disk.read(at, Bytes::new(TRAILER_BYTES as u64)).map_err(|error| error.to_string())?;
+    // A slot that was never written, which is no mistake.
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -161,6 +162,7 @@ fn verify_signatures(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<
 
 fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: usize) -> TrustState {
     let root = &manifest.root;
+    // Before anything is read by its numbers.
     if root.slot_bytes() > entry.size() {
         return TrustState::Refused("the manifest describes a root that is larger than the slot".to_owned());
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The lock by which `initagent` was built, unless another program was given with `--initagent`.
+// At compile time, so that it is the lock of this very program.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// A crate of the registry.

@@ -1,4 +1,6 @@
 //! The bill of materials, as SPDX 2.3 in JSON (spdx.github.io/spdx-spec/v2.3), with package URLs.
+//!
+//! Package URLs: <https://github.com/package-url/purl-spec>.
 
 use std::collections::BTreeSet;
 
@@ -47,6 +49,7 @@ pub(crate) fn sbom_document(subject: &SbomSubject<'_>, contents: &Contents<'_>) 
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     let digests = locked.iter().chain(contents.boot_loaders.iter().copied()).map(|package| package.sha256);
     let identity: String = digests.chain(contents.agent).map(|digest| digest.to_string()).collect();
+    // SPDX 2.3, 6.5: unique for each document. Derived, so that the same image has the same bill.
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{name} {version} {identity}").as_bytes());
     let image = json!({
         "SPDXID": "SPDXRef-image",
@@ -74,6 +77,7 @@ pub(crate) fn sbom_document(subject: &SbomSubject<'_>, contents: &Contents<'_>) 
     let listed: Vec<Value> = std::iter::once(image).chain(parts).collect();
     json!({
         "spdxVersion": "SPDX-2.3",
+        // SPDX 2.3, 6.2, allows no other.
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": format!("{name}-{version}"),

@@ -28,6 +28,7 @@ pub(crate) fn measure_sizes(tree: &RootTree, database: &DpkgDatabase, kept: &BTr
         let EntryKind::File(content) = &entry.kind else { continue };
         let owner = database
             .owners_of(path)
+            // A path of several packages is counted once, for the first of them that is in the image.
             .and_then(|owners| owners.iter().find(|owner| kept.contains(*owner)))
             .map_or(UNOWNED, String::as_str);
         let folder: Vec<&str> = path.split('/').take(3).collect();

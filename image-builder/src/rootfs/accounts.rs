@@ -28,7 +28,10 @@ pub(crate) fn add(tree: &mut RootTree, accounts: &[SystemAccount], epoch: u64) -
         if has_entry(&passwd, name) {
             continue;
         }
+        // A group of the same number, as useradd makes one.
         let _ = writeln!(passwd, "{name}:x:{uid}:{uid}::/home/{name}:{shell}");
+        // shadow(5): `*` is the hash of no password, so keys alone let somebody in. The day is the epoch's,
+        // not today.
         let _ = writeln!(shadow, "{name}:*:{days}:0:99999:7:::");
         let _ = writeln!(group, "{name}:x:{uid}:");
         for wanted in groups {

@@ -206,6 +206,7 @@ pub(crate) fn move_var(tree: &mut RootTree) {
         let TreeEntry { kind, mode, uid, gid, .. } = entry;
         let _ = match kind {
             EntryKind::Directory => writeln!(lines, "d /{path} {mode:04o} {uid} {gid} -"),
+            // tmpfiles.d(5): `L` and `C` make only what is missing, so what a machine has changed stays.
             EntryKind::Symlink(target) => writeln!(lines, "L /{path} - - - - {target}"),
             EntryKind::File(_) | EntryKind::HardLink(_) => {
                 factory.push((format!("usr/share/factory/{path}"), entry.clone()));

@@ -3,6 +3,8 @@
 //! The image is the same on every host because the mke2fs of the suite being built is run, with fixed
 //! identifiers and times, on a tar stream. Features are those GRUB 2.12 reads: neither
 //! `metadata_csum_seed` nor `orphan_file`; no journal, since nobody ever writes to it.
+//!
+//! Documentation: <https://docs.kernel.org/filesystems/ext4/> and mke2fs(8), `-d`.
 
 use image_format::bytes::Bytes;
 use uuid::Uuid;
@@ -35,10 +37,12 @@ pub(crate) fn measure_tree(tree: &RootTree) -> FileSystemExtent {
                 data + u64::from(data > 4 * GROUP)
             }
             EntryKind::Directory => directory_blocks(tree, path),
+            // Shorter ones stand in the inode itself.
             EntryKind::Symlink(target) => u64::from(target.len() >= 60),
             EntryKind::HardLink(_) => 0,
         };
     }
+    // ext4 reserves ten, and lost+found is the eleventh. A block of the table holds sixteen.
     let inodes = (inodes + 32).next_multiple_of(BLOCK / INODE);
     let tables = inodes.div_ceil(BLOCK / INODE);
     let groups = (blocks + tables).div_ceil(GROUP) + 1;
@@ -69,6 +73,7 @@ pub(crate) fn mke2fs_arguments(
     offset: Bytes,
 ) -> Vec<String> {
     let extended =
+        // All that mke2fs would take from chance, the clock or the user who runs it.
         format!("hash_seed={uuid},lazy_itable_init=0,root_owner=0:0,nodiscard,offset={}", offset.get());
     [
         "-q",

@@ -13,6 +13,7 @@ use super::tree::{EntryKind, FileContent, RootTree, TreeEntry};
 /// Lays every file below `directory` over the tree.
 pub(crate) fn apply_overlay(tree: &mut RootTree, directory: &Path) -> Result<(), OverlayError> {
     let failed = |source: io::Error| OverlayError::Read { directory: directory.to_owned(), source };
+    // By name: a folder's own order is another one on every computer.
     for found in walkdir::WalkDir::new(directory).min_depth(1).sort_by_file_name() {
         let found = found.map_err(|error| failed(error.into()))?;
         let path = found.path().strip_prefix(directory).unwrap_or_else(|_| found.path());
@@ -50,6 +51,7 @@ fn overlay_entry(path: &Path, metadata: &fs::Metadata) -> io::Result<TreeEntry> 
     if metadata.is_dir() {
         return Ok(TreeEntry::new(EntryKind::Directory, 0o755));
     }
+    // git keeps no other bit of a file's mode, and umasks differ.
     let mode = if metadata.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
     let content = FileContent::HostFile { path: path.to_owned(), size: metadata.len() };
     Ok(TreeEntry::new(EntryKind::File(content), mode))

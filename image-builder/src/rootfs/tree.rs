@@ -2,6 +2,8 @@
 //!
 //! Invariant: every path is relative, normalised and has its parents in the tree, so that a stream
 //! written from it can be unpacked in order.
+//!
+//! Documentation: POSIX's pax, "pax Interchange Format", and tar(5).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -211,6 +213,7 @@ impl RootTree {
         Ok(match content {
             FileContent::Bytes(bytes) => Box::new(bytes.as_ref()),
             FileContent::HostFile { path, size } => Box::new(File::open(path)?.take(*size)),
+            // Read when it is needed: a root of a GiB is not held in memory.
             FileContent::Tar { offset, size } => {
                 let path =
                     self.tar.as_ref().ok_or_else(|| io::Error::other("the tree was not read from a tar"))?;
@@ -247,6 +250,7 @@ impl RootTree {
                 }
             }
         }
+        // Two empty records end a tar, tar(5).
         writer.output.write_all(&[0; 1024])?;
         writer.output.flush()
     }
@@ -392,6 +396,7 @@ impl<W: Write> TarWriter<W> {
 fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
+    // A further digit may make the length longer than it says.
     while length.to_string().len() + rest != length {
         length += 1;
     }

@@ -12,6 +12,7 @@ const UNITS: &str = "etc/systemd/system";
 pub(crate) fn enable_only(tree: &mut RootTree, wanted: &[String]) -> Result<(), Vec<String>> {
     tree.retain(|path, entry| {
         !(path.starts_with(UNITS)
+            // Masks stay: an overlay or package that masks a unit says that nobody shall start it.
             && matches!(&entry.kind, EntryKind::Symlink(target) if target != "/dev/null"))
     });
     tree.retain(|path, entry| {
@@ -47,6 +48,7 @@ fn read(tree: &RootTree, unit: &str) -> Option<(String, String)> {
         || unit.to_owned(),
         |(prefix, rest)| format!("{prefix}@.{}", rest.rsplit('.').next().unwrap_or_default()),
     );
+    // systemd.unit(5): /etc goes before /usr/lib.
     ["etc/systemd/system", "usr/lib/systemd/system"].iter().find_map(|folder| {
         let path = format!("{folder}/{template}");
         Some((path.clone(), tree.read_text(&path).ok()?))

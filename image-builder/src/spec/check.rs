@@ -23,7 +23,7 @@ pub(crate) struct SpecLayer {
     pub(crate) folder: PathBuf,
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "accounts",
     "boot",
     "channel",
@@ -38,10 +38,12 @@ const KEYS: [&str; 21] = [
     "overlays",
     "packages",
     "partitions",
+    "programs",
     "release_keys",
     "remove",
     "security_epoch",
     "security_mirror",
+    "set_aside",
     "suite",
     "units",
     "version",
@@ -81,6 +83,8 @@ struct SpecDraft {
     packages: Vec<String>,
     drop: Vec<String>,
     remove: Vec<String>,
+    set_aside: Vec<String>,
+    programs: Vec<String>,
     kernel_package: Option<String>,
     command_line: Option<CommandLine>,
     extra_words: Vec<CommandLine>,
@@ -118,6 +122,7 @@ impl SpecDraft {
                 }
                 "packages" => reader.read_list(&mut self.packages, key, value, parse_package),
                 "partitions" => self.read_partitions(&mut reader, value),
+                "programs" => reader.read_list(&mut self.programs, key, value, parse_word),
                 "release_keys" => {
                     reader.read_list(&mut self.release_keys, key, value, |text| {
                         resolve_path(&layer.folder, text)
@@ -126,6 +131,7 @@ impl SpecDraft {
                 "remove" => reader.read_list(&mut self.remove, key, value, parse_inner_path),
                 "security_epoch" => reader.read_into(&mut self.security_epoch, key, value, parse_epoch),
                 "security_mirror" => reader.read_into(&mut self.security_mirror, key, value, parse_url),
+                "set_aside" => reader.read_list(&mut self.set_aside, key, value, parse_inner_path),
                 "suite" => reader.read_into(&mut self.suite, key, value, parse_word),
                 "units" => reader.read_list(&mut self.units, key, value, parse_unit),
                 "version" => reader.read_into(&mut self.version, key, value, parse_version),
@@ -205,6 +211,7 @@ impl SpecDraft {
     fn finish_spec(self, root: &Node, found: &mut Diagnostics) -> Option<ImageSpec> {
         let command_line = self.whole_command_line(root, found);
         let mut missing = |key: &str| {
+            // A key that was given wrongly has been told; that it is missing too would be no news.
             if found.list().iter().any(|diagnostic| diagnostic.key == key) {
                 return;
             }
@@ -234,6 +241,7 @@ impl SpecDraft {
         let mut packages = self.packages;
         packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
+        // Their order must not change the image.
         packages.sort();
         packages.dedup();
         Some(ImageSpec {
@@ -253,6 +261,8 @@ impl SpecDraft {
             packages,
             drop: self.drop,
             remove: self.remove,
+            set_aside: self.set_aside,
+            programs: self.programs,
             kernel: KernelSpec { package: kernel_package, command_line: command_line? },
             initramfs: self.initramfs,
             boot: BootPackages { shim: shim?, grub_efi: grub_efi?, grub_bios: grub_bios? },
@@ -261,6 +271,8 @@ impl SpecDraft {
             units: self.units,
             partitions: PartitionSizes {
                 root: self.root_size?,
+                // It grows to the end of the disk at the first boot, so it need only hold what that boot
+                // writes before.
                 state: self.state_size.unwrap_or(Bytes::from_mib(64)),
             },
             security_epoch: self.security_epoch.unwrap_or_default(),
@@ -413,6 +425,7 @@ fn parse_package(text: &str) -> Result<String, String> {
 }
 
 fn parse_unit(text: &str) -> Result<String, String> {
+    // systemd.unit(5), but for kinds that cannot be enabled.
     const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
     match text.rsplit_once('.') {
         Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
@@ -455,6 +468,7 @@ fn parse_size(text: &str) -> Result<Bytes, String> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        // `2` could be bytes or GiB, and a wrong guess costs a build.
         "" => return Err(format!("a size needs its unit: {text} MiB, or {text} GiB?")),
         other => return Err(format!("`{other}` is no unit of size here: KiB, MiB, GiB")),
     };
@@ -485,6 +499,7 @@ fn parse_absolute_path(text: &str) -> Result<String, String> {
 
 fn uid_number(text: &str) -> Result<u32, String> {
     match text.parse() {
+        // Debian policy, 9.2.2.
         Ok(uid @ 1000..=59_999) => Ok(uid),
         _ => Err("a number from 1000 to 59999, Debian's range for people".to_owned()),
     }

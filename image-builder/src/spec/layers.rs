@@ -71,6 +71,7 @@ impl<Open: Fn(&Path) -> io::Result<String>> LayerReader<Open> {
                 self.included(&folder.join(included), node, depth)?;
             }
         }
+        // After what it includes: the later layer wins.
         self.layers.push(SpecLayer { root, folder });
         Ok(())
     }

@@ -29,6 +29,10 @@ pub(crate) struct ImageSpec {
     pub(crate) drop: Vec<String>,
     /// Paths of the root that are left out, without a leading slash.
     pub(crate) remove: Vec<String>,
+    /// Programs of packages that move to usr/libexec, so that an overlay can put something before them.
+    pub(crate) set_aside: Vec<String>,
+    /// Programs of ours that are built beside the agent, for usr/bin.
+    pub(crate) programs: Vec<String>,
     pub(crate) kernel: KernelSpec,
     pub(crate) initramfs: ModulesSpec,
     pub(crate) boot: BootPackages,
@@ -104,6 +108,7 @@ impl ContainerEngine {
 
     fn packages(self) -> &'static [&'static str] {
         match self {
+            // In Debian 13 the client, docker-cli, is a package of its own.
             Self::Docker => &["docker.io", "docker-cli", "iptables"],
             Self::None => &[],
             // Without netavark named, Debian's podman brings 175 MiB of CNI plugins instead.

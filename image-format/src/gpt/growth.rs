@@ -42,6 +42,7 @@ pub fn plan_growth(
     let offset = backup_offset(disk).ok_or(EncodeError::Disk { disk })?;
     let mut plan = GrowthPlan { steps: Vec::new(), backup_offset: offset };
     let (table, now) = match (read_primary(primary, disk), read_backup(backup, disk)) {
+        // UEFI 5.3.2: the primary counts while it is whole, so the two are never merged.
         (Ok(FoundCopy { table, .. }), _) => {
             let now = TableCopies { primary: primary.to_vec(), backup: backup.to_vec() };
             (table, now)
@@ -54,6 +55,8 @@ pub fn plan_growth(
         }
         (Err(primary), Err(backup)) => return Err(ReadTableError { backup, primary }.into()),
     };
+    // Labels and GUIDs change in the same writes. Two changes would be twice as many moments at which power
+    // can fail.
     let target = encode_table(&extend_last(table, sectors, grow)?.with_own_guids(random), disk)?;
     plan.rewrite_backup(&now.backup, &target.backup);
     plan.rewrite_primary(&now.primary, &target.primary);
@@ -88,6 +91,7 @@ fn extend_last(
     };
     let unit = ALIGNMENT.get() / SECTOR.get();
     let end = (last_usable(disk_sectors) + 1) / unit * unit;
+    // Never shorter: STATE's file system may reach to the end that it has.
     last.last_lba = last.last_lba.max(end.saturating_sub(1));
     Ok(table)
 }
@@ -108,6 +112,8 @@ impl GrowthPlan {
     fn rewrite_primary(&mut self, now: &[u8], then: &[u8]) {
         let (old_header, old_array) = now.split_at(now.len().min(SECTOR_BYTES));
         let (header, array) = then.split_at(SECTOR_BYTES);
+        // The array before the header, whose checksum covers it: with the old header the new array counts as
+        // broken, and then the backup is read.
         if old_array != array {
             self.write(Bytes::new(PRIMARY_OFFSET.get() + SECTOR.get()), array);
         }

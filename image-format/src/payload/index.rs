@@ -66,6 +66,7 @@ const TAG_CHUNKS: u32 = 0x8000_0002;
 const TAG_LIST: u32 = 1;
 const TAG_BASE: u32 = 2;
 /// A section that every reader must know.
+// One bit instead of a new format number for each addition: old readers go on where they safely can.
 const MUST_KNOW: u32 = 0x8000_0000;
 
 /// What the index says of a release.

@@ -49,6 +49,7 @@ pub struct ContentMap {
 }
 
 const PLACE_BITS: u32 = 24;
+// 23 bits count 8 million blocks, which is 32 GiB: twice the largest root.
 const IDLE_BIT: u64 = 1 << 23;
 
 impl ContentMap {

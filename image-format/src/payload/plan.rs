@@ -88,6 +88,7 @@ pub fn list_choices(index: &PayloadIndex, survey: &Survey) -> Vec<ListChoice> {
     let mut choices: Vec<_> = patches.chain([whole, skip]).collect();
     choices.sort_by_key(|(bytes, _)| *bytes);
     let skip = choices.iter().position(|(_, choice)| *choice == ListChoice::Skip).unwrap_or_default();
+    // A list that costs more than all that it could save is not worth a try.
     choices.truncate(skip + 1);
     choices.into_iter().map(|(_, choice)| choice).collect()
 }

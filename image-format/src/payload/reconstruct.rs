@@ -166,6 +166,8 @@ impl Prepared {
         let job = work::Job { index, plan: &plan, hasher: &hasher, site, leaves: Mutex::new(leaves) };
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), ReconstructError> {
+            // `Relaxed` is enough: only the number counts here, and joining the threads orders what they
+            // wrote.
             while let Some(step) = plan.steps.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if site.observer.wants_stop() {
                     return Err(ReconstructError::Stopped);
@@ -193,6 +195,7 @@ impl Prepared {
 }
 
 fn write_zeros(survey: &Survey, site: &Site<'_>) -> Result<(), ReconstructError> {
+    // One MiB at a time: a root has long runs of zeros, and the buffer is all that they cost.
     const MOST: u32 = 256;
     let zeros = vec![0; block_bytes(MOST)];
     for run in &survey.unwritten_zeros {
@@ -210,6 +213,7 @@ fn write_tree(
     tree: &crate::verity::HashTree,
     site: &Site<'_>,
 ) -> Result<(), ReconstructError> {
+    // Before the tree is written: without it nothing can open the slot.
     if tree.root_hash != index.root_hash {
         return Err(ReconstructError::RootHash { actual: tree.root_hash, expected: index.root_hash });
     }

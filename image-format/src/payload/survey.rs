@@ -87,6 +87,7 @@ impl Survey {
         let hasher = LeafHasher::new(salt);
         let running = slots.running.map(|slot| hash_blocks(slot, &hasher, threads)).unwrap_or_default();
         let running_ids = identifiers(&running);
+        // 32 bytes a block. Of the running slot only the identifiers are needed from here on.
         drop(running);
         let idle = slots.idle.map(|slot| hash_blocks(slot, &hasher, threads)).unwrap_or_default();
         let idle_ids = identifiers(&idle);
@@ -121,6 +122,8 @@ impl Survey {
         for chunk in &index.chunks {
             let found: Option<Vec<[u8; 32]>> =
                 range(idle, chunk.run).and_then(|found| found.iter().copied().collect());
+            // Read back and compared: a note of what was written would be wrong after a power cut, and on a
+            // disk that lies.
             let found = found.filter(|digests| chunk_guard(digests) == chunk.guard);
             self.written.push(found.is_some());
             if let (Some(found), Some(leaves)) = (found, range_mut(&mut self.leaves, chunk.run)) {

@@ -2,6 +2,8 @@
 //!
 //! Knows LEB128 numbers, fixed fields and the end of the input. Refuses to know what they mean.
 //! Invariant: a number has one spelling, so equal indexes are equal bytes.
+//!
+//! Documentation: LEB128 in the DWARF standard, section 7.6.
 
 /// Why the bytes end or mean nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl<'a> Reader<'a> {
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
             let bits = u64::from(byte & 0x7f);
+            // Bits that are shifted out, and a last byte of zero, would be second spellings.
             if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
                 return Err(WireError::Number);
             }

@@ -4,6 +4,8 @@
 //! what `zstd --patch-from` calls the reference: raw content that matches may point into. Refuses to know digests.
 //! Invariant: opening writes only into a buffer of the length that the index says, so no frame can be a bomb, and
 //! needs no window beside it, since the output itself is the window.
+//!
+//! Documentation: RFC 8878, and zstd(1), `--patch-from`.
 
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
@@ -24,10 +26,14 @@ pub fn compress(content: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, Fr
     let mut context = CCtx::try_create().ok_or(FrameError::Memory)?;
     let reach = (content.len() + prefix.len()).max(1 << 10);
     // The window must reach back over the whole prefix, or most of it would be of no use.
+    // 10 is the smallest window of the format, and 27 the largest that zstd's decoder takes without being
+    // asked to.
     let window = reach.next_power_of_two().trailing_zeros().clamp(10, 27);
     let parameters = [
         CParameter::CompressionLevel(level),
         CParameter::WindowLog(window),
+        // The reader knows the length. With it in the frame, a wrong one is refused before anything is
+        // unpacked.
         CParameter::ContentSizeFlag(true),
         // The object's own digest is checked before the frame is opened, and the guard after it.
         CParameter::ChecksumFlag(false),

@@ -17,6 +17,7 @@ use crate::version::Version;
 /// The format that is written, and the only one that is read.
 pub const FORMAT: u32 = 1;
 /// Bytes of the largest channel metadata that is read.
+// With sixteen signatures it must fit into an envelope.
 pub const MAX_CHANNEL: usize = 32 << 10;
 /// Releases that a channel may offer at one time: floors add up over the years, and the rest are few.
 pub const MAX_RELEASES: usize = 48;
@@ -98,6 +99,7 @@ impl OfferedRelease {
         if self.waves.len() > MAX_WAVES {
             return Err(ChannelError::TooManyWaves { version: version.clone(), given: self.waves.len() });
         }
+        // A wave that shrinks would take a release back from machines that may have it already.
         let in_order =
             |pair: &[Wave]| pair[0].machines <= pair[1].machines && pair[0].not_before <= pair[1].not_before;
         if !self.waves.windows(2).all(in_order) {
@@ -168,6 +170,7 @@ impl ChannelMetadata {
         if self.releases.len() > MAX_RELEASES {
             return Err(ChannelError::TooManyReleases { given: self.releases.len() });
         }
+        // In order, so that the search for the newest and for floors need not sort what a stranger wrote.
         if let Some(pair) = self.releases.windows(2).find(|pair| pair[0].version >= pair[1].version) {
             return Err(ChannelError::ReleaseOrder { version: pair[1].version.clone() });
         }

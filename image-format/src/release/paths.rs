@@ -77,6 +77,8 @@ pub struct ParseChannelNameError {
 /// The root metadata of that number.
 #[must_use]
 pub fn root(number: u64) -> String {
+    // A name for each number and no name for the newest: files never change, so every cache may keep them for
+    // ever.
     format!("root/{number}")
 }
 

@@ -214,6 +214,7 @@ fn refuse_channel(channel: &ChannelMetadata, facts: &MachineFacts) -> Option<Sta
         return Some(StayReason::Architecture { offered, machine });
     }
     match (&channel.paused, facts.asked_by) {
+        // A pause stops what happens by itself. A person who asks has seen the reason.
         (Some(reason), AskedBy::Service) => Some(StayReason::Paused { reason: reason.clone() }),
         _ => None,
     }
@@ -239,6 +240,7 @@ fn choose_pinned<'a>(
 
 fn choose_newest<'a>(channel: &'a ChannelMetadata, facts: &MachineFacts, now: UnixTime) -> ReleaseChoice<'a> {
     let mut passed_over = Vec::new();
+    // The newest first: older ones are asked about only if something speaks against it.
     for release in channel.releases.iter().rev().filter(|release| release.version > facts.version) {
         let step = check_wave(release, facts, now).and_then(|()| choose_step(channel, release, facts));
         match step {
@@ -270,6 +272,7 @@ fn choose_step<'a>(
         floor.floor
             && floor.version > facts.version
             && floor.version < target.version
+            // A floor that was withdrawn must not be installed, nor may it bar the way for ever.
             && floor.withdrawn.is_none()
     };
     let Some(floor) = channel.releases.iter().find(between) else {
@@ -301,11 +304,13 @@ fn check_forever(
     if let Some(reason) = &release.withdrawn {
         return Err(PassReason::Withdrawn { reason: reason.clone() });
     }
+    // The machine's own counts, too: a mirror may show an old channel, and a channel's key may be stolen.
     let lowest = channel.security_epoch.max(facts.security_epoch);
     if release.security_epoch < lowest {
         return Err(PassReason::Epoch { given: release.security_epoch, lowest });
     }
     let same =
+        // The same version built again is another release, and may well work.
         |failed: &&FailedRelease| failed.version == release.version && failed.manifest == release.manifest;
     match facts.failed.iter().find(same) {
         Some(failed) if facts.asked_by == AskedBy::Service => {

@@ -7,6 +7,8 @@
 //!
 //! A root that has expired still leads to its successor: otherwise a machine that slept through a year could
 //! never be reached again. Only the last of the chain must be young, and [`super::trust`] asks that.
+//!
+//! Documentation: <https://theupdateframework.github.io/specification/latest/>, section 5.3.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,7 @@ use crate::signed::{
 /// The format that is written, and the only one that is read.
 pub const FORMAT: u32 = 1;
 /// Bytes of the largest root metadata that is read.
+// With sixteen signatures it must fit into an envelope.
 pub const MAX_ROOT: usize = 32 << 10;
 /// Keys that a role may have: as many as an envelope has room for signatures.
 pub const MAX_KEYS: usize = 16;
@@ -71,6 +74,7 @@ impl RoleKeys {
         let mut keys: Vec<PublicKey> = Vec::new();
         for key in known.map(|line| line.parse::<PublicKey>()) {
             let key = key?;
+            // A key that is listed twice, with two comments, must not count twice.
             if keys.iter().all(|other| other.key_id() != key.key_id()) {
                 keys.push(key);
             }
@@ -206,8 +210,11 @@ impl TrustedRoot {
     pub fn next(&self, envelope: &[u8]) -> Result<Self, FollowRootError> {
         let signed = Signed::<RootMetadata>::from_envelope(envelope)?;
         let old = self.metadata.keyring(Role::Root).map_err(FollowRootError::Keyring)?;
+        // TUF 5.3.4: by the keys of the old root and by those of the new one, so that a thief of new keys
+        // alone gets nowhere.
         let metadata = old.verify(&signed).map_err(|source| FollowRootError::Old { source })?;
         let expected = self.number().saturating_add(1);
+        // TUF 5.3.5: no number is left out, or a server could hide the root that took a key away.
         if metadata.number != expected {
             return Err(FollowRootError::Number { given: metadata.number, expected });
         }

@@ -2,6 +2,8 @@
 //!
 //! Knows how a moment is written for people, and that a clock may lie. Refuses to know the clock.
 //! Invariant: arithmetic stops at the last moment there is, and never goes round.
+//!
+//! Documentation: RFC 3339, and <https://howardhinnant.github.io/date_algorithms.html>.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 const DAY: u64 = 86_400;
 
 /// A moment in UTC.
+// Whole seconds and no text: one moment has one spelling, and no calendar is needed to compare two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(u64);

@@ -162,6 +162,7 @@ pub fn verify_channel(
     if metadata.channel != *name {
         return Err(VerifyChannelError::Other { given: metadata.channel.clone(), asked: name.clone() });
     }
+    // Before anything else of it counts: the root that is hidden may have taken this very key away.
     if metadata.root > root.number() {
         return Err(VerifyChannelError::RootHidden { named: metadata.root, known: root.number() });
     }
@@ -169,6 +170,7 @@ pub fn verify_channel(
     if let Some(seen) = state.channels.get(name) {
         check_progress(&accepted, seen)?;
     }
+    // Last, as in TUF, 5.4: signatures, then going back, then expiry.
     check_expiry(&accepted.metadata, root, now)?;
     Ok(accepted)
 }
@@ -179,6 +181,7 @@ fn check_progress(accepted: &AcceptedChannel, seen: &SeenChannel) -> Result<(), 
     if given < known {
         return Err(VerifyChannelError::WentBack { given, known });
     }
+    // Two publishers with one key, or a thief. Whichever came first stays until the count goes on.
     if given == known && accepted.sha256 != seen.sha256 {
         return Err(VerifyChannelError::Forked { root: seen.root, counter: seen.counter });
     }
@@ -209,6 +212,7 @@ pub fn verify_manifest(
     channel: &ChannelMetadata,
     root: &TrustedRoot,
 ) -> Result<Verified<Manifest>, VerifyManifestError> {
+    // Its digest before its signatures, since a file that is not the promised one need not be parsed at all.
     offered.manifest.check(envelope)?;
     let manifest = root.open_manifest(envelope)?;
     let pairs = [

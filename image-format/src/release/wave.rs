@@ -13,6 +13,7 @@ use super::time::UnixTime;
 use crate::digest::Sha256;
 
 /// A share of all machines, in thousandths: 1 of 1000 machines is the smallest first wave that one can ask for.
+// Whole numbers: a share as a float would have many texts, and would be signed as one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub struct Share(u16);

@@ -2,6 +2,8 @@
 //!
 //! Knows passwd(5), group(5) and the files beside them, since a static binary has no name service.
 //! Refuses to change them other than by one [`AccountDatabase`], whole and under the lock of shadow-utils.
+//!
+//! Documentation: passwd(5), group(5), shadow(5), gshadow(5), subuid(5), subgid(5).
 
 mod database;
 mod defaults;
@@ -29,6 +31,8 @@ pub(crate) fn find_user(root: &MachineRoot, name: &str) -> Option<PasswdEntry> {
 }
 
 /// Every user, by name.
+// A line of another shape is skipped, as glibc's own reader of the file does, so one damaged line hides
+// nobody else.
 pub(crate) fn all(root: &MachineRoot) -> Vec<(String, PasswdEntry)> {
     let text = fs::read_to_string(root.path_of("/etc/passwd")).unwrap_or_default();
     let login = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {

@@ -51,6 +51,8 @@ impl<'a> Chooser<'a> {
             let choice = self.choose(&at_once);
             (at_once, choice)
         } else {
+            // Up to two minutes on a busy machine, so only where something slow could still change the
+            // choice.
             place.settle_devices();
             let offers = self.offers(place);
             let choice = self.choose(&offers);

@@ -18,6 +18,8 @@ use crate::instance_data::Names;
 use crate::machine::MachineAccess;
 
 /// The instance of a machine on a platform that names none.
+// Such a machine is configured again when its user-data changes. Nothing else could tell that it is meant to
+// be.
 const UNNAMED: &str = "unnamed";
 /// The file by which the operator of a platform, who makes the image, allows `#include`.
 const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
@@ -54,6 +56,8 @@ pub(crate) fn plan_facts(provision: &InstanceMetadata, is_clone: bool, names: &N
             private_ipv6: addresses.private_ipv6.map(|address| address.to_string()),
         },
         hostname: provision.hostname.clone(),
+        // A bad line is left out instead of written: behind it sshd would read on, but nobody would learn why
+        // a key does not work.
         keys: keys.filter(|line| ssh_key::check_key(line).is_ok()).map(str::to_owned).collect(),
         is_clone,
         launch_index: names.launch_index,

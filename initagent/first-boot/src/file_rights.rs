@@ -34,6 +34,7 @@ impl FileRights {
 
     /// The user we run as, where that is not root: then files are ours whatever was asked for.
     pub(crate) fn for_current_user(self) -> Self {
+        // chown(2) is root's alone, and tests run as somebody else.
         if Uid::effective().is_root() {
             return self;
         }

@@ -3,6 +3,8 @@
 //! Knows temporary names, owners, modes and parents. Refuses to know what a file is for. Invariants: a
 //! reader sees the old file or the new one; a file that is already as it should be is not touched; every
 //! way goes by [`Folder`], so that no user leads us elsewhere.
+//!
+//! Documentation: rename(2), fsync(2).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -51,6 +53,8 @@ fn write_as(
     let write = || -> io::Result<FileChange> {
         let (parent, name) = folder::split(path)?;
         let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
+        // A new time would make programs that watch the file read it anew at each boot, and the disk write
+        // it.
         if is_already(&folder, name, content, rights) {
             return Ok(FileChange::None);
         }
@@ -97,6 +101,7 @@ fn replace_file(
         let _ = folder.remove(&temporary);
     }
     written?;
+    // fsync(2): the file is safe, but its name is not before the directory was synced as well.
     if on_disk == OnDisk::AtOnce { folder.sync() } else { Ok(()) }
 }
 
@@ -143,10 +148,13 @@ impl StagedFile {
 
 /// The name a file has until it is complete, in the same directory.
 fn temporary_path(name: &OsStr) -> OsString {
+    // What reads whole directories leaves hidden names out: sshd's and systemd's `*.conf`, and sudoers(5) any
+    // with a dot.
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".catamaran-new");
     // A long name must stay a name.
+    // NAME_MAX of limits.h.
     if hidden.len() > 255 {
         hidden = OsString::from(".catamaran-new");
     }

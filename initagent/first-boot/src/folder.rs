@@ -4,6 +4,8 @@
 //! wherever that is somebody but root: a link in a home waits until root comes by. It is the rule that
 //! systemd-tmpfiles calls an unsafe path transition, and stricter: below a home no link is followed at all.
 //! Invariant: what is done to a directory is done to the one that was checked, by its descriptor.
+//!
+//! Documentation: `path_resolution(7)`, openat(2), and for the rule systemd-tmpfiles(8).
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -24,6 +26,7 @@ use crate::file_rights::{FileChange, FileRights};
 /// As many as the kernel follows on one path, see `path_resolution(7)`.
 const MOST_LINKS: u32 = 40;
 /// Deeper than any tree that a document may replace.
+// Each level holds two descriptors, of which a process has 1024 by default: getrlimit(2).
 const DEEPEST: u32 = 64;
 /// Only its place is needed, and it may not be readable.
 const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
@@ -157,6 +160,8 @@ impl Folder {
         Self::walk(path, Some(rights))
     }
 
+    // openat2(2) with `RESOLVE_NO_SYMLINKS` was considered. It cannot say who owns a directory on the way, so
+    // each step must be looked at anyway, and it would refuse /var/run as well.
     fn walk(path: &Path, make: Option<FileRights>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let top = nix::fcntl::open("/", PLACE, Mode::empty())?;
@@ -226,6 +231,7 @@ impl Folder {
         refuse_special(name, &stat)?;
         let file = File::from(openat(&self.fd, name, READ, Mode::empty())?);
         let stat = fstat(&file)?;
+        // Again by the descriptor: the name may have got another file meanwhile.
         refuse_special(name, &stat)?;
         if !self.holder.offers(&stat, reader) {
             return Err(refusal(name, &format!("belongs to user {}, so it is not read", stat.st_uid)));
@@ -303,6 +309,7 @@ impl Folder {
         if from.holder != Holder::Root && from.holder != self.holder {
             return Err(refusal(target, "lies in a directory that is not root's"));
         }
+        // linkat(2) without flags does not follow a link at the end.
         Ok(linkat(&from.fd, target, &self.fd, name, AtFlags::empty())?)
     }
 
@@ -359,6 +366,7 @@ pub(crate) fn rights_of(stat: &FileStat) -> FileRights {
 fn remove_below(fd: &impl AsFd, name: &OsStr, deepest: u32) -> io::Result<()> {
     match unlinkat(fd, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        // unlink(2): Linux says EISDIR of a directory, POSIX and some file systems EPERM.
         Err(Errno::EISDIR | Errno::EPERM) if deepest > 0 => {}
         Err(error) => return Err(error.into()),
     }

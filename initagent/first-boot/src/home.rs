@@ -2,6 +2,8 @@
 //!
 //! Knows /etc/skel. Refuses to touch a home that is there. Invariant: everything in a new home is its
 //! owner's.
+//!
+//! Documentation: useradd(8), `--skel`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +24,7 @@ pub(crate) fn make_home(root: &MachineRoot, login: &PasswdEntry) -> Result<FileC
     if home.exists() {
         return Ok(FileChange::None);
     }
+    // Root's: whoever owns the directory above could put another home in this one's place.
     files::make_parents(&home, FileRights { mode: 0o755, ..FileRights::PUBLIC })?;
     let mode = LoginDefaults::of_machine(root).home_mode;
     files::make_directory(&home, FileRights { uid: login.uid, gid: login.gid, mode })?;
@@ -39,6 +42,7 @@ fn copy_skeleton(from: &Path, to: &Path, login: &PasswdEntry, deepest: u32) {
             if files::make_directory(&place, rights).is_ok() {
                 copy_skeleton(&entry.path(), &place, login, deepest - 1);
             }
+        // A link stays a link, as useradd copies it.
         } else if meta.is_symlink() {
             if let Ok(target) = fs::read_link(entry.path()) {
                 let _ = files::link_as(&place, &target.to_string_lossy(), rights);

@@ -84,6 +84,7 @@ fn of_platform(provision: &InstanceMetadata, instance_id: &str) -> Pairs {
         ("cloud_id", Some(json!(cloud))),
         ("instance-id", Some(json!(instance_id))),
         ("local-hostname", hostname.map(Value::from)),
+        // cloud-init names the cloud by its brand here, and the platform by its service.
         ("platform", Some(json!(if cloud == "aws" { "ec2" } else { cloud }))),
         ("public_ssh_keys", Some(json!(provision.ssh_keys))),
         ("region", text(&provision.region)),
@@ -135,6 +136,7 @@ fn meta_data(provision: &InstanceMetadata, instance_id: &str) -> Map<String, Val
     ]);
     // The document's own spelling of a name goes before ours.
     for (name, value) in provision.meta_data.names() {
+        // cloud-init lets templates write either, so both at once would be two values of one name.
         names.remove(&name.replace('_', "-"));
         names.insert(name.clone(), value.clone());
     }

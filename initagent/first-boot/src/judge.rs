@@ -95,6 +95,8 @@ pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
                 plan: FirstBootPlan::default(),
                 ..reading_of(&files, TokenAddresses::examples())
             };
+            // Read twice: examples let addresses be checked, but in a printed plan they would look like the
+            // machine's own.
             let shown = reading_of(&files, TokenAddresses::placeholders());
             let contents = match listing {
                 PlanDetail::Full => ContentDisplay::Shown,

@@ -2,6 +2,8 @@
 //!
 //! Knows verdicts, text and JSON. Refuses to hold a value of a content, password or key. Invariant:
 //! each item of the plan is in it, with its place and its fate.
+//!
+//! Documentation of the exit codes: <https://docs.cloud-init.io/en/latest/explanation/return_codes.html>.
 
 use std::fmt::Write;
 
@@ -107,7 +109,7 @@ impl RunOutcome {
             let _ = writeln!(out, "error: {failure}");
         }
         for problem in &self.problems {
-            let _ = writeln!(out, "warning: the platform did not hand over {problem}");
+            let _ = writeln!(out, "warning: {problem}");
         }
         for refused in &self.refused {
             let _ = writeln!(out, "warning: {refused}");

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use user_data::secret::Secret;
 
 /// Where the image's programs are.
+// Debian's for root, /etc/login.defs. The unit that started us may have another one or none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What is kept of a complaint.
 const COMPLAINT: u64 = 2000;
+// As long as systemd gives a service to start, systemd-system.conf(5).
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A program and what it is given.
@@ -88,6 +90,8 @@ impl ProgramRunner for HostPrograms {
         let start = |source| RunError::Start { program: call.program, source };
         let mut child = Command::new(call.program)
             .args(&call.arguments)
+            // A program must do the same whoever started us, by hand or at boot, and in one language: some
+            // answers are read.
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C.UTF-8")
@@ -124,6 +128,8 @@ impl ProgramRunner for HostPrograms {
 /// The end of the child, or `None` if it had to be killed.
 fn wait_or_kill(child: &mut Child, call: &ProgramCall) -> io::Result<Option<std::process::ExitStatus>> {
     let started = Instant::now();
+    // The standard library has no wait with a deadline. The first looks are close together, so that a short
+    // program costs no pause.
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait()? {
@@ -144,6 +150,7 @@ fn read_bounded(mut pipe: impl Read, most: u64) -> Vec<u8> {
     let mut kept = Vec::new();
     // What can't be read is as good as not said.
     let _ = pipe.by_ref().take(most).read_to_end(&mut kept);
+    // A program whose pipe is closed dies of SIGPIPE, and one whose pipe is full waits for ever: pipe(7).
     let _ = io::copy(&mut pipe, &mut io::sink());
     kept
 }

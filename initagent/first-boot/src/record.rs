@@ -3,11 +3,13 @@
 //! Knows the files below /var/lib/catamaran/first-boot. Refuses to be read by others: user-data may
 //! hold secrets. Invariant: an instance counts as configured only once everything is on the disk, so
 //! a power cut means that it is configured again.
+//!
+//! Documentation: `proc_pid_mountinfo(5)`, syncfs(2).
 
 use std::collections::HashSet;
 use std::fs;
 
-use platform::{InstanceMetadata, MachineAddresses, Payload};
+use platform::{InstanceMetadata, MachineAddresses, Payload, Platform};
 use serde_json::{Value, json};
 
 use crate::files::{self, FileRights};
@@ -16,6 +18,7 @@ use crate::source::Remembered;
 use crate::step_error::StepError;
 
 /// Where it lies.
+// In /var, which outlasts boots and updates, as file-hierarchy(7) has it.
 pub(crate) const FOLDER: &str = "/var/lib/catamaran/first-boot";
 /// The file by which an instance counts as configured.
 const INSTANCE: &str = "instance-id";
@@ -34,10 +37,13 @@ pub(crate) fn configured_instance(root: &MachineRoot) -> Option<String> {
 ///
 /// The file gets its name only then. A disk that many write to takes its time for each such wish, so there
 /// are two: one for all that was written, one for the name.
+// Nine flushes were tried. Each costs milliseconds on a disk that is idle and much more on one that others
+// write to.
 pub(crate) fn mark_configured(root: &MachineRoot, instance: &str) -> Result<(), StepError> {
     prepare_folder(root)?;
     let path = root.path_of(&format!("{FOLDER}/{INSTANCE}"));
     let staged = files::stage_file(&path, format!("{instance}\n").as_bytes(), FileRights::PRIVATE)?;
+    // sync(2) was used before. In a container it waits for all of the host's disks.
     sync_file_systems(root);
     staged.persist()
 }
@@ -127,6 +133,11 @@ pub(crate) fn store_metadata(root: &MachineRoot, provision: &InstanceMetadata) -
         "private_ipv4": addresses.private_ipv4,
         "public_ipv6": addresses.public_ipv6,
         "private_ipv6": addresses.private_ipv6,
+        "platform": provision.platform.name(),
+        "region": provision.region,
+        "zone": provision.zone,
+        "instance_type": provision.instance_type,
+        "attributes": provision.attributes,
     });
     write(root, "facts.json", facts.to_string().as_bytes())
 }
@@ -151,6 +162,17 @@ pub(crate) fn load_metadata(root: &MachineRoot) -> Option<InstanceMetadata> {
             public_ipv6: text("public_ipv6").and_then(|text| text.parse().ok()),
             private_ipv6: text("private_ipv6").and_then(|text| text.parse().ok()),
         },
+        platform: text("platform").and_then(|name| Platform::from_report_name(&name)).unwrap_or_default(),
+        region: text("region"),
+        zone: text("zone"),
+        instance_type: text("instance_type"),
+        attributes: facts
+            .get("attributes")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
         ..InstanceMetadata::default()
     })
 }
@@ -213,6 +235,11 @@ mod tests {
                 public_ipv4: "192.0.2.1".parse().ok(),
                 ..MachineAddresses::default()
             },
+            platform: Platform::Ec2,
+            region: Some("eu-central-1".to_owned()),
+            zone: Some("eu-central-1a".to_owned()),
+            instance_type: Some("m5.large".to_owned()),
+            attributes: [("AWS_IPV4_LOCAL".to_owned(), "10.0.0.1".to_owned())].into(),
             ..InstanceMetadata::default()
         };
 

@@ -87,12 +87,14 @@ pub fn run_recurring(
         return Ok(0);
     }
     let Some((program, arguments)) = command.split_first() else { return Ok(0) };
+    // Without a time limit: cloud-init's has none, and the script that calls it has one.
     let status = Command::new(program).args(arguments).status();
     let status =
         status.map_err(|source| RecurError::Run { program: program.to_string_lossy().into(), source })?;
     if let Some(mark) = mark {
         let written = record::prepare_folder(root).and_then(|()| {
             let text = format!("{}\n", code(status));
+            // The exit code is for people. That the file is there is what counts.
             files::write_durably(&root.path_of(&mark), text.as_bytes(), FileRights::PRIVATE)
         });
         written.map_err(|error| RecurError::Remember { reason: error.error_chain() })?;

@@ -4,6 +4,7 @@
 //! is remembered as configured only after its files are on the disk and its scripts were started.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use error_text::error_chain;
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -35,6 +36,8 @@ const LOCK_MODE: u32 = 0o600;
 const LOCK_PATIENCE: Duration = Duration::from_mins(6);
 /// Says that whoever may log in can: sshd waits for it on a machine that nobody had before.
 const LOGINS: &str = "/run/catamaran/logins";
+// /run/metadata is the folder of afterburn and coreos-metadata, which units of users name in
+// `EnvironmentFile=`.
 const METADATA: &str = "/run/metadata/catamaran";
 const MOST: u64 = 64 << 20;
 /// How long a platform that is known to be there may take, its network included.
@@ -83,6 +86,7 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     // A disk that was another instance is a clone, unless nobody but us gave the instances names.
     let was_named = known.as_ref().is_some_and(|known| !known.starts_with("unnamed"));
     let host = ApplyContext::new(machine, &instance.id);
+    // Before user-data is read: an `#include` or Ignition's `merge` fetches what it is made of.
     let network = bring_up_network(&provision, &host);
     let handed = facts::gather_input(&provision, machine);
     if root.is_running() && facts::ask_for_addresses(&handed) {
@@ -99,6 +103,7 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == PlanStage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| ResultItem { planned, done }));
     let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < PlanStage::Units);
+    // Before keys are written: who is not named any more must be out, also if the run fails behind this.
     apply::retain_platform_keys(root, &users_of_platform(&way_in));
     carry_out(way_in, &host, &mut outcome);
     open_logins(root, &mut outcome);
@@ -126,7 +131,9 @@ fn names_of(provision: &InstanceMetadata, root: &MachineRoot, outcome: &mut RunO
     }
     let names = Names::of(provision, &outcome.instance_id, root);
     if let Err(error) = names.keep(root) {
-        outcome.problems.push(format!("a copy of its names ({})", error.error_chain()));
+        outcome
+            .problems
+            .push(format!("cannot keep the names that templates may use: {}", error.error_chain()));
     }
     names
 }
@@ -165,9 +172,10 @@ fn check_in(detected: &DetectedPlatform, outcome: &mut RunOutcome) {
     let boot = if outcome.is_first { BootKind::First } else { BootKind::Later };
     let timing = WebTiming { total: RECEIPT_PATIENCE, ..TIMING };
     if let Err(error) = detected.check_in(boot, &platform::MetadataWeb::new(timing, jitter_seed())) {
-        outcome
-            .problems
-            .push(format!("a receipt for the report that this machine is up ({})", error_chain(&error)));
+        outcome.problems.push(format!(
+            "the platform did not take the report that this machine is up: {}",
+            error_chain(&error)
+        ));
     }
 }
 
@@ -315,7 +323,8 @@ fn ask_platform(
     outcome.platform = detected.platform.to_string();
     match detected.fetch_metadata(place, &platform::MetadataWeb::new(TIMING, jitter_seed())) {
         Ok(provision) => {
-            outcome.problems.extend(provision.problems.iter().map(ToString::to_string));
+            let told = |problem| format!("the platform did not hand over {problem}");
+            outcome.problems.extend(provision.problems.iter().map(told));
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
                 return Some(Current::before(kept));
             }
@@ -346,11 +355,6 @@ fn completed(root: &MachineRoot, provision: InstanceMetadata) -> InstanceMetadat
     provision
 }
 
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn use_last_metadata(
     root: &MachineRoot,
     detected: &DetectedPlatform,
@@ -360,7 +364,9 @@ fn use_last_metadata(
     let text = format!("cannot ask {} ({}): {}", detected.platform, detected.evidence, error_chain(error));
     let kept = record::load_metadata(root);
     if kept.is_some() {
-        outcome.problems.push(format!("anything, so what it said last time is used ({text})"));
+        outcome
+            .problems
+            .push(format!("the platform said nothing, so what it said last time is used: {text}"));
     } else {
         outcome.failures.push(text);
     }
@@ -371,7 +377,9 @@ fn store_metadata(root: &MachineRoot, provision: &InstanceMetadata, outcome: &mu
     let metadata = provision.metadata_file();
     let written = files::write(&root.path_of(METADATA), metadata.as_bytes(), FileRights::PUBLIC);
     if let Err(error) = written.map(drop).and_then(|()| record::store_metadata(root, provision)) {
-        outcome.problems.push(format!("a copy of itself: {}", error.error_chain()));
+        outcome
+            .problems
+            .push(format!("cannot keep what the platform said for later boots: {}", error.error_chain()));
     }
 }
 

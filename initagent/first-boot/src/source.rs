@@ -127,6 +127,7 @@ pub(crate) fn choose(offers: &[Source], known: Circumstances<'_>) -> Choice {
         None if known.is_settled && known.switch == Switch::Locked => None,
         None => (!offers.is_empty()).then_some(0),
         Some(before) => {
+            // Before all others, wherever it stands in the list: the order is for machines that are new.
             let same = offers.iter().position(|offer| offer.is_same(before));
             same.or_else(|| offers.iter().position(|offer| known.allows(offer, before)))
         }

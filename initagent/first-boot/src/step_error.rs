@@ -42,15 +42,6 @@ pub(crate) enum StepError {
 impl StepError {
     /// The error and all its causes on one line.
     pub(crate) fn error_chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let said = error.to_string();
-            if !text.ends_with(&said) {
-                text = format!("{text}: {said}");
-            }
-            cause = error.source();
-        }
-        text
+        error_text::error_chain(self)
     }
 }

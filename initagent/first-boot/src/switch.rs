@@ -40,6 +40,7 @@ pub(crate) fn read(root: &MachineRoot) -> (Switch, Option<String>) {
 /// Sets it, for all boots to come.
 pub fn set(root: &MachineRoot, switch: Switch) -> Result<(), SwitchError> {
     let text = format!("{}\n", switch.word());
+    // A power cut must not open a machine that its owner has just locked.
     let written = files::write_durably(&root.path_of(SWITCH), text.as_bytes(), FileRights::PUBLIC);
     written.map(drop).map_err(|error| SwitchError { reason: error.error_chain() })
 }

@@ -5,6 +5,9 @@
 //! answer to the one before; each request has its own answer. Of the crates that could do this, zbus brings an
 //! async runtime and libdbus is no Rust, and rustbus (97 kB more) says hello without a deadline, on
 //! releases of nix, syn and others that are years old, for calls that take 250 lines to write.
+//!
+//! Documentation: <https://dbus.freedesktop.org/doc/dbus-specification.html>, "Authentication Protocol", and
+//! org.freedesktop.systemd1(5).
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod message;
@@ -22,6 +25,7 @@ use crate::digits::to_hex;
 use message::{BusAnswer, MessageBody};
 
 /// Only root may open it, and no bus need run.
+// systemctl(1) of root uses it as well. The bus's own daemon comes later in the boot.
 const SOCKET: &str = "/run/systemd/private";
 /// A reload runs every generator.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -197,6 +201,8 @@ impl BusConnection<'_> {
 
     /// Whether the manager has read one of these units. What is meant for many units is taken for known.
     fn knows_any(&mut self, units: &[String]) -> io::Result<bool> {
+        // systemd.unit(5): `name@.service` and `name-.service.d` are settings of many units, and no unit
+        // itself.
         let is_for_many = |unit: &String| unit.contains("@.") || unit.contains("-.");
         if units.iter().any(is_for_many) {
             return Ok(true);
@@ -242,10 +248,15 @@ impl BusConnection<'_> {
 
     /// Says who we are; the kernel told already, so there is no secret.
     fn authenticate(&self) -> io::Result<()> {
+        // D-Bus's EXTERNAL mechanism: the user id in decimal, those digits as hexadecimal. Root has 0, which
+        // is 30.
         let digits = to_hex(nix::unistd::geteuid().to_string().as_bytes());
         self.socket_with_deadline()?
+            // All at once. To wait for each answer would be two more ways there and back, and sd-bus does not
+            // wait either.
             .write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
+        // Byte by byte, since what comes behind this line is a message already.
         while !line.ends_with(b"\r\n") && line.len() < 256 {
             let mut byte = [0];
             self.socket_with_deadline()?.read_exact(&mut byte)?;
@@ -303,6 +314,7 @@ fn call(batch: &[UnitRequest<'_>]) -> (&'static str, MessageBody) {
             "EnableUnitFiles"
         }
         UnitRequest::Job { unit, verb } => {
+            // systemctl's own default mode.
             body.push_string(unit).push_string("replace");
             method_name(verb)
         }

@@ -3,6 +3,9 @@
 //! Knows one GET and one POST, bounded, with pauses that grow. Refuses to send the headers that a document gave
 //! for one address to the one that a redirect leads to. Invariant: no answer is larger than its bound, and no
 //! server is waited for without an end.
+//!
+//! Documentation: RFC 9110, "Redirection 3xx", and Ignition's `timeouts` in
+//! <https://coreos.github.io/ignition/configuration-v3_6/>.
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod location;
@@ -50,6 +53,7 @@ impl WebError {
     /// Whether another try may do better.
     fn is_passing(&self) -> bool {
         match self {
+            // RFC 6585 for 429. All other refusals are the same a second later.
             Self::Status { status, .. } => *status >= 500 || *status == 429,
             Self::OutOfTime { .. } | Self::TooLarge { .. } => false,
             Self::Unreachable { .. } => true,
@@ -112,6 +116,8 @@ impl WebClient for HttpClient {
             let answer = self.ask(url, headers, limits).map_err(|source| unreachable_at(url, source))?;
             let mut answer = check_status(url, answer)?;
             let mut body = Vec::new();
+            // One byte more than allowed shows that there is more. `Content-Length` is only what the server
+            // says.
             let read = answer.body_mut().as_reader().take(most + 1).read_to_end(&mut body);
             read.map_err(|source| unreachable_at(url, ureq::Error::Io(source)))?;
             if body.len() as u64 > most {

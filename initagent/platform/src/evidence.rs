@@ -14,7 +14,7 @@ pub struct DetectedPlatform {
     pub platform: Platform,
     /// What gave it away, for a person to read.
     pub evidence: String,
-    /// Whether [`Detected::fetch_metadata`] needs a working network.
+    /// Whether [`DetectedPlatform::fetch_metadata`] needs a working network.
     pub needs_network: bool,
     /// What it speaks from.
     pub place: Place,

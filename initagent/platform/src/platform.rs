@@ -67,6 +67,28 @@ pub enum FetchError {
 }
 
 impl Platform {
+    const ALL: [Self; 19] = [
+        Self::Akamai,
+        Self::Azure,
+        Self::CloudConfigUrl,
+        Self::ConfigDrive,
+        Self::DigitalOcean,
+        Self::Ec2,
+        Self::Equinix,
+        Self::Exoscale,
+        Self::Gce,
+        Self::Hetzner,
+        Self::Metal,
+        Self::NoCloud,
+        Self::OpenStack,
+        Self::Oracle,
+        Self::Qemu,
+        Self::Scaleway,
+        Self::UpCloud,
+        Self::Vmware,
+        Self::Vultr,
+    ];
+
     /// Says that this platform's web service was no help.
     pub(crate) fn fetch_failed(self) -> impl Fn(WebError) -> FetchError {
         move |source| FetchError::Web { platform: self.name(), source }
@@ -101,6 +123,12 @@ impl Platform {
             Self::Vmware => "vmware",
             Self::Vultr => "vultr",
         }
+    }
+
+    /// The platform of that [`Platform::name`].
+    #[must_use]
+    pub fn from_report_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|platform| platform.name() == name)
     }
 
     /// By our name, or by the one Ignition, afterburn or Flatcar has for it.

@@ -201,7 +201,7 @@ impl PlatformEntry {
 
 impl DetectedPlatform {
     /// Asks the platform what it knows. `Err` means that it told nothing at all; what is missing
-    /// or broken in an answer is among [`Provision::problems`].
+    /// or broken in an answer is among [`InstanceMetadata::problems`].
     pub fn fetch_metadata(&self, host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
         let Some(entry) = PlatformEntry::of_platform(self.platform) else {
             return Ok(InstanceMetadata::new(self.platform));
@@ -231,7 +231,7 @@ impl DetectedPlatform {
 
 impl Platform {
     /// Reads a document as this platform's metadata, without asking anyone; what is wrong with it is
-    /// among [`Provision::problems`]. Platforms whose metadata are single lines take it as keys.
+    /// among [`InstanceMetadata::problems`]. Platforms whose metadata are single lines take it as keys.
     #[must_use]
     pub fn read_document(self, document: &[u8]) -> InstanceMetadata {
         let read_facts = PlatformEntry::of_platform(self)

@@ -9,6 +9,7 @@ Usage: initagent VERB [OPTIONS]
 
 Verbs for people:
   apply           do what a cloud-config asks for, now
+  cluster         make a cluster's secret, show what this machine is in its cluster
   plan            say what a cloud-config would do
   provision       show or set whether this machine may be configured again
   slots           show or change which slot boots

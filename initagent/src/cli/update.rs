@@ -6,6 +6,22 @@ use super::{OutputFormat, UsageError, Verb, help};
 use crate::update::orders::{UpdateOrder, UpdateRequest, parse_source};
 
 const VERB: &str = "update";
+/// The name by which scripts of CoreOS and Flatcar call this program.
+pub(super) const ENGINE: &str = "update_engine_client";
+
+/// Reads what follows `update_engine_client`: flags with one dash or two, as gflags takes them.
+pub(super) fn parse_engine(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+    let words: Vec<std::ffi::OsString> = parser.raw_args()?.collect();
+    let flag = words.first().and_then(|word| word.to_str()).map(|word| word.trim_start_matches('-'));
+    let order = match flag {
+        None | Some("status") => UpdateOrder::EngineStatus,
+        Some("check_for_update" | "update") => UpdateOrder::Poll,
+        Some("reset_status") => UpdateOrder::Cancel,
+        Some("help") => return Ok(Verb::Help(help::UPDATE)),
+        Some(_) => return Err(UsageError::Word { verb: VERB, given: super::printable_word(&words[0]) }),
+    };
+    Ok(Verb::Update(UpdateRequest { order, format: OutputFormat::Text }))
+}
 
 /// Reads what follows `update`.
 pub(super) fn parse_update(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
@@ -87,6 +103,23 @@ mod tests {
         assert_eq!(typed("install 1.2.3"), Ok(UpdateOrder::Install(Some(version))));
         let path = InstallSource::Path("/media/stick".into());
         assert_eq!(typed("install /media/stick"), Ok(UpdateOrder::Install(Some(path))));
+    }
+
+    #[test]
+    fn scripts_of_other_systems_are_understood() {
+        let called =
+            |words: &str| super::super::parse_verb(&mut lexopt::Parser::from_iter(words.split_whitespace()));
+        for (flag, order) in [
+            ("", UpdateOrder::EngineStatus),
+            ("-status", UpdateOrder::EngineStatus),
+            ("--status", UpdateOrder::EngineStatus),
+            ("-check_for_update", UpdateOrder::Poll),
+            ("-reset_status", UpdateOrder::Cancel),
+        ] {
+            let verb = called(&format!("/usr/bin/update_engine_client {flag}")).unwrap();
+            assert!(matches!(verb, Verb::Update(request) if request.order == order), "{flag}");
+        }
+        assert!(called("update_engine_client -fly").is_err());
     }
 
     #[test]

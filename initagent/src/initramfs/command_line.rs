@@ -11,6 +11,7 @@ use image_format::disk_tag::{DiskTag, ParseDiskTagError};
 use image_format::slot::{ParseSlotError, Slot};
 
 /// Bytes of the longest command line that is read; the kernel's own limit is smaller.
+// x86's `COMMAND_LINE_SIZE` is 2048.
 const MAX_BYTES: usize = 16 << 10;
 
 /// What to start: a slot, and the disk it is on.
@@ -71,6 +72,8 @@ pub(super) fn parse_parameters(line: &GivenLine<'_>) -> Result<BootParameters, P
 fn known_disk(given: &str) -> Result<KnownDisk, ParseParametersError> {
     let tag = |text: &str| text.parse().map_err(|source| ParseParametersError::Tag { source });
     match given.split_once(':') {
+        // The word says what the selector did, and the tag alone would not: a copy has the same one until the
+        // next write.
         Some(("written", text)) => Ok(KnownDisk::Written(tag(text)?)),
         Some(("read", text)) => Ok(KnownDisk::Read(tag(text)?)),
         None if given == "unknown" => Ok(KnownDisk::Unknown),

@@ -1,6 +1,9 @@
 //! What people at the machine read, and what the kernel's log keeps for later.
 //!
 //! Knows both places. Refuses to fail: a machine without a console still boots.
+//!
+//! Documentation: <https://docs.kernel.org/admin-guide/serial-console.html> and, for the numbers before a
+//! message, `Documentation/ABI/testing/dev-kmsg`.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -10,6 +13,8 @@ const LOG: &str = "/dev/kmsg";
 
 /// Says something on the console, whatever the kernel's log level, and keeps it.
 pub(super) fn print_to_console(sentence: &str) {
+    // With carriage returns: nobody has set up the terminal yet. Past the kernel's log, which `quiet` keeps
+    // from the console.
     append_to_file("/dev/console", &format!("\r\ncatamaran: {sentence}\r\n"));
     // 7: kept, but not printed a second time.
     append_to_file(LOG, &format!("<7>catamaran: {sentence}"));

@@ -3,6 +3,8 @@
 //! Knows the calls' buffers and verity's table. Refuses to know who signed the root hash.
 //! Invariant: the device panics the kernel on the first block that does not match, so that no
 //! program ever sees one.
+//!
+//! Documentation: <https://docs.kernel.org/admin-guide/device-mapper/verity.html> and linux/dm-ioctl.h.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,6 +22,7 @@ use crate::ioctl::{DM_HEADER_BYTES, DmCommand, device_mapper};
 const CONTROL: &str = "/dev/mapper/control";
 const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES as u64 / 512;
 /// Room for the answers, which repeat the request.
+// `struct dm_target_spec`.
 const TARGET_BYTES: usize = 40;
 const READ_ONLY: u32 = 1;
 
@@ -86,11 +89,14 @@ fn verity_table(device: &Path, root: &RootPlacement) -> String {
     let (device, block) = (device.display(), BLOCK_BYTES);
     let (blocks, tree) = (root.data_blocks(), root.tree_block());
     let salt = match root.salt.as_bytes() {
+        // The table's word for no salt.
         [] => "-".to_owned(),
         bytes => to_hex(bytes),
     };
     let hash = root.root_hash;
     format!(
+        // A panic and not an error, which programs may pass over: so the boot fails as a whole, and its tries
+        // count. `ignore_zero_blocks` spares the hashing of what must be zeros.
         "1 {device} {device} {block} {block} {blocks} {tree} sha256 {hash} {salt} \
          2 panic_on_corruption ignore_zero_blocks"
     )
@@ -104,6 +110,7 @@ fn encode_request(name: &str, target: Option<TableTarget<'_>>) -> Vec<u8> {
     }
     let size = u32::try_from(buffer.len()).unwrap_or_default();
     let mut put = |at: usize, value: u32| buffer[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    // The major version of the interface, which the kernel compares. It is 4 since Linux 2.6.
     put(0, 4);
     put(12, size);
     put(16, u32::try_from(DM_HEADER_BYTES).unwrap_or_default());
@@ -116,6 +123,7 @@ fn encode_request(name: &str, target: Option<TableTarget<'_>>) -> Vec<u8> {
 }
 
 fn append_target(buffer: &mut Vec<u8>, target: TableTarget<'_>) {
+    // dm-ioctl.h: the next target begins at a multiple of eight, and the text ends with a zero.
     let length = (TARGET_BYTES + target.table.len() + 1).next_multiple_of(8);
     let next = u32::try_from(length).unwrap_or_default();
     let mut kind = [0; 16];
@@ -134,6 +142,7 @@ fn append_target(buffer: &mut Vec<u8>, target: TableTarget<'_>) {
 fn minor_number(answer: &[u8]) -> u64 {
     let device =
         answer.get(40..48).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_ne_bytes);
+    // `huge_encode_dev` of linux/kdev_t.h.
     (device & 0xff) | ((device >> 12) & 0xfff_ff00)
 }
 

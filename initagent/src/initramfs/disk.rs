@@ -81,9 +81,12 @@ impl BootDisk {
 
     /// The node of an entry, after making the kernel know its place and size.
     pub(super) fn device_node(&self, entry: &PartitionEntry) -> io::Result<PathBuf> {
+        // BLKPG changes one partition while others are in use. To read the table anew (`BLKRRPART`) needs a
+        // disk that nobody uses.
         let command = match self.known_partition(entry) {
             Some(one) if one.start != entry.offset() => {
                 let error = format!("the kernel believes that partition {} begins elsewhere", entry.number);
+                // It cannot be moved while it exists, and something may have it open.
                 return Err(io::Error::other(error));
             }
             Some(one) if one.size == entry.size() => return Ok(one.node),
@@ -131,6 +134,7 @@ fn kernel_partitions(class: &Path, disk: &str) -> Vec<KernelPartition> {
     let folders = fs::read_dir(class.join(disk)).into_iter().flatten().flatten();
     let read = |folder: fs::DirEntry| {
         let number = |file: &str| number_in(&folder.path().join(file));
+        // Documentation/ABI/stable/sysfs-block: always in units of 512 bytes.
         let sectors = |file: &str| number(file).map(|count| Bytes::new(count.saturating_mul(512)));
         Some(KernelPartition {
             number: u32::try_from(number("partition")?).ok()?,

@@ -46,6 +46,8 @@ pub(super) fn choose(known: KnownDisk, disks: &[Tags], arrivals: Arrivals) -> Ch
         KnownDisk::Unknown => (None, vec![]),
         KnownDisk::Written(tag) => (Some(tag), those(&|tags| *tags == [Some(tag); 2])),
     };
+    // Only a tag in both copies is sure: a copy of the disk that was made between the two writes has it in
+    // one.
     let sure = !written.is_empty();
     // The selector writes env1 and then env0. A disk with the tag in one copy is the one where only one
     // could be written, or else a copy that was made after the power failed between the two writes.

@@ -5,6 +5,9 @@
 //! grown; this is the rest. Nothing of it decides which disk boots: the tag in the slot table does.
 //! Knows where FAT keeps its serial number and ext4 its UUID. Refuses to change what is not as the
 //! image had it. Invariant: every write keeps the file system whole, wherever the power goes.
+//!
+//! Documentation: Microsoft's FAT specification, section 3, and
+//! <https://docs.kernel.org/filesystems/ext4/super.html>.
 
 use std::fs::File;
 use std::io;
@@ -42,6 +45,7 @@ pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
 /// Gives the FAT volumes of a disk that has the GUIDs of its image other serial numbers. Called
 /// before the partition table gets its own: that write says that this is done.
 pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
+    // The GUIDs are replaced last, so they tell whether all of this is done.
     if !disk.table.is_of_image() {
         return;
     }

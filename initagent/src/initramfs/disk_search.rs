@@ -21,7 +21,7 @@ use super::disk::{BootDisk, CLASS, MissingPartition, entry_of, missing_partition
 use super::disk_choice::{Arrivals, Choice, Tags, choose};
 use super::kernel_modules::LoadProgress;
 use crate::block_device::{AccessMode, BlockDevice};
-use crate::error_text::error_chain;
+use error_text::error_chain;
 
 /// Devices that are no disks a slot could be on, by the beginning of their names.
 const NEVER: [&str; 7] = ["dm-", "fd", "loop", "nbd", "ram", "sr", "zram"];
@@ -129,6 +129,7 @@ impl Search {
         let mut changed = progress == LoadProgress::Loaded || self.seen.len() != before;
         for name in present {
             match self.seen.get(&name) {
+                // Once is enough: a look costs reads, and there is one after each driver.
                 Some(Seen::Another(_) | Seen::System(..)) => continue,
                 Some(Seen::Unready(_)) => {}
                 None => changed = true,
@@ -223,6 +224,7 @@ fn whole_disks(class: &Path) -> BTreeSet<String> {
     let names = fs::read_dir(class).into_iter().flatten().flatten();
     names
         .filter(|entry| {
+            // A drive without a medium has no sectors.
             !entry.path().join("partition").exists() && number_in(&entry.path().join("size")) > Some(0)
         })
         .filter_map(|entry| entry.file_name().into_string().ok())

@@ -3,6 +3,8 @@
 //! Knows what is left in /run and how a root is switched. Refuses to come back: after the switch
 //! there is nothing left of the initramfs. Invariant: only the initramfs itself is deleted, never
 //! anything mounted.
+//!
+//! Documentation: `switch_root(8)`, mount(2) for `MS_MOVE`, issue(5), motd(5).
 #![expect(clippy::disallowed_methods, reason = "becomes systemd; effects live here")]
 
 use std::convert::Infallible;
@@ -22,6 +24,7 @@ use crate::boot_record::{self, BootRecord};
 const SYSTEMD: &str = "/sbin/init";
 const KERNEL_FILE_SYSTEMS: [&str; 4] = ["dev", "proc", "run", "sys"];
 /// What an initramfs is made of.
+// ramfs and tmpfs, linux/magic.h. On anything else somebody's files would be deleted.
 const IN_MEMORY: [FsType; 2] = [FsType(0x8584_58f6), TMPFS_MAGIC];
 /// Where getty and sshd look for words of greeting.
 const BANNERS: [&str; 2] = ["/run/issue.d/50-catamaran.issue", "/run/motd.d/50-catamaran"];
@@ -83,6 +86,8 @@ pub(super) fn switch_root(new_root: &Path) -> Result<(), HandoverError> {
     delete_initramfs(new_root);
     let entered = |source| HandoverError::Enter { root: new_root.to_owned(), source };
     std::env::set_current_dir(new_root).map_err(entered)?;
+    // The kernel's document on initramfs: pivot_root(2) cannot take the first root away, so the new one is
+    // moved over it.
     mounts::move_mount(Path::new("."), Path::new("/"))?;
     std::os::unix::fs::chroot(".").map_err(entered)?;
     std::env::set_current_dir("/").map_err(entered)

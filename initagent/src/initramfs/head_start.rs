@@ -4,6 +4,8 @@
 //! the journal learns that it can be kept, and what runs beside systemd. Refuses to insist: what does not work
 //! here is left to the unit, and so is every mount that the machine's owner changed. Invariant: systemd finds
 //! what it would have made itself.
+//!
+//! Documentation: systemd's units of these names, modules.devname in depmod(8), and mount(2).
 
 use std::fs::{self, File};
 use std::io;
@@ -17,7 +19,7 @@ use nix::sys::utsname::uname;
 
 use super::console;
 use super::mounts::MountPoint;
-use crate::error_text::error_chain;
+use error_text::error_chain;
 
 /// This program, in the root.
 const INITAGENT: &str = "/usr/bin/initagent";
@@ -41,6 +43,7 @@ const STRICT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlag
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 
 /// As the units of systemd 257 mount them. /tmp is the new root's; the others are in what moves there.
+// systemd leaves alone what is mounted already, and each of these units would run two programs.
 const COMMON: [StandardMount; 8] = [
     StandardMount {
         unit: "dev-hugepages.mount",
@@ -105,6 +108,7 @@ pub(super) fn prepare_for_systemd(new_root: &Path) {
             console::write_kernel_log(&format!("{} is left to its unit: {}", common.at, error_chain(&error)));
         }
     }
+    // Else journald begins in memory and a program tells it to move to /var later.
     if let Err(error) = fs::create_dir_all(JOURNAL).and_then(|()| File::create(FLUSHED)) {
         console::write_kernel_log(&format!("the journal begins in memory: {error}"));
     }
@@ -145,6 +149,7 @@ fn is_changed(etc: &Path, common: &StandardMount) -> bool {
         .iter()
         .any(|name| units.join(name).symlink_metadata().is_ok());
     let fstab = fs::read_to_string(etc.join("fstab")).unwrap_or_default();
+    // systemd-fstab-generator(8) makes a unit of each line, which goes before systemd's own.
     own_unit || fstab.lines().any(|line| line.split_whitespace().nth(1) == Some(common.at))
 }
 

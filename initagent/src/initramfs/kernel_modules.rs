@@ -3,6 +3,8 @@
 //! Knows the folder that image-builder fills. Refuses to know which modules those are. Invariant: each module
 //! is asked for once; one that will not load is logged and no reason to stop, because another may drive the
 //! disk.
+//!
+//! Documentation: `finit_module(2)`, modules.alias in depmod(8).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -73,6 +75,8 @@ impl ModuleLoader {
         let fresh: Vec<String> =
             devices::device_names(buses).filter(|name| self.seen.insert(name.clone())).collect();
         let fits: BTreeSet<&str> = fresh.iter().flat_map(|name| self.index.drivers_of(name)).collect();
+        // On a virtual machine the disk is nearly always one of these, and what it does not need waits for
+        // udev.
         let (likely, others): (Vec<_>, Vec<_>) =
             self.index.aliases.iter().partition(|(pattern, _)| devices::is_paravirtual(pattern));
         for (_, name) in likely.into_iter().chain(others) {
@@ -108,6 +112,7 @@ fn insert_module(name: &str) {
         Err(error) => Err(error),
     };
     match inserted {
+        // finit_module(2): it is loaded, which is what was wanted.
         Err(error) if error.raw_os_error() != Some(Errno::EEXIST as i32) => {
             console::write_kernel_log(&format!("the module {name} does not load: {error}"));
         }

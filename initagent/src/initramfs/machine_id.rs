@@ -3,6 +3,8 @@
 //! Knows the file's form and how systemd marks such numbers as random. Refuses to take an id from
 //! the image, which all its copies would share.
 //! Invariant: the file is whole or not there, whenever the power goes.
+//!
+//! Documentation: machine-id(5).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -34,6 +36,7 @@ pub(super) fn ensure_machine_id(folder: &Path) -> Result<(), KeepMachineIdError>
 
 /// The text of an id, marked as a random one of version 4.
 fn text_of(mut bytes: [u8; 16]) -> String {
+    // RFC 9562, section 5.4, as systemd makes its own.
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     format!("{}\n", to_hex(&bytes))
@@ -42,6 +45,7 @@ fn text_of(mut bytes: [u8; 16]) -> String {
 fn is_id(text: &str) -> bool {
     let digits = text.trim_end_matches('\n');
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    // machine-id(5): all zeros are no id.
     digits.len() == 32 && digits.bytes().all(hex) && digits.bytes().any(|byte| byte != b'0')
 }
 
@@ -49,6 +53,7 @@ fn write_whole(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
     file.write_all(text.as_bytes())?;
+    // As systemd writes it: all may read it, and nobody is to change it.
     fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

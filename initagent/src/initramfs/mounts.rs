@@ -1,6 +1,8 @@
 //! Mounts, with errors that say what was mounted where.
 //!
 //! Knows the mount call. Refuses to decide what is needed.
+//!
+//! Documentation: mount(2), and systemd's own table of them in `src/shared/mount-setup.c`.
 
 use std::fs;
 use std::io;
@@ -46,9 +48,11 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
     let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let runtime = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let all = [
+        // As in systemd's table: devices are what /dev is for.
         ("devtmpfs", "/dev", none, "mode=0755"),
         ("proc", "/proc", strict, ""),
         ("sysfs", "/sys", strict, ""),
+        // systemd's size for /run.
         ("tmpfs", "/run", runtime, "mode=0755,size=20%"),
     ];
     all.into_iter().try_for_each(|(kind, at, flags, options)| {

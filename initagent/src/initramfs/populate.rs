@@ -89,9 +89,11 @@ fn create_all(missing: &[MissingFolder], state: &Path) -> Result<(), PopulateErr
     for (MissingFolder { from, .. }, at) in missing.iter().zip(&filled) {
         copy_folder(from, at).map_err(failed(from))?;
     }
+    // The first boot waited for five syncs before, one for each folder.
     let synced = File::open(state).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
     synced.map_err(failed(state))?;
     for (MissingFolder { from, to }, at) in missing.iter().zip(&filled) {
+        // rename(2): the folder appears with all that is in it.
         fs::rename(at, to).map_err(failed(from))?;
     }
     fs::remove_dir(&workshop).map_err(failed(&workshop))

@@ -3,6 +3,9 @@
 //! Knows which folders of the root live on STATE and how /etc is laid over the image's. Refuses to
 //! repair or to make a file system: what is on STATE is the machine's, and a person decides.
 //! Invariant: systemd finds /var, /home, /root, /opt, /srv writable and /etc as the machine left it.
+//!
+//! Documentation: <https://docs.kernel.org/filesystems/overlayfs.html>, and for the superblock
+//! <https://docs.kernel.org/filesystems/ext4/super.html>.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,8 +25,8 @@ use super::machine_id::{self, KeepMachineIdError};
 use super::mounts::{self, MountError, MountPoint};
 use super::populate::{ExistingFolder, PopulateError, populate_state};
 use crate::block_device::{AccessMode, BlockDevice};
-use crate::error_text::error_chain;
 use crate::ioctl;
+use error_text::error_chain;
 
 /// Where STATE is mounted, in the initramfs and afterwards.
 pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
@@ -37,6 +40,7 @@ const FOLDERS: [(&str, ExistingFolder); 5] = [
     ("opt", ExistingFolder::Keep),
     ("root", ExistingFolder::Keep),
     ("srv", ExistingFolder::Keep),
+    // A newer image may have programs that need a folder there. The others are people's own.
     ("var", ExistingFolder::Extend),
 ];
 
@@ -81,6 +85,7 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 /// Lays the mounted STATE under the new root.
 pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
     let state = Path::new(MOUNT_POINT);
+    // Before the bind mounts hide what the image has at these places.
     populate_state(new_root, state, &FOLDERS)?;
     for (name, _) in FOLDERS {
         let flags = if PROGRAMS.contains(&name) { MsFlags::empty() } else { DATA };
@@ -129,6 +134,7 @@ fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, 
 /// Gives the mounted file system a UUID of its own, and grows it to the end of its partition.
 fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
     let device = BlockDevice::open(node, AccessMode::Read)?;
+    // It begins behind the room for a boot sector.
     let superblock = device.read(Bytes::new(1024), 1024)?;
     let now = Ext4Size::read(&superblock).ok_or(io::ErrorKind::InvalidData)?;
     // Before it grows: each group that has a copy of the superblock is one more write.
@@ -154,9 +160,11 @@ impl Ext4Size {
     /// Reads it from a superblock, if it is one.
     fn read(superblock: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_le_bytes(*superblock.get(at..)?.first_chunk()?));
+        // `s_magic`.
         if superblock.get(0x38..0x3a)? != [0x53, 0xef] {
             return None;
         }
+        // `INCOMPAT_64BIT`: only then the upper half of the count means anything.
         let wide = u32_at(0x60)? & 0x80 != 0;
         let high = if wide { u32_at(0x150)? } else { 0 };
         let shift = u32_at(0x18)?.checked_add(10).filter(|shift| *shift <= 16)?;
@@ -178,11 +186,13 @@ fn note_update(new_root: &Path, state: &Path) -> io::Result<()> {
 /// Lays what the machine changed in /etc over the image's, with an id of the machine's own.
 fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
     let (upper, work) = (state.join(ETC), state.join("etc/work"));
+    // overlayfs wants both on one file system, and `workdir` for itself.
     for (path, mode) in [(&upper, 0o755), (&work, 0o700)] {
         let made = fs::create_dir_all(path)
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
         made.map_err(|source| OpenStateError::Folder { path: path.clone(), source })?;
     }
+    // In the upper layer and before the overlay: overlayfs forbids changes beneath it once it is mounted.
     machine_id::ensure_machine_id(&upper)?;
     let options =
         format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());

@@ -99,16 +99,20 @@ fn verify_manifest(
     let offset = trailer::trailer_offset(given).ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?;
     let trailer = device.read(offset, TRAILER_BYTES).map_err(unread)?;
     let signed = Signed::<Manifest>::from_envelope(trailer::decode_trailer(&trailer)?)?;
+    // First: everything below reads numbers that only a signature makes trustworthy.
     let manifest = keyring.verify(&signed)?;
     if manifest.architecture != machine {
         let given = manifest.architecture.clone();
         return Err(ReadRootError::Architecture { given, machine: machine.to_owned() });
     }
+    // Before the root is opened: a word of the line can be root's code.
     manifest.command_line.check(line, &manifest.kernel.path)?;
     let needed = manifest.root.slot_bytes();
     if needed > given {
         return Err(ReadRootError::Size { path: device.path().to_owned(), needed, given });
     }
+    // The superblock, which a mount reads first. A mismatch there would panic the kernel, and the slot would
+    // be tried in vain.
     verify_block(device, manifest.root.verity_placement(), 0).map_err(ReadRootError::Verity)?;
     Ok(manifest)
 }

@@ -3,6 +3,9 @@
 //! Knows where the copies are and in what order they are written: env1 and then env0, each read
 //! back before the next. Refuses to know what a table means, and to write where no table is.
 //! Invariant: each write is one sector, so that at every moment one copy is whole.
+//!
+//! Documentation: "Environment block" in <https://www.gnu.org/software/grub/manual/grub/grub.html>, and
+//! Microsoft's FAT specification, section 3.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,6 +67,7 @@ impl SlotStore {
         let device = BlockDevice::open(path, access)
             .map_err(|source| StoreError::Open { device: path.to_owned(), source })?;
         if access == AccessMode::Write {
+            // flock(2): the kernel ends it with the program, so no crash leaves it.
             let locked = device.file().lock();
             locked.map_err(|source| StoreError::Lock { device: path.to_owned(), source })?;
         }
@@ -82,6 +86,8 @@ impl SlotStore {
             name: "the volume",
             source,
         })?;
+        // Either is enough: a damaged table is mended by its volume's label, and a damaged volume by its
+        // table.
         let labelled = &boot_sector[FAT_LABEL] == b"ABSTATE    FAT12   ";
         let blocks = [block(0)?, block(1)?];
         let place_is_right = labelled || blocks.iter().any(|block| SlotTable::from_block(block).is_ok());

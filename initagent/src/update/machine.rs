@@ -256,7 +256,7 @@ impl UpdateMachine {
         error: WriteReleaseError,
         target: &Target,
     ) -> Result<UpdateStepError, UpdateStepError> {
-        let said = crate::error_text::error_chain(&error);
+        let said = error_text::error_chain(&error);
         let fetching = match &journal.phase {
             Phase::Fetching(fetching) => fetching.clone(),
             _ => Steady::default().begin(target.clone()).0,

@@ -64,7 +64,7 @@ impl Observer<'_> {
         for mirror in 0..self.mirrors.count() {
             match self.mirrors.fetch_from(mirror, path, MAX_ANSWER) {
                 Ok(_) | Err(FetchFileError::Missing { .. }) => return None,
-                Err(error) => failure = Some(crate::error_text::error_chain(&error)),
+                Err(error) => failure = Some(error_text::error_chain(&error)),
             }
         }
         failure
@@ -77,6 +77,6 @@ fn ask_etcd() -> Option<String> {
     match etcd.and_then(|etcd| etcd.fetch_from(0, "health", MAX_ANSWER)) {
         Ok(answer) if String::from_utf8_lossy(&answer).contains("\"true\"") => None,
         Ok(answer) => Some(String::from_utf8_lossy(&answer).chars().take(200).collect()),
-        Err(error) => Some(crate::error_text::error_chain(&error)),
+        Err(error) => Some(error_text::error_chain(&error)),
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum UpdateOrder {
     Check,
     /// The machine is shut down in order.
     EndBoot,
+    /// Show how it stands as CoreOS' program did.
+    EngineStatus,
     /// The time of a trial is up.
     Expire,
     /// Show what was done.
@@ -82,6 +84,10 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
         })?,
         UpdateOrder::Check => check(&service)?,
         UpdateOrder::EndBoot => service.end_boot()?,
+        UpdateOrder::EngineStatus => {
+            let journal = read_journal(&service)?;
+            UpdateStatus::gather(&service.machine, &journal, service.settings.clone()).to_engine_text()
+        }
         UpdateOrder::Expire => service.expire_trial()?,
         UpdateOrder::History => history(&service, request.format)?,
         UpdateOrder::Install(source) => install(&service, source.as_ref())?,
@@ -217,7 +223,7 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
         "no update server is configured".to_owned()
     } else {
         install_offered(service, &service.mirrors, AskedBy::Service, None)
-            .unwrap_or_else(|error| crate::error_text::error_chain(&error))
+            .unwrap_or_else(|error| error_text::error_chain(&error))
     };
     let _lock = service.machine.lock()?;
     let journal = service.resume()?;

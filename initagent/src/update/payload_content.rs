@@ -113,7 +113,7 @@ impl ObjectSource for PayloadContent<'_> {
 
     fn fetch_object(&self, object: &ObjectReference, mirror: usize) -> io::Result<Vec<u8>> {
         let fetched = self.mirrors.fetch_from(mirror, &object.path(), u64::from(object.bytes));
-        fetched.map_err(|error| io::Error::other(crate::error_text::error_chain(&error)))
+        fetched.map_err(|error| io::Error::other(error_text::error_chain(&error)))
     }
 }
 

@@ -35,9 +35,9 @@ use super::trial::{TrialVerdict, TrialWorld, judge_trial};
 use super::watchdog;
 use super::window::WeekTime;
 use crate::boot_complete::{self, BootCompleteError};
-use crate::error_text::error_chain;
 use crate::initramfs::verified_root::{ReadRootError, read_keyring};
 use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
+use error_text::error_chain;
 
 /// The keys that this image trusts, inside the verified root.
 const KEYS: &str = "usr/lib/catamaran/release-keys";

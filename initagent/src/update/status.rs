@@ -148,6 +148,36 @@ impl UpdateStatus {
         text
     }
 
+    /// As `update_engine_client -status` prints it, which scripts of `CoreOS` and Flatcar read
+    /// (<https://github.com/flatcar/update_engine>, `update_engine_client.cc`).
+    pub(crate) fn to_engine_text(&self) -> String {
+        let number = |json: &Option<serde_json::Value>, name: &str| {
+            json.as_ref()
+                .and_then(|json| json.get(name))
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or_default()
+        };
+        let stage = self.progress.as_ref().and_then(|progress| progress.get("stage")?.as_str());
+        let operation = match (self.phase, stage) {
+            ("armed", _) => "UPDATED_NEED_REBOOT",
+            ("fetching", Some("verifying")) => "VERIFYING",
+            ("fetching", _) => "DOWNLOADING",
+            ("written", _) => "FINALIZING",
+            // A trial is over for who waits for a restart; the old program knew none.
+            _ => "IDLE",
+        };
+        let (done, total) = (number(&self.progress, "done"), number(&self.progress, "total"));
+        let millionths = done.saturating_mul(1_000_000).checked_div(total).unwrap_or_default().min(1_000_000);
+        let version = self.target.as_ref().map_or("0.0.0", |target| target.version.as_str());
+        format!(
+            "LAST_CHECKED_TIME={}\nPROGRESS={}.{:06}\nCURRENT_OP=UPDATE_STATUS_{operation}\nNEW_VERSION={version}\n\
+             NEW_SIZE={total}\n",
+            number(&self.last_check, "at"),
+            millionths / 1_000_000,
+            millionths % 1_000_000,
+        )
+    }
+
     /// For Prometheus.
     pub(crate) fn to_metrics(&self) -> String {
         let phases = ["armed", "fetching", "steady", "trial", "written"].map(|phase| {
@@ -240,6 +270,8 @@ mod tests {
         }
         let json: serde_json::Value = serde_json::from_str(&status.to_json()).unwrap();
         assert_eq!((&json["phase"], &json["last_failure"]["slot"]), (&"fetching".into(), &"B".into()));
+        let engine = "LAST_CHECKED_TIME=0\nPROGRESS=0.250000\nCURRENT_OP=UPDATE_STATUS_DOWNLOADING\nNEW_VERSION=1.1.0\nNEW_SIZE=4\n";
+        assert_eq!(status.to_engine_text(), engine);
         assert!(status.to_metrics().contains("catamaran_update_phase{phase=\"fetching\"} 1\n"));
         let history = history_text(&journal.history);
         assert!(history.contains("1.1.0 in slot B: the check") && history.contains("    more"), "{history}");

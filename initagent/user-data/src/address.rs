@@ -1,4 +1,7 @@
 //! Web addresses, as far as they can be judged without asking anyone.
+//!
+//! Documentation: RFC 3986, section 3, for the parts of an address, and section 7.5 for what is sensitive in
+//! them.
 
 /// Whether a text is an http or https address with a host.
 #[must_use]
@@ -24,6 +27,7 @@ pub fn has_password(text: &str) -> bool {
 /// An address without what may be secret in it: user, password, query and fragment.
 #[must_use]
 pub fn redacted_address(address: &str) -> String {
+    // Signed addresses of object stores have their secret in the query.
     let plain = address.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
     let (host, path) =

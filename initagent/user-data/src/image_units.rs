@@ -13,13 +13,14 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 51] = [
+const UNITS: [&str; 53] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
     "catamaran-boot-complete.service",
     "catamaran-boot-settled.service",
     "catamaran-boot-settled.timer",
+    "catamaran-cluster.service",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
@@ -43,6 +44,7 @@ const UNITS: [&str; 51] = [
     "emergency.service",
     "etcd.service",
     "etcd2.service",
+    "fleet.service",
     "fstrim.service",
     "fstrim.timer",
     "getty@.service",
@@ -77,7 +79,7 @@ const INSTEAD: [(&str, &str); 18] = [
     ("etcd3", "it is called etcd.service, and etcd2.service as CoreOS had it"),
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
-    ("fleet", "bring fleetd, and write its unit; `coreos.fleet` makes its options"),
+    ("fleetd", "it is called fleet.service, as CoreOS had it"),
     ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),

@@ -55,6 +55,14 @@ pub enum PayloadKind {
 }
 
 /// Tells what a payload is.
+///
+/// ```
+/// use user_data::payload::{PayloadKind, detect_kind};
+///
+/// assert_eq!(detect_kind(b"#cloud-config\nhostname: node1\n"), PayloadKind::CloudConfig);
+/// assert_eq!(detect_kind(b"#!/bin/sh\necho hello\n"), PayloadKind::Script);
+/// assert_eq!(detect_kind(b"{\"ignition\": {\"version\": \"3.4.0\"}}"), PayloadKind::Ignition);
+/// ```
 #[must_use]
 pub fn detect_kind(payload: &[u8]) -> PayloadKind {
     if payload.starts_with(&[0x1f, 0x8b]) {

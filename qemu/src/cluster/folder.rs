@@ -42,7 +42,9 @@ pub struct NetworkClaim {
 pub struct NetworkRecord {
     /// Its process
     pub pid: u32,
-    /// The port of this host's loopback where the update server listens
+    /// The directory that the update server serves
+    pub update_server: Option<PathBuf>,
+    /// The port of this host's loopback where it listens
     pub update_port: Option<u16>,
     /// The ports where the metadata services listen, in the order of the machines; none without such services
     pub metadata_ports: Vec<u16>,
@@ -127,13 +129,18 @@ impl ClusterFolder {
         write_record(&self.path.join(NETWORK), record)
     }
 
+    /// The network as it is or was.
+    pub fn last_network(&self) -> Result<Option<NetworkRecord>, ClusterError> {
+        read_record(&self.path.join(NETWORK))
+    }
+
     /// The network, while its process lives.
     pub fn running_network(&self) -> Result<Option<NetworkRecord>, ClusterError> {
         let Ok(lock) = File::open(self.path.join(LOCK)) else { return Ok(None) };
         // A shared lock, so that two who only look do not take each other for the network.
         match Flock::lock(lock, FlockArg::LockSharedNonblock) {
             Ok(_) => Ok(None),
-            Err(_) => read_record(&self.path.join(NETWORK)),
+            Err(_) => self.last_network(),
         }
     }
 
@@ -210,14 +217,20 @@ mod tests {
     #[test]
     fn a_network_is_known_while_its_lock_is_held() {
         let (_root, folder) = cluster();
-        let record = NetworkRecord { pid: 7, update_port: Some(8080), metadata_ports: vec![8081] };
+        let record = NetworkRecord {
+            pid: 7,
+            update_server: None,
+            update_port: Some(8080),
+            metadata_ports: vec![8081],
+        };
         let claim = folder.claim_network().unwrap();
         folder.record_network(&record).unwrap();
-        assert_eq!(folder.running_network().unwrap(), Some(record));
+        assert_eq!(folder.running_network().unwrap().as_ref(), Some(&record));
         assert!(matches!(folder.claim_network(), Err(ClusterError::NetworkRuns)));
 
         drop(claim);
 
         assert_eq!(folder.running_network().unwrap(), None);
+        assert_eq!(folder.last_network().unwrap(), Some(record));
     }
 }

@@ -74,6 +74,7 @@ pub fn plan_cluster(members: usize, proxies: usize) -> Result<Vec<ClusterMember>
         number,
         name: format!("core-{number:02}"),
         address: Ipv4Addr::new(a, b, c, FIRST_HOST + number),
+        // Not random, so that a trace of yesterday can be read beside one of today.
         // QEMU's range, with a byte by which a person tells the two cards of a machine in a trace.
         mac: format!("52:54:00:c1:00:{number:02x}"),
         world_mac: format!("52:54:00:c0:00:{number:02x}"),

@@ -154,6 +154,7 @@ fn apply_request(request: &ControlRequest, bridge: &mut Bridge) -> Result<AfterR
         ControlRequest::Status {} => return Ok(AfterRequest::Continue),
         ControlRequest::Quit {} => return Ok(AfterRequest::Quit),
         ControlRequest::Cut { port } => (port, CableState { link: LinkState::Cut, ..cable(port)? }),
+        // All of it: after a test nobody knows any more what had been done to the cable.
         ControlRequest::Heal { port } => (port, cable(port).map(|_| CableState::default())?),
         ControlRequest::Shape { port, delay_ms, loss_percent, drop_next } => {
             (port, shape_cable(cable(port)?, delay_ms, loss_percent, drop_next)?)

@@ -86,6 +86,8 @@ const ENGINES: &str = "    - name: etcd2.service
       command: start
     - name: docker.service
       command: start
+    - name: fleet.service
+      command: start
 ";
 
 fn user_data(scene: &Scene, units: &str) -> String {
@@ -97,6 +99,7 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
     let running = is_configured(cloud);
     runs_etcd(&running);
     runs_a_container(&running);
+    keeps_fleet_from_nobody(&running);
     assert_eq!(is_secure(&running), firmware == Firmware::Secure);
     throw_away(running);
 }
@@ -192,20 +195,40 @@ coreos:
 fn runs_etcd(running: &RunningMachine) {
     let said = run(
         running,
-        "export ETCDCTL_API=3
-         for try in $(seq 60); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 1; done
-         etcdctl put /story/end well && etcdctl get --print-value-only /story/end
-         etcdctl member list",
+        "for try in $(seq 60); do sudo etcdctl endpoint health >/dev/null 2>&1 && break; sleep 1; done
+         sudo etcdctl put /story/end well && sudo etcdctl get --print-value-only /story/end
+         sudo etcdctl member list
+         etcdctl set /coreos.com/network/config ahoy && etcdctl get /coreos.com/network/config",
     );
     assert!(said.starts_with("OK\nwell\n"), "{said}");
     assert!(said.contains(", first, "), "the member's name is not that of the cloud-config: {said}");
+    assert!(said.ends_with("ahoy\nahoy\n"), "{said}");
+}
+
+/// etcd answers root's certificate only, and fleet has one.
+fn keeps_fleet_from_nobody(running: &RunningMachine) {
+    let said = run(
+        running,
+        "for at in http://127.0.0.1:2379 http://127.0.0.1:4001 https://127.0.0.1:2378 https://127.0.0.1:2380; do
+             sudo -u nobody env ETCDCTL_API=3 /usr/libexec/etcdctl --endpoints $at --insecure-skip-tls-verify \
+                 --dial-timeout 1s --command-timeout 2s put /_coreos.com/fleet/x y >/dev/null 2>&1 && echo $at is open
+         done
+         sudo -u nobody cat /run/catamaran/cluster/client.key /etc/catamaran/cluster.json 2>/dev/null
+         for try in $(seq 60); do fleetctl list-machines --no-legend 2>/dev/null | grep -q . && break; sleep 1; done
+         fleetctl list-machines --no-legend | wc -l
+         sudo -u nobody fleetctl list-machines >/dev/null 2>&1 && echo fleet is open
+         initagent cluster status | grep -c '^open' || true",
+    );
+    assert_eq!(said, "1\n0\n");
 }
 
 fn runs_a_container(running: &RunningMachine) {
     let import = "docker import - story/busybox:1 >/dev/null &&
-        docker run --rm --network none story/busybox:1 /bin/busybox echo from the container";
+        docker run --rm --network none story/busybox:1 /bin/busybox echo from the container
+        docker run --rm --network host story/busybox:1 /bin/busybox wget -q -O- --post-data '{\"peerURLs\":[\"http://x:1\"]}' \
+            http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs || true";
     let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
-    assert_eq!(output.stdout, "from the container\n", "{output}");
+    assert_eq!(output.stdout, "from the container\n0\n", "{output}");
 }
 
 /// A container's root: one static program, in a tar archive.

@@ -33,7 +33,7 @@ pub struct TlsTexts<'a> {
     pub lock_authority: Option<&'a [u8]>,
 }
 
-/// Why TLS can't be served.
+/// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum TlsError {

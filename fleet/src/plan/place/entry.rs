@@ -45,7 +45,7 @@ impl UnitIndex {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(super) struct ShapeId(pub(super) u32);
 
-/// Whoever keeps the shapes of units hears of what changes in the index.
+/// The keeper of the shapes of units, which is told what changes in the index.
 pub(super) trait ShapeIndex {
     /// The shape of a unit that comes.
     fn hold_shape(&mut self, unit: &UnitEntry) -> ShapeId;

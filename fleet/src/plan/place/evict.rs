@@ -7,9 +7,9 @@ use crate::{
     model::{machine::Resources, unit_name::UnitName},
     plan::{
         place::{
-            books::{DecisionReason, PlacementDecision, UnitPlacement},
             entry::{MachineIndex, UnitIndex},
             machines::MachineTable,
+            schedule::{DecisionReason, PlacementDecision, UnitPlacement},
             units::UnitTable,
         },
         rules::PlacementRefusal,

@@ -11,7 +11,6 @@ use std::{sync::PoisonError, sync::atomic::Ordering, time::Duration};
 use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 
 use super::{EtcdStore, StoreError};
-use crate::error_text::error_chain;
 use crate::store::{
     keys::StoreKey,
     picture::{KeyEvent, UnreadableValue},
@@ -19,6 +18,7 @@ use crate::store::{
     registry::ClusterChange,
     revision::Revision,
 };
+use error_text::error_chain;
 
 /// Keys read with one request.
 // gRPC bounds one message, and a tree of ten thousand units is larger than that. A page of a thousand keys

@@ -72,7 +72,7 @@ impl EtcdStore {
         if lease != LeaseId::NONE
             && let Err(error) = self.revoke_lease(lease).await
         {
-            tracing::debug!(reason = %crate::error_text::error_chain(&error), "the leadership ends with its lease");
+            tracing::debug!(reason = %error_text::error_chain(&error), "the leadership ends with its lease");
         }
     }
 
@@ -85,7 +85,7 @@ impl EtcdStore {
             if matches!(error, StoreError::LeaseGone) || BootTime::now() >= deadline {
                 return StoreError::LeaseGone;
             }
-            tracing::debug!(reason = %crate::error_text::error_chain(&error), "cannot renew the lease yet");
+            tracing::debug!(reason = %error_text::error_chain(&error), "cannot renew the lease yet");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

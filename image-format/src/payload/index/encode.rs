@@ -65,6 +65,7 @@ fn encode_chunks(chunks: &[Chunk]) -> Vec<u8> {
 }
 
 fn put_run(into: &mut Vec<u8>, end: u32, run: Run) {
+    // Differences, since neighbours are near: most of them are one byte.
     put_number(into, run.first.wrapping_sub(end).into());
     put_number(into, run.blocks.into());
 }

@@ -104,6 +104,7 @@ fn read_chunks(fields: &mut Fields<'_>) -> Parsed<Vec<Chunk>> {
         let guard = fields.digest()?;
         // Zstandard makes what it cannot compress at most a little longer.
         let raw = run.blocks * BLOCK;
+        // zstd's own bound, `ZSTD_COMPRESSBOUND`.
         let most = raw + raw / 256 + 64;
         chunks.push(Chunk { run, guard, object: fields.object(ObjectKind::Chunk, most)? });
     }
@@ -144,6 +145,7 @@ fn read_pack(fields: &mut Fields<'_>, base_blocks: u32) -> Parsed<Pack> {
         (next_chunk, frames) = (chunk + 1, frames + u64::from(frame_bytes));
         pieces.push(piece);
     }
+    // Bytes that belong to no piece would be fetched for nothing.
     if frames == u64::from(object.bytes) {
         Ok(Pack { object, pieces })
     } else {
@@ -226,6 +228,7 @@ impl<'a> Fields<'a> {
         let (mut end, mut sum) = (0_i64, 0_u32);
         for _ in 0..self.number()? {
             let skip = self.number()?;
+            // Zigzag, as protobuf has it: small numbers of either sign are short.
             let skip = i64::try_from(skip >> 1).unwrap_or(i64::MAX) ^ -i64::from(skip & 1 == 1);
             let first = end.checked_add(skip).and_then(|first| u32::try_from(first).ok());
             let blocks = self.limited("length of a run", 1, MAX_SOURCE_BLOCKS)?;

@@ -159,6 +159,7 @@ impl FetchError {
 
 /// Asks one mirror after the other; what comes is checked before anybody sees it.
 pub(super) fn fetch_object(object: &ObjectReference, site: &Site<'_>) -> Result<Vec<u8>, FetchError> {
+    // The last mirror's reason is told; those of the others went to the observer.
     let mut last = FetchError::NoMirror;
     for mirror in 0..site.objects.mirrors() {
         let fetched = site.objects.fetch_object(object, mirror).map_err(FetchError::Transport);

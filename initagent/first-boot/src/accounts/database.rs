@@ -3,6 +3,8 @@
 //! Knows what useradd, groupadd, usermod and chage do to passwd, shadow, group, gshadow, subuid and
 //! subgid. Refuses to know why. Invariants: while it is there nobody else changes accounts; passwd is
 //! written last, so that whoever is in it is whole; what was there before is never removed.
+//!
+//! Documentation: useradd(8), groupadd(8), chage(1), crypt(5).
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::collections::HashSet;
@@ -42,6 +44,8 @@ pub(crate) struct AccountDatabase {
     sub_gid: u64,
 }
 
+// useradd and groupadd were run before. On a plan of twenty users they took nearly all of its time, since
+// each of them locks, reads and rewrites the files.
 impl AccountDatabase {
     /// Reads them, under their lock.
     pub(crate) fn open(root: &MachineRoot) -> Result<Self, StepError> {
@@ -69,6 +73,8 @@ impl AccountDatabase {
     /// Brings what was changed onto the disk.
     pub(crate) fn write(&mut self) -> Result<(), StepError> {
         let tables =
+            // A power cut between two files leaves numbers and groups that nobody uses, but no user without a
+            // group or a shadow line.
             [&mut self.group, &mut self.gshadow, &mut self.subuid, &mut self.subgid, &mut self.shadow];
         tables.into_iter().try_for_each(ColonTable::write)?;
         self.passwd.write()
@@ -100,6 +106,7 @@ impl AccountDatabase {
     }
 
     fn put_group(&mut self, name: &str, gid: u32) -> Result<(), EditError> {
+        // group(5) and gshadow(5): `x` says that the password is in gshadow, and `!` is the hash of none.
         self.group.set_line(&[name, "x", &gid.to_string(), ""])?;
         self.gshadow.set_line(&[name, "!", "", ""])?;
         self.gids.insert(gid);
@@ -139,8 +146,10 @@ impl AccountDatabase {
         ])?;
         let gecos = user.gecos.as_deref().unwrap_or_default();
         let shell = user.shell.as_deref().unwrap_or(SHELL);
+        // passwd(5): `x` says that the password is in shadow.
         self.passwd.set_line(&[&user.name, "x", &uid.to_string(), &gid, gecos, &home, shell])?;
         self.uids.insert(uid);
+        // useradd gives subordinate numbers to such users only, too.
         if !user.system && self.defaults.uids.contains(&uid) {
             self.add_subordinates(&user.name)?;
         }
@@ -176,6 +185,7 @@ impl AccountDatabase {
         if user.no_user_group {
             return Ok(USERS);
         }
+        // One number for both, as useradd takes it where it is free: people compare them by eye.
         let gid = match self.gids.contains(&uid) {
             false => uid,
             true if user.system => last_free(&self.defaults.system_gids, &self.gids)?,
@@ -217,6 +227,7 @@ impl AccountDatabase {
         self.change_shadow(name, |fields| {
             let bare = fields[1].trim_start_matches('!').to_owned();
             match lock {
+                // What `passwd --lock` does: no hash begins so, and the old one can be had back.
                 true if bare.len() == fields[1].len() => fields[1].insert(0, '!'),
                 // Without the mark it would be a login that needs no password.
                 false if !bare.is_empty() => fields[1] = bare,
@@ -227,6 +238,7 @@ impl AccountDatabase {
 
     /// Demands that the password be changed at the next login.
     pub(crate) fn expire_password(&mut self, name: &str) -> Result<bool, EditError> {
+        // shadow(5): a last change on day 0 means a new password at the next login, as `chage -d 0` sets it.
         self.change_shadow(name, |fields| "0".clone_into(&mut fields[2]))
     }
 
@@ -235,6 +247,7 @@ impl AccountDatabase {
         let known = self.shadow.fields_of(name).ok_or_else(no_user)?;
         let old: Vec<String> = known.into_iter().map(str::to_owned).collect();
         let mut fields = old.clone();
+        // shadow(5) has nine fields, yet a line that was written by hand may lack the last ones.
         fields.resize(9, String::new());
         change(&mut fields);
         self.shadow.set_line(&fields.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -258,6 +271,7 @@ fn first_free(table: &ColonTable, range: &RangeInclusive<u32>) -> u64 {
 
 /// The number behind the highest one that is taken, or the lowest free one if there is none.
 fn next_free(range: &RangeInclusive<u32>, taken: &HashSet<u32>) -> Result<u32, EditError> {
+    // A number of a user who is gone may still own files, so it is taken last. useradd counts so, too.
     let highest = taken.iter().filter(|number| range.contains(number)).max();
     let behind = highest.map_or_else(|| *range.start(), |number| number + 1);
     if range.contains(&behind) {
@@ -271,6 +285,7 @@ fn next_free(range: &RangeInclusive<u32>, taken: &HashSet<u32>) -> Result<u32, E
 
 /// The highest free number, as the system's own accounts are counted downwards.
 fn last_free(range: &RangeInclusive<u32>, taken: &HashSet<u32>) -> Result<u32, EditError> {
+    // Packages count theirs from the other end, so that the two do not meet.
     let free = range.clone().rev().find(|number| !taken.contains(number));
     free.ok_or_else(|| EditError::Full { range: range.clone() })
 }
@@ -306,6 +321,8 @@ fn days_since_epoch(date: &str) -> Result<i64, EditError> {
         return Err(no_day());
     }
     // The year begins in March here, so that a leap day is its last.
+    // <https://howardhinnant.github.io/date_algorithms.html>, `days_from_civil`. A crate for dates would be
+    // needed for nothing else here.
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let era = year / 400;

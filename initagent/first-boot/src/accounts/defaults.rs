@@ -2,6 +2,8 @@
 //!
 //! Knows the settings that useradd and groupadd read there, and their own defaults for those that are
 //! missing. Invariant: a range is never empty.
+//!
+//! Documentation: login.defs(5), useradd(8).
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -50,19 +52,23 @@ impl LoginDefaults {
         let (uids, gids) =
             (range("UID_MIN", 1000, "UID_MAX", 60000), range("GID_MIN", 1000, "GID_MAX", 60000));
         Self {
+            // From 101: login.defs(5) says so for a file that is silent.
             system_uids: range("SYS_UID_MIN", 101, "SYS_UID_MAX", uids.start().saturating_sub(1)),
             system_gids: range("SYS_GID_MIN", 101, "SYS_GID_MAX", gids.start().saturating_sub(1)),
             uids,
             gids,
+            // The defaults of login.defs(5). A range of 65536 is a whole set of numbers for one container.
             sub_uids: range("SUB_UID_MIN", 100_000, "SUB_UID_MAX", 600_100_000),
             sub_gids: range("SUB_GID_MIN", 100_000, "SUB_GID_MAX", 600_100_000),
             sub_uid_count: number("SUB_UID_COUNT", 65536),
             sub_gid_count: number("SUB_GID_COUNT", 65536),
             password_days: [
+                // Debian's own values: 99999 days are 273 years, so that no password grows old.
                 days("PASS_MIN_DAYS", "0"),
                 days("PASS_MAX_DAYS", "99999"),
                 days("PASS_WARN_AGE", "7"),
             ],
+            // login.defs(5): HOME_MODE goes before UMASK, whose default is 022.
             home_mode: octal("HOME_MODE").or_else(|| Some(0o777 & !octal("UMASK")?)).unwrap_or(0o755) & 0o777,
         }
     }

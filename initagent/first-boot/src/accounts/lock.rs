@@ -17,6 +17,7 @@ use nix::libc;
 use crate::root::MachineRoot;
 
 const FILE: &str = "/etc/.pwd.lock";
+// lckpwdf(3) gives up after 15 seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Nobody else changes accounts while this is there.
@@ -38,6 +39,8 @@ impl AccountLock {
         let started = Instant::now();
         let whole = whole_file();
         loop {
+            // The kernel has no time limit for `F_SETLKW`. glibc ends it by SIGALRM, which would hit all
+            // threads of ours. A lock of flock(2) is another one, which shadow's tools do not see.
             match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
                 Ok(_) => return Ok(Self { _file: file }),
                 Err(Errno::EAGAIN | Errno::EACCES) if started.elapsed() < PATIENCE => {

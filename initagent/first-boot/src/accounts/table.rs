@@ -2,6 +2,8 @@
 //!
 //! Knows lines and where each name's is. Refuses a field that would end a field or a line. Invariant:
 //! a line that nobody changed is written as it was read, comments and damaged ones included.
+//!
+//! Documentation: passwd(5), shadow(5), group(5), gshadow(5), subuid(5).
 
 use std::collections::HashMap;
 use std::fs;
@@ -56,6 +58,7 @@ impl ColonTable {
 
     /// Sets a name's line, in its place or at the end; a file that is not there stays away.
     pub(super) fn set_line(&mut self, fields: &[&str]) -> Result<(), EditError> {
+        // These files have no escapes, so a field with a colon would be two and could make a second root.
         if let Some(bad) = fields.iter().find(|field| field.contains([':', '\n', '\r', '\0'])) {
             // It may be a password's hash.
             return Err(EditError::Field { length: bad.len() });
@@ -81,6 +84,7 @@ impl ColonTable {
         let Some(rights) = self.rights.filter(|_| self.is_changed) else { return Ok(()) };
         let mut text = String::with_capacity(self.lines.iter().map(|line| line.len() + 1).sum());
         self.lines.iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+        // Rename and fsync: a half-written passwd is a machine that nobody can log in to.
         files::write_durably(&self.path, text.as_bytes(), rights)?;
         self.is_changed = false;
         Ok(())

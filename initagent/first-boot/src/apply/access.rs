@@ -2,6 +2,8 @@
 //!
 //! Knows sshd's files and what it asks of their owners. Refuses to take a user's key away. Invariant:
 //! after this, sshd finds the keys, whatever else the document wrote.
+//!
+//! Documentation: sshd(8), `AUTHORIZED_KEYS FILE FORMAT`, `sshd_config(5)`, ssh-keygen(1), ssh-import-id(1).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -36,12 +38,15 @@ pub(crate) fn authorize_keys(
     let path = home.join(KEYS);
     let folder = path.parent().unwrap_or(&home);
     refuse_link(folder)?;
+    // sshd_config(5), `StrictModes`: with a directory or file that others can write, sshd ignores all keys in
+    // it.
     let change = change.combine(files::make_directory(folder, owned_rights(&login, 0o700))?);
     let known = known_keys(&path, &login)?;
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
+    // Added and never sorted or taken away: the file may be edited by people as well.
     for key in keys.iter().filter(|key| !known.lines().any(|line| line.trim() == key.as_str())) {
         text.extend([key.as_str(), "\n"]);
     }
@@ -109,6 +114,7 @@ fn owned_rights(login: &PasswdEntry, mode: u32) -> FileRights {
 }
 
 /// The home directory: there, the user's own, and not writable by others, or sshd ignores its keys.
+// sshd checks every directory from the file up to the home, `StrictModes` in sshd_config(5).
 fn prepare_home(home: &Path, login: &PasswdEntry, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let Ok(meta) = fs::metadata(home) else { return home::make_home(host.root, login) };
     let (uid, mode) = (meta.uid(), meta.mode() & 0o7777);
@@ -142,12 +148,16 @@ pub(crate) fn import_keys(
     host: &ApplyContext<'_>,
 ) -> Result<FileChange, StepError> {
     let url = match from {
+        // ssh-import-id asks GitHub's API, whose requests without a token are limited to 60 an hour for each
+        // address. Behind a NAT that is one for many machines.
         KeySource::GitHub(account) => format!("https://github.com/{account}.keys"),
+        // The address that ssh-import-id asks.
         KeySource::Launchpad(account) => format!("https://launchpad.net/~{account}/+sshkeys"),
         KeySource::Url(url) => url.clone(),
     };
     let answer = host.web.get(&url, &[], MAX_KEYS)?;
     let keys = keys_in(&answer);
+    // A page that says that there is no such account is an answer, too.
     if keys.is_empty() {
         return Err(StepError::NoKeys { user: user.to_owned() });
     }
@@ -172,10 +182,12 @@ fn keys_in(answer: &[u8]) -> Vec<String> {
 /// Removes a clone's keys, puts given ones in place, makes those that are missing.
 pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let mut change = FileChange::None;
+    // Before new ones are put there. Two machines with one host key could pose as each other.
     if keys.renew {
         change = change.combine(remove_host_keys(host)?);
     }
     for (name, content) in &keys.given {
+        // sshd_config(5), `HostKey`: sshd does not use a private key that others can read.
         let mode = if is_public(name) { 0o644 } else { 0o600 };
         let path = format!("{SSH_FOLDER}/{name}");
         snapshot::snapshot_file(&path, host);
@@ -222,6 +234,8 @@ fn make_host_key(kind: &str, host: &ApplyContext<'_>) -> Result<FileChange, Step
     let _ = fs::remove_file(path.with_extension("pub"));
     let file = path.display().to_string();
     host.programs
+        // Without a passphrase, since nobody is there to type it, and without a comment: it would be root@
+        // and a name that the machine may not have any more.
         .run_program(&ProgramCall::new("ssh-keygen", ["-q", "-N", "", "-C", "", "-t", kind, "-f", &file]))?;
     Ok(FileChange::Made)
 }

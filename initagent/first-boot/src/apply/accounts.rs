@@ -3,6 +3,8 @@
 //! Knows what becomes of a user that is there. Refuses to hash: a password in plain text goes to
 //! chpasswd, by stdin. Invariants: doing it twice is doing it once; a user that exists loses nothing; a
 //! wish that can't be met costs the others nothing.
+//!
+//! Documentation: chpasswd(8), crypt(5).
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,7 +21,10 @@ use crate::programs::ProgramCall;
 use crate::step_error::StepError;
 
 /// As long as nobody guesses.
+// cloud-init's length. Of 57 letters these are 116 bits.
 const RANDOM_LENGTH: usize = 20;
+// Without l, I, O, 0 and 1, since it is read from a console and typed. cloud-init leaves such letters out,
+// too.
 const LETTERS: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 
 type EditResult = Result<FileChange, StepError>;
@@ -111,6 +116,8 @@ fn edit_database<'a>(
             }
             Some(RecordedEdit::partial_edit(edit_user(user, database)))
         }
+        // A hash goes straight into the file. To hand it to `chpasswd --encrypted` would be one more program
+        // for each user.
         PlanStep::SetPassword { user, password: Password::Hash(hash), expire }
             if !later.contains(user.as_str()) =>
         {
@@ -146,6 +153,8 @@ fn edit_user(user: &UserStep, database: &mut AccountDatabase) -> EditResult {
     if is_new {
         database.add_user(user)?;
     }
+    // The others are told at the end: useradd makes no user at all if one group is missing, and so nobody
+    // would get in.
     for group in user.groups.iter().filter(|group| database.find_group(group).is_some()).collect::<Vec<_>>() {
         change = change.combine(change_from(database.add_to_group(&user.name, group)?));
     }
@@ -234,6 +243,8 @@ fn set_password(user: &str, password: &Password, host: &ApplyContext<'_>) -> Edi
         Password::Random => random_password(host)?,
     };
     host.programs
+        // chpasswd(8) hashes as this image's PAM is set up. A hash of ours would be a second place that says
+        // how. Its stdin, since all users can read arguments in /proc.
         .run_program(&ProgramCall::new("chpasswd", [""; 0]).with_input(format!("{user}:{text}\n")))?;
     if matches!(password, Password::Random) {
         // The console is the one place where only the owner of the machine reads.
@@ -243,9 +254,11 @@ fn set_password(user: &str, password: &Password, host: &ApplyContext<'_>) -> Edi
 }
 
 fn random_password(host: &ApplyContext<'_>) -> Result<String, StepError> {
+    // random(4): reading this never blocks, so a machine without entropy still boots.
     let path = host.root.path_of("/dev/urandom");
     let mut bytes = [0_u8; RANDOM_LENGTH];
     let read = fs::File::open(&path).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|source| StepError::Read { path, source })?;
+    // 256 is no multiple of 57, so some letters come a little more often. It costs two bits of 116.
     Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect())
 }

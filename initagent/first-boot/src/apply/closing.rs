@@ -2,6 +2,9 @@
 //!
 //! Knows the console. Refuses to end the machine while scripts run. Invariant: whoever calls home
 //! says only what was asked for.
+//!
+//! Documentation: cloud-init's modules "Final Message", "Phone Home" and "Power State Change" in
+//! <https://docs.cloud-init.io/en/latest/reference/modules.html>, systemd-run(1).
 
 use std::fs;
 use std::io::Write;
@@ -35,6 +38,7 @@ pub(crate) fn show_message(text: &str, host: &ApplyContext<'_>) -> Result<FileCh
         ("timestamp", now.as_str()),
     ] {
         shown =
+            // cloud-init takes both spellings.
             shown.replace(&format!("${name}"), value).replace(&format!("${}", name.to_uppercase()), value);
     }
     say_on_console(&(shown.trim_end().to_owned() + "\n"), host)

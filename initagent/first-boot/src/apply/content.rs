@@ -2,6 +2,8 @@
 //!
 //! Knows digests and gzip. Refuses bytes that do not match their digest. Invariant: nothing is
 //! written before it was checked.
+//!
+//! Documentation: `contents` and `verification` in <https://coreos.github.io/ignition/configuration-v3_6/>.
 
 use sha2::{Digest, Sha256, Sha512};
 use user_data::address::redacted_address;
@@ -13,6 +15,7 @@ use crate::digits::to_hex;
 use crate::step_error::StepError;
 
 /// What a file may have.
+// It is held in memory until its digest is known.
 const MOST_FETCHED: u64 = 64 << 20;
 
 /// The bytes.
@@ -28,6 +31,8 @@ pub(crate) fn content_bytes(content: &FileContent, host: &ApplyContext<'_>) -> R
 
 fn fetch_content(fetch: &FetchRequest, host: &ApplyContext<'_>) -> Result<Vec<u8>, StepError> {
     let mut bytes = host.web.get_within(&fetch.url, &fetch.headers, fetch.timeouts, MOST_FETCHED)?;
+    // Ignition's digest is that of the unpacked bytes: `verification` in
+    // <https://coreos.github.io/ignition/specs/>.
     if fetch.gzip {
         bytes = unpack(&bytes)
             .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", redacted_address(&fetch.url))))?;

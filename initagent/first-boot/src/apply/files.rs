@@ -2,6 +2,9 @@
 //!
 //! Knows owners by name and what lies behind symbolic links. Refuses to write through a link to what
 //! the machine is reached by, and through one of a user's at all. Invariant: parents that were made are owned as the file is.
+//!
+//! Documentation: cloud-init's module "Write Files", and for the others Ignition's `storage` in
+//! <https://coreos.github.io/ignition/configuration-v3_6/>.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,6 +73,7 @@ fn append_once(path: &Path, addition: Vec<u8>, rights: FileRights) -> Result<Vec
             "is another user's, so it gets no set-user-ID bit",
         ));
     }
+    // A run that a power cut ended is done again, and must not add it twice.
     if !known.ends_with(&addition) {
         known.extend(addition);
     }
@@ -221,6 +225,7 @@ fn make_symlink(
 ) -> Result<FileChange, StepError> {
     let known = files::stat(path);
     let kept = known.filter(|_| is_right).map(|stat| folder::rights_of(&stat));
+    // symlink(7): a link's own mode is always this one.
     let rights = kept_rights(&link.owner, None, kept, 0o777, host)?;
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
         files::remove(path)?;
@@ -237,6 +242,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// Where a path lies, and what the machine calls it once links on the way are followed.
 fn resolve_place(path: &str, host: &ApplyContext<'_>) -> (PathBuf, String) {
     let place = host.root.path_of(path);
+    // Only what is there can be a link. The rest is still to be made, by us and without links.
     let existing = place.ancestors().skip(1).find(|parent| parent.exists());
     let real = existing.and_then(|parent| {
         let rest = place.strip_prefix(parent).ok()?;

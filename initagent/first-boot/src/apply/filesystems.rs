@@ -2,6 +2,8 @@
 //!
 //! Knows blkid, wipefs and the programs that make file systems. Refuses to write over what is there unless it was
 //! asked to. Invariant: after mkfs a device has one signature, so that everybody sees the same on it.
+//!
+//! Documentation: blkid(8), wipefs(8), mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8), mkfs.fat(8), mkswap(8).
 
 use user_data::plan::step::FilesystemStep;
 
@@ -67,6 +69,8 @@ fn is_reused(
                 let found = signature(device, tag, host)?.unwrap_or_default();
                 Ok(comparable(&known, tag, &found) == comparable(&known, tag, wanted))
             };
+            // mke2fs(8) and mkswap(8) take `random`, `time` and `clear` in the place of a UUID. There is
+            // nothing to compare then.
             let is_word =
                 filesystem.uuid.as_ref().is_some_and(|uuid| !uuid.contains(|c: char| c.is_ascii_digit()));
             match (has("LABEL", &filesystem.label)?, is_word || has("UUID", &filesystem.uuid)?) {
@@ -93,6 +97,9 @@ fn comparable(format: &str, tag: &str, text: &str) -> String {
 /// The program that makes a file system. Each takes its label and UUID in its own way.
 fn mkfs(filesystem: &FilesystemStep) -> ProgramCall {
     let uuid = filesystem.uuid.as_ref();
+    // Each was run by hand: mkfs.xfs takes `-m uuid=`, and mkfs.fat a number without its hyphen. The force is
+    // needed since they ask or refuse otherwise, and there is nobody to answer. What is on the device was
+    // looked at before.
     let (program, label, uuid, force): (_, _, _, &[&str]) = match filesystem.format.as_str() {
         "vfat" => ("mkfs.vfat", "-n", uuid.map(|uuid| ["-i".to_owned(), uuid.replace('-', "")]), &["-I"]),
         "swap" => ("mkswap", "-L", uuid.map(|uuid| ["-U".to_owned(), uuid.clone()]), &["-f"]),
@@ -146,11 +153,14 @@ pub(super) fn ambiguous_error(device: &str) -> StepError {
 
 /// What blkid finds on a device; nothing is no error.
 fn signature(device: &str, tag: &str, host: &ApplyContext<'_>) -> Result<Option<String>, StepError> {
+    // `-p` reads the device itself. Without it blkid answers from a cache, which may be older than the last
+    // mkfs.
     let call = ProgramCall::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
     match host.programs.run_program(&call) {
         Ok(answer) => {
             Ok(Some(String::from_utf8_lossy(&answer).trim().to_owned()).filter(|kind| !kind.is_empty()))
         }
+        // blkid(8): 2 means no signature, and also that there is no such device.
         Err(RunError::Failed { code: Some(2), .. }) if host.root.path_of(device).exists() => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -4,6 +4,8 @@
 //! Knows whom the machine belongs to: whoever has a key or a password and may become root. Refuses to
 //! change a setting. Invariant: after this, sshd starts and lets an owner in, or its files are as they
 //! were.
+//!
+//! Documentation: sshd(8) for `-T` and `-C`, `sshd_config(5)` for `Match`.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -25,13 +27,18 @@ use crate::systemd::UnitRequest;
 const SSHD: &str = "/usr/sbin/sshd";
 const SERVICE: &str = "ssh.service";
 /// sshd refuses to run without it.
+// Debian's ssh.service makes it, but at the first boot it has not run yet.
 const SEPARATION: &str = "/run/sshd";
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const DROP_INS: &str = "/etc/ssh/sshd_config.d";
 const SUDOERS: &str = "/etc/sudoers.d/90-cloud-init-users";
 /// Rules may be for some addresses only: those of the world and of the usual private nets.
+// RFC 5737 and RFC 3849 keep the first and the last for documentation, so no rule lets them in by name. The
+// others are of RFC 1918.
 const FROM: [&str; 4] = ["192.0.2.1", "10.0.0.1", "192.168.0.1", "2001:db8::1"];
 /// Who is asked about at most.
+// Where there are rules, each costs up to four runs of sshd, and in a machine that starved each run took
+// seconds.
 const MOST_OWNERS: usize = 8;
 
 /// Whether a file is neither a host key that sshd can't read (it starts without, but who knows the
@@ -46,6 +53,7 @@ fn check_usable(snapshot: &FileSnapshot, host: &ApplyContext<'_>) -> Result<(), 
         return Ok(());
     }
     let file = snapshot.path.display().to_string();
+    // sshd starts with one key of three that it can read, so `sshd -T` does not show that another one is broken.
     let read = host.programs.run_program(&ProgramCall::new("ssh-keygen", ["-y", "-P", "", "-f", &file]));
     read.map(drop).map_err(|_| format!("{name} is no key that sshd can read"))
 }
@@ -63,6 +71,8 @@ pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepE
     };
     let after: Vec<FileSnapshot> =
         before.iter().map(|one| FileSnapshot::take_snapshot(one.path.clone())).collect();
+    // All of them first, then one by one: it tells which file it was, and the others stay as they were asked
+    // for.
     before.iter().rev().try_for_each(FileSnapshot::restore)?;
     if before.is_empty() || way_in(host).is_err() {
         // It was so before this run, too, so that nothing can be told of each file.
@@ -102,6 +112,7 @@ pub(crate) fn taken_back(path: &str, host: &ApplyContext<'_>) -> Option<String> 
 /// It is asked as seldom as can be: on a machine that starves, each program takes seconds.
 fn way_in(host: &ApplyContext<'_>) -> Result<(), String> {
     let has_rules = has_rules(host);
+    // Without `Match` one answer serves all people. Thirty were asked for before.
     let mut said = ask_sshd(&["-T"], host)?;
     if let Some(reason) = reach::listen_blocker(SshdSettings(&said), is_ours) {
         return Err(reason);
@@ -183,6 +194,7 @@ fn login_candidates(host: &ApplyContext<'_>) -> Vec<LoginCandidate> {
 fn login_candidate(line: &str, group: &str, shadow: &str, host: &ApplyContext<'_>) -> Option<LoginCandidate> {
     let fields: Vec<&str> = line.split(':').collect();
     let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+    // nologin(8) and false(1) end the session at once, so such an account is no way in.
     if shell.ends_with("/nologin") || shell.ends_with("/false") {
         return None;
     }

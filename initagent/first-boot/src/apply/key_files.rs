@@ -9,8 +9,11 @@ use crate::files;
 /// Bytes of the largest list of keys that is read: more keys than anyone has.
 pub(super) const MAX_KEYS: u64 = 1 << 20;
 /// In a home.
+// sshd's default, and the place where people and all other tools look.
 pub(super) const KEYS: &str = ".ssh/authorized_keys";
 /// Where sshd is told to look, too (`AuthorizedKeysFile`); gone at each boot.
+// What is taken back at the platform must not work any more. In a user's own file nobody could tell these
+// keys from the user's.
 pub(super) const PLATFORM_KEYS: &str = "/run/catamaran/keys";
 
 /// The kinds of the keys in a file. Links are not followed: to read as sshd does, one must be the user.

@@ -3,6 +3,8 @@
 //! Knows Ignition's table of what is done with an entry that is there, that must not be there, or that
 //! differs: <https://coreos.github.io/ignition/operator-notes/#partition-reuse-semantics>. Refuses to move what is
 //! kept. Invariant: a new table is worked out whole before the first sector is written, and then written at once.
+//!
+//! Documentation: sfdisk(8), and UEFI's specification, section 5.3, for the table itself.
 
 mod layout;
 mod table;
@@ -74,6 +76,7 @@ fn read(device: &str, host: &ApplyContext<'_>) -> Result<Table, StepError> {
 }
 
 fn write(device: &str, table: &Table, wipe: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+    // Said each time: sfdisk(8) wipes by itself only when somebody sits at its terminal.
     let call = ProgramCall::new("sfdisk", ["--quiet", "--wipe", wipe, device]);
     host.programs.run_program(&call.with_input(table.script()))?;
     host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;

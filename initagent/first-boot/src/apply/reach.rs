@@ -2,6 +2,8 @@
 //!
 //! Knows the settings, as `sshd -T` prints them, by which a login is refused. Refuses to run anything.
 //! Invariant: what it does not understand counts as an obstacle only where sshd would refuse, too.
+//!
+//! Documentation: `sshd_config(5)`, "PATTERNS" in `ssh_config(5)`, and RFC 8332.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -72,6 +74,8 @@ pub(super) fn login_blocker(settings: SshdSettings<'_>, who: &LoginCandidate) ->
         return Some(format!("its lists of users and groups leave {} out", who.name));
     }
     if who.is_root
+        // `forced-commands-only` lets root in for a command of the key's, which is no way to repair a
+        // machine.
         && !["yes", "prohibit-password", "without-password"]
             .contains(&settings.value_of("permitrootlogin", "yes"))
     {
@@ -80,6 +84,7 @@ pub(super) fn login_blocker(settings: SshdSettings<'_>, who: &LoginCandidate) ->
     if flat("forcecommand") || flat("chrootdirectory") {
         return Some(format!("it gives {} no shell", who.name));
     }
+    // sshd_config(5): with 0 there are no sessions, only forwarding.
     if settings.value_of("maxsessions", "10") == "0" || settings.value_of("refuseconnection", "no") == "yes" {
         return said("it refuses every session");
     }
@@ -107,6 +112,7 @@ fn key_obstacle(settings: SshdSettings<'_>, who: &LoginCandidate) -> Option<Stri
     let takes = |kind: &String| {
         accepted.is_empty()
             || accepted.split(',').any(|known| {
+                // RFC 8332: the newer signatures are made with the same keys, whose kind is still `ssh-rsa`.
                 known == kind || (kind == "ssh-rsa" && known.starts_with("rsa-sha2-") && !known.contains('@'))
             })
     };
@@ -141,6 +147,7 @@ fn seen_kinds<'a>(settings: SshdSettings<'_>, who: &'a LoginCandidate) -> Result
 
 /// One of the ways it accepts needs nothing but this.
 fn methods_allow(settings: SshdSettings<'_>, method: &str) -> bool {
+    // sshd_config(5): a list must be passed whole, and a method may name its submethod behind a colon.
     let is_method = |word: &str| word == method || word.starts_with(&format!("{method}:"));
     let mut ways = settings.value_of("authenticationmethods", "any").split_ascii_whitespace();
     ways.any(|way| way == "any" || way.split(',').all(is_method))
@@ -154,6 +161,7 @@ fn is_allowed(settings: SshdSettings<'_>, who: &LoginCandidate) -> bool {
         settings.values_of(name).flat_map(str::split_ascii_whitespace).collect()
     };
     // A denial for some hosts only leaves the others.
+    // DenyUsers, AllowUsers, DenyGroups, AllowGroups: sshd_config(5) gives this order.
     let denied = list("denyusers").iter().any(|pattern| !pattern.contains('@') && user(pattern));
     let allow_users = list("allowusers");
     let allow_groups = list("allowgroups");

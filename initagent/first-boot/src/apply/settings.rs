@@ -2,6 +2,9 @@
 //!
 //! Knows hosts, host name, time zone, environment files and the trust store. Refuses to lose lines
 //! that somebody else wrote there. Invariant: doing it twice is doing it once.
+//!
+//! Documentation: hosts(5), hostname(5), localtime(5), cloud-init's modules "Update Etc Hosts" and "CA
+//! Certificates".
 
 use std::fs;
 
@@ -22,6 +25,8 @@ const TRUST_STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Names the machine, now and from now on.
 pub(crate) fn set_hostname(name: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let change =
+        // The file first: if the kernel refuses the name, the next boot still has it. hostnamectl(1) would
+        // need a D-Bus daemon.
         files::write(&host.root.path_of(HOSTNAME), format!("{name}\n").as_bytes(), FileRights::PUBLIC)?;
     let kernel = host.root.path_of(KERNEL_HOSTNAME);
     let known = fs::read_to_string(&kernel).unwrap_or_default();
@@ -51,6 +56,8 @@ pub(crate) fn set_hosts(
         return Err(StepError::Said("this machine has no name that /etc/hosts could hold".to_owned()));
     }
     let names = fqdn.map_or_else(|| hostname.to_owned(), |fqdn| format!("{fqdn} {hostname}"));
+    // Debian's address for a name that has none of its own: the name must not lead to localhost, nor to an
+    // address that DHCP may take away. <https://www.debian.org/doc/manuals/debian-reference/ch05.en.html>.
     let own = format!("127.0.1.1 {names}");
     let text = match style {
         HostsStyle::Full => {
@@ -77,6 +84,8 @@ pub(crate) fn set_timezone(zone: &str, host: &ApplyContext<'_>) -> Result<FileCh
     if !host.root.path_of(&place).is_file() {
         return Err(StepError::Said(format!("the image knows no time zone {zone}")));
     }
+    // Relative, as timedatectl(1) makes it: it holds below any root, and localtime(5) reads the zone's name
+    // from it.
     files::replace_link(&host.root.path_of(LOCALTIME), &format!("..{place}"))
 }
 

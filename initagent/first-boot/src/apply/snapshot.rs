@@ -31,6 +31,7 @@ impl FileSnapshot {
         let held = match files::read(&path, 0, MAX_KEYS) {
             Ok(Some(held)) => Known::File(held),
             Ok(None) => Known::Nothing,
+            // To put back what a link leads to would be to write wherever the link's owner wants.
             Err(_) => Known::Unread,
         };
         Self { path, held }
@@ -57,6 +58,7 @@ impl FileSnapshot {
 pub(crate) fn snapshot_file(path: &str, host: &ApplyContext<'_>) {
     let path = host.root.path_of(path);
     let mut before = host.before.borrow_mut();
+    // The first time counts: a second write in this run would note what the first one wrote.
     if !before.iter().any(|known| known.path == path) {
         before.push(FileSnapshot::take_snapshot(path));
     }

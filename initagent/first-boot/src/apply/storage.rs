@@ -2,6 +2,8 @@
 //!
 //! Knows the image's tools for them. Refuses to write over what is there unless it was asked to.
 //! Invariant: the disk that the machine runs from is never divided or formatted.
+//!
+//! Documentation: fstab(5), systemd-fstab-generator(8), sfdisk(8), swapon(8), mkswap(8).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -46,6 +48,7 @@ fn mount_all(mounts: &[&MountStep], host: &ApplyContext<'_>) -> Result<FileChang
     let places = mounts.iter().map(|mount| &mount.fields[1]).filter(|place| place.starts_with('/'));
     let units: Vec<String> = places.map(|place| mount_unit(place)).collect();
     let starts = units.iter().map(|unit| UnitRequest::Job { unit, verb: UnitVerb::Start });
+    // systemd-fstab-generator(8) makes units of the lines, and generators run at a reload only.
     let reload = (change == FileChange::Made).then_some(UnitRequest::Reload);
     let requests: Vec<UnitRequest<'_>> = reload.into_iter().chain(starts).collect();
     host.manager.send_requests(&requests).into_iter().collect::<Result<(), _>>()?;
@@ -54,6 +57,7 @@ fn mount_all(mounts: &[&MountStep], host: &ApplyContext<'_>) -> Result<FileChang
 
 /// fstab's escapes for what would end a field.
 fn escape_field(field: &str) -> String {
+    // Octal, as fstab(5) has it for blanks. The backslash first, else it would escape what the others made.
     field.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('#', "\\043")
 }
 
@@ -64,6 +68,7 @@ fn add_to_fstab(lines: &[String], host: &ApplyContext<'_>) -> Result<FileChange,
     let key = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         match fields[..] {
+            // Swap has no place, so its device names it.
             [device, place, ..] => Some(if place == "none" { device.to_owned() } else { place.to_owned() }),
             _ => None,
         }
@@ -111,13 +116,17 @@ pub(crate) fn partition_disk(
         let _ = writeln!(table, "{size}type={}{name}", partition.type_guid);
     }
     host.programs.run_program(
+        // What was on the disk begins anew at the same sectors, so old file systems would be found again.
         &ProgramCall::new("sfdisk", ["--quiet", "--wipe", "always", device]).with_input(table),
     )?;
+    // The next step may name a partition by its label, whose link udev makes afterwards. udevadm's own 120
+    // seconds would hold up the boot.
     host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;
     Ok(FileChange::Made)
 }
 
 /// The disk's size in sectors of 512 bytes, as the kernel says it.
+// The kernel counts so whatever the disk's own sectors are: Documentation/ABI/stable/sysfs-block.
 pub(super) fn disk_sectors(device: &str, host: &ApplyContext<'_>) -> Result<u64, StepError> {
     let path = host.root.path_of(&format!("/sys/class/block/{}/size", kernel_name(device, host)));
     let text = fs::read_to_string(&path).map_err(|source| StepError::Read { path: path.clone(), source })?;
@@ -143,6 +152,7 @@ pub(crate) fn make_swap(
     host: &ApplyContext<'_>,
 ) -> Result<FileChange, StepError> {
     let place = host.root.path_of(path);
+    // mkswap(8) counts in pages.
     let bytes = swap_bytes(size, memory_bytes(host)) / 4096 * 4096;
     if bytes == 0 {
         return Ok(FileChange::None);
@@ -175,6 +185,8 @@ fn allocate_file(path: &Path, bytes: u64) -> Result<(), StepError> {
     let act = || -> std::io::Result<()> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         let length = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // swapon(8) takes no file with holes, and gigabytes of zeros would take as long as the disk takes to
+        // write them.
         nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, length)?;
         file.sync_all()
     };

@@ -2,6 +2,9 @@
 //!
 //! Knows where units belong. Refuses to wait for one: a unit that is ordered after the end of the boot
 //! must not stop it. Invariant: contents are on disk before the manager reads them.
+//!
+//! Documentation: systemd.unit(5), systemd.netdev(5), systemd.network(5), and the manager's calls in
+//! org.freedesktop.systemd1(5).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,6 +64,7 @@ fn manager_request<'a>(step: &'a PlanStep, changed: &'a [String]) -> Option<Unit
         PlanStep::EnableUnit { name, enable: false, runtime } => {
             UnitRequest::Disable { unit: name, runtime: *runtime }
         }
+        // A reload runs every generator, which was a third of a whole run.
         PlanStep::ReloadUnits if !changed.is_empty() => UnitRequest::Reread { units: changed },
         PlanStep::RestartNetwork => UnitRequest::Job { unit: NETWORKD, verb: UnitVerb::Restart },
         _ => return None,
@@ -116,6 +120,7 @@ fn unit_rights(name: &str, content: &str, host: &ApplyContext<'_>) -> FileRights
         return FileRights::PUBLIC;
     }
     match accounts::find_group(host.root, NETWORKD_GROUP) {
+        // systemd.netdev(5) asks for this mode, owner root and the group systemd-network.
         Some(gid) => FileRights { gid, mode: 0o640, ..FileRights::PRIVATE },
         None if has_secret => FileRights::PRIVATE,
         None => FileRights::PUBLIC,
@@ -147,9 +152,12 @@ pub(crate) fn mask_unit(
 ) -> Result<FileChange, StepError> {
     let path = unit_path(name, runtime, host);
     if mask {
+        // systemd.unit(5): a link to /dev/null is a mask. By hand, since the manager would first have to read
+        // a unit that may not be there yet.
         return Ok(note_change(name, files::replace_link(&path, "/dev/null")?, host));
     }
     let is_mask = fs::read_link(&path).is_ok_and(|target| target.as_os_str() == "/dev/null");
+    // systemd.unit(5): an empty file is a mask, too.
     let is_empty = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == 0);
     if !is_mask && !is_empty {
         return Ok(FileChange::None);

@@ -2,6 +2,9 @@
 //!
 //! Knows the names that this system reads of `NoCloud`'s and `OpenStack`'s. Refuses to call another name
 //! wrong: platforms put there what they like. Invariant: a name that is nearly one of ours is told.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html> and
+//! <https://docs.openstack.org/nova/latest/user/metadata.html>.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;

@@ -3,6 +3,9 @@
 //! Knows the names of files by which platforms hand documents over, folders of them, and the images of
 //! disks that `NoCloud` and `OpenStack` attach. Refuses to guess against what it was told. Invariant: no
 //! more is read than any platform hands over.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html> and
+//! <https://docs.openstack.org/nova/latest/user/metadata.html>.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -55,6 +58,7 @@ pub(super) struct SeedFile {
 }
 
 /// Where seeds have their files, and what each is for. The first folder that has any is used.
+// The last one is the layout of OpenStack's config drive.
 const SEEDS: [(&str, [(&str, Role); 4]); 3] = [
     ("", NOCLOUD),
     ("seed/", NOCLOUD),

@@ -3,6 +3,8 @@
 //! Knows the little-endian wire form of texts, lists of texts and flags. Refuses answers that are too
 //! long, and to look into one further than whether it is an error. Invariant: no length from the other
 //! side is believed before it is bounded.
+//!
+//! Documentation: <https://dbus.freedesktop.org/doc/dbus-specification.html>, "Message Protocol".
 
 use std::io::{self, Read};
 
@@ -61,6 +63,7 @@ pub(super) fn call(serial: u32, method: &str, body: &MessageBody) -> Vec<u8> {
     if !body.signature.is_empty() {
         put_signature(&mut fields, &body.signature);
     }
+    // Little endian, the kind, no flags, version 1.
     let mut message = vec![b'l', CALL, 0, 1];
     put_number(&mut message, length_of(&body.bytes));
     put_number(&mut message, serial);
@@ -118,6 +121,7 @@ fn parse_fields(message: &[u8], fields_end: usize, body_start: usize) -> Option<
             }
             _ => return None,
         }
+        // Header fields are structs, which D-Bus aligns to eight bytes.
         at = at.checked_add(7)? & !7;
     }
     match message[1] {

@@ -41,11 +41,11 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     let document = one_document::fetch_document(Platform::Akamai, &service, "/v1/instance")?;
     let mut provision = facts(&document);
     let keys = service.get("/v1/ssh-keys");
-    if let Some(_to_payload) = provision.value_or_report("ssh keys", keys) {
+    if let Some(document) = provision.value_or_report("ssh keys", keys) {
         add_keys(&mut provision, &document);
     }
     let network = service.get("/v1/network");
-    if let Some(_to_payload) = provision.value_or_report("network", network) {
+    if let Some(document) = provision.value_or_report("network", network) {
         add_addresses(&mut provision, &document);
     }
     let user_data = service.get_data("/v1/user-data");

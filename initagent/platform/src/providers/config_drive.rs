@@ -1,7 +1,7 @@
 //! OpenStack's configuration drive: a disk labelled `config-2`.
 //!
 //! Knows where the documents lie on it; `KubeVirt`, Nutanix and IBM have the same drive. Refuses to
-//! know what the documents mean: that is [`crate::openstack`]. Invariant: needs no network.
+//! know what the documents mean: that is [`super::openstack`]. Invariant: needs no network.
 //!
 //! Documentation: <https://docs.openstack.org/nova/latest/admin/config-drive.html>.
 

@@ -48,7 +48,7 @@ pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
     let document = service.get("/metadata")?.unwrap_or_default();
     let address = DocumentTree::from_json(&document).ok().and_then(|tree| tree.text_at("/phone_home_url"));
     match address {
-        Some(config_address) => web.post_page(&config_address, b"{}"),
+        Some(address) => web.post_page(&address, b"{}"),
         None => Ok(()),
     }
 }

@@ -58,8 +58,8 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
         }
     }
     let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
-    if let Some(to_payload) = provision.value_or_report("network interfaces", interfaces) {
-        add_addresses(&mut provision, &to_payload);
+    if let Some(document) = provision.value_or_report("network interfaces", interfaces) {
+        add_addresses(&mut provision, &document);
     }
     add_user_data(&mut provision, &service);
     provision.set_attribute("GCP_HOSTNAME", provision.hostname.clone());

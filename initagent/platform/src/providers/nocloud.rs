@@ -281,11 +281,9 @@ impl SeedFiles {
 
     fn evidence(&self) -> PlatformEvidence {
         match self.seed_from() {
-            Some(configured_url) if is_web(&configured_url) => PlatformEvidence::from_network(format!(
-                "{}, seed from {}",
-                self.place,
-                without_secrets(&configured_url)
-            )),
+            Some(url) if is_web(&url) => {
+                PlatformEvidence::from_network(format!("{}, seed from {}", self.place, without_secrets(&url)))
+            }
             _ => PlatformEvidence::from_machine(self.place.clone()),
         }
     }

@@ -1,4 +1,4 @@
-//! OpenStack: a folder of JSON documents, over HTTP here and on a disk in [`crate::config_drive`].
+//! OpenStack: a folder of JSON documents, over HTTP here and on a disk in [`super::config_drive`].
 //!
 //! Knows the documents and that user-data lies beside them unchanged. Refuses the formats before
 //! `openstack/latest`. Invariant: both ways of reading make the same facts of the same documents.
@@ -118,8 +118,8 @@ pub(crate) fn add_facts(
     // Its shape is told from cloud-init's versions where it is read: it has `links` and no `version`.
     provision.network_config = documents.network_data.and_then(Payload::from_bytes);
     provision.vendor_data = vendor_data(&[documents.vendor_data, documents.vendor_data2]);
-    if let Some(to_payload) = documents.meta_data {
-        add_meta_data(provision, &to_payload, content);
+    if let Some(document) = documents.meta_data {
+        add_meta_data(provision, &document, content);
     }
     let tree = documents
         .ec2_meta_data

@@ -94,8 +94,8 @@ fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
         let prefix = |pointer: &str| Some(interface.text_at(pointer)?.split_once('/')?.1.to_owned());
         let v4 = interface.text_at("/privateIp");
         let mut is_needed = link.add_address(v4.as_deref(), prefix("/subnetCidrBlock").as_deref());
-        for config_address in interface.texts_below("/ipv6Addresses") {
-            is_needed |= link.add_address(Some(&config_address), prefix("/ipv6SubnetCidrBlock").as_deref());
+        for address in interface.texts_below("/ipv6Addresses") {
+            is_needed |= link.add_address(Some(&address), prefix("/ipv6SubnetCidrBlock").as_deref());
         }
         is_needed.then_some(link)
     };

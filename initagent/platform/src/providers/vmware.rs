@@ -122,8 +122,8 @@ fn add_facts(provision: &mut InstanceMetadata, lookup: GuestinfoLookup<'_>) {
     provision.vendor_data = vendor_data.and_then(Payload::from_bytes);
     provision.user_data =
         user_data.map(|bytes| decode_user_data(bytes, lookup)).and_then(Payload::from_bytes);
-    if let Some(to_payload) = meta_data {
-        let tree = add_meta_data(provision, &to_payload);
+    if let Some(document) = meta_data {
+        let tree = add_meta_data(provision, &document);
         provision.network_config = network_of(provision, &tree).and_then(Payload::from_bytes);
     }
     let or = |known: &Option<String>, key: &str| known.clone().or_else(|| lookup(key));

@@ -8,7 +8,7 @@ use image_format::version::Version;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::error_text::error_chain;
+use error_text::error_chain;
 
 const SALT: [u8; 32] = [7; 32];
 

@@ -100,7 +100,7 @@ fn an_install_that_is_cut_off_anywhere_goes_on() {
 
     let stopped = bench.install(Version::new(1, 1, 0), 11).unwrap_err();
 
-    assert!(crate::error_text::error_chain(&stopped).contains("cancelled"), "{stopped}");
+    assert!(error_text::error_chain(&stopped).contains("cancelled"), "{stopped}");
     let (journal, _) = bench.resume();
     let Phase::Fetching(fetching) = &journal.phase else { panic!("{journal:?}") };
     assert_eq!(fetching.attempts, 1);

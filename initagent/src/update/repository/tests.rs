@@ -112,7 +112,7 @@ fn bench() -> Bench {
 
 /// What the service does, in one go.
 fn install(bench: &Bench, mirrors: &Mirrors, clock: u64) -> Result<Journal, String> {
-    let said = |error: &dyn std::error::Error| crate::error_text::error_chain(error);
+    let said = |error: &dyn std::error::Error| error_text::error_chain(error);
     let machine = &bench.machine;
     let mut repository = Repository::open(machine, mirrors, clock).map_err(|error| said(&error))?;
     let seen = repository.ask_channel("stable").map_err(|error| said(&error))?;

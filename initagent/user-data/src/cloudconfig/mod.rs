@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod cluster;
 pub mod commands;
 pub mod fields;
 pub mod files;
@@ -56,6 +57,7 @@ pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
         ("chpasswd", access::CHPASSWD_KEYS),
         ("chpasswd.users[]", access::CHPASSWD_USER_KEYS),
         ("ssh_keys", access::HOST_KEY_KEYS),
+        ("cluster", cluster::CLUSTER_KEYS),
         ("coreos", services::COREOS_KEYS),
         ("coreos.units[]", units::UNIT_KEYS),
         ("coreos.units[].drop_ins[]", units::DROP_IN_KEYS),
@@ -89,6 +91,7 @@ pub fn top_level() -> &'static [FieldKey] {
             accounts::KEYS,
             files::KEYS,
             commands::KEYS,
+            cluster::KEYS,
             system::KEYS,
             storage::KEYS,
             OWN_KEYS,
@@ -111,6 +114,8 @@ pub struct CloudConfig {
     pub files: Vec<Located<files::WrittenFile>>,
     /// Units.
     pub units: Vec<Located<units::UnitConfig>>,
+    /// The cluster that the machine belongs to.
+    pub cluster: cluster::ClusterConfig,
     /// CoreOS's services.
     pub services: services::ServicesConfig,
     /// Disks and mounts.
@@ -123,6 +128,23 @@ pub struct CloudConfig {
 
 impl CloudConfig {
     /// Checks a tree. What can't be used is reported and left out.
+    ///
+    /// ```
+    /// use document::diagnostic::Diagnostics;
+    /// use user_data::cloudconfig::{self, CloudConfig};
+    /// use user_data::room::DecompressionBudget;
+    /// use user_data::tokens::TokenAddresses;
+    ///
+    /// let text = "users:\n  - name: ana\n    uid: many\n";
+    /// let mut found = Diagnostics::default();
+    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::examples(), &mut found).unwrap();
+    /// let config = CloudConfig::check_document(&tree, &mut DecompressionBudget::default(), &mut found);
+    ///
+    /// // The number that is none costs itself, and the user is made all the same.
+    /// assert_eq!(config.accounts.people[0].value.user.name, "ana");
+    /// assert_eq!(found.list()[0].key, "users[0].uid");
+    /// assert_eq!((found.list()[0].at.line, found.list()[0].at.column), (3, 10));
+    /// ```
     #[must_use]
     pub fn check_document(document: &Node, room: &mut DecompressionBudget, found: &mut Diagnostics) -> Self {
         let Some(mut fields) = MappingFields::read_with_hints(document, top_level(), "", hint_at_top, found)
@@ -134,6 +156,7 @@ impl CloudConfig {
             access: access::AccessConfig::read(&mut fields, found),
             accounts: accounts::AccountsConfig::read(&mut fields, found),
             files: files::read(&mut fields, room, found),
+            cluster: cluster::ClusterConfig::read(&mut fields, found),
             storage: storage::StorageConfig::read(&mut fields, found),
             system: system::SystemConfig::read(&mut fields, found),
             commands: commands::CommandsConfig::read(&mut fields, found),

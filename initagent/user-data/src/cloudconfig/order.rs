@@ -15,6 +15,7 @@ use super::accounts::UserConfig;
 use super::commands::Frequency;
 use super::services::ServiceSettings;
 use super::units::UnitConfig;
+use crate::cluster::DEFINITION;
 use crate::plan::step::{
     AccountRef, DEFAULT_USER, ExistingFile, FileContent, FileOwner, FileStep, GroupStep, HostKeys, PlanStep,
     ScriptStep, UnitVerb,
@@ -75,6 +76,8 @@ const BOOTCMD_SECONDS: u32 = 60;
 const KEY_TYPES: [&str; 2] = ["ed25519", "ecdsa"];
 /// The file that says whether the machine may be configured again.
 pub const SWITCH: &str = "/etc/catamaran/provision";
+/// What runs on each machine of a cluster. On a worker etcd's unit skips itself.
+const CLUSTER_UNITS: [&str; 2] = ["etcd.service", "fleet.service"];
 /// What PAM gives each login.
 const ENVIRONMENT: &str = "/etc/environment";
 /// Where the services' passwords are. Not in a service's own directory of /run, which goes when it stops.
@@ -344,6 +347,15 @@ fn plan_settings(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFac
         plan.push_once(PlanStage::Files, StepOrigin::from_mark(authorities.at, "ca_certs"), step);
     }
     environment_files(plan, config, facts);
+    plan_cluster_file(plan, config);
+}
+
+/// The machine's cluster, for the programs that form it at each boot.
+fn plan_cluster_file(plan: &mut FirstBootPlan, config: &CloudConfig) {
+    if let Some(definition) = &config.cluster.definition {
+        let step = PlanStep::WriteFile(settings_file(DEFINITION, definition.value.text(), 0o600));
+        plan.push_once(PlanStage::Files, StepOrigin::from_mark(definition.at, "cluster"), step);
+    }
 }
 
 /// Settings of sshd, in a file that comes before the image's own: of each, sshd takes the first.
@@ -488,6 +500,13 @@ fn plan_units(plan: &mut FirstBootPlan, config: &CloudConfig) {
     }
     if config.system.resolver.is_some() {
         push_restart(plan, "systemd-resolved.service");
+    }
+    // As `command: start` would, so that one key makes a member of a cluster.
+    if let Some(definition) = &config.cluster.definition {
+        for name in CLUSTER_UNITS {
+            let step = PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
+            plan.every_boot(PlanStage::Units, StepOrigin::from_mark(definition.at, "cluster"), step);
+        }
     }
     for unit in units {
         let UnitConfig { class, mask, .. } = &unit.value;

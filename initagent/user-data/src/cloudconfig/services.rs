@@ -364,8 +364,8 @@ fn read_oem(coreos: &MappingFields<'_>, found: &mut Diagnostics) -> Option<Locat
         ("home_url", "HOME_URL", "\""),
         ("bug_report_url", "BUG_REPORT_URL", "\""),
     ] {
-        if let Some(read_option) = text(name) {
-            lines.extend([variable, "=", quote, &read_option, quote, "\n"]);
+        if let Some(value) = text(name) {
+            lines.extend([variable, "=", quote, &value, quote, "\n"]);
         }
     }
     Some(Located { value: lines, at: coreos.key_at("oem")? })

@@ -64,6 +64,22 @@ impl std::fmt::Debug for FetchPolicy<'_> {
 
 /// Opens a payload. What comes back are its parts in their order; those that could not be opened are
 /// empty and carry the reason.
+///
+/// ```
+/// use user_data::container::{self, FetchPolicy};
+///
+/// let message = concat!(
+///     "Content-Type: multipart/mixed; boundary=B\nMIME-Version: 1.0\n\n",
+///     "--B\nContent-Type: text/cloud-config\n\nhostname: node1\n",
+///     "--B\nContent-Type: text/x-shellscript\n\n#!/bin/sh\n",
+///     "--B--\n",
+/// );
+/// let parts = container::open("user-data", message.as_bytes(), FetchPolicy::none());
+///
+/// assert_eq!(parts.len(), 2);
+/// assert_eq!(parts[1].name, "user-data part 2");
+/// assert_eq!(parts[1].content, b"#!/bin/sh");
+/// ```
 #[must_use]
 pub fn open(name: &str, content: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
     let mut opener = PayloadOpener { references, parts: Vec::new(), bytes: 0, addresses: 0, full: false };

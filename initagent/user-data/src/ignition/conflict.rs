@@ -4,6 +4,9 @@
 //! an item. Invariant: of two that are equal, the second is reported, with the line of the first.
 //!
 //! It is judged per document, before they are merged: merging makes one of two equals.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>. Ignition's own rules are in its
+//! packages `config/validate` and `config/v3_5/types`, whose cases this crate's tests try, too.
 
 use std::collections::HashMap;
 
@@ -14,8 +17,10 @@ use super::{merge, tree};
 
 /// Lists that are one set of names.
 const NODES: [&str; 3] = ["directories", "files", "links"];
+// One argument cannot both be there and not be there.
 const ARGUMENTS: [&str; 2] = ["shouldExist", "shouldNotExist"];
 /// Lists in which equals count as often as they stand there.
+// The order and number of these mean something to the program that gets them.
 const MULTISETS: [&str; 5] = ["append", "merge", "mountOptions", "openOptions", "options"];
 const UNIT_FOLDER: &str = "/etc/systemd/system";
 
@@ -110,8 +115,10 @@ fn below_others(nodes: &[Placed<'_>], found: &mut Diagnostics) {
     holders.extend(nodes.iter().filter(|one| one.list != "directories").map(|one| (one.path, one)));
     for one in nodes {
         let mut above = one.path.match_indices('/').filter_map(|(end, _)| holders.get(&one.path[..end]));
+        // The nearest one is what the author has to change.
         if let Some(holder) = above.next_back() {
             let (what, instead) = match holder.list {
+                // Ignition refuses it, too: what the link leads to may be another thing on each machine.
                 "links" => ("link", "write the path that the link leads to"),
                 _ => ("file", "what other things lie in must be a directory"),
             };
@@ -139,6 +146,8 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
         }
         let key = format!("$.storage.links[{index}]");
         let (path, target) = (tree::text_of(link, "path"), tree::text_of(link, "target"));
+        // A target with dots or without a slash at its beginning named a directory of the same configuration
+        // unnoticed.
         let target = joined(path.unwrap_or_default(), target.unwrap_or_default());
         if directories.contains(&target.as_str()) {
             let message = format!("{target} is a directory, and nothing can be a hard link to one");
@@ -161,6 +170,7 @@ fn joined(link: &str, target: &str) -> String {
     for part in whole.split('/') {
         match part {
             "" | "." => {}
+            // Above the root there is the root, path_resolution(7).
             ".." => drop(parts.pop()),
             name => parts.push(name),
         }
@@ -183,6 +193,7 @@ fn on_divided_disks(storage: &Node, found: &mut Diagnostics) {
             continue;
         };
         let key = format!("$.storage.filesystems[{index}].device");
+        // A warning, as in Ignition's own validation.
         found.push(Diagnostic::warning(DiagnosticCode::Conflict, device.at, message).with_key(key));
     }
 }

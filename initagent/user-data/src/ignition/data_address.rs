@@ -2,6 +2,8 @@
 //!
 //! Knows RFC 2397 and which other schemes Ignition reads. Refuses to fetch. Invariant: what comes out was unpacked
 //! and has the hash that it must have.
+//!
+//! Documentation: RFC 2397 (data), RFC 3986, section 2 (characters and escapes).
 
 use crate::cloudconfig::files;
 use crate::room::DecompressionBudget;
@@ -10,6 +12,7 @@ use document::diagnostic::DiagnosticCode;
 use super::verification::digest_matches;
 
 /// Addresses that people with Ignition use and that are not read here, and what to do instead.
+// Each needs a client with the cloud's own signatures, and has an address by https for what is public.
 const OTHER_SCHEMES: [(&str, &str); 4] = [
     ("arn:", "an object that all may read is at https://BUCKET.s3.amazonaws.com/KEY"),
     ("gs:", "an object that all may read is at https://storage.googleapis.com/BUCKET/KEY"),
@@ -39,6 +42,7 @@ pub(super) fn inline(
     }
     let broken = |message: String, help| (DiagnosticCode::Encoding, message, help);
     let bytes = match source.strip_prefix("data:") {
+        // Ignition takes an empty source for an empty file.
         _ if source.is_empty() => Vec::new(),
         Some(data) => {
             decode(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
@@ -51,6 +55,7 @@ pub(super) fn inline(
             ));
         }
     };
+    // The hash is that of the unpacked content, as Ignition has it.
     let bytes = if gzip && !source.is_empty() {
         room.unpack_gzip(&bytes).map_err(|flaw| broken(format!("this data address {flaw}"), ""))?
     } else {
@@ -68,6 +73,7 @@ pub(super) fn inline(
 fn decode(data: &str) -> Result<Vec<u8>, (&'static str, &'static str)> {
     let (kind, payload) =
         data.split_once(',').ok_or(("has no comma before its data", "write `data:,` and the text"))?;
+    // RFC 2397 puts the word last.
     let (kind, is_base64) = match kind.strip_suffix(";base64") {
         Some(kind) => (kind, true),
         None => (kind, false),

@@ -3,6 +3,9 @@
 //! Knows what Ignition refuses of a table before it has seen the disk. Refuses to know what is on the disk:
 //! that is compared where the step is carried out. Invariant: in what is planned, no two partitions have the
 //! same number, the same label or the same sectors.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `storage.disks`, and the UEFI
+//! Specification, section 5.3, for the table.
 
 use std::collections::HashSet;
 
@@ -31,6 +34,7 @@ pub(super) const PARTITION_KEYS: &[FieldKey] = &[
 /// A name in a GPT has 36 UTF-16 units; Ignition counts bytes.
 const LONGEST_LABEL: usize = 36;
 /// A GPT as every tool makes it has so many entries.
+// UEFI asks for room for 128 entries at least, and sgdisk and sfdisk make no more by themselves.
 const MOST_NUMBER: u32 = 128;
 
 pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
@@ -64,10 +68,13 @@ fn check_table(
         "two of these partitions have the same number"
     } else if repeats(partitions.iter().filter_map(|one| one.label.as_ref())) {
         "two of these partitions have the same label"
+    // A partition without a number takes the next free one, which would be that of the removed one or not, by
+    // the order.
     } else if removes && partitions.iter().any(|one| one.number == 0) {
         "where a partition must not exist, all others need a number"
     } else if overlap(partitions) {
         "two of these partitions overlap"
+    // On a table that is kept, there may be several gaps.
     } else if wipe_table && partitions.iter().filter(|one| takes_the_rest(one)).count() > 1 {
         "two of these partitions take all that is left of the disk, so that one of them gets nothing"
     } else {
@@ -175,5 +182,6 @@ fn guid(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> 
         let message = format!("`{name}` must be a GUID such as 0FC63DAF-8483-4772-8E79-3D69D8477DE4");
         fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, guid.at, message), found);
     }
+    // sfdisk prints GUIDs in capitals, and they are compared as texts.
     Some(guid.value.to_ascii_uppercase())
 }

@@ -2,6 +2,9 @@
 //!
 //! Knows the formats that the image can make, how long their labels are and what their UUIDs look like.
 //! Refuses what mkfs would refuse, before anything is done. Invariant: nothing is mounted over the system.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `storage.filesystems`, and
+//! mkfs.btrfs(8), mkfs.ext4(8), mkswap(8), mkfs.fat(8), mkfs.xfs(8).
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::cloudconfig::storage::place_flaw;
@@ -23,6 +26,7 @@ pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
     supported_key("options"),
     supported_key("mountOptions"),
 ];
+// `virtiofs` of newer specifications is mounted only, which a `.mount` unit does as well.
 const FORMATS: &[&str] = &["btrfs", "ext4", "none", "swap", "vfat", "xfs"];
 /// What mkfs of each format takes as a label, in bytes; by their manual pages.
 const LONGEST_LABELS: [(&str, usize); 5] =
@@ -147,8 +151,11 @@ fn mount(
 ) {
     // Swap is used, not mounted.
     let place = if format == "swap" { "none".to_owned() } else { place };
+    // `none` says that a file system is there, and mount(8) finds out which.
     let kind = if format == "none" { "auto".to_owned() } else { format };
+    // As for `mounts`: the machine must boot without it.
     let options = [options, vec!["nofail".to_owned()]].concat().join(",");
+    // Field five is for dump(8), which the image has not. Two checks the file system after the root.
     let words = [device, place, kind, options, "0".to_owned(), "2".to_owned()];
     add(plan, PlanStage::Storage, fields, path, PlanStep::AddMounts(vec![MountStep { fields: words }]));
 }

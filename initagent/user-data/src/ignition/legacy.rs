@@ -18,6 +18,7 @@ use super::tree;
 /// The file system that files are on unless they say otherwise.
 const ROOT: &str = "root";
 /// Sectors of 512 bytes in one MiB: 2.0 to 2.2 count in sectors, 3 in MiB.
+// Ignition 2 counted 512 bytes whatever the disk's sectors, and so does its migration guide.
 const SECTORS_PER_MIB: u64 = 2048;
 const NETWORK_FOLDER: &str = "/etc/systemd/network";
 /// What an unreserved character of RFC 3986 need not be escaped as.
@@ -28,6 +29,7 @@ pub(super) fn translate(document: &mut Node, minor: u32, found: &mut Diagnostics
     let at = tree::find_below(document, &["ignition", "version"]).map_or(document.at, |node| node.at);
     let message = format!("this is specification 2.{minor}.0; it is read as the same of specification 3");
     found.push(Diagnostic::note(DiagnosticCode::Translated, at, message).with_key("$.ignition.version"));
+    // First, so that what `config` refers to is found by the reader of 3.
     references(document);
     let mut mover = Mover { found, places: HashMap::from([(ROOT.to_owned(), "/".to_owned())]) };
     if let Some(storage) = tree::find_mut(document, "storage") {
@@ -103,6 +105,7 @@ impl Mover<'_> {
             let earlier = files.iter_mut().find(|file| tree::text_of(file, "path") == path.as_deref());
             match (appends, earlier) {
                 // 2 lists a file and each addition to it one by one, 3 all of them together.
+                // The order in the list is the order in the file.
                 (Some(addition), Some(file)) => add_item(file, "append", addition),
                 (Some(addition), None) => {
                     add_item(&mut item, "append", addition);
@@ -147,6 +150,7 @@ impl Mover<'_> {
                             tree::insert(partition, to, value);
                         }
                         None if entry.value.is_null() => {}
+                        // Rounding would move a partition, and data on it would be lost.
                         None => self.refuse(
                             entry.value.at,
                             "$.storage.disks",
@@ -190,6 +194,7 @@ fn contents(item: &mut Node) -> Option<Node> {
     }
     let at = item.at;
     if tree::find(item, "overwrite").is_none() {
+        // 2 replaced what was there unless told otherwise; 3 refuses unless told otherwise.
         tree::insert(item, "overwrite", tree::make_scalar(at, "true", ScalarStyle::Plain));
     }
     if tree::find(item, "contents").is_none() {
@@ -271,6 +276,7 @@ fn network_file(unit: &Node, path: &str) -> Option<Node> {
         tree::make_node(at, Value::Mapping(pairs.into_iter().map(entry).collect()))
     };
     let resource = mapping(vec![("source", text(&source))]);
+    // As 2 wrote units of networkd over those that were there.
     let overwrite = tree::make_scalar(at, "true", ScalarStyle::Plain);
     Some(mapping(vec![("path", text(path)), ("overwrite", overwrite), ("contents", resource)]))
 }

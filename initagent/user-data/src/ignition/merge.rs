@@ -18,6 +18,7 @@ const PATHS: [&str; 3] = ["directories", "files", "links"];
 /// Arguments of kernels are one set, whichever way they are meant.
 const ARGUMENTS: [&str; 2] = ["shouldExist", "shouldNotExist"];
 /// Arguments of commands and parts of files: their order and number count, so they are only added.
+// Ignition merges these by putting the child's behind the parent's.
 const ADDED: [&str; 4] = ["append", "mountOptions", "openOptions", "options"];
 
 /// Puts `child` on top of `parent`. `name` is the key both stand under.
@@ -33,6 +34,7 @@ pub(super) fn merge(parent: &mut Node, child: Node, name: &str) {
 }
 
 fn merge_mappings(base: &mut Vec<MappingEntry>, over: Vec<MappingEntry>) {
+    // Before the lists are merged: a path that the parent makes a file may be a link by the child.
     drop_taken(base, &over, &PATHS);
     drop_taken(base, &over, &ARGUMENTS);
     for entry in over {
@@ -101,6 +103,7 @@ pub(super) fn identity(item: &Node, list: &str) -> Option<String> {
         "certificateAuthorities" => named("source"),
         "tang" => named("url"),
         "partitions" => {
+            // Zero means the next free number, so only the label says which partition it is.
             let number = named("number").filter(|number| number != "0");
             let label = || tree::find(item, "label").and_then(tree::text);
             number.map(|number| format!("number {number}")).or_else(|| Some(format!("label {}", label()?)))

@@ -4,6 +4,9 @@
 //! by name what it cannot do (RAID, LUKS, kernel arguments and more). Invariant: a configuration is
 //! planned wholly or not at all; of one that is refused only the keys of the image's own user stay,
 //! so that its author can get in.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>,
+//! <https://coreos.github.io/ignition/specs/>.
 
 pub mod reference;
 
@@ -37,6 +40,7 @@ use document::yaml::Node;
 use reference::Resolved;
 
 /// The path of the whole document, as Ignition's own validator writes it.
+// Tools that read Ignition's reports know this notation.
 const ROOT: &str = "$";
 
 /// Which document is read.
@@ -112,11 +116,13 @@ const NO_PROXY: &str = "set the proxy in the units that need it";
 #[must_use]
 pub fn read(text: &str, part: u16, room: &mut DecompressionBudget, found: &mut Diagnostics) -> FirstBootPlan {
     let mut own = Diagnostics::default();
+    // RFC 8259, section 8.1, lets a reader skip the mark that Windows editors write.
     let Some(mut document) = json::parse_json(text.trim_start_matches('\u{feff}'), part, &mut own) else {
         found.append(own);
         return FirstBootPlan::default();
     };
     version::modernize(&mut document, &mut own);
+    // Behind the translation, so that one set of rules serves all versions.
     conflict::check(&document, &mut own);
     let context = Context { scope: Scope::Alone, timeouts: timeouts::read(&document) };
     let plan = plan_document(&document, context, room, &mut own);
@@ -136,6 +142,7 @@ pub fn read_resolved(
     let context = |scope| Context { scope, timeouts: timeouts::read(&resolved.tree) };
     // Each is judged by itself first, since a mistake in one may be hidden by another. They share one room: with
     // one for each, many packed contents would be unpacked beyond every bound.
+    // The judged copies count, but what is planned in the end has all the room.
     let mut scratch = room.clone();
     for document in &resolved.documents {
         conflict::check(document, &mut own);
@@ -174,6 +181,8 @@ fn wholly_or_not(
     mut own: Diagnostics,
     found: &mut Diagnostics,
 ) -> FirstBootPlan {
+    // Ignition is all or nothing: one step that is refused here refuses the whole, as its own validation
+    // would.
     protected::take_out(&mut plan, &mut own);
     if own.worst_severity() == Some(Severity::Error) {
         plan = access_of(plan);
@@ -243,6 +252,7 @@ fn inner<'n>(
 }
 
 /// What lets the author in.
+// Ignition itself stops in the emergency shell. Nobody sits at the console of a cloud's machine.
 fn access_of(plan: FirstBootPlan) -> FirstBootPlan {
     let lets_in =
         |step: &PlanStep| matches!(step, PlanStep::AuthorizeKeys { user, .. } if user == DEFAULT_USER);

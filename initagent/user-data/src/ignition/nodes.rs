@@ -2,6 +2,9 @@
 //!
 //! Knows Ignition's defaults: what is not given stays as it is on the machine. Refuses paths that are not
 //! written as they are meant. Invariant: no path that the machine is reached through is written.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `storage.files`, `directories`,
+//! `links`.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::cloudconfig::identity::check_host_name as check_hostname;
@@ -42,6 +45,7 @@ pub(super) const ACCOUNT_KEYS: &[FieldKey] = &[supported_key("id"), supported_ke
 const HOSTNAME: &str = "/etc/hostname";
 /// Where networkd reads from.
 const NETWORK_FOLDER: &str = "/etc/systemd/network/";
+// Ignition's own bound, with setuid, setgid and sticky.
 const MOST_MODE: u32 = 0o7777;
 
 /// Reads all three lists, directories first and outer ones before inner ones, as they are made.
@@ -56,6 +60,7 @@ pub(super) fn read(
     for_each_item(storage, "directories", DIRECTORY_KEYS, found, |fields, path, found| {
         directory(fields, path, &mut directories, found);
     });
+    // Ignition makes directories before what lies in them, in whatever order they are listed.
     directories.steps.sort_by_key(|planned| match &planned.step {
         PlanStep::MakeDirectory(directory) => directory.path.clone(),
         _ => String::new(),
@@ -112,6 +117,7 @@ fn file(
 fn set_hostname(file: &PlacedFile, fields: &MappingFields<'_>, path: &str, plan: &mut FirstBootPlan) {
     let (HOSTNAME, Some(FileContent::Inline(bytes))) = (file.path.as_str(), &file.contents) else { return };
     let name = String::from_utf8_lossy(bytes.reveal()).trim().to_owned();
+    // What is no name is written to the file all the same, as Ignition does.
     if check_hostname(&name).is_ok() {
         add(plan, PlanStage::Identity, fields, path, PlanStep::SetHostname(name));
     }

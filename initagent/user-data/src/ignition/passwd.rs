@@ -2,6 +2,8 @@
 //!
 //! Knows useradd's options under Ignition's names. Refuses to remove accounts. Invariant: the keys
 //! of the image's own user depend on nothing else.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `passwd`, useradd(8), shadow(5).
 
 use crate::cloudconfig::access::is_hash;
 use crate::cloudconfig::accounts::check_name;
@@ -48,6 +50,7 @@ pub(super) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
 
 pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let Some(mut fields) = MappingFields::read_mapping(node, PASSWD_KEYS, path, found) else { return };
+    // Groups before users, who may be in them.
     for_each_item(&mut fields, "groups", GROUP_KEYS, found, |fields, path, found| {
         plan_group(fields, path, plan, found);
     });
@@ -91,6 +94,7 @@ fn plan_user(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPla
         add(plan, PlanStage::Accounts, fields, path, PlanStep::CreateUser(user));
     }
     if !keys.is_empty() {
+        // The way in comes first, as for a cloud-config.
         let stage = if is_own { PlanStage::Identity } else { PlanStage::Accounts };
         add(plan, stage, fields, path, PlanStep::AuthorizeKeys { user: name, keys });
     }

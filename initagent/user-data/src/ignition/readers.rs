@@ -1,6 +1,8 @@
 //! Fields as Ignition has them: required texts, flags that are false unless given, devices, paths as they are meant.
 //!
 //! Stands below all sections of `storage`, and knows none of them.
+//!
+//! Documentation: `storage` in <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields};
 use crate::cloudconfig::files::clean_path;

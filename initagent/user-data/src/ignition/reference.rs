@@ -3,6 +3,8 @@
 //! Knows the order: depth first, each on top of what refers to it. Refuses to fetch: that is done by a
 //! function it is given. Invariants: depth, number and size of what is referred to are bounded; every value
 //! keeps the place that it has in its own file, and no copy is written anew.
+//!
+//! Documentation: <https://coreos.github.io/ignition/operator-notes/#config-merging>.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
@@ -17,6 +19,7 @@ use super::{merge, resource, timeouts, tree, verification, version};
 
 /// Ignition has no bound; a configuration that refers to itself must end all the same.
 const DEEPEST: usize = 8;
+// As many as of addresses in a container, since both are fetched in the same time.
 const MOST_REFERENCES: usize = 64;
 
 /// Gets the bytes at an address.
@@ -71,6 +74,7 @@ pub fn resolve(content: &[u8], get: ReferenceGetter<'_>) -> Option<Resolved> {
     let document =
         json::is_bounded(content).then(|| parse_document(content, 0, &mut Diagnostics::default()))??;
     let config = tree::find_below(&document, &["ignition", "config"])?;
+    // `append` is the word of specification 2, which is not translated yet here.
     let refers = ["append", "merge", "replace"].iter().any(|key| tree::find(config, key).is_some());
     if !refers {
         return None;
@@ -102,7 +106,9 @@ struct ReferenceResolver<'a> {
 impl ReferenceResolver<'_> {
     fn resolve_document(&mut self, mut document: Node, depth: usize) -> Node {
         version::modernize(&mut document, &mut self.found);
+        // Merging makes one of two equals, so each is kept as it was to be judged.
         self.documents.push(document.clone());
+        // Each configuration says how long what it names may take.
         let patience = timeouts::read(&document);
         let config = tree::find_mut(&mut document, "ignition").and_then(|node| tree::remove(node, "config"));
         let Some(config) = config.map(|entry| entry.value) else { return document };

@@ -2,6 +2,8 @@
 //!
 //! Knows data, http and https addresses. Refuses the stores of single clouds. Invariant: bytes that
 //! are here already are unpacked and checked before anything is planned with them.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `contents`.
 
 use crate::address;
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key, text_of};
@@ -138,6 +140,7 @@ fn check_hash(
 
 fn read_compression(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> bool {
     match fields.field_node("compression").and_then(text_of) {
+        // Tools write an empty text for no compression.
         Some(text) if text.value.is_empty() => false,
         _ => fields.read_choice("compression", &["gzip"], found).is_some(),
     }

@@ -6,6 +6,8 @@
 //!
 //! The readers of fields are shared with YAML, where `"420"` is as good a number as `420`. Ignition is strict
 //! here, and a tool that writes the wrong type has usually written the wrong value, too.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
@@ -34,6 +36,7 @@ impl Shape {
     fn fits(self, node: &Node) -> bool {
         match (self, &node.value) {
             (Self::List, Value::Sequence(_)) | (Self::Mapping, Value::Mapping(_)) => true,
+            // The tree is shared with YAML, where quotes are a style. In JSON they make the text.
             (Self::Text, Value::Scalar(scalar)) => scalar.style == ScalarStyle::Quoted,
             (Self::Flag, Value::Scalar(scalar)) => {
                 scalar.style == ScalarStyle::Plain && matches!(scalar.text.as_str(), "true" | "false")
@@ -47,6 +50,7 @@ impl Shape {
     }
 }
 
+// By name, not by path: a name has one type nearly everywhere, and the exceptions are in `shape_of`.
 const FLAGS: [&str; 17] = [
     "discard",
     "enabled",
@@ -170,6 +174,7 @@ pub(super) fn check(document: &mut Node, found: &mut Diagnostics) {
 }
 
 fn check_node(node: &mut Node, shape: Shape, name: &str, within: &str, path: &str, found: &mut Diagnostics) {
+    // Go's JSON reader leaves a field alone where it reads `null`.
     if node.is_null() {
         return;
     }

@@ -2,6 +2,8 @@
 //!
 //! Knows the sections and who reads them. Refuses RAID and LUKS by name: the image has no program for them.
 //! Invariant: disks come before file systems, and both before files.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `storage`.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, refused_key, supported_key};
 use crate::plan::FirstBootPlan;
@@ -44,6 +46,7 @@ pub(super) fn read(
     found: &mut Diagnostics,
 ) {
     let Some(mut fields) = MappingFields::read_mapping(node, STORAGE_KEYS, path, found) else { return };
+    // Ignition's stages: disks, then file systems, then files.
     disks::read(&mut fields, plan, found);
     filesystems::read(&mut fields, plan, found);
     nodes::read(&mut fields, context, room, plan, found);

@@ -3,6 +3,9 @@
 //! Knows that Ignition runs before systemd does and this agent runs beside it, so a unit that is
 //! enabled is started as well. Refuses units of systemd-networkd.
 //! Invariant: contents first, then one reload, then links, then starts.
+//!
+//! Documentation: <https://coreos.github.io/ignition/configuration-v3_5/>, `systemd`, and systemd.preset(5),
+//! by which Ignition enables units.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use crate::plan::step::{PlanStep, UnitVerb};
@@ -41,9 +44,9 @@ pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &
     let mut links = FirstBootPlan::default();
     let mut starts = FirstBootPlan::default();
     for_each_item(&mut fields, "units", UNIT_KEYS, found, |fields, path, found| {
-        let Some(read_name) = read_name(fields, found) else { return };
-        unit_files(fields, path, &read_name, &mut files, found);
-        unit_links(fields, path, &read_name, &mut links, &mut starts, found);
+        let Some(name) = read_name(fields, found) else { return };
+        unit_files(fields, path, &name, &mut files, found);
+        unit_links(fields, path, &name, &mut links, &mut starts, found);
     });
     if !files.steps.is_empty() || !links.steps.is_empty() {
         files.push_once(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
@@ -80,6 +83,7 @@ fn unit_files(
 ) {
     let is_enabled = fields.read_flag("enabled", found).is_some_and(|flag| flag.value);
     if let Some(contents) = unit_text(fields, found) {
+        // An instance is enabled by its template's section.
         if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
             let message =
                 format!("{name} is started once: without an [Install] section no later boot starts it");
@@ -136,6 +140,7 @@ fn unit_links(
         let step = PlanStep::MaskUnit { name: name.to_owned(), mask, runtime: false };
         add(links, PlanStage::Units, fields, path, step);
     }
+    // systemd refuses to enable or start what is masked.
     if masked == Some(true) {
         return;
     }
@@ -148,6 +153,7 @@ fn unit_links(
             PlanStep::EnableUnit { name: name.to_owned(), enable, runtime: false },
         );
     }
+    // A template cannot be started, only its instances.
     if enabled == Some(true) && !name.contains("@.") {
         let step = PlanStep::CommandUnit { name: name.to_owned(), verb: UnitVerb::Start };
         add(starts, PlanStage::Units, fields, path, step);

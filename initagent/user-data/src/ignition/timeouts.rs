@@ -1,6 +1,8 @@
 //! `ignition.timeouts`: how long a server may take.
 //!
 //! Knows two numbers of seconds. Refuses to wait: the plan carries them to who fetches.
+//!
+//! Documentation: `timeouts` in <https://coreos.github.io/ignition/configuration-v3_5/>.
 
 use document::yaml::Node;
 

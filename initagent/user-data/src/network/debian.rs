@@ -23,6 +23,7 @@ use super::value::{self, BadNet, Net};
 use super::version_1::add_servers_everywhere;
 
 /// What may begin such a file; YAML's documents begin otherwise.
+// interfaces(5) has no other words at the start of a stanza.
 const FIRST_WORDS: [&str; 8] =
     ["allow-auto", "allow-hotplug", "auto", "iface", "mapping", "no-auto-down", "source", "source-directory"];
 
@@ -40,6 +41,7 @@ pub(super) fn is_interfaces_file(text: &str) -> bool {
 pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<NetworkInterface> {
     let lines = logical_lines(text, part);
     let words: usize = lines.iter().map(|line| line.words().count()).sum();
+    // One line may hold a bond of thousands of members, so words count as well.
     if lines.len() > MOST_LINES || words > 2 * MOST_LINES {
         let message = format!("this has more than {MOST_LINES} lines, or too many words in them");
         found.push(Diagnostic::error(DiagnosticCode::LimitExceeded, SourceMark::start_of(part), message));
@@ -103,6 +105,7 @@ impl File {
         match method {
             "dhcp" if is_v6 => stanza.interface.dhcp6 = true,
             "dhcp" => stanza.interface.dhcp4 = true,
+            // The method `auto` of interfaces(5) is SLAAC.
             "auto" if is_v6 => stanza.interface.accept_ra = Some(true),
             "loopback" | "manual" | "static" => {}
             _ => {
@@ -173,6 +176,7 @@ impl File {
         for name in std::mem::take(&mut self.order) {
             let Some(mut stanza) = self.stanzas.remove(&name) else { continue };
             routes.extend(std::mem::take(&mut stanza.routes).into_iter().map(|route| (name.clone(), route)));
+            // cloud-init writes name servers there when it makes such a file.
             if name == LOOP_BACK {
                 // Here stand the name servers that are for no interface alone.
                 everywhere.0.append(&mut stanza.interface.dns);

@@ -2,6 +2,8 @@
 //!
 //! Knows how a value that is wrong is reported. Refuses to know what a field is called. Invariant: what
 //! is given back was checked by [`super::value`] or [`super::setting`].
+//!
+//! Documentation: systemd.network(5), resolved.conf(5).
 
 use std::net::IpAddr;
 
@@ -69,6 +71,7 @@ pub(super) fn read_switch(
     name: &str,
     found: &mut Diagnostics,
 ) -> Option<bool> {
+    // Before the reader of cloud-config's booleans, which would report what only a network format writes.
     let written = fields.field_node(name).and_then(text_of).and_then(|text| setting::parse_flag(&text.value));
     written.or_else(|| fields.read_flag(name, found).map(|flag| flag.value))
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows what networkd can set. Refuses to know how formats name it. Invariant: every text in it was
 //! checked by [`super::value`].
+//!
+//! Documentation: systemd.network(5), systemd.netdev(5), systemd.link(5).
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -133,9 +135,11 @@ impl NetworkInterface {
 
     /// Whether one of its own networks has this address, or a route says that it is on the link.
     pub(super) fn is_near(&self, ip: IpAddr) -> bool {
+        // Each IPv6 interface has an address of fe80::/64, so such a gateway is always in reach.
         let is_link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let has_type = |route: &InterfaceRoute| route.options.iter().any(|(name, _)| *name == "Type");
         let is_on_link = |route: &InterfaceRoute| {
+            // A default route without a gateway would make every address near.
             route.via.is_none() && route.to.prefix > 0 && route.to.contains(ip) && !has_type(route)
         };
         is_link_local
@@ -209,6 +213,8 @@ impl InterfaceWiring {
     /// Tells every interface what it belongs to, and makes those that are only referred to.
     pub(super) fn connect_interfaces(self, mut interfaces: Vec<NetworkInterface>) -> Vec<NetworkInterface> {
         let mut known: HashSet<String> = interfaces.iter().map(|interface| interface.id.clone()).collect();
+        // OpenStack and netplan may name a member only in its bond. Without a unit, networkd would not join
+        // it.
         for id in self.masters.keys().chain(self.vlans.keys()) {
             let is_new = known.insert(id.clone());
             if let Some(name) = super::value::interface_name(id).filter(|_| is_new) {

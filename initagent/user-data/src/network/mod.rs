@@ -5,6 +5,10 @@
 //! parsed as an address, a name or a word of a table; one wrong field costs that field only; a document
 //! by which no interface would have an address does not take the addresses that DHCP gives. Whether a
 //! given address is the right one, nobody knows here.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/network-config.html>,
+//! <https://netplan.readthedocs.io/en/stable/netplan-yaml/>, Nova's `doc/api_schemas/network_data.json`,
+//! interfaces(5).
 
 mod debian;
 mod field;
@@ -31,6 +35,7 @@ use document::yaml::{self, MappingEntry, Node, Value};
 use interface::NetworkInterface;
 
 /// More than this many interfaces, networks or services are a mistake or an attack.
+// Twenty thousand members of a bond cost half a minute of looking at one another.
 const MOST_INTERFACES: usize = 1024;
 
 /// Every mapping whose keys are known, by format and path.
@@ -71,6 +76,7 @@ pub fn is_config(content: &[u8]) -> bool {
 pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> FirstBootPlan {
     let text = String::from_utf8_lossy(payload::without_marks(content));
     let Some(mut interfaces) = described(&text, part, found) else { return FirstBootPlan::default() };
+    // Gateways first: they are judged by the addresses that were written, not by those that are added.
     reach::check_gateways(&mut interfaces, found);
     reach::keep_reachable(&mut interfaces, found);
     plan_interfaces(&interfaces)
@@ -107,6 +113,7 @@ fn read_interfaces(document: &Node, part: u16, found: &mut Diagnostics) -> Vec<N
         return Vec::new();
     }
     match (said("version"), mapping_entry(document, "links").is_some()) {
+        // cloud-init's way to leave the network alone.
         _ if document.is_null() || said("config") == Some("disabled") => Vec::new(),
         (Some("1"), _) => version_1::read(document, found),
         (Some("2"), _) => version_2::read(document, found),
@@ -140,6 +147,7 @@ fn plan_interfaces(interfaces: &[NetworkInterface]) -> FirstBootPlan {
     for interface in interfaces {
         for (name, content) in render::render_units(interface, &free_stem(&interface.id, &mut stems)) {
             let origin = StepOrigin::from_mark(interface.at, interface.key.clone());
+            // In /etc, so that the network is up at the next boot before any platform is asked.
             let step = PlanStep::WriteUnit { name, content: Secret::new(content), runtime: false };
             plan.push_once(PlanStage::Network, origin, step);
         }
@@ -153,6 +161,8 @@ fn plan_interfaces(interfaces: &[NetworkInterface]) -> FirstBootPlan {
 /// What the names of an interface's units begin with. Identifiers that differ in characters that no file
 /// name has here would write over each other, so the second gets a number.
 fn free_stem(id: &str, stems: &mut HashSet<String>) -> String {
+    // cloud-init's own name. The image's fallback has a higher number, so these go before it,
+    // systemd.network(5).
     let wanted = format!("10-cloud-init-{}", value::file_word(id));
     let mut stem = wanted.clone();
     let mut number = 2;

@@ -150,6 +150,7 @@ impl Links {
         interface.mtu = field::read_mtu(link, "mtu", found);
         let device = match kind.as_str() {
             "bond" => {
+                // A bond's address is what the switch lets in. It need not be that of a member.
                 interface.new_mac = mac;
                 Some(self.bond_device(link, parameters, found))
             }
@@ -172,6 +173,7 @@ impl Links {
         entries: &[MappingEntry],
         found: &mut Diagnostics,
     ) -> DeviceKind {
+        // The document's identifiers are no names of interfaces. cloud-init counts bonds in the same way.
         let name = format!("bond{}", self.bonds);
         self.bonds += 1;
         for member in link.read_texts("bond_links", found) {
@@ -186,6 +188,7 @@ impl Links {
     }
 
     fn vlan_device(&mut self, link: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<DeviceKind> {
+        // IEEE 802.1Q: 12 bits, of which all ones are reserved.
         let vlan = link.read_number::<u32>("vlan_id", found).map(|id| id.value).filter(|id| *id < 4095);
         let under = link.read_text("vlan_link", found).map(|under| under.value);
         let (Some(vlan), Some(under)) = (vlan, under) else {
@@ -236,6 +239,7 @@ fn add_network(
     match kind.as_ref().map(|kind| kind.value.as_str()) {
         Some("ipv4_dhcp") => interface.dhcp4 = true,
         Some("ipv6_dhcp" | "ipv6_dhcpv6-stateful") => interface.dhcp6 = true,
+        // Router advertisements give the address in both; networkd asks DHCPv6 for the rest when they say so.
         Some("ipv6_slaac" | "ipv6_dhcpv6-stateless") => interface.accept_ra = Some(true),
         Some(word) => {
             let is_known = STATIC_TYPES.contains(&word);

@@ -3,6 +3,8 @@
 //! Knows when the kernel takes a gateway. Refuses to know formats. Invariants: a gateway outside of an
 //! interface's own networks is said to be on its link; a route that can't be set is left out with a
 //! word; a machine to which no document gives an address asks for one.
+//!
+//! Documentation: systemd.network(5), `GatewayOnLink=`, and ip-route(8), `onlink`.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
@@ -34,6 +36,7 @@ fn keep_route(interface: &NetworkInterface, route: &mut InterfaceRoute, found: &
         let help = "write `on-link: true` if the gateway is on the same link";
         found.push(Diagnostic::warning(DiagnosticCode::BadValue, route.at, message).with_help(help));
     }
+    // What the author wrote stays, also if it looks wrong: it may be right by an address that comes later.
     if route.on_link.is_some() {
         return true;
     }
@@ -65,6 +68,7 @@ pub(super) fn keep_reachable(interfaces: &mut [NetworkInterface], found: &mut Di
             .with_help(help)
             .with_key(first.key.clone()),
     );
+    // A member of a bond has no address of its own.
     for interface in interfaces.iter_mut().filter(|one| one.master.is_none() && one.is_outer()) {
         (interface.dhcp4, interface.dhcp6) = (true, true);
     }

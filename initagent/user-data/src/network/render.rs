@@ -2,6 +2,8 @@
 //!
 //! Knows their sections and settings. Refuses to know formats. Invariant: the order of settings is
 //! fixed, so the same description makes the same bytes.
+//!
+//! Documentation: systemd.network(5), systemd.netdev(5), systemd.link(5).
 
 use std::fmt::Write;
 
@@ -35,6 +37,7 @@ fn link_unit(interface: &NetworkInterface) -> Option<UnitText> {
     }
     let mut unit = UnitText::default();
     unit.begin_section("Match");
+    // udev names cards before networkd may change their address.
     unit.set_some("PermanentMACAddress", mac.as_ref());
     unit.set_some("Driver", driver.as_ref());
     if mac.is_none() {
@@ -43,6 +46,7 @@ fn link_unit(interface: &NetworkInterface) -> Option<UnitText> {
     unit.begin_section("Link");
     unit.set_some("Name", interface.new_name.as_ref());
     if interface.wake_on_lan {
+        // netplan's `wakeonlan: true` writes this word.
         unit.set_value("WakeOnLan", "magic");
     }
     Some(unit)
@@ -60,6 +64,7 @@ fn network_unit(interface: &NetworkInterface) -> UnitText {
             unit.set_some("Driver", driver.as_ref());
             let by_name = mac.is_none() || name.as_ref().is_some_and(|name| name.contains(['*', '?', '[']));
             if let Some(name) = name.as_ref().filter(|_| by_name) {
+                // networkd may read the unit before or behind udev's renaming.
                 let renamed = interface.new_name.iter().map(|new| format!(" {new}"));
                 unit.set_value("Name", &format!("{name}{}", renamed.collect::<String>()));
             }
@@ -89,6 +94,7 @@ fn network_unit(interface: &NetworkInterface) -> UnitText {
 }
 
 fn link_section(interface: &NetworkInterface, unit: &mut UnitText) {
+    // Of what networkd makes, both stand in the .netdev file already.
     let made = matches!(interface.device, DeviceKind::Made { .. });
     let mac = interface.new_mac.as_ref().filter(|_| !made);
     let mtu = interface.mtu.filter(|_| !made);
@@ -119,6 +125,7 @@ fn network_section(interface: &NetworkInterface, unit: &mut UnitText) {
     }
     let links_local = interface.network_options.iter().any(|(name, _)| *name == "LinkLocalAddressing");
     if interface.master.is_some() && !links_local {
+        // A member of a bond or bridge has no address of its own, not even a link-local one.
         unit.set_value("LinkLocalAddressing", "no");
     }
     unit.settings(&interface.network_options);

@@ -22,6 +22,7 @@ pub(super) enum Takes {
     /// A whole number, both ends included.
     Number(u32, u32),
     /// A span of time; a bare number has this unit, since networkd reads every bare number as seconds.
+    // The kernel counts milliseconds for most of a bond's times, and networkd seconds.
     Span(&'static str),
     /// Yes, no or one word more.
     FlagOr(&'static str),
@@ -245,6 +246,7 @@ fn is_host(text: &str) -> bool {
 fn time_span(text: &str, unit: &str) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, given) = text.split_at(end);
+    // Thirty years in seconds. Nothing of a network takes as long.
     number.parse::<f64>().ok().filter(|number| (0.0..=1e9).contains(number))?;
     match given.trim() {
         "" => Some(format!("{number}{unit}")),

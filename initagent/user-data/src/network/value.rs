@@ -2,11 +2,14 @@
 //!
 //! Knows what each may look like. Refuses everything else. Invariant: what passes holds no white
 //! space and no line end, so it can't become another setting.
+//!
+//! Documentation: ip-address(8), netdevice(7), RFC 4632 (prefixes), RFC 1035 (names).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kernel's limit for names of interfaces, without the zero at its end.
+// `IFNAMSIZ` is 16.
 const LONGEST_NAME: usize = 15;
 
 /// A name that the kernel accepts for an interface.
@@ -88,6 +91,7 @@ impl Net {
         };
         let low = u32::from(Self::most(self.ip) - self.prefix);
         self.ip.is_ipv4() == other.is_ipv4()
+            // To shift by all 128 bits would overflow, and means that each address is in the network.
             && bits(self.ip).checked_shr(low).unwrap_or(0) == bits(other).checked_shr(low).unwrap_or(0)
     }
 }
@@ -105,6 +109,7 @@ fn parse_prefix(text: &str) -> Option<u8> {
         Ok(IpAddr::V6(mask)) => (u128::from(mask).leading_ones(), u128::from(mask).count_ones()),
         Err(_) => return text.parse().ok(),
     };
+    // RFC 950 once allowed masks with gaps. Nothing routes by them today.
     u8::try_from(bits.0).ok().filter(|_| bits.0 == bits.1)
 }
 
@@ -139,6 +144,7 @@ pub(super) fn parse_domain(text: &str) -> Option<String> {
 /// An identifier as part of a file name.
 pub(super) fn file_word(text: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    // File names may be 255 bytes long, and systemd's prefix and ending need room.
     text.chars().take(64).map(legal).collect()
 }
 

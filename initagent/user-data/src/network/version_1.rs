@@ -2,6 +2,8 @@
 //!
 //! Knows physical interfaces, bonds, bridges, VLANs, name servers and routes. Refuses other types by
 //! name. Invariant: an item that can't be read costs itself only.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/network-config-format-v1.html>.
 
 pub(super) mod parameters;
 mod subnet;
@@ -208,6 +210,8 @@ impl CollectedItems {
             ("bridge", Some(name)) => (VirtualKind::Bridge, name),
             ("vlan", Some(name)) => (VirtualKind::Vlan, name),
             (_, name) => {
+                // With a hardware address the name is one to give; without, it is the name to find the card
+                // by.
                 let new_name = mac.is_some().then(|| name.clone()).flatten();
                 return Some((DeviceKind::There { name, mac, driver: None }, new_name, None));
             }
@@ -247,6 +251,7 @@ impl CollectedItems {
         found: &mut Diagnostics,
     ) -> Option<Options> {
         let link = fields.read_text("vlan_link", found);
+        // IEEE 802.1Q: 12 bits, of which all ones are reserved.
         let id = fields.read_number::<u32>("vlan_id", found).filter(|id| id.value < 4095);
         let (Some(link), Some(id)) = (link, id) else {
             let message = "a VLAN needs `vlan_link` and `vlan_id`, which is below 4095";

@@ -2,6 +2,9 @@
 //!
 //! Knows Ethernet, bonds, bridges and VLANs. Refuses the other kinds of interface by name.
 //! Invariant: an interface whose signs can't be read is left alone rather than guessed.
+//!
+//! Documentation: <https://netplan.readthedocs.io/en/stable/netplan-yaml/>, and for what cloud-init takes of
+//! it <https://docs.cloud-init.io/en/latest/reference/network-config-format-v2.html>.
 
 mod keys;
 mod route;
@@ -27,6 +30,7 @@ pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<NetworkInter
     };
     let mut interfaces = Vec::new();
     let mut wiring = InterfaceWiring::default();
+    // From below to above, as netplan writes them. What is on top refers to what is below.
     for kind in ["ethernets", "bonds", "bridges", "vlans"] {
         let Some(Value::Mapping(entries)) = fields.field_node(kind).map(|node| &node.value) else { continue };
         for entry in entries {
@@ -141,6 +145,7 @@ fn bond_options(
     for (name, setting) in BOND_OPTIONS {
         field::set_option(&mut parameters, name, ("Bond", setting), &mut options, found);
     }
+    // Behind the present names, so that of both the present one counts.
     for (older, name) in OLDER_BOND_NAMES {
         if let Some((_, setting)) = BOND_OPTIONS.iter().find(|(known, _)| *known == name) {
             field::set_option(&mut parameters, older, ("Bond", setting), &mut options, found);
@@ -269,6 +274,7 @@ fn add_addresses(interface: &mut NetworkInterface, fields: &mut MappingFields<'_
             }
             _ => (text_of(item).map(|text| text.value).unwrap_or_default(), item.at, None),
         };
+        // netplan refuses an address without its prefix, too.
         let Ok(net) = Net::parse(&text, None) else {
             let message = format!("this must be {WANTED_NET}");
             found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message).with_key(path.clone()));
@@ -299,6 +305,7 @@ fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -
     }
     let lifetime = fields.read_choice("lifetime", &["0", "forever"], found);
     if lifetime.is_some_and(|lifetime| lifetime.value == "0") {
+        // networkd takes `0` and `forever`; the second is what it does by itself.
         options.push(("PreferredLifetime", "0".to_owned()));
     }
     options

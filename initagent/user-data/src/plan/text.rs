@@ -71,6 +71,7 @@ pub fn describe_step(step: &PlanStep) -> String {
         PlanStep::MaskUnit { name, mask, runtime } => {
             format!("{} {name}{}", if *mask { "mask" } else { "unmask" }, lifetime_suffix(*runtime))
         }
+        // Names only: values of proxies and services have passwords in them.
         PlanStep::MergeEnvironment { path, variables, .. } => {
             let names: Vec<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
             format!("set {} in {path}", names.join(" "))
@@ -300,6 +301,7 @@ fn key_source(source: &KeySource) -> String {
 fn host_keys_line(keys: &super::step::HostKeys) -> String {
     let mut line = if keys.renew { "renew host keys".to_owned() } else { "keep host keys".to_owned() };
     let _ = write!(line, ", make missing {}", keys.types.join(" "));
+    // Names only: these are private keys.
     for (name, _) in &keys.given {
         let _ = write!(line, ", put {name}");
     }

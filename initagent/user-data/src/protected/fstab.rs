@@ -1,4 +1,6 @@
 //! What a line of fstab may not say: where it mounts, and what its options do to other units.
+//!
+//! Documentation: fstab(5), and "FSTAB" in systemd.mount(5).
 
 use super::{PolicyObjection, mounts, units};
 use crate::plan::step::MountStep;
@@ -7,6 +9,7 @@ use crate::plan::step::MountStep;
 pub(super) fn check_line(mount: &MountStep) -> Option<PolicyObjection> {
     let [_, place, _, options, ..] = &mount.fields;
     // Swap has `none` in this field.
+    // A mount upon a folder hides what is in it, also the keys in a home.
     let objection = if place.starts_with('/') { mounts::place(place) } else { None };
     objection.or_else(|| check_options(options))
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows gaps and Ignition's rules. Refuses to touch a disk. Invariant: in a table that comes out of here no two
 //! entries overlap, and what was to be kept is as it was.
+//!
+//! Documentation: <https://coreos.github.io/ignition/operator-notes/#partition-reuse-semantics>.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -10,9 +12,13 @@ use user_data::plan::step::{PartitionRule, Partitions, WantedPartition};
 use super::table::{Entry, Table};
 
 /// The type of a partition that asks for none.
+// "Linux filesystem data" in
+// <https://uapi-group.org/specifications/specs/discoverable_partitions_specification/>. sfdisk's default,
+// too.
 const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 
 /// A GPT as every tool makes it has so many entries.
+// UEFI 5.3.1 asks for 16 KiB at least, which are 128 entries of 128 bytes.
 const MOST_ENTRIES: u32 = 128;
 
 /// Why a table cannot be as it was asked for.
@@ -46,6 +52,7 @@ impl Display for Flaw {
 /// The table with everything that is wanted.
 pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw> {
     let mut table = before.clone();
+    // First what goes, so that others may have its place.
     for wanted in request.wanted.iter().filter(|wanted| wanted.rule.is_removal()) {
         let is_there = table.entries.iter().any(|entry| entry.number == wanted.number);
         if is_there && wanted.rule == PartitionRule::Forbidden {
@@ -59,6 +66,7 @@ pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw
             missing.push(wanted);
         }
     }
+    // A number that another one was given by its author is not free, although nothing has it yet.
     let taken: Vec<u32> = request.wanted.iter().map(|wanted| wanted.number).collect();
     let mut numbered = Vec::new();
     for wanted in missing {
@@ -91,6 +99,7 @@ fn ensure_present(table: &mut Table, wanted: &WantedPartition) -> Result<bool, F
     };
     match wanted.rule {
         PartitionRule::Resized { .. } if what == "size" => {
+            // A file system begins at its partition's first sector, so only the end may move.
             let resized = resized(table, &entry, wanted)?;
             table.entries.push(resized);
             Ok(true)
@@ -155,6 +164,8 @@ fn placed(table: &Table, number: u32, wanted: &WantedPartition) -> Result<Entry,
             .map(|(from, to)| (aligned(from, grain), to))
             .filter(|(from, to)| from <= to)
             // Of gaps of one size the first.
+            // sgdisk's rule, by which Ignition makes partitions: the largest gap, not the first that would
+            // do.
             .max_by_key(|(from, to)| (to - from, u64::MAX - from)),
     };
     let (start, end) = gap.ok_or_else(|| no_room(number, wanted))?;

@@ -34,6 +34,7 @@ pub(super) fn add_interfaces(provision: &mut InstanceMetadata, lookup: Guestinfo
             links.push(link);
         }
     }
+    // One call more, so that nobody wonders why the last of many interfaces has no address.
     if lookup(&format!("interface.{MAX_INTERFACES}.mac")).is_some() {
         provision.report_problem("interface", &format!("only the first {MAX_INTERFACES} are read"));
     }
@@ -64,6 +65,7 @@ impl Reader<'_> {
     fn link(&mut self, index: usize) -> Option<InterfaceLink> {
         let value = |key: &str| (self.lookup)(&format!("interface.{index}.{key}"));
         let (name, mac) = (value("name"), value("mac"));
+        // The hardware address goes before the name, which another kernel may give to another card.
         let mut link = match (&mac, &name) {
             (Some(mac), name) => {
                 InterfaceLink::with_mac(mac).or_else(|| InterfaceLink::with_name(name.as_deref()?))

@@ -4,6 +4,9 @@
 //! coreos-cloudinit applied part after part, and collected the keys of all. Tools rely on that (Magnum
 //! hands over 25 parts, each with files), and what replaces without a word costs files and keys. So lists
 //! grow, mappings are merged, of two texts the later one is used, and each value that is not used is told.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/merging.html>, and for CoreOS
+//! coreos-cloudinit's `Documentation/cloud-config.md`.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;

@@ -154,6 +154,7 @@ pub const ETCD2: &[ServiceOption] = &[
 const ONLY_0_4: &str = "only etcd 0.4 had it";
 
 /// The flags of etcd 0.4 that etcd 2 spells otherwise or does not have.
+// etcd 2 wants URLs where 0.4 had `host:port`, so these four are translated and not handed on.
 const ETCD_0_4: &[ServiceOption] = &[
     ServiceOption {
         name: "addr",
@@ -200,6 +201,7 @@ const ETCD_0_4: &[ServiceOption] = &[
 pub const ETCD: &[ServiceOption] = &join_tables::<{ ETCD_0_4.len() + ETCD2.len() }>(ETCD_0_4, ETCD2);
 
 /// Two tables, one behind the other.
+// Rust has no other way to join slices in a constant.
 const fn join_tables<const LENGTH: usize>(
     one: &[ServiceOption],
     other: &[ServiceOption],

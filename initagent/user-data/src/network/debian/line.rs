@@ -2,6 +2,8 @@
 //!
 //! Knows comments and that a backslash continues a line. Refuses to know options. Invariant: each line
 //! that is given back has a first word.
+//!
+//! Documentation: interfaces(5).
 
 use document::source::{Located, SourceMark};
 

@@ -3,6 +3,8 @@
 //! Knows `route add` of net-tools and `ip route add` of iproute2, as far as OpenStack and coreos-cloudinit
 //! wrote them. Refuses every other command. Invariant: a word that is not understood makes the whole
 //! command one that is not understood.
+//!
+//! Documentation: route(8), ip-route(8).
 
 use std::net::IpAddr;
 
@@ -17,6 +19,7 @@ pub(super) fn of_command(command: &str, at: SourceMark) -> Option<InterfaceRoute
     // `|| true` is what OpenStack's template ends with.
     let command = command.split("||").next()?;
     let mut words: Vec<&str> = command.split_whitespace().collect();
+    // Templates write the program with or without its path.
     let program = words.first()?.rsplit('/').next()?;
     let dialect = match program {
         "route" => Dialect::NetTools,

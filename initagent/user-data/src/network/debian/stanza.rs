@@ -2,6 +2,8 @@
 //!
 //! Knows the options of ifupdown and of the packages around it. Refuses to know which stanza a line stands
 //! in. Invariant: what kind of interface it is shows when all lines are read.
+//!
+//! Documentation: interfaces(5), ifenslave's README.Debian, vlan-interfaces(5), bridge-utils-interfaces(5).
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
@@ -56,6 +58,7 @@ impl Stanza {
                 self.interface.mtu.is_none().then_some("a number from 68 to 65535")
             }
             "hwaddress" => {
+                // Before the address the word `ether` may stand.
                 self.mac = line.words().last().and_then(value::parse_mac);
                 self.mac.is_none().then_some("a hardware address")
             }
@@ -82,6 +85,7 @@ impl Stanza {
             "bond_slaves" | "slaves" | "bridge_ports" => {
                 let kind = if name == "bridge_ports" { VirtualKind::Bridge } else { VirtualKind::Bond };
                 self.kind = Some(kind);
+                // `bond-slaves none` is how a bond is written whose members name it by `bond-master`.
                 let members = line.words().filter(|word| *word != "none").filter_map(value::interface_name);
                 self.members.extend(members.map(|member| (kind, member)));
                 None

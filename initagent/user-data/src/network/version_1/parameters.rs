@@ -3,6 +3,9 @@
 //! Knows their names, with hyphens or underscores and with or without what they begin with; Debian's
 //! interfaces files and OpenStack's links have the same ones. Refuses to know where they stand.
 //! Invariant: a parameter is set, has nothing to do here, or is reported.
+//!
+//! Documentation: the kernel's `Documentation/networking/bonding.rst`, ifenslave's README.Debian,
+//! bridge-utils-interfaces(5).
 
 use crate::cloudconfig::fields::text_of;
 use crate::network::interface::{InterfaceWiring, Options, VirtualKind};
@@ -29,6 +32,7 @@ const BOND_OPTIONS: [(&str, &str); 22] = [
     ("min_links", "MinLinks"),
     ("mode", "Mode"),
     ("num_grat_arp", "GratuitousARP"),
+    // The kernel has one number under two names, bonding.rst.
     ("num_unsol_na", "GratuitousARP"),
     ("packets_per_slave", "PacketsPerSlave"),
     ("primary_reselect", "PrimaryReselectPolicy"),
@@ -125,6 +129,7 @@ impl Parameters {
     /// The options in one order, whatever order they were written in.
     pub(in crate::network) fn finish(mut self) -> (Options, Option<String>) {
         self.options.sort_by_key(|(setting, _)| *setting);
+        // Of two spellings of one parameter the first is used.
         self.options.dedup_by_key(|(setting, _)| *setting);
         (self.options, self.mac)
     }

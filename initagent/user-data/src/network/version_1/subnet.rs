@@ -2,6 +2,8 @@
 //!
 //! Knows that providers leave out types and sizes of networks. Refuses to know which interface a route that
 //! stands for itself belongs to. Invariant: a route with anything wrong in it is left out as a whole.
+//!
+//! Documentation: <https://docs.cloud-init.io/en/latest/reference/network-config-format-v1.html>.
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};

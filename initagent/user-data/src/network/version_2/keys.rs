@@ -7,6 +7,7 @@
 
 use crate::cloudconfig::fields::{FieldKey, no_effect, refused_key, supported_key};
 
+// networkd itself can do all of these. Its own units are the way to what few documents ask for.
 const AS_NETDEV: &str = "write a `.netdev` unit in `coreos.units`";
 const AS_LINK: &str = "write a `.link` unit in `coreos.units`";
 const AS_NETWORK: &str = "write a `.network` unit in `coreos.units`";
@@ -182,6 +183,7 @@ pub(super) const BOND_OPTIONS: [(&str, &str); 19] = [
     ("up_delay", "UpDelaySec"),
 ];
 /// Names that netplan once had, with those that it has now.
+// netplan mends the slip of `gratuitious` and keeps both.
 pub(super) const OLDER_BOND_NAMES: [(&str, &str); 3] = [
     ("all_members_active", "all_slaves_active"),
     ("gratuitious_arp", "gratuitous_arp"),

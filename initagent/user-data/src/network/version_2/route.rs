@@ -2,6 +2,8 @@
 //!
 //! Knows netplan's rules of what a route needs. Refuses to judge whether a gateway answers. Invariant: a
 //! route of which anything was refused is not written at all, since the rest of it may lead elsewhere.
+//!
+//! Documentation: <https://netplan.readthedocs.io/en/stable/netplan-yaml/>, "Routing".
 
 use crate::cloudconfig::fields::MappingFields;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
@@ -19,6 +21,7 @@ pub(super) fn add_routes(
     fields: &mut MappingFields<'_>,
     found: &mut Diagnostics,
 ) {
+    // netplan has deprecated both for `routes`, and most documents still have them.
     for name in ["gateway4", "gateway6"] {
         if let Some(via) = field::read_gateway(fields, name, found) {
             let at = fields.field_node(name).map_or(interface.at, |node| node.at);
@@ -67,6 +70,7 @@ fn read_route(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option
         Some("`from` must be an address of the destination's family")
     } else if is_dead_end && via.is_some() {
         Some("a route that leads nowhere has no `via`")
+    // The other way round is RFC 5549, which the kernel and networkd know.
     } else if via.is_some_and(|via| via.is_ipv4() && !to.ip.is_ipv4()) {
         Some("an IPv6 network has no IPv4 gateway")
     } else {

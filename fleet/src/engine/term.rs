@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use error_text::error_chain;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{
@@ -15,7 +16,6 @@ use tokio::sync::{
 
 use super::{FleetEngine, writes};
 use crate::{
-    error_text::error_chain,
     model::{moment::MonotonicTime, unit_name::UnitName},
     plan::converge::{ClusterConverger, EnginePlan},
     store::{
@@ -38,13 +38,13 @@ const SWEEP: Duration = Duration::from_mins(1);
 
 /// An elected engine.
 #[derive(Debug)]
-pub(super) struct Leadership<'a> {
+pub(super) struct LeaderTerm<'a> {
     pub(super) engine: &'a FleetEngine,
     /// When the key of the leader came into being: as long as it lives, nobody else was elected.
     pub(super) created: Revision,
 }
 
-impl Leadership<'_> {
+impl LeaderTerm<'_> {
     /// Leads until the lease or the leadership is lost, and gives the lease back.
     pub(super) async fn run(&self, lease: HeldLease) {
         let id = lease.id;

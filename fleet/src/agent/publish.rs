@@ -3,11 +3,11 @@
 //! Knows what was told before, so that nothing is told twice. Refuses to know how it came to be.
 //! Invariant: what could not be told stays to be told.
 
+use error_text::error_chain;
 use std::time::{Duration, Instant};
 
 use super::FleetAgent;
 use crate::{
-    error_text::error_chain,
     metrics::AgentTask,
     model::{state::JobState, unit_name::UnitName},
     store::{

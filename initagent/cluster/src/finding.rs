@@ -1,0 +1,145 @@
+//! Finds out who votes, once in a cluster's life.
+//!
+//! Knows each way to find the others, and the file that remembers the outcome. Refuses to form anything from
+//! fewer machines than the definition wants. Invariant: what was found once holds, whatever the network says
+//! later: a second list would be a second cluster.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+mod discovery;
+mod lan;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use user_data::cluster::{ClusterDefinition, FindMethod};
+
+use crate::derive::{KeyPurpose, derive_key, hexadecimal};
+use crate::interfaces::{OwnAddress, own_addresses};
+use crate::link::{DurableBallots, MachineNumber};
+use crate::site::{Readers, Site, SiteError};
+use crate::voters::{PEER_PORT, VoterList};
+
+pub(crate) use lan::{LinkSockets, read_membership};
+
+/// Between two questions to a name server or a discovery service that knows too few yet.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the voters are not known.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum FindError {
+    #[error("cannot draw random bytes")]
+    Random { source: getrandom::Error },
+    #[error("the discovery service wants {theirs} voters, but this machine's `cluster` says {ours}")]
+    Size { theirs: usize, ours: u8 },
+    #[error(transparent)]
+    Site(#[from] SiteError),
+}
+
+/// What the disk remembers of the voters.
+#[derive(Debug, Deserialize, Serialize)]
+struct RememberedVoters {
+    /// Of which cluster they are.
+    token: String,
+    voters: VoterList,
+}
+
+/// What a machine tells others of its cluster on the link, and its number there.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LinkMembership {
+    /// Its number.
+    pub(crate) number: MachineNumber,
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// How many vote.
+    pub(crate) size: u8,
+    /// What it promised, accepted and knows to be decided.
+    pub(crate) ballots: DurableBallots,
+}
+
+/// The name of a cluster in etcd.
+#[must_use]
+pub fn cluster_token(definition: &ClusterDefinition) -> String {
+    hexadecimal(&derive_key(definition, KeyPurpose::Token)[..16])
+}
+
+/// Who votes. Waits for as long as the others take.
+pub fn find_voters(
+    site: &Site,
+    definition: &ClusterDefinition,
+    say: &mut dyn FnMut(String),
+) -> Result<VoterList, FindError> {
+    let (path, token) = (site.state("voters.json"), cluster_token(definition));
+    let remembered = site.read(&path)?.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
+    if let Some(known) = remembered.filter(|known| known.token == token) {
+        return Ok(known.voters);
+    }
+    let voters = match &definition.find {
+        FindMethod::Addresses(addresses) => {
+            VoterList::new(addresses.iter().copied().take(usize::from(definition.size)))
+        }
+        FindMethod::Alone => VoterList::new([await_address(say).address]),
+        FindMethod::Discovery(url) => discovery::find_voters(site, url, definition.size, say)?,
+        FindMethod::Lan => lan::find_voters(site, definition, say)?,
+        FindMethod::Name(name) => resolve_voters(name, definition.size, say),
+    };
+    let remembered = RememberedVoters { token, voters };
+    // Values of these types become JSON.
+    let text = serde_json::to_string(&remembered).unwrap_or_default();
+    site.write(&path, &text, Readers::All)?;
+    Ok(remembered.voters)
+}
+
+/// The address by which others know this machine. A network that is slow to come is waited for.
+fn await_address(say: &mut dyn FnMut(String)) -> OwnAddress {
+    let mut is_said = false;
+    loop {
+        if let Some(first) = own_addresses().into_iter().next() {
+            return first;
+        }
+        if !is_said {
+            say("this machine has no address that others could reach; waiting for one".to_owned());
+            is_said = true;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The addresses of a name, the least ones if there are more than voters: so each machine takes the same.
+fn resolve_voters(name: &str, size: u8, say: &mut dyn FnMut(String)) -> VoterList {
+    let wanted = usize::from(size);
+    let mut said = None;
+    loop {
+        let answer = (name, PEER_PORT).to_socket_addrs();
+        let addresses: BTreeSet<IpAddr> =
+            answer.map(|all| all.map(|one| one.ip()).collect()).unwrap_or_default();
+        if addresses.len() >= wanted {
+            return VoterList::new(addresses.into_iter().take(wanted));
+        }
+        if said != Some(addresses.len()) {
+            say(format!("{name} has {} of {wanted} addresses so far; waiting for the rest", addresses.len()));
+            said = Some(addresses.len());
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The number by which this machine is known among the others; drawn once.
+pub(crate) fn machine_number(site: &Site) -> Result<MachineNumber, FindError> {
+    let path = site.state("number");
+    let known = site.read(&path)?.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    if let Some(number) = known {
+        return Ok(number);
+    }
+    let number = draw_number()?;
+    site.write(&path, &format!("{number:016x}\n"), Readers::All)?;
+    Ok(number)
+}
+
+pub(crate) fn draw_number() -> Result<u64, FindError> {
+    getrandom::u64().map_err(|source| FindError::Random { source })
+}

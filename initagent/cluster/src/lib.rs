@@ -1,0 +1,23 @@
+//! Makes a machine a member of its cluster: keys, etcd, and the way to the others.
+//!
+//! One machine and many are the same design: a machine that nobody told of a cluster is a cluster of one, with
+//! a secret of its own. Knows etcd 3.5, certificates, and how machines find each other. Refuses to know
+//! cloud-config, which `user-data` reads, and fleet's API. Invariant: nothing of a cluster answers anybody
+//! without a certificate, unless a person wrote so, and then it is said.
+
+pub mod authority;
+pub mod derive;
+pub mod etcd;
+pub mod etcdctl;
+pub mod exposure;
+pub mod finding;
+pub mod fleet;
+pub mod identity;
+pub mod interfaces;
+pub mod link;
+pub mod prepare;
+pub mod proxy;
+pub mod request;
+pub mod serve;
+pub mod site;
+pub mod voters;

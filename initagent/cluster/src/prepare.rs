@@ -1,0 +1,205 @@
+//! Prepares this machine for etcd or fleetd, just before they start.
+//!
+//! Knows which files each needs. Refuses to decide: [`crate::etcd`] and [`crate::fleet`] do. Invariant: etcd
+//! does not start with half of its settings; whatever a person opened is said at each start.
+
+#![expect(clippy::disallowed_methods, reason = "effects live here")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use user_data::cluster::{ClusterDefinition, FindMethod};
+use user_data::systemd::environment_line;
+
+use crate::etcd::{CLASSIC, ClusterPlace, EtcdPlan, Variables, plan_etcd};
+use crate::finding::{FindError, LinkMembership, cluster_token, find_voters, read_membership};
+use crate::fleet::plan_fleet;
+use crate::identity::{DefinitionOrigin, IdentityError, certify_client, certify_etcd, read_definition};
+use crate::interfaces::own_addresses;
+use crate::site::{Readers, Site, SiteError};
+
+/// Keeps etcd's old clients apart from it, and tells late machines of the cluster.
+const SERVICE: &str = "catamaran-cluster.service";
+/// What the service serves, and what `status` shows.
+pub(crate) const SERVED: &str = "served.json";
+/// Where people write fleet's options.
+const FLEET_FILE: &str = "/etc/fleet/fleet.conf";
+
+/// Why a machine is not prepared.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum PrepareError {
+    #[error("cannot find the voters of the cluster")]
+    Find(#[from] FindError),
+    #[error("cannot make the certificates of this machine")]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Site(#[from] SiteError),
+}
+
+/// Which program is about to start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Program {
+    /// etcd.
+    Etcd,
+    /// fleetd.
+    Fleet,
+}
+
+/// Whether the program is to start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Another machine does it.
+    NotHere,
+}
+
+/// What this machine is in its cluster, for those who ask and for what is served.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct ServedCluster {
+    /// The cluster's name; none if nobody wrote one.
+    pub(crate) name: Option<String>,
+    /// `alone`, `voter` or `worker`.
+    pub(crate) place: String,
+    /// The voters' addresses.
+    pub(crate) voters: Vec<IpAddr>,
+    /// Where the keys of version 2 are offered.
+    pub(crate) classic: Vec<SocketAddr>,
+    /// Which members answer with certificates.
+    pub(crate) members: Vec<SocketAddr>,
+    /// What is open, in sentences.
+    pub(crate) exposures: Vec<String>,
+    /// Settings that are not followed.
+    pub(crate) ignored: Vec<String>,
+    /// What others on the link are told.
+    pub(crate) link: Option<LinkMembership>,
+}
+
+/// Prepares the machine for a program that has these variables.
+pub fn prepare(
+    site: &Site,
+    program: Program,
+    given: &Variables,
+    say: &mut dyn FnMut(String),
+) -> Result<Readiness, PrepareError> {
+    match program {
+        Program::Etcd => prepare_etcd(site, given, say),
+        Program::Fleet => prepare_fleet(site, given),
+    }
+}
+
+fn prepare_etcd(
+    site: &Site,
+    given: &Variables,
+    say: &mut dyn FnMut(String),
+) -> Result<Readiness, PrepareError> {
+    let (definition, origin) = read_definition(site)?;
+    certify_client(site, &definition)?;
+    let place = find_place(site, &definition, origin, say)?;
+    let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
+    certify_etcd(site, &definition, &own)?;
+    let plan = plan_etcd(given, &place, &site.runtime(""));
+    for sentence in plan.exposures.iter().map(ToString::to_string) {
+        say(format!("warning: {sentence}"));
+    }
+    // Debian's unit names each member after its host.
+    for name in plan.ignored.iter().filter(|name| *name != "ETCD_NAME") {
+        say(format!("warning: {name} is not used, since the key `cluster` forms this cluster"));
+    }
+    site.write(&site.runtime("etcd.env"), &environment(&plan.variables), Readers::All)?;
+    serve(site, &served(site, &definition, origin, (&place, &plan))?)?;
+    Ok(if plan.runs_here { Readiness::Ready } else { Readiness::NotHere })
+}
+
+/// What the machine is in its cluster. Waits for the others.
+fn find_place(
+    site: &Site,
+    definition: &ClusterDefinition,
+    origin: DefinitionOrigin,
+    say: &mut dyn FnMut(String),
+) -> Result<ClusterPlace, FindError> {
+    // Alone, etcd stays on loopback, and what its own settings say holds.
+    if origin == DefinitionOrigin::OwnMachine || definition.find == FindMethod::Alone {
+        return Ok(ClusterPlace::Unplaced);
+    }
+    let voters = find_voters(site, definition, say)?;
+    let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
+    Ok(match voters.member_among(&own) {
+        Some(address) => ClusterPlace::Voter { address, voters, token: cluster_token(definition) },
+        None => ClusterPlace::Worker { voters },
+    })
+}
+
+fn served(
+    site: &Site,
+    definition: &ClusterDefinition,
+    origin: DefinitionOrigin,
+    (place, plan): (&ClusterPlace, &EtcdPlan),
+) -> Result<ServedCluster, PrepareError> {
+    let (word, voters) = match place {
+        ClusterPlace::Unplaced => ("alone", Vec::new()),
+        ClusterPlace::Voter { voters, .. } => ("voter", voters.addresses().collect()),
+        ClusterPlace::Worker { voters } => ("worker", voters.addresses().collect()),
+    };
+    let link = match definition.find {
+        FindMethod::Lan => Some(read_membership(site, definition.size, &mut |_| {})?),
+        _ => None,
+    };
+    Ok(ServedCluster {
+        name: (origin == DefinitionOrigin::Written).then(|| definition.name.clone()),
+        place: word.to_owned(),
+        voters,
+        classic: plan.classic.clone(),
+        members: plan.members.clone(),
+        exposures: plan.exposures.iter().map(ToString::to_string).collect(),
+        ignored: plan.ignored.clone(),
+        link,
+    })
+}
+
+/// Lets the service serve this from now on.
+fn serve(site: &Site, served: &ServedCluster) -> Result<(), PrepareError> {
+    let text = serde_json::to_string(served).unwrap_or_default();
+    let path = site.runtime(SERVED);
+    let is_new = site.read(&path)?.as_deref() != Some(&text);
+    site.write(&path, &text, Readers::All)?;
+    if site.is_running() {
+        // Its certificate may be new even if this is not; a restart takes milliseconds, and old clients try again.
+        systemctl(if is_new { "restart" } else { "start" });
+    }
+    Ok(())
+}
+
+/// Without waiting: the service is no part of what is being started.
+fn systemctl(verb: &str) {
+    let mut command = Command::new("systemctl");
+    command.args(["--no-block", verb, SERVICE]).stdin(Stdio::null());
+    // Without it fleet works, and old clients do not; its own status says why.
+    let _ = command.status();
+}
+
+fn prepare_fleet(site: &Site, given: &Variables) -> Result<Readiness, PrepareError> {
+    let (definition, _) = read_definition(site)?;
+    certify_client(site, &definition)?;
+    let members = read_served(site)?.map_or_else(|| vec![crate::etcd::LOCAL], |served| served.members);
+    let file = site.read(&site.other(FLEET_FILE))?.unwrap_or_default();
+    let variables = plan_fleet(given, &file, &members, &site.runtime(""));
+    site.write(&site.runtime("fleet.env"), &environment(&variables), Readers::All)?;
+    Ok(Readiness::Ready)
+}
+
+pub(crate) fn read_served(site: &Site) -> Result<Option<ServedCluster>, SiteError> {
+    Ok(site.read(&site.runtime(SERVED))?.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// The address that old clients are told.
+pub(crate) fn advertised(served: &ServedCluster) -> SocketAddr {
+    served.classic.first().copied().unwrap_or(CLASSIC[0])
+}
+
+fn environment(variables: &Variables) -> String {
+    let lines: Vec<String> = variables.iter().map(|(name, value)| environment_line(name, value)).collect();
+    lines.concat()
+}

@@ -1,0 +1,99 @@
+//! The verb `cluster`: what was typed, and what the crate of that name made of it.
+//!
+//! Knows options and help. Refuses to know clusters, and the other verbs. Invariant: what is not understood does
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use cluster::request::{ClusterAnswer, ClusterError, ClusterRequest};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+Usage: initagent cluster secret
+       initagent cluster status [--json]
+       initagent cluster prepare etcd|fleet
+       initagent cluster serve
+
+Makes this machine a member of the cluster that the key `cluster` of cloud-config
+names. Without that key, it is a cluster of one machine.
+
+Verbs for people:
+  secret    make a secret for a new cluster; who has it is root in the cluster
+  status    say what this machine is in its cluster, and what is open to whom
+
+Verbs that units run:
+  prepare   make certificates and find the voters, before etcd or fleetd starts
+  serve     offer the keys of etcd's API of version 2, and tell late machines who votes
+
+Options:
+      --json      print for programs
+      --root DIR  the machine's files are below this folder
+  -h, --help      this text
+
+Exit codes: 0 done, 1 failed; of `prepare etcd`: 0 etcd is to start, 1 another machine
+runs it, 255 failed.
+
+Example:
+  initagent cluster secret
+";
+
+/// What is done, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClusterCall {
+    request: ClusterRequest,
+    root: PathBuf,
+}
+
+/// What the words behind `cluster` are.
+#[derive(Debug)]
+pub(crate) enum ClusterWords {
+    /// A verb.
+    Call(ClusterCall),
+    /// A question for this text.
+    Help(&'static str),
+    /// None.
+    Missing,
+    /// No verb.
+    Unknown(String),
+}
+
+/// Reads what stands behind `cluster`.
+pub(crate) fn parse_cluster(parser: &mut lexopt::Parser) -> Result<ClusterWords, lexopt::Error> {
+    let (mut words, mut root) = (Vec::new(), PathBuf::from("/"));
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("json") => words.push("--json".to_owned()),
+            Long("root") => root = parser.value()?.into(),
+            Short('h') | Long("help") => return Ok(ClusterWords::Help(HELP)),
+            Value(word) => words.push(word.to_string_lossy().into_owned()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
+    Ok(match ClusterRequest::parse(&borrowed) {
+        Some(request) => ClusterWords::Call(ClusterCall { request, root }),
+        None if words.is_empty() => ClusterWords::Missing,
+        None => ClusterWords::Unknown(words.join(" ")),
+    })
+}
+
+impl ClusterCall {
+    /// Whether a unit starts or not by the exit code.
+    pub(crate) fn is_condition(&self) -> bool {
+        matches!(self.request, ClusterRequest::Prepare(_))
+    }
+
+    /// Carries it out.
+    pub(crate) fn carry_out(self, say: &mut dyn FnMut(String)) -> Result<ClusterAnswer, ClusterError> {
+        self.request.carry_out(&self.root, &own_environment(), say)
+    }
+}
+
+/// Variables that are no text are none of etcd's or fleet's.
+pub(crate) fn own_environment() -> BTreeMap<String, String> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
+}
