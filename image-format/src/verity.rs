@@ -12,6 +12,8 @@ use sha2::Digest as _;
 
 use crate::digest::Sha256;
 
+/// A tree that was checked once, by which single blocks are checked before they are written.
+pub mod checked;
 pub mod leaves;
 
 /// Bytes of a block, of the data and of the tree.

@@ -22,6 +22,8 @@ use crate::host_keys::{self, MakeHostKeysError};
 use crate::network_cards::{self, NetworkCardsError};
 use crate::report::{VerbReport, announce};
 use crate::slots::{self, SlotsError};
+use crate::update;
+use crate::update::service::UpdateError;
 use error_text::error_chain;
 
 /// How long sshd waits for the keys of a new machine.
@@ -50,6 +52,8 @@ pub(crate) enum RunError {
     #[error(transparent)]
     Slots(#[from] SlotsError),
     #[error(transparent)]
+    Update(#[from] UpdateError),
+    #[error(transparent)]
     Usage(#[from] UsageError),
 }
 
@@ -60,7 +64,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
             report_outcome(&first_boot::apply_file(&file, &MachineAccess::this_machine()), format)
         }
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
-        Verb::BootComplete => VerbReport::done(boot_complete::complete()?),
+        Verb::BootComplete => VerbReport::done(complete_boot()?),
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
         Verb::Cluster(call) => run_cluster(call)?,
         Verb::Etcdctl(words) => run_etcdctl(&words)?,
@@ -77,6 +81,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
                 first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
             VerbReport { text: String::new(), exit_code }
         }
+        Verb::Update(request) => VerbReport::done(update::orders::run_request(&request)?),
         Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
@@ -88,6 +93,14 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         Verb::Validate { files, style } => report_offline(first_boot::validate_files(&files, style)),
         Verb::Version => VerbReport::done(concat!("initagent ", env!("CARGO_PKG_VERSION"))),
     })
+}
+
+/// A slot that an update has brought is left to its trial, which sees more than that the boot is complete.
+fn complete_boot() -> Result<String, BootCompleteError> {
+    match update::slot_on_trial() {
+        Some(slot) => Ok(format!("slot {slot} is on trial: its checks decide")),
+        None => boot_complete::complete(),
+    }
 }
 
 /// A unit whose condition this is starts, is skipped or fails, and never the one for the other.

@@ -42,7 +42,8 @@ pub(crate) enum BootCompleteError {
     Store { slot: Slot, source: StoreError },
 }
 
-/// The boot is complete: marks the running slot good, and says what that changed.
+/// The boot is complete: marks the running slot good, and says what that changed. The caller has seen that no update
+/// is on trial, or that its trial has passed.
 pub(crate) fn complete() -> Result<String, BootCompleteError> {
     let run = SlotRun::current_run()?;
     let said = run.complete_run(&SlotRun::read_marker(&run.note))?;

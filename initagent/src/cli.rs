@@ -15,10 +15,13 @@ use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
+/// The verbs of `update`.
+mod update;
 
 use crate::app::RunError;
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
+use crate::update::orders::UpdateRequest;
 
 /// The verb that cloud-init has as a program of its own.
 const RECUR: &str = "cloud-init-per";
@@ -90,6 +93,8 @@ pub(crate) enum Verb {
         /// Whether to wait for its end.
         wait: bool,
     },
+    /// Replace the system of the machine.
+    Update(UpdateRequest),
     /// Find the mistakes in files.
     Validate {
         /// The files, and what each is for.
@@ -133,6 +138,9 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(ETCDCTL)) {
         return Ok(Verb::Etcdctl(parser.raw_args()?.collect()));
     }
+    if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(update::ENGINE)) {
+        return update::parse_engine(parser);
+    }
     match parser.next()?.ok_or(UsageError::Missing)? {
         // As `coreos-cloudinit`, which is this program too, was mostly called.
         Long("from-file") => apply_file(Some(parser.value()?.into()), parser),
@@ -157,6 +165,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("plan") => parse_plan(parser),
             Some("provision") => provision(parser),
             Some("slots") => parse_slots(parser),
+            Some("update") => update::parse_update(parser),
             Some("status") => parse_status(parser),
             Some("validate") => parse_validate(parser),
             _ => Err(UsageError::Verb { given: printable_word(&word) }),
@@ -505,6 +514,7 @@ mod tests {
             "provision",
             "slots",
             "status",
+            "update",
             "validate",
         ];
         let lines = verbs.iter().flat_map(|verb| [format!("{verb} --help"), format!("{verb} -h")]);

@@ -57,7 +57,7 @@ mod populate;
 /// The file system that is kept.
 mod state;
 /// Reads and believes the manifest of the slot.
-mod verified_root;
+pub(crate) mod verified_root;
 
 use command_line::BootParameters;
 use disk::BootDisk;

@@ -33,6 +33,8 @@ mod release_floor;
 mod report;
 /// Shows and changes the slot table.
 mod slots;
+/// Replaces the system of the machine.
+mod update;
 
 fn main() -> ExitCode {
     if initramfs::is_init() {

@@ -14,6 +14,7 @@ Verbs for people:
   provision       show or set whether this machine may be configured again
   slots           show or change which slot boots
   status          say what came of the first boot
+  update          show or change what the machine does about new releases
   validate        find the mistakes in a cloud-config
 
 Verbs that scripts of user-data run:
@@ -237,6 +238,47 @@ Exit codes: 0 all was done, 1 it failed or has not ended yet, 2 some items faile
 Examples:
   initagent status
   cloud-init status --wait && echo ready   # the same program
+";
+
+pub(super) const UPDATE: &str = "\
+Usage: initagent update [status|history] [--json]
+       initagent update check
+       initagent update install [VERSION|FOLDER|FILE]
+       initagent update cancel|rollback
+       initagent update pin VERSION | unpin | channel NAME
+
+Replaces the system in the slot that does not run, tries it, and comes back when
+it is bad. A service does the same by itself, where SERVER is set in
+/etc/coreos/update.conf.
+
+For people:
+  status           what runs, what is under way, and what failed here (the default)
+  check            ask the channel what there is for this machine
+  install          install what the channel has, also while it is paused
+  install VERSION  install this release of the channel
+  install FOLDER   install from a repository on a disk, such as a USB stick
+  install FILE     install from the image of a disk or of a slot
+  cancel           give up what is under way before it starts
+  rollback         go back to the release in the other slot
+  pin VERSION      stay at this release, or go to it
+  unpin            follow the channel again
+  channel NAME     follow another channel
+  history          what was done on this machine, and why it failed
+
+For units of the image:
+  poll, resume, trial, expire, end-boot
+
+Options:
+      --json   print status and history for programs
+  -h, --help   this text
+
+Exit codes: 0 done, 1 failed, 64 not understood.
+
+Examples:
+  initagent update
+  sudo initagent update install && sudo systemctl reboot
+  sudo initagent update install /media/stick
+  sudo initagent update rollback && sudo systemctl reboot
 ";
 
 pub(super) const VALIDATE: &str = "\

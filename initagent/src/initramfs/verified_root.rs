@@ -30,7 +30,7 @@ const THRESHOLD: &str = "threshold";
 
 /// Why a slot is not believed, or could not be looked at.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadRootError {
+pub(crate) enum ReadRootError {
     #[error("its image is for {given}, but this machine is {machine}")]
     Architecture { given: String, machine: String },
     #[error("its kernel command line is not the signed one")]
@@ -117,7 +117,8 @@ fn verify_manifest(
     Ok(manifest)
 }
 
-fn read_keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
+/// The keys of a folder, and how many of them must agree.
+pub(crate) fn read_keyring(folder: &Path) -> Result<Keyring, ReadRootError> {
     let unread = |path: &Path| {
         let path = path.to_owned();
         move |source| ReadRootError::Read { path, source }

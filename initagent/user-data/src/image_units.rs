@@ -13,7 +13,7 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 49] = [
+const UNITS: [&str; 53] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
@@ -24,6 +24,10 @@ const UNITS: [&str; 49] = [
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
+    "catamaran-update-resume.service",
+    "catamaran-update-trial.service",
+    "catamaran-update.service",
+    "catamaran-update.timer",
     "console-getty.service",
     "container-getty@.service",
     "containerd.service",

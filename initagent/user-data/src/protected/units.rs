@@ -11,7 +11,7 @@ use crate::systemd::{mount_path, unquoted};
 
 /// Units without which nobody gets in, or the slot is never found good.
 // What ssh.service needs or waits for, what carries the console's logins, and what marks the slot good.
-const WAY_IN: [&str; 32] = [
+const WAY_IN: [&str; 34] = [
     "-.slice",
     "basic.target",
     "catamaran-boot-complete.service",
@@ -20,6 +20,8 @@ const WAY_IN: [&str; 32] = [
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
     "catamaran-logins.service",
+    "catamaran-update-resume.service",
+    "catamaran-update-trial.service",
     "dbus.service",
     "dbus.socket",
     "default.target",

@@ -1,0 +1,317 @@
+//! The verbs of `initagent update`: what was typed, and what comes of it.
+//!
+//! Knows words. What they do is [`super::service`]'s. Refuses to keep anything back: an order that was not carried
+//! out says why and what to do. Invariant: a verb that only shows something takes no lock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image_format::release::rollout::{AskedBy, ReleaseChoice};
+use image_format::slot::SlotState;
+use image_format::version::Version;
+
+use super::journal::Journal;
+use super::machine::UpdateStepError;
+use super::payload_content::PayloadContent;
+use super::phase::{Action, Cause, Failure, Outcome, Phase, Steady, Target};
+use super::repository::Repository;
+use super::service::{UpdateError, UpdateService, describe_armed, unix_time};
+use super::status::{UpdateStatus, channel_name, history_text};
+use super::transport::Mirrors;
+use first_boot::OutputFormat;
+
+/// What to do about updates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UpdateRequest {
+    /// What to do.
+    pub(crate) order: UpdateOrder,
+    /// How to say what came of it.
+    pub(crate) format: OutputFormat,
+}
+
+/// What may be ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UpdateOrder {
+    /// Give up what is under way.
+    Cancel,
+    /// Follow another channel.
+    Channel(String),
+    /// Ask what there is.
+    Check,
+    /// The machine is shut down in order.
+    EndBoot,
+    /// Show how it stands as CoreOS' program did.
+    EngineStatus,
+    /// The time of a trial is up.
+    Expire,
+    /// Show what was done.
+    History,
+    /// Install what there is, or what is named.
+    Install(Option<InstallSource>),
+    /// Stay at a version, or go to it.
+    Pin(Version),
+    /// Do by oneself what is to be done now.
+    Poll,
+    /// Go on after a boot.
+    Resume,
+    /// Go back to the other slot.
+    Rollback,
+    /// Show how it stands.
+    Status,
+    /// Judge the slot on trial.
+    Trial,
+    /// Follow the channel again.
+    Unpin,
+}
+
+/// What is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InstallSource {
+    /// A repository in a folder, or the image of a disk or slot.
+    Path(PathBuf),
+    /// A release of the channel.
+    Version(Version),
+}
+
+/// Carries an order out.
+pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError> {
+    let service = UpdateService::of_this_machine()?;
+    Ok(match &request.order {
+        UpdateOrder::Cancel => cancel(&service)?,
+        UpdateOrder::Channel(name) => change_journal(&service, |journal| {
+            journal.channel = Some(name.clone());
+            format!("the machine follows the channel {name} from now on")
+        })?,
+        UpdateOrder::Check => check(&service)?,
+        UpdateOrder::EndBoot => service.end_boot()?,
+        UpdateOrder::EngineStatus => {
+            let journal = read_journal(&service)?;
+            UpdateStatus::gather(&service.machine, &journal, service.settings.clone()).to_engine_text()
+        }
+        UpdateOrder::Expire => service.expire_trial()?,
+        UpdateOrder::History => history(&service, request.format)?,
+        UpdateOrder::Install(source) => install(&service, source.as_ref())?,
+        UpdateOrder::Pin(version) => change_journal(&service, |journal| {
+            journal.pinned = Some(version.clone());
+            format!("the machine stays at release {version}, or goes to it")
+        })?,
+        UpdateOrder::Poll => poll(&service)?,
+        UpdateOrder::Resume => service.begin_boot()?,
+        UpdateOrder::Rollback => roll_back(&service)?,
+        UpdateOrder::Status => status(&service, request.format)?,
+        UpdateOrder::Trial => service.run_trial()?,
+        UpdateOrder::Unpin => change_journal(&service, |journal| {
+            journal.pinned = None;
+            "the machine follows its channel again".to_owned()
+        })?,
+    })
+}
+
+fn status(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
+    let journal = read_journal(service)?;
+    let status = UpdateStatus::gather(&service.machine, &journal, service.settings.clone());
+    Ok(match format {
+        OutputFormat::Json => status.to_json(),
+        OutputFormat::Text => status.to_text(),
+    })
+}
+
+fn history(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
+    let journal = read_journal(service)?;
+    Ok(match format {
+        OutputFormat::Json => serde_json::to_string_pretty(&journal.history).unwrap_or_default(),
+        OutputFormat::Text => history_text(&journal.history),
+    })
+}
+
+fn read_journal(service: &UpdateService) -> Result<Journal, UpdateError> {
+    Ok(Journal::read(&service.machine.root).map_err(UpdateStepError::from)?)
+}
+
+fn change_journal(
+    service: &UpdateService,
+    change: impl FnOnce(&mut Journal) -> String,
+) -> Result<String, UpdateError> {
+    let _lock = service.machine.lock()?;
+    let mut journal = service.resume()?;
+    let said = change(&mut journal);
+    let journal = service.machine.save(journal)?;
+    service.publish(&journal);
+    Ok(said)
+}
+
+/// Asks the channel, installs nothing.
+fn check(service: &UpdateService) -> Result<String, UpdateError> {
+    let _lock = service.machine.lock()?;
+    let journal = service.resume()?;
+    let mut repository = Repository::open(&service.machine, &service.mirrors, unix_time())?;
+    let seen = repository.ask_channel(&channel_name(&service.machine, &journal, &service.settings))?;
+    let said = repository.choose(&seen.metadata.metadata, &journal, AskedBy::Service).to_string();
+    note_check(service, &said);
+    Ok(said)
+}
+
+fn note_check(service: &UpdateService, said: &str) {
+    let note = serde_json::json!({ "at": unix_time(), "said": said }).to_string();
+    // `status` shows the last check that could be noted.
+    let _ = service.machine.write_run_file("check.json", &note);
+}
+
+fn install(service: &UpdateService, source: Option<&InstallSource>) -> Result<String, UpdateError> {
+    match source {
+        None => install_offered(service, &service.mirrors, AskedBy::Person, None),
+        Some(InstallSource::Version(version)) => {
+            install_offered(service, &service.mirrors, AskedBy::Person, Some(version))
+        }
+        Some(InstallSource::Path(path)) if path.is_dir() => {
+            let folder = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let folder = Mirrors::new(&[folder.display().to_string()], &service.settings.proxies)?;
+            install_offered(service, &folder, AskedBy::Person, None)
+        }
+        Some(InstallSource::Path(path)) => service.install_file(path),
+    }
+}
+
+/// Installs what the channel has for this machine.
+fn install_offered(
+    service: &UpdateService,
+    mirrors: &Mirrors,
+    asked_by: AskedBy,
+    wanted: Option<&Version>,
+) -> Result<String, UpdateError> {
+    let _lock = service.machine.lock()?;
+    let journal = service.resume()?;
+    let mut repository = Repository::open(&service.machine, mirrors, unix_time())?;
+    let seen = repository.ask_channel(&channel_name(&service.machine, &journal, &service.settings))?;
+    let channel = &seen.metadata.metadata;
+    // A version that a person names is chosen as a pin is, for this once.
+    let asked = Journal { pinned: wanted.cloned().or_else(|| journal.pinned.clone()), ..journal.clone() };
+    let choice = repository.choose(channel, &asked, asked_by);
+    note_check(service, &choice.to_string());
+    let ReleaseChoice::Install { release: offered, .. } = &choice else { return Ok(choice.to_string()) };
+    if is_ready(&journal, &offered.version) {
+        return Ok(describe_armed(&journal));
+    }
+    let release = repository.fetch_manifest(channel, offered)?;
+    let mut content =
+        PayloadContent::fetch(&repository, mirrors, offered, &service.machine, service.held_releases())?;
+    let journal = service.install(journal, &release, &mirrors.name(seen.mirror), &mut content)?;
+    Ok(describe_armed(&journal))
+}
+
+fn is_ready(journal: &Journal, version: &Version) -> bool {
+    matches!(&journal.phase, Phase::Armed(armed) if armed.target.version == *version)
+}
+
+/// What the timer calls: one thing at a time, whatever is due.
+fn poll(service: &UpdateService) -> Result<String, UpdateError> {
+    let lock = service.machine.lock()?;
+    let journal = service.resume()?;
+    if service.machine.run_file("release-lock").exists() {
+        service.release_lock();
+        let _ = fs::remove_file(service.machine.run_file("release-lock"));
+    }
+    let journal = match &journal.phase {
+        Phase::Written(_) => service.machine.arm(journal)?,
+        _ => journal,
+    };
+    if let Phase::Trial(trial) = &journal.phase {
+        return Ok(format!("release {} is on trial", trial.target.version));
+    }
+    drop(lock);
+    let said = if service.mirrors.count() == 0 {
+        "no update server is configured".to_owned()
+    } else {
+        install_offered(service, &service.mirrors, AskedBy::Service, None)
+            .unwrap_or_else(|error| error_text::error_chain(&error))
+    };
+    let _lock = service.machine.lock()?;
+    let journal = service.resume()?;
+    if let Phase::Armed(armed) = &journal.phase {
+        return service.consider_reboot(armed);
+    }
+    let copied = service.fill_idle_slot(&journal)?;
+    Ok([Some(said), copied].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+}
+
+/// Gives up what is under way, or tells the process that installs to.
+fn cancel(service: &UpdateService) -> Result<String, UpdateError> {
+    service.machine.write_run_file("cancel", "")?;
+    let _lock = match service.machine.lock() {
+        Ok(lock) => lock,
+        Err(UpdateStepError::Locked { process }) => {
+            return Ok(format!("process {process} is told to stop; what it has written is used again"));
+        }
+        Err(other) => return Err(other.into()),
+    };
+    let journal = service.resume()?;
+    let _ = fs::remove_file(service.machine.run_file("cancel"));
+    let target = match &journal.phase {
+        Phase::Steady(_) => return Ok("nothing is under way".to_owned()),
+        Phase::Trial(trial) => return Err(UpdateError::OnTrial { version: trial.target.version.clone() }),
+        Phase::Armed(_) | Phase::Fetching(_) | Phase::Written(_) => journal.phase.target().cloned(),
+    };
+    let Some(target) = target else { return Ok("nothing is under way".to_owned()) };
+    service.machine.change_table(Action::Disarm(target.slot))?;
+    service.machine.withdraw_reboot();
+    let running = service.machine.record.version.clone();
+    let why = Outcome::Abandoned("a person cancelled it".to_owned());
+    let journal = service.machine.save(journal.end(unix_time(), running, target.clone(), why))?;
+    service.publish(&journal);
+    Ok(format!("the update to {} is given up; slot {} does not start", target.version, target.slot))
+}
+
+/// Goes back: from a trial by a verdict, else to the release that was good before.
+fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
+    let _lock = service.machine.lock()?;
+    let journal = service.resume()?;
+    let record = &service.machine.record;
+    let failure = Failure::new(Cause::Person, "'initagent update rollback'");
+    if let Phase::Trial(trial) = journal.phase.clone() {
+        return service.fail_trial(journal, trial, failure);
+    }
+    let (running, other) = (record.slot, !record.slot);
+    let table = service.machine.slot_table()?;
+    let state = table.map_or(SlotState::EMPTY, |table| table.state(other));
+    if !state.good || !matches!(journal.phase, Phase::Steady(_)) {
+        let why = format!(
+            "slot {other} holds nothing that is good; 'initagent update status' shows what is under way"
+        );
+        return Err(UpdateError::Nothing(why));
+    }
+    // Noted before the slot table changes: a release that a person left must not be installed again by itself.
+    let target = left_release(&journal, service, running);
+    let journal = Journal { phase: Phase::Steady(Steady::default()), ..journal };
+    let journal = journal.end(unix_time(), record.version.clone(), target, Outcome::Failed(failure));
+    service.machine.save(journal.clone())?;
+    service.machine.change_table(Action::Arm(other))?;
+    service.machine.require_reboot()?;
+    service.publish(&journal);
+    Ok(format!(
+        "slot {other} starts at the next restart ('systemctl reboot'); {} is not installed again by itself",
+        record.version
+    ))
+}
+
+/// The release that runs, as the update that brought it noted it.
+fn left_release(journal: &Journal, service: &UpdateService, slot: image_format::slot::Slot) -> Target {
+    let record = &service.machine.record;
+    let brought = journal.history.iter().rev().map(|entry| &entry.target);
+    let known = brought.into_iter().find(|target| target.root_hash == record.root_hash).cloned();
+    known.unwrap_or_else(|| Target {
+        slot,
+        version: record.version.clone(),
+        root_hash: record.root_hash,
+        manifest: super::phase::ManifestDigest { bytes: 0, sha256: record.root_hash },
+        source: "the image".to_owned(),
+    })
+}
+
+/// What a word after `install` names.
+pub(crate) fn parse_source(word: &std::ffi::OsStr) -> InstallSource {
+    let version = word.to_str().and_then(|text| text.parse().ok());
+    match version.filter(|_| !Path::new(word).exists()) {
+        Some(version) => InstallSource::Version(version),
+        None => InstallSource::Path(word.into()),
+    }
+}

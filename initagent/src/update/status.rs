@@ -1,0 +1,279 @@
+//! What an update is up to, for people, programs and Prometheus.
+//!
+//! Knows words. Refuses to ask the network: `status` answers at once, whatever mirrors do, and while another
+//! process installs. Invariant: the same facts in each form.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use serde::Serialize;
+
+use super::journal::{HistoryEntry, Journal};
+use super::machine::UpdateMachine;
+use super::phase::{Outcome, Phase};
+use super::settings::UpdateSettings;
+
+/// Where `node_exporter`'s textfile collector looks, by Debian's default.
+pub(crate) const METRICS: &str = "var/lib/prometheus/node-exporter/catamaran-update.prom";
+
+/// How an update stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct UpdateStatus {
+    running: RunningView,
+    phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<TargetView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<serde_json::Value>,
+    reboot_required: bool,
+    channel: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_check: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<FailureView>,
+    not_tried_again: Vec<String>,
+    settings: UpdateSettings,
+}
+
+#[derive(Debug, Serialize)]
+struct RunningView {
+    slot: String,
+    version: String,
+}
+
+#[derive(Debug, Serialize)]
+struct TargetView {
+    slot: String,
+    version: String,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureView {
+    version: String,
+    slot: String,
+    at: u64,
+    reason: String,
+    details: String,
+}
+
+impl UpdateStatus {
+    /// Gathers it.
+    pub(crate) fn gather(machine: &UpdateMachine, journal: &Journal, settings: UpdateSettings) -> Self {
+        let record = &machine.record;
+        let read_json = |name: &str| serde_json::from_slice(&fs::read(machine.run_file(name)).ok()?).ok();
+        let is_fetching = matches!(journal.phase, Phase::Fetching(_));
+        let last_error = match &journal.phase {
+            Phase::Fetching(fetching) => fetching.last_error.clone(),
+            _ => None,
+        };
+        let target = journal.phase.target().map(|target| TargetView {
+            slot: target.slot.to_string(),
+            version: target.version.to_string(),
+            source: target.source.clone(),
+            last_error,
+        });
+        let last_failure = journal.last_failure().map(|(entry, failure)| FailureView {
+            version: entry.target.version.to_string(),
+            slot: entry.target.slot.to_string(),
+            at: entry.at,
+            reason: failure.sentence(),
+            details: failure.details.clone(),
+        });
+        let condemned = journal.failed.iter().filter(|failed| journal.objection(failed.root_hash).is_some());
+        Self {
+            running: RunningView { slot: record.slot.to_string(), version: record.version.to_string() },
+            phase: journal.phase.word(),
+            progress: if is_fetching { read_json("progress.json") } else { None },
+            target,
+            reboot_required: machine.reboot_is_required(),
+            channel: channel_name(machine, journal, &settings),
+            pinned: journal.pinned.as_ref().map(ToString::to_string),
+            last_check: read_json("check.json"),
+            last_failure,
+            not_tried_again: condemned
+                .map(|failed| format!("{} ({})", failed.version, failed.reason))
+                .collect(),
+            settings,
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn to_json(&self) -> String {
+        // Strings, numbers and lists only: there is nothing that JSON could not hold.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// For people.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{:<10} {value}", format!("{name}:"));
+        };
+        line("running", &format!("{} in slot {}", self.running.version, self.running.slot));
+        line("phase", self.phase);
+        if let Some(target) = &self.target {
+            line("target", &format!("{} in slot {}, from {}", target.version, target.slot, target.source));
+            target.last_error.iter().for_each(|error| line("error", error));
+        }
+        if let Some(progress) = &self.progress {
+            let number =
+                |name: &str| progress.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+            let stage = progress.get("stage").and_then(serde_json::Value::as_str).unwrap_or_default();
+            let share = number("done").saturating_mul(100).checked_div(number("total")).unwrap_or_default();
+            line("progress", &format!("{stage}, {share} %"));
+        }
+        line("channel", &self.channel);
+        match self.settings.mirrors.as_slice() {
+            [] => line("server", "none: set SERVER in /etc/coreos/update.conf"),
+            mirrors => line("server", &mirrors.join(" ")),
+        }
+        self.pinned.iter().for_each(|version| line("pinned", version));
+        if self.reboot_required {
+            line("restart", "required");
+        }
+        if let Some(check) = &self.last_check {
+            line("checked", check.get("said").and_then(serde_json::Value::as_str).unwrap_or_default());
+        }
+        if let Some(failure) = &self.last_failure {
+            line("failed", &format!("{} in slot {}: {}", failure.version, failure.slot, failure.reason));
+        }
+        self.not_tried_again.iter().for_each(|release| line("avoided", release));
+        self.settings.warnings.iter().for_each(|warning| line("warning", warning));
+        text
+    }
+
+    /// As `update_engine_client -status` prints it, which scripts of `CoreOS` and Flatcar read
+    /// (<https://github.com/flatcar/update_engine>, `update_engine_client.cc`).
+    pub(crate) fn to_engine_text(&self) -> String {
+        let number = |json: &Option<serde_json::Value>, name: &str| {
+            json.as_ref()
+                .and_then(|json| json.get(name))
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or_default()
+        };
+        let stage = self.progress.as_ref().and_then(|progress| progress.get("stage")?.as_str());
+        let operation = match (self.phase, stage) {
+            ("armed", _) => "UPDATED_NEED_REBOOT",
+            ("fetching", Some("verifying")) => "VERIFYING",
+            ("fetching", _) => "DOWNLOADING",
+            ("written", _) => "FINALIZING",
+            // A trial is over for who waits for a restart; the old program knew none.
+            _ => "IDLE",
+        };
+        let (done, total) = (number(&self.progress, "done"), number(&self.progress, "total"));
+        let millionths = done.saturating_mul(1_000_000).checked_div(total).unwrap_or_default().min(1_000_000);
+        let version = self.target.as_ref().map_or("0.0.0", |target| target.version.as_str());
+        format!(
+            "LAST_CHECKED_TIME={}\nPROGRESS={}.{:06}\nCURRENT_OP=UPDATE_STATUS_{operation}\nNEW_VERSION={version}\n\
+             NEW_SIZE={total}\n",
+            number(&self.last_check, "at"),
+            millionths / 1_000_000,
+            millionths % 1_000_000,
+        )
+    }
+
+    /// For Prometheus.
+    pub(crate) fn to_metrics(&self) -> String {
+        let phases = ["armed", "fetching", "steady", "trial", "written"].map(|phase| {
+            format!("catamaran_update_phase{{phase=\"{phase}\"}} {}\n", u8::from(phase == self.phase))
+        });
+        format!(
+            "# HELP catamaran_update_info What runs.\n# TYPE catamaran_update_info gauge\n\
+             catamaran_update_info{{version=\"{}\",slot=\"{}\",channel=\"{}\"}} 1\n\
+             # HELP catamaran_update_phase Where an update stands.\n# TYPE catamaran_update_phase gauge\n{}\
+             # HELP catamaran_update_reboot_required Whether a restart is due.\n\
+             # TYPE catamaran_update_reboot_required gauge\ncatamaran_update_reboot_required {}\n\
+             # HELP catamaran_update_failed Whether the last update came to nothing.\n\
+             # TYPE catamaran_update_failed gauge\ncatamaran_update_failed {}\n",
+            self.running.version,
+            self.running.slot,
+            self.channel.replace(['"', '\\', '\n'], ""),
+            phases.concat(),
+            u8::from(self.reboot_required),
+            u8::from(self.last_failure.is_some()),
+        )
+    }
+}
+
+/// The channel that this machine follows: a person's choice, the configured one, or the image's own.
+pub(crate) fn channel_name(machine: &UpdateMachine, journal: &Journal, settings: &UpdateSettings) -> String {
+    let chosen = journal.channel.clone().or_else(|| settings.channel.clone());
+    chosen.unwrap_or_else(|| machine.record.channel.clone())
+}
+
+/// What was done, the newest first.
+pub(crate) fn history_text(history: &[HistoryEntry]) -> String {
+    let mut text = String::new();
+    for entry in history.iter().rev() {
+        let (version, slot, source) = (&entry.target.version, entry.target.slot, &entry.target.source);
+        let at = image_format::release::time::UnixTime::from_seconds(entry.at);
+        // Writing to a String does not fail.
+        let _ = match &entry.outcome {
+            Outcome::Abandoned(why) => writeln!(text, "{at}  {version} in slot {slot}: given up, {why}"),
+            Outcome::Failed(failure) => {
+                let rest: Vec<String> =
+                    failure.details.lines().skip(1).map(|line| format!("    {line}\n")).collect();
+                writeln!(
+                    text,
+                    "{at}  {version} in slot {slot}: {} ({} runs)",
+                    failure.sentence(),
+                    entry.running
+                )
+                .and_then(|()| write!(text, "{}", rest.concat()))
+            }
+            Outcome::Succeeded => writeln!(text, "{at}  {version} in slot {slot}: good, from {source}"),
+        };
+    }
+    if text.is_empty() { "no update has ended on this machine yet".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_format::version::Version;
+
+    use super::super::phase::{Cause, Failure, Fetching};
+    use super::super::tests::{Bench, target};
+    use super::*;
+
+    #[test]
+    fn people_programs_and_prometheus_read_the_same() {
+        let bench = Bench::new();
+        let failure = Failure::new(Cause::Check("sshd".into()), "it is dead\nmore");
+        let fetching = Fetching { target: target(b"next"), attempts: 1, last_error: Some("a cut".into()) };
+        let journal = Journal::default()
+            .end(0, Version::new(1, 0, 0), target(b"new"), Outcome::Failed(failure))
+            .enter(Phase::Fetching(fetching));
+        bench
+            .machine
+            .write_run_file("progress.json", "{\"stage\": \"writing\", \"done\": 1, \"total\": 4}")
+            .unwrap();
+
+        let status = UpdateStatus::gather(&bench.machine, &journal, UpdateSettings::default());
+
+        let text = status.to_text();
+        for words in [
+            "running:   1.0.0 in slot A",
+            "target:    1.1.0 in slot B, from /media/stick",
+            "error:     a cut",
+            "progress:  writing, 25 %",
+            "channel:   stable",
+            "failed:    1.1.0 in slot B: the check \"sshd\" failed: it is dead",
+            "avoided:   1.1.0 (",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&status.to_json()).unwrap();
+        assert_eq!((&json["phase"], &json["last_failure"]["slot"]), (&"fetching".into(), &"B".into()));
+        let engine = "LAST_CHECKED_TIME=0\nPROGRESS=0.250000\nCURRENT_OP=UPDATE_STATUS_DOWNLOADING\nNEW_VERSION=1.1.0\nNEW_SIZE=4\n";
+        assert_eq!(status.to_engine_text(), engine);
+        assert!(status.to_metrics().contains("catamaran_update_phase{phase=\"fetching\"} 1\n"));
+        let history = history_text(&journal.history);
+        assert!(history.contains("1.1.0 in slot B: the check") && history.contains("    more"), "{history}");
+    }
+}
