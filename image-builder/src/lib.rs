@@ -56,6 +56,8 @@ mod seed;
 mod source;
 /// What an image is to be.
 mod spec;
+/// The steps of a build and their order.
+mod step;
 /// Says how a copy goes.
 mod transfer;
 

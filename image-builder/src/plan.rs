@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::debian::archive::ArchiveSource;
 use crate::spec::ImageSpec;
+use crate::step::BuildStep;
 
 /// Root of all identifiers of this project's images.
 const NAMESPACE: Uuid = uuid::uuid!("6f5f3b5e-7d0c-4b53-9d0f-2b6e0c1c8a11");
@@ -105,76 +106,6 @@ pub(crate) fn disk_guid(spec: &ImageSpec, lock: &str, epoch: u64) -> Uuid {
 /// Nothing looks for a root by it: slots are partitions.
 pub(crate) fn root_uuid(spec: &ImageSpec) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("root file system {}", spec.name).as_bytes())
-}
-
-/// The steps of a build, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BuildStep {
-    Resolve,
-    Download,
-    Bootstrap,
-    Tools,
-    Compose,
-    Initramfs,
-    RootFileSystem,
-    Verity,
-    BootLoaders,
-    State,
-    Reports,
-    Publish,
-}
-
-impl BuildStep {
-    pub(crate) const ALL: [Self; 12] = [
-        Self::Resolve,
-        Self::Download,
-        Self::Bootstrap,
-        Self::Tools,
-        Self::Compose,
-        Self::Initramfs,
-        Self::RootFileSystem,
-        Self::Verity,
-        Self::BootLoaders,
-        Self::State,
-        Self::Reports,
-        Self::Publish,
-    ];
-
-    /// A short name, stable for machines.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Resolve => "resolve",
-            Self::Download => "download",
-            Self::Bootstrap => "bootstrap",
-            Self::Tools => "tools",
-            Self::Compose => "compose",
-            Self::Initramfs => "initramfs",
-            Self::RootFileSystem => "root",
-            Self::Verity => "verity",
-            Self::BootLoaders => "boot",
-            Self::State => "state",
-            Self::Reports => "reports",
-            Self::Publish => "publish",
-        }
-    }
-
-    /// What it does, for people.
-    pub(crate) fn sentence(self) -> &'static str {
-        match self {
-            Self::Resolve => "choose the version of every package",
-            Self::Download => "fetch packages that are not in the cache",
-            Self::Bootstrap => "unpack and configure the packages into a root tree",
-            Self::Tools => "unpack boot loaders and the programs that make file systems",
-            Self::Compose => "leave out what no listed package needs, lay the overlays over it",
-            Self::Initramfs => "pack initagent, kernel modules and release keys",
-            Self::RootFileSystem => "write the root as ext4 into slot A",
-            Self::Verity => "hash slot A, sign its manifest",
-            Self::BootLoaders => "write GRUB, the ESP and the slot table",
-            Self::State => "make the file system of STATE",
-            Self::Reports => "write lock, SBOM and sizes",
-            Self::Publish => "put the finished files in their place",
-        }
-    }
 }
 
 impl fmt::Display for BuildPlan {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::plan::BuildStep;
+use crate::step::BuildStep;
 
 /// How progress is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub(crate) struct BuildProgress {
     display: ProgressDisplay,
     started: Instant,
     running: Option<(BuildStep, Instant, ProgressBar)>,
+    begun: usize,
 }
 
 impl BuildProgress {
@@ -42,12 +43,15 @@ impl BuildProgress {
             OutputFormat::People if std::io::stderr().is_terminal() => ProgressDisplay::Bars,
             OutputFormat::People => ProgressDisplay::Lines,
         };
-        Self { display, started: Instant::now(), running: None }
+        Self { display, started: Instant::now(), running: None, begun: 0 }
     }
 
     /// Ends the step before and begins this one.
     pub(crate) fn begin_step(&mut self, step: BuildStep) {
         self.finish_step();
+        // Whoever reads the plan or the events waits for each of these.
+        debug_assert_eq!(BuildStep::ALL.get(self.begun), Some(&step), "the steps are begun in their order");
+        self.begun += 1;
         let bar = match self.display {
             ProgressDisplay::Bars => step_spinner(step),
             ProgressDisplay::Events | ProgressDisplay::Lines => ProgressBar::hidden(),

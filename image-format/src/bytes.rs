@@ -5,6 +5,13 @@
 
 use std::fmt;
 
+/// Bytes of a sector. Disks with 4096-byte logical sectors are not supported: neither are they by
+/// the selector, whose places are counted in these.
+pub const SECTOR: Bytes = Bytes::new(512);
+/// Every partition begins at a multiple of this.
+// What partition tools use: a multiple of all common blocks of disks and arrays.
+pub const ALIGNMENT: Bytes = Bytes::MIB;
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(u64);

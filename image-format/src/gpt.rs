@@ -16,7 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use uuid::Uuid;
 
 use crate::bytes::Bytes;
-use crate::layout::{ALIGNMENT, SECTOR};
+use crate::bytes::{ALIGNMENT, SECTOR};
 
 mod growth;
 

@@ -11,15 +11,9 @@
 use uuid::{Uuid, uuid};
 
 use crate::bytes::Bytes;
+pub use crate::bytes::{ALIGNMENT, SECTOR};
 use crate::gpt;
 use crate::slot::Slot;
-
-/// Bytes of a sector. Disks with 4096-byte logical sectors are not supported: neither are they by
-/// the selector, whose places are counted in these.
-pub const SECTOR: Bytes = Bytes::new(512);
-/// Every partition begins at a multiple of this.
-// What partition tools use: a multiple of all common blocks of disks and arrays.
-pub const ALIGNMENT: Bytes = Bytes::MIB;
 
 /// Size of the partition that holds GRUB's core image.
 pub const BIOS_SIZE: Bytes = Bytes::MIB;

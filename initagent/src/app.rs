@@ -10,20 +10,17 @@ use std::time::Duration;
 
 use cluster::etcdctl;
 use cluster::request::{ClusterError, FAIL};
-use first_boot::{
-    MachineAccess, MachineRoot, OfflineReport, OutputFormat, RecurError, RunOutcome, RunStatus, Switch,
-    SwitchError,
-};
+use first_boot::{MachineAccess, MachineRoot, OfflineReport, OutputFormat, RunOutcome, RunStatus, Switch};
 
 use crate::boot_complete::{self, BootCompleteError};
-use crate::cli::{UsageError, Verb};
+use crate::cli::Verb;
 use crate::cluster_verb::{ClusterCall, own_environment};
-use crate::host_keys::{self, MakeHostKeysError};
-use crate::network_cards::{self, NetworkCardsError};
+use crate::host_keys;
+use crate::network_cards;
 use crate::report::{VerbReport, announce};
-use crate::slots::{self, SlotsError};
+use crate::run_error::RunError;
+use crate::slots;
 use crate::update;
-use crate::update::service::UpdateError;
 use error_text::error_chain;
 
 /// How long sshd waits for the keys of a new machine.
@@ -31,31 +28,6 @@ use error_text::error_chain;
 // `PerSourcePenalties` let nobody in from there for 20 seconds. Longer than this, something else is wrong,
 // and people must get in to see it.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Why a verb was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
-    #[error(transparent)]
-    BootComplete(#[from] BootCompleteError),
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    #[error("cannot run etcdctl")]
-    Etcdctl { source: std::io::Error },
-    #[error(transparent)]
-    HostKeys(#[from] MakeHostKeysError),
-    #[error(transparent)]
-    NetworkCards(#[from] NetworkCardsError),
-    #[error(transparent)]
-    Provision(#[from] SwitchError),
-    #[error(transparent)]
-    Recur(#[from] RecurError),
-    #[error(transparent)]
-    Slots(#[from] SlotsError),
-    #[error(transparent)]
-    Update(#[from] UpdateError),
-    #[error(transparent)]
-    Usage(#[from] UsageError),
-}
 
 /// Carries it out.
 pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {

@@ -18,7 +18,6 @@ mod help;
 /// The verbs of `update`.
 mod update;
 
-use crate::app::RunError;
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
 use crate::update::orders::UpdateRequest;
@@ -126,8 +125,8 @@ pub(crate) enum UsageError {
 }
 
 /// Reads a command line.
-pub(crate) fn parse_arguments(mut parser: lexopt::Parser) -> Result<Verb, RunError> {
-    Ok(parse_verb(&mut parser)?)
+pub(crate) fn parse_arguments(mut parser: lexopt::Parser) -> Result<Verb, UsageError> {
+    parse_verb(&mut parser)
 }
 
 fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {

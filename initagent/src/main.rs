@@ -31,6 +31,8 @@ mod network_cards;
 mod release_floor;
 /// Says what came of it, once.
 mod report;
+/// Why a verb was not carried out.
+mod run_error;
 /// Shows and changes the slot table.
 mod slots;
 /// Replaces the system of the machine.
@@ -40,5 +42,6 @@ fn main() -> ExitCode {
     if initramfs::is_init() {
         initramfs::run_initramfs();
     }
-    report::finish_report(cli::parse_arguments(lexopt::Parser::from_env()).and_then(app::run_verb))
+    let verb = cli::parse_arguments(lexopt::Parser::from_env());
+    report::finish_report(verb.map_err(run_error::RunError::from).and_then(app::run_verb))
 }

@@ -8,7 +8,7 @@ use error_text::error_chain;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::app::RunError;
+use crate::run_error::RunError;
 
 /// The exit code of a command line that is not understood, as sysexits.h has it. The small numbers
 /// are verdicts.

@@ -30,12 +30,13 @@ use crate::debian::tools::{UnpackError, UnpackedTools};
 use crate::disk::DiskImage;
 use crate::initramfs::modules::SelectError;
 use crate::keys::{self, KeyError};
-use crate::plan::{self, BuildPlan, BuildStep, SigningKey};
+use crate::plan::{self, BuildPlan, SigningKey};
 use crate::process::{InterruptFlag, Interrupted, RunError};
 use crate::progress::BuildProgress;
 use crate::rootfs::compose::KernelError;
 use crate::rootfs::inner::UncompressError;
 use crate::rootfs::overlay::OverlayError;
+use crate::step::BuildStep;
 
 /// What a build made.
 #[derive(Debug, serde::Serialize)]
