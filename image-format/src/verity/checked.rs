@@ -66,8 +66,12 @@ mod tests {
         for blocks in [1, 2, 128, 129, 300] {
             let data = data(blocks);
             let tree = build_tree(&data.as_slice(), data.len() as u64, b"salt", 1).unwrap();
-            let place =
-                Place { data_blocks: blocks as u64, tree_block: 0, salt: b"salt", root_hash: tree.root_hash };
+            let place = VerityPlacement {
+                data_blocks: blocks as u64,
+                tree_block: 0,
+                salt: b"salt",
+                root_hash: tree.root_hash,
+            };
 
             let checked = CheckedTree::check(&tree.bytes, place).unwrap();
 

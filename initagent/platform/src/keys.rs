@@ -3,7 +3,7 @@
 //! Knows the shape of a line of `authorized_keys`. Refuses to judge whether the key is strong.
 //! Invariant: a line accepted here is one line, so that it cannot smuggle in a second key.
 //!
-//! Documentation: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", and RFC 4253, section 6.6, for the blob.
+//! Documentation: sshd(8), `AUTHORIZED_KEYS FILE FORMAT`, and RFC 4253, section 6.6, for the blob.
 
 /// The words that begin the key type of every format OpenSSH reads.
 const TYPE_PREFIXES: [&str; 4] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];

@@ -4,7 +4,7 @@
 //! size, depth and number of values are bounded; a duplicate key stays in the tree, for its reader to
 //! report.
 //!
-//! Documentation: RFC 8259. serde_json was not enough: it gives no place for values, only for errors.
+//! Documentation: RFC 8259. `serde_json` was not enough: it gives no place for values, only for errors.
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;

@@ -5,7 +5,7 @@
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.
 //!
-//! Documentation: sshd(8), sshd_config(5), nologin(5), hosts_access(5), nsswitch.conf(5), ld.so(8) and
+//! Documentation: sshd(8), `sshd_config(5)`, nologin(5), `hosts_access(5)`, nsswitch.conf(5), ld.so(8) and
 //! file-hierarchy(7).
 
 pub mod fstab;

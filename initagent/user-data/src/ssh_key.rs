@@ -3,7 +3,7 @@
 //! Knows the shape of a line: options, type, base64, comment. Refuses to judge strength. Invariant:
 //! what passes is one line that sshd can read, so a broken neighbour never costs a good key.
 //!
-//! Documentation: sshd(8), "AUTHORIZED_KEYS FILE FORMAT", RFC 4253, section 6.6, and OpenSSH's
+//! Documentation: sshd(8), `AUTHORIZED_KEYS FILE FORMAT`, RFC 4253, section 6.6, and OpenSSH's
 //! `PROTOCOL.u2f`.
 
 use base64::Engine;

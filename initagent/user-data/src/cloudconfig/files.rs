@@ -6,7 +6,7 @@
 //!
 //! Documentation: cloud-init's module "Write Files" in
 //! <https://docs.cloud-init.io/en/latest/reference/modules.html>, coreos-cloudinit's
-//! `Documentation/cloud-config.md`, path_resolution(7), chmod(1).
+//! `Documentation/cloud-config.md`, `path_resolution(7)`, chmod(1).
 
 use std::collections::HashMap;
 

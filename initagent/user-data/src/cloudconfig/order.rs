@@ -4,7 +4,7 @@
 //! machine: everything it must know of it comes as [`PlanFacts`]. Invariants: access comes first and
 //! depends on nothing else; the same configuration and facts make the same plan.
 //!
-//! Documentation: sshd_config(5), sudoers(5), and for the paths that are cloud-init's or CoreOS's, their
+//! Documentation: `sshd_config(5)`, sudoers(5), and for the paths that are cloud-init's or CoreOS's, their
 //! manuals.
 
 use std::collections::HashSet;

@@ -4,7 +4,7 @@
 //! them. Invariant: what may close every login, or remove what people get in by, is refused; everything
 //! else in these files is their author's business.
 //!
-//! Documentation: pam_env(8), systemd-system.conf(5), tmpfiles.d(5).
+//! Documentation: `pam_env(8)`, systemd-system.conf(5), tmpfiles.d(5).
 
 use super::units::is_limit;
 use super::{NEEDED, PATHS, PolicyObjection, TREES};
