@@ -154,7 +154,8 @@ impl<'a> Repository<'a> {
         channel: &ChannelMetadata,
         offered: &OfferedRelease,
     ) -> Result<TrustedRelease, AskChannelError> {
-        let envelope = self.fetch_file(&paths::manifest(&offered.version), &offered.manifest)?;
+        let envelope =
+            self.fetch_file(&paths::manifest(&offered.version), &offered.manifest, MAX_ENVELOPE)?;
         let manifest =
             verify_manifest(&envelope, offered, channel, self.session.root()).map_err(|source| {
                 AskChannelError::Manifest { version: offered.version.clone(), source: Box::new(source) }
@@ -162,12 +163,20 @@ impl<'a> Repository<'a> {
         Ok(TrustedRelease { manifest, envelope })
     }
 
-    /// Fetches a file whose bytes the signed channel promises: a mirror that has others is passed over.
+    /// Fetches a file of at most `limit` bytes whose bytes the signed channel promises. A mirror that has others is
+    /// passed over.
     pub(crate) fn fetch_file(
         &self,
         path: &str,
         promised: &FileReference,
+        limit: usize,
     ) -> Result<Vec<u8>, AskChannelError> {
+        // A thief of a channel key can promise any length, and the file is read into memory.
+        let limit = limit as u64;
+        if promised.bytes > limit {
+            let source = FetchFileError::TooLong { address: path.to_owned(), limit };
+            return Err(FetchError::Nowhere { path: path.to_owned(), source }.into());
+        }
         let mut last = FetchError::NoMirror;
         for mirror in 0..self.mirrors.count() {
             match self.mirrors.fetch_from(mirror, path, promised.bytes) {

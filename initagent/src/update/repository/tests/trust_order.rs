@@ -1,5 +1,7 @@
 //! The order of trust: by which time documents are judged, and what is kept when a later step fails.
 
+use image_format::payload::index::MAX_INDEX;
+
 use super::*;
 
 /// The channel key that a thief has.
@@ -130,5 +132,32 @@ fn an_envelope_that_nobody_may_read_is_not_fetched() {
         let refused = ask(&bench(), files).unwrap_err();
 
         assert!(refused.contains("is longer than the 49152 bytes"), "{path}: {refused}");
+    }
+}
+
+/// A thief of a channel key can promise files of any length, and serve them without an end.
+#[test]
+fn a_file_that_is_promised_too_large_is_not_asked_for() {
+    for (path, limit) in [("release/1.1.0/manifest", MAX_ENVELOPE), ("release/1.1.0/index", MAX_INDEX)] {
+        let mut files = publish(5, 21);
+        let mut offered = offered_release(&files);
+        let promised = if path.ends_with("index") { &mut offered.index } else { &mut offered.manifest };
+        promised.bytes = limit as u64 + 1;
+        files.insert("channel/stable".into(), sign_channel(&channel_metadata(5, vec![offered]), STOLEN));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let server = serve(files, move |path, bytes| {
+            seen.lock().unwrap().push(path.to_owned());
+            bytes
+        });
+
+        let refused = install(&bench(), &mirrors(&[&server.address]), NOW).unwrap_err();
+
+        assert!(refused.contains("longer than"), "{refused}");
+        let asked = asked.lock().unwrap();
+        assert!(
+            asked.contains(&"/channel/stable".to_owned()) && !asked.contains(&format!("/{path}")),
+            "{asked:?}"
+        );
     }
 }
