@@ -31,6 +31,11 @@ pub(crate) struct BootRecord {
     pub(crate) root_hash: Sha256,
     /// Whether it was signed by a development key.
     pub(crate) development: bool,
+    /// When it was built: seconds since 1970.
+    // No default: a record without it would let a clock of 1970 believe what has expired.
+    pub(crate) built: u64,
+    /// The security epoch that was signed.
+    pub(crate) security_epoch: u32,
     /// The version that this machine has proven already, if this one is older and starts for want of another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) below: Option<Version>,
@@ -90,6 +95,8 @@ mod tests {
             channel: "stable".into(),
             root_hash: Sha256::digest_of(b"root"),
             development: true,
+            built: 1_700_000_000,
+            security_epoch: 2,
             below: None,
             devices: BootDevices {
                 disk: "/dev/vda".into(),

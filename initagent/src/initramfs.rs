@@ -292,6 +292,8 @@ fn boot_record(
         channel: manifest.channel.clone(),
         root_hash: manifest.root.root_hash,
         development: manifest.development,
+        built: manifest.built,
+        security_epoch: manifest.security_epoch,
         below: None,
         devices: BootDevices {
             disk: disk.device.clone(),

@@ -20,6 +20,8 @@ mod idle_slot;
 mod install;
 /// What the machine remembers of its updates.
 mod journal;
+/// What the machine accepted from a repository.
+mod kept_trust;
 /// The machine as an update sees it.
 mod machine;
 /// What people and programs are told.

@@ -153,6 +153,8 @@ mod tests {
             channel: "stable".into(),
             root_hash: Sha256::digest_of(b""),
             development: false,
+            built: 1,
+            security_epoch: 0,
             below: None,
             devices,
         };

@@ -17,6 +17,7 @@ use image_format::slot::{LastGoodSlotError, Slot, SlotTable};
 use super::idle_slot::{IdleSlot, OpenIdleSlotError};
 use super::install::{Progress, RootContent, Stage, TrustedRelease, WriteReleaseError, write_release};
 use super::journal::{Journal, JournalError};
+use super::kept_trust::{KeepTrustError, record_good_release};
 use super::phase::{
     Action, Baseline, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target,
 };
@@ -78,6 +79,8 @@ pub(crate) enum UpdateStepError {
     Run { path: PathBuf, source: io::Error },
     #[error("cannot change the slot table")]
     Table(#[from] StoreError),
+    #[error(transparent)]
+    Trust(#[from] KeepTrustError),
     #[error("the manifest of the release is not trusted")]
     Verify(#[from] VerifyError<ManifestError>),
     #[error("cannot bring {version} into slot {slot}")]
@@ -162,8 +165,24 @@ impl UpdateMachine {
         }
         let outcome = with_evidence(outcome, || find_evidence(&before));
         let ended = (target.clone(), outcome.clone());
-        let journal = self.save(journal.end(now, self.record.version.clone(), target, outcome))?;
+        let journal = self.end_update(journal, now, target, outcome)?;
         Ok((journal, Some(ended)))
+    }
+
+    /// Journals how an update ended. A good one raises the security epoch to that of the release that runs.
+    pub(crate) fn end_update(
+        &self,
+        journal: Journal,
+        now: u64,
+        target: Target,
+        outcome: Outcome,
+    ) -> Result<Journal, UpdateStepError> {
+        // Before the journal: after a cut between the two, the trial ends once more. The other way round, nothing
+        // would ever raise the epoch.
+        if outcome == Outcome::Succeeded {
+            record_good_release(&self.root, self.record.security_epoch)?;
+        }
+        self.save(journal.end(now, self.record.version.clone(), target, outcome))
     }
 
     /// Writes the journal, and gives it back.

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use image_format::payload::index::{ParsePayloadError, PayloadIndex};
+use image_format::payload::index::{MAX_INDEX, ParsePayloadError, PayloadIndex};
 use image_format::payload::object::ObjectReference;
 use image_format::payload::reconstruct::{
     BlockSink, Event, ObjectSource, Observer, ReconstructError, Site, prepare_reconstruction,
@@ -55,7 +55,7 @@ impl<'a> PayloadContent<'a> {
         machine: &'a UpdateMachine,
         held: [Option<InstalledRelease>; 2],
     ) -> Result<Self, FetchPayloadError> {
-        let bytes = repository.fetch_file(&paths::index(&offered.version), &offered.index)?;
+        let bytes = repository.fetch_file(&paths::index(&offered.version), &offered.index, MAX_INDEX)?;
         let index = PayloadIndex::parse(&bytes)
             .map_err(|source| PayloadError::Index { version: offered.version.to_string(), source })?;
         let [running, idle] = held;

@@ -5,18 +5,18 @@
 //! restart. Refuses to write slots. Invariant: a document is bounded before it is fetched, believed only after its
 //! signatures held, and a mirror that shows something older is passed over for the next one.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 
-use image_format::release::channel::{ChannelMetadata, FileReference, MAX_CHANNEL, OfferedRelease};
+use image_format::release::channel::{ChannelMetadata, FileReference, OfferedRelease};
 use image_format::release::paths::{self, ChannelName, ParseChannelNameError};
 use image_format::release::rollout::{AskedBy, FailedRelease, MachineFacts, ReleaseChoice, choose_release};
-use image_format::release::root::{FollowRootsError, MAX_ROOT, TrustRootError, TrustedRoot};
+use image_format::release::root::{FollowRootsError, TrustRootError, TrustedRoot};
+use image_format::release::session::TrustSession;
 use image_format::release::time::UnixTime;
 use image_format::release::trust::{
-    AcceptedChannel, TrustState, TrustStateError, VerifyChannelError, VerifyManifestError, verify_channel,
-    verify_manifest,
+    AcceptedChannel, TrustState, VerifyChannelError, VerifyManifestError, verify_manifest,
 };
 use image_format::release::wave::WavePlace;
 use image_format::signed::MAX_ENVELOPE;
@@ -24,13 +24,12 @@ use image_format::version::Version;
 
 use super::install::TrustedRelease;
 use super::journal::Journal;
+use super::kept_trust::{KeepTrustError, keep_trust, read_bounded, read_trust};
 use super::machine::UpdateMachine;
 use super::transport::{FetchError, FetchFileError, Mirrors};
 
 /// The root of the chain that came with the image, inside the verified root.
 const IMAGE_ROOT: &str = "usr/share/catamaran/root";
-/// What was accepted before.
-const TRUST: &str = "var/lib/catamaran/update/trust.json";
 const MACHINE_ID: &str = "etc/machine-id";
 
 /// A repository, as this machine believes it.
@@ -38,9 +37,9 @@ const MACHINE_ID: &str = "etc/machine-id";
 pub(crate) struct Repository<'a> {
     machine: &'a UpdateMachine,
     mirrors: &'a Mirrors,
-    root: TrustedRoot,
-    state: TrustState,
-    now: UnixTime,
+    session: TrustSession,
+    /// What the file on STATE holds.
+    kept: TrustState,
 }
 
 /// What a channel said, and which mirror said it.
@@ -69,10 +68,8 @@ pub(crate) enum AskChannelError {
     Channel { mirror: String, source: Box<VerifyChannelError> },
     #[error("{name:?} is not the name of a channel")]
     Name { name: String, source: ParseChannelNameError },
-    #[error("cannot keep what was accepted in /{TRUST}")]
-    Keep { source: io::Error },
-    #[error("cannot encode what was accepted")]
-    Encode(#[from] TrustStateError),
+    #[error(transparent)]
+    Keep(#[from] KeepTrustError),
     #[error("the manifest of {version} is not believed")]
     Manifest { version: Version, source: Box<VerifyManifestError> },
 }
@@ -84,14 +81,14 @@ impl<'a> Repository<'a> {
         mirrors: &'a Mirrors,
         clock: u64,
     ) -> Result<Self, AskChannelError> {
-        let anchor = read_bounded(&machine.root.join(IMAGE_ROOT), MAX_ENVELOPE as u64);
+        let anchor = read_bounded(&machine.root.join(IMAGE_ROOT), MAX_ENVELOPE);
         let anchor = anchor.map_err(|source| AskChannelError::NoRoot { source })?;
         let anchor = TrustedRoot::anchor(&anchor)
             .map_err(|source| AskChannelError::Root { source: Box::new(source) })?;
-        let state = read_state(&machine.root);
-        let root = state.newest_root(anchor);
-        let now = state.judged_time(UnixTime::from_seconds(clock), UnixTime::default());
-        Ok(Self { machine, mirrors, root, state, now })
+        let kept = read_trust(&machine.root);
+        let [clock, built] = [clock, machine.record.built].map(UnixTime::from_seconds);
+        let session = TrustSession::begin(kept.clone(), anchor, clock, built);
+        Ok(Self { machine, mirrors, session, kept })
     }
 
     /// Asks the mirrors in turn until one shows a channel that can be believed.
@@ -113,28 +110,32 @@ impl<'a> Repository<'a> {
         channel: &ChannelName,
         mirror: usize,
     ) -> Result<AcceptedChannel, AskChannelError> {
+        self.follow_roots(mirror)?;
+        let path = paths::channel(channel);
+        let envelope = self.mirrors.fetch_from(mirror, &path, MAX_ENVELOPE as u64);
+        let envelope = envelope.map_err(|source| FetchError::Nowhere { path, source })?;
+        let accepted = self.session.accept_channel(&envelope, channel);
+        self.keep()?;
+        accepted.map_err(|source| AskChannelError::Channel {
+            mirror: self.mirrors.name(mirror),
+            source: Box::new(source),
+        })
+    }
+
+    /// Follows the chain of roots as this mirror shows it.
+    fn follow_roots(&mut self, mirror: usize) -> Result<(), AskChannelError> {
         let mirrors = self.mirrors;
-        let followed = self.root.follow(|number| {
-            match mirrors.fetch_from(mirror, &paths::root(number), MAX_ROOT as u64) {
+        let followed = self.session.follow_roots(|number| {
+            match mirrors.fetch_from(mirror, &paths::root(number), MAX_ENVELOPE as u64) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(error) if error.is_missing() => Ok(None),
                 Err(error) => Err(error),
             }
         });
-        // What was reached before an error stays, and is kept.
-        self.state.record_root(&self.root);
-        followed.map_err(|source| AskChannelError::Follow { source: Box::new(source) })?;
-        let path = paths::channel(channel);
-        let limit = (MAX_CHANNEL + MAX_ENVELOPE) as u64;
-        let envelope = mirrors.fetch_from(mirror, &path, limit);
-        let envelope = envelope.map_err(|source| FetchError::Nowhere { path, source })?;
-        let accepted =
-            verify_channel(&envelope, channel, &self.root, &self.state, self.now).map_err(|source| {
-                AskChannelError::Channel { mirror: mirrors.name(mirror), source: Box::new(source) }
-            })?;
-        self.state.record_channel(&accepted, self.now);
+        // Before its error, and before the channel: a root that took a stolen key away must not be forgotten because
+        // something after it failed. A thief of that key can make the channel fail at each check.
         self.keep()?;
-        Ok(accepted)
+        followed.map(drop).map_err(|source| AskChannelError::Follow { source: Box::new(source) })
     }
 
     /// Which of its releases is for this machine now.
@@ -144,7 +145,7 @@ impl<'a> Repository<'a> {
         journal: &Journal,
         asked_by: AskedBy,
     ) -> ReleaseChoice<'b> {
-        choose_release(channel, &self.machine_facts(journal, asked_by), self.now)
+        choose_release(channel, &self.machine_facts(journal, asked_by), self.session.judged_time())
     }
 
     /// Fetches the signed manifest of an offered release, from any mirror that has the promised bytes.
@@ -153,19 +154,29 @@ impl<'a> Repository<'a> {
         channel: &ChannelMetadata,
         offered: &OfferedRelease,
     ) -> Result<TrustedRelease, AskChannelError> {
-        let envelope = self.fetch_file(&paths::manifest(&offered.version), &offered.manifest)?;
-        let manifest = verify_manifest(&envelope, offered, channel, &self.root).map_err(|source| {
-            AskChannelError::Manifest { version: offered.version.clone(), source: Box::new(source) }
-        })?;
+        let envelope =
+            self.fetch_file(&paths::manifest(&offered.version), &offered.manifest, MAX_ENVELOPE)?;
+        let manifest =
+            verify_manifest(&envelope, offered, channel, self.session.root()).map_err(|source| {
+                AskChannelError::Manifest { version: offered.version.clone(), source: Box::new(source) }
+            })?;
         Ok(TrustedRelease { manifest, envelope })
     }
 
-    /// Fetches a file whose bytes the signed channel promises: a mirror that has others is passed over.
+    /// Fetches a file of at most `limit` bytes whose bytes the signed channel promises. A mirror that has others is
+    /// passed over.
     pub(crate) fn fetch_file(
         &self,
         path: &str,
         promised: &FileReference,
+        limit: usize,
     ) -> Result<Vec<u8>, AskChannelError> {
+        // A thief of a channel key can promise any length, and the file is read into memory.
+        let limit = limit as u64;
+        if promised.bytes > limit {
+            let source = FetchFileError::TooLong { address: path.to_owned(), limit };
+            return Err(FetchError::Nowhere { path: path.to_owned(), source }.into());
+        }
         let mut last = FetchError::NoMirror;
         for mirror in 0..self.mirrors.count() {
             match self.mirrors.fetch_from(mirror, path, promised.bytes) {
@@ -196,7 +207,7 @@ impl<'a> Repository<'a> {
             version: record.version.clone(),
             agent: env!("CARGO_PKG_VERSION").parse().unwrap_or(Version::new(0, 0, 0)),
             place: WavePlace::of_machine(id.trim()),
-            security_epoch: self.state.security_epoch,
+            security_epoch: self.session.state().security_epoch,
             free_bytes: free_bytes(&self.machine.root.join("var")),
             pin: journal.pinned.clone(),
             failed: failed.collect(),
@@ -204,26 +215,14 @@ impl<'a> Repository<'a> {
         }
     }
 
-    fn keep(&self) -> Result<(), AskChannelError> {
-        let bytes = self.state.to_bytes()?;
-        keep_file(&self.machine.root.join(TRUST), &bytes).map_err(|source| AskChannelError::Keep { source })
+    /// Keeps what the session knows, unless that is kept already: each write wears the disk.
+    fn keep(&mut self) -> Result<(), KeepTrustError> {
+        if self.kept != *self.session.state() {
+            keep_trust(&self.machine.root, self.session.state())?;
+            self.kept = self.session.state().clone();
+        }
+        Ok(())
     }
-}
-
-/// Raises the machine's security epoch to that of a release that has proven itself.
-pub(crate) fn record_good_release(root: &Path, security_epoch: u32) -> Result<(), AskChannelError> {
-    let mut state = read_state(root);
-    if state.security_epoch >= security_epoch {
-        return Ok(());
-    }
-    state.record_good_release(security_epoch);
-    keep_file(&root.join(TRUST), &state.to_bytes()?).map_err(|source| AskChannelError::Keep { source })
-}
-
-/// What was accepted before. A lost or damaged file is begun anew: the image's root and clock still hold.
-fn read_state(root: &Path) -> TrustState {
-    let bytes = read_bounded(&root.join(TRUST), image_format::release::trust::MAX_STATE as u64);
-    bytes.ok().and_then(|bytes| TrustState::from_bytes(&bytes).ok()).unwrap_or_default()
 }
 
 /// The machine, as `uname -m` names it.
@@ -235,23 +234,6 @@ pub(crate) fn machine_architecture() -> String {
 fn free_bytes(folder: &Path) -> u64 {
     let found = nix::sys::statvfs::statvfs(folder);
     found.map_or(0, |found| found.blocks_available().saturating_mul(found.fragment_size()))
-}
-
-fn read_bounded(path: &PathBuf, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-fn keep_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use first_boot::{ProgramCall, ProgramRunner, RealPrograms, RunError};
 use image_format::manifest::Manifest;
 use image_format::payload::survey::InstalledRelease;
-use image_format::signed::Verified;
 use image_format::slot::{SlotState, Tries};
 use image_format::version::Version;
 
@@ -26,7 +25,7 @@ use super::observe::Observer;
 use super::payload_content::FetchPayloadError;
 use super::phase::{Action, Armed, Baseline, Cause, Failure, Outcome, Phase, Target, Trial};
 use super::reboot::{LockCall, RebootDecision, ask_lock, decide_reboot};
-use super::repository::{AskChannelError, machine_architecture, record_good_release};
+use super::repository::{AskChannelError, machine_architecture};
 use super::settings::UpdateSettings;
 use super::slot_image::{OpenImageError, SlotImage};
 use super::status::{METRICS, UpdateStatus, channel_name};
@@ -180,12 +179,7 @@ impl UpdateService {
         let target = trial.target.clone();
         // Marks the slot good and raises the floor, as every complete boot does.
         boot_complete::complete()?;
-        let running = self.machine.record.version.clone();
-        let journal =
-            self.machine.save(journal.end(unix_time(), running, target.clone(), Outcome::Succeeded))?;
-        if let Ok(manifest) = self.running_manifest() {
-            record_good_release(&self.machine.root, manifest.security_epoch)?;
-        }
+        let journal = self.machine.end_update(journal, unix_time(), target.clone(), Outcome::Succeeded)?;
         watchdog::stop_deadline(&self.programs);
         watchdog::disarm_watchdog(&self.programs);
         self.tell_end(&target, &Outcome::Succeeded);
@@ -310,16 +304,6 @@ impl UpdateService {
             ))),
             _ => Ok(()),
         }
-    }
-
-    fn running_manifest(&self) -> Result<Verified<Manifest>, UpdateError> {
-        let path = &self.machine.record.devices.root;
-        let image = SlotImage::of_running(path)
-            .map_err(|source| OpenImageError::Read { path: path.clone(), source })?;
-        let envelope = image
-            .envelope()
-            .map_err(|_| UpdateError::Nothing("the running slot has no manifest".to_owned()))?;
-        Ok(trust_release(&read_keyring(&self.machine.root.join(KEYS))?, envelope)?.manifest)
     }
 
     /// What each slot holds, the running one first, as far as trusted keys say so.

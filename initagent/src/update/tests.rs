@@ -109,6 +109,8 @@ pub(crate) fn record(running: Slot) -> BootRecord {
         channel: "stable".into(),
         root_hash: Sha256::digest_of(b"running"),
         development: false,
+        built: 1,
+        security_epoch: 0,
         below: None,
         devices: BootDevices {
             disk: PathBuf::new(),
@@ -189,6 +191,8 @@ impl Bench {
         record.slot = attempt.slot;
         record.version = release.manifest.version.clone();
         record.root_hash = release.manifest.root.root_hash;
+        record.built = release.manifest.built;
+        record.security_epoch = release.manifest.security_epoch;
         record.devices.root = root;
         record.devices.other_root = other;
         self.machine.boot.push('+');

@@ -3,6 +3,7 @@ use std::fs;
 use image_format::slot::SlotState;
 use image_format::version::Version;
 
+use super::super::kept_trust::{TRUST, read_trust};
 use super::super::slot_image::SlotImage;
 use super::super::tests::{Bench, read_slot};
 use super::*;
@@ -49,6 +50,40 @@ fn a_machine_moves_from_slot_to_slot() {
         assert_eq!(bench.table().state(!old), SlotState::GOOD);
         assert!(bench.table().state(old).good, "the way back");
     }
+}
+
+/// A cut can come after the slot was marked good. The next boot must then raise the epoch, or a release with a known
+/// hole could come back.
+#[test]
+fn the_security_epoch_is_kept_before_a_good_trial_ends() {
+    let mut bench = Bench::new();
+    bench.install(Version::new(1, 1, 0), 11).unwrap();
+    bench.restart();
+    bench.machine.record.security_epoch = 2;
+    bench.resume();
+    bench.machine.change_table(Action::MarkGood(Slot::B)).unwrap();
+    let (root, in_the_way) = (&bench.machine.root, bench.machine.root.join(TRUST));
+    fs::create_dir_all(&in_the_way).unwrap();
+
+    bench.machine.resume(7, &|_| String::new()).unwrap_err();
+    assert_eq!(Journal::read(root).unwrap().phase.word(), "trial");
+
+    fs::remove_dir(&in_the_way).unwrap();
+    let (journal, _) = bench.resume();
+    assert_eq!((journal.phase.word(), read_trust(root).security_epoch), ("steady", 2));
+}
+
+#[test]
+fn the_security_epoch_stays_when_a_trial_fails() {
+    let mut bench = Bench::new();
+    bench.install(Version::new(1, 1, 0), 11).unwrap();
+    let started: Vec<Slot> = (0..4).map(|_| bench.restart()).collect();
+    assert_eq!(started.last(), Some(&Slot::A));
+    bench.machine.record.security_epoch = 2;
+
+    assert!(matches!(bench.resume().1, Some((_, Outcome::Failed(_)))));
+
+    assert_eq!(read_trust(&bench.machine.root).security_epoch, 0);
 }
 
 #[test]

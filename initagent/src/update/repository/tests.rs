@@ -6,7 +6,7 @@ use image_format::payload::object::{ObjectKind, ObjectReference};
 use image_format::payload::survey::chunk_guard;
 use image_format::payload::zstandard::compress;
 use image_format::release::root::{RoleKeys, Roles, RootMetadata};
-use image_format::signed::{Signed, SignedPayload};
+use image_format::signed::{SecretKey, Signed, SignedPayload};
 use image_format::slot::Slot;
 use image_format::verity::BLOCK_BYTES;
 use image_format::verity::leaves::LeafHasher;
@@ -16,6 +16,9 @@ use super::super::phase::Baseline;
 use super::super::tests::{Bench, data, read_slot, release, secret_key};
 use super::super::transport::tests::{Server, answer, mirrors};
 use super::*;
+
+/// What is believed in which order.
+mod trust_order;
 
 /// Blocks of a chunk: five chunks make the root.
 const CHUNK: usize = 64;
@@ -31,12 +34,55 @@ fn sign<T: SignedPayload>(payload: Vec<u8>) -> Vec<u8> {
     Signed::<T>::sign_payload(payload, &[secret_key()]).to_envelope()
 }
 
-fn root_metadata() -> Vec<u8> {
+/// Root metadata whose channel key has this seed.
+fn root_document(number: u64, channel_key: u8) -> Vec<u8> {
     let keys = RoleKeys::of(&[secret_key().public_key("test")], 1);
-    let roles = Roles { channel: keys.clone(), release: keys.clone(), root: keys };
-    let (written, expires) = (UnixTime::from_seconds(1), UnixTime::from_seconds(10 * NOW));
-    let root = RootMetadata { format: 1, number: 1, written, expires, roles };
-    sign::<RootMetadata>(root.to_bytes().unwrap())
+    let channel = RoleKeys::of(&[SecretKey::from_seed(&[channel_key; 32]).public_key("channel")], 1);
+    let roles = Roles { channel, release: keys.clone(), root: keys };
+    let (written, expires) = (UnixTime::from_seconds(number), UnixTime::from_seconds(10 * NOW));
+    RootMetadata { format: 1, number, written, expires, roles }.to_bytes().unwrap()
+}
+
+fn root_envelope(number: u64, channel_key: u8) -> Vec<u8> {
+    sign::<RootMetadata>(root_document(number, channel_key))
+}
+
+fn sign_channel(channel: &ChannelMetadata, key: u8) -> Vec<u8> {
+    let key = SecretKey::from_seed(&[key; 32]);
+    Signed::<ChannelMetadata>::sign_payload(channel.to_bytes().unwrap(), &[key]).to_envelope()
+}
+
+/// The channel under the first root.
+fn channel_metadata(counter: u64, releases: Vec<OfferedRelease>) -> ChannelMetadata {
+    ChannelMetadata {
+        format: 1,
+        channel: "stable".parse().unwrap(),
+        image: "cloud".into(),
+        architecture: machine_architecture(),
+        root: 1,
+        counter,
+        written: UnixTime::from_seconds(NOW - 10),
+        expires: UnixTime::from_seconds(NOW + 1000),
+        paused: None,
+        security_epoch: 0,
+        releases,
+    }
+}
+
+/// How a channel offers the release 1.1.0 of these files.
+fn offered_release(files: &Files) -> OfferedRelease {
+    OfferedRelease {
+        version: Version::new(1, 1, 0),
+        manifest: FileReference::of(&files["release/1.1.0/manifest"]),
+        index: FileReference::of(&files["release/1.1.0/index"]),
+        sbom: FileReference::of(b""),
+        security_epoch: 0,
+        floor: false,
+        waves: Vec::new(),
+        least_agent: None,
+        least_free_bytes: 0,
+        withdrawn: None,
+    }
 }
 
 /// Publishes 1.1.0 with this data.
@@ -63,34 +109,10 @@ fn publish(counter: u64, seed: u8) -> Files {
         bases: Vec::new(),
     };
     let index = index.to_bytes().unwrap();
-    let offered = OfferedRelease {
-        version: Version::new(1, 1, 0),
-        manifest: FileReference::of(&release.envelope),
-        index: FileReference::of(&index),
-        sbom: FileReference::of(b""),
-        security_epoch: 0,
-        floor: false,
-        waves: Vec::new(),
-        least_agent: None,
-        least_free_bytes: 0,
-        withdrawn: None,
-    };
-    let channel = ChannelMetadata {
-        format: 1,
-        channel: "stable".parse().unwrap(),
-        image: "cloud".into(),
-        architecture: machine_architecture(),
-        root: 1,
-        counter,
-        written: UnixTime::from_seconds(NOW - 10),
-        expires: UnixTime::from_seconds(NOW + 1000),
-        paused: None,
-        security_epoch: 0,
-        releases: vec![offered],
-    };
     files.insert("release/1.1.0/manifest".into(), release.envelope);
     files.insert("release/1.1.0/index".into(), index);
-    files.insert("channel/stable".into(), sign::<ChannelMetadata>(channel.to_bytes().unwrap()));
+    let channel = channel_metadata(counter, vec![offered_release(&files)]);
+    files.insert("channel/stable".into(), sign_channel(&channel, 3));
     files
 }
 
@@ -106,7 +128,7 @@ fn bench() -> Bench {
     let bench = Bench::new();
     let root = bench.machine.root.join(IMAGE_ROOT);
     fs::create_dir_all(root.parent().unwrap()).unwrap();
-    fs::write(root, root_metadata()).unwrap();
+    fs::write(root, root_envelope(1, 3)).unwrap();
     bench
 }
 
