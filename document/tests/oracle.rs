@@ -120,7 +120,7 @@ fn both(text: &str) -> Option<(Node, Theirs)> {
 fn corpus() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
-    for folder in ["docs/examples", "initagent/user-data", "initagent/platform", "overlays", "qemu/tests"] {
+    for folder in ["docs/examples", "first-boot/user-data", "first-boot/platform", "overlays", "qemu/tests"] {
         collect(&root.join(folder), &mut files);
     }
     files.sort();
