@@ -69,7 +69,8 @@ pub(crate) fn moves_and_comes_back(scene: &Scene) {
 
     let (machine, map) = switch_off(running);
     assert_eq!(map.slot_table().state(Slot::A), SlotState::EMPTY);
-    assert_eq!(map.slot_table().state(Slot::B), SlotState::GOOD);
+    // It was switched off before it had given itself back the try that its last boot cost.
+    assert!(map.slot_table().state(Slot::B).good);
     discard(&machine);
     clone.assert_untouched();
 }
