@@ -383,6 +383,10 @@ fn the_same_lock_gives_the_same_bytes() {
     let (copied, said) = judged("cp", &["-r", text(&overlays), text(&place.join("overlays"))]);
     assert!(copied, "{said}");
     fs::copy(env!("CARGO_BIN_EXE_image-builder"), place.join("image-builder")).unwrap();
+    // It looks for them beside itself, and ci/build puts them beside initagent.
+    for program in ["fleetctl", "fleetd", "locksmithctl"] {
+        fs::copy(Path::new(&initagent()).with_file_name(program), place.join(program)).unwrap();
+    }
 
     let build = "umask 027; export TZ=Asia/Tokyo LANG=C; exec \"$1/image-builder\" build \"$1/overlays/cloud.yaml\" \
                  --out \"$1/out\" --cache \"$1/cache\" --locked \"$1/lock\" --key \"$1/key\" --initagent \"$1/agent\"";
