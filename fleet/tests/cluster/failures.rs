@@ -199,7 +199,10 @@ fn a_machine_that_is_powered_off_leaves_at_once(cluster: &mut Cluster) {
     );
 
     let home = cluster.node(asked).home("evening.service").unwrap_or(asked);
-    let up: f64 = cluster.node(home).shell("cat /run/came-up").trim().parse().unwrap();
+    // It is assigned a moment before it runs.
+    let up: f64 = cluster.wait("its unit has come up", |cluster| {
+        cluster.node(home).shell("cat /run/came-up 2>/dev/null || true").trim().parse().ok()
+    });
     cluster.kill(victim);
     cluster.power_on(victim);
     cluster.wait("it is back", |cluster| (cluster.node(asked).machines().len() == 3).then_some(()));
