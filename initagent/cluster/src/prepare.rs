@@ -47,6 +47,16 @@ pub enum Program {
     Fleet,
 }
 
+impl Program {
+    /// What its unit reads, below the folder of [`Site::runtime`].
+    const fn environment_file(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd.env",
+            Self::Fleet => "fleet.env",
+        }
+    }
+}
+
 /// Whether the program is to start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Readiness {
@@ -84,10 +94,25 @@ pub fn prepare(
     given: &Variables,
     say: &mut dyn FnMut(String),
 ) -> Result<Readiness, PrepareError> {
+    let given = without_own(given, site.read(&site.runtime(program.environment_file()))?);
     match program {
-        Program::Etcd => prepare_etcd(site, given, say),
-        Program::Fleet => prepare_fleet(site, given),
+        Program::Etcd => prepare_etcd(site, &given, say),
+        Program::Fleet => prepare_fleet(site, &given),
     }
+}
+
+/// The variables that a person gave. systemd hands an `EnvironmentFile=` to this program as well as to the one that
+/// starts, so what was written for the last start would pass for a person's certificates, and nothing of ours would
+/// be set any more. The units remove the file when they stop: a variable that a person wrote, too, is hidden by it.
+/// Where it is left, what stands in it is ours.
+fn without_own(given: &Variables, written: Option<String>) -> Variables {
+    let written = written.unwrap_or_default();
+    let own: Vec<&str> = written.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    given
+        .iter()
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 fn prepare_etcd(
@@ -108,7 +133,7 @@ fn prepare_etcd(
     for name in plan.ignored.iter().filter(|name| *name != "ETCD_NAME") {
         say(format!("warning: {name} is not used, since the key `cluster` forms this cluster"));
     }
-    site.write(&site.runtime("etcd.env"), &environment(&plan.variables), Readers::All)?;
+    site.write(&site.runtime(Program::Etcd.environment_file()), &environment(&plan.variables), Readers::All)?;
     serve(site, &served(site, &definition, origin, (&place, &plan))?)?;
     Ok(if plan.runs_here { Readiness::Ready } else { Readiness::NotHere })
 }
@@ -186,7 +211,7 @@ fn prepare_fleet(site: &Site, given: &Variables) -> Result<Readiness, PrepareErr
     let members = read_served(site)?.map_or_else(|| vec![crate::etcd::LOCAL], |served| served.members);
     let file = site.read(&site.other(FLEET_FILE))?.unwrap_or_default();
     let variables = plan_fleet(given, &file, &members, &site.runtime(""));
-    site.write(&site.runtime("fleet.env"), &environment(&variables), Readers::All)?;
+    site.write(&site.runtime(Program::Fleet.environment_file()), &environment(&variables), Readers::All)?;
     Ok(Readiness::Ready)
 }
 
@@ -202,4 +227,36 @@ pub(crate) fn advertised(served: &ServedCluster) -> SocketAddr {
 fn environment(variables: &Variables) -> String {
     let lines: Vec<String> = variables.iter().map(|(name, value)| environment_line(name, value)).collect();
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the file says, as systemd hands it to whoever runs next.
+    fn handed_on(text: &str) -> Variables {
+        let value = |text: &str| text.trim_matches('"').to_owned();
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, text)| (name.to_owned(), value(text)))
+            .collect()
+    }
+
+    #[test]
+    fn what_was_written_for_the_last_start_does_not_pass_for_a_persons() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site::below(folder.path());
+        for program in [Program::Etcd, Program::Fleet] {
+            let path = site.runtime(program.environment_file());
+            let given = Variables::from([("ETCD_NAME".to_owned(), "first".to_owned())]);
+            prepare(&site, program, &given, &mut |_| {}).unwrap();
+            let first = site.read(&path).unwrap().unwrap();
+            assert!(first.contains("/client-ca.pem\""), "{first}");
+
+            let again = handed_on(&first).into_iter().chain(given).collect();
+            prepare(&site, program, &again, &mut |_| {}).unwrap();
+
+            assert_eq!(site.read(&path).unwrap().unwrap(), first);
+        }
+    }
 }
