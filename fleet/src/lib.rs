@@ -5,7 +5,6 @@
 //! and takes orders over HTTP, [`ctl`] is the other end of that.
 //! Files that plan import nothing that acts.
 
-mod accounts;
 pub mod agent;
 pub mod api;
 pub mod ctl;

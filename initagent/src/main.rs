@@ -39,6 +39,7 @@ mod slots;
 mod update;
 
 fn main() -> ExitCode {
+    name_service::use_built_in_services();
     if initramfs::is_init() {
         initramfs::run_initramfs();
     }

@@ -5,12 +5,13 @@
 //! `HEAD`; all else changes something.
 
 use super::answer::ApiRefusal;
-use crate::accounts::AccountFiles;
 use axum::extract::Request;
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use nix::unistd::{Gid, Group, Uid, User};
+use std::ffi::CString;
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::server::ParsedCertificate;
@@ -127,9 +128,14 @@ impl UnixGroups {
 /// Whether the user is in the group, by its own group or by the lists of groups. A group that does not
 /// exist has no members.
 fn is_member(name: &str, uid: u32, gid: u32) -> bool {
-    let files = AccountFiles::of_this_machine();
+    let Ok(Some(group)) = Group::from_name(name) else { return false };
+    if group.gid == Gid::from_raw(gid) {
+        return true;
+    }
     // The kernel tells a peer's user and one group. The others are looked up by name, as login does.
-    files.group_id(name).is_some_and(|group| group == gid) || files.is_member(uid, name)
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
+    let Ok(login) = CString::new(user.name) else { return false };
+    nix::unistd::getgrouplist(&login, user.gid).is_ok_and(|groups| groups.contains(&group.gid))
 }
 
 /// Who sent a request.

@@ -6,6 +6,7 @@ use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    name_service::use_built_in_services();
     let environment = |name: &str| std::env::var(name).ok();
     // Not locked: fd-forward writes from a thread of its own.
     let (mut out, mut err) = (stdout(), stderr());

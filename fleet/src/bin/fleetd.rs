@@ -24,6 +24,7 @@ struct DaemonArguments {
 }
 
 fn main() -> ExitCode {
+    name_service::use_built_in_services();
     let words = with_double_dashes(std::env::args_os().collect(), &DaemonArguments::command(), None);
     let arguments = DaemonArguments::parse_from(words);
     if arguments.command.is_some() {

@@ -6,6 +6,7 @@ use std::io::{stderr, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    name_service::use_built_in_services();
     let environment = |name: &str| std::env::var(name).ok();
     let (mut out, mut err) = (stdout(), stderr());
     let is_root = nix::unistd::geteuid().is_root();

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::unistd::Group;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -17,7 +18,6 @@ use tokio::{
 };
 
 use super::{DaemonError, read_small};
-use crate::accounts::AccountFiles;
 use crate::{
     api::{
         self, ServedApi,
@@ -172,7 +172,7 @@ fn open_to_groups(path: &Path, settings: &DaemonSettings) -> io::Result<()> {
     let named: Vec<&String> =
         [&settings.admin_group, &settings.read_group, &settings.lock_group].into_iter().flatten().collect();
     let (group, mode) = match (named.as_slice(), &settings.admin_group) {
-        ([only], Some(_)) => (AccountFiles::of_this_machine().group_id(only), SocketMode::OWNER_AND_GROUP),
+        ([only], Some(_)) => (Group::from_name(only).map_err(io::Error::from)?, SocketMode::OWNER_AND_GROUP),
         (_, Some(_)) => (None, SocketMode::EVERYBODY),
         // Without an admin group anybody who opens the socket may do everything: root alone.
         (_, None) => (None, SocketMode::OWNER_AND_GROUP),
@@ -180,7 +180,7 @@ fn open_to_groups(path: &Path, settings: &DaemonSettings) -> io::Result<()> {
     if let ([only], true) = (named.as_slice(), group.is_none() && mode == SocketMode::OWNER_AND_GROUP) {
         tracing::warn!(group = only.as_str(), "there is no such group; the socket stays root's");
     }
-    std::os::unix::fs::chown(path, None, group)?;
+    std::os::unix::fs::chown(path, None, group.map(|group| group.gid.as_raw()))?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode.0))
 }
 

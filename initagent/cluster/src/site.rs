@@ -8,6 +8,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Readers {
@@ -92,8 +94,8 @@ impl Site {
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        if let Some((uid, gid)) = etcd_user().filter(|_| readers == Readers::Etcd) {
-            fchown(&file, Some(uid), Some(gid))?;
+        if let Some(etcd) = etcd_user().filter(|_| readers == Readers::Etcd) {
+            fchown(&file, Some(etcd.uid.as_raw()), Some(etcd.gid.as_raw()))?;
         }
         if readers == Readers::All {
             file.set_permissions(Permissions::from_mode(0o644))?;
@@ -105,16 +107,9 @@ impl Site {
     }
 }
 
-/// User and group of etcd; on a system without that user, etcd runs as whoever started this.
-///
-/// From the file, since the name service switch of a static program dies of the system's libraries.
-fn etcd_user() -> Option<(u32, u32)> {
-    let passwd = fs::read_to_string("/etc/passwd").ok().filter(|_| nix::unistd::geteuid().is_root())?;
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let ["etcd", _, uid, gid, ..] = fields[..] else { return None };
-        Some((uid.parse().ok()?, gid.parse().ok()?))
-    })
+/// On a system without that user, etcd runs as whoever started this.
+fn etcd_user() -> Option<User> {
+    nix::unistd::geteuid().is_root().then(|| User::from_name("etcd").ok().flatten()).flatten()
 }
 
 #[cfg(test)]

@@ -100,6 +100,7 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
     runs_etcd(&running);
     runs_a_container(&running);
     keeps_fleet_from_nobody(&running);
+    asks_for_a_name(&running);
     assert_eq!(is_secure(&running), firmware == Firmware::Secure);
     throw_away(running);
 }
@@ -223,6 +224,16 @@ fn keeps_fleet_from_nobody(running: &RunningMachine) {
          initagent cluster status | grep -c '^open' || true",
     );
     assert_eq!(said, "1\n0\n");
+}
+
+/// The programs are static, and the system's own name services are of another C library. Nobody is called `.invalid`
+/// (RFC 6761), so files do not know the name, and all services are asked.
+fn asks_for_a_name(running: &RunningMachine) {
+    let said = run(
+        running,
+        "fleetctl --endpoint http://fleet.invalid:49153 list-machines 2>&1 >/dev/null; echo \"exit $?\"",
+    );
+    assert!(said.contains("fleet.invalid") && said.ends_with("exit 1\n"), "{said}");
 }
 
 fn runs_a_container(running: &RunningMachine) {
