@@ -19,6 +19,8 @@ mod cli;
 mod cluster_verb;
 /// What the kernel calls the devices of this machine.
 mod devices;
+/// Replaces files whole or not at all.
+mod durable_file;
 /// Makes the SSH host keys that are missing.
 mod host_keys;
 /// The life as `/init`.

@@ -7,15 +7,17 @@
 //! Without that, a bad update could not be left by the way it came.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
 use image_format::slot::{Slot, SlotState, Tries};
 use image_format::version::Version;
 use serde::{Deserialize, Serialize};
+
+use crate::durable_file::replace_with_json;
 
 /// Where the note lies, below the root or below STATE.
 pub(crate) const PLACE: &str = "var/lib/catamaran/release-floor.json";
@@ -114,23 +116,14 @@ impl ReleaseFloor {
     /// Writes the note below `root`, whole or not at all, so that a power cut leaves the one before.
     pub(crate) fn write(&self, root: &Path) -> Result<(), ReleaseFloorError> {
         let path = root.join(PLACE);
-        self.replace(&path).map_err(|source| ReleaseFloorError::Write { path, source })
-    }
-
-    fn replace(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let unfinished = path.with_extension("new");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(format!("{:#}\n", serde_json::to_value(self)?).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(folder)?.sync_all()
+        replace_with_json(&path, self).map_err(|source| ReleaseFloorError::Write { path, source })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use image_format::disk_tag::DiskTag;
     use image_format::slot::{LoadCondition, SlotTable, boot_decision};
 

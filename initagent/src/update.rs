@@ -10,6 +10,8 @@ use image_format::slot::Slot;
 
 use crate::boot_record::{self, BootRecord};
 
+/// What speaks against a release.
+mod acceptance;
 /// What a lost boot left behind.
 mod evidence;
 /// Whether a machine is as well as it was.

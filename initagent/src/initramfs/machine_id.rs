@@ -6,11 +6,13 @@
 //!
 //! Documentation: machine-id(5).
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::to_hex;
+
+use crate::durable_file::replace_durably;
 
 const NAME: &str = "machine-id";
 
@@ -31,7 +33,9 @@ pub(super) fn ensure_machine_id(folder: &Path) -> Result<(), KeepMachineIdError>
     }
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| KeepMachineIdError::Random { reason: error.to_string() })?;
-    write_whole(folder, &path, &text_of(random)).map_err(|source| KeepMachineIdError::Write { path, source })
+    // As systemd writes it: all may read it, and nobody is to change it.
+    replace_durably(&path, text_of(random).as_bytes(), 0o444)
+        .map_err(|source| KeepMachineIdError::Write { path, source })
 }
 
 /// The text of an id, marked as a random one of version 4.
@@ -47,17 +51,6 @@ fn is_id(text: &str) -> bool {
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     // machine-id(5): all zeros are no id.
     digits.len() == 32 && digits.bytes().all(hex) && digits.bytes().any(|byte| byte != b'0')
-}
-
-fn write_whole(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    // As systemd writes it: all may read it, and nobody is to change it.
-    fs::set_permissions(&fresh, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@
 //! Invariant: lists in it are bounded, so it never grows with the life of the machine.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use image_format::digest::Sha256;
 use image_format::version::Version;
 use serde::{Deserialize, Serialize};
+
+use crate::durable_file::replace_with_json;
 
 use super::phase::{Cause, Failure, ManifestDigest, Outcome, Phase, Steady, Target};
 
@@ -124,18 +126,7 @@ impl Journal {
     /// Writes it below `root`, whole or not at all.
     pub(crate) fn write(&self, root: &Path) -> Result<(), JournalError> {
         let path = root.join(PLACE);
-        self.replace_file(&path).map_err(|source| JournalError::Write { path, source })
-    }
-
-    fn replace_file(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let unfinished = path.with_extension("new");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(format!("{:#}\n", serde_json::to_value(self)?).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(folder)?.sync_all()
+        replace_with_json(&path, self).map_err(|source| JournalError::Write { path, source })
     }
 
     /// The journal in another phase, the step counted.

@@ -3,11 +3,13 @@
 //! Knows the file and how it is replaced. Refuses to judge: that is `image_format::release`.
 //! Invariant: a reader sees the old state or the new one, and what was kept survives a power cut.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use image_format::release::trust::{MAX_STATE, TrustState, TrustStateError};
+
+use crate::durable_file::{PRIVATE, replace_durably};
 
 /// Where it lies, below the root.
 pub(crate) const TRUST: &str = "var/lib/catamaran/update/trust.json";
@@ -30,7 +32,7 @@ pub(crate) fn read_trust(root: &Path) -> TrustState {
 /// Replaces what was kept, and syncs it.
 pub(crate) fn keep_trust(root: &Path, state: &TrustState) -> Result<(), KeepTrustError> {
     let bytes = state.to_bytes()?;
-    replace_file(&root.join(TRUST), &bytes).map_err(|source| KeepTrustError::Write { source })
+    replace_durably(&root.join(TRUST), &bytes, PRIVATE).map_err(|source| KeepTrustError::Write { source })
 }
 
 /// Raises the machine's security epoch to that of a release that has proven itself.
@@ -48,16 +50,4 @@ pub(crate) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let (mut bytes, limit) = (Vec::new(), limit as u64);
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    // The new name, too, must survive a power cut (fsync(2)).
-    File::open(folder)?.sync_all()
 }

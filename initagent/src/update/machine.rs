@@ -17,7 +17,7 @@ use image_format::slot::{LastGoodSlotError, Slot, SlotTable};
 use super::idle_slot::{IdleSlot, OpenIdleSlotError};
 use super::install::{Progress, RootContent, Stage, TrustedRelease, WriteReleaseError, write_release};
 use super::journal::{Journal, JournalError};
-use super::kept_trust::{KeepTrustError, record_good_release};
+use super::kept_trust::{KeepTrustError, read_trust, record_good_release};
 use super::phase::{
     Action, Baseline, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target,
 };
@@ -167,6 +167,12 @@ impl UpdateMachine {
         let ended = (target.clone(), outcome.clone());
         let journal = self.end_update(journal, now, target, outcome)?;
         Ok((journal, Some(ended)))
+    }
+
+    /// The highest security epoch of what has proven itself here, and of what runs: the first release of a machine is
+    /// never on trial.
+    pub(crate) fn security_epoch(&self) -> u32 {
+        read_trust(&self.root).security_epoch.max(self.record.security_epoch)
     }
 
     /// Journals how an update ended. A good one raises the security epoch to that of the release that runs.

@@ -207,7 +207,7 @@ impl<'a> Repository<'a> {
             version: record.version.clone(),
             agent: env!("CARGO_PKG_VERSION").parse().unwrap_or(Version::new(0, 0, 0)),
             place: WavePlace::of_machine(id.trim()),
-            security_epoch: self.session.state().security_epoch,
+            security_epoch: self.machine.security_epoch(),
             free_bytes: free_bytes(&self.machine.root.join("var")),
             pin: journal.pinned.clone(),
             failed: failed.collect(),

@@ -14,6 +14,7 @@ use image_format::payload::survey::InstalledRelease;
 use image_format::slot::{SlotState, Tries};
 use image_format::version::Version;
 
+use super::acceptance::MachineStanding;
 use super::evidence::find_evidence;
 use super::health::{CheckResult, compare, run_scripts};
 use super::idle_slot::IdleSlot;
@@ -279,30 +280,15 @@ impl UpdateService {
 
     /// What speaks against a release on this machine, whoever signed it.
     fn check_release(&self, manifest: &Manifest) -> Result<(), UpdateError> {
-        let record = &self.machine.record;
-        let refused = |why: String| UpdateError::Refused { version: manifest.version.clone(), why };
-        let architecture = machine_architecture();
-        if manifest.architecture != architecture {
-            return Err(refused(format!(
-                "it is for {}, and this machine is {architecture}",
-                manifest.architecture
-            )));
-        }
-        if manifest.name != record.name {
-            return Err(refused(format!(
-                "it is the image {:?}, and this machine runs {:?}",
-                manifest.name, record.name
-            )));
-        }
-        if manifest.root.root_hash == record.root_hash {
-            return Err(refused("it is what runs already".to_owned()));
-        }
-        match ReleaseFloor::read(&self.machine.root)? {
-            Some(floor) if manifest.version < floor.version => Err(refused(format!(
-                "this machine has proven {} already; 'initagent slots lower-floor {}' allows it",
-                floor.version, manifest.version
-            ))),
-            _ => Ok(()),
+        let standing = MachineStanding {
+            record: &self.machine.record,
+            architecture: machine_architecture(),
+            floor: ReleaseFloor::read(&self.machine.root)?,
+            security_epoch: self.machine.security_epoch(),
+        };
+        match standing.find_objection(manifest) {
+            Some(why) => Err(UpdateError::Refused { version: manifest.version.clone(), why }),
+            None => Ok(()),
         }
     }
 
