@@ -1,8 +1,8 @@
 //! The settings of fleetd: `fleet.conf`, overridden by `FLEET_*` in the environment.
 //!
 //! Knows every option's name, default and form; refuses to know what an option does. Three types, one
-//! per stage: text becomes [`DaemonOptions`] (what was written), which become [`Settings`] (what is meant).
-//! Invariant: [`Settings`] exist only if all of them make sense.
+//! per stage: text becomes [`Options`] (what was written), which become [`DaemonSettings`] (what is meant).
+//! Invariant: [`DaemonSettings`] exist only if all of them make sense.
 
 mod options;
 

@@ -3,10 +3,10 @@
 //! The `gpt` crate is the codec of headers and entries. It panics on foreign entry sizes, checks
 //! neither the array nor where a header says it is, and writes both copies before either is whole;
 //! so bytes are checked here before it sees them, and what is to be written comes back as
-//! [`Step`]s in an order that is safe. Knows both copies and how to move and mend them; refuses to
+//! [`growth::GrowthStep`]s in an order that is safe. Knows both copies and how to move and mend them; refuses to
 //! know devices.
 //! Invariant: after any prefix of a plan, whatever part of the writes since the last
-//! [`Step::Sync`] has reached the disk, one copy is whole and names every partition.
+//! [`growth::GrowthStep::Sync`] has reached the disk, one copy is whole and names every partition.
 //!
 //! Documentation: UEFI's specification, section 5.3,
 //! <https://uefi.org/specs/UEFI/2.10/05_GUID_Partition_Table_Format.html>.

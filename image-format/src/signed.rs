@@ -300,7 +300,7 @@ impl Keyring {
     }
 }
 
-/// A value whose signatures held. Only [`Keyring::verify_tree`] makes one.
+/// A value whose signatures held. Only [`Keyring::verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,

@@ -1,6 +1,6 @@
 //! Replaces the system of the machine with a newer release, and brings the old one back when that one is bad.
 //!
-//! The phases of an update and what follows after a cut are pure ([`phase`], [`resume`]); the rest carries them
+//! The phases of an update and what follows after a cut are pure (`phase`, `resume`); the rest carries them
 //! out. Refuses to touch the slot that runs.
 //! Invariant: at every moment, after every prefix of every write, some good slot boots.
 

@@ -1,6 +1,6 @@
 //! The one guard of the way in: every step of every plan passes here before it is carried out.
 //!
-//! Knows paths, and by [`units`] what units do to each other. Refuses to know who asks. Invariant:
+//! Knows paths, and by `units` what units do to each other. Refuses to know who asks. Invariant:
 //! user-data cannot cost the machine its SSH access. What can be seen only on the machine (a broken
 //! `sshd_config`, what a link leads to, what was fetched) the one who acts judges by the same tables,
 //! or after the fact and takes back. Not judged are programs, which may do anything, and firewalls.

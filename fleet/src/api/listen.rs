@@ -2,7 +2,7 @@
 //!
 //! In TLS a client must show a certificate; which of the authorities signed it decides what it may do.
 //! Nobody can wear the server out by being slow or many: a request's head has ten seconds, connections are
-//! counted ([`connections`]), and handshakes give way to newer ones ([`handshakes`]).
+//! counted (`connections`), and handshakes give way to newer ones (`handshakes`).
 
 mod connections;
 mod handshakes;

@@ -220,7 +220,7 @@ impl MetadataValue {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UnitExplanation {
-    /// How far the unit got, as in [`Unit`].
+    /// How far the unit got, as in [`ApiUnit`].
     #[serde(skip_serializing_if = "String::is_empty")]
     pub current_state: String,
     /// What is wanted of it.

@@ -56,7 +56,7 @@ impl UnitPlacement {
         self.freed = true;
     }
 
-    /// Marks a machine as lost. What it holds stays there until [`Placement::give_up`].
+    /// Marks a machine as lost. What it holds stays there until [`UnitPlacement::give_up`].
     pub fn lose_machine(&mut self, id: &MachineId) {
         if let Some(index) = self.machines.mark_lost(id) {
             self.machines.set_globals(index, &self.units, &[]);
@@ -84,7 +84,7 @@ impl UnitPlacement {
         names
     }
 
-    /// Takes one unit off a lost machine, to be placed again by the next [`Placement::decide_all`].
+    /// Takes one unit off a lost machine, to be placed again by the next [`UnitPlacement::decide_all`].
     pub fn give_up(&mut self, unit: &UnitName, id: &MachineId) {
         if let Some(index) = self.units.index_of(unit)
             && let Some(machine) = self.machines.index_of(id)
@@ -95,7 +95,7 @@ impl UnitPlacement {
     }
 
     /// Adds a unit, or takes its new content and desired state. Where it is scheduled is told by
-    /// [`Placement::observe_assignment`].
+    /// [`UnitPlacement::observe_assignment`].
     pub fn set_unit(&mut self, unit: &SubmittedUnit) {
         if let Some(index) = self.units.index_of(&unit.name)
             && self.units[index].is_like(unit)

@@ -1,6 +1,6 @@
 //! Where each record lies in etcd.
 //!
-//! Knows the layout and nothing of the values. Invariant: [`Keys::parse_key`] reads back whatever a method
+//! Knows the layout and nothing of the values. Invariant: [`KeySpace::parse_key`] reads back whatever a method
 //! here wrote, and refuses all else.
 //!
 //! ```text

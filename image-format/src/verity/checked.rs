@@ -1,7 +1,7 @@
 //! A hash tree that was checked against its root hash once, by which each block of data is checked before it is
 //! written anywhere.
 //!
-//! [`super::verify_block`] reads the path up the tree for each block, four hashes instead of one; that is right
+//! [`crate::verity::verify_block`] reads the path up the tree for each block, four hashes instead of one; that is right
 //! for a single block, and too slow for a whole root. Refuses to know where tree and data come from.
 //! Invariant: a digest is believed only if the signed root hash vouches for it.
 

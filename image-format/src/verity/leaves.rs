@@ -1,7 +1,7 @@
 //! The tree from digests that were computed while the data passed by.
 //!
 //! Knows how one block is hashed and how the levels above follow from the lowest. Refuses to know where the data
-//! came from. Invariant: the tree is the one that [`super::build`] makes of the same blocks.
+//! came from. Invariant: the tree is the one that [`super::build_tree`] makes of the same blocks.
 
 use super::{BLOCK_BYTES, DIGEST_BYTES, HashTree, SaltedHasher};
 use crate::digest::Sha256;

@@ -1,7 +1,7 @@
 //! Looks for the disk that the machine was started from, while disks appear and go away.
 //!
 //! Knows which devices can be disks, and reads partition tables and slot tables of all of them,
-//! read-only; [`choose`] decides among those that hold a system. Refuses to write: only the chosen
+//! read-only; `choose` decides among those that hold a system. Refuses to write: only the chosen
 //! disk's partitions are made known to the kernel, and that is no write either.
 //! Invariant: a disk that is not the chosen one is never opened for writing.
 

@@ -90,11 +90,7 @@ mod tests {
                 Manifest { name: "metal".to_owned(), ..release.clone() },
                 "metal",
             ),
-            (
-                standing(Version::new(1, 0, 0), 3),
-                Manifest { root: running, ..release.clone() },
-                "runs already",
-            ),
+            (standing(Version::new(1, 0, 0), 3), Manifest { root: running, ..release }, "runs already"),
         ] {
             let found = standing.find_objection(&release).unwrap_or_default();
             assert!(found.contains(words), "{words}: {found}");

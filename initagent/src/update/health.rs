@@ -1,6 +1,6 @@
 //! Whether a machine is as well as it was before its update.
 //!
-//! Judging is pure: what was noted before ([`Baseline`]) and what is seen now give a list of results. Seeing is a
+//! Judging is pure: what was noted before (`Baseline`) and what is seen now give a list of results. Seeing is a
 //! few questions to systemd and the kernel, and the scripts of health.d, in greenboot's layout
 //! (<https://github.com/fedora-iot/greenboot>): `required.d` decides, `wanted.d` is shown only.
 //! Invariant: only what was well before can fail a release: an extension that is optional, or a unit that failed

@@ -3,7 +3,7 @@
 //! Two disks of one machine can be the same to the last byte, so nothing that stands on a disk chooses here. The
 //! initramfs noted in this boot which partitions it came from; what it noted is compared with what the kernel says
 //! of them now, and the kernel is asked to refuse a device that it uses itself. Refuses to write anything.
-//! Invariant: an [`IdleSlot`] never is the partition under the running root, nor one of another disk.
+//! Invariant: an `IdleSlot` never is the partition under the running root, nor one of another disk.
 
 use std::fs;
 use std::io;

@@ -1,6 +1,6 @@
 //! Brings a release into the idle slot: data first, its hash tree, the signed manifest last.
 //!
-//! Knows the order, and reads everything back. Refuses to know where the data comes from ([`RootContent`]) and to
+//! Knows the order, and reads everything back. Refuses to know where the data comes from (`RootContent`) and to
 //! let the slot start (the slot table does, later). The hash tree does not travel: it is computed from what the
 //! disk says it holds, and the signed root hash judges both at once, so that the read-back costs one pass.
 //! Invariant: a slot has a manifest at its end only after every block before it was read back from the disk and

@@ -1,6 +1,6 @@
 //! The machine as an update sees it: its journal, its slot table, its slots, and who else is at work.
 //!
-//! Carries out what [`super::phase`] and [`super::resume`] decide, in an order that a cut cannot turn into a loss.
+//! Carries out what [`crate::update::phase`] and [`crate::update::resume`] decide, in an order that a cut cannot turn into a loss.
 //! Refuses to decide. Invariant: one process changes the journal and the slots at a time.
 
 use std::fs::{self, File, TryLockError};

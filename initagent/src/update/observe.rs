@@ -1,6 +1,6 @@
 //! Looks at the machine, before an update and during its trial.
 //!
-//! Knows whom to ask. Refuses to judge ([`super::health`] does). Invariant: a question that is not answered in time
+//! Knows whom to ask. Refuses to judge ([`crate::update::health`] does). Invariant: a question that is not answered in time
 //! counts as "not well", never as a wait without an end.
 
 use first_boot::ProgramRunner;

@@ -1,6 +1,6 @@
 //! The verbs of `initagent update`: what was typed, and what comes of it.
 //!
-//! Knows words. What they do is [`super::service`]'s. Refuses to keep anything back: an order that was not carried
+//! Knows words. What they do is [`crate::update::service`]'s. Refuses to keep anything back: an order that was not carried
 //! out says why and what to do. Invariant: a verb that only shows something takes no lock.
 
 use std::fs;

@@ -8,7 +8,7 @@
 //!
 //! One struct per phase; a transition consumes the phase that it leaves, so that an order of steps that would
 //! cost a machine its slot does not compile. [`Phase`] exists for storage only. Nothing here touches a disk: a
-//! transition returns the [`Action`]s to carry out, and [`super::resume`] says what follows from a phase after a
+//! transition returns the `Action`s to carry out, and [`crate::update::resume`] says what follows from a phase after a
 //! cut. Invariant: no action ever concerns the running slot before that slot is on trial.
 
 use image_format::digest::Sha256;

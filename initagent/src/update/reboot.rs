@@ -1,6 +1,6 @@
 //! When the machine restarts into the new slot, and who is asked before.
 //!
-//! Deciding is pure: strategy, window and lock give a [`RebootDecision`]. Asking is FleetLock
+//! Deciding is pure: strategy, window and lock give a `RebootDecision`. Asking is FleetLock
 //! (<https://coreos.github.io/zincati/development/fleetlock/protocol/>), which fleetd and others serve.
 //! Refuses to restart: the caller does. Invariant: a lock server that is down or says no delays a restart, and
 //! never causes one.

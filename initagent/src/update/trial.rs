@@ -1,8 +1,8 @@
 //! The trial of a new slot: checks, a soak, and a verdict that is journalled before it is carried out.
 //!
-//! Knows when the checks count and how long they must hold. Refuses to know what is checked ([`super::health`]).
+//! Knows when the checks count and how long they must hold. Refuses to know what is checked ([`crate::update::health`]).
 //! The agent owns the deadline: a timer of its own restarts the machine without a verdict, and a hardware watchdog
-//! does where nothing runs any more. Invariant: a slot becomes good by [`TrialVerdict::Good`] alone, and leaves by
+//! does where nothing runs any more. Invariant: a slot becomes good by `TrialVerdict::Good` alone, and leaves by
 //! a failure that stands in the journal.
 
 use std::time::Duration;

@@ -196,7 +196,7 @@ fn port_status(bridge: &Bridge, port: PortIndex, connected: bool) -> Option<Port
     })
 }
 
-/// Makes the socket at which a switch is asked, in its folder. As [`connect_in`], it does not mind a long path.
+/// Makes the socket at which a switch is asked, in its folder. As `connect_in`, it does not mind a long path.
 pub fn bind_control_socket(folder: &Path) -> io::Result<UnixListener> {
     let folder = File::open(folder)?;
     let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", folder.as_raw_fd());

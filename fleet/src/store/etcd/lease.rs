@@ -2,7 +2,7 @@
 //!
 //! Knows when the lease was last renewed for sure, by the clock of this machine that a suspension does not
 //! stop, since the store counts on meanwhile: the store cannot have
-//! dropped it before that plus the TTL. Invariant: [`Lease::deadline`] never claims more than etcd
+//! dropped it before that plus the TTL. Invariant: [`HeldLease::deadline`] never claims more than etcd
 //! granted.
 
 use std::{sync::atomic::Ordering, time::Duration};
