@@ -120,7 +120,7 @@ pub(crate) fn read(path: &Path, reader: u32, most: u64) -> Result<Option<Held>, 
 
 /// A file that is written but does not have its name yet.
 #[derive(Debug)]
-#[must_use = "it is not there before it is settled"]
+#[must_use = "it is not there before it has its name"]
 pub(crate) struct StagedFile {
     folder: Folder,
     path: PathBuf,

@@ -184,7 +184,7 @@ pub(crate) fn read(root: &MachineRoot, name: &str) -> Option<Vec<u8>> {
     fs::read(path).ok()
 }
 
-/// Writes one of the files; nobody else may look into the folder. It is on the disk when [`mark_stable`] or the
+/// Writes one of the files; nobody else may look into the folder. It is on the disk when [`mark_configured`] or the
 /// kernel has brought it there: without it, a machine that is configured lacks nothing.
 pub(crate) fn write(root: &MachineRoot, name: &str, content: &[u8]) -> Result<(), StepError> {
     prepare_folder(root)?;

@@ -392,7 +392,7 @@ pub enum LoadCondition {
     Saves(SlotTable),
     /// Saves this table first, and passes over the slot if that fails: the slot is unproven.
     MustSave(SlotTable),
-    /// Saves nothing: the last resort.
+    /// Spends no try: the last resort. The tag alone is saved, unless it was saved with a try.
     LastResort,
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn begins_with_type(line: &str) -> bool {
 pub(crate) fn expiry_time(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // The method is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>.
-    // Eras of 400 years, which begin in March: the way of `gce::seconds` back.
+    // Eras of 400 years, which begin in March: the way of `gce::parse_date` back.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

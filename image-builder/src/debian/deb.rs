@@ -1,6 +1,6 @@
 //! The files inside a `.deb`, read without dpkg.
 //!
-//! Source: `deb(5)`, `ar(5)`: an ar archive whose member `data.tar.{xz,zst,gz}` holds the files.
+//! Source: `deb(5)`, `ar(5)`: an ar archive whose member `data.tar`, plain or as `.xz` or `.zst`, holds the files.
 
 use std::io::{self, Read};
 

@@ -1,7 +1,7 @@
 //! What each key of a spec means, and what is wrong with a document that says something else.
 //!
 //! Pure: layers of YAML in, a [`ImageSpec`] and diagnostics out. A layer later in the list overrides an
-//! earlier one's values and extends its lists. Invariant: a `Spec` comes out only whole.
+//! earlier one's values and extends its lists. Invariant: an `ImageSpec` comes out only whole.
 
 use std::path::{Path, PathBuf};
 

@@ -52,7 +52,7 @@ impl Hypervisor for Backdoor {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn call(&mut self, registers: Registers) -> Registers {
-        Registers { cx: 0, ..registers }
+    fn call(&mut self, registers: CallRegisters) -> CallRegisters {
+        CallRegisters { cx: 0, ..registers }
     }
 }
