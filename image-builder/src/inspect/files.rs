@@ -8,7 +8,7 @@ use image_format::bytes::Bytes;
 use serde::Serialize;
 
 use crate::disk::DiskImage;
-use crate::printable::printable;
+use error_text::printable::printable;
 
 /// A root file system.
 pub(crate) struct RootReader {
