@@ -109,7 +109,7 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
 
 /// Name, user, file, unit and facts; the platform's key is proved by every command.
 fn is_configured(cloud: Cloud) -> RunningMachine {
-    let mut running = cloud.builder.build().unwrap().start().unwrap();
+    let mut running = cloud.builder.build().unwrap().start_machine().unwrap();
     wait_until_up(&mut running);
     let said = run(
         &running,
@@ -128,7 +128,7 @@ fn is_configured(cloud: Cloud) -> RunningMachine {
     for fact in cloud.facts {
         assert!(environment.contains(fact), "no {fact} in {environment:#?}");
     }
-    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh().clone() };
+    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh_access().clone() };
     assert_eq!(ada.run_checked("id -un", PATIENCE).unwrap(), "ada\n");
     turned_nobody_away(&running);
     assert_calm(&running);
@@ -162,7 +162,7 @@ fn is_told_by_vagrant(running: &RunningMachine) {
         let start = format!(
             "cat >/var/tmp/{name}.yml && sudo systemctl start system-cloudinit@var-tmp-{name}.yml.service"
         );
-        let output = running.ssh().run_with(&start, document.as_bytes(), PATIENCE).unwrap();
+        let output = running.ssh_access().run_with(&start, document.as_bytes(), PATIENCE).unwrap();
         assert_eq!(output.code, Some(0), "{name}: {output}");
     }
     let said = run(
@@ -243,7 +243,7 @@ fn runs_a_container(running: &RunningMachine) {
         docker run --rm --network none story/busybox:1 /bin/busybox echo from the container
         docker run --rm --network host story/busybox:1 /bin/busybox wget -q -O- --post-data '{\"peerURLs\":[\"http://x:1\"]}' \
             http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs || true";
-    let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
+    let output = running.ssh_access().run_with(import, &busybox_image(), PATIENCE).unwrap();
     assert_eq!(output.stdout, "from the container\n0\n", "{output}");
 }
 
