@@ -33,7 +33,11 @@ pub(crate) struct Chooser<'a> {
 
 impl<'a> Chooser<'a> {
     /// `by_hand` is what root asks for now, whatever the switch says for each boot.
-    pub(crate) fn of(root: &'a MachineRoot, place: &platform::Host, by_hand: Option<Switch>) -> Self {
+    pub(crate) fn for_machine(
+        root: &'a MachineRoot,
+        place: &platform::Host,
+        by_hand: Option<Switch>,
+    ) -> Self {
         let (switch, problem) = switch::read(root);
         let switch = by_hand.unwrap_or(switch);
         let (remembered, is_settled) = (record::source(root), record::configured_instance(root).is_some());
@@ -42,17 +46,17 @@ impl<'a> Chooser<'a> {
     }
 
     /// The one that is asked, if any.
-    pub(crate) fn ask(&mut self, place: &platform::Host) -> Option<DetectedPlatform> {
-        let at_once = self.offers(place);
+    pub(crate) fn choose_platform(&mut self, place: &platform::Host) -> Option<DetectedPlatform> {
+        let at_once = self.detect_platforms(place);
         let (offers, choice) = if self.is_enough(&at_once) {
-            let choice = self.choose(&at_once);
+            let choice = self.choose_offer(&at_once);
             (at_once, choice)
         } else {
             // Up to two minutes on a busy machine, so only where something slow could still change the
             // choice.
             place.settle_devices();
-            let offers = self.offers(place);
-            let choice = self.choose(&offers);
+            let offers = self.detect_platforms(place);
+            let choice = self.choose_offer(&offers);
             (offers, choice)
         };
         self.refuse_others(&offers, &choice);
@@ -63,7 +67,9 @@ impl<'a> Chooser<'a> {
     /// what is remembered before all.
     fn is_enough(&self, offers: &[DetectedPlatform]) -> bool {
         match &self.remembered {
-            Some(remembered) => offers.iter().any(|offer| Source::of(offer).is_same(&remembered.source)),
+            Some(remembered) => {
+                offers.iter().any(|offer| Source::from_detected(offer).is_same(&remembered.source))
+            }
             None => offers.first().is_some_and(|offer| !offer.needs_network),
         }
     }
@@ -73,23 +79,23 @@ impl<'a> Chooser<'a> {
         // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
         // to a machine that is new.
         if self.remembered.is_some() {
-            let offers = self.offers(&platform_host(self.root));
-            let choice = self.choose(&offers);
+            let offers = self.detect_platforms(&platform_host(self.root));
+            let choice = self.choose_offer(&offers);
             self.refuse_others(&offers, &choice);
         }
     }
 
-    fn offers(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
+    fn detect_platforms(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
         let before = self.remembered.as_ref().map(|remembered| remembered.source.platform.as_str());
-        platform::offers(place, before)
+        platform::detect_platforms(place, before)
     }
 
-    fn choose(&self, offers: &[DetectedPlatform]) -> Choice {
-        let offers: Vec<Source> = offers.iter().map(Source::of).collect();
-        source::choose(&offers, self.circumstances())
+    fn choose_offer(&self, offers: &[DetectedPlatform]) -> Choice {
+        let offers: Vec<Source> = offers.iter().map(Source::from_detected).collect();
+        source::choose_source(&offers, self.known_circumstances())
     }
 
-    fn circumstances(&self) -> Circumstances<'_> {
+    fn known_circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             remembered: self.remembered.as_ref(),
             is_settled: self.is_settled,
@@ -100,7 +106,7 @@ impl<'a> Chooser<'a> {
 
     fn refuse_others(&mut self, offers: &[DetectedPlatform], choice: &Choice) {
         for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
-            let refusal = source::refusal(&Source::of(offer), self.circumstances());
+            let refusal = source::refusal_reason(&Source::from_detected(offer), self.known_circumstances());
             if !self.refused.contains(&refusal) {
                 self.refused.push(refusal);
             }
@@ -108,8 +114,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Remembers who was asked, and in which machine.
-    pub(crate) fn remember(&self, asked: &DetectedPlatform) -> Result<(), StepError> {
-        let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
+    pub(crate) fn remember_platform(&self, asked: &DetectedPlatform) -> Result<(), StepError> {
+        let source = Remembered { source: Source::from_detected(asked), machine: self.machine.clone() };
         record::remember_source(self.root, &source)
     }
 

@@ -114,11 +114,11 @@ fn execute_plan(
 /// What could not be had is asked for again at the next boot, so without user-data nothing is remembered.
 fn remember_instance(instance: &InstanceFacts, facts: &BootFacts<'_>, root: &MachineRoot) -> RunErrors {
     let mut errors = RunErrors::default();
-    if instance.metadata.lacks("user-data") {
+    if instance.metadata.lacks_item("user-data") {
         return errors;
     }
     if let Some(detected) = facts.detected.as_ref().filter(|_| instance.is_fresh) {
-        let remembered = facts.chooser.remember(detected);
+        let remembered = facts.chooser.remember_platform(detected);
         errors.append(RunErrors::from_failure(remembered.map_err(|error| {
             format!("cannot remember what configured this machine: {}", error.error_chain())
         })));
@@ -167,7 +167,7 @@ pub fn apply_file(file: &Path, machine: &MachineAccess) -> RunOutcome {
     };
     let user = facts::unpack_with(&file.display().to_string(), &bytes, machine);
     let handed = UserDataInput { user, ..UserDataInput::default() };
-    let names = Names::kept(root).unwrap_or_else(|| Names::of(&metadata, &instance_id, root));
+    let names = Names::read_kept(root).unwrap_or_else(|| Names::from_metadata(&metadata, &instance_id, root));
     let facts = PlanFacts { hostname: None, keys: Vec::new(), ..facts::plan_facts(&metadata, false, &names) };
     let reading = reading::read(&handed, &facts);
     let items = apply::carry_out(reading.plan.steps, &ApplyContext::new(machine, &instance_id));

@@ -69,8 +69,8 @@ impl<'a> BootFacts<'a> {
     /// Finds the platform and asks it.
     pub(super) fn gather(options: RunOptions, root: &'a MachineRoot) -> Self {
         let place = platform_host(root);
-        let mut chooser = Chooser::of(root, &place, options.force.then_some(Switch::Always));
-        let detected = chooser.ask(&place);
+        let mut chooser = Chooser::for_machine(root, &place, options.force.then_some(Switch::Always));
+        let detected = chooser.choose_platform(&place);
         let platform = match &detected {
             Some(detected) => detected.platform.to_string(),
             // Whatever configured it is gone, or there never was anything.

@@ -59,7 +59,7 @@ mod tests {
     }
 
     fn stages(steps: &[PlannedStep]) -> Vec<&str> {
-        steps.iter().map(|planned| planned.stage.word()).collect()
+        steps.iter().map(|planned| planned.stage.stage_word()).collect()
     }
 
     #[test]

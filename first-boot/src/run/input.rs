@@ -81,12 +81,12 @@ impl BootInput {
 
 /// What templates may name: of an instance that is configured, as it was then.
 fn names_of(instance: &InstanceFacts, root: &MachineRoot) -> (Names, RunErrors) {
-    if let Some(kept) = Names::kept(root).filter(|_| instance.boot == BootKind::Later) {
+    if let Some(kept) = Names::read_kept(root).filter(|_| instance.boot == BootKind::Later) {
         return (kept, RunErrors::default());
     }
-    let names = Names::of(&instance.metadata, &instance.identity.id, root);
+    let names = Names::from_metadata(&instance.metadata, &instance.identity.id, root);
     let kept = names
-        .keep(root)
+        .keep_names(root)
         .map_err(|error| format!("cannot keep the names that templates may use: {}", error.error_chain()));
     (names, RunErrors::from_problem(kept))
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use user_data::cluster::{ClusterDefinition, FindMethod};
 
-use crate::derive::{KeyPurpose, derive_key, hexadecimal};
+use crate::derive::{KeyPurpose, derive_key, encode_hex};
 use crate::interfaces::{OwnAddress, own_addresses};
 use crate::link::{DurableBallots, MachineNumber};
 use crate::site::{Readers, Site, SiteError};
@@ -64,7 +64,7 @@ pub(crate) struct LinkMembership {
 /// The name of a cluster in etcd.
 #[must_use]
 pub fn cluster_token(definition: &ClusterDefinition) -> String {
-    hexadecimal(&derive_key(definition, KeyPurpose::Token)[..16])
+    encode_hex(&derive_key(definition, KeyPurpose::Token)[..16])
 }
 
 /// Who votes. Waits for as long as the others take.
@@ -73,7 +73,7 @@ pub fn find_voters(
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
 ) -> Result<VoterList, FindError> {
-    let (path, token) = (site.state("voters.json"), cluster_token(definition));
+    let (path, token) = (site.state_path("voters.json"), cluster_token(definition));
     let remembered = site.read(&path)?.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
     if let Some(known) = remembered.filter(|known| known.token == token) {
         return Ok(known.voters);
@@ -130,7 +130,7 @@ fn resolve_voters(name: &str, size: u8, say: &mut dyn FnMut(String)) -> VoterLis
 
 /// The number by which this machine is known among the others; drawn once.
 pub(crate) fn machine_number(site: &Site) -> Result<MachineNumber, FindError> {
-    let path = site.state("number");
+    let path = site.state_path("number");
     let known = site.read(&path)?.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     if let Some(number) = known {
         return Ok(number);

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::etcd::Variables;
 use crate::identity::{IdentityError, draw_secret};
-use crate::prepare::{PrepareError, Program, Readiness, ServedCluster, prepare, read_served};
-use crate::serve::{ServeError, serve};
+use crate::prepare::{PrepareError, Program, Readiness, ServedCluster, prepare_program, read_served};
+use crate::serve::{ServeError, serve_cluster};
 use crate::site::{Site, SiteError};
 
 /// By which systemd's `ExecCondition=` knows that a unit is to be skipped; 255 and up fail it.
@@ -69,7 +69,7 @@ pub struct ClusterAnswer {
 impl ClusterRequest {
     /// Reads the words behind `cluster`. `None` if they are none of a verb.
     #[must_use]
-    pub fn parse(words: &[&str]) -> Option<Self> {
+    pub fn parse_words(words: &[&str]) -> Option<Self> {
         Some(match words {
             ["prepare", "etcd"] => Self::Prepare(Program::Etcd),
             ["prepare", "fleet"] => Self::Prepare(Program::Fleet),
@@ -88,10 +88,10 @@ impl ClusterRequest {
         environment: &Variables,
         say: &mut dyn FnMut(String),
     ) -> Result<ClusterAnswer, ClusterError> {
-        let site = Site::below(root);
+        let site = Site::at_root(root);
         let answer = |text: String| ClusterAnswer { text, exit_code: 0 };
         Ok(match self {
-            Self::Prepare(program) => match prepare(&site, program, environment, say)? {
+            Self::Prepare(program) => match prepare_program(&site, program, environment, say)? {
                 Readiness::Ready => answer(String::new()),
                 Readiness::NotHere => ClusterAnswer {
                     text: "this machine is a worker: the voters run etcd".to_owned(),
@@ -101,15 +101,15 @@ impl ClusterRequest {
             Self::Secret => answer(draw_secret()?.reveal().to_owned()),
             Self::Serve => {
                 let credentials = environment.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-                serve(&site, &credentials.unwrap_or_else(|| site.runtime("")))?;
+                serve_cluster(&site, &credentials.unwrap_or_else(|| site.runtime_path("")))?;
                 answer(String::new())
             }
-            Self::Status { format } => status(read_served(&site)?, format),
+            Self::Status { format } => cluster_status(read_served(&site)?, format),
         })
     }
 }
 
-fn status(served: Option<ServedCluster>, format: StatusFormat) -> ClusterAnswer {
+fn cluster_status(served: Option<ServedCluster>, format: StatusFormat) -> ClusterAnswer {
     let Some(served) = served else {
         let text = match format {
             StatusFormat::Json => json!({ "place": "none" }).to_string(),
@@ -163,13 +163,16 @@ mod tests {
 
     #[test]
     fn words_are_verbs_or_nothing() {
-        assert_eq!(ClusterRequest::parse(&["prepare", "etcd"]), Some(ClusterRequest::Prepare(Program::Etcd)));
         assert_eq!(
-            ClusterRequest::parse(&["status", "--json"]),
+            ClusterRequest::parse_words(&["prepare", "etcd"]),
+            Some(ClusterRequest::Prepare(Program::Etcd))
+        );
+        assert_eq!(
+            ClusterRequest::parse_words(&["status", "--json"]),
             Some(ClusterRequest::Status { format: StatusFormat::Json })
         );
         for words in [&[][..], &["prepare"], &["secret", "again"], &["destroy"]] {
-            assert_eq!(ClusterRequest::parse(words), None, "{words:?}");
+            assert_eq!(ClusterRequest::parse_words(words), None, "{words:?}");
         }
     }
 
@@ -193,11 +196,11 @@ mod tests {
             ..ServedCluster::default()
         };
 
-        let text = status(Some(served.clone()), StatusFormat::Text).text;
-        let json = status(Some(served), StatusFormat::Json).text;
+        let text = cluster_status(Some(served.clone()), StatusFormat::Text).text;
+        let json = cluster_status(Some(served), StatusFormat::Json).text;
 
         assert!(text.contains("open      etcd answers every client"), "{text}");
         assert!(json.contains("\"exposures\": [\n    \"etcd answers"), "{json}");
-        assert_eq!(status(None, StatusFormat::Text).exit_code, 1);
+        assert_eq!(cluster_status(None, StatusFormat::Text).exit_code, 1);
     }
 }

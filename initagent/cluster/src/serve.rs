@@ -16,7 +16,7 @@ use crate::derive::KEY_BYTES;
 use crate::finding::{FindError, LinkMembership, LinkSockets, draw_number};
 use crate::link::LinkNode;
 use crate::link::message::LinkKey;
-use crate::prepare::{ServedCluster, advertised, read_served};
+use crate::prepare::{ServedCluster, advertised_address, read_served};
 use crate::proxy::{Proxy, Upstream, UpstreamError};
 use crate::site::{Site, SiteError};
 
@@ -44,9 +44,9 @@ pub enum ServeError {
 }
 
 /// Serves until the process is stopped. `credentials` is where the private keys are.
-pub fn serve(site: &Site, credentials: &Path) -> Result<(), ServeError> {
+pub fn serve_cluster(site: &Site, credentials: &Path) -> Result<(), ServeError> {
     let served =
-        read_served(site)?.ok_or_else(|| ServeError::Missing { path: site.runtime("served.json") })?;
+        read_served(site)?.ok_or_else(|| ServeError::Missing { path: site.runtime_path("served.json") })?;
     let key = |name: &str| {
         let path = credentials.join(name);
         site.read(&path)?.ok_or(ServeError::Missing { path })
@@ -59,7 +59,7 @@ pub fn serve(site: &Site, credentials: &Path) -> Result<(), ServeError> {
         let bytes = link_key(&key("link.key")?)
             .ok_or_else(|| ServeError::Missing { path: credentials.join("link.key") })?;
         let node = new_node(membership)?;
-        threads.push(spawn("link", move || tell_others(node, &bytes))?);
+        threads.push(spawn_thread("link", move || tell_others(node, &bytes))?);
     }
     // None of them ends by itself; one that panics takes the process along, and systemd starts it anew.
     threads.into_iter().try_for_each(|thread| {
@@ -73,7 +73,7 @@ fn serve_classic(
     private_key: &str,
 ) -> Result<Vec<thread::JoinHandle<()>>, ServeError> {
     let public = |name: &str| {
-        let path = site.runtime(name);
+        let path = site.runtime_path(name);
         site.read(&path)?.ok_or(ServeError::Missing { path })
     };
     let upstream = Upstream::new(
@@ -82,17 +82,20 @@ fn serve_classic(
         &public("client.pem")?,
         private_key,
     )?;
-    let proxy = Proxy::new(upstream, advertised(served));
+    let proxy = Proxy::new(upstream, advertised_address(served));
     let mut threads = Vec::new();
     for at in &served.classic {
         let listener = TcpListener::bind(at).map_err(|source| ServeError::Listen { at: *at, source })?;
         let proxy = proxy.clone();
-        threads.push(spawn("classic", move || proxy.serve(&listener))?);
+        threads.push(spawn_thread("classic", move || proxy.serve_socket(&listener))?);
     }
     Ok(threads)
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, ServeError> {
+fn spawn_thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, ServeError> {
     thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| ServeError::Thread { source })
 }
 
@@ -107,18 +110,18 @@ fn tell_others(mut node: LinkNode, key: &[u8; KEY_BYTES]) {
     loop {
         let opened = Instant::now();
         // Without an address now, there may be one later.
-        let sockets = LinkSockets::open(LinkKey::new(key));
+        let sockets = LinkSockets::open_sockets(LinkKey::new(key));
         while opened.elapsed() < REOPEN {
             if let Ok(sockets) = &sockets {
                 let nothing = |_: &_| Ok::<(), std::convert::Infallible>(());
-                let _ = sockets.turn(&mut node, start.elapsed(), nothing);
+                let _ = sockets.run_turn(&mut node, start.elapsed(), nothing);
             }
             thread::sleep(PAUSE);
         }
     }
 }
 
-/// Reads the digits that [`crate::derive::hexadecimal`] wrote.
+/// Reads the digits that [`crate::derive::encode_hex`] wrote.
 fn link_key(text: &str) -> Option<[u8; KEY_BYTES]> {
     let text = text.trim();
     let mut key = [0; KEY_BYTES];
@@ -131,7 +134,7 @@ fn link_key(text: &str) -> Option<[u8; KEY_BYTES]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::derive::hexadecimal;
+    use crate::derive::encode_hex;
 
     #[test]
     fn a_key_survives_its_file() {
@@ -140,8 +143,8 @@ mod tests {
             crate::derive::KeyPurpose::LinkMessages,
         );
 
-        assert_eq!(link_key(&format!("{}\n", hexadecimal(&key))), Some(key));
-        assert_eq!(link_key(&hexadecimal(&key)[1..]), None);
+        assert_eq!(link_key(&format!("{}\n", encode_hex(&key))), Some(key));
+        assert_eq!(link_key(&encode_hex(&key)[1..]), None);
         assert_eq!(link_key("é"), None);
     }
 }

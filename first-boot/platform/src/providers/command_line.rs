@@ -26,7 +26,7 @@ const PARAMETERS: [&str; 5] = [
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     let url = configured_url(host)?;
     let text = format!("kernel command line: cloud-config-url={}", redacted_address(&url));
-    Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
+    Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {

@@ -33,7 +33,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Gce;
     // Google refuses requests without this header, so that nobody can trick a web program into asking.
-    let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
+    let service = web.metadata_service(&BASES).with_header("Metadata-Flavor", "Google");
     let mut provision = InstanceMetadata::new(platform);
     provision.instance_id =
         service.get_text(&format!("{ROOT}/instance/id")).map_err(platform.fetch_failed())?;
@@ -58,7 +58,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
             Key::Valid(key) => provision.add_keys(&key),
         }
     }
-    let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
+    let interfaces = service.get_item(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
     if let Some(document) = provision.value_or_report("network interfaces", interfaces) {
         add_addresses(&mut provision, &document);
     }

@@ -38,7 +38,7 @@ pub(super) fn find_voters(
     let (number, address) = (machine_number(site)?, await_address(say).address);
     let mut said = String::new();
     loop {
-        let outcome = attempt(&agent, url, (number, address));
+        let outcome = query_service(&agent, url, (number, address));
         let now = match outcome {
             Ok((theirs, _)) if theirs != usize::from(size) => {
                 return Err(FindError::Size { theirs, ours: size });
@@ -59,7 +59,7 @@ pub(super) fn find_voters(
 }
 
 /// The size that the service wants, and who is registered, first come first.
-fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<IpAddr>), String> {
+fn query_service(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<IpAddr>), String> {
     let (number, address) = own;
     let size = text_of(agent.get(format!("{url}/_config/size")).call())?;
     let size = size["node"]["value"].as_str().and_then(|text| text.parse().ok());
@@ -67,7 +67,7 @@ fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<I
     let own = format!("{}={}", member_name(address), peer_url(address));
     // Refused with 412 where it was done before, which is as good.
     text_of(agent.put(format!("{url}/{number:016x}?prevExist=false")).send_form([("value", own)]))?;
-    Ok((size, registered(&text_of(agent.get(url).call())?)))
+    Ok((size, registered_addresses(&text_of(agent.get(url).call())?)))
 }
 
 fn text_of(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {
@@ -78,7 +78,7 @@ fn text_of(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Res
 }
 
 /// Addresses by the order in which they were registered.
-fn registered(answer: &Value) -> Vec<IpAddr> {
+fn registered_addresses(answer: &Value) -> Vec<IpAddr> {
     let nodes = answer["node"]["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     let mut known: Vec<(u64, IpAddr)> = nodes
         .iter()
@@ -120,7 +120,7 @@ mod tests {
         ]}});
         let expected = ["fd00::1", "10.0.0.3", "10.0.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
 
-        assert_eq!(registered(&answer), expected);
-        assert!(registered(&json!({})).is_empty());
+        assert_eq!(registered_addresses(&answer), expected);
+        assert!(registered_addresses(&json!({})).is_empty());
     }
 }
