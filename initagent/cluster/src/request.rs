@@ -121,7 +121,7 @@ fn status(served: Option<ServedCluster>, format: StatusFormat) -> ClusterAnswer 
     };
     let text = match format {
         StatusFormat::Json => {
-            let ServedCluster { name, place, voters, classic, members, exposures, ignored, link: _ } = served;
+            let ServedCluster { name, place, voters, classic, members, exposures, ignored, .. } = served;
             format!(
                 "{:#}",
                 json!({
