@@ -32,6 +32,9 @@ pub const CLASSIC: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001),
 ];
 
+/// The store of version 3 is full then, unless a person sets another quota.
+pub const QUOTA_BYTES: u64 = 512 << 20;
+
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
 

@@ -17,8 +17,8 @@ use serde_json::json;
 use crate::etcd::{ClusterPlace, VoterStart};
 use crate::etcd_client::{CallError, EtcdClient, decode_number};
 use crate::finding::FoundVoters;
-use crate::joining::{DataState, JoinFacts, JoinStep, decide_join};
-use crate::membership::{MembershipView, confirm_membership};
+use crate::joining::{DataState, Formation, JoinFacts, JoinStep, decide_join};
+use crate::membership::{EtcdMember, MembershipView, confirm_membership, read_members};
 use crate::site::{Readers, Site, SiteError};
 use crate::voters::{member_name, peer_url};
 
@@ -65,8 +65,12 @@ impl PlaceSeeker<'_> {
     ) -> Result<(ClusterPlace, Option<MembershipView>), PlaceError> {
         let mut said = String::new();
         loop {
-            let view = self.view(found);
-            let step = self.decide(found, view.as_ref());
+            let OthersAnswer { view, listed } = self.ask_others(found);
+            let is_known = listed.iter().any(|member| {
+                member.has_started && member.address.is_some_and(|address| self.own.contains(&address))
+            });
+            let formation = if is_known { Formation::Before } else { found.formation };
+            let step = self.decide(&FoundVoters { formation, ..found.clone() }, view.as_ref());
             if let Some(place) = self.place_of(&step, found, view.as_ref()) {
                 self.note_member(&step, view.as_ref())?;
                 return Ok((place, view));
@@ -90,14 +94,16 @@ impl PlaceSeeker<'_> {
     }
 
     /// What the others say, asked at once: each that is gone would cost seconds of this machine's start.
-    fn view(&self, found: &FoundVoters) -> Option<MembershipView> {
+    fn ask_others(&self, found: &FoundVoters) -> OthersAnswer {
         let others = found.voters.client_sockets();
         let others = others.into_iter().filter(|socket| !self.own.contains(&socket.ip()));
-        thread::scope(|scope| {
-            let ask = |socket: SocketAddr| scope.spawn(move || quick_view(self.client, socket));
+        let answers: Vec<OthersAnswer> = thread::scope(|scope| {
+            let ask = |socket: SocketAddr| scope.spawn(move || ask_member(self.client, socket));
             let asked: Vec<_> = others.map(ask).collect();
-            asked.into_iter().find_map(|thread| thread.join().ok().flatten())
-        })
+            asked.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        let view = answers.iter().find_map(|answer| answer.view.clone());
+        OthersAnswer { view, listed: answers.into_iter().flat_map(|answer| answer.listed).collect() }
     }
 
     fn decide(&self, found: &FoundVoters, view: Option<&MembershipView>) -> JoinStep {
@@ -180,11 +186,28 @@ impl PlaceSeeker<'_> {
     }
 }
 
-/// The view of one member. One without a leader is not asked for more: it would answer after its elections only.
-fn quick_view(client: &EtcdClient, member: SocketAddr) -> Option<MembershipView> {
+/// What others say of the members.
+#[derive(Debug, Default)]
+struct OthersAnswer {
+    /// What a quorum confirmed.
+    view: Option<MembershipView>,
+    /// What a member without a leader remembers.
+    listed: Vec<EtcdMember>,
+}
+
+/// The answer of one member. One without a leader is not asked for a quorum, which it would wait for; what it
+/// remembers still says whether this machine ever was a member.
+fn ask_member(client: &EtcdClient, member: SocketAddr) -> OthersAnswer {
     let endpoint = format!("https://{member}");
-    let status = client.call(&endpoint, "maintenance/status", &json!({})).ok()?;
-    (decode_number(&status["leader"]) != 0).then(|| confirm_membership(client, &endpoint).ok()).flatten()
+    let call = |call: &str| client.call(&endpoint, call, &json!({}));
+    let Ok(status) = call("maintenance/status") else { return OthersAnswer::default() };
+    let has_leader = decode_number(&status["leader"]) != 0;
+    let view = has_leader.then(|| confirm_membership(client, &endpoint).ok()).flatten();
+    let listed = match view {
+        Some(_) => Vec::new(),
+        None => call("cluster/member/list").map(|list| read_members(&list)).unwrap_or_default(),
+    };
+    OthersAnswer { view, listed }
 }
 
 /// A client whose calls do not hold up the start of this machine.

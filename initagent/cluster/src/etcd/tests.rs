@@ -160,6 +160,7 @@ fn what_a_person_sets_stays_before_the_defaults() {
     assert!(!plan.variables.contains_key("ETCD_QUOTA_BACKEND_BYTES"));
     assert!(!plan.variables.contains_key("ETCD_MAX_WALS"));
     assert_eq!(plan.variables["ETCD_ENABLE_V2"], "true");
+    assert_eq!(unplaced(&[]).variables["ETCD_QUOTA_BACKEND_BYTES"], QUOTA_BYTES.to_string());
 }
 
 #[test]

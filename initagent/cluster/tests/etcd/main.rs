@@ -4,5 +4,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "what prepares a test may fail it too")]
 #![expect(clippy::print_stderr, reason = "tests say why they were skipped")]
 
+mod keys;
 mod machine;
 mod replacement;
+mod restoring;

@@ -1,26 +1,17 @@
 //! A member loses its disk, and comes back as another.
 
 use cluster::etcd::{ClusterPlace, VoterStart};
-use cluster::etcd_client::{decode_bytes, encode_bytes};
 use cluster::membership::{MembershipView, confirm_membership};
 use cluster::promotion::promote_member;
 use serde_json::json;
 
+use crate::keys::{put, value};
 use crate::machine::{Machine, Machines, has_etcd};
 
 fn view(machine: &Machine) -> MembershipView {
-    confirm_membership(&machine.client(), &machine.endpoint()).unwrap()
-}
-
-fn put(machine: &Machine, key: &str, value: &str) {
-    let arguments = json!({ "key": encode_bytes(key.as_bytes()), "value": encode_bytes(value.as_bytes()) });
-    machine.client().call(&machine.endpoint(), "kv/put", &arguments).unwrap();
-}
-
-fn value(machine: &Machine, key: &str) -> Vec<u8> {
-    let arguments = json!({ "key": encode_bytes(key.as_bytes()) });
-    let answer = machine.client().call(&machine.endpoint(), "kv/range", &arguments).unwrap();
-    decode_bytes(&answer["kvs"][0]["value"])
+    let client = machine.client();
+    // While a leader is elected none is confirmed.
+    machine.await_that("the members are confirmed", || confirm_membership(&client, &machine.endpoint()).ok())
 }
 
 #[test]
@@ -60,10 +51,10 @@ fn a_worker_takes_the_place_that_a_person_freed_and_the_removed_one_steps_aside(
     machines.all[2].power_off();
     let lost = view(&machines.all[0]).member_among(&[machines.all[2].address]).unwrap().id;
     let first = &machines.all[0];
-    first
-        .client()
-        .call(&first.endpoint(), "cluster/member/remove", &json!({ "ID": lost.to_string() }))
-        .unwrap();
+    let (client, remove) = (first.client(), json!({ "ID": lost.to_string() }));
+    first.await_that("the member is removed", || {
+        client.call(&first.endpoint(), "cluster/member/remove", &remove).ok()
+    });
 
     let start = machines.all[3].power_on();
 
