@@ -156,7 +156,7 @@ fn execute_step(step: &PlanStep, host: &ApplyContext<'_>) -> Result<FileChange, 
         PlanStep::CreateGroup(_) | PlanStep::CreateUser(_) | PlanStep::SetPassword { .. } => {
             accounts::run_account_step(step, host)
         }
-        PlanStep::EditPartitions(wanted) => partitions::edit(wanted, host),
+        PlanStep::EditPartitions(wanted) => partitions::edit_table(wanted, host),
         PlanStep::GuardAccess => guard::check_lockout(host),
         PlanStep::ImportKeys { user, from } => access::import_keys(user, from, host),
         PlanStep::MakeDirectory(directory) => files::make_directory(directory, host),

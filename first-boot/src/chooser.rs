@@ -31,7 +31,7 @@ pub(crate) struct Chooser<'a> {
 
 impl<'a> Chooser<'a> {
     /// `by_hand` is what root asks for now, whatever the switch says for each boot.
-    pub(crate) fn of(
+    pub(crate) fn for_machine(
         root: &'a MachineRoot,
         place: &platform::Host,
         by_hand: Option<Switch>,
@@ -45,20 +45,24 @@ impl<'a> Chooser<'a> {
     }
 
     /// The one that is asked, if any.
-    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut RunOutcome) -> Option<DetectedPlatform> {
-        let at_once = self.offers(place);
+    pub(crate) fn choose_platform(
+        &self,
+        place: &platform::Host,
+        outcome: &mut RunOutcome,
+    ) -> Option<DetectedPlatform> {
+        let at_once = self.detect_platforms(place);
         let (offers, choice) = if self.is_enough(&at_once) {
-            let choice = self.choose(&at_once);
+            let choice = self.choose_offer(&at_once);
             (at_once, choice)
         } else {
             // Up to two minutes on a busy machine, so only where something slow could still change the
             // choice.
             place.settle_devices();
-            let offers = self.offers(place);
-            let choice = self.choose(&offers);
+            let offers = self.detect_platforms(place);
+            let choice = self.choose_offer(&offers);
             (offers, choice)
         };
-        self.report(&offers, &choice, outcome);
+        self.report_choice(&offers, &choice, outcome);
         choice.asked.and_then(|number| offers.into_iter().nth(number))
     }
 
@@ -66,7 +70,9 @@ impl<'a> Chooser<'a> {
     /// what is remembered before all.
     fn is_enough(&self, offers: &[DetectedPlatform]) -> bool {
         match &self.remembered {
-            Some(remembered) => offers.iter().any(|offer| Source::of(offer).is_same(&remembered.source)),
+            Some(remembered) => {
+                offers.iter().any(|offer| Source::from_detected(offer).is_same(&remembered.source))
+            }
             None => offers.first().is_some_and(|offer| !offer.needs_network),
         }
     }
@@ -76,22 +82,22 @@ impl<'a> Chooser<'a> {
         // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
         // to a machine that is new.
         if self.remembered.is_some() {
-            let offers = self.offers(&platform_host(self.root));
-            self.report(&offers, &self.choose(&offers), outcome);
+            let offers = self.detect_platforms(&platform_host(self.root));
+            self.report_choice(&offers, &self.choose_offer(&offers), outcome);
         }
     }
 
-    fn offers(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
+    fn detect_platforms(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
         let before = self.remembered.as_ref().map(|remembered| remembered.source.platform.as_str());
-        platform::offers(place, before)
+        platform::detect_platforms(place, before)
     }
 
-    fn choose(&self, offers: &[DetectedPlatform]) -> Choice {
-        let offers: Vec<Source> = offers.iter().map(Source::of).collect();
-        source::choose(&offers, self.circumstances())
+    fn choose_offer(&self, offers: &[DetectedPlatform]) -> Choice {
+        let offers: Vec<Source> = offers.iter().map(Source::from_detected).collect();
+        source::choose_source(&offers, self.known_circumstances())
     }
 
-    fn circumstances(&self) -> Circumstances<'_> {
+    fn known_circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             remembered: self.remembered.as_ref(),
             is_settled: self.is_settled,
@@ -100,9 +106,9 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn report(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut RunOutcome) {
+    fn report_choice(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut RunOutcome) {
         for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
-            let refusal = source::refusal(&Source::of(offer), self.circumstances());
+            let refusal = source::refusal_reason(&Source::from_detected(offer), self.known_circumstances());
             if !outcome.refused.contains(&refusal) {
                 outcome.refused.push(refusal);
             }
@@ -110,8 +116,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Remembers who was asked, and in which machine.
-    pub(crate) fn remember(&self, asked: &DetectedPlatform, outcome: &mut RunOutcome) {
-        let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
+    pub(crate) fn remember_platform(&self, asked: &DetectedPlatform, outcome: &mut RunOutcome) {
+        let source = Remembered { source: Source::from_detected(asked), machine: self.machine.clone() };
         if let Err(error) = record::remember_source(self.root, &source) {
             outcome
                 .failures

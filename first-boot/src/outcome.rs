@@ -30,7 +30,7 @@ pub enum Verdict {
 impl Verdict {
     /// The word in the result.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn verdict_word(self) -> &'static str {
         match self {
             Self::Degraded => "degraded",
             Self::Failed => "failed",
@@ -49,7 +49,7 @@ impl Verdict {
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Ok, Self::Degraded, Self::Failed].into_iter().find(|verdict| verdict.word() == word)
+        [Self::Ok, Self::Degraded, Self::Failed].into_iter().find(|verdict| verdict.verdict_word() == word)
     }
 }
 
@@ -81,7 +81,7 @@ pub struct RunOutcome {
 impl RunOutcome {
     /// How it went.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn run_verdict(&self) -> Verdict {
         let unread = self.found.list().iter().any(|one| {
             one.severity == Severity::Error
                 && matches!(one.code, DiagnosticCode::Syntax | DiagnosticCode::UnknownFormat)
@@ -98,7 +98,7 @@ impl RunOutcome {
     /// The process's exit code: 0 ok, 1 failed, 2 degraded.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        self.verdict().exit_code()
+        self.run_verdict().exit_code()
     }
 
     /// For the journal: what failed, with places and without values, and one line about the whole.
@@ -132,7 +132,7 @@ impl RunOutcome {
             |wanted: fn(&StepResult) -> bool| self.items.iter().filter(|item| wanted(&item.done)).count();
         format!(
             "first boot: {} (instance {} on {}, {}): {} changed, {} unchanged, {} failed\n",
-            self.verdict().word(),
+            self.run_verdict().verdict_word(),
             self.instance_id,
             self.platform,
             if self.is_first { "configured now" } else { "configured before" },
@@ -156,7 +156,7 @@ impl RunOutcome {
         let found = caret::to_json(&self.found, &self.sources, Excerpts::Hidden);
         json!({
             "version": 1,
-            "verdict": self.verdict().word(),
+            "verdict": self.run_verdict().verdict_word(),
             "platform": self.platform,
             "instance_id": self.instance_id,
             "first_boot": self.is_first,
@@ -177,7 +177,7 @@ impl RunOutcome {
             StepResult::Unchanged => ("done", None),
         };
         json!({
-            "stage": item.planned.stage.word(),
+            "stage": item.planned.stage.stage_word(),
             "key": item.planned.origin.key,
             "what": text::describe_step(&item.planned.step),
             "status": status,

@@ -69,8 +69,8 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     let mut outcome = RunOutcome::default();
     let _lock = lock_run(root, LOCK_PATIENCE, &mut outcome);
     let place = platform_host(root);
-    let chooser = Chooser::of(root, &place, options.force.then_some(Switch::Always), &mut outcome);
-    let detected = chooser.ask(&place, &mut outcome);
+    let chooser = Chooser::for_machine(root, &place, options.force.then_some(Switch::Always), &mut outcome);
+    let detected = chooser.choose_platform(&place, &mut outcome);
     let current = ask_platform(root, &place, detected.as_ref(), &chooser, &mut outcome);
     let Some(Current { mut provision, is_fresh }) = current else {
         outcome.instance_id = record::configured_instance(root).unwrap_or_else(|| "unknown".to_owned());
@@ -109,9 +109,9 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     open_logins(root, &mut outcome);
     carry_out(plan, &host, &mut outcome);
     // What could not be had is asked for again at the next boot.
-    let is_whole = !provision.lacks("user-data");
+    let is_whole = !provision.lacks_item("user-data");
     if let Some(detected) = detected.as_ref().filter(|_| is_whole && is_fresh) {
-        chooser.remember(detected, &mut outcome);
+        chooser.remember_platform(detected, &mut outcome);
     }
     if outcome.is_first && is_whole {
         mark_configured(root, &instance.id, &mut outcome);
@@ -126,11 +126,11 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
 
 /// What templates may name: of an instance that is configured, as it was then.
 fn names_of(provision: &InstanceMetadata, root: &MachineRoot, outcome: &mut RunOutcome) -> Names {
-    if let Some(kept) = Names::kept(root).filter(|_| !outcome.is_first) {
+    if let Some(kept) = Names::read_kept(root).filter(|_| !outcome.is_first) {
         return kept;
     }
-    let names = Names::of(provision, &outcome.instance_id, root);
-    if let Err(error) = names.keep(root) {
+    let names = Names::from_metadata(provision, &outcome.instance_id, root);
+    if let Err(error) = names.keep_names(root) {
         outcome
             .problems
             .push(format!("cannot keep the names that templates may use: {}", error.error_chain()));
@@ -197,7 +197,8 @@ pub fn apply_file(file: &Path, machine: &MachineAccess) -> RunOutcome {
     let name = file.display().to_string();
     let user = facts::unpack_with(&name, &bytes, machine);
     let handed = UserDataInput { user, ..UserDataInput::default() };
-    let names = Names::kept(root).unwrap_or_else(|| Names::of(&kept, &outcome.instance_id, root));
+    let names =
+        Names::read_kept(root).unwrap_or_else(|| Names::from_metadata(&kept, &outcome.instance_id, root));
     let facts = PlanFacts { hostname: None, keys: Vec::new(), ..facts::plan_facts(&kept, false, &names) };
     let reading = reading::read(&handed, &facts);
     outcome.found = reading.found;
@@ -269,12 +270,12 @@ fn lock_run(root: &MachineRoot, patience: Duration, outcome: &mut RunOutcome) ->
     let path = root.path_of(LOCK);
     let locked = files::make_parents(&path, FileRights::PUBLIC)
         .map_err(|error| error.error_chain())
-        .and_then(|()| locked(&path, patience).map_err(|error| error.to_string()));
+        .and_then(|()| open_locked(&path, patience).map_err(|error| error.to_string()));
     locked.map_err(|error| outcome.failures.push(format!("cannot lock {LOCK}: {error}"))).ok()
 }
 
 /// Only root can open the file: whoever can open it can lock it, and keep us out.
-fn locked(path: &Path, patience: Duration) -> io::Result<File> {
+fn open_locked(path: &Path, patience: Duration) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(LOCK_MODE).open(path)?;
     file.set_permissions(Permissions::from_mode(LOCK_MODE))?;
     let began = Instant::now();
@@ -301,7 +302,7 @@ struct Current {
 }
 
 impl Current {
-    fn before(provision: InstanceMetadata) -> Self {
+    fn as_before(provision: InstanceMetadata) -> Self {
         Self { provision, is_fresh: false }
     }
 }
@@ -318,7 +319,7 @@ fn ask_platform(
         // Whatever configured it is gone, or there never was anything.
         let before = record::source(root).map(|remembered| remembered.source.platform);
         outcome.platform = before.unwrap_or_else(|| "metal".to_owned());
-        return Some(Current::before(record::load_metadata(root).unwrap_or_default()));
+        return Some(Current::as_before(record::load_metadata(root).unwrap_or_default()));
     };
     outcome.platform = detected.platform.to_string();
     match detected.fetch_metadata(place, &platform::MetadataWeb::new(TIMING, jitter_seed())) {
@@ -326,13 +327,13 @@ fn ask_platform(
             let told = |problem| format!("the platform did not hand over {problem}");
             outcome.problems.extend(provision.problems.iter().map(told));
             if let Some(kept) = chooser.turn_away_instance(&provision, outcome) {
-                return Some(Current::before(kept));
+                return Some(Current::as_before(kept));
             }
-            let provision = completed(root, provision);
+            let provision = complete_metadata(root, provision);
             store_metadata(root, &provision, outcome);
             Some(Current { provision, is_fresh: true })
         }
-        Err(error) => use_last_metadata(root, detected, &error, outcome).map(Current::before),
+        Err(error) => use_last_metadata(root, detected, &error, outcome).map(Current::as_before),
     }
 }
 
@@ -340,7 +341,7 @@ fn ask_platform(
 ///
 /// User-data that comes beside its own answer, on a volume, may be gone or anybody's by now. Keys that could
 /// not be asked for are those of the last boot: else a service that is out of breath would keep people out.
-fn completed(root: &MachineRoot, provision: InstanceMetadata) -> InstanceMetadata {
+fn complete_metadata(root: &MachineRoot, provision: InstanceMetadata) -> InstanceMetadata {
     let is_same = record::configured_instance(root)
         .is_some_and(|known| known == facts::instance_identity(&provision).id);
     let Some(kept) = record::load_metadata(root).filter(|_| is_same) else { return provision };
@@ -450,7 +451,7 @@ mod tests {
             is_by_volume: true,
             ..InstanceMetadata::default()
         };
-        let now = |user_data, instance| completed(&root, said(user_data, instance)).user_data;
+        let now = |user_data, instance| complete_metadata(&root, said(user_data, instance)).user_data;
         let first = said(b"first", "i-1");
         assert_eq!(now(b"first", "i-1"), first.user_data);
         record::store_metadata(&root, &first).unwrap();
@@ -476,7 +477,7 @@ mod tests {
         };
         record::store_metadata(&root, &said(&["a", "b"], "zone")).unwrap();
         record::mark_configured(&root, "i-1").unwrap();
-        let now = |keys, item| completed(&root, said(keys, item)).ssh_keys;
+        let now = |keys, item| complete_metadata(&root, said(keys, item)).ssh_keys;
 
         assert_eq!(now(&["c", "b"], "ssh keys"), ["c", "b", "a"]);
         assert_eq!(now(&[], "metadata"), ["a", "b"]);

@@ -92,7 +92,7 @@ pub(crate) fn parse_cluster(parser: &mut lexopt::Parser) -> Result<ClusterWords,
         }
     }
     let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
-    Ok(match ClusterRequest::parse(&borrowed) {
+    Ok(match ClusterRequest::parse_words(&borrowed) {
         Some(request) => ClusterWords::Call(ClusterCall { request, root }),
         None if words.is_empty() => ClusterWords::Missing,
         None => ClusterWords::Unknown(words.join(" ")),

@@ -131,7 +131,7 @@ impl MetadataWeb {
     }
 
     /// The metadata service at any of `bases`, which end without a slash.
-    pub(crate) fn service(&self, bases: &[&str]) -> MetadataService<'_> {
+    pub(crate) fn metadata_service(&self, bases: &[&str]) -> MetadataService<'_> {
         let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
         MetadataService {
             web: self,
@@ -154,7 +154,7 @@ impl MetadataWeb {
     }
 
     fn service_at(&self, url: &str) -> MetadataService<'_> {
-        let mut service = self.service(&[]);
+        let mut service = self.metadata_service(&[]);
         service.bases = vec![url.to_owned()];
         service.client.redirects = MAX_REDIRECTS;
         service
@@ -214,7 +214,7 @@ impl MetadataService<'_> {
     }
 
     /// A metadata item; `None` when the service has none.
-    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
+    pub(crate) fn get_item(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
         self.get_bounded(path, MAX_METADATA)
     }
 
@@ -225,7 +225,7 @@ impl MetadataService<'_> {
 
     /// A metadata item that is one line of text; `None` when the service has none.
     pub(crate) fn get_text(&self, path: &str) -> Result<Option<String>, WebError> {
-        let text = self.get(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        let text = self.get_item(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
     }
 
@@ -244,7 +244,7 @@ impl MetadataService<'_> {
     }
 
     fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
-        self.fetch_with_retries(&ServiceCall::get(path, limit))
+        self.fetch_with_retries(&ServiceCall::get_path(path, limit))
     }
 
     fn fetch_with_retries(&self, call: &ServiceCall) -> Result<Option<Vec<u8>>, WebError> {

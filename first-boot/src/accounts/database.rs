@@ -48,8 +48,8 @@ pub(crate) struct AccountDatabase {
 // each of them locks, reads and rewrites the files.
 impl AccountDatabase {
     /// Reads them, under their lock.
-    pub(crate) fn open(root: &MachineRoot) -> Result<Self, StepError> {
-        let lock = AccountLock::acquire(root).map_err(|source| StepError::LockAccounts { source })?;
+    pub(crate) fn open_locked(root: &MachineRoot) -> Result<Self, StepError> {
+        let lock = AccountLock::acquire_lock(root).map_err(|source| StepError::LockAccounts { source })?;
         let (passwd, group) = (ColonTable::read(root, "/etc/passwd")?, ColonTable::read(root, "/etc/group")?);
         let (subuid, subgid) =
             (ColonTable::read(root, "/etc/subuid")?, ColonTable::read(root, "/etc/subgid")?);

@@ -40,7 +40,7 @@ impl UnixTime {
 
     /// How long it is until `later`; nothing, if that has passed.
     #[must_use]
-    pub const fn until(self, later: Self) -> Duration {
+    pub const fn duration_until(self, later: Self) -> Duration {
         Duration::from_secs(later.0.saturating_sub(self.0))
     }
 }
@@ -95,7 +95,7 @@ mod tests {
         let last = UnixTime::from_seconds(u64::MAX);
 
         assert_eq!(last.saturating_add(Duration::from_secs(1)), last);
-        assert_eq!(last.until(UnixTime::default()), Duration::ZERO);
+        assert_eq!(last.duration_until(UnixTime::default()), Duration::ZERO);
         assert!(!last.to_string().is_empty());
     }
 }

@@ -23,7 +23,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::derive::hexadecimal;
+use crate::derive::encode_hex;
 use crate::etcd_client::{CallError, EtcdClient, decode_number};
 use classic::{ClassicEntry, read_classic};
 pub use retention::{list_backups, remove_oldest};
@@ -202,7 +202,7 @@ fn check_snapshot(path: &Path) -> Result<(), BackupError> {
     let (actual, _) = digest(&mut reader.by_ref().take(length - DIGEST_BYTES)).map_err(unread)?;
     let mut expected = Vec::new();
     reader.read_to_end(&mut expected).map_err(unread)?;
-    if hexadecimal(&expected) == actual {
+    if encode_hex(&expected) == actual {
         Ok(())
     } else {
         Err(damaged("its digest is not the one that etcd sent"))
@@ -221,7 +221,7 @@ fn digest(reader: &mut dyn io::Read) -> io::Result<(String, u64)> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok((hexadecimal(context.finish().as_ref()), length)),
+            0 => return Ok((encode_hex(context.finish().as_ref()), length)),
             count => {
                 context.update(&buffer[..count]);
                 length += count as u64;

@@ -164,9 +164,9 @@ fn plan_unplaced(given: &Variables, folder: &Path) -> EtcdPlan {
         Some(peers) if peers.iter().all(ServedUrl::is_plain_loopback) && !forms_with_others(given) => {
             plan.variables.extend(encrypted_peers(given, folder));
         }
-        Some(peers) => plan.exposures.extend(exposed(peers, Exposure::PlainPeers)),
+        Some(peers) => plan.exposures.extend(exposures_of(peers, Exposure::PlainPeers)),
         // etcd's own default for members is its loopback address.
-        None => plan.exposures.push(Exposure::PlainPeers(ServedUrl::parse("http://localhost:2380"))),
+        None => plan.exposures.push(Exposure::PlainPeers(ServedUrl::parse_url("http://localhost:2380"))),
     }
     plan
 }
@@ -176,7 +176,7 @@ fn plan_clients(given: &Variables, folder: &Path) -> EtcdPlan {
     if defaults::CLIENT_TLS_NAMES.iter().any(|name| given.contains_key(*name)) {
         // Whose certificates they are, and who may come with them, is for their author to know.
         let served = given.get("ETCD_LISTEN_CLIENT_URLS").map_or("http://localhost:2379", String::as_str);
-        let exposures = exposed(ServedUrl::parse_list(served), Exposure::PlainClients).collect();
+        let exposures = exposures_of(ServedUrl::parse_list(served), Exposure::PlainClients).collect();
         return EtcdPlan { exposures, ..EtcdPlan::default() };
     }
     let mut variables = tls_variables(&defaults::CLIENT_TLS, folder);
@@ -198,7 +198,7 @@ fn plan_clients(given: &Variables, folder: &Path) -> EtcdPlan {
             classic.first().map_or_else(|| format!("https://{LOCAL}"), |socket| format!("http://{socket}"));
         variables.insert("ETCD_ADVERTISE_CLIENT_URLS".to_owned(), url);
     }
-    let exposures = exposed(kept, Exposure::PlainClients).collect();
+    let exposures = exposures_of(kept, Exposure::PlainClients).collect();
     EtcdPlan { variables, classic, members: vec![LOCAL], exposures, ..EtcdPlan::default() }
 }
 
@@ -249,7 +249,10 @@ fn encrypted_peers(given: &Variables, folder: &Path) -> Variables {
     variables
 }
 
-fn exposed(served: Vec<ServedUrl>, exposure: fn(ServedUrl) -> Exposure) -> impl Iterator<Item = Exposure> {
+fn exposures_of(
+    served: Vec<ServedUrl>,
+    exposure: fn(ServedUrl) -> Exposure,
+) -> impl Iterator<Item = Exposure> {
     served.into_iter().filter(|served| served.is_open() || served.is_plain_loopback()).map(exposure)
 }
 

@@ -45,7 +45,7 @@ impl std::fmt::Debug for ClientCredentials {
 impl ClientCredentials {
     /// Root's, of this boot; `None` before the first start of etcd or fleetd.
     pub fn of_machine(site: &Site) -> Result<Option<Self>, SiteError> {
-        let read = |name: &str| site.read(&site.runtime(name));
+        let read = |name: &str| site.read(&site.runtime_path(name));
         let parts = (read("client-ca.pem")?, read("client.pem")?, read("client.key")?);
         Ok(match parts {
             (Some(authority), Some(certificate), Some(private_key)) => {

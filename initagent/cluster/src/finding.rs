@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use user_data::cluster::{ClusterDefinition, FindMethod};
 
-use crate::derive::{KeyPurpose, derive_key, hexadecimal};
+use crate::derive::{KeyPurpose, derive_key, encode_hex};
 use crate::interfaces::{OwnAddress, own_addresses};
 use crate::joining::Formation;
 use crate::link::{DurableBallots, MachineNumber};
@@ -88,7 +88,7 @@ pub(crate) struct LinkMembership {
 /// The name of a cluster in etcd.
 #[must_use]
 pub fn cluster_token(definition: &ClusterDefinition) -> String {
-    hexadecimal(&derive_key(definition, KeyPurpose::Token)[..16])
+    encode_hex(&derive_key(definition, KeyPurpose::Token)[..16])
 }
 
 /// Who votes. Waits for as long as the others take.
@@ -97,7 +97,7 @@ pub fn find_voters(
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
 ) -> Result<FoundVoters, FindError> {
-    let (path, token) = (site.state(VOTERS), cluster_token(definition));
+    let (path, token) = (site.state_path(VOTERS), cluster_token(definition));
     let remembered = site.read(&path)?.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
     if let Some(known) = remembered.filter(|known| known.token == token) {
         let formation = if known.formed { Formation::Before } else { Formation::Unknown };
@@ -129,7 +129,7 @@ pub fn remember_voters(
     };
     // Values of these types become JSON.
     let text = serde_json::to_string(&remembered).unwrap_or_default();
-    let path = site.state(VOTERS);
+    let path = site.state_path(VOTERS);
     // The flash of small machines is written when there is something new.
     if site.read(&path)?.as_deref() == Some(&text) {
         return Ok(());
@@ -173,7 +173,7 @@ fn resolve_voters(name: &str, size: u8, say: &mut dyn FnMut(String)) -> VoterLis
 
 /// The number by which this machine is known among the others; drawn once.
 pub(crate) fn machine_number(site: &Site) -> Result<MachineNumber, FindError> {
-    let path = site.state("number");
+    let path = site.state_path("number");
     let known = site.read(&path)?.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     if let Some(number) = known {
         return Ok(number);

@@ -170,7 +170,7 @@ impl PlaceSeeker<'_> {
     }
 
     fn noted_member(&self) -> Option<u64> {
-        let text = self.site.read(&self.site.state("member")).ok().flatten()?;
+        let text = self.site.read(&self.site.state_path("member")).ok().flatten()?;
         u64::from_str_radix(text.trim(), 16).ok()
     }
 
@@ -178,7 +178,7 @@ impl PlaceSeeker<'_> {
     fn note_member(&self, step: &JoinStep, view: Option<&MembershipView>) -> Result<(), PlaceError> {
         let (JoinStep::Continue(_) | JoinStep::Enter(_)) = step else { return Ok(()) };
         let Some(member) = view.and_then(|view| view.member_among(self.own)) else { return Ok(()) };
-        let (path, text) = (self.site.state("member"), format!("{:016x}\n", member.id));
+        let (path, text) = (self.site.state_path("member"), format!("{:016x}\n", member.id));
         if self.site.read(&path)?.as_deref() == Some(&text) {
             return Ok(());
         }

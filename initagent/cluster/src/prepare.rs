@@ -59,7 +59,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// What its unit reads, below the folder of [`Site::runtime`].
+    /// What its unit reads, below the folder of [`Site::runtime_path`].
     const fn environment_file(self) -> &'static str {
         match self {
             Self::Etcd => "etcd.env",
@@ -105,13 +105,13 @@ pub(crate) struct ServedCluster {
 }
 
 /// Prepares the machine for a program that has these variables.
-pub fn prepare(
+pub fn prepare_program(
     site: &Site,
     program: Program,
     given: &Variables,
     say: &mut dyn FnMut(String),
 ) -> Result<Readiness, PrepareError> {
-    let given = without_own(given, site.read(&site.runtime(program.environment_file()))?);
+    let given = without_own(given, site.read(&site.runtime_path(program.environment_file()))?);
     match program {
         Program::Etcd => prepare_etcd(site, &given, say),
         Program::Fleet => prepare_fleet(site, &given),
@@ -142,7 +142,7 @@ fn prepare_etcd(
     let place = find_place(site, given, (&definition, origin), say)?;
     let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
     certify_etcd(site, &definition, &own)?;
-    let plan = plan_etcd(given, &place, &site.runtime(""));
+    let plan = plan_etcd(given, &place, &site.runtime_path(""));
     for sentence in plan.exposures.iter().map(ToString::to_string) {
         say(format!("warning: {sentence}"));
     }
@@ -150,8 +150,12 @@ fn prepare_etcd(
     for name in plan.ignored.iter().filter(|name| *name != "ETCD_NAME") {
         say(format!("warning: {name} is not used, since the key `cluster` forms this cluster"));
     }
-    site.write(&site.runtime(Program::Etcd.environment_file()), &environment(&plan.variables), Readers::All)?;
-    serve(site, &served(site, (&definition, origin), given, (&place, &plan))?)?;
+    site.write(
+        &site.runtime_path(Program::Etcd.environment_file()),
+        &format_environment(&plan.variables),
+        Readers::All,
+    )?;
+    start_serving(site, &served_cluster(site, (&definition, origin), given, (&place, &plan))?)?;
     Ok(if plan.runs_here { Readiness::Ready } else { Readiness::NotHere })
 }
 
@@ -197,10 +201,10 @@ pub fn take_place(
 
 /// Where etcd of this machine keeps its data.
 fn data_folder(site: &Site, given: &Variables) -> PathBuf {
-    site.other(given.get("ETCD_DATA_DIR").map_or(DATA_FOLDER, String::as_str))
+    site.foreign_path(given.get("ETCD_DATA_DIR").map_or(DATA_FOLDER, String::as_str))
 }
 
-fn served(
+fn served_cluster(
     site: &Site,
     (definition, origin): (&ClusterDefinition, DefinitionOrigin),
     given: &Variables,
@@ -230,21 +234,21 @@ fn served(
 }
 
 /// Lets the service serve this from now on.
-fn serve(site: &Site, served: &ServedCluster) -> Result<(), PrepareError> {
+fn start_serving(site: &Site, served: &ServedCluster) -> Result<(), PrepareError> {
     let text = serde_json::to_string(served).unwrap_or_default();
-    let path = site.runtime(SERVED);
+    let path = site.runtime_path(SERVED);
     // It makes a voter of a learner, and ends that work once it has.
     let is_new = served.is_joining || site.read(&path)?.as_deref() != Some(&text);
     site.write(&path, &text, Readers::All)?;
     if site.is_running() {
         // Its certificate may be new even if this is not; a restart takes milliseconds, and old clients try again.
-        systemctl(if is_new { "restart" } else { "start" });
+        call_systemctl(if is_new { "restart" } else { "start" });
     }
     Ok(())
 }
 
 /// Without waiting: the service is no part of what is being started.
-fn systemctl(verb: &str) {
+fn call_systemctl(verb: &str) {
     let mut command = Command::new("systemctl");
     command.args(["--no-block", verb, SERVICE]).stdin(Stdio::null());
     // Without it fleet works, and old clients do not; its own status says why.
@@ -255,22 +259,26 @@ fn prepare_fleet(site: &Site, given: &Variables) -> Result<Readiness, PrepareErr
     let (definition, _) = read_definition(site)?;
     certify_client(site, &definition)?;
     let members = read_served(site)?.map_or_else(|| vec![crate::etcd::LOCAL], |served| served.members);
-    let file = site.read(&site.other(FLEET_FILE))?.unwrap_or_default();
-    let variables = plan_fleet(given, &file, &members, &site.runtime(""));
-    site.write(&site.runtime(Program::Fleet.environment_file()), &environment(&variables), Readers::All)?;
+    let file = site.read(&site.foreign_path(FLEET_FILE))?.unwrap_or_default();
+    let variables = plan_fleet(given, &file, &members, &site.runtime_path(""));
+    site.write(
+        &site.runtime_path(Program::Fleet.environment_file()),
+        &format_environment(&variables),
+        Readers::All,
+    )?;
     Ok(Readiness::Ready)
 }
 
 pub(crate) fn read_served(site: &Site) -> Result<Option<ServedCluster>, SiteError> {
-    Ok(site.read(&site.runtime(SERVED))?.and_then(|text| serde_json::from_str(&text).ok()))
+    Ok(site.read(&site.runtime_path(SERVED))?.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 /// The address that old clients are told.
-pub(crate) fn advertised(served: &ServedCluster) -> SocketAddr {
+pub(crate) fn advertised_address(served: &ServedCluster) -> SocketAddr {
     served.classic.first().copied().unwrap_or(CLASSIC[0])
 }
 
-fn environment(variables: &Variables) -> String {
+fn format_environment(variables: &Variables) -> String {
     let lines: Vec<String> = variables.iter().map(|(name, value)| environment_line(name, value)).collect();
     lines.concat()
 }
@@ -291,16 +299,16 @@ mod tests {
     #[test]
     fn what_was_written_for_the_last_start_does_not_pass_for_a_persons() {
         let folder = tempfile::tempdir().unwrap();
-        let site = Site::below(folder.path());
+        let site = Site::at_root(folder.path());
         for program in [Program::Etcd, Program::Fleet] {
-            let path = site.runtime(program.environment_file());
+            let path = site.runtime_path(program.environment_file());
             let given = Variables::from([("ETCD_NAME".to_owned(), "first".to_owned())]);
-            prepare(&site, program, &given, &mut |_| {}).unwrap();
+            prepare_program(&site, program, &given, &mut |_| {}).unwrap();
             let first = site.read(&path).unwrap().unwrap();
             assert!(first.contains("/client-ca.pem\""), "{first}");
 
             let again = handed_on(&first).into_iter().chain(given).collect();
-            prepare(&site, program, &again, &mut |_| {}).unwrap();
+            prepare_program(&site, program, &again, &mut |_| {}).unwrap();
 
             assert_eq!(site.read(&path).unwrap().unwrap(), first);
         }

@@ -15,9 +15,9 @@ use crate::condition::{EtcdCondition, observe_condition};
 use crate::etcd::{QUOTA_BYTES, Variables};
 use crate::etcd_client::{CALL_PATIENCE, ClientCredentials, EtcdClient};
 use crate::identity::{IdentityError, draw_secret};
-use crate::prepare::{PrepareError, Program, Readiness, prepare, read_served};
+use crate::prepare::{PrepareError, Program, Readiness, prepare_program, read_served};
 use crate::restore::RestoreRun;
-use crate::serve::{ServeError, serve};
+use crate::serve::{ServeError, serve_cluster};
 use crate::site::{Site, SiteError};
 pub use recovery::{RecoveryError, RestoreOrder};
 use status::{EtcdView, describe_status};
@@ -135,7 +135,7 @@ pub struct ClusterAnswer {
 impl ClusterRequest {
     /// Reads the words behind `cluster`. `None` if they are none of a verb.
     #[must_use]
-    pub fn parse(words: &[&str]) -> Option<Self> {
+    pub fn parse_words(words: &[&str]) -> Option<Self> {
         Some(match words {
             ["prepare", "etcd"] => Self::Prepare(Program::Etcd),
             ["prepare", "fleet"] => Self::Prepare(Program::Fleet),
@@ -192,10 +192,10 @@ impl ClusterRequest {
         environment: &Variables,
         say: &mut dyn FnMut(String),
     ) -> Result<ClusterAnswer, ClusterError> {
-        let site = Site::below(root);
+        let site = Site::at_root(root);
         let answer = |text: String| ClusterAnswer { text, exit_code: 0 };
         Ok(match self {
-            Self::Prepare(program) => match prepare(&site, program, environment, say)? {
+            Self::Prepare(program) => match prepare_program(&site, program, environment, say)? {
                 Readiness::Ready => answer(String::new()),
                 Readiness::NotHere => ClusterAnswer {
                     text: "this machine is a worker: the voters run etcd".to_owned(),
@@ -209,23 +209,23 @@ impl ClusterRequest {
             Self::Secret => answer(draw_secret()?.reveal().to_owned()),
             Self::Serve => {
                 let credentials = environment.get("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-                serve(&site, &credentials.unwrap_or_else(|| site.runtime("")))?;
+                serve_cluster(&site, &credentials.unwrap_or_else(|| site.runtime_path("")))?;
                 answer(String::new())
             }
-            Self::Status { format } => status(&site, format)?,
+            Self::Status { format } => cluster_status(&site, format)?,
         })
     }
 }
 
 /// What this machine knows of its cluster, and what etcd's members say to root.
-fn status(site: &Site, format: StatusFormat) -> Result<ClusterAnswer, ClusterError> {
+fn cluster_status(site: &Site, format: StatusFormat) -> Result<ClusterAnswer, ClusterError> {
     let served = read_served(site)?;
     // A key that may not be read is no error here: others may ask, and see this machine's part.
     let credentials = ClientCredentials::of_machine(site).ok().flatten();
     let etcd = match (&served, credentials) {
         (Some(served), Some(credentials)) if !served.members.is_empty() => {
             let client = EtcdClient::new(Some(&credentials), CALL_PATIENCE).map_err(RecoveryError::from)?;
-            let last_backup = recovery::last_backup(&site.state(recovery::BACKUPS));
+            let last_backup = recovery::last_backup(&site.state_path(recovery::BACKUPS));
             let condition = observe_condition(&client, &served.members);
             EtcdView::Condition(EtcdCondition { last_backup, ..condition })
         }
@@ -240,12 +240,15 @@ mod tests {
 
     #[test]
     fn words_are_verbs_or_nothing() {
-        assert_eq!(ClusterRequest::parse(&["prepare", "etcd"]), Some(ClusterRequest::Prepare(Program::Etcd)));
         assert_eq!(
-            ClusterRequest::parse(&["status", "--json"]),
+            ClusterRequest::parse_words(&["prepare", "etcd"]),
+            Some(ClusterRequest::Prepare(Program::Etcd))
+        );
+        assert_eq!(
+            ClusterRequest::parse_words(&["status", "--json"]),
             Some(ClusterRequest::Status { format: StatusFormat::Json })
         );
-        let restore = |words: &[&str]| ClusterRequest::parse(&[&["restore"], words].concat());
+        let restore = |words: &[&str]| ClusterRequest::parse_words(&[&["restore"], words].concat());
         let order = RestoreOrder {
             backup: Some(PathBuf::from("/b")),
             lost: vec!["10.0.0.2".parse().unwrap(), "fd00::3".parse().unwrap()],
@@ -256,7 +259,7 @@ mod tests {
             Some(ClusterRequest::Restore { order, format: StatusFormat::Json })
         );
         for words in [&[][..], &["prepare"], &["secret", "again"], &["destroy"]] {
-            assert_eq!(ClusterRequest::parse(words), None, "{words:?}");
+            assert_eq!(ClusterRequest::parse_words(words), None, "{words:?}");
         }
         for words in [
             &["backup", "--keep=0"][..],
@@ -267,7 +270,7 @@ mod tests {
             &["restore", "--lost=core-1"],
             &["status", "--dry-run"],
         ] {
-            assert_eq!(ClusterRequest::parse(words), None, "{words:?}");
+            assert_eq!(ClusterRequest::parse_words(words), None, "{words:?}");
         }
     }
 

@@ -113,18 +113,18 @@ impl Mirrors {
     ) -> Result<Self, FetchFileError> {
         Ok(Self {
             places: addresses.iter().map(|address| Mirror::parse(address)).collect(),
-            agent: agent(proxies)?,
+            agent: build_agent(proxies)?,
             pause: Duration::from_millis(500),
         })
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub(crate) fn count_mirrors(&self) -> usize {
         self.places.len()
     }
 
     /// One of them, for messages.
-    pub(crate) fn name(&self, index: usize) -> String {
+    pub(crate) fn mirror_name(&self, index: usize) -> String {
         self.places.get(index).map(ToString::to_string).unwrap_or_default()
     }
 
@@ -132,16 +132,16 @@ impl Mirrors {
     pub(crate) fn fetch_from(&self, index: usize, path: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
         match self.places.get(index) {
             Some(Mirror::Folder(folder)) => read_file(&folder.join(path), limit),
-            Some(Mirror::Web(address)) => self.download(&format!("{address}/{path}"), limit),
+            Some(Mirror::Web(address)) => self.download_file(&format!("{address}/{path}"), limit),
             None => Err(FetchFileError::Missing { address: path.to_owned() }),
         }
     }
 
-    fn download(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
+    fn download_file(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
         let (mut bytes, mut attempt, mut most) = (Vec::new(), 0, 0);
         let began = Instant::now();
         loop {
-            let failed = match self.request(url, limit, &mut bytes) {
+            let failed = match self.request_range(url, limit, &mut bytes) {
                 Ok(()) => return Ok(bytes),
                 Err(error) => error,
             };
@@ -152,12 +152,12 @@ impl Mirrors {
             if attempt >= ATTEMPTS || !may_pass(&failed) || began.elapsed() > 2 * patience_for(limit) {
                 return Err(failed);
             }
-            std::thread::sleep(jittered(self.pause * 2_u32.pow(attempt)));
+            std::thread::sleep(jittered_pause(self.pause * 2_u32.pow(attempt)));
         }
     }
 
     /// Asks once, for what is still missing, and appends what comes.
-    fn request(&self, url: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), FetchFileError> {
+    fn request_range(&self, url: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), FetchFileError> {
         let mut response = self.follow_redirects(url, limit, bytes.len())?;
         let address = || without_secrets(url);
         match response.status() {
@@ -265,7 +265,7 @@ fn unreachable_at(url: &str, error: ureq::Error) -> FetchFileError {
 }
 
 /// A pause of half the length to all of it, so that machines which lost the same server do not come back at once.
-fn jittered(longest: Duration) -> Duration {
+fn jittered_pause(longest: Duration) -> Duration {
     let mut random = [0; 1];
     // Without random bytes the pause is the longest.
     let share = getrandom::fill(&mut random).map_or(255, |()| u32::from(random[0]));
@@ -287,10 +287,10 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FetchFileError> {
 }
 
 /// An agent that follows nothing by itself. ureq reads proxies from the environment only; ours stand in files, too.
-fn agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
+fn build_agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
     let named = ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"].iter().find_map(|name| proxies.get(*name));
     let proxy = match named {
-        Some(address) => Some(proxy(address, proxies.get("NO_PROXY"))?),
+        Some(address) => Some(build_proxy(address, proxies.get("NO_PROXY"))?),
         None => Proxy::try_from_env(),
     };
     let config = Agent::config_builder()
@@ -305,7 +305,7 @@ fn agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
     Ok(config.into())
 }
 
-fn proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileError> {
+fn build_proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileError> {
     let refused = |why: String| FetchFileError::Address { address: without_secrets(address), why };
     let parsed = Proxy::new(address).map_err(|error| refused(error.to_string()))?;
     let Some(no_proxy) = no_proxy else { return Ok(parsed) };

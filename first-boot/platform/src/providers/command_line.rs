@@ -25,7 +25,7 @@ const PARAMETERS: [&str; 5] = [
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     let url = configured_url(host)?;
     let text = format!("kernel command line: cloud-config-url={}", without_secrets(&url));
-    Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
+    Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {

@@ -32,7 +32,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Gce;
     // Google refuses requests without this header, so that nobody can trick a web program into asking.
-    let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
+    let service = web.metadata_service(&BASES).with_header("Metadata-Flavor", "Google");
     let mut provision = InstanceMetadata::new(platform);
     provision.instance_id =
         service.get_text(&format!("{ROOT}/instance/id")).map_err(platform.fetch_failed())?;
@@ -57,7 +57,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
             Key::Valid(key) => provision.add_keys(&key),
         }
     }
-    let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
+    let interfaces = service.get_item(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
     if let Some(document) = provision.value_or_report("network interfaces", interfaces) {
         add_addresses(&mut provision, &document);
     }
@@ -145,11 +145,11 @@ fn parse_date(date: &str) -> Option<u64> {
     // 719 468 days lie between 1 March of the year 0 and 1 January 1970. The method is `days_from_civil` of
     // <https://howardhinnant.github.io/date_algorithms.html>.
     let clock = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
-    clock.checked_add_signed(-offset(rest)?)
+    clock.checked_add_signed(-utc_offset(rest)?)
 }
 
 /// How many seconds a clock is ahead of UTC: `Z`, `+0530` or `-08:00`, after any fraction of a second.
-fn offset(text: &str) -> Option<i64> {
+fn utc_offset(text: &str) -> Option<i64> {
     let fraction = text.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
     let text = fraction.unwrap_or(text);
     if text == "Z" {

@@ -56,19 +56,19 @@ pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
     let named = told.as_ref().and_then(SeedParameters::evidence_of_address);
     let volumes = disk::find_labelled(host, &[LABEL]).into_iter().filter_map(|(device, volume)| {
         let seed = disk_seed(&device.path, volume, "")?;
-        let (evidence, elsewhere) = (seed.evidence(), seed.seed_from());
+        let (evidence, elsewhere) = (seed.seed_evidence(), seed.seed_from());
         let said = to_metadata(seed, &SeedParameters::default());
         Some(evidence.on_volume(&device.path, &said, elsewhere.as_deref()))
     });
     // A volume is made for this machine, and the image's own seed is the same on all. So volumes go first
     // here.
-    let own = own_seed(host, told.as_ref()).map(|seed| seed.evidence().at(Place::OwnDisk));
+    let own = own_seed(host, told.as_ref()).map(|seed| seed.seed_evidence().found_at(Place::OwnDisk));
     let found: Vec<PlatformEvidence> = named.into_iter().chain(volumes).chain(own).collect();
     match told {
         Some(told) if found.is_empty() => {
             vec![
                 PlatformEvidence::from_machine(format!("{}: ds=nocloud", told.told_by))
-                    .at(Place::CommandLine),
+                    .found_at(Place::CommandLine),
             ]
         }
         _ => found,
@@ -157,7 +157,7 @@ impl SeedParameters {
     fn evidence_of_address(&self) -> Option<PlatformEvidence> {
         let url = self.seed_from.as_deref().filter(|url| is_web(url))?;
         let text = format!("{}: ds=nocloud, seed from {}", self.told_by, without_secrets(url));
-        Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
+        Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
     }
 }
 
@@ -196,7 +196,7 @@ fn own_seed(host: &Host, parameters: Option<&SeedParameters>) -> Option<SeedFile
 }
 
 fn disk_seed(device: &Path, mut volume: disk::ConfigVolume<File>, folder: &str) -> Option<SeedFiles> {
-    let place = format!("{folder} on {} labelled {}", device.display(), volume.label());
+    let place = format!("{folder} on {} labelled {}", device.display(), volume.volume_label());
     let place = place.trim_start().trim_start_matches("on ").to_owned();
     Some(SeedFiles::read_files(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
         .filter(SeedFiles::has_any)
@@ -279,7 +279,7 @@ impl SeedFiles {
         files.iter().any(|file| file.is_some()) || !self.unreadable.is_empty()
     }
 
-    fn evidence(&self) -> PlatformEvidence {
+    fn seed_evidence(&self) -> PlatformEvidence {
         match self.seed_from() {
             Some(url) if is_web(&url) => {
                 PlatformEvidence::from_network(format!("{}, seed from {}", self.place, without_secrets(&url)))

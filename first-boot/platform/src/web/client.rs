@@ -76,7 +76,7 @@ pub(super) enum AttemptOutcome {
 
 impl ServiceCall {
     /// Asks for what is at `path`.
-    pub(super) fn get(path: &str, limit: u64) -> Self {
+    pub(super) fn get_path(path: &str, limit: u64) -> Self {
         Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Vec::new(), limit }
     }
 
@@ -123,7 +123,7 @@ impl ServiceClient {
     fn new_token(&self, base: &str, scheme: TokenScheme) -> Result<SessionToken, AttemptOutcome> {
         let (name, value) = scheme.ask;
         let headers = vec![(name.to_owned(), value.to_owned())];
-        let call = ServiceCall { method: "PUT", headers, ..ServiceCall::get(scheme.path, MAX_TOKEN) };
+        let call = ServiceCall { method: "PUT", headers, ..ServiceCall::get_path(scheme.path, MAX_TOKEN) };
         match self.send_call(base, &call, None) {
             AttemptOutcome::Done(Some(body)) => Ok(SessionToken::Held(
                 String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),

@@ -50,7 +50,7 @@ pub(super) fn find_voters(
     let (number, address) = (machine_number(site)?, await_address(say).address);
     let mut said = String::new();
     loop {
-        let outcome = attempt(&agent, url, (number, address));
+        let outcome = query_service(&agent, url, (number, address));
         let now = match outcome {
             Ok((theirs, _)) if theirs != usize::from(size) => {
                 return Err(FindError::Size { theirs, ours: size });
@@ -71,7 +71,7 @@ pub(super) fn find_voters(
 }
 
 /// The size that the service wants, and who is registered, first come first.
-fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<Registration>), String> {
+fn query_service(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<Registration>), String> {
     let (number, address) = own;
     let size = text_of(agent.get(format!("{url}/_config/size")).call())?;
     let size = size["node"]["value"].as_str().and_then(|text| text.parse().ok());
@@ -79,7 +79,7 @@ fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<R
     let own = format!("{}={}", member_name(address), peer_url(address));
     // Refused with 412 where it was done before, which is as good.
     text_of(agent.put(format!("{url}/{number:016x}?prevExist=false")).send_form([("value", own)]))?;
-    Ok((size, registered(&text_of(agent.get(url).call())?)))
+    Ok((size, registered_machines(&text_of(agent.get(url).call())?)))
 }
 
 fn text_of(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {
@@ -100,7 +100,7 @@ fn found_among(registered: &[Registration], size: u8, own: (u64, IpAddr)) -> Fou
 }
 
 /// Who came first at each address, by the order in which they were registered.
-fn registered(answer: &Value) -> Vec<Registration> {
+fn registered_machines(answer: &Value) -> Vec<Registration> {
     let nodes = answer["node"]["nodes"].as_array().map_or(&[][..], Vec::as_slice);
     let read = |node: &Value| {
         let key = node["key"].as_str()?.rsplit('/').next()?.to_owned();
@@ -132,10 +132,9 @@ mod tests {
         ]}});
         let expected = ["fd00::1", "10.0.0.3", "10.0.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
 
-        let registered = |answer: &Value| registered(answer);
-        let addresses: Vec<IpAddr> = registered(&answer).iter().map(|one| one.address).collect();
+        let addresses: Vec<IpAddr> = registered_machines(&answer).iter().map(|one| one.address).collect();
         assert_eq!(addresses, expected);
-        assert!(registered(&json!({})).is_empty());
+        assert!(registered_machines(&json!({})).is_empty());
     }
 
     #[test]
@@ -146,7 +145,7 @@ mod tests {
             {"key": "/t/0000000000000009", "value": "a=https://10.0.0.1:2380", "createdIndex": 9},
         ]}});
         let formation = |number, address: &str| {
-            found_among(&registered(&answer), 3, (number, address.parse().unwrap())).formation
+            found_among(&registered_machines(&answer), 3, (number, address.parse().unwrap())).formation
         };
 
         assert_eq!(formation(9, "10.0.0.1"), Formation::Before);

@@ -132,8 +132,8 @@ impl Cluster {
                 .served
                 .data_folder
                 .clone()
-                .unwrap_or_else(|| site.other("/var/lib/etcd/default")),
-            keys: site.runtime(""),
+                .unwrap_or_else(|| site.foreign_path("/var/lib/etcd/default")),
+            keys: site.runtime_path(""),
         }
     }
 }
@@ -146,7 +146,7 @@ pub(super) fn back_up(
 ) -> Result<ClusterAnswer, RecoveryError> {
     let cluster = Cluster::of_machine(site)?;
     let view = cluster.view().ok_or(RecoveryError::NoQuorum)?;
-    let parent = to.unwrap_or_else(|| site.state(BACKUPS));
+    let parent = to.unwrap_or_else(|| site.state_path(BACKUPS));
     let taken = take_backup(&cluster.client, &view.endpoint, &parent, Timestamp::now())?;
     let removed = keep.map_or(Ok(Vec::new()), |count| remove_oldest(&parent, count.max(1)))?;
     let Backup { folder, manifest } = &taken;
@@ -174,7 +174,7 @@ pub(super) fn maintain(site: &Site, format: StatusFormat) -> Result<ClusterAnswe
     if cluster.served.data_folder.is_none() {
         return Ok(answer(format, "a worker has nothing to keep".to_owned(), &json!({ "done": [] })));
     }
-    let backups = site.state(BACKUPS);
+    let backups = site.state_path(BACKUPS);
     let done = maintain_member(&cluster.client, &cluster.served.members, &backups, Timestamp::now())?;
     Ok(answer(format, done.join("\n"), &json!({ "done": done })))
 }
@@ -220,7 +220,7 @@ pub(super) fn restore(
     let view = cluster.view();
     let way = plan_restore(&gather_facts(&cluster, site, view.is_some(), order))?;
     // A worker has none of etcd's yet; on a voter etcd reads them at each connection.
-    if !site.runtime("etcd/server.key").exists() {
+    if !site.runtime_path("etcd/server.key").exists() {
         let own: Vec<IpAddr> = own_voter(&cluster.served).into_iter().collect();
         certify_etcd(site, &cluster.definition, &own)?;
     }
@@ -258,7 +258,7 @@ fn import(
     format: StatusFormat,
 ) -> Result<ClusterAnswer, RecoveryError> {
     let member = cluster.restored_member(site);
-    let work = site.state("restore");
+    let work = site.state_path("restore");
     // What an earlier attempt left; a folder that cannot be removed fails the next step, which says so.
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work).map_err(|source| SiteError::Write { path: work.clone(), source })?;
@@ -325,9 +325,9 @@ fn rebuild(
 /// From now on this machine is the cluster, and the others come to it.
 fn forget_others(site: &Site, cluster: &Cluster) -> Result<(), RecoveryError> {
     // The number of the member whose data it had.
-    match std::fs::remove_file(site.state("member")) {
+    match std::fs::remove_file(site.state_path("member")) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(SiteError::Write { path: site.state("member"), source }.into());
+            return Err(SiteError::Write { path: site.state_path("member"), source }.into());
         }
         _ => {}
     }

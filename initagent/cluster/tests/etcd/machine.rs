@@ -97,7 +97,7 @@ impl Machine {
     }
 
     pub(crate) fn site(&self) -> Site {
-        Site::below(self.folder.path())
+        Site::at_root(self.folder.path())
     }
 
     pub(crate) fn data_folder(&self) -> PathBuf {
@@ -136,7 +136,7 @@ impl Machine {
         let own = [self.address];
         let place = take_place(&site, &self.definition, (&own, &data), &found, &mut say).unwrap();
         self.said.extend(said);
-        let plan = plan_etcd(&Variables::new(), &place, &site.runtime(""));
+        let plan = plan_etcd(&Variables::new(), &place, &site.runtime_path(""));
         if plan.runs_here {
             self.spawn(plan.variables);
         }

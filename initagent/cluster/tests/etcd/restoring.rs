@@ -24,7 +24,7 @@ fn restored(machine: &Machine) -> RestoredMember {
         peer_url: peer_url(machine.address),
         token: "after-the-loss".to_owned(),
         data_folder: machine.data_folder(),
-        keys: machine.site().runtime(""),
+        keys: machine.site().runtime_path(""),
     }
 }
 
