@@ -212,9 +212,9 @@ fn add_esp_files(writer: &DiskWriter, table: &PartitionTable, files: &[FatFile])
     }
     let label = Partition::of_role(PartitionRole::Esp).label;
     let entry = table.find_label(label).ok_or_else(|| io::Error::other("the image has no EFI partition"))?;
-    let (start, target) = (entry.offset().get(), writer.target());
+    let (start, target) = (entry.byte_offset().get(), writer.target());
     let read = |buffer: &mut [u8], offset: u64| target.read_exact_at(buffer, start + offset);
-    let changed = esp::plan_files(&read, entry.size().get(), files)?;
+    let changed = esp::plan_files(&read, entry.byte_size().get(), files)?;
     for (offset, block) in changed.iter().rev() {
         target.write_all_at(block, start + offset)?;
     }

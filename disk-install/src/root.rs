@@ -33,9 +33,10 @@ pub fn read_manifest(
     disk: &dyn ReadDisk,
     entry: &PartitionEntry,
 ) -> Result<Option<Signed<Manifest>>, String> {
-    let offset = trailer::trailer_offset(entry.size()).ok_or("the partition is too small for a slot")?;
+    let offset = trailer::trailer_offset(entry.byte_size()).ok_or("the partition is too small for a slot")?;
     let mut bytes = vec![0; TRAILER_BYTES];
-    disk.read_exact_at(&mut bytes, entry.offset().get() + offset.get()).map_err(|error| error.to_string())?;
+    disk.read_exact_at(&mut bytes, entry.byte_offset().get() + offset.get())
+        .map_err(|error| error.to_string())?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -52,10 +53,10 @@ pub fn verify_root(
 ) -> Result<(), String> {
     let root = &manifest.root;
     // Before anything is read by its numbers.
-    if root.slot_bytes() > entry.size() {
+    if root.slot_bytes() > entry.byte_size() {
         return Err("the manifest describes a root that is larger than the slot".to_owned());
     }
-    let data = DiskStretch { disk, offset: entry.offset().get() };
+    let data = DiskStretch { disk, offset: entry.byte_offset().get() };
     let built = verity::build_tree(&data, root.data_bytes, root.salt.as_bytes(), threads)
         .map_err(|error| error.to_string())?;
     if built.root_hash != root.root_hash {
@@ -85,9 +86,9 @@ pub fn verify_slots(
         let Some(entry) = table.find_label(label) else { continue };
         let refused = |because: String| format!("slot {slot}: {because}");
         let Some(manifest) = read_manifest(disk, entry).map_err(refused)? else { continue };
-        let manifest = keys.verify(&manifest).map_err(|error| refused(error.to_string()))?;
+        let manifest = keys.verify_signed(&manifest).map_err(|error| refused(error.to_string()))?;
         verify_root(disk, entry, &manifest, threads).map_err(refused)?;
-        let signers: Vec<String> = manifest.signers().iter().map(ToString::to_string).collect();
+        let signers: Vec<String> = manifest.trusted_signers().iter().map(ToString::to_string).collect();
         signed.push(format!("slot {slot}, version {} by key {}", manifest.version, signers.join(", ")));
     }
     if signed.is_empty() {
@@ -99,5 +100,5 @@ pub fn verify_slots(
 
 /// Bytes of a disk as its table says.
 pub(crate) fn state_offset(table: &PartitionTable) -> Option<Bytes> {
-    table.find_label(Partition::of_role(PartitionRole::State).label).map(PartitionEntry::offset)
+    table.find_label(Partition::of_role(PartitionRole::State).label).map(PartitionEntry::byte_offset)
 }

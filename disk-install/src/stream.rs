@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use disk_formats::bmap::hex;
+use disk_formats::bmap::encode_hex;
 use disk_formats::disk::{ReadDisk, is_zero};
 use disk_formats::open::Opened;
 use disk_formats::piece::{self, PIECE_BYTES, Piece};
@@ -44,7 +44,7 @@ pub fn file_sha256(path: &Path) -> io::Result<String> {
     loop {
         let read = read_full(&mut file, &mut buffer)?;
         if read == 0 {
-            return Ok(hex(&hasher.finalize()));
+            return Ok(encode_hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
     }
@@ -145,7 +145,7 @@ impl PieceStream {
 
     /// A file of any format that is one disk: no archive.
     pub fn of_file(path: &Path, hash: FileHash) -> io::Result<Self> {
-        match disk_formats::open::open(File::open(path)?).map_err(io::Error::other)? {
+        match disk_formats::open::open_disk(File::open(path)?).map_err(io::Error::other)? {
             Opened::Stream(_) => Self::of_compressed(path),
             Opened::Disk(_, disk) => Ok(Self::of_disk(disk, hash.of_file(path)?)),
         }
@@ -158,7 +158,7 @@ impl PieceStream {
         let mut head = vec![0; 512];
         let read = read_full(&mut from, &mut head)?;
         head.truncate(read);
-        let compression = Compression::detect(&head);
+        let compression = Compression::detect_compression(&head);
         if compression.is_none()
             && [&b"QFI\xfb"[..], b"KDMV", b"vhdxfile", b"conectix"]
                 .iter()
@@ -170,7 +170,7 @@ impl PieceStream {
         }
         let whole = io::Cursor::new(head).chain(from);
         let bytes: Box<dyn Read> = match compression {
-            Some(compression) => compression.decoder(whole)?,
+            Some(compression) => compression.open_decoder(whole)?,
             None => Box::new(whole),
         };
         Ok(Self::Stream { bytes, at: 0, fetched, length })
@@ -180,7 +180,7 @@ impl PieceStream {
     pub fn next_piece(&mut self) -> io::Result<Option<Piece>> {
         match self {
             Self::Disk { disk, next, .. } => {
-                if *next >= piece::count(disk.size()) {
+                if *next >= piece::count_pieces(disk.disk_size()) {
                     return Ok(None);
                 }
                 *next += 1;
@@ -204,7 +204,9 @@ impl PieceStream {
     #[must_use]
     pub fn position(&self) -> (u64, u64) {
         match self {
-            Self::Disk { disk, next, .. } => ((next * PIECE_BYTES as u64).min(disk.size()), disk.size()),
+            Self::Disk { disk, next, .. } => {
+                ((next * PIECE_BYTES as u64).min(disk.disk_size()), disk.disk_size())
+            }
             Self::Stream { fetched, length, .. } => {
                 let count = fetched.count.load(Ordering::Relaxed);
                 (count, length.unwrap_or(count))
@@ -219,7 +221,7 @@ impl PieceStream {
             Self::Disk { sha256, .. } => sha256.clone(),
             Self::Stream { fetched, .. } => {
                 let hasher = fetched.hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(hex(&hasher.finalize()))
+                Some(encode_hex(&hasher.finalize()))
             }
         }
     }

@@ -127,7 +127,7 @@ impl DiskWriter {
         if held > 0 {
             self.head = data[..held].to_vec();
         }
-        for run in piece.runs(|_| false) {
+        for run in piece.block_runs(|_| false) {
             let run = piece.offset + run.start.max(held) as u64..piece.offset + run.end as u64;
             for run in self.outside_kept(run).into_iter().filter(|run| run.start < run.end) {
                 let place = |at: u64| usize::try_from(at - piece.offset).map_err(io::Error::other);
@@ -246,7 +246,7 @@ struct HeldBackDisk {
 }
 
 impl ReadDisk for HeldBackDisk {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 

@@ -70,7 +70,7 @@ fn write_encoded(
 
 fn write_raw(image: &Path, files: &[FatFile]) -> Result<(), SeedError> {
     let failed = |source| SeedError::Image { image: image.to_owned(), source };
-    let disk = DiskImage::open(image).map_err(failed)?;
+    let disk = DiskImage::open_image(image).map_err(failed)?;
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.to_owned(), source })?;
     add_files(&disk, &table, files)
@@ -83,14 +83,14 @@ fn add_files(disk: &DiskImage, table: &PartitionTable, files: &[FatFile]) -> Res
     let esp = table
         .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.to_owned() })?;
-    let start = esp.offset().get();
+    let start = esp.byte_offset().get();
     let read = |buffer: &mut [u8], offset: u64| disk.read_into(Bytes::new(start + offset), buffer);
     // Planned first, so that a full ESP is noticed before the image is touched.
-    let changed = plan_files(&read, esp.size().get(), files).map_err(failed)?;
+    let changed = plan_files(&read, esp.byte_size().get(), files).map_err(failed)?;
     for (offset, block) in changed.iter().rev() {
         disk.write(Bytes::new(start + offset), block).map_err(failed)?;
     }
-    disk.sync().map_err(failed)
+    disk.sync_image().map_err(failed)
 }
 
 /// What is seeded may have passwords and keys in it, so from now on the image is its owner's alone. A disk's node

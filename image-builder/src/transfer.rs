@@ -29,12 +29,12 @@ pub(crate) struct TransferMeter {
 }
 
 impl TransferMeter {
-    pub(crate) fn start(name: &'static str, output: OutputFormat) -> Self {
+    pub(crate) fn start_meter(name: &'static str, output: OutputFormat) -> Self {
         Self { name, output, started: Instant::now(), shown: None, tenth: 0, bar: None }
     }
 
     /// So many bytes of so many are done.
-    pub(crate) fn set(&mut self, done: u64, total: u64) {
+    pub(crate) fn set_progress(&mut self, done: u64, total: u64) {
         let elapsed = self.started.elapsed();
         if elapsed < QUIET || self.shown.is_some_and(|shown| shown.elapsed() < INTERVAL) {
             return;

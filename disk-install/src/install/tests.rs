@@ -27,7 +27,7 @@ fn image() -> (Vec<u8>, DiskLayout) {
     let backup = usize::try_from(gpt::backup_offset(size).unwrap().get()).unwrap();
     bytes[backup..].copy_from_slice(&copies.backup);
     for entry in &layout.partition_table().entries {
-        let at = usize::try_from(entry.offset().get()).unwrap();
+        let at = usize::try_from(entry.byte_offset().get()).unwrap();
         bytes[at..at + 5000].fill(9);
         bytes[at + 100_000..at + 100_010].fill(3);
     }
@@ -261,7 +261,7 @@ fn every_byte_of_the_old_disk_goes_if_that_is_asked_for() {
 
 /// ext4's superblock of a STATE of that many blocks, with the machine's data behind it.
 fn with_state(mut disk: Vec<u8>, layout: &DiskLayout, blocks: u32) -> (Vec<u8>, Range<usize>) {
-    let start = usize::try_from(layout.partition(PartitionRole::State).offset().get()).unwrap();
+    let start = usize::try_from(layout.partition_of(PartitionRole::State).byte_offset().get()).unwrap();
     let kept = start..start + blocks as usize * 4096;
     disk[kept.clone()].fill(0x5a);
     let superblock = &mut disk[start + 1024..start + 2048];
@@ -290,7 +290,7 @@ fn state_is_kept_through_an_interrupted_run_and_a_second_one() {
         let table =
             gpt::read_primary(&disk[512..512 + COPY_BYTES], Bytes::new(disk.len() as u64)).unwrap().table;
         let state = table.find_label("STATE").unwrap();
-        let end = usize::try_from(state.offset().get() + state.size().get()).unwrap();
+        let end = usize::try_from(state.byte_offset().get() + state.byte_size().get()).unwrap();
         assert!(end >= kept.end, "the partition ends at {end}, its file system at {}", kept.end);
     }
 }
@@ -302,7 +302,8 @@ fn without_a_state_to_keep_nothing_is_written() {
     for (disk, spoil) in disks.into_iter().zip([0, 1_usize << 20]) {
         let mut disk = disk;
         if spoil > 0 {
-            let start = usize::try_from(layout.partition(PartitionRole::State).offset().get()).unwrap();
+            let start =
+                usize::try_from(layout.partition_of(PartitionRole::State).byte_offset().get()).unwrap();
             disk[start + 1024 + 4..start + 1024 + 8].copy_from_slice(&u32::MAX.to_le_bytes());
         }
         let target = RecordedDisk::of(disk);

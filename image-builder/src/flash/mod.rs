@@ -85,10 +85,10 @@ pub(crate) fn flash_image(
     let mut meter: Option<(InstallStage, TransferMeter)> = None;
     let mut watch = |stage, done, total| {
         if meter.as_ref().is_none_or(|(shown, _)| *shown != stage) {
-            meter = Some((stage, TransferMeter::start(stage_name(stage), request.output)));
+            meter = Some((stage, TransferMeter::start_meter(stage_name(stage), request.output)));
         }
         if let Some((_, meter)) = &mut meter {
-            meter.set(done, total);
+            meter.set_progress(done, total);
         }
         interrupt.check_interrupted().map_err(io::Error::other)
     };
@@ -133,7 +133,7 @@ fn open_stream(image: &str, hash: FileHash) -> io::Result<PieceStream> {
     }
     let path = Path::new(image);
     let file = std::fs::File::open(path)?;
-    if let Opened::Stream(_) = disk_formats::open::open(file).map_err(io::Error::other)? {
+    if let Opened::Stream(_) = disk_formats::open::open_disk(file).map_err(io::Error::other)? {
         return PieceStream::of_compressed(path);
     }
     let sha256 = hash.of_file(path)?;

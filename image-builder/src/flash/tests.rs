@@ -20,7 +20,7 @@ fn image() -> Vec<u8> {
     let backup = usize::try_from(gpt::backup_offset(size).unwrap().get()).unwrap();
     bytes[backup..].copy_from_slice(&copies.backup);
     for entry in &layout.partition_table().entries {
-        let at = usize::try_from(entry.offset().get()).unwrap();
+        let at = usize::try_from(entry.byte_offset().get()).unwrap();
         bytes[at..at + 5000].fill(9);
         bytes[at + 100_000..at + 100_010].fill(3);
     }

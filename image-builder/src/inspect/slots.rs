@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::files::RootReader;
 use super::{InspectDepth, InspectQuestion};
 use crate::disk::DiskImage;
-use error_text::printable::printable;
+use error_text::printable::printable_text;
 
 /// Where GRUB reads the kernel's command line.
 const ENVIRONMENT: &str = "/boot/env";
@@ -89,7 +89,7 @@ fn fill_report(
     signed: &Signed<Manifest>,
     report: &mut SlotReport,
 ) {
-    let root = RootReader::open(disk, entry.offset(), entry.size()).ok();
+    let root = RootReader::open_root(disk, entry.byte_offset(), entry.byte_size()).ok();
     let (trust, keys) = if question.keys.is_empty() {
         (Trust::KeysOfTheImage, own_keys(root.as_ref()))
     } else {
@@ -101,7 +101,7 @@ fn fill_report(
     report.state = match verify_signatures(signed, keys) {
         Err(reason) => TrustState::Refused(reason),
         Ok(manifest) => {
-            report.signed_by = manifest.signers().iter().map(ToString::to_string).collect();
+            report.signed_by = manifest.trusted_signers().iter().map(ToString::to_string).collect();
             report.trusts = Some(trust);
             report.manifest = Some((*manifest).clone());
             match question.depth {
@@ -144,7 +144,7 @@ fn own_keys(root: Option<&RootReader>) -> Vec<PublicKey> {
 fn verify_signatures(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<Manifest>, String> {
     let keyring =
         Keyring::new(keys, 1).map_err(|_| "no key is known that could have signed it".to_owned())?;
-    keyring.verify(signed).map_err(|error| error.to_string())
+    keyring.verify_signed(signed).map_err(|error| error.to_string())
 }
 
 fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: usize) -> TrustState {
@@ -153,7 +153,7 @@ fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: 
 
 impl SlotReport {
     /// Whose signature holds for every block, in words; or what is wrong. Nothing for an empty slot.
-    pub(crate) fn verdict(&self) -> Result<Option<String>, String> {
+    pub(crate) fn slot_verdict(&self) -> Result<Option<String>, String> {
         match &self.state {
             TrustState::Empty => Ok(None),
             TrustState::Refused(because) => Err(format!("slot {}: {because}", self.slot)),
@@ -176,7 +176,7 @@ impl fmt::Display for SlotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             TrustState::Empty => "empty".to_owned(),
-            TrustState::Refused(reason) => format!("REFUSED: {}", printable(reason)),
+            TrustState::Refused(reason) => format!("REFUSED: {}", printable_text(reason)),
             TrustState::Signed => "signed (blocks not checked: --verify)".to_owned(),
             TrustState::Verified => "signed, every block verified".to_owned(),
         };
@@ -204,7 +204,7 @@ impl fmt::Display for SlotReport {
         )?;
         writeln!(f, "     root hash {}", root.root_hash)?;
         if let Some(pretty) = self.os_release.as_deref().and_then(pretty_name) {
-            writeln!(f, "     system    {}, {} packages", printable(pretty), self.packages.len())?;
+            writeln!(f, "     system    {}, {} packages", printable_text(pretty), self.packages.len())?;
         }
         Ok(())
     }

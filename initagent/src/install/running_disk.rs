@@ -83,8 +83,8 @@ impl RunningDisk {
         let disk = OpenedDisk::open(&devices.disk)?;
         let layout = disk.plan_copy(random_guid()?)?;
         let place = |role| {
-            let placed = layout.partition(role);
-            placed.offset().get()..placed.offset().get() + placed.size().get()
+            let placed = layout.partition_of(role);
+            placed.byte_offset().get()..placed.byte_offset().get() + placed.byte_size().get()
         };
         let copied = |role, from: PartitionRole| disk.part_at(place(role), place(from).start);
         let mut parts =
@@ -120,7 +120,7 @@ impl OpenedDisk {
     fn open(path: &Path) -> Result<Self, ReadRunningDiskError> {
         let unread = |source| ReadRunningDiskError::Read { what: path.display().to_string(), source };
         let file = File::open(path).map_err(unread)?;
-        let size = Bytes::new(disk_formats::disk::ReadAt::length(&file).map_err(unread)?);
+        let size = Bytes::new(disk_formats::disk::ReadAt::byte_length(&file).map_err(unread)?);
         let copy = |offset: Option<Bytes>| {
             let mut bytes = vec![0; COPY_BYTES];
             // A copy that cannot be read is a damaged one: the other may do.
@@ -133,13 +133,14 @@ impl OpenedDisk {
 
     /// The layout of the new disk, in which all but STATE lies where it lies here.
     fn plan_copy(&self, disk_guid: Uuid) -> Result<DiskLayout, ReadRunningDiskError> {
-        let root = self.table.find_label("ROOT-A").ok_or(ReadRunningDiskError::Layout)?.size();
+        let root = self.table.find_label("ROOT-A").ok_or(ReadRunningDiskError::Layout)?.byte_size();
         let layout = DiskLayout::plan_layout(disk_guid, PartitionSizes { root, state: STATE_BYTES })?;
         let fits = layout.partitions().iter().all(|placed| {
             let entry = self.table.find_label(placed.partition.label);
             entry.is_some_and(|entry| {
                 entry.first_lba == placed.first_lba
-                    && (placed.partition.role == PartitionRole::State || entry.size() == placed.size())
+                    && (placed.partition.role == PartitionRole::State
+                        || entry.byte_size() == placed.byte_size())
             })
         });
         if fits { Ok(layout) } else { Err(ReadRunningDiskError::Layout) }
@@ -227,7 +228,7 @@ fn make_state(uuid: Uuid, workspace: &Path) -> Result<File, ReadRunningDiskError
 }
 
 impl ReadDisk for RunningDisk {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 

@@ -17,10 +17,10 @@ fn machine_disk(folder: &Path) -> (BootRecord, DiskLayout) {
     let copies = gpt::encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
     file.write_all_at(b"boot code", 0).unwrap();
     file.write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
-    let at = |role| layout.partition(role).offset().get();
+    let at = |role| layout.partition_of(role).byte_offset().get();
     file.write_all_at(b"GRUB", at(PartitionRole::Bios)).unwrap();
     file.write_all_at(&esp(), at(PartitionRole::Esp)).unwrap();
-    let used = SlotTable::FRESH.activate(Slot::B).to_block();
+    let used = SlotTable::FRESH.activate_slot(Slot::B).to_block();
     for offset in [ENV0_OFFSET, ENV1_OFFSET] {
         file.write_all_at(&used, at(PartitionRole::Abstate) + offset.get()).unwrap();
     }
@@ -51,10 +51,10 @@ fn the_copy_is_the_running_root_and_nothing_of_the_machine() {
 
     let disk = RunningDisk::open(&record, folder.path()).unwrap();
 
-    let mut bytes = vec![1; usize::try_from(disk.size()).unwrap()];
+    let mut bytes = vec![1; usize::try_from(disk.disk_size()).unwrap()];
     disk.read_exact_at(&mut bytes, 0).unwrap();
-    let at = |role| usize::try_from(layout.partition(role).offset().get()).unwrap();
-    let found = gpt::read_primary(&bytes[512..512 + COPY_BYTES], Bytes::new(disk.size())).unwrap();
+    let at = |role| usize::try_from(layout.partition_of(role).byte_offset().get()).unwrap();
+    let found = gpt::read_primary(&bytes[512..512 + COPY_BYTES], Bytes::new(disk.disk_size())).unwrap();
     assert!(found.table.is_of_image() && found.table.disk_guid != layout.partition_table().disk_guid);
     assert!(bytes.starts_with(b"boot code") && bytes[at(PartitionRole::Bios)..].starts_with(b"GRUB"));
     assert!(bytes[at(PartitionRole::Root(Slot::A))..].starts_with(b"running root"));
@@ -63,7 +63,7 @@ fn the_copy_is_the_running_root_and_nothing_of_the_machine() {
     let abstate = at(PartitionRole::Abstate) + usize::try_from(ENV1_OFFSET.get()).unwrap();
     let table = SlotTable::from_block(&bytes[abstate..abstate + 1024]).unwrap();
     assert_eq!(table, SlotTable::FRESH);
-    assert_eq!(table.state(Slot::B), SlotState::EMPTY);
+    assert_eq!(table.slot_state(Slot::B), SlotState::EMPTY);
     let state = at(PartitionRole::State);
     assert_eq!(bytes[state + 1024 + 0x38..state + 1024 + 0x3a], [0x53, 0xef], "STATE is no ext4");
     assert!(!bytes.windows(SECRET.len()).any(|part| part == SECRET), "a secret of the machine went along");
