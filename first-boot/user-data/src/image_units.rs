@@ -13,13 +13,15 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 53] = [
+const UNITS: [&str; 55] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
     "catamaran-boot-complete.service",
     "catamaran-boot-settled.service",
     "catamaran-boot-settled.timer",
+    "catamaran-cluster-care.service",
+    "catamaran-cluster-care.timer",
     "catamaran-cluster.service",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",

@@ -76,6 +76,16 @@ pub struct DurableBallots {
     decided: Option<VoterMap>,
 }
 
+impl DurableBallots {
+    /// Whether the decided list has another machine at this address: the one whose disk this machine had, since no
+    /// list is decided before each machine on it accepted it.
+    #[must_use]
+    pub fn names_another(&self, address: IpAddr, number: MachineNumber) -> bool {
+        let decided = self.decided.iter().flatten();
+        decided.into_iter().any(|(known, at)| *at == address && *known != number)
+    }
+}
+
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ProposalPhase {
@@ -177,6 +187,12 @@ impl LinkNode {
             calm_since: Moment::ZERO,
             sent_at: None,
         }
+    }
+
+    /// What it must not forget.
+    #[must_use]
+    pub fn ballots(&self) -> &DurableBallots {
+        &self.ballots
     }
 
     /// The list, once it is decided.

@@ -9,6 +9,7 @@ use vm::ssh::SshAccess;
 
 use crate::clouds::{self, Cloud};
 use crate::scene::{PATIENCE, Scene, assert_calm, assert_runs_from_own_disk, run, throw_away, wait_until_up};
+use crate::secrets;
 
 pub(crate) fn bios(scene: &Scene) {
     // No platform says the address here, and how soon an interface has one is the host's mood.
@@ -34,16 +35,17 @@ pub(crate) fn digital_ocean(scene: &Scene) {
 }
 
 /// The image lies on other disks too: one never booted, and one of a machine that was. The kernel finds both
-/// before the disk that the firmware starts from.
+/// before the disk that the firmware starts from. The user-data is full of secrets, and this machine needs none.
 pub(crate) fn config_drive(scene: &Scene) {
     let (settled, fresh) = (scene.settled_copy(), scene.fresh_copy());
-    let cloud = clouds::config_drive(scene, &user_data(scene, ""));
+    let cloud = clouds::config_drive(scene, &secrets::planted_in(&user_data(scene, "")));
     let builder = cloud.builder.devices(DeviceSet::Scsi);
     let builder = builder.beside(settled.path(), Bus::Virtio).beside(fresh.path(), Bus::Virtio);
 
     let running = is_configured(Cloud { builder, ..cloud });
 
     assert_runs_from_own_disk(&running);
+    secrets::are_hidden(&running);
     is_told_by_vagrant(&running);
     throw_away(running);
     settled.assert_untouched();
