@@ -28,7 +28,7 @@ use source::SeedFile;
 pub use source::{Document, Role};
 
 /// How a judgement is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For programs.
     Json,
@@ -37,7 +37,7 @@ pub enum OutputFormat {
 }
 
 /// Whether a printed plan shows contents.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanDetail {
     /// With the contents of files, units and scripts.
     Full,
@@ -46,7 +46,7 @@ pub enum PlanDetail {
 }
 
 /// What is printed, and the exit code: 0 ok, 1 errors, 2 warnings only.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfflineReport {
     /// For stdout.
     pub text: String,

@@ -20,7 +20,7 @@ use user_data::payload::{self, PayloadKind};
 const MOST: u64 = 64 << 20;
 
 /// What a file is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// By its name and content.
     Guessed,
@@ -35,7 +35,7 @@ pub enum Role {
 }
 
 /// Something to judge.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// A file, a folder or an image; standard input for `-`.
     pub path: PathBuf,

@@ -22,7 +22,7 @@ pub const SIZES: [u8; 4] = [1, 3, 5, 7];
 const LONGEST_NAME: usize = 48;
 
 /// A cluster as its members know it before they know each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDefinition {
     /// Tells clusters of one secret apart.
     pub name: String,
@@ -35,7 +35,7 @@ pub struct ClusterDefinition {
 }
 
 /// How machines of one cluster find each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindMethod {
     /// These machines: the first ones vote.
     Addresses(Vec<IpAddr>),
@@ -50,7 +50,7 @@ pub enum FindMethod {
 }
 
 /// Why words do not say where to find the others.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindFlaw {
     /// Fewer addresses than voters.
     Few {

@@ -44,7 +44,7 @@ const UNIT_FOLDERS: [&str; 9] = [
 const BOUND_SECONDS: u32 = 90;
 
 /// Why something may not be done.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyObjection {
     /// What is wrong with it.
     pub message: String,
@@ -232,7 +232,7 @@ fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
 }
 
 /// What a path below a directory of units is to systemd.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnitPlace<'a> {
     DropIn {
         unit: &'a str,

@@ -28,7 +28,7 @@ pub const SKIP: u8 = 1;
 pub const FAIL: u8 = 255;
 
 /// What to do.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterRequest {
     /// Copy both stores of etcd.
     Backup {
@@ -99,7 +99,7 @@ impl<'a> VerbOptions<'a> {
 }
 
 /// How to print.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFormat {
     /// For programs.
     Json,
@@ -124,7 +124,7 @@ pub enum ClusterError {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterAnswer {
     /// What is printed.
     pub text: String,

@@ -72,7 +72,7 @@ const LONGEST_NAME: usize = 32;
 const LONGEST_LIST: usize = 1 << 16;
 
 /// A user as a document describes it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
     /// What useradd and its sisters need.
     pub user: UserStep,
@@ -91,7 +91,7 @@ pub struct UserConfig {
 }
 
 /// Which options a user was given, with or without a value: a default stands only for the others.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Given {
     groups: bool,
     shell: bool,
@@ -99,7 +99,7 @@ struct Given {
 }
 
 /// Users and groups of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccountsConfig {
     /// Groups, in their order.
     pub groups: Vec<Located<GroupStep>>,

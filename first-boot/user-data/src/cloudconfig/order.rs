@@ -28,7 +28,7 @@ use settings::{plan_settings, settings_file};
 use units::plan_units;
 
 /// What the machine's platform and history say.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanFacts {
     /// Its addresses.
     pub addresses: TokenAddresses,
@@ -45,7 +45,7 @@ pub struct PlanFacts {
 }
 
 /// A script among the parts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartScript {
     /// Its text.
     pub body: Secret<Vec<u8>>,
@@ -56,7 +56,7 @@ pub struct PartScript {
 }
 
 /// When a script of user-data runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
     /// Early, at each boot.
     Boothook,

@@ -55,7 +55,7 @@ pub const FS_KEYS: &[FieldKey] = &[
 ];
 
 /// Storage of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StorageConfig {
     /// Disks to divide.
     pub disks: Vec<Located<PartitioningStep>>,

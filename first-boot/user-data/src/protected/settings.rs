@@ -11,7 +11,7 @@ use super::paths::{NEEDED, PATHS, TREES};
 use super::units::is_limit;
 
 /// A file that is judged by its content.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// /etc/environment, which PAM reads at each login.
     Environment,
