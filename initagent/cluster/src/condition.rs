@@ -33,7 +33,7 @@ pub enum MemberRole {
 /// One member.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct MemberCondition {
-    /// Its number, in encode_hex, as etcdctl has it.
+    /// Its number in hexadecimal, as etcdctl has it.
     pub id: String,
     /// Its name.
     pub name: String,
