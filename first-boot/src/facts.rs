@@ -20,7 +20,7 @@ use crate::machine::MachineAccess;
 /// The instance of a machine on a platform that names none.
 // Such a machine is configured again when its user-data changes. Nothing else could tell that it is meant to
 // be.
-const UNNAMED: &str = "unnamed";
+pub(crate) const UNNAMED: &str = "unnamed";
 /// The file by which the operator of a platform, who makes the image, allows `#include`.
 const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
 

@@ -25,6 +25,7 @@ mod root;
 mod run;
 mod source;
 mod step_error;
+mod step_result;
 mod switch;
 mod systemd;
 mod web;

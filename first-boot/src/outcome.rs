@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use user_data::plan::PlannedStep;
 use user_data::plan::text;
 
-use crate::apply::StepResult;
+use crate::step_result::{ResultItem, StepResult};
 
 /// How a run went as a whole.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -53,13 +53,6 @@ impl Verdict {
     }
 }
 
-/// One step and its fate.
-#[derive(Debug)]
-pub(crate) struct ResultItem {
-    pub(crate) planned: PlannedStep,
-    pub(crate) done: StepResult,
-}
-
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct RunOutcome {
@@ -69,6 +62,12 @@ pub struct RunOutcome {
     pub(crate) items: Vec<ResultItem>,
     pub(crate) found: Diagnostics,
     pub(crate) sources: SourceTexts,
+    pub(crate) errors: RunErrors,
+}
+
+/// What went wrong beside the steps of the plan. Each phase hands its own over with what it found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct RunErrors {
     /// What stopped the run as a whole.
     pub(crate) failures: Vec<String>,
     /// What the platform has but could not hand over.
@@ -76,6 +75,25 @@ pub struct RunOutcome {
     /// Who wanted to say what this machine is to be and was turned away. It does not count as a failure: else
     /// whoever attaches a volume could make a good slot look bad.
     pub(crate) refused: Vec<String>,
+}
+
+impl RunErrors {
+    /// Of a phase that either did its work or says why not.
+    pub(crate) fn from_failure(result: Result<(), String>) -> Self {
+        Self { failures: result.err().into_iter().collect(), ..Self::default() }
+    }
+
+    /// Of a phase whose failure costs only itself.
+    pub(crate) fn from_problem(result: Result<(), String>) -> Self {
+        Self { problems: result.err().into_iter().collect(), ..Self::default() }
+    }
+
+    /// Adds those of a later phase.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.failures.extend(later.failures);
+        self.problems.extend(later.problems);
+        self.refused.extend(later.refused);
+    }
 }
 
 impl RunOutcome {
@@ -88,10 +106,12 @@ impl RunOutcome {
         });
         let flawed = self.found.worst_severity() > Some(Severity::Note);
         let failed_item = self.items.iter().any(|item| matches!(item.done, StepResult::Failed(_)));
-        match () {
-            () if unread || !self.failures.is_empty() => Verdict::Failed,
-            () if flawed || failed_item || !self.problems.is_empty() => Verdict::Degraded,
-            () => Verdict::Ok,
+        if unread || !self.errors.failures.is_empty() {
+            Verdict::Failed
+        } else if flawed || failed_item || !self.errors.problems.is_empty() {
+            Verdict::Degraded
+        } else {
+            Verdict::Ok
         }
     }
 
@@ -105,13 +125,13 @@ impl RunOutcome {
     #[must_use]
     pub fn journal_text(&self) -> String {
         let mut out = String::new();
-        for failure in &self.failures {
+        for failure in &self.errors.failures {
             let _ = writeln!(out, "error: {failure}");
         }
-        for problem in &self.problems {
+        for problem in &self.errors.problems {
             let _ = writeln!(out, "warning: {problem}");
         }
-        for refused in &self.refused {
+        for refused in &self.errors.refused {
             let _ = writeln!(out, "warning: {refused}");
         }
         for diagnostic in self.found.list() {
@@ -160,9 +180,9 @@ impl RunOutcome {
             "platform": self.platform,
             "instance_id": self.instance_id,
             "first_boot": self.is_first,
-            "failures": self.failures,
-            "problems": self.problems,
-            "refused_sources": self.refused,
+            "failures": self.errors.failures,
+            "problems": self.errors.problems,
+            "refused_sources": self.errors.refused,
             "diagnostics": found["diagnostics"],
             "diagnostics_left_out": found["left_out"],
             "items": items,

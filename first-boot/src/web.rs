@@ -16,7 +16,7 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use user_data::address::redacted_address;
+use error_text::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use jiff::Timestamp;
 use ureq::{Agent, config::Config, unversioned::transport::DefaultConnector};
 
 use self::{
@@ -335,10 +336,9 @@ impl MetadataService<'_> {
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn unix_time() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+/// Now; 1970 if the clock is before it.
+pub(crate) fn current_time() -> Timestamp {
+    Timestamp::try_from(SystemTime::now()).unwrap_or_default()
 }
 
 /// No proxy and no redirects: a metadata service is at its own address or nowhere.
@@ -356,25 +356,9 @@ fn client_config() -> Config {
         .build()
 }
 
-/// `url` without user, password and query.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or(url);
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_in_messages_hold_no_secrets() {
-        assert_eq!(without_secrets("https://u:p@host:8080/a/b?token=x#y"), "https://host:8080/a/b");
-        assert_eq!(without_secrets("http://host?x"), "http://host");
-        assert_eq!(without_secrets("not a url"), "not a url");
-    }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_are_never_alike() {

@@ -13,12 +13,13 @@ use std::io::Read;
 use user_data::plan::PlannedStep;
 use user_data::plan::step::{GroupStep, Password, PlanStep, UserStep};
 
-use super::{ApplyContext, StepResult, closing};
+use super::{ApplyContext, closing};
 use crate::accounts::AccountDatabase;
 use crate::files::FileChange;
 use crate::home;
 use crate::programs::ProgramCall;
 use crate::step_error::StepError;
+use crate::step_result::StepResult;
 
 /// As long as nobody guesses.
 // cloud-init's length. Of 57 letters these are 116 bits.

@@ -5,8 +5,8 @@
 //!
 //! Documentation: `contents` and `verification` in <https://coreos.github.io/ignition/configuration-v3_6/>.
 
+use error_text::redacted_address;
 use sha2::{Digest, Sha256, Sha512};
-use user_data::address::redacted_address;
 use user_data::plan::step::{FetchRequest, FileContent};
 use user_data::room::unpack_gzip;
 

@@ -59,6 +59,28 @@ fn the_network_comes_up_before_anything_else_and_at_each_boot() {
 }
 
 #[test]
+fn findings_and_steps_of_the_network_keep_their_places_beside_user_data() {
+    let bench = Bench::seeded("i-1", "#cloud-config\nusers: [ada]\nno_such_key: 1\n");
+    let config = "version: 2\nethernets:\n  eth0: {addresses: [10.0.0.5/24]}\n  eth1: {no-such-option: 1}\n";
+    fs::write(bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/network-config"), config).unwrap();
+
+    let json = bench.boot(ONCE).to_json();
+
+    let places = |list: &str| -> Vec<(String, u64)> {
+        let place = |one: &serde_json::Value| Some((one["file"].as_str()?.to_owned(), one["line"].as_u64()?));
+        json[list].as_array().unwrap().iter().filter_map(place).collect()
+    };
+    assert_eq!(places("diagnostics"), [("network-config".to_owned(), 4), ("user-data".to_owned(), 3)]);
+    let items = places("items");
+    assert!(
+        items.contains(&("network-config".to_owned(), 3)) && items.contains(&("user-data".to_owned(), 2))
+    );
+    let steps = json["items"].as_array().unwrap();
+    let restarts = steps.iter().filter(|item| item["what"].as_str().unwrap().contains("networkd"));
+    assert_eq!(restarts.count(), 1, "the network is in the result once: {steps:#?}");
+}
+
+#[test]
 fn logins_wait_for_the_keys_or_for_the_news_that_there_are_none() {
     for bench in [Bench::seeded("i-1", DOCUMENT), Bench::new()] {
         assert!(!await_logins(&bench.machine.root, Duration::from_millis(1)));

@@ -76,11 +76,34 @@ struct Expanded {
 /// Reads everything and plans it.
 #[must_use]
 pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    read_user_data(read_network(handed.network.as_ref()), handed, facts)
+}
+
+/// Reads how the platform describes the network, alone: it comes up before the rest can be fetched.
+#[must_use]
+pub fn read_network(part: Option<&PayloadPart>) -> ReadResult {
     let mut reading = ReadResult::default();
+    if let Some(part) = part {
+        let text = String::from_utf8_lossy(&part.content);
+        let number = reading.sources.add_at(&part.name, text, part.first_line);
+        reading.plan = network::read(&part.content, number, &mut reading.found);
+    }
+    reading
+}
+
+/// Reads the rest behind the network, whose steps stay in the plan unless they were taken out of it.
+///
+/// It continues one reading instead of starting a second, so that marks into the network's text stay valid and
+/// nobody plans the network again.
+#[must_use]
+pub fn read_user_data(network: ReadResult, handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    let ReadResult { plan: network, found, sources } = network;
+    let mut reading = ReadResult { plan: FirstBootPlan::default(), found, sources };
     let mut room = DecompressionBudget::default();
+    let first_own = reading.sources.count_texts();
     // The user's side is read first, since it may say that the vendor's is not to be read at all.
     let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
-    let first_other = reading.sources.count_texts();
+    let users_parts = first_own..reading.sources.count_texts();
     let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
     let placed = files.as_ref().map(|document| document.at.part);
     user.document = with_files(user.document, files, &mut reading.found);
@@ -108,7 +131,7 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     protected::take_out(&mut reading.plan, &mut reading.found);
     reading.plan.append_plan(vendor.plan);
     order::leave_places(&mut reading.plan, &user.plan, |planned| {
-        planned.origin.at.is_some_and(|at| usize::from(at.part) < first_other)
+        planned.origin.at.is_some_and(|at| users_parts.contains(&usize::from(at.part)))
     });
     reading.plan.append_plan(user.plan);
     order::leave_environment(&mut reading.plan);
@@ -117,11 +140,7 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     // Behind the guard, so that a script that was refused starts no run of its folder.
     script_folders::run_folders(&mut reading.plan, &mut reading.found);
     unread::warn_unread_files(&reading.plan, &mut reading.found);
-    if let Some(part) = &handed.network {
-        let text = String::from_utf8_lossy(&part.content);
-        let number = reading.sources.add_at(&part.name, text, part.first_line);
-        reading.plan.append_plan(network::read(&part.content, number, &mut reading.found));
-    }
+    reading.plan.append_plan(network);
     // Last of all, because each finding so far has its place in the expanded text.
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);

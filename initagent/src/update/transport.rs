@@ -13,6 +13,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use error_text::redacted_address;
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
@@ -100,7 +101,7 @@ impl std::fmt::Display for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::Web(address) => f.write_str(&without_secrets(address)),
+            Self::Web(address) => f.write_str(&redacted_address(address)),
         }
     }
 }
@@ -159,7 +160,7 @@ impl Mirrors {
     /// Asks once, for what is still missing, and appends what comes.
     fn request_range(&self, url: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), FetchFileError> {
         let mut response = self.follow_redirects(url, limit, bytes.len())?;
-        let address = || without_secrets(url);
+        let address = || redacted_address(url);
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, bytes.len()) => {}
             // A server without ranges sends everything again; one that sends another part is not believed.
@@ -207,7 +208,7 @@ impl Mirrors {
             };
             at = redirect_target(&at, location)?;
         }
-        let (address, to) = (without_secrets(url), "more places than are followed".to_owned());
+        let (address, to) = (redacted_address(url), "more places than are followed".to_owned());
         Err(FetchFileError::Redirect { address, to })
     }
 }
@@ -221,7 +222,7 @@ fn patience_for(limit: u64) -> Duration {
 /// from https to http would show to others what a machine fetches.
 fn redirect_target(from: &str, location: &str) -> Result<String, FetchFileError> {
     let refused =
-        || FetchFileError::Redirect { address: without_secrets(from), to: without_secrets(location) };
+        || FetchFileError::Redirect { address: redacted_address(from), to: redacted_address(location) };
     let base: Uri = from.parse().map_err(|_| refused())?;
     let (scheme, authority) = (base.scheme_str().unwrap_or_default(), base.authority());
     let target = match location.parse::<Uri>() {
@@ -261,7 +262,7 @@ fn may_pass(error: &FetchFileError) -> bool {
 }
 
 fn unreachable_at(url: &str, error: ureq::Error) -> FetchFileError {
-    FetchFileError::Unreachable { address: without_secrets(url), source: Box::new(error) }
+    FetchFileError::Unreachable { address: redacted_address(url), source: Box::new(error) }
 }
 
 /// A pause of half the length to all of it, so that machines which lost the same server do not come back at once.
@@ -306,7 +307,7 @@ fn build_agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileErr
 }
 
 fn build_proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileError> {
-    let refused = |why: String| FetchFileError::Address { address: without_secrets(address), why };
+    let refused = |why: String| FetchFileError::Address { address: redacted_address(address), why };
     let parsed = Proxy::new(address).map_err(|error| refused(error.to_string()))?;
     let Some(no_proxy) = no_proxy else { return Ok(parsed) };
     let protocol = match parsed.protocol() {
@@ -322,13 +323,5 @@ fn build_proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchF
 }
 
 /// An address without user, password and query, which may be secrets.
-fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or(url);
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
-}
-
 #[cfg(test)]
 pub(super) mod tests;

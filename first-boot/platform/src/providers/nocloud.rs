@@ -11,13 +11,15 @@
 
 use std::{fs::File, path::Path};
 
+use error_text::redacted_address;
+
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, WebError, disk,
     evidence::PlatformEvidence,
     guest,
     json::DocumentTree,
     meta_data::add_meta_data,
-    web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
+    web::{MAX_METADATA, MAX_USER_DATA},
 };
 
 // FAT keeps labels in capitals, and ISO 9660 tools leave them as they are, so letter case does not count.
@@ -156,7 +158,7 @@ impl SeedParameters {
     /// That a web server is named.
     fn evidence_of_address(&self) -> Option<PlatformEvidence> {
         let url = self.seed_from.as_deref().filter(|url| is_web(url))?;
-        let text = format!("{}: ds=nocloud, seed from {}", self.told_by, without_secrets(url));
+        let text = format!("{}: ds=nocloud, seed from {}", self.told_by, redacted_address(url));
         Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
     }
 }
@@ -206,7 +208,7 @@ fn web_seed(web: &MetadataWeb, url: &str) -> Result<SeedFiles, WebError> {
     let address = |file: &str| format!("{}/{file}", url.trim_end_matches('/'));
     // If this file cannot be asked for, neither can the others. Each of them would wait until the time is up.
     let meta_data = web.get_url(&address("meta-data"), MAX_METADATA)?;
-    let mut seed = SeedFiles::read_files(without_secrets(url), |file, limit| match file {
+    let mut seed = SeedFiles::read_files(redacted_address(url), |file, limit| match file {
         "meta-data" => Ok(None),
         file => web.get_url(&address(file), limit),
     });
@@ -281,9 +283,11 @@ impl SeedFiles {
 
     fn seed_evidence(&self) -> PlatformEvidence {
         match self.seed_from() {
-            Some(url) if is_web(&url) => {
-                PlatformEvidence::from_network(format!("{}, seed from {}", self.place, without_secrets(&url)))
-            }
+            Some(url) if is_web(&url) => PlatformEvidence::from_network(format!(
+                "{}, seed from {}",
+                self.place,
+                redacted_address(&url)
+            )),
             _ => PlatformEvidence::from_machine(self.place.clone()),
         }
     }

@@ -8,12 +8,13 @@
 
 use std::time::{Duration, Instant};
 
+use error_text::redacted_address;
 use ureq::{
     Agent,
     http::{Request, StatusCode},
 };
 
-use super::{WebError, WebTiming, without_secrets};
+use super::{WebError, WebTiming};
 
 /// A token is a short text.
 // EC2's tokens have less than a hundred letters.
@@ -82,7 +83,7 @@ impl ServiceCall {
 
     /// The address for a message: without user, password or query, which may be secrets.
     pub(super) fn shown_address(&self, base: &str) -> String {
-        without_secrets(&format!("{base}{}", self.path))
+        redacted_address(&format!("{base}{}", self.path))
     }
 }
 

@@ -39,7 +39,7 @@ const MOST_NUMBER: u32 = 128;
 
 pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     for_each_item(storage, "disks", DISK_KEYS, found, |fields, path, found| {
-        read_disk(fields, path, plan, found)
+        read_disk(fields, path, plan, found);
     });
 }
 

@@ -36,6 +36,7 @@ use crate::plan::{FirstBootPlan, PlanStage, StepOrigin};
 use crate::protected;
 use crate::room::DecompressionBudget;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceMark;
 use document::yaml::Node;
 use reference::Resolved;
 
@@ -151,11 +152,11 @@ pub fn read_resolved(
     }
     conflict::check_conflicts(&resolved.tree, &mut own);
     let plan = plan_document(&resolved.tree, context(Scope::Merged), room, &mut own);
-    wholly_or_not(plan, &resolved.tree, without_repetitions(&own), found)
+    wholly_or_not(plan, &resolved.tree, without_repetitions(&own, resolved.tree.at.part), found)
 }
 
 /// What is found in a document is found in the merged one again.
-fn without_repetitions(found: &Diagnostics) -> Diagnostics {
+fn without_repetitions(found: &Diagnostics, document: u16) -> Diagnostics {
     let mut once = Diagnostics::default();
     for (index, diagnostic) in found.list().iter().enumerate() {
         let is_known = |one: &Diagnostic| one.at == diagnostic.at && one.message == diagnostic.message;
@@ -167,7 +168,7 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
     if found.worst_severity() > once.worst_severity() {
         once.push(Diagnostic::error(
             DiagnosticCode::Refused,
-            document::source::SourceMark::default(),
+            SourceMark::start_of(document),
             "more is wrong than is shown",
         ));
     }

@@ -70,7 +70,7 @@ pub(super) fn read(
         read_file(fields, path, context, room, plan, found);
     });
     for_each_item(storage, "links", LINK_KEYS, found, |fields, path, found| {
-        read_link(fields, path, plan, found)
+        read_link(fields, path, plan, found);
     });
 }
 

@@ -9,8 +9,8 @@
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
 use document::yaml::Node;
+use error_text::redacted_address;
 
-use crate::address;
 use crate::json;
 use crate::plan::step::{FetchRequest, FileContent};
 use crate::room::{self, DecompressionBudget};
@@ -170,7 +170,7 @@ impl ReferenceResolver<'_> {
                 (format!("the data address in line {}", at.line), bytes.reveal().clone())
             }
             FileContent::Fetched(fetch) => match self.fetch_content(&fetch) {
-                Ok(bytes) => (address::redacted_address(&fetch.url), bytes),
+                Ok(bytes) => (redacted_address(&fetch.url), bytes),
                 Err(flaw) => {
                     self.found.push(Diagnostic { at, ..flaw }.with_key(path));
                     return None;

@@ -10,8 +10,8 @@ use super::step::{
     PartitionSize, Partitions, Password, PlacedFile, PlanStep, SwapSize, UserStep, WantedPartition,
 };
 use super::{FirstBootPlan, PlannedStep, StepFrequency};
-use crate::address::redacted_address as shown_address;
 use document::source::SourceTexts;
+use error_text::redacted_address as shown_address;
 
 /// Whether contents of files, units and scripts are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
