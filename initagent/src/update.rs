@@ -25,6 +25,7 @@ mod journal;
 /// What the machine accepted from a repository.
 mod kept_trust;
 /// The machine as an update sees it.
+mod local_lock;
 mod machine;
 /// What people and programs are told.
 mod notices;

@@ -7,7 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod discovery;
+mod dns_message;
 mod lan;
+mod service_records;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -45,7 +47,7 @@ pub enum FindError {
 }
 
 /// What the disk remembers of the voters.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct RememberedVoters {
     /// Of which cluster they are.
     token: String,
@@ -56,7 +58,7 @@ struct RememberedVoters {
 }
 
 /// Who votes, and whether a cluster of them is known to exist.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundVoters {
     /// The voters.
     pub voters: VoterList,
@@ -73,7 +75,7 @@ impl FoundVoters {
 }
 
 /// What a machine tells others of its cluster on the link, and its number there.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkMembership {
     /// Its number.
     pub(crate) number: MachineNumber,
@@ -111,6 +113,9 @@ pub fn find_voters(
         FindMethod::Discovery(url) => discovery::find_voters(site, url, definition.size, say)?,
         FindMethod::Lan => lan::find_voters(site, definition, say)?,
         FindMethod::Name(name) => FoundVoters::new(resolve_voters(name, definition.size, say)),
+        FindMethod::Service(domain) => {
+            FoundVoters::new(service_records::find_voters(site, domain, definition.size, say))
+        }
     };
     remember_voters(site, definition, &found)?;
     Ok(found)
