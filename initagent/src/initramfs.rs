@@ -22,6 +22,7 @@ use image_format::version::Version;
 
 use crate::block_device::AccessMode;
 use crate::boot_record::{BootDevices, BootRecord};
+use crate::devices::BUSES;
 use crate::release_floor::{Release, ReleaseFloor, Verdict};
 use crate::slots::store::{SlotStore, StoreError};
 use error_text::error_chain;
@@ -56,6 +57,8 @@ mod mounts;
 mod populate;
 /// The file system that is kept.
 mod state;
+/// Disk controllers without a driver.
+mod undriven_devices;
 /// Reads and believes the manifest of the slot.
 pub(crate) mod verified_root;
 
@@ -63,6 +66,7 @@ use command_line::BootParameters;
 use disk::BootDisk;
 use disk_search::{Found, Search};
 use kernel_modules::LoadProgress;
+use undriven_devices::{undriven_devices, undriven_sentence};
 
 /// Where the new root is put together.
 const NEW_ROOT: &str = "/sysroot";
@@ -226,6 +230,10 @@ fn find_disk(parameters: &BootParameters, began: Instant) -> Result<BootDisk, St
             // A person has to act, so nothing needs to be quick.
             Found::Ambiguous(_) => std::thread::sleep(Duration::from_millis(100)),
             Found::Nothing if said.is_empty() && began.elapsed() > DISK_DEADLINE => {
+                let undriven = undriven_devices(Path::new(BUSES));
+                if let Some(sentence) = undriven_sentence(&undriven) {
+                    console::print_to_console(&sentence);
+                }
                 let error = search.explain_failure(parameters, DISK_DEADLINE);
                 return Err(StartFailure::without_verdict("cannot find the disk to start from", &error));
             }

@@ -77,7 +77,7 @@ fn starts(scene: &Scene, builder: &Path, artefact: &Artefact) {
 
     let machine = scene.over(&disk, artefact.format);
     let machine = machine.name(artefact.kind).firmware(artefact.firmware).build().unwrap();
-    let mut running = machine.start().unwrap();
+    let mut running = machine.start_machine().unwrap();
 
     wait_until_back(&mut running);
     throw_away(running);

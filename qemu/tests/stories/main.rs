@@ -20,6 +20,7 @@ mod damaged_root;
 mod disk_map;
 mod first_boot;
 mod forged_manifest;
+mod installed;
 mod lost_partition_table;
 mod lost_slot_table;
 mod metadata_service;
@@ -77,6 +78,7 @@ fn all() -> Vec<Story> {
         Story::sampled("broken_user_data_leaves_ssh", worst_user_data::broken_yaml),
         Story::sampled("cluster_of_two_is_cut_and_healed", cluster::of_two),
         Story::every_time("three_panics_change_the_slot", three_panics::change_the_slot),
+        Story::sampled("install_to_a_second_disk_and_start_it_alone", installed::to_a_second_disk),
         Story::sampled("first_boot_digitalocean", first_boot::digital_ocean),
         Story::sampled("first_boot_config_drive", first_boot::config_drive),
         Story::sampled("flipped_bit_in_a_program_changes_the_slot", damaged_root::program),

@@ -107,15 +107,16 @@ impl Scene {
     /// A machine over an image in that format, which stays as it is.
     pub(crate) fn over(&self, image: &Path, format: BackingFormat) -> MachineBuilder {
         let overlay = self.new_folder().join("disk.qcow2");
-        self.builder_on(disk::create_overlay_of(image, format, &overlay).unwrap())
+        self.started_from(disk::create_overlay_of(image, format, &overlay).unwrap())
     }
 
     /// A builder on a new copy of `disk`.
     fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
-        self.builder_on(disk::copy_image(disk, &self.new_folder().join("disk.raw"), size).unwrap())
+        self.started_from(disk::copy_image(disk, &self.new_folder().join("disk.raw"), size).unwrap())
     }
 
-    fn builder_on(&self, disk: MachineDisk) -> MachineBuilder {
+    /// A machine that starts from a disk as it is.
+    pub(crate) fn started_from(&self, disk: MachineDisk) -> MachineBuilder {
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 
