@@ -27,6 +27,7 @@ mod source;
 mod step_error;
 mod switch;
 mod systemd;
+mod way_in;
 mod web;
 
 pub use judge::{Document, OfflineReport, OutputFormat, PlanDetail, Role, plan_file, validate_files};

@@ -26,7 +26,7 @@ use crate::machine::MachineAccess;
 use crate::outcome::{self, ResultItem, RunOutcome, Verdict};
 use crate::root::MachineRoot;
 use crate::source::Switch;
-use crate::{facts, record};
+use crate::{facts, record, way_in};
 
 const RESULT: &str = "/run/catamaran/first-boot.json";
 const LOCK: &str = "/run/catamaran/first-boot.lock";
@@ -99,7 +99,7 @@ pub fn run_first_boot(options: RunOptions, machine: &MachineAccess) -> RunOutcom
     outcome.found = reading.found;
     outcome.sources = reading.sources;
     let when = if outcome.is_first { None } else { Some(StepFrequency::EveryBoot) };
-    let (plan, closing) = split_plan(reading.plan, when);
+    let [plan, closing] = way_in::limit_steps(root, split_plan(reading.plan, when).into(), &mut outcome);
     let (done, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage == PlanStage::Network);
     outcome.items.extend(done.into_iter().zip(network).map(|(planned, done)| ResultItem { planned, done }));
     let (way_in, plan): (Vec<_>, Vec<_>) = plan.into_iter().partition(|one| one.stage < PlanStage::Units);

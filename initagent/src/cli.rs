@@ -15,11 +15,14 @@ use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
+/// The verbs of `state`.
+mod state;
 /// The verbs of `update`.
 mod update;
 
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
+use crate::state::order::StateRequest;
 use crate::update::orders::UpdateRequest;
 
 /// The verb that cloud-init has as a program of its own.
@@ -85,6 +88,8 @@ pub(crate) enum Verb {
     },
     /// Show or change the slot table.
     Slots(slots::SlotsRequest),
+    /// Show what is wrong with what the machine keeps, or make it anew.
+    State(StateRequest),
     /// Say what came of the last first boot.
     Status {
         /// How to print it.
@@ -164,6 +169,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("plan") => parse_plan(parser),
             Some("provision") => provision(parser),
             Some("slots") => parse_slots(parser),
+            Some("state") => state::parse_state(parser),
             Some("update") => update::parse_update(parser),
             Some("status") => parse_status(parser),
             Some("validate") => parse_validate(parser),

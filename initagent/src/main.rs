@@ -37,6 +37,8 @@ mod report;
 mod run_error;
 /// Shows and changes the slot table.
 mod slots;
+/// What the machine keeps, and whether it can.
+mod state;
 /// Replaces the system of the machine.
 mod update;
 

@@ -8,6 +8,7 @@ use crate::cli::UsageError;
 use crate::host_keys::MakeHostKeysError;
 use crate::network_cards::NetworkCardsError;
 use crate::slots::SlotsError;
+use crate::state::order::StateError;
 use crate::update::service::UpdateError;
 
 /// Why a verb was not carried out.
@@ -29,6 +30,8 @@ pub(crate) enum RunError {
     Recur(#[from] RecurError),
     #[error(transparent)]
     Slots(#[from] SlotsError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Update(#[from] UpdateError),
     #[error(transparent)]

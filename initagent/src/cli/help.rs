@@ -13,6 +13,7 @@ Verbs for people:
   plan            say what a cloud-config would do
   provision       show or set whether this machine may be configured again
   slots           show or change which slot boots
+  state           show what is wrong with what this machine keeps, or make it anew
   status          say what came of the first boot
   update          show or change what the machine does about new releases
   validate        find the mistakes in a cloud-config
@@ -220,6 +221,28 @@ Examples:
   initagent slots --json
   initagent slots activate B && systemctl reboot
   initagent slots lower-floor 1.2.0
+";
+
+pub(super) const STATE: &str = "\
+Usage: initagent state [check] [--json]
+       initagent state reset [--yes] [--json]
+
+Shows how this boot found STATE (/var, /home, /root, /opt, /srv and the changes in
+/etc), and what is wrong with it now. If it is not in use, e2fsck looks at it.
+
+`reset` loses everything on it: at once if it is not in use, else at the next boot.
+The machine is then configured as at its first boot.
+
+Options:
+      --json   print for programs
+      --yes    do not ask before a reset
+  -h, --help   this text
+
+Exit codes: 0 no fault, 1 damaged, or not done, 64 not understood.
+
+Examples:
+  sudo initagent state check
+  sudo initagent state reset --yes && sudo systemctl reboot
 ";
 
 pub(super) const STATUS: &str = "\
