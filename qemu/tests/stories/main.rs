@@ -31,6 +31,7 @@ mod second_boot;
 mod selection;
 mod three_panics;
 mod update;
+mod update_replay;
 mod worst_user_data;
 
 use std::path::PathBuf;
@@ -93,6 +94,7 @@ fn all() -> Vec<Story> {
     stories.extend(power_cut::MOMENTS.map(|moment| {
         Story::sampled(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
     }));
+    stories.extend(update_replay::stories());
     stories.extend(metal::stories());
     stories
 }
