@@ -12,7 +12,9 @@ use image_format::layout::{ESP_SIZE, PartitionRole, SECTOR};
 use image_format::slot::SlotTable;
 
 use super::{BuildContext, BuildError, DiskTarget};
+use crate::boot::efi_program::{EfiProgram, MICROSOFT_2011, MICROSOFT_2023};
 use crate::boot::{abstate, core_image, esp, selector};
+use crate::debian::tools::UnpackedTools;
 use crate::process;
 
 // Debian's paths of the signed programs, in the packages shim-signed, shim-helpers-amd64-signed and
@@ -21,6 +23,21 @@ const SHIM: &str = "usr/lib/shim/shimx64.efi.signed";
 const MOK_MANAGER: &str = "usr/lib/shim/mmx64.efi.signed";
 const GRUB_EFI: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const GRUB_BIOS: &str = "usr/lib/grub/i386-pc";
+
+/// What is missing for Secure Boot on some machines, a sentence each. A shim that is nobody's is refused: no firmware
+/// would start it.
+pub(crate) fn check_shim(tools: &UnpackedTools) -> Result<Vec<String>, BuildError> {
+    let shim = EfiProgram::parse(&tools.read(SHIM)?).map_err(|source| BuildError::Shim { source })?;
+    let missing = shim.missing_by_firmware();
+    let sentence = |issuer: &str| {
+        format!("shim has no signature by {issuer:?}: firmware that knows only this key does not start it")
+    };
+    // An older shim has the older signature only, and is what a lock from then asks for.
+    if [MICROSOFT_2011, MICROSOFT_2023].iter().all(|issuer| !shim.is_signed_by(issuer)) {
+        return Err(BuildError::UnsignedShim { shim: shim.to_string() });
+    }
+    Ok(missing.into_iter().map(sentence).collect())
+}
 
 /// Writes what boots a disk.
 pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {

@@ -22,6 +22,7 @@ use image_format::verity::BuildTreeError;
 use uuid::Uuid;
 
 use crate::boot::core_image::CoreImageError;
+use crate::boot::efi_program::ReadProgramError;
 use crate::cache::{self, CacheError};
 use crate::debian::archive::ArchiveError;
 use crate::debian::bootstrap::BootstrapError;
@@ -155,6 +156,7 @@ pub(crate) fn build_image(
     progress.begin_step(BuildStep::Verity);
     let sealed = root::seal_slot(&site, &target, extent, &composed, &initrd, &signer)?;
     progress.begin_step(BuildStep::BootLoaders);
+    boot::check_shim(&tools)?.iter().for_each(|warning| progress.warn(warning));
     boot::write(&site, &target)?;
     progress.begin_step(BuildStep::State);
     boot::write_state(&site, &target)?;
@@ -288,6 +290,13 @@ pub(crate) enum BuildError {
     NotInstalled { names: Vec<String> },
     #[error("cannot lay an overlay over the root")]
     Overlay(#[from] OverlayError),
+    #[error("the shim of the packages cannot be read")]
+    Shim { source: ReadProgramError },
+    #[error(
+        "Microsoft has not signed the shim of the packages ({shim}), so no firmware with Secure Boot starts it; \
+         take another with `boot.shim`"
+    )]
+    UnsignedShim { shim: String },
     #[error("none of the keys given with --key may sign releases, says the root metadata {path}")]
     NotTrusted { path: PathBuf },
     #[error("a worker of the build panicked; please report it")]

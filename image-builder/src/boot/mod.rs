@@ -5,6 +5,7 @@
 
 pub(crate) mod abstate;
 pub(crate) mod core_image;
+pub(crate) mod efi_program;
 pub(crate) mod esp;
 pub(crate) mod fat;
 pub(crate) mod selector;
