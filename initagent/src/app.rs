@@ -13,6 +13,7 @@ use cluster::request::{ClusterError, FAIL};
 use first_boot::{MachineAccess, MachineRoot, OfflineReport, OutputFormat, RunOutcome, RunStatus, Switch};
 
 use crate::boot_complete::{self, BootCompleteError};
+use crate::boot_loader::{self, LoaderAnswer};
 use crate::cli::Verb;
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys;
@@ -43,6 +44,10 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(complete_boot()?),
+        Verb::BootLoader(order) => {
+            let LoaderAnswer { text, faults } = boot_loader::run_order(order)?;
+            VerbReport { text, exit_code: u8::from(faults > 0) }
+        }
         Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
         Verb::Cluster(call) => run_cluster(call)?,
         Verb::Etcdctl(words) => run_etcdctl(&words)?,

@@ -13,6 +13,8 @@ use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
 
+/// The verbs of `boot-loader`.
+mod boot_loader;
 /// What the program says of itself.
 mod help;
 /// The verbs of `state`.
@@ -20,6 +22,7 @@ mod state;
 /// The verbs of `update`.
 mod update;
 
+use crate::boot_loader::order::LoaderOrder;
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::slots::{self, Order, SlotChange};
 use crate::state::order::StateRequest;
@@ -46,6 +49,8 @@ pub(crate) enum Verb {
     AwaitLogins,
     /// Mark the running slot good.
     BootComplete,
+    /// Compare the boot loaders with the release's, or replace them.
+    BootLoader(LoaderOrder),
     /// The run of the slot has settled.
     BootSettled,
     /// Make the machine a member of its cluster.
@@ -158,6 +163,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("boot-complete") => {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
+            Some("boot-loader") => boot_loader::parse_boot_loader(parser),
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
             Some("cluster") => parse_cluster(parser),
             Some("first-boot") => first_boot(parser),

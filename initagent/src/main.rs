@@ -11,6 +11,8 @@ mod app;
 mod block_device;
 /// Marks the running slot good once the boot is complete.
 mod boot_complete;
+/// Repairs the boot loaders of the disk.
+mod boot_loader;
 /// What the initramfs leaves behind for the rest of the boot.
 mod boot_record;
 /// What was typed.

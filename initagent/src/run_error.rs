@@ -4,6 +4,7 @@ use cluster::request::ClusterError;
 use first_boot::{RecurError, SwitchError};
 
 use crate::boot_complete::BootCompleteError;
+use crate::boot_loader::BootLoaderError;
 use crate::cli::UsageError;
 use crate::host_keys::MakeHostKeysError;
 use crate::network_cards::NetworkCardsError;
@@ -16,6 +17,8 @@ use crate::update::service::UpdateError;
 pub(crate) enum RunError {
     #[error(transparent)]
     BootComplete(#[from] BootCompleteError),
+    #[error(transparent)]
+    BootLoader(#[from] BootLoaderError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error("cannot run etcdctl")]

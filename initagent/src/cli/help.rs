@@ -9,6 +9,7 @@ Usage: initagent VERB [OPTIONS]
 
 Verbs for people:
   apply           do what a cloud-config asks for, now
+  boot-loader     compare the boot loaders of the disk with the release's, or repair them
   cluster         make a cluster's secret, show what this machine is in its cluster
   plan            say what a cloud-config would do
   provision       show or set whether this machine may be configured again
@@ -84,6 +85,23 @@ already.
 
 Example:
   systemctl status catamaran-boot-complete.service
+";
+
+pub(super) const BOOT_LOADER: &str = "\
+Usage: initagent boot-loader [check|repair]
+
+Compares shim, GRUB, the MOK manager and the slot selector of the EFI partition, and
+GRUB for BIOS, with those that the running release brings. `repair` replaces what is
+damaged, and what is older than the newest release that this machine has proven. It
+never brings back a lower SBAT level. The boot runs it once the slot has stayed up.
+
+Options:
+  -h, --help   this text
+
+Exit codes: 0 nothing to be done, or done, 1 something is to be replaced, or not done.
+
+Examples:
+  sudo initagent boot-loader check
 ";
 
 pub(super) const BOOT_SETTLED: &str = "\

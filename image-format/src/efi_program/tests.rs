@@ -33,7 +33,7 @@ const CERTIFICATE_ENTRY: usize = 0x40 + 24 + 112 + 32;
 const HEADERS: usize = 0x200;
 
 /// A program with a section `.sbat`, signed by these.
-pub(crate) fn program(sbat: &str, issuers: &[&str]) -> Vec<u8> {
+fn program(sbat: &str, issuers: &[&str]) -> Vec<u8> {
     let mut bytes = vec![0; HEADERS];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     let number = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
@@ -121,4 +121,14 @@ fn what_is_cut_short_is_refused_and_never_panics() {
         // Whatever it says, it ends.
         let _ = EfiProgram::parse(&bytes);
     }
+}
+
+#[test]
+fn a_program_with_a_lower_level_is_below_the_other() {
+    let read = |sbat: &str| EfiProgram::parse(&program(sbat, &[MICROSOFT_2023])).unwrap();
+    let (old, new) = (read("shim,3,x\nshim.debian,1,x\n"), read("shim,4,x\nshim.debian,1,x\n"));
+
+    assert!(old.is_below(&new) && !new.is_below(&old) && !new.is_below(&new));
+    assert!(read("").is_below(&old) && read("shim,9,x\n").is_below(&old));
+    assert!(new.is_intact() && !EfiProgram::parse(&program("", &[])).unwrap().is_intact());
 }

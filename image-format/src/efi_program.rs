@@ -11,9 +11,9 @@
 
 use std::fmt;
 
-use image_format::digest::Sha256;
 use serde::Serialize;
 
+use crate::digest::Sha256;
 use der::Element;
 
 /// The elements of a signature.
@@ -21,9 +21,9 @@ mod der;
 
 /// Of the two keys with which Microsoft signs shim, the older: what machines before 2023 know. It expires in 2026,
 /// from when on Microsoft signs with the other one only.
-pub(crate) const MICROSOFT_2011: &str = "Microsoft Corporation UEFI CA 2011";
+pub const MICROSOFT_2011: &str = "Microsoft Corporation UEFI CA 2011";
 /// The newer: what some machines since 2025 know alone.
-pub(crate) const MICROSOFT_2023: &str = "Microsoft UEFI CA 2023";
+pub const MICROSOFT_2023: &str = "Microsoft UEFI CA 2023";
 
 /// `WIN_CERT_TYPE_PKCS_SIGNED_DATA`.
 const PKCS_SIGNED_DATA: u16 = 2;
@@ -34,39 +34,41 @@ const MOST_SBAT: usize = 64 << 10;
 
 /// One line of the table `.sbat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct SbatLevel {
+pub struct SbatLevel {
     /// A name that revocations go by, as `shim` or `grub.debian`.
-    pub(crate) component: String,
+    pub component: String,
     /// The generation: what is below the machine's level is refused.
-    pub(crate) level: u32,
+    pub level: u32,
 }
 
 /// A signature of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct ProgramSignature {
+pub struct ProgramSignature {
     /// The common name of who issued the signer's certificate; firmware knows that one.
-    pub(crate) issuer: String,
+    pub issuer: String,
     /// Whether the digest that was signed is that of this program.
-    pub(crate) fits: bool,
+    pub fits: bool,
 }
 
 /// What is to be known of an EFI program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct EfiProgram {
-    pub(crate) signatures: Vec<ProgramSignature>,
-    pub(crate) sbat: Vec<SbatLevel>,
+pub struct EfiProgram {
+    /// In the order of the file.
+    pub signatures: Vec<ProgramSignature>,
+    /// Its levels; none if it is too old to have any.
+    pub sbat: Vec<SbatLevel>,
 }
 
 /// Why bytes are no EFI program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is no EFI program that can be read: {what}")]
-pub(crate) struct ReadProgramError {
+pub struct ReadProgramError {
     what: &'static str,
 }
 
 impl EfiProgram {
     /// Reads a program.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ReadProgramError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReadProgramError> {
         let headers = PeHeaders::read(bytes)?;
         let digest = headers.authenticode_digest(bytes)?;
         let signatures = certificates(bytes, &headers)?
@@ -80,13 +82,30 @@ impl EfiProgram {
     }
 
     /// Whether a signature by this issuer is over these bytes.
-    pub(crate) fn is_signed_by(&self, issuer: &str) -> bool {
+    #[must_use]
+    pub fn is_signed_by(&self, issuer: &str) -> bool {
         self.signatures.iter().any(|signature| signature.issuer == issuer && signature.fits)
     }
 
     /// What is wrong with a program that firmware has to start, in which case some machines do not.
-    pub(crate) fn missing_by_firmware(&self) -> Vec<&'static str> {
+    #[must_use]
+    pub fn missing_by_firmware(&self) -> Vec<&'static str> {
         [MICROSOFT_2011, MICROSOFT_2023].into_iter().filter(|issuer| !self.is_signed_by(issuer)).collect()
+    }
+}
+
+impl EfiProgram {
+    /// Whether it is what somebody signed.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.signatures.iter().any(|signature| signature.fits)
+    }
+
+    /// Whether a revocation could refuse this one and not the other: a level of it is lower, or it has none.
+    #[must_use]
+    pub fn is_below(&self, other: &Self) -> bool {
+        let own = |component: &str| self.sbat.iter().find(|line| line.component == component);
+        other.sbat.iter().any(|line| own(&line.component).is_none_or(|own| own.level < line.level))
     }
 }
 
@@ -247,4 +266,4 @@ fn read_u32(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
