@@ -29,7 +29,7 @@ pub enum Severity {
 impl Severity {
     /// The word that starts the printed diagnostic.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn severity_word(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Note => "note",
@@ -65,7 +65,7 @@ pub enum DiagnosticCode {
 impl DiagnosticCode {
     /// The word in brackets.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn code_word(self) -> &'static str {
         match self {
             Self::BadValue => "bad-value",
             Self::Conflict => "conflict",
@@ -159,7 +159,7 @@ impl Diagnostic {
 
     /// The finding as others than the author may read it.
     #[must_use]
-    pub fn published(&self) -> Self {
+    pub fn without_secrets(&self) -> Self {
         match self.public.as_deref() {
             None => self.clone(),
             Some(Public { message, key }) => {
@@ -181,7 +181,7 @@ impl Diagnostic {
 
 impl Display for Diagnostic {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{}[{}]: {}", self.severity.word(), self.code.word(), self.message)
+        write!(out, "{}[{}]: {}", self.severity.severity_word(), self.code.code_word(), self.message)
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
                 .with_key("users[0].hunter2")
                 .in_public("a key is unknown", "users[0]");
 
-        let published = diagnostic.published();
+        let published = diagnostic.without_secrets();
 
         assert!(!format!("{published:?}").contains("hunter2"), "{published:?}");
         assert_eq!((published.severity, published.at), (diagnostic.severity, diagnostic.at));

@@ -88,7 +88,7 @@ impl SourceTexts {
 
     /// How many texts there are, which is the number of the next one.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub fn count_texts(&self) -> usize {
         self.parts.len()
     }
 

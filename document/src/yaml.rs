@@ -72,7 +72,7 @@ pub fn parse_from(text: &str, part: u16, first_line: u32, found: &mut Diagnostic
         Ending::Tree => builder.root,
         Ending::Nothing => None,
         Ending::Quoted(error) => {
-            if let Some(padded) = quoted::pad(text) {
+            if let Some(padded) = quoted::indent_lines(text) {
                 return read_padded(padded, part, first_line, found);
             }
             let diagnostic = builder.syntax_diagnostic(&error);
@@ -334,16 +334,16 @@ impl<'a> TreeBuilder<'a> {
     }
 
     /// The column of the user's own text.
-    fn column(&self, line: usize, column: usize) -> usize {
+    fn source_column(&self, line: usize, column: usize) -> usize {
         match &self.padded {
-            Some(padded) => padded.column(line, column),
+            Some(padded) => padded.source_column(line, column),
             None => column,
         }
     }
 
     fn mark_of(&self, span: &Span) -> SourceMark {
         let line = |line: usize| u32::try_from(line).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
-        let column = self.column(span.start.line(), span.start.col());
+        let column = self.source_column(span.start.line(), span.start.col());
         let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
         let width = if span.end.line() == span.start.line() {
             u32::try_from(span.end.col().saturating_sub(span.start.col())).unwrap_or(u32::MAX)
@@ -477,7 +477,7 @@ impl<'a> TreeBuilder<'a> {
     fn syntax_diagnostic(&self, error: &ScanError) -> Diagnostic {
         let marker = error.marker();
         let line = u32::try_from(marker.line()).unwrap_or(u32::MAX).saturating_add(self.first_line - 1);
-        let column = self.column(marker.line(), marker.col());
+        let column = self.source_column(marker.line(), marker.col());
         let column = u32::try_from(column).unwrap_or(u32::MAX).saturating_add(1);
         let at = SourceMark { part: self.part, line: line.max(1), column, width: 1 };
         let message = format!("this is not YAML: {}", error.kind());

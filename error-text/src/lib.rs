@@ -1,9 +1,13 @@
-//! An error as one line.
+//! An error as one line, and what may stand in it.
 //!
 //! Knows how the causes of an error hang together. Refuses to know who reads the line: what a terminal must not see
 //! is removed by who prints it.
 
+mod address;
+
 use std::error::Error;
+
+pub use address::redacted_address;
 
 /// An error and its causes in one line.
 #[must_use]

@@ -13,7 +13,7 @@ pub(crate) enum FileChange {
 
 impl FileChange {
     /// Changed if either was.
-    pub(crate) fn combine(self, other: Self) -> Self {
+    pub(crate) fn combine_with(self, other: Self) -> Self {
         if self == Self::Made { self } else { other }
     }
 }

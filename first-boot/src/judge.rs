@@ -63,7 +63,7 @@ pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineRep
         let file = &document.path;
         match source::read(document) {
             Ok(files) => {
-                let reading = reading_of(&files, TokenAddresses::examples());
+                let reading = reading_of(&files, TokenAddresses::example_addresses());
                 verdict = verdict.max(verdict_of(&reading));
                 out += &caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
@@ -78,7 +78,7 @@ pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineRep
         }
     }
     let text = match style {
-        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
+        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.verdict_word(), "files": list })),
         OutputFormat::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
         OutputFormat::Text => out,
     };
@@ -93,7 +93,7 @@ pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
             // The plan of this one is let go, since contents may be large.
             let reading = ReadResult {
                 plan: FirstBootPlan::default(),
-                ..reading_of(&files, TokenAddresses::examples())
+                ..reading_of(&files, TokenAddresses::example_addresses())
             };
             // Read twice: examples let addresses be checked, but in a printed plan they would look like the
             // machine's own.
@@ -135,14 +135,14 @@ fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
     }
     let mut reading = reading::read(
         &handed,
-        &PlanFacts { addresses, instance: InstanceData::examples(), ..PlanFacts::default() },
+        &PlanFacts { addresses, instance: InstanceData::example_names(), ..PlanFacts::default() },
     );
     let mut found = Diagnostics::default();
-    image_units::warn(&reading.plan, &mut found);
+    image_units::warn_missing_units(&reading.plan, &mut found);
     for file in files.iter().filter(|file| file.role == Role::MetaData) {
         let text = String::from_utf8_lossy(payload::without_marks(&file.bytes)).into_owned();
         let number = reading.sources.add_at(&file.name, text.as_str(), 1);
-        meta_data::judge(&text, number, &mut found);
+        meta_data::judge_text(&text, number, &mut found);
     }
     reading.found.append(found);
     reading.found.sort_by_place();

@@ -25,9 +25,9 @@ mod root;
 mod run;
 mod source;
 mod step_error;
+mod step_result;
 mod switch;
 mod systemd;
-mod way_in;
 mod web;
 
 pub use judge::{Document, OfflineReport, OutputFormat, PlanDetail, Role, plan_file, validate_files};
@@ -38,6 +38,6 @@ pub use recurrence::{RecurError, Recurrence, run_recurring};
 pub use root::MachineRoot;
 pub use run::{RunOptions, RunStatus, apply_file, await_logins, ended_status, last_status, run_first_boot};
 pub use source::Switch;
-pub use switch::{SwitchError, describe as describe_switch, set as set_switch};
+pub use switch::{SwitchError, describe_switch, set_switch};
 pub use systemd::{ManagerError, SystemdManager as RealManager, UnitManager, UnitRequest};
 pub use web::{HttpClient as RealWeb, WebClient, WebError};

@@ -99,7 +99,7 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
 }
 
 fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
-    println!("{}", built.describe(&plan.spec.name, seconds));
+    println!("{}", built.describe_image(&plan.spec.name, seconds));
     if built.development {
         eprintln!(
             "\nWARNING: signed with a DEVELOPMENT key of this computer's cache. Machines will say so at login.\n\
@@ -115,7 +115,7 @@ fn check_artefact(arguments: &cli::CheckArguments) -> Result<ExitCode, AppError>
     } else {
         print!("{}", printable_lines(&report.to_string()));
     }
-    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.all_hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
@@ -152,7 +152,7 @@ fn convert_image(arguments: &cli::ConvertArguments) -> Result<ExitCode, AppError
     let beside = arguments.image.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = arguments.out.as_deref().or(beside).unwrap_or_else(|| Path::new("."));
     let mut kinds = arguments.to.clone();
-    kinds.sort_by_key(|kind| kind.name());
+    kinds.sort_by_key(|kind| kind.kind_name());
     kinds.dedup();
     let made = convert::convert_image(
         &ConvertRequest {
@@ -216,7 +216,7 @@ fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Res
     let table = table::read(&disk)?;
     let entry =
         table.find_label(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
-    let root = RootReader::open(&disk, entry.offset(), entry.size())
+    let root = RootReader::open_root(&disk, entry.byte_offset(), entry.byte_size())
         .map_err(|error| format!("cannot open the root of slot {slot}: {error}"))?;
     let failed = |error: ext4_view::Ext4Error| format!("cannot read {path} of slot {slot}: {error}");
     if !root.is_folder(path).map_err(failed)? {

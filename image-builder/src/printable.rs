@@ -4,16 +4,16 @@
 //! Refuses to touch what goes into a file or a pipe: programs want the bytes.
 
 /// The text with every character that is no plain one written as an escape.
-pub(crate) fn printable(text: &str) -> String {
-    escaped(text, |_| false)
+pub(crate) fn printable_text(text: &str) -> String {
+    escape_characters(text, |_| false)
 }
 
 /// The same of a text of several lines.
 pub(crate) fn printable_lines(text: &str) -> String {
-    escaped(text, |char| matches!(char, '\n' | '\t'))
+    escape_characters(text, |char| matches!(char, '\n' | '\t'))
 }
 
-fn escaped(text: &str, allowed: impl Fn(char) -> bool) -> String {
+fn escape_characters(text: &str, allowed: impl Fn(char) -> bool) -> String {
     let mut plain = String::with_capacity(text.len());
     for char in text.chars() {
         if is_plain(char) || allowed(char) {
@@ -38,10 +38,10 @@ mod tests {
 
     #[test]
     fn nothing_of_a_foreign_text_reaches_the_terminal_but_its_letters() {
-        assert_eq!(printable("A\u{1b}]0;owned\u{7}\u{1b}[2J"), "A\\u{1b}]0;owned\\u{7}\\u{1b}[2J");
-        assert_eq!(printable("one\ntwo\r\u{9b}2J\u{7f}"), "one\\u{a}two\\u{d}\\u{9b}2J\\u{7f}");
-        assert_eq!(printable("gpj\u{202e}exe"), "gpj\\u{202e}exe");
-        assert_eq!(printable("Größe 12 MiB – 日本"), "Größe 12 MiB – 日本");
+        assert_eq!(printable_text("A\u{1b}]0;owned\u{7}\u{1b}[2J"), "A\\u{1b}]0;owned\\u{7}\\u{1b}[2J");
+        assert_eq!(printable_text("one\ntwo\r\u{9b}2J\u{7f}"), "one\\u{a}two\\u{d}\\u{9b}2J\\u{7f}");
+        assert_eq!(printable_text("gpj\u{202e}exe"), "gpj\\u{202e}exe");
+        assert_eq!(printable_text("Größe 12 MiB – 日本"), "Größe 12 MiB – 日本");
         assert_eq!(printable_lines("a\tb\nc\u{1b}c"), "a\tb\nc\\u{1b}c");
     }
 }

@@ -73,7 +73,7 @@ fn write_encoded(
 
 fn write_raw(image: &Path, files: &[FatFile]) -> Result<(), SeedError> {
     let failed = |source| SeedError::Image { image: image.to_owned(), source };
-    let disk = DiskImage::open(image).map_err(failed)?;
+    let disk = DiskImage::open_image(image).map_err(failed)?;
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.to_owned(), source })?;
     add_files(&disk, &table, files)
@@ -90,10 +90,10 @@ pub(crate) fn add_files(
     let esp = table
         .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.to_owned() })?;
-    let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
+    let before = disk.read(esp.byte_offset(), esp.byte_size()).map_err(failed)?;
     // In memory, so that a full ESP is noticed before the image is touched.
     let after = fat::add(before.clone(), files).map_err(failed)?;
-    write_changes(disk, esp.offset().get(), &before, &after).map_err(failed)
+    write_changes(disk, esp.byte_offset().get(), &before, &after).map_err(failed)
 }
 
 /// What is seeded may have passwords and keys in it, so from now on the image is its owner's alone. A disk's node
@@ -113,7 +113,7 @@ fn write_changes(disk: &DiskImage, start: u64, before: &[u8], after: &[u8]) -> i
             disk.write(image_format::bytes::Bytes::new(start + (index * PIECE) as u64), new)?;
         }
     }
-    disk.sync()
+    disk.sync_image()
 }
 
 /// A file that machines will read.

@@ -28,12 +28,12 @@ pub(crate) struct TransferMeter {
 }
 
 impl TransferMeter {
-    pub(crate) fn start(name: &'static str, output: OutputFormat) -> Self {
+    pub(crate) fn start_meter(name: &'static str, output: OutputFormat) -> Self {
         Self { name, output, started: Instant::now(), shown: None, tenth: 0, bar: None }
     }
 
     /// So many bytes of so many are done.
-    pub(crate) fn set(&mut self, done: u64, total: u64) {
+    pub(crate) fn set_progress(&mut self, done: u64, total: u64) {
         let elapsed = self.started.elapsed();
         if elapsed < QUIET || self.shown.is_some_and(|shown| shown.elapsed() < INTERVAL) {
             return;
@@ -48,7 +48,7 @@ impl TransferMeter {
                 self.bar.get_or_insert_with(|| new_bar(self.name, total)).set_position(done);
             }
             OutputFormat::People if tenth > self.tenth => {
-                eprintln!("{:>10}  {:>3} %  {}", self.name, tenth * 10, rate(done, total, elapsed));
+                eprintln!("{:>10}  {:>3} %  {}", self.name, tenth * 10, transfer_rate(done, total, elapsed));
             }
             _ => {}
         }
@@ -73,7 +73,7 @@ fn new_bar(name: &'static str, total: u64) -> ProgressBar {
 }
 
 /// The rate so far, and how long the rest takes at it.
-fn rate(done: u64, total: u64, elapsed: Duration) -> String {
+fn transfer_rate(done: u64, total: u64, elapsed: Duration) -> String {
     let per_second = u128::from(done) * 1000 / elapsed.as_millis().max(1);
     let left = u128::from(total.saturating_sub(done)) / per_second.max(1);
     format!("{} MB/s, {left} s left", per_second / 1_000_000)
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_rest_follows_from_the_rate() {
-        assert_eq!(rate(50_000_000, 150_000_000, Duration::from_secs(2)), "25 MB/s, 4 s left");
-        assert_eq!(rate(0, 10, Duration::ZERO), "0 MB/s, 10 s left");
+        assert_eq!(transfer_rate(50_000_000, 150_000_000, Duration::from_secs(2)), "25 MB/s, 4 s left");
+        assert_eq!(transfer_rate(0, 10, Duration::ZERO), "0 MB/s, 10 s left");
     }
 }

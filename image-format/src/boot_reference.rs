@@ -30,7 +30,7 @@ pub fn describe_places(table: &PartitionTable) -> String {
     let mut text = String::new();
     for entry in table.entries.iter().filter(|entry| entry.label != "STATE") {
         // A line for each, since people compare them by eye.
-        let _ = writeln!(text, "{} {}+{}", entry.label, entry.first_lba, entry.size().get() / 512);
+        let _ = writeln!(text, "{} {}+{}", entry.label, entry.first_lba, entry.byte_size().get() / 512);
     }
     text
 }

@@ -86,14 +86,14 @@ pub(crate) struct LoaderAnswer {
 /// Looks at the boot loaders of this machine, and replaces what has to be.
 pub(crate) fn run_order(order: LoaderOrder) -> Result<LoaderAnswer, BootLoaderError> {
     let record = BootRecord::read(Path::new(boot_record::PATH))?;
-    let table = SlotStore::open(&record.devices.abstate, AccessMode::Read)?.read()?.table();
-    if !table.is_some_and(|table| table.state(record.slot).good) {
+    let table = SlotStore::open_store(&record.devices.abstate, AccessMode::Read)?.read()?.current_table();
+    if !table.is_some_and(|table| table.slot_state(record.slot).good) {
         return Err(BootLoaderError::Unproven { slot: record.slot });
     }
     refuse_mounted(&record.devices.esp)?;
     let access = if order == LoaderOrder::Repair { AccessMode::Write } else { AccessMode::Read };
     let open = |device: &Path| {
-        BlockDevice::open(device, access)
+        BlockDevice::open_device(device, access)
             .map_err(|source| BootLoaderError::Device { device: device.to_owned(), source })
     };
     let (esp, disk) = (open(&record.devices.esp)?, open(&record.devices.disk)?);
@@ -173,7 +173,7 @@ impl LoaderSite<'_> {
     /// The other half gets the reference, and then sector 0 names it.
     fn run_bios(&self, table: &PartitionTable, answer: &mut LoaderAnswer) -> Result<(), BootLoaderError> {
         let Some(bios) = table.find_label("BIOS") else { return Ok(()) };
-        let halves = CoreHalves::of_partition(bios.first_lba, bios.size().get() / SECTOR as u64);
+        let halves = CoreHalves::of_partition(bios.first_lba, bios.byte_size().get() / SECTOR as u64);
         let (core, boot_img) = (self.reference(reference::CORE)?, self.reference(reference::BOOT_CODE)?);
         let sector = self.read_disk(0, SECTOR)?;
         let active = halves.active(&sector);
@@ -242,7 +242,7 @@ impl LoaderSite<'_> {
 
     fn read_table(&self) -> Result<PartitionTable, BootLoaderError> {
         let failed = |source| BootLoaderError::Device { device: self.disk.path().to_owned(), source };
-        let size = self.disk.size().map_err(failed)?;
+        let size = self.disk.byte_size().map_err(failed)?;
         let backup = backup_offset(size).ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
         let copies = [PRIMARY_OFFSET, backup].map(|at| self.disk.read(at, COPY_BYTES).map_err(failed));
         let [primary, backup] = copies;
@@ -274,7 +274,7 @@ impl LoaderAnswer {
 
 fn read_all(device: &BlockDevice) -> Result<Vec<u8>, BootLoaderError> {
     let failed = |source| BootLoaderError::Device { device: device.path().to_owned(), source };
-    let size = device.size().map_err(failed)?;
+    let size = device.byte_size().map_err(failed)?;
     let size = usize::try_from(size.get()).map_err(|error| failed(io::Error::other(error)))?;
     device.read(Bytes::new(0), size).map_err(failed)
 }

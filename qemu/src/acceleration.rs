@@ -107,8 +107,8 @@ fn run_trial(acceleration: Acceleration, within: Duration) -> io::Result<bool> {
     disk.set_len(1 << 20)?;
     let mut command = Command::new("qemu-system-x86_64");
     command.args(trial_arguments(acceleration)).stdin(disk).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = OwnedChild::start(command)?;
-    Ok(child.wait(within)?.is_some_and(|status| status.code() == Some(TRIAL_EXIT)))
+    let mut child = OwnedChild::start_command(command)?;
+    Ok(child.wait_within(within)?.is_some_and(|status| status.code() == Some(TRIAL_EXIT)))
 }
 
 fn trial_arguments(acceleration: Acceleration) -> Vec<OsString> {

@@ -238,7 +238,7 @@ pub struct DiskEditor {
 
 impl DiskEditor {
     /// Opens the raw disk at `path`.
-    pub fn open(path: &Path) -> Result<Self, DiskError> {
+    pub fn open_disk(path: &Path) -> Result<Self, DiskError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -344,7 +344,7 @@ mod tests {
     fn edits_land_where_they_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let image = sparse_image(folder.path());
-        let edit = DiskEditor::open(&image).unwrap();
+        let edit = DiskEditor::open_disk(&image).unwrap();
 
         edit.copy_within(0, 1 << 20, 4).unwrap();
         edit.flip_bit(1 << 20).unwrap();

@@ -82,7 +82,7 @@ struct TableWrite {
 /// Judges every prefix of a record.
 pub fn judge_update(log: &WriteLog, places: &UpdatePlaces) -> Result<ReplayCount, ReplayFault> {
     let writes = table_writes(log, places)?;
-    judge_events(log.events(), &writes, places)
+    judge_events(log.write_events(), &writes, places)
 }
 
 /// The events that change the slot table, of which those around them are worth a closer look.
@@ -90,13 +90,13 @@ pub fn judge_update(log: &WriteLog, places: &UpdatePlaces) -> Result<ReplayCount
 pub fn table_moments(log: &WriteLog, places: &UpdatePlaces) -> Vec<usize> {
     let copies = places.table_copies.map(|offset| offset..offset + BLOCK_BYTES as u64);
     let changes = |event: &WriteEvent| copies.iter().any(|copy| overlap(&touched(event), copy).is_some());
-    let events = log.events().iter().enumerate();
+    let events = log.write_events().iter().enumerate();
     events.filter(|(_, event)| changes(event)).map(|(event, _)| event).collect()
 }
 
 fn table_writes(log: &WriteLog, places: &UpdatePlaces) -> Result<Vec<TableWrite>, ReplayFault> {
     let mut writes = Vec::new();
-    for (event, one) in log.events().iter().enumerate() {
+    for (event, one) in log.write_events().iter().enumerate() {
         let WriteEvent::Write { sector, data, forced, .. } = *one else { continue };
         for (copy, offset) in places.table_copies.into_iter().enumerate() {
             let range = offset..offset + BLOCK_BYTES as u64;

@@ -74,14 +74,14 @@ impl PlatformEvidence {
     }
 
     /// The same, found elsewhere.
-    pub(crate) fn at(self, place: Place) -> Self {
+    pub(crate) fn found_at(self, place: Place) -> Self {
         Self { place, ..self }
     }
 
     /// The same, found on a volume that says this, and the rest at an address.
     pub(crate) fn on_volume(self, device: &Path, said: &InstanceMetadata, elsewhere: Option<&str>) -> Self {
-        let content = Payload::from_bytes(said.obeyed(elsewhere)).unwrap_or_default();
-        self.at(Place::Volume { device: device.to_owned(), content })
+        let content = Payload::from_bytes(said.obeyed_content(elsewhere)).unwrap_or_default();
+        self.found_at(Place::Volume { device: device.to_owned(), content })
     }
 
     /// The same, but whatever is to be read is on this machine.

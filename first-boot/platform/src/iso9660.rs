@@ -52,7 +52,7 @@ enum NameEncoding {
 
 impl<R: Read + Seek> Iso9660<R> {
     /// Reads the volume descriptors; `None` when there is no primary one.
-    pub(crate) fn open(source: &mut R) -> Option<Iso9660<()>> {
+    pub(crate) fn open_iso(source: &mut R) -> Option<Iso9660<()>> {
         let mut found = None;
         for index in 0..MAX_DESCRIPTORS {
             let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, SECTOR_LENGTH).ok()?;
@@ -117,7 +117,7 @@ impl<R: Read + Seek> Iso9660<R> {
 }
 
 impl Iso9660<()> {
-    pub(crate) fn label(&self) -> String {
+    pub(crate) fn volume_label(&self) -> String {
         self.label.clone()
     }
 

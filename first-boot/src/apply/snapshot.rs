@@ -45,10 +45,10 @@ impl FileSnapshot {
         }
     }
 
-    pub(super) fn restore(&self) -> Result<(), StepError> {
+    pub(super) fn restore_file(&self) -> Result<(), StepError> {
         match &self.held {
             Known::File(held) => files::write_durably(&self.path, &held.content, held.rights).map(drop),
-            Known::Nothing => files::remove(&self.path),
+            Known::Nothing => files::remove_path(&self.path),
             Known::Unread => Ok(()),
         }
     }

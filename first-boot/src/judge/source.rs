@@ -83,24 +83,25 @@ const NOCLOUD: [(&str, Role); 4] = [
 pub(super) fn read(document: &Document) -> io::Result<Vec<SeedFile>> {
     let path = &document.path;
     if path.is_dir() {
-        return seed(path, |name| match File::open(path.join(name)) {
+        return read_seed(path, |name| match File::open(path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            file => bounded(file?).map(Some),
+            file => read_bounded(file?).map(Some),
         });
     }
     // A pipe gives its bytes once, and to whoever opens it first.
     let is_image =
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_block_device());
     let file = if is_image { File::open(path).ok() } else { None };
-    if let Some(mut volume) = file.and_then(ConfigVolume::open) {
-        return seed(path, |name| volume.read(name, MOST));
+    if let Some(mut volume) = file.and_then(ConfigVolume::open_volume) {
+        return read_seed(path, |name| volume.read(name, MOST));
     }
-    let bytes = if path.as_os_str() == "-" { bounded(io::stdin())? } else { bounded(File::open(path)?)? };
-    let role = if document.role == Role::Guessed { guess(path, &bytes) } else { document.role };
+    let bytes =
+        if path.as_os_str() == "-" { read_bounded(io::stdin())? } else { read_bounded(File::open(path)?)? };
+    let role = if document.role == Role::Guessed { guess_role(path, &bytes) } else { document.role };
     Ok(vec![SeedFile { name: path.display().to_string(), role, bytes }])
 }
 
-fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
+fn read_bounded(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST {
@@ -109,7 +110,10 @@ fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) -> io::Result<Vec<SeedFile>> {
+fn read_seed(
+    path: &Path,
+    mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Vec<SeedFile>> {
     for (folder, names) in SEEDS {
         let mut files = Vec::new();
         for (name, role) in names {
@@ -128,7 +132,7 @@ fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) 
 }
 
 /// What lies beside user-data has no first line that would say what it is; but people put one there.
-fn guess(path: &Path, bytes: &[u8]) -> Role {
+fn guess_role(path: &Path, bytes: &[u8]) -> Role {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replace('_', "-").to_ascii_lowercase();
     let kind = payload::detect_kind(bytes);
     match name.as_str() {

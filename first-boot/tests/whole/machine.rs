@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use error_text::redacted_address;
 use first_boot::{
     MachineAccess, MachineRoot, ManagerError, ProgramCall, ProgramRunner, RealPrograms, RunError, RunOptions,
     RunOutcome, UnitManager, UnitRequest, WebClient, WebError, apply_file, await_logins, run_first_boot,
 };
 use tempfile::TempDir;
-use user_data::address::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 

@@ -76,7 +76,7 @@ impl FindMethod {
             .map(|(index, word)| Self::of_word(word).ok_or(FindFlaw::Unknown { index }))
             .collect();
         let methods = methods?;
-        let addresses: Vec<IpAddr> = methods.iter().flat_map(Self::addresses).copied().collect();
+        let addresses: Vec<IpAddr> = methods.iter().flat_map(Self::static_addresses).copied().collect();
         match &methods[..] {
             [] => Ok(Self::Alone),
             _ if addresses.len() == methods.len() => match addresses.len() {
@@ -90,7 +90,7 @@ impl FindMethod {
 
     /// The words that [`Self::read`] reads.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
+    pub fn method_words(&self) -> Vec<String> {
         match self {
             Self::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
             Self::Alone => Vec::new(),
@@ -113,7 +113,7 @@ impl FindMethod {
         is_host_name(word).then(|| Self::Name(word.to_owned()))
     }
 
-    fn addresses(&self) -> &[IpAddr] {
+    fn static_addresses(&self) -> &[IpAddr] {
         if let Self::Addresses(addresses) = self { addresses } else { &[] }
     }
 }
@@ -121,10 +121,10 @@ impl FindMethod {
 impl ClusterDefinition {
     /// The text of [`DEFINITION`].
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn definition_text(&self) -> String {
         let Self { name, size, secret, find } = self;
         let value = json!({
-            "format": 1, "name": name, "size": size, "secret": secret.reveal(), "find": find.words(),
+            "format": 1, "name": name, "size": size, "secret": secret.reveal(), "find": find.method_words(),
         });
         format!("{value:#}\n")
     }
@@ -212,7 +212,7 @@ mod tests {
                 find: read(words, 3).unwrap(),
             };
 
-            assert_eq!(ClusterDefinition::parse(&definition.text()), Some(definition.clone()));
+            assert_eq!(ClusterDefinition::parse(&definition.definition_text()), Some(definition.clone()));
             assert!(!format!("{definition:?}").contains(definition.secret.reveal()));
         }
         assert_eq!(ClusterDefinition::parse("{}"), None);

@@ -43,7 +43,7 @@ impl PayloadPart {
     /// What it is: by its bytes, else by what its container says. How often a script runs, and that a text is a
     /// template, only the container knows.
     #[must_use]
-    pub fn kind(&self) -> PayloadKind {
+    pub fn payload_kind(&self) -> PayloadKind {
         match (payload::detect_kind(&self.content), self.kind) {
             (PayloadKind::Unknown, Some(told))
             | (

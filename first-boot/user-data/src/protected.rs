@@ -125,7 +125,7 @@ pub fn take_out(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
     // Before the judgement, so that a unit that can be mended is not refused.
     let bounded = bound_units(plan, found);
-    let homes = mounts::homes(plan);
+    let homes = mounts::foreign_homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
         // What is refused is the unit without its bound, and the drop-in gives it one.
         let is_bounded = matches!(&planned.step, PlanStep::WriteUnit { name, .. } if bounded.contains(name));
@@ -204,7 +204,7 @@ pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
         PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
         | PlanStep::EnableUnit { name, enable: false, .. }
         | PlanStep::MaskUnit { name, mask: true, .. } => {
-            units::check_disable(name).or_else(|| mounts::gone(name))
+            units::check_disable(name).or_else(|| mounts::removal_objection(name))
         }
         PlanStep::CommandUnit { name, .. } | PlanStep::EnableUnit { name, .. } => units::check_start(name),
         PlanStep::MakeDirectory(directory) => {
@@ -221,13 +221,13 @@ pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
         PlanStep::WriteDropIn { unit, name, content, .. } => {
             unit_text(unit, UnitTextKind::DropIn(name), content.reveal())
         }
-        PlanStep::MakeSwap { path, .. } => mounts::place(path),
+        PlanStep::MakeSwap { path, .. } => mounts::mount_objection(path),
         PlanStep::WriteFile(file) => match &file.content {
             FileContent::Fetched(_) => check_path(&file.path).or_else(|| instead_of(&file.path)),
             FileContent::Inline(bytes) => check_file(&file.path, bytes.reveal()),
         },
         PlanStep::WriteUnit { name, content, .. } if matches!(classify_unit(name), Ok(UnitClass::System)) => {
-            replaced(name).or_else(|| unit_text(name, UnitTextKind::Whole, content.reveal()))
+            replacement_objection(name).or_else(|| unit_text(name, UnitTextKind::Whole, content.reveal()))
         }
         _ => None,
     }
@@ -242,21 +242,24 @@ pub fn check_file(path: &str, content: &[u8]) -> Option<PolicyObjection> {
         UnitPlace::Unit(name) => unit_text(name, UnitTextKind::Whole, &text()),
         UnitPlace::Tie { .. } => None,
     };
-    check_path(path).or_else(|| instead_of(path)).or_else(is_unit).or_else(|| settings::flaw(path, &text()))
+    check_path(path)
+        .or_else(|| instead_of(path))
+        .or_else(is_unit)
+        .or_else(|| settings::content_objection(path, &text()))
 }
 
 /// Why a unit may not be replaced by anything: people get in by it, or it would hide what they do.
-fn replaced(name: &str) -> Option<PolicyObjection> {
-    mounts::unit(name).or_else(|| units::check_replace(name))
+fn replacement_objection(name: &str) -> Option<PolicyObjection> {
+    mounts::unit_objection(name).or_else(|| units::check_replace(name))
 }
 
 /// Why a unit or a drop-in may not say this.
 fn unit_text(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<PolicyObjection> {
     units::check_content(name, part, content).or_else(|| {
-        let places = units::mounted(name, content);
-        mounts::text(places.iter().map(String::as_str)).or_else(|| {
+        let places = units::mount_places(name, content);
+        mounts::text_objection(places.iter().map(String::as_str)).or_else(|| {
             let is_changed = matches!(part, UnitTextKind::DropIn(_)) && units::changes_mount(content);
-            mounts::unit(name).filter(|_| is_changed)
+            mounts::unit_objection(name).filter(|_| is_changed)
         })
     })
 }
@@ -267,7 +270,7 @@ pub fn check_path(path: &str) -> Option<PolicyObjection> {
     let objection = |instead| PolicyObjection::new(format!("{path} cannot be written"), instead);
     denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
         UnitPlace::Tie { to, kind, name } => units::check_dependency(to, kind, name),
-        UnitPlace::Unit(name) => replaced(name),
+        UnitPlace::Unit(name) => replacement_objection(name),
         UnitPlace::DropIn { .. } => None,
     })
 }
@@ -346,7 +349,7 @@ fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
         let message = format!("{} cannot be a link: people get in by {victim}", link.path);
         Some(PolicyObjection::new(message, "write the drop-in itself as a file"))
     };
-    if let Some(objection) = settings::linked(&link.path, &link.target) {
+    if let Some(objection) = settings::link_objection(&link.path, &link.target) {
         return Some(objection);
     }
     match place_of_unit(&link.path)? {

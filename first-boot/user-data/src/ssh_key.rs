@@ -38,7 +38,7 @@ pub enum KeyFlaw {
 impl KeyFlaw {
     /// The words.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn flaw_words(self) -> &'static str {
         match self {
             Self::Encoding => "is cut off or damaged: its base64 does not hold a key of its type",
             Self::Private => "is a private key; only the public one (the .pub file) belongs here",

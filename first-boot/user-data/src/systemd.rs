@@ -120,12 +120,12 @@ pub fn mount_path(unit: &str) -> Option<String> {
     if stem == "-" {
         return Some("/".to_owned());
     }
-    Some(format!("/{}", unquoted(&stem.replace('-', "/"))))
+    Some(format!("/{}", unescape_name(&stem.replace('-', "/"))))
 }
 
 /// A name or value without systemd's `\xNN`.
 #[must_use]
-pub fn unquoted(text: &str) -> String {
+pub fn unescape_name(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -29,7 +29,7 @@ const TOKENS: [&str; 4] = ["public_ipv4", "private_ipv4", "public_ipv6", "privat
 impl TokenAddresses {
     /// Addresses that are nobody's, so that documents can be checked anywhere.
     #[must_use]
-    pub fn examples() -> Self {
+    pub fn example_addresses() -> Self {
         let some = |address: &str| Some(address.to_owned());
         Self {
             // Addresses that RFC 5737 and RFC 3849 set aside for documentation.

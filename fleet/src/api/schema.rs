@@ -209,7 +209,7 @@ impl Default for MetadataValue {
 impl MetadataValue {
     /// The value, whichever way it came.
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub fn value_text(&self) -> &str {
         match self {
             Self::Bare(value) | Self::Nested { value } => value,
         }
@@ -432,7 +432,7 @@ mod tests {
                        {"op":"add","path":"/m/metadata/k","value":"x"},{"op":"remove","path":"/m/metadata/k"}]"#;
         let operations: Vec<MetadataOperation> = serde_json::from_str(body).unwrap();
 
-        assert_eq!(operations.iter().map(|each| each.value.text()).collect::<Vec<_>>(), ["x", "x", ""]);
+        assert_eq!(operations.iter().map(|each| each.value.value_text()).collect::<Vec<_>>(), ["x", "x", ""]);
     }
 
     proptest! {

@@ -51,7 +51,7 @@ pub enum EndpointError {
 }
 
 impl UrlScheme {
-    const fn name(self) -> &'static str {
+    const fn scheme_name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -84,7 +84,9 @@ impl ApiEndpoint {
     pub fn base_url(&self) -> String {
         match self {
             Self::Unix(_) => "http://domain-sock".to_owned(),
-            Self::Tcp { scheme, host, port, path } => format!("{}://{host}:{port}{path}", scheme.name()),
+            Self::Tcp { scheme, host, port, path } => {
+                format!("{}://{host}:{port}{path}", scheme.scheme_name())
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ pub fn quote_words(words: &[String]) -> String {
 pub fn run_inherited(argv: &[OsString]) -> io::Result<u8> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    askpass::prepare(command.args(arguments));
+    askpass::prepare_ssh(command.args(arguments));
     let status = command.status()?;
     // A signal leaves no code. 255 is what ssh says of all that went wrong on its own side.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))

@@ -96,11 +96,11 @@ pub(crate) fn write(target: &DiskTarget<'_>, files: LoaderFiles) -> Result<(), B
     let DiskTarget { disk, layout, disk_guid, .. } = *target;
     let LoaderFiles { loaders, selector, core, boot_img, .. } = files;
 
-    let bios = layout.partition(PartitionRole::Bios);
+    let bios = layout.partition_of(PartitionRole::Bios);
     let halves = CoreHalves::of_partition(bios.first_lba, bios.sectors);
     let grub = halves.place_core(&core, CoreHalf::First)?;
     // Only what is not zero, as everywhere below: the disk is new, so the rest of it is a hole already.
-    disk.write_sparse(bios.offset(), &grub).map_err(what("GRUB's core image"))?;
+    disk.write_sparse(bios.byte_offset(), &grub).map_err(what("GRUB's core image"))?;
     let boot_code = halves.boot_code(&boot_img, CoreHalf::First)?;
 
     let size = usize::try_from(ESP_SIZE.get()).map_err(io::Error::other).map_err(what("the ESP"))?;
@@ -172,7 +172,7 @@ fn protective_mbr(size: Bytes, boot_code: &[u8; BOOT_CODE]) -> io::Result<Vec<u8
 /// Makes the file system of STATE: a few MiB, with room in its descriptors to grow to 2 TiB at once.
 pub(crate) fn write_state(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {
     let uuid = target.derive_identifier("state file system");
-    let size = target.layout.partition(PartitionRole::State).size();
+    let size = target.layout.partition_of(PartitionRole::State).byte_size();
     let options = format!(
         // Without a seed mke2fs takes a random one, and no two images would be equal. Lazy tables are filled
         // by the kernel after the first mount, at the boot that is to be short. `resize=` keeps room for the

@@ -15,10 +15,10 @@ use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, PartitionTable};
 const EDGE: u64 = 1 << 20;
 
 /// The stretches that must be written even where they are zero, in order. A disk that is none of ours has no others.
-pub(crate) fn needed(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
+pub(crate) fn ranges_to_write(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
     match partition_table(disk).filter(PartitionTable::is_of_image) {
-        Some(table) => needed_ranges(&table, disk.size(), &|range| last_data(disk, range)),
-        None => Ok(vec![Range { start: 0, end: disk.size() }]),
+        Some(table) => needed_ranges(&table, disk.disk_size(), &|range| last_data(disk, range)),
+        None => Ok(vec![Range { start: 0, end: disk.disk_size() }]),
     }
 }
 
@@ -38,8 +38,8 @@ pub(crate) fn needed_ranges(
     };
     add(0..EDGE.min(size));
     for entry in entries {
-        let start = entry.offset().get();
-        let end = (start + entry.size().get()).min(size);
+        let start = entry.byte_offset().get();
+        let end = (start + entry.byte_size().get()).min(size);
         if end.saturating_sub(start) <= 4 * EDGE {
             add(start..end.max(start));
         } else {
@@ -55,7 +55,7 @@ pub(crate) fn needed_ranges(
 
 /// The table of a disk of any format.
 pub(crate) fn partition_table(disk: &dyn ReadDisk) -> Option<PartitionTable> {
-    let size = Bytes::new(disk.size());
+    let size = Bytes::new(disk.disk_size());
     let mut copies = [vec![0; COPY_BYTES], vec![0; COPY_BYTES]];
     let backup = gpt::backup_offset(size)?;
     for (copy, at) in copies.iter_mut().zip([PRIMARY_OFFSET, backup]) {
@@ -70,7 +70,7 @@ fn last_data(disk: &dyn ReadDisk, range: Range<u64>) -> io::Result<u64> {
     let (first, last) = (range.start / piece_bytes, range.end.div_ceil(piece_bytes));
     for number in (first..last).rev() {
         let piece = Piece::read(disk, number)?;
-        let runs = piece.runs(|_| false);
+        let runs = piece.block_runs(|_| false);
         let ends =
             runs.iter().rev().map(|run| (piece.offset + run.start as u64, piece.offset + run.end as u64));
         for (start, end) in ends {

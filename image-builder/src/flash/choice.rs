@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 
 use super::disks::DiskFacts;
 use super::expression::{DiskExpression, DiskMatch};
-use crate::printable::printable;
+use crate::printable::printable_text;
 
 /// What the image needs of a disk.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) fn choose_disk(
             paths: all.map(|index| disks[index].path.display().to_string()).collect(),
         });
     }
-    match refusal(&disks[index], need) {
+    match refusal_reason(&disks[index], need) {
         Some(because) => {
             Err(ChooseDiskError::Refused { path: disks[index].path.display().to_string(), because })
         }
@@ -62,7 +62,7 @@ fn match_disks(wish: &DiskWish, disks: &[DiskFacts]) -> Vec<DiskMatch> {
 }
 
 /// Why the disk must not be written to.
-fn refusal(disk: &DiskFacts, need: DiskNeed) -> Option<String> {
+fn refusal_reason(disk: &DiskFacts, need: DiskNeed) -> Option<String> {
     if let Some(place) = disk.mounts.first() {
         return Some(format!("it is mounted at {place}: unmount it first"));
     }
@@ -90,17 +90,25 @@ pub(crate) fn disk_table(wish: &DiskWish, disks: &[DiskFacts], need: DiskNeed) -
     };
     line(&mut text, ["disk", "size", "transport", "model", "serial", "wwn", "match"]);
     for (disk, found) in disks.iter().zip(match_disks(wish, disks)) {
-        let says = match (found, refusal(disk, need)) {
+        let says = match (found, refusal_reason(disk, need)) {
             (DiskMatch::No(because), _) => format!("no: {because}"),
             (DiskMatch::Yes, Some(because)) => format!("yes, but {because}"),
             (DiskMatch::Yes, None) => "YES".to_owned(),
         };
         let size = format!("{:.1} GB", to_gigabytes(disk.bytes));
-        let cells = [&disk.model, &disk.serial, &disk.wwn].map(|cell| printable(cell));
+        let cells = [&disk.model, &disk.serial, &disk.wwn].map(|cell| printable_text(cell));
         let [model, serial, wwn] = cells.each_ref().map(String::as_str);
         line(
             &mut text,
-            [&disk.path.display().to_string(), &size, &disk.transport, model, serial, wwn, &printable(&says)],
+            [
+                &disk.path.display().to_string(),
+                &size,
+                &disk.transport,
+                model,
+                serial,
+                wwn,
+                &printable_text(&says),
+            ],
         );
     }
     text

@@ -76,7 +76,7 @@ fn disk_facts(name: &str) -> DiskFacts {
     };
     let first =
         |candidates: [String; 3]| candidates.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-    let parts = partitions(&folder);
+    let parts = list_partitions(&folder);
     DiskFacts {
         path: Path::new("/dev").join(name),
         // The kernel counts in 512 bytes, whatever the disk's sectors are.
@@ -85,15 +85,15 @@ fn disk_facts(name: &str) -> DiskFacts {
         model: first([text("device/model"), property("ID_MODEL"), String::new()]),
         serial: first([text("serial"), text("device/serial"), property("ID_SERIAL_SHORT")]),
         wwn: first([text("wwid"), text("device/wwid"), property("ID_WWN")]),
-        transport: transport(name, &folder),
+        transport: disk_transport(name, &folder),
         read_only: text("ro") == "1",
-        mounts: mounts(&parts),
-        users: users(&folder, name, &parts),
+        mounts: list_mounts(&parts),
+        users: list_users(&folder, name, &parts),
     }
 }
 
 /// The bus, by where the kernel hangs the disk.
-fn transport(name: &str, folder: &Path) -> String {
+fn disk_transport(name: &str, folder: &Path) -> String {
     let place = fs::canonicalize(folder).unwrap_or_default().to_string_lossy().into_owned();
     let known = [("/usb", "usb"), ("/nvme", "nvme"), ("/virtio", "virtio"), ("/mmc", "sd"), ("/ata", "sata")];
     let found = known.iter().find(|(part, _)| place.contains(part)).map(|(_, bus)| *bus);
@@ -101,7 +101,7 @@ fn transport(name: &str, folder: &Path) -> String {
 }
 
 /// The disk and its partitions: name, and major and minor number.
-fn partitions(folder: &Path) -> Vec<(String, String)> {
+fn list_partitions(folder: &Path) -> Vec<(String, String)> {
     let dev = |folder: &Path| fs::read_to_string(folder.join("dev")).unwrap_or_default().trim().to_owned();
     let name = |folder: &Path| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut parts = vec![(name(folder), dev(folder))];
@@ -114,7 +114,7 @@ fn partitions(folder: &Path) -> Vec<(String, String)> {
     parts
 }
 
-fn mounts(parts: &[(String, String)]) -> Vec<String> {
+fn list_mounts(parts: &[(String, String)]) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounted = |line: &str| {
         let mut words = line.split_whitespace().skip(2);
@@ -124,7 +124,7 @@ fn mounts(parts: &[(String, String)]) -> Vec<String> {
     table.lines().filter_map(mounted).collect()
 }
 
-fn users(folder: &Path, name: &str, parts: &[(String, String)]) -> Vec<String> {
+fn list_users(folder: &Path, name: &str, parts: &[(String, String)]) -> Vec<String> {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let mut users = Vec::new();
     for (part, _) in parts {

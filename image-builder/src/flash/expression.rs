@@ -70,14 +70,14 @@ impl DiskExpression {
     }
 
     fn match_terms(&self, disk: &DiskFacts) -> DiskMatch {
-        let misses = self.terms.iter().filter_map(|term| term.miss(disk));
+        let misses = self.terms.iter().filter_map(|term| term.mismatch_reason(disk));
         misses.into_iter().next().map_or(DiskMatch::Yes, DiskMatch::No)
     }
 }
 
 impl DiskTerm {
     /// Why the disk is not it.
-    fn miss(&self, disk: &DiskFacts) -> Option<String> {
+    fn mismatch_reason(&self, disk: &DiskFacts) -> Option<String> {
         match self {
             Self::Is(property, wanted) => {
                 let (name, value) = match property {

@@ -75,7 +75,7 @@ pub(crate) fn flash_image(
 ) -> Result<Option<FlashedDisk>, BoxedError> {
     let failed = |source| FlashError::Image { image: request.image.to_owned(), source };
     let user_data = request.user_data.map(seed::read_file).transpose()?;
-    let mut stream = PieceStream::open(request.image, request.sha256.is_some()).map_err(failed)?;
+    let mut stream = PieceStream::open_source(request.image, request.sha256.is_some()).map_err(failed)?;
     let first = stream.next_piece().map_err(failed)?;
     let first = first.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
     let need = image_need(&first)
@@ -168,40 +168,40 @@ fn write_disk(
     first: &Piece,
     user_data: Option<Vec<u8>>,
 ) -> Result<FlashedDisk, BoxedError> {
-    let mut writer = DiskWriter::start(file, disk.bytes)?;
+    let mut writer = DiskWriter::start_writing(file, disk.bytes)?;
     writer.add(first)?;
-    let table = writer.table()?;
-    let mut meter = TransferMeter::start("write", request.output);
+    let table = writer.partition_table()?;
+    let mut meter = TransferMeter::start_meter("write", request.output);
     while let Some(piece) = stream.next_piece()? {
         interrupt.check_interrupted()?;
         writer.add(&piece)?;
-        let (done, total) = stream.position();
-        meter.set(done, total);
+        let (done, total) = stream.read_position();
+        meter.set_progress(done, total);
     }
     drop(meter);
     writer.write_needed_zeros(&table)?;
-    let sha256 = stream.digest();
+    let sha256 = stream.file_digest();
     if let Some(wanted) = request.sha256
         && !sha256.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(wanted))
     {
         let found = sha256.unwrap_or_default();
         return Err(format!("the image's SHA-256 is {found}, and {wanted} was promised").into());
     }
-    let mut meter = TransferMeter::start("read back", request.output);
+    let mut meter = TransferMeter::start_meter("read back", request.output);
     writer.read_back(&mut |done, total| {
-        meter.set(done, total);
+        meter.set_progress(done, total);
         interrupt.check_interrupted().map_err(io::Error::other)
     })?;
     drop(meter);
-    let view = DiskImage::of_disk(&disk.path, writer.view()?);
+    let view = DiskImage::of_disk(&disk.path, writer.disk_view()?);
     let threads = crate::convert::all_threads();
     let question = InspectQuestion { keys: request.keys.clone(), depth: InspectDepth::Blocks, threads };
     let signed = inspect::verify_slots(&view, &table, &question)?;
     if let Some(bytes) = user_data {
         let files = [FatFile { path: format!("{}/user-data", crate::boot::esp::SEED), bytes }];
-        seed::add_files(&DiskImage::open(&disk.path)?, &table, &files)?;
+        seed::add_files(&DiskImage::open_image(&disk.path)?, &table, &files)?;
     }
-    writer.finish(&table)?;
+    writer.finish_disk(&table)?;
     Ok(FlashedDisk { disk: disk.path.clone(), signed, sha256 })
 }
 

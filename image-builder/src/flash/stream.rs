@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use disk_formats::bmap::hex;
+use disk_formats::bmap::encode_hex;
 use disk_formats::disk::{ReadDisk, is_zero};
 use disk_formats::open::Opened;
 use disk_formats::piece::{self, PIECE_BYTES, Piece};
@@ -48,14 +48,16 @@ impl<R: Read> Read for FetchReader<R> {
 
 impl PieceStream {
     /// Opens a file or a URL. `hashed` says that the digest of the whole file will be asked for.
-    pub(crate) fn open(image: &str, hashed: bool) -> io::Result<Self> {
+    pub(crate) fn open_source(image: &str, hashed: bool) -> io::Result<Self> {
         if image.starts_with("http://") || image.starts_with("https://") {
-            return Self::fetch(image);
+            return Self::fetch_url(image);
         }
         let path = Path::new(image);
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        if let Opened::Stream(_) = disk_formats::open::open(file.try_clone()?).map_err(io::Error::other)? {
+        if let Opened::Stream(_) =
+            disk_formats::open::open_disk(file.try_clone()?).map_err(io::Error::other)?
+        {
             // From its beginning, wherever the one that looked at it is.
             return Self::of_bytes(File::open(path)?, Some(length));
         }
@@ -65,7 +67,7 @@ impl PieceStream {
     }
 
     /// What comes is decompressed as it comes; formats with tables at their end would have to be kept first.
-    fn fetch(url: &str) -> io::Result<Self> {
+    fn fetch_url(url: &str) -> io::Result<Self> {
         let response = ureq::get(url).call().map_err(io::Error::other)?;
         let length = response.body().content_length();
         Self::of_bytes(response.into_body().into_reader(), length)
@@ -77,7 +79,7 @@ impl PieceStream {
         let mut head = vec![0; 512];
         let read = read_full(&mut from, &mut head)?;
         head.truncate(read);
-        let compression = Compression::detect(&head);
+        let compression = Compression::detect_compression(&head);
         if compression.is_none()
             && [&b"QFI\xfb"[..], b"KDMV", b"vhdxfile", b"conectix"]
                 .iter()
@@ -89,7 +91,7 @@ impl PieceStream {
         }
         let whole = io::Cursor::new(head).chain(from);
         let bytes: Box<dyn Read> = match compression {
-            Some(compression) => compression.decoder(whole)?,
+            Some(compression) => compression.open_decoder(whole)?,
             None => Box::new(whole),
         };
         Ok(Self::Stream { bytes, at: 0, fetched, length })
@@ -99,7 +101,7 @@ impl PieceStream {
     pub(crate) fn next_piece(&mut self) -> io::Result<Option<Piece>> {
         match self {
             Self::Disk { disk, next, .. } => {
-                if *next >= piece::count(disk.size()) {
+                if *next >= piece::count_pieces(disk.disk_size()) {
                     return Ok(None);
                 }
                 *next += 1;
@@ -120,9 +122,11 @@ impl PieceStream {
     }
 
     /// How far it is: in the disk where its size is known, else in what is fetched.
-    pub(crate) fn position(&self) -> (u64, u64) {
+    pub(crate) fn read_position(&self) -> (u64, u64) {
         match self {
-            Self::Disk { disk, next, .. } => ((next * PIECE_BYTES as u64).min(disk.size()), disk.size()),
+            Self::Disk { disk, next, .. } => {
+                ((next * PIECE_BYTES as u64).min(disk.disk_size()), disk.disk_size())
+            }
             Self::Stream { fetched, length, .. } => {
                 let count = fetched.count.load(Ordering::Relaxed);
                 (count, length.unwrap_or(count))
@@ -131,12 +135,12 @@ impl PieceStream {
     }
 
     /// The SHA-256 of the file as it was fetched, once all of it was.
-    pub(crate) fn digest(&self) -> Option<String> {
+    pub(crate) fn file_digest(&self) -> Option<String> {
         match self {
             Self::Disk { sha256, .. } => sha256.clone(),
             Self::Stream { fetched, .. } => {
                 let hasher = fetched.hasher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Some(hex(&hasher.finalize()))
+                Some(encode_hex(&hasher.finalize()))
             }
         }
     }

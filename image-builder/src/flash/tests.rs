@@ -101,7 +101,7 @@ fn image() -> (Vec<u8>, PartitionTable) {
     let backup = usize::try_from(gpt::backup_offset(size).unwrap().get()).unwrap();
     bytes[backup..].copy_from_slice(&copies.backup);
     for entry in &layout.partition_table().entries {
-        let at = usize::try_from(entry.offset().get()).unwrap();
+        let at = usize::try_from(entry.byte_offset().get()).unwrap();
         bytes[at..at + 5000].fill(9);
         bytes[at + 100_000..at + 100_010].fill(3);
     }
@@ -131,7 +131,7 @@ fn a_used_disk_becomes_the_image_and_its_head_comes_last() {
     let (bytes, table) = image();
     let path = used_disk(folder.path(), &bytes);
     let size = std::fs::metadata(&path).unwrap().len();
-    let mut writer = DiskWriter::start(open_disk(&path).unwrap(), size).unwrap();
+    let mut writer = DiskWriter::start_writing(open_disk(&path).unwrap(), size).unwrap();
 
     for number in 0.. {
         let Some(piece) = piece(&bytes, number) else { break };
@@ -142,15 +142,15 @@ fn a_used_disk_becomes_the_image_and_its_head_comes_last() {
     }
     writer.write_needed_zeros(&table).unwrap();
     writer.read_back(&mut |_, _| Ok(())).unwrap();
-    writer.finish(&table).unwrap();
+    writer.finish_disk(&table).unwrap();
 
     let found = std::fs::read(&path).unwrap();
     let backup = usize::try_from(gpt::backup_offset(Bytes::new(size)).unwrap().get()).unwrap();
     let read = gpt::read(&found[512..512 + COPY_BYTES], &found[backup..], Bytes::new(size)).unwrap();
     assert_eq!(read, table);
     for entry in &table.entries {
-        let range = usize::try_from(entry.offset().get()).unwrap()
-            ..usize::try_from(entry.offset().get() + entry.size().get()).unwrap();
+        let range = usize::try_from(entry.byte_offset().get()).unwrap()
+            ..usize::try_from(entry.byte_offset().get() + entry.byte_size().get()).unwrap();
         assert!(found[range.clone()] == bytes[range], "{} differs", entry.label);
     }
     assert_eq!(&found[..4], b"boot");
@@ -162,7 +162,7 @@ fn what_does_not_read_back_is_found() {
     let (bytes, _) = image();
     let path = used_disk(folder.path(), &bytes);
     let size = std::fs::metadata(&path).unwrap().len();
-    let mut writer = DiskWriter::start(open_disk(&path).unwrap(), size).unwrap();
+    let mut writer = DiskWriter::start_writing(open_disk(&path).unwrap(), size).unwrap();
     for number in 0..3 {
         writer.add(&piece(&bytes, number).unwrap()).unwrap();
     }

@@ -40,7 +40,7 @@ pub(crate) struct DiskWriter {
 
 impl DiskWriter {
     /// Takes a disk, and empties both its ends.
-    pub(crate) fn start(file: File, size: u64) -> io::Result<Self> {
+    pub(crate) fn start_writing(file: File, size: u64) -> io::Result<Self> {
         let mut writer =
             Self { file, size, head: Vec::new(), zeroed: false, runs: Vec::new(), image_bytes: 0 };
         let tail = size.saturating_sub(TAIL_BYTES);
@@ -48,12 +48,12 @@ impl DiskWriter {
         writer.write_zeros(0..size.min(HEAD_BYTES as u64))?;
         writer.file.sync_all()?;
         // Where the disk can do it without writing, it forgets all, and zeros need not be written later.
-        writer.zeroed = writer.punch(0..size);
+        writer.zeroed = writer.punch_hole(0..size);
         Ok(writer)
     }
 
     /// Makes a stretch zero, if that costs nothing: fallocate(2) on a block device is a discard that guarantees zeros.
-    fn punch(&self, range: Range<u64>) -> bool {
+    fn punch_hole(&self, range: Range<u64>) -> bool {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let (Ok(start), Ok(length)) = (i64::try_from(range.start), i64::try_from(range.end - range.start))
         else {
@@ -85,7 +85,7 @@ impl DiskWriter {
         if held > 0 {
             self.head = data[..held].to_vec();
         }
-        for run in piece.runs(|_| false) {
+        for run in piece.block_runs(|_| false) {
             let run = run.start.max(held)..run.end;
             if run.start < run.end {
                 let at = piece.offset + run.start as u64;
@@ -144,7 +144,7 @@ impl DiskWriter {
     }
 
     /// The table that the image has.
-    pub(crate) fn table(&self) -> io::Result<PartitionTable> {
+    pub(crate) fn partition_table(&self) -> io::Result<PartitionTable> {
         let start = usize::try_from(PRIMARY_OFFSET.get()).map_err(io::Error::other)?;
         let copy = self.head.get(start..start + COPY_BYTES).ok_or(io::ErrorKind::UnexpectedEof)?;
         let found = gpt::read_primary(copy, Bytes::new(self.size)).map_err(io::Error::other)?;
@@ -152,12 +152,12 @@ impl DiskWriter {
     }
 
     /// The disk as it will be, to look at it before it is.
-    pub(crate) fn view(&self) -> io::Result<Arc<dyn ReadDisk>> {
+    pub(crate) fn disk_view(&self) -> io::Result<Arc<dyn ReadDisk>> {
         Ok(Arc::new(HeldBackDisk { file: self.file.try_clone()?, head: self.head.clone(), size: self.size }))
     }
 
     /// Puts the backup table to the real end, then the head to its place; only now the disk can start.
-    pub(crate) fn finish(mut self, table: &PartitionTable) -> io::Result<()> {
+    pub(crate) fn finish_disk(mut self, table: &PartitionTable) -> io::Result<()> {
         let copies = gpt::encode_table(table, Bytes::new(self.size)).map_err(io::Error::other)?;
         let backup = gpt::backup_offset(Bytes::new(self.size)).ok_or(io::ErrorKind::InvalidInput)?;
         // The image's own backup would be a ghost inside of the grown STATE.
@@ -191,7 +191,7 @@ struct HeldBackDisk {
 }
 
 impl ReadDisk for HeldBackDisk {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::boot::esp::PROGRAMS;
 use crate::disk::DiskImage;
-use crate::printable::printable;
+use crate::printable::printable_text;
 use image_format::efi_program::EfiProgram;
 
 /// Longer files are no boot loaders: shim has 1 MB, GRUB less than 3.
@@ -36,7 +36,7 @@ pub(super) fn report_loaders(disk: &DiskImage, table: &PartitionTable) -> Vec<Lo
     let Some(entry) = table.find_label(Partition::of_role(PartitionRole::Esp).label) else {
         return Vec::new();
     };
-    let mut volume = disk.read(entry.offset(), entry.size());
+    let mut volume = disk.read(entry.byte_offset(), entry.byte_size());
     let mut read = |path: &str| {
         let volume = volume.as_mut().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         read_file(volume, path)
@@ -78,7 +78,7 @@ impl fmt::Display for LoaderReport {
             (Some(program), _) => program.to_string(),
             (None, damage) => format!("damaged: {}", damage.as_deref().unwrap_or("?")),
         };
-        write!(f, "     {:<22} {}", self.path, printable(&said))?;
+        write!(f, "     {:<22} {}", self.path, printable_text(&said))?;
         for issuer in &self.missing_signatures {
             write!(f, "\n     {:<22} MISSING: a signature by {issuer:?}, which some firmware asks for", "")?;
         }

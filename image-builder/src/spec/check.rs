@@ -199,7 +199,7 @@ impl SpecDraft {
     /// The whole command line: the last one that was given, and what all layers add to it.
     fn whole_command_line(&self, root: &Node, found: &mut Diagnostics) -> Option<CommandLine> {
         let first = self.command_line.clone().unwrap_or_default();
-        match self.extra_words.iter().try_fold(first, |line, more| line.append(more)) {
+        match self.extra_words.iter().try_fold(first, |line, more| line.append_line(more)) {
             Ok(line) => Some(line),
             Err(error) => {
                 let message = format!("`kernel.command_line` and `kernel.extra_words` together: {error}");
@@ -243,7 +243,7 @@ impl SpecDraft {
         let engine = self.engine.unwrap_or(ContainerEngine::None);
         let kernel_package = kernel_package?;
         let mut packages = self.packages;
-        packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
+        packages.extend(engine.engine_packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
         // Their order must not change the image.
         packages.sort();
@@ -412,10 +412,10 @@ impl NodeReader<'_> {
 }
 
 fn parse_artefact(text: &str) -> Result<ArtefactKind, String> {
-    let names = || ArtefactKind::ALL.into_iter().map(ArtefactKind::name);
+    let names = || ArtefactKind::ALL.into_iter().map(ArtefactKind::kind_name);
     // The disk itself is there without being asked for.
     match ArtefactKind::of_name(text) {
-        Some(kind) if kind.name() == "raw" => Err("disk.raw is always written".to_owned()),
+        Some(kind) if kind.kind_name() == "raw" => Err("disk.raw is always written".to_owned()),
         Some(kind) => Ok(kind),
         None => Err(match spelling::nearest_name(text, names()) {
             Some(near) => format!("no format is called `{text}`; did you mean `{near}`?"),

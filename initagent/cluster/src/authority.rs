@@ -79,14 +79,14 @@ pub struct ClusterAuthority {
 }
 
 impl AuthorityRole {
-    fn purpose(self) -> KeyPurpose {
+    fn key_purpose(self) -> KeyPurpose {
         match self {
             Self::Client => KeyPurpose::ClientAuthority,
             Self::Peer => KeyPurpose::PeerAuthority,
         }
     }
 
-    fn word(self) -> &'static str {
+    fn role_name(self) -> &'static str {
         match self {
             Self::Client => "clients",
             Self::Peer => "members",
@@ -96,10 +96,13 @@ impl AuthorityRole {
 
 impl ClusterAuthority {
     /// Derives an authority from the cluster's secret.
-    pub fn derive(definition: &ClusterDefinition, role: AuthorityRole) -> Result<Self, CertificateError> {
-        let subject = format!("{} {}", definition.name, role.word());
+    pub fn derive_authority(
+        definition: &ClusterDefinition,
+        role: AuthorityRole,
+    ) -> Result<Self, CertificateError> {
+        let subject = format!("{} {}", definition.name, role.role_name());
         let failed = |source| CertificateError { subject: subject.clone(), source };
-        let seed = derive_key(definition, role.purpose());
+        let seed = derive_key(definition, role.key_purpose());
         let key = ed25519_key(&seed).map_err(failed)?;
         let parameters = authority_parameters(&subject);
         let certificate = parameters.self_signed(&key).map_err(failed)?.pem();
@@ -108,13 +111,13 @@ impl ClusterAuthority {
 
     /// Its certificate in PEM: what others trust.
     #[must_use]
-    pub fn certificate(&self) -> &str {
+    pub fn certificate_pem(&self) -> &str {
         &self.certificate
     }
 
     /// Makes a key and signs its certificate. It serves both ends of a connection, since etcd uses a
     /// member's certificate for both.
-    pub fn certify(&self, subject: &CertificateSubject) -> Result<CertifiedKey, CertificateError> {
+    pub fn issue_certificate(&self, subject: &CertificateSubject) -> Result<CertifiedKey, CertificateError> {
         let failed = |source| CertificateError { subject: subject.common_name.clone(), source };
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
         let addresses = subject.addresses.iter().map(ToString::to_string);
@@ -170,15 +173,19 @@ mod tests {
 
     #[test]
     fn an_authority_is_the_same_on_every_machine() {
-        let authority = ClusterAuthority::derive(&definition("harbour", 0), AuthorityRole::Client).unwrap();
+        let authority =
+            ClusterAuthority::derive_authority(&definition("harbour", 0), AuthorityRole::Client).unwrap();
 
-        assert_eq!(authority.certificate(), GOLDEN);
+        assert_eq!(authority.certificate_pem(), GOLDEN);
     }
 
     #[test]
     fn roles_names_and_secrets_have_authorities_of_their_own() {
         let certificate = |name, first, role| {
-            ClusterAuthority::derive(&definition(name, first), role).unwrap().certificate().to_owned()
+            ClusterAuthority::derive_authority(&definition(name, first), role)
+                .unwrap()
+                .certificate_pem()
+                .to_owned()
         };
         let own = certificate("harbour", 0, AuthorityRole::Client);
 
@@ -189,14 +196,16 @@ mod tests {
 
     #[test]
     fn each_certificate_has_a_key_of_its_own_which_debug_hides() {
-        let authority = ClusterAuthority::derive(&definition("harbour", 0), AuthorityRole::Peer).unwrap();
+        let authority =
+            ClusterAuthority::derive_authority(&definition("harbour", 0), AuthorityRole::Peer).unwrap();
         let subject = CertificateSubject {
             common_name: "10-0-0-1".to_owned(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             names: vec!["localhost".to_owned()],
         };
 
-        let (one, other) = (authority.certify(&subject).unwrap(), authority.certify(&subject).unwrap());
+        let (one, other) =
+            (authority.issue_certificate(&subject).unwrap(), authority.issue_certificate(&subject).unwrap());
 
         assert_ne!(one.private_key, other.private_key);
         assert!(!format!("{one:?}").contains("PRIVATE"));

@@ -6,18 +6,27 @@
 //! without a certificate, unless a person wrote so, and then it is said.
 
 pub mod authority;
+pub mod backup;
+pub mod condition;
 pub mod derive;
 pub mod etcd;
+pub mod etcd_client;
 pub mod etcdctl;
 pub mod exposure;
 pub mod finding;
 pub mod fleet;
 pub mod identity;
 pub mod interfaces;
+pub mod joining;
 pub mod link;
+pub mod maintenance;
+pub mod membership;
+pub mod membership_change;
 pub mod prepare;
+pub mod promotion;
 pub mod proxy;
 pub mod request;
+pub mod restore;
 pub mod serve;
 pub mod site;
 pub mod voters;

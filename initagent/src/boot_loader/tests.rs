@@ -50,13 +50,14 @@ impl Machine {
     }
 
     fn halves(&self) -> CoreHalves {
-        let bios = self.layout.partition(PartitionRole::Bios);
+        let bios = self.layout.partition_of(PartitionRole::Bios);
         CoreHalves::of_partition(bios.first_lba, bios.sectors)
     }
 
     fn run(&self, age: ReleaseAge, order: LoaderOrder) -> LoaderAnswer {
-        let open =
-            |file: &tempfile::NamedTempFile| BlockDevice::open(file.path(), AccessMode::Write).unwrap();
+        let open = |file: &tempfile::NamedTempFile| {
+            BlockDevice::open_device(file.path(), AccessMode::Write).unwrap()
+        };
         let (esp, disk) = (open(&self.esp), open(&self.disk));
         LoaderSite { esp: &esp, disk: &disk, references: self.references.path(), age, order }.run().unwrap()
     }

@@ -146,7 +146,8 @@ fn mount_kept(node: &Path, programs: &RootPrograms<'_>) -> Result<StateRecord, O
 
 fn mount_ext4(node: &Path) -> Result<(), MountError> {
     let what = node.to_string_lossy();
-    MountPoint { what: &what, at: Path::new(MOUNT_POINT), kind: "ext4", flags: DATA, options: "" }.mount()
+    MountPoint { what: &what, at: Path::new(MOUNT_POINT), kind: "ext4", flags: DATA, options: "" }
+        .mount_point()
 }
 
 /// Puts an empty STATE in memory in the place of the one that cannot be used. Nothing is written to the disk.
@@ -156,7 +157,8 @@ fn use_memory(device: PathBuf, because: &OpenStateError) -> Result<StateRecord, 
     let at = Path::new(MOUNT_POINT);
     mounts::detach_all(at);
     // Half of the memory, as for any tmpfs: what fills it must leave the machine able to answer.
-    MountPoint { what: "tmpfs", at, kind: "tmpfs", flags: DATA, options: "mode=0755,size=50%" }.mount()?;
+    MountPoint { what: "tmpfs", at, kind: "tmpfs", flags: DATA, options: "mode=0755,size=50%" }
+        .mount_point()?;
     Ok(StateRecord { device, condition: StateCondition::Volatile, reason: Some(reason) })
 }
 
@@ -178,7 +180,7 @@ fn lay_folders(new_root: &Path) -> Result<(), OpenStateError> {
 
 /// The node of STATE, after growing it. A disk that cannot be grown still has what it had.
 fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
-    let grown = BlockDevice::open(&disk.device, AccessMode::Write)
+    let grown = BlockDevice::open_device(&disk.device, AccessMode::Write)
         .map_err(|error| error.to_string())
         .and_then(|device| grow_table(disk, &device));
     let entry = match &grown {
@@ -202,7 +204,7 @@ fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 
 fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, GrowthOutcome), String> {
     // Only where they are needed: early in a boot the kernel may have to collect them first.
-    let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
+    let random = if disk.table.is_of_image() { disk_identity::random_bytes() } else { Some([0; 16]) };
     let random = random.ok_or("there are no random bytes for its GUIDs")?;
     disk_identity::renew_serials(disk, device);
     growth::grow_state(device, random).map_err(|error| error_chain(&error))
@@ -210,13 +212,13 @@ fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, 
 
 /// Gives the mounted file system a UUID of its own, and grows it to the end of its partition.
 fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
-    let device = BlockDevice::open(node, AccessMode::Read)?;
+    let device = BlockDevice::open_device(node, AccessMode::Read)?;
     // It begins behind the room for a boot sector.
     let superblock = device.read(Bytes::new(1024), 1024)?;
     let now = Ext4Size::read(&superblock).ok_or(io::ErrorKind::InvalidData)?;
     // Before it grows: each group that has a copy of the superblock is one more write.
     disk_identity::renew_uuid(&superblock, &File::open(mounted)?);
-    let blocks = device.size()?.get() / now.block_bytes;
+    let blocks = device.byte_size()?.get() / now.block_bytes;
     if blocks <= now.blocks {
         return Ok(());
     }
@@ -274,7 +276,7 @@ fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
     let options =
         format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());
     let overlay = MountPoint { what: "overlay", at: etc, kind: "overlay", flags: DATA, options: &options };
-    Ok(overlay.mount()?)
+    Ok(overlay.mount_point()?)
 }
 
 #[cfg(test)]

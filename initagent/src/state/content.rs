@@ -51,8 +51,8 @@ pub(crate) enum PartitionContent {
 impl PartitionContent {
     /// Reads the beginning of a partition, past the page cache.
     pub(crate) fn read(device: &Path) -> io::Result<Self> {
-        let device = BlockDevice::open(device, AccessMode::Read)?;
-        let length = usize::try_from(device.size()?.get()).unwrap_or(BEGINNING).min(BEGINNING);
+        let device = BlockDevice::open_device(device, AccessMode::Read)?;
+        let length = usize::try_from(device.byte_size()?.get()).unwrap_or(BEGINNING).min(BEGINNING);
         // Whole sectors of any disk.
         Ok(Self::of_bytes(&device.read(Bytes::new(0), length & !4095)?))
     }

@@ -48,7 +48,7 @@ pub(crate) enum OpenIdleSlotError {
 
 impl IdleSlot {
     /// Opens the slot that did not start in this boot.
-    pub(crate) fn open(record: &BootRecord) -> Result<Self, OpenIdleSlotError> {
+    pub(crate) fn open_idle(record: &BootRecord) -> Result<Self, OpenIdleSlotError> {
         let path = &record.devices.other_root;
         let metadata =
             fs::metadata(path).map_err(|source| OpenIdleSlotError::Open { path: path.clone(), source })?;
@@ -57,7 +57,7 @@ impl IdleSlot {
             let number = metadata.st_rdev();
             check_place(Path::new(BLOCK_CLASS), record, (major(number), minor(number)))?;
         }
-        let device = SlotDevice::open(path, Purpose::Replace).map_err(|source| {
+        let device = SlotDevice::open_slot(path, Purpose::Replace).map_err(|source| {
             let path = path.clone();
             match source.kind() {
                 io::ErrorKind::ResourceBusy => OpenIdleSlotError::Busy { path, source },

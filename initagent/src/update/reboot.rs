@@ -53,7 +53,7 @@ pub(crate) fn decide_reboot(settings: &UpdateSettings, now: Option<WeekTime>) ->
     }
     if let Some(window) = &settings.window {
         // A machine that cannot tell the time does not know that it is night.
-        let wait = now.map_or(Duration::from_hours(1), |now| window.wait(now));
+        let wait = now.map_or(Duration::from_hours(1), |now| window.wait_until_open(now));
         if !wait.is_zero() {
             return RebootDecision::Wait(wait);
         }

@@ -57,14 +57,14 @@ impl Recording {
 }
 
 fn armed() -> SlotTable {
-    SlotTable::FRESH.activate(Slot::B)
+    SlotTable::FRESH.activate_slot(Slot::B)
 }
 
 #[test]
 fn an_update_in_the_right_order_loses_nothing_at_any_moment() {
     let good = SlotTable { b: SlotState::GOOD, ..armed() };
     let recording = Recording::new()
-        .save(SlotTable::FRESH.disarm(Slot::B).unwrap(), true)
+        .save(SlotTable::FRESH.disarm_slot(Slot::B).unwrap(), true)
         .with(&[write(IDLE), write(IDLE + 50), FLUSH])
         .save(armed(), true)
         .with(&[write(5000)])

@@ -28,6 +28,7 @@ mod power_cut;
 mod runner;
 mod scene;
 mod second_boot;
+mod secrets;
 mod selection;
 mod three_panics;
 mod update;

@@ -174,13 +174,13 @@ impl Scene {
     }
 
     fn settle(&self) -> Settled {
-        let mut running = self.fresh("settling").log_writes().build().unwrap().start().unwrap();
+        let mut running = self.fresh("settling").log_writes().build().unwrap().start_machine().unwrap();
         wait_until_up(&mut running);
         let facts = facts(&running);
         let room = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
         let machine = power_off(running);
         let disk = self.folder.path().join("settled.raw");
-        disk::copy_image(machine.disk(), &disk, DiskSize::Same).unwrap();
+        disk::copy_image(machine.disk_path(), &disk, DiskSize::Same).unwrap();
         let writes = self.folder.path().join("writes.log");
         std::fs::rename(machine.write_log().unwrap(), &writes)
             .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
@@ -192,7 +192,7 @@ impl Scene {
     fn fill_slot_b(&self) -> PathBuf {
         let path = self.folder.path().join("two-slots.raw");
         disk::copy_image(&self.settling().disk, &path, DiskSize::Same).unwrap();
-        let map = DiskMap::of(DiskEditor::open(&path).unwrap());
+        let map = DiskMap::of(DiskEditor::open_disk(&path).unwrap());
         let (a, b) = (map.root(Slot::A), map.root(Slot::B));
         assert_eq!(a.end - a.start, b.end - b.start);
         map.edit().copy_within(a.start, b.start, a.end - a.start).unwrap();
@@ -252,7 +252,7 @@ pub(crate) fn assert_runs_from_own_disk(running: &RunningMachine) {
 /// Damages a machine's disk and switches it on.
 pub(crate) fn start_damaged(machine: Machine, damage: impl Fn(&DiskMap)) -> RunningMachine {
     damage(&DiskMap::of(machine.edit_disk().unwrap()));
-    machine.start().unwrap()
+    machine.start_machine().unwrap()
 }
 
 /// Waits until ssh answers: the machine is back, which is all that a story of a fallback asks.
@@ -278,8 +278,8 @@ const WHAT_FAILED: &str = "systemctl --failed --no-legend --plain
 
 /// Runs a script that must succeed.
 pub(crate) fn run(running: &RunningMachine, script: &str) -> String {
-    running.ssh().run_checked(script, PATIENCE).unwrap_or_else(|error| {
-        panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().tail(15))
+    running.ssh_access().run_checked(script, PATIENCE).unwrap_or_else(|error| {
+        panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().last_lines(15))
     })
 }
 
@@ -292,7 +292,7 @@ pub(crate) fn slot(running: &RunningMachine) -> Slot {
 
 /// Fails if the console holds lines that no healthy machine says.
 pub(crate) fn assert_calm(running: &RunningMachine) {
-    let complaints = running.console().complaints().unwrap();
+    let complaints = running.console().find_complaints().unwrap();
     assert!(complaints.is_empty(), "{} complains: {complaints:#?}", running.machine().name());
 }
 
@@ -346,5 +346,5 @@ pub(crate) fn switch_off(running: RunningMachine) -> (Machine, DiskMap) {
 
 /// Gives back the room of a machine's disk.
 pub(crate) fn discard(machine: &Machine) {
-    std::fs::remove_file(machine.disk()).unwrap();
+    std::fs::remove_file(machine.disk_path()).unwrap();
 }

@@ -57,7 +57,7 @@ pub(crate) fn moves_and_comes_back(scene: &Scene) {
     let newest = make_release(scene, disk, Version::new(90, 2, 0), 2);
     let machine = scene.settled("update").beside(clone.path(), Bus::Virtio);
     let machine = machine.beside(&newer, Bus::Virtio).beside(&newest, Bus::Virtio).watchdog();
-    let mut running = machine.build().unwrap().start().unwrap();
+    let mut running = machine.build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);
     run(&running, SETTINGS);
 
@@ -68,9 +68,9 @@ pub(crate) fn moves_and_comes_back(scene: &Scene) {
     comes_back_from_a_panic(&mut running, &newest);
 
     let (machine, map) = switch_off(running);
-    assert_eq!(map.slot_table().state(Slot::A), SlotState::EMPTY);
+    assert_eq!(map.slot_table().slot_state(Slot::A), SlotState::EMPTY);
     // It was switched off before it had given itself back the try that its last boot cost.
-    assert!(map.slot_table().state(Slot::B).good);
+    assert!(map.slot_table().slot_state(Slot::B).good);
     discard(&machine);
     clone.assert_untouched();
 }
@@ -162,7 +162,7 @@ pub(crate) fn device(running: &RunningMachine, release: &Path) -> String {
 
 /// The root of a machine under another version and salt: another root hash, so another release.
 pub(crate) fn make_release(scene: &Scene, disk: &Path, version: Version, seed: u8) -> PathBuf {
-    let map = DiskMap::of(DiskEditor::open(disk).unwrap());
+    let map = DiskMap::of(DiskEditor::open_disk(disk).unwrap());
     let (envelope, _) = map.envelope(Slot::A);
     let payload_at = envelope.windows(2).position(|two| two == b"\n\n").unwrap() + 2;
     let mut manifest = Manifest::from_bytes(&envelope[payload_at..]).unwrap();

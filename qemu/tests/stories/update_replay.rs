@@ -42,7 +42,7 @@ pub(crate) fn stories() -> impl Iterator<Item = Story> {
 
 fn judged_in_memory(scene: &Scene) {
     let UpdateRecording { writes, places } = RECORDING.get_or_init(|| record(scene));
-    let log = WriteLog::open(writes).unwrap();
+    let log = WriteLog::read_log(writes).unwrap();
 
     let count = judge_update(&log, places).unwrap_or_else(|fault| panic!("{fault}"));
 
@@ -55,7 +55,7 @@ fn judged_in_memory(scene: &Scene) {
 
 fn at(scene: &Scene, moment: u64) {
     let UpdateRecording { writes, places } = RECORDING.get_or_init(|| record(scene));
-    let log = WriteLog::open(writes).unwrap();
+    let log = WriteLog::read_log(writes).unwrap();
     let machine = scene.settled(&format!("update-cut-{moment}")).watchdog().build().unwrap();
     let mut chance = SeededRandom::from_seed(moment);
     let cut = choose_cut(&log, places, moment, &mut chance);
@@ -77,7 +77,7 @@ fn at(scene: &Scene, moment: u64) {
 /// Every other moment is close to a change of the slot table.
 fn choose_cut(log: &WriteLog, places: &UpdatePlaces, moment: u64, chance: &mut SeededRandom) -> usize {
     let mut below = |count: usize| usize::try_from(chance.number_below(count as u64)).unwrap();
-    let events = log.events().len();
+    let events = log.write_events().len();
     if moment % 2 == 0 {
         return below(events);
     }

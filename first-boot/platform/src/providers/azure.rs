@@ -52,7 +52,7 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
     let cd = disk::find_file(host, CD_FILE, MAX_METADATA);
     // The service refuses requests without this header, so that nobody can trick a web program into asking
     // it.
-    let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
+    let document = web.metadata_service(&BASES).with_header("Metadata", "true").get_item(INSTANCE);
     let mut provision = match (document, &cd) {
         (Ok(Some(to_payload)), _) => instance_facts(&to_payload),
         (Ok(None), None) => return Err(platform.no_metadata()),
@@ -77,10 +77,10 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
 /// Tells the wire server that the machine is ready, or Azure calls the deployment failed.
 pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
     let service = web
-        .service(&WIRE_SERVER)
+        .metadata_service(&WIRE_SERVER)
         .with_header("x-ms-agent-name", "initagent")
         .with_header("x-ms-version", WIRE_VERSION);
-    let goal = service.get("/machine/?comp=goalstate")?.unwrap_or_default();
+    let goal = service.get_item("/machine/?comp=goalstate")?.unwrap_or_default();
     match health_report(&goal) {
         Some(report) => {
             let headers = [("Content-Type", "text/xml; charset=utf-8")];
@@ -132,7 +132,7 @@ fn instance_facts(document: &[u8]) -> InstanceMetadata {
     provision.addresses.public_ipv4 = tree.parse_at(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
     provision.addresses.private_ipv6 =
         tree.parse_at(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
-    provision.network_config = network(&tree.list_at("/network/interface"));
+    provision.network_config = render_network(&tree.list_at("/network/interface"));
     provision.set_attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
     provision.set_attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
     provision.set_attribute("AZURE_VMSIZE", provision.instance_type.clone());
@@ -144,7 +144,7 @@ fn instance_facts(document: &[u8]) -> InstanceMetadata {
 
 /// DHCP gives each interface its first address alone, so further ones are written down; without any, the
 /// image's own configuration does.
-fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
+fn render_network(interfaces: &[DocumentTree]) -> Option<Payload> {
     let addresses =
         |interface: &DocumentTree, family: &str| interface.list_at(&format!("/{family}/ipAddress"));
     let has_more = |one: &DocumentTree| addresses(one, "ipv4").len() > 1 || addresses(one, "ipv6").len() > 1;

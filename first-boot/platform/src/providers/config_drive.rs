@@ -26,16 +26,16 @@ const FOLDER: &str = "openstack/latest";
 pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
     disk::find_labelled(host, &[LABEL])
         .into_iter()
-        .filter_map(|(device, volume)| evidence(&device.path, volume))
+        .filter_map(|(device, volume)| volume_evidence(&device.path, volume))
         .collect()
 }
 
-fn evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
+fn volume_evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
     // CloudStack labels its drive `config-2`, too. Without this file it is no drive of OpenStack's.
     if matches!(meta_data(&mut volume), Ok(None)) {
         return None;
     }
-    let text = format!("{} labelled {}", device.display(), volume.label());
+    let text = format!("{} labelled {}", device.display(), volume.volume_label());
     Some(PlatformEvidence::from_machine(text).on_volume(device, &facts(volume), None))
 }
 
@@ -115,7 +115,7 @@ mod tests {
             .unwrap();
 
         assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
-        assert!(provision.lacks("meta-data"));
+        assert!(provision.lacks_item("meta-data"));
     }
 
     #[test]

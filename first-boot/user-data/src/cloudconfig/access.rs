@@ -137,7 +137,7 @@ pub(crate) fn authorized_keys(
                     Diagnostic::error(
                         DiagnosticCode::BadValue,
                         text.at,
-                        format!("this key {}; it is left out", flaw.words()),
+                        format!("this key {}; it is left out", flaw.flaw_words()),
                     )
                     .with_key(fields.child_path(name)),
                 ),

@@ -187,7 +187,9 @@ fn read_users(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Lo
         }
         Value::Sequence(items) => {
             let items = items.iter().enumerate();
-            items.flat_map(|(index, item)| listed(item, format!("{path}[{index}]"), found)).collect()
+            items
+                .flat_map(|(index, item)| read_listed_user(item, format!("{path}[{index}]"), found))
+                .collect()
         }
         Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
@@ -218,9 +220,11 @@ fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<Located<String>> {
 
 /// An item of the list in one of the shapes that cloud-init takes: besides one user, a text or a list of
 /// several names, or `name: {…}` where the name was not put behind `name:`.
-fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<UserConfig>> {
+fn read_listed_user(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<UserConfig>> {
     match &item.value {
-        Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
+        Value::Sequence(names) => {
+            names.iter().flat_map(|name| read_listed_user(name, path.clone(), found)).collect()
+        }
         // cloud-init takes names with commas at each place where one name may stand.
         Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
             .into_iter()
@@ -324,7 +328,7 @@ fn read_user_mapping(
         no_user_group: read_switch(&mut fields, "no_user_group", found),
         no_log_init: read_switch(&mut fields, "no_log_init", found),
         system: read_switch(&mut fields, "system", found),
-        shell: shell(&mut fields, found),
+        shell: read_shell(&mut fields, found),
         password: user_password(&mut fields, found),
         // cloud-init locks unless it is false. Documents for CoreOS have no such key, and their hashes must
         // work.
@@ -345,7 +349,7 @@ fn read_user_mapping(
 }
 
 /// An absolute path; and the words by which people mean that nobody logs in.
-fn shell(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn read_shell(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let text = fields.field_node("shell").and_then(text_of);
     // Authors write YAML's words here, as cloud-init's examples do with `shell: false`.
     let closes =

@@ -137,7 +137,7 @@ impl CloudConfig {
     ///
     /// let text = "users:\n  - name: ana\n    uid: many\n";
     /// let mut found = Diagnostics::default();
-    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::examples(), &mut found).unwrap();
+    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::example_addresses(), &mut found).unwrap();
     /// let config = CloudConfig::check_document(&tree, &mut DecompressionBudget::default(), &mut found);
     ///
     /// // The number that is none costs itself, and the user is made all the same.

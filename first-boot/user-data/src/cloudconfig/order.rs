@@ -353,7 +353,7 @@ fn plan_settings(plan: &mut FirstBootPlan, config: &CloudConfig, facts: &PlanFac
 /// The machine's cluster, for the programs that form it at each boot.
 fn plan_cluster_file(plan: &mut FirstBootPlan, config: &CloudConfig) {
     if let Some(definition) = &config.cluster.definition {
-        let step = PlanStep::WriteFile(settings_file(DEFINITION, definition.value.text(), 0o600));
+        let step = PlanStep::WriteFile(settings_file(DEFINITION, definition.value.definition_text(), 0o600));
         plan.push_once(PlanStage::Files, StepOrigin::from_mark(definition.at, "cluster"), step);
     }
 }

@@ -132,13 +132,16 @@ pub fn keys_of(table: &'static [ServiceOption]) -> &'static [FieldKey] {
     static MADE: OnceLock<Vec<(&'static [ServiceOption], Vec<FieldKey>)>> = OnceLock::new();
     let all = MADE.get_or_init(|| {
         let tables = [ETCD, ETCD2, FLEET, FLANNEL, LOCKSMITH];
-        tables.into_iter().map(|table| (table, table.iter().map(ServiceOption::key).collect())).collect()
+        tables
+            .into_iter()
+            .map(|table| (table, table.iter().map(ServiceOption::field_key).collect()))
+            .collect()
     });
     all.iter().find(|(known, _)| *known == table).map_or(&[], |(_, keys)| keys.as_slice())
 }
 
 impl ServiceOption {
-    fn key(&self) -> FieldKey {
+    fn field_key(&self) -> FieldKey {
         let support = match self.rule {
             OptionRule::Variable(_) => KeySupport::Supported,
             OptionRule::Gone(because) => KeySupport::Translated(because),

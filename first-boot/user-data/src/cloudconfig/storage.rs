@@ -251,7 +251,7 @@ pub(crate) fn place_flaw(place: &str) -> Option<String> {
 
 /// As [`place_flaw`], in two; swap is mounted nowhere.
 fn objection_to(place: &str) -> Option<PolicyObjection> {
-    if matches!(place, "none" | "swap") { None } else { protected::mounts::place(place) }
+    if matches!(place, "none" | "swap") { None } else { protected::mounts::mount_objection(place) }
 }
 
 fn read_swap(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<(String, SwapSize)>> {
@@ -298,7 +298,7 @@ fn swap_path(
         return Ok(moved);
     }
     // The file is cut to its size and filled, so that whatever lies there would be lost.
-    if protected::mounts::place(&path).is_some() {
+    if protected::mounts::mount_objection(&path).is_some() {
         let message = format!("{path} cannot be a swap file");
         let diagnostic = Diagnostic::error(DiagnosticCode::Protected, text.at, message);
         report(diagnostic.with_help("use a file below /var or /srv"), found);
@@ -334,11 +334,11 @@ fn parse_size(text: &str) -> Option<u64> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let whole = if whole.is_empty() { 0 } else { number(whole)? };
+    let whole = if whole.is_empty() { 0 } else { parse_digits(whole)? };
     whole.checked_mul(unit)?.checked_add(part_of(unit, fraction)?)
 }
 
-fn number(digits: &str) -> Option<u64> {
+fn parse_digits(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
@@ -350,7 +350,7 @@ fn part_of(unit: u64, fraction: &str) -> Option<u64> {
     }
     let digits = &fraction[..fraction.len().min(9)];
     // Whole numbers: a fraction of bytes in binary floating point would be another size on another day.
-    let part = u128::from(if digits.is_empty() { 0 } else { number(digits)? });
+    let part = u128::from(if digits.is_empty() { 0 } else { parse_digits(digits)? });
     let scale = 10_u128.pow(u32::try_from(digits.len()).ok()?);
     u64::try_from(u128::from(unit) * part / scale).ok()
 }

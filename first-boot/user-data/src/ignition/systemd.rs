@@ -119,7 +119,7 @@ fn unit_files(
 /// `contents`, if it is a unit's; an empty one says nothing.
 fn unit_text(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let contents = fields.read_text("contents", found).filter(|text| !text.value.is_empty())?;
-    let Some(flaw) = unit_text::flaw(&contents.value) else { return Some(contents) };
+    let Some(flaw) = unit_text::syntax_flaw(&contents.value) else { return Some(contents) };
     let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
     fields.refuse_field("contents", Diagnostic::error(DiagnosticCode::Syntax, contents.at, message), found);
     None

@@ -140,10 +140,10 @@ impl NetworkInterface {
         let has_type = |route: &InterfaceRoute| route.options.iter().any(|(name, _)| *name == "Type");
         let is_on_link = |route: &InterfaceRoute| {
             // A default route without a gateway would make every address near.
-            route.via.is_none() && route.to.prefix > 0 && route.to.contains(ip) && !has_type(route)
+            route.via.is_none() && route.to.prefix > 0 && route.to.contains_address(ip) && !has_type(route)
         };
         is_link_local
-            || self.addresses.iter().any(|address| address.net.contains(ip))
+            || self.addresses.iter().any(|address| address.net.contains_address(ip))
             || self.routes.iter().any(is_on_link)
     }
 
@@ -160,7 +160,7 @@ impl NetworkInterface {
 }
 
 impl Address {
-    pub(super) fn plain(net: Net) -> Self {
+    pub(super) fn from_net(net: Net) -> Self {
         Self { net, options: Vec::new() }
     }
 }
@@ -186,7 +186,7 @@ impl Default for DeviceKind {
 
 impl VirtualKind {
     /// networkd's word for the kind.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn kind_word(self) -> &'static str {
         match self {
             Self::Bond => "bond",
             Self::Bridge => "bridge",
@@ -195,7 +195,7 @@ impl VirtualKind {
     }
 
     /// The section with its settings.
-    pub(super) fn section(self) -> &'static str {
+    pub(super) fn unit_section(self) -> &'static str {
         match self {
             Self::Bond => "Bond",
             Self::Bridge => "Bridge",
@@ -206,7 +206,7 @@ impl VirtualKind {
 
 impl InterfaceWiring {
     /// What the master of a member says of it.
-    pub(super) fn port(&mut self, member: &str) -> &mut Port {
+    pub(super) fn member_port(&mut self, member: &str) -> &mut Port {
         self.ports.entry(member.to_owned()).or_default()
     }
 

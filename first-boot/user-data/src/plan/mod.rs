@@ -41,7 +41,7 @@ pub enum PlanStage {
 impl PlanStage {
     /// The word that heads the stage in a printed plan and in the result.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn stage_word(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
             Self::Closing => "closing",

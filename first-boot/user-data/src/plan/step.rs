@@ -438,7 +438,7 @@ impl UnitVerb {
 
     /// systemctl's word, which is CoreOS's too.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn verb_word(self) -> &'static str {
         match self {
             Self::Reload => "reload",
             Self::ReloadOrRestart => "reload-or-restart",

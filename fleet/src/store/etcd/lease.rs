@@ -95,7 +95,7 @@ impl EtcdStore {
         lease: &watch::Sender<HeldLease>,
     ) -> Result<std::convert::Infallible, StoreError> {
         let (mut client, at) = self.current_client().await?;
-        let endpoint = self.endpoint(at);
+        let endpoint = self.shown_endpoint(at);
         let HeldLease { id, ttl, .. } = *lease.borrow();
         let limit = self.settings.request_timeout;
         let timeout = || StoreError::Timeout { action: "renew the lease", endpoint: endpoint.clone(), limit };

@@ -24,7 +24,7 @@ fn read(user_data: &str, pages: &[(&str, &str)]) -> (String, String) {
         page.ok_or_else(|| "no such page".to_owned())
     };
     let references = FetchPolicy { include: false, fetch: Some(&mut fetch) };
-    let user = container::open("user-data", user_data.as_bytes(), references);
+    let user = container::open_payload("user-data", user_data.as_bytes(), references);
     let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
     let mut plan = String::new();
     for line in render_plan(&reading.plan, &reading.sources, ContentDisplay::Shown).lines() {

@@ -7,7 +7,8 @@
 use user_data::plan::step::PlanStep;
 use user_data::plan::{PlanStage, PlannedStep};
 
-use crate::outcome::RunOutcome;
+use super::boot_plan::BootPlan;
+use crate::outcome::RunErrors;
 use crate::root::MachineRoot;
 
 /// The initramfs leaves it when the machine's own file system cannot be used.
@@ -15,23 +16,20 @@ use crate::root::MachineRoot;
 const VOLATILE_MARK: &str = "/run/catamaran/volatile-state";
 
 /// Takes away what must not be done on a machine that cannot keep it, and says so.
-pub(crate) fn limit_steps(
-    root: &MachineRoot,
-    plans: [Vec<PlannedStep>; 2],
-    outcome: &mut RunOutcome,
-) -> [Vec<PlannedStep>; 2] {
+pub(super) fn limit_plan(root: &MachineRoot, plan: &mut BootPlan) -> RunErrors {
     if !root.path_of(VOLATILE_MARK).exists() {
-        return plans;
+        return RunErrors::default();
     }
-    let [plan, closing] = plans;
-    let all = plan.len() + closing.len();
-    let plan: Vec<PlannedStep> = plan.into_iter().filter(lets_people_in).collect();
-    outcome.problems.push(format!(
-        "STATE is not in use: network, users and keys are configured, and {} other steps are not \
-         ('initagent state check' says why)",
-        all - plan.len()
-    ));
-    [plan, Vec::new()]
+    let mut left_out = 0;
+    for steps in [&mut plan.access, &mut plan.services, &mut plan.closing] {
+        let all = steps.len();
+        steps.retain(lets_people_in);
+        left_out += all - steps.len();
+    }
+    RunErrors::from_problem(Err(format!(
+        "STATE is not in use: network, users and keys are configured, and {left_out} other steps are not \
+         ('initagent state check' says why)"
+    )))
 }
 
 fn lets_people_in(planned: &PlannedStep) -> bool {
