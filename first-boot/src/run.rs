@@ -13,6 +13,7 @@ mod boot_plan;
 mod input;
 mod lock;
 mod status;
+mod way_in;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -74,9 +75,11 @@ fn configure_instance(
     let network = NetworkRun::bring_up(&instance.metadata, &host);
     let input = BootInput::gather(&mut instance, machine);
     let reading = reading::read_user_data(network.reading, &input.handed, &input.facts);
-    let plan = BootPlan::of(reading.plan, instance.boot);
+    let mut plan = BootPlan::of(reading.plan, instance.boot);
+    let limited = way_in::limit_plan(&machine.root, &mut plan);
     let (items, executed) = execute_plan(plan, &instance, facts, &host);
     let mut errors = input.errors;
+    errors.append(limited);
     errors.append(executed);
     RunOutcome {
         is_first: instance.boot == BootKind::First,

@@ -350,6 +350,83 @@ fn a_seed_lands_in_the_esp_and_nothing_else_changes() {
     assert!(said.contains("No problems found"), "{said}");
 }
 
+/// A nightly job from end to end: a whole image, a night without news, and one with a changed file.
+#[test]
+fn a_release_is_built_and_published_only_when_something_changed() {
+    let Some(Subject { .. }) = subject() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(&folder.path().join(name)).to_owned();
+    for name in ["root", "channel", "release"] {
+        succeeded(builder(&["keys", "new", &place("keys"), "--name", name]));
+    }
+    let public = |name: &str| place(&format!("keys/{name}.pub"));
+    let secret = |name: &str| place(&format!("keys/{name}.key"));
+    let (root, channel, release) = (public("root"), public("channel"), public("release"));
+    let roles = ["--root", &root, "--channel", &channel, "--release", &release];
+    succeeded(builder(&[&["keys", "init", &place("repo"), "--key", &secret("root")][..], &roles].concat()));
+    let cloud = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlays/cloud.yaml").canonicalize().unwrap();
+    let overlay = folder.path().join("overlay");
+    fs::create_dir_all(overlay.join("etc")).unwrap();
+    let spec = format!("include: {}\nversion: 7.0.0\noverlays: [{}]\n", cloud.display(), overlay.display());
+    fs::write(folder.path().join("spec.yaml"), spec).unwrap();
+    let nightly = || {
+        let (spec, repo, out) = (place("spec.yaml"), place("repo"), place("out"));
+        // The quickest level: the test is about what is published, not how small.
+        let words =
+            ["release", "build", &spec, "--to", &repo, "--out", &out, "--channel", "stable", "--if-changed"];
+        let (release, channel, agent) = (secret("release"), secret("channel"), initagent());
+        let keys = ["--key", &release, "--key", &channel, "--initagent", &agent, "--compression", "1"];
+        succeeded(builder(&[&words[..], &keys].concat()))
+    };
+
+    let first = nightly();
+    assert!(first.contains("release 7.0.0 is published"), "{first}");
+    assert_eq!(nightly(), "nothing changed since release 7.0.0: nothing is built\n");
+    fs::write(overlay.join("etc/motd"), "news\n").unwrap();
+    let third = nightly();
+
+    assert!(third.contains("changed since release 7.0.0:\n  the spec or its overlays\n"), "{third}");
+    assert!(third.contains("release 7.0.0+1 is published"), "{third}");
+    // A file of a few bytes: its block, those of its folder and the initramfs' neighbours, but no whole release.
+    let cost = third.split("from 7.0.0 ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(cost.parse::<u64>().unwrap() < 2000, "kB for a file of five bytes: {third}");
+    let verified = succeeded(builder(&["release", "verify", &place("repo")]));
+    assert!(verified.starts_with("sound: 1 roots, 1 channels, 2 releases"), "{verified}");
+    let found = report(&folder.path().join("out/disk.raw"));
+    assert_eq!(found["slots"][0]["manifest"]["version"], "7.0.0+1");
+}
+
+/// The real programs of Debian: whoever builds with them sees what firmware will go by.
+#[test]
+fn its_boot_loaders_say_who_signed_them_and_their_levels() {
+    let Some(Subject { image, .. }) = subject() else { return };
+
+    let found = succeeded(builder(&["inspect", text(&image)]));
+    let loaders = report(&image)["boot_loaders"].clone();
+
+    assert_eq!(loaders.as_array().unwrap().len(), 6);
+    let of = |path: &str| loaders.as_array().unwrap().iter().find(|one| one["path"] == path).unwrap().clone();
+    let level = |program: &serde_json::Value, component: &str| {
+        let levels = program["sbat"].as_array().unwrap();
+        levels.iter().find(|line| line["component"] == component).unwrap()["level"].as_u64().unwrap()
+    };
+    for path in ["EFI/BOOT/BOOTX64.EFI", "EFI/debian/shimx64.efi"] {
+        let shim = of(path);
+        assert!(shim.get("missing_signatures").is_none() && shim.get("damage").is_none(), "{shim}");
+        // Revocations of 2023 ask for 4.
+        assert!(level(&shim, "shim") >= 4, "{shim}");
+    }
+    let grub = of("EFI/BOOT/grubx64.efi");
+    assert_eq!(
+        (grub["signatures"][0]["issuer"].as_str(), &grub["signatures"][0]["fits"]),
+        (Some("Debian Secure Boot CA"), &true.into())
+    );
+    assert!(level(&grub, "grub") >= 5, "{grub}");
+    for words in ["Microsoft Corporation UEFI CA 2011", "Microsoft UEFI CA 2023", "shim.debian 1"] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+}
+
 fn cache() -> PathBuf {
     let home = env::var("XDG_CACHE_HOME").map(PathBuf::from);
     home.unwrap_or_else(|_| PathBuf::from(env::var("HOME").unwrap()).join(".cache")).join("image-builder")

@@ -13,6 +13,7 @@ use cluster::request::{ClusterError, FAIL};
 use first_boot::{MachineAccess, MachineRoot, OfflineReport, OutputFormat, RunOutcome, RunStatus, Switch};
 
 use crate::boot_complete::{self, BootCompleteError};
+use crate::boot_loader::{self, LoaderAnswer};
 use crate::cli::Verb;
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys;
@@ -21,6 +22,9 @@ use crate::network_cards;
 use crate::report::{VerbReport, announce_line};
 use crate::run_error::RunError;
 use crate::slots;
+use crate::state;
+use crate::state::inspection::{DeepCheck, StateInspection, inspect_state};
+use crate::state::order::StateAnswer;
 use crate::update;
 use error_text::error_chain;
 
@@ -30,6 +34,9 @@ use error_text::error_chain;
 // and people must get in to see it.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The exit code of `status` when all was done, but the machine cannot keep it: done in part.
+const NOT_KEPT: u8 = 2;
+
 /// Carries it out.
 pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
     Ok(match verb {
@@ -38,6 +45,10 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(complete_boot()?),
+        Verb::BootLoader(order) => {
+            let LoaderAnswer { text, faults } = boot_loader::run_order(order)?;
+            VerbReport { text, exit_code: u8::from(faults > 0) }
+        }
         Verb::BootSettled => VerbReport::done(boot_complete::confirm_run()?),
         Verb::Cluster(call) => run_cluster(call)?,
         Verb::Etcdctl(words) => run_etcdctl(&words)?,
@@ -57,6 +68,11 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::Update(request) => VerbReport::done(update::orders::run_request(&request)?),
         Verb::Slots(request) => VerbReport::done(slots::run_request(&request)?),
+        Verb::State(request) => {
+            let StateAnswer { text, exit_code } =
+                state::order::run_request(request, &mut |question| announce_line(question))?;
+            VerbReport { text, exit_code }
+        }
         Verb::Status { format, wait: false } => {
             report_status(first_boot::last_status(&MachineRoot::this_machine()), format)
         }
@@ -137,11 +153,50 @@ fn end_of_first_boot(root: &MachineRoot) -> RunStatus {
     }
 }
 
-/// A machine that has not ended its first boot is not well yet.
+/// A machine that has not ended its first boot is not well yet, nor is one that cannot keep what it writes.
 fn report_status(status: RunStatus, format: OutputFormat) -> VerbReport {
+    let state = inspect_state(DeepCheck::Skip);
+    let is_kept = state.as_ref().is_none_or(StateInspection::is_well);
+    let verdict = status.verdict.map_or(1, first_boot::Verdict::exit_code);
     let text = match format {
-        OutputFormat::Json => status.json,
-        OutputFormat::Text => status.text,
+        OutputFormat::Json => add_state(status.json, state.as_ref()),
+        OutputFormat::Text => {
+            let shown = state.filter(|state| !state.findings.is_empty());
+            shown.map(|state| state.to_text()).unwrap_or_default() + &status.text
+        }
     };
-    VerbReport { text, exit_code: status.verdict.map_or(1, first_boot::Verdict::exit_code) }
+    let exit_code = if verdict == 0 && !is_kept { NOT_KEPT } else { verdict };
+    VerbReport { text, exit_code }
+}
+
+/// Adds what is to be said of STATE to the result, under a name that no result has.
+fn add_state(json: String, state: Option<&StateInspection>) -> String {
+    let Ok(serde_json::Value::Object(mut result)) = serde_json::from_str(&json) else { return json };
+    let Some(state) = state.and_then(|state| serde_json::to_value(state).ok()) else { return json };
+    result.insert("state".to_owned(), state);
+    format!("{:#}\n", serde_json::Value::Object(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::StateCondition;
+
+    #[test]
+    fn a_result_gets_what_is_to_be_said_of_state() {
+        let state = StateInspection {
+            device: "/dev/vda6".into(),
+            condition: StateCondition::Volatile,
+            damaged: true,
+            findings: vec!["gone".into()],
+            next: Vec::new(),
+        };
+
+        let said = add_state("{\"status\": \"ok\"}\n".into(), Some(&state));
+
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((&said["status"], &said["state"]["condition"]), (&"ok".into(), &"volatile".into()));
+        assert_eq!(add_state("null\n".into(), Some(&state)), "null\n");
+        assert_eq!(add_state("{}\n".into(), None), "{}\n");
+    }
 }

@@ -13,16 +13,22 @@ use image_format::slot::Slot;
 use image_format::version::ParseVersionError;
 use lexopt::prelude::*;
 
+/// The verbs of `boot-loader`.
+mod boot_loader;
 /// What the program says of itself.
 mod help;
 /// The words of `install`.
 mod install;
+/// The verbs of `state`.
+mod state;
 /// The verbs of `update`.
 mod update;
 
+use crate::boot_loader::order::LoaderOrder;
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
 use crate::install::InstallOrder;
 use crate::slots::{self, Order, SlotChange};
+use crate::state::order::StateRequest;
 use crate::update::orders::UpdateRequest;
 
 /// The verb that cloud-init has as a program of its own.
@@ -46,6 +52,8 @@ pub(crate) enum Verb {
     AwaitLogins,
     /// Mark the running slot good.
     BootComplete,
+    /// Compare the boot loaders with the release's, or replace them.
+    BootLoader(LoaderOrder),
     /// The run of the slot has settled.
     BootSettled,
     /// Make the machine a member of its cluster.
@@ -90,6 +98,8 @@ pub(crate) enum Verb {
     },
     /// Show or change the slot table.
     Slots(slots::SlotsRequest),
+    /// Show what is wrong with what the machine keeps, or make it anew.
+    State(StateRequest),
     /// Say what came of the last first boot.
     Status {
         /// How to print it.
@@ -158,6 +168,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("boot-complete") => {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
             }
+            Some("boot-loader") => boot_loader::parse_boot_loader(parser),
             Some("boot-settled") => parse_bare(parser, "boot-settled", Verb::BootSettled, help::BOOT_SETTLED),
             Some("cluster") => parse_cluster(parser),
             Some("first-boot") => first_boot(parser),
@@ -170,6 +181,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("plan") => parse_plan(parser),
             Some("provision") => parse_provision(parser),
             Some("slots") => parse_slots(parser),
+            Some("state") => state::parse_state(parser),
             Some("update") => update::parse_update(parser),
             Some("status") => parse_status(parser),
             Some("validate") => parse_validate(parser),

@@ -2,7 +2,7 @@
 //!
 //! Knows the order: devices, disk, signature, dm-verity, STATE, the overlay of /etc, handover. Each
 //! step is a module; what it finds is the argument of the next. Refuses to repair anything but the
-//! partition table and the slot table.
+//! partition table, the slot table, and what e2fsck mends by itself.
 //! Invariant: systemd starts only on a root whose manifest a trusted key signed and whose blocks
 //! the kernel checks, and with a kernel command line that the manifest names; whatever fails ends in one sentence on the console and a restart.
 //!
@@ -142,16 +142,18 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     let new_root = Path::new(NEW_ROOT);
     mounts::mount_root(&verity, new_root)
         .map_err(|error| StartFailure::without_verdict("cannot mount the verified root", &error))?;
-    let unusable =
-        |error| StartFailure::without_verdict("the machine's own data on STATE cannot be used", &error);
-    let state = state::mount_state(&disk).map_err(unusable)?;
+    let unusable = |error| {
+        StartFailure::without_verdict("there is neither a STATE on the disk nor one in memory", &error)
+    };
+    let state = state::open_state(&disk, new_root).map_err(unusable)?;
     // As soon as STATE is mounted, which has the floor, and before anything of the slot runs.
     let below = check_floor(&disk, parameters.slot, &manifest)?;
-    state::lay_under(new_root).map_err(unusable)?;
+    let state = state::lay_under(new_root, state).map_err(unusable)?;
     head_start::prepare_for_systemd(new_root);
-    let record = BootRecord { below, ..boot_record(&disk, parameters.slot, &manifest, verity, state) };
+    let node = state.device.clone();
+    let record = BootRecord { below, ..boot_record(&disk, parameters.slot, &manifest, verity, node) };
     let named = format!("{} {} from slot {}", record.name, record.version, record.slot);
-    handover::leave_boot_record(&record)
+    handover::leave_records(&record, &state)
         .map_err(|error| StartFailure::without_verdict("cannot prepare the handover", &error))?;
     console::write_kernel_log(&format!("starting {named} after {} ms", began.elapsed().as_millis()));
     let handed_over = |error| StartFailure::without_verdict("cannot hand over to the root", &error);

@@ -11,6 +11,8 @@ mod app;
 mod block_device;
 /// Marks the running slot good once the boot is complete.
 mod boot_complete;
+/// Repairs the boot loaders of the disk.
+mod boot_loader;
 /// What the initramfs leaves behind for the rest of the boot.
 mod boot_record;
 /// What was typed.
@@ -39,6 +41,8 @@ mod report;
 mod run_error;
 /// Shows and changes the slot table.
 mod slots;
+/// What the machine keeps, and whether it can.
+mod state;
 /// Replaces the system of the machine.
 mod update;
 

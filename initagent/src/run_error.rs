@@ -4,11 +4,13 @@ use cluster::request::ClusterError;
 use first_boot::{RecurError, SwitchError};
 
 use crate::boot_complete::BootCompleteError;
+use crate::boot_loader::BootLoaderError;
 use crate::cli::UsageError;
 use crate::host_keys::MakeHostKeysError;
 use crate::install::InstallSystemError;
 use crate::network_cards::NetworkCardsError;
 use crate::slots::SlotsError;
+use crate::state::order::StateError;
 use crate::update::service::UpdateError;
 
 /// Why a verb was not carried out.
@@ -16,6 +18,8 @@ use crate::update::service::UpdateError;
 pub(crate) enum RunError {
     #[error(transparent)]
     BootComplete(#[from] BootCompleteError),
+    #[error(transparent)]
+    BootLoader(#[from] BootLoaderError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error("cannot run etcdctl")]
@@ -32,6 +36,8 @@ pub(crate) enum RunError {
     Recur(#[from] RecurError),
     #[error(transparent)]
     Slots(#[from] SlotsError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Update(#[from] UpdateError),
     #[error(transparent)]

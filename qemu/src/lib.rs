@@ -3,7 +3,7 @@
 //!
 //! A machine is off ([`Machine`]) or on ([`RunningMachine`]); switching consumes the one and returns the other, so a
 //! disk can only be edited while nothing runs on it. The library knows QEMU, firmware files, NoCloud seeds and
-//! OpenSSH; it knows nothing of the image it runs. Invariant: the base image is never written, and no QEMU
+//! OpenSSH; it knows nothing of the image it runs, but for [`update_replay`], which judges by the slot table. Invariant: the base image is never written, and no QEMU
 //! outlives the process that started it.
 
 pub mod acceleration;
@@ -27,6 +27,7 @@ pub mod seeded_random;
 pub mod ssh;
 pub mod switch;
 pub mod terminal;
+pub mod update_replay;
 pub mod write_log;
 
 pub use machine::Machine;

@@ -91,6 +91,14 @@ impl WriteLog {
         &self.events
     }
 
+    /// Reads bytes that were written, at a place that an event names.
+    pub fn read_data(&self, at: u64, length: usize) -> Result<Vec<u8>, WriteLogError> {
+        let mut bytes = vec![0; length];
+        let read = self.file.read_exact_at(&mut bytes, at);
+        read.map_err(|source| WriteLogError::Read { path: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+
     /// Brings `disk`, a copy of the disk as it was before the record, into a state that a power cut before
     /// event number `cut` could have left.
     pub fn cut_power(

@@ -101,6 +101,31 @@ fn logins_wait_for_the_keys_or_for_the_news_that_there_are_none() {
     assert!(!asked_early("start etcd2.service"));
 }
 
+/// Its disks are as they were: what is asked for beside them would be done a second time.
+#[test]
+fn a_machine_that_cannot_keep_anything_lets_people_in_and_does_no_more() {
+    let bench = Bench::seeded(
+        "i-1",
+        &format!(
+            "{DOCUMENT}fs_setup: [{{device: /dev/vdb, filesystem: ext4, overwrite: true}}]\nssh_authorized_keys: ['{KEY}']\n"
+        ),
+    );
+    fs::create_dir_all(bench.machine.root.path_of("/run/catamaran")).unwrap();
+    fs::write(bench.machine.root.path_of("/run/catamaran/volatile-state"), "").unwrap();
+
+    let outcome = bench.boot(ONCE);
+
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded, "{}", outcome.journal_text());
+    assert!(outcome.journal_text().contains("STATE is not in use"), "{}", outcome.journal_text());
+    assert!(bench.read("/home/core/.ssh/authorized_keys").contains("ssh-ed25519 "));
+    assert!(await_logins(&bench.machine.root, Duration::ZERO));
+    let calls = bench.calls();
+    for words in ["mkfs", "catamaran-user", "etcd2.service", "early", "/dev/vdb"] {
+        assert!(!calls.iter().any(|call| call.contains(words)), "{words}: {calls:#?}");
+    }
+    assert!(!bench.machine.root.path_of("/etc/a").exists());
+}
+
 #[test]
 fn force_configures_again() {
     let bench = Bench::seeded("i-1", DOCUMENT);

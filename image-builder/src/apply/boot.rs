@@ -6,14 +6,19 @@
 use std::io::{self, Cursor};
 use std::process::Command;
 
+use image_format::bios_core::{BOOT_CODE, CoreHalf, CoreHalves};
+use image_format::boot_reference::{self as reference, describe_places};
 use image_format::bytes::Bytes;
 use image_format::gpt;
-use image_format::layout::{ESP_SIZE, PartitionRole, SECTOR};
+use image_format::layout::{DiskLayout, ESP_SIZE, PartitionRole, SECTOR};
 use image_format::slot::SlotTable;
 
 use super::{BuildContext, BuildError, DiskTarget};
 use crate::boot::{abstate, core_image, esp, selector};
+use crate::debian::tools::UnpackedTools;
 use crate::process;
+use crate::rootfs::tree::{RootTree, TreeEntry};
+use image_format::efi_program::{EfiProgram, MICROSOFT_2011, MICROSOFT_2023};
 
 // Debian's paths of the signed programs, in the packages shim-signed, shim-helpers-amd64-signed and
 // grub-efi-amd64-signed.
@@ -22,24 +27,82 @@ const MOK_MANAGER: &str = "usr/lib/shim/mmx64.efi.signed";
 const GRUB_EFI: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const GRUB_BIOS: &str = "usr/lib/grub/i386-pc";
 
+/// What is missing for Secure Boot on some machines, a sentence each. A shim that is nobody's is refused: no firmware
+/// would start it.
+pub(crate) fn check_shim(tools: &UnpackedTools) -> Result<Vec<String>, BuildError> {
+    let shim = EfiProgram::parse(&tools.read(SHIM)?).map_err(|source| BuildError::Shim { source })?;
+    let missing = shim.missing_by_firmware();
+    let sentence = |issuer: &str| {
+        format!("shim has no signature by {issuer:?}: firmware that knows only this key does not start it")
+    };
+    // An older shim has the older signature only, and is what a lock from then asks for.
+    if [MICROSOFT_2011, MICROSOFT_2023].iter().all(|issuer| !shim.is_signed_by(issuer)) {
+        return Err(BuildError::UnsignedShim { shim: shim.to_string() });
+    }
+    Ok(missing.into_iter().map(sentence).collect())
+}
+
+/// The boot loaders of an image, as packages have them.
+#[derive(Debug)]
+pub(crate) struct LoaderFiles {
+    loaders: esp::BootLoaders,
+    selector: String,
+    /// GRUB's core image for BIOS, for no place yet.
+    core: Vec<u8>,
+    boot_img: Vec<u8>,
+    /// The places that selector and core image go by.
+    places: String,
+}
+
+impl LoaderFiles {
+    /// Gathers them. The places of a layout do not depend on the identifiers of its disk.
+    pub(crate) fn gather(
+        site: &BuildContext<'_>,
+        tools: &UnpackedTools,
+        layout: &DiskLayout,
+    ) -> Result<Self, BuildError> {
+        let selector = selector::selector_script(layout);
+        let loaders = esp::BootLoaders {
+            shim: tools.read(SHIM)?,
+            grub: tools.read(GRUB_EFI)?,
+            mok_manager: tools.read(MOK_MANAGER)?,
+        };
+        let core = make_core_image(site, tools, &selector)?;
+        let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
+        Ok(Self { loaders, selector, core, boot_img, places: describe_places(&layout.partition_table()) })
+    }
+
+    /// Lays copies into the root, where its signature covers them: by these a machine repairs its boot loaders.
+    pub(crate) fn add_references(&self, tree: &mut RootTree) {
+        let Self { loaders, selector, core, boot_img, places } = self;
+        for (name, bytes) in [
+            (reference::SHIM, &loaders.shim),
+            (reference::GRUB, &loaders.grub),
+            (reference::MOK_MANAGER, &loaders.mok_manager),
+            (reference::SELECTOR, &selector.clone().into_bytes()),
+            (reference::CORE, core),
+            (reference::BOOT_CODE, boot_img),
+            (reference::PLACES, &places.clone().into_bytes()),
+        ] {
+            let path = format!("{}/{name}", reference::FOLDER.trim_start_matches('/'));
+            tree.insert(&path, TreeEntry::file(bytes.clone(), 0o644));
+        }
+    }
+}
+
 /// Writes what boots a disk.
-pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {
+pub(crate) fn write(target: &DiskTarget<'_>, files: LoaderFiles) -> Result<(), BuildError> {
     let what = |what| move |source| BuildError::Bytes { what, source };
-    let DiskTarget { disk, layout, disk_guid, tools, .. } = *target;
-    let selector = selector::selector_script(layout);
+    let DiskTarget { disk, layout, disk_guid, .. } = *target;
+    let LoaderFiles { loaders, selector, core, boot_img, .. } = files;
 
     let bios = layout.partition_of(PartitionRole::Bios);
-    let grub = core_image::place_core(make_core_image(site, target, &selector)?, bios)?;
+    let halves = CoreHalves::of_partition(bios.first_lba, bios.sectors);
+    let grub = halves.place_core(&core, CoreHalf::First)?;
     // Only what is not zero, as everywhere below: the disk is new, so the rest of it is a hole already.
     disk.write_sparse(bios.byte_offset(), &grub).map_err(what("GRUB's core image"))?;
-    let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
-    let boot_code = core_image::boot_code(&boot_img, bios)?;
+    let boot_code = halves.boot_code(&boot_img, CoreHalf::First)?;
 
-    let loaders = esp::BootLoaders {
-        shim: tools.read(SHIM)?,
-        grub: tools.read(GRUB_EFI)?,
-        mok_manager: tools.read(MOK_MANAGER)?,
-    };
     let size = usize::try_from(ESP_SIZE.get()).map_err(io::Error::other).map_err(what("the ESP"))?;
     let esp = esp::build_esp(size, disk_guid, loaders, &selector).map_err(what("the ESP"))?;
     disk.write_sparse(target.partition_offset(PartitionRole::Esp), &esp).map_err(what("the ESP"))?;
@@ -51,16 +114,16 @@ pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<
 
 fn make_core_image(
     site: &BuildContext<'_>,
-    target: &DiskTarget<'_>,
+    tools: &UnpackedTools,
     selector: &str,
 ) -> Result<Vec<u8>, BuildError> {
     let what = |source| BuildError::Bytes { what: "GRUB's core image", source };
     let (memory_disk, core) = (site.workspace.join("memdisk.tar"), site.workspace.join("core.img"));
     std::fs::write(&memory_disk, core_image::memory_disk(selector).map_err(what)?).map_err(what)?;
-    let mut command: Command = target.tools.tool_command("usr/bin/grub-mkimage");
+    let mut command: Command = tools.tool_command("usr/bin/grub-mkimage");
     command
         .arg("--directory")
-        .arg(target.tools.file_path(GRUB_BIOS))
+        .arg(tools.file_path(GRUB_BIOS))
         // The selector is inside of the core image. GRUB for BIOS then needs no file system to know what to
         // do.
         .args(["--format", "i386-pc", "--prefix", "(memdisk)/boot/grub"])
@@ -75,7 +138,7 @@ fn make_core_image(
 }
 
 /// The GUID partition table in both places, behind a protective MBR with boot code.
-fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<()> {
+fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; BOOT_CODE]) -> io::Result<()> {
     let size = target.layout.disk_size();
     let copies = gpt::encode_table(&target.layout.partition_table(), size).map_err(io::Error::other)?;
     // Whole and not sparse: in a table zeros mean something.
@@ -86,7 +149,7 @@ fn write_table(target: &DiskTarget<'_>, boot_code: &[u8; core_image::BOOT_CODE])
     target.disk.write(Bytes::new(0), &protective_mbr(size, boot_code)?)
 }
 
-fn protective_mbr(size: Bytes, boot_code: &[u8; core_image::BOOT_CODE]) -> io::Result<Vec<u8>> {
+fn protective_mbr(size: Bytes, boot_code: &[u8; BOOT_CODE]) -> io::Result<Vec<u8>> {
     // UEFI 5.2.3: the size of the disk, or all ones where 32 bits cannot say it.
     let sectors = u32::try_from(size.get() / SECTOR.get() - 1).unwrap_or(u32::MAX);
     let mut sector = Cursor::new(vec![0; 512]);

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use image_format::bios_core::PlaceCoreError;
 use image_format::bytes::Bytes;
 use image_format::layout::{DiskLayout, PartitionRole, PlanLayoutError};
 use image_format::manifest::ManifestError;
@@ -21,7 +22,6 @@ use image_format::slot::Slot;
 use image_format::verity::BuildTreeError;
 use uuid::Uuid;
 
-use crate::boot::core_image::CoreImageError;
 use crate::cache::{self, CacheError};
 use crate::debian::archive::ArchiveError;
 use crate::debian::bootstrap::BootstrapError;
@@ -37,6 +37,7 @@ use crate::rootfs::compose::KernelError;
 use crate::rootfs::inner::UncompressError;
 use crate::rootfs::overlay::OverlayError;
 use crate::step::BuildStep;
+use image_format::efi_program::ReadProgramError;
 
 /// What a build made.
 #[derive(Debug, serde::Serialize)]
@@ -137,6 +138,10 @@ pub(crate) fn build_image(
     progress.note_result(&bootstrapped.said);
     progress.begin_step(BuildStep::Compose);
     let mut composed = root::compose_root(&site, &bootstrapped, &signer)?;
+    // The same places for every disk of the spec, whatever its identifiers are.
+    let places = plan::plan_disk(&plan.spec, Uuid::nil())?;
+    let loaders = boot::LoaderFiles::gather(&site, &tools, &places)?;
+    loaders.add_references(&mut composed.tree);
     progress.begin_step(BuildStep::Initramfs);
     let initrd = root::add_initramfs(&site, &mut composed, &signer)?;
     progress.note_result(&format!("{} bytes", initrd.size));
@@ -155,7 +160,8 @@ pub(crate) fn build_image(
     progress.begin_step(BuildStep::Verity);
     let sealed = root::seal_slot(&site, &target, extent, &composed, &initrd, &signer)?;
     progress.begin_step(BuildStep::BootLoaders);
-    boot::write(&site, &target)?;
+    boot::check_shim(&tools)?.iter().for_each(|warning| progress.show_warning(warning));
+    boot::write(&target, loaders)?;
     progress.begin_step(BuildStep::State);
     boot::write_state(&site, &target)?;
     progress.begin_step(BuildStep::Reports);
@@ -262,7 +268,7 @@ pub(crate) enum BuildError {
     #[error("cannot compose the root: {what}")]
     Compose { what: &'static str, source: io::Error },
     #[error("cannot make GRUB for BIOS")]
-    CoreImage(#[from] CoreImageError),
+    CoreImage(#[from] PlaceCoreError),
     #[error("{what} failed")]
     FileSystem { what: &'static str, source: RunError },
     #[error(
@@ -289,6 +295,13 @@ pub(crate) enum BuildError {
     NotInstalled { names: Vec<String> },
     #[error("cannot lay an overlay over the root")]
     Overlay(#[from] OverlayError),
+    #[error("the shim of the packages cannot be read")]
+    Shim { source: ReadProgramError },
+    #[error(
+        "Microsoft has not signed the shim of the packages ({shim}), so no firmware with Secure Boot starts it; \
+         take another with `boot.shim`"
+    )]
+    UnsignedShim { shim: String },
     #[error("none of the keys given with --key may sign releases, says the root metadata {path}")]
     NotTrusted { path: PathBuf },
     #[error("a worker of the build panicked; please report it")]

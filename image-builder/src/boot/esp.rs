@@ -16,6 +16,16 @@ use disk_install::esp::FatFile;
 
 use disk_install::esp::SEED;
 
+/// The programs that firmware and shim start, in both folders.
+pub(crate) const PROGRAMS: [&str; 6] = [
+    "EFI/BOOT/BOOTX64.EFI",
+    "EFI/BOOT/grubx64.efi",
+    "EFI/BOOT/mmx64.efi",
+    "EFI/debian/shimx64.efi",
+    "EFI/debian/grubx64.efi",
+    "EFI/debian/mmx64.efi",
+];
+
 // Lines end as Windows has them: the ESP is the one partition that every computer opens.
 const SEED_README: &str = "\
 Files in this folder configure the machine on its first boot:\r\n\
@@ -44,12 +54,12 @@ pub(crate) fn build_esp(
     let file = |path: &str, bytes: Vec<u8>| FatFile { path: path.to_owned(), bytes };
     let files = [
         // shim looks for GRUB and the MOK manager beside itself, so each folder has all three.
-        file("EFI/BOOT/BOOTX64.EFI", shim.clone()),
-        file("EFI/BOOT/grubx64.efi", grub.clone()),
-        file("EFI/BOOT/mmx64.efi", mok_manager.clone()),
-        file("EFI/debian/shimx64.efi", shim),
-        file("EFI/debian/grubx64.efi", grub),
-        file("EFI/debian/mmx64.efi", mok_manager),
+        file(PROGRAMS[0], shim.clone()),
+        file(PROGRAMS[1], grub.clone()),
+        file(PROGRAMS[2], mok_manager.clone()),
+        file(PROGRAMS[3], shim),
+        file(PROGRAMS[4], grub),
+        file(PROGRAMS[5], mok_manager),
         file("EFI/debian/grub.cfg", selector.as_bytes().to_vec()),
         file(&format!("{SEED}/README.txt"), SEED_README.as_bytes().to_vec()),
     ];

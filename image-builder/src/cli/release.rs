@@ -7,6 +7,7 @@ use image_format::release::paths::ChannelName;
 use image_format::version::Version;
 
 use super::BuildArguments;
+use crate::payload::RELEASE_LEVEL;
 
 /// The verbs of `release`.
 #[derive(Debug, Subcommand)]
@@ -57,6 +58,15 @@ pub(crate) struct SignArguments {
     pub(crate) json: bool,
 }
 
+/// How hard new objects of a repository are compressed.
+#[derive(Debug, Args)]
+pub(crate) struct CompressionArguments {
+    /// 1 is quick, for a release that hardly anybody fetches; 19 is for a fleet. What a repository has already stays
+    #[arg(long = "compression", value_name = "LEVEL", default_value_t = RELEASE_LEVEL,
+        value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) level: i32,
+}
+
 /// How a release is offered.
 #[derive(Debug, Args)]
 pub(crate) struct OfferArguments {
@@ -104,6 +114,8 @@ pub(crate) struct ReleaseBuildArguments {
     /// For how many of the newest releases patches are made
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     pub(crate) patch_bases: usize,
+    #[command(flatten)]
+    pub(crate) compression: CompressionArguments,
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +136,8 @@ pub(crate) struct AddArguments {
     /// For how many of the newest releases patches are made
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
     pub(crate) patch_bases: usize,
+    #[command(flatten)]
+    pub(crate) compression: CompressionArguments,
     /// A secret key of the role channel; as often as there are keys
     #[arg(long = "key", value_name = "FILE")]
     pub(crate) keys: Vec<PathBuf>,

@@ -4,6 +4,7 @@
 //! finding stands for itself, and what cannot be read is said in its place.
 
 pub(crate) mod files;
+mod loaders;
 mod slots;
 pub(crate) mod table;
 
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use crate::disk::DiskImage;
 use error_text::printable::printable_text;
+use loaders::LoaderReport;
 use slots::SlotReport;
 use table::ReadTableError;
 
@@ -47,6 +49,7 @@ pub(crate) struct ImageReport {
     bytes: u64,
     partitions: Vec<PartitionReport>,
     slot_table: Vec<CopyReport>,
+    boot_loaders: Vec<LoaderReport>,
     slots: Vec<SlotReport>,
 }
 
@@ -104,7 +107,8 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
         })
         .map(|(slot, entry)| slots::report_slot(&disk, slot, entry, question))
         .collect();
-    Ok(ImageReport { image: path.to_owned(), bytes: size.get(), partitions, slot_table, slots })
+    let boot_loaders = loaders::report_loaders(&disk, &table);
+    Ok(ImageReport { image: path.to_owned(), bytes: size.get(), partitions, slot_table, boot_loaders, slots })
 }
 
 /// Verifies every slot of a disk with that table; says whose signatures hold. A disk without any system is refused.
@@ -161,6 +165,10 @@ impl fmt::Display for ImageReport {
                 }
             }
         }
+        if !self.boot_loaders.is_empty() {
+            writeln!(f, "\nboot loaders")?;
+        }
+        self.boot_loaders.iter().try_for_each(|loader| writeln!(f, "{loader}"))?;
         self.slots.iter().try_for_each(|slot| write!(f, "\n{slot}"))
     }
 }
@@ -201,6 +209,7 @@ mod tests {
             bytes: 0,
             partitions: vec![partition],
             slot_table: Vec::new(),
+            boot_loaders: Vec::new(),
             slots: Vec::new(),
         };
 

@@ -120,7 +120,8 @@ fn build_and_publish(
             println!("{}", built.describe_image(&plan.spec.name, progress.elapsed().as_secs_f64()));
         }
     }
-    let published = publish_image(publisher, order, &ChunkPayloads::with_processors())?;
+    let format = ChunkPayloads::at_level(arguments.compression.level);
+    let published = publish_image(publisher, order, &format)?;
     if audience == OutputFormat::Machines {
         print_event(&serde_json::json!({ "event": "published", "release": published }));
         return Ok(ExitCode::SUCCESS);

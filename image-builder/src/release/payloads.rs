@@ -16,16 +16,22 @@ use crate::payload::{
     PatchChoice, PayloadCosts, PayloadRequest, PreviousRelease, RELEASE_LEVEL, RootImage, write_payload,
 };
 
-/// The format, and with how many threads it works.
+/// The format, with how many threads it works, and how hard it compresses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkPayloads {
     threads: usize,
+    level: i32,
 }
 
 impl ChunkPayloads {
-    /// With as many threads as this computer has processors.
+    /// With as many threads as this computer has processors, for releases that many machines fetch.
     pub(super) fn with_processors() -> Self {
-        Self { threads: std::thread::available_parallelism().map_or(1, usize::from) }
+        Self::at_level(RELEASE_LEVEL)
+    }
+
+    /// The same at another level of zstd.
+    pub(super) fn at_level(level: i32) -> Self {
+        Self { threads: std::thread::available_parallelism().map_or(1, usize::from), level }
     }
 }
 
@@ -43,7 +49,7 @@ impl PayloadFormat for ChunkPayloads {
             repository: order.repository.clone(),
             // Old roots are files without a name there: a repository has room for a root, and /tmp may be memory.
             workspace: order.repository.clone(),
-            level: RELEASE_LEVEL,
+            level: self.level,
             threads: self.threads,
         })?;
         Ok(OrderedPayload { index: written.index, summary: summarize_costs(&written.costs) })

@@ -58,7 +58,8 @@ pub(super) fn add_release(arguments: &AddArguments) -> Result<ExitCode, Failure>
         patch_bases: arguments.patch_bases,
         recipe: None,
     };
-    let published = publish_image(&publisher, &order, &ChunkPayloads::with_processors())?;
+    let format = ChunkPayloads::at_level(arguments.compression.level);
+    let published = publish_image(&publisher, &order, &format)?;
     print_result(&published, output_format(arguments.json), || {
         describe_published(&published, &arguments.repository)
     })

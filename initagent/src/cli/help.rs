@@ -9,11 +9,13 @@ Usage: initagent VERB [OPTIONS]
 
 Verbs for people:
   apply           do what a cloud-config asks for, now
+  boot-loader     compare the boot loaders of the disk with the release's, or repair them
   cluster         make a cluster's secret, show what this machine is in its cluster
   install         write this system, or another one, to a disk
   plan            say what a cloud-config would do
   provision       show or set whether this machine may be configured again
   slots           show or change which slot boots
+  state           show what is wrong with what this machine keeps, or make it anew
   status          say what came of the first boot
   update          show or change what the machine does about new releases
   validate        find the mistakes in a cloud-config
@@ -114,6 +116,23 @@ already.
 
 Example:
   systemctl status catamaran-boot-complete.service
+";
+
+pub(super) const BOOT_LOADER: &str = "\
+Usage: initagent boot-loader [check|repair]
+
+Compares shim, GRUB, the MOK manager and the slot selector of the EFI partition, and
+GRUB for BIOS, with those that the running release brings. `repair` replaces what is
+damaged, and what is older than the newest release that this machine has proven. It
+never brings back a lower SBAT level. The boot runs it once the slot has stayed up.
+
+Options:
+  -h, --help   this text
+
+Exit codes: 0 nothing to be done, or done, 1 something is to be replaced, or not done.
+
+Examples:
+  sudo initagent boot-loader check
 ";
 
 pub(super) const BOOT_SETTLED: &str = "\
@@ -251,6 +270,28 @@ Examples:
   initagent slots --json
   initagent slots activate B && systemctl reboot
   initagent slots lower-floor 1.2.0
+";
+
+pub(super) const STATE: &str = "\
+Usage: initagent state [check] [--json]
+       initagent state reset [--yes] [--json]
+
+Shows how this boot found STATE (/var, /home, /root, /opt, /srv and the changes in
+/etc), and what is wrong with it now. If it is not in use, e2fsck looks at it.
+
+`reset` loses everything on it: at once if it is not in use, else at the next boot.
+The machine is then configured as at its first boot.
+
+Options:
+      --json   print for programs
+      --yes    do not ask before a reset
+  -h, --help   this text
+
+Exit codes: 0 no fault, 1 damaged, or not done, 64 not understood.
+
+Examples:
+  sudo initagent state check
+  sudo initagent state reset --yes && sudo systemctl reboot
 ";
 
 pub(super) const STATUS: &str = "\

@@ -20,6 +20,7 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
 use super::mounts::{self, MountError};
 use crate::boot_record::{self, BootRecord};
+use crate::state::{self, StateCondition, StateRecord};
 
 const SYSTEMD: &str = "/sbin/init";
 const KERNEL_FILE_SYSTEMS: [&str; 4] = ["dev", "proc", "run", "sys"];
@@ -42,12 +43,17 @@ pub(super) enum HandoverError {
     Mount(#[from] MountError),
 }
 
-/// Leaves the boot record, and what a person who logs in must know.
-pub(super) fn leave_boot_record(record: &BootRecord) -> Result<(), HandoverError> {
+/// Leaves what was found out about this boot, and what a person who logs in must know.
+pub(super) fn leave_records(record: &BootRecord, state: &StateRecord) -> Result<(), HandoverError> {
     // Strings, paths and flags only: there is nothing that JSON could not hold.
     let text = serde_json::to_string_pretty(record).unwrap_or_default();
     write(Path::new(boot_record::PATH), &format!("{text}\n"))?;
-    let banner = development_banner(record);
+    let text = serde_json::to_string_pretty(state).unwrap_or_default();
+    write(Path::new(state::RECORD), &format!("{text}\n"))?;
+    if state.condition == StateCondition::Volatile {
+        write(Path::new(state::VOLATILE_MARK), "")?;
+    }
+    let banner = development_banner(record) + &state.greeting().unwrap_or_default();
     if banner.is_empty() {
         return Ok(());
     }

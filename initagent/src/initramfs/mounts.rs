@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,12 @@ pub(super) fn bind_mount(what: &Path, at: &Path, flags: MsFlags) -> Result<(), M
 pub(super) fn move_mount(from: &Path, to: &Path) -> Result<(), MountError> {
     let moved = mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
     moved.map_err(|source| mount_error(&from.to_string_lossy(), to, source))
+}
+
+/// Takes away whatever is mounted at a place, one over the other.
+pub(super) fn detach_all(at: &Path) {
+    // umount(2): EINVAL where nothing is mounted any more. What is in use goes once nobody uses it.
+    while umount2(at, MntFlags::MNT_DETACH).is_ok() {}
 }
 
 fn mount_error(what: &str, at: &Path, source: nix::Error) -> MountError {

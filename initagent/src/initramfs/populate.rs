@@ -55,13 +55,17 @@ fn find_missing(
     existing: ExistingFolder,
     missing: &mut Vec<MissingFolder>,
 ) -> Result<(), PopulateError> {
-    let there = to.symlink_metadata();
-    if there.is_err() {
-        missing.push(MissingFolder { from: from.to_owned(), to: to.to_owned() });
-        return Ok(());
-    }
+    let there = match to.symlink_metadata() {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            missing.push(MissingFolder { from: from.to_owned(), to: to.to_owned() });
+            return Ok(());
+        }
+        // A folder that a damaged disk does not give back is not one that is missing.
+        Err(source) => return Err(PopulateError { path: to.to_owned(), source }),
+    };
     // What the machine made into a link or a file stays one.
-    if existing == ExistingFolder::Keep || !there.is_ok_and(|there| there.is_dir()) {
+    if existing == ExistingFolder::Keep || !there.is_dir() {
         return Ok(());
     }
     let failed = |source| PopulateError { path: from.to_owned(), source };

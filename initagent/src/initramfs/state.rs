@@ -1,8 +1,9 @@
 //! The file system that is kept: grown to the end of the disk, mounted, and put under the root.
 //!
-//! Knows which folders of the root live on STATE and how /etc is laid over the image's. Refuses to
-//! repair or to make a file system: what is on STATE is the machine's, and a person decides.
-//! Invariant: systemd finds /var, /home, /root, /opt, /srv writable and /etc as the machine left it.
+//! Knows which folders of the root live on STATE and how /etc is laid over the image's. Refuses to repair more than
+//! e2fsck does by itself: what is on STATE is the machine's, and a person decides.
+//! Invariant: systemd finds /var, /home, /root, /opt, /srv writable and /etc as the machine left it. What is wrong
+//! with STATE costs its data at most, never the boot: then these folders are in memory.
 //!
 //! Documentation: <https://docs.kernel.org/filesystems/overlayfs.html>, and for the superblock
 //! <https://docs.kernel.org/filesystems/ext4/super.html>.
@@ -26,10 +27,17 @@ use super::mounts::{self, MountError, MountPoint};
 use super::populate::{ExistingFolder, PopulateError, populate_state};
 use crate::block_device::{AccessMode, BlockDevice};
 use crate::ioctl;
+use crate::state::content::PartitionContent;
+use crate::state::{self, StateCondition, StateRecord};
 use error_text::error_chain;
 
+/// e2fsck and mke2fs, before there is a system.
+mod programs;
+
+use programs::{FileSystemProgramError, RootPrograms};
+
 /// Where STATE is mounted, in the initramfs and afterwards.
-pub(super) const MOUNT_POINT: &str = "/run/catamaran/state";
+pub(super) const MOUNT_POINT: &str = state::MOUNT_POINT;
 
 /// Where STATE holds what the machine changed in /etc.
 const ETC: &str = "etc/upper";
@@ -58,6 +66,8 @@ const PROGRAMS: [&str; 2] = ["opt", "var"];
 pub(super) enum OpenStateError {
     #[error("cannot make the folder {path} on STATE")]
     Folder { path: PathBuf, source: io::Error },
+    #[error("{device} holds {content}")]
+    Foreign { device: PathBuf, content: &'static str },
     #[error(transparent)]
     MachineId(#[from] KeepMachineIdError),
     #[error("the disk has no partition STATE")]
@@ -68,22 +78,91 @@ pub(super) enum OpenStateError {
     Node { disk: PathBuf, source: io::Error },
     #[error(transparent)]
     Populate(#[from] PopulateError),
+    #[error("{mount}, and {repair}")]
+    Repair { mount: String, repair: String },
+    #[error(transparent)]
+    Program(#[from] FileSystemProgramError),
+    #[error("cannot read {device}")]
+    Unreadable { device: PathBuf, source: io::Error },
 }
 
-/// Grows STATE and mounts it. Says which node it is.
-pub(super) fn mount_state(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
-    let node = grown_partition(disk)?;
-    let state = Path::new(MOUNT_POINT);
-    let what = node.to_string_lossy();
-    MountPoint { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.mount_point()?;
-    if let Err(error) = adapt_file_system(&node, state) {
+/// Grows STATE and mounts it, or an empty one in memory if it cannot be used. Says which it is, and why.
+pub(super) fn open_state(disk: &BootDisk, new_root: &Path) -> Result<StateRecord, OpenStateError> {
+    let node = match grown_partition(disk) {
+        Ok(node) => node,
+        Err(error) => return use_memory(disk.partition_path(PartitionRole::State), &error),
+    };
+    mount_kept(&node, &RootPrograms::of_root(new_root)).or_else(|error| use_memory(node, &error))
+}
+
+/// Lays the mounted STATE under the new root. If that fails, as on a full disk, STATE is in memory from then on.
+pub(super) fn lay_under(new_root: &Path, record: StateRecord) -> Result<StateRecord, OpenStateError> {
+    match lay_folders(new_root) {
+        Ok(()) => Ok(record),
+        Err(error) if record.condition == StateCondition::Volatile => Err(error),
+        Err(error) => {
+            let places = FOLDERS.iter().map(|(name, _)| *name).chain(["etc"]);
+            places.for_each(|name| mounts::detach_all(&new_root.join(name)));
+            let record = use_memory(record.device, &error)?;
+            lay_folders(new_root)?;
+            Ok(record)
+        }
+    }
+}
+
+/// Mounts what is on the partition, after e2fsck if the kernel or the mount asks for it.
+fn mount_kept(node: &Path, programs: &RootPrograms<'_>) -> Result<StateRecord, OpenStateError> {
+    let device = node.to_owned();
+    let content = PartitionContent::read(node)
+        .map_err(|source| OpenStateError::Unreadable { device: device.clone(), source })?;
+    let PartitionContent::Ext4 { has_errors } = content else {
+        return Err(OpenStateError::Foreign { device, content: content.describe() });
+    };
+    // A journal is replayed by the mount itself; e2fsck is for what a journal does not mend.
+    let mut mended = if has_errors { Some(programs.repair(node)?) } else { None };
+    if let Err(error) = mount_ext4(node) {
+        if mended.is_some() {
+            return Err(error.into());
+        }
+        let unmended = |repair: FileSystemProgramError| OpenStateError::Repair {
+            mount: error_chain(&error),
+            repair: error_chain(&repair),
+        };
+        mended = Some(programs.repair(node).map_err(unmended)?);
+        mount_ext4(node)?;
+    }
+    let mut condition = if mended.is_some() { StateCondition::Repaired } else { StateCondition::Healthy };
+    if Path::new(MOUNT_POINT).join(state::RESET_MARK).exists() {
+        mounts::detach_all(Path::new(MOUNT_POINT));
+        programs.make_anew(node)?;
+        mount_ext4(node)?;
+        (condition, mended) = (StateCondition::Reset, None);
+    }
+    if let Err(error) = adapt_file_system(node, Path::new(MOUNT_POINT)) {
         console::write_kernel_log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
-    Ok(node)
+    Ok(StateRecord { device, condition, reason: mended })
 }
 
-/// Lays the mounted STATE under the new root.
-pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
+fn mount_ext4(node: &Path) -> Result<(), MountError> {
+    let what = node.to_string_lossy();
+    MountPoint { what: &what, at: Path::new(MOUNT_POINT), kind: "ext4", flags: DATA, options: "" }
+        .mount_point()
+}
+
+/// Puts an empty STATE in memory in the place of the one that cannot be used. Nothing is written to the disk.
+fn use_memory(device: PathBuf, because: &OpenStateError) -> Result<StateRecord, OpenStateError> {
+    let reason = error_chain(because);
+    console::print_to_console(&format!("STATE is not in use, and an empty one is in memory: {reason}"));
+    let at = Path::new(MOUNT_POINT);
+    mounts::detach_all(at);
+    // Half of the memory, as for any tmpfs: what fills it must leave the machine able to answer.
+    MountPoint { what: "tmpfs", at, kind: "tmpfs", flags: DATA, options: "mode=0755,size=50%" }
+        .mount_point()?;
+    Ok(StateRecord { device, condition: StateCondition::Volatile, reason: Some(reason) })
+}
+
+fn lay_folders(new_root: &Path) -> Result<(), OpenStateError> {
     let state = Path::new(MOUNT_POINT);
     // Before the bind mounts hide what the image has at these places.
     populate_state(new_root, state, &FOLDERS)?;

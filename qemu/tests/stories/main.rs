@@ -23,6 +23,7 @@ mod forged_manifest;
 mod installed;
 mod lost_partition_table;
 mod lost_slot_table;
+mod lost_state;
 mod metadata_service;
 mod metal;
 mod power_cut;
@@ -33,6 +34,7 @@ mod secrets;
 mod selection;
 mod three_panics;
 mod update;
+mod update_replay;
 mod worst_user_data;
 
 use std::path::PathBuf;
@@ -88,6 +90,7 @@ fn all() -> Vec<Story> {
         Story::sampled("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
         Story::sampled("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),
         Story::sampled("garbage_in_both_copies_boots", lost_slot_table::both_copies),
+        Story::sampled("lost_state_leaves_ssh", lost_state::without_superblock),
         Story::sampled("zeroed_primary_gpt_boots_bios", lost_partition_table::bios),
         Story::sampled("zeroed_primary_gpt_boots_uefi", lost_partition_table::uefi),
         Story::every_time("bigger_disk_is_filled", bigger_disk::is_filled),
@@ -96,6 +99,7 @@ fn all() -> Vec<Story> {
         Story::sampled(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
     }));
     stories.extend(artefacts::stories());
+    stories.extend(update_replay::stories());
     stories.extend(metal::stories());
     stories
 }
