@@ -11,6 +11,8 @@ pub mod bytes;
 pub mod command_line;
 pub mod digest;
 pub mod disk_tag;
+pub mod fat;
+pub mod glob;
 pub mod gpt;
 pub mod layout;
 pub mod manifest;

@@ -6,5 +6,4 @@
 pub(crate) mod abstate;
 pub(crate) mod core_image;
 pub(crate) mod esp;
-pub(crate) mod fat;
 pub(crate) mod selector;
