@@ -12,12 +12,12 @@ use image_format::gpt::PartitionTable;
 use image_format::layout::{Partition, PartitionRole};
 
 use crate::boot::esp::SEED;
+use crate::boot::fat::{self, FatFile};
 use crate::cli;
 use crate::convert::{self, ConvertError};
 use crate::disk::DiskImage;
 use crate::inspect::table::{self, ReadTableError};
 use crate::source::{SourceError, SourceKind, open_source};
-use image_format::fat::{self, FatFile};
 
 /// No cloud hands over more; the agent reads no more.
 const MOST_BYTES: u64 = 1 << 20;
@@ -92,7 +92,7 @@ pub(crate) fn add_files(
         .ok_or_else(|| SeedError::NoEsp { image: image.to_owned() })?;
     let before = disk.read(esp.byte_offset(), esp.byte_size()).map_err(failed)?;
     // In memory, so that a full ESP is noticed before the image is touched.
-    let after = fat::add_files(before.clone(), files).map_err(failed)?;
+    let after = fat::add(before.clone(), files).map_err(failed)?;
     write_changes(disk, esp.byte_offset().get(), &before, &after).map_err(failed)
 }
 

@@ -11,7 +11,6 @@ pub mod bytes;
 pub mod command_line;
 pub mod digest;
 pub mod disk_tag;
-pub mod fat;
 pub mod glob;
 pub mod gpt;
 pub mod layout;

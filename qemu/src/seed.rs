@@ -1,14 +1,13 @@
 //! Writes the NoCloud disk that gives a machine its name, its ssh key and its user-data.
 //!
-//! Knows NoCloud's file names (<https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>);
-//! refuses to look into the user's document. Invariant: the same contents
+//! Knows NoCloud's file names (<https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html>) and
+//! FAT; refuses to look into the user's document. Invariant: the same contents
 //! make the same bytes.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Cursor, Write};
 
-use fatfs::FormatVolumeOptions;
-use image_format::fat::{self, FatFile};
+use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, TimeProvider};
 
 /// What a machine is told of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +27,22 @@ pub struct SeedData {
 impl SeedData {
     /// The seed as a FAT file system labelled CIDATA.
     pub fn to_disk(&self) -> io::Result<Vec<u8>> {
-        let file = |path: &str, text: &[u8]| FatFile { path: path.to_owned(), bytes: text.to_vec() };
-        // NoCloud wants the file even if there is nothing to say.
-        let user_data = self.user_data.as_deref().unwrap_or(b"#cloud-config\n{}\n");
-        let mut files = vec![file("meta-data", self.meta_data().as_bytes()), file("user-data", user_data)];
-        files.extend(self.network_config.as_ref().map(|config| file("network-config", config.as_bytes())));
-        let options = FormatVolumeOptions::new().volume_label(*b"CIDATA     ").volume_id(0x4349_4441);
-        fat::fat_volume(self.disk_size(), options, &files)
+        let mut disk = Cursor::new(vec![0; self.disk_size()]);
+        let format = FormatVolumeOptions::new().volume_label(*b"CIDATA     ").volume_id(0x4349_4441);
+        fatfs::format_volume(&mut disk, format)?;
+        {
+            let options = FsOptions::new().time_provider(&FIXED_TIME).update_accessed_date(false);
+            let file_system = FileSystem::new(&mut disk, options)?;
+            let root = file_system.root_dir();
+            root.create_file("meta-data")?.write_all(self.meta_data().as_bytes())?;
+            // NoCloud wants the file even if there is nothing to say.
+            let user_data = self.user_data.as_deref().unwrap_or(b"#cloud-config\n{}\n");
+            root.create_file("user-data")?.write_all(user_data)?;
+            if let Some(config) = &self.network_config {
+                root.create_file("network-config")?.write_all(config.as_bytes())?;
+            }
+        }
+        Ok(disk.into_inner())
     }
 
     fn disk_size(&self) -> usize {
@@ -75,11 +83,24 @@ pub fn random_hex() -> String {
     })
 }
 
+#[derive(Debug)]
+struct FixedTime;
+
+static FIXED_TIME: FixedTime = FixedTime;
+
+impl TimeProvider for FixedTime {
+    fn get_current_date(&self) -> Date {
+        Date { year: 1980, month: 1, day: 1 }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: self.get_current_date(), time: fatfs::Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, Read};
-
-    use fatfs::{FileSystem, FsOptions};
+    use std::io::Read;
 
     use super::*;
 

@@ -6,12 +6,12 @@
 use std::io;
 
 use fatfs::{FatType, FormatVolumeOptions};
-use image_format::fat::{self, FatFile};
 use image_format::layout::{ABSTATE_CLUSTER, ABSTATE_ROOT_ENTRIES, ABSTATE_SIZE, ENV0_OFFSET, ENV1_OFFSET};
 use image_format::slot::SlotTable;
 use uuid::Uuid;
 
 use super::esp::volume_id;
+use super::fat::{self, FatFile};
 
 /// The partition's bytes with a table in both copies.
 pub(crate) fn build_abstate(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>> {

@@ -9,8 +9,9 @@
 use std::io;
 
 use fatfs::{FatType, FormatVolumeOptions};
-use image_format::fat::{self, FatFile};
 use uuid::Uuid;
+
+use super::fat::{self, FatFile};
 
 /// Where a person drops user-data, meta-data and network-config (the NoCloud names).
 pub(crate) const SEED: &str = "seed";

@@ -6,4 +6,5 @@
 pub(crate) mod abstate;
 pub(crate) mod core_image;
 pub(crate) mod esp;
+pub(crate) mod fat;
 pub(crate) mod selector;

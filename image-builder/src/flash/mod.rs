@@ -21,6 +21,7 @@ use image_format::bytes::Bytes;
 use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET};
 use image_format::signed::PublicKey;
 
+use crate::boot::fat::FatFile;
 use crate::disk::DiskImage;
 use crate::inspect::{self, InspectDepth, InspectQuestion};
 use crate::process::InterruptFlag;
@@ -29,7 +30,6 @@ use crate::seed;
 use crate::transfer::TransferMeter;
 use choice::{DiskNeed, DiskWish, choose_disk, disk_table};
 use disks::DiskFacts;
-use image_format::fat::FatFile;
 use stream::PieceStream;
 use write::{DiskWriter, FlashError, HEAD_BYTES};
 

@@ -1,6 +1,6 @@
 //! FAT file systems, built in memory: same files, same bytes.
 //!
-//! The boot partitions of an image are such, and the seed of a test machine. The crate fatfs writes them, with a fixed clock. What it gets wrong is mended here: the `.` and
+//! The crate fatfs writes them, with a fixed clock. What it gets wrong is mended here: the `.` and
 //! `..` entries of a directory come out with long-name entries before them and a generated short name
 //! (rafalh/rust-fatfs#117), which fsck.vfat rejects. Source: Microsoft's FAT specification, 6.5.
 
@@ -10,11 +10,10 @@ use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, Ti
 
 /// A file to be.
 #[derive(Debug, Clone)]
-pub struct FatFile {
+pub(crate) struct FatFile {
     /// Parts joined by `/`; directories are made as needed.
-    pub path: String,
-    /// What it holds.
-    pub bytes: Vec<u8>,
+    pub(crate) path: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The first moment FAT can write down: image times say nothing about the files.
@@ -34,7 +33,11 @@ impl TimeProvider for FixedClock {
 static CLOCK: FixedClock = FixedClock;
 
 /// A volume of `size` bytes that holds `files`, in their order, and the directories they need.
-pub fn fat_volume(size: usize, options: FormatVolumeOptions, files: &[FatFile]) -> io::Result<Vec<u8>> {
+pub(crate) fn fat_volume(
+    size: usize,
+    options: FormatVolumeOptions,
+    files: &[FatFile],
+) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(vec![0; size]);
     fatfs::format_volume(&mut disk, options)?;
     {
@@ -50,11 +53,11 @@ pub fn fat_volume(size: usize, options: FormatVolumeOptions, files: &[FatFile]) 
     // Before any file is written, so that nothing but directories can look like one.
     let mut volume = disk.into_inner();
     mend_dot_entries(&mut volume);
-    add_files(volume, files)
+    add(volume, files)
 }
 
 /// The volume with `files` written into it, over what has their names; their directories exist.
-pub fn add_files(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
+pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(volume);
     {
         let system = open_volume(&mut disk)?;
