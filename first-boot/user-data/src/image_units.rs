@@ -13,7 +13,7 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 55] = [
+const UNITS: [&str; 56] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
@@ -53,6 +53,7 @@ const UNITS: [&str; 55] = [
     "kmod-static-nodes.service",
     "kmod.service",
     "ldconfig.service",
+    "locksmithd.service",
     "modprobe@.service",
     "procps.service",
     "quotaon-root.service",
@@ -72,7 +73,7 @@ const UNITS: [&str; 55] = [
 ];
 
 /// What does the work of units that people know from elsewhere.
-const INSTEAD: [(&str, &str); 18] = [
+const INSTEAD: [(&str, &str); 17] = [
     ("NetworkManager", "networkd configures the network"),
     ("chrony", "systemd-timesyncd.service keeps the time"),
     ("chronyd", "systemd-timesyncd.service keeps the time"),
@@ -82,7 +83,6 @@ const INSTEAD: [(&str, &str); 18] = [
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
     ("fleetd", "it is called fleet.service, as CoreOS had it"),
-    ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),
     ("ntpd", "systemd-timesyncd.service keeps the time"),

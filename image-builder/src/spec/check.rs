@@ -287,9 +287,16 @@ impl SpecDraft {
             },
             security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
-            formats: self.formats,
+            formats: distinct_kinds(self.formats),
         })
     }
+}
+
+/// Each kind once: a layer may ask for what another one asked for already, and a file is published by a move.
+fn distinct_kinds(mut kinds: Vec<ArtefactKind>) -> Vec<ArtefactKind> {
+    kinds.sort_by_key(|kind| kind.kind_name());
+    kinds.dedup();
+    kinds
 }
 
 /// Reads nodes and reports what they should have been.
@@ -541,6 +548,29 @@ partitions: {root: 1 GiB}
             let (_, messages) = checked(&[WHOLE, &format!("{text}\n")]);
             assert_eq!(messages.len(), 1, "{text}: {messages:?}");
         }
+    }
+
+    #[test]
+    fn layers_together_ask_for_each_format_once() {
+        let (spec, messages) =
+            checked(&[WHOLE, "formats: [qcow2, ova]\n", "formats: [vhdx, ova, vagrant-libvirt, qcow2]\n"]);
+
+        let names: Vec<&str> = spec.unwrap().formats.iter().map(|kind| kind.kind_name()).collect();
+        assert_eq!(messages, [""; 0]);
+        assert_eq!(names, ["ova", "qcow2", "vagrant-libvirt", "vhdx"]);
+    }
+
+    #[test]
+    fn a_format_that_is_none_is_shown_with_the_nearest_one() {
+        let (_, messages) = checked(&[WHOLE, "formats: [qcow, raw]\n"]);
+
+        assert_eq!(
+            messages,
+            [
+                "1:11 `formats`: no format is called `qcow`; did you mean `qcow2`?",
+                "1:17 `formats`: disk.raw is always written"
+            ]
+        );
     }
 
     #[test]

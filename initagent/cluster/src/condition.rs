@@ -33,7 +33,7 @@ pub enum MemberRole {
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberCondition {
-    /// Its number, in hexadecimal, as etcdctl has it.
+    /// Its number in hexadecimal, as etcdctl has it.
     pub id: String,
     /// Its name.
     pub name: String,

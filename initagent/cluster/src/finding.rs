@@ -7,7 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod discovery;
+mod dns_message;
 mod lan;
+mod service_records;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -111,6 +113,9 @@ pub fn find_voters(
         FindMethod::Discovery(url) => discovery::find_voters(site, url, definition.size, say)?,
         FindMethod::Lan => lan::find_voters(site, definition, say)?,
         FindMethod::Name(name) => FoundVoters::new(resolve_voters(name, definition.size, say)),
+        FindMethod::Service(domain) => {
+            FoundVoters::new(service_records::find_voters(site, domain, definition.size, say))
+        }
     };
     remember_voters(site, definition, &found)?;
     Ok(found)

@@ -5,10 +5,12 @@
 //! cloud-config, which `user-data` reads, and fleet's API. Invariant: nothing of a cluster answers anybody
 //! without a certificate, unless a person wrote so, and then it is said.
 
+pub mod access;
 pub mod authority;
 pub mod backup;
 pub mod condition;
 pub mod derive;
+pub mod discovery_service;
 pub mod etcd;
 pub mod etcd_client;
 pub mod etcdctl;
@@ -26,6 +28,7 @@ pub mod prepare;
 pub mod promotion;
 pub mod proxy;
 pub mod request;
+pub mod restart;
 pub mod restore;
 pub mod serve;
 pub mod site;

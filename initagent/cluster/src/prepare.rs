@@ -17,12 +17,15 @@ use crate::etcd::{CLASSIC, ClusterPlace, EtcdPlan, Variables, VoterStart, plan_e
 use crate::finding::{
     FindError, FoundVoters, LinkMembership, cluster_token, find_voters, read_membership, remember_voters,
 };
-use crate::fleet::plan_fleet;
-use crate::identity::{DefinitionOrigin, IdentityError, certify_client, certify_etcd, read_definition};
+use crate::fleet::{plan_fleet, plan_remote_api};
+use crate::identity::{
+    DefinitionOrigin, IdentityError, certify_client, certify_etcd, certify_fleet, read_definition,
+};
 use crate::interfaces::own_addresses;
 use crate::joining::{DataState, Formation};
 use crate::membership_change::{PlaceError, PlaceSeeker, data_state, quick_client};
 use crate::site::{Readers, Site, SiteError};
+use crate::voters::VoterList;
 
 /// Keeps etcd's old clients apart from it, and tells late machines of the cluster.
 const SERVICE: &str = "catamaran-cluster.service";
@@ -256,17 +259,31 @@ fn call_systemctl(verb: &str) {
 }
 
 fn prepare_fleet(site: &Site, given: &Variables) -> Result<Readiness, PrepareError> {
-    let (definition, _) = read_definition(site)?;
+    let (definition, origin) = read_definition(site)?;
     certify_client(site, &definition)?;
     let members = read_served(site)?.map_or_else(|| vec![crate::etcd::LOCAL], |served| served.members);
     let file = site.read(&site.foreign_path(FLEET_FILE))?.unwrap_or_default();
-    let variables = plan_fleet(given, &file, &members, &site.runtime_path(""));
+    let folder = site.runtime_path("");
+    let mut variables = plan_fleet(given, &file, &members, &folder);
+    // Alone, a machine is commanded from itself.
+    if origin == DefinitionOrigin::Written && definition.find != FindMethod::Alone {
+        let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
+        certify_fleet(site, &definition, &own)?;
+        variables.extend(plan_remote_api(given, &file, cluster_address(site, &own)?, &folder));
+    }
     site.write(
         &site.runtime_path(Program::Fleet.environment_file()),
         &format_environment(&variables),
         Readers::All,
     )?;
     Ok(Readiness::Ready)
+}
+
+/// The address by which the others know this machine.
+fn cluster_address(site: &Site, own: &[IpAddr]) -> Result<Option<IpAddr>, SiteError> {
+    let voters = read_served(site)?.map(|served| VoterList::new(served.voters));
+    let as_voter = voters.and_then(|voters| voters.member_among(own));
+    Ok(as_voter.or_else(|| own.first().copied()))
 }
 
 pub(crate) fn read_served(site: &Site) -> Result<Option<ServedCluster>, SiteError> {

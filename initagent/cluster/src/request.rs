@@ -6,15 +6,20 @@
 mod recovery;
 mod status;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::access::{AccessLevel, AccessOrder, DEFAULT_DAYS, MOST_DAYS, format_access, is_access_name};
 use crate::condition::{EtcdCondition, observe_condition};
+use crate::discovery_service::DiscoveryService;
+use crate::discovery_service::http::serve_discovery;
 use crate::etcd::{QUOTA_BYTES, Variables};
 use crate::etcd_client::{CALL_PATIENCE, ClientCredentials, EtcdClient};
-use crate::identity::{IdentityError, draw_secret};
+use crate::identity::{DefinitionOrigin, IdentityError, draw_secret, read_definition};
 use crate::prepare::{PrepareError, Program, Readiness, prepare_program, read_served};
 use crate::restore::RestoreRun;
 use crate::serve::{ServeError, serve_cluster};
@@ -27,9 +32,14 @@ pub const SKIP: u8 = 1;
 /// systemd.service(5): the exit code by which `ExecCondition=` fails the unit.
 pub const FAIL: u8 = 255;
 
+/// The port of discovery services by Debian's package of that name.
+const DISCOVERY_ADDRESS: &str = "0.0.0.0:8087";
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterRequest {
+    /// Make the file by which a person commands the cluster from another computer.
+    Access(AccessOrder),
     /// Copy both stores of etcd.
     Backup {
         /// Below which folder; the machine's own unless told.
@@ -38,6 +48,13 @@ pub enum ClusterRequest {
         keep: Option<usize>,
         /// For programs.
         format: StatusFormat,
+    },
+    /// Answer etcd's discovery protocol.
+    Discovery {
+        /// Where.
+        listen: SocketAddr,
+        /// Where the tokens are; the machine's own folder unless told.
+        folder: Option<PathBuf>,
     },
     /// Take the daily care of this machine's member.
     Maintain {
@@ -111,6 +128,13 @@ pub enum StatusFormat {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum ClusterError {
+    #[error(
+        "this machine is in no cluster that other computers reach: the key `cluster` of cloud-config makes one, and \
+         'systemctl start etcd' finds its voters"
+    )]
+    NoAccess,
+    #[error("cannot serve discovery at {listen} from {folder}")]
+    Discovery { listen: SocketAddr, folder: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("cannot prepare this machine for its cluster")]
@@ -145,6 +169,13 @@ impl ClusterRequest {
                 let options = VerbOptions::read(options, &[])?;
                 options.plain.is_empty().then_some(Self::Status { format: options.format })?
             }
+            ["discovery", options @ ..] => {
+                let options = VerbOptions::read(options, &["listen", "to"])?;
+                let listen = options.value("listen").unwrap_or(DISCOVERY_ADDRESS).parse().ok()?;
+                let folder = options.value("to").map(PathBuf::from);
+                options.plain.is_empty().then_some(Self::Discovery { listen, folder })?
+            }
+            ["access", options @ ..] => Self::Access(parse_access(options)?),
             ["backup", options @ ..] => Self::parse_backup(options)?,
             ["maintain", options @ ..] => {
                 let options = VerbOptions::read(options, &[])?;
@@ -202,7 +233,12 @@ impl ClusterRequest {
                     exit_code: SKIP,
                 },
             },
+            Self::Access(order) => answer(make_access(&site, &order)?),
             Self::Backup { to, keep, format } => recovery::back_up(&site, (to, keep), format)?,
+            Self::Discovery { listen, folder } => {
+                run_discovery(listen, &folder.unwrap_or_else(|| site.state_path("discovery")), say)?;
+                answer(String::new())
+            }
             Self::Maintain { format } => recovery::maintain(&site, format)?,
             Self::Replace { lost, format } => recovery::replace(&site, lost, format)?,
             Self::Restore { order, format } => recovery::restore(&site, &order, format)?,
@@ -215,6 +251,36 @@ impl ClusterRequest {
             Self::Status { format } => cluster_status(&site, format)?,
         })
     }
+}
+
+fn parse_access(words: &[&str]) -> Option<AccessOrder> {
+    let options = VerbOptions::read(words, &["days", "role"])?;
+    let [name] = options.plain[..] else { return None };
+    let days = options.value("days").map_or(Some(DEFAULT_DAYS), |text| text.parse().ok());
+    let level = options.value("role").map_or(Some(AccessLevel::Admin), AccessLevel::parse_name)?;
+    let days = days.filter(|days| (1..=MOST_DAYS).contains(days))?;
+    is_access_name(name).then(|| AccessOrder { name: name.to_owned(), level, days })
+}
+
+/// The file of a person. Its end counts from this machine's clock.
+fn make_access(site: &Site, order: &AccessOrder) -> Result<String, ClusterError> {
+    let (definition, origin) = read_definition(site)?;
+    let voters = read_served(site)?.map(|served| served.voters).unwrap_or_default();
+    if origin == DefinitionOrigin::OwnMachine || voters.is_empty() {
+        return Err(ClusterError::NoAccess);
+    }
+    let now = Duration::from_secs(u64::try_from(Timestamp::now().as_second()).unwrap_or_default());
+    let text = format_access(&definition, order, (&voters, &voters), now).map_err(IdentityError::from)?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Serves tokens until the process is stopped.
+fn run_discovery(listen: SocketAddr, folder: &Path, say: &mut dyn FnMut(String)) -> Result<(), ClusterError> {
+    let failed = |source| ClusterError::Discovery { listen, folder: folder.to_owned(), source };
+    let service = Arc::new(DiscoveryService::open_folder(folder).map_err(failed)?);
+    let listener = TcpListener::bind(listen).map_err(failed)?;
+    say(format!("a token for three voters: curl http://{listen}/new?size=3"));
+    serve_discovery(&service, &listener).map_err(failed)
 }
 
 /// What this machine knows of its cluster, and what etcd's members say to root.
@@ -261,8 +327,15 @@ mod tests {
         for words in [&[][..], &["prepare"], &["secret", "again"], &["destroy"]] {
             assert_eq!(ClusterRequest::parse_words(words), None, "{words:?}");
         }
+        let access = ClusterRequest::parse_words(&["access", "anna", "--role=reader", "--days=7"]);
+        let order = AccessOrder { name: "anna".to_owned(), level: AccessLevel::Reader, days: 7 };
+        assert_eq!(access, Some(ClusterRequest::Access(order)));
         for words in [
-            &["backup", "--keep=0"][..],
+            &["access", "anna", "--days=0"][..],
+            &["access", "anna", "--days=399"],
+            &["access", "anna", "--role=root"],
+            &["access", "root"],
+            &["backup", "--keep=0"],
             &["backup", "/b"],
             &["replace"],
             &["replace", "core-1"],

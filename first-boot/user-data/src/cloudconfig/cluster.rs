@@ -115,7 +115,8 @@ fn read_find(
     size: Option<u8>,
     found: &mut Diagnostics,
 ) -> Option<FindMethod> {
-    const FORMS: &str = "`lan`, the addresses of the voters, one DNS name, or one discovery URL";
+    const FORMS: &str =
+        "`lan`, the addresses of the voters, one DNS name, `srv:DOMAIN`, or one discovery URL";
     let texts = fields.read_texts("find", found);
     if texts.is_empty() && size != Some(1) {
         report_missing(fields, "find", &format!("how the machines find each other: {FORMS}"), found);

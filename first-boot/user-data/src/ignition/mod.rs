@@ -14,6 +14,7 @@ mod conflict;
 mod data_address;
 mod disks;
 mod filesystems;
+mod install;
 mod legacy;
 mod merge;
 mod nodes;

@@ -35,6 +35,18 @@ pub struct Head {
     pub expects_continue: bool,
 }
 
+impl Head {
+    /// The method.
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The target, with its query.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+}
+
 /// What is done with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -104,7 +116,7 @@ impl Head {
         text + "\r\n"
     }
 
-    fn header_value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header_value(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }

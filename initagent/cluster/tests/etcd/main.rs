@@ -4,6 +4,8 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "what prepares a test may fail it too")]
 #![expect(clippy::print_stderr, reason = "tests say why they were skipped")]
 
+mod access;
+mod discovery;
 mod keys;
 mod machine;
 mod replacement;
