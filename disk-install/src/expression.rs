@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use image_format::glob::glob_matches;
+
 use crate::disks::DiskFacts;
 
 /// What a disk must be.
@@ -106,18 +108,9 @@ impl DiskTerm {
 /// Whether a text fits a pattern, in which `*` stands for anything. Letters' case does not matter: labels on disks
 /// and what firmware says of them differ in it.
 fn fits(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut last = None;
-    for part in parts {
-        last = Some(part);
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    last.map_or(rest.is_empty(), |part| part.is_empty() || text.ends_with(part))
+    // No other character is special here, since models of disks may hold any: a set of one stands for itself.
+    let pattern = pattern.to_lowercase().replace('[', "[[]").replace('?', "[?]");
+    glob_matches(pattern.as_bytes(), text.to_lowercase().as_bytes())
 }
 
 impl FromStr for DiskExpression {

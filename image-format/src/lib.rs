@@ -15,6 +15,7 @@ pub mod digest;
 pub mod disk_tag;
 pub mod efi_program;
 pub mod fat;
+pub mod glob;
 pub mod gpt;
 pub mod layout;
 pub mod manifest;
