@@ -15,9 +15,11 @@ use crate::source::SourceMark;
 
 mod quoted;
 mod tree;
+mod unended;
 
 use quoted::Padded;
 pub use tree::{MappingEntry, Node, Scalar, ScalarStyle, Value};
+use unended::UnendedText;
 
 /// No cloud hands over more than this.
 // EC2 hands over 16 KiB, Azure 64 KiB, Google 256 KiB.
@@ -217,6 +219,8 @@ struct TreeBuilder<'a> {
     documents: usize,
     /// What is read is the user's text with these lines indented.
     padded: Option<Padded>,
+    /// Of a text that ends inside a line.
+    unended: Option<UnendedText>,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -232,10 +236,12 @@ impl<'a> TreeBuilder<'a> {
             root: None,
             documents: 0,
             padded: None,
+            unended: None,
         }
     }
 
     fn read(&mut self, text: &str) -> Ending {
+        self.unended = UnendedText::of_text(text);
         // What was found before such a line is found again when the text is read anew.
         let known = self.found.clone();
         for event in Parser::new_from_str_with_options(text, parser_options()) {
@@ -269,7 +275,9 @@ impl<'a> TreeBuilder<'a> {
             Event::DocumentStart(..) => return Ok(self.start_document(at)),
             Event::Scalar(text, style, anchor, tag) => {
                 self.warn_if_padded(span, at);
-                let node = self.scalar_node(&text, style, tag.as_deref(), at);
+                let is_last = |unended: UnendedText| unended.ends_block(&text, style, span);
+                let added = usize::from(self.unended.is_some_and(is_last));
+                let node = self.scalar_node(&text[..text.len() - added], style, tag.as_deref(), at);
                 self.place_node(node, anchor, 0)?;
             }
             Event::SequenceStart(_, anchor, _) => {

@@ -212,6 +212,31 @@ fn aliases_and_merges_are_the_same_tree() {
     }
 }
 
+#[test]
+fn a_block_at_the_end_of_a_text_ends_as_the_text_does() {
+    for text in [
+        ">\n 0",
+        "|\n x",
+        "|+\n x",
+        "a: |\n  x",
+        "a: |-\n  x",
+        "a: |\n  x\n\n  y",
+        "a: >\n  x\n  y",
+        "a: |\n  x\n",
+        "a: |\n  x\n  ",
+        "a: |\n  x\n# x",
+        "a: |\n  # x\n# x",
+        "a:\n- |\n  x\n- |\n  x",
+        "- |\n x\n- x",
+        "a: |\n  x\nb: x",
+        "a: |\r\n  x",
+    ] {
+        let (ours, theirs) = both(text).unwrap_or_else(|| panic!("{text:?}"));
+
+        assert_eq!(compare(&ours, &theirs, "", &mut Differences::new()), Ok(()), "{text:?}");
+    }
+}
+
 fn check(text: &str) -> Result<(), TestCaseError> {
     if let Some((ours, theirs)) = both(text) {
         let compared = compare(&ours, &theirs, "", &mut Differences::new());
@@ -234,7 +259,9 @@ proptest! {
         tree in trees(),
         styles in prop::collection::vec(any::<u8>(), 1..40),
     ) {
-        check(&Tree::document(&tree, styles))?;
+        let document = Tree::document(&tree, styles);
+        check(&document)?;
+        check(document.trim_end_matches('\n'))?;
     }
 
     #[test]
