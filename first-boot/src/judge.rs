@@ -31,7 +31,7 @@ use seed::Seed;
 pub use source::Document;
 
 /// How a judgement is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For programs.
     Json,
@@ -40,7 +40,7 @@ pub enum OutputFormat {
 }
 
 /// Whether a printed plan shows contents.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanDetail {
     /// With the contents of files, units and scripts.
     Full,
@@ -49,7 +49,7 @@ pub enum PlanDetail {
 }
 
 /// What is printed, and the exit code: 0 ok, 1 errors, 2 warnings only.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfflineReport {
     /// For stdout.
     pub text: String,

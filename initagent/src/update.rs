@@ -25,6 +25,7 @@ mod journal;
 /// What the machine accepted from a repository.
 mod kept_trust;
 /// The machine as an update sees it.
+mod local_lock;
 mod machine;
 /// What people and programs are told.
 mod notices;
@@ -83,4 +84,4 @@ fn is_on_trial(journal: &Journal, record: &BootRecord) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use platform::seed::{config_drive_metadata, nocloud_metadata};
 use platform::{InstanceMetadata, Payload};
 
 /// What a file is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// By its name and content.
     Guessed,

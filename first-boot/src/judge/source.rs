@@ -22,7 +22,7 @@ use super::seed::{OpenFile, Role, Seed, SeedFile};
 const MOST: u64 = 64 << 20;
 
 /// Something to judge.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// A file, a folder or an image; standard input for `-`.
     pub path: PathBuf,

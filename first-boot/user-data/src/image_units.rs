@@ -17,7 +17,7 @@ use crate::systemd::mount_unit;
 const UNITS: &str = include_str!("image_units.txt");
 
 /// What does the work of units that people know from elsewhere.
-const INSTEAD: [(&str, &str); 18] = [
+const INSTEAD: [(&str, &str); 17] = [
     ("NetworkManager", "networkd configures the network"),
     ("chrony", "systemd-timesyncd.service keeps the time"),
     ("chronyd", "systemd-timesyncd.service keeps the time"),
@@ -27,7 +27,6 @@ const INSTEAD: [(&str, &str); 18] = [
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
     ("fleetd", "it is called fleet.service, as CoreOS had it"),
-    ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),
     ("ntpd", "systemd-timesyncd.service keeps the time"),

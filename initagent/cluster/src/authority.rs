@@ -8,6 +8,7 @@
 //! (Go's crypto/tls) and rustls take it. A P-256 key would have to be drawn until it is below the order.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -37,16 +38,18 @@ pub struct CertificateError {
 
 /// Whose certificates an authority signs. etcd trusts one authority for one thing, so that a client's
 /// certificate does not make a member.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorityRole {
     /// etcd's clients, fleetd among them, and what they connect to.
     Client,
     /// etcd's members among each other.
     Peer,
+    /// People who may look at fleet, and at nothing of etcd's.
+    Reader,
 }
 
 /// Whom a certificate names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateSubject {
     /// Its common name.
     pub common_name: String,
@@ -54,6 +57,8 @@ pub struct CertificateSubject {
     pub addresses: Vec<IpAddr>,
     /// Names that it may be reached by.
     pub names: Vec<String>,
+    /// When it ends, counted from 1970; never, if not told. Only a person's ends.
+    pub expires_at: Option<Duration>,
 }
 
 /// A certificate and its key, in PEM.
@@ -83,6 +88,7 @@ impl AuthorityRole {
         match self {
             Self::Client => KeyPurpose::ClientAuthority,
             Self::Peer => KeyPurpose::PeerAuthority,
+            Self::Reader => KeyPurpose::ReaderAuthority,
         }
     }
 
@@ -90,6 +96,7 @@ impl AuthorityRole {
         match self {
             Self::Client => "clients",
             Self::Peer => "members",
+            Self::Reader => "readers",
         }
     }
 }
@@ -126,8 +133,13 @@ impl ClusterAuthority {
         set_validity(&mut parameters);
         parameters.distinguished_name = distinguished_name(&subject.common_name);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if let Some(end) = subject.expires_at {
+            parameters.not_after = date_time_ymd(1970, 1, 1) + end;
+        } else {
+            // A person is nobody's server.
+            parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
         parameters.use_authority_key_identifier_extension = true;
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(CertifiedKey { certificate: certificate.pem(), private_key: key.serialize_pem() })
@@ -202,6 +214,7 @@ mod tests {
             common_name: "10-0-0-1".to_owned(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             names: vec!["localhost".to_owned()],
+            expires_at: None,
         };
 
         let (one, other) =

@@ -14,7 +14,7 @@ pub const KEY_BYTES: usize = 32;
 const SALT: &[u8] = b"catamaran cluster, 1";
 
 /// What a key is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyPurpose {
     /// Signs certificates of etcd's clients, and of what they connect to.
     ClientAuthority,
@@ -22,6 +22,8 @@ pub enum KeyPurpose {
     LinkMessages,
     /// Signs certificates of etcd's members for each other.
     PeerAuthority,
+    /// Signs certificates of people who may look at fleet.
+    ReaderAuthority,
     /// Names the cluster in etcd, so that members of two clusters refuse each other.
     Token,
 }
@@ -32,6 +34,7 @@ impl KeyPurpose {
             Self::ClientAuthority => b"authority of etcd's clients",
             Self::LinkMessages => b"messages on the local link",
             Self::PeerAuthority => b"authority of etcd's members",
+            Self::ReaderAuthority => b"authority of fleet's readers",
             Self::Token => b"token of the cluster",
         }
     }
@@ -118,12 +121,13 @@ pub(crate) mod tests {
             KeyPurpose::ClientAuthority,
             KeyPurpose::LinkMessages,
             KeyPurpose::PeerAuthority,
+            KeyPurpose::ReaderAuthority,
             KeyPurpose::Token,
         ];
         let definitions = [definition("harbour", 0), definition("harbour", 1), definition("quay", 0)];
         let keys: BTreeSet<_> =
             definitions.iter().flat_map(|one| purposes.map(|purpose| derive_key(one, purpose))).collect();
 
-        assert_eq!(keys.len(), 12);
+        assert_eq!(keys.len(), 15);
     }
 }

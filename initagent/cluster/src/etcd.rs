@@ -32,11 +32,23 @@ pub const CLASSIC: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001),
 ];
 
+/// The store of version 3 is full then, unless a person sets another quota.
+pub const QUOTA_BYTES: u64 = 512 << 20;
+
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
 
+/// How a voter's etcd begins if it has no data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VoterStart {
+    /// As one that the members have listed: these are they.
+    Existing(String),
+    /// It forms the cluster with the other voters.
+    New,
+}
+
 /// What this machine is in its cluster.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterPlace {
     /// Nobody wrote `cluster`: etcd does what its own settings say.
     Unplaced,
@@ -48,6 +60,8 @@ pub enum ClusterPlace {
         voters: VoterList,
         /// The cluster's name in etcd.
         token: String,
+        /// How it begins.
+        start: VoterStart,
     },
     /// It uses the voters.
     Worker {
@@ -57,7 +71,7 @@ pub enum ClusterPlace {
 }
 
 /// How etcd runs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EtcdPlan {
     /// What etcd is told besides what it was told.
     pub variables: Variables,
@@ -79,8 +93,10 @@ pub struct EtcdPlan {
 pub fn plan_etcd(given: &Variables, place: &ClusterPlace, folder: &Path) -> EtcdPlan {
     let plan = match place {
         ClusterPlace::Unplaced => plan_unplaced(given, folder),
-        ClusterPlace::Voter { address, voters, token } => {
-            plan_voter(given, (*address, voters, token), folder)
+        ClusterPlace::Voter { address, voters, token, start } => {
+            let mut plan = plan_voter(given, (*address, voters, token), folder);
+            plan.variables.extend(start.variables());
+            plan
         }
         ClusterPlace::Worker { voters } => {
             EtcdPlan { classic: CLASSIC.to_vec(), members: voters.client_sockets(), ..EtcdPlan::default() }
@@ -89,6 +105,16 @@ pub fn plan_etcd(given: &Variables, place: &ClusterPlace, folder: &Path) -> Etcd
     let own = defaults::DEFAULTS.iter().filter(|(name, _)| !given.contains_key(*name));
     let own: Variables = own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     EtcdPlan { variables: own.into_iter().chain(plan.variables).collect(), ..plan }
+}
+
+impl VoterStart {
+    /// What differs from forming a cluster.
+    fn variables(&self) -> Variables {
+        let Self::Existing(members) = self else { return Variables::new() };
+        [("ETCD_INITIAL_CLUSTER", members.clone()), ("ETCD_INITIAL_CLUSTER_STATE", "existing".to_owned())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    }
 }
 
 fn plan_voter(given: &Variables, place: (IpAddr, &VoterList, &str), folder: &Path) -> EtcdPlan {

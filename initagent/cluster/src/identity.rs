@@ -57,7 +57,7 @@ pub fn read_definition(site: &Site) -> Result<(ClusterDefinition, DefinitionOrig
 }
 
 /// Where a definition comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefinitionOrigin {
     /// Nobody wrote one.
     OwnMachine,
@@ -83,6 +83,7 @@ pub fn certify_etcd(
         common_name: "etcd".to_owned(),
         addresses: loopback.into_iter().chain(own.iter().copied()).collect(),
         names: vec!["localhost".to_owned()],
+        expires_at: None,
     };
     let files = [(AuthorityRole::Client, "client-ca", "server"), (AuthorityRole::Peer, "peer-ca", "peer")];
     for (role, trusted, name) in files {
@@ -112,6 +113,26 @@ pub fn certify_client(site: &Site, definition: &ClusterDefinition) -> Result<(),
     site.write(&certificate, &certified.certificate, Readers::All)?;
     site.write(&site.runtime_path("link.key"), &link, Readers::Root)?;
     Ok(site.write(&trusted, authority.certificate_pem(), Readers::All)?)
+}
+
+/// Makes the certificate with which fleetd answers people at other computers, and what it trusts of them.
+pub fn certify_fleet(
+    site: &Site,
+    definition: &ClusterDefinition,
+    own: &[IpAddr],
+) -> Result<(), IdentityError> {
+    let subject = CertificateSubject {
+        common_name: "fleetd".to_owned(),
+        addresses: own.to_vec(),
+        names: Vec::new(),
+        expires_at: None,
+    };
+    let certified =
+        ClusterAuthority::derive_authority(definition, AuthorityRole::Client)?.issue_certificate(&subject)?;
+    let readers = ClusterAuthority::derive_authority(definition, AuthorityRole::Reader)?;
+    site.write(&site.runtime_path("fleet/api.key"), &certified.private_key, Readers::Root)?;
+    site.write(&site.runtime_path("fleet/api.pem"), &certified.certificate, Readers::All)?;
+    Ok(site.write(&site.runtime_path("fleet/readers.pem"), readers.certificate_pem(), Readers::All)?)
 }
 
 #[cfg(test)]

@@ -13,10 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::derive::KEY_BYTES;
+use crate::etcd::LOCAL;
+use crate::etcd_client::{CALL_PATIENCE, CallError, ClientCredentials, EtcdClient};
 use crate::finding::{FindError, LinkMembership, LinkSockets, draw_number};
 use crate::link::LinkNode;
 use crate::link::message::LinkKey;
 use crate::prepare::{ServedCluster, advertised_address, read_served};
+use crate::promotion::promote_member;
 use crate::proxy::{Proxy, Upstream, UpstreamError};
 use crate::site::{Site, SiteError};
 
@@ -29,6 +32,8 @@ const REOPEN: Duration = Duration::from_mins(1);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum ServeError {
+    #[error(transparent)]
+    Client(#[from] CallError),
     #[error("cannot listen at {at}: is another etcd there?")]
     Listen { at: SocketAddr, source: io::Error },
     #[error("{path} is missing; 'systemctl restart etcd' makes it")]
@@ -55,13 +60,16 @@ pub fn serve_cluster(site: &Site, credentials: &Path) -> Result<(), ServeError> 
     if !served.members.is_empty() {
         threads.extend(serve_classic(site, &served, &key("client.key")?)?);
     }
+    if served.is_joining {
+        threads.push(spawn_promotion(site, served.members.clone(), key("client.key")?)?);
+    }
     if let Some(membership) = served.link {
         let bytes = link_key(&key("link.key")?)
             .ok_or_else(|| ServeError::Missing { path: credentials.join("link.key") })?;
         let node = new_node(membership)?;
         threads.push(spawn_thread("link", move || tell_others(node, &bytes))?);
     }
-    // None of them ends by itself; one that panics takes the process along, and systemd starts it anew.
+    // None of them but the promotion ends by itself; one that panics takes the process along, and systemd starts it anew.
     threads.into_iter().try_for_each(|thread| {
         thread.join().map_err(|_| ServeError::Thread { source: io::Error::other("a thread ended") })
     })
@@ -90,6 +98,22 @@ fn serve_classic(
         threads.push(spawn_thread("classic", move || proxy.serve_socket(&listener))?);
     }
     Ok(threads)
+}
+
+/// Lets this machine vote once it has the data.
+fn spawn_promotion(
+    site: &Site,
+    members: Vec<SocketAddr>,
+    private_key: String,
+) -> Result<thread::JoinHandle<()>, ServeError> {
+    let public = |name: &str| {
+        let path = site.runtime_path(name);
+        site.read(&path)?.ok_or(ServeError::Missing { path })
+    };
+    let (authority, certificate) = (public("client-ca.pem")?, public("client.pem")?);
+    let credentials = ClientCredentials { authority, certificate, private_key };
+    let client = EtcdClient::new(Some(&credentials), CALL_PATIENCE)?;
+    spawn_thread("promotion", move || promote_member(&client, LOCAL, &members))
 }
 
 fn spawn_thread(

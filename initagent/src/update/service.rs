@@ -311,7 +311,13 @@ impl UpdateService {
     /// Restarts into an armed slot, when strategy, window and lock server allow it.
     pub(crate) fn consider_reboot(&self, armed: &Armed) -> Result<String, UpdateError> {
         let version = &armed.target.version;
-        match decide_reboot(&self.settings, self.week_time()) {
+        let decision = decide_reboot(&self.settings, self.week_time());
+        // Before the lock, for which the machine is emptied.
+        let is_due = matches!(decision, RebootDecision::AskLock(_) | RebootDecision::Restart);
+        if let Some(why) = is_due.then(|| self.etcd_objection()).flatten() {
+            return Ok(format!("release {version} is ready; {why}"));
+        }
+        match decision {
             RebootDecision::Leave(why) => Ok(format!("release {version} is ready; {why}")),
             RebootDecision::Wait(time) => {
                 Ok(format!("release {version} is ready; the window opens in {} minutes", time.as_secs() / 60))
@@ -320,6 +326,11 @@ impl UpdateService {
             RebootDecision::AskLock(server) => {
                 match ask_lock(&server, LockCall::PreReboot, &self.machine_id()) {
                     Ok(()) => {
+                        // Another voter may have had its slot, or fallen, while this machine was emptied.
+                        if let Some(why) = self.etcd_objection() {
+                            self.release_lock();
+                            return Ok(format!("release {version} is ready; {why}"));
+                        }
                         self.machine.write_run_file("lock-held", "")?;
                         self.restart_into(version)
                     }
@@ -327,6 +338,11 @@ impl UpdateService {
                 }
             }
         }
+    }
+
+    /// Why etcd of the cluster cannot do without this machine now.
+    fn etcd_objection(&self) -> Option<String> {
+        cluster::restart::find_objection(&cluster::site::Site::at_root(&self.machine.root))
     }
 
     fn restart_into(&self, version: &Version) -> Result<String, UpdateError> {

@@ -23,6 +23,11 @@ use super::window::{RebootWindow, parse_length};
 const DEFAULTS: &str = "usr/share/coreos/update.conf";
 const LOCKSMITH: [&str; 2] =
     ["run/systemd/system/locksmithd.service.d", "etc/systemd/system/locksmithd.service.d"];
+/// A unit of that name that is masked: what people wrote on CoreOS so that no machine restarts by itself.
+const LOCKSMITH_MASKS: [&str; 2] =
+    ["run/systemd/system/locksmithd.service", "etc/systemd/system/locksmithd.service"];
+/// Where fleetd of this machine answers, for root without a certificate.
+pub(crate) const FLEET_SOCKET: &str = "run/fleet.sock";
 const COREOS: &str = "etc/coreos/update.conf";
 const DROP_INS: &str = "etc/catamaran/update.d";
 /// A file of settings has some lines.
@@ -117,7 +122,11 @@ impl UpdateSettings {
         for path in drop_ins(&root.join(DROP_INS)) {
             values.add_file(&path, split_assignment);
         }
-        values.build_settings()
+        let masked = |path: &str| fs::read_link(root.join(path)).is_ok_and(|to| to == Path::new("/dev/null"));
+        if LOCKSMITH_MASKS.into_iter().any(masked) {
+            values.values.insert("REBOOT_STRATEGY".to_owned(), "off".to_owned());
+        }
+        values.build_settings(&root.join(FLEET_SOCKET))
     }
 }
 
@@ -142,7 +151,7 @@ impl SettingValues {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn build_settings(mut self) -> UpdateSettings {
+    fn build_settings(mut self, fleet_socket: &Path) -> UpdateSettings {
         let defaults = UpdateSettings::default();
         let window = self.read_window();
         let strategy = self.read_strategy().unwrap_or(defaults.strategy);
@@ -158,10 +167,14 @@ impl SettingValues {
         let deadline = self.read_duration("TRIAL_DEADLINE").unwrap_or(defaults.deadline);
         let deadline = deadline.max(check_patience + soak + Duration::from_mins(2));
         let group = self.find_value("LOCKSMITHD_GROUP").unwrap_or("default").to_owned();
-        let url = self.find_value("FLEET_LOCK_URL").map(ToOwned::to_owned);
-        if strategy == RebootStrategy::EtcdLock && url.is_none() {
-            self.warnings.push("REBOOT_STRATEGY is etcd-lock, but FLEET_LOCK_URL names no lock server: the machine will not restart by itself".to_owned());
-        }
+        // As CoreOS had it: etcd-lock means the cluster's own locks, and best-effort means them where there are any.
+        let own = match strategy {
+            RebootStrategy::EtcdLock => true,
+            RebootStrategy::BestEffort => fleet_socket.exists(),
+            RebootStrategy::Off | RebootStrategy::Reboot => false,
+        };
+        let own = own.then(|| format!("unix://{}", fleet_socket.display()));
+        let url = self.find_value("FLEET_LOCK_URL").map(ToOwned::to_owned).or(own);
         UpdateSettings {
             mirrors,
             channel: self.find_value("GROUP").map(ToOwned::to_owned),
@@ -268,6 +281,34 @@ mod tests {
     #[test]
     fn a_machine_that_nobody_told_anything_asks_nobody() {
         assert_eq!(read(&[]), UpdateSettings::default());
+    }
+
+    #[test]
+    fn etcd_lock_means_the_locks_of_the_machines_own_fleet_unless_a_server_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("etc/coreos/update.conf");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let url = |strategy: &str| {
+            fs::write(&path, format!("REBOOT_STRATEGY={strategy}\n")).unwrap();
+            UpdateSettings::read(folder.path()).lock_server.map(|server| server.url)
+        };
+        let own = Some(format!("unix://{}/run/fleet.sock", folder.path().display()));
+
+        assert_eq!(url("etcd-lock"), own);
+        assert_eq!((url("best-effort"), url("reboot")), (None, None));
+        fs::create_dir_all(folder.path().join("run")).unwrap();
+        fs::write(folder.path().join("run/fleet.sock"), "").unwrap();
+        assert_eq!(url("best-effort"), own);
+    }
+
+    #[test]
+    fn who_masks_locksmithd_restarts_the_machine_himself() {
+        let folder = tempfile::tempdir().unwrap();
+        let units = folder.path().join("etc/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        std::os::unix::fs::symlink("/dev/null", units.join("locksmithd.service")).unwrap();
+
+        assert_eq!(UpdateSettings::read(folder.path()).strategy, RebootStrategy::Off);
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) ->
 }
 
 /// What becomes of a line `user:key`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     /// Its date has passed.
     Expired,

@@ -46,7 +46,7 @@ use reference::Resolved;
 const ROOT: &str = "$";
 
 /// Which document is read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// One that refers to no other.
     Alone,
@@ -57,7 +57,7 @@ enum Scope {
 }
 
 /// What all readers of a document must know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Context {
     scope: Scope,
     timeouts: Timeouts,

@@ -16,13 +16,13 @@ use nix::sys::socket::{
 };
 use user_data::cluster::ClusterDefinition;
 
-use super::{FindError, LinkMembership, await_address, draw_number, machine_number};
+use super::{FindError, FoundVoters, LinkMembership, await_address, draw_number, machine_number};
 use crate::derive::{KeyPurpose, derive_key};
 use crate::interfaces::{OwnAddress, own_addresses};
+use crate::joining::Formation;
 use crate::link::message::{LARGEST_PACKET, LinkKey};
 use crate::link::{DurableBallots, LinkNode, LinkStep};
 use crate::site::{Readers, Site};
-use crate::voters::VoterList;
 
 /// UDP, beside etcd's members on TCP.
 const PORT: u16 = 2380;
@@ -143,10 +143,11 @@ pub(super) fn find_voters(
     site: &Site,
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
-) -> Result<VoterList, FindError> {
+) -> Result<FoundVoters, FindError> {
     let key = || LinkKey::new(&derive_key(definition, KeyPurpose::LinkMessages));
     let membership = read_membership(site, definition.size, say)?;
-    let number = (membership.number, draw_number()?);
+    let (own_number, own_address) = (membership.number, membership.address);
+    let number = (own_number, draw_number()?);
     let mut node =
         LinkNode::new(number, membership.address, usize::from(definition.size), membership.ballots);
     let start = Instant::now();
@@ -164,7 +165,9 @@ pub(super) fn find_voters(
         while opened.elapsed() < REOPEN {
             sockets.run_turn(&mut node, start.elapsed(), |ballots| persist_ballots(site, ballots))?;
             if let Some(voters) = node.decided_voters() {
-                return Ok(voters);
+                let is_new_disk = node.ballots().names_another(own_address, own_number);
+                let formation = if is_new_disk { Formation::Before } else { Formation::Unknown };
+                return Ok(FoundVoters { voters, formation });
             }
             let answering = node.count_answering(start.elapsed());
             if answering != said {

@@ -23,7 +23,7 @@ const FORWARDED: [&str; 8] = [
 ];
 
 /// What was asked.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     method: String,
     /// With its query.
@@ -35,8 +35,20 @@ pub struct Head {
     pub expects_continue: bool,
 }
 
+impl Head {
+    /// The method.
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The target, with its query.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+}
+
 /// What is done with a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes to etcd.
     Forward,
@@ -47,7 +59,7 @@ pub enum Verdict {
 }
 
 /// Why a request goes nowhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// No HTTP that is understood.
     Broken,
@@ -104,7 +116,7 @@ impl Head {
         text + "\r\n"
     }
 
-    fn header_value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header_value(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
