@@ -9,7 +9,7 @@
 use granit_parser::{ScalarStyle, Span};
 
 /// The end of a text that ends inside a line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct UnendedText {
     lines: usize,
 }
