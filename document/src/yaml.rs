@@ -8,6 +8,7 @@
 mod builder;
 mod quoted;
 mod tree;
+mod unended;
 
 use granit_parser::{Options, ScanError, options};
 

@@ -234,6 +234,40 @@ fn its_root_holds_what_it_should_and_nothing_else() {
 }
 
 /// Panics name source files. The builder's folders would tell who built it, and make another home another image.
+/// The list by which `initagent validate` says that the image has no such unit. It is a file, since a document is
+/// judged on any computer. With `BLESS=1` it is written anew, to be read in review.
+#[test]
+fn the_units_that_validate_knows_are_those_of_the_image() {
+    let Some(Subject { image, .. }) = subject() else { return };
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("../first-boot/user-data/src/image_units.txt");
+    let mut units = Vec::new();
+    for folder in ["/usr/lib/systemd/system", "/etc/systemd/system"] {
+        let items = succeeded(builder(&["inspect", text(&image), folder, "--json"]));
+        let items: serde_json::Value = serde_json::from_str(&items).unwrap();
+        for item in items.as_array().unwrap() {
+            let name = item["name"].as_str().unwrap();
+            let is_startable =
+                [".path", ".service", ".socket", ".timer"].iter().any(|kind| name.ends_with(kind));
+            // What is masked is there, and cannot be started.
+            if is_startable && item["kind"] != "folder" && item["target"] != "/dev/null" {
+                units.push(name.to_owned());
+            }
+        }
+    }
+    units.sort();
+    units.dedup();
+    let found = units.join("\n") + "\n";
+
+    if env::var_os("BLESS").is_some() {
+        fs::write(&list, &found).unwrap();
+    }
+    assert_eq!(
+        found,
+        fs::read_to_string(&list).unwrap(),
+        "run ci/test image with BLESS=1, and read the difference"
+    );
+}
+
 #[test]
 fn no_program_names_a_folder_of_its_builder() {
     let Some(Subject { image, .. }) = subject() else { return };

@@ -10,6 +10,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScanError, Span, Tag};
 
 use super::quoted::Padded;
 use super::tree::{MappingEntry, Node, Scalar, ScalarStyle, Value};
+use super::unended::UnendedText;
 use super::{DEEPEST, Ending, MOST_ALIASED, MOST_NODES, MOST_TEXT, parser_options, quoted};
 use crate::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use crate::source::SourceMark;
@@ -75,6 +76,8 @@ pub(super) struct TreeBuilder<'a> {
     documents: usize,
     /// What is read is the user's text with these lines indented.
     pub(super) padded: Option<Padded>,
+    /// Of a text that ends inside a line.
+    unended: Option<UnendedText>,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -90,10 +93,12 @@ impl<'a> TreeBuilder<'a> {
             root: None,
             documents: 0,
             padded: None,
+            unended: None,
         }
     }
 
     pub(super) fn read(&mut self, text: &str) -> Ending {
+        self.unended = UnendedText::of_text(text);
         // What was found before such a line is found again when the text is read anew.
         let known = self.found.clone();
         for event in Parser::new_from_str_with_options(text, parser_options()) {
@@ -127,7 +132,9 @@ impl<'a> TreeBuilder<'a> {
             Event::DocumentStart(..) => return Ok(self.start_document(at)),
             Event::Scalar(text, style, anchor, tag) => {
                 self.warn_if_padded(span, at);
-                let node = self.scalar_node(&text, style, tag.as_deref(), at);
+                let is_last = |unended: UnendedText| unended.ends_block(&text, style, span);
+                let added = usize::from(self.unended.is_some_and(is_last));
+                let node = self.scalar_node(&text[..text.len() - added], style, tag.as_deref(), at);
                 self.place_node(node, anchor, 0)?;
             }
             Event::SequenceStart(_, anchor, _) => {

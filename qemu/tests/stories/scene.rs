@@ -40,6 +40,25 @@ write_files:
     owner: core:core
     content: |
       by the fire
+  - path: /var/lib/cloud/scripts/per-boot/count
+    permissions: '0755'
+    content: |
+      #!/bin/sh
+      echo per-boot >>/var/log/recurring
+  - path: /var/lib/cloud/scripts/per-instance/count
+    permissions: '0755'
+    content: |
+      #!/bin/sh
+      echo per-instance >>/var/log/recurring
+  - path: /var/lib/cloud/scripts/per-once/count
+    permissions: '0755'
+    content: |
+      #!/bin/sh
+      echo per-once >>/var/log/recurring
+bootcmd:
+  - cloud-init-per always one sh -c 'echo always >>/var/log/recurring'
+  - cloud-init-per instance two sh -c 'echo instance >>/var/log/recurring'
+  - cloud-init-per once three sh -c 'echo once >>/var/log/recurring'
 coreos:
   units:
     - name: panic.service
@@ -192,6 +211,10 @@ impl Scene {
         let mut running = self.fresh("settling").log_writes().build().unwrap().start_machine().unwrap();
         wait_until_up(&mut running);
         let facts = facts(&running);
+        assert_eq!(
+            recurring_commands(&running, 6),
+            ["1 always", "1 instance", "1 once", "1 per-boot", "1 per-instance", "1 per-once"]
+        );
         let room = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
         let machine = power_off(running);
         let disk = self.folder.path().join("settled.raw");
@@ -319,6 +342,20 @@ pub(crate) fn facts(running: &RunningMachine) -> String {
          sudo sh -c 'cat /etc/ssh/ssh_host_*_key.pub; sha256sum /etc/passwd /etc/group /etc/shadow'
          stat -c '%a %U %G %n' /etc/story /home/core/story",
     )
+}
+
+/// How often each command of [`SETTLED_USER_DATA`] ran that says how often it may, once so many have run.
+pub(crate) fn recurring_commands(running: &RunningMachine, runs: usize) -> Vec<String> {
+    // Scripts of folders run beside the rest of the boot, so they may not have ended yet.
+    let said = run(
+        running,
+        &format!(
+            "for i in $(seq 300); do
+                 [ \"$(cat /var/log/recurring 2>/dev/null | wc -l)\" -ge {runs} ] && break; sleep 0.1
+             done; sort /var/log/recurring | uniq -c"
+        ),
+    );
+    said.lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// Ends a machine whose disk nobody will ask about: a shutdown would only take time.

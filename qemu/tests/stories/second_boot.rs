@@ -7,7 +7,9 @@ use vm::RunningMachine;
 use vm::options::Bus;
 use vm::seed::SeedData;
 
-use crate::scene::{Scene, assert_calm, assert_runs_from_own_disk, facts, run, throw_away, wait_until_up};
+use crate::scene::{
+    Scene, assert_calm, assert_runs_from_own_disk, facts, recurring_commands, run, throw_away, wait_until_up,
+};
 
 /// What a hypervisor may hand to systemd, and an image of ours does not take.
 const CREDENTIAL: [&str; 2] = ["-smbios", "type=11,value=io.systemd.credential:story=told"];
@@ -23,6 +25,12 @@ pub(crate) fn changes_nothing(scene: &Scene) {
     assert_runs_from_own_disk(&running);
 
     assert_eq!(&facts(&running), before);
+    let counts = recurring_commands(&running, 8);
+    assert_eq!(
+        counts,
+        ["2 always", "1 instance", "1 once", "2 per-boot", "1 per-instance", "1 per-once"],
+        "commands and scripts run as often as they say"
+    );
     assert_calm(&running);
     // Otherwise udev finds it in the end, and nobody sees why the machine is slow.
     let log = run(&running, "sudo dmesg");
