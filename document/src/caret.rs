@@ -42,7 +42,7 @@ const LONGEST_LINE: usize = 4096;
 const WIDEST_LINE: usize = 160;
 
 /// Whether the lines of the document may be shown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excerpts {
     /// To a journal or a console: places only.
     Hidden,

@@ -16,7 +16,7 @@ const MESSAGE_CHARACTERS: usize = 300;
 
 /// How bad it is.
 // The derived order goes by the lines, so the worst is the largest.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Nothing is lost; something was understood in a way worth knowing.
     Note,
@@ -39,7 +39,7 @@ impl Severity {
 }
 
 /// The kind of mistake, stable for machines.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is the word it prints as")]
 pub enum DiagnosticCode {
     BadValue,
@@ -90,7 +90,7 @@ impl DiagnosticCode {
 }
 
 /// One finding.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
@@ -110,7 +110,7 @@ pub struct Diagnostic {
 
 /// A finding without the words of the document: a secret that is indented wrongly becomes a key, and one
 /// that begins with a star becomes a reference.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Public {
     /// What is wrong.
     pub message: String,
@@ -186,7 +186,7 @@ impl Display for Diagnostic {
 }
 
 /// Everything that was found, in the order it was found.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diagnostics {
     kept: Vec<Diagnostic>,
     left_out: usize,

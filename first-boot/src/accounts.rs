@@ -18,7 +18,7 @@ pub(crate) use database::AccountDatabase;
 pub(crate) use defaults::LoginDefaults;
 
 /// A line of passwd.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PasswdEntry {
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -113,7 +113,7 @@ fn carry_out_batches(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<Step
 }
 
 /// With whom a step is done.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchKind {
     Accounts,
     Units,

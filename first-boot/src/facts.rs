@@ -25,7 +25,7 @@ pub(crate) const UNNAMED: &str = "unnamed";
 const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
 
 /// Who this machine is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InstanceIdentity {
     pub(crate) id: String,
     /// Whether the platform said so; otherwise it follows from what was handed over.

@@ -5,7 +5,7 @@
 use nix::unistd::{Gid, Uid};
 
 /// Whether something was changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileChange {
     Made,
     None,
@@ -19,7 +19,7 @@ impl FileChange {
 }
 
 /// Owner and mode of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileRights {
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -21,7 +21,7 @@ use crate::step_error::StepError;
 const PARENT_MODE: u32 = 0o755;
 
 /// When a file is on the disk.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnDisk {
     /// Before the old one is gone.
     AtOnce,

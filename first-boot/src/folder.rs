@@ -34,7 +34,7 @@ const PLACE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFO
 const READ: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
 /// Who can change what the names in a directory stand for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// A directory of root's that others may write, like /tmp.
     Anybody,
@@ -51,7 +51,7 @@ pub(crate) struct Folder {
 }
 
 /// A file that was read, and whose it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) content: Vec<u8>,
     pub(crate) rights: FileRights,

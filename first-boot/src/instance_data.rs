@@ -23,7 +23,7 @@ const OS_RELEASE: &str = "/etc/os-release";
 const FILE: &str = "instance-data.json";
 
 /// The names of an instance, and which of those it is that were started together.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Names {
     standard: Map<String, Value>,
     meta_data: Map<String, Value>,

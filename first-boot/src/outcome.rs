@@ -17,7 +17,7 @@ use user_data::plan::text;
 use crate::step_result::{ResultItem, StepResult};
 
 /// How a run went as a whole.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Everything that was asked for was done.
     Ok,
@@ -66,7 +66,7 @@ pub struct RunOutcome {
 }
 
 /// What went wrong beside the steps of the plan. Each phase hands its own over with what it found.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct RunErrors {
     /// What stopped the run as a whole.
     pub(crate) failures: Vec<String>,

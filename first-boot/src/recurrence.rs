@@ -24,7 +24,7 @@ const LONGEST_NAME: usize = 200;
 const INSTANCE_ID: &str = "INSTANCE_ID";
 
 /// How often a command runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recurrence {
     /// At each call, which is each boot from `bootcmd`.
     Always,

@@ -40,7 +40,7 @@ pub use status::{RunStatus, await_logins, ended_status, last_status};
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// How a run is meant.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunOptions {
     /// Configures again what was configured before.
     pub force: bool,

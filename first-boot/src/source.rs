@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::digits::to_hex;
 
 /// Whether a machine that is configured may be configured again.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Switch {
     /// By any source, if the one that configured it is gone.
     Always,
@@ -44,7 +44,7 @@ impl Switch {
 }
 
 /// Something that says what a machine is to be.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) platform: String,
     /// How it was found, for people; device names change from boot to boot.
@@ -54,7 +54,7 @@ pub(crate) struct Source {
 }
 
 /// The source that configured this disk, and the machine that the disk was in.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remembered {
     pub(crate) source: Source,
     /// As the firmware names the machine; `None` where it does not.
@@ -62,7 +62,7 @@ pub(crate) struct Remembered {
 }
 
 /// What is asked, and what is not.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Choice {
     /// Which of the offers is asked; `None` means that what was said before still holds.
     pub(crate) asked: Option<usize>,
@@ -71,7 +71,7 @@ pub(crate) struct Choice {
 }
 
 /// What is known when one is chosen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
     /// What configured this disk.
     pub(crate) remembered: Option<&'a Remembered>,

@@ -9,7 +9,7 @@ use crate::files::FileChange;
 use crate::step_error::StepError;
 
 /// What became of a step.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StepResult {
     Changed,
     Failed(String),

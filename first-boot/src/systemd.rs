@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const MOST_OPEN: usize = 64;
 
 /// What the manager is asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitRequest<'a> {
     /// To remove the links that start a unit with the machine.
     Disable {
@@ -67,7 +67,7 @@ pub enum UnitRequest<'a> {
 }
 
 /// What can be asked for together, or at least without waiting for the answer before.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestKind {
     Jobs,
     Links { make: bool, runtime: bool },
@@ -105,7 +105,7 @@ impl fmt::Display for UnitRequest<'_> {
 }
 
 /// Why the manager did not do what it was asked for.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum ManagerError {
     #[error("cannot talk to systemd over {SOCKET}: {cause}")]
@@ -121,7 +121,7 @@ pub trait UnitManager: fmt::Debug {
 }
 
 /// The manager of this machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct SystemdManager;
 
 impl UnitManager for SystemdManager {

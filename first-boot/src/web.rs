@@ -95,7 +95,7 @@ impl Default for HttpClient {
 }
 
 /// How long a request may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Limits {
     /// Until its answer begins; `None` for as long as all may take.
     headers: Option<Duration>,

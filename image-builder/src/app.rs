@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use disk_install::install::KeptData;
 use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::apply::{self, BuiltImage};
 use crate::check_artefact;
-use crate::cli::{self, Cli, CliCommand, SlotArgument};
+use crate::cli::{self, Cli, CliCommand, KeepArgument, SlotArgument};
 use crate::convert::{self, ConvertRequest, MadeArtefact};
 use crate::disk::DiskImage;
 use crate::facts;
@@ -22,12 +23,12 @@ use crate::inspect::files::RootReader;
 use crate::inspect::{self, InspectDepth, InspectQuestion, table};
 use crate::keys;
 use crate::plan::{self, BuildPlan};
-use crate::printable::printable_lines;
 use crate::process::InterruptFlag;
 use crate::progress::{BuildProgress, OutputFormat, print_event};
 use crate::release;
 use crate::seed;
 use crate::spec;
+use error_text::printable::printable_lines;
 
 type AppError = Box<dyn Error>;
 
@@ -126,6 +127,8 @@ fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
         keys: arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?,
         sha256: arguments.sha256.as_deref(),
         user_data: arguments.user_data.as_deref(),
+        erase: arguments.wipe,
+        keep: arguments.keep.map_or(KeptData::Nothing, |KeepArgument::State| KeptData::State),
         consent: match (arguments.dry_run, arguments.yes) {
             (true, _) => Consent::ShowOnly,
             (false, true) => Consent::Given,

@@ -125,6 +125,24 @@ impl DiskImage {
     }
 }
 
+impl ReadDisk for DiskImage {
+    fn disk_size(&self) -> u64 {
+        // A file whose size is unknown has nothing that could be read.
+        Self::byte_size(self).map_or(0, Bytes::get)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_into(Bytes::new(offset), buffer)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+        match &self.content {
+            DiskContent::Encoded(disk) => disk.next_data(offset),
+            DiskContent::File(file) => disk_formats::disk::ReadAt::next_data(file, offset),
+        }
+    }
+}
+
 /// A stretch of a disk, readable from many threads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DiskRegion<'a> {

@@ -12,6 +12,7 @@ use disk_formats::disk::{FilePart, MAX_DISK_BYTES, OpenDiskError, ReadDisk, is_z
 use disk_formats::format::Format;
 use disk_formats::open::{Opened, open_disk};
 use disk_formats::stream::Compression;
+use disk_install::stream::read_full;
 
 /// How a file holds its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,20 +152,6 @@ pub(crate) fn copy_sparse(from: &mut impl Read, to: &File, most: u64) -> io::Res
         }
         at += read as u64;
     }
-}
-
-/// Fills the buffer as far as the stream goes.
-pub(crate) fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match from.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 /// Why an image cannot be read.

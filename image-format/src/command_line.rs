@@ -28,7 +28,7 @@ const BOOT_IMAGE: &str = "BOOT_IMAGE=";
 const MAX_SHOWN: usize = 64;
 
 /// A line that can be signed: words of printable ASCII that neither GRUB nor the kernel reads in another way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommandLine {
     words: Vec<String>,

@@ -44,7 +44,7 @@ pub const NO_AUTO: u64 = 1 << 63;
 const LINUX_ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
 
 /// What a partition is for, in the order of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PartitionRole {
     /// GRUB's core image, for machines that boot the old way.
     Bios,

@@ -29,7 +29,7 @@ const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 const NAMES: [&str; 6] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries", "tag"];
 
 /// One of the two halves that can hold a system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Slot {
     /// The half whose root is ROOT-A.
@@ -97,7 +97,7 @@ impl From<Slot> for String {
 }
 
 /// How often a slot may still be tried: 0 to [`FULL_TRIES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tries(u8);
 
 impl Tries {
@@ -314,7 +314,7 @@ pub enum ParseSlotTableError {
 }
 
 /// The variables of one block, in the order of [`NAMES`].
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 struct BlockValues([Option<String>; 6]);
 
 impl BlockValues {

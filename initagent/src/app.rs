@@ -16,6 +16,7 @@ use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::Verb;
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys;
+use crate::install;
 use crate::network_cards;
 use crate::report::{VerbReport, announce_line};
 use crate::run_error::RunError;
@@ -45,6 +46,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::Help(text) => VerbReport::done(text),
         Verb::HostKeys => VerbReport::done(host_keys::make_host_keys(Path::new(host_keys::FOLDER))?),
+        Verb::Install(order) => VerbReport::done(install::install_system(&order, &announce_line)?),
         Verb::NetworkCards => VerbReport::done(network_cards::start_network_cards()?),
         Verb::Plan { file, listing } => report_offline(first_boot::plan_file(&file, listing)),
         Verb::Provision { to } => VerbReport::done(provision_switch(to, &MachineRoot::this_machine())?),

@@ -15,10 +15,13 @@ use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
+/// The words of `install`.
+mod install;
 /// The verbs of `update`.
 mod update;
 
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
+use crate::install::InstallOrder;
 use crate::slots::{self, Order, SlotChange};
 use crate::update::orders::UpdateRequest;
 
@@ -60,6 +63,8 @@ pub(crate) enum Verb {
     Help(&'static str),
     /// Make missing SSH host keys.
     HostKeys,
+    /// Write a system to a disk.
+    Install(InstallOrder),
     /// Bring up network cards before other devices.
     NetworkCards,
     /// Say what a file would do.
@@ -158,6 +163,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
+            Some("install") => install::parse_install(parser),
             Some("network-cards") => {
                 parse_bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS)
             }

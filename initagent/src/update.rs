@@ -84,4 +84,4 @@ fn is_on_trial(journal: &Journal, record: &BootRecord) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

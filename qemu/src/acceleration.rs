@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::OwnedChild;
 
 /// What the user asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccelerationChoice {
     /// KVM if it really works here, else TCG

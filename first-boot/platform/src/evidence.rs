@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::{Host, InstanceMetadata, Payload, Platform};
 
 /// The platform this machine runs on, and how that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetectedPlatform {
     /// Where this machine runs.
     pub platform: Platform,
@@ -21,7 +21,7 @@ pub struct DetectedPlatform {
 }
 
 /// What a platform speaks from, which decides who could have put it there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Place {
     /// The kernel command line, which is part of the image.
     CommandLine,
@@ -40,7 +40,7 @@ pub enum Place {
 }
 
 /// Which boot it is in the life of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootKind {
     /// The one that configured it.
     First,

@@ -26,7 +26,7 @@ const MAX_TEXT: u64 = 64 << 10;
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
 /// Where to look; [`Host::this_machine`] for this machine, [`Host::at_directory`] for a twin in a directory.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
     programs: ProgramUse,
@@ -37,14 +37,14 @@ pub struct Host {
 }
 
 /// Whether programs such as modprobe may be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProgramUse {
     Leave,
     Run,
 }
 
 /// A disk or partition the kernel knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlockDevice {
     pub(crate) path: PathBuf,
     /// The name in the partition table, such as `ESP`.

@@ -34,7 +34,7 @@ pub(crate) struct Iso9660<R> {
 }
 
 /// Where a file's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileExtent {
     sector: u32,
     length: u32,
@@ -42,7 +42,7 @@ struct FileExtent {
 }
 
 /// How the names in a tree are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameEncoding {
     /// Latin letters with `;1` behind them, and Rock Ridge names beside them.
     Primary,

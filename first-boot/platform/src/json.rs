@@ -20,7 +20,7 @@ const MAX_MAPS: usize = 30_000;
 const MAX_VALUES: usize = 250_000;
 
 /// A parsed document, or a part of one.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct DocumentTree(Value);
 
 impl DocumentTree {

@@ -25,6 +25,7 @@ mod providers;
 mod provision;
 mod registry;
 mod running_disk;
+pub mod seed;
 mod web;
 
 pub use evidence::{BootKind, DetectedPlatform, Place};

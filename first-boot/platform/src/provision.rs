@@ -26,7 +26,7 @@ const MAX_KEYS: usize = 1000;
 ///
 /// Any of it may be missing: an empty field means the platform does not say, a [`MetadataProblem`] means
 /// it could not be had.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceMetadata {
     /// The platform that answered.
     pub platform: Platform,
@@ -65,7 +65,7 @@ pub struct InstanceMetadata {
 }
 
 /// The four addresses that templates and units ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MachineAddresses {
     /// Reachable from the Internet.
     pub public_ipv4: Option<Ipv4Addr>,
@@ -78,15 +78,15 @@ pub struct MachineAddresses {
 }
 
 /// Bytes from outside, not yet looked at; printed as their length only.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Payload(Vec<u8>);
 
 /// What a platform's document says, by its names; printed as their number only, since passwords may be among it.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct MetaData(Map<String, Value>);
 
 /// One item that the platform has, or should have, but that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataProblem {
     /// Such as `user-data`.
     pub item: String,

@@ -16,7 +16,7 @@ pub const BOOT_RECORD: &str = "/run/catamaran/boot.json";
 const MAX_RECORD: u64 = 64 << 10;
 
 /// The device nodes of the disk, as the machine names them.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningDisk {
     /// The whole disk, such as `/dev/vda`.
     pub disk: String,

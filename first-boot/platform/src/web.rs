@@ -46,7 +46,7 @@ const MAX_REFUSED_TOKENS: u32 = 3;
 const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebTiming {
     /// For a connection to one address.
     pub connect: Duration,

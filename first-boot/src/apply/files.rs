@@ -47,7 +47,7 @@ pub(crate) fn write_file(file: &FileStep, host: &ApplyContext<'_>) -> Result<Fil
     };
     check_allowed(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
-    if protected::concerns_access(&real) {
+    if protected::paths::concerns_access(&real) {
         snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
@@ -103,7 +103,7 @@ pub(crate) fn place_file(file: &PlacedFile, host: &ApplyContext<'_>) -> Result<F
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
         files::remove_path(&path)?;
     }
-    if protected::concerns_access(&real) {
+    if protected::paths::concerns_access(&real) {
         snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
@@ -195,7 +195,7 @@ pub(crate) fn make_link(link: &LinkStep, host: &ApplyContext<'_>) -> Result<File
     check_allowed(protected::check_step(&PlanStep::MakeLink(meant)), &link.path, &real)?;
     claim_place(&link.path, &real, host)?;
     let target = link.hard.then(|| resolve_place(&link.target, host));
-    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::denied_path(real)) {
+    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::paths::denied_path(real)) {
         return Err(refuse_path(&link.target, &format!("is protected; {instead}")));
     }
     let is_right = match &target {

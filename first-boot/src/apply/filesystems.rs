@@ -120,7 +120,7 @@ fn mkfs_call(filesystem: &FilesystemStep) -> ProgramCall {
 }
 
 /// What a device holds.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeviceContent {
     /// A file system, or another thing that fills the device.
     Filesystem(String),

@@ -11,14 +11,14 @@ use crate::folder::Held;
 use crate::step_error::StepError;
 
 /// A file as it was before this run wrote it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FileSnapshot {
     pub(super) path: PathBuf,
     held: Known,
 }
 
 /// What was at a path.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Known {
     File(Held),
     Nothing,

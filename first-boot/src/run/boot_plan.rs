@@ -8,7 +8,7 @@ use user_data::plan::step::PlanStep;
 use user_data::plan::{FirstBootPlan, PlanStage, PlannedStep, StepFrequency};
 
 /// The steps of one boot.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub(super) struct BootPlan {
     /// What logins need: sshd starts behind it.
     pub(super) access: Vec<PlannedStep>,

@@ -21,7 +21,7 @@ const LOGINS: &str = "/run/catamaran/logins";
 const LOGINS_PAUSE: Duration = Duration::from_millis(20);
 
 /// The result of the last run.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunStatus {
     /// How it went; `None` if there was no run.
     pub verdict: Option<Verdict>,

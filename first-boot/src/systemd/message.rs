@@ -75,7 +75,7 @@ pub(super) fn call(serial: u32, method: &str, body: &MessageBody) -> Vec<u8> {
 }
 
 /// What came from the other side.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusAnswer {
     Done { to: u32 },
     Other,

@@ -17,7 +17,7 @@ const HASH: &str = "root:$y$j9T$TOPSECRETROOTHASH:19000:0:99999:7:::\n";
 const SOON: Duration = Duration::from_mins(1);
 
 /// Who asks for the files: each format has steps of its own for them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     CloudConfig,
     Ignition,

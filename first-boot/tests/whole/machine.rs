@@ -41,7 +41,7 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 type Notes = Arc<Mutex<Vec<String>>>;
 
 /// What sshd says of its files.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sshd {
     Complains,
     /// It is the host's own program, told where the files are.

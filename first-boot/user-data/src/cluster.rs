@@ -24,7 +24,7 @@ const SRV_PREFIX: &str = "srv:";
 const LONGEST_NAME: usize = 48;
 
 /// A cluster as its members know it before they know each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDefinition {
     /// Tells clusters of one secret apart.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct ClusterDefinition {
 }
 
 /// How machines of one cluster find each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindMethod {
     /// These machines: the first ones vote.
     Addresses(Vec<IpAddr>),
@@ -54,7 +54,7 @@ pub enum FindMethod {
 }
 
 /// Why words do not say where to find the others.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindFlaw {
     /// Fewer addresses than voters.
     Few {

@@ -5,7 +5,7 @@ use crate::payload::{self, PayloadKind};
 use document::diagnostic::Diagnostic;
 
 /// Bytes of one format, as a container held them or as they came.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PayloadPart {
     /// What people call it: `user-data`, `user-data part 2 (web.yaml)`.
     pub name: String,

@@ -34,7 +34,7 @@ mod refusal;
 const MOST_BYTES: usize = 4 << 20;
 
 /// What was handed over.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserDataInput {
     /// By the owner of the machine.
     pub user: Vec<PayloadPart>,
@@ -47,7 +47,7 @@ pub struct UserDataInput {
 }
 
 /// What became of it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadResult {
     /// What will be done.
     pub plan: FirstBootPlan,

@@ -16,7 +16,7 @@ const MOST_KEPT: u64 = 16 << 20;
 const MOST_TRIED: u64 = 48 << 20;
 
 /// The room that is left.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecompressionBudget {
     kept: u64,
     tried: u64,

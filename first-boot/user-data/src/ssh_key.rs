@@ -25,7 +25,7 @@ const TYPES: [&str; 11] = [
 ];
 
 /// What is wrong with a line, in words that follow "the key".
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFlaw {
     /// Its base64 is broken or cut.
     Encoding,

@@ -24,7 +24,7 @@ const NETWORK_TYPES: [&str; 3] = ["network", "netdev", "link"];
 const LONGEST_NAME: usize = 255;
 
 /// Where a unit belongs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitClass {
     /// To networkd or udev: a file in systemd/network.
     Network,

@@ -12,7 +12,7 @@ use document::source::SourceMark;
 use document::yaml::{Node, ScalarStyle, Value};
 
 /// The addresses of this machine, as far as its platform knows them.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenAddresses {
     /// `$public_ipv4`.
     pub public_ipv4: Option<String>,
@@ -75,7 +75,7 @@ impl TokenAddresses {
 }
 
 /// A token that stayed in the text, by its offset there.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 struct LeftToken {
     token: &'static str,
     offset: usize,

@@ -9,7 +9,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
 /// Why a text is no unit, and in which of its lines.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxFlaw {
     /// From 1.
     pub(crate) line: usize,

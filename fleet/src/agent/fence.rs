@@ -156,7 +156,7 @@ impl FenceTimers {
         if guarded && self.wound != Some(lease.renewed) && lease.renewed.elapsed() < stop_after(lease.ttl) {
             self.wound = Some(lease.renewed);
             if let Err(error) = systemd.restart_named(TIMER).await {
-                tracing::error!(reason = %error_chain(&error), "cannot wind up the guard of fenced units");
+                tracing::error!(reason = %error_chain(&error), "cannot end the guard of fenced units");
             }
         }
         self.stop_or_kill(systemd, lease, wanted, held).await

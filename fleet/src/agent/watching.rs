@@ -123,7 +123,7 @@ impl FleetAgent {
                 }
             }
             Err(error) => {
-                tracing::warn!(reason = %error_chain(&error), "systemd does not tell how units are");
+                tracing::warn!(reason = %error_chain(&error), "cannot read the states of units from systemd");
                 self.unclear.extend(units.iter().cloned());
                 self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
             }

@@ -20,11 +20,11 @@ use tokio_rustls::rustls::server::ParsedCertificate;
 const FLEET_LOCK: [&str; 2] = ["/v1/pre-reboot", "/v1/steady-state"];
 
 /// What a connection may ask for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessRole {
     /// Everything.
     Admin,
-    /// To take and give back its own reboot slot.
+    /// To acquire and release its own reboot slot.
     Lock,
     /// Nothing.
     None,
@@ -33,14 +33,14 @@ pub enum AccessRole {
 }
 
 /// Who is at the other end of a connection, as far as rights depend on it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     access: AccessRole,
     name: Name,
 }
 
 /// Whose reboot slots a caller may take and give back.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Name {
     /// Anybody's.
     Any,
@@ -82,7 +82,7 @@ fn is_named(certificate: &CertificateDer<'_>, id: &str) -> bool {
 }
 
 /// Which users of a unix socket may do what. Root may do everything.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnixGroups {
     /// Members may do everything; without it, anybody who can open the socket may, as it always was.
     pub admin: Option<String>,
@@ -165,7 +165,7 @@ pub(super) fn check_access(request: &Request) -> Result<(), ApiRefusal> {
             forbidden(format!("{} needs the admin role; this connection may only read", request.method()))
         }
         AccessRole::Lock => {
-            forbidden("this connection may only take and give back its own reboot slot".to_owned())
+            forbidden("this connection may only acquire and release its own reboot slot".to_owned())
         }
         AccessRole::None => forbidden("this connection has no role".to_owned()),
     }

@@ -26,7 +26,7 @@ const LARGE_AT_ONCE: usize = 8;
 const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Turns for large bodies.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {

@@ -160,7 +160,7 @@ async fn read_caller(request: Request) -> Result<LockCaller, LockFailure> {
     let group = GroupName::parse(&group).map_err(|error| identity(error.to_string()))?;
     if !connection.may_hold(&id) {
         let text = format!(
-            "this connection may not take or give back the slot of {id:?}: its role is bound to another name"
+            "this connection may not acquire or release the slot of {id:?}: its role is bound to another name"
         );
         return Err(LockFailure::new(StatusCode::FORBIDDEN, "forbidden", text));
     }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE;
 pub const DEFAULT_LIMIT: u16 = 100;
 
 /// A position in a paged list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageToken {
     /// Entries per page.
     pub limit: u16,
@@ -21,7 +21,7 @@ pub struct PageToken {
 }
 
 /// Why a page token was refused.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum PageTokenError {
     #[error("illegal base64 data at input byte {at}")]

@@ -18,7 +18,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// The verbs that create units.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatingVerb {
     /// `load`
     Load,
@@ -52,7 +52,7 @@ impl CreatingVerb {
 }
 
 /// What happens to a unit that is there already with another text.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateMode {
     /// It stays, and a warning says so.
     KeepExisting,

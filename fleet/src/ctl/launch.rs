@@ -14,7 +14,7 @@ use crate::api::schema::ApiUnit;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which of the two verbs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchVerb {
     /// `load`
     Load,

@@ -7,7 +7,7 @@ use crate::api::schema::ApiUnit;
 use std::collections::BTreeMap;
 
 /// Which of the two verbs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopVerb {
     /// `stop`
     Stop,

@@ -56,7 +56,7 @@ const KNOWN: [(&str, &str); 40] = [
 const RETIRED: [&str; 4] = ["authorized_keys_file", "disable_watches", "enable_grpc", "verify_units"];
 
 /// What was written, by whom it does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
     /// Things to warn about.

@@ -188,7 +188,7 @@ impl EtcdStore {
         read(&self.picture.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the store is heard, to wait for changes of that.
+    /// Whether the store answers, to wait for changes of that.
     #[must_use]
     pub fn watch_connectivity(&self) -> watch::Receiver<Connectivity> {
         self.hearing.subscribe()

@@ -275,7 +275,7 @@ pub(crate) enum BuildError {
     Interrupted(#[from] Interrupted),
     #[error("cannot use a key")]
     Key(#[from] KeyError),
-    #[error("cannot settle the kernel")]
+    #[error("cannot choose the kernel")]
     Kernel(#[from] KernelError),
     #[error("the partitions do not fit")]
     Layout(#[from] PlanLayoutError),

@@ -85,7 +85,7 @@ pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Ve
 }
 
 /// Why GRUB for BIOS cannot be put on the disk.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CoreImageError {
     #[error("GRUB's boot.img is shorter than {BOOT_CODE} bytes")]
     BootCode,

@@ -13,10 +13,10 @@ use image_format::slot::Slot;
 use sha2::{Digest as _, Sha256};
 
 use crate::artefact::ArtefactKind;
-use crate::convert::mapped::partition_table;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;
 use crate::source::{SourceDisk, SourceError, SourceKind, open_source};
+use disk_install::mapped::partition_table;
 
 /// An artefact, looked at.
 #[derive(Debug)]

@@ -5,7 +5,6 @@
 //! Invariant: the same disk gives the same bytes, whatever folder or machine.
 
 pub(crate) mod archive;
-pub(crate) mod mapped;
 pub(crate) mod ova;
 mod resized;
 mod vagrant;
@@ -174,7 +173,7 @@ impl Job<'_> {
             return Ok(());
         }
         let mapped = if formats.contains(&Format::Bmap) {
-            mapped::ranges_to_write(disk).map_err(ConvertError::Map)?
+            disk_install::mapped::needed(disk).map_err(ConvertError::Map)?
         } else {
             Vec::new()
         };

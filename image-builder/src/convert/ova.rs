@@ -7,8 +7,9 @@ use std::io;
 use std::path::Path;
 
 use disk_formats::bmap::encode_hex;
-use disk_formats::disk::{ReadAt, ReadDisk};
+use disk_formats::disk::ReadDisk;
 use disk_formats::format::Format;
+use disk_install::stream::file_sha256;
 use sha2::{Digest as _, Sha256};
 
 use super::Job;
@@ -39,20 +40,6 @@ pub(crate) fn write(job: &Job<'_>, disk: &dyn ReadDisk) -> io::Result<()> {
     tar.add_text(&format!("{}.mf", job.stem), manifest.as_bytes())?;
     tar.add_file(&vmdk_name, &vmdk)?;
     tar.finish_archive()
-}
-
-/// The SHA-256 of a file.
-pub(crate) fn file_sha256(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let length = ReadAt::byte_length(&file)?;
-    let (mut hasher, mut buffer, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
-    while at < length {
-        let part = usize::try_from(length - at).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-        ReadAt::read_exact_at(&file, &mut buffer[..part], at)?;
-        hasher.update(&buffer[..part]);
-        at += part as u64;
-    }
-    Ok(encode_hex(&hasher.finalize()))
 }
 
 /// Bytes of the disk in grains that are not zero, by which an importer sees whether there is room. They are counted in

@@ -7,7 +7,7 @@ use disk_formats::disk::ReadDisk;
 use image_format::bytes::Bytes;
 use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET};
 
-use super::mapped::partition_table;
+use disk_install::mapped::partition_table;
 
 /// A disk, longer.
 #[derive(Debug)]

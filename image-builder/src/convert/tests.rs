@@ -128,7 +128,7 @@ fn a_catalogue_names_boxes_by_their_digest() {
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     let providers = found["versions"][0]["providers"].as_array().unwrap();
     assert_eq!(providers[0]["url"], "https://example.com/boxes/disk-libvirt.box");
-    let digest = ova::file_sha256(&folder.path().join("disk-libvirt.box")).unwrap();
+    let digest = disk_install::stream::file_sha256(&folder.path().join("disk-libvirt.box")).unwrap();
     assert_eq!(providers[0]["checksum"], digest);
     let metadata = &members(&folder.path().join("disk-libvirt.box"))["metadata.json"];
     let metadata: serde_json::Value = serde_json::from_slice(metadata).unwrap();

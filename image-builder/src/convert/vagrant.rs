@@ -16,12 +16,13 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::TarWriter;
-use super::mapped::partition_table;
-use super::ova::{OvfMachine, file_sha256, used_bytes};
+use super::ova::{OvfMachine, used_bytes};
 use super::{ConvertError, Job, MadeArtefact};
 use crate::artefact::ArtefactKind;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;
+use disk_install::mapped::partition_table;
+use disk_install::stream::file_sha256;
 
 /// The name of the boxes in a catalogue.
 const BOX_NAME: &str = "catamaran";

@@ -3,7 +3,7 @@
 //! Source: Debian Policy, chapter 5, "Control files and their fields".
 
 /// One paragraph, its fields in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Stanza {
     fields: Vec<(String, String)>,
 }

@@ -8,7 +8,7 @@ use image_format::bytes::Bytes;
 use serde::Serialize;
 
 use crate::disk::DiskImage;
-use crate::printable::printable_text;
+use error_text::printable::printable_text;
 
 /// A root file system.
 pub(crate) struct RootReader {

@@ -18,7 +18,7 @@ use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use serde::Serialize;
 
 use crate::disk::DiskImage;
-use crate::printable::printable_text;
+use error_text::printable::printable_text;
 use slots::SlotReport;
 use table::ReadTableError;
 

@@ -153,7 +153,7 @@ fn newest_release(channel: &ChannelMetadata) -> Option<&OfferedRelease> {
 }
 
 /// What is not as it was.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, PartialEq, Eq, Default, serde::Serialize)]
 struct RecipeChanges {
     packages: Vec<PackageDifference>,
     agent: bool,

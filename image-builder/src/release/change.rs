@@ -27,7 +27,7 @@ pub(super) struct Stamp {
 }
 
 /// What may be said about a release when it is offered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct OfferTerms {
     pub(super) waves: Vec<Wave>,
     pub(super) floor: bool,

@@ -29,7 +29,7 @@ pub(super) struct CollectPolicy {
 }
 
 /// What goes.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Default, Serialize)]
 pub(super) struct CollectPlan {
     /// Releases, of which nothing stays.
     pub(super) releases: Vec<Version>,

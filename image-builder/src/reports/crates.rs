@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// A crate of the registry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Crate {
     pub(crate) name: String,
     pub(crate) version: String,

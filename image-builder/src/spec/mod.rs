@@ -71,7 +71,7 @@ pub(crate) struct KernelSpec {
 }
 
 /// The kernel modules of the initramfs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ModulesSpec {
     /// Loaded at every boot.
     pub(crate) always: Vec<String>,

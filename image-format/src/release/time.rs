@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// A moment in UTC.
 // Whole seconds and no text: one moment has one spelling, and no calendar is needed to compare two.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixTime(u64);
 

@@ -24,7 +24,7 @@ pub const DEFAULT_DAYS: u16 = 30;
 const LONGEST_NAME: usize = 64;
 
 /// What a person may do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessLevel {
     /// Everything, as root of every machine.
     Admin,
@@ -33,7 +33,7 @@ pub enum AccessLevel {
 }
 
 /// For whom a file is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessOrder {
     /// The person, or the computer.
     pub name: String,

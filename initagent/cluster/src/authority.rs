@@ -38,7 +38,7 @@ pub struct CertificateError {
 
 /// Whose certificates an authority signs. etcd trusts one authority for one thing, so that a client's
 /// certificate does not make a member.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorityRole {
     /// etcd's clients, fleetd among them, and what they connect to.
     Client,
@@ -49,7 +49,7 @@ pub enum AuthorityRole {
 }
 
 /// Whom a certificate names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateSubject {
     /// Its common name.
     pub common_name: String,

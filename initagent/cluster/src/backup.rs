@@ -60,7 +60,7 @@ pub enum BackupError {
 }
 
 /// What a backup says of itself.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupManifest {
     /// 1.
     pub format: u8,
@@ -79,7 +79,7 @@ pub struct BackupManifest {
 }
 
 /// A file of a backup.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFile {
     /// How long it is.
     pub bytes: u64,
@@ -88,7 +88,7 @@ pub struct KeptFile {
 }
 
 /// A backup on the disk.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
     /// Its folder.
     pub folder: PathBuf,

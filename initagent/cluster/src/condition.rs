@@ -17,7 +17,7 @@ use crate::membership::{EtcdMember, confirm_membership, read_members};
 use crate::voters::CLIENT_PORT;
 
 /// What a member is for the others.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberRole {
     /// It follows the leader.
@@ -31,7 +31,7 @@ pub enum MemberRole {
 }
 
 /// One member.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemberCondition {
     /// Its number in hexadecimal, as etcdctl has it.
     pub id: String,
@@ -54,7 +54,7 @@ pub struct MemberCondition {
 }
 
 /// How much of the cluster works.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterHealth {
     /// Some members do not answer, or there is an alarm.
@@ -67,7 +67,7 @@ pub enum ClusterHealth {
 }
 
 /// The whole of it.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EtcdCondition {
     /// How much works.
     pub health: ClusterHealth,

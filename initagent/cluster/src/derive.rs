@@ -14,7 +14,7 @@ pub const KEY_BYTES: usize = 32;
 const SALT: &[u8] = b"catamaran cluster, 1";
 
 /// What a key is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyPurpose {
     /// Signs certificates of etcd's clients, and of what they connect to.
     ClientAuthority,

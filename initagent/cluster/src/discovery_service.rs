@@ -34,7 +34,7 @@ pub const WAIT_PATIENCE: Duration = Duration::from_secs(50);
 const SIZES: std::ops::RangeInclusive<u32> = 1..=99;
 
 /// One request, taken apart.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DiscoveryRequest<'a> {
     /// `GET`, `PUT`.
     pub method: &'a str,
@@ -51,7 +51,7 @@ pub struct DiscoveryRequest<'a> {
 }
 
 /// An answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveryAnswer {
     /// The status of HTTP.
     pub status: u16,

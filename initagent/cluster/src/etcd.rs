@@ -39,7 +39,7 @@ pub const QUOTA_BYTES: u64 = 512 << 20;
 pub type Variables = BTreeMap<String, String>;
 
 /// How a voter's etcd begins if it has no data.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VoterStart {
     /// As one that the members have listed: these are they.
     Existing(String),
@@ -48,7 +48,7 @@ pub enum VoterStart {
 }
 
 /// What this machine is in its cluster.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterPlace {
     /// Nobody wrote `cluster`: etcd does what its own settings say.
     Unplaced,
@@ -71,7 +71,7 @@ pub enum ClusterPlace {
 }
 
 /// How etcd runs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EtcdPlan {
     /// What etcd is told besides what it was told.
     pub variables: Variables,

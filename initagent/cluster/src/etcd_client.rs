@@ -73,7 +73,7 @@ pub enum CallError {
 }
 
 /// A client of etcd's members.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct EtcdClient {
     agent: Agent,
 }

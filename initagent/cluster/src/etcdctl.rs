@@ -54,7 +54,7 @@ const OWN_WAY: [&str; 11] = [
 ];
 
 /// What is meant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtcdctlCall {
     /// Exactly what was typed.
     AsTyped,

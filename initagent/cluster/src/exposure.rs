@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// One URL that etcd serves, as far as its reach goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServedUrl {
     /// The URL, as it was written.
     pub url: String,
@@ -18,7 +18,7 @@ pub struct ServedUrl {
 }
 
 /// Who gets to an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Whoever reaches any address of the machine.
     Everywhere,
@@ -31,7 +31,7 @@ pub enum Reach {
 }
 
 /// Something that is open because a person wrote so.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exposure {
     /// Clients come without a certificate.
     PlainClients(ServedUrl),

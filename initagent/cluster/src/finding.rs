@@ -47,7 +47,7 @@ pub enum FindError {
 }
 
 /// What the disk remembers of the voters.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct RememberedVoters {
     /// Of which cluster they are.
     token: String,
@@ -58,7 +58,7 @@ struct RememberedVoters {
 }
 
 /// Who votes, and whether a cluster of them is known to exist.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundVoters {
     /// The voters.
     pub voters: VoterList,
@@ -75,7 +75,7 @@ impl FoundVoters {
 }
 
 /// What a machine tells others of its cluster on the link, and its number there.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkMembership {
     /// Its number.
     pub(crate) number: MachineNumber,

@@ -57,7 +57,7 @@ pub fn read_definition(site: &Site) -> Result<(ClusterDefinition, DefinitionOrig
 }
 
 /// Where a definition comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefinitionOrigin {
     /// Nobody wrote one.
     OwnMachine,

@@ -28,7 +28,7 @@ use crate::membership::{EtcdMember, MembershipView};
 use crate::voters::VoterList;
 
 /// What is on the disk of this machine.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataState {
     /// Nothing of etcd's.
     Empty,
@@ -37,7 +37,7 @@ pub enum DataState {
 }
 
 /// Whether a cluster of this definition is known to have had data.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Formation {
     /// It was formed: this machine or the others say so.
     Before,
@@ -68,7 +68,7 @@ pub struct JoinFacts<'a> {
 }
 
 /// What comes next.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinStep {
     /// Become a learner in a free place, at this address, and look again.
     Add(IpAddr),
@@ -89,7 +89,7 @@ pub enum JoinStep {
 }
 
 /// What is waited for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AwaitedEvent {
     /// The others lose sight of the member at this address.
     Disappearance,

@@ -55,21 +55,21 @@ pub type SessionNumber = u64;
 pub type VoterMap = BTreeMap<MachineNumber, IpAddr>;
 
 /// Which attempt to agree is meant; a later one is greater.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Ballot {
     round: u64,
     proposer: MachineNumber,
 }
 
 /// A list that a machine accepted in a ballot.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
     ballot: Ballot,
     voters: VoterMap,
 }
 
 /// What a machine must not forget, whatever happens to its power.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DurableBallots {
     promised: Ballot,
     accepted: Option<Acceptance>,
@@ -87,7 +87,7 @@ impl DurableBallots {
 }
 
 /// How far an attempt is.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProposalPhase {
     /// Accept this list.
     Accept,
@@ -96,7 +96,7 @@ pub enum ProposalPhase {
 }
 
 /// An attempt to agree.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     ballot: Ballot,
     voters: VoterMap,
@@ -104,7 +104,7 @@ pub struct Proposal {
 }
 
 /// All that a machine says, each time whole: a lost message costs nothing but time.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkMessage {
     /// Who says it.
     pub from: MachineNumber,
@@ -123,7 +123,7 @@ pub struct LinkMessage {
 }
 
 /// What the caller does, in this order.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkStep {
     /// Goes to the disk, and is there before anything is sent.
     pub persist: Option<DurableBallots>,
@@ -132,7 +132,7 @@ pub struct LinkStep {
 }
 
 /// One machine that others are told of.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct LinkPeer {
     /// The last of its runs, newest first, each with the greatest count.
     sessions: VecDeque<(SessionNumber, u64)>,
@@ -142,7 +142,7 @@ struct LinkPeer {
 }
 
 /// This machine's part.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct LinkNode {
     number: MachineNumber,
     session: SessionNumber,

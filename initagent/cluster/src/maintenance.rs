@@ -30,7 +30,7 @@ pub enum MaintenanceError {
 }
 
 /// What one member needs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreState {
     /// How large its store is.
     pub store_bytes: u64,
@@ -43,7 +43,7 @@ pub struct StoreState {
 }
 
 /// Whether the others go on while this one is busy.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherMembers {
     /// All answer.
     Answer,

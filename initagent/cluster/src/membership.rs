@@ -12,7 +12,7 @@ use crate::etcd_client::{CallError, EtcdClient, decode_number, encode_bytes};
 use crate::voters::VoterList;
 
 /// One member.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdMember {
     /// Its number, by which etcd removes it.
     pub id: u64,
@@ -29,7 +29,7 @@ pub struct EtcdMember {
 }
 
 /// The members, as a quorum of them confirmed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MembershipView {
     /// Which of the members answered, as a URL.
     pub endpoint: String,

@@ -53,7 +53,7 @@ pub enum PrepareError {
 }
 
 /// Which program is about to start.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// etcd.
     Etcd,
@@ -72,7 +72,7 @@ impl Program {
 }
 
 /// Whether the program is to start.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// Yes.
     Ready,
@@ -81,7 +81,7 @@ pub enum Readiness {
 }
 
 /// What this machine is in its cluster, for those who ask and for what is served.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ServedCluster {
     /// The cluster's name; none if nobody wrote one.
     pub(crate) name: Option<String>,

@@ -30,7 +30,7 @@ pub fn promote_member(client: &EtcdClient, own: SocketAddr, members: &[SocketAdd
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PromotionState {
     Learns,
     Votes,

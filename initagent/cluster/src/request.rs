@@ -36,7 +36,7 @@ pub const FAIL: u8 = 255;
 const DISCOVERY_ADDRESS: &str = "0.0.0.0:8087";
 
 /// What to do.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterRequest {
     /// Make the file by which a person commands the cluster from another computer.
     Access(AccessOrder),
@@ -116,7 +116,7 @@ impl<'a> VerbOptions<'a> {
 }
 
 /// How to print.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFormat {
     /// For programs.
     Json,
@@ -148,7 +148,7 @@ pub enum ClusterError {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterAnswer {
     /// What is printed.
     pub text: String,

@@ -54,7 +54,7 @@ pub enum RestoreError {
 }
 
 /// What the restored member is.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct RestoredMember {
     /// Its name.
     pub name: String,
@@ -69,7 +69,7 @@ pub struct RestoredMember {
 }
 
 /// From what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum RestoreSource<'a> {
     /// A backup.
     Backup(&'a Backup),
@@ -78,7 +78,7 @@ pub enum RestoreSource<'a> {
 }
 
 /// Whether the disk is changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreRun {
     /// Everything but the last step is done, and undone.
     Dry,
@@ -87,7 +87,7 @@ pub enum RestoreRun {
 }
 
 /// What is in the rebuilt member.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebuildReport {
     /// Keys of version 3.
     pub modern_keys: u64,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 /// Who may read a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Everybody.
     All,
@@ -32,7 +32,7 @@ pub enum SiteError {
 }
 
 /// The folders of one machine.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Site {
     root: PathBuf,
 }

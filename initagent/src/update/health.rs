@@ -59,7 +59,7 @@ pub(crate) struct CheckResult {
 }
 
 /// What is seen of the machine now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Observation {
     /// Required units that are active.
     pub(crate) active_units: Vec<String>,

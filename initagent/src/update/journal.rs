@@ -33,7 +33,7 @@ pub(crate) const MAX_STEPS: u32 = 28;
 const MAX_LOST_ATTEMPTS: u32 = 2;
 
 /// The journal.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
     /// Where the update stands.
     #[serde(default)]

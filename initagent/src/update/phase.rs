@@ -45,7 +45,7 @@ pub(crate) struct ManifestDigest {
 }
 
 /// What was well before the update, and has to be well after it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Baseline {
     /// Required units that were active.
     pub(crate) active_units: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Baseline {
 }
 
 /// No update is under way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Steady {}
 
 /// The idle slot is being written. The slot table does not start it.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 use vm::builder::MachineBuilder;
-use vm::disk::{self, DiskEditor, DiskSize};
+use vm::disk::{self, BackingFormat, DiskEditor, DiskSize, MachineDisk};
 use vm::firmware::Firmware;
 use vm::ssh::SshKey;
 use vm::{Machine, RunningMachine};
@@ -96,12 +96,26 @@ impl Scene {
         }
     }
 
-    /// A builder on a new copy of `disk`.
-    fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
+    /// A folder of its own for a machine's disk.
+    fn new_folder(&self) -> PathBuf {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.path().join(format!("{number}"));
         std::fs::create_dir(&folder).unwrap();
-        let disk = disk::copy_image(disk, &folder.join("disk.raw"), size).unwrap();
+        folder
+    }
+
+    /// A machine over an image in that format, which stays as it is.
+    pub(crate) fn over(&self, image: &Path, format: BackingFormat) -> MachineBuilder {
+        let overlay = self.new_folder().join("disk.qcow2");
+        self.builder_on(disk::create_overlay_of(image, format, &overlay).unwrap())
+    }
+
+    /// A builder on a new copy of `disk`.
+    fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
+        self.builder_on(disk::copy_image(disk, &self.new_folder().join("disk.raw"), size).unwrap())
+    }
+
+    fn builder_on(&self, disk: MachineDisk) -> MachineBuilder {
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 

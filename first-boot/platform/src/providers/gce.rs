@@ -8,7 +8,7 @@
 //! <https://cloud.google.com/compute/docs/connect/add-ssh-keys>.
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    FetchError, Host, InstanceMetadata, MetaData, MetadataWeb, Payload, Platform,
     evidence::PlatformEvidence,
     json::DocumentTree,
     keys,
@@ -16,6 +16,7 @@ use crate::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use serde_json::json;
 
 // The addresses go before the name: they need no name server. The IPv6 one serves instances that have no
 // IPv4.
@@ -58,6 +59,8 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
             Key::Valid(key) => provision.add_keys(&key),
         }
     }
+    // cloud-init's own name for them in `ds.meta_data`; its others are those of every platform.
+    provision.meta_data = MetaData::from_value(json!({ "public-keys-data": provision.ssh_keys }));
     let interfaces = service.get_item(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
     if let Some(document) = provision.value_or_report("network interfaces", interfaces) {
         add_addresses(&mut provision, &document);
@@ -88,7 +91,7 @@ fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) ->
 }
 
 /// What becomes of a line `user:key`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     /// Its date has passed.
     Expired,

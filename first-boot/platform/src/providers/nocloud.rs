@@ -34,7 +34,7 @@ const SEED_FOLDERS: [&str; 2] = ["/var/lib/cloud/seed/nocloud/", "/var/lib/cloud
 const PARAMETERS: [&str; 3] = ["ds", "ci.ds", "ci.datasource"];
 
 /// The four files, as far as they are there.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct SeedFiles {
     place: String,
     meta_data: Option<Vec<u8>>,
@@ -45,7 +45,7 @@ struct SeedFiles {
 }
 
 /// What `ds=nocloud;...` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct SeedParameters {
     told_by: &'static str,
     seed_from: Option<String>,

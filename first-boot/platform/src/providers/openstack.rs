@@ -33,7 +33,7 @@ const ITEMS: [(&str, &str); 5] = [
 ];
 
 /// The documents, as far as they are there.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct MetadataDocuments {
     pub(crate) meta_data: Option<Vec<u8>>,
     pub(crate) user_data: Option<Vec<u8>>,

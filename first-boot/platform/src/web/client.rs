@@ -21,7 +21,7 @@ use super::{WebError, WebTiming};
 const MAX_TOKEN: u64 = 4096;
 
 /// How a service is asked, whatever its address.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ServiceClient {
     pub(super) agent: Agent,
     pub(super) redirects: u32,
@@ -32,7 +32,7 @@ pub(super) struct ServiceClient {
 }
 
 /// How a service hands out the token that every other request must carry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenScheme {
     /// Where to PUT the request for one.
     pub(crate) path: &'static str,
@@ -53,7 +53,7 @@ pub(super) enum SessionToken {
 }
 
 /// One request, below the service's address.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ServiceCall {
     pub(super) method: &'static str,
     pub(super) path: String,

@@ -22,7 +22,7 @@ const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const MOST_ENTRIES: u32 = 128;
 
 /// Why a table cannot be as it was asked for.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// One that is there differs.
     Differs { number: u32, what: &'static str },

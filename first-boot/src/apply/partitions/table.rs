@@ -17,7 +17,7 @@ const FIRST_BYTE: u64 = 1 << 20;
 const ENTRIES: u64 = 128 * 128;
 
 /// A GPT; all lengths in the disk's own sectors.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     /// Its own GUID; `None` for one that is made.
     pub(super) id: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Table {
 }
 
 /// A partition.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) number: u32,
     pub(super) start: u64,

@@ -16,7 +16,7 @@ pub const CLUSTER_KEYS: &[FieldKey] =
     &[supported_key("name"), supported_key("size"), supported_key("secret"), supported_key("find")];
 
 /// What a document says of its machine's cluster.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterConfig {
     /// The definition, if it is whole.
     pub definition: Option<Located<ClusterDefinition>>,

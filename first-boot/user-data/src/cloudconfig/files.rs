@@ -44,7 +44,7 @@ pub const SOURCE_KEYS: &[FieldKey] = &[supported_key("uri"), supported_key("head
 const LONGEST_PATH: usize = 4095;
 
 /// A file and whether it waits for everything else.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenFile {
     /// The file.
     pub file: FileStep,

@@ -18,7 +18,7 @@ use document::yaml::{MappingEntry, Node, Value};
 use super::fields::KeySupport;
 
 /// How each shape is merged.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MergeStyle {
     dict: DictMerge,
     list: ListMerge,
@@ -26,7 +26,7 @@ pub struct MergeStyle {
 }
 
 // cloud-init's names of the options. Without any, an earlier value stays.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "four options that cloud-init documents, all independent")]
 struct DictMerge {
     replace: bool,
@@ -35,7 +35,7 @@ struct DictMerge {
     recurse_lists: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct ListMerge {
     method: ListMethod,
     recurse_dict: bool,
@@ -43,7 +43,7 @@ struct ListMerge {
     recurse_text: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ListMethod {
     Append,
     NoReplace,

@@ -102,7 +102,7 @@ pub fn top_level() -> &'static [FieldKey] {
 }
 
 /// Everything that a document asks for, checked.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CloudConfig {
     /// Host name and hosts.
     pub identity: identity::IdentityConfig,

@@ -44,7 +44,7 @@ pub const OEM_KEYS: &[FieldKey] = &[
 const STRATEGIES: &[&str] = &["etcd-lock", "reboot", "off", "best-effort"];
 
 /// The settings of one service, as variables in the order of its table.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// Which service of `coreos` it is.
     pub service: &'static str,
@@ -55,7 +55,7 @@ pub struct ServiceSettings {
 }
 
 /// What a document says about CoreOS's services.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServicesConfig {
     /// Services that are configured by their environment.
     pub environments: Vec<ServiceSettings>,

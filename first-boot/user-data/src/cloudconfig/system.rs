@@ -55,7 +55,7 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// Settings of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SystemConfig {
     /// `provision`: whether the machine may be configured again.
     pub provision: Option<Located<String>>,

@@ -34,7 +34,7 @@ const COMMANDS: &[&str] =
     &["start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reload-or-try-restart"];
 
 /// A unit as a document describes it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitConfig {
     /// Its name, with its ending.
     pub name: String,

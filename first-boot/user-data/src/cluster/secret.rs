@@ -25,14 +25,14 @@ const CHECK_BYTES: usize = 4;
 const LEAST_DIFFERENT: usize = 16;
 
 /// The secret of a cluster.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSecret {
     text: Secret<String>,
     bytes: [u8; RANDOM_BYTES],
 }
 
 /// Why a text is no secret. No message shows the text.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretFlaw {
     /// Not in the form.
     Form,

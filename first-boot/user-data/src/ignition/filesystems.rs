@@ -7,7 +7,7 @@
 //! mkfs.btrfs(8), mkfs.ext4(8), mkswap(8), mkfs.fat(8), mkfs.xfs(8).
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
-use crate::cloudconfig::storage::place_flaw;
+use crate::cloudconfig::storage::mounts::place_flaw;
 use crate::plan::step::{FilesystemStep, MountStep, PlanStep};
 use crate::plan::{FirstBootPlan, PlanStage};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};

@@ -14,6 +14,7 @@ mod conflict;
 mod data_address;
 mod disks;
 mod filesystems;
+mod install;
 mod legacy;
 mod merge;
 mod nodes;
@@ -45,7 +46,7 @@ use reference::Resolved;
 const ROOT: &str = "$";
 
 /// Which document is read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// One that refers to no other.
     Alone,
@@ -56,7 +57,7 @@ enum Scope {
 }
 
 /// What all readers of a document must know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Context {
     scope: Scope,
     timeouts: Timeouts,

@@ -153,7 +153,9 @@ fn read_link(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPla
 /// `path`, absolute, clean and not one the machine is reached through.
 fn target_path(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let path = written_path(fields, "path", found)?;
-    let Some(PolicyObjection { message, instead }) = protected::check_path(&path) else { return Some(path) };
+    let Some(PolicyObjection { message, instead }) = protected::check_path(&path) else {
+        return Some(path);
+    };
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
     let objection = Diagnostic::error(DiagnosticCode::Protected, at, message).with_help(instead);
     fields.refuse_field("path", objection, found);

@@ -26,7 +26,7 @@ const MOST_REFERENCES: usize = 64;
 pub type ReferenceGetter<'a> = &'a mut dyn FnMut(&FetchRequest) -> Result<Vec<u8>, Diagnostic>;
 
 /// A configuration with everything it refers to in it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// What it refers to, in the order in which it was fetched: the places with the numbers 1 and so on.
     pub referred: Vec<Referred>,
@@ -39,7 +39,7 @@ pub struct Resolved {
 }
 
 /// A configuration that another one refers to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referred {
     /// Where it came from, for people.
     pub name: String,

@@ -13,7 +13,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// What a value must be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Flag,
     List,

@@ -16,7 +16,7 @@ use super::value::Net;
 pub(super) const LOOP_BACK: &str = "lo";
 
 /// One interface.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of networkd, all independent")]
 pub(super) struct NetworkInterface {
     /// What other interfaces of the document call it.
@@ -60,7 +60,7 @@ pub(super) struct NetworkInterface {
 pub(super) type Options = Vec<(&'static str, String)>;
 
 /// What a bond or a bridge says of one of its members.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Port {
     /// `PrimarySlave=yes`.
     pub(super) network: Options,
@@ -69,7 +69,7 @@ pub(super) struct Port {
 }
 
 /// One address.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) net: Net,
     /// Such as `Label`.
@@ -77,7 +77,7 @@ pub(super) struct Address {
 }
 
 /// What kind of interface it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeviceKind {
     /// One that is made, with this kind, name and settings of the section named like the kind.
     Made { kind: VirtualKind, name: String, options: Options },
@@ -86,7 +86,7 @@ pub(super) enum DeviceKind {
 }
 
 /// A kind of interface that can be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VirtualKind {
     Bond,
     Bridge,
@@ -94,7 +94,7 @@ pub(super) enum VirtualKind {
 }
 
 /// One route.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InterfaceRoute {
     pub(super) to: Net,
     pub(super) via: Option<IpAddr>,
@@ -108,7 +108,7 @@ pub(super) struct InterfaceRoute {
 }
 
 /// How interfaces hang together, by their identifiers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct InterfaceWiring {
     /// Member → the setting that joins it and the name of what it joins.
     pub(super) masters: BTreeMap<String, (&'static str, String)>,

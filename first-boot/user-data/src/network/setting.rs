@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 /// What a setting takes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
     /// One address.
     Address,
@@ -34,7 +34,7 @@ pub(super) enum Takes {
 }
 
 /// A setting of one section.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) section: &'static str,
     pub(super) name: &'static str,

@@ -47,14 +47,14 @@ pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 /// An address in its network.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Net {
     pub(super) ip: IpAddr,
     pub(super) prefix: u8,
 }
 
 /// Why a text is no address in a network.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadNet {
     /// It is an address, and nothing says how large its network is.
     NoPrefix(IpAddr),

@@ -168,6 +168,12 @@ impl CollectedItems {
         interface.accept_ra = field::read_switch(fields, "accept_ra", found);
         interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
         add_subnets(&mut interface, fields, found);
+        if kind == "loopback" {
+            // Debian's files have the name servers of the whole machine there, and so has what was made of them.
+            // systemd-resolved asks none by this interface.
+            self.everywhere.0.append(&mut interface.dns);
+            self.everywhere.1.append(&mut interface.search);
+        }
         if kind != "loopback" || !interface.addresses.is_empty() {
             self.interfaces.push(interface);
         }

@@ -14,7 +14,7 @@ use document::source::SourceTexts;
 use error_text::redacted_address as shown_address;
 
 /// Whether contents of files, units and scripts are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentDisplay {
     /// Their size only.
     Hidden,

@@ -6,11 +6,12 @@
 //!
 //! Documentation: `pam_env(8)`, systemd-system.conf(5), tmpfiles.d(5).
 
+use super::PolicyObjection;
+use super::paths::{NEEDED, PATHS, TREES};
 use super::units::is_limit;
-use super::{NEEDED, PATHS, PolicyObjection, TREES};
 
 /// A file that is judged by its content.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// /etc/environment, which PAM reads at each login.
     Environment,

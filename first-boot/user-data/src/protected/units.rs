@@ -147,7 +147,7 @@ const ONLY_SAFE: &str = "leave it out: of what people get in by, only resources,
      settings belong into /etc/ssh/sshd_config.d, other work into a unit of its own";
 
 /// What a text is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnitTextKind<'a> {
     /// A drop-in of this name.
     DropIn(&'a str),

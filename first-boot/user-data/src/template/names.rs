@@ -15,14 +15,14 @@ use serde_json::{Map, Value, json};
 const MOST_LISTED: usize = 24;
 
 /// What is known of a machine.
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct InstanceData {
     tree: Map<String, Value>,
     knowledge: Knowledge,
 }
 
 /// Of which machine.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Knowledge {
     /// Of none: examples stand for what only a machine can know.
     Examples,

@@ -13,7 +13,7 @@ use minijinja::{OutputSpan, OutputSpanKind};
 const COUNTED: usize = 4096;
 
 /// Where the places of an expanded text come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Places {
     pieces: Vec<Piece>,
     output: Text,
@@ -21,14 +21,14 @@ pub struct Places {
 }
 
 /// A text and the offset of each of its lines.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Text {
     text: String,
     lines: Vec<usize>,
 }
 
 /// A row of bytes that came from one place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Piece {
     /// Where it starts in what came out.
     output: usize,

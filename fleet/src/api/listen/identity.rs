@@ -19,7 +19,7 @@ pub struct TlsIdentity {
 }
 
 /// PEM texts that make a [`TlsIdentity`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct TlsTexts<'a> {
     /// The server's certificate, and those between it and its authority.
     pub certificate: &'a [u8],

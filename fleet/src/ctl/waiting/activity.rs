@@ -82,7 +82,7 @@ impl Awaited for UnitsActive<'_> {
     }
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum UnitActivity {
     Activating,
     Done,

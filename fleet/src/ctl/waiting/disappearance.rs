@@ -8,7 +8,7 @@ use crate::api::schema::{ApiUnit, UnitState};
 use crate::ctl::session::{CommandError, CommandSession, IdLength, unit_file};
 
 /// How the wait for a destroyed unit ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disappearance {
     /// No machine reports it any more.
     Complete,

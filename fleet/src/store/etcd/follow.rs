@@ -165,7 +165,7 @@ impl EtcdStore {
             let regained = hearing.lost.take().is_some();
             if regained {
                 hearing.steady_since = self.now();
-                tracing::info!("the store is heard");
+                tracing::info!("the store answers");
             }
             regained
         });

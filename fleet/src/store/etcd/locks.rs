@@ -60,7 +60,7 @@ impl RebootLocks for EtcdStore {
 
     async fn release(&self, group: &GroupName, id: &str) -> Result<bool, LockError> {
         let before =
-            self.change_slots("give back a slot of", group, |slots| Ok(slots.release_slot(id))).await?;
+            self.change_slots("release a slot of", group, |slots| Ok(slots.release_slot(id))).await?;
         Ok(before.slot_holder(id).is_some())
     }
 

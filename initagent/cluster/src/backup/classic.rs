@@ -16,7 +16,7 @@ use crate::etcd_client::{CallError, EtcdClient};
 const HIDDEN: [&str; 2] = ["_coreos.com", "_etcd"];
 
 /// One key or folder.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassicEntry {
     /// Its path, from the slash on.
     pub key: String,
@@ -29,7 +29,7 @@ pub struct ClassicEntry {
 }
 
 /// What became of one entry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryOutcome {
     /// It was there with this value.
     Same,

@@ -22,7 +22,7 @@ const LONGEST_VALUE: usize = 1024;
 const LONGEST_ID: usize = 64;
 
 /// The name of a cluster that forms. Nobody guesses one.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DiscoveryToken(String);
 
 impl DiscoveryToken {
@@ -41,7 +41,7 @@ impl DiscoveryToken {
 }
 
 /// The machines of one token.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct FormingCluster {
     pub(super) size: u32,
     /// Number and value, first come first.

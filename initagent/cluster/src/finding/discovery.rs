@@ -24,7 +24,7 @@ use crate::site::Site;
 use crate::voters::{VoterList, member_name, peer_url};
 
 /// One machine at the service, in the order of their coming.
-#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Registration {
     index: u64,
     address: IpAddr,

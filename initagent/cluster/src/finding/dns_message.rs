@@ -14,7 +14,7 @@ const HEADER_BYTES: usize = 12;
 const MOST_PARTS: usize = 128;
 
 /// Where a service is.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ServiceRecord {
     /// Lower ones come first.
     pub(super) priority: u16,
@@ -25,7 +25,7 @@ pub(super) struct ServiceRecord {
 }
 
 /// What an answer is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DnsAnswer {
     /// These records.
     Records(Vec<ServiceRecord>),

@@ -13,7 +13,7 @@ pub const LARGEST_PACKET: usize = 16 << 10;
 const CODE_BYTES: usize = 32;
 
 /// The key of one cluster's messages.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct LinkKey(hmac::Key);
 
 impl LinkKey {

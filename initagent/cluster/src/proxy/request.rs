@@ -23,7 +23,7 @@ const FORWARDED: [&str; 8] = [
 ];
 
 /// What was asked.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     method: String,
     /// With its query.
@@ -48,7 +48,7 @@ impl Head {
 }
 
 /// What is done with a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes to etcd.
     Forward,
@@ -59,7 +59,7 @@ pub enum Verdict {
 }
 
 /// Why a request goes nowhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// No HTTP that is understood.
     Broken,

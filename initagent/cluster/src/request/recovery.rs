@@ -78,7 +78,7 @@ pub enum RecoveryError {
 }
 
 /// What `restore` is told.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreOrder {
     /// The backup; none if this machine's own data are meant.
     pub backup: Option<PathBuf>,

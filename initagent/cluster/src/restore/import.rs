@@ -18,7 +18,7 @@ use crate::etcd_client::{CallError, EtcdClient, decode_bytes, decode_number, enc
 const PAGE: u64 = 100;
 
 /// What came of the keys.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportReport {
     /// Keys of version 3 that are written, or would be.
     pub modern_written: usize,

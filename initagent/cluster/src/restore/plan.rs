@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 /// What is known before anything is restored.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreFacts {
     /// Whether a quorum of the members lives.
     pub has_quorum: bool,
@@ -23,7 +23,7 @@ pub struct RestoreFacts {
 }
 
 /// The way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreWay {
     /// Write the backup's keys to the living cluster.
     Import,
@@ -34,7 +34,7 @@ pub enum RestoreWay {
 }
 
 /// Why no way is open.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum RestoreRefusal {
     #[error(

@@ -40,7 +40,7 @@ pub enum ScratchError {
 }
 
 /// How a member begins with data.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ScratchStart {
     /// As the only member, whoever the others were.
     AsOnlyMember,

@@ -32,7 +32,7 @@ const HAS_REPLY: u32 = 2;
 const MAX_REPLY: u32 = 24 << 20;
 
 /// The registers of a call, going in and coming out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CallRegisters {
     pub(super) ax: u32,
     pub(super) bx: u32,

@@ -43,7 +43,7 @@ pub(super) fn of_command(command: &str, at: SourceMark) -> Option<InterfaceRoute
 /// What has the name of a family behind it.
 const FAMILY_OPTIONS: [&str; 3] = ["-A", "-f", "-family"];
 
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     IpRoute,
     NetTools,

@@ -83,7 +83,8 @@ fn add_subnet(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, 
         }
         "dhcp6" | "ipv6_dhcpv6-stateful" => interface.dhcp6 = true,
         "ipv6_dhcpv6-stateless" | "ipv6_slaac" => interface.accept_ra = Some(true),
-        "loopback" | "manual" => {}
+        // cloud-init uses an address whatever the type; containers give lo one of theirs in this way.
+        "loopback" | "manual" if fields.field_node("address").is_none() => {}
         _ => add_static(interface, fields, found),
     }
     let (dns, search) = field::read_servers(fields, "dns_nameservers", "dns_search", found);

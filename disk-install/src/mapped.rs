@@ -10,12 +10,13 @@ use disk_formats::disk::ReadDisk;
 use disk_formats::piece::{PIECE_BYTES, Piece};
 use image_format::bytes::Bytes;
 use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET, PartitionTable};
+use image_format::layout::{Partition, PartitionRole};
 
 /// At both ends of a slot: a file system that was there before, and a manifest.
 const EDGE: u64 = 1 << 20;
 
 /// The stretches that must be written even where they are zero, in order. A disk that is none of ours has no others.
-pub(crate) fn ranges_to_write(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
+pub fn needed(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>> {
     match partition_table(disk).filter(PartitionTable::is_of_image) {
         Some(table) => needed_ranges(&table, disk.disk_size(), &|range| last_data(disk, range)),
         None => Ok(vec![Range { start: 0, end: disk.disk_size() }]),
@@ -24,7 +25,7 @@ pub(crate) fn ranges_to_write(disk: &dyn ReadDisk) -> io::Result<Vec<Range<u64>>
 
 /// The same of a disk with that table and size; `last_data` says where in a stretch the last bytes end that are not
 /// zero.
-pub(crate) fn needed_ranges(
+pub fn needed_ranges(
     table: &PartitionTable,
     size: u64,
     last_data: &dyn Fn(Range<u64>) -> io::Result<u64>,
@@ -40,12 +41,15 @@ pub(crate) fn needed_ranges(
     for entry in entries {
         let start = entry.byte_offset().get();
         let end = (start + entry.byte_size().get()).min(size);
-        if end.saturating_sub(start) <= 4 * EDGE {
+        // ext4 replays what it finds in its journal. An older journal of the same image has the same identifier, and
+        // its next number may follow the last one of the new.
+        let whole = entry.label == Partition::of_role(PartitionRole::State).label;
+        if whole || end.saturating_sub(start) <= 4 * EDGE {
             add(start..end.max(start));
         } else {
             let tail = end - EDGE;
             add(start..last_data(start..tail)?.max(start + EDGE));
-            // In a slot, the manifest. STATE has nothing of its own there, and little it is.
+            // In a slot, the manifest.
             add(tail..end);
         }
     }
@@ -54,7 +58,8 @@ pub(crate) fn needed_ranges(
 }
 
 /// The table of a disk of any format.
-pub(crate) fn partition_table(disk: &dyn ReadDisk) -> Option<PartitionTable> {
+#[must_use]
+pub fn partition_table(disk: &dyn ReadDisk) -> Option<PartitionTable> {
     let size = Bytes::new(disk.disk_size());
     let mut copies = [vec![0; COPY_BYTES], vec![0; COPY_BYTES]];
     let backup = gpt::backup_offset(size)?;

@@ -4,31 +4,75 @@
 //! size is ever chosen, and none where two could be meant.
 
 use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::disks::DiskFacts;
-use super::expression::{DiskExpression, DiskMatch};
-use crate::printable::printable_text;
+use crate::disks::{self, DiskFacts};
+use crate::expression::{DiskExpression, DiskMatch, ParseExpressionError};
+use error_text::printable::printable_text;
 
 /// What the image needs of a disk.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DiskNeed {
-    pub(crate) bytes: u64,
-    pub(crate) sector: u64,
+pub struct DiskNeed {
+    /// How large it must be.
+    pub bytes: u64,
+    /// Bytes of a sector.
+    pub sector: u64,
 }
 
 /// How a person said which disk.
 #[derive(Debug, Clone)]
-pub(crate) enum DiskWish {
+pub enum DiskWish {
+    /// By what the disk is.
     Expression(DiskExpression),
-    Path(std::path::PathBuf),
+    /// By its node.
+    Path(PathBuf),
+}
+
+/// The disks of this machine, and which of them a text means: an expression, or a path.
+pub fn find_disks(device: &str) -> Result<(DiskWish, Vec<DiskFacts>), FindDisksError> {
+    let listed = || disks::list_disks().map_err(FindDisksError::List);
+    if !device.contains('/') && !Path::new(device).is_file() {
+        return Ok((DiskWish::Expression(device.parse()?), listed()?));
+    }
+    let failed = |source| FindDisksError::Open { path: PathBuf::from(device), source };
+    let disk = disks::disk_at(Path::new(device)).map_err(failed)?;
+    let wish = DiskWish::Path(disk.path.clone());
+    // The others are shown, too, so that a person who mistyped sees it.
+    let mut all = disks::list_disks().unwrap_or_default();
+    all.retain(|other| other.path != disk.path);
+    all.insert(0, disk);
+    Ok((wish, all))
+}
+
+/// Why it is not known which disks there are.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum FindDisksError {
+    #[error(transparent)]
+    Expression(#[from] ParseExpressionError),
+    #[error("cannot list the disks of this machine")]
+    List(#[source] io::Error),
+    #[error("cannot use {path}")]
+    Open { path: PathBuf, source: io::Error },
+}
+
+/// Asks a person whether all that is on the disk may be lost.
+pub fn ask_consent(
+    disk: &DiskFacts,
+    loss: &str,
+    input: &mut dyn io::BufRead,
+    output: &mut dyn io::Write,
+) -> io::Result<bool> {
+    write!(output, "{loss} on {} will be lost. Type yes to go on: ", disk.path.display())?;
+    output.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
 }
 
 /// Chooses; gives the index.
-pub(crate) fn choose_disk(
-    wish: &DiskWish,
-    disks: &[DiskFacts],
-    need: DiskNeed,
-) -> Result<usize, ChooseDiskError> {
+pub fn choose_disk(wish: &DiskWish, disks: &[DiskFacts], need: DiskNeed) -> Result<usize, ChooseDiskError> {
     let matches = match_disks(wish, disks);
     let mut fitting = (0..disks.len()).filter(|index| matches[*index] == DiskMatch::Yes);
     let Some(index) = fitting.next() else { return Err(ChooseDiskError::None) };
@@ -81,7 +125,8 @@ fn refusal_reason(disk: &DiskFacts, need: DiskNeed) -> Option<String> {
 }
 
 /// The table of all disks.
-pub(crate) fn disk_table(wish: &DiskWish, disks: &[DiskFacts], need: DiskNeed) -> String {
+#[must_use]
+pub fn disk_table(wish: &DiskWish, disks: &[DiskFacts], need: DiskNeed) -> String {
     let mut text = String::new();
     let line = |text: &mut String, cells: [&str; 7]| {
         let [path, size, transport, model, serial, wwn, says] = cells;
@@ -121,7 +166,8 @@ fn to_gigabytes(bytes: u64) -> f64 {
 
 /// Why no disk is chosen.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ChooseDiskError {
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum ChooseDiskError {
     None,
     Refused { path: String, because: String },
     Several { paths: Vec<String> },
@@ -140,3 +186,6 @@ impl fmt::Display for ChooseDiskError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

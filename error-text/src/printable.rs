@@ -4,12 +4,14 @@
 //! Refuses to touch what goes into a file or a pipe: programs want the bytes.
 
 /// The text with every character that is no plain one written as an escape.
-pub(crate) fn printable_text(text: &str) -> String {
+#[must_use]
+pub fn printable_text(text: &str) -> String {
     escape_characters(text, |_| false)
 }
 
 /// The same of a text of several lines.
-pub(crate) fn printable_lines(text: &str) -> String {
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
     escape_characters(text, |char| matches!(char, '\n' | '\t'))
 }
 

@@ -8,26 +8,34 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct DiskFacts {
-    pub(crate) path: PathBuf,
-    pub(crate) bytes: u64,
-    pub(crate) sector: u64,
-    pub(crate) model: String,
-    pub(crate) serial: String,
-    pub(crate) wwn: String,
-    pub(crate) transport: String,
-    pub(crate) read_only: bool,
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DiskFacts {
+    /// Its node.
+    pub path: PathBuf,
+    /// How large it is.
+    pub bytes: u64,
+    /// Bytes of a logical sector.
+    pub sector: u64,
+    /// What its maker calls it.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Its world-wide name.
+    pub wwn: String,
+    /// The bus that it is on.
+    pub transport: String,
+    /// Whether it refuses writes.
+    pub read_only: bool,
     /// Where it or a partition of it is mounted.
-    pub(crate) mounts: Vec<String>,
+    pub mounts: Vec<String>,
     /// Volumes over it, and swap.
-    pub(crate) users: Vec<String>,
+    pub users: Vec<String>,
 }
 
 const VIRTUAL: [&str; 8] = ["dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zram"];
 
 /// All disks that an expression can mean, by path.
-pub(crate) fn list_disks() -> io::Result<Vec<DiskFacts>> {
+pub fn list_disks() -> io::Result<Vec<DiskFacts>> {
     let mut disks = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -41,7 +49,7 @@ pub(crate) fn list_disks() -> io::Result<Vec<DiskFacts>> {
 }
 
 /// The disk with that path; also a file, which stands for one.
-pub(crate) fn disk_at(path: &Path) -> io::Result<DiskFacts> {
+pub fn disk_at(path: &Path) -> io::Result<DiskFacts> {
     use std::os::unix::fs::FileTypeExt as _;
     let path = fs::canonicalize(path)?;
     let found = fs::metadata(&path)?;

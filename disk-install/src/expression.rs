@@ -5,11 +5,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::disks::DiskFacts;
+use crate::disks::DiskFacts;
 
 /// What a disk must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DiskExpression {
+pub struct DiskExpression {
     terms: Vec<DiskTerm>,
     /// Which of those that are left.
     extreme: Option<Extreme>,
@@ -45,14 +45,17 @@ enum Comparison {
 
 /// Why a disk does not fit, or that it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DiskMatch {
+pub enum DiskMatch {
+    /// It does not, for that reason.
     No(String),
+    /// It does.
     Yes,
 }
 
 impl DiskExpression {
     /// Holds every disk against the expression, in the same order.
-    pub(crate) fn match_disks(&self, disks: &[DiskFacts]) -> Vec<DiskMatch> {
+    #[must_use]
+    pub fn match_disks(&self, disks: &[DiskFacts]) -> Vec<DiskMatch> {
         let mut matches: Vec<DiskMatch> = disks.iter().map(|disk| self.match_terms(disk)).collect();
         let left = disks.iter().zip(&matches).filter(|(_, found)| **found == DiskMatch::Yes);
         let sizes = left.map(|(disk, _)| disk.bytes);
@@ -188,7 +191,7 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// A part of an expression that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ParseExpressionError {
+pub struct ParseExpressionError {
     part: String,
 }
 
