@@ -11,7 +11,7 @@ use super::{ClusterHealth, EtcdCondition, MemberCondition, MemberRole};
 const OLD_BACKUP: SignedDuration = SignedDuration::from_hours(36);
 
 /// Whether the machine that is asked keeps backups.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupDuty {
     /// The voters do.
     Elsewhere,
