@@ -217,6 +217,9 @@ fn tls_gives_each_authority_its_role() {
         let (certificate, key) = authority.sign(who);
         write(folder.path(), &format!("{who}.pem"), &certificate);
         write(folder.path(), &format!("{who}.key"), &key);
+        // All of it in one file behind a script, as `initagent cluster access` makes it.
+        let one = ["#!/bin/sh\nexec \"$@\"\n", &certificate, &servers.pem(), &key].concat();
+        write(folder.path(), &format!("{who}.access"), &one);
     }
     let endpoint = format!("--endpoint=https://localhost:{port}");
     let run_as = |who: &str, authority: &str, words: &[&str]| {
@@ -237,6 +240,15 @@ fn tls_gives_each_authority_its_role() {
     assert_eq!(code, Some(1));
     assert!(err.contains("DELETE needs the admin role"), "{err}");
     assert_eq!(run_as("stranger", "servers", &["list-machines"]).0, Some(1));
+    let run_by_file = |who: &str, words: &[&str]| {
+        let files = ["ca", "cert", "key"].map(|what| format!("--{what}-file={who}.access"));
+        let all: Vec<&str> = [&endpoint].into_iter().chain(&files).map(String::as_str).collect();
+        seen(&run(folder.path(), "/usr/bin:/bin", &[&all[..], words].concat()))
+    };
+    let list = ["list-machines", "--no-legend"];
+    assert_eq!(run_by_file("admin", &list).1, MACHINES);
+    assert_eq!(run_by_file("reader", &list).1, MACHINES);
+    assert!(run_by_file("reader", &["destroy", "a.service"]).2.contains("DELETE needs the admin role"));
     // The authority alone is enough to verify with, and is not ignored.
     let (code, _, err) = run_as("admin", "strangers", &["list-machines"]);
     assert_eq!(code, Some(1));

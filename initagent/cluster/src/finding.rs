@@ -99,11 +99,8 @@ pub fn find_voters(
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
 ) -> Result<FoundVoters, FindError> {
-    let (path, token) = (site.state_path(VOTERS), cluster_token(definition));
-    let remembered = site.read(&path)?.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
-    if let Some(known) = remembered.filter(|known| known.token == token) {
-        let formation = if known.formed { Formation::Before } else { Formation::Unknown };
-        return Ok(FoundVoters { voters: known.voters, formation });
+    if let Some(known) = remembered_voters(site, definition)? {
+        return Ok(known);
     }
     let found = match &definition.find {
         FindMethod::Addresses(addresses) => {
@@ -119,6 +116,19 @@ pub fn find_voters(
     };
     remember_voters(site, definition, &found)?;
     Ok(found)
+}
+
+/// Who was found before; `None` if nobody was, or of another cluster.
+pub fn remembered_voters(
+    site: &Site,
+    definition: &ClusterDefinition,
+) -> Result<Option<FoundVoters>, SiteError> {
+    let remembered = site.read(&site.state_path(VOTERS))?;
+    let remembered = remembered.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
+    Ok(remembered.filter(|known| known.token == cluster_token(definition)).map(|known| {
+        let formation = if known.formed { Formation::Before } else { Formation::Unknown };
+        FoundVoters { voters: known.voters, formation }
+    }))
 }
 
 /// Keeps the voters for the machine's next boots.

@@ -18,8 +18,8 @@
 //! none   yes, not there, a place free    add a learner
 //! none   yes, not there, none free       work for the voters
 //! some   no                              go on
-//! some   yes, the number of the data     go on
-//! some   yes, another number or none     put the data aside
+//! some   yes, the number of the data     go on; work while its address is not there
+//! some   yes, without that number        put the data aside
 //! ```
 
 use std::net::IpAddr;
@@ -136,11 +136,7 @@ fn decide_unseen(facts: &JoinFacts<'_>) -> JoinStep {
 fn decide_among(facts: &JoinFacts<'_>, view: &MembershipView) -> JoinStep {
     let member = view.member_among(facts.own);
     if facts.data == DataState::Present {
-        let is_of = |member: &EtcdMember| facts.data_member.is_none_or(|id| id == member.id);
-        return match member.filter(|member| is_of(member)).and_then(|member| member.address) {
-            Some(address) => JoinStep::Continue(address),
-            None => JoinStep::PutAside,
-        };
+        return decide_with_data(facts, view, member);
     }
     match member {
         Some(EtcdMember { id, has_started: true, .. }) if !facts.is_seen => JoinStep::Remove(*id),
@@ -154,6 +150,20 @@ fn decide_among(facts: &JoinFacts<'_>, view: &MembershipView) -> JoinStep {
             address.map_or(JoinStep::Work, JoinStep::Add)
         }
     }
+}
+
+/// An address that is not there yet is no sign of a removal: a card may be slow, or have another address today.
+fn decide_with_data(facts: &JoinFacts<'_>, view: &MembershipView, member: Option<&EtcdMember>) -> JoinStep {
+    let is_listed = match facts.data_member {
+        Some(id) => view.members.iter().any(|member| member.id == id),
+        // Nobody noted it: the cluster was formed in this boot or the last.
+        None => member.is_some() || facts.voters.member_among(facts.own).is_none(),
+    };
+    if !is_listed {
+        return JoinStep::PutAside;
+    }
+    let own = member.filter(|member| facts.data_member.is_none_or(|id| id == member.id));
+    own.and_then(|member| member.address).map_or(JoinStep::Work, JoinStep::Continue)
 }
 
 #[cfg(test)]
@@ -247,6 +257,20 @@ mod tests {
         assert_eq!(with_data(Some(&replaced_by_a_worker), None), JoinStep::PutAside);
         assert_eq!(with_data(Some(&again_with_a_new_disk), Some(99)), JoinStep::PutAside);
         assert_eq!(decided(Some(&replaced_by_a_worker), |_| {}), JoinStep::Work);
+    }
+
+    /// Not one of the voters'.
+    static ELSEWHERE: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 77))];
+
+    #[test]
+    fn data_stays_where_the_address_is_not_there_yet() {
+        let others = view(&[member(1, true), member(2, true), member(3, true)]);
+        for id in [Some(1), None] {
+            let step = decided(Some(&others), |facts| {
+                (facts.data, facts.data_member, facts.own) = (DataState::Present, id, &ELSEWHERE);
+            });
+            assert_eq!(step, JoinStep::Work, "{id:?}");
+        }
     }
 
     #[test]

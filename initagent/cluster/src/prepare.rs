@@ -204,7 +204,13 @@ pub fn take_place(
 
 /// Where etcd of this machine keeps its data.
 fn data_folder(site: &Site, given: &Variables) -> PathBuf {
-    site.foreign_path(given.get("ETCD_DATA_DIR").map_or(DATA_FOLDER, String::as_str))
+    let given = given.get("ETCD_DATA_DIR").map_or(DATA_FOLDER, String::as_str);
+    // etcd of a machine below another root sees the whole path.
+    let root = site.foreign_path("/");
+    if !site.is_running() && Path::new(given).starts_with(&root) {
+        return PathBuf::from(given);
+    }
+    site.foreign_path(given)
 }
 
 fn served_cluster(

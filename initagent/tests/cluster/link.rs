@@ -152,6 +152,36 @@ impl Machine {
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     }
 
+    /// What a verb of the cluster says here.
+    pub(crate) fn run_verb(&self, words: &str) -> String {
+        let mut command = self.command();
+        command.args([INITAGENT, "cluster", "--root"]).arg(self.folder()).args(words.split(' '));
+        output_of(&mut command)
+    }
+
+    /// Waits until this machine sees all three voters at work.
+    pub(crate) fn await_three_voters(&self) {
+        let start = Instant::now();
+        while !self.status().contains("healthy, 1 voters to spare") {
+            let said = fs::read_to_string(self.folder().join("said")).unwrap();
+            assert!(start.elapsed() < PATIENCE, "{} sees {}\n{said}", self.address, self.status());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What was said while it started.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.folder().join("said")).unwrap()
+    }
+
+    /// Takes the power away, and gives it an empty disk with the same document.
+    pub(crate) fn lose_disk(&self) {
+        self.stop();
+        for folder in ["etcd", "run", "var"] {
+            fs::remove_dir_all(self.folder().join(folder)).unwrap();
+        }
+    }
+
     pub(crate) fn place(&self) -> String {
         let status = self.status();
         let place = status.lines().find_map(|line| line.strip_prefix("place")).map_or("none", str::trim);

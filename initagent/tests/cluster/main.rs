@@ -102,6 +102,27 @@ fn four_machines_of_one_secret_form_one_cluster_on_a_link_and_a_fifth_of_another
     let said = stranger.run_with_own_certificate(&address, "put a b");
     assert!(!said.contains("OK"), "{said}");
 
+    // One loses its disk, and comes back under another number.
+    let voters: Vec<_> = (0..4).filter(|number| places[*number] == "voter").collect();
+    let [kept, lost] = [link.machine(voters[0]), link.machine(voters[2])];
+    lost.lose_disk();
+    lost.start_etcd();
+    lost.await_three_voters();
+    assert!(lost.said().contains("this machine's disk is new"), "{}", lost.said());
+    // Then it is gone for good, and the worker takes its place.
+    assert!(worker.run_verb(&format!("replace {}", lost.address())).is_empty(), "it answers");
+    lost.stop();
+    let said = worker.run_verb(&format!("replace {}", lost.address()));
+    assert!(said.contains("this machine takes its place"), "{said}");
+    worker.stop();
+    worker.start_etcd();
+    worker.await_three_voters();
+    assert_eq!((kept.place().as_str(), worker.place().as_str()), ("voter", "voter"));
+    // Without power for so long that it does not know of that, it comes back as a worker.
+    lost.start_etcd();
+    lost.await_health();
+    assert_eq!(lost.place(), "worker", "{}", lost.said());
+
     // All at once without power, and on again: the list is remembered, and nobody is asked.
     (0..4).for_each(|number| link.machine(number).stop());
     (0..4).for_each(|number| link.machine(number).start_etcd());

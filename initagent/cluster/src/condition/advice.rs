@@ -10,9 +10,18 @@ use super::{ClusterHealth, EtcdCondition, MemberCondition, MemberRole};
 /// A day and a half: the timer comes once a day, at some minute.
 const OLD_BACKUP: SignedDuration = SignedDuration::from_hours(36);
 
+/// Whether the machine that is asked keeps backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupDuty {
+    /// The voters do.
+    Elsewhere,
+    /// It does.
+    Here,
+}
+
 /// Sentences, the most urgent first.
 #[must_use]
-pub fn advise(condition: &EtcdCondition, quota_bytes: u64, now: Timestamp) -> Vec<String> {
+pub fn advise(condition: &EtcdCondition, duty: BackupDuty, quota_bytes: u64, now: Timestamp) -> Vec<String> {
     let silent = addresses(condition, MemberRole::Silent);
     let mut sentences = Vec::new();
     match condition.health {
@@ -37,7 +46,7 @@ pub fn advise(condition: &EtcdCondition, quota_bytes: u64, now: Timestamp) -> Ve
     let learners = addresses(condition, MemberRole::Learner);
     sentences.extend(learners.iter().map(|address| format!("{address} gets the data, and votes after that")));
     let is_old = condition.last_backup.is_none_or(|taken| now.duration_since(taken) > OLD_BACKUP);
-    if is_old && condition.health != ClusterHealth::NoQuorum {
+    if is_old && duty == BackupDuty::Here && condition.health != ClusterHealth::NoQuorum {
         sentences
             .push("this machine has no backup of the last day: sudo initagent cluster backup".to_owned());
     }
@@ -79,7 +88,7 @@ mod tests {
     use super::*;
 
     fn advice(condition: &EtcdCondition) -> String {
-        advise(condition, 512 << 20, Timestamp::UNIX_EPOCH).join("\n")
+        advise(condition, BackupDuty::Here, 512 << 20, Timestamp::UNIX_EPOCH).join("\n")
     }
 
     #[test]
@@ -102,6 +111,8 @@ mod tests {
     #[test]
     fn a_healthy_cluster_with_a_fresh_backup_needs_nothing() {
         let mut healthy = condition(&[MemberRole::Leader], true);
+        let on_a_worker = advise(&healthy, BackupDuty::Elsewhere, 0, Timestamp::UNIX_EPOCH);
+        assert_eq!(on_a_worker, Vec::<String>::new());
         assert!(advice(&healthy).contains("initagent cluster backup"));
         healthy.last_backup = Some(Timestamp::UNIX_EPOCH);
 

@@ -17,8 +17,9 @@ use user_data::cluster::ClusterDefinition;
 
 use super::{ClusterAnswer, StatusFormat};
 use crate::backup::{Backup, BackupError, read_backup, remove_oldest, take_backup};
-use crate::etcd_client::{COPY_PATIENCE, CallError, ClientCredentials, EtcdClient};
-use crate::finding::{FindError, FoundVoters, cluster_token, remember_voters};
+use crate::etcd::LOCAL;
+use crate::etcd_client::{COPY_PATIENCE, CallError, ClientCredentials, EtcdClient, decode_number};
+use crate::finding::{FindError, FoundVoters, cluster_token, remember_voters, remembered_voters};
 use crate::identity::{DefinitionOrigin, IdentityError, certify_client, certify_etcd, read_definition};
 use crate::joining::{DataState, Formation};
 use crate::maintenance::{MaintenanceError, maintain_member};
@@ -27,7 +28,7 @@ use crate::membership_change::data_state;
 use crate::prepare::{ServedCluster, read_served};
 use crate::restore::plan::{RestoreFacts, RestoreRefusal, RestoreWay, plan_restore};
 use crate::restore::{RestoreError, RestoreRun, RestoreSource, RestoredMember, import_keys, rebuild_member};
-use crate::site::{Site, SiteError};
+use crate::site::{Readers, Site, SiteError};
 use crate::voters::{PEER_PORT, VoterList, member_name, peer_url};
 
 /// Where backups are, below the state of the cluster.
@@ -99,7 +100,10 @@ impl Cluster {
     fn of_machine(site: &Site) -> Result<Self, RecoveryError> {
         let (definition, origin) = read_definition(site)?;
         certify_client(site, &definition)?;
-        let served = read_served(site)?.ok_or(RecoveryError::Unprepared)?;
+        let served = match read_served(site)? {
+            Some(served) => served,
+            None => waiting_voter(site, &definition)?,
+        };
         if served.members.is_empty() {
             return Err(RecoveryError::NoMembers);
         }
@@ -138,6 +142,29 @@ impl Cluster {
     }
 }
 
+/// What a machine is whose etcd waits for a majority that may never come: a voter, by what it found.
+fn waiting_voter(site: &Site, definition: &ClusterDefinition) -> Result<ServedCluster, RecoveryError> {
+    let voters = remembered_voters(site, definition)?.ok_or(RecoveryError::Unprepared)?.voters;
+    Ok(ServedCluster {
+        name: Some(definition.name.clone()),
+        place: "voter".to_owned(),
+        members: voters.client_sockets(),
+        voters: voters.addresses().collect(),
+        ..ServedCluster::default()
+    })
+}
+
+/// Notes whose data are on this disk, so that they are known after a removal, too.
+fn note_member(site: &Site, client: &EtcdClient) -> Result<(), RecoveryError> {
+    let status = client.call(&format!("https://{LOCAL}"), "maintenance/status", &json!({}))?;
+    let text = format!("{:016x}\n", decode_number(&status["header"]["member_id"]));
+    let path = site.state_path("member");
+    if site.read(&path)?.as_deref() != Some(&text) {
+        site.write(&path, &text, Readers::All)?;
+    }
+    Ok(())
+}
+
 /// `backup`: a copy of both stores, from a member that has a quorum behind it.
 pub(super) fn back_up(
     site: &Site,
@@ -174,6 +201,7 @@ pub(super) fn maintain(site: &Site, format: StatusFormat) -> Result<ClusterAnswe
     if cluster.served.data_folder.is_none() {
         return Ok(answer(format, "a worker has nothing to keep".to_owned(), &json!({ "done": [] })));
     }
+    note_member(site, &cluster.client)?;
     let backups = site.state_path(BACKUPS);
     let done = maintain_member(&cluster.client, &cluster.served.members, &backups, Timestamp::now())?;
     Ok(answer(format, done.join("\n"), &json!({ "done": done })))

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{ClusterAnswer, StatusFormat};
-use crate::condition::advice::advise;
+use crate::condition::advice::{BackupDuty, advise};
 use crate::condition::{ClusterHealth, EtcdCondition, MemberCondition, MemberRole};
 use crate::prepare::ServedCluster;
 
@@ -36,8 +36,9 @@ pub(super) fn describe_status(
         };
         return ClusterAnswer { text, exit_code: 1 };
     };
+    let duty = if served.data_folder.is_some() { BackupDuty::Here } else { BackupDuty::Elsewhere };
     let advice = match etcd {
-        EtcdView::Condition(condition) => advise(condition, quota_bytes, now),
+        EtcdView::Condition(condition) => advise(condition, duty, quota_bytes, now),
         EtcdView::Hidden => Vec::new(),
     };
     let text = match format {

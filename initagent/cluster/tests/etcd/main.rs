@@ -10,3 +10,4 @@ mod keys;
 mod machine;
 mod replacement;
 mod restoring;
+mod verbs;
