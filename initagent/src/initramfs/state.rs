@@ -55,7 +55,7 @@ const PROGRAMS: [&str; 2] = ["opt", "var"];
 
 /// Why STATE cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenStateError {
+pub(crate) enum OpenStateError {
     #[error("cannot make the folder {path} on STATE")]
     Folder { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -80,6 +80,13 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
         console::write_kernel_log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
     Ok(node)
+}
+
+/// Mounts it again for a machine that runs: at the end of a run systemd takes this mount away, while /var stays.
+pub(super) fn mount_again(node: &Path) -> Result<(), OpenStateError> {
+    let what = node.to_string_lossy();
+    let at = Path::new(MOUNT_POINT);
+    Ok(MountPoint { what: &what, at, kind: "ext4", flags: DATA, options: "" }.mount()?)
 }
 
 /// Lays the mounted STATE under the new root.

@@ -12,7 +12,7 @@ use image_format::verity::BLOCK_BYTES;
 use image_format::verity::leaves::LeafHasher;
 
 use super::super::payload_content::PayloadContent;
-use super::super::phase::Baseline;
+use super::super::phase::TrialPlan;
 use super::super::tests::{Bench, data, read_slot, release, secret_key};
 use super::super::transport::tests::{Server, answer, mirrors};
 use super::*;
@@ -148,7 +148,7 @@ fn install(bench: &Bench, mirrors: &Mirrors, clock: u64) -> Result<Journal, Stri
     let release = repository.fetch_manifest(channel, offered).map_err(|error| said(&error))?;
     let content = PayloadContent::fetch(&repository, mirrors, offered, machine, [None, None]);
     let mut content = content.map_err(|error| said(&error))?;
-    machine.install(journal, &release, "web", &mut content, &Baseline::default).map_err(|error| said(&error))
+    machine.install(journal, &release, "web", &mut content, &TrialPlan::default).map_err(|error| said(&error))
 }
 
 fn held(bench: &Bench) -> Option<Version> {
