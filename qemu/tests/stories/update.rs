@@ -154,14 +154,14 @@ fn comes_back_from_a_panic(running: &mut RunningMachine, device: &str) {
 }
 
 /// The node of a disk beside, told by its size: no two have the same.
-fn device(running: &RunningMachine, release: &Path) -> String {
+pub(crate) fn device(running: &RunningMachine, release: &Path) -> String {
     let sectors = std::fs::metadata(release).unwrap().len() / 512;
     let script = format!("grep -lx {sectors} /sys/block/vd*/size | cut -d / -f 4");
     format!("/dev/{}", run(running, &script).trim())
 }
 
 /// The root of a machine under another version and salt: another root hash, so another release.
-fn make_release(scene: &Scene, disk: &Path, version: Version, seed: u8) -> PathBuf {
+pub(crate) fn make_release(scene: &Scene, disk: &Path, version: Version, seed: u8) -> PathBuf {
     let map = DiskMap::of(DiskEditor::open(disk).unwrap());
     let (envelope, _) = map.envelope(Slot::A);
     let payload_at = envelope.windows(2).position(|two| two == b"\n\n").unwrap() + 2;
